@@ -1,0 +1,138 @@
+"""Training: the recipe's parts, a whole small run, and its resumption."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from service.model import BundleError, load_bundle
+from service.network import build_network
+from training import promote, train
+from training.data import CLASSES, DataError, load_split
+
+
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of noise for every class and split."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in CLASSES:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "STAGES", ((1, 16), (1, 32)))
+    monkeypatch.setattr(train, "EPOCHS", 2)
+    monkeypatch.setattr(train, "RATE_KNOTS", ((0, 1.0), (2, 0.0)))
+    monkeypatch.setattr(train, "BATCH_SIZE", 20)
+
+
+def run_train(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+    train.main()
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(class_folders, small_recipe, monkeypatch, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run_train(monkeypatch, "--data", class_folders, "--out", whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "EPOCHS", 1)  # stops after the first epoch, with the schedule of two
+        run_train(patch, "--data", class_folders, "--out", broken)
+    run_train(monkeypatch, "--data", class_folders, "--out", broken, "--resume")
+    expected, found = (load_file(run / train.CHECKPOINT) for run in (whole, broken))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert len((broken / "log.txt").read_text().splitlines()) == 2
+
+
+def test_an_existing_run_is_not_overwritten(class_folders, small_recipe, monkeypatch, tmp_path):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+    with pytest.raises(SystemExit, match=r"exists: add --resume"):
+        run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+
+
+def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, small_recipe, monkeypatch, tmp_path):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path / "run")
+    test = load_split(class_folders, train=False)
+    stored = promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", floor=0.0)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert stored["n"] == 40
+    assert bundle.classes == CLASSES
+    with (tmp_path / "bundle" / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    with pytest.raises(BundleError, match="sha256"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_network_below_the_floor_is_not_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path / "run")
+    with pytest.raises(promote.PromotionError, match="the floor is"):
+        test = load_split(class_folders, train=False)
+        promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", floor=0.99)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_unfinished_run_is_not_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+    monkeypatch.setattr(train, "EPOCHS", 3)
+    with pytest.raises(promote.PromotionError, match="2 of 3 epochs"):
+        promote.read_checkpoint(tmp_path)
+
+
+def test_the_service_network_computes_what_torchvisions_does():
+    torch.manual_seed(0)
+    theirs = train.build_network().eval()
+    ours = build_network(len(CLASSES)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(pictures), theirs(pictures))
+
+
+def test_learning_rates_end_at_zero_and_stages_fill_the_epochs():
+    assert train.rate_share(0) == 1
+    assert train.rate_share(train.EPOCHS) == 0
+    sides = [train.side_px(epoch) for epoch in range(train.EPOCHS)]
+    assert [(sides.count(side), side) for side in (16, 24, 32)] == list(train.STAGES)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(train.orthogonalise(torch.randn(16, 64)))
+    assert 0.5 < values.min() and values.max() < 1.5
+
+
+@pytest.mark.parametrize("side", [16, 24, 32])
+def test_augmentation_mirrors_and_shifts_but_keeps_the_size(side):
+    pictures = torch.arange(side * side * 3, dtype=torch.float32).reshape(1, 3, side, side)
+    flip = torch.tensor([True])
+    out = train.augment(pictures, flip, torch.Generator().manual_seed(0))
+    assert out.shape == pictures.shape
+    assert set(out.flatten().tolist()) <= set(pictures.flatten().tolist())
+    assert out[0, 0, 5, 5] > out[0, 0, 5, 6]  # columns rise to the right before the flip
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda root: None, "no folder", id="nothing there"),
+        pytest.param(lambda root: (root / "test" / "cat").mkdir(parents=True), "cat", id="a class without pictures"),
+    ],
+)
+def test_a_folder_that_is_not_cifar10_is_refused(make, message, tmp_path):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_split(tmp_path, train=False)

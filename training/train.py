@@ -1,0 +1,301 @@
+"""Train ResNet-18 on CIFAR-10: one file, top to bottom.
+
+    python -m training.train --out runs/resnet18                 # downloads CIFAR-10
+    python -m training.train --out runs/resnet18 --data data     # data/train/CLASS/*, data/test/CLASS/*
+    python -m training.train --out runs/resnet18 --resume        # goes on after the last finished epoch
+
+The network is torchvision's resnet18 with the CIFAR stem: a 3x3 convolution of stride 1 and no max-pool.
+The recipe spends its time where it pays: small pictures first (16, then 24, then 32 pixels), Muon for the
+filters and SGD for the rest. What it reached, and on what machine, stands in models/resnet18-cifar10/model.json.
+The weights of the last epoch are the result; no epoch is picked by its test accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from tqdm import tqdm
+
+from training.data import CLASSES, DataError, load_split
+
+# Input: pixels / 255, minus the mean, over the standard deviation, per channel
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+
+# Schedule
+STAGES = ((5, 16), (6, 24), (5, 32))  # (epochs, picture side in pixels): an epoch at 16 costs a quarter of one at 32
+EPOCHS = sum(epochs for epochs, _ in STAGES)
+BATCH_SIZE = 500
+
+# Optimisers
+FILTER_LR = 0.07  # Muon: share of a filter bank's norm that one step may turn it by
+RATE_KNOTS = ((0, 1.0), (4, 1.0), (5, 0.5), (EPOCHS, 0.0))  # (epoch, share of every learning rate), straight between
+FILTER_MOMENTUM = 0.85
+OTHER_LR = 0.05  # SGD for batch norm and the last layer
+OTHER_MOMENTUM = 0.9
+OTHER_WEIGHT_DECAY = 5e-4  # on the last layer's weights only
+LABEL_SMOOTHING = 0.1
+
+# Augmentation
+SHIFT_SHARE = 1 / 8  # reflect-pad by this share of the side, crop back at a random place
+
+DEFAULT_SEED = 0
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """What a checkpoint knows beside its tensors."""
+
+    epoch: int = 0  # finished epochs
+    train_seconds: float = 0.0  # wall time spent in training, evaluation apart
+    seed: int = DEFAULT_SEED
+
+
+def build_network() -> nn.Module:
+    """torchvision's resnet18 with ten outputs and the CIFAR stem, freshly initialised."""
+    net = resnet18(num_classes=len(CLASSES))
+    net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    net.maxpool = nn.Identity()  # type: ignore[assignment]  # torchvision declares the exact class
+    return net.to(memory_format=torch.channels_last)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, then the nearest orthogonal matrix: every direction of a filter bank moves equally.
+
+    For filters [out, in, h, w], read as matrices [out, in*h*w]. Batch norm follows every filter bank,
+    so its scale means nothing and is held at sqrt(out): the learning rate alone sets how far it turns.
+    Source: Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure: nothing here re-evaluates the loss
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                ahead = p.grad.lerp(buffer, group["momentum"])  # Nesterov
+                p.mul_(len(p) ** 0.5 / p.norm())
+                p.add_(orthogonalise(ahead.flatten(1)).view_as(p), alpha=-group["lr"])
+
+
+def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
+    """Newton-Schulz iteration in bfloat16: same row space, singular values near 1 (0.7 to 1.2)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+def optimisers(net: nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon for every filter bank, SGD for batch norm and the last layer."""
+    filters = [p for p in net.parameters() if p.ndim == 4]
+    last = [p for p in net.parameters() if p.ndim == 2]
+    vectors = [p for p in net.parameters() if p.ndim == 1]
+    groups = [{"params": last, "weight_decay": OTHER_WEIGHT_DECAY}, {"params": vectors}]
+    return [
+        Muon(filters, FILTER_LR, FILTER_MOMENTUM),
+        torch.optim.SGD(groups, OTHER_LR, OTHER_MOMENTUM, nesterov=True),
+    ]
+
+
+def rate_share(epoch: float) -> float:
+    """The share of the learning rates in force after `epoch` epochs, fractions included."""
+    epochs, shares = zip(*RATE_KNOTS, strict=True)
+    return float(np.interp(epoch, epochs, shares))
+
+
+def side_px(epoch: int) -> int:
+    """The picture side of an epoch, counted from 0."""
+    for epochs, side in STAGES:
+        if epoch < epochs:
+            return side
+        epoch -= epochs
+    return STAGES[-1][1]
+
+
+def normalise(images: Tensor) -> Tensor:
+    """float32 [N, 3, H, W] of 0 to 255 -> the network's input."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
+    return (images - mean) / std
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """[N, 3, H, W] -> [N, 3, side, side], smoothly; untouched when it is that size already."""
+    if side == images.shape[-1]:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def augment(images: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror where `flip` says so, then shift by up to an eighth of the side."""
+    side = images.shape[-1]
+    images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
+    pad = round(side * SHIFT_SHARE)
+    padded = F.pad(images, (pad,) * 4, mode="reflect")
+    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # [N, 3, 2*pad+1, 2*pad+1, side, side], a view
+    top, left = torch.randint(0, 2 * pad + 1, (2, len(images)), generator=generator).to(images.device)
+    rows = torch.arange(len(images), device=images.device)
+    return windows[rows, :, top, left].contiguous(memory_format=torch.channels_last)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is done in hardware: any recent GPU, or a CPU that lists it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@torch.inference_mode()
+def accuracy(net: nn.Module, images: Tensor, labels: Tensor, side: int, device: torch.device) -> float:
+    """Share of right answers on pictures resized to `side`. images: uint8 [N, 3, 32, 32]."""
+    net.eval()
+    right = 0
+    for batch, wanted in zip(images.split(1000), labels.split(1000), strict=True):
+        scores = net(resize(normalise(batch.to(device).float()), side).contiguous(memory_format=torch.channels_last))
+        right += int((scores.argmax(1).cpu() == wanted).sum())
+    return right / len(labels)
+
+
+def train_epoch(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    opts: list[torch.optim.Optimizer],
+    seed: int,
+    device: torch.device,
+) -> float:
+    """One pass over the data; returns the mean loss. Random draws depend on seed and epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 10_000 + epoch)
+    order = torch.randperm(len(labels), generator=generator)
+    # Alternating flip: each picture is seen mirrored in every other epoch, which beats a coin toss
+    first_flip = torch.randint(0, 2, (len(labels),), generator=torch.Generator().manual_seed(seed)).bool()
+    flips = first_flip if epoch % 2 == 0 else ~first_flip
+    steps = len(order) // BATCH_SIZE
+    bf16 = has_fast_bfloat16(device)
+    net.train()
+    total = 0.0
+    for step in tqdm(range(steps), desc=f"epoch {epoch + 1}", leave=False, mininterval=2):
+        factor = rate_share(epoch + step / steps)
+        for opt, rate in zip(opts, (FILTER_LR, OTHER_LR), strict=True):
+            for group in opt.param_groups:
+                group["lr"] = rate * factor
+        picked = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
+        inputs = resize(normalise(images[picked].to(device).float()), side_px(epoch))
+        inputs = augment(inputs, flips[picked].to(device), generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            scores = net(inputs)
+        loss = F.cross_entropy(scores.float(), labels[picked].to(device), label_smoothing=LABEL_SMOOTHING)
+        loss.backward()
+        for opt in opts:
+            opt.step()
+        net.zero_grad(set_to_none=True)
+        total += loss.item()
+    return total / steps
+
+
+def momentum_slots(opts: list[torch.optim.Optimizer]) -> Iterator[tuple[str, dict]]:
+    """Each parameter's optimiser state, under the name that its momentum has in a checkpoint."""
+    for i, opt in enumerate(opts):
+        for j, p in enumerate(p for group in opt.param_groups for p in group["params"]):
+            yield f"momentum.{i}.{j}", opt.state[p]
+
+
+def save_checkpoint(path: Path, net: nn.Module, opts: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Network and momentum in one safetensors file, put in place in one step."""
+    tensors = {f"net.{k}": v.contiguous() for k, v in net.state_dict().items()}
+    tensors |= {name: state["momentum_buffer"].contiguous() for name, state in momentum_slots(opts)}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, {"progress": json.dumps(vars(progress))})
+    os.replace(part, path)
+
+
+def read_progress(path: Path) -> Progress:
+    """How far the run behind a checkpoint had come."""
+    with safe_open(path, "pt") as file:
+        return Progress(**json.loads(file.metadata()["progress"]))
+
+
+def load_checkpoint(path: Path, net: nn.Module, opts: list[torch.optim.Optimizer]) -> Progress:
+    """Fill network and optimisers from a checkpoint; returns how far it had come."""
+    tensors = load_file(path)
+    net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+    device = next(net.parameters()).device
+    for name, state in momentum_slots(opts):
+        state["momentum_buffer"] = tensors[name].to(device)
+    return read_progress(path)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train ResNet-18 on CIFAR-10.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
+    parser.add_argument(
+        "--data", type=Path, help="folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    checkpoint = args.out / CHECKPOINT
+    if checkpoint.exists() != args.resume:
+        hint = "add --resume or choose another --out" if checkpoint.exists() else "start without --resume"
+        raise SystemExit(f"train: {checkpoint} {'exists' if checkpoint.exists() else 'is missing'}: {hint}")
+    try:
+        train, test = load_split(args.data, train=True), load_split(args.data, train=False)
+    except DataError as error:
+        raise SystemExit(f"train: {error}") from None
+    images, test_images = (torch.from_numpy(s.images).permute(0, 3, 1, 2).contiguous() for s in (train, test))
+    labels, test_labels = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(args.seed)
+    net = build_network().to(device)
+    opts = optimisers(net)
+    progress = load_checkpoint(checkpoint, net, opts) if args.resume else Progress(seed=args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    bf16 = "on" if has_fast_bfloat16(device) else "off"
+    print(f"{len(labels)} pictures, {EPOCHS} epochs, {device}, bf16 {bf16}, seed {progress.seed}")
+    print("epoch  side  train loss  test accuracy  minutes", flush=True)
+    for epoch in range(progress.epoch, EPOCHS):
+        start = time.perf_counter()
+        loss = train_epoch(net, images, labels, epoch, opts, progress.seed, device)
+        progress.epoch, progress.train_seconds = epoch + 1, progress.train_seconds + time.perf_counter() - start
+        save_checkpoint(checkpoint, net, opts, progress)
+        score = accuracy(net, test_images, test_labels, side_px(epoch), device)
+        row = f"{epoch + 1:5d}  {side_px(epoch):4d}  {loss:10.4f}  {score:13.2%}  {progress.train_seconds / 60:7.1f}"
+        print(row, flush=True)
+        with (args.out / "log.txt").open("a") as log:
+            log.write(row + "\n")
+
+
+if __name__ == "__main__":
+    main()
