@@ -1,0 +1,71 @@
+"""Bundle + engine + batcher -> predictions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.batcher import Batcher
+from service.engines import Engine, engine_class
+from service.machine import process_started_at
+from service.model import Bundle, load_bundle
+from service.schema import ModelInfo, Prediction
+from service.settings import Settings
+
+PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where a request's pictures spent their time."""
+
+    queue_ms: float  # from asking to the start of the first forward pass
+    inference_ms: float  # from there to the end of the last one
+
+
+class Classifier:
+    """A loaded model. Any number of threads may ask it at once."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings):
+        self.bundle = bundle
+        self.classes = bundle.classes
+        self.info = ModelInfo(bundle.name, bundle.version(engine.weights), engine.name)
+        self.sha256 = bundle.files[engine.weights]
+        self.libraries = engine.libraries
+        self.startup_ms: dict[str, float] = {}
+        self._batcher = Batcher(
+            engine.probabilities,
+            max_queue=settings.max_queue,
+            batch_max=settings.batch_max,
+            batch_wait_s=settings.batch_wait_ms / 1000,
+        )
+
+    @classmethod
+    def load(cls, settings: Settings) -> Classifier:
+        """Read and check the bundle, load the engine, answer once. Raises BundleError."""
+        clock = [process_started_at()]
+        make_engine = engine_class(settings.engine)  # imports what it computes with, the longest part for torch
+        clock.append(time.time())
+        bundle = load_bundle(settings.model_dir)
+        classifier = cls(bundle, make_engine(bundle), settings)
+        clock.append(time.time())
+        classifier.classify([np.zeros((3, bundle.size_px, bundle.size_px), np.float32)])
+        clock.append(time.time())
+        phases = {name: after - before for name, before, after in zip(PHASES, clock, clock[1:], strict=False)}
+        phases["total"] = clock[-1] - clock[0]
+        classifier.startup_ms = {name: round(seconds * 1000, 1) for name, seconds in phases.items()}
+        return classifier
+
+    def ready(self) -> bool:
+        """Whether a question would be answered."""
+        return self._batcher.alive()
+
+    def classify(self, pictures: list[np.ndarray]) -> tuple[list[Prediction], Timings]:
+        """One prediction per float32 [3, S, S] picture. Raises Busy when too many wait."""
+        asked = time.perf_counter()
+        passes = self._batcher.run(pictures)
+        started, ended = min(p.started for p in passes), max(p.ended for p in passes)
+        predictions = [Prediction(tuple(p.probabilities.tolist()), self.classes) for p in passes]
+        return predictions, Timings((started - asked) * 1000, (ended - started) * 1000)

@@ -1,0 +1,123 @@
+"""A request's body -> pictures. Three forms: multipart parts, the raw picture, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flask import Request
+from werkzeug.exceptions import HTTPException
+
+from service.model import Bundle
+from service.preprocess import preview_uri, read_base64, read_picture, read_pixels
+from service.schema import (
+    IMAGE_PART,
+    MAX_BATCH_IMAGES,
+    PIXELS_KEY,
+    PREDICT_BATCH,
+    NothingToRead,
+    Problem,
+    TooLarge,
+    Unsupported,
+)
+
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+UNTYPED = ("", "application/octet-stream")  # says nothing: the bytes decide
+FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the picture's bytes as an image/* body, or JSON"
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A picture as it came."""
+
+    pixels: np.ndarray  # the network's input
+    encoded: bytes | None  # its file, None when it came inside JSON
+
+    def preview(self) -> str | None:
+        """A data URI that a page can show."""
+        return preview_uri(self.encoded) if self.encoded else None
+
+
+def read_body(request: Request) -> None:
+    """Take the whole body off the connection and keep it. Raises Problem when it breaks off or is over the limit.
+
+    A declared length may be more than what comes, and a body of undeclared length is cut at the limit: neither is
+    told by the server, so both are looked for.
+    """
+    try:
+        size = len(request.get_data())
+        request.stream.read(1)  # at the limit this raises RequestEntityTooLarge
+    except HTTPException:
+        raise
+    except Exception as error:  # what a server raises for a broken chunk or a lost connection is its own affair
+        raise NothingToRead(f"the body broke off before its end ({type(error).__name__}); send it again") from error
+    if size < (request.content_length or 0):
+        raise NothingToRead(f"the body broke off after {size} of {request.content_length} bytes; send it again")
+
+
+def one_picture(request: Request, bundle: Bundle) -> Posted:
+    """The picture of a single prediction, in any of the three forms. Raises Problem."""
+    kind = request.mimetype
+    if kind == MULTIPART:
+        parts = _parts(request)
+        if len(parts) > 1:
+            raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; post one, or post them all to {PREDICT_BATCH}")
+        return Posted(read_picture(parts[0][1], bundle), parts[0][1])
+    if kind == JSON:
+        return Posted(_from_json(request.get_data(), bundle), None)
+    if kind not in UNTYPED and not kind.startswith("image/"):
+        raise Unsupported(f"a body of type {kind!r} is not read; {FORMS}")
+    data = request.get_data()
+    if not data:
+        raise NothingToRead(f"the body is empty; {FORMS}")
+    return Posted(read_picture(data, bundle), data)
+
+
+def many_pictures(request: Request, bundle: Bundle) -> list[np.ndarray]:
+    """The pictures of a batch, in order. Raises Problem that names the part."""
+    if request.mimetype != MULTIPART:
+        wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
+        if not request.get_data():
+            raise NothingToRead(f"the body is empty; send {wanted}")
+        raise Unsupported(f"a batch of type {request.mimetype!r} is not read; send {wanted}")
+    parts = _parts(request)
+    if len(parts) > MAX_BATCH_IMAGES:
+        raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; send at most {MAX_BATCH_IMAGES} in one request")
+    return [_named(f"part {i} ({name!r})", read_picture, data, bundle) for i, (name, data) in enumerate(parts, 1)]
+
+
+def _named(name: str, read: Callable[[bytes, Bundle], np.ndarray], data: bytes, bundle: Bundle) -> np.ndarray:
+    try:
+        return read(data, bundle)
+    except Problem as problem:
+        problem.detail = f"{name}: {problem.detail}"
+        raise
+
+
+def _parts(request: Request) -> list[tuple[str, bytes]]:
+    """File name and bytes of every part that is named as a picture; a form without a chosen file has an empty one."""
+    files = [(file.filename or "", file.read()) for file in request.files.getlist(IMAGE_PART)]
+    parts = [(name, data) for name, data in files if name or data]
+    if not parts:
+        others = sorted({*request.files, *request.form} - {IMAGE_PART})
+        found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {', '.join(others)}" if others else "")
+        raise NothingToRead(f"{found}; choose a picture and send it as that part, with a filename")
+    return parts
+
+
+def _from_json(text: bytes, bundle: Bundle) -> np.ndarray:
+    wanted = f'send {{"{IMAGE_PART}": "<base64>"}} or {{"{PIXELS_KEY}": [[[r, g, b], ...], ...]}}'
+    try:
+        body: Any = json.loads(text) if text else None
+    except (ValueError, RecursionError) as error:
+        raise NothingToRead(f"the body is not JSON ({error}); {wanted}") from None
+    if not isinstance(body, dict) or (IMAGE_PART in body) == (PIXELS_KEY in body):
+        found = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
+        raise NothingToRead(f"the JSON body is {found if text else 'empty'}; {wanted}")
+    if IMAGE_PART in body:
+        return read_base64(body[IMAGE_PART], bundle)
+    return read_pixels(body[PIXELS_KEY], bundle)

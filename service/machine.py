@@ -1,0 +1,55 @@
+"""What this process runs on: its CPUs, its CPU model, its age."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+_IMPORTED_AT = time.time()
+
+
+def usable_cpus() -> int:
+    """Cores this process may use: its affinity, cut by the CPU quota of its control groups. At least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, _cgroup_quota())))
+
+
+def _cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float:
+    """The smallest cpu.max from this process's group up to the root, in cores; infinite when none is set."""
+    try:
+        group = membership.read_text().split("::", 1)[1].split("\n", 1)[0].strip("/")
+    except (OSError, IndexError):  # not Linux, or control groups of version 1
+        group = ""
+    quota = float("inf")
+    folder = root / group
+    for level in (folder, *folder.parents):
+        try:
+            limit, period = (level / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if limit != "max":
+            quota = min(quota, int(limit) / int(period))
+    return quota
+
+
+def cpu_model() -> str:
+    """The processor's name, as /proc/cpuinfo has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def process_started_at() -> float:
+    """When this process began, as seconds since 1970; without /proc, when this module was imported."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, IndexError, ValueError):
+        return _IMPORTED_AT
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,84 @@
+"""A model bundle: the folder with model.json and the weights that it names.
+
+`model.json` holds name, architecture, classes, input (size_px, mean, std), and under `files` the sha256 of
+every other file. Everything is checked before anything is used. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL_JSON = "model.json"
+VERSION_DIGITS = 12
+
+
+class BundleError(Exception):
+    """The bundle is missing, incomplete, or not what its model.json says."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked model bundle."""
+
+    folder: Path
+    name: str  # "resnet18-cifar10"
+    architecture: str  # "resnet18-cifar"
+    classes: tuple[str, ...]  # in the order of the network's outputs
+    size_px: int  # side of the square input
+    mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1
+    std: tuple[float, ...]
+    files: dict[str, str]  # file name -> sha256, hex
+
+    def path(self, name: str) -> Path:
+        """A file of the bundle. Raises BundleError when model.json does not list it."""
+        if name not in self.files:
+            raise BundleError(f"{self.folder / MODEL_JSON} lists no file {name!r}, only {sorted(self.files)}")
+        return self.folder / name
+
+    def version(self, name: str) -> str:
+        """The short form of a file's checksum: the version of the model that it is."""
+        self.path(name)
+        return self.files[name][:VERSION_DIGITS]
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read model.json and check every file it lists. Raises BundleError naming the file and what to do."""
+    manifest = folder / MODEL_JSON
+    try:
+        facts = json.loads(manifest.read_text())
+        bundle = Bundle(
+            folder=folder,
+            name=facts["name"],
+            architecture=facts["architecture"],
+            classes=tuple(facts["classes"]),
+            size_px=int(facts["input"]["size_px"]),
+            mean=tuple(facts["input"]["mean"]),
+            std=tuple(facts["input"]["std"]),
+            files=dict(facts["files"]),
+        )
+    except FileNotFoundError:
+        raise BundleError(f"no model at {folder}: {MODEL_JSON} is missing; set MODEL_DIR to a bundle") from None
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{manifest} is not JSON: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{manifest} lacks or garbles {error}; see models/resnet18-cifar10/model.json") from None
+    for name, wanted in bundle.files.items():
+        _check(folder / name, wanted)
+    return bundle
+
+
+def _check(path: Path, wanted: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing, though {MODEL_JSON} lists it; fetch the bundle again")
+    found = sha256(path)
+    if found != wanted:
+        raise BundleError(f"{path} has sha256 {found}, {MODEL_JSON} says {wanted}; fetch the bundle again")
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,185 @@
+"""Picture bytes -> the network's input. Knows nothing of torch or HTTP.
+
+The bytes decide what a picture is, not its name or declared type. Whatever a client may send ends in an array or in
+a Problem that says what was wrong and what to send instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from service.model import Bundle
+from service.schema import IMAGE_PART, IMAGE_TYPES, MAX_PIXELS, PIXELS_KEY, NothingToRead, Undecodable, Unsupported
+
+RESIZE = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks, so that nothing aliases
+DRAFT_FACTOR = 4  # a JPEG is decoded at a fraction of its size, but never below this many times what is needed
+BIG_PIXELS = 2_000_000  # pictures above are decoded one at a time: their pixels are what could exhaust memory
+PREVIEW_PX = 320  # longest side of a preview
+PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
+
+# Pillow would import a reader when it first meets a format, in the middle of somebody's request.
+READERS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin)
+
+# Our own limit is checked on every header. Pillow's would warn first and fail later.
+Image.MAX_IMAGE_PIXELS = None
+
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_one_big_picture = threading.Lock()
+
+
+def read_picture(data: bytes, bundle: Bundle) -> np.ndarray:
+    """An encoded picture -> float32 [3, S, S], normalised. Raises Problem.
+
+    The upright centre square is resized to S; a picture that is S x S already keeps every bit.
+    """
+    with _opened(data, bundle.size_px * DRAFT_FACTOR) as image:
+        small = _square(image, bundle.size_px)
+    return normalise(np.asarray(small), bundle)
+
+
+def read_base64(text: Any, bundle: Bundle) -> np.ndarray:
+    """The same for a picture in base64."""
+    if not isinstance(text, str) or not text:
+        raise NothingToRead(f'"{IMAGE_PART}" must be the picture in base64, as a non-empty string')
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        hint = "send standard base64 with padding, without line breaks or a data: prefix"
+        raise Undecodable(f'"{IMAGE_PART}" is not base64 ({error}); {hint}') from None
+    return read_picture(data, bundle)
+
+
+def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
+    """The same for nested lists [height][width][r, g, b] of numbers from 0 to 255."""
+    wanted = f'"{PIXELS_KEY}" must be lists [height][width][r, g, b] of numbers from 0 to 255'
+    try:
+        pixels = np.array(rows)
+    except (ValueError, OverflowError):
+        raise Undecodable(f"{wanted}; its rows or pixels differ in length") from None
+    if pixels.dtype.kind not in "iuf":
+        raise Undecodable(f"{wanted}; it holds something that is not a number of that range")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise Undecodable(f"{wanted}; its shape is {list(pixels.shape)}")
+    _check_size(pixels.shape[1], pixels.shape[0])
+    wrong = pixels[~((pixels >= 0) & (pixels <= 255))]  # this way round NaN is wrong too
+    if wrong.size:
+        raise Undecodable(f"{wanted}; it holds {wrong.flat[0]:g}")
+    image = Image.fromarray(np.rint(pixels).astype(np.uint8))
+    return normalise(np.asarray(_square(image, bundle.size_px)), bundle)
+
+
+def normalise(pixels: np.ndarray, bundle: Bundle) -> np.ndarray:
+    """uint8 [S, S, 3] -> float32 [3, S, S]: scaled to 0..1, minus the mean, over the standard deviation."""
+    mean = np.array(bundle.mean, np.float32).reshape(3, 1, 1)
+    std = np.array(bundle.std, np.float32).reshape(3, 1, 1)
+    return (np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) - mean * 255) / (std * 255)
+
+
+def preview_uri(data: bytes) -> str:
+    """A picture that read_picture took, as a data URI small enough for a page."""
+    media_type = {name: media for media, name in IMAGE_TYPES.items()}[_sniff(data)]
+    if len(data) > PREVIEW_BYTES:
+        with _opened(data, PREVIEW_PX) as image:
+            scale = min(1.0, PREVIEW_PX / max(image.size))
+            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            small = _upright(image.resize(size, RESIZE, reducing_gap=2.0) if scale < 1 else image)
+        buffer = io.BytesIO()
+        _flat(small).save(buffer, "JPEG", quality=85)
+        data, media_type = buffer.getvalue(), "image/jpeg"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+@contextmanager
+def _opened(data: bytes, draft_px: int) -> Iterator[Image.Image]:
+    """The decoded picture, in a mode that can be resized. Whatever fails inside is the picture's fault."""
+    kind = _sniff(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            _check_size(*image.size)
+            with _one_big_picture if image.width * image.height > BIG_PIXELS else nullcontext():
+                image.draft(None, (draft_px, draft_px))  # only JPEG listens
+                yield _resizable(image)
+    except Undecodable:
+        raise
+    except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
+        reason = "Pillow cannot identify it" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise Undecodable(f"the {kind} picture of {len(data)} bytes is damaged or cut short ({reason})") from error
+
+
+def _sniff(data: bytes) -> str:
+    """The format's name, by the first bytes."""
+    if not data:
+        raise NothingToRead("the picture has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data.startswith(b"BM"):
+        return "BMP"
+    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP picture; they begin with {data[:8]!r}")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        limit = f"at most {MAX_PIXELS / 1e6:g} million pixels are read"
+        raise Undecodable(f"the picture is {width} x {height} pixels; {limit}, so scale it down")
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """Decoded, in a mode whose values can be averaged: a palette's numbers and single bits cannot."""
+    image.load()
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        values = np.divide(np.asarray(image), 257, dtype=np.float32)
+        grey = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+        grey.info = image.info
+        return grey
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image.convert("RGB") if image.mode in ("1", "P") else image
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    """The centre square at that size: upright, RGB, on white where it was transparent."""
+    if image.size != (side, side):
+        short = min(image.size)
+        left, top = (image.width - short) // 2, (image.height - short) // 2
+        image = image.resize((side, side), RESIZE, (left, top, left + short, top + short), reducing_gap=2.0)
+    return _flat(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF data says. Damaged EXIF data is none."""
+    try:
+        turn = TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # like the picture's own bytes, these may hold anything
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """RGB, transparent parts on white."""
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,135 @@
+"""The wire contract: routes, limits, answers and problems. Knows nothing of torch.
+
+Clients (the harness, the tests) import this module too, so that service and client cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Routes
+PREDICT = "/predict"
+PREDICT_BATCH = "/predict/batch"
+HEALTHZ = "/healthz"
+READYZ = "/readyz"
+VERSION = "/version"
+OPENAPI = "/openapi.json"
+
+# Limits
+MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_PIXELS = 24_000_000  # width x height after decoding; a 6000x4000 photo
+MAX_BATCH_IMAGES = 64
+TOP_K = 5
+PROBABILITY_DIGITS = 6
+
+# Pictures: media type -> the name Pillow gives the format
+IMAGE_TYPES = {
+    "image/png": "PNG",
+    "image/jpeg": "JPEG",
+    "image/webp": "WEBP",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+}
+IMAGE_PART = "image"  # the multipart part, and the JSON key of a base64 picture
+PIXELS_KEY = "img"  # the JSON key of a picture as nested lists [height][width][r, g, b], 0 to 255
+
+# Headers on every answer
+INSTANCE_ID = "X-Instance-Id"  # random, one per process
+INSTANCE_STARTED = "X-Instance-Started"  # ISO 8601, UTC
+REQUEST_ORDINAL = "X-Request-Ordinal"  # prediction requests this process has accepted, this one included
+MODEL_VERSION = "X-Model-Version"
+SERVER_TIMING = "Server-Timing"  # decode, queue, inference, total; milliseconds
+SERVER_TIMING_PARTS = ("decode", "queue", "inference", "total")
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which network answered."""
+
+    name: str  # "resnet18-cifar10"
+    version: str  # first 12 hex digits of the weights' sha256
+    engine: str  # "torch" or "onnx"
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "engine": self.engine}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one picture shows, as a full probability vector."""
+
+    probabilities: tuple[float, ...]  # one per class, in class order, summing to 1
+    classes: tuple[str, ...]  # class names, in the same order
+
+    @property
+    def class_id(self) -> int:
+        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+
+    def ranked(self) -> list[int]:
+        """Class ids, most probable first; the lower id wins a tie."""
+        return sorted(range(len(self.probabilities)), key=lambda i: (-self.probabilities[i], i))
+
+    def to_json(self, *, with_probabilities: bool = False) -> dict:
+        """The answer without its `model` part: id, label, probability and the top five."""
+        top = [self._entry(i) for i in self.ranked()[:TOP_K]]
+        body: dict = {**top[0], "top": top}
+        if with_probabilities:
+            body["probabilities"] = [round(p, PROBABILITY_DIGITS) for p in self.probabilities]
+        return body
+
+    def _entry(self, class_id: int) -> dict:
+        probability = round(self.probabilities[class_id], PROBABILITY_DIGITS)
+        return {"id": class_id, "label": self.classes[class_id], "probability": probability}
+
+
+class Problem(Exception):
+    """A request that cannot be answered, as an RFC 9457 problem document.
+
+    Problem
+     |- NothingToRead   400  no picture in the request, or JSON that is not JSON
+     |- Unauthorised    401  the bearer token is missing or wrong
+     |- TooLarge        413  body or batch over the limit
+     |- Unsupported     415  not a type of picture that the service reads
+     |- Undecodable     422  the right type, but broken, too many pixels, or values out of range
+     '- Busy            503  the queue is full; carries Retry-After
+    """
+
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str):
+        super().__init__(detail)
+        self.detail = detail
+
+    def to_json(self) -> dict:
+        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+
+
+class NothingToRead(Problem):
+    status, title = 400, "Nothing to read"
+
+
+class Unauthorised(Problem):
+    status, title = 401, "Token needed"
+
+
+class TooLarge(Problem):
+    status, title = 413, "Too large"
+
+
+class Unsupported(Problem):
+    status, title = 415, "Unsupported type"
+
+
+class Undecodable(Problem):
+    status, title = 422, "Cannot be decoded"
+
+
+class Busy(Problem):
+    status, title = 503, "Queue full"
+
+    def __init__(self, detail: str, retry_after_s: int):
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s

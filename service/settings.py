@@ -1,0 +1,66 @@
+"""What the environment may set, checked once at start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
+ENGINES = ("torch",)
+
+
+class SettingsError(Exception):
+    """An environment variable with a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The service's settings, each from the environment variable of the same name in capitals."""
+
+    port: int = 8080
+    engine: str = "torch"
+    model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
+    max_queue: int = 12  # pictures waiting for the network; beyond it, 503
+    batch_max: int = 8  # pictures in one forward pass
+    batch_wait_ms: float = 0.0  # how long a pass waits for company; 0: only what waits already
+    api_token: str | None = None  # bearer token that every POST must carry
+    git_sha: str | None = None  # what was deployed, for /version
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read the settings. Raises SettingsError naming the variable, its value, and what would be right."""
+        engine = env.get("ENGINE") or cls.engine
+        if engine not in ENGINES:
+            raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")
+        token = env.get("API_TOKEN") or None
+        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+            raise SettingsError("API_TOKEN does not fit a header; use printable ASCII characters without spaces")
+        return cls(
+            port=_whole(env, "PORT", cls.port, 1, 65535),
+            engine=engine,
+            model_dir=ROOT / (env.get("MODEL_DIR") or cls.model_dir),
+            max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),
+            batch_max=_whole(env, "BATCH_MAX", cls.batch_max, 1, 1024),
+            batch_wait_ms=_milliseconds(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000),
+            api_token=token,
+            git_sha=env.get("GIT_SHA") or None,
+        )
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+        raise SettingsError(f"{name} is {text!r}; use a whole number from {low} to {high}")
+    return int(text)
+
+
+def _milliseconds(env: Mapping[str, str], name: str, default: float, high: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= high:
+        raise SettingsError(f"{name} is {text!r}; use milliseconds from 0 to {high:g}")
+    return value

@@ -1,0 +1,161 @@
+"""Bundle, network and engine, on bundles with random weights."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import resnet18
+
+from service.classifier import Classifier
+from service.engines.torch_engine import WEIGHTS, TorchEngine
+from service.model import BundleError, load_bundle
+from service.settings import Settings
+
+CLASSES = tuple("abcdefghij")
+
+
+def torchvision_network() -> nn.Module:
+    """torchvision's own, with batch norms that do something."""
+    torch.manual_seed(0)
+    net = resnet18(num_classes=len(CLASSES))
+    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for values, low, high in (
+                (norm.running_mean, -0.5, 0.5),
+                (norm.running_var, 0.5, 2),
+                (norm.weight, 0.5, 1.5),
+            ):
+                nn.init.uniform_(values, low, high)
+    return net.eval()
+
+
+def write_bundle(folder, state, **facts):
+    folder.mkdir(exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
+    return write_manifest(folder, **facts)
+
+
+def write_manifest(folder, **facts):
+    manifest = {
+        "name": "random",
+        "architecture": "resnet18-cifar",
+        "classes": CLASSES,
+        "input": {"size_px": 32, "mean": [0.5] * 3, "std": [0.25] * 3},
+        "files": {WEIGHTS: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()},
+    }
+    (folder / "model.json").write_text(json.dumps(manifest | facts))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    return torchvision_network()
+
+
+@pytest.fixture(scope="module")
+def folder(theirs, tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("bundle"), theirs.state_dict())
+
+
+def inputs(count):
+    return np.random.default_rng(count).standard_normal((count, 3, 32, 32), np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_engine_answers_as_torchvisions_network_does(theirs, folder, count):
+    with torch.inference_mode():
+        wanted = theirs(torch.from_numpy(inputs(count))).softmax(1).numpy()
+    found = TorchEngine(load_bundle(folder)).probabilities(inputs(count))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_half_precision_weights_without_counters_are_the_same_network(theirs, tmp_path):
+    half = {k: v.half() for k, v in theirs.state_dict().items() if "num_batches" not in k}
+    found = TorchEngine(load_bundle(write_bundle(tmp_path, half))).probabilities(inputs(2))
+    with torch.inference_mode():
+        wanted = theirs(torch.from_numpy(inputs(2))).softmax(1).numpy()
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+def test_no_batch_norm_is_left(folder):
+    net = TorchEngine(load_bundle(folder))._net
+    assert not [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("fc.bias"), "fc.bias is missing"),
+        (lambda s: s.update(extra=torch.zeros(1)), "extra is not part of the network"),
+        (lambda s: s.update({"fc.weight": torch.zeros(3, 512)}), r"fc.weight has shape \[3, 512\], not \[10, 512\]"),
+        (lambda s: [s.pop(k) for k in list(s) if "layer" in k], "and [0-9]+ more"),
+    ],
+    ids=["missing", "unknown", "shape", "many"],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(theirs, tmp_path, change, says):
+    state = dict(theirs.state_dict())
+    change(state)
+    with pytest.raises(BundleError, match=says) as caught:
+        TorchEngine(load_bundle(write_bundle(tmp_path, state)))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_refused(theirs, tmp_path):
+    bundle = load_bundle(write_bundle(tmp_path, theirs.state_dict(), architecture="vgg"))
+    with pytest.raises(BundleError, match="holds a 'vgg'; the torch engine runs 'resnet18-cifar'"):
+        TorchEngine(bundle)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    (tmp_path / WEIGHTS).write_bytes(b"\x80\x04pickle?")
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        TorchEngine(load_bundle(write_manifest(tmp_path)))
+
+
+def spoil_weights(folder):
+    (folder / WEIGHTS).write_bytes(b"other")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: (f / "model.json").unlink(), "model.json is missing; set MODEL_DIR"),
+        (lambda f: (f / WEIGHTS).unlink(), "weights.safetensors is missing"),
+        (spoil_weights, "weights.safetensors has sha256 [0-9a-f]{64}, model.json says"),
+        (lambda f: (f / "model.json").write_text("{"), "is not JSON"),
+        (lambda f: (f / "model.json").write_text("{}"), "lacks or garbles 'name'"),
+    ],
+    ids=["no manifest", "no weights", "wrong checksum", "no JSON", "no name"],
+)
+def test_a_broken_bundle_is_refused_with_the_file_and_what_to_do(theirs, tmp_path, spoil, says):
+    folder = write_bundle(tmp_path / "bundle", theirs.state_dict())
+    spoil(folder)
+    with pytest.raises(BundleError, match=says):
+        Classifier.load(Settings(model_dir=folder))
+
+
+def test_a_classifier_is_warm_when_loaded_and_says_what_it_is(folder):
+    classifier = Classifier.load(Settings(model_dir=folder))
+    assert classifier.ready()
+    assert classifier.classes == CLASSES
+    assert (classifier.info.name, classifier.info.engine) == ("random", "torch")
+    assert classifier.info.version == classifier.sha256[:12]
+    assert set(classifier.startup_ms) == {"import", "load", "first_prediction", "total"}
+    assert all(ms >= 0 for ms in classifier.startup_ms.values())
+    assert classifier.startup_ms["total"] == pytest.approx(sum(list(classifier.startup_ms.values())[:-1]), abs=1)
+
+
+def test_a_prediction_holds_the_probabilities_of_every_class(folder):
+    classifier = Classifier.load(Settings(model_dir=folder))
+    predictions, timings = classifier.classify(list(inputs(3)))
+    assert [len(p.probabilities) for p in predictions] == [10] * 3
+    assert all(sum(p.probabilities) == pytest.approx(1, abs=1e-5) for p in predictions)
+    assert timings.queue_ms >= 0
+    assert timings.inference_ms > 0

@@ -1,0 +1,60 @@
+import pytest
+
+from service.settings import ROOT, Settings, SettingsError
+
+
+def test_an_empty_environment_gives_the_defaults():
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    assert (settings.port, settings.engine, settings.api_token) == (8080, "torch", None)
+    assert settings.model_dir == ROOT / "models" / "resnet18-cifar10"
+
+
+def test_every_setting_is_read():
+    env = {
+        "PORT": "9000",
+        "ENGINE": "torch",
+        "MODEL_DIR": "models/other",
+        "MAX_QUEUE": "3",
+        "BATCH_MAX": "4",
+        "BATCH_WAIT_MS": "2.5",
+        "API_TOKEN": "s3cret",
+        "GIT_SHA": "abc",
+    }
+    assert Settings.from_env(env) == Settings(9000, "torch", ROOT / "models" / "other", 3, 4, 2.5, "s3cret", "abc")
+
+
+def test_an_absolute_model_dir_stays_absolute(tmp_path):
+    assert Settings.from_env({"MODEL_DIR": str(tmp_path)}).model_dir == tmp_path
+
+
+def test_an_empty_value_counts_as_unset():
+    assert Settings.from_env({"PORT": "", "ENGINE": "", "MODEL_DIR": "", "API_TOKEN": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("ENGINE", "tensorflow"),
+        ("MAX_QUEUE", "0"),
+        ("MAX_QUEUE", "1.5"),
+        ("BATCH_MAX", "-1"),
+        ("BATCH_MAX", "²"),
+        ("BATCH_WAIT_MS", "soon"),
+        ("BATCH_WAIT_MS", "-1"),
+        ("BATCH_WAIT_MS", "nan"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_would_be_right(name, value):
+    with pytest.raises(SettingsError, match=r"use (a whole number|milliseconds|one of)") as caught:
+        Settings.from_env({name: value})
+    assert str(caught.value).startswith(f"{name} is {value!r}")
+
+
+def test_a_token_that_no_header_can_carry_is_refused_without_being_shown():
+    with pytest.raises(SettingsError, match="API_TOKEN") as caught:
+        Settings.from_env({"API_TOKEN": "two words"})
+    assert "two words" not in str(caught.value)
