@@ -1,0 +1,53 @@
+"""`python -m infra.local [NAME...]`: start the twins, print where they are, end them on Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from infra.local.launch import TwinError
+from infra.local.twins import Twin, local_twins
+from infra.targets import TARGETS
+
+LOOK_S = 1.0  # between two looks whether all still run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 after Ctrl-C, 1 when no twin could be started or the last one has ended, 2 for an unknown name."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description="The four targets on this machine.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
+    parser.add_argument("--log-dir", type=Path, help="folder that keeps what each one prints")
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with local_twins(arguments.names or tuple(TARGETS), arguments.log_dir, on_event=say) as twins:
+            say("Ctrl-C ends them." if twins.running else "None could be started.")
+            _watch(twins.running)
+    except TwinError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 1
+
+
+def say(text: str) -> None:
+    """One line, at once."""
+    print(text, flush=True)
+
+
+def _watch(running: list[Twin]) -> None:
+    """Return when none is left; say which one has ended, and its last lines."""
+    left = list(running)
+    while left:
+        for twin in [twin for twin in left if not twin.alive()]:
+            say(f"{twin.target.title} has ended.\n{twin.log_tail()}")
+            left.remove(twin)
+        time.sleep(LOOK_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""nginx in front of the VM's twin: the VM's own site in a folder of its own, with only the two addresses changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from infra.local.launch import FileError, Launch
+from infra.local.layout import REPOSITORY
+from infra.local.platforms import HOST, the_unit
+
+SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
+SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"))
+SITE_LISTEN = "listen 80 default_server;"
+MAIN = """{user}
+daemon off;
+pid nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include site.conf;
+}}
+"""
+
+
+def find_nginx() -> str | None:
+    """nginx's path, or None where it is not installed."""
+    return shutil.which("nginx", path=SEARCH_PATH)
+
+
+def launch_nginx(nginx: str, folder: Path, port: int, upstream_port: int) -> Launch:
+    """nginx with the VM's site, its files in `folder`, listening on `port`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    as_root = os.geteuid() == 0  # its workers would become another user, who may not enter the folder
+    (folder / "nginx.conf").write_text(MAIN.format(user="user root;" if as_root else ""))
+    (folder / "site.conf").write_text(local_site(SITE_FILE.read_text(), port, upstream_port))
+    return Launch((nginx, "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"))
+
+
+def local_site(site: str, port: int, upstream_port: int) -> str:
+    """The site with its address and its upstream's changed, and nothing else. Raises FileError when one is missing."""
+    env = the_unit().env
+    upstream = f"server {env['HOST']}:{env['PORT']};"
+    for wanted in (SITE_LISTEN, upstream):
+        if site.count(wanted) != 1:
+            raise FileError(f"nginx.conf: exactly one `{wanted}` is needed, as the unit and the VM have it")
+    site = site.replace(SITE_LISTEN, f"listen {HOST}:{port} default_server;")
+    return site.replace(upstream, f"server {HOST}:{upstream_port};")

@@ -1,0 +1,65 @@
+"""How each platform would start the service here: its own file, plus what the platform itself sets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.local.dockerfile import read_dockerfile
+from infra.local.launch import FileError, Launch
+from infra.local.layout import REPOSITORY
+from infra.local.procfile import read_procfile
+from infra.local.systemd_unit import Unit, read_unit
+from infra.targets import GCP_CLOUDRUN, GCP_FUNCTION
+
+UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier.service"
+VM_ROOT = "/opt/classifier/app"  # where the VM has what is shipped
+VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
+ENTRY_POINT = "classify"  # the function in main.py
+HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
+FRAMEWORK_THREADS_PER_VCPU = 4  # functions-framework's default; here it would count every core of the machine
+
+
+def launch_aws_ec2(root: Path, port: int) -> Launch:
+    """The systemd unit's process; `root` stands for the VM's folder, this Python's programs for the VM's."""
+    unit = the_unit()
+    if unit.working_directory != VM_ROOT:
+        raise FileError(f"unit: WorkingDirectory={unit.working_directory}: what is shipped lies in {VM_ROOT}")
+    program, *arguments = unit.exec_start
+    if not program.startswith(VM_BIN):
+        raise FileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
+    local = Path(sys.executable).parent / program.removeprefix(VM_BIN)
+    return Launch((str(local), *arguments), {**unit.env, "PORT": str(port)})
+
+
+def launch_heroku(root: Path, port: int) -> Launch:
+    """The Procfile's web process."""
+    config = {"HOST": HOST, "PORT": str(port), "WEB_CONCURRENCY": "2"}  # the buildpack sets the last by dyno size
+    return read_procfile((root / "Procfile").read_text(), config)
+
+
+def launch_gcp_cloudrun(root: Path, port: int) -> Launch:
+    """The image's command. The platform lets in as many requests as the target says; the threads match."""
+    config = {"HOST": HOST, "PORT": str(port), "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)}
+    return read_dockerfile((root / "service" / "Dockerfile").read_text(), root, config)
+
+
+def launch_gcp_function(root: Path, port: int) -> Launch:
+    """What the build of a function puts in front of main.py."""
+    threads = round(FRAMEWORK_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
+    command = ("functions-framework", "--target", ENTRY_POINT, "--source", "main.py")
+    return Launch(command, {"HOST": HOST, "PORT": str(port), "THREADS": str(threads)})
+
+
+def the_unit() -> Unit:
+    """The VM's unit."""
+    return read_unit(UNIT_FILE.read_text())
+
+
+LAUNCHERS: dict[str, Callable[[Path, int], Launch]] = {
+    "aws_ec2": launch_aws_ec2,
+    "heroku": launch_heroku,
+    "gcp_cloudrun": launch_gcp_cloudrun,
+    "gcp_function": launch_gcp_function,
+}

@@ -1,0 +1,106 @@
+"""One process of a twin with all its children: started on its cores, measured, and ended for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+LEASH = Path(__file__).with_name("leash.py")
+LOG_TAIL_LINES = 12
+GRACE_S = 12  # from SIGTERM to SIGKILL: more than gunicorn's graceful_timeout
+KILL_S = 2  # in which the kernel has removed what was killed
+POLL_S = 0.02
+MIB = 1024 * 1024
+PASSED_ON = ("LANG", "LD_LIBRARY_PATH", "TMPDIR")  # a platform starts with a bare environment; these it needs here
+HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
+
+
+class Process:
+    """A command in a session of its own, which Ctrl-C in the terminal does not reach."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, cpus: Sequence[int], log: Path):
+        self.log = log
+        self._peak_mib = 0.0
+        leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), ",".join(map(str, cpus))]
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                [*leash, *command],
+                env=bare_environment() | dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    def exit_status(self) -> int | None:
+        """How it ended, or None while it runs."""
+        return self._popen.poll()
+
+    def peak_memory_mib(self) -> float:
+        """The most that it has held, its children included; after its end, the most that was seen.
+
+        Sums each process's own high-water mark, so that pages which they share count once in each: an upper bound.
+        Where there is no /proc (macOS) it is the largest sum of resident sizes at the moments of asking: a lower bound.
+        """
+        self._peak_mib = max(self._peak_mib, sum(_peak_bytes(pid) for pid in self._members()) / MIB)
+        return self._peak_mib
+
+    def terminate(self) -> None:
+        """Ask it to end; it may finish what it is answering."""
+        self.peak_memory_mib()
+        if self.exit_status() is None:
+            self._popen.terminate()
+
+    def reap(self, grace_s: float = GRACE_S) -> None:
+        """Wait for its end, and kill whatever is left of it and its children after the grace period."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(grace_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        deadline = time.monotonic() + KILL_S
+        while self._members() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def log_tail(self) -> str:
+        """The last lines of what it printed."""
+        with self.log.open(errors="replace") as lines:
+            return "".join(deque(lines, LOG_TAIL_LINES)).rstrip()
+
+    def _members(self) -> list[int]:
+        return [pid for pid in psutil.pids() if _is_live_member(pid, self.pid)]
+
+
+def bare_environment() -> dict[str, str]:
+    """What a platform's process starts with: programs beside this Python first, and no setting of this shell."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    return {"PATH": path} | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+
+
+def _is_live_member(pid: int, group: int) -> bool:
+    try:
+        return os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess, PermissionError):
+        return False
+
+
+def _peak_bytes(pid: int) -> int:
+    try:
+        if sys.platform != "linux":
+            return psutil.Process(pid).memory_info().rss
+        match = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text())
+        return int(match[1]) * 1024 if match else 0
+    except (OSError, psutil.Error):
+        return 0  # it has just ended

@@ -1,0 +1,60 @@
+"""Finding a port, and waiting until something answers there."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import socket
+import time
+
+from infra.local.launch import PortTaken, StartError
+from infra.local.platforms import HOST
+from infra.local.process import Process
+
+READY_PATH = "/readyz"
+ANSWER_TIMEOUT_S = 5  # of one question whether it is ready
+POLL_S = 0.02  # between two
+PORT_TAKEN = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as gunicorn and nginx say it
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on right now, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_until_ready(port: int, running: list[Process], timeout_s: float) -> None:
+    """Ask until the answer is yes. Raises StartError, with the log's last lines, when a process ends or time is up."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        ready = _says_ready(port)
+        for process in running:
+            _check(process)  # after a yes as well: another program may have our port, and say it
+        if ready:
+            return
+        if time.monotonic() > deadline:
+            raise StartError(f"was not ready within {timeout_s:.0f} s\n{running[0].log_tail()}")
+        time.sleep(POLL_S)
+
+
+def _check(process: Process) -> None:
+    tail = process.log_tail()
+    if PORT_TAKEN.search(tail):
+        raise PortTaken(f"another program took its port\n{tail}")
+    if (status := process.exit_status()) is not None:
+        raise StartError(f"ended with status {status} before it was ready\n{process.log_tail()}")
+
+
+def _says_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("GET", READY_PATH)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,193 @@
+"""The four targets as processes on this machine, started from the clouds' own files.
+
+    with local_twins(["heroku", "aws_ec2"]) as twins:
+        for twin in twins.running: ...
+
+They start one after another, so that each start-up time is its own. Leaving the context ends them all, however it is
+left; on Linux they also end when this process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.local.launch import Launch, PortTaken, TwinError
+from infra.local.layout import lay_out
+from infra.local.nginx import find_nginx, launch_nginx
+from infra.local.platforms import HOST, LAUNCHERS
+from infra.local.process import Process
+from infra.local.ready import free_ports, wait_until_ready
+from infra.targets import AWS_EC2, TARGETS, Target
+
+READY_TIMEOUT_S = 120  # at most; a target's own limit where that is lower
+PORT_ATTEMPTS = 3  # a free port can be taken by another program before ours has it
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One target, running here."""
+
+    target: Target
+    url: str
+    startup_ms: float  # from starting the process to the first yes of /readyz
+    cpus: int  # cores that it is kept to; all of the machine's where it cannot be kept (macOS)
+    behind: str | None  # "nginx", or None when it is asked directly
+    processes: tuple[Process, ...]  # the service first
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    @property
+    def pid(self) -> int:
+        """The service's first process."""
+        return self.processes[0].pid
+
+    def peak_memory_mib(self) -> float:
+        """The most memory held so far; see Process.peak_memory_mib for what the figure is worth."""
+        return sum(process.peak_memory_mib() for process in self.processes)
+
+    def fits(self) -> bool:
+        """Whether that is no more than the target has."""
+        return fits(self.target, self.peak_memory_mib())
+
+    def log_tail(self) -> str:
+        """The last lines that the service printed."""
+        return self.processes[0].log_tail()
+
+    def alive(self) -> bool:
+        """Whether all of its processes run."""
+        return all(process.exit_status() is None for process in self.processes)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What could be started, and why the rest could not."""
+
+    running: list[Twin] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)  # target name -> reason, with the last lines of its log
+
+
+def fits(target: Target, peak_mib: float) -> bool:
+    """Whether a process of this size fits the target's memory."""
+    return peak_mib <= target.memory_mib
+
+
+def cores_for(target: Target, available: Iterable[int]) -> list[int]:
+    """As many cores as the target has vCPUs, from the top, so that the client keeps the lowest where it can."""
+    return sorted(available)[-math.ceil(target.vcpus) :]
+
+
+@contextlib.contextmanager
+def local_twins(
+    names: Iterable[str] = tuple(TARGETS),
+    log_dir: Path | None = None,
+    env: Mapping[str, Mapping[str, str]] | None = None,
+    on_event: Callable[[str], None] = lambda text: None,
+) -> Iterator[Twins]:
+    """Start the named twins; end them when the context is left, in the thread that entered it.
+
+    `log_dir` keeps NAME.log of each. `env` holds settings of the service by target name, as one would set them on
+    that platform. `on_event` is told what happens; a twin's failure comes with the last lines of its log.
+    """
+    twins = Twins()
+    with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
+        logs = log_dir or Path(folder)
+        logs.mkdir(parents=True, exist_ok=True)
+        root = lay_out(Path(folder) / "app")
+        processes: list[Process] = []
+        stack.callback(_end, processes)
+        for target in [_target(name) for name in names]:
+            on_event(f"{target.title}: starting")
+            starter = _Starter(target, root, logs, (env or {}).get(target.name, {}), processes)
+            try:
+                twin = starter.start()
+            except TwinError as error:
+                twins.failures[target.name] = str(error)
+                on_event(f"{target.title}: not started: {error}")
+            else:
+                twins.running.append(twin)
+                on_event(f"{target.title}: ready after {twin.startup_ms / 1000:.1f} s at {twin.url}")
+        yield twins
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise TwinError(f"no target is called {name!r}: choose from {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def _end(processes: list[Process]) -> None:
+    """End them all at once, then wait for each."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.reap()
+
+
+@dataclass(frozen=True)
+class _Starter:
+    """Starts one twin."""
+
+    target: Target
+    root: Path  # what is shipped
+    logs: Path
+    env: Mapping[str, str]
+    processes: list[Process]  # everything that is running, for the one who ends it
+
+    def start(self) -> Twin:
+        """The twin, ready. Raises TwinError; nothing of it runs then."""
+        for _ in range(PORT_ATTEMPTS - 1):
+            with contextlib.suppress(PortTaken):
+                return self._attempt()
+        return self._attempt()
+
+    def _attempt(self) -> Twin:
+        before = len(self.processes)
+        try:
+            return self._start_once()
+        except TwinError:
+            for process in self.processes[before:]:
+                process.reap(grace_s=0)  # it answers nobody yet
+            del self.processes[before:]
+            raise
+
+    def _start_once(self) -> Twin:
+        port, front_port = free_ports(2)
+        nginx = find_nginx() if self.target is AWS_EC2 else None
+        service = LAUNCHERS[self.target.name](self.root, port)
+        began = time.monotonic()
+        running = [self._run(Launch(service.command, {**service.env, **self.env}))]
+        if nginx:
+            front = launch_nginx(nginx, self.root.parent / "nginx", front_port, port)
+            running.append(self._run(front, "-nginx"))
+        entry = front_port if nginx else port
+        wait_until_ready(entry, running, min(self.target.boot_timeout_s, READY_TIMEOUT_S))
+        startup_ms = (time.monotonic() - began) * 1000
+        behind = "nginx" if nginx else None
+        return Twin(self.target, f"http://{HOST}:{entry}", startup_ms, len(self._cores()), behind, tuple(running))
+
+    def _run(self, launch: Launch, log_suffix: str = "") -> Process:
+        log = self.logs / f"{self.target.name}{log_suffix}.log"
+        env = {"HOME": str(self.root.parent), **launch.env}
+        process = Process(launch.command, env, self.root, self._cores(), log)
+        self.processes.append(process)
+        return process
+
+    def _cores(self) -> list[int]:
+        return cores_for(self.target, available_cores())
+
+
+def available_cores() -> list[int]:
+    """The cores that this process may use."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

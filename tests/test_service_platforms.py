@@ -1,0 +1,194 @@
+"""Every platform's entry point is the same service: same answers, same headers, from the same pinned libraries."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import runpy
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from infra.local.dockerfile import instructions
+from infra.local.layout import REPOSITORY
+from infra.local.platforms import the_unit
+from infra.local.procfile import read_procfile
+from infra.local.twins import local_twins
+from infra.targets import AWS_EC2, HEROKU, TARGETS
+from service import schema
+
+SERVICE = REPOSITORY / "service"
+# What belongs to the server in front, to the process or to the moment; everything else must agree.
+OWN_HEADERS = {"server", "date", "connection", "keep-alive"} | {
+    name.lower() for name in (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.SERVER_TIMING)
+}
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """All four, running."""
+    with local_twins(log_dir=tmp_path_factory.mktemp("logs")) as twins:
+        assert twins.failures == {}
+        assert [twin.name for twin in twins.running] == list(TARGETS)
+        yield {twin.name: twin for twin in twins.running}
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """A 40x30 JPEG with a gradient."""
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def ask(twin, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None):
+    """(status, headers in lower case, body)"""
+    connection = http.client.HTTPConnection(urlsplit(twin.url).netloc, timeout=60)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def form(part: str, data: bytes) -> tuple[bytes, dict[str, str]]:
+    head = f'--x\r\nContent-Disposition: form-data; name="{part}"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    return head.encode() + data + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def test_the_same_picture_gets_the_same_answer_everywhere(twins, picture):
+    body, headers = form(schema.IMAGE_PART, picture)
+    answers = {}
+    for name, twin in twins.items():
+        status, _, answer = ask(twin, "POST", f"{schema.PREDICT}?probabilities=1", body, headers)
+        assert status == 200, answer
+        answers[name] = json.loads(answer)
+    first = answers["aws_ec2"]
+    assert len(first["probabilities"]) == 10
+    for name, answer in answers.items():
+        assert answer["label"] == first["label"], name
+        assert answer["probabilities"] == pytest.approx(first["probabilities"], abs=10.0**-schema.PROBABILITY_DIGITS)
+
+
+JPEG = {"Content-Type": "image/jpeg"}
+REQUESTS = [
+    pytest.param("GET", "/", None, {}, id="page"),
+    pytest.param("HEAD", "/", None, {}, id="head"),
+    pytest.param("OPTIONS", schema.PREDICT, None, {}, id="options"),
+    pytest.param("GET", schema.HEALTHZ, None, {}, id="healthz"),
+    pytest.param("GET", schema.READYZ, None, {}, id="readyz"),
+    pytest.param("GET", schema.OPENAPI, None, {}, id="openapi"),
+    pytest.param("GET", "/favicon.ico", None, {}, id="favicon"),
+    pytest.param("GET", "/robots.txt", None, {}, id="robots"),
+    pytest.param("GET", "/nowhere?x=%20", None, {}, id="unknown-route"),
+    pytest.param("GET", "/static/nothing.js", None, {}, id="unknown-static-file"),
+    pytest.param("DELETE", schema.PREDICT, None, {}, id="wrong-method"),
+    pytest.param("POST", "//predict", b"x", JPEG, id="double-slash"),
+    pytest.param("POST", schema.PREDICT, b"", JPEG, id="empty-body"),
+    pytest.param("POST", schema.PREDICT, b"not a picture", JPEG, id="not-a-picture"),
+    pytest.param("POST", schema.PREDICT, b"{}", {"Content-Type": "application/json"}, id="empty-json"),
+    pytest.param("POST", schema.PREDICT, b"x", {"Content-Type": "text/plain"}, id="wrong-type"),
+    pytest.param("POST", "/", b"x", {**JPEG, "Accept": "text/html"}, id="browser"),
+    pytest.param("POST", schema.PREDICT_BATCH, *form("other", b"x"), id="batch-without-pictures"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers"), REQUESTS)
+def test_every_route_answers_byte_for_byte_the_same(twins, method, path, body, headers):
+    answers = {name: ask(twin, method, path, body, headers) for name, twin in twins.items()}
+    first_status, first_headers, first_body = answers["heroku"]
+    for name, (status, found, body_found) in answers.items():
+        assert (status, body_found) == (first_status, first_body), name
+        assert common(found, twins[name].url) == common(first_headers, twins["heroku"].url), name
+
+
+def common(headers: dict[str, str], url: str) -> dict[str, str]:
+    found = {name: value.replace(url, "") for name, value in headers.items() if name not in OWN_HEADERS}
+    if "allow" in found:  # Flask keeps the methods as a set, in an order that differs from process to process
+        found["allow"] = ", ".join(sorted(found["allow"].split(", ")))
+    return found
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_body_over_the_limit_gets_the_services_own_words(twins, name):
+    body = bytes(schema.MAX_BODY_BYTES + 1)
+    status, headers, answer = ask(twins[name], "POST", schema.PREDICT, body, JPEG)
+    assert (status, headers["content-type"]) == (413, schema.PROBLEM_TYPE), answer
+    assert schema.INSTANCE_ID.lower() in headers
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_identity_is_on_every_answer(twins, name):
+    _, headers, _ = ask(twins[name], "GET", schema.HEALTHZ)
+    for wanted in (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION):
+        assert headers.get(wanted.lower()), wanted
+
+
+def test_every_twin_reports_start_up_and_memory(twins):
+    for twin in twins.values():
+        assert twin.alive()
+        assert twin.startup_ms > 0
+        assert twin.peak_memory_mib() > 100
+
+
+# The files themselves
+
+
+def gunicorn_settings(monkeypatch, **env: str) -> dict:
+    for name in ("HOST", "PORT", "WEB_THREADS", "WEB_CONCURRENCY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return runpy.run_path(str(SERVICE / "gunicorn.conf.py"))
+
+
+def test_gunicorn_listens_on_every_address_at_port(monkeypatch):
+    assert gunicorn_settings(monkeypatch, PORT="4711")["bind"] == "0.0.0.0:4711"
+    assert gunicorn_settings(monkeypatch)["bind"] == "0.0.0.0:8080"
+
+
+def test_gunicorn_runs_one_worker_with_the_targets_concurrency(monkeypatch):
+    settings = gunicorn_settings(monkeypatch, WEB_CONCURRENCY="4")
+    assert (settings["workers"], settings["threads"]) == (1, HEROKU.concurrency)
+    assert gunicorn_settings(monkeypatch, WEB_THREADS="3")["threads"] == 3
+    assert int(the_unit().env["WEB_THREADS"]) == AWS_EC2.concurrency
+
+
+def test_the_vm_the_dyno_and_the_container_run_the_same_command():
+    dyno = read_procfile((SERVICE / "Procfile").read_text(), {}).command
+    (container,) = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "CMD"]
+    vm = the_unit().exec_start
+    assert dyno == tuple(json.loads(container)) == (os.path.basename(vm[0]), *vm[1:])
+
+
+def test_the_vms_service_is_reached_only_through_nginx():
+    assert the_unit().env["HOST"] == "127.0.0.1"
+
+
+def test_the_container_does_not_run_as_root():
+    users = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "USER"]
+    assert users[-1:] == ["10001"]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version, of a requirements file. Fails when a line is not a pin."""
+    lines = (REPOSITORY / name).read_text().splitlines()
+    found = [line.split("#")[0].strip() for line in lines if not line.startswith("--")]
+    matches = [re.fullmatch(r"([\w-]+)==([\w.+]+)", pin) for pin in found if pin]
+    return {match[1]: match[2] for match in matches}
+
+
+def test_every_requirement_is_pinned_as_this_machine_has_it_and_torch_is_the_cpu_build():
+    here = pins("requirements.txt") | pins("requirements-torch.txt")
+    shipped = pins("service/requirements.txt")
+    assert shipped == {name: here[name] + "+cpu" * (name == "torch") for name in shipped}
+
+
+def test_the_dockerfile_and_the_requirements_name_one_index():
+    dockerfile = dict(instructions((SERVICE / "Dockerfile").read_text()))["ARG"].removeprefix("TORCH_INDEX=")
+    assert f"--extra-index-url {dockerfile}\n" in (SERVICE / "requirements.txt").read_text()
