@@ -1,8 +1,9 @@
 """How gunicorn runs the service, the same on the VM, the dyno and the container.
 
 One process: the model is in memory once, and a forward pass already uses every core. Threads wait for bodies and
-for the model meanwhile; there are more threads than MAX_QUEUE and BATCH_MAX hold pictures, so that overload is
-answered with 503 rather than left to wait unseen. No preload: a forked copy of a warmed network has no live compute threads.
+for the model meanwhile; there are more of them than MAX_QUEUE and BATCH_MAX hold pictures, so that overload is
+answered with 503 rather than left to wait unseen. No preload: a forked copy of a warmed network has no live
+compute threads.
 """
 
 from __future__ import annotations
