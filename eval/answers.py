@@ -1,0 +1,101 @@
+"""What a service answered, held against the wire contract: a prediction, or the kind of failure. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.schema import PROBABILITY_DIGITS
+
+SUM_TOLERANCE = 1e-3  # probabilities are rounded to six digits, so ten of them miss 1 by far less
+DETAIL_CHARACTERS = 200
+
+
+class BadAnswer(Exception):
+    """Not what the contract says; the message says what instead."""
+
+
+def read_answer(body: bytes, classes: Sequence[str]) -> tuple[int, tuple[float, ...]]:
+    """Class id and probabilities of an answer of `/predict?probabilities=1`. Raises BadAnswer."""
+    answer = _json_object(body)
+    probabilities = _probabilities(answer.get("probabilities"), len(classes))
+    label = answer.get("id")
+    if type(label) is not int or not 0 <= label < len(classes):
+        raise BadAnswer(f"id is {label!r}, expected 0 to {len(classes) - 1}")
+    if answer.get("label") != classes[label]:
+        raise BadAnswer(f"id {label} is called {answer.get('label')!r}, expected {classes[label]!r}")
+    if probabilities[label] < max(probabilities) - 10**-PROBABILITY_DIGITS:
+        raise BadAnswer(f"id {label} has {probabilities[label]}, but another class has {max(probabilities)}")
+    return label, probabilities
+
+
+def status_failure(status: int, headers: Mapping[str, str], body: bytes) -> tuple[str, str] | None:
+    """Kind and detail of a status that is not 200; None for 200."""
+    if status == 200:
+        return None
+    if status == 429:
+        kind = "http_429"
+    elif 400 <= status < 600:
+        kind = "http_4xx" if status < 500 else "http_5xx"
+    else:
+        kind = "bad_answer"
+    where = f" to {headers['Location']}" if "Location" in headers else ""
+    return kind, shortened(f"{status}{where}: {_problem_detail(body)}".removesuffix(": "))
+
+
+def server_timing(header: str) -> dict[str, float]:
+    """Durations by name, in ms, of a Server-Timing header; what cannot be read is left out."""
+    found = {}
+    for entry in header.split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            try:
+                duration = float(value.strip('"'))
+            except ValueError:
+                continue
+            if key.strip() == "dur" and math.isfinite(duration):
+                found[name] = duration
+    return found
+
+
+def shortened(text: str) -> str:
+    """One line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadAnswer(f"not JSON: {_text(body)}" if body else "an empty body") from None
+    if not isinstance(answer, dict):
+        raise BadAnswer(f"not a JSON object: {_text(body)}")
+    return answer
+
+
+def _probabilities(values: Any, classes: int) -> tuple[float, ...]:
+    if not isinstance(values, list) or len(values) != classes:
+        found = len(values) if isinstance(values, list) else type(values).__name__
+        raise BadAnswer(f"expected {classes} probabilities, found {found}")
+    for value in values:
+        if type(value) not in (int, float) or not 0 <= value <= 1:  # NaN is neither
+            raise BadAnswer(f"{value!r} is not a probability")
+    if abs(sum(values) - 1) > SUM_TOLERANCE:
+        raise BadAnswer(f"the probabilities sum to {sum(values):.6g}, not 1")
+    return tuple(float(value) for value in values)
+
+
+def _problem_detail(body: bytes) -> str:
+    """The detail of a problem document, or the beginning of whatever else it is."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _text(body)
+
+
+def _text(body: bytes) -> str:
+    return body[: 4 * DETAIL_CHARACTERS].decode(errors="replace")

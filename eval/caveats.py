@@ -1,0 +1,106 @@
+"""What stands between a run and believing it: why its targets cannot be compared, and what a reader must know first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from statistics import median
+from typing import Any
+
+from eval.formatting import count, listing, mib, percent, plural
+from eval.prices import STALE_DAYS, Price, Prices, stale
+from eval.samples import Run, Sample
+from eval.stats import nearest_rank
+from eval.verdict import ERROR_RATE, REFERENCE, Findings, differing
+
+LATE_SHARE, LATE_MS = 0.05, 5.0  # of the median latency, and at least; a p99 of lateness above both measured the client
+
+Taken = Mapping[str, Sequence[Sample]]  # target -> its measured samples
+
+
+def invalid(run: Run, taken: Taken, targets: Mapping[str, Any]) -> list[str]:
+    """Why this is no comparison of targets: they ran different models, or the client was too slow."""
+    return [*_mixed_models(taken, targets), *_late(run, taken, targets)]
+
+
+def caveats(run: Run, found: Findings, prices: Prices, used: Iterable[Price]) -> list[str]:
+    """The run's warnings, the gravest first."""
+    lines = [f"the run is not complete: {found.note}"] if found.note else []
+    sent = sum(facts["sent"] for facts in found.targets.values())
+    if sent < run.planned:
+        lines.append(f"{count(run.planned - sent)} of {count(run.planned)} planned requests were never sent")
+    lines += [f"not a valid comparison: {reason}" for reason in found.invalid]
+    lines += [line for facts in found.targets.values() for line in _of_target(facts)]
+    for a, b, both in found.disputes():
+        who = f"{found.title(a)} and {found.title(b)}"
+        lines.append(f"{who} differ on {differing(both)}; the same model must answer alike everywhere")
+    if not found.has_reference and found.answered:
+        lines.append("the model's own answers could not be had, so the targets are compared with each other only")
+    return lines + _of_prices(run, prices, used)
+
+
+def model_versions(samples: Iterable[Sample]) -> list[str]:
+    """Every version that answered."""
+    return sorted({s.model_version for s in samples if s.model_version})
+
+
+def run_day(run: Run) -> date:
+    """The day on which the run was made, which prices are held against."""
+    return date.fromisoformat(run.started_at[:10])
+
+
+def _of_target(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if facts["failure"]:
+        lines.append(f"{facts['title']}: {facts['failure'].splitlines()[0]}")
+    failed = sum(facts["errors"].values())
+    if failed > ERROR_RATE * facts["sent"]:
+        kinds = ", ".join(f"{kind} {count(number)}" for kind, number in facts["errors"].items())
+        of_sent = f"{count(failed)} of {plural(facts['sent'], 'request')} failed ({percent(failed / facts['sent'])})"
+        lines.append(f"{facts['title']}: {of_sent}: {kinds}")
+    if facts["memory"]["fits"] is False:
+        peak, limit = mib(facts["memory"]["peak_mib"]), mib(facts["memory"]["limit_mib"])
+        build = "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build"
+        why = build if facts["memory"]["cuda_build"] else ""
+        lines.append(f"{facts['title']}: took {peak} of memory, the target has {limit}{why}")
+    return lines
+
+
+def _of_prices(run: Run, prices: Prices, used: Iterable[Price]) -> list[str]:
+    lines = []
+    if run.prices_sha256 != prices.sha256:
+        lines.append(f"the price list has changed since the run; costs are by the list of {prices.date}")
+    if old := stale(used, run_day(run)):
+        named = listing([f"{price.id} ({price.date})" for price in old])
+        lines.append(f"prices older than {STALE_DAYS} days when the run was made: {named}")
+    return lines
+
+
+def _mixed_models(taken: Taken, targets: Mapping[str, Any]) -> list[str]:
+    """Different weights in different places, or in one."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for name, facts in targets.items():
+        versions = model_versions(taken.get(name, ())) or [facts["model_version"]]
+        for version in filter(None, versions):
+            places[version].append(facts["title"])
+    for version in model_versions(taken.get(REFERENCE, ())):
+        places[version].append("the reference")
+    if len(places) < 2:
+        return []
+    return [f"the models differ ({'; '.join(f'{version}: {listing(where)}' for version, where in places.items())})"]
+
+
+def _late(run: Run, taken: Taken, targets: Mapping[str, Any]) -> list[str]:
+    """Where requests left so late that the client, not the target, was measured."""
+    late: dict[str, float] = {}
+    for name, facts in targets.items():
+        for scenario in run.scenarios:
+            of = [s for s in taken.get(name, ()) if s.scenario == scenario]
+            answered = [s.latency_ms for s in of if s.error is None]
+            p99 = nearest_rank(sorted(s.lateness_ms for s in of), 0.99) if of else 0.0
+            if answered and p99 > max(LATE_SHARE * median(answered), LATE_MS):
+                late[facts["title"]] = max(p99, late.get(facts["title"], 0.0))
+    if not late:
+        return []
+    return [f"the client sent late to {listing(list(late))} (p99 up to {max(late.values()):.1f} ms)"]

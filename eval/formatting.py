@@ -1,0 +1,172 @@
+"""Numbers to text, with their units. The one home of how a figure is written in a report or on a terminal.
+
+An *estimate* is a plain number, or `{"value", "low", "high", "n"}`, or `{"value": None, "reason": ...}` where the
+samples could not support the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Estimate = float | int | Mapping[str, Any] | None
+
+NOT_AVAILABLE = "n/a"
+
+
+def value_of(estimate: Estimate) -> float | None:
+    """The number itself, or None where there is none."""
+    return estimate.get("value") if isinstance(estimate, Mapping) else estimate
+
+
+def reason_of(estimate: Estimate) -> str:
+    """Why there is no number, or the empty string when there is one."""
+    if value_of(estimate) is not None:
+        return ""
+    return str(estimate.get("reason") or "not measured") if isinstance(estimate, Mapping) else "not measured"
+
+
+def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
+    """The interval alone, as "12.0–12.9 ms"; the empty string when the estimate has none."""
+    if not isinstance(estimate, Mapping) or value_of(estimate) is None:
+        return ""
+    low, high = estimate.get("low"), estimate.get("high")
+    if low is None or high is None:
+        return ""
+    first, last = unit(low), unit(high)
+    suffix = first.lstrip("-$0123456789.,")
+    return f"{first.removesuffix(suffix)}–{last}" if suffix and last.endswith(suffix) else f"{first}–{last}"
+
+
+def text_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
+    """The number with its unit and interval, or "n/a: REASON", on one line."""
+    value = value_of(estimate)
+    if value is None:
+        return f"{NOT_AVAILABLE}: {reason_of(estimate)}"
+    interval = interval_of(estimate, unit)
+    return f"{unit(value)} ({interval})" if interval else unit(value)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """At least so many significant digits, thousands separated: 0.0123, 1.23, 12.3, 1,234."""
+    if value == 0:
+        return "0"
+    magnitude = int(f"{value:.{digits - 1}e}".split("e")[1])  # of the rounded value: 9.999 becomes 10.0
+    return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def ms(value: float) -> str:
+    """A duration: "0.84 ms", "12.3 ms", "1,234 ms", "12.3 s"; hundredths of a millisecond are the finest."""
+    if value >= 9999.5:
+        return f"{significant(value / 1000)} s"
+    if value < 1:
+        return "0 ms" if value == 0 else "< 0.01 ms" if value < 0.01 else f"{value:.2f} ms"
+    return f"{significant(value)} ms"
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A share as percent; never "100%" for what is not the whole, nor "0%" for what is not nothing."""
+    text = f"{value * 100:.{digits}f}"
+    if float(text) == 100 and value < 1:
+        return f"> {100 - 10**-digits:.{digits}f}%"
+    if float(text) == 0 and value > 0:
+        return f"< {10**-digits:.{digits}f}%"
+    return f"{float(text):g}%" if value in (0, 1) else f"{text}%"
+
+
+def share(value: float) -> str:
+    """A score between 0 and 1: "0.9534"."""
+    return f"{value:.4f}"
+
+
+def usd(value: float) -> str:
+    """Money: cents up to 100 dollars, whole dollars above 1,000, two significant digits below a cent."""
+    if value == 0:
+        return "$0"
+    if abs(value) < 0.01:
+        return f"${significant(value, 2)}"
+    return f"${value:,.0f}" if abs(value) >= 1000 else f"${value:,.2f}"
+
+
+def unit_price(value: float) -> str:
+    """A price with all its digits: "$0.000024", "$0.0208"."""
+    return "$" + f"{value:.9f}".rstrip("0").rstrip(".")
+
+
+def count(value: float) -> str:
+    """A whole number with its thousands separated."""
+    return f"{value:,.0f}"
+
+
+def short_count(value: float) -> str:
+    """A large number in few characters: "10k", "1M", "4.54M"."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def per_second(value: float) -> str:
+    """A rate: "0.38/s", "12.3/s"."""
+    return f"{significant(value, 3 if value >= 1 else 2)}/s"
+
+
+def mib(value: float) -> str:
+    """Memory: "341 MiB", and whole gibibytes as such: "2 GiB"."""
+    return f"{value / 1024:.0f} GiB" if value >= 1024 and value % 1024 == 0 else f"{value:,.0f} MiB"
+
+
+def moment(iso: str | None) -> str:
+    """An ISO 8601 time to the minute: "2026-11-21 02:40 UTC"."""
+    return f"{iso[:10]} {iso[11:16]} UTC" if iso and len(iso) >= 16 else iso or NOT_AVAILABLE
+
+
+def short_hash(digest: str | None) -> str:
+    """The first twelve digits of a checksum."""
+    return digest[:12] if digest else NOT_AVAILABLE
+
+
+def plural(number: int, noun: str, many: str | None = None) -> str:
+    """A number of things: "1 target", "4 targets"."""
+    return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
+
+
+def listing(words: list[str]) -> str:
+    """Words in a row: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("_ms", ms), ("_rps", per_second), ("_per_second", per_second), ("_mib", mib), ("_usd", usd),
+    ("_s", lambda value: f"{significant(value)} s"), ("_bytes", lambda value: f"{count(value)} bytes"),
+)  # fmt: skip
+
+
+def words(name: str) -> str:
+    """The name of a figure without its unit: "service_ms" is "service"."""
+    return next((name.removesuffix(suffix) for suffix, _ in UNITS if name.endswith(suffix)), name).replace("_", " ")
+
+
+def measured(name: str, value: object) -> str:
+    """A figure in the unit that its name says."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    plain = count if isinstance(value, int) else significant
+    return next((unit for suffix, unit in UNITS if name.endswith(suffix)), plain)(value)
+
+
+def memory(facts: Mapping[str, Any] | None) -> str:
+    """The peak against the limit, as "fits 512 MiB: yes, 341 MiB"; or why it is not known."""
+    peak = (facts or {}).get("peak_mib")
+    value = value_of(peak)
+    if facts is None or value is None:
+        return f"{NOT_AVAILABLE}: {reason_of(peak)}"
+    if facts.get("fits") is None:
+        return mib(value)
+    return f"fits {mib(facts['limit_mib'])}: {'yes' if facts['fits'] else 'no'}, {mib(value)}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,85 @@
+"""The reference answers: what the model says without a cloud, for parity.
+
+They stand in samples.jsonl like those of a target called "reference". The golden set brings its own; for other
+pictures `python -m service.reference` computes them in a process of its own, so that no torch runs in the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from eval.answers import shortened
+from eval.endpoints import REFERENCE, ROOT
+from eval.images import ImageSet
+from eval.samples import RunError, Sample
+
+COMMAND = (sys.executable, "-m", "service.reference")
+
+
+class NoReference(RunError):
+    """The reference answers cannot be had; the run goes on without parity to them."""
+
+
+async def reference_samples(images: ImageSet, command: tuple[str, ...] = COMMAND) -> AsyncGenerator[Sample, None]:
+    """One sample per picture, in order. Raises NoReference."""
+    if images.reference is not None:
+        for index, row in enumerate(images.reference):
+            yield _sample(index, row.index(max(row)), row, images.reference_version)
+        return
+    with tempfile.TemporaryDirectory(prefix="reference-") as folder:
+        paths = _lay_out(images, Path(folder))
+        async with contextlib.aclosing(_answers(paths, command)) as answers:
+            index = 0
+            async for label, row in answers:
+                yield _sample(index, label, row, None)
+                index += 1
+    if index != len(images.pictures):
+        raise NoReference(f"the reference answered {index} of {len(images.pictures)} pictures")
+
+
+async def _answers(paths: Path, command: tuple[str, ...]) -> AsyncGenerator[tuple[int, tuple[float, ...]], None]:
+    """The child's lines. It is in a session of its own, out of reach of the terminal's Ctrl-C, and ended by us."""
+    with paths.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
+        child = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True
+        )
+        assert child.stdout is not None
+        try:
+            async for line in child.stdout:
+                answer = json.loads(line)
+                yield answer["id"], tuple(answer["probabilities"])
+            if await child.wait() != 0:
+                stderr.seek(0)
+                lines = stderr.read().decode(errors="replace").strip().splitlines()
+                raise NoReference(shortened(lines[-1] if lines else f"it ended with {child.returncode}"))
+        except (ValueError, KeyError, TypeError):
+            raise NoReference("it wrote a line that is not an answer") from None
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+
+
+def _lay_out(images: ImageSet, folder: Path) -> Path:
+    """The posted bytes as files; gives the file that lists them."""
+    names = []
+    for index, picture in enumerate(images.pictures):
+        path = folder / f"{index:05d}"
+        path.write_bytes(picture.data)
+        names.append(f"{path}\n")
+    listing = folder / "paths"
+    listing.write_text("".join(names))
+    return listing
+
+
+def _sample(index: int, label: int, row: tuple[float, ...], version: str | None) -> Sample:
+    return Sample(
+        target=REFERENCE, scenario=REFERENCE, phase="measure", block=0, image=index, started_s=0.0, latency_ms=0.0,
+        service_ms=0.0, lateness_ms=0.0, new_connection=False, label=label, probabilities=row, model_version=version,
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""Scores of a few answers that can be checked by hand."""
+
+import pytest
+
+from eval.metrics import Answer, parity, quality
+
+CLASSES = ["cat", "dog", "fox"]
+SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}
+
+
+def said(*labels, first=0):
+    return {first + i: Answer(label, SURE[label]) for i, label in enumerate(labels)}
+
+
+def scores(truth, answers):
+    return quality(dict(enumerate(truth)), answers, CLASSES)
+
+
+def reason(value):
+    assert value["value"] is None
+    return value["reason"]
+
+
+def test_accuracy_counts_answers_and_failures_apart():
+    found = scores([0, 1, 2, 0], said(0, 1, 1))
+    assert found["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert found["accuracy"]["n"] == 3
+    assert found["accuracy_over_sent"]["value"] == pytest.approx(2 / 4)
+    assert found["accuracy_over_sent"]["n"] == 4
+    assert found["accuracy"]["low"] < 2 / 3 < found["accuracy"]["high"]
+
+
+def test_precision_recall_and_f1_of_each_class():
+    cat, dog, fox = scores([0, 0, 1, 2], said(0, 1, 1, 2))["per_class"]
+    assert cat == {"label": "cat", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
+    assert dog == {"label": "dog", "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert fox["f1"] == 1.0
+
+
+def test_macro_f1_is_the_mean_over_classes():
+    assert scores([0, 0, 1, 2], said(0, 1, 1, 2))["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+
+
+def test_a_class_that_is_never_shown_nor_answered_does_not_count():
+    found = scores([0, 1], said(0, 1))
+    assert found["f1_macro"] == 1.0
+    assert reason(found["per_class"][2]["precision"]) == "never answered"
+    assert reason(found["per_class"][2]["recall"]) == "no image of it"
+    assert reason(found["per_class"][2]["f1"]) == "no image of it, and never answered"
+
+
+def test_confusion_has_the_truth_in_rows():
+    assert scores([0, 0, 1, 2], said(0, 1, 1, 2))["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_roc_auc_is_one_when_each_class_is_ranked_first_where_it_is():
+    assert scores([0, 1, 2], said(0, 1, 2))["roc_auc"] == 1.0
+
+
+def test_roc_auc_needs_every_class():
+    missing = "needs an image of every class, 1 of 3 classes have none"
+    assert reason(scores([0, 1], said(0, 1))["roc_auc"]) == missing
+
+
+def test_roc_auc_takes_rows_that_rounding_left_off_one():
+    off = {i: Answer(i, tuple(p + 2e-5 for p in SURE[i])) for i in range(3)}
+    assert scores([0, 1, 2], off)["roc_auc"] == 1.0
+
+
+def test_roc_auc_refuses_rows_that_are_no_probabilities():
+    off = {i: Answer(i, tuple(p * 2 for p in SURE[i])) for i in range(3)}
+    assert reason(scores([0, 1, 2], off)["roc_auc"]) == "the probabilities of some answers do not add up to 1"
+
+
+def test_calibration_error_is_the_gap_between_sure_and_right():
+    assert scores([0, 1, 2, 0], said(0, 1, 2, 1))["ece"] == pytest.approx(0.8 - 0.75)
+
+
+def test_calibration_error_does_not_let_bins_make_up_for_each_other():
+    answers = {0: Answer(0, (0.99, 0.005, 0.005)), 1: Answer(0, (0.5, 0.25, 0.25))}
+    assert scores([1, 0], answers)["ece"] == pytest.approx((0.99 + 0.5) / 2)
+
+
+def test_answers_without_probabilities_have_accuracy_but_no_auc_nor_calibration():
+    found = scores([0, 1, 2], {i: Answer(i, None) for i in range(3)})
+    assert found["accuracy"]["value"] == 1.0
+    for score in ("roc_auc", "ece"):
+        assert reason(found[score]) == "not every answer has a probability for each class"
+
+
+def test_no_answer_at_all_has_a_reason_for_each_score():
+    found = scores([0, 1], {})
+    for score in ("accuracy", "f1_macro", "roc_auc", "ece"):
+        assert reason(found[score]) == "no answers"
+    assert found["accuracy_over_sent"]["value"] == 0.0
+    assert found["per_class"] == found["confusion"] == []
+
+
+def test_parity_of_equal_answers():
+    found = parity(said(0, 1, 2), said(0, 1, 2))
+    assert found["agreement"]["value"] == 1.0
+    assert found["agreement"]["low"] < 1
+    assert (found["n"], found["disagreements"], found["max_abs_dprob"]) == (3, 0, 0.0)
+
+
+def test_parity_counts_only_what_both_answered():
+    found = parity(said(0, 1, 2), said(2, 2, first=1))
+    assert (found["n"], found["disagreements"]) == (2, 1)
+    assert found["agreement"]["value"] == 0.5
+    assert found["max_abs_dprob"] == pytest.approx(0.7)
+
+
+def test_parity_with_someone_who_answered_nothing():
+    found = parity(said(0), {})
+    assert reason(found["agreement"]) == "no image that both answered"
+    assert reason(found["max_abs_dprob"]) == "no image with probabilities from both"

@@ -1,0 +1,135 @@
+"""The shipped price list holds what it must, and a broken one says where and how."""
+
+import hashlib
+from datetime import date
+
+import pytest
+import yaml
+
+from eval.prices import PRICES, Price, PriceError, load_prices, stale, table
+
+GOOD = {
+    "id": "vm_hour",
+    "amount": 0.02,
+    "unit": "hour",
+    "currency": "USD",
+    "region": "us-east-1",
+    "source": "a page",
+    "date": date(2026, 1, 1),
+    "confirmed": True,
+    "note": "",
+}
+
+
+def write(tmp_path, text):
+    path = tmp_path / "prices.yaml"
+    path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+    return path
+
+
+def whole(*prices, **changes):
+    return {"date": date(2026, 1, 2), "prices": list(prices), "allowances": []} | changes
+
+
+def test_every_price_has_source_date_and_unit():
+    prices = load_prices()
+    assert len(prices.entries) == len({price.id for price in prices.entries}) > 20
+    for price in prices.entries:
+        assert price.source.strip()
+        assert price.unit.strip()
+        assert date(2018, 1, 1) <= price.date <= prices.date, price.id
+        assert price.amount > 0
+
+
+def test_allowances_have_no_currency_and_prices_have_one():
+    currencies = {price.id: price.currency for price in load_prices().entries}
+    assert currencies["aws_free_egress_gb"] is None
+    assert currencies["aws_egress_gb"] == "USD"
+
+
+@pytest.mark.parametrize("price_id", ["aws_free_egress_gb", "gcp_function_vcpu_second", "gcp_function_free_requests"])
+def test_what_was_inferred_or_remembered_is_not_confirmed(price_id):
+    assert not next(price for price in load_prices().entries if price.id == price_id).confirmed
+
+
+def test_the_checksum_is_the_files():
+    assert load_prices().sha256 == hashlib.sha256(PRICES.read_bytes()).hexdigest()
+
+
+def test_a_price_is_found_by_id_and_region(tmp_path):
+    prices = load_prices(write(tmp_path, whole(GOOD)))
+    assert prices.get("vm_hour", "us-east-1") == Price(**GOOD)
+    with pytest.raises(PriceError, match=r"'vm_day'; add it to prices\.yaml"):
+        prices.get("vm_day", "us-east-1")
+    with pytest.raises(PriceError, match="for us-east-1, not mars"):
+        prices.get("vm_hour", "mars")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"amount": "cheap"}, "amount is 'cheap'; write a number, as 0.0208", id="text-amount"),
+        pytest.param({"amount": True}, "amount is True; write a number", id="true-amount"),
+        pytest.param({"amount": -1}, "amount is -1; write a number that is not negative", id="negative"),
+        pytest.param({"amount": float("nan")}, "amount is nan", id="nan"),
+        pytest.param({"amount": float("inf")}, "amount is inf", id="infinite"),
+        pytest.param({"date": "soon"}, "date is 'soon'; write a date, as 2026-11-20", id="date"),
+        pytest.param({"confirmed": "yes, I think"}, "confirmed is 'yes, I think'; write true or false", id="confirmed"),
+        pytest.param({"currency": "EUR"}, "currency is 'EUR'; prices are in USD", id="currency"),
+        pytest.param({"source": " "}, "source is empty", id="no-source"),
+        pytest.param({"amont": 3}, "unknown key amont", id="misspelt"),
+    ],
+)
+def test_a_broken_entry_is_named_with_what_would_be_right(tmp_path, change, message):
+    with pytest.raises(PriceError) as error:
+        load_prices(write(tmp_path, whole(GOOD | change)))
+    assert "prices, vm_hour: " in str(error.value)
+    assert message in str(error.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    entry = {key: value for key, value in GOOD.items() if key not in ("source", "date")}
+    with pytest.raises(PriceError, match="vm_hour: source, date is missing"):
+        load_prices(write(tmp_path, whole(entry)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("a: [", "is not YAML", id="not-yaml"),
+        pytest.param("date: 2026-02-31", "is not YAML", id="no-such-day"),
+        pytest.param("[]", "must have the keys", id="list"),
+        pytest.param(whole(date="today"), "date is 'today'", id="date"),
+        pytest.param(whole(prices={}), "prices must be a list", id="prices-no-list"),
+        pytest.param(whole("vm"), "prices, number 1: 'vm' is not a set of keys", id="entry-no-mapping"),
+        pytest.param(whole(GOOD, GOOD), "'vm_hour' is there twice", id="twice"),
+    ],
+)
+def test_a_broken_file_is_an_error_that_says_why(tmp_path, text, message):
+    with pytest.raises(PriceError) as error:
+        load_prices(write(tmp_path, text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(PriceError, match="cannot be read"):
+        load_prices(tmp_path / "none.yaml")
+
+
+def test_a_price_is_stale_after_180_days():
+    old = Price(**GOOD)
+    assert stale([old], date(2026, 6, 30)) == []
+    assert stale([old], date(2026, 7, 1)) == [old]
+
+
+def test_the_table_has_every_price_with_amount_and_source():
+    prices = load_prices()
+    text = table(prices)
+    for price in prices.entries:
+        line = next(line for line in text.splitlines() if line.startswith(f"{price.id} "))
+        assert price.source in line
+        assert price.date.isoformat() in line
+    assert "$0.0000025 " in text
+    assert "180000 free" in text
+    assert prices.sha256 in text
