@@ -73,7 +73,7 @@ def sentence(found: Findings) -> str:
     if found.answered:
         said = "; ".join(part for part in (_speed(found), _price(found), _rightness(found), _missing(found)) if part)
         if found.twins:
-            said = f"on local twins, with list prices applied to this machine's speed, {said}"
+            said = f"on local twins, {said}"
     else:
         said = "no target answered, so there is nothing to compare"
     text = ": ".join([*doubts, said])

@@ -16,7 +16,7 @@ SHARED_MEMORY = Path("/dev/shm")
 bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8080')}"
 workers = 1  # set here because gunicorn would else take WEB_CONCURRENCY, which Heroku sets to 2 and more
 worker_class = "gthread"
-threads = int(os.environ.get("WEB_THREADS", "32"))
+threads = int(os.environ.get("WEB_THREADS", "64"))
 
 timeout = 60  # of silence from the worker before it is killed; loading the model on a slow core must fit
 graceful_timeout = 10  # for running requests after SIGTERM: Cloud Run kills after 10 s, Heroku after 30 s

@@ -21,8 +21,8 @@ class Settings:
     port: int = 8080
     engine: str = "torch"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
-    max_queue: int = 12  # pictures waiting for the network; beyond it, 503
-    batch_max: int = 8  # pictures in one forward pass
+    max_queue: int = 32  # pictures waiting for the network; beyond it, 503
+    batch_max: int = 16  # pictures in one forward pass
     batch_wait_ms: float = 0.0  # how long a pass waits for company; 0: only what waits already
     api_token: str | None = None  # bearer token that every POST must carry
     git_sha: str | None = None  # what was deployed, for /version

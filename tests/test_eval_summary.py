@@ -121,7 +121,7 @@ def test_the_verdict_of_a_good_run_names_the_fastest_the_cheapest_and_that_all_a
     assert verdict["right"] is True
     assert verdict["traffic"] == {"requests_per_month": 1_000_000, "rps": pytest.approx(0.3805)}
     sentence = verdict["sentence"]
-    assert sentence.startswith("On local twins, with list prices applied to this machine's speed, AWS EC2 is fastest")
+    assert sentence.startswith("On local twins, AWS EC2 is fastest")
     assert "Google Cloud Run is cheapest at 1,000,000 requests a month ($0 after the free tier" in sentence
     assert "all 4 targets give the reference's answers on all 400 images (accuracy 93.00%)" in sentence
 
