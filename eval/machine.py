@@ -21,7 +21,7 @@ def machine_facts() -> dict[str, Any]:
         "cpu_model": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total // 2**20,
-        "os": f"{platform.system()} {platform.release()}",
+        "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "arch": platform.machine(),
     }
 

@@ -33,7 +33,7 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "STAGES", ((1, 16), (1, 32)))
+    monkeypatch.setattr(train, "STAGES", ((1, 16, 2), (1, 32, 2)))
     monkeypatch.setattr(train, "EPOCHS", 2)
     monkeypatch.setattr(train, "RATE_KNOTS", ((0, 1.0), (2, 0.0)))
     monkeypatch.setattr(train, "BATCH_SIZE", 20)
@@ -105,8 +105,8 @@ def test_the_service_network_computes_what_torchvisions_does():
 def test_learning_rates_end_at_zero_and_stages_fill_the_epochs():
     assert train.rate_share(0) == 1
     assert train.rate_share(train.EPOCHS) == 0
-    sides = [train.side_px(epoch) for epoch in range(train.EPOCHS)]
-    assert [(sides.count(side), side) for side in (16, 24, 32)] == list(train.STAGES)
+    pictures = [train.picture_px(epoch) for epoch in range(train.EPOCHS)]
+    assert pictures == [(side, shift) for epochs, side, shift in train.STAGES for _ in range(epochs)]
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
@@ -119,7 +119,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
 def test_augmentation_mirrors_and_shifts_but_keeps_the_size(side):
     pictures = torch.arange(side * side * 3, dtype=torch.float32).reshape(1, 3, side, side)
     flip = torch.tensor([True])
-    out = train.augment(pictures, flip, torch.Generator().manual_seed(0))
+    out = train.augment(pictures, flip, 2, torch.Generator().manual_seed(0))
     assert out.shape == pictures.shape
     assert set(out.flatten().tolist()) <= set(pictures.flatten().tolist())
     assert out[0, 0, 5, 5] > out[0, 0, 5, 6]  # columns rise to the right before the flip

@@ -93,7 +93,7 @@ def recipe() -> dict[str, Any]:
     """The constants of training/train.py that made the network."""
     names = (
         "STAGES", "BATCH_SIZE", "FILTER_LR", "FILTER_MOMENTUM", "RATE_KNOTS", "OTHER_LR", "OTHER_MOMENTUM",
-        "OTHER_WEIGHT_DECAY", "LABEL_SMOOTHING", "SHIFT_SHARE",
+        "OTHER_WEIGHT_DECAY", "LABEL_SMOOTHING",
     )  # fmt: skip
     return {"file": "training/train.py"} | {name.lower(): getattr(train, name) for name in names}
 

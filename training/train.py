@@ -36,21 +36,21 @@ MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
 
 # Schedule
-STAGES = ((5, 16), (6, 24), (5, 32))  # (epochs, picture side in pixels): an epoch at 16 costs a quarter of one at 32
-EPOCHS = sum(epochs for epochs, _ in STAGES)
+# (epochs, picture side in pixels, largest shift in pixels): an epoch at 16 costs a quarter of one at 32, and the last
+# epochs see pictures much as the test has them
+STAGES = ((5, 16, 2), (6, 24, 3), (1, 32, 4), (4, 32, 2))
+EPOCHS = sum(epochs for epochs, _, _ in STAGES)
 BATCH_SIZE = 500
 
 # Optimisers
 FILTER_LR = 0.07  # Muon: share of a filter bank's norm that one step may turn it by
-RATE_KNOTS = ((0, 1.0), (4, 1.0), (5, 0.5), (EPOCHS, 0.0))  # (epoch, share of every learning rate), straight between
+# (epoch, share of every learning rate), straight lines between
+RATE_KNOTS = ((0, 1.0), (4, 1.0), (5, 0.5), (11, 0.227), (12, 0.19), (EPOCHS, 0.0))
 FILTER_MOMENTUM = 0.85
 OTHER_LR = 0.05  # SGD for batch norm and the last layer
 OTHER_MOMENTUM = 0.9
 OTHER_WEIGHT_DECAY = 5e-4  # on the last layer's weights only
 LABEL_SMOOTHING = 0.1
-
-# Augmentation
-SHIFT_SHARE = 1 / 8  # reflect-pad by this share of the side, crop back at a random place
 
 DEFAULT_SEED = 0
 CHECKPOINT = "checkpoint.safetensors"
@@ -126,13 +126,13 @@ def rate_share(epoch: float) -> float:
     return float(np.interp(epoch, epochs, shares))
 
 
-def side_px(epoch: int) -> int:
-    """The picture side of an epoch, counted from 0."""
-    for epochs, side in STAGES:
+def picture_px(epoch: int) -> tuple[int, int]:
+    """Side and largest shift of an epoch's pictures; epochs count from 0."""
+    for epochs, side, shift in STAGES:
         if epoch < epochs:
-            return side
+            return side, shift
         epoch -= epochs
-    return STAGES[-1][1]
+    return STAGES[-1][1:]
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -149,14 +149,13 @@ def resize(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
-def augment(images: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror where `flip` says so, then shift by up to an eighth of the side."""
+def augment(images: Tensor, flip: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Mirror where `flip` says so, then shift by up to `shift` pixels each way; the rim is filled by reflection."""
     side = images.shape[-1]
     images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
-    pad = round(side * SHIFT_SHARE)
-    padded = F.pad(images, (pad,) * 4, mode="reflect")
-    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # [N, 3, 2*pad+1, 2*pad+1, side, side], a view
-    top, left = torch.randint(0, 2 * pad + 1, (2, len(images)), generator=generator).to(images.device)
+    padded = F.pad(images, (shift,) * 4, mode="reflect")
+    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # [N, 3, 2*shift+1, 2*shift+1, side, side], a view
+    top, left = torch.randint(0, 2 * shift + 1, (2, len(images)), generator=generator).to(images.device)
     rows = torch.arange(len(images), device=images.device)
     return windows[rows, :, top, left].contiguous(memory_format=torch.channels_last)
 
@@ -176,7 +175,9 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor, side: int, device: 
     net.eval()
     right = 0
     for batch, wanted in zip(images.split(1000), labels.split(1000), strict=True):
-        scores = net(resize(normalise(batch.to(device).float()), side).contiguous(memory_format=torch.channels_last))
+        inputs = resize(normalise(batch.to(device).float()), side).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
+            scores = net(inputs)
         right += int((scores.argmax(1).cpu() == wanted).sum())
     return right / len(labels)
 
@@ -197,6 +198,7 @@ def train_epoch(
     first_flip = torch.randint(0, 2, (len(labels),), generator=torch.Generator().manual_seed(seed)).bool()
     flips = first_flip if epoch % 2 == 0 else ~first_flip
     steps = len(order) // BATCH_SIZE
+    side, shift = picture_px(epoch)
     bf16 = has_fast_bfloat16(device)
     net.train()
     total = 0.0
@@ -206,8 +208,8 @@ def train_epoch(
             for group in opt.param_groups:
                 group["lr"] = rate * factor
         picked = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-        inputs = resize(normalise(images[picked].to(device).float()), side_px(epoch))
-        inputs = augment(inputs, flips[picked].to(device), generator)
+        inputs = resize(normalise(images[picked].to(device).float()), side)
+        inputs = augment(inputs, flips[picked].to(device), shift, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             scores = net(inputs)
         loss = F.cross_entropy(scores.float(), labels[picked].to(device), label_smoothing=LABEL_SMOOTHING)
@@ -290,8 +292,9 @@ def main() -> None:
         loss = train_epoch(net, images, labels, epoch, opts, progress.seed, device)
         progress.epoch, progress.train_seconds = epoch + 1, progress.train_seconds + time.perf_counter() - start
         save_checkpoint(checkpoint, net, opts, progress)
-        score = accuracy(net, test_images, test_labels, side_px(epoch), device)
-        row = f"{epoch + 1:5d}  {side_px(epoch):4d}  {loss:10.4f}  {score:13.2%}  {progress.train_seconds / 60:7.1f}"
+        side, _ = picture_px(epoch)
+        score = accuracy(net, test_images, test_labels, side, device)
+        row = f"{epoch + 1:5d}  {side:4d}  {loss:10.4f}  {score:13.2%}  {progress.train_seconds / 60:7.1f}"
         print(row, flush=True)
         with (args.out / "log.txt").open("a") as log:
             log.write(row + "\n")
