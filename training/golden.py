@@ -33,7 +33,7 @@ OUT = Path("eval/golden")
 PER_CLASS = 10
 SEED = 0
 
-STEPS = 250
+STEPS = 150
 LEARNING_RATE = 0.1  # Adam, cosine to zero
 NOISE = 0.3  # standard deviation of the first pictures, in the network's units
 STATISTICS_WEIGHT = 0.05  # distance of each layer's mean and variance from the training pictures'

@@ -1,0 +1,114 @@
+"""Timings as ratios, all taken in one run: machines differ and drift, ratios hold.
+
+    make bench
+
+- request: the median time of POST /predict against one forward pass of the same engine in this process,
+  on as many cores, taken in turn so that both see the same machine;
+- start: spawn to /readyz against a bare `python -c "import torch"`;
+- demo: the wall time of a small comparison against the time its requests took.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402  (the repository's root has to be importable first)
+
+from eval.samples import read_samples  # noqa: E402
+from infra.local.twins import Twin, available_cores, cores_for, local_twins  # noqa: E402
+from service.engines.torch_engine import TorchEngine  # noqa: E402
+from service.model import load_bundle  # noqa: E402
+from service.preprocess import read_picture  # noqa: E402
+from service.schema import PREDICT  # noqa: E402
+
+BUNDLE = ROOT / "models" / "resnet18-cifar10"
+PICTURE = ROOT / "eval" / "golden" / "000-airplane.png"
+ROUNDS = 200
+STARTS = 3
+DEMO_IMAGES = 40
+
+
+def elapsed_ms(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return (time.perf_counter() - began) * 1000
+
+
+def poster(twin: Twin, body: bytes) -> Callable[[], None]:
+    """A function that posts the picture once, on a connection that stays open."""
+    connection = http.client.HTTPConnection(urlsplit(twin.url).netloc)
+
+    def post() -> None:
+        connection.request("POST", PREDICT, body, {"Content-Type": "image/png"})
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != http.client.OK:
+            raise SystemExit(f"bench: {twin.name} answered {answer.status}")
+
+    return post
+
+
+def bench_requests(twins: list[Twin]) -> None:
+    body = PICTURE.read_bytes()
+    bundle = load_bundle(BUNDLE)
+    engine, picture = TorchEngine(bundle), read_picture(body, bundle)[None]
+    print("request: median of POST /predict over one forward pass")
+    for twin in twins:
+        os.sched_setaffinity(0, cores_for(twin.target, available_cores()))
+        torch.set_num_threads(twin.cpus)
+        post = poster(twin, body)
+        for _ in range(20):
+            engine.probabilities(picture)
+            post()
+        pairs = [(elapsed_ms(post), elapsed_ms(lambda: engine.probabilities(picture))) for _ in range(ROUNDS)]
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        request_ms, forward_ms = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f"  {twin.name:13} {request_ms / forward_ms:5.2f}  ({request_ms:.1f} ms over {forward_ms:.1f} ms)")
+
+
+def bench_starts(twins: list[Twin]) -> None:
+    command = [sys.executable, "-c", "import torch"]
+    bare_ms = statistics.median(elapsed_ms(lambda: subprocess.run(command, check=True)) for _ in range(STARTS))
+    print("start: spawn to /readyz over a bare import of torch")
+    for twin in twins:
+        print(f"  {twin.name:13} {twin.startup_ms / bare_ms:5.2f}  ({twin.startup_ms:.0f} ms over {bare_ms:.0f} ms)")
+
+
+def bench_demo() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "eval", "run", "--local", "--images", "golden"]
+        command += ["--limit", str(DEMO_IMAGES), "--out", str(out)]
+        wall_s = elapsed_ms(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)) / 1000
+        busy_s = sum(sample.latency_ms for sample in read_samples(out)) / 1000
+        outcome = json.loads((out / "report.json").read_text())["run"]["complete"]
+    print(f"demo: wall time over the time its requests took, {DEMO_IMAGES} images, complete: {outcome}")
+    print(f"  {wall_s / busy_s:5.2f}  ({wall_s:.1f} s over {busy_s:.1f} s; the rest: starting four twins, the report)")
+
+
+def main() -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("bench: needs Linux, to give both sides the same cores")
+    with local_twins(on_event=lambda text: None) as twins:
+        for name, reason in twins.failures.items():
+            print(f"bench: {name} did not start: {reason}", file=sys.stderr)
+        bench_requests(twins.running)
+        bench_starts(twins.running)
+    bench_demo()
+
+
+if __name__ == "__main__":
+    main()

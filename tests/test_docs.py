@@ -1,0 +1,78 @@
+"""What the papers say is so: commands exist, paths exist, figures are the example report's."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+MAKEFILE = (ROOT / "Makefile").read_text()
+EXAMPLE = ROOT / "reports" / "example"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_make_target_named_in_a_paper_exists(paper):
+    named = set(re.findall(r"(?:^|[`\s])make ([a-z]+)(?=[`\s]|$)", PAPERS[paper], re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    assert named - {"it", "sure"} <= targets
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_path_named_in_a_paper_exists(paper):
+    named = re.findall(r"`([a-z0-9_.-]+/[A-Za-z0-9_./-]*)`", PAPERS[paper])
+    made_by_use = ("reports/latest", "runs/", "tests/eval")
+    missing = [path for path in named if not path.startswith(made_by_use) and not (ROOT / path).exists()]
+    assert named and not missing
+
+
+@pytest.mark.parametrize("command", ["run", "report", "prices"])
+def test_every_flag_in_the_readme_is_one_the_command_knows(command):
+    lines = [line.split("#")[0] for line in PAPERS["README.md"].splitlines() if f"-m eval {command}" in line]
+    flags = {flag for line in lines for flag in re.findall(r"--[a-z-]+", line)}
+    known = subprocess.run(
+        [sys.executable, "-m", "eval", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert lines and all(flag in known for flag in flags)
+
+
+def test_the_readmes_table_is_the_example_reports():
+    subprocess.run([sys.executable, "scripts/readme.py", "--check"], cwd=ROOT, check=True)
+
+
+def test_the_example_was_measured_with_the_shipped_weights(bundle_dir):
+    model = json.loads((bundle_dir / "model.json").read_text())
+    report = json.loads((EXAMPLE / "report.json").read_text())
+    version = model["files"]["weights.safetensors"][:12]
+    assert {target["model_version"] for target in report["targets"].values()} == {version}
+    assert report["run"]["complete"] and report["run"]["images"]["n"] == 10_000
+    for name, target in report["targets"].items():
+        assert target["accuracy"]["value"] == pytest.approx(model["metrics"]["test"]["accuracy"], abs=5e-4), name
+
+
+def test_the_shipped_network_is_above_its_floor(bundle_dir):
+    test = json.loads((bundle_dir / "model.json").read_text())["metrics"]["test"]
+    assert test["n"] == 10_000
+    assert test["low"] <= test["accuracy"] <= test["high"] and test["accuracy"] >= 0.93
+
+
+def test_the_example_report_is_what_its_samples_give(tmp_path):
+    for name in ("run.json", "samples.jsonl.gz"):
+        (tmp_path / name).write_bytes((EXAMPLE / name).read_bytes())
+    subprocess.run([sys.executable, "-m", "eval", "report", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    again, kept = (json.loads((folder / "report.json").read_text()) for folder in (tmp_path, EXAMPLE))
+    assert again == kept
+
+
+def test_no_cifar10_picture_is_in_the_example():
+    assert "data:image/" not in (EXAMPLE / "report.html").read_text().replace("data:image/svg", "")
+
+
+def test_make_help_lists_every_documented_target():
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"demo", "test", "twins", "golden", "bench"} <= set(re.findall(r"^make ([a-z]+)", told, re.MULTILINE))
