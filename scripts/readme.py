@@ -18,7 +18,7 @@ BEGIN, END = "<!-- results: scripts/readme.py -->", "<!-- end of results -->"
 
 def results(report: str) -> str:
     """The verdict and the results table of a report.md."""
-    verdict = report.splitlines()[0].removeprefix("# ")
+    verdict = next(line for line in report.splitlines() if line.startswith("**"))
     table = re.search(r"^## Results\n\n((?:\|.*\n)+)", report, re.MULTILINE)
     if table is None:
         raise SystemExit(f"readme: {REPORT} has no table under '## Results'")
