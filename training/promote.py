@@ -72,7 +72,7 @@ def measure(folder: Path, test: Split) -> dict[str, Any]:
     """Top-1 accuracy of a bundle with its Wilson 95% interval."""
     bundle = load_bundle(folder)
     engine = TorchEngine(bundle)
-    mean, std = np.float32(bundle.mean), np.float32(bundle.std)
+    mean, std = np.asarray(bundle.mean, np.float32), np.asarray(bundle.std, np.float32)
     right = 0
     batches = range(0, len(test.labels), 250)
     for start in tqdm(batches, desc="test set", leave=False):
