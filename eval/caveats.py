@@ -32,6 +32,7 @@ def caveats(run: Run, found: Findings, prices: Prices, used: Iterable[Price]) ->
         lines.append(f"{count(run.planned - sent)} of {count(run.planned)} planned requests were never sent")
     lines += [f"not a valid comparison: {reason}" for reason in found.invalid]
     lines += [line for facts in found.targets.values() for line in _of_target(facts)]
+    lines += _crowded(run, found.targets)
     for a, b, both in found.disputes():
         who = f"{found.title(a)} and {found.title(b)}"
         lines.append(f"{who} differ on {differing(both)}; the same model must answer alike everywhere")
@@ -65,6 +66,18 @@ def _of_target(facts: Mapping[str, Any]) -> list[str]:
         why = build if facts["memory"]["cuda_build"] else ""
         lines.append(f"{facts['title']}: took {peak} of memory, the target has {limit}{why}")
     return lines
+
+
+def _crowded(run: Run, targets: Mapping[str, Any]) -> list[str]:
+    """Twins that were given every core, so that the client takes some of their time and some of their rank."""
+    cores = run.machine.get("cores")
+    crowded = [f["title"] for f in targets.values() if f["twin"] and f["n"] and cores and (f["cpus"] or 0) >= cores]
+    if not crowded:
+        return []
+    return [
+        f"{listing(crowded)}: as many cores as this machine has ({cores}), shared with the client that measures; "
+        "the latency holds that rivalry, in the slow tail most, and the rank by it may not be the cloud's"
+    ]
 
 
 def _of_prices(run: Run, prices: Prices, used: Iterable[Price]) -> list[str]:

@@ -79,6 +79,11 @@ def share(value: float) -> str:
     return f"{value:.4f}"
 
 
+def probability_gap(value: float) -> str:
+    """A difference of probabilities: "0", "2.0e-06"; answers have six digits, so 0 means below half of the last."""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
 def usd(value: float) -> str:
     """Money: cents up to 100 dollars, whole dollars above 1,000, two significant digits below a cent."""
     if value == 0:

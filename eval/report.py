@@ -29,8 +29,8 @@ GOLDEN = Path(__file__).parent / "golden"
 TRAFFICS = ("10000", "1000000", "100000000")  # requests a month that the tables price
 
 FORMATTERS = (  # of eval.formatting, as the templates call them
-    "value_of", "reason_of", "interval_of", "ms", "percent", "share", "usd", "unit_price", "count", "short_count",
-    "per_second", "mib", "moment", "short_hash", "plural", "listing", "words", "measured", "sentence",
+    "value_of", "reason_of", "interval_of", "ms", "percent", "share", "probability_gap", "usd", "unit_price", "count",
+    "short_count", "per_second", "mib", "moment", "short_hash", "plural", "listing", "words", "measured", "sentence",
 )  # fmt: skip
 
 

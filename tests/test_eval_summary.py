@@ -275,6 +275,13 @@ def test_too_much_memory_is_a_warning(torch, suffix):
     assert warnings(found) == ["Heroku: took 600 MiB of memory, the target has 512 MiB" + suffix]
 
 
+def test_a_twin_that_shares_its_cores_with_the_client_is_named():
+    run, samples = make_run()
+    found = summarise(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
+    assert next(w for w in found["run"]["warnings"] if "shared with the client" in w).startswith("AWS EC2: ")
+    assert not any("shared with the client" in w for w in summarise(run, samples, PRICES)["run"]["warnings"])
+
+
 def test_prices_older_than_180_days_are_named(plain):
     assert SURPLUS_IS_OLD in plain["run"]["warnings"]
     assert plain["run"]["prices"]["stale_days"] is None
