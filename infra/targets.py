@@ -6,6 +6,7 @@ Sources of sizes, limits and meters: see eval/prices.yaml, which prices them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,4 +101,66 @@ GCP_FUNCTION = Target(
     scales_to_zero=True,
 )
 
+
+class StackError(ValueError):
+    """A stack name that belongs to no target."""
+
+
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}
+
+STAGE = re.compile(r"[a-z][a-z0-9]{0,9}")  # it goes into names, and Google allows a service account 30 characters
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size that a provider sells by name."""
+
+    vcpus: float
+    memory_mib: int
+    baseline_vcpus: float | None = None  # as Target's; None: all of them
+
+
+# The x86-64 sizes that a stack may ask for; the image and torch's CPU wheels are of that architecture.
+EC2_SIZES: dict[str, Size] = {
+    "t3.micro": Size(2, 1024, 0.2),
+    "t3.small": Size(2, 2048, 0.4),
+    "t3.medium": Size(2, 4096, 0.4),
+    "t3.large": Size(2, 8192, 0.6),
+    "c7i.large": Size(2, 4096),
+    "c7i.xlarge": Size(4, 8192),
+    "c7a.large": Size(2, 4096),
+}
+# Shared dynos promise no number of processors; one is what the twin and the cost model allow them.
+HEROKU_SIZES: dict[str, Size] = {
+    "eco": Size(1, 512),
+    "basic": Size(1, 512),
+    "standard-1x": Size(1, 512),
+    "standard-2x": Size(1, 1024),
+    "performance-m": Size(2, 2560),
+    "performance-l": Size(8, 14336),
+}
+ONE_DYNO_SIZES = ("eco", "basic")  # these allow one dyno for each process type
+# Cloud Run's sizes, and the memory that each may have; both Google targets run there. Sources: "Configure CPU limits"
+# and "Configure memory limits" in Cloud Run's documentation. Any fraction from 0.08 on is sold as well, but less than
+# half a processor is no place for a network, and torch does not fit into less than 512 MiB.
+CLOUD_RUN_MEMORY_MIB: dict[str, tuple[int, int]] = {
+    "0.5": (512, 1024),
+    "1": (512, 4096),
+    "2": (512, 8192),
+    "4": (2048, 16384),
+    "6": (4096, 24576),
+    "8": (4096, 32768),
+}
+
+
+def read_stack(name: str) -> tuple[Target, str]:
+    """The target and the stage of a stack: `aws_ec2` is ("aws_ec2", ""), `aws_ec2-prod` ("aws_ec2", "prod").
+
+    Raises StackError for a name of no target, or a stage that cannot be part of a resource's name.
+    """
+    stem, dash, stage = name.partition("-")
+    if stem not in TARGETS:
+        raise StackError(f"stack {name!r} names no target; call it one of {', '.join(TARGETS)}, or one of these-stage")
+    if dash and not STAGE.fullmatch(stage):
+        raise StackError(f"stack {name!r}: the stage {stage!r} has to be 1 to 10 of a-z and 0-9, a letter first")
+    return TARGETS[stem], stage

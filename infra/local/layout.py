@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("service", "models")
-LIFTED = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
+from infra.bundle import FOLDERS, LIFTED, REPOSITORY
 
 
 def lay_out(root: Path) -> Path:

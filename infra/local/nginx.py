@@ -6,11 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+from infra.bundle import REPOSITORY
 from infra.local.launch import FileError, Launch
-from infra.local.layout import REPOSITORY
 from infra.local.platforms import HOST, the_unit
 
 SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
+PROXY_FILE = SITE_FILE.with_name("nginx-proxy.conf")
+PROXY_PLACE = Path("snippets/classifier-http.conf")  # where the site includes it from, on the VM and here
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"))
 SITE_LISTEN = "listen 80 default_server;"
 MAIN = """{user}
@@ -37,7 +39,8 @@ def find_nginx() -> str | None:
 
 def launch_nginx(nginx: str, folder: Path, port: int, upstream_port: int) -> Launch:
     """nginx with the VM's site, its files in `folder`, listening on `port`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROXY_PLACE).parent.mkdir(parents=True, exist_ok=True)
+    (folder / PROXY_PLACE).write_text(PROXY_FILE.read_text())
     as_root = os.geteuid() == 0  # its workers would become another user, who may not enter the folder
     (folder / "nginx.conf").write_text(MAIN.format(user="user root;" if as_root else ""))
     (folder / "site.conf").write_text(local_site(SITE_FILE.read_text(), port, upstream_port))

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from infra.bundle import REPOSITORY
 from infra.local.dockerfile import read_dockerfile
 from infra.local.launch import FileError, Launch
-from infra.local.layout import REPOSITORY
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
 from infra.targets import GCP_CLOUDRUN, GCP_FUNCTION

@@ -14,8 +14,10 @@ from infra.local.launch import FileError
 
 WITHOUT_EFFECT = re.compile(
     r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|TimeoutStopSec|UMask"
-    r"|CapabilityBoundingSet|LockPersonality|NoNewPrivileges|Private\w+|Protect\w+|RemoveIPC|Restrict\w+|SystemCall\w+"
+    r"|CapabilityBoundingSet|IPAddress\w+|LockPersonality|NoNewPrivileges|Private\w+|Protect\w+|RemoveIPC|Restrict\w+|SystemCall\w+"
 )
+# What the VM's boot writes: the stack's settings. Whoever starts a twin sets the same variables.
+VM_FACTS = ("/etc/classifier.env", "-/etc/classifier-token.env")
 SECTIONS = {"Unit", "Service", "Install"}
 
 
@@ -41,6 +43,8 @@ def read_unit(text: str) -> Unit:
                 working_directory.append(value)
             case "Environment":
                 env |= _assignments(value)
+            case "EnvironmentFile" if value in VM_FACTS:
+                pass
             case _ if not WITHOUT_EFFECT.fullmatch(key):
                 raise FileError(f"unit: {key}= is not known here: {key}={value}")
     if len(exec_start) != 1 or len(working_directory) != 1:

@@ -1,0 +1,270 @@
+"""AWS EC2: one VM with nginx in front of the service, in a network of its own, behind an address that stays.
+
+New code is a new VM: the bundle's hash stands in the user data. The old VM serves until the new one has the address.
+There is no SSH; `pulumi stack output session` is the command that opens a shell through Session Manager.
+"""
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_command as command
+
+from infra.aws_ec2.user_data import HERE, render
+from infra.bundle import shipped_files, write_tar_gz
+from infra.common import ConfigError, StackConfig, export_endpoint, resource_name, tags
+from infra.targets import AWS_EC2 as TARGET
+from infra.targets import EC2_SIZES
+
+ANYWHERE = "0.0.0.0/0"
+IMAGE = "/aws/service/debian/release/12/latest/amd64"  # Debian's own parameter: the newest image of the release
+CERTIFICATE_TIMEOUT_S = 600  # on top of the boot, for the name to be known and the certificate to be made
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+DOMAIN = rf"(?=.{{4,253}}$)({LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])"
+EMAIL = rf"[A-Za-z0-9._%+-]{{1,64}}@({LABEL}\.)+[a-z]{{2,63}}"
+ZONE = r"Z[A-Z0-9]{4,31}"
+
+# 1. Settings
+
+config = StackConfig()
+engine = config.engine()
+api_token = config.api_token()
+size = config.choice("size", TARGET.size, EC2_SIZES)
+domain = config.optional("domain", DOMAIN, "a name such as classifier.example.com, in small letters")
+email = config.optional("certificateEmail", EMAIL, "an address such as you@example.com")
+zone = config.optional("hostedZoneId", ZONE, "a zone of Route 53 such as Z0123456789ABC")
+config.done()
+if domain and not email:
+    raise ConfigError("cloudtrial:domain needs cloudtrial:certificateEmail: Let's Encrypt makes the certificate for it")
+if not domain and (email or zone):
+    raise ConfigError("cloudtrial:certificateEmail and cloudtrial:hostedZoneId mean nothing without cloudtrial:domain")
+
+region = aws.get_region().region
+if region.startswith(("cn-", "us-gov-")):
+    raise ConfigError(f"aws:region is {region!r}; this program names its resources as regions outside it do (arn:aws:)")
+offers = aws.ec2.get_instance_type_offerings(
+    filters=[aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=[size])],
+    location_type="availability-zone",
+)
+if not offers.locations:
+    raise ConfigError(f"cloudtrial:size is {size!r}, which {region} does not offer; choose another size or aws:region")
+
+stack = pulumi.get_stack()
+marks = tags(stack)
+named = marks | {"Name": resource_name("vm", stack)}
+
+# 2. Resources
+
+# A network with one public subnet. Not every zone of a region has every size (us-east-1 has one without t3).
+vpc = aws.ec2.Vpc("vpc", cidr_block="10.42.0.0/16", enable_dns_hostnames=True, tags=named)
+gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id, tags=marks)
+subnet = aws.ec2.Subnet(
+    "public",
+    vpc_id=vpc.id,
+    cidr_block="10.42.0.0/24",
+    availability_zone=min(offers.locations),
+    map_public_ip_on_launch=True,  # the VM's way out until it has the stack's address
+    tags=marks,
+    opts=pulumi.ResourceOptions(ignore_changes=["availability_zone"]),  # another size must not move the network
+)
+routes = aws.ec2.RouteTable(
+    "public",
+    vpc_id=vpc.id,
+    routes=[aws.ec2.RouteTableRouteArgs(cidr_block=ANYWHERE, gateway_id=gateway.id)],
+    tags=marks,
+)
+routed = aws.ec2.RouteTableAssociation("public", subnet_id=subnet.id, route_table_id=routes.id)
+
+# What is open: the web's ports, and everything outwards, for Debian's packages, PyPI and AWS.
+web = aws.ec2.SecurityGroup(
+    resource_name("web", stack), vpc_id=vpc.id, description="The web in, everything out", tags=marks
+)
+for name, port in {"http": 80, "https": 443}.items() if domain else {"http": 80}.items():
+    aws.vpc.SecurityGroupIngressRule(
+        name,
+        security_group_id=web.id,
+        ip_protocol="tcp",
+        from_port=port,
+        to_port=port,
+        cidr_ipv4=ANYWHERE,
+        tags=marks,
+    )
+outwards = aws.vpc.SecurityGroupEgressRule(
+    "outwards", security_group_id=web.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=marks
+)
+
+# What is shipped, in a private bucket, under a name that says its contents.
+bucket = aws.s3.Bucket(resource_name("bundle", stack), force_destroy=True, tags=marks)
+private = aws.s3.BucketPublicAccessBlock(
+    "bundle",
+    bucket=bucket.id,
+    block_public_acls=True,
+    block_public_policy=True,
+    ignore_public_acls=True,
+    restrict_public_buckets=True,
+)
+aws.s3.BucketServerSideEncryptionConfiguration(
+    "bundle",
+    bucket=bucket.id,
+    rules=[
+        aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
+            apply_server_side_encryption_by_default=(
+                aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
+                    sse_algorithm="AES256"
+                )
+            )
+        )
+    ],
+)
+aws.s3.BucketPolicy(
+    "bundle",
+    bucket=bucket.id,
+    policy=pulumi.Output.json_dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "EncryptedConnectionsOnly",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:*",
+                    "Resource": [bucket.arn, pulumi.Output.concat(bucket.arn, "/*")],
+                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                }
+            ],
+        }
+    ),
+    opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
+)
+packed = write_tar_gz("aws_ec2.tar.gz", shipped_files())
+bundle = aws.s3.BucketObjectv2(
+    "bundle",
+    bucket=bucket.id,
+    key=f"bundle-{packed.sha256[:16]}.tar.gz",
+    source=pulumi.FileAsset(packed.path),
+    tags=marks,
+)
+
+# The token, which the VM fetches itself: user data can be read by everyone who may describe the VM.
+token = None
+if api_token:
+    token = aws.ssm.Parameter(
+        "api-token",
+        name=f"/{resource_name('api-token', stack)}",
+        type="SecureString",
+        value=api_token,
+        description="What every POST to the classifier has to carry",
+        tags=marks,
+    )
+
+# What the VM may do: read its bundle and its token, keep its certificate, and be reached by Session Manager. Amazon's
+# policy for the last allows to read every parameter of the account; the denial takes that back.
+role = aws.iam.Role(
+    resource_name("vm", stack),
+    assume_role_policy=pulumi.Output.json_dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
+            ],
+        }
+    ),
+    tags=marks,
+)
+session_manager = aws.iam.RolePolicyAttachment(
+    "session-manager", role=role.name, policy_arn="arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+)
+certificate_key = f"certificate-{domain}.tar.gz"
+read_parameters = ["ssm:GetParameter", "ssm:GetParameters"]
+statements = [
+    {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [pulumi.Output.concat(bucket.arn, "/", bundle.key)]},
+    {"Effect": "Deny", "Action": read_parameters, **({"NotResource": [token.arn]} if token else {"Resource": ["*"]})},
+]
+if token:
+    statements.append({"Effect": "Allow", "Action": ["ssm:GetParameter"], "Resource": [token.arn]})
+if domain:
+    kept = pulumi.Output.concat(bucket.arn, "/", certificate_key)
+    statements.append({"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": [kept]})
+rights = aws.iam.RolePolicy(
+    "vm", role=role.name, policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": statements})
+)
+profile = aws.iam.InstanceProfile(resource_name("vm", stack), role=role.name, tags=marks)
+
+# The VM. A change of the user data (other code, another token) makes another one.
+facts: dict[str, pulumi.Input[str]] = {
+    "AWS_DEFAULT_REGION": region,
+    "ENGINE": engine,
+    "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
+    "BUNDLE_SHA256": packed.sha256,
+}
+if token:
+    facts |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}
+if domain and email:
+    certificate_uri = pulumi.Output.concat("s3://", bucket.bucket, "/", certificate_key)
+    facts |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": email, "CERTIFICATE_URI": certificate_uri}
+vm = aws.ec2.Instance(
+    "vm",
+    ami=aws.ssm.get_parameter(name=IMAGE).value,
+    instance_type=size,
+    # Said, not left to T3's default: computing above the baseline is billed, as the cost model has it, not throttled.
+    credit_specification=(
+        aws.ec2.InstanceCreditSpecificationArgs(cpu_credits="unlimited") if size.startswith("t3.") else None
+    ),
+    subnet_id=subnet.id,
+    vpc_security_group_ids=[web.id],
+    iam_instance_profile=profile.name,
+    metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
+        http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
+    ),
+    root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
+        volume_type="gp3", volume_size=TARGET.disk_gb, encrypted=True, delete_on_termination=True, tags=named
+    ),
+    user_data=pulumi.Output.all(**facts).apply(lambda known: render(known, https=bool(domain))),
+    user_data_replace_on_change=True,
+    tags=named,
+    opts=pulumi.ResourceOptions(
+        ignore_changes=["ami"],  # a newer image must not replace a running VM by itself
+        depends_on=[rights, session_manager, outwards, routed],  # needed from the first second
+    ),
+)
+
+# The address, which stays when the VM changes, and its name.
+address = aws.ec2.Eip("address", domain="vpc", tags=named, opts=pulumi.ResourceOptions(depends_on=[gateway]))
+attached = aws.ec2.EipAssociation("address", allocation_id=address.allocation_id, instance_id=vm.id)
+reachable: list[pulumi.Resource] = [attached]
+if domain and zone:
+    reachable.append(
+        aws.route53.Record("domain", zone_id=zone, name=domain, type="A", ttl=60, records=[address.public_ip])
+    )
+
+# `up` ends when the service is ready, or says where to look.
+url = pulumi.Output.from_input(f"https://{domain}") if domain else pulumi.Output.concat("http://", address.public_ip)
+session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
+command.local.Command(
+    "ready",
+    create=(HERE / "wait_ready.py").read_text(),
+    interpreter=["python3", "-c"],
+    environment={
+        "URL": pulumi.Output.concat(url, "/readyz"),
+        "TIMEOUT_S": str(TARGET.boot_timeout_s + (CERTIFICATE_TIMEOUT_S if domain else 0)),
+        "ADVICE": pulumi.Output.concat(
+            "Its boot is in /var/log/cloud-init-output.log on the VM; a shell there: ",
+            session,
+            "\nWithout one: aws ec2 get-console-output --latest --output text --region ",
+            region,
+            " --instance-id ",
+            vm.id,
+            "\nAnother `pulumi up` waits again; a boot that failed is not repeated: pulumi up --replace '",
+            vm.urn,
+            "' makes another VM",
+        ),
+    },
+    triggers=[vm.id],
+    opts=pulumi.ResourceOptions(depends_on=reachable),
+)
+
+# 3. Outputs
+
+export_endpoint(TARGET, url, region, size)
+pulumi.export("instance_id", vm.id)
+pulumi.export("address", address.public_ip)
+pulumi.export("session", session)

@@ -1,0 +1,101 @@
+"""What is shipped, packed so that the same files give the same bytes: on any machine, in any folder, at any time.
+
+A cloud that is given the same bytes again changes nothing. So no archive holds a clock time, an owner or a path of
+this machine, and files stand in it in the order of their names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BUILD = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
+FOLDERS = ("service", "models")
+LIFTED = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
+LEFT_OUT = ("__pycache__", ".DS_Store")
+
+FILE_MODE = 0o644
+FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # zip has no earlier one
+GZIP_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive, or a folder, ready to be shipped."""
+
+    path: str  # relative to the repository's root
+    sha256: str  # of the archive's bytes; of all names and contents for a folder
+
+
+def shipped_files(extra: Mapping[str, Path] | None = None) -> dict[str, Path]:
+    """Every shipped file by its name in the archive; `extra` names more, and what each is copied from."""
+    files = {f"{folder}/{name}": path for folder in FOLDERS for name, path in _walk(REPOSITORY / folder)}
+    files |= {name: REPOSITORY / "service" / name for name in LIFTED}
+    return dict(sorted((files | dict(extra or {})).items()))
+
+
+def write_tar_gz(name: str, files: Mapping[str, Path]) -> Packed:
+    """.build/<name>: a gzipped tar. Bytes depend on names and contents alone."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for member, path in files.items():
+            content = path.read_bytes()
+            info = tarfile.TarInfo(member)  # owner 0, time 0
+            info.size, info.mode = len(content), FILE_MODE
+            archive.addfile(info, io.BytesIO(content))
+    return _written(name, gzip.compress(buffer.getvalue(), GZIP_LEVEL, mtime=0))
+
+
+def write_zip(name: str, files: Mapping[str, Path]) -> Packed:
+    """.build/<name>: a zip. Bytes depend on names and contents alone."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, path in files.items():
+            info = zipfile.ZipInfo(member, FIRST_ZIP_DATE)
+            info.create_system = 3  # Unix on every machine; the mode below means nothing else
+            info.external_attr, info.compress_type = FILE_MODE << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(info, path.read_bytes())
+    return _written(name, buffer.getvalue())
+
+
+def write_folder(name: str, files: Mapping[str, Path]) -> Packed:
+    """.build/<name>/ with copies of the files, and nothing else in it."""
+    root = REPOSITORY / BUILD / name
+    shutil.rmtree(root, ignore_errors=True)
+    for member, path in files.items():
+        copy = root / member
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(FILE_MODE)
+    return Packed(f"./{BUILD / name}", digest(files))
+
+
+def digest(files: Mapping[str, Path]) -> str:
+    """One sha256 of all names and contents."""
+    whole = hashlib.sha256()
+    for member, path in files.items():
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole.update(f"{content}  {member}\n".encode())
+    return whole.hexdigest()
+
+
+def _walk(folder: Path) -> Iterable[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_file() and not set(inside.parts) & set(LEFT_OUT):
+            yield str(PurePosixPath(inside)), path
+
+
+def _written(name: str, content: bytes) -> Packed:
+    path = REPOSITORY / BUILD / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return Packed(f"./{BUILD / name}", hashlib.sha256(content).hexdigest())

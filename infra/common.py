@@ -1,0 +1,130 @@
+"""What the four programs share: the stack's settings, checked before anything is created; its tags; its outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+
+import pulumi
+
+from infra.bundle import REPOSITORY
+from infra.targets import Target, read_stack
+from service.settings import Settings, SettingsError
+
+PROJECT = "cloudtrial"
+MODEL_JSON = REPOSITORY / "models" / "resnet18-cifar10" / "model.json"
+MODEL_VERSION_DIGITS = 12  # of the weights' sha256, as the service's X-Model-Version has it
+
+
+class ConfigError(pulumi.RunError):
+    """A setting of the stack that makes no sense. Pulumi prints it as one line and creates nothing."""
+
+
+class StackConfig:
+    """The stack's settings under `cloudtrial:`. Each is checked as it is read; `done` refuses those nobody read."""
+
+    def __init__(self) -> None:
+        self._config = pulumi.Config(PROJECT)
+        self._read: set[str] = set()
+
+    def text(self, key: str, default: str, pattern: str = r".+", hint: str = "some text") -> str:
+        """A setting that matches `pattern` whole; `hint` says what that means."""
+        value = self._get(key)
+        if value is None:
+            return default
+        if not re.fullmatch(pattern, value):
+            raise _refused(key, value, hint)
+        return value
+
+    def optional(self, key: str, pattern: str, hint: str) -> str | None:
+        """As `text`, without a default."""
+        return self.text(key, "", pattern, hint) or None
+
+    def required(self, key: str, pattern: str, hint: str) -> str:
+        """As `text`, for what has no safe default."""
+        if self._get(key) is None:
+            raise ConfigError(f"cloudtrial:{key} is not set: pulumi config set cloudtrial:{key} VALUE, {hint}")
+        return self.text(key, "", pattern, hint)
+
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        """A whole number from `low` to `high`."""
+        value = self._get(key)
+        if value is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+            raise _refused(key, value, f"a whole number from {low} to {high}")
+        return int(value)
+
+    def choice(self, key: str, default: str, choices: Collection[str]) -> str:
+        """One of the choices."""
+        value = self._get(key)
+        if value is None:
+            return default
+        if value not in choices:
+            raise _refused(key, value, f"one of {', '.join(choices)}")
+        return value
+
+    def engine(self) -> str:
+        """What computes: checked by the service's own rules."""
+        value = self._get("engine") or Settings.engine
+        try:
+            return Settings.from_env({"ENGINE": value}).engine
+        except SettingsError as error:
+            raise ConfigError(f"cloudtrial:engine is refused by the service: {error}") from None
+
+    def api_token(self) -> pulumi.Output[str] | None:
+        """The token that every POST must carry, as a secret; None where there is none."""
+        value = self._get("apiToken")
+        if value is None:
+            return None
+        if not pulumi.runtime.is_config_secret(f"{PROJECT}:apiToken"):
+            raise ConfigError("cloudtrial:apiToken stands there in clear: set it with --secret")
+        try:
+            Settings.from_env({"API_TOKEN": value})
+        except SettingsError as error:
+            raise ConfigError(f"cloudtrial:apiToken is refused by the service: {error}") from None
+        return pulumi.Output.secret(value)
+
+    def done(self) -> None:
+        """Refuse settings that no one has read: a misspelt one would be passed over in silence."""
+        given = {key.partition(":")[2] for key in pulumi.runtime.get_config_env() if key.startswith(f"{PROJECT}:")}
+        if unknown := sorted(given - self._read):
+            raise ConfigError(
+                f"cloudtrial:{unknown[0]} is not a setting of this stack; it has {', '.join(sorted(self._read))}"
+            )
+
+    def _get(self, key: str) -> str | None:
+        self._read.add(key)
+        return self._config.get(key)
+
+
+def tags(stack: str) -> dict[str, str]:
+    """What every resource that can carry it is marked with, on every cloud. Fit for Google's labels."""
+    return {"project": PROJECT, "stack": stack}
+
+
+def resource_name(part: str, stack: str) -> str:
+    """A name for what needs one of ours, apart by stage: cloudtrial-run, cloudtrial-run-prod."""
+    _, stage = read_stack(stack)
+    return "-".join(filter(None, (PROJECT, part, stage)))
+
+
+def model_version() -> str:
+    """The version of the model that is shipped, as the service reports it."""
+    files = json.loads(MODEL_JSON.read_text())["files"]
+    return files["weights.safetensors"][:MODEL_VERSION_DIGITS]
+
+
+def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str) -> None:
+    """The outputs that every stack has, and `python -m eval run --stacks` reads."""
+    pulumi.export("url", url)
+    pulumi.export("target", target.name)
+    pulumi.export("region", region)
+    pulumi.export("size", size)
+    pulumi.export("model_version", model_version())
+
+
+def _refused(key: str, value: str, hint: str) -> ConfigError:
+    return ConfigError(f"cloudtrial:{key} is {value!r}; it has to be {hint}")
+

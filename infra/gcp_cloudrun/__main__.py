@@ -1,0 +1,193 @@
+"""Google Cloud Run: the service as a container that scales from zero to a few instances."""
+
+import pulumi
+import pulumi_docker_build as docker_build
+import pulumi_gcp as gcp
+
+from infra.bundle import shipped_files, write_folder
+from infra.common import StackConfig, export_endpoint, resource_name, tags
+from infra.google import read_google
+from infra.targets import GCP_CLOUDRUN as TARGET
+
+PORT = 8080
+REQUEST_TIMEOUT_S = 60  # the largest batch on half a processor is done long before
+
+# Every second, because a request waits for the first yes. A window of 240 s is allowed everywhere, a longer one not.
+STARTUP_PERIOD_S = 1
+# An instance is killed after 90 s without an answer, longer than any request may take: all threads may be busy with
+# requests whose bodies come slowly, and that is no reason to kill it.
+LIVENESS_PERIOD_S, LIVENESS_FAILURES = 30, 3
+
+# A push makes up to three versions: image, BuildKit's note of origin, and the index of both.
+KEPT_VERSIONS = 9
+DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
+
+# 1. Settings
+
+stack = pulumi.get_stack()
+config = StackConfig()
+engine = config.engine()
+api_token = config.api_token()
+settings = read_google(config, TARGET)
+config.done()
+
+name = resource_name("run", stack)
+labels = tags(stack)
+
+# 2. Resources
+
+# They stay on when the stack goes: others may use them, and an API that is on costs nothing.
+apis = [
+    gcp.projects.Service(api, service=f"{api}.googleapis.com", disable_on_destroy=False)
+    for api in ("run", "artifactregistry", "iam", *(("secretmanager",) if api_token else ()))
+]
+after_apis = pulumi.ResourceOptions(depends_on=apis)
+
+repository = gcp.artifactregistry.Repository(
+    "images",
+    repository_id=name,
+    location=settings.region,
+    format="DOCKER",
+    description="Images of the classifier",
+    # Every image has a tag of its own, so age decides, not whether there is a tag. What is kept wins over what is
+    # deleted; Cloud Run holds a copy of what it serves, so that not even a deleted image stops it.
+    cleanup_policies=[
+        gcp.artifactregistry.RepositoryCleanupPolicyArgs(
+            id="keep-newest",
+            action="KEEP",
+            most_recent_versions=gcp.artifactregistry.RepositoryCleanupPolicyMostRecentVersionsArgs(
+                keep_count=KEPT_VERSIONS
+            ),
+        ),
+        gcp.artifactregistry.RepositoryCleanupPolicyArgs(
+            id="delete-old",
+            action="DELETE",
+            condition=gcp.artifactregistry.RepositoryCleanupPolicyConditionArgs(
+                tag_state="ANY", older_than=DELETED_AFTER
+            ),
+        ),
+    ],
+    cleanup_policy_dry_run=False,
+    labels=labels,
+    opts=after_apis,
+)
+
+# Built here by BuildKit (Docker's, or one that `docker buildx` knows) and pushed with the short-lived token that
+# Google's provider itself holds. The tag is the content's hash: the same files are built once.
+packed = write_folder(TARGET.name, shipped_files())
+registry = f"{settings.region}-docker.pkg.dev"
+image = docker_build.Image(
+    "image",
+    tags=[
+        pulumi.Output.concat(
+            registry, "/", settings.project, "/", repository.repository_id, "/service:", packed.sha256[:12]
+        )
+    ],
+    context=docker_build.BuildContextArgs(location=packed.path),
+    dockerfile=docker_build.DockerfileArgs(location=f"{packed.path}/service/Dockerfile"),
+    platforms=[docker_build.Platform.LINUX_AMD64],
+    push=True,
+    build_on_preview=False,
+    registries=[
+        docker_build.RegistryArgs(
+            address=registry,
+            username="oauth2accesstoken",
+            password=pulumi.Output.secret(gcp.organizations.get_client_config_output().access_token),
+        )
+    ],
+    labels=labels,
+)
+
+# Without any role in the project: what runs as it can do nothing there.
+account = gcp.serviceaccount.Account(
+    "run", account_id=name, display_name="Runs the classifier on Cloud Run", opts=after_apis
+)
+
+env = [
+    gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="ENGINE", value=engine),
+    gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="WEB_THREADS", value=str(settings.concurrency)),
+]
+before_service: list[pulumi.Resource] = [*apis]
+if api_token:
+    secret = gcp.secretmanager.Secret(
+        "api-token",
+        secret_id=name,
+        replication=gcp.secretmanager.SecretReplicationArgs(auto=gcp.secretmanager.SecretReplicationAutoArgs()),
+        deletion_protection=False,
+        labels=labels,
+        opts=after_apis,
+    )
+    version = gcp.secretmanager.SecretVersion("api-token", secret=secret.id, secret_data=api_token)
+    accessor = gcp.secretmanager.SecretIamMember(
+        "api-token", secret_id=secret.id, role="roles/secretmanager.secretAccessor", member=account.member
+    )
+    # The version by its number: another token makes another revision, where "latest" would wait for new instances.
+    token_source = gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceArgs(
+        secret_key_ref=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceSecretKeyRefArgs(
+            secret=secret.secret_id, version=version.version
+        )
+    )
+    env.append(gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="API_TOKEN", value_source=token_source))
+    before_service.append(accessor)
+
+service = gcp.cloudrunv2.Service(
+    "service",
+    name=name,
+    location=settings.region,
+    ingress="INGRESS_TRAFFIC_ALL",
+    deletion_protection=False,  # the provider's default forbids `pulumi destroy`
+    labels=labels,
+    template=gcp.cloudrunv2.ServiceTemplateArgs(
+        service_account=account.email,
+        # Less than one processor is sold in the first generation only.
+        execution_environment=f"EXECUTION_ENVIRONMENT_GEN{1 if float(settings.vcpus) < 1 else 2}",
+        timeout=f"{REQUEST_TIMEOUT_S}s",
+        # The network uses every core for each picture, so more requests at once wait inside for one another.
+        # Cloud Run's own 80 would hide the load from its autoscaler.
+        max_instance_request_concurrency=settings.concurrency,
+        scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
+            min_instance_count=settings.min_instances, max_instance_count=settings.max_instances
+        ),
+        labels=labels,
+        containers=[
+            gcp.cloudrunv2.ServiceTemplateContainerArgs(
+                image=image.ref,  # by digest: what was built is what runs
+                ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(container_port=PORT),
+                envs=env,
+                resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
+                    limits={"cpu": settings.vcpus, "memory": settings.memory},
+                    cpu_idle=True,  # request-based billing: between requests an instance costs nothing
+                    startup_cpu_boost=True,
+                ),
+                startup_probe=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeArgs(
+                    http_get=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs(path="/readyz", port=PORT),
+                    period_seconds=STARTUP_PERIOD_S,
+                    timeout_seconds=STARTUP_PERIOD_S,
+                    failure_threshold=TARGET.boot_timeout_s // STARTUP_PERIOD_S,
+                ),
+                liveness_probe=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeArgs(
+                    http_get=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs(
+                        path="/healthz", port=PORT
+                    ),
+                    period_seconds=LIVENESS_PERIOD_S,
+                    timeout_seconds=LIVENESS_PERIOD_S,
+                    failure_threshold=LIVENESS_FAILURES,
+                ),
+            )
+        ],
+    ),
+    opts=pulumi.ResourceOptions(depends_on=before_service),
+)
+
+if settings.invoker:
+    gcp.cloudrunv2.ServiceIamMember(
+        "invoker",
+        name=service.name,
+        location=settings.region,
+        role="roles/run.invoker",
+        member=settings.invoker,
+    )
+
+# 3. Outputs
+
+export_endpoint(TARGET, service.uri, settings.region, settings.size)

@@ -1,0 +1,233 @@
+"""Google Cloud Functions, second generation: the service as a function that Google builds from a zip."""
+
+import pulumi
+import pulumi_command as command
+import pulumi_gcp as gcp
+
+from infra.bundle import REPOSITORY, shipped_files, write_zip
+from infra.common import StackConfig, export_endpoint, resource_name, tags
+from infra.google import read_google
+from infra.targets import GCP_FUNCTION as TARGET
+
+HERE = REPOSITORY / "infra" / "gcp_function"
+ENTRY_POINT = "classify"  # the function in service/main.py
+
+# The Python of service/Dockerfile; maintained until October 2027. Up to python313 the build uses pip, whose reading of
+# requirements.txt is meant; from python314 on it uses uv, which looks for every package in the first index alone.
+RUNTIME = "python311"
+REQUEST_TIMEOUT_S = 60
+
+# More threads than requests: one whose client has gone holds its thread until it is done. It is what
+# functions-framework would take for itself, were it told how many processors there are.
+THREADS_PER_VCPU = 4
+
+# The zip lies at the root of the source. Google's build would start a Procfile's web process instead of the function.
+LEFT_OUT = ("Procfile",)
+
+# Where Google copies the source before it builds; its documentation of a build account names these three.
+SOURCE_BUCKETS = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")
+
+KEPT_VERSIONS = 3
+DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
+
+# 1. Settings
+
+stack = pulumi.get_stack()
+config = StackConfig()
+engine = config.engine()
+api_token = config.api_token()
+settings = read_google(config, TARGET)
+config.done()
+
+name = resource_name("function", stack)
+labels = tags(stack)
+threads = max(settings.concurrency, round(THREADS_PER_VCPU * float(settings.vcpus)))
+
+# 2. Resources
+
+# They stay on when the stack goes: others may use them, and an API that is on costs nothing.
+api_names = (
+    *("cloudfunctions", "run", "cloudbuild", "artifactregistry", "storage", "logging", "iam", "cloudresourcemanager"),
+    *(("secretmanager",) if api_token else ()),
+)
+apis = [gcp.projects.Service(api, service=f"{api}.googleapis.com", disable_on_destroy=False) for api in api_names]
+after_apis = pulumi.ResourceOptions(depends_on=apis)
+
+# The source. Bucket names are shared by all of Google's customers, so the project's is part of it.
+bucket = gcp.storage.Bucket(
+    "source",
+    name=f"{settings.project}-{name}",
+    location=settings.region,
+    uniform_bucket_level_access=True,
+    public_access_prevention="enforced",
+    force_destroy=True,
+    # Google's default keeps what was deleted for 7 days, and bills it.
+    soft_delete_policy=gcp.storage.BucketSoftDeletePolicyArgs(retention_duration_seconds=0),
+    labels=labels,
+    opts=after_apis,
+)
+
+# The content's hash is part of the name: a function whose source keeps its name is not built again.
+packed = write_zip(f"{TARGET.name}.zip", {k: v for k, v in shipped_files().items() if k not in LEFT_OUT})
+source = gcp.storage.BucketObject(
+    "source",
+    bucket=bucket.name,
+    name=f"source-{packed.sha256[:12]}.zip",
+    source=pulumi.FileAsset(packed.path),
+)
+
+# The image that is built. Left to itself, Google makes a repository that no one cleans up and no destroy deletes.
+repository = gcp.artifactregistry.Repository(
+    "images",
+    repository_id=name,
+    location=settings.region,
+    format="DOCKER",
+    description="Images of the classifier, built from its source",
+    cleanup_policies=[
+        gcp.artifactregistry.RepositoryCleanupPolicyArgs(
+            id="keep-newest",
+            action="KEEP",
+            most_recent_versions=gcp.artifactregistry.RepositoryCleanupPolicyMostRecentVersionsArgs(
+                keep_count=KEPT_VERSIONS
+            ),
+        ),
+        gcp.artifactregistry.RepositoryCleanupPolicyArgs(
+            id="delete-old",
+            action="DELETE",
+            condition=gcp.artifactregistry.RepositoryCleanupPolicyConditionArgs(
+                tag_state="ANY", older_than=DELETED_AFTER
+            ),
+        ),
+    ],
+    cleanup_policy_dry_run=False,
+    labels=labels,
+    opts=after_apis,
+)
+
+# The account that builds may write its log, push to this one repository, and read the copies of sources: no other
+# bucket of the project, because a build runs what the package index sends.
+builder = gcp.serviceaccount.Account(
+    "build",
+    account_id=resource_name("build", stack),
+    display_name="Builds the classifier's function",
+    opts=after_apis,
+)
+in_source_buckets = " || ".join(f'resource.name.startsWith("projects/_/buckets/{start}")' for start in SOURCE_BUCKETS)
+grants = [
+    gcp.projects.IAMMember(
+        "build-log",
+        project=settings.project,
+        role="roles/logging.logWriter",
+        member=builder.member,
+    ),
+    gcp.artifactregistry.RepositoryIamMember(
+        "build-push",
+        repository=repository.repository_id,
+        location=settings.region,
+        role="roles/artifactregistry.writer",
+        member=builder.member,
+    ),
+    gcp.projects.IAMMember(
+        "build-read",
+        project=settings.project,
+        role="roles/storage.objectViewer",
+        member=builder.member,
+        condition=gcp.projects.IAMMemberConditionArgs(
+            title="sources-of-functions",
+            description="Only the buckets that Google copies sources to",
+            expression=f'resource.type == "storage.googleapis.com/Object" && ({in_source_buckets})',
+        ),
+    ),
+]
+
+# Without any role in the project: what runs as it can do nothing there.
+account = gcp.serviceaccount.Account(
+    "run", account_id=name, display_name="Runs the classifier's function", opts=after_apis
+)
+
+token_env: list[gcp.cloudfunctionsv2.FunctionServiceConfigSecretEnvironmentVariableArgs] = []
+if api_token:
+    secret = gcp.secretmanager.Secret(
+        "api-token",
+        secret_id=name,
+        replication=gcp.secretmanager.SecretReplicationArgs(auto=gcp.secretmanager.SecretReplicationAutoArgs()),
+        deletion_protection=False,
+        labels=labels,
+        opts=after_apis,
+    )
+    version = gcp.secretmanager.SecretVersion("api-token", secret=secret.id, secret_data=api_token)
+    grants.append(
+        gcp.secretmanager.SecretIamMember(
+            "api-token", secret_id=secret.id, role="roles/secretmanager.secretAccessor", member=account.member
+        )
+    )
+    # The version by its number: another token makes another revision, where "latest" would wait for new instances.
+    token_env.append(
+        gcp.cloudfunctionsv2.FunctionServiceConfigSecretEnvironmentVariableArgs(
+            key="API_TOKEN", project_id=settings.project, secret=secret.secret_id, version=version.version
+        )
+    )
+
+# A build that starts at once fails every other time, for want of a role that was granted a moment ago. An account
+# that is made anew has its old name but not its old roles, so its unique ID counts.
+settled = command.local.Command(
+    "grants-settled",
+    interpreter=["python3", "-c"],
+    create=(HERE / "wait.py").read_text(),
+    triggers=[builder.unique_id, account.unique_id, *(grant.id for grant in grants)],
+    opts=pulumi.ResourceOptions(depends_on=grants),
+)
+
+function = gcp.cloudfunctionsv2.Function(
+    "function",
+    name=name,
+    location=settings.region,
+    description="Image classifier",
+    labels=labels,
+    build_config=gcp.cloudfunctionsv2.FunctionBuildConfigArgs(
+        runtime=RUNTIME,
+        entry_point=ENTRY_POINT,
+        service_account=builder.name,  # in full, as the API wants it
+        docker_repository=pulumi.Output.concat(
+            f"projects/{settings.project}/locations/{settings.region}/repositories/", repository.repository_id
+        ),
+        source=gcp.cloudfunctionsv2.FunctionBuildConfigSourceArgs(
+            storage_source=gcp.cloudfunctionsv2.FunctionBuildConfigSourceStorageSourceArgs(
+                bucket=bucket.name, object=source.name
+            )
+        ),
+    ),
+    service_config=gcp.cloudfunctionsv2.FunctionServiceConfigArgs(
+        # Both said: left out, the processor follows the memory, 0.583 of one for 1 GiB.
+        available_cpu=settings.vcpus,
+        available_memory=settings.memory,
+        max_instance_request_concurrency=settings.concurrency,
+        min_instance_count=settings.min_instances,
+        max_instance_count=settings.max_instances,
+        timeout_seconds=REQUEST_TIMEOUT_S,
+        ingress_settings="ALLOW_ALL",
+        all_traffic_on_latest_revision=True,
+        service_account_email=account.email,
+        environment_variables={
+            "ENGINE": engine,
+            "THREADS": str(threads),
+            "LOG_EXECUTION_ID": "true",  # Google sets it where it is missing
+        },
+        secret_environment_variables=token_env,
+    ),
+    opts=pulumi.ResourceOptions(depends_on=[*apis, settled]),
+)
+
+# Such a function is a Cloud Run service underneath, and only that service's policy decides who may call.
+if settings.invoker:
+    gcp.cloudrunv2.ServiceIamMember(
+        "invoker",
+        name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),
+        location=settings.region,
+        role="roles/run.invoker",
+        member=settings.invoker,
+    )
+
+# 3. Outputs
+
+export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size)

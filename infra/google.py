@@ -1,0 +1,95 @@
+"""What the two Google programs share: their settings, checked against the limits of Cloud Run, on which both run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.common import ConfigError, StackConfig
+from infra.targets import CLOUD_RUN_MEMORY_MIB, Target
+
+MOST_REQUESTS = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
+MOST_INSTANCES = 100  # Cloud Run's own default; a typing error should not cost more
+
+PROJECT_ID = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
+PROJECT_HINT = "a project's ID, not its name or number: 6 to 30 of a-z, 0-9 and -, a letter first and no - last"
+REGION = r"[a-z]+-[a-z]+[0-9]{1,2}"
+REGION_HINT = "a region such as us-central1, not a zone"
+INVOKER = (
+    r"allUsers|allAuthenticatedUsers|none"
+    r"|(user|group|serviceAccount):[^@\s:]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
+    r"|domain:[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
+)
+INVOKER_HINT = (
+    "allUsers, allAuthenticatedUsers, user:EMAIL, group:EMAIL, serviceAccount:EMAIL, domain:NAME, or none: "
+    "no one but those whom the project lets in"
+)
+
+
+@dataclass(frozen=True)
+class GoogleSettings:
+    """Where, how large and for whom; every value is fit for the API."""
+
+    project: str
+    region: str
+    vcpus: str  # of one instance
+    memory_mib: int  # of one instance
+    concurrency: int  # requests in one instance at once
+    min_instances: int
+    max_instances: int
+    invoker: str | None  # who may call; None: no one by this stack's doing
+
+    @property
+    def memory(self) -> str:
+        """As Google writes it itself; another way of writing it could be a difference at every `up`."""
+        return f"{self.memory_mib // 1024}Gi" if self.memory_mib % 1024 == 0 else f"{self.memory_mib}Mi"
+
+    @property
+    def size(self) -> str:
+        """As infra/targets.py writes it."""
+        number, unit = self.memory[:-2], self.memory[-2:]
+        return f"{self.vcpus} vCPU, {number} {unit}B"
+
+
+def read_google(config: StackConfig, target: Target) -> GoogleSettings:
+    """Read the settings. Raises ConfigError for one that Google would refuse, or several that do not go together."""
+    invoker = config.text("invoker", "allUsers", INVOKER, INVOKER_HINT)
+    settings = GoogleSettings(
+        project=_provider_setting("project", None, PROJECT_ID, PROJECT_HINT),
+        region=_provider_setting("region", target.region, REGION, REGION_HINT),
+        vcpus=config.choice("vcpus", f"{target.vcpus:g}", CLOUD_RUN_MEMORY_MIB),
+        memory_mib=config.whole("memoryMib", target.memory_mib, 512, 32768),
+        concurrency=config.whole("concurrency", target.concurrency, 1, MOST_REQUESTS),
+        min_instances=config.whole("minInstances", 0, 0, MOST_INSTANCES),
+        max_instances=config.whole("maxInstances", target.max_instances, 1, MOST_INSTANCES),
+        invoker=None if invoker == "none" else invoker,
+    )
+    low, high = CLOUD_RUN_MEMORY_MIB[settings.vcpus]
+    if not low <= settings.memory_mib <= high:
+        raise ConfigError(
+            f"cloudtrial:memoryMib is {settings.memory_mib}; "
+            f"with {settings.vcpus} vCPU, Cloud Run has {low} to {high} MiB (cloudtrial:vcpus)"
+        )
+    if float(settings.vcpus) < 1 < settings.concurrency:
+        raise ConfigError(
+            f"cloudtrial:concurrency is {settings.concurrency}; with less than 1 vCPU, Cloud Run lets one request "
+            "at once into an instance: set it to 1, or cloudtrial:vcpus to 1 or more"
+        )
+    if settings.min_instances > settings.max_instances:
+        raise ConfigError(
+            f"cloudtrial:minInstances is {settings.min_instances}, "
+            f"more than cloudtrial:maxInstances, {settings.max_instances}"
+        )
+    return settings
+
+
+def _provider_setting(key: str, default: str | None, pattern: str, hint: str) -> str:
+    """A setting of the provider's own. It has to stand in the stack's settings: the program uses it by name."""
+    value = pulumi.Config("gcp").get(key) or default
+    if value is None:
+        raise ConfigError(f"gcp:{key} is not set: pulumi config set gcp:{key} VALUE, {hint}")
+    if not re.fullmatch(pattern, value):
+        raise ConfigError(f"gcp:{key} is {value!r}; it has to be {hint}")
+    return value

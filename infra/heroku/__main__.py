@@ -1,0 +1,83 @@
+"""Heroku: a web dyno that Heroku builds from a tarball of what is shipped. The upload form is its front page.
+
+Nothing here is tagged: Heroku knows neither tags nor labels. The app's name marks all that belongs to it, and
+deleting the app deletes builds, releases, config vars and dynos with it.
+"""
+
+import pulumi
+import pulumiverse_heroku as heroku
+
+from infra.bundle import REPOSITORY, shipped_files, write_tar_gz
+from infra.common import ConfigError, StackConfig, export_endpoint
+from infra.targets import HEROKU as TARGET
+from infra.targets import HEROKU_SIZES, ONE_DYNO_SIZES
+
+HERE = REPOSITORY / "infra" / "heroku"
+MOST_DYNOS = 10  # Heroku allows more of the small sizes; a typing error should not cost that
+
+# What Heroku's own schema of an app's name says. Names are shared by all of Heroku, so no default can be right.
+APP_NAME = r"[a-z][a-z0-9-]{1,28}[a-z0-9]"
+APP_NAME_HINT = "3 to 30 of a-z, 0-9 and -, a letter first and no - last"
+
+# The platform that the build makes, and what it looks for at the root of the tarball.
+# buildpack: requirements.txt names torch's CPU build. With it the slug is estimated at 306 to 346 MB (`make preflight
+#   STACK=heroku`), well below Heroku's limit of 1 GB; PyPI's torch would be several GB.
+# container: no limit of size. Heroku always takes the Dockerfile's own folder as the build's context, and this
+#   Dockerfile copies from the root, so there it goes.
+STACKS = {"buildpack": "heroku-24", "container": "container"}
+BUILDPACKS = {"buildpack": ["heroku/python"], "container": None}
+ROOT_FILES = {
+    "buildpack": {".python-version": HERE / ".python-version"},
+    "container": {"heroku.yml": HERE / "heroku.yml", "Dockerfile": REPOSITORY / "service" / "Dockerfile"},
+}
+
+# 1. Settings
+
+config = StackConfig()
+engine = config.engine()
+api_token = config.api_token()
+app_name = config.required("appName", APP_NAME, APP_NAME_HINT)
+region = config.choice("region", TARGET.region, ("us", "eu"))
+build_by = config.choice("build", "buildpack", STACKS)
+size = config.choice("size", TARGET.size, HEROKU_SIZES)
+dynos = config.whole("dynos", 1, 1, MOST_DYNOS)
+config.done()
+if size in ONE_DYNO_SIZES and dynos > 1:
+    raise ConfigError(f"cloudtrial:dynos is {dynos}; Heroku runs one {size} dyno of a kind, more from standard-1x on")
+
+# 2. Resources
+
+# The service reads these variables. WEB_CONCURRENCY, which the buildpack sets by the dyno's memory, may stay: the
+# number of workers stands in gunicorn.conf.py. The secret ones are a map of their own, there even when it is empty:
+# a map that goes away leaves its variables on the app.
+app = heroku.app.App(
+    "app",
+    name=app_name,
+    region=region,
+    stack=STACKS[build_by],
+    buildpacks=BUILDPACKS[build_by],
+    config_vars={"ENGINE": engine},
+    sensitive_config_vars={"API_TOKEN": api_token} if api_token else {},
+)
+
+# A build ends when Heroku has released it. Its version is the hash of what was sent: other bytes, another build.
+packed = write_tar_gz("heroku.tar.gz", shipped_files(ROOT_FILES[build_by]))
+build = heroku.build.Build(
+    "build",
+    app_id=app.id,
+    source=heroku.build.BuildSourceArgs(path=packed.path, version=packed.sha256[:12]),
+)
+
+# Heroku knows the process type "web" once a build has shown its Procfile or its image.
+heroku.formation.Formation(
+    "web",
+    app_id=app.id,
+    type="web",
+    size=size,
+    quantity=dynos,
+    opts=pulumi.ResourceOptions(depends_on=[build]),
+)
+
+# 3. Outputs
+
+export_endpoint(TARGET, app.web_url.apply(lambda url: url.rstrip("/")), region, size)

@@ -1,0 +1,322 @@
+"""A miniature Pulumi engine: runs a stack's program without the pulumi CLI, without an account, without a network.
+
+It speaks the engine's own gRPC protocols (ResourceMonitor and Engine) to the program, which runs in a process of its
+own as `pulumi up` would start it, and records every resource with its inputs. What a cloud would answer is invented
+(cloud.py); in a preview that is unknown, as it is in Pulumi's. No provider checks an input here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, resource_pb2, resource_pb2_grpc
+
+from infra.offline import cloud
+
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # how the protocol writes a value that is not known yet
+SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that marks special values
+SECRET = "1b47061264138c4ac30d75fd1eb44270"
+ASSET = "c44067f5952c0a294b673a41bacd8c17"
+LARGEST_MESSAGE_BYTES = 400 << 20
+TIMEOUT_S = 600  # a run takes seconds; on a busy machine, minutes
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource that a program registered."""
+
+    urn: str
+    type: str  # "aws:ec2/instance:Instance"
+    name: str  # its name in the program
+    inputs: dict[str, Any]  # as sent: secrets are marked, assets carry the sha256 of their file
+    outputs: dict[str, Any]
+    id: str
+    dependencies: tuple[str, ...]  # URNs
+    property_dependencies: dict[str, tuple[str, ...]]
+    ignore_changes: tuple[str, ...]
+    protect: bool
+    retain_on_delete: bool
+    provider_version: str
+    plugin_url: str
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The inputs with every secret laid open."""
+        return reveal(self.inputs)
+
+    @property
+    def sent_in_clear(self) -> str:
+        """The inputs as JSON text, without what is marked secret."""
+        return json.dumps(reveal(self.inputs, secret="[secret]"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of one run of a program."""
+
+    stack: str
+    preview: bool
+    exit_code: int
+    resources: dict[str, Resource]  # by URN, in the order of registration
+    outputs: dict[str, Any]
+    invokes: tuple[tuple[str, dict[str, Any]], ...]  # functions that the program asked the providers
+    errors: tuple[str, ...]
+    output: str  # what the process printed
+
+    def of_type(self, kind: str) -> list[Resource]:
+        """Resources whose type ends in `kind`: "Instance", or "aws:ec2/instance:Instance"."""
+        return [r for r in self.resources.values() if r.type == kind or r.type.rpartition(":")[2] == kind]
+
+    def one(self, kind: str) -> Resource:
+        """The only resource of that type."""
+        found = self.of_type(kind)
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} resources of type {kind}, expected one: {[r.name for r in found]}")
+        return found[0]
+
+
+def run_program(
+    root: Path,
+    stack: str,
+    config: Mapping[str, str] | None = None,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    preview: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Run:
+    """Run the project in `root` for a stack. Settings come from Pulumi.yaml, Pulumi.<stack>.yaml, then `config`."""
+    project = yaml.safe_load((root / "Pulumi.yaml").read_text())
+    record = _Record(root, project["name"], stack, preview)
+    server = grpc.server(
+        futures.ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES)]
+    )
+    resource_pb2_grpc.add_ResourceMonitorServicer_to_server(_Monitor(record), server)
+    engine_pb2_grpc.add_EngineServicer_to_server(_Engine(record), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    settings = {**_stack_settings(root, stack), **(config or {}), **(secrets or {})}
+    command = [sys.executable, "-P", str(Path(__file__).with_name("launch.py")), "--address", f"127.0.0.1:{port}"]
+    command += ["--project", record.project, "--stack", stack, "--root", str(root), "--preview", str(preview).lower()]
+    try:
+        done = subprocess.run(
+            command,
+            env={
+                **os.environ,
+                "PULUMI_CONFIG": json.dumps(settings),
+                "PULUMI_CONFIG_SECRET_KEYS": json.dumps(list(secrets or {})),
+                "PULUMI_ERROR_OUTPUT_STRING": "1",  # str() of an output is an error, not a line in a URL
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONWARNINGS": "ignore",
+                **(env or {}),
+            },
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+    finally:
+        server.stop(0)
+    return Run(
+        stack,
+        preview,
+        done.returncode,
+        record.resources,
+        record.outputs,
+        tuple(record.invokes),
+        tuple(record.errors),
+        done.stdout + done.stderr,
+    )
+
+
+def reveal(value: Any, secret: str | None = None) -> Any:
+    """A value without its wrappings; `secret` stands in for what is marked secret when given."""
+    if isinstance(value, Mapping):
+        if value.get(SIGNATURE) == SECRET:
+            return secret if secret is not None else reveal(value["value"])
+        return {k: reveal(v, secret) for k, v in value.items()}
+    if isinstance(value, list):
+        return [reveal(v, secret) for v in value]
+    return value
+
+
+def changes(before: Run, after: Run) -> dict[str, str]:
+    """What a second `up` would do: resource name in the program, with its type -> create, delete, replace or update."""
+    found: dict[str, str] = {}
+    for urn in {**before.resources, **after.resources}:
+        old, new = before.resources.get(urn), after.resources.get(urn)
+        resource = new or old
+        assert resource is not None
+        label = f"{resource.type.rpartition(':')[2]} {resource.name}"
+        if old is None:
+            found[label] = "create"
+        elif new is None:
+            found[label] = "delete"
+        elif _compared(old) != _compared(new):
+            found[label] = "replace" if old.id != new.id else "update"
+    return found
+
+
+def _compared(resource: Resource) -> dict[str, Any]:
+    return {k: v for k, v in resource.inputs.items() if k not in resource.ignore_changes}
+
+
+def _stack_settings(root: Path, stack: str) -> dict[str, str]:
+    """The settings of Pulumi.<stack>.yaml, if there is one."""
+    path = root / f"Pulumi.{stack}.yaml"
+    facts = yaml.safe_load(path.read_text()) if path.exists() else None
+    config = (facts or {}).get("config") or {}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+
+
+@dataclass
+class _Record:
+    """What a run has told the engine so far."""
+
+    root: Path
+    project: str
+    stack: str
+    preview: bool
+    resources: dict[str, Resource] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    invokes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def urn(self, request: Any) -> str:
+        parent = request.parent.split("::")[2] if request.parent else ""
+        prefix = "" if not parent or parent.endswith("pulumi:pulumi:Stack") else f"{parent}$"
+        return f"urn:pulumi:{self.stack}::{self.project}::{prefix}{request.type}::{request.name}"
+
+
+class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
+    """Answers the program's registrations and questions."""
+
+    def __init__(self, record: _Record):
+        self.record = record
+
+    def GetDeploymentInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
+        features = ("SECRETS", "RESOURCE_REFERENCES", "ALIAS_SPECS", "DELETED_WITH", "PARAMETERIZATION")
+        return resource_pb2.DeploymentInfo(
+            project=self.record.project,
+            stack=self.record.stack,
+            dryRun=self.record.preview,
+            supportedFeatures=[getattr(resource_pb2, f"RESOURCE_MONITOR_FEATURE_{name}") for name in features],
+        )
+
+    def SupportsFeature(self, request: Any, context: grpc.ServicerContext) -> Any:
+        known = ("secrets", "resourceReferences", "aliasSpecs", "deletedWith")
+        return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in known)
+
+    def RegisterPackage(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return resource_pb2.RegisterPackageResponse(ref=f"{request.name}@{request.version}")
+
+    def SignalAndWaitForShutdown(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return empty_pb2.Empty()
+
+    def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
+        arguments = json_format.MessageToDict(request.args)
+        with self.record.lock:
+            self.record.invokes.append((request.tok, arguments))
+        try:
+            answer = cloud.invoke(request.tok, arguments)
+        except LookupError as error:
+            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        response = resource_pb2.ResourceInvokeResponse()
+        getattr(response, "return").update(answer)
+        return response
+
+    def RegisterResource(self, request: Any, context: grpc.ServicerContext) -> Any:
+        record, urn = self.record, self.record.urn(request)
+        try:
+            inputs = _with_hashes(json_format.MessageToDict(request.object), record.root)
+        except OSError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{urn} has an asset that cannot be read: {error}")
+        resource_id, outputs = "", dict(inputs)
+        if request.custom:
+            resource_id, computed = cloud.create(request.type, request.name, reveal(inputs))
+            outputs = _merge(inputs, computed, unknown=record.preview)
+        with record.lock:
+            if urn in record.resources:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"two resources have the URN {urn}")
+            if unknown := [urn for urn in request.dependencies if urn not in record.resources]:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{urn} depends on unregistered {unknown}")
+            record.resources[urn] = Resource(
+                urn=urn,
+                type=request.type,
+                name=request.name,
+                inputs=inputs,
+                outputs=outputs,
+                id=resource_id,
+                dependencies=tuple(sorted(request.dependencies)),
+                property_dependencies={k: tuple(sorted(v.urns)) for k, v in request.propertyDependencies.items()},
+                ignore_changes=tuple(request.ignoreChanges),
+                protect=request.protect,
+                retain_on_delete=request.retainOnDelete,
+                provider_version=request.version,
+                plugin_url=request.pluginDownloadURL,
+            )
+        sent_id = "" if record.preview else resource_id
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=sent_id, object=_struct(outputs))
+
+    def RegisterResourceOutputs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if "pulumi:pulumi:Stack" in request.urn:
+            self.record.outputs = json_format.MessageToDict(request.outputs)
+        return empty_pb2.Empty()
+
+
+class _Engine(engine_pb2_grpc.EngineServicer):
+    """Takes the program's log and remembers its root."""
+
+    def __init__(self, record: _Record):
+        self.record, self.root = record, ""
+
+    def Log(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.severity >= engine_pb2.ERROR:
+            self.record.errors.append(request.message)
+        return empty_pb2.Empty()
+
+    def SetRootResource(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.root = request.urn
+        return engine_pb2.SetRootResourceResponse()
+
+    def GetRootResource(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return engine_pb2.GetRootResourceResponse(urn=self.root)
+
+
+def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(values)
+    return struct
+
+
+def _merge(inputs: Any, computed: Any, *, unknown: bool) -> Any:
+    """The inputs as they were sent, with what the cloud adds; all that it adds is unknown in a preview."""
+    if isinstance(computed, Mapping) and isinstance(inputs, Mapping) and SIGNATURE not in inputs:
+        added = {k: _merge(inputs.get(k), v, unknown=unknown) for k, v in computed.items()}
+        return {**inputs, **added}
+    if inputs is not None:
+        return inputs
+    return UNKNOWN if unknown else computed
+
+
+def _with_hashes(value: Any, root: Path) -> Any:
+    """The inputs with the sha256 of every file that an asset names, as Pulumi's own engine adds it."""
+    if isinstance(value, list):
+        return [_with_hashes(v, root) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get(SIGNATURE) == ASSET and "path" in value:
+        return {**value, "hash": hashlib.sha256((root / value["path"]).read_bytes()).hexdigest()}
+    return {k: _with_hashes(v, root) for k, v in value.items()}

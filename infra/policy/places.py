@@ -1,0 +1,103 @@
+"""Where resources of the clouds keep what the rules ask for. A path's `*` stands for every item of a list."""
+
+from __future__ import annotations
+
+# Every type of AWS or Google that a program may use is in one of these two: what carries tags, and where, or what
+# cannot carry any. A volume is not tagged by its VM's tags.
+TAGS: dict[str, tuple[str, ...]] = {
+    "aws:cloudwatch/logGroup:LogGroup": ("tags",),
+    "aws:ec2/eip:Eip": ("tags",),
+    "aws:ec2/instance:Instance": ("tags", "rootBlockDevice.tags"),
+    "aws:ec2/internetGateway:InternetGateway": ("tags",),
+    "aws:ec2/routeTable:RouteTable": ("tags",),
+    "aws:ec2/securityGroup:SecurityGroup": ("tags",),
+    "aws:ec2/subnet:Subnet": ("tags",),
+    "aws:ec2/vpc:Vpc": ("tags",),
+    "aws:iam/instanceProfile:InstanceProfile": ("tags",),
+    "aws:iam/policy:Policy": ("tags",),
+    "aws:iam/role:Role": ("tags",),
+    "aws:s3/bucket:Bucket": ("tags",),
+    "aws:s3/bucketObjectv2:BucketObjectv2": ("tags",),
+    "aws:ssm/parameter:Parameter": ("tags",),
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": ("tags",),
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": ("tags",),
+    "docker-build:index:Image": ("labels",),
+    "gcp:artifactregistry/repository:Repository": ("labels",),
+    "gcp:cloudfunctionsv2/function:Function": ("labels",),
+    "gcp:cloudrunv2/service:Service": ("labels", "template.labels"),
+    "gcp:secretmanager/secret:Secret": ("labels",),
+    "gcp:storage/bucket:Bucket": ("labels",),
+}
+UNTAGGED = {
+    "aws:ec2/eipAssociation:EipAssociation",
+    "aws:ec2/route:Route",
+    "aws:ec2/routeTableAssociation:RouteTableAssociation",
+    "aws:iam/rolePolicy:RolePolicy",
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+    "aws:route53/record:Record",
+    "aws:s3/bucketOwnershipControls:BucketOwnershipControls",
+    "aws:s3/bucketPolicy:BucketPolicy",
+    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+    "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
+    "gcp:cloudrunv2/serviceIamMember:ServiceIamMember",
+    "gcp:projects/iAMMember:IAMMember",
+    "gcp:projects/service:Service",
+    "gcp:secretmanager/secretIamMember:SecretIamMember",
+    "gcp:secretmanager/secretVersion:SecretVersion",
+    "gcp:serviceaccount/account:Account",
+    "gcp:serviceaccount/iAMMember:IAMMember",
+    "gcp:storage/bucketIAMMember:BucketIAMMember",
+    "gcp:storage/bucketObject:BucketObject",
+}
+
+# What opens ports towards a VM.
+INGRESS: dict[str, str] = {
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": "",
+    "aws:ec2/securityGroup:SecurityGroup": "ingress.*",
+    "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": "ingress.*",
+}
+
+# Disks, and what says that they are encrypted.
+DISKS: dict[str, tuple[str, ...]] = {
+    "aws:ec2/instance:Instance": ("rootBlockDevice", "ebsBlockDevices.*"),
+    "aws:ebs/volume:Volume": ("",),
+}
+
+# The account that code runs as, or is built by.
+ACCOUNTS: dict[str, tuple[str, ...]] = {
+    "gcp:cloudrunv2/service:Service": ("template.serviceAccount",),
+    "gcp:cloudfunctionsv2/function:Function": ("serviceConfig.serviceAccountEmail", "buildConfig.serviceAccount"),
+}
+
+# Policy documents of AWS, as JSON text.
+DOCUMENTS: dict[str, str] = {
+    "aws:iam/policy:Policy": "policy",
+    "aws:iam/role:Role": "inlinePolicies.*.policy",
+    "aws:iam/rolePolicy:RolePolicy": "policy",
+}
+
+# The most instances that a service may become.
+LIMITS: dict[str, str] = {
+    "gcp:cloudrunv2/service:Service": "template.scaling.maxInstanceCount",
+    "gcp:cloudfunctionsv2/function:Function": "serviceConfig.maxInstanceCount",
+    "heroku:formation/formation:Formation": "quantity",
+}
+
+# What has to be said so that `pulumi destroy` can delete a resource.
+DESTROYABLE: dict[str, tuple[str, bool]] = {
+    "aws:s3/bucket:Bucket": ("forceDestroy", True),
+    "gcp:storage/bucket:Bucket": ("forceDestroy", True),
+    "gcp:cloudrunv2/service:Service": ("deletionProtection", False),
+}
+
+# Environments as maps of names to plain values. Cloud Run has a list instead: CONTAINERS.
+ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "command:local:Command": ("environment",),
+    "gcp:cloudfunctionsv2/function:Function": (
+        "serviceConfig.environmentVariables",
+        "buildConfig.environmentVariables",
+    ),
+    "heroku:app/app:App": ("configVars",),
+}
+CONTAINERS: dict[str, str] = {"gcp:cloudrunv2/service:Service": "template.containers.*"}

@@ -1,0 +1,244 @@
+"""The rules that every program must keep, one function each: it yields a message for every breach it finds.
+
+A rule sees one resource's inputs as the program sent them, secrets laid open. In a preview, what a rule reads may be
+unknown; the pack then says so, and judges in the `up`. To whom an endpoint answers is the user's choice, not a rule.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pulumi_policy import (
+    EnforcementLevel,
+    Policy,
+    ReportViolation,
+    ResourceValidationArgs,
+    ResourceValidationPolicy,
+)
+
+from infra.policy import places
+
+Rule = Callable[[ResourceValidationArgs], Iterator[str]]
+
+WEB_PORTS = (80, 443)
+MOST_INSTANCES = 100  # of one service, as many as the programs' settings allow at most
+EVERYONE = ("allUsers", "allAuthenticatedUsers")
+PRIMITIVE_ROLES = ("roles/owner", "roles/editor", "roles/viewer")
+BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+DEFAULT_ACCOUNT = re.compile(r"(-compute@developer|@appspot|@cloudbuild)\.gserviceaccount\.com$")
+MIGHTY_POLICY = re.compile(r"AdministratorAccess|PowerUserAccess|FullAccess")
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|KEY", re.IGNORECASE)
+SECRET_SET = re.compile(r"\b([A-Z_]*(?:TOKEN|SECRET|PASSWORD))=[\"']?\w")  # in a script; not NAME=$(...)
+
+
+def only_web_ports(resource: ResourceValidationArgs) -> Iterator[str]:
+    """Only ports 80 and 443 are open, and no VM has an SSH key: a shell comes through Session Manager."""
+    if resource.resource_type in places.INGRESS:
+        for rule in _find(resource.props, places.INGRESS[resource.resource_type]):
+            protocol = rule.get("ipProtocol") or rule.get("protocol")
+            low, high = rule.get("fromPort"), rule.get("toPort")
+            if protocol not in ("tcp", "6") or low != high or low not in WEB_PORTS:
+                ports = "every port" if None in (low, high) else f"ports {low:g} to {high:g}"
+                yield f"opens {ports} ({protocol}); open tcp 80 or 443 alone, and use Session Manager for a shell"
+    if resource.resource_type == "aws:ec2/instance:Instance" and (key := resource.props.get("keyName")):
+        yield f"keyName is {key!r}; leave it out, and use Session Manager for a shell"
+
+
+def imdsv2(resource: ResourceValidationArgs) -> Iterator[str]:
+    """A VM answers questions about its role's keys only to who has fetched a session token first (IMDSv2)."""
+    if resource.resource_type == "aws:ec2/instance:Instance":
+        tokens = _first(resource.props, "metadataOptions.httpTokens")
+        if tokens != "required":
+            yield f"metadataOptions.httpTokens is {tokens!r}; set it to 'required'"
+
+
+def encrypted_disks(resource: ResourceValidationArgs) -> Iterator[str]:
+    """Every disk is encrypted."""
+    paths = places.DISKS.get(resource.resource_type, ())
+    disks = [(path, disk) for path in paths for disk in _find(resource.props, path)]
+    if resource.resource_type == "aws:ec2/instance:Instance" and resource.props.get("rootBlockDevice") is None:
+        disks.append(("rootBlockDevice", {}))  # the image then decides, and Debian's does not encrypt
+    for path, disk in disks:
+        if disk.get("encrypted") is not True:
+            yield f"{path or 'the volume'} has encrypted={disk.get('encrypted')!r}; set it to True"
+
+
+def no_public_bucket(resource: ResourceValidationArgs) -> Iterator[str]:
+    """No bucket can be read by everyone."""
+    kind, props = resource.resource_type, resource.props
+    if kind == "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock":
+        for flag in BLOCKS:
+            if props.get(flag) is not True:
+                yield f"{flag} is {props.get(flag)!r}; set it to True"
+    elif kind.startswith("aws:s3/"):
+        if (acl := props.get("acl")) and str(acl).startswith(("public", "authenticated")):
+            yield f"acl is {acl!r}; leave it out"
+        if kind == "aws:s3/bucketPolicy:BucketPolicy":
+            for statement in _allowed(props.get("policy")):
+                if "*" in _texts(statement.get("Principal")):
+                    yield "the policy allows Principal '*'; name who may read"
+    elif kind == "gcp:storage/bucket:Bucket":
+        for key, wanted in (("publicAccessPrevention", "enforced"), ("uniformBucketLevelAccess", True)):
+            if props.get(key) != wanted:
+                yield f"{key} is {props.get(key)!r}; set it to {wanted!r}"
+    elif kind.startswith("gcp:storage/bucketI"):
+        for member in [props.get("member"), *_find(props, "members.*")]:
+            if member in EVERYONE:
+                yield f"{member} is let in; name who may read"
+
+
+def own_accounts(resource: ResourceValidationArgs) -> Iterator[str]:
+    """Code runs, and is built, as an account of its own, not as the project's default account."""
+    for path in places.ACCOUNTS.get(resource.resource_type, ()):
+        account = _first(resource.props, path)
+        if not account or DEFAULT_ACCOUNT.search(account):
+            yield f"{path} is {account!r}; give it a service account made for it"
+
+
+def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
+    """No account gets one of Google's primitive roles, or a policy of AWS with a wildcard for actions or resources."""
+    kind, props = resource.resource_type, resource.props
+    if kind.startswith("gcp:") and props.get("role") in PRIMITIVE_ROLES:
+        yield f"role is {props['role']!r}; give the one role that is needed"
+    for document in _find(props, places.DOCUMENTS[kind]) if kind in places.DOCUMENTS else ():
+        for statement in _allowed(document):
+            for action in _texts(statement.get("Action")):
+                if "*" in action:
+                    yield f"action {action!r} is allowed; name the actions that are needed"
+            for target in _texts(statement.get("Resource")):
+                if target.split(":", 5)[-1].startswith("*"):
+                    yield f"resource {target!r} is allowed; name the resources that are needed"
+            for inverse in ("NotAction", "NotResource"):
+                if inverse in statement:
+                    yield f"{inverse} allows all but a few; name what is needed"
+    if kind == "aws:iam/role:Role":
+        for statement in _allowed(props.get("assumeRolePolicy")):
+            if "*" in _texts(statement.get("Principal")):
+                yield "anyone may take the role (Principal '*'); name who may"
+    for arn in [props.get("policyArn"), *_find(props, "managedPolicyArns.*")] if kind.startswith("aws:iam/") else ():
+        if arn and MIGHTY_POLICY.search(arn):
+            yield f"policy {arn!r} is attached; attach one that allows what is needed"
+
+
+def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
+    """A service says how many instances it may become, so that its bill has an upper end."""
+    if path := places.LIMITS.get(resource.resource_type):
+        most = _first(resource.props, path)
+        if most is None or not 1 <= most <= MOST_INSTANCES:
+            shown = most if most is None else f"{most:g}"
+            yield f"{path} is {shown}; set it to 1 to {MOST_INSTANCES}"
+
+
+def destroyable(resource: ResourceValidationArgs) -> Iterator[str]:
+    """`pulumi destroy` can delete everything that was made, with what is in it."""
+    kind, props = resource.resource_type, resource.props
+    if resource.opts.protect:
+        yield "is protected; leave `protect` out"
+    if kind in places.DESTROYABLE:
+        key, wanted = places.DESTROYABLE[kind]
+        if props.get(key) is not wanted:
+            yield f"{key} is {props.get(key)!r}; set it to {wanted}"
+    elif props.get("deletionProtection") is True:
+        yield "deletionProtection is True; set it to False"
+    for key in ("disableApiTermination", "skipDestroy"):
+        if props.get(key) is True:
+            yield f"{key} is True; set it to False"
+    if (policy := props.get("deletionPolicy")) not in (None, "DELETE"):
+        yield f"deletionPolicy is {policy!r}; set it to 'DELETE'"
+
+
+def tagged(resource: ResourceValidationArgs) -> Iterator[str]:
+    """Everything that can carry tags or labels says which project and stack it belongs to."""
+    kind = resource.resource_type
+    _, _, stack, _, project, *_ = resource.urn.split(":")
+    wanted = {"project": project, "stack": stack}
+    for path in places.TAGS.get(kind, ()):
+        given = _first(resource.props, path) or {}
+        for key, value in wanted.items():
+            if given.get(key) != value:
+                yield f"{path} has {key}={given.get(key)!r}; set it to {value!r}"
+    if kind.startswith(("aws:", "gcp:")) and kind not in places.TAGS and kind not in places.UNTAGGED:
+        yield f"whether {kind} can carry tags is not known here; say so in infra/policy/places.py"
+
+
+def pinned_image(resource: ResourceValidationArgs) -> Iterator[str]:
+    """A container's image is named by its digest, so that what runs is what was built."""
+    for container in _find(resource.props, places.CONTAINERS.get(resource.resource_type, "-")):
+        image = container.get("image")
+        if not image or "@sha256:" not in image:
+            yield f"image is {image!r}; name it by its digest: NAME@sha256:..."
+
+
+def no_secret_in_clear(resource: ResourceValidationArgs) -> Iterator[str]:
+    """No environment holds the plain value of a TOKEN, SECRET, PASSWORD or KEY."""
+    kind, props = resource.resource_type, resource.props
+    names = [name for path in places.ENVIRONMENTS.get(kind, ()) for env in _find(props, path) for name in env]
+    for variable in _find(props, f"{places.CONTAINERS.get(kind, '-')}.envs.*"):
+        if variable.get("value"):
+            names.append(variable["name"])
+    if kind == "aws:ec2/instance:Instance":
+        names += SECRET_SET.findall(props.get("userData") or "")
+    for name in filter(SECRET_NAME.search, names):
+        yield f"{name} holds its value in clear; refer to the cloud's store of secrets (Heroku: sensitiveConfigVars)"
+    if kind == "aws:ssm/parameter:Parameter" and props.get("type") != "SecureString":
+        yield f"type is {props.get('type')!r}; set it to 'SecureString'"
+
+
+RULES: tuple[Rule, ...] = (
+    only_web_ports,
+    imdsv2,
+    encrypted_disks,
+    no_public_bucket,
+    own_accounts,
+    least_privilege,
+    limited_instances,
+    destroyable,
+    tagged,
+    pinned_image,
+    no_secret_in_clear,
+)
+
+
+def _as_policy(rule: Rule) -> ResourceValidationPolicy:
+    def validate(resource: ResourceValidationArgs, report: ReportViolation) -> None:
+        for message in rule(resource):
+            report(f"{resource.name}: {message}", None)
+
+    name, description = rule.__name__.replace("_", "-"), rule.__doc__ or ""
+    return ResourceValidationPolicy(name, description, validate, enforcement_level=EnforcementLevel.MANDATORY)
+
+
+def _find(value: Any, path: str) -> list[Any]:
+    """All values at a path such as "template.containers.*.image"; the empty path is the value itself."""
+    values = [value]
+    for step in filter(None, path.split(".")):
+        if step == "*":
+            values = [inner for outer in values if isinstance(outer, Sequence) for inner in outer]
+        else:
+            values = [outer[step] for outer in values if isinstance(outer, Mapping) and step in outer]
+    return values
+
+
+def _first(value: Any, path: str) -> Any:
+    return next(iter(_find(value, path)), None)
+
+
+def _allowed(document: str | None) -> list[Mapping[str, Any]]:
+    """The statements of a policy document that allow something."""
+    statements = json.loads(document or "{}").get("Statement", [])
+    statements = statements if isinstance(statements, list) else [statements]
+    return [statement for statement in statements if statement.get("Effect") == "Allow"]
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, a list of texts, or the texts in a mapping, as one list."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value or ()
+    return [text for item in inner for text in _texts(item)]
+
+
+POLICIES: list[Policy] = [_as_policy(rule) for rule in RULES]

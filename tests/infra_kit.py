@@ -1,0 +1,67 @@
+"""Runs the Pulumi programs on the miniature engine, in a copy of what they need, so that nothing is written here."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.bundle import REPOSITORY
+from infra.offline.engine import Run, run_program
+
+NEEDED = ("Pulumi.yaml", "__main__.py", "service", "models", "infra")
+STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")
+# What a user has to set, because no default can be right
+REQUIRED = {
+    "aws_ec2": {"aws:region": "us-east-1"},
+    "gcp_cloudrun": {"gcp:project": "example-project"},
+    "gcp_function": {"gcp:project": "example-project"},
+    "heroku": {"cloudtrial:appName": "cloudtrial-example"},
+}
+TOKEN = "a-token-nobody-may-see"
+
+
+def make_checkout(folder: Path) -> Path:
+    """A copy of the project, as far as the programs read it."""
+    for path in (*map(REPOSITORY.joinpath, NEEDED), *REPOSITORY.glob("Pulumi.*.yaml")):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / path.name)
+    return folder
+
+
+@functools.cache
+def _shared_checkout() -> tuple[tempfile.TemporaryDirectory, Path]:
+    holder = tempfile.TemporaryDirectory(prefix="cloudtrial-")  # kept alive by the cache, removed at exit
+    return holder, make_checkout(Path(holder.name) / "checkout")
+
+
+def rehearse(stack: str, config: Mapping[str, str] | None = None, *, token: bool = False, preview: bool = False) -> Run:
+    """Run a stack with what it requires, and `config` on top. Keys without a colon are ours."""
+    given = {key if ":" in key else f"cloudtrial:{key}": value for key, value in (config or {}).items()}
+    return _rehearse(stack, tuple(given.items()), token, preview)
+
+
+@functools.cache
+def _rehearse(stack: str, config: tuple[tuple[str, str], ...], token: bool, preview: bool) -> Run:
+    settings = {**REQUIRED.get(stack.partition("-")[0], {}), **dict(config)}
+    secrets = {"cloudtrial:apiToken": TOKEN} if token else {}
+    return run_program(_shared_checkout()[1], stack, settings, secrets=secrets, preview=preview)
+
+
+def well(run: Run) -> Run:
+    """The run, when its program ended well."""
+    assert run.exit_code == 0 and not run.errors, f"{run.errors}\n{run.output}"
+    return run
+
+
+def refused(run: Run) -> str:
+    """Why the program refused; it must have done so in one line, before it registered anything."""
+    assert run.exit_code != 0
+    assert [r.type for r in run.resources.values()] in ([], ["pulumi:pulumi:Stack"])
+    assert len(run.errors) == 1 and "Traceback" not in run.errors[0], run.errors
+    return run.errors[0]

@@ -1,0 +1,149 @@
+"""infra/bundle.py: the same files are the same bytes, wherever and whenever they are packed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra import bundle
+
+FILES = {
+    "service/app.py": b"app",
+    "service/main.py": b"entry",
+    "service/Procfile": b"web: run",
+    "service/requirements.txt": b"flask",
+    f"service/static/{'longer-than-a-plain-tar-header-' * 4}.css": b"c",
+    "models/net/weights.bin": bytes(range(256)) * 40,
+    "models/net/model.json": b"{}",
+}
+LIFTED = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"flask"}
+
+WRITERS = [
+    pytest.param(bundle.write_tar_gz, "out.tar.gz", id="tar.gz"),
+    pytest.param(bundle.write_zip, "out.zip", id="zip"),
+]
+
+
+def make_project(folder: Path, *, upside_down: bool = False) -> Path:
+    """A small project. Upside down: made in another order, by another umask, at another time, with litter."""
+    litter = {"service/__pycache__/app.cpython-311.pyc": b"x", "models/.DS_Store": b"x"} if upside_down else {}
+    mask = os.umask(0o077 if upside_down else 0o022)
+    try:
+        for name, content in sorted({**FILES, **litter}.items(), reverse=upside_down):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            if upside_down:
+                os.utime(path, (1, 1))
+                path.chmod(0o700)
+    finally:
+        os.umask(mask)
+    return folder
+
+
+@pytest.fixture
+def pack_in(monkeypatch) -> Callable[..., bundle.Packed]:
+    """Pack the project in a folder with one of the writers."""
+
+    def pack(folder: Path, write: Callable[..., bundle.Packed], name: str, **options) -> bundle.Packed:
+        monkeypatch.setattr(bundle, "REPOSITORY", folder)
+        return write(name, bundle.shipped_files(**options))
+
+    return pack
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    """What an archive holds, by name."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as opened:
+            return {name: opened.read(name) for name in opened.namelist()}
+    with tarfile.open(archive) as opened:
+        return {m.name: opened.extractfile(m).read() for m in opened.getmembers()}
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+def test_folder_order_umask_time_and_litter_change_no_byte(tmp_path, pack_in, write, name):
+    here, there = make_project(tmp_path / "here"), make_project(tmp_path / "far" / "there", upside_down=True)
+    first, second = pack_in(here, write, name), pack_in(there, write, name)
+    assert first == second
+    assert first.path == f"./.build/{name}"
+    assert (here / first.path).read_bytes() == (there / second.path).read_bytes()
+    assert first.sha256 == hashlib.sha256((here / first.path).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+def test_an_archive_holds_what_is_shipped_and_lifted_by_name(tmp_path, pack_in, write, name):
+    project = make_project(tmp_path, upside_down=True)
+    packed = pack_in(project, write, name)
+    held = members(project / packed.path)
+    assert held == FILES | LIFTED
+    assert list(held) == sorted(held)
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+def test_one_byte_more_is_another_hash(tmp_path, pack_in, write, name):
+    project = make_project(tmp_path)
+    before = pack_in(project, write, name)
+    (project / "service" / "app.py").write_bytes(b"app.")
+    assert pack_in(project, write, name).sha256 != before.sha256
+
+
+def test_a_tar_knows_no_owner_no_time_and_one_mode(tmp_path, pack_in):
+    project = make_project(tmp_path, upside_down=True)
+    packed = pack_in(project, bundle.write_tar_gz, "out.tar.gz")
+    with tarfile.open(project / packed.path) as archive:
+        facts = {(m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime, m.isreg()) for m in archive.getmembers()}
+    assert facts == {(0o644, 0, 0, "", "", 0, True)}
+    assert (project / packed.path).read_bytes()[3:8] == bytes(5)  # gzip's flags and clock: no name, no time
+
+
+def test_a_zip_knows_no_time_and_one_mode(tmp_path, pack_in):
+    project = make_project(tmp_path, upside_down=True)
+    packed = pack_in(project, bundle.write_zip, "out.zip")
+    with zipfile.ZipFile(project / packed.path) as archive:
+        facts = {(m.external_attr >> 16, m.create_system, m.date_time) for m in archive.infolist()}
+    assert facts == {(0o644, 3, (1980, 1, 1, 0, 0, 0))}
+
+
+def test_a_folder_holds_the_files_and_nothing_of_an_earlier_time(tmp_path, pack_in):
+    project = make_project(tmp_path)
+    first = pack_in(project, bundle.write_folder, "image")
+    (project / "service" / "app.py").unlink()
+    (project / first.path / "left-behind").write_text("x")
+    second = pack_in(project, bundle.write_folder, "image")
+    root = project / second.path
+    held = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    assert held == {k: v for k, v in (FILES | LIFTED).items() if k != "service/app.py"}
+    assert second.path == "./.build/image"
+    assert second.sha256 != first.sha256
+
+
+def test_a_folders_hash_counts_names_and_contents_and_nothing_else(tmp_path, pack_in):
+    here, there = make_project(tmp_path / "here"), make_project(tmp_path / "there", upside_down=True)
+    first, second = (pack_in(folder, bundle.write_folder, "image") for folder in (here, there))
+    assert first == second
+    copies = [p for p in (there / second.path).rglob("*") if p.is_file()]
+    assert {p.stat().st_mode & 0o777 for p in copies} == {0o644}  # BuildKit's hash of a folder counts modes
+    (there / "models" / "net" / "model.json").rename(there / "models" / "net" / "other.json")
+    assert pack_in(there, bundle.write_folder, "image").sha256 != first.sha256
+
+
+def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in):
+    project = make_project(tmp_path)
+    extra = {".hidden": project / "service" / "app.py", "main.py": project / "service" / "Procfile"}
+    packed = pack_in(project, bundle.write_tar_gz, "out.tar.gz", extra=extra)
+    assert members(project / packed.path) == FILES | LIFTED | {".hidden": b"app", "main.py": b"web: run"}
+
+
+def test_the_projects_own_bundle_is_the_service_and_the_model_and_no_litter():
+    names = set(bundle.shipped_files())
+    assert {"service/wsgi.py", "service/Dockerfile", "models/resnet18-cifar10/weights.safetensors"} <= names
+    assert {name for name in names if "/" not in name} == {"Procfile", "main.py", "requirements.txt"}
+    assert {name.partition("/")[0] for name in names if "/" in name} == {"service", "models"}
+    assert not [name for name in names if name.endswith((".pyc", ".DS_Store"))]
