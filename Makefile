@@ -7,17 +7,32 @@ PY := .venv/bin/python
 LIMIT ?= 300
 export PYTHON TORCH_INDEX
 
+# `make pulumi` puts the program there, in the version of the SDK; where it is, it goes before any other.
+TARGETS := aws_ec2 gcp_cloudrun gcp_function heroku
+PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/requirements.txt)/bin
+export PATH := $(PULUMI_BIN):$(PATH)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo twins report test lint format bench golden train promote clean
+.PHONY: pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
+	@echo "or one of these-STAGE for another of the same: make preflight, preview, up; make down, leftovers."
+	@echo "What a stack needs and may set stands in Pulumi.<stack>.yaml. More for pulumi: make up STACK=heroku ARGS=--yes"
 
 .venv/.demo: scripts/setup requirements.txt requirements-torch.txt
 	scripts/setup requirements.txt
 	@touch $@
 
-.venv/.dev: .venv/.demo requirements-dev.txt
+# Deploying needs no torch.
+.venv/.infra: scripts/setup infra/requirements.txt
+	scripts/setup --no-torch infra/requirements.txt
+	@touch $@
+
+.venv/.dev: .venv/.demo requirements-dev.txt infra/requirements.txt
 	scripts/setup requirements.txt requirements-dev.txt
 	@touch $@
 
@@ -44,6 +59,38 @@ format: .venv/.dev ## let ruff lay out the source
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+pulumi: .venv/.infra ## install the pulumi program, in the version that the programs are written for
+	$(PY) scripts/install_pulumi.py
+
+preflight: a-stack .venv/.demo ## say without any account whether STACK will fit, and what it will cost
+	$(PY) -m infra.preflight $(STACK) $(ARGS)
+
+preview: a-stack a-pulumi .venv/.infra ## show what `make up` would change of STACK
+	pulumi stack select --create $(STACK)
+	pulumi preview --stack $(STACK) $(ARGS)
+
+up: a-stack a-pulumi .venv/.infra ## deploy STACK, such as aws_ec2: make up STACK=aws_ec2
+	pulumi stack select --create $(STACK)
+	pulumi up --stack $(STACK) $(ARGS)
+
+down: a-stack a-pulumi .venv/.infra ## destroy all that STACK made
+	pulumi destroy --stack $(STACK) $(ARGS)
+	@echo "To see whether anything is left: make leftovers STACK=$(STACK)"
+
+leftovers: a-stack .venv/.infra ## list what is still there of STACK, after `make down`
+	$(PY) -m infra.leftovers --stack $(STACK) $(ARGS)
+
+a-stack:
+	@$(if $(filter $(TARGETS),$(firstword $(subst -, ,$(notdir $(STACK))))),,$(error STACK is '$(STACK)': \
+	give one of $(TARGETS), or one of these-STAGE, such as make up STACK=aws_ec2))
+
+a-pulumi:
+	@$(if $(shell PATH='$(PATH)' command -v pulumi),,$(error there is no pulumi program on PATH: make pulumi \
+	installs it))
+
+mutants: .venv/.dev ## plant faults in the programs, one by one, and say which check catches each (minutes)
+	$(PY) -m scripts.mutants $(ARGS)
+
 bench: .venv/.demo ## timings of demo and request, as ratios taken in one run
 	$(PY) scripts/bench.py
 
@@ -57,5 +104,5 @@ promote: .venv/.demo ## turn runs/resnet18 into models/resnet18-cifar10
 	$(PY) -m training.promote runs/resnet18
 
 clean: ## remove .venv and caches; reports and runs stay
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .build .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,9 @@
-"""The command line: `python -m eval run`, `report`, `prices`."""
+"""The command line: `python -m eval run`, `report`, `prices`, `cost`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -19,6 +20,9 @@ from eval.samples import Run, RunError
 from infra.targets import TARGETS
 
 REPORTS = Path("reports")
+VOLUME = 100_000  # requests a month, where none are given
+COST_FIGURES = ("region", "size", "vcpus", "memory_mib", "concurrency", "max_instances", "instances", "service_ms",
+                "boot_s")  # fmt: skip
 FAILED, MISUSED, STOPPED = 1, 2, 130  # exit codes
 
 RUN_EXAMPLES = f"""
@@ -95,6 +99,17 @@ def prices(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def cost(arguments: argparse.Namespace) -> int:
+    """Print what a deployment would cost."""
+    from eval.estimate import Deployment, estimate, lines
+    from eval.prices import load_prices
+
+    asked = {name: value for name, value in vars(arguments).items() if name in COST_FIGURES and value is not None}
+    found = estimate(Deployment(arguments.target, **asked), arguments.requests_per_month or [VOLUME], load_prices())
+    print(json.dumps(found) if arguments.json else "\n".join(lines(found)))
+    return 0
+
+
 def _conclude(folder: Path, done: Run, images: ImageSet, screen: Screen) -> int:
     """Report as far as there is something to report."""
     interrupted = (done.note or "").startswith(INTERRUPTED)
@@ -135,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(command=report)
     table = commands.add_parser("prices", help="print every price used, with its source and date")
     table.set_defaults(command=prices)
+    _add_cost(commands)
     return parser
 
 
@@ -159,6 +175,24 @@ def _add_run(commands: Any) -> None:
     parser.set_defaults(command=run)
 
 
+def _add_cost(commands: Any) -> None:
+    parser = commands.add_parser("cost", help="print what a deployment would cost, before there is a run")
+    add: Callable[..., Any] = parser.add_argument
+    add("target", choices=tuple(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
+    add("--requests-per-month", type=_at_least(0), action="append", metavar="N", help=f"default: {VOLUME:,}")
+    add("--service-ms", type=_number, metavar="MS", help="of one request in the service (default: 80)")
+    add("--boot-s", type=_seconds, metavar="S", help="from nothing to the first answer (default: 8)")
+    add("--region", help="such as the target's own, for which the list has prices")
+    add("--size", help="of AWS EC2 and Heroku")
+    add("--vcpus", type=_number, metavar="N", help="of one instance at Google")
+    add("--memory-mib", type=_at_least(1), metavar="N", help="of one instance at Google")
+    add("--concurrency", type=_at_least(1), metavar="N", help="requests in one instance at Google")
+    add("--max-instances", type=_at_least(1), metavar="N", help="at Google")
+    add("--instances", type=_at_least(0), metavar="N", help="that run without any request (dynos)")
+    add("--json", action="store_true", help="for programs")
+    parser.set_defaults(command=cost)
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -173,12 +207,20 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _seconds(text: str) -> float:
+    return _above_zero(text, "number of seconds")
+
+
+def _number(text: str) -> float:
+    return _above_zero(text, "number")
+
+
+def _above_zero(text: str, what: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what} above 0")
     return number
 
 

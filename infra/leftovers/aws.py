@@ -1,0 +1,275 @@
+"""What is left on AWS. Most is found by its tags, with each service's own calls.
+
+AWS's tagging service alone would not do: it knows no roles and instance profiles, and goes on naming what has been
+deleted. It is asked last, for kinds that nothing here looks for.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import jmespath
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from infra.common import PROJECT
+from infra.leftovers.found import HOURS_IN_MONTH, Findings, Leftover, Look, LookError, Place, day, monthly, search
+
+NO_CREDENTIALS = (
+    "AWS knows no account: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`"
+)
+GONE_STATES = ("shutting-down", "terminated")  # a terminated instance is listed for about an hour
+LISTED_BY_OTHERS = {"vpc", "subnet", "route-table", "internet-gateway", "security-group", "security-group-rule",
+                    "network-interface", "elastic-ip", "instance", "volume", "snapshot", "image"}  # fmt: skip
+OTHER_SERVICES = {"s3", "iam", "ssm", "logs"}  # that are looked at below, so the tagging service's word is not needed
+LOOSE_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
+Client = Any  # boto3 makes its clients while it runs
+
+
+@dataclass(frozen=True)
+class Ec2Kind:
+    """A kind of thing that EC2 has, how to list it and how to remove it."""
+
+    kind: str
+    call: str
+    items: str  # where they are in the answer
+    id: str  # the key of the identifier
+    remove: str  # after `aws ec2`
+    since: str = ""
+    cost: Callable[[Mapping[str, Any]], str] = lambda item: ""
+    owned: Mapping[str, Any] | None = None  # arguments that leave out other accounts' public ones
+    in_vpc: bool = False  # what others made in the stack's VPC is in the way too
+
+
+def instance_cost(item: Mapping[str, Any]) -> str:
+    size = item["InstanceType"].replace(".", "_")
+    return monthly(f"aws_ec2_{size}_hour", HOURS_IN_MONTH, "billed by the hour while it runs")
+
+
+def volume_cost(item: Mapping[str, Any]) -> str:
+    return monthly(f"aws_ebs_{item['VolumeType']}_gb_month", item["Size"], "billed by GB")
+
+
+def address_cost(item: Mapping[str, Any]) -> str:
+    return monthly("aws_public_ipv4_hour", HOURS_IN_MONTH, "billed by the hour")
+
+
+# In the order in which they can be removed.
+EC2_KINDS = (
+    Ec2Kind("EC2 instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
+            "terminate-instances --instance-ids {}", "LaunchTime", instance_cost),
+    Ec2Kind("Elastic IP", "describe_addresses", "Addresses[]", "AllocationId",
+            "release-address --allocation-id {}", cost=address_cost),
+    Ec2Kind("EBS volume", "describe_volumes", "Volumes[]", "VolumeId",
+            "delete-volume --volume-id {}", "CreateTime", volume_cost),
+    Ec2Kind("machine image", "describe_images", "Images[]", "ImageId",
+            "deregister-image --image-id {}", "CreationDate", owned={"Owners": ["self"]}),
+    Ec2Kind("EBS snapshot", "describe_snapshots", "Snapshots[]", "SnapshotId",
+            "delete-snapshot --snapshot-id {}", "StartTime", lambda item: "billed by GB", {"OwnerIds": ["self"]}),
+    Ec2Kind("network interface", "describe_network_interfaces", LOOSE_INTERFACES, "NetworkInterfaceId",
+            "delete-network-interface --network-interface-id {}", in_vpc=True),
+    Ec2Kind("security group", "describe_security_groups", "SecurityGroups[?GroupName!='default']", "GroupId",
+            "delete-security-group --group-id {}", in_vpc=True),
+    Ec2Kind("subnet", "describe_subnets", "Subnets[]", "SubnetId", "delete-subnet --subnet-id {}", in_vpc=True),
+    Ec2Kind("route table", "describe_route_tables", "RouteTables[?!(Associations[?Main])]", "RouteTableId",
+            "delete-route-table --route-table-id {}", in_vpc=True),
+    Ec2Kind("internet gateway", "describe_internet_gateways", "InternetGateways[]", "InternetGatewayId",
+            "delete-internet-gateway --internet-gateway-id {}"),
+    Ec2Kind("VPC", "describe_vpcs", "Vpcs[]", "VpcId", "delete-vpc --vpc-id {}"),
+)  # fmt: skip
+
+
+def find(place: Place, parts: tuple[str, ...]) -> Findings:
+    """Everything of the stack that is left. Raises LookError when AWS lets nobody in."""
+    aws = Aws(place, parts)
+    aws.check_login()
+    looks: dict[str, Look] = {kind.kind: functools.partial(aws.ec2, kind) for kind in EC2_KINDS}
+    looks |= {
+        "S3 buckets": aws.buckets,
+        "IAM instance profiles": aws.instance_profiles,
+        "IAM roles": aws.roles,
+        "SSM parameters": aws.parameters,
+        "log groups": aws.log_groups,
+        "DNS records": aws.dns_records,
+        "other tagged resources": aws.others,
+    }
+    return search({what: functools.partial(_told, look) for what, look in looks.items()})
+
+
+class Aws:
+    """The stack's region of one account."""
+
+    def __init__(self, place: Place, parts: tuple[str, ...]) -> None:
+        self.place, self.parts = place, parts
+        self._session = boto3.Session(region_name=place.region)
+        self._clients: dict[str, Client] = {}  # making one takes longer than asking it
+
+    def check_login(self) -> None:
+        """Raises LookError unless AWS knows who asks."""
+        try:
+            self._client("sts").get_caller_identity()
+        except NoCredentialsError:
+            raise LookError(NO_CREDENTIALS) from None
+        except (BotoCoreError, ClientError) as error:
+            raise LookError(f"AWS lets nobody in: {_reason(error)}") from None
+
+    def ec2(self, kind: Ec2Kind) -> Iterator[Leftover]:
+        """Things of one kind, by the stack's tags, and by its VPC."""
+        client = self._client("ec2")
+        asks = [self._tag_filters()]
+        if kind.in_vpc:
+            vpcs = _items(client, "describe_vpcs", "Vpcs[].VpcId", Filters=self._tag_filters())
+            asks += [[{"Name": "vpc-id", "Values": [vpc]}] for vpc in vpcs]
+        for filters in asks:
+            for item in _items(client, kind.call, kind.items, Filters=filters, **(kind.owned or {})):
+                if _state(item) not in GONE_STATES:
+                    yield self._ec2_leftover(kind, item)
+
+    def buckets(self) -> Iterator[Leftover]:
+        client = self._client("s3")
+        for bucket in _items(client, "list_buckets", "Buckets[]"):
+            name = bucket["Name"]
+            try:
+                found = _as_dict(client.get_bucket_tagging(Bucket=name)["TagSet"])
+            except ClientError as error:
+                if _code(error) in ("NoSuchTagSet", "NoSuchBucket") or PROJECT not in name:
+                    continue  # others' buckets may be closed to us
+                raise
+            if self.place.marks(found):
+                yield Leftover("S3 bucket", name, f"aws s3 rb s3://{name} --force", day(bucket.get("CreationDate")),
+                               "storage is billed by GB")  # fmt: skip
+
+    def instance_profiles(self) -> Iterator[Leftover]:
+        client = self._client("iam")
+        for profile in _items(client, "list_instance_profiles", "InstanceProfiles[]"):
+            name = profile["InstanceProfileName"]
+            found = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"].get("Tags", [])
+            if not self.place.marks(_as_dict(found)):
+                continue
+            remove_role = f"aws iam remove-role-from-instance-profile --instance-profile-name {name} --role-name"
+            detach = [f"{remove_role} {role['RoleName']}" for role in profile["Roles"]]
+            command = [*detach, f"aws iam delete-instance-profile --instance-profile-name {name}"]
+            yield Leftover("IAM instance profile", name, " && ".join(command), day(profile.get("CreateDate")))
+
+    def roles(self) -> Iterator[Leftover]:
+        """A role goes only when it is empty, so the command empties it."""
+        client = self._client("iam")
+        for role in _items(client, "list_roles", "Roles[]"):
+            name = role["RoleName"]
+            if role["Path"].startswith("/aws-service-role/"):
+                continue
+            if not self.place.marks(_as_dict(client.list_role_tags(RoleName=name)["Tags"])):
+                continue
+            attached = _items(client, "list_attached_role_policies", "AttachedPolicies[].PolicyArn", RoleName=name)
+            inline = _items(client, "list_role_policies", "PolicyNames[]", RoleName=name)
+            command = [
+                *(f"aws iam detach-role-policy --role-name {name} --policy-arn {arn}" for arn in attached),
+                *(f"aws iam delete-role-policy --role-name {name} --policy-name {policy}" for policy in inline),
+                f"aws iam delete-role --role-name {name}",
+            ]
+            yield Leftover("IAM role", name, " && ".join(command), day(role.get("CreateDate")))
+
+    def parameters(self) -> Iterator[Leftover]:
+        filters = [{"Key": f"tag:{key}", "Values": [value]} for key, value in self.place.tags.items()]
+        for parameter in _items(self._client("ssm"), "describe_parameters", "Parameters[]", ParameterFilters=filters):
+            name = parameter["Name"]
+            command = f"aws ssm delete-parameter --name {name} --region {self.place.region}"
+            yield Leftover("SSM parameter", name, command, day(parameter.get("LastModifiedDate")))
+
+    def log_groups(self) -> Iterator[Leftover]:
+        """By tags, and by name: what AWS makes on its own is named after what it logs, and carries no tags."""
+        client = self._client("logs")
+        for group in _items(client, "describe_log_groups", "logGroups[]"):
+            name = group["logGroupName"]
+            if PROJECT not in name:
+                continue
+            found = client.list_tags_log_group(logGroupName=name)["tags"]
+            if self.place.marks(found) or (not found and self.place.mentions(name, self.parts)):
+                command = f"aws logs delete-log-group --log-group-name {name} --region {self.place.region}"
+                yield Leftover("log group", name, command, _from_ms(group.get("creationTime")), "billed by GB")
+
+    def dns_records(self) -> Iterator[Leftover]:
+        """The address record of the stack's domain, where the stack file names its hosted zone."""
+        if not (self.place.zone and self.place.domain):
+            return
+        zone, name = self.place.zone, f"{self.place.domain}."
+        answer = self._client("route53").list_resource_record_sets(
+            HostedZoneId=zone, StartRecordName=name, StartRecordType="A", MaxItems="1"
+        )
+        for record in answer["ResourceRecordSets"]:
+            if (record["Name"], record["Type"]) == (name, "A"):
+                batch = json.dumps({"Changes": [{"Action": "DELETE", "ResourceRecordSet": record}]})
+                command = "aws route53 change-resource-record-sets"
+                yield Leftover("DNS record", f"{name} A",
+                               f"{command} --hosted-zone-id {zone} --change-batch '{batch}'")  # fmt: skip
+
+    def others(self) -> Iterator[Leftover]:
+        """Tagged things of other kinds. The tagging service forgets late, so each may be gone already."""
+        filters = [{"Key": key, "Values": [value]} for key, value in self.place.tags.items()]
+        client = self._client("resourcegroupstaggingapi")
+        for arn in _items(client, "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters):
+            _, _, service, _, _, resource = arn.split(":", 5)
+            if service in OTHER_SERVICES or (service == "ec2" and resource.split("/")[0] in LISTED_BY_OTHERS):
+                continue
+            yield Leftover(f"{service} (may be gone: tags are forgotten late)", arn,
+                           f"aws resourcegroupstaggingapi get-resources --resource-arn-list {arn} shows it; remove it "
+                           f"with aws {service}")  # fmt: skip
+
+    def _ec2_leftover(self, kind: Ec2Kind, item: Mapping[str, Any]) -> Leftover:
+        region = f" --region {self.place.region}"
+        command = f"aws ec2 {kind.remove.format(item[kind.id])}{region}"
+        for attached in item.get("Attachments") or [] if kind.kind == "internet gateway" else []:
+            ids = f"--internet-gateway-id {item[kind.id]} --vpc-id {attached['VpcId']}"
+            command = f"aws ec2 detach-internet-gateway {ids}{region} && {command}"
+        return Leftover(kind.kind, item[kind.id], command, day(item.get(kind.since)), kind.cost(item))
+
+    def _tag_filters(self) -> list[dict[str, Any]]:
+        return [{"Name": f"tag:{key}", "Values": [value]} for key, value in self.place.tags.items()]
+
+    def _client(self, service: str) -> Client:
+        if service not in self._clients:
+            self._clients[service] = self._session.client(service)
+        return self._clients[service]
+
+
+def _told(look: Look) -> Iterator[Leftover]:
+    """The look, with AWS's errors said in one line."""
+    try:
+        yield from look()
+    except (BotoCoreError, ClientError) as error:
+        raise LookError(_reason(error)) from None
+
+
+def _items(client: Client, call: str, path: str, **arguments: Any) -> Iterator[Any]:
+    """What stands at `path` in every page of the answer."""
+    if client.can_paginate(call):
+        yield from client.get_paginator(call).paginate(**arguments).search(path)
+    else:
+        yield from jmespath.search(path, getattr(client, call)(**arguments)) or []
+
+
+def _state(item: Mapping[str, Any]) -> str:
+    """An instance's state; other things have none, or one in plain text."""
+    state = item.get("State")
+    return state.get("Name", "") if isinstance(state, Mapping) else ""
+
+
+def _as_dict(pairs: list[dict[str, str]]) -> dict[str, str]:
+    return {pair["Key"]: pair["Value"] for pair in pairs}
+
+
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _from_ms(moment: int | None) -> str:
+    return datetime.fromtimestamp(moment / 1000, UTC).date().isoformat() if moment else ""

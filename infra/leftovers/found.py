@@ -1,0 +1,106 @@
+"""What a search for leftovers gives: things that are still there, and places that could not be looked at."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from infra.bundle import REPOSITORY
+from infra.common import resource_name, tags
+from infra.targets import Target
+
+PRICES = REPOSITORY / "eval" / "prices.yaml"  # the one home of prices, read as a file: infra imports nothing of eval
+HOURS_IN_MONTH = 730
+GIB = 2**30
+
+
+class LookError(Exception):
+    """Somewhere could not be looked at. One line: why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing that is still there."""
+
+    kind: str  # "S3 bucket"
+    name: str  # as its cloud calls it
+    remove: str  # the command that removes it
+    since: str = ""  # when it was made, as a date; empty: not told
+    cost: str = ""  # what it costs while it lies there; empty: nothing
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look, and for what."""
+
+    stack: str
+    target: Target
+    region: str
+    project: str = ""  # Google's
+    app: str = ""  # Heroku's
+    domain: str = ""
+    zone: str = ""  # the hosted zone that holds the domain
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What everything of the stack is marked with that can be marked."""
+        return tags(self.stack)
+
+    def marks(self, found: Mapping[str, str] | None) -> bool:
+        """Whether these tags or labels are the stack's."""
+        return self.tags.items() <= (found or {}).items()
+
+    def names(self, parts: Iterable[str]) -> set[str]:
+        """The names that the program gives to these parts."""
+        return {resource_name(part, self.stack) for part in parts}
+
+    def mentions(self, text: str, parts: Sequence[str]) -> bool:
+        """Whether one of those names stands in the text, whole: the stage `prod` is not part of the one without."""
+        names = "|".join(re.escape(name) for name in sorted(self.names(parts)))
+        return bool(parts) and re.search(rf"(?<![a-z0-9-])({names})(?![a-z0-9-])", text) is not None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The outcome of a search."""
+
+    left: tuple[Leftover, ...]
+    unseen: tuple[str, ...]  # what could not be looked at, and why
+
+
+Look = Callable[[], Iterable[Leftover]]
+
+
+def search(looks: Mapping[str, Look]) -> Findings:
+    """Look everywhere; one place that cannot be looked at does not hide the others."""
+    left: dict[tuple[str, str], Leftover] = {}
+    unseen: list[str] = []
+    for what, look in looks.items():
+        try:
+            for leftover in look():
+                left.setdefault((leftover.kind, leftover.name), leftover)
+        except LookError as error:
+            unseen.append(f"{what}: {error}")
+    return Findings(tuple(left.values()), tuple(unseen))
+
+
+@functools.cache
+def prices(path: Path = PRICES) -> dict[str, float]:
+    """Dollars by the id of eval/prices.yaml."""
+    return {entry["id"]: float(entry["amount"]) for entry in yaml.safe_load(path.read_text())["prices"]}
+
+
+def monthly(price_id: str, amount: float, unknown: str) -> str:
+    """So many units at the list price, as text; `unknown` where the list has no such price."""
+    price = prices().get(price_id)
+    return unknown if price is None else f"${price * amount:,.2f} a month"
+
+
+def day(moment: object) -> str:
+    """The date of a moment, which clouds give as text or as a datetime."""
+    return str(moment)[:10] if moment else ""

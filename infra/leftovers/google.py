@@ -1,0 +1,243 @@
+"""What is left in a Google project: by labels, by the program's names, and what Google made for the stack itself.
+
+The APIs that the program enabled stay enabled on purpose: other programs may use them, and they cost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+import google.auth
+import google.oauth2.credentials
+import requests
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+
+from infra.leftovers.found import GIB, Findings, Leftover, Look, LookError, Place, day, monthly, search
+from infra.leftovers.http import Answer, ask
+from infra.targets import GCP_FUNCTION
+
+BASE = "https://{api}.googleapis.com"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+TOKEN_VARIABLE = "GOOGLE_OAUTH_ACCESS_TOKEN"  # Pulumi's provider reads it as well
+NO_CREDENTIALS = (
+    "Google knows no one here: run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
+    f"or {TOKEN_VARIABLE}"
+)
+SOURCES = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")  # buckets that Google makes, each for a region
+IMAGES = "gcf-artifacts"  # the repository that Google makes for the images of functions
+
+
+def open_session() -> requests.Session:
+    """A session that carries the caller's credentials. Raises LookError when there are none."""
+    if token := os.environ.get(TOKEN_VARIABLE):
+        return AuthorizedSession(google.oauth2.credentials.Credentials(token=token))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it complains about user credentials without a quota project
+            credentials, _ = google.auth.default(scopes=[SCOPE])
+    except DefaultCredentialsError:
+        raise LookError(NO_CREDENTIALS) from None
+    except GoogleAuthError as error:
+        raise LookError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
+    return AuthorizedSession(credentials)
+
+
+def find(place: Place, parts: tuple[str, ...], base: str = BASE) -> Findings:
+    """Everything of the stack that is left. Raises LookError when Google lets nobody in."""
+    google_project = Google(place, parts, open_session(), base)
+    google_project.check_login()
+    looks: dict[str, Look] = {
+        "functions": google_project.functions,
+        "Cloud Run services": google_project.services,
+        "image repositories": google_project.repositories,
+        "buckets": google_project.buckets,
+        "secrets": google_project.secrets,
+        "service accounts": google_project.accounts,
+        "grants to deleted accounts": google_project.grants,
+    }
+    if place.target is GCP_FUNCTION:
+        looks |= {"Google's own buckets": google_project.source_buckets, "Google's own images": google_project.images}
+    return search(looks)
+
+
+class Google:
+    """The stack's project and region."""
+
+    def __init__(self, place: Place, parts: tuple[str, ...], session: requests.Session, base: str) -> None:
+        self.place, self.names, self._session, self._base = place, place.names(parts), session, base
+        self._there = f"projects/{place.project}/locations/{place.region}"
+        self._flags = f"--project {place.project} --quiet"
+
+    def check_login(self) -> None:
+        """Raises LookError unless Google lets us see the project."""
+        answer = self._ask("GET", "cloudresourcemanager", f"v1/projects/{self.place.project}")
+        if answer.status == 401:
+            raise LookError(NO_CREDENTIALS)
+        if not answer.ok and not _not_enabled(answer):
+            raise LookError(f"project {self.place.project}: {_message(answer)}")
+
+    def functions(self) -> Iterator[Leftover]:
+        for function in self._list("cloudfunctions", f"v2/{self._there}/functions", "functions"):
+            if self._is_ours(function):
+                name = _last(function["name"])
+                command = f"gcloud functions delete {name} --gen2 --region {self.place.region} {self._flags}"
+                yield Leftover("function", name, command, day(function.get("createTime") or function.get("updateTime")))
+
+    def services(self) -> Iterator[Leftover]:
+        for service in self._list("run", f"v2/{self._there}/services", "services"):
+            if self._is_ours(service):
+                name = _last(service["name"])
+                command = f"gcloud run services delete {name} --region {self.place.region} {self._flags}"
+                warm = service.get("template", {}).get("scaling", {}).get("minInstanceCount", 0)
+                cost = f"{warm} instances kept warm, billed by the second" if warm else ""
+                yield Leftover("Cloud Run service", name, command, day(service.get("createTime")), cost)
+
+    def repositories(self) -> Iterator[Leftover]:
+        for repository in self._list(*self._all_repositories()):
+            if self._is_ours(repository):
+                yield self._repository(repository)
+
+    def buckets(self) -> Iterator[Leftover]:
+        for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.place.project}):
+            if self._is_ours(bucket):
+                yield _bucket(bucket)
+
+    def secrets(self) -> Iterator[Leftover]:
+        for secret in self._list("secretmanager", f"v1/projects/{self.place.project}/secrets", "secrets"):
+            if self._is_ours(secret):
+                name = _last(secret["name"])
+                command = f"gcloud secrets delete {name} {self._flags}"
+                yield Leftover("secret", name, command, day(secret.get("createTime")), "billed by version")
+
+    def accounts(self) -> Iterator[Leftover]:
+        """By name alone: a service account carries no labels, and does not say since when it is there."""
+        for account in self._list("iam", f"v1/projects/{self.place.project}/serviceAccounts", "accounts"):
+            email = account["email"]
+            if email.partition("@")[0] in self.names:
+                yield Leftover("service account", email, f"gcloud iam service-accounts delete {email} {self._flags}")
+
+    def grants(self) -> Iterator[Leftover]:
+        """Roles of the project whose holder is gone: they stay listed as `deleted:`."""
+        path = f"v1/projects/{self.place.project}:getIamPolicy"
+        answer = self._ask("POST", "cloudresourcemanager", path, json={})
+        if _not_enabled(answer):
+            return
+        for binding in _checked(answer).get("bindings", []):
+            for member in binding.get("members", []):
+                email = member.removeprefix("deleted:").removeprefix("serviceAccount:").partition("?")[0]
+                if member.startswith("deleted:") and email.partition("@")[0] in self.names:
+                    command = f"gcloud projects remove-iam-policy-binding {self.place.project} --member '{member}'"
+                    command += f" --role {binding['role']} --condition None --quiet"
+                    yield Leftover("grant to a deleted account", f"{binding['role']} {email}", command)
+
+    def source_buckets(self) -> Iterator[Leftover]:
+        """Google keeps the sources of a region's functions in buckets of its own, and removes none of them.
+
+        They are the stack's alone when no other function is there; else only the stack's own sources are named.
+        """
+        shared = self._other_functions()
+        for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.place.project}):
+            name = bucket["name"]
+            if not name.startswith(SOURCES) or self.place.region not in name:
+                continue
+            if not shared:
+                yield _bucket(bucket, "bucket of function sources")
+                continue
+            for part in sorted(self.names):
+                path = f"storage/v1/b/{quote(name, safe='')}/o"
+                for found in self._list("storage", path, "items", {"prefix": f"{part}/"}):
+                    uri = f"gs://{name}/{found['name']}"
+                    yield Leftover("function source", uri, f"gcloud storage rm {uri}", day(found.get("timeCreated")),
+                                   "storage is billed by GB")  # fmt: skip
+
+    def images(self) -> Iterator[Leftover]:
+        """The same for the repository with the images of all functions of a region."""
+        found = [r for r in self._list(*self._all_repositories()) if _last(r["name"]) == IMAGES]
+        if found and not self._other_functions():
+            yield self._repository(found[0], "repository of function images")
+            return
+        endings = {name.replace("-", "--") for name in self.names}  # project--id__us--central1__function--name
+        for repository in found:
+            for package in self._list("artifactregistry", f"v1/{repository['name']}/packages", "packages"):
+                name = unquote(_last(package["name"]))
+                if name.partition("/")[0].split("__")[-1] in endings:
+                    where = f"--repository {IMAGES} --location {self.place.region}"
+                    command = f"gcloud artifacts packages delete {quote(name, safe='')} {where} {self._flags}"
+                    yield Leftover("function image", name, command, day(package.get("createTime")), "billed by GB")
+
+    def _other_functions(self) -> bool:
+        """Whether functions that are not the stack's use what Google made for the region."""
+        found = self._list("cloudfunctions", f"v2/{self._there}/functions", "functions")
+        return any(not self._is_ours(function) for function in found)
+
+    def _all_repositories(self) -> tuple[str, str, str]:
+        return "artifactregistry", f"v1/{self._there}/repositories", "repositories"
+
+    def _repository(self, found: Mapping[str, Any], kind: str = "image repository") -> Leftover:
+        name = _last(found["name"])
+        command = f"gcloud artifacts repositories delete {name} --location {self.place.region} {self._flags}"
+        gib = int(found.get("sizeBytes", 0)) / GIB
+        cost = monthly("gcp_artifact_registry_gib_month", gib, "billed by GB") if gib else ""
+        return Leftover(kind, name, command, day(found.get("createTime")), cost)
+
+    def _is_ours(self, found: Mapping[str, Any]) -> bool:
+        """By labels; what lost them, by name."""
+        return self.place.marks(found.get("labels")) or (not found.get("labels") and _last(found["name"]) in self.names)
+
+    def _list(self, api: str, path: str, key: str, params: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
+        """All pages. Nothing where the API is not enabled: then nothing of its kind can be there."""
+        asked = dict(params or {})
+        while True:
+            answer = self._ask("GET", api, path, asked)
+            if _not_enabled(answer) or answer.status == 404:
+                return
+            page = _checked(answer)
+            yield from page.get(key, [])
+            if unreachable := page.get("unreachable"):
+                raise LookError(f"Google could not reach {', '.join(unreachable)}; try again later")
+            if not page.get("nextPageToken"):
+                return
+            asked["pageToken"] = page["nextPageToken"]
+
+    def _ask(
+        self, method: str, api: str, path: str, params: Mapping[str, str] | None = None, json: Any = None
+    ) -> Answer:
+        try:
+            return ask(self._session, method, f"{self._base.format(api=api)}/{path}", params, json)
+        except GoogleAuthError as error:
+            raise LookError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
+
+
+def _bucket(found: Mapping[str, Any], kind: str = "bucket") -> Leftover:
+    name = found["name"]
+    return Leftover(kind, name, f"gcloud storage rm --recursive gs://{name}", day(found.get("timeCreated")),
+                    "storage is billed by GB")  # fmt: skip
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _checked(answer: Answer) -> dict[str, Any]:
+    if not answer.ok:
+        raise LookError(_message(answer))
+    return answer.body
+
+
+def _error(answer: Answer) -> Mapping[str, Any]:
+    error = answer.body.get("error") if isinstance(answer.body, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _not_enabled(answer: Answer) -> bool:
+    details: Iterable[Any] = _error(answer).get("details", [])
+    return answer.status == 403 and any(d.get("reason") == "SERVICE_DISABLED" for d in details)
+
+
+def _message(answer: Answer) -> str:
+    return f"{answer.status}: {' '.join(str(_error(answer).get('message') or 'no reason given').split())}"

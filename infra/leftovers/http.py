@@ -1,0 +1,46 @@
+"""Asking an HTTP API for JSON, with its errors said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from infra.leftovers.found import LookError
+
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an API said."""
+
+    status: int
+    body: Any  # of JSON; None when it was none
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+def ask(
+    session: requests.Session, method: str, url: str, params: Mapping[str, str] | None = None, json: Any = None
+) -> Answer:
+    """One request. Raises LookError when nothing answers."""
+    try:
+        response = session.request(method, url, params=params, json=json, timeout=TIMEOUT_S)
+    except requests.RequestException as error:
+        raise LookError(f"{url} does not answer: {_short(error)}") from None
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if response.ok and body is None:
+        raise LookError(f"{url} answered {response.status_code} without JSON")
+    return Answer(response.status_code, body)
+
+
+def _short(error: Exception) -> str:
+    return type(error).__name__ + ("" if len(str(error)) > 200 else f": {error}")

@@ -1,0 +1,167 @@
+"""What can be measured here: the bundle, what its requirements install, the user data, and the twin at work."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
+
+from infra.aws_ec2.user_data import render
+from infra.bundle import REPOSITORY, shipped_files, write_tar_gz, write_zip
+from infra.preflight.plan import Plan
+
+MB = 1_000_000
+GOLDEN = REPOSITORY / "eval" / "golden"
+PREDICTIONS = 12  # of the twin; the first ones are warm-up
+WARM_UP = 2
+TIMEOUT_S = 60  # of one prediction
+REQUIREMENTS = REPOSITORY / "service" / "requirements.txt"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+CUDA = "libtorch_cuda.so"  # in a torch that is not the CPU build
+
+# Where only another build of torch is at hand: measured in 2026 with torch 2.13.0+cpu and all that the service needs.
+STATED_INSTALLED_MB = 995.0
+STATED = "torch 2.13.0+cpu, measured 2026-11; no CPU build of torch is installed here"
+STATED_PEAK = "313 MiB with torch 2.13.0+cpu, measured 2026-11"
+# Packed with gzip the same took 265 MB.
+PACKED_SHARE = 265 / 995
+PYTHON_MB = (20.0, 60.0)  # of Heroku's Python in the slug, an estimate
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The archive that goes to the cloud."""
+
+    packed_mb: float
+    unpacked_mb: float
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the service's requirements take on a disk."""
+
+    megabytes: float
+    how: str  # it is known
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What the twin showed."""
+
+    peak_mib: float
+    startup_s: float
+    service_ms: float  # median, of the service's own Server-Timing
+    cuda_build: bool = False  # of torch, whose libraries fill memory that the shipped CPU build does not take
+
+
+class TwinFailed(Exception):
+    """The twin did not start, or did not answer. One line."""
+
+
+def shipped(plan: Plan) -> Shipped:
+    """Pack what the stack would ship; it lies in .build/ afterwards, as after `pulumi up`."""
+    files = shipped_files()
+    pack = write_zip if plan.target.name == "gcp_function" else write_tar_gz
+    packed = pack(f"preflight-{plan.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
+    size = (REPOSITORY / packed.path).stat().st_size
+    return Shipped(size / MB, sum(path.stat().st_size for path in files.values()) / MB)
+
+
+def installed() -> Installed:
+    """What the service requires, measured where torch's CPU build is at hand; else as stated."""
+    names = requirement_names(REQUIREMENTS.read_text())
+    try:
+        files = [file for name in closure(names) for file in metadata.files(name) or ()]
+    except metadata.PackageNotFoundError:
+        return Installed(STATED_INSTALLED_MB, STATED)
+    if any(file.name == CUDA for file in files):
+        return Installed(STATED_INSTALLED_MB, STATED)
+    paths = [path for path in {Path(file.locate()) for file in files} if path.is_file()]
+    return Installed(sum(path.stat().st_size for path in paths) / MB, "measured in this environment")
+
+
+def cuda_build() -> bool:
+    """Whether the torch that the twin runs here is another build than the one that is shipped."""
+    return any(file.name == CUDA for file in metadata.files("torch") or ())
+
+
+def requirement_names(text: str) -> list[str]:
+    """The packages that a requirements file names."""
+    return [match[0] for line in text.splitlines() if (match := NAME.match(line))]
+
+
+def closure(names: list[str]) -> set[str]:
+    """The packages, and what they require without extras. Raises PackageNotFoundError when one of them is missing."""
+    found: dict[str, str] = {}
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in found:
+            continue
+        try:
+            requires = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            if name in names:
+                raise
+            continue  # required on other systems only
+        found[key] = name
+        todo += [match[0] for line in requires if "extra ==" not in line and (match := NAME.match(line))]
+    return set(found.values())
+
+
+def user_data_bytes(plan: Plan) -> int:
+    """Of the stack's user data, with facts as long as they get. Raises UserDataError when it is too long."""
+    bucket = "s3://cloudtrial-bundle-" + "x" * 18
+    facts = {
+        "AWS_DEFAULT_REGION": plan.target.region,
+        "ENGINE": "torch",
+        "BUNDLE_URI": f"{bucket}/bundle-{'0' * 16}.tar.gz",
+        "BUNDLE_SHA256": "0" * 64,
+        "TOKEN_PARAMETER": f"/cloudtrial-api-token-{'x' * 10}",
+        "TOKEN_VERSION": "1",
+    }
+    if plan.https:
+        domain = "x" * 60 + ".example.com"
+        facts |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": f"someone@{domain}",
+                  "CERTIFICATE_URI": f"{bucket}/certificate-{domain}.tar.gz"}  # fmt: skip
+    return len(render(facts, https=plan.https).encode())
+
+
+def at_work(plan: Plan) -> Worked:
+    """Start the stack's twin, let it predict, look at its memory. Raises TwinFailed."""
+    from infra.local.launch import TwinError
+    from infra.local.twins import local_twins
+
+    try:
+        with local_twins([plan.target.name]) as twins:
+            for failure in twins.failures.values():
+                raise TwinFailed(failure.splitlines()[0])
+            twin = twins.running[0]
+            times = [_predict(twin.url, number) for number in range(PREDICTIONS)]
+            return Worked(twin.peak_memory_mib(), twin.startup_ms / 1000, median(times[WARM_UP:]), cuda_build())
+    except TwinError as error:
+        raise TwinFailed(str(error).splitlines()[0]) from None
+
+
+def _predict(url: str, number: int) -> float:
+    """One prediction; its milliseconds in the service."""
+    pictures = sorted(GOLDEN.rglob("*.png"))
+    picture = pictures[number % len(pictures)].read_bytes()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
+    try:
+        connection.request("POST", "/predict", picture, {"Content-Type": "image/png"})
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise TwinFailed(f"the twin did not answer: {error}") from None
+    finally:
+        connection.close()
+    timing = re.search(r"total;dur=([0-9.]+)", answer.headers.get("Server-Timing", ""))
+    if answer.status != http.client.OK or not timing:
+        raise TwinFailed(f"the twin answered {answer.status} to a picture")
+    return float(timing[1])

@@ -1,0 +1,215 @@
+"""The commands around the programs: make's targets, with a stand-in for pulumi, and how pulumi itself is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from pulumi.automation import _cmd
+
+from infra.targets import TARGETS
+
+VERSION = "3.272.0"
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed: apt-get install make")
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """What make needs of the project, with an environment that is said to be there already."""
+    folder = tmp_path / "project"
+    (folder / "infra").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "infra" / "requirements.txt", folder / "infra")
+    for name in ("requirements.txt", "requirements-torch.txt"):
+        shutil.copy(ROOT / name, folder)
+    for stamp in (".venv/.infra", ".venv/.demo"):
+        write_program(folder / stamp, "")
+    write_program(folder / ".venv/bin/python", f'#!/bin/sh\necho python "$@" >> {tmp_path}/called\n')
+    return folder
+
+
+def write_program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def stand_in(project, folder="bin", answer="", name="pulumi"):
+    """A pulumi that writes down how it was called."""
+    write_program(project.parent / folder / "pulumi",
+                  f'#!/bin/sh\necho {name} "$@" >> {project.parent}/called\n{answer}\n')  # fmt: skip
+
+
+def make(project, *arguments):
+    """The outcome of make, and how the stand-ins were called."""
+    path = os.pathsep.join((str(project.parent / "bin"), "/usr/bin", "/bin"))
+    env = {"PATH": path, "HOME": str(project.parent), "LC_ALL": "C"}
+    command = [shutil.which("make"), *arguments]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+    called = project.parent / "called"
+    return done, called.read_text().splitlines() if called.exists() else []
+
+
+@pytest.mark.parametrize("stack", ["aws_ec2", "gcp_function-prod", "me/cloudtrial/heroku"])
+@pytest.mark.parametrize("command", ["up", "preview"])
+def test_up_and_preview_select_the_stack_or_make_it_and_go_on(project, command, stack):
+    stand_in(project)
+    done, called = make(project, command, f"STACK={stack}")
+    assert done.returncode == 0, done.stderr
+    assert called == [f"pulumi stack select --create {stack}", f"pulumi {command} --stack {stack}"]
+
+
+def test_down_makes_no_stack_and_says_how_to_look_for_what_is_left(project):
+    stand_in(project)
+    done, called = make(project, "down", "STACK=heroku", "ARGS=--yes")
+    assert done.returncode == 0 and called == ["pulumi destroy --stack heroku --yes"]
+    assert "make leftovers STACK=heroku" in done.stdout
+
+
+def test_a_pulumi_that_fails_ends_it_there(project):
+    stand_in(project, answer="exit 255")
+    done, called = make(project, "up", "STACK=heroku")
+    assert done.returncode != 0 and called == ["pulumi stack select --create heroku"]
+
+
+@pytest.mark.parametrize("stack", ["", "azure", "aws", "aws_ec2x"])
+@pytest.mark.parametrize("command", ["up", "down", "preview", "preflight", "leftovers"])
+def test_a_stack_that_is_not_named_or_names_no_target_is_one_line_and_starts_nothing(project, command, stack):
+    stand_in(project)
+    done, called = make(project, command, f"STACK={stack}")
+    assert done.returncode != 0 and called == []
+    assert done.stderr.count("\n") == 1 and f"STACK is '{stack}'" in done.stderr
+    assert all(name in done.stderr for name in TARGETS)
+
+
+def test_without_pulumi_it_says_how_to_get_it(project):
+    done, called = make(project, "up", "STACK=heroku")
+    assert done.returncode != 0 and called == []
+    assert done.stderr.count("\n") == 1 and "make pulumi installs it" in done.stderr
+
+
+def test_the_installed_pulumi_goes_before_any_other(project):
+    stand_in(project)
+    stand_in(project, f".pulumi/versions/{VERSION}/bin", name="pinned")
+    _, called = make(project, "preview", "STACK=heroku")
+    assert called == ["pinned stack select --create heroku", "pinned preview --stack heroku"]
+
+
+def test_the_other_commands_run_their_modules(project):
+    stand_in(project)
+    make(project, "leftovers", "STACK=aws_ec2", "ARGS=--region us-east-1")
+    make(project, "preflight", "STACK=aws_ec2", "ARGS=--no-twin")
+    _, called = make(project, "pulumi")
+    assert called == [
+        "python -m infra.leftovers --stack aws_ec2 --region us-east-1",
+        "python -m infra.preflight aws_ec2 --no-twin",
+        "python scripts/install_pulumi.py",
+    ]
+
+
+def test_who_only_deploys_gets_no_torch(project):
+    stand_in(project)
+    (project / ".venv/.infra").unlink()
+    write_program(project / ".venv/bin/pip", "")
+    done, called = make(project, "up", "STACK=heroku", f"PYTHON={sys.executable}")
+    assert done.returncode == 0, done.stderr
+    assert called[0] == "python -m pip --disable-pip-version-check install --quiet -r infra/requirements.txt"
+    assert called[1:] == ["pulumi stack select --create heroku", "pulumi up --stack heroku"]
+    assert (project / ".venv/.infra").exists()
+
+
+def test_help_lists_the_commands_and_says_in_which_order(project):
+    done, _ = make(project, "help")
+    for command in ("pulumi", "preflight", "preview", "up", "down", "leftovers"):
+        assert f"make {command} " in done.stdout
+    assert " ".join(TARGETS_IN_ORDER) in done.stdout
+
+
+TARGETS_IN_ORDER = next(
+    line.partition(":=")[2].split()
+    for line in (ROOT / "Makefile").read_text().splitlines()
+    if line.startswith("TARGETS :=")
+)
+
+
+def test_make_knows_the_same_targets_as_the_programs():
+    assert set(TARGETS_IN_ORDER) == set(TARGETS)
+
+
+# scripts/install_pulumi.py
+
+
+@pytest.fixture
+def installer(tmp_path, monkeypatch):
+    """The script as a module, in a home of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("install_pulumi", ROOT / "scripts" / "install_pulumi.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def install_script(monkeypatch, text):
+    """What the SDK fetches and runs."""
+    fetched = []
+
+    def fetch(url, path):
+        fetched.append(url)
+        Path(path).write_text(f"#!/bin/sh\n{text}\n")
+
+    monkeypatch.setattr(_cmd, "_download_to_file", fetch)
+    return fetched
+
+
+PUTS_IT_THERE = f"""mkdir -p "$3/bin"; echo "$@" > "$3/arguments"
+printf '#!/bin/sh\\necho v{VERSION}\\n' > "$3/bin/pulumi"; chmod +x "$3/bin/pulumi"
+"""
+
+
+def test_pulumi_is_installed_once_in_the_version_of_the_sdk(installer, tmp_path, monkeypatch, capsys):
+    fetched = install_script(monkeypatch, PUTS_IT_THERE)
+    root = tmp_path / ".pulumi" / "versions" / VERSION
+    assert installer.main() == 0
+    assert (root / "arguments").read_text().split() == [
+        "--no-edit-path", "--install-root", str(root), "--version", VERSION]  # fmt: skip
+    said = capsys.readouterr().out
+    assert said.startswith(f"pulumi {VERSION}: fetching from") and f"is now in {root}" in said
+    assert installer.main() == 0
+    assert len(fetched) == 1 and f"pulumi {VERSION} is already in {root}" in capsys.readouterr().out
+
+
+def test_no_network_is_one_line(installer, monkeypatch, capsys):
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert installer.main() == 1
+    errors = capsys.readouterr().err
+    assert f"pulumi {VERSION} could not be installed from get.pulumi.com: " in errors and "refused" in errors
+    assert errors.count("\n") == 1
+
+
+def test_an_install_script_that_fails_is_told_by_its_last_line(installer, monkeypatch, capsys):
+    install_script(monkeypatch, "echo fetching; echo 'error: the disk is full' >&2; exit 3")
+    assert installer.main() == 1
+    errors = capsys.readouterr().err
+    assert "error: the disk is full" in errors and errors.count("\n") == 1
+
+
+def test_a_pulumi_that_is_too_old_after_all_is_said(installer, monkeypatch, capsys):
+    install_script(monkeypatch, PUTS_IT_THERE.replace(VERSION, "3.1.0"))
+    assert installer.main() == 1
+    assert "your current CLI version is 3.1.0" in capsys.readouterr().err
+
+
+def test_the_pinned_version_is_that_of_the_installed_sdk(installer):
+    from importlib.metadata import version
+
+    assert installer.pinned_version((ROOT / "infra" / "requirements.txt").read_text()) == version("pulumi") == VERSION

@@ -1,0 +1,310 @@
+"""Whether a stack will fit, said without any account."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+
+from eval.__main__ import main as eval_main
+from infra.preflight import limits, measure
+from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
+from infra.preflight.limits import Limit
+from infra.preflight.measure import Installed, Shipped, Worked, closure, requirement_names
+from infra.preflight.plan import read_plan
+from infra.stackfile import StackFileError, read_settings
+from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
+
+SMALL = Worked(peak_mib=340.0, startup_s=4.0, service_ms=60.0)
+
+
+def preflight(capsys, monkeypatch, *arguments, worked=SMALL, installed=None, settings="config: {}\n", folder=None):
+    """Exit code, the table by its first column, all that was printed, and stderr."""
+    monkeypatch.setattr(measure, "at_work", lambda plan: worked)
+    monkeypatch.setattr(measure, "shipped", lambda plan: Shipped(20.7, 22.6))  # packing takes seconds; see below
+    if installed is not None:
+        monkeypatch.setattr(measure, "installed", lambda: Installed(installed, "given"))
+    if folder is not None:
+        (folder / f"Pulumi.{arguments[0]}.yaml").write_text(settings)
+    code = main(arguments, folder or ROOT / "nowhere")
+    told = capsys.readouterr()
+    rows = {}
+    for line in told.out.splitlines():
+        name, *rest = [cell.strip() for cell in line.split("  ") if cell.strip()] if line.strip() else [""]
+        rows[name] = rest
+    return code, rows, told.out, told.err
+
+
+EXPECTED = {
+    "aws_ec2": ["user data", "disk"],
+    "heroku": ["slug, packed"],
+    "gcp_cloudrun": ["image, unpacked", "largest request"],
+    "gcp_function": ["zip", "largest request"],
+}
+
+
+@pytest.mark.parametrize("stack", TARGETS)
+def test_every_target_fits_as_it_is_and_every_line_has_its_source(capsys, monkeypatch, stack):
+    code, rows, out, _ = preflight(capsys, monkeypatch, stack)
+    assert code == FITS and "Fits, as far as is known.\n" in out
+    for what in (*EXPECTED[stack], "memory", "start"):
+        assert "fits" in rows[what], rows[what]
+        assert "2026" in rows[what][-1] or "2025" in rows[what][-1]
+    for what in ("cost at rest", "cost at 100,000 requests"):
+        assert rows[what][0].startswith("$") and rows[what][-1].startswith("eval/prices.yaml of 20")
+
+
+def test_a_deployment_at_rest_costs_what_the_cost_model_says(capsys, monkeypatch):
+    assert "$7.00 a month" in preflight(capsys, monkeypatch, "heroku")[1]["cost at rest"][0]
+    assert "$20.11 a month" in preflight(capsys, monkeypatch, "aws_ec2")[1]["cost at rest"][0]
+    assert "$0.00 a month, $0.05 without" in preflight(capsys, monkeypatch, "gcp_cloudrun")[1]["cost at rest"][0]
+
+
+def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):
+    arguments = ("gcp_cloudrun", "--requests-per-month", "10000000")
+    quick = preflight(capsys, monkeypatch, *arguments, worked=Worked(340, 4, 60))[1]["cost at 10,000,000 requests"][0]
+    slow = preflight(capsys, monkeypatch, *arguments, worked=Worked(340, 4, 360))[1]["cost at 10,000,000 requests"][0]
+    assert quick != slow and "(service time of the twin)" in quick
+
+
+@pytest.mark.parametrize(
+    ("stack", "given", "line"),
+    [
+        pytest.param("heroku", {"worked": Worked(513, 4, 60)}, "memory", id="memory"),
+        pytest.param("heroku", {"worked": Worked(340, 61, 60)}, "start", id="start"),
+        pytest.param("heroku", {"installed": 4800.0}, "slug, packed", id="slug"),
+        pytest.param("gcp_cloudrun", {"worked": Worked(1025, 4, 60)}, "memory", id="cloud-run-memory"),
+        pytest.param("gcp_function", {"worked": Worked(340, 241, 60)}, "start", id="function-start"),
+        pytest.param("aws_ec2", {"installed": 14000.0}, "disk", id="disk"),
+        pytest.param("aws_ec2", {"worked": Worked(1800, 4, 60)}, "memory", id="memory-beside-debian"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, given, line):
+    code, rows, out, _ = preflight(capsys, monkeypatch, stack, **given)
+    assert code == DOES_NOT_FIT and "does not fit" in rows[line]
+    assert out.rstrip().endswith(f"Does not fit: {line}.")
+
+
+def test_memory_of_a_cuda_build_that_is_too_much_says_nothing_of_the_shipped_cpu_build(capsys, monkeypatch):
+    code, rows, out, _ = preflight(capsys, monkeypatch, "heroku", worked=Worked(662, 4, 60, cuda_build=True))
+    assert code == FITS and "not known" in rows["memory"] and "CUDA build; 313 MiB with torch 2.13.0+cpu" in out
+    assert "fits" in preflight(capsys, monkeypatch, "heroku", worked=Worked(500, 4, 60, cuda_build=True))[1]["memory"]
+
+
+def test_user_data_that_ec2_would_refuse_does_not_fit(capsys, monkeypatch):
+    monkeypatch.setattr("infra.aws_ec2.user_data.MAX_BYTES", 100)
+    code, rows, _, _ = preflight(capsys, monkeypatch, "aws_ec2")
+    assert code == DOES_NOT_FIT and "does not fit" in rows["user data"] and "EC2 takes 100" in rows["user data"][0]
+
+
+def test_the_limit_of_user_data_is_the_one_that_the_program_keeps():
+    from infra.aws_ec2.user_data import MAX_BYTES
+
+    assert limits.EC2_USER_DATA.amount == MAX_BYTES
+
+
+def test_user_data_with_https_is_longer_and_still_fits(capsys, monkeypatch, tmp_path):
+    plain = measure.user_data_bytes(read_plan("aws_ec2", {}))
+    https = measure.user_data_bytes(read_plan("aws_ec2", {"cloudtrial:domain": "app.example.com"}))
+    assert plain < https <= limits.EC2_USER_DATA.amount
+
+
+def test_traffic_that_the_instances_cannot_serve_does_not_fit(capsys, monkeypatch):
+    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", "--requests-per-month", "1000000000")
+    row = rows["cost at 1,000,000,000 requests"]
+    assert code == DOES_NOT_FIT and "3 instances" in row and "does not fit" in row
+
+
+def test_without_the_twin_memory_and_start_are_not_known(capsys, monkeypatch):
+    code, rows, out, _ = preflight(capsys, monkeypatch, "heroku", "--no-twin")
+    assert code == FITS and out.rstrip().endswith("Not known: memory, start.")
+    assert "not known" in rows["memory"] and "512 MiB" in rows["memory"]
+
+
+def test_a_twin_that_does_not_start_is_not_known_and_why(capsys, monkeypatch):
+    def fails(plan):
+        raise measure.TwinFailed("ended with status 3 before it was ready")
+
+    monkeypatch.setattr(measure, "at_work", fails)
+    monkeypatch.setattr(measure, "shipped", lambda plan: Shipped(20.7, 22.6))
+    assert main(["heroku"], ROOT / "nowhere") == FITS
+    assert "not measured: ended with status 3 before it was ready" in capsys.readouterr().out
+
+
+# The stack's settings
+
+
+def test_the_stack_file_sets_the_size_that_memory_and_price_are_held_against(capsys, monkeypatch, tmp_path):
+    settings = "config:\n  cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2\n"
+    worked = Worked(700, 4, 60)
+    _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, worked=worked)
+    assert out.startswith("Heroku, standard-2x, us (stack heroku-prod)")
+    assert "1,024 MiB" in rows["memory"] and rows["cost at rest"][0].startswith("$100.00 a month")
+
+
+def test_a_container_on_heroku_has_no_slug(capsys, monkeypatch, tmp_path):
+    settings = "config:\n  cloudtrial:build: container\n"
+    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", folder=tmp_path, settings=settings, installed=4000.0)
+    assert code == FITS and "slug, packed" not in rows and "none" in rows["image, unpacked"]
+
+
+def test_a_size_or_region_without_a_price_is_not_known(capsys, monkeypatch, tmp_path):
+    settings = "config:\n  aws:region: eu-west-1\n"
+    code, rows, out, _ = preflight(capsys, monkeypatch, "aws_ec2", folder=tmp_path, settings=settings)
+    assert code == FITS and "is for us-east-1, not eu-west-1" in out and "not known" in rows["cost"]
+
+
+def test_instances_kept_warm_have_no_price_here(capsys, monkeypatch, tmp_path):
+    settings = "config:\n  cloudtrial:minInstances: 1\n"
+    _, rows, _, _ = preflight(capsys, monkeypatch, "gcp_cloudrun", folder=tmp_path, settings=settings)
+    assert "kept warm" in rows["cost"][0] and "not known" in rows["cost"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "says"),
+    [
+        pytest.param(["azure"], "", "'azure' names no target", id="stack"),
+        pytest.param(["aws_ec2"], "config:\n  cloudtrial:size: huge\n", "cloudtrial:size is 'huge'", id="size"),
+        pytest.param(["gcp_cloudrun"], "config:\n  cloudtrial:vcpus: 3\n", "cloudtrial:vcpus is '3'", id="vcpus"),
+        pytest.param(["gcp_function"], "config:\n  cloudtrial:memoryMib: lots\n", "cloudtrial:memoryMib", id="memory"),
+        pytest.param(["heroku"], "config: 3\n", "has to hold settings below `config:`", id="file"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(capsys, monkeypatch, tmp_path, arguments, settings, says):
+    code, _, out, errors = preflight(capsys, monkeypatch, *arguments, folder=tmp_path, settings=settings)
+    assert (code, out) == (MISUSED, "") and says in errors and errors.count("\n") == 1
+
+
+def test_secrets_and_missing_files_are_no_settings(tmp_path):
+    (tmp_path / "Pulumi.heroku.yaml").write_text("config:\n  a:b:\n    secure: AAA\n  c:d: true\n  e:f: 2\n")
+    assert read_settings("heroku", tmp_path) == {"c:d": "true", "e:f": "2"}
+    assert read_settings("gone", tmp_path) == {}
+    (tmp_path / "Pulumi.bad.yaml").write_text("[")
+    with pytest.raises(StackFileError, match=r"Pulumi\.bad\.yaml cannot be read"):
+        read_settings("bad", tmp_path)
+
+
+def test_every_size_that_the_programs_take_can_be_planned():
+    for size in EC2_SIZES:
+        assert read_plan("aws_ec2", {"cloudtrial:size": size}).target.memory_mib == EC2_SIZES[size].memory_mib
+    for size in HEROKU_SIZES:
+        assert read_plan("heroku", {"cloudtrial:size": size}).target.memory_mib == HEROKU_SIZES[size].memory_mib
+    for vcpus in CLOUD_RUN_MEMORY_MIB:
+        assert read_plan("gcp_cloudrun", {"cloudtrial:vcpus": vcpus}).target.vcpus == float(vcpus)
+
+
+# Limits and measures
+
+
+def test_every_limit_says_where_it_is_from_and_when():
+    known = [value for value in vars(limits).values() if isinstance(value, Limit)]
+    assert len(known) >= 12 and {field.name for field in fields(Limit)} >= {"source", "date"}
+    for limit in known:
+        assert len(limit.source) > 20 and limit.date.removeprefix("read ")[:2] == "20", limit
+
+
+def test_the_heroku_and_cloud_run_boot_limits_are_those_of_the_targets():
+    assert limits.HEROKU_BOOT.amount == TARGETS["heroku"].boot_timeout_s
+    assert (
+        limits.CLOUD_RUN_BOOT.amount == TARGETS["gcp_cloudrun"].boot_timeout_s == TARGETS["gcp_function"].boot_timeout_s
+    )
+
+
+def test_a_cuda_build_of_torch_is_not_measured_as_if_it_were_shipped(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [SimpleNamespace(name=measure.CUDA)])
+    assert measure.cuda_build()
+    assert measure.installed() == Installed(measure.STATED_INSTALLED_MB, measure.STATED)
+
+
+def test_a_cpu_build_is_measured_with_all_it_requires(monkeypatch, tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "b").write_bytes(b"x" * 500_000)
+    paths = {"torch": "a", "numpy": "b"}
+
+    def files(name):
+        if name not in paths:
+            return []
+        return [SimpleNamespace(name=paths[name], locate=lambda: tmp_path / paths[name])]
+
+    monkeypatch.setattr(importlib.metadata, "files", files)
+    assert measure.installed() == Installed(2.5, "measured in this environment")
+
+
+def test_the_requirements_are_followed_without_extras():
+    assert requirement_names("--extra-index-url https://x.example\n# a\ntorch==2+cpu\nflask==3 # b\n") == [
+        "torch",
+        "flask",
+    ]
+    found = {name.lower() for name in closure(["flask"])}
+    assert {"flask", "werkzeug", "jinja2", "markupsafe"} <= found and "asgiref" not in found
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        closure(["no-such-package-here"])
+
+
+def test_what_is_shipped_holds_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("infra.bundle.BUILD", Path(os.path.relpath(tmp_path, ROOT)))
+    found = measure.shipped(read_plan("gcp_function", {}))
+    weights_mb = (ROOT / "models" / "resnet18-cifar10" / "weights.safetensors").stat().st_size / 1e6
+    assert weights_mb < found.unpacked_mb < weights_mb + 5
+    assert 10 < found.packed_mb < found.unpacked_mb
+
+
+def test_the_twin_at_work_is_measured():
+    worked = measure.at_work(read_plan("heroku", {}))
+    assert 100 < worked.peak_mib < 4096 and 0 < worked.startup_s < 120 and 0 < worked.service_ms < 60_000
+
+
+# python -m eval cost
+
+
+def eval_cost(capsys, *arguments):
+    code = eval_main(["cost", *arguments])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_eval_cost_prints_the_bills_for_people_and_for_programs(capsys):
+    code, out, _ = eval_cost(capsys, "heroku", "--requests-per-month", "1000", "--requests-per-month", "1000000")
+    traffics = ("at rest", "1,000 a month", "1,000,000 a month")
+    assert code == 0
+    assert out.splitlines()[1:] == [f"{traffic}: $7.00, $7.00 after free allowances" for traffic in traffics]
+    code, out, _ = eval_cost(capsys, "gcp_cloudrun", "--json")
+    assert set(json.loads(out)["monthly"]) == {"100000"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["aws_ec2", "--size", "huge"], "aws_ec2 has no size 'huge'", id="size"),
+        pytest.param(["aws_ec2", "--size", "c7i.xlarge"], "there is no price 'aws_ec2_c7i_xlarge_hour'", id="price"),
+        pytest.param(["heroku", "--region", "eu"], "is for us, not eu", id="region"),
+        pytest.param(["gcp_function", "--instances", "1"], "kept warm", id="warm"),
+    ],
+)
+def test_eval_cost_says_what_it_cannot_price_in_one_line(capsys, arguments, says):
+    code, out, errors = eval_cost(capsys, *arguments)
+    assert (code, out) == (1, "") and says in errors and errors.count("\n") == 1
+
+
+def test_a_larger_burstable_machine_has_its_own_baseline():
+    from eval.estimate import Deployment, sized
+
+    found = {size: sized(Deployment("aws_ec2", size=size)).baseline_vcpus for size in EC2_SIZES}
+    assert found["t3.micro"] == 0.2 and found["t3.small"] == TARGETS["aws_ec2"].baseline_vcpus == 0.4
+    assert found["c7i.large"] == 2
+
+
+@pytest.mark.parametrize("module", ["infra.preflight", "infra.leftovers"])
+def test_help_teaches_by_example(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "examples:" in done.stdout and "Exit codes:" in done.stdout
