@@ -31,7 +31,7 @@ def test_every_path_named_in_a_paper_exists(paper):
     assert named and not missing
 
 
-@pytest.mark.parametrize("command", ["run", "report", "prices"])
+@pytest.mark.parametrize("command", ["run", "report", "prices", "cost"])
 def test_every_flag_in_the_readme_is_one_the_command_knows(command):
     lines = [line.split("#")[0] for line in PAPERS["README.md"].splitlines() if f"-m eval {command}" in line]
     flags = {flag for line in lines for flag in re.findall(r"--[a-z-]+", line)}
@@ -43,6 +43,10 @@ def test_every_flag_in_the_readme_is_one_the_command_knows(command):
 
 def test_the_readmes_table_is_the_example_reports():
     subprocess.run([sys.executable, "scripts/readme.py", "--check"], cwd=ROOT, check=True)
+
+
+def test_the_architecture_page_is_what_the_programs_make_now():
+    subprocess.run([sys.executable, "-m", "scripts.architecture", "--check"], cwd=ROOT, check=True)
 
 
 def test_the_example_was_measured_with_the_shipped_weights(bundle_dir):
