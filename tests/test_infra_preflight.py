@@ -36,11 +36,26 @@ def preflight(capsys, monkeypatch, *arguments, worked=SMALL, installed=None, set
         (folder / f"Pulumi.{arguments[0]}.yaml").write_text(settings)
     code = main(arguments, folder or ROOT / "nowhere")
     told = capsys.readouterr()
-    rows = {}
-    for line in told.out.splitlines():
-        name, *rest = [cell.strip() for cell in line.split("  ") if cell.strip()] if line.strip() else [""]
-        rows[name] = rest
-    return code, rows, told.out, told.err
+    rows, name = {}, ""
+    for line in told.out.splitlines()[2:]:
+        if line[:1].strip():  # a verdict, and what it is about
+            verdict, _, name = line.partition("  ")
+            rows[name := name.strip()] = [verdict]
+        elif name and line.strip():
+            rows[name].insert(-1, line.strip())
+    return code, {name: _in_order(row) for name, row in rows.items()}, told.out, told.err
+
+
+def _in_order(row):
+    """Value, limit, verdict, source; texts that were wrapped are whole again."""
+    *details, verdict = row
+    text = " ".join(details)
+    value, _, limit = text.partition(" limit ")
+    if not limit:
+        value, found, source = text.partition("eval/prices.yaml")
+        return [value, verdict, found + source]
+    limit, _, source = limit.partition(": ")
+    return [value, limit, verdict, source]
 
 
 EXPECTED = {
@@ -94,8 +109,12 @@ def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, g
 
 
 def test_memory_of_a_cuda_build_that_is_too_much_says_nothing_of_the_shipped_cpu_build(capsys, monkeypatch):
-    code, rows, out, _ = preflight(capsys, monkeypatch, "heroku", worked=Worked(662, 4, 60, cuda_build=True))
-    assert code == FITS and "not known" in rows["memory"] and "CUDA build; 313 MiB with torch 2.13.0+cpu" in out
+    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", worked=Worked(662, 4, 60, cuda_build=True))
+    assert (
+        code == FITS
+        and "not known" in rows["memory"]
+        and "CUDA build; 313 MiB with torch 2.13.0+cpu" in rows["memory"][0]
+    )
     assert "fits" in preflight(capsys, monkeypatch, "heroku", worked=Worked(500, 4, 60, cuda_build=True))[1]["memory"]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.bundle import REPOSITORY
@@ -16,6 +18,7 @@ from infra.targets import TARGETS, StackError
 
 FITS, DOES_NOT_FIT, MISUSED = 0, 1, 2  # exit codes
 REQUESTS = 100_000
+INDENT = 14  # of what stands below a verdict
 
 EPILOG = f"""
 Sizes come from what would be shipped and from what is installed here; memory and
@@ -61,12 +64,15 @@ def check(plan: Plan, requests: int, *, twin: bool) -> list[Line]:
     return [*size_lines(plan), *twin_lines(plan, worked), *cost_lines(plan, requests, worked)]
 
 
-def table(lines: Sequence[Line]) -> list[str]:
-    """Columns, with the source last."""
-    rows = [("what", "value", "limit", "verdict", "source of the limit or price")]
-    rows += [(line.what, line.value, line.limit, line.verdict, line.source) for line in lines]
-    widths = [max(len(row[n]) for row in rows) for n in range(4)]
-    return ["  ".join([*(row[n].ljust(widths[n]) for n in range(4)), row[4]]) for row in rows]
+def table(lines: Sequence[Line]) -> Iterator[str]:
+    """Verdict and what, below it the value, and the limit with its source."""
+    width = max(60, min(100, shutil.get_terminal_size().columns))
+    for line in lines:
+        yield f"{line.verdict:<{INDENT}}{line.what}"
+        limit = f"limit {line.limit}: {line.source}" if line.limit else line.source
+        for detail in (line.value, limit):
+            margin = " " * INDENT
+            yield from textwrap.wrap(detail, width, initial_indent=margin, subsequent_indent=margin + "  ")
 
 
 def conclusion(lines: Sequence[Line]) -> str:

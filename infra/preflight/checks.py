@@ -16,7 +16,7 @@ from infra.preflight.limits import Limit
 from infra.preflight.plan import Plan
 from service.schema import MAX_BODY_BYTES
 
-FITS, TOO_MUCH, UNKNOWN, COSTS = "fits", "does not fit", "not known", ""  # verdicts; a price has none
+FITS, TOO_MUCH, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
 DEBIAN_DISK_GB = 2.0  # an estimate; the bundle, packed and unpacked, and the packages come on top
 BASE_IMAGE_MB = 130.0  # python:3.11-slim-bookworm, an estimate
 COST_TIMEOUT_S = 120
