@@ -93,7 +93,7 @@ def stack_endpoint(stack: str) -> Endpoint:
     pulumi = shutil.which("pulumi")
     if pulumi is None:
         raise EndpointError(
-            f"--stacks {stack} needs the pulumi program, which is not installed (https://www.pulumi.com/docs/install/);"
+            f"--stacks {stack} needs the pulumi program on PATH: `make pulumi` installs it and prints the PATH to set;"
             " or give the address with --target NAME=URL"
         )
     command = [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"]

@@ -242,5 +242,5 @@ def test_stacks_without_pulumi_say_what_is_missing_and_where_to_get_it(tmp_path,
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run("--stacks", "heroku,aws_ec2") == 1
     error = capsys.readouterr().err
-    assert "--stacks heroku needs the pulumi program, which is not installed" in error and "--target NAME=URL" in error
+    assert "--stacks heroku needs the pulumi program on PATH: `make pulumi`" in error and "--target NAME=URL" in error
     assert error.count("\n") == 1
