@@ -127,4 +127,3 @@ def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input
 
 def _refused(key: str, value: str, hint: str) -> ConfigError:
     return ConfigError(f"cloudtrial:{key} is {value!r}; it has to be {hint}")
-

@@ -118,6 +118,14 @@ def test_the_token_is_a_secret_all_the_way(stack, preview):
     assert TOKEN not in json.dumps(run.outputs) + json.dumps(run.invokes) + run.output
 
 
+def test_the_token_is_a_secret_wherever_a_program_puts_it(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    program = "import pulumi\nfrom infra.common import StackConfig\npulumi.export('token', StackConfig().api_token())"
+    (checkout / "__main__.py").write_text(f"import sys\nsys.path.insert(0, '.')\n{program}\n")
+    run = well(run_program(checkout, "heroku", secrets={"cloudtrial:apiToken": TOKEN}))
+    assert TOKEN in json.dumps(run.outputs["token"]) and run.outputs["token"] != TOKEN
+
+
 @every_stack
 def test_a_stage_has_names_of_its_own(stack):
     def names(run: Run) -> set[tuple[str, str, str]]:
