@@ -88,7 +88,7 @@ a-pulumi:
 	@$(if $(shell PATH='$(PATH)' command -v pulumi),,$(error there is no pulumi program on PATH: make pulumi \
 	installs it))
 
-mutants: .venv/.dev ## plant faults in the programs, one by one, and say which check catches each (minutes)
+mutants: .venv/.dev ## plant faults in the programs one by one; say which check catches each (10 minutes)
 	$(PY) -m scripts.mutants $(ARGS)
 
 bench: .venv/.demo ## timings of demo and request, as ratios taken in one run

@@ -1,0 +1,114 @@
+"""Faults in what all four programs use: the bundle, the settings, the outputs, the start."""
+
+from __future__ import annotations
+
+from scripts.mutants.fault import Fault
+
+TARGET = "shared"
+BUNDLE = "infra/bundle.py"
+COMMON = "infra/common.py"
+START = "__main__.py"
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        TARGET,
+        "the times of files stand in the tar",
+        BUNDLE,
+        "info.size, info.mode = len(content), FILE_MODE",
+        "info.size, info.mode, info.mtime = len(content), FILE_MODE, int(path.stat().st_mtime)",
+    ),
+    Fault(TARGET, "gzip's clock stands in the tar", BUNDLE, "GZIP_LEVEL, mtime=0)", "GZIP_LEVEL)"),
+    Fault(
+        TARGET,
+        "files are packed in the order in which the disk has them",
+        BUNDLE,
+        "return dict(sorted((files | dict(extra or {})).items()))",
+        "return files | dict(extra or {})",
+    ),
+    Fault(TARGET, "Python's caches are shipped", BUNDLE, 'LEFT_OUT = ("__pycache__", ".DS_Store")', "LEFT_OUT = ()"),
+    Fault(
+        TARGET,
+        "an absolute path to the archive",
+        BUNDLE,
+        'Packed(f"./{BUILD / name}", hashlib',
+        "Packed(str(path), hashlib",
+    ),
+    Fault(
+        TARGET,
+        "a file that was renamed is no change",
+        BUNDLE,
+        'whole.update(f"{content}  {member}\\n".encode())',
+        'whole.update(f"{content}\\n".encode())',
+    ),
+    Fault(
+        TARGET,
+        "what was shipped once is shipped for ever",
+        BUNDLE,
+        "    shutil.rmtree(root, ignore_errors=True)\n",
+        "",
+    ),
+    Fault(
+        TARGET,
+        "the token is no secret",
+        COMMON,
+        "return pulumi.Output.secret(value)",
+        "return pulumi.Output.from_input(value)",
+    ),
+    Fault(
+        TARGET,
+        "a token that stands in clear in the settings is taken",
+        COMMON,
+        'if not pulumi.runtime.is_config_secret(f"{PROJECT}:apiToken"):',
+        "if False:",
+    ),
+    Fault(
+        TARGET,
+        "the refusal of a token repeats it",
+        COMMON,
+        '"cloudtrial:apiToken stands there in clear: set it with --secret"',
+        'f"cloudtrial:apiToken is {value}, in clear: set it with --secret"',
+    ),
+    Fault(
+        TARGET,
+        "a misspelt setting is passed over",
+        COMMON,
+        "if unknown := sorted(given - self._read):",
+        "if unknown := sorted(given - given):",
+    ),
+    Fault(
+        TARGET,
+        "a stage has the names of the stack beside it",
+        COMMON,
+        "filter(None, (PROJECT, part, stage))",
+        "filter(None, (PROJECT, part))",
+    ),
+    Fault(
+        TARGET,
+        "tags do not say the stack",
+        COMMON,
+        'return {"project": PROJECT, "stack": stack}',
+        'return {"project": PROJECT}',
+    ),
+    Fault(
+        TARGET,
+        "the day stands in the tags: each day, all changes",
+        COMMON,
+        'return {"project": PROJECT, "stack": stack}',
+        'return {"project": PROJECT, "stack": stack, "made": str(__import__("datetime").date.today())}',
+    ),
+    Fault(TARGET, "an output is missing", COMMON, '    pulumi.export("size", size)\n', ""),
+    Fault(
+        TARGET,
+        "the model's version is not the one that the service reports",
+        COMMON,
+        "MODEL_VERSION_DIGITS = 12",
+        "MODEL_VERSION_DIGITS = 8",
+    ),
+    Fault(
+        TARGET,
+        "an unknown stack ends in a traceback",
+        START,
+        "    raise pulumi.RunError(str(error)) from None",
+        "    raise",
+    ),
+)
