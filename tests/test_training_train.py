@@ -33,7 +33,7 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "STAGES", ((1, 16, 2), (1, 32, 2)))
+    monkeypatch.setattr(train, "STAGES", ((1, 16, 2, 0), (1, 32, 2, 8)))
     monkeypatch.setattr(train, "EPOCHS", 2)
     monkeypatch.setattr(train, "RATE_KNOTS", ((0, 1.0), (2, 0.0)))
     monkeypatch.setattr(train, "BATCH_SIZE", 20)
@@ -92,6 +92,19 @@ def test_an_unfinished_run_is_not_promoted(class_folders, small_recipe, monkeypa
         promote.read_checkpoint(tmp_path)
 
 
+def test_cutting_out_greys_one_square_of_each_picture_and_nothing_else():
+    pictures = torch.ones(50, 3, 32, 32)
+    found = train.cut_out(pictures, 8, torch.Generator().manual_seed(0))
+    assert bool((pictures == 1).all())  # what was given is not touched
+    for picture in found:
+        rows, columns = torch.where(picture[0] == 0)
+        assert len(rows) == 8 * 8
+        assert rows.max() - rows.min() == columns.max() - columns.min() == 7
+        assert bool((picture == picture[0]).all())  # the same square in every channel
+    corners = {(int(torch.where(p[0] == 0)[0].min()), int(torch.where(p[0] == 0)[1].min())) for p in found}
+    assert len(corners) > 40  # drawn anew for each picture
+
+
 def test_the_service_network_computes_what_torchvisions_does():
     torch.manual_seed(0)
     theirs = train.build_network().eval()
@@ -106,7 +119,7 @@ def test_learning_rates_end_at_zero_and_stages_fill_the_epochs():
     assert train.rate_share(0) == 1
     assert train.rate_share(train.EPOCHS) == 0
     pictures = [train.picture_px(epoch) for epoch in range(train.EPOCHS)]
-    assert pictures == [(side, shift) for epochs, side, shift in train.STAGES for _ in range(epochs)]
+    assert pictures == [tuple(pixels) for epochs, *pixels in train.STAGES for _ in range(epochs)]
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
