@@ -17,7 +17,7 @@ export PATH := $(PULUMI_BIN):$(PATH)
 .PHONY: pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
 	@echo "or one of these-STAGE for another of the same: make preflight, preview, up; make down, leftovers."
