@@ -92,7 +92,7 @@ mutants: .venv/.dev ## plant faults in the programs one by one; say which check 
 	$(PY) -m scripts.mutants $(ARGS)
 
 bench: .venv/.demo ## timings of demo and request, as ratios taken in one run
-	$(PY) scripts/bench.py
+	$(PY) -m scripts.bench
 
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)
 	$(PY) -m training.golden

@@ -8,13 +8,11 @@ from collections.abc import Collection
 
 import pulumi
 
-from infra.bundle import REPOSITORY
 from infra.targets import Target, read_stack
+from service.model import MODEL_JSON, VERSION_DIGITS
 from service.settings import Settings, SettingsError
 
 PROJECT = "cloudtrial"
-MODEL_JSON = REPOSITORY / "models" / "resnet18-cifar10" / "model.json"
-MODEL_VERSION_DIGITS = 12  # of the weights' sha256, as the service's X-Model-Version has it
 
 
 class ConfigError(pulumi.RunError):
@@ -112,8 +110,8 @@ def resource_name(part: str, stack: str) -> str:
 
 def model_version() -> str:
     """The version of the model that is shipped, as the service reports it."""
-    files = json.loads(MODEL_JSON.read_text())["files"]
-    return files["weights.safetensors"][:MODEL_VERSION_DIGITS]
+    files = json.loads((Settings.model_dir / MODEL_JSON).read_text())["files"]
+    return files["weights.safetensors"][:VERSION_DIGITS]
 
 
 def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str) -> None:

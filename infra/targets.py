@@ -101,6 +101,9 @@ GCP_FUNCTION = Target(
     scales_to_zero=True,
 )
 
+FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
+FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default, were it told how many processors there are
+
 
 class StackError(ValueError):
     """A stack name that belongs to no target."""

@@ -22,18 +22,16 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import torch
+
+from eval.samples import read_samples
+from infra.local.twins import Twin, available_cores, cores_for, local_twins
+from service.engines.torch_engine import TorchEngine
+from service.model import load_bundle
+from service.preprocess import read_picture
+from service.schema import PREDICT
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402  (the repository's root has to be importable first)
-
-from eval.samples import read_samples  # noqa: E402
-from infra.local.twins import Twin, available_cores, cores_for, local_twins  # noqa: E402
-from service.engines.torch_engine import TorchEngine  # noqa: E402
-from service.model import load_bundle  # noqa: E402
-from service.preprocess import read_picture  # noqa: E402
-from service.schema import PREDICT  # noqa: E402
-
 BUNDLE = ROOT / "models" / "resnet18-cifar10"
 PICTURE = ROOT / "eval" / "golden" / "000-airplane.png"
 ROUNDS = 200

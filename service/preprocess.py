@@ -138,7 +138,8 @@ def _sniff(data: bytes) -> str:
         return "GIF"
     if data.startswith(b"BM"):
         return "BMP"
-    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP picture; they begin with {data[:8]!r}")
+    start = ascii(data[:8].decode("latin-1"))
+    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP picture; they begin with {start}")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -25,6 +25,7 @@ TOOLS = {
     "systemd-analyze": "apt-get install systemd",
     "debootstrap": "apt-get install debootstrap",
     "systemd-nspawn": "apt-get install systemd-container",
+    "make": "apt-get install make",
     "buildah": "apt-get install --no-install-recommends buildah",
 }
 

@@ -14,9 +14,9 @@ from gcp_kit import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, befo
 from infra_kit import TOKEN, make_checkout, refused, rehearse, well
 
 from infra.bundle import REPOSITORY, shipped_files
-from infra.local.platforms import ENTRY_POINT, launch_gcp_function
+from infra.local.platforms import launch_gcp_function
 from infra.offline.engine import Run, run_program
-from infra.targets import GCP_FUNCTION
+from infra.targets import FUNCTION_ENTRY_POINT, GCP_FUNCTION
 
 STACK = "gcp_function"
 PROJECT = {"gcp:project": "example-project"}
@@ -85,7 +85,7 @@ def test_the_function_is_built_from_that_object(run):
 def test_the_entry_is_a_function_of_main_py(run):
     entry = part(run, "buildConfig")["entryPoint"]
     tree = ast.parse((REPOSITORY / "service" / "main.py").read_text())
-    assert entry == ENTRY_POINT == "classify"
+    assert entry == FUNCTION_ENTRY_POINT == "classify"
     assert entry in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 

@@ -18,7 +18,10 @@ from infra.targets import TARGETS
 
 VERSION = "3.272.0"
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed: apt-get install make")
+
+@pytest.fixture(autouse=True)
+def _make_is_here(needs_tool):
+    needs_tool("make")
 
 
 @pytest.fixture

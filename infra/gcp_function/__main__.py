@@ -7,19 +7,15 @@ import pulumi_gcp as gcp
 from infra.bundle import REPOSITORY, shipped_files, write_zip
 from infra.common import StackConfig, export_endpoint, resource_name, tags
 from infra.google import read_google
+from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
 from infra.targets import GCP_FUNCTION as TARGET
 
 HERE = REPOSITORY / "infra" / "gcp_function"
-ENTRY_POINT = "classify"  # the function in service/main.py
 
 # The Python of service/Dockerfile; maintained until October 2027. Up to python313 the build uses pip, whose reading of
 # requirements.txt is meant; from python314 on it uses uv, which looks for every package in the first index alone.
 RUNTIME = "python311"
 REQUEST_TIMEOUT_S = 60
-
-# More threads than requests: one whose client has gone holds its thread until it is done. It is what
-# functions-framework would take for itself, were it told how many processors there are.
-THREADS_PER_VCPU = 4
 
 # The zip lies at the root of the source. Google's build would start a Procfile's web process instead of the function.
 LEFT_OUT = ("Procfile",)
@@ -41,7 +37,8 @@ config.done()
 
 name = resource_name("function", stack)
 labels = tags(stack)
-threads = max(settings.concurrency, round(THREADS_PER_VCPU * float(settings.vcpus)))
+# More threads than requests: one whose client has gone holds its thread until it is done
+threads = max(settings.concurrency, round(FUNCTION_THREADS_PER_VCPU * float(settings.vcpus)))
 
 # 2. Resources
 
@@ -186,7 +183,7 @@ function = gcp.cloudfunctionsv2.Function(
     labels=labels,
     build_config=gcp.cloudfunctionsv2.FunctionBuildConfigArgs(
         runtime=RUNTIME,
-        entry_point=ENTRY_POINT,
+        entry_point=FUNCTION_ENTRY_POINT,
         service_account=builder.name,  # in full, as the API wants it
         docker_repository=pulumi.Output.concat(
             f"projects/{settings.project}/locations/{settings.region}/repositories/", repository.repository_id

@@ -11,14 +11,12 @@ from infra.local.dockerfile import read_dockerfile
 from infra.local.launch import FileError, Launch
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
-from infra.targets import GCP_CLOUDRUN, GCP_FUNCTION
+from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
 
 UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier.service"
 VM_ROOT = "/opt/classifier/app"  # where the VM has what is shipped
 VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
-ENTRY_POINT = "classify"  # the function in main.py
 HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
-FRAMEWORK_THREADS_PER_VCPU = 4  # functions-framework's default; here it would count every core of the machine
 
 
 def launch_aws_ec2(root: Path, port: int) -> Launch:
@@ -47,8 +45,8 @@ def launch_gcp_cloudrun(root: Path, port: int) -> Launch:
 
 def launch_gcp_function(root: Path, port: int) -> Launch:
     """What the build of a function puts in front of main.py."""
-    threads = round(FRAMEWORK_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
-    command = ("functions-framework", "--target", ENTRY_POINT, "--source", "main.py")
+    threads = round(FUNCTION_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
+    command = ("functions-framework", "--target", FUNCTION_ENTRY_POINT, "--source", "main.py")
     return Launch(command, {"HOST": HOST, "PORT": str(port), "THREADS": str(threads)})
 
 

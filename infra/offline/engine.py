@@ -25,6 +25,7 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, resource_pb2, resource_pb2_grpc
 
 from infra.offline import cloud
+from infra.stackfile import read_settings
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # how the protocol writes a value that is not known yet
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that marks special values
@@ -107,7 +108,7 @@ def run_program(
     engine_pb2_grpc.add_EngineServicer_to_server(_Engine(record), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    settings = {**_stack_settings(root, stack), **(config or {}), **(secrets or {})}
+    settings = {**read_settings(stack, root), **(config or {}), **(secrets or {})}
     command = [sys.executable, "-P", str(Path(__file__).with_name("launch.py")), "--address", f"127.0.0.1:{port}"]
     command += ["--project", record.project, "--stack", stack, "--root", str(root), "--preview", str(preview).lower()]
     try:
@@ -170,14 +171,6 @@ def changes(before: Run, after: Run) -> dict[str, str]:
 
 def _compared(resource: Resource) -> dict[str, Any]:
     return {k: v for k, v in resource.inputs.items() if k not in resource.ignore_changes}
-
-
-def _stack_settings(root: Path, stack: str) -> dict[str, str]:
-    """The settings of Pulumi.<stack>.yaml, if there is one."""
-    path = root / f"Pulumi.{stack}.yaml"
-    facts = yaml.safe_load(path.read_text()) if path.exists() else None
-    config = (facts or {}).get("config") or {}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
 
 
 @dataclass

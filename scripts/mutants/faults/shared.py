@@ -101,8 +101,8 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "the model's version is not the one that the service reports",
         COMMON,
-        "MODEL_VERSION_DIGITS = 12",
-        "MODEL_VERSION_DIGITS = 8",
+        '["weights.safetensors"][:VERSION_DIGITS]',
+        '["weights.safetensors"][:8]',
     ),
     Fault(
         TARGET,
