@@ -33,7 +33,7 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "STAGES", ((1, 16, 2, 0), (1, 32, 2, 8)))
+    monkeypatch.setattr(train, "STAGES", ((1, 16, 2, 0, 0.0), (1, 32, 2, 8, 0.5)))
     monkeypatch.setattr(train, "EPOCHS", 2)
     monkeypatch.setattr(train, "RATE_KNOTS", ((0, 1.0), (2, 0.0)))
     monkeypatch.setattr(train, "BATCH_SIZE", 20)
@@ -105,6 +105,40 @@ def test_cutting_out_greys_one_square_of_each_picture_and_nothing_else():
     assert len(corners) > 40  # drawn anew for each picture
 
 
+def test_mixing_puts_a_rectangle_of_the_neighbour_into_each_picture_and_says_how_much_is_kept():
+    pictures = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 32, 32).contiguous()
+    generator = torch.Generator().manual_seed(3)
+    shares = []
+    for _ in range(40):
+        mixed, kept = train.mix(pictures, generator)
+        own = (mixed == pictures).float().mean((1, 2, 3))
+        assert own.tolist() == pytest.approx([kept] * 6)
+        assert bool(((mixed == pictures) | (mixed == pictures.roll(1, 0))).all())
+        shares.append(kept)
+    assert min(shares) < 0.4 and max(shares) > 0.9
+
+
+def test_the_average_is_settled_on_batches_of_every_class(class_folders, small_recipe, monkeypatch, tmp_path):
+    """Pictures lie class by class: batches of one class would give batch norm the wrong spread."""
+    seen = []
+    monkeypatch.setattr(train, "update_bn", lambda batches, average: seen.extend(batches))
+    monkeypatch.setattr(train, "SETTLE_PICTURES", 40)
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+    held = load_split(class_folders, train=True)
+    first_class = train.normalise(torch.from_numpy(held.images[:4]).permute(0, 3, 1, 2).float())
+    batches = seen[-2:]  # of the last epoch, at the full size
+    in_each = [sum(bool((batch == picture).all((1, 2, 3)).any()) for picture in first_class) for batch in batches]
+    assert sum(in_each) == 4 and max(in_each) < 4
+
+
+def test_the_average_of_the_weights_is_what_is_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+    tensors, _ = promote.read_checkpoint(tmp_path)
+    found = load_file(tmp_path / train.CHECKPOINT)
+    assert torch.equal(tensors["fc.weight"], found["average.fc.weight"])
+    assert not torch.equal(tensors["fc.weight"], found["net.fc.weight"])
+
+
 def test_the_service_network_computes_what_torchvisions_does():
     torch.manual_seed(0)
     theirs = train.build_network().eval()
@@ -118,8 +152,8 @@ def test_the_service_network_computes_what_torchvisions_does():
 def test_learning_rates_end_at_zero_and_stages_fill_the_epochs():
     assert train.rate_share(0) == 1
     assert train.rate_share(train.EPOCHS) == 0
-    pictures = [train.picture_px(epoch) for epoch in range(train.EPOCHS)]
-    assert pictures == [tuple(pixels) for epochs, *pixels in train.STAGES for _ in range(epochs)]
+    stages = [train.stage(epoch) for epoch in range(train.EPOCHS)]
+    assert stages == [tuple(rest) for epochs, *rest in train.STAGES for _ in range(epochs)]
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():

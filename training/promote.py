@@ -41,15 +41,15 @@ class PromotionError(Exception):
 
 
 def read_checkpoint(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
-    """The network's tensors and how far training had come. Raises PromotionError when it is not finished."""
+    """The averaged network's tensors and how far training had come. Raises PromotionError when it is not finished."""
     checkpoint = run / train.CHECKPOINT
     if not checkpoint.exists():
         raise PromotionError(f"no {checkpoint}; name the --out folder of training.train")
     progress = train.read_progress(checkpoint)
     if progress.epoch < train.EPOCHS:
         raise PromotionError(f"{run} has {progress.epoch} of {train.EPOCHS} epochs; train with --resume first")
-    wanted = ((k, v) for k, v in load_file(checkpoint).items() if k.startswith("net."))
-    return {k.removeprefix("net."): v for k, v in wanted if not k.endswith("num_batches_tracked")}, progress
+    tensors = train.part_of(load_file(checkpoint), "average")
+    return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}, progress
 
 
 def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def recipe() -> dict[str, Any]:
     """The constants of training/train.py that made the network."""
     names = (
         "STAGES", "BATCH_SIZE", "FILTER_LR", "FILTER_MOMENTUM", "RATE_KNOTS", "OTHER_LR", "OTHER_MOMENTUM",
-        "OTHER_WEIGHT_DECAY", "LABEL_SMOOTHING",
+        "OTHER_WEIGHT_DECAY", "LABEL_SMOOTHING", "AVERAGE_STEPS", "SETTLE_PICTURES",
     )  # fmt: skip
     return {"file": "training/train.py"} | {name.lower(): getattr(train, name) for name in names}
 
