@@ -1,0 +1,57 @@
+"""Pictures for the oracle, and the oracle in this process or in one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+
+from eval.client import Ask, Client
+from eval.images import ImageSet, Picture
+from eval.oracle import counts, running_oracle
+from eval.oracle_state import Oracle
+from eval.oracle_wire import Connection
+from eval.samples import ImageEntry, Sample
+from eval.truth import CIFAR10, Truth
+
+__all__ = ["against_oracle", "asked_in_turn", "counts", "labels", "pictures", "running_oracle"]
+
+
+def pictures(count: int) -> ImageSet:
+    """Pictures that only the oracle can read: any bytes will do for it. Labels go round the classes."""
+    found = []
+    for index in range(count):
+        data = f"picture {index}".encode()
+        entry = ImageEntry(f"{index}.png", hashlib.sha256(data).hexdigest(), index % 10)
+        found.append(Picture(entry, data, "image/png"))
+    return ImageSet("oracle's pictures", CIFAR10, tuple(found), None, None)
+
+
+def labels(images: ImageSet) -> dict[str, int]:
+    return {picture.entry.sha256: picture.entry.label for picture in images.pictures}
+
+
+def against_oracle(truth: Truth, use):
+    """What `use(url, oracle)` gives, with an oracle in the same event loop."""
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        oracle = Oracle(truth, loop.time())
+        server = await loop.create_server(lambda: Connection(oracle, loop), "127.0.0.1", 0)
+        try:
+            return await use(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", oracle)
+        finally:
+            server.close()
+
+    return asyncio.run(go())
+
+
+async def asked_in_turn(url: str, images: ImageSet, count: int | None = None, timeout_s: float = 20.0) -> list[Sample]:
+    """One post after the other, of the pictures again and again."""
+    samples = []
+    async with Client("a", url, images.classes, timeout_s, time.perf_counter()) as client:
+        for index in range(count or len(images.pictures)):
+            image = index % len(images.pictures)
+            ask = Ask("single", "measure", 0, image, images.pictures[image], index)
+            samples.append((await client.ask(ask, time.perf_counter()))[0])
+    return samples
