@@ -84,6 +84,11 @@ class StackConfig:
             raise ConfigError(f"cloudtrial:apiToken is refused by the service: {error}") from None
         return pulumi.Output.secret(value)
 
+    def revision(self) -> dict[str, str]:
+        """An environment that the service passes over: another value makes the platform start anew."""
+        value = self.optional("revision", r"[a-z0-9]{1,40}", "up to 40 of a-z and 0-9")
+        return {"REVISION": value} if value else {}
+
     def done(self) -> None:
         """Refuse settings that no one has read: a misspelt one would be passed over in silence."""
         given = {key.partition(":")[2] for key in pulumi.runtime.get_config_env() if key.startswith(f"{PROJECT}:")}

@@ -138,12 +138,13 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
 
 def test_the_settings_reach_google():
     asked = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
-    run = well(rehearse(STACK, {**asked, "gcp:region": "europe-west12"}))
+    run = well(rehearse(STACK, {**asked, "revision": "r7", "gcp:region": "europe-west12"}))
     service = run.one(SERVICE).inputs
     assert container(run)["resources"]["limits"] == {"cpu": "2", "memory": "2Gi"}
     assert service["template"]["maxInstanceRequestConcurrency"] == 9
     assert service["template"]["scaling"] == {"minInstanceCount": 1, "maxInstanceCount": 7}
     assert environment(run)["WEB_THREADS"] == "9"
+    assert environment(run)["REVISION"] == "r7"
     assert run.outputs["size"] == "2 vCPU, 2 GiB"
     places = {r.inputs["location"] for r in run.resources.values() if "location" in r.inputs}
     assert places == {run.outputs["region"]} == {"europe-west12"}

@@ -188,12 +188,13 @@ def test_processor_memory_and_concurrency_are_said(run):
 
 def test_the_settings_reach_google():
     asked = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
-    run = well(rehearse(STACK, {**asked, "gcp:region": "europe-west12"}))
+    run = well(rehearse(STACK, {**asked, "revision": "r7", "gcp:region": "europe-west12"}))
     service = part(run, "serviceConfig")
     assert (service["availableCpu"], service["availableMemory"]) == ("2", "2Gi")
     assert service["maxInstanceRequestConcurrency"] == 9
     assert (service["minInstanceCount"], service["maxInstanceCount"]) == (1, 7)
     assert service["environmentVariables"]["THREADS"] == "9"
+    assert service["environmentVariables"]["REVISION"] == "r7"
     assert run.outputs["size"] == "2 vCPU, 2 GiB"
     places = {r.inputs["location"] for r in run.resources.values() if "location" in r.inputs}
     assert places == {run.outputs["region"]} == {"europe-west12"}

@@ -95,7 +95,8 @@ def test_the_dyno_waits_for_the_build(buildpack):
 
 
 def test_region_size_and_dynos_come_from_the_settings():
-    run = well(rehearse("heroku", {"region": "eu", "size": "standard-2x", "dynos": "3"}))
+    run = well(rehearse("heroku", {"region": "eu", "size": "standard-2x", "dynos": "3", "revision": "r7"}))
+    assert run.one(APP).inputs["configVars"]["REVISION"] == "r7"
     assert run.one(APP).inputs["region"] == "eu"
     assert (run.one("Formation").inputs["size"], run.one("Formation").inputs["quantity"]) == ("standard-2x", 3)
     assert (run.outputs["region"], run.outputs["size"]) == ("eu", "standard-2x")

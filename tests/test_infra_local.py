@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import psutil
 import pytest
+from twin_kit import small_service
 
 from infra.bundle import LIFTED, REPOSITORY
 from infra.local import twins as twins_module
@@ -300,6 +302,87 @@ def test_a_taken_port_is_tried_again_with_another(tmp_path, monkeypatch):
         with local_twins(["gcp_function"], tmp_path) as twins:
             assert [twin.name for twin in twins.running] == ["gcp_function"]
     assert wanted == []
+
+
+def identity(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
+        return answer.headers["X-Instance-Id"]
+
+
+def test_a_restarted_twin_is_another_process_at_the_same_address(tmp_path, monkeypatch):
+    small_service(monkeypatch, tmp_path)
+    (tmp_path / "child").touch()
+    (tmp_path / "large").touch()
+    with local_twins(["heroku"], tmp_path) as twins:
+        (twin,) = twins.running
+        before, first, large = descendants(), identity(twin.url), twin.peak_memory_mib()
+        (tmp_path / "large").unlink()
+        restart = twin.restart()
+        after = descendants()
+        assert all(map(has_ended, before))  # the child too, which does not care for SIGTERM
+        assert restart.started_at < restart.ready_at
+        assert identity(twin.url) != first
+        assert twin.alive()
+        assert twin.pid in {process.pid for process in after}
+        assert (tmp_path / "heroku.log").read_text().count("a life begins") == 2
+    assert all(map(has_ended, after))
+    if sys.platform == "linux":
+        assert twin.peak_memory_mib() >= large > 80  # the first life's, which no later one has reached
+
+
+def test_nginx_stays_up_while_the_service_behind_it_is_restarted(needs_tool, tmp_path, monkeypatch):
+    needs_tool("nginx")
+    small_service(monkeypatch, tmp_path, "aws_ec2")
+    with local_twins(["aws_ec2"], tmp_path) as twins:
+        (twin,) = twins.running
+        service, nginx = (process.pid for process in twin.processes)
+        twin.restart()
+        assert (twin.pid == service, twin.processes[1].pid == nginx) == (False, True)
+        first = identity(twin.url)
+        twin.restart(everything=True)
+        assert twin.processes[1].pid != nginx
+        assert identity(twin.url) != first
+        ours = descendants()
+    assert all(map(has_ended, ours))
+
+
+def test_a_restart_that_fails_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
+    small_service(monkeypatch, tmp_path)
+    with local_twins(["heroku"], tmp_path) as twins:
+        (twin,) = twins.running
+        (tmp_path / "broken").touch()
+        with pytest.raises(TwinError, match=r"ended with status 1[^$]*broken as it was told"):
+            twin.restart()
+        assert descendants() == []
+        (tmp_path / "broken").unlink()
+        twin.restart()
+        assert twin.alive()
+
+
+def test_an_interrupted_restart_leaves_nothing(tmp_path, monkeypatch):
+    small_service(monkeypatch, tmp_path)
+    with local_twins(["heroku"], tmp_path) as twins:
+        (twin,) = twins.running
+        monkeypatch.setattr(twins_module, "wait_until_ready", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            twin.restart()
+        assert descendants() == []
+        assert (twin.alive(), twin.crashed()) == (False, False)
+
+
+def test_a_killed_twin_is_brought_back(tmp_path, monkeypatch):
+    small_service(monkeypatch, tmp_path)
+    (tmp_path / "child").touch()
+    with local_twins(["heroku"], tmp_path) as twins:
+        (twin,) = twins.running
+        left_over = descendants()
+        os.kill(twin.pid, signal.SIGKILL)
+        wait_until(lambda: not twin.alive())
+        assert twin.crashed()
+        twin.restart()
+        assert identity(twin.url)
+        assert not twin.crashed()
+        assert all(map(has_ended, left_over))
 
 
 def test_an_unknown_name_is_refused_before_anything_starts():

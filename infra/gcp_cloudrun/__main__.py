@@ -28,6 +28,7 @@ stack = pulumi.get_stack()
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
+revision = config.revision()
 settings = read_google(config, TARGET)
 config.done()
 
@@ -106,6 +107,7 @@ account = gcp.serviceaccount.Account(
 env = [
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="ENGINE", value=engine),
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="WEB_THREADS", value=str(settings.concurrency)),
+    *(gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value) for key, value in revision.items()),
 ]
 before_service: list[pulumi.Resource] = [*apis]
 if api_token:

@@ -32,6 +32,7 @@ stack = pulumi.get_stack()
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
+revision = config.revision()
 settings = read_google(config, TARGET)
 config.done()
 
@@ -209,6 +210,7 @@ function = gcp.cloudfunctionsv2.Function(
             "ENGINE": engine,
             "THREADS": str(threads),
             "LOG_EXECUTION_ID": "true",  # Google sets it where it is missing
+            **revision,
         },
         secret_environment_variables=token_env,
     ),

@@ -36,6 +36,7 @@ ROOT_FILES = {
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
+revision = config.revision()
 app_name = config.required("appName", APP_NAME, APP_NAME_HINT)
 region = config.choice("region", TARGET.region, ("us", "eu"))
 build_by = config.choice("build", "buildpack", STACKS)
@@ -56,7 +57,7 @@ app = heroku.app.App(
     region=region,
     stack=STACKS[build_by],
     buildpacks=BUILDPACKS[build_by],
-    config_vars={"ENGINE": engine},
+    config_vars={"ENGINE": engine, **revision},
     sensitive_config_vars={"API_TOKEN": api_token} if api_token else {},
 )
 

@@ -1,4 +1,4 @@
-"""One process of a twin with all its children: started on its cores, measured, and ended for certain."""
+"""One process of a twin with all its children: started on its cores, again if need be, measured, ended for certain."""
 
 from __future__ import annotations
 
@@ -30,31 +30,48 @@ class Process:
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, cpus: Sequence[int], log: Path):
         self.log = log
+        self._command = (
+            *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), ",".join(map(str, cpus))),
+            *command,
+        )
+        self._env = dict(env)
+        self._cwd = cwd
         self._peak_mib = 0.0
-        leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), ",".join(map(str, cpus))]
-        with log.open("wb") as output:
+        log.write_bytes(b"")
+        self.start()
+
+    def start(self) -> None:
+        """Start the command; again, when it has ended and was reaped. It ends with the thread that does this."""
+        self._log_start = self.log.stat().st_size
+        with self.log.open("ab") as output:
             self._popen = subprocess.Popen(
-                [*leash, *command],
-                env=bare_environment() | dict(env),
-                cwd=cwd,
+                self._command,
+                env=bare_environment() | self._env,
+                cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self.pid = self._popen.pid
+        self._reaped = False
 
     def exit_status(self) -> int | None:
         """How it ended, or None while it runs."""
         return self._popen.poll()
 
+    def crashed(self) -> bool:
+        """Whether it has ended by itself: nobody waited for its end."""
+        return not self._reaped and self.exit_status() is not None
+
     def peak_memory_mib(self) -> float:
-        """The most that it has held, its children included; after its end, the most that was seen.
+        """The most that it has held since it was first started, its children included; while it does not run, as seen.
 
         Sums each process's own high-water mark, so that pages which they share count once in each: an upper bound.
         Where there is no /proc (macOS) it is the largest sum of resident sizes at the moments of asking: a lower bound.
         """
-        self._peak_mib = max(self._peak_mib, sum(_peak_bytes(pid) for pid in self._members()) / MIB)
+        if not self._reaped:
+            self._peak_mib = max(self._peak_mib, sum(_peak_bytes(pid) for pid in self._members()) / MIB)
         return self._peak_mib
 
     def terminate(self) -> None:
@@ -65,6 +82,8 @@ class Process:
 
     def reap(self, grace_s: float = GRACE_S) -> None:
         """Wait for its end, and kill whatever is left of it and its children after the grace period."""
+        if self._reaped:
+            return  # its number may be another process's by now
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(grace_s)
         with contextlib.suppress(ProcessLookupError):
@@ -73,10 +92,12 @@ class Process:
         deadline = time.monotonic() + KILL_S
         while self._members() and time.monotonic() < deadline:
             time.sleep(POLL_S)
+        self._reaped = True
 
     def log_tail(self) -> str:
-        """The last lines of what it printed."""
+        """The last lines of what it printed since it was last started."""
         with self.log.open(errors="replace") as lines:
+            lines.seek(self._log_start)
             return "".join(deque(lines, LOG_TAIL_LINES)).rstrip()
 
     def _members(self) -> list[int]:

@@ -7,6 +7,7 @@ import http.client
 import re
 import socket
 import time
+from collections.abc import Sequence
 
 from infra.local.launch import PortTaken, StartError
 from infra.local.platforms import HOST
@@ -27,7 +28,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_until_ready(port: int, running: list[Process], timeout_s: float) -> None:
+def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float) -> None:
     """Ask until the answer is yes. Raises StartError, with the log's last lines, when a process ends or time is up."""
     deadline = time.monotonic() + timeout_s
     while True:

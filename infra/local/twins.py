@@ -3,8 +3,9 @@
     with local_twins(["heroku", "aws_ec2"]) as twins:
         for twin in twins.running: ...
 
-They start one after another, so that each start-up time is its own. Leaving the context ends them all, however it is
-left; on Linux they also end when this process is killed.
+They start one after another, so that each start-up time is its own. Each can be started again at the same address, to
+measure that or because it has ended. Leaving the context ends them all, however it is left; on Linux they also end
+when this process is killed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,11 +33,20 @@ PORT_ATTEMPTS = 3  # a free port can be taken by another program before ours has
 
 
 @dataclass(frozen=True)
+class Restart:
+    """When a twin was started again, by time.perf_counter()."""
+
+    started_at: float  # just before its process
+    ready_at: float  # the first yes of /readyz
+
+
+@dataclass(frozen=True)
 class Twin:
     """One target, running here."""
 
     target: Target
     url: str
+    port: int  # of the URL
     startup_ms: float  # from starting the process to the first yes of /readyz
     cpus: int  # cores that it is kept to; all of the machine's where it cannot be kept (macOS)
     behind: str | None  # "nginx", or None when it is asked directly
@@ -67,6 +77,44 @@ class Twin:
         """Whether all of its processes run."""
         return all(process.exit_status() is None for process in self.processes)
 
+    def crashed(self) -> bool:
+        """Whether one of them has ended by itself, rather than because the twin was stopped to be started again."""
+        return any(process.crashed() for process in self.processes)
+
+    def stop(self, everything: bool = False) -> None:
+        """End the service as its platform does: SIGTERM, a time of grace, SIGKILL. nginx stays, as on the VM.
+
+        With `everything` it goes too, and the next start is one from nothing. Any thread may call this.
+        """
+        _end(self.processes if everything else self.processes[:1])
+
+    def start(self) -> float:
+        """Start whatever of it does not run, at the same address. Gives time.perf_counter() just before.
+
+        To be called in the thread that entered the context: see leash.py. It does not wait until the twin is ready.
+        """
+        ended = [process for process in self.processes if process.exit_status() is not None]
+        for process in ended:
+            process.reap()  # what it has left behind
+        began = time.perf_counter()
+        for process in ended:
+            process.start()
+        return began
+
+    def restart(self, everything: bool = False) -> Restart:
+        """Stop it, or what is left of it, start it and wait until it is ready.
+
+        Raises TwinError when that fails; however this is left early, nothing of the twin runs then.
+        """
+        try:
+            self.stop(everything)
+            began = self.start()
+            wait_until_ready(self.port, self.processes, ready_timeout_s(self.target))
+        except BaseException:
+            self.stop(everything=True)
+            raise
+        return Restart(began, time.perf_counter())
+
 
 @dataclass(frozen=True)
 class Twins:
@@ -79,6 +127,11 @@ class Twins:
 def fits(target: Target, peak_mib: float) -> bool:
     """Whether a process of this size fits the target's memory."""
     return peak_mib <= target.memory_mib
+
+
+def ready_timeout_s(target: Target) -> float:
+    """How long after its start a twin is given up that is not ready yet."""
+    return min(target.boot_timeout_s, READY_TIMEOUT_S)
 
 
 def cores_for(target: Target, available: Iterable[int]) -> list[int]:
@@ -125,7 +178,7 @@ def _target(name: str) -> Target:
     return TARGETS[name]
 
 
-def _end(processes: list[Process]) -> None:
+def _end(processes: Sequence[Process]) -> None:
     """End them all at once, then wait for each."""
     for process in processes:
         process.terminate()
@@ -170,10 +223,11 @@ class _Starter:
             front = launch_nginx(nginx, self.root.parent / "nginx", front_port, port)
             running.append(self._run(front, "-nginx"))
         entry = front_port if nginx else port
-        wait_until_ready(entry, running, min(self.target.boot_timeout_s, READY_TIMEOUT_S))
+        wait_until_ready(entry, running, ready_timeout_s(self.target))
         startup_ms = (time.monotonic() - began) * 1000
         behind = "nginx" if nginx else None
-        return Twin(self.target, f"http://{HOST}:{entry}", startup_ms, len(self._cores()), behind, tuple(running))
+        url = f"http://{HOST}:{entry}"
+        return Twin(self.target, url, entry, startup_ms, len(self._cores()), behind, tuple(running))
 
     def _run(self, launch: Launch, log_suffix: str = "") -> Process:
         log = self.logs / f"{self.target.name}{log_suffix}.log"
