@@ -13,7 +13,7 @@ PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/req
 export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo twins report test lint format bench golden train promote clean
+.PHONY: help setup demo twins report test lint format bench coverage golden train promote clean
 .PHONY: pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
@@ -91,8 +91,12 @@ a-pulumi:
 mutants: .venv/.dev ## plant faults in the programs one by one; say which check catches each (10 minutes)
 	$(PY) -m scripts.mutants $(ARGS)
 
-bench: .venv/.demo ## timings of demo and request, as ratios taken in one run
+coverage: .venv/.demo ## over 4,000 simulated runs: how often the 95% intervals hold the truth (a minute or two)
+	$(PY) -m scripts.coverage
+
+bench: .venv/.demo ## timings of request, start and demo as ratios taken in one run; rate and lateness of the client
 	$(PY) -m scripts.bench
+	$(PY) -m scripts.bench_client
 
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)
 	$(PY) -m training.golden

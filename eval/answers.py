@@ -17,7 +17,7 @@ class BadAnswer(Exception):
     """Not what the contract says; the message says what instead."""
 
 
-def read_answer(body: bytes, classes: Sequence[str]) -> tuple[int, tuple[float, ...]]:
+def read_answer(body: bytes | bytearray, classes: Sequence[str]) -> tuple[int, tuple[float, ...]]:
     """Class id and probabilities of an answer of `/predict?probabilities=1`. Raises BadAnswer."""
     answer = _json_object(body)
     probabilities = _probabilities(answer.get("probabilities"), len(classes))
@@ -31,7 +31,13 @@ def read_answer(body: bytes, classes: Sequence[str]) -> tuple[int, tuple[float, 
     return label, probabilities
 
 
-def status_failure(status: int, headers: Mapping[str, str], body: bytes) -> tuple[str, str] | None:
+def refuse_encoding(headers: Mapping[str, str]) -> None:
+    """Raises BadAnswer for a packed body, which nobody asked for: its bytes and its time are not the contract's."""
+    if (encoding := _encoding(headers)) != "identity":
+        raise BadAnswer(f"a body in {encoding}, though only identity was accepted")
+
+
+def status_failure(status: int, headers: Mapping[str, str], body: bytes | bytearray) -> tuple[str, str] | None:
     """Kind and detail of a status that is not 200; None for 200."""
     if status == 200:
         return None
@@ -41,8 +47,11 @@ def status_failure(status: int, headers: Mapping[str, str], body: bytes) -> tupl
         kind = "http_4xx" if status < 500 else "http_5xx"
     else:
         kind = "bad_answer"
-    where = f" to {headers['Location']}" if "Location" in headers else ""
-    return kind, shortened(f"{status}{where}: {_problem_detail(body)}".removesuffix(": "))
+    if 300 <= status < 400 and "Location" in headers:
+        return kind, f"{status}: redirected to {_place(headers['Location'])}, which is not followed"
+    encoding = _encoding(headers)
+    said = _problem_detail(body) if encoding == "identity" else f"a body in {encoding}"
+    return kind, f"{status}: {said or 'an empty body'}"
 
 
 def server_timing(header: str) -> dict[str, float]:
@@ -62,12 +71,26 @@ def server_timing(header: str) -> dict[str, float]:
 
 
 def shortened(text: str) -> str:
-    """One line of bounded length."""
-    line = " ".join(text.split())
+    """One line of bounded length that a terminal can show."""
+    line = " ".join(text[: 4 * DETAIL_CHARACTERS].split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else "\ufffd" for c in line)
     return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def _encoding(headers: Mapping[str, str]) -> str:
+    return headers.get("Content-Encoding", "").strip().lower() or "identity"
+
+
+def _place(location: str) -> str:
+    """Where a redirect leads, without what may be secret in it: user, password, query."""
+    place = location.partition("?")[0].partition("#")[0]
+    scheme, slashes, rest = place.partition("//")
+    host, slash, path = rest.partition("/") if slashes else ("", "", rest)
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _json_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -89,7 +112,7 @@ def _probabilities(values: Any, classes: int) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def _problem_detail(body: bytes) -> str:
+def _problem_detail(body: bytes | bytearray) -> str:
     """The detail of a problem document, or the beginning of whatever else it is."""
     try:
         return str(json.loads(body)["detail"])
@@ -97,5 +120,5 @@ def _problem_detail(body: bytes) -> str:
         return _text(body)
 
 
-def _text(body: bytes) -> str:
+def _text(body: bytes | bytearray) -> str:
     return body[: 4 * DETAIL_CHARACTERS].decode(errors="replace")

@@ -9,7 +9,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.optimize import brentq
 
-LOW, HIGH = 1e3, 1e9  # requests a month that are looked at
+from eval.cost import HIGH_RPS, LOW_RPS, MONTH_S
+
+LOW, HIGH = LOW_RPS * MONTH_S, HIGH_RPS * MONTH_S  # requests a month that are looked at
 POINTS_PER_DECADE = 60
 ALIKE_USD = 0.005  # two bills that differ by less, or by less than ALIKE_SHARE, have no order
 ALIKE_SHARE = 0.005

@@ -8,9 +8,11 @@ from datetime import date
 from statistics import median
 from typing import Any
 
+from eval.drift import drift_warnings
 from eval.formatting import count, listing, mib, percent, plural
-from eval.prices import STALE_DAYS, Price, Prices, stale
+from eval.prices import STALE_DAYS, Price, Prices, stale, unconfirmed
 from eval.samples import Run, Sample
+from eval.schedule import BURST
 from eval.stats import nearest_rank
 from eval.verdict import ERROR_RATE, REFERENCE, Findings, differing
 
@@ -27,18 +29,30 @@ def invalid(run: Run, taken: Taken, targets: Mapping[str, Any]) -> list[str]:
 def caveats(run: Run, found: Findings, prices: Prices, used: Iterable[Price]) -> list[str]:
     """The run's warnings, the gravest first."""
     lines = [f"the run is not complete: {found.note}"] if found.note else []
-    sent = sum(facts["sent"] for facts in found.targets.values())
+    sent = sum(facts["asked"] for facts in found.targets.values())
     if sent < run.planned:
         lines.append(f"{count(run.planned - sent)} of {count(run.planned)} planned requests were never sent")
     lines += [f"not a valid comparison: {reason}" for reason in found.invalid]
     lines += [line for facts in found.targets.values() for line in _of_target(facts)]
     lines += _crowded(run, found.targets)
+    titles = {name: facts["title"] for name, facts in found.targets.items()}
+    lines += drift_warnings(_drifts(found.targets), titles)
+    cached = [facts["title"] for facts in found.targets.values() if facts["cache"]["suspected"]]
+    if cached:
+        lines.append(f"{listing(cached)}: the same picture again is answered faster than new ones; something caches")
     for a, b, both in found.disputes():
         who = f"{found.title(a)} and {found.title(b)}"
         lines.append(f"{who} differ on {differing(both)}; the same model must answer alike everywhere")
     if not found.has_reference and found.answered:
         lines.append("the model's own answers could not be had, so the targets are compared with each other only")
     return lines + _of_prices(run, prices, used)
+
+
+def _drifts(targets: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {scenario: of["drift"] for scenario, of in facts["scenarios"].items() if of["drift"]}
+        for name, facts in targets.items()
+    }
 
 
 def model_versions(samples: Iterable[Sample]) -> list[str]:
@@ -87,6 +101,8 @@ def _of_prices(run: Run, prices: Prices, used: Iterable[Price]) -> list[str]:
     if old := stale(used, run_day(run)):
         named = listing([f"{price.id} ({price.date})" for price in old])
         lines.append(f"prices older than {STALE_DAYS} days when the run was made: {named}")
+    if unsure := unconfirmed(used):
+        lines.append(f"prices from memory, or not confirmed: {listing([price.id for price in unsure])}")
     return lines
 
 
@@ -109,6 +125,8 @@ def _late(run: Run, taken: Taken, targets: Mapping[str, Any]) -> list[str]:
     late: dict[str, float] = {}
     for name, facts in targets.items():
         for scenario in run.scenarios:
+            if scenario == BURST:  # one process cannot send all of a burst in the same moment
+                continue
             of = [s for s in taken.get(name, ()) if s.scenario == scenario]
             answered = [s.latency_ms for s in of if s.error is None]
             p99 = nearest_rank(sorted(s.lateness_ms for s in of), 0.99) if of else 0.0
@@ -116,4 +134,5 @@ def _late(run: Run, taken: Taken, targets: Mapping[str, Any]) -> list[str]:
                 late[facts["title"]] = max(p99, late.get(facts["title"], 0.0))
     if not late:
         return []
-    return [f"the client sent late to {listing(list(late))} (p99 up to {max(late.values()):.1f} ms)"]
+    cure = "send from a machine with free cores, at a lower --rate, or with more --workers"
+    return [f"the client sent late to {listing(list(late))} (p99 up to {max(late.values()):.1f} ms): {cure}"]

@@ -9,19 +9,20 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace, TracebackType
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from yarl import URL
 
-from eval.answers import BadAnswer, read_answer, server_timing, shortened, status_failure
+from eval.answers import BadAnswer, read_answer, refuse_encoding, server_timing, shortened, status_failure
+from eval.connections import Opening, connector, tracing, transport_failure
 from eval.images import Picture
 from eval.samples import Sample
 from service import schema
 
 MAX_ANSWER_BYTES = 1024 * 1024  # an answer of the contract has about 1 kB
-KEEPALIVE_S = 55.0  # below the 60 s after which nginx and many load balancers close an idle connection
 
 Failure = tuple[str, str]  # one of ERROR_KINDS, and the detail
 
@@ -34,47 +35,64 @@ class Ask:
     phase: str
     block: int
     image: int
-    picture: Picture
+    picture: Picture | None  # None: a no-op, which asks whether the service is ready
+    place: int = 0
+    rate_rps: float | None = None
+    gap_s: float | None = None
 
 
 @dataclass
 class _Outcome:
     """What has been learned of a request so far."""
 
-    trace: dict[str, bool] = field(default_factory=lambda: {"connected": False})
+    opening: Opening = field(default_factory=Opening)
+    first_byte: float | None = None  # when the answer's head was there
     status: int | None = None
     headers: Any = field(default_factory=dict)
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)  # as much of it as came
     failure: Failure | None = None
 
 
 class Client:
-    """One endpoint, asked over one connection that is kept open."""
+    """One endpoint, asked over connections that are kept open, or with `fresh` over a new one every time."""
 
     def __init__(
-        self, name: str, url: str, classes: Sequence[str], timeout_s: float, origin: float, token: str | None = None
+        self,
+        name: str,
+        url: str,
+        classes: Sequence[str],
+        timeout_s: float,
+        origin: float,
+        token: str | None = None,
+        *,
+        connections: int = 1,
+        fresh: bool = False,
     ):
         """`origin` is the time.perf_counter() of the run's beginning; `token` is sent as a bearer token."""
         self.name = name
         self.classes = classes
         self._url = url
+        self._predict = URL(f"{url}{schema.PREDICT}?probabilities=1")
+        self._readyz = URL(url + schema.READYZ)
+        self._connections = connections
+        self._fresh = fresh
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=float("inf"))  # not rounded up to 1 s
         self._origin = origin
         self._token = token
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_start.append(_note_connection)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=1, keepalive_timeout=KEEPALIVE_S),
+            connector=connector(self._connections, fresh=self._fresh),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             timeout=self._timeout,
-            trace_configs=[trace],
+            trace_configs=[tracing()],
+            auto_decompress=False,
         )
+        self._session._retry_connection = False  # a GET on a connection just closed would be sent twice
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -86,19 +104,21 @@ class Client:
         `due` is when the schedule wanted it sent.
         """
         sent = time.perf_counter()
-        outcome = await self._exchange("POST", f"{self._url}{schema.PREDICT}?probabilities=1", ask.picture)
+        if ask.picture is None:
+            outcome = await self._exchange("GET", self._readyz)
+        else:
+            outcome = await self._exchange("POST", self._predict, ask.picture)
         done = time.perf_counter()
-        sample = self._judged(self._timed(ask, due, sent, done), outcome)
-        return sample, done
+        return self._sample(ask, due, sent, done, outcome), done
 
-    def unsent(self, ask: Ask, failure: Failure) -> Sample:
-        """The sample of a request that was planned but not worth sending any more."""
+    def not_sent(self, ask: Ask, due: float, why: str) -> Sample:
+        """The sample of a request that was planned and never sent."""
         now = time.perf_counter()
-        return replace(self._timed(ask, now, now, now), error=failure[0], detail=f"not sent: {failure[1]}")
+        return self._sample(ask, due, now, now, _Outcome(failure=("not_sent", why)))
 
     async def version(self) -> dict[str, Any]:
         """The answer of /version; empty when the endpoint answers something else. Raises Unreachable."""
-        outcome = await self._exchange("GET", self._url + schema.VERSION)
+        outcome = await self._exchange("GET", URL(self._url + schema.VERSION))
         if outcome.failure and outcome.status is None:
             raise Unreachable(f"{outcome.failure[0]}: {self._cleaned(outcome.failure[1])}")
         try:
@@ -109,52 +129,47 @@ class Client:
 
     async def ready(self) -> bool:
         """Whether /readyz says yes."""
-        return (await self._exchange("GET", self._url + schema.READYZ)).status == 200
+        return (await self._exchange("GET", self._readyz)).status == 200
 
-    async def _exchange(self, method: str, url: str, picture: Picture | None = None) -> _Outcome:
+    async def _exchange(self, method: str, url: URL, picture: Picture | None = None) -> _Outcome:
         outcome = _Outcome()
         post = {"data": picture.data, "headers": {"Content-Type": picture.media_type}} if picture else {}
         try:
             async with self._session.request(
-                method, url, allow_redirects=False, trace_request_ctx=outcome.trace, **post
+                method, url, allow_redirects=False, trace_request_ctx=outcome.opening, **post
             ) as response:
+                outcome.first_byte = time.perf_counter()
                 outcome.status, outcome.headers = response.status, response.headers
-                outcome.body = await _bounded_body(response)
+                await _read_body(response, outcome.body)
         except BadAnswer as error:
             outcome.failure = ("bad_answer", str(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            outcome.failure = _transport_failure(error, self._timeout.total)
+            kind, detail = transport_failure(error, outcome.opening, self._timeout.total)
+            came = f", {len(outcome.body)} bytes of it came" if outcome.status and kind == "timeout" else ""
+            outcome.failure = (kind, detail + came)
         return outcome
 
-    def _timed(self, ask: Ask, due: float, sent: float, done: float) -> Sample:
+    def _sample(self, ask: Ask, due: float, sent: float, done: float, outcome: _Outcome) -> Sample:
+        """What was measured, and what the answer says."""
+        label, probabilities, failure = self._judged(ask, outcome)
         service_ms, lateness_ms = round((done - sent) * 1000, 3), round((sent - due) * 1000, 3)
+        headers, first_byte = outcome.headers, outcome.first_byte
         return Sample(
             target=self.name,
             scenario=ask.scenario,
             phase=ask.phase,
             block=ask.block,
+            place=ask.place,
             image=ask.image,
             started_s=round(due - self._origin, 6),
             latency_ms=round(service_ms + lateness_ms, 3),
             service_ms=service_ms,
             lateness_ms=lateness_ms,
-            new_connection=False,
-        )
-
-    def _judged(self, sample: Sample, outcome: _Outcome) -> Sample:
-        """The sample with what the answer says."""
-        label, probabilities, failure = None, None, outcome.failure
-        if outcome.status is not None:
-            failure = status_failure(outcome.status, outcome.headers, outcome.body) or failure
-        if failure is None:
-            try:
-                label, probabilities = read_answer(outcome.body, self.classes)
-            except BadAnswer as error:
-                failure = ("bad_answer", str(error))
-        headers = outcome.headers
-        return replace(
-            sample,
-            new_connection=outcome.trace["connected"],
+            first_byte_ms=None if first_byte is None else round((first_byte - sent) * 1000, 3),
+            network_ms=outcome.opening.network_ms(),
+            new_connection=outcome.opening.began is not None,
+            rate_rps=ask.rate_rps,
+            gap_s=ask.gap_s,
             status=outcome.status,
             error=failure[0] if failure else None,
             detail=self._cleaned(failure[1]) if failure else None,
@@ -162,48 +177,47 @@ class Client:
             probabilities=probabilities,
             server_ms=server_timing(headers.get(schema.SERVER_TIMING, "")),
             answer_bytes=len(outcome.body),
-            instance_id=headers.get(schema.INSTANCE_ID),
+            instance_id=self._said(headers.get(schema.INSTANCE_ID)),
             ordinal=_whole_number(headers.get(schema.REQUEST_ORDINAL)),
-            model_version=headers.get(schema.MODEL_VERSION),
+            model_version=self._said(headers.get(schema.MODEL_VERSION)),
         )
+
+    def _judged(self, ask: Ask, outcome: _Outcome) -> tuple[int | None, tuple[float, ...] | None, Failure | None]:
+        """Label, probabilities and failure."""
+        failure = outcome.failure
+        if outcome.status is not None:
+            failure = status_failure(outcome.status, outcome.headers, outcome.body) or failure
+        if failure or ask.picture is None:
+            return None, None, failure
+        try:
+            refuse_encoding(outcome.headers)
+            return *read_answer(outcome.body, self.classes), None
+        except BadAnswer as error:
+            return None, None, ("bad_answer", str(error))
 
     def _cleaned(self, detail: str) -> str:
         """One short line, without the token should a server have sent it back."""
         return shortened(detail.replace(self._token, "***") if self._token else detail)
+
+    def _said(self, header: str | None) -> str | None:
+        return header and self._cleaned(header)
 
 
 class Unreachable(Exception):
     """Nothing answers there; the message begins with the kind of failure."""
 
 
-async def _note_connection(_: Any, context: SimpleNamespace, __: Any) -> None:
-    context.trace_request_ctx["connected"] = True
-
-
-async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
+async def _read_body(response: aiohttp.ClientResponse, body: bytearray) -> None:
+    """Append what comes to `body`, and leave when it is more than an answer can have. Raises BadAnswer."""
+    if (announced := response.content_length or 0) > MAX_ANSWER_BYTES:
+        response.close()
+        raise BadAnswer(f"a body of {announced} bytes, more than {MAX_ANSWER_BYTES // 2**20} MiB")
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
+            del body[MAX_ANSWER_BYTES:]
             response.close()
             raise BadAnswer(f"a body of more than {MAX_ANSWER_BYTES // 2**20} MiB")
-    return bytes(body)
-
-
-def _transport_failure(error: Exception, timeout_s: float | None) -> Failure:
-    """Order matters: aiohttp's errors inherit from one another and from OSError."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, TimeoutError):
-        return "timeout", f"no whole answer within {timeout_s:g} s"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "dns", text
-    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-        return "tls", text
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "connect", text
-    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
-        return "bad_answer", f"not HTTP: {text}"
-    return "disconnected", text
 
 
 def _whole_number(text: str | None) -> int | None:

@@ -19,7 +19,8 @@ from infra.targets import Target
 
 HOURS = 730  # in a month
 MONTH_S = HOURS * 3600
-UTILISATION = 0.7  # of an instance's highest rate; more are started above that
+LOW_RPS, HIGH_RPS = 1e-3, 1e4  # the traffic that is looked at: from one request in a quarter of an hour
+UTILISATION = 0.7  # of an instance's highest rate where that was never put to the test; more are started above it
 AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
 QUANTUM_S = 0.1  # Cloud Run rounds billed time up to this
 IDLE_KEPT_S = 900  # at most; after so long without a request the next one meets a cold start
@@ -39,6 +40,12 @@ class Work:
     boot_s: float  # from nothing to the first answer
     sent_bytes: float  # out, per request: body and headers
     image_gib: float = 0.0  # container images that are kept
+    rated: bool = False  # whether instance_rps was measured under load, with latency as it should be
+
+    @property
+    def room_rps(self) -> float:
+        """What an instance is given before another is added. A rate that was measured needs no margin on top."""
+        return self.instance_rps * (1.0 if self.rated else UTILISATION)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,13 @@ class Bill:
     beyond_limit: bool  # more than the target's max_instances, so that it would not be served
     low: float  # bounds of `gross` where a billing rule is not documented
     high: float
+    net_low: float  # the same of `net`
+    net_high: float
+
+
+def exact(gross: float, net: float, instances: int, target: Target) -> Bill:
+    """A bill whose rules are all documented."""
+    return Bill(gross, net, instances, instances > target.max_instances, gross, gross, net, net)
 
 
 Rates = Mapping[str, float]  # dollars per unit, and allowances, by role
@@ -107,14 +121,14 @@ def hourly_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bi
     sent_gb = requests * work.sent_bytes / 1e9
     gross = fixed + surplus + sent_gb * rates["egress"]
     net = fixed + surplus + max(0.0, sent_gb - rates["free_egress"]) * rates["egress"]
-    return Bill(gross, net, n, n > target.max_instances, gross, gross)
+    return exact(gross, net, n, target)
 
 
 def dyno_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bill:
     """Heroku. A size of which there can be but one gives way to Standard-1X where one is not enough."""
     n = always_on(requests / MONTH_S, work)
     usd = n * rates["scaled"] if n > 1 and "scaled" in rates else n * rates["month"]
-    return Bill(usd, usd, n, n > target.max_instances, usd, usd)
+    return exact(usd, usd, n, target)
 
 
 def request_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bill:
@@ -129,14 +143,16 @@ def request_bill(requests: float, work: Work, target: Target, rates: Rates) -> B
         rest = sent_gib * rates["egress"] + work.image_gib * rates["image"]
         return compute + requests / 1e6 * rates["million"] + rest
 
-    net = (
-        max(0.0, seconds * target.vcpus - rates["free_vcpu_s"]) * rates["vcpu_s"]
-        + max(0.0, seconds * gib - rates["free_gib_s"]) * rates["gib_s"]
-        + max(0.0, requests - rates["free_requests"]) / 1e6 * rates["million"]
-        + max(0.0, sent_gib - rates["free_egress"]) * rates["egress"]
-        + max(0.0, work.image_gib - rates["free_image"]) * rates["image"]
-    )
-    return Bill(gross(seconds), net, n, n > target.max_instances, gross(low), gross(high))
+    def net(active_s: float) -> float:
+        return (
+            max(0.0, active_s * target.vcpus - rates["free_vcpu_s"]) * rates["vcpu_s"]
+            + max(0.0, active_s * gib - rates["free_gib_s"]) * rates["gib_s"]
+            + max(0.0, requests - rates["free_requests"]) / 1e6 * rates["million"]
+            + max(0.0, sent_gib - rates["free_egress"]) * rates["egress"]
+            + max(0.0, work.image_gib - rates["free_image"]) * rates["image"]
+        )
+
+    return Bill(gross(seconds), net(seconds), n, n > target.max_instances, gross(low), gross(high), net(low), net(high))
 
 
 FORMULAS: dict[str, Formula] = {"hourly": hourly_bill, "dyno": dyno_bill, "request": request_bill}
@@ -167,14 +183,18 @@ def cold_starts(requests: float) -> float:
 
 def always_on(rate: float, work: Work) -> int:
     """Machines or dynos that serve this rate, at least one."""
-    return max(1, math.ceil(rate / (work.instance_rps * UTILISATION)))
+    return max(1, math.ceil(round(rate / work.room_rps, 9)))
 
 
 def autoscaled(rate: float, work: Work, target: Target) -> int:
-    """Instances that Cloud Run's autoscaler would start for this rate, by CPU or by concurrency."""
+    """Instances that Cloud Run's autoscaler would start for this rate, by CPU or by concurrency.
+
+    Never fewer than the rate takes that one instance was measured to keep up with.
+    """
     by_cpu = rate * work.cpu_s / (AUTOSCALER_UTILISATION * target.vcpus)
     by_concurrency = rate * work.service_s / (AUTOSCALER_UTILISATION * target.concurrency)
-    return max(1, math.ceil(max(by_cpu, by_concurrency)))
+    by_rate = rate / work.instance_rps if work.rated else 0.0
+    return max(1, math.ceil(round(max(by_cpu, by_concurrency, by_rate), 9)))
 
 
 def eco_awake_hours(requests: float) -> float:

@@ -19,10 +19,11 @@ from infra.targets import TARGETS, Target
 
 RATES = (1, 10, 100)  # requests a second, of which a million is priced
 VOLUMES = (10_000, 1_000_000, 100_000_000)  # requests a month that are priced
-CURVE = np.geomspace(1e4, 1e9, 101)  # requests a month, 20 a decade
+CURVE_RPS = np.geomspace(cost.LOW_RPS, cost.HIGH_RPS, 141)  # 20 a decade
 HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
 IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
 BOOT_S = 8.0  # where the start was not seen
+MEASURED_RATE = "the highest rate that one was measured to serve with its latency within the objective"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,15 @@ class Costing:
         return cost.monthly(requests, self.work, self.target, rates)
 
 
-def costing(run: TargetRun, answered: Sequence[Sample], prices: Prices) -> Costing | str:
-    """What is needed to price a target, or the reason why it cannot be priced. `answered`: one scenario's answers."""
+def costing(
+    run: TargetRun, answered: Sequence[Sample], prices: Prices, max_rate_rps: float | None = None,
+    boot_s: float | None = None,
+) -> Costing | str:  # fmt: skip
+    """What is needed to price a target, or the reason why it cannot be priced.
+
+    answered: one scenario's answers. max_rate_rps: the highest rate that ONE instance was measured to serve with its
+    latency within the objective; None where no search was made. boot_s: of proven cold starts, where there are some.
+    """
     if run.target is None:
         return "a foreign endpoint: its size and its price are not known"
     if run.target not in TARGETS:
@@ -58,11 +66,23 @@ def costing(run: TargetRun, answered: Sequence[Sample], prices: Prices) -> Costi
         return str(error)
     cpus = run.cpus or run.version.get("cpus") or math.ceil(target.vcpus)
     boot_ms = run.startup_ms or (run.version.get("startup_ms") or {}).get("total")
-    return Costing(target, run, _work(timed, cpus, boot_ms, target), used, cpus, boot_ms is not None,
-                   prices.date.isoformat())  # fmt: skip
+    if boot_s is None and boot_ms is not None:
+        boot_s = boot_ms / 1000
+    work = _work(timed, cpus, boot_s, max_rate_rps, target)
+    return Costing(target, run, work, used, cpus, boot_s is not None, prices.date.isoformat())
 
 
-def _work(timed: Sequence[Sample], cpus: int, boot_ms: float | None, target: Target) -> Work:
+def one_instance_rps(max_rate_rps: float | None, held: Sequence[Sample]) -> float | None:
+    """Its share of the highest rate that a target held, as `costing` wants it. `held`: the samples of that step.
+
+    A platform that scales out holds a rate with several instances; how many is told by their ids in the answers.
+    """
+    if max_rate_rps is None:
+        return None
+    return max_rate_rps / max(1, len({s.instance_id for s in held if s.instance_id}))
+
+
+def _work(timed: Sequence[Sample], cpus: int, boot_s: float | None, max_rate_rps: float | None, target: Target) -> Work:
     """Means, because bills add up. Server time rather than the client's: a platform bills no network."""
     totals = [s.server_ms["total"] / 1000 for s in timed]
     inference = [min(s.server_ms.get("inference", math.inf), s.server_ms["total"]) / 1000 for s in timed]
@@ -71,21 +91,22 @@ def _work(timed: Sequence[Sample], cpus: int, boot_ms: float | None, target: Tar
         service_s=service_s,
         window_s=fmean(cost.rounded_up(total) for total in totals),
         cpu_s=service_s + (cpus - 1) * fmean(inference),
-        instance_rps=1 / service_s,
-        boot_s=BOOT_S if boot_ms is None else boot_ms / 1000,
+        instance_rps=max_rate_rps or 1 / service_s,
+        rated=bool(max_rate_rps),
+        boot_s=BOOT_S if boot_s is None else boot_s,
         sent_bytes=fmean(s.answer_bytes for s in timed) + HEADER_BYTES,
         image_gib=IMAGE_GIB if target.billing == "request" else 0.0,
     )
 
 
-def cost_json(it: Costing | str) -> dict[str, Any]:
-    """The `cost` of report.json. Where there is none, every figure says why."""
+def cost_json(it: Costing | str, volumes: Sequence[int] = VOLUMES) -> dict[str, Any]:
+    """The `cost` of report.json, at `volumes` requests a month. Where there is none, every figure says why."""
     if isinstance(it, str):
         none = {"value": None, "reason": it}
         return {
             "usd_per_million": {str(rate): none for rate in RATES},
             "idle_usd_per_month": none,
-            "monthly_usd": {str(n): {"gross": none, "net": none} for n in VOLUMES},
+            "monthly_usd": {str(n): {"gross": none, "net": none} for n in volumes},
             "curve": [],
             "measured": {},
             "assumed": [],
@@ -96,8 +117,8 @@ def cost_json(it: Costing | str) -> dict[str, Any]:
             str(rate): _usd(it.bill(n).gross / n * 1e6) for rate, n in zip(RATES, a_month, strict=True)
         },
         "idle_usd_per_month": _usd(it.bill(0).net),
-        "monthly_usd": {str(n): _monthly(it.bill(n)) for n in VOLUMES},
-        "curve": [_point(n, it.bill(n)) for n in CURVE.tolist()],
+        "monthly_usd": {str(n): _monthly(it.bill(n)) for n in volumes},
+        "curve": [_point(rps, it.bill(rps * cost.MONTH_S)) for rps in CURVE_RPS.tolist()],
         "measured": _measured(it),
         "assumed": _assumed(it),
     }
@@ -114,13 +135,16 @@ def _monthly(bill: Bill) -> dict[str, Any]:
         "net": _usd(bill.net),
         "gross_low": _usd(bill.low),
         "gross_high": _usd(bill.high),
+        "net_low": _usd(bill.net_low),
+        "net_high": _usd(bill.net_high),
         "instances": bill.instances,
         "beyond_limit": bill.beyond_limit,
     }
 
 
-def _point(requests: float, bill: Bill) -> dict[str, float]:
-    return {"requests_per_month": round(requests), "gross": _usd(bill.gross), "net": _usd(bill.net)}
+def _point(rps: float, bill: Bill) -> dict[str, Any]:
+    """A point of the curve: the traffic, and what a month of it costs."""
+    return {"rps": float(f"{rps:.6g}"), "requests_per_month": round(rps * cost.MONTH_S), **_monthly(bill)}
 
 
 def _measured(it: Costing) -> dict[str, Any]:
@@ -129,6 +153,8 @@ def _measured(it: Costing) -> dict[str, Any]:
     if it.target.billing == "request":
         measured["billed_window_ms"] = round(it.work.window_s * 1000, 3)
     measured["cpu_ms"] = round(it.work.cpu_s * 1000, 3)
+    if it.work.rated:
+        measured["max_rate_rps"] = round(it.work.instance_rps, 3)
     if it.boot_measured and it.target.billing == "request":
         measured["startup_s"] = round(it.work.boot_s, 3)
     measured["answer_bytes"] = round(it.work.sent_bytes - HEADER_BYTES, 1)
@@ -166,7 +192,9 @@ def _assumed(it: Costing) -> list[str]:
 
 
 def _always_on(it: Costing) -> str:
-    limit = cost.UTILISATION * it.work.instance_rps
+    limit = it.work.room_rps
+    if it.work.rated:
+        return f"another instance is added above {per_second(limit)}, {MEASURED_RATE}"
     return (
         f"one instance serves {per_second(it.work.instance_rps)}, the inverse of the service time of single requests, "
         f"no figure of a load test; another is added above {cost.UTILISATION:.0%} of that, {per_second(limit)}"
@@ -203,12 +231,17 @@ def _request(it: Costing) -> list[str]:
         if it.target.concurrency == 1
         else f"requests that overlap in an instance are billed once; it takes {it.target.concurrency} at a time"
     )
+    load = (
+        f", or above {per_second(it.work.instance_rps)}, {MEASURED_RATE}"
+        if it.work.rated
+        else ", no figures of a load test"
+    )
     return [
         f"an instance is added above {cost.AUTOSCALER_UTILISATION:.0%} of its CPU or concurrency, by the times of "
-        "single requests, no figures of a load test",
+        f"single requests{load}",
         overlap,
         "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not "
-        "documented, so gross_low and gross_high are bounds",
+        "documented, so gross_low and gross_high, net_low and net_high are bounds",
         f"an idle instance is kept for {cost.IDLE_KEPT_S} s; starts are billed{start}; those to scale out are left out",
         f"{IMAGE_GIB} GiB of container images are kept; builds are not priced",
         "the free allowances are used by nothing else in the account",

@@ -74,6 +74,11 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{float(text):g}%" if value in (0, 1) else f"{text}%"
 
 
+def times(value: float) -> str:
+    """How many times as much: "1.32x"."""
+    return f"{significant(value)}x"
+
+
 def share(value: float) -> str:
     """A score between 0 and 1: "0.9534"."""
     return f"{value:.4f}"

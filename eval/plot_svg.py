@@ -3,11 +3,16 @@
 Each plot comes out twice, wide and narrow; the style sheet shows the one that suits the screen. Colours leave as CSS
 variables and text stays text, so that one SVG serves the light and the dark scheme. The same figures give the same
 bytes.
+
+What is drawn of a target is a group of its own, found by `data-target`: the numbers of its targets. Of a plot that can
+be read, `data-read` says which place stands for which value.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +26,8 @@ from matplotlib.figure import Figure
 Sizes = Mapping[str, tuple[float, float]]  # inches; a narrow one fills a phone of 390 px
 SIZES: Sizes = {"wide": (10.0, 4.1), "narrow": (3.75, 3.9)}
 SQUARE: Sizes = {"wide": (6.6, 4.6), "narrow": (3.75, 3.9)}
+TARGET_GID, CURVE_GID = "target-", "curve-"  # begin the name of a target's group; of the line that is read off
+POINTS = 72  # an inch, in SVG as matplotlib writes it
 COLOURS = 8  # targets with a colour of their own; the style sheet has as many
 
 # Stand-ins that matplotlib can draw with; each leaves as a variable of the style sheet.
@@ -54,25 +61,71 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def render(name: str, draw: Callable[[Axes, bool], None], label: str, sizes: Sizes = SIZES) -> Markup:
-    """Draw a plot wide and narrow, as inline SVG with a text alternative."""
-    return Markup("").join(_svg(f"{name}-{kind}", draw, label, size, kind) for kind, size in sizes.items())
+def render(
+    name: str,
+    draw: Callable[[Axes, bool], None],
+    label: str,
+    sizes: Sizes = SIZES,
+    read: tuple[str, str] | None = None,
+) -> Markup:
+    """Draw a plot wide and narrow, as inline SVG with a text alternative.
+
+    read: what the axes count (a key of UNITS in report.js, each), where the values of the lines can be read off.
+    """
+    return Markup("").join(_svg(f"{name}-{kind}", draw, label, size, kind, read) for kind, size in sizes.items())
 
 
-def _svg(name: str, draw: Callable[[Axes, bool], None], label: str, size: tuple[float, float], kind: str) -> Markup:
+def _svg(
+    name: str,
+    draw: Callable[[Axes, bool], None],
+    label: str,
+    size: tuple[float, float],
+    kind: str,
+    read: tuple[str, str] | None,
+) -> Markup:
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots(), kind == "narrow")
+        axes = figure.subplots()
+        draw(axes, kind == "narrow")
+        if read:
+            _name_curves(axes)
         text = io.StringIO()
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    return _inline(text.getvalue(), name, label, kind)
+    return _inline(text.getvalue(), name, label, kind, _scales(axes, size, read) if read else None)
 
 
-def _inline(svg: str, name: str, label: str, kind: str) -> Markup:
+def _name_curves(axes: Axes) -> None:
+    """Those lines are read that the legend names."""
+    for line in axes.get_lines():
+        group = line.get_gid()
+        if group and not str(line.get_label()).startswith("_"):
+            line.set_gid(group.replace(TARGET_GID, CURVE_GID, 1))
+
+
+def _scales(axes: Axes, size: tuple[float, float], read: tuple[str, str]) -> str:
+    """Where the axes begin and end, in the drawing's points from its upper left, and which values stand there."""
+    width, height = (inches * POINTS for inches in size)
+    box = axes.get_position()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x = _scale(box.x0 * width, box.x1 * width, left, right, axes.get_xscale(), read[0])
+    y = _scale((1 - box.y0) * height, (1 - box.y1) * height, bottom, top, axes.get_yscale(), read[1])
+    return json.dumps({"x": x, "y": y}, separators=(",", ":"))
+
+
+def _scale(start: float, end: float, low: float, high: float, kind: str, unit: str) -> dict[str, Any]:
+    """From place to value; `low` and `high` are logarithms where `log` is true."""
+    log = kind == "log"
+    values = (math.log10(low), math.log10(high)) if log else (low, high)
+    ends = dict(zip(("start", "end", "low", "high"), (round(v, 5) for v in (start, end, *values)), strict=True))
+    return ends | {"log": log, "unit": unit}
+
+
+def _inline(svg: str, name: str, label: str, kind: str, scales: str | None) -> Markup:
     """A stand-alone SVG file as an element of the page: own ids, the page's colours and font, no outside names."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(rf'\bid="({TARGET_GID}|{CURVE_GID})([\d-]+)"', _group, body)
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     body = re.sub(r'href="#', f'href="#{name}-', body)
@@ -82,4 +135,11 @@ def _inline(svg: str, name: str, label: str, kind: str) -> Markup:
     view_box = re.search(r'viewBox="[^"]*"', body)
     assert view_box, "matplotlib wrote an SVG without a viewBox"
     rest = body[body.index(">") + 1 :]
-    return Markup(f'<svg class="plot {kind}" {view_box[0]} role="img" aria-label="{escape(label)}">{rest}')
+    read = f' data-read="{escape(scales)}"' if scales else ""
+    return Markup(f'<svg class="plot {kind}" {view_box[0]}{read} role="img" aria-label="{escape(label)}">{rest}')
+
+
+def _group(found: re.Match[str]) -> str:
+    """The name of a target's group as an attribute: unlike a name, it may stand in many places."""
+    curve = ' data-curve="1"' if found[1] == CURVE_GID else ""
+    return f'data-target="{found[2].replace("-", " ")}"{curve}'

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from eval import formatting
+from eval.cost import MONTH_S
+from eval.plot_parts import MARKERS, entry, gid, legend, line_style, log_ticks
 from eval.plot_svg import COLOURS, INK, MUTED, SERIES, SQUARE, SURFACE, render
 
-DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))  # a second sign beside the colour
-MARKERS = "osD^vPX*"
 ECDF_POINTS = 400  # of a distribution that are drawn; more cannot be seen
 SHARES, SHARES_NARROW = (0, 10, 25, 50, 75, 90, 95, 100), (0, 25, 50, 75, 95, 100)  # percent, on the axis
 COST_FLOOR_USD = 0.1  # what is cheaper is drawn here: a logarithmic axis has no zero
@@ -40,6 +40,7 @@ class CostCurve:
     requests: Sequence[float]  # a month, ascending
     net_usd: Sequence[float]  # after the free tier
     gross_usd: Sequence[float]  # at list price
+    served: int | None = None  # points from the left that its instances can serve; None: all
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Reliability:
     confidence: Sequence[float] = field(default_factory=tuple)  # mean of each bin
     accuracy: Sequence[float] = field(default_factory=tuple)
     counts: Sequence[int] = field(default_factory=tuple)
+    targets: Sequence[int] = field(default_factory=tuple)  # colours of all that the line stands for; none: its own
 
 
 def latency(series: Sequence[Latencies], scenario: str) -> Markup:
@@ -81,19 +83,18 @@ def latency(series: Sequence[Latencies], scenario: str) -> Markup:
             times = np.sort(np.asarray(one.answered_ms, dtype=float))
             ranks = np.unique(np.linspace(0, len(times) - 1, min(len(times), ECDF_POINTS)).astype(int))
             shares = (ranks + 1) / one.sent * 100
-            axes.step(times[ranks], shares, where="post", label=_label(one.title), **_line(one.colour))
-        axes.set_xscale("log")
-        _plain_log_ticks(axes, [t for one in series for t in (min(one.answered_ms), max(one.answered_ms))])
+            axes.step(times[ranks], shares, where="post", label=entry(one.title), **line_style(one.colour))
+        log_ticks(axes, [t for one in series for t in (min(one.answered_ms), max(one.answered_ms))])
         axes.set_ylim(0, 101)
         axes.yaxis.set_major_locator(FixedLocator(SHARES_NARROW if narrow else SHARES))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0f}%"))
         axes.set_xlabel("milliseconds, log scale" if narrow else "milliseconds from the scheduled time, log scale")
-        _legend(axes, narrow)
+        legend(axes, narrow)
 
     series = [one for one in series if one.answered_ms]
     medians = ", ".join(f"{one.title} {formatting.ms(float(np.median(one.answered_ms)))}" for one in series)
     label = f"Share of requests answered within a time, per target. Medians: {medians}."
-    return render(f"latency-{scenario}", draw, label)
+    return render(f"latency-{scenario}", draw, label, read=("ms", "percent"))
 
 
 def cost(curves: Sequence[CostCurve], crossings: Sequence[Crossing]) -> Markup:
@@ -102,8 +103,10 @@ def cost(curves: Sequence[CostCurve], crossings: Sequence[Crossing]) -> Markup:
     def draw(axes: Axes, narrow: bool) -> None:
         for one in curves:
             gross, net = (np.maximum(usd, COST_FLOOR_USD) for usd in (one.gross_usd, one.net_usd))
-            axes.plot(one.requests, gross, **{**_line(one.colour), "linewidth": 1, "linestyle": ":"})
-            axes.plot(one.requests, net, label=_label(one.title), **_line(one.colour))
+            served = len(one.requests) if one.served is None else one.served
+            axes.plot(one.requests, gross, **{**line_style(one.colour), "linewidth": 1, "linestyle": ":"})
+            axes.plot(one.requests, net, **{**line_style(one.colour), "linewidth": 1, "alpha": 0.45})
+            axes.plot(one.requests[:served], net[:served], label=entry(one.title), **line_style(one.colour))
         for level, one in enumerate(crossings):
             _mark(axes, one, level)
         axes.set_xscale("log")
@@ -116,10 +119,15 @@ def cost(curves: Sequence[CostCurve], crossings: Sequence[Crossing]) -> Markup:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("requests a month, log scale")
         axes.set_ylabel("$ a month, log scale")
-        _legend(axes, narrow)
+        a_second = (lambda n: np.divide(n, MONTH_S), lambda rps: np.multiply(rps, MONTH_S))
+        rates = axes.secondary_xaxis("top", functions=a_second)
+        rates.xaxis.set_major_formatter(FuncFormatter(lambda rps, _: f"{rps:,.7g}/s"))
+        rates.xaxis.set_minor_locator(NullLocator())
+        legend(axes, narrow)
 
     marks = ", ".join(formatting.short_count(one.requests) for one in crossings) or "none"
-    return render("cost", draw, f"Monthly cost over monthly requests, per target. The cheapest changes at: {marks}.")
+    return render("cost", draw, f"Monthly cost over monthly requests, per target. The cheapest changes at: {marks}.",
+                  read=("requests", "usd"))  # fmt: skip
 
 
 def accuracy(intervals: Sequence[Interval]) -> Markup:
@@ -128,12 +136,17 @@ def accuracy(intervals: Sequence[Interval]) -> Markup:
     def draw(axes: Axes, narrow: bool) -> None:
         for row, one in enumerate(intervals):
             colour = SERIES[one.colour % COLOURS]
-            axes.plot([one.low * 100, one.high * 100], [row, row], color=colour, linewidth=5, alpha=0.35)
-            axes.plot(one.value * 100, row, MARKERS[one.colour % COLOURS], color=colour, markersize=8)
+            axes.plot([one.low * 100, one.high * 100], [row, row], color=colour, linewidth=5, alpha=0.35,
+                      gid=gid(one.colour))  # fmt: skip
+            axes.plot(one.value * 100, row, MARKERS[one.colour % COLOURS], color=colour, markersize=8,
+                      gid=gid(one.colour))  # fmt: skip
             if one.over_sent is not None:
-                axes.plot(one.over_sent * 100, row, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8)
+                axes.plot(one.over_sent * 100, row, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8,
+                          gid=gid(one.colour))  # fmt: skip
         titles = [one.title.replace(" ", "\n", 1) if narrow and len(one.title) > 10 else one.title for one in intervals]
         axes.set_yticks(range(len(intervals)), titles)
+        for one, title in zip(intervals, axes.get_yticklabels(), strict=True):
+            title.set_gid(gid(one.colour))
         axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.set_ylim(len(intervals) - 0.4, -0.6)
         axes.margins(x=0.12)
@@ -156,50 +169,20 @@ def calibration(lines: Sequence[Reliability]) -> Markup:
         for one in lines:
             sizes = 12 + 150 * np.sqrt(np.asarray(one.counts) / max(1, sum(one.counts)))
             x, y = (np.asarray(values) * 100 for values in (one.confidence, one.accuracy))
-            axes.plot(x, y, label=_label(one.title), **_line(one.colour))
-            axes.scatter(x, y, s=sizes, color=SERIES[one.colour % COLOURS], zorder=3)
+            group: dict[str, Any] = {"gid": gid(*(one.targets or (one.colour,)))}
+            axes.plot(x, y, label=entry(one.title), **line_style(one.colour) | group)
+            axes.scatter(x, y, s=sizes, color=SERIES[one.colour % COLOURS], zorder=3, **group)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}%"))
         axes.set_xlim(0, 103)
         axes.set_ylim(0, 103)
         axes.set_xlabel("probability of the answer")
         axes.set_ylabel("share that was right")
-        _legend(axes, narrow)
+        legend(axes, narrow)
 
     total = sum(lines[0].counts) if lines else 0
     label = f"Share of right answers by the probability given, {formatting.count(total)} answers."
     return render("calibration", draw, label, SQUARE)
-
-
-def _line(colour: int) -> dict:
-    return {"color": SERIES[colour % COLOURS], "linestyle": DASHES[colour % len(DASHES)]}
-
-
-def _label(title: str) -> str:
-    """The title as a legend takes it: matplotlib leaves out labels that begin with an underscore."""
-    return "\u200b" + title if title.startswith("_") else title
-
-
-def _legend(axes: Axes, narrow: bool) -> None:
-    """Above the plot, on as many lines as the width asks for."""
-    handles, titles = axes.get_legend_handles_labels()
-    if handles:
-        axes.figure.legend(handles, titles, loc="outside upper left", ncols=2 if narrow else 4, borderaxespad=0,
-                           fontsize=9 if narrow else 10, handlelength=2.4, columnspacing=1.2)  # fmt: skip
-
-
-def _plain_log_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """1, 2, 5, 10, ... as plain numbers; closer ones where the range is short."""
-    low, high = min(values) * 0.95, max(values) * 1.05
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.5))):
-        ticks = [step * 10.0**decade for decade in decades for step in steps]
-        if len([t for t in ticks if low <= t <= high]) >= 4:
-            break
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
 
 
 def _cost_tick(usd: float, _: int) -> str:

@@ -1,4 +1,7 @@
-"""The dated price list, eval/prices.yaml: read, checked, looked up, printed."""
+"""The dated price list, eval/prices.yaml: read, checked, looked up, printed.
+
+A list that was superseded stays in eval/prices/, so that the report of an older run is priced as the run was.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import yaml
 from eval.samples import RunError
 
 PRICES = Path(__file__).with_name("prices.yaml")
+SUPERSEDED = "prices"  # folder beside the list, of the lists before it
 STALE_DAYS = 180  # from then on a price is taken with a warning
 CURRENCY = "USD"
 KINDS = {"id": str, "amount": (int, float), "unit": str, "region": str, "source": str, "date": date, "confirmed": bool,
@@ -64,13 +68,33 @@ class Prices:
         return found
 
 
-def load_prices(path: Path = PRICES) -> Prices:
-    """Read and check the list. Raises PriceError that says which entry is wrong and how."""
+def load_prices(path: Path = PRICES, sha256: str | None = None) -> Prices:
+    """Read and check the list. Raises PriceError that says which entry is wrong and how.
+
+    With `sha256`, the one of that checksum: this list or one that it superseded. Where there is none such, the list
+    itself; its own checksum then tells.
+    """
     try:
         data = path.read_bytes()
-        facts = yaml.safe_load(data)
+        if sha256 is not None:
+            path, data = _of_checksum(path, data, sha256)
     except OSError as error:
         raise PriceError(f"the price list cannot be read: {error}") from None
+    return read_prices(data, path)
+
+
+def _of_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes]:
+    for other in [path, *sorted(path.with_name(SUPERSEDED).glob("*.yaml"))]:
+        found = data if other == path else other.read_bytes()
+        if hashlib.sha256(found).hexdigest() == sha256:
+            return other, found
+    return path, data
+
+
+def read_prices(data: bytes, path: Path) -> Prices:
+    """The list that these bytes are. `path` is named in errors. Raises PriceError."""
+    try:
+        facts = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError) as error:
         raise PriceError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(facts, dict) or set(facts) != {"date", "prices", "allowances"}:
@@ -92,27 +116,36 @@ def stale(prices: Iterable[Price], day: date) -> list[Price]:
     return sorted((p for p in prices if p.age_days(day) > STALE_DAYS), key=lambda price: (price.date, price.id))
 
 
+def unconfirmed(prices: Iterable[Price]) -> list[Price]:
+    """Those that no source has confirmed, by id: from memory or inferred, and so is every figure made of them."""
+    return sorted((p for p in prices if not p.confirmed), key=lambda price: price.id)
+
+
 def table(prices: Prices) -> str:
     """The list as text, one entry a line, with what holds for all below."""
     rows = [COLUMNS, *(_row(price) for price in prices.entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    unconfirmed = sum(not price.confirmed for price in prices.entries)
-    last = f"{len(prices.entries)} entries, {unconfirmed} not confirmed; put together {prices.date}"
+    unsure = len(unconfirmed(prices.entries))
+    last = f"{len(prices.entries)} entries, {unsure} not confirmed; put together {prices.date}"
     return "\n".join([*lines, "", last, f"sha256 {prices.sha256}"])
 
 
 def _row(price: Price) -> tuple[str, ...]:
-    amount = f"{price.amount:.7f}".rstrip("0").rstrip(".")
     return (
         price.id,
-        f"${amount}" if price.currency else f"{amount} free",
+        f"${plain(price.amount)}" if price.currency else f"{plain(price.amount)} free",
         price.unit,
         price.region,
         price.date.isoformat(),
         "yes" if price.confirmed else "no",
         price.source,
     )
+
+
+def plain(amount: float) -> str:
+    """All its digits, and none besides: "0.0000025", "7"."""
+    return f"{amount:.12f}".rstrip("0").rstrip(".")
 
 
 def _numbered(path: Path, facts: Mapping[str, Any], section: str) -> Iterable[tuple[int, Any]]:

@@ -62,6 +62,10 @@ class Counting:
         if self.done == self.total or time.monotonic() - self._drawn >= self.interval_s * OVERDUE:
             self.draw()
 
+    def more(self, total: int) -> None:
+        """There is more to do than was known."""
+        self.total += total
+
     def breathe(self) -> None:
         """Nothing is under way: a good moment to draw."""
         if time.monotonic() - self._drawn >= self.interval_s:
@@ -99,7 +103,9 @@ class _Bar(Counting):
 
     def show(self) -> None:
         failed = f"[red]{self.failed:,} failed[/red] " if self.failed else ""
-        self._progress.update(self._task, completed=self.done, facts=f"{self.rate:.0f}/s {failed}{self.now}")
+        self._progress.update(
+            self._task, completed=self.done, total=self.total, facts=f"{self.rate:.0f}/s {failed}{self.now}"
+        )
         self._progress.refresh()
 
 

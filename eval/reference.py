@@ -19,6 +19,7 @@ from eval.endpoints import REFERENCE, ROOT
 from eval.images import ImageSet
 from eval.samples import RunError, Sample
 
+REFERENCE_BLOCK = -1
 COMMAND = (sys.executable, "-m", "service.reference")
 
 
@@ -80,6 +81,7 @@ def _lay_out(images: ImageSet, folder: Path) -> Path:
 
 def _sample(index: int, label: int, row: tuple[float, ...], version: str | None) -> Sample:
     return Sample(
-        target=REFERENCE, scenario=REFERENCE, phase="measure", block=0, image=index, started_s=0.0, latency_ms=0.0,
-        service_ms=0.0, lateness_ms=0.0, new_connection=False, label=label, probabilities=row, model_version=version,
+        target=REFERENCE, scenario=REFERENCE, phase="measure", block=REFERENCE_BLOCK, place=index, image=index,
+        started_s=0.0, latency_ms=0.0, service_ms=0.0, lateness_ms=0.0, new_connection=False, label=label,
+        probabilities=row, model_version=version,
     )  # fmt: skip

@@ -5,14 +5,17 @@ The same directory gives the same bytes: nothing in a report says when it was re
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from eval import formatting, report_view
+from eval import formatting, report_scenarios, report_view
 from eval.cost import skus
 from eval.prices import Price, Prices, load_prices
 from eval.report_view import ImageBytes
@@ -29,8 +32,9 @@ GOLDEN = Path(__file__).parent / "golden"
 TRAFFICS = ("10000", "1000000", "100000000")  # requests a month that the tables price
 
 FORMATTERS = (  # of eval.formatting, as the templates call them
-    "value_of", "reason_of", "interval_of", "ms", "percent", "share", "probability_gap", "usd", "unit_price", "count",
-    "short_count", "per_second", "mib", "moment", "short_hash", "plural", "listing", "words", "measured", "sentence",
+    "value_of", "reason_of", "interval_of", "ms", "percent", "times", "share", "probability_gap", "usd", "unit_price",
+    "count", "short_count", "per_second", "mib", "moment", "short_hash", "plural", "listing", "words", "measured",
+    "sentence",
 )  # fmt: skip
 
 
@@ -42,14 +46,14 @@ def write_reports(run_dir: Path, image_bytes: ImageBytes | None = None) -> dict[
     """
     run = read_run(run_dir)
     samples = list(read_samples(run_dir))
-    prices = load_prices()
+    prices = load_prices(sha256=run.prices_sha256)
     summary = summarise(run, samples, prices)
     view = report_view.view(run, samples, summary, image_bytes or golden_bytes(run))
     facts = {"run": run, "summary": summary, "view": view, "prices": _used_prices(run, prices)}
     files = {
         REPORT_JSON: json.dumps(summary, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
-        REPORT_MD: _environment(escape_html=False).get_template("report.md.j2").render(facts),
-        REPORT_HTML: _environment(escape_html=True).get_template("report.html.j2").render(facts),
+        REPORT_MD: environment(escape_html=False).get_template("report.md.j2").render(facts),
+        REPORT_HTML: environment(escape_html=True).get_template("report.html.j2").render(facts),
     }
     for name, text in files.items():
         (run_dir / name).write_text(text, encoding="utf-8")
@@ -72,9 +76,9 @@ def _used_prices(run: Run, prices: Prices) -> list[Price]:
     return [price for price in prices.entries if price.id in used]
 
 
-def _environment(*, escape_html: bool) -> jinja2.Environment:
+def environment(*, escape_html: bool) -> jinja2.Environment:
     """The templates' language: the formatters as filters, and a missing fact is an error."""
-    environment = jinja2.Environment(
+    language = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=escape_html,
         undefined=jinja2.StrictUndefined,
@@ -83,17 +87,23 @@ def _environment(*, escape_html: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     written = {name: getattr(formatting, name) for name in FORMATTERS}
-    environment.filters |= written | {"md": _markdown}
-    environment.globals |= written
-    environment.globals |= {
+    language.filters |= written | {"md": _markdown, "shell": shlex.quote}
+    language.globals |= written
+    script = (TEMPLATES / "report.js").read_text()
+    language.globals |= {
         "cell": report_view.cell,
+        "discards": report_scenarios.discards,
+        "felt": report_scenarios.felt,
         "memory_text": formatting.memory,
         "PARTS": report_view.PARTS,
         "REFERENCE": REFERENCE,
         "TRAFFICS": TRAFFICS,
+        "PHASES": report_scenarios.PHASES,
         "css": Markup((TEMPLATES / "report.css").read_text()),
+        "script": Markup(script),
+        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    return environment
+    return language
 
 
 def _markdown(text: object) -> str:

@@ -5,28 +5,33 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from eval import plots
-from eval.formatting import value_of
+from eval import plot_scenarios, plots
+from eval.drift import CHANGING
+from eval.formatting import short_count, value_of
 from eval.metrics import CALIBRATION_BINS
+from eval.objective import judged
+from eval.plot_scenarios import Offer
 from eval.samples import Run, Sample
+from eval.schedule import COLD, IDLE, MAX_RATE, SCENARIOS
+
+LEAST_COURSE = 3  # blocks of which a course is drawn
 
 Summary = Mapping[str, Any]
 Colours = Mapping[str, int]  # target -> number of its colour
 
 
 def latency_plots(samples: Iterable[Sample], targets: Mapping[str, Any], colours: Colours) -> dict[str, Markup]:
-    """A plot for each scenario in which anything was answered."""
-    taken: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        taken[sample.scenario][sample.target].append(sample)
+    """A plot for each scenario in which anything was answered; the steps of a search are too unlike to be one."""
+    taken = _by_scenario(samples)
     drawn = {}
-    for scenario, of_target in taken.items():
+    for scenario in (name for name in SCENARIOS if name in taken and name != MAX_RATE):
+        of_target = taken[scenario]
         series = [
             plots.Latencies(targets[name]["title"], colours[name], times, len(of_target[name]))
             for name in targets
@@ -37,6 +42,84 @@ def latency_plots(samples: Iterable[Sample], targets: Mapping[str, Any], colours
     return drawn
 
 
+def rate_plot(targets: Mapping[str, Any], colours: Colours, slo_ms: float) -> Markup | None:
+    """Every step of the search for the highest rate, or None when nobody searched."""
+    searches = []
+    for name, facts in targets.items():
+        if found := facts["scenarios"].get(MAX_RATE):
+            steps = [
+                plot_scenarios.RateStep(
+                    s["rate_rps"], s["p95_ms"]["value"], s["p95_ms"]["low"], s["p95_ms"]["high"], s["held"]
+                )
+                for s in found["steps"]
+            ]
+            rate = value_of(found["max_rate_rps"])
+            searches.append(plot_scenarios.RateSearch(facts["title"], colours[name], steps, rate))
+    return plot_scenarios.rate(searches, slo_ms) if any(one.steps for one in searches) else None
+
+
+def course_plots(samples: Iterable[Sample], targets: Mapping[str, Any], colours: Colours) -> dict[str, Markup]:
+    """A plot for each scenario of several blocks, not where the load changes, nor where a block is a single start."""
+    taken = _by_scenario(samples)
+    drawn = {}
+    for scenario in (name for name in SCENARIOS if name in taken and name not in (*CHANGING, COLD, IDLE)):
+        courses = [
+            plot_scenarios.Course(targets[name]["title"], colours[name], *zip(*blocks, strict=True))
+            for name in targets
+            if len(blocks := _blocks(taken[scenario][name])) >= LEAST_COURSE
+        ]
+        if courses:
+            drawn[scenario] = plot_scenarios.course(courses, scenario)
+    return drawn
+
+
+def _blocks(samples: Iterable[Sample]) -> list[tuple[float, float]]:
+    """When each block began, and the median of its answers."""
+    blocks: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.error is None:
+            blocks[sample.block].append(sample)
+    return sorted((min(s.started_s for s in of), median(s.latency_ms for s in of)) for of in blocks.values())
+
+
+def pareto_plot(summary: Summary, colours: Colours) -> Markup | None:
+    """Cost at the verdict's traffic against p95 with failures, as the verdict has it; None for fewer than two."""
+    requests = summary["verdict"]["traffic"]["requests_per_month"]
+    places = {}
+    for name, facts in summary["targets"].items():
+        bill = facts["cost"]["monthly_usd"].get(str(requests))
+        of = judged(facts)
+        p95 = of["latency_with_failures_ms"]["p95"] if of else {"value": None}
+        if bill and value_of(bill["net"]) is not None and p95["value"] is not None:
+            usd = (bill["net"], bill["net_low"], bill["net_high"])
+            times = (p95["value"], p95["low"], p95["high"])
+            places[name] = (usd, times, value_of(facts["accuracy"]))
+    if len(places) < 2:
+        return None
+    values = {name: (usd[0], times[0], -(accuracy or 0.0)) for name, (usd, times, accuracy) in places.items()}
+    offers = [
+        Offer(
+            summary["targets"][name]["title"], colours[name], *place,
+            dominated=any(dominates(values[other], values[name]) for other in places if other != name),
+        )
+        for name, place in places.items()
+    ]  # fmt: skip
+    return plot_scenarios.pareto(offers, short_count(requests))
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether `a` is as low as `b` in everything and lower in something."""
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+
+def _by_scenario(samples: Iterable[Sample]) -> dict[str, dict[str, list[Sample]]]:
+    """Scenario -> target -> its samples."""
+    taken: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        taken[sample.scenario][sample.target].append(sample)
+    return taken
+
+
 def cost_plot(summary: Summary, colours: Colours) -> Markup | None:
     """The curves of all targets that have a price, or None when none has."""
     curves = {}
@@ -44,18 +127,22 @@ def cost_plot(summary: Summary, colours: Colours) -> Markup | None:
         points = [p for p in facts["cost"]["curve"] if value_of(p["net"]) is not None]
         if points:
             requests, net, gross = zip(*((p["requests_per_month"], p["net"], p["gross"]) for p in points), strict=True)
-            curves[name] = plots.CostCurve(facts["title"], colours[name], requests, net, gross)
+            served = sum(not p["beyond_limit"] for p in points)
+            curves[name] = plots.CostCurve(facts["title"], colours[name], requests, net, gross, served)
     if not curves:
         return None
     return plots.cost(list(curves.values()), crossings(curves, summary["break_even"]))
 
 
 def crossings(curves: Mapping[str, plots.CostCurve], break_even: Iterable[Mapping[str, Any]]) -> list[plots.Crossing]:
-    """The break-even points at which no third target is cheaper: there the cheapest target changes."""
+    """The break-even points at which no third target is cheaper: there the cheapest target changes.
+
+    As long as both can serve the traffic: beyond that neither is an offer.
+    """
     found = []
     for point in break_even:
         requests = value_of(point["requests_per_month"])
-        if requests is None or not {point["a"], point["b"]} <= curves.keys():
+        if requests is None or point["beyond_limit"] or not {point["a"], point["b"]} <= curves.keys():
             continue
         usd = {name: float(np.interp(np.log(requests), np.log(c.requests), c.net_usd)) for name, c in curves.items()}
         here = min(usd[point["a"]], usd[point["b"]])
@@ -93,7 +180,7 @@ def calibration_plot(
     for bins, (first, names) in lines.items():
         every = len(lines) == 1 and len(names) > 1
         title = "all targets" if every else ", ".join(targets[name]["title"] for name in names)
-        drawn.append(plots.Reliability(title, colours[first], *bins))
+        drawn.append(plots.Reliability(title, colours[first], *bins, targets=[colours[name] for name in names]))
     return plots.calibration(drawn) if drawn else None
 
 

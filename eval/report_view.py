@@ -16,12 +16,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval import report_figures
+from eval import report_figures, report_scenarios
+from eval.report_scenarios import Audit, Scene, Start
 from eval.samples import Run, Sample
+from eval.scenarios import at_work
+from eval.schedule import FLOOR
 from eval.verdict import REFERENCE
 
 MISTAKES_SHOWN = 12
 INCOMPLETE = "the run is not complete"  # how that warning begins
+INVALID = "not a valid comparison: "  # how those begin that make the run's figures no comparison of targets
 PARTS = (  # of a request's time, in the order in which it is spent
     ("lateness", "late send"),
     ("decode", "decode"),
@@ -69,7 +73,11 @@ class View:
     """Everything the templates draw that is not in the summary."""
 
     colours: dict[str, int]  # target -> number of its colour
+    scenes: list[Scene]  # the scenarios that were tried, in their order
     latency_plots: dict[str, Markup]  # by scenario
+    rate_plot: Markup | None
+    course_plots: dict[str, Markup]  # by scenario
+    pareto_plot: Markup | None
     cost_plot: Markup | None
     accuracy_plot: Markup | None
     calibration_plot: Markup | None
@@ -88,25 +96,36 @@ class View:
     measured_names: list[str]  # of the figures behind the costs
     assumed_by_all: list[str]
     assumed: dict[str, list[str]]  # target -> what is assumed for it beside that
-    warnings: list[str]  # but for the one that says what the banner says
+    starts: dict[str, list[Start]]  # forced and natural cold starts, as bars
+    cold_phases: dict[str, list[str]]  # of the kinds of start that were tried
+    audits: list[Audit]  # for a cache of answers
+    network: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
+    invalid: list[str]  # warnings for which the run is no comparison, and how to do better
+    warnings: list[str]  # the others, but for the one that says what the banner says
     sent: int  # measured requests, failures included
+    at_work: int  # those of them that were not sent to overload a target
     command: str
 
 
 def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: ImageBytes) -> View:
     """Draw and group what the page shows."""
-    measured = [s for s in samples if s.phase == "measure" and s.target != REFERENCE]
+    measured = [s for s in samples if s.phase == "measure" and s.target != REFERENCE and s.scenario != FLOOR]
+    work = at_work(measured)
     targets = summary["targets"]
     colours = {name: number for number, name in enumerate(targets)}
-    mistakes = _mistakes(run, measured, targets)
-    parts = _mean_parts(measured)
+    mistakes = _mistakes(run, work, targets)
+    parts = _mean_parts(report_scenarios.main_scenario(measured))
     by_all = _assumed_by_all(targets)
     return View(
         colours=colours,
+        scenes=report_scenarios.scenes(run, targets),
         latency_plots=report_figures.latency_plots(measured, targets, colours),
+        rate_plot=report_figures.rate_plot(targets, colours, summary["verdict"]["slo"]["p95_ms"]),
+        course_plots=report_figures.course_plots(measured, targets, colours),
+        pareto_plot=report_figures.pareto_plot(summary, colours),
         cost_plot=report_figures.cost_plot(summary, colours),
         accuracy_plot=report_figures.accuracy_plot(targets, colours),
-        calibration_plot=report_figures.calibration_plot(run, measured, targets, colours),
+        calibration_plot=report_figures.calibration_plot(run, work, targets, colours),
         parts=parts,
         confusion=_groups(targets, "confusion"),
         per_class=_groups(targets, "per_class"),
@@ -122,8 +141,14 @@ def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: Ima
         measured_names=_ordered(facts["cost"]["measured"] for facts in targets.values()),
         assumed_by_all=by_all,
         assumed={n: [line for line in f["cost"]["assumed"] if line not in by_all] for n, f in targets.items()},
-        warnings=[w for w in summary["run"]["warnings"] if run.complete or not w.startswith(INCOMPLETE)],
+        starts=report_scenarios.starts(targets),
+        cold_phases=report_scenarios.cold_phases(targets),
+        audits=report_scenarios.audits(targets),
+        network=report_scenarios.network(targets),
+        invalid=[w.removeprefix(INVALID) for w in summary["run"]["warnings"] if w.startswith(INVALID)],
+        warnings=[w for w in summary["run"]["warnings"] if not w.startswith((INCOMPLETE, INVALID))],
         sent=len(measured),
+        at_work=len(work),
         command=shlex.join(run.command),
     )
 

@@ -14,9 +14,11 @@ from typing import IO, Any
 RUN_JSON = "run.json"
 SAMPLES = "samples.jsonl"
 SAMPLES_GZ = "samples.jsonl.gz"  # the same, packed, as committed with the example
-RUN_SCHEMA_VERSION = 1
+RUN_SCHEMA_VERSION = 2
+READABLE = (1, 2)  # 1 knew one scenario, and could not be resumed
 
-ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "bad_answer", "disconnected")
+ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "bad_answer", "disconnected",
+               "not_sent")  # fmt: skip
 
 
 class RunError(Exception):
@@ -28,10 +30,10 @@ class Sample:
     """One request and what came of it. Times are milliseconds unless the name says otherwise."""
 
     target: str
-    scenario: str  # "single"
+    scenario: str  # a name of eval.plan.SCENARIOS, "floor" or "reference"
     phase: str  # "warmup" or "measure"
     block: int  # number of the interleaving block it ran in
-    image: int  # index into the run's image manifest
+    image: int  # index into the run's image manifest; -1 where no picture is sent
     started_s: float  # seconds since the run began, when it was scheduled
     latency_ms: float  # from the scheduled time to the last byte, or to the failure
     service_ms: float  # from the send to the last byte, or to the failure
@@ -47,6 +49,12 @@ class Sample:
     instance_id: str | None = None
     ordinal: int | None = None  # X-Request-Ordinal
     model_version: str | None = None
+    place: int = 0  # in its block; block and place name a request of the plan
+    rate_rps: float | None = None  # offered by the stream that it is part of
+    network_ms: dict[str, float] = field(default_factory=dict)  # dns, connect, tls of a connection opened for it
+    first_byte_ms: float | None = None  # from the send to the head of the answer
+    startup_ms: dict[str, float] = field(default_factory=dict)  # first answer after a start: create, phases of /version
+    gap_s: float | None = None  # without a request before it, where the gap is what is tried
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,9 @@ class Run:
     machine: dict[str, Any]  # CPU model, cores, memory, OS
     versions: dict[str, str]  # python, cloudtrial's git sha, libraries
     planned: int  # requests of the measured phase
+    config: dict[str, Any] = field(default_factory=dict)  # every option that shapes the plan
+    spent: dict[str, Any] = field(default_factory=dict)  # dollars that it cost at most, as eval.budget counts them
+    resumed: list[str] = field(default_factory=list)  # when it was gone on with after an end, ISO 8601, UTC
 
 
 def write_run(folder: Path, run: Run) -> None:
@@ -113,10 +124,9 @@ def read_run(folder: Path) -> Run:
         raise RunError(f"{folder} is not a run: it has no {RUN_JSON}") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{folder / RUN_JSON} is not JSON: {error}") from None
-    if facts.get("schema_version") != RUN_SCHEMA_VERSION:
-        raise RunError(
-            f"{folder / RUN_JSON} has schema {facts.get('schema_version')}, this program reads {RUN_SCHEMA_VERSION}"
-        )
+    schema = facts.get("schema_version")
+    if schema not in READABLE:
+        raise RunError(f"{folder / RUN_JSON} has schema {schema}, this program reads {READABLE[0]} to {READABLE[-1]}")
     facts["images"] = [ImageEntry(**entry) for entry in facts["images"]]
     facts["targets"] = [TargetRun(**entry) for entry in facts["targets"]]
     return Run(**facts)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from eval.break_even import HIGH, LOW, compare
+from eval.break_even import compare
 from eval.caveats import caveats, invalid, model_versions, run_day
-from eval.cost import MONTH_S
-from eval.costing import Costing, cost_json, costing
-from eval.formatting import short_count
+from eval.cold import boot_s, cold_start_json, known_answers
+from eval.cost import HIGH_RPS, LOW_RPS, MONTH_S
+from eval.costing import Costing, cost_json, costing, one_instance_rps
+from eval.drift import drift
+from eval.formatting import count
 from eval.metrics import Answer, Answers, parity, quality
+from eval.pairs import discordance, mcnemar
 from eval.prices import STALE_DAYS, Prices
 from eval.samples import Run, Sample, TargetRun
-from eval.stats import percentile, percentiles
+from eval.scenarios import at_work, cache_json, floor_json, max_rate, scenario_json
+from eval.schedule import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.verdict import REFERENCE, Findings, verdict
 from infra.targets import TARGETS, Target
-from service.schema import SERVER_TIMING_PARTS
 
 REPORT_SCHEMA_VERSION = 1
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
@@ -27,19 +29,25 @@ CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries 
 
 def summarise(run: Run, samples: Iterable[Sample], prices: Prices) -> dict[str, Any]:
     """Everything that report.json holds. The warm-up is left out of all of it."""
-    taken: dict[str, list[Sample]] = defaultdict(list)
+    everything: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        if sample.phase == "measure":
-            taken[sample.target].append(sample)
-    costings = {
-        t.name: costing(t, _answered(_of_scenario(taken[t.name], run.scenarios[0])), prices) for t in run.targets
+        everything[sample.target].append(sample)
+    taken = {name: [s for s in of if s.phase == "measure"] for name, of in everything.items()}
+    taken |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in taken}
+    slo_ms = config_from_json(run.config).slo_ms
+    drifts = drift(s for t in run.targets for s in taken[t.name])
+    scenarios = {t.name: scenarios_json(run, taken[t.name], drifts.get(t.name, {}), slo_ms) for t in run.targets}
+    colds = {t.name: _cold_start(run, t, everything[t.name], taken[REFERENCE]) for t in run.targets}
+    costings = {t.name: _costing(t, taken[t.name], scenarios[t.name], colds[t.name], prices) for t in run.targets}
+    targets = {
+        t.name: target_json(run, t, taken[t.name], scenarios[t.name], colds[t.name], costings[t.name])
+        for t in run.targets
     }
-    targets = {t.name: target_json(run, t, taken[t.name], costings[t.name]) for t in run.targets}
     titles = {name: facts["title"] for name, facts in targets.items()}
     pairs = parity_json(run, taken)
     twins = any(t.twin for t in run.targets)
     note = None if run.complete else run.note or "interrupted, or still running"
-    found = Findings(targets, pairs, note, invalid(run, taken, targets), twins)
+    found = Findings(targets, pairs, note, invalid(run, taken, targets), twins, slo_ms)
     used = {p.id: p for c in costings.values() if isinstance(c, Costing) for p in c.prices.values()}
     return {
         "schema_version": REPORT_SCHEMA_VERSION,
@@ -62,6 +70,9 @@ def run_json(run: Run, prices: Prices) -> dict[str, Any]:
         "note": run.note,
         "command": run.command,
         "seed": run.seed,
+        "config": run.config,
+        "resumed": run.resumed,
+        "spent": run.spent,
         "scenarios": run.scenarios,
         "images": {"source": run.images_source, "sha256": run.images_sha256, "n": len(run.images)},
         "prices": {
@@ -74,11 +85,28 @@ def run_json(run: Run, prices: Prices) -> dict[str, Any]:
     }
 
 
-def target_json(run: Run, it: TargetRun, samples: Sequence[Sample], cost: Costing | str) -> dict[str, Any]:
+def scenarios_json(run: Run, samples: Sequence[Sample], drifts: Mapping[str, Any], slo_ms: float) -> dict[str, Any]:
+    """Every scenario in which the target was asked, in the order of the schedule."""
+    found = {}
+    for name in (name for name in SCENARIOS if name in run.scenarios):
+        if of := [s for s in samples if s.scenario == name]:
+            found[name] = scenario_json(name, of, slo_ms) | {"drift": drifts.get(name)}
+    return found
+
+
+def target_json(
+    run: Run,
+    it: TargetRun,
+    samples: Sequence[Sample],
+    scenarios: Mapping[str, Any],
+    cold_start: Mapping[str, Any],
+    cost: Costing | str,
+) -> dict[str, Any]:
     """One target: what it is, what it answered, how fast, at what price."""
     target = TARGETS.get(it.target or "")
-    answered = _answered(samples)
-    truth = {s.image: run.images[s.image].label for s in samples}
+    asked = at_work(samples)
+    answered = _answered(asked)
+    truth = {s.image: run.images[s.image].label for s in asked}
     model = it.version.get("model") or {}
     return {
         "title": _title(it, target),
@@ -92,11 +120,15 @@ def target_json(run: Run, it: TargetRun, samples: Sequence[Sample], cost: Costin
         "behind": it.behind,
         "cpus": it.cpus,
         "failure": it.failure,
-        "sent": len(samples),
+        "asked": len(samples),  # of every kind; what follows is of the target at its usual work
+        "sent": len(asked),
         "n": len(answered),
-        "errors": dict(sorted(Counter(s.error for s in samples if s.error).items())),
-        **quality(truth, answers(samples), run.classes),
-        "scenarios": {name: scenario_json(of) for name in run.scenarios if (of := _of_scenario(samples, name))},
+        "errors": dict(sorted(Counter(s.error for s in asked if s.error).items())),
+        **quality(truth, answers(asked), run.classes),
+        "scenarios": scenarios,
+        "floor_ms": floor_json(samples),
+        "cache": cache_json(samples),
+        "cold_start_ms": cold_start,
         "startup_ms": it.startup_ms if it.startup_ms is not None else _none("only the start of a twin is seen"),
         "startup_phases_ms": it.version.get("startup_ms") or {},
         "memory": _memory(it, target and target.memory_mib),
@@ -104,24 +136,6 @@ def target_json(run: Run, it: TargetRun, samples: Sequence[Sample], cost: Costin
         "model_version": ", ".join(model_versions(answered)) or model.get("version"),
         "engine": it.version.get("engine") or model.get("engine"),
         "instance_ids": len({s.instance_id for s in answered if s.instance_id}),
-    }
-
-
-def scenario_json(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Times of one scenario. A failure counts as a latency without end, and its time as busy time."""
-    answered = _answered(samples)
-    latency = [s.latency_ms for s in answered]
-    busy_s = sum(s.latency_ms for s in samples) / 1000
-    parts = {part: [s.server_ms[part] for s in answered if part in s.server_ms] for part in SERVER_TIMING_PARTS}
-    return {
-        "n": len(answered),
-        "sent": len(samples),
-        "latency_ms": percentiles(latency),
-        "latency_with_failures_ms": percentiles(latency + [math.inf] * (len(samples) - len(answered))),
-        "service_ms": percentiles([s.service_ms for s in answered]),
-        "server_ms": {part: percentiles(values) for part, values in parts.items() if values},
-        "throughput_rps": len(answered) / busy_s if answered and busy_s else _none("no request was answered"),
-        "lateness_ms": {"p99": percentile([s.lateness_ms for s in samples], 0.99).to_json()},
     }
 
 
@@ -139,45 +153,45 @@ def answers(samples: Iterable[Sample]) -> Answers:
 
 def parity_json(run: Run, taken: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     """Every pair of targets that were asked, then each with the reference where there is one."""
-    of = {t.name: answers(taken[t.name]) for t in run.targets if taken[t.name]}
-    pairs = {f"{a}|{b}": parity(of[a], of[b]) for a, b in combinations(of, 2)}
+    of = {t.name: answers(asked) for t in run.targets if (asked := at_work(taken[t.name]))}
+    couples = list(combinations(of, 2))
     if reference := answers(taken[REFERENCE]):
-        pairs |= {f"{name}|{REFERENCE}": parity(said, reference) for name, said in of.items()}
-    return pairs
+        couples += [(name, REFERENCE) for name in of]
+        of[REFERENCE] = reference
+    truth = {number: image.label for number, image in enumerate(run.images)}
+    tests = mcnemar({f"{a}|{b}": discordance(truth, of[a], of[b]) for a, b in couples})
+    return {f"{a}|{b}": parity(of[a], of[b]) | {"mcnemar": tests[f"{a}|{b}"]} for a, b in couples}
 
 
 def break_even_json(costings: Mapping[str, Costing | str], titles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Where each pair's net bills cross, as far as both could serve the traffic; or why they do not."""
+    """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
+
+    As if there could be any number of instances; `beyond_limit` names those that may not have as many.
+    """
     priced = [(name, c) for name, c in costings.items() if isinstance(c, Costing)]
     found = []
     for (a, first), (b, second) in combinations(priced, 2):
-        high = min(_servable(first), _servable(second))
-        order = compare(lambda n, c=first: c.bill(n).net, lambda n, c=second: c.bill(n).net, LOW, high)
+        order = compare(lambda n, c=first: c.bill(n).net, lambda n, c=second: c.bill(n).net)
         for crossing in order.crossings:
             below, above = (a, b) if crossing.first_below else (b, a)
-            requests, rps = round(crossing.requests), round(crossing.requests / MONTH_S, 4)
-            found.append(_break_even(a, b, requests, rps, below, above))
+            requests, rps = round(crossing.requests), float(f"{crossing.requests / MONTH_S:.6g}")
+            beyond = [name for name, c in ((a, first), (b, second)) if c.bill(requests).beyond_limit]
+            found.append(_break_even(a, b, requests, rps, below, above, beyond))
         if not order.crossings:
             cheaper = None if order.first_is_cheaper is None else a if order.first_is_cheaper else b
             who = f"{titles[cheaper]} is never" if cheaper else "neither is"
-            none = _none(f"{who} dearer, from {short_count(LOW)} to {short_count(high)} requests a month")
-            found.append(_break_even(a, b, none, none, cheaper, cheaper))
+            none = _none(f"{who} dearer, from {LOW_RPS:g} to {count(HIGH_RPS)} requests a second")
+            found.append(_break_even(a, b, none, none, cheaper, cheaper, []))
     return found
 
 
-def _break_even(a: str, b: str, requests: Any, rps: Any, below: str | None, above: str | None) -> dict[str, Any]:
-    return {"a": a, "b": b, "requests_per_month": requests, "rps": rps, "cheaper_below": below, "cheaper_above": above}
-
-
-def _servable(it: Costing) -> float:
-    """The most requests a month that the target's instances can serve, as far as break-even looks."""
-    low, high = LOW, HIGH
-    if not it.bill(high).beyond_limit:
-        return high
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if it.bill(middle).beyond_limit else (middle, high)
-    return low
+def _break_even(
+    a: str, b: str, requests: Any, rps: Any, below: str | None, above: str | None, beyond: list[str]
+) -> dict[str, Any]:
+    return {
+        "a": a, "b": b, "requests_per_month": requests, "rps": rps, "cheaper_below": below, "cheaper_above": above,
+        "beyond_limit": beyond,
+    }  # fmt: skip
 
 
 def _memory(it: TargetRun, limit_mib: int | None) -> dict[str, Any]:
@@ -194,8 +208,24 @@ def _answered(samples: Iterable[Sample]) -> list[Sample]:
     return [s for s in samples if s.error is None]
 
 
-def _of_scenario(samples: Iterable[Sample], scenario: str) -> list[Sample]:
-    return [s for s in samples if s.scenario == scenario]
+def _cold_start(run: Run, it: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]) -> dict[str, Any]:
+    known = known_answers([image.label for image in run.images], samples, reference)
+    return cold_start_json(it, samples, known)
+
+
+def _costing(
+    it: TargetRun,
+    samples: Sequence[Sample],
+    scenarios: Mapping[str, Any],
+    cold_start: Mapping[str, Any],
+    prices: Prices,
+) -> Costing | str:
+    """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none."""
+    basis = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
+    answered = [s for s in samples if s.scenario == basis and s.error is None]
+    rate_rps = max_rate(scenarios)
+    held = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
+    return costing(it, answered, prices, one_instance_rps(rate_rps, held), boot_s(cold_start))
 
 
 def _title(it: TargetRun, target: Target | None) -> str:

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.cost import MONTH_S
 from eval.formatting import count, listing, ms, percent, plural, usd
+from eval.objective import ERROR_RATE, REQUESTS_PER_MONTH, SLO_MS, Contest, Facts, contest
 from eval.stats import overlap
 
 REFERENCE = "reference"
-REQUESTS_PER_MONTH = 1_000_000  # at which the cheapest is named
-ERROR_RATE = 0.01  # of the requests sent; a target above it gets a warning
-
-Facts = Mapping[str, Any]  # one entry of report.json's `targets`
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,13 @@ class Findings:
     note: str | None  # why the run is not complete; None when it is
     invalid: list[str]  # why its targets cannot be compared
     twins: bool
+    slo_ms: float = SLO_MS  # that p95 is held against
+    requests: int = REQUESTS_PER_MONTH  # at which costs are compared
+
+    @property
+    def contest(self) -> Contest:
+        """Who is cheapest of those that keep the objective."""
+        return contest(self.targets, self.slo_ms, self.requests)
 
     def title(self, name: str) -> str:
         return self.targets[name]["title"] if name in self.targets else f"the {name}"
@@ -53,16 +58,23 @@ class Findings:
 def verdict(found: Findings) -> dict[str, Any]:
     """The `verdict` of report.json."""
     speed, order = by_latency(found.targets)
-    bills = by_cost(found.targets)
+    costs = found.contest
     return {
         "sentence": sentence(found),
         "fastest": order[0] if order else None,
         "as_fast": alike(found.targets, speed, order),
-        "cheapest": bills[0] if bills else None,
-        "runner_up": bills[1] if len(bills) > 1 else None,
+        "cheapest": costs.order[0] if costs.order else None,
+        "runner_up": costs.order[1] if len(costs.order) > 1 else None,
+        "too_close": costs.close,
         "right": found.right(),
         "valid": not found.invalid,
-        "traffic": {"requests_per_month": REQUESTS_PER_MONTH, "rps": round(REQUESTS_PER_MONTH / (730 * 3600), 4)},
+        "slo": {
+            "p95_ms": found.slo_ms,
+            "meets": costs.meets,
+            "unsure": costs.unsure,
+            "left_out": costs.left_out,
+        },
+        "traffic": {"requests_per_month": found.requests, "rps": round(found.requests / MONTH_S, 4)},
     }
 
 
@@ -71,7 +83,8 @@ def sentence(found: Findings) -> str:
     doubts = [f"incomplete run ({found.note})"] if found.note else []
     doubts += [f"not a valid comparison, as {'; '.join(found.invalid)}"] if found.invalid else []
     if found.answered:
-        said = "; ".join(part for part in (_speed(found), _price(found), _rightness(found), _missing(found)) if part)
+        parts = (_speed(found), _price(found), _left_out(found), _rightness(found), _missing(found))
+        said = "; ".join(part for part in parts if part)
         if found.twins:
             said = f"on local twins, {said}"
     else:
@@ -108,13 +121,6 @@ def alike(targets: Mapping[str, Facts], percentile: str, order: list[str]) -> li
     return [name for name in order[1:] if overlap(_latency(targets[name])[percentile], first)]
 
 
-def by_cost(targets: Mapping[str, Facts]) -> list[str]:
-    """Targets that could be priced, the cheapest first: by what is paid, and where that is the same by list price."""
-    bills = {name: facts["cost"]["monthly_usd"][str(REQUESTS_PER_MONTH)] for name, facts in targets.items()}
-    known = {name: bill for name, bill in bills.items() if not isinstance(bill["net"], Mapping)}
-    return sorted(known, key=lambda name: (round(known[name]["net"], 2), known[name]["gross"]))
-
-
 def _latency(facts: Facts) -> Mapping[str, Any]:
     """With failures, of the first scenario."""
     return next(iter(facts["scenarios"].values()))["latency_with_failures_ms"] if facts["scenarios"] else {}
@@ -134,19 +140,36 @@ def _speed(found: Findings) -> str:
 
 
 def _price(found: Findings) -> str:
-    order = by_cost(found.targets)
-    if not order:
-        return ""
-    first, *others = order
-    traffic = f"at {count(REQUESTS_PER_MONTH)} requests a month"
+    costs = found.contest
+    traffic = f"at {count(found.requests)} requests a month"
+    if not costs.order:
+        return f"no target can be named cheapest {traffic} with p95 within {ms(found.slo_ms)}" if costs.left_out else ""
+    first, *others = costs.order
+    surely = "probably " if first in costs.unsure else ""
+    within = f"with p95 {surely}within {ms(found.slo_ms)}, " if costs.meets[first] else ""
     if not others:
-        return f"{found.title(first)} costs {_bill(found.targets[first])} {traffic}"
-    then = f"ahead of {found.title(others[0])} ({_bill(found.targets[others[0]])})"
-    return f"{found.title(first)} is cheapest {traffic} ({_bill(found.targets[first])}), {then}"
+        one = "only " if costs.left_out else ""
+        return f"{within}{one}{found.title(first)} costs {_bill(found, first)} {traffic}"
+    unknown = "" if within else f" (whether p95 is within {ms(found.slo_ms)} is not known)"
+    cheapest = f"{within}{found.title(first)} is cheapest {traffic} ({_bill(found, first)})"
+    return f"{cheapest}, {_runner_up(found, first, others[0], costs.close)}{unknown}"
 
 
-def _bill(facts: Facts) -> str:
-    bill = facts["cost"]["monthly_usd"][str(REQUESTS_PER_MONTH)]
+def _runner_up(found: Findings, first: str, second: str, close: bool) -> str:
+    text = f"{found.title(second)} ({_bill(found, second)})"
+    if close:
+        return f"though {text} may be as cheap (how billed time is rounded is not documented)"
+    return f"as is {found.title(second)}" if _bill(found, first) == _bill(found, second) else f"ahead of {text}"
+
+
+def _left_out(found: Findings) -> str:
+    """Who is not in the comparison of costs, and why."""
+    reasons = [f"{found.title(name)} ({why})" for name, why in found.contest.left_out.items()]
+    return f"left out: {listing(reasons)}" if reasons else ""
+
+
+def _bill(found: Findings, name: str) -> str:
+    bill = found.targets[name]["cost"]["monthly_usd"][str(found.requests)]
     net, gross = usd(round(bill["net"], 2)), usd(round(bill["gross"], 2))
     return net if net == gross else f"{net} after the free tier, list price {gross}"
 

@@ -122,6 +122,7 @@ def _sample(name, phase, block, image, clock, took, late, answer, ordinal, versi
         service_ms=round(took, 4),
         lateness_ms=late,
         new_connection=ordinal == 1,
+        first_byte_ms=round(took - 0.1, 4),
         status=200,
         label=int(answer.argmax()),
         probabilities=tuple(round(float(p), 6) for p in answer),
@@ -131,6 +132,17 @@ def _sample(name, phase, block, image, clock, took, late, answer, ordinal, versi
         ordinal=ordinal,
         model_version=versions[name],
     )
+
+
+def make_sample(image=0, error=None, **changes) -> Sample:
+    """One sample made by hand, answered unless `error` says otherwise."""
+    usual = {
+        "target": "heroku", "scenario": "single", "phase": "measure", "block": 0, "image": image, "started_s": 0.0,
+        "latency_ms": 10.0, "service_ms": 10.0, "lateness_ms": 0.0, "new_connection": False, "status": 200,
+        "label": 0, "server_ms": {"total": 8.0},
+    }  # fmt: skip
+    sample = Sample(**usual | changes)
+    return _failed(sample, error) if error else sample
 
 
 def _failed(sample: Sample, kind: str) -> Sample:

@@ -100,7 +100,18 @@ def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_run_is_reported_and_ends_with_130(tmp_path, number):
-    command = [sys.executable, "-m", "eval", "run", "--images", "golden", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "eval",
+        "run",
+        "--images",
+        "golden",
+        "--floor",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with fake_endpoint() as fake:
         process = subprocess.Popen(
             [*command, "--target", f"a={fake.url}"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -127,10 +138,11 @@ def test_an_interrupted_run_is_reported_and_ends_with_130(tmp_path, number):
         (["--limit", "many"], "'many' is not a whole number of at least 1"),
         (["--warmup", "-1"], "'-1' is not a whole number of at least 0"),
         (["--timeout-s", "0"], "'0' is not a number of seconds above 0"),
-        (["--scenario", "poisson"], "invalid choice: 'poisson'"),
+        (["--scenario", "steady"], "'steady' is not a scenario; there are single, poisson, ramp"),
+        (["--scenario", ","], "names no scenario; there are single, poisson, ramp"),
         (["--images"], "expected one argument"),
     ],
-    ids=["none", "words", "negative", "no time", "scenario", "no value"],
+    ids=["none", "words", "negative", "no time", "scenario", "no scenario", "no value"],
 )
 def test_wrong_usage_is_exit_2_and_says_what_is_expected(arguments, says, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import gzip
 import shutil
 import socket
 import ssl
 import subprocess
 import time
+import tracemalloc
 
 import pytest
 from eval_kit import CERTAIN, CLASSES, answering, closed_port, fake_endpoint, picture
 
 from eval.answers import DETAIL_CHARACTERS, server_timing
 from eval.client import MAX_ANSWER_BYTES, Ask, Client, Unreachable
+from eval.oracle_state import Oracle
+from eval.oracle_wire import Connection
+from eval.truth import CIFAR10, Truth
 
 TIMEOUT_S = 20.0
 
@@ -20,12 +27,12 @@ def ask(index=0):
     return Ask("single", "measure", 5, index, picture(index))
 
 
-def posts(url, count=1, timeout_s=TIMEOUT_S, token=None, between=lambda: None):
+def posts(url, count=1, timeout_s=TIMEOUT_S, token=None, between=lambda: None, **how):
     """The samples of so many posts over one client."""
 
     async def go():
         samples = []
-        async with Client("fake", url, CLASSES, timeout_s, time.perf_counter(), token) as client:
+        async with Client("fake", url, CLASSES, timeout_s, time.perf_counter(), token, **how) as client:
             for index in range(count):
                 sample, _ = await client.ask(ask(index), time.perf_counter())
                 samples.append(sample)
@@ -87,7 +94,7 @@ def test_latency_lasts_to_the_last_byte_of_the_answer():
     ("mode", "kind", "detail"),
     [
         ("html", "bad_answer", "not JSON: <html>Please log in</html>"),
-        ("redirect", "bad_answer", "302 to /login"),
+        ("redirect", "bad_answer", "302: redirected to /login"),
         ("unauthorised", "http_4xx", "401: wrong: None"),
         ("throttled", "http_429", "429: slow down"),
         ("broken", "http_5xx", "500: Internal error"),
@@ -156,11 +163,14 @@ def test_no_answer_in_time_is_a_timeout():
 def test_a_port_without_a_listener_is_a_connect_failure():
     (sample,) = posts(f"http://127.0.0.1:{closed_port()}")
     assert sample.error == "connect"
-    assert sample.new_connection
+    assert (sample.detail or "").endswith(": Connection refused")
+    assert sample.new_connection and sample.network_ms == {}
 
 
 def test_an_unknown_host_is_a_dns_failure():
-    assert [s.error for s in posts("http://nothing.invalid")] == ["dns"]
+    (sample,) = posts("http://nothing.invalid")
+    assert sample.error == "dns"
+    assert (sample.detail or "").startswith("nothing.invalid is not found: ")
 
 
 def test_plain_http_behind_an_https_address_is_a_tls_failure():
@@ -169,22 +179,240 @@ def test_plain_http_behind_an_https_address_is_a_tls_failure():
     assert sample.error == "tls"
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_tls_failure(tmp_path):
+def misbehaves(*pieces, again=b"", every_s=0.0):
+    """A connection handler that answers a request with these bytes, then with `again` for as long as anybody reads."""
+
+    async def handle(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece)
+            while again:
+                writer.write(again)
+                await writer.drain()
+                await asyncio.sleep(every_s)
+            await reader.read()
+
+    return handle
+
+
+def samples_from(handle, count=1, together=False, timeout_s=TIMEOUT_S, scheme="http", asked=ask, **how):
+    """The samples of so many requests to a server that treats each connection like this."""
+
+    handlers = []
+
+    async def connected(reader, writer):
+        handlers.append(asyncio.current_task())
+        try:
+            await handle(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def go():
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, Client("raw", url, CLASSES, timeout_s, time.perf_counter(), **how) as client:
+            waiting = [client.ask(asked(index), time.perf_counter()) for index in range(count)]
+            answers = await asyncio.gather(*waiting) if together else [await one for one in waiting]
+        await asyncio.gather(*handlers)
+        return [sample for sample, _ in answers]
+
+    return asyncio.run(go())
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BOMB = gzip.compress(bytes(10_000_000))  # about 10 kB
+
+
+@pytest.mark.parametrize(
+    ("handle", "detail"),
+    [
+        (misbehaves(OK + b"Content-Length: 1000000000000\r\n\r\n"), "a body of 1000000000000 bytes, more than 1 MiB"),
+        (misbehaves(OK, again=b"X-Filler: 0123456789\r\n"), "not HTTP: Too many headers"),
+        (misbehaves(OK + b"X-Filler: ", again=b"0123456789" * 100), "not HTTP: "),
+        (misbehaves(OK + b"Transfer-Encoding: chunked\r\n\r\nno number\r\n"), "not HTTP: "),
+        (misbehaves(OK + b"Content-Length: %d\r\nContent-Encoding: gzip\r\n\r\n%b" % (len(BOMB), BOMB)),
+         "a body in gzip, though only identity was accepted"),
+        (misbehaves(OK + b"Content-Length: 6\r\n\r\n\x1b[2J\x00\xff"), "not JSON: \ufffd[2J\ufffd\ufffd"),
+        (misbehaves(OK + b"Content-Length: 0\r\n\r\n"), "an empty body"),
+        (misbehaves(b"HTTP/1.1 302 Found\r\nLocation: https://me:s3cret@login.example/in?next=t0ken\r\n"
+                    b"Content-Length: 0\r\n\r\n"),
+         "302: redirected to https://login.example/in, which is not followed"),
+        (misbehaves(b"HTTP/1.1 204 No Content\r\n\r\n"), "204: an empty body"),
+    ],
+    ids=["huge", "endless headers", "endless header", "bad chunk", "gzip", "binary", "empty", "login", "nothing"],
+)  # fmt: skip
+def test_garbage_is_left_at_once_and_named_in_one_line(handle, detail):
+    (sample,) = samples_from(handle)
+    assert sample.error == "bad_answer"
+    assert sample.detail and sample.detail.startswith(detail)
+
+
+@pytest.mark.parametrize(
+    ("handle", "detail", "scheme"),
+    [
+        (misbehaves(OK + b"Content-Length: 9999\r\n\r\n", again=b" ", every_s=0.01), "no whole answer", "http"),
+        (misbehaves(OK + b"Content-Length: 9\r\n\r\n"), "no whole answer within 0.3 s, 0 bytes of it came", "http"),
+        (misbehaves(b"HTTP/1.1 2"), "no whole answer within 0.3 s", "http"),
+        (misbehaves(), "connected, but no TLS within 0.3 s", "https"),
+    ],
+    ids=["drip", "body", "head", "tls"],
+)
+def test_whatever_stops_half_way_ends_at_the_timeout_and_says_how_far_it_came(handle, detail, scheme):
+    (sample,) = samples_from(handle, timeout_s=0.3, scheme=scheme)
+    assert sample.error == "timeout"
+    assert sample.detail and sample.detail.startswith(detail)
+
+
+def test_a_connection_that_closes_in_the_middle_of_tls_is_a_tls_failure():
+    async def hang_up(reader, writer):
+        await reader.read(1)
+
+    (sample,) = samples_from(hang_up, scheme="https")
+    assert sample.error == "tls"
+    assert (sample.detail or "").startswith("no TLS with 127.0.0.1:")
+
+
+def test_a_no_op_on_a_connection_just_closed_is_not_sent_a_second_time():
+    heads = []
+
+    async def answer_once(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            for answer in (OK + b"Content-Length: 2\r\n\r\n{}", b""):
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(answer)
+
+    samples = samples_from(answer_once, 2, asked=lambda index: Ask("floor", "measure", 1, -1, None))
+    assert [s.error for s in samples] == [None, "disconnected"]
+    assert len(heads) == 2
+
+
+def test_as_many_requests_are_under_way_at_once_as_there_may_be_connections():
+    count, arrived, all_there = 20, [], asyncio.Event()
+
+    async def wait_for_all(reader, writer):
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(arrived) == count:
+            all_there.set()
+        await asyncio.wait_for(all_there.wait(), TIMEOUT_S)
+        writer.write(OK + b"Content-Length: 2\r\n\r\n{}")
+
+    samples = samples_from(wait_for_all, count, together=True, connections=count)
+    assert {s.status for s in samples} == {200}
+
+
+def test_a_client_keeps_nothing_of_the_requests_it_has_sent():
+    """Failed ones among them. The smallest object, kept in a list, would take 32 bytes a request."""
+    faults = {"http_5xx": 0.1, "not_json": 0.1, "torn": 0.1, "hang_up": 0.1}
+    same = ask()
+
+    async def send(client, count):
+        for _ in range(count // 10):
+            await asyncio.gather(*(client.ask(same, time.perf_counter()) for _ in range(10)))
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        oracle = Oracle(Truth(median_ms=0.01, sigma=0, faults=faults), loop.time())
+        server = await loop.create_server(lambda: Connection(oracle, loop), "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, Client("oracle", url, CIFAR10, TIMEOUT_S, 0.0, connections=10) as client:
+            await send(client, 500)
+            gc.collect()
+            before, _ = tracemalloc.get_traced_memory()
+            await send(client, 5000)
+            gc.collect()
+            return (tracemalloc.get_traced_memory()[0] - before) / 5000  # bytes a request
+
+    tracemalloc.start()
+    try:
+        assert asyncio.run(go()) < 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A server's TLS context for 127.0.0.1 and localhost, and the file that vouches for it."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: apt-get install openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", certificate],
         check=True, capture_output=True,
     )  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with fake_endpoint(tls=context) as fake:
+    return context, certificate
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_tls_failure(certificate):
+    with fake_endpoint(tls=certificate[0]) as fake:
         (sample,) = posts(fake.url)
     assert sample.error == "tls"
-    assert "certificate" in (sample.detail or "")
+    assert (sample.detail or "").endswith("is not trusted: self-signed certificate")
     assert fake.posts == []
+
+
+def test_the_parts_of_a_new_connection_are_apart_and_within_the_service_time(certificate, monkeypatch):
+    context, trusted = certificate
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with fake_endpoint(tls=context) as fake:
+        first, second = posts(fake.url.replace("127.0.0.1", "localhost"), 2)
+    assert first.error is None
+    assert list(first.network_ms) == ["dns", "connect", "tls"]
+    assert all(part > 0 for part in first.network_ms.values())
+    assert sum(first.network_ms.values()) < first.first_byte_ms < first.service_ms
+    assert second.network_ms == {} and not second.new_connection
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["each looks up the name", "all wait for one look-up"])
+def test_the_parts_of_connections_opened_at_once_are_not_mixed_up(certificate, monkeypatch, fresh):
+    context, trusted = certificate
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+
+    async def go(url):
+        async with Client("fake", url, CLASSES, TIMEOUT_S, 0.0, connections=12, fresh=fresh) as client:
+            return await asyncio.gather(*(client.ask(ask(), time.perf_counter()) for _ in range(12)))
+
+    with fake_endpoint(tls=context) as fake:
+        samples = [sample for sample, _ in asyncio.run(go(fake.url.replace("127.0.0.1", "localhost")))]
+    for sample in samples:
+        assert list(sample.network_ms) == ["dns", "connect", "tls"]
+        assert min(sample.network_ms.values()) > 0
+        assert sum(sample.network_ms.values()) < sample.first_byte_ms
+
+
+def test_without_tls_and_without_a_name_there_is_only_the_connection():
+    with fake_endpoint() as fake:
+        (sample,) = posts(fake.url)
+    assert list(sample.network_ms) == ["connect"]
+
+
+def test_in_fresh_mode_every_request_opens_a_connection():
+    with fake_endpoint() as fake:
+        samples = posts(fake.url, 3, fresh=True)
+    assert all(s.new_connection and s.network_ms for s in samples)
+
+
+def test_a_no_op_asks_whether_the_service_is_ready_and_sends_no_picture():
+    async def go(url):
+        async with Client("fake", url, CLASSES, TIMEOUT_S, 0.0) as client:
+            return (await client.ask(Ask("floor", "measure", 1, -1, None, place=4), time.perf_counter()))[0]
+
+    with fake_endpoint() as fake:
+        sample = asyncio.run(go(fake.url))
+    assert (sample.scenario, sample.image, sample.place, sample.status) == ("floor", -1, 4, 200)
+    assert sample.error is None and sample.label is None and fake.posts == []
+
+
+def test_a_request_that_is_never_sent_is_a_sample_of_its_own_kind():
+    client = Client("fake", "http://127.0.0.1:9", CLASSES, TIMEOUT_S, 0.0)
+    sample = client.not_sent(ask(), time.perf_counter() - 2, "too many under way")
+    assert (sample.error, sample.detail, sample.status) == ("not_sent", "too many under way", None)
+    assert sample.lateness_ms >= 2000
 
 
 def test_a_listener_that_never_accepts_is_a_timeout():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from run_kit import STARTUP_MS, make_run, make_sample
 
 from eval.break_even import compare
 from eval.cost import (
@@ -19,6 +20,7 @@ from eval.cost import (
     skus,
     used_prices,
 )
+from eval.costing import cost_json, costing, one_instance_rps
 from eval.prices import PriceError, load_prices
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, GCP_FUNCTION, HEROKU
 
@@ -255,3 +257,91 @@ def test_a_size_without_a_price_is_an_error_that_names_it():
 def test_a_region_without_a_price_is_an_error_that_names_both():
     with pytest.raises(PriceError, match=r"us-east-1.*eu-west-1"):
         used_prices(replace(AWS_EC2, region="eu-west-1"), PRICES)
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(30, 1), (30.1, 2), (60, 2), (61, 3)], ids=lambda value: str(value))
+def test_a_rate_that_was_measured_is_used_to_the_full(rate, needed):
+    assert always_on(rate, replace(ON_DYNO, rated=True)) == needed
+
+
+def test_a_measured_rate_decides_how_many_dynos_are_paid():
+    # 100 million a month are 38.05 a second.
+    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=40, rated=True)).net == 7
+    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=20, rated=True)).net == 2 * 25
+
+
+def test_an_autoscaler_needs_no_fewer_instances_than_the_measured_rate_does():
+    slow = replace(WORK, instance_rps=5, rated=True)
+    assert [autoscaled(rate, slow, CLOUDRUN) for rate in (1, 5, 20, 21)] == [1, 1, 4, 5]
+    assert autoscaled(20, WORK, CLOUDRUN) == 1
+
+
+def test_a_function_at_one_request_a_second_by_hand():
+    # A month of it is 2,628,000 requests of 0.1 s, 1.71326 GiB, and no cold start at all.
+    found = bill(GCP_FUNCTION, MONTH_S)
+    seconds, egress = 262_800, 1.71326 * 0.12
+    assert found.gross == pytest.approx(seconds * 26.5e-6 + 2.628 * 0.4 + egress, abs=1e-4)
+    assert found.net == pytest.approx((seconds - 180_000) * 24e-6 + 0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
+
+
+def test_bounds_of_the_net_bill_by_hand():
+    # At best nothing is rounded up: 2,628,000 s * (1 - e^-0.015) are 39,126 s, all of them free.
+    found = bill(GCP_FUNCTION, MONTH_S)
+    assert found.low == pytest.approx(39_126 * 26.5e-6 + 2.628 * 0.4 + 1.71326 * 0.12, abs=1e-4)
+    assert found.net_low == pytest.approx(0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
+    assert (found.high, found.net_high) == (found.gross, found.net)
+
+
+@pytest.mark.parametrize("target", [CLOUDRUN, GCP_FUNCTION, AWS_EC2, HEROKU], ids=lambda target: target.name)
+@pytest.mark.parametrize("rate", [1e-3, 0.1, 1, 100, 1e4])
+def test_every_bill_lies_between_its_bounds(target, rate):
+    found = bill(target, rate * MONTH_S)
+    assert found.low <= found.gross <= found.high * (1 + 1e-9)
+    assert found.net_low <= found.net <= found.net_high * (1 + 1e-9)
+
+
+def test_ten_thousand_requests_a_second_on_machines_by_hand():
+    # 91 a second each make 110 machines; 100 vCPUs are busy of which 44 are the baseline; 18,396 GB go out.
+    found = bill(AWS_EC2, 1e4 * MONTH_S)
+    assert (found.instances, found.beyond_limit) == (110, True)
+    assert found.gross == pytest.approx(110 * 20.114 + 56 * 730 * 0.05 + 18_396 * 0.09, abs=0.01)
+
+
+def whole(max_rate_rps=None, boot_s=None, name="heroku"):
+    run, samples = make_run(names=[name], reference=False)
+    answered = [s for s in samples if s.phase == "measure"]
+    return cost_json(costing(run.targets[0], answered, PRICES, max_rate_rps, boot_s))
+
+
+def test_the_curve_goes_from_a_thousandth_to_ten_thousand_requests_a_second():
+    curve = whole(name="gcp_cloudrun")["curve"]
+    assert [curve[0]["rps"], curve[60]["rps"], curve[-1]["rps"]] == [0.001, 1.0, 10_000.0]
+    assert [curve[0]["requests_per_month"], curve[-1]["requests_per_month"]] == [2628, 26_280_000_000]
+    for point in curve:
+        assert point["gross_low"] <= point["gross"] <= point["gross_high"] + 1e-6
+        assert point["net_low"] <= point["net"] <= point["net_high"] + 1e-6
+    assert curve[0]["instances"] == 1
+    assert curve[-1]["beyond_limit"]
+
+
+def test_a_measured_rate_is_what_instances_are_counted_by_and_is_said():
+    by_service, by_rate = whole(), whole(max_rate_rps=10.0)
+    at_38_a_second = [found["monthly_usd"]["100000000"]["instances"] for found in (by_service, by_rate)]
+    assert at_38_a_second == [1, 4]
+    assert by_rate["measured"]["max_rate_rps"] == 10
+    assert "max_rate_rps" not in by_service["measured"]
+    assert any("no figure of a load test" in line for line in by_service["assumed"])
+    assert any("above 10.0/s, the highest rate that one was measured to serve" in line for line in by_rate["assumed"])
+    assert not any("no figure" in line for line in by_rate["assumed"])
+
+
+def test_a_proven_cold_start_is_what_starts_are_billed_by():
+    assert whole(boot_s=12.5, name="gcp_cloudrun")["measured"]["startup_s"] == 12.5
+    assert whole(name="gcp_cloudrun")["measured"]["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
+
+
+def test_a_rate_that_several_instances_held_is_shared_among_them():
+    held = [make_sample(instance_id=name) for name in ("a", "b", "c", "a", None)]
+    assert one_instance_rps(90.0, held) == 30
+    assert one_instance_rps(90.0, [make_sample()]) == 90
+    assert one_instance_rps(None, held) is None

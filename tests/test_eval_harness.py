@@ -16,14 +16,15 @@ import pytest
 from eval_kit import CERTAIN, CLASSES, closed_port, fake_endpoint, image_set
 from rich.console import Console
 
-from eval import harness, patience
+from eval import asking, journal, patience
 from eval.endpoints import Endpoint, Fleet
 from eval.folder import claim_folder, point_latest
-from eval.harness import Options, run_comparison
+from eval.harness import Options, opening, run_comparison
 from eval.images import ImageSet, open_images
 from eval.progress import Screen
 from eval.reference import NoReference, reference_samples
 from eval.samples import RUN_JSON, RunError, read_run, read_samples
+from eval.schedule import Config
 from infra.local.twins import local_twins
 
 
@@ -37,20 +38,22 @@ def endpoint(fake, name, target=None):
     return Endpoint(name, target, fake if isinstance(fake, str) else fake.url)
 
 
-def options(**changes):
-    usual = {"seed": 1, "warmup": 2, "block": 4, "timeout_s": 20.0, "token": None, "command": ("eval",)}
-    return Options(**usual | changes)
+def config(**changes):
+    return Config(**{"seed": 1, "warmup": 2, "block": 4, "floor": 0, "timeout_s": 20.0} | changes)
 
 
-def run(folder, endpoints, images=None, failures=None, **changes):
+def run(folder, endpoints, images=None, failures=None, token=None, command=("eval",), **changes):
     """A run; gives run.json, the samples but the reference's, and what was printed."""
     console = Console(file=io.StringIO(), width=200)
-    done = run_comparison(
-        folder, "some-id", Fleet(tuple(endpoints), failures or {}), images or image_set(10), options(**changes),
-        Screen(console),
-    )  # fmt: skip
+    fleet, images = Fleet(tuple(endpoints), failures or {}), images or image_set(10)
+    done = begin(folder, fleet, images, Screen(console), Options(token, command), **changes)
     assert read_run(folder) == done
     return done, [s for s in read_samples(folder) if s.target != "reference"], console.file.getvalue()
+
+
+def begin(folder, fleet, images, screen, options=None, **changes):
+    options, how = options or Options(), config(**changes)
+    return run_comparison(folder, opening("some-id", fleet, images, how, options), fleet, images, how, options, screen)
 
 
 def measured(samples, name):
@@ -140,15 +143,15 @@ def test_failures_are_counted_and_do_not_end_the_run(tmp_path, mode):
 
 
 def test_an_endpoint_that_dies_is_given_up_and_every_planned_request_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "RECOVERY_S", 0.05)
+    monkeypatch.setattr(asking, "RECOVERY_S", 0.05)
     with two_fakes() as (one, other):
         other.on_post = lambda count: one.stop() if count == 10 else None
         done, samples, said = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images=image_set(60))
     assert done.complete
     dead = measured(samples, "a")
     assert sorted(s.image for s in dead) == list(range(60))
-    assert dead[-1].error == "connect" and (dead[-1].detail or "").startswith("not sent: ")
-    assert sum((s.detail or "").startswith("not sent") for s in dead) >= 60 - 12 - patience.FAILURES_IN_A_ROW
+    assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith("the target was given up: connect: ")
+    assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - patience.FAILURES_IN_A_ROW
     assert (done.targets[0].failure or "").startswith("given up after 20 failures in a row, connect: ")
     assert "a: given up" in said
     assert not any(s.error for s in measured(samples, "b"))
@@ -166,7 +169,7 @@ def test_an_endpoint_that_says_ready_and_answers_nothing_is_given_up_in_the_end(
     with fake_endpoint("hangup") as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(80), warmup=0)
         assert len(fake.posts) == patience.FAILURES_IN_A_ROW * (patience.UNHEEDED_CHECKS + 1)
-    assert Counter(s.error for s in samples) == {"disconnected": 80}
+    assert Counter(s.error for s in samples) == {"disconnected": 60, "not_sent": 20}
     assert (done.targets[0].failure or "").startswith("given up after 60 failures")
 
 
@@ -174,8 +177,8 @@ def test_time_in_vain_counts_like_failures_in_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr(patience, "FAILING_S", 0.2)
     with fake_endpoint("slow") as fake:
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(20), warmup=0, timeout_s=0.15)
-    assert Counter(s.error for s in samples) == {"timeout": 20}
-    assert sum((s.detail or "").startswith("not sent") for s in samples) > 10
+    errors = Counter(s.error for s in samples)
+    assert set(errors) == {"timeout", "not_sent"} and errors["not_sent"] > 10
 
 
 def test_an_endpoint_that_is_not_there_gets_a_failure_and_no_samples(tmp_path):
@@ -228,9 +231,9 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("/dev/full is not here: Linux has it")
-    real = harness.append_sample
+    real = journal.append_sample
     with fake_endpoint() as fake, full.open("w") as nowhere, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "append_sample", lambda file, sample: real(nowhere, sample))
+        patch.setattr(journal, "append_sample", lambda file, sample: real(nowhere, sample))
         with pytest.raises(RunError, match=f"cannot write into {tmp_path}: No space left on device"):
             run(tmp_path, [endpoint(fake, "a")])
         with contextlib.suppress(OSError):
@@ -281,14 +284,12 @@ def test_a_twin_that_is_killed_in_mid_run_ends_neither_the_run_nor_the_count(tmp
             os.killpg(twin.pid, signal.SIGKILL)
 
         endpoints = (Endpoint("heroku", "heroku", twin.url, twin), endpoint(fake, "a"))
-        done = run_comparison(
-            tmp_path, "some-id", Fleet(endpoints, {}), images, options(warmup=5, block=5),
-            Deadly(Console(file=io.StringIO())),
-        )  # fmt: skip
+        screen = Deadly(Console(file=io.StringIO()))
+        done = begin(tmp_path, Fleet(endpoints, {}), images, screen, warmup=5, block=5)
     assert done.complete
     asked = measured(read_samples(tmp_path), "heroku")
     assert sorted(s.image for s in asked) == list(range(60))
-    assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected"}
+    assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "not_sent"}
     assert "given up after" in (done.targets[0].failure or "")
     assert "its process ended" in (done.targets[0].failure or "")
     assert not any(s.error for s in measured(read_samples(tmp_path), "a"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from eval import plots
+from eval import plot_scenarios, plots
+from eval.report_figures import dominates
 
 TIMES = [float(t) for t in np.random.default_rng(3).lognormal(2.3, 0.2, 300)]
 REQUESTS = [float(n) for n in np.logspace(3, 9, 30)]
@@ -90,3 +93,61 @@ def test_the_legend_names_each_target_and_a_crossing_its_traffic():
 
 def test_one_instant_answer_can_be_drawn():
     assert "svg" in plots.latency([plots.Latencies("Heroku", 0, [5.0], 1)], "single")
+
+
+STEPS = [
+    plot_scenarios.RateStep(10, 20.0, 18.0, 23.0, held=True),
+    plot_scenarios.RateStep(20, 90.0, 80.0, None, held=False),
+    plot_scenarios.RateStep(40, None, None, None, held=False),
+]
+
+
+def test_what_is_drawn_of_a_target_is_its_group_in_plot_and_legend():
+    drawn = str(DRAWN["latency"]()).split("</svg>")[0]
+    assert drawn.count('data-target="0" data-curve="1"') == 1  # the curve, which can be read
+    assert drawn.count('data-target="0">') == 2  # its sign and its name in the legend
+
+
+def test_a_line_of_several_targets_belongs_to_each():
+    line = plots.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90), (0, 1, 2))
+    assert 'data-target="0 1 2"' in str(plots.calibration([line]))
+
+
+def test_values_can_be_read_off_where_the_curve_is_drawn():
+    svg = str(DRAWN["latency"]()).split("</svg>")[0]
+    scales = json.loads(html.unescape(re.search(r'data-read="([^"]*)"', svg)[1]))
+    path = re.search(r'data-target="0" data-curve="1">\s*<path d="([^"]*)"', svg)[1]
+    x, y = [float(number) for number in re.findall(r"[-\d.]+", path)[-2:]]  # the slowest answer
+
+    def value(scale, place):
+        share = (place - scale["start"]) / (scale["end"] - scale["start"])
+        found = scale["low"] + share * (scale["high"] - scale["low"])
+        return 10**found if scale["log"] else found
+
+    assert value(scales["x"], x) == pytest.approx(max(TIMES), rel=1e-3)
+    assert value(scales["y"], y) == pytest.approx(300 / 310 * 100, abs=0.05)
+
+
+def test_steps_of_a_search_show_whether_they_held_and_what_has_no_end():
+    one = plot_scenarios.RateSearch("Heroku", 0, STEPS, 10.0)
+    wide = str(plot_scenarios.rate([one], 50.0)).split("</svg>")[0]
+    marks = re.findall(r'<use [^>]*style="fill: (var\(--\w+\))', wide)
+    assert marks.count("var(--t0)") == 1  # filled: it held
+    assert marks.count("var(--surface)") >= 1
+    assert "p95 within 50.0 ms" in wide
+
+
+@pytest.mark.parametrize("usd", [(7.0, 7.0, 7.0), (0.0, 0.0, 0.0)])
+def test_offers_are_drawn_also_where_one_is_free(usd):
+    first = plot_scenarios.Offer("EC2", 0, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1), 0.93, dominated=False)
+    second = plot_scenarios.Offer("Run", 1, usd, (14.0, 13.5, 15.0), None, dominated=True)
+    drawn = str(plot_scenarios.pareto([first, second], "1M"))
+    assert "EC2, 93.00%" in drawn and ">Run<" in drawn
+    assert re.findall(r"fill: var\((--t\d)\); fill-opacity: 0.35", drawn.split("</svg>")[0]) == ["--t1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "better"), [((1, 2), (1, 3), True), ((1, 2), (1, 2), False), ((1, 3), (2, 2), False)]
+)
+def test_a_target_is_dominated_when_another_is_nowhere_worse_and_somewhere_better(a, b, better):
+    assert dominates(a, b) is better

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from eval.prices import PRICES, Price, PriceError, load_prices, stale, table
+from eval.prices import PRICES, Price, PriceError, load_prices, stale, table, unconfirmed
 
 GOOD = {
     "id": "vm_hour",
@@ -121,6 +121,20 @@ def test_a_price_is_stale_after_180_days():
     old = Price(**GOOD)
     assert stale([old], date(2026, 6, 30)) == []
     assert stale([old], date(2026, 7, 1)) == [old]
+
+
+def test_what_no_source_has_confirmed_is_named_by_id():
+    entries = [
+        Price(**GOOD | {"id": name, "confirmed": sure}) for name, sure in (("b", False), ("c", True), ("a", False))
+    ]
+    assert [price.id for price in unconfirmed(entries)] == ["a", "b"]
+
+
+def test_a_superseded_list_that_is_broken_hinders_nobody_else(tmp_path):
+    path = write(tmp_path, whole(GOOD))
+    (tmp_path / "prices").mkdir()
+    (tmp_path / "prices" / "2025-01-01.yaml").write_text("a: [")
+    assert load_prices(path, sha256="0" * 64) == load_prices(path)
 
 
 def test_the_table_has_every_price_with_amount_and_source():

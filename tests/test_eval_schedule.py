@@ -1,16 +1,32 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+import numpy as np
 import pytest
+from scipy.stats import kstest
 
-from eval.schedule import schedule, stratified
+from eval.schedule import (
+    SCENARIOS,
+    Config,
+    config_from_json,
+    poisson_arrivals,
+    ramp_arrivals,
+    schedule,
+    search_block,
+    stratified,
+)
 
 TARGETS = ["aws_ec2", "heroku", "gcp_cloudrun", "gcp_function"]
 
 
-def plan(seed=1, images=103, warmup=7, block=10):
-    return schedule(TARGETS, images, seed, warmup, block)
+def plan(images=103, **changes):
+    return schedule(Config(**{"seed": 1, "warmup": 7, "block": 10, "floor": 0} | changes), TARGETS, images)
+
+
+def stream(name, scenario="poisson", **changes):
+    return [b for b in plan(scenarios=(scenario,), warmup=0, **changes) if b.target == name]
 
 
 @pytest.mark.parametrize("images", [1, 9, 10, 11, 103])
@@ -49,16 +65,87 @@ def test_warm_up_comes_before_everything_measured_and_has_its_own_blocks():
 
 
 def test_warm_up_repeats_pictures_when_there_are_too_few():
-    assert [len(b.images) for b in schedule(["a"], 2, 0, 5, 10)] == [5, 2]
+    assert [len(b.images) for b in plan(2, warmup=5) if b.target == "heroku"] == [5, 2]
 
 
 def test_block_numbers_are_the_places_in_the_schedule():
     assert [b.number for b in plan()] == list(range(len(plan())))
 
 
-def test_the_same_seed_gives_the_same_schedule_and_another_seed_another():
-    assert plan(seed=4) == plan(seed=4)
-    assert plan(seed=4) != plan(seed=5)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_same_seed_gives_the_same_schedule_and_another_seed_another(scenario):
+    assert plan(seed=4, scenarios=(scenario,)) == plan(seed=4, scenarios=(scenario,))
+    assert plan(seed=4, scenarios=(scenario,)) != plan(seed=5, scenarios=(scenario,))
+
+
+def test_the_order_of_scenarios_on_the_command_line_changes_nothing():
+    assert plan(scenarios=("cold", "poisson", "single")) == plan(scenarios=("single", "poisson", "cold"))
+
+
+def test_a_stream_has_the_rate_and_the_length_that_were_asked_for():
+    blocks = stream("heroku", rate_rps=50.0, duration_s=200.0)
+    count = sum(len(b.images) for b in blocks)
+    assert abs(count - 10_000) < 4 * 100  # four standard deviations
+    assert all(
+        b.rate_rps == 50.0 and max(b.offsets_s) < 10 and list(b.offsets_s) == sorted(b.offsets_s) for b in blocks
+    )
+
+
+def test_gaps_of_a_stream_are_exponential():
+    gaps = np.diff(poisson_arrivals(20.0, 500.0, 3))
+    assert kstest(gaps, "expon", args=(0, 1 / 20.0)).pvalue > 0.01
+
+
+def test_all_targets_get_the_same_stream_and_take_turns_within_it():
+    blocks = [b for b in plan(scenarios=("poisson",), warmup=0, duration_s=30.0)]
+    for start in range(0, len(blocks), len(TARGETS)):
+        round_ = blocks[start : start + len(TARGETS)]
+        assert sorted(b.target for b in round_) == sorted(TARGETS)
+        assert len({(b.images, b.offsets_s) for b in round_}) == 1
+
+
+def test_a_ramp_grows_evenly_to_its_rate():
+    times = np.array(ramp_arrivals(100.0, 100.0, 5))
+    assert abs(len(times) - 5000) < 4 * 71
+    assert kstest((times / 100.0) ** 2, "uniform").pvalue > 0.01  # the expected number grows with the square
+
+
+def test_a_burst_is_due_at_once():
+    blocks = stream("heroku", "burst", burst=9)
+    assert [(len(b.images), set(b.offsets_s)) for b in blocks] == [(9, {0.0})] * 5
+
+
+def test_the_cache_audit_posts_one_picture_again_and_again():
+    (block,) = stream("heroku", "repeat")
+    assert len(block.images) == 10 and len(set(block.images)) == 1
+
+
+@pytest.mark.parametrize("scenario", ["cold", "idle"])
+def test_starts_and_gaps_are_single_requests_with_the_targets_in_turn(scenario):
+    blocks = plan(scenarios=(scenario,), warmup=0, **{scenario: 3})
+    assert [len(b.images) for b in blocks] == [1] * 12
+    assert {tuple(sorted(b.target for b in blocks[i : i + 4])) for i in (0, 4, 8)} == {tuple(sorted(TARGETS))}
+
+
+def test_a_no_op_floor_is_taken_before_and_after():
+    blocks = [b for b in plan(floor=3) if b.phase == "measure"]
+    assert [b.scenario for b in blocks[:4] + blocks[-4:]] == ["floor"] * 8
+    assert {b.images for b in blocks if b.scenario == "floor"} == {(-1, -1, -1)}
+
+
+def test_a_step_of_the_search_has_enough_requests_for_a_percentile_and_ends():
+    slow, fast = (search_block(Config(), 50, 7, "heroku", 0, rate) for rate in (3.0, 500.0))
+    assert 100 < len(slow.images) < 200 and max(slow.offsets_s) < 60
+    assert max(fast.offsets_s) < 10
+
+
+def test_a_configuration_survives_json():
+    config = Config(scenarios=("single", "cold"), stacks=("heroku",), local=False, limit=5)
+    assert config_from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_changed_configuration_is_named_value_by_value():
+    assert Config(seed=2, burst=9).difference(Config(seed=1)) == ["seed is 2, was 1", "burst is 9, was 32"]
 
 
 LABELS = [i % 10 for i in range(1000)]

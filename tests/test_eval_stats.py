@@ -4,8 +4,25 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import betainc
+from scipy.stats import binom
 
-from eval.stats import least_n, nearest_rank, overlap, percentile, percentiles, proportion, ranks
+from eval.stats import (
+    certificates,
+    certified,
+    holm,
+    least_certified_n,
+    least_n,
+    nearest_rank,
+    neighbours_alike,
+    overlap,
+    percentile,
+    percentiles,
+    proportion,
+    ranks,
+    tail_to_median,
+    tight_ranks,
+)
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.50, 6), (0.90, 36), (0.95, 72), (0.99, 368), (0.999, 3688)])
@@ -25,7 +42,7 @@ def test_ranks_around_the_99th_percentile(n, low, high):
 
 def test_a_percentile_has_its_value_its_interval_and_its_sample_size():
     found = percentile([float(x) for x in range(1000, 0, -1)], 0.99).to_json()
-    assert found == {"value": 990.0, "low": 983.0, "high": 997.0, "n": 1000}
+    assert found == {"value": 990.0, "low": 983.0, "high": 996.0, "n": 1000}
 
 
 def test_too_small_a_sample_has_no_percentile_but_a_reason():
@@ -90,3 +107,99 @@ def test_overlapping_intervals_cannot_be_told_apart():
     assert overlap(a, b)
     assert overlap(b, a)
     assert not overlap(a, c)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.95, 0.99])
+def test_the_interval_is_the_closest_pair_of_samples_that_holds_the_truth_in_95_of_100_runs(p):
+    for n in (least_n(p), 400, 1000, 1001, 2500, 10_000):
+        if n < least_n(p):
+            continue
+        low, high = tight_ranks(p, n)
+        assert 1 <= low < high <= n
+        held = {(a, b): binom.cdf(b - 1, n, p) - binom.cdf(a - 1, n, p)
+                for a in range(max(1, low - 6), low + 7) for b in range(high - 6, min(n, high + 6) + 1)}  # fmt: skip
+        assert held[low, high] >= 0.95
+        assert high - low == min(b - a for (a, b), share in held.items() if share >= 0.95)
+
+
+def test_samples_in_time_have_the_interval_of_independent_ones_unless_neighbours_are_alike():
+    dice = np.random.default_rng(9)
+    values = dice.lognormal(3, 0.3, 2000)
+    assert not neighbours_alike(values)
+    assert percentile(values.tolist(), 0.95, correlated=True) == percentile(values.tolist(), 0.95)
+    alike = (values * np.repeat(dice.lognormal(0, 0.15, 80), 25)).tolist()
+    assert neighbours_alike(alike)
+    wide, narrow = percentile(alike, 0.95, correlated=True), percentile(alike, 0.95)
+    assert wide.low < narrow.low and wide.high > narrow.high
+
+
+def test_independent_neighbours_are_called_alike_in_about_5_of_100_runs():
+    dice = np.random.default_rng(10)
+    assert 8 <= sum(neighbours_alike(dice.exponential(size=600)) for _ in range(400)) <= 34
+
+
+# MLPerf's early stopping
+
+
+@pytest.mark.parametrize(
+    ("p", "counts"),
+    [
+        (0.5, [7, 11, 14]), (0.9, [44, 64, 81]), (0.95, [90, 130, 165]), (0.99, [459, 662, 838]),
+        (0.999, [4603, 6636, 8403]),
+    ],
+)  # fmt: skip
+def test_the_counts_are_those_of_mlperf(p, counts):
+    assert [least_certified_n(p, over) for over in range(3)] == counts
+
+
+def test_the_count_is_the_smallest_that_the_rule_allows():
+    for over in (0, 1, 5, 40):
+        within = least_certified_n(0.97, over) - over
+        assert betainc(within, over + 1, 0.97) <= 0.01 < betainc(within - 1, over + 1, 0.97)
+
+
+def test_a_bound_is_certified_from_the_least_count_on():
+    values = [float(x) for x in range(1, 663)]
+    assert certified(values[:661], 0.99).to_json() == {"value": None, "reason": "needs n >= 662, have 661"}
+    assert certified(values, 0.99).value == 662.0  # one may be over it, so it is the largest
+    assert certified([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
+
+
+def test_a_certified_bound_is_below_the_truth_in_one_run_of_100_at_most():
+    dice, truth = np.random.default_rng(3), math.log(20)
+    bounds = [certified(dice.exponential(size=500).tolist(), 0.95).value for _ in range(500)]
+    assert sum(bound < truth for bound in bounds) <= 10
+    assert np.median(bounds) < math.log(40)  # and it is no wild one
+
+
+def test_failures_certify_nothing():
+    found = certificates([1.0] * 690 + [math.inf] * 10)
+    assert found["p50"] == {"value": 1.0, "n": 700}
+    assert found["p99"] == {"value": None, "reason": "it is infinite: 10 of 700 requests failed"}
+
+
+# Tail to median
+
+
+def test_the_tail_over_the_median_has_an_interval_that_holds_the_truth():
+    dice, truth = np.random.default_rng(5), math.log(100) / math.log(2)  # of an exponential
+    found = [tail_to_median(dice.exponential(size=1000).tolist()) for _ in range(300)]
+    assert sum(e.low <= truth <= e.high for e in found) >= 0.95 * 300
+    assert np.median([e.high - e.low for e in found]) < 0.6 * truth
+
+
+def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_a_reason():
+    assert tail_to_median([1.0] * 436).reason == "needs n >= 437, have 436"
+    assert tail_to_median([1.0] * 437).to_json() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 437}
+    assert tail_to_median([1.0] * 490 + [math.inf] * 10).reason == (
+        "the upper end of p99's interval is infinite: 10 of 500 requests failed"
+    )
+
+
+# Many tests at once
+
+
+def test_holm_adjusts_as_in_the_textbook():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -24,7 +24,9 @@ def report(**options):
 
 
 def warnings(found):
-    return [line for line in found["run"]["warnings"] if line != SURPLUS_IS_OLD]
+    """All but those that the price list gives to every run."""
+    of_prices = SURPLUS_IS_OLD, "prices from memory, or not confirmed: "
+    return [line for line in found["run"]["warnings"] if not line.startswith(of_prices)]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_it_has_the_parts_that_are_documented(plain):
     assert set(plain) == {"schema_version", "run", "verdict", "targets", "parity", "break_even"}
     assert set(plain["run"]) == {
         "id", "started_at", "ended_at", "complete", "note", "command", "seed", "scenarios", "images", "prices",
-        "machine", "versions", "twins", "warnings",
+        "machine", "versions", "twins", "warnings", "config", "resumed", "spent",
     }  # fmt: skip
     assert {"sentence", "cheapest", "runner_up", "fastest", "right", "traffic"} <= set(plain["verdict"])
     for facts in plain["targets"].values():
@@ -63,7 +65,7 @@ def test_it_has_the_parts_that_are_documented(plain):
             "title", "kind", "size", "region", "vcpus", "memory_mib", "twin", "url", "behind", "cpus", "failure",
             "sent", "n", "errors", "accuracy", "accuracy_over_sent", "f1_macro", "roc_auc", "ece", "per_class",
             "confusion", "scenarios", "startup_ms", "startup_phases_ms", "memory", "cost", "model_version", "engine",
-            "instance_ids",
+            "instance_ids", "asked", "floor_ms", "cache", "cold_start_ms",
         } == set(facts)  # fmt: skip
         assert {
             "n", "latency_ms", "latency_with_failures_ms", "service_ms", "server_ms", "throughput_rps", "lateness_ms"
@@ -74,7 +76,9 @@ def test_it_has_the_parts_that_are_documented(plain):
 
 
 def test_a_whole_run_of_400_images_misses_no_figure_but_break_even_of_those_that_never_cross(plain):
-    assert list(reasons(plain["run"])) == list(reasons(plain["targets"])) == list(reasons(plain["parity"])) == []
+    more = ("/cold_start_ms", "/floor_ms", "/latency_certified_ms/p99", "/tail_to_median")  # not tried, or from more
+    missing = [path for path, _ in reasons(plain["targets"]) if not any(name in path for name in more)]
+    assert list(reasons(plain["run"])) == missing == list(reasons(plain["parity"])) == []
     assert warnings(plain) == []
 
 
@@ -288,7 +292,7 @@ def test_prices_older_than_180_days_are_named(plain):
     run, samples = make_run()
     later = summarise(replace(run, started_at="2027-11-21T00:00:00+00:00"), samples, PRICES)
     assert later["run"]["prices"]["stale_days"] == 366
-    assert "heroku_basic_month" in later["run"]["warnings"][-1]
+    assert any("older than 180 days" in line and "heroku_basic_month" in line for line in later["run"]["warnings"])
 
 
 def test_another_price_list_than_the_runs_is_a_warning():
@@ -387,8 +391,7 @@ def test_bills_grow_with_traffic_and_net_is_never_above_gross(plain, name):
         # Longer gaps mean more cold starts, so a little traffic may cost cents more than somewhat more of it.
         assert all(after >= before - 0.05 for before, after in pairwise(values))
     assert all(point["net"] <= point["gross"] for point in cost["curve"])
-    assert cost["curve"][0]["requests_per_month"] == 10_000
-    assert cost["curve"][-1]["requests_per_month"] == 1_000_000_000
+    assert (cost["curve"][0]["rps"], cost["curve"][-1]["rps"]) == (0.001, 10_000)
 
 
 def test_break_even_is_where_the_two_net_bills_meet(plain):
@@ -406,4 +409,4 @@ def test_break_even_is_where_the_two_net_bills_meet(plain):
 def test_a_pair_that_never_crosses_says_who_is_cheaper(plain):
     found = next(p for p in plain["break_even"] if (p["a"], p["b"]) == ("aws_ec2", "heroku"))
     assert found["cheaper_below"] == found["cheaper_above"] == "heroku"
-    assert found["requests_per_month"]["reason"].startswith("Heroku is never dearer, from 1k to ")
+    assert found["requests_per_month"]["reason"] == "Heroku is never dearer, from 0.001 to 10,000 requests a second"

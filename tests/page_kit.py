@@ -1,0 +1,36 @@
+"""A written page, looked at as elements and as text; and what a Chromium is started with."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from eval.report import REPORT_HTML
+
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def text_of(folder: Path, name: str = REPORT_HTML) -> str:
+    return (folder / name).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """The elements of a page, what they point at, and the text that a reader sees."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.lasttag not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from run_kit import make_sample
+
+from eval.search import Step, bounds, found, judged, next_rate
+
+
+def step(rate_rps, held):
+    p95_ms = 10.0 if held else 900.0
+    return Step(rate_rps, 200, 0, p95_ms, p95_ms, p95_ms, held)
+
+
+def search(limit_rps, start_rps=10.0, most=24):
+    """A search of a target that holds up to `limit_rps`."""
+    steps = []
+    while (rate := next_rate(steps, start_rps, most)) is not None:
+        steps.append(step(rate, rate <= limit_rps))
+    return steps
+
+
+@pytest.mark.parametrize("limit_rps", [0.31, 7.0, 10.0, 57.0, 3200.0])
+def test_the_search_closes_in_on_the_limit_from_both_sides(limit_rps):
+    held, broke = bounds(search(limit_rps))
+    assert held <= limit_rps < broke
+    assert broke / held <= 1.05
+
+
+def test_the_search_ends_for_a_target_that_never_holds_or_never_breaks():
+    assert found(search(0.0), 200).value is None
+    assert len(search(math.inf)) == 24
+
+
+def test_the_steps_so_far_decide_the_next_rate_so_that_a_search_can_be_gone_on_with():
+    steps = search(57.0)
+    for done in range(len(steps)):
+        assert next_rate(steps[:done], 10.0, 24) == steps[done].rate_rps
+
+
+def samples(count, latency_ms, failed=0):
+    return [make_sample(i, latency_ms=latency_ms, error="http_5xx" if i < failed else None) for i in range(count)]
+
+
+def test_a_step_breaks_when_p95_is_beyond_the_objective_or_too_many_fail():
+    assert judged(10, samples(200, 199.0), 200).held
+    assert not judged(10, samples(200, 201.0), 200).held
+    assert judged(10, samples(200, 20.0, failed=2), 200).held
+    assert not judged(10, samples(200, 20.0, failed=3), 200).held
+
+
+def test_failures_count_as_endless():
+    assert judged(10, samples(200, 20.0, failed=30), 200).p95_ms == math.inf
+
+
+def test_the_found_rate_lies_between_what_held_and_what_broke_for_sure():
+    unsure = Step(40.0, 200, 0, 190.0, 150.0, 260.0, held=True)
+    it = found([step(10.0, True), step(20.0, True), step(80.0, False), unsure], 200)
+    assert (it.value, it.low, it.high) == (40.0, 20.0, 80.0)
+
+
+def test_a_lucky_step_above_a_broken_one_does_not_count():
+    assert bounds([step(10.0, True), step(20.0, False), step(40.0, True)]) == (10.0, 20.0)

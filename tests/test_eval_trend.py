@@ -1,0 +1,117 @@
+"""Several runs become one page: in their order, with their intervals, the unlike ones marked."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from page_kit import CHROMIUM, Page, text_of
+from run_kit import image_bytes
+from scenario_kit import write_full_run
+
+from eval.__main__ import main
+from eval.report import write_reports
+from eval.samples import RunError
+from eval.trend import TREND_HTML, TREND_JSON, write_trend
+
+LIKE = {"n_images": 120, "scenarios": ("single", "poisson")}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three runs, named in the wrong order of time, the second with other pictures; the last has a report."""
+    root = tmp_path_factory.mktemp("runs")
+    days = {"c": (1, LIKE), "a": (2, LIKE | {"n_images": 80}), "b": (3, LIKE | {"scenarios": ("single",)})}
+    for name, (day, options) in days.items():
+        folder = write_full_run(root / name, started_at=f"2026-11-0{day}T08:30:00+00:00", **options)
+        record = json.loads((folder / "run.json").read_text()) | {"id": f"run-{name}"}
+        (folder / "run.json").write_text(json.dumps(record))
+    write_reports(root / "b", image_bytes)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trend(runs):
+    write_trend([runs / "a", runs / "b", runs / "c"])
+    return json.loads((runs / TREND_JSON).read_text())
+
+
+def test_runs_stand_in_the_order_of_their_time(trend):
+    assert [run["id"] for run in trend["runs"]] == ["run-c", "run-a", "run-b"]
+
+
+def test_figures_are_those_of_each_runs_own_report(runs, trend):
+    report = json.loads((runs / "b" / "report.json").read_text())["targets"]["heroku"]
+    found = trend["runs"][2]["targets"]["heroku"]
+    assert found["p95_ms"] == report["scenarios"]["single"]["latency_ms"]["p95"]
+    assert found["accuracy"] == report["accuracy"]
+    assert found["usd_per_month"]["value"] == report["cost"]["monthly_usd"]["1000000"]["net"]
+
+
+def test_latency_is_of_a_scenario_that_all_tried(trend):
+    assert trend["scenario"] == "single"
+
+
+def test_a_run_with_other_pictures_is_unlike_and_one_with_another_scenario_beside_is_not(trend):
+    assert [bool(run["unlike"]) for run in trend["runs"]] == [False, True, False]
+    assert "images differ" in trend["runs"][1]["unlike"][0]
+
+
+def test_the_page_marks_the_unlike_run_and_links_what_is_there(runs, trend):
+    page = Page(text_of(runs, TREND_HTML))
+    links = [attrs["href"] for tag, attrs in page.elements if tag == "a" and "trend" not in attrs["href"]]
+    assert [link for link in links if not link.startswith("#")] == ["b/report.html"]
+    assert (runs / "b/report.html").exists()
+    assert "1 run not like the newest" in page.text
+    assert page.text.count("The images differ") == 1
+
+
+def test_a_line_leads_through_the_runs_that_are_alike_only(runs, trend):
+    plot = text_of(runs, TREND_HTML).split("<h3>Median latency</h3>")[1].split("</svg>")[0]
+    lines = re.findall(r'data-target="0">\s*<path d="([^"]*)" clip-path', plot)
+    assert max(line.count("L") + line.count("M") for line in lines) == 2
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(runs, trend):
+    before = (runs / TREND_HTML).read_bytes(), (runs / TREND_JSON).read_bytes()
+    write_trend([runs / "c", runs / "a", runs / "b"])
+    assert before == ((runs / TREND_HTML).read_bytes(), (runs / TREND_JSON).read_bytes())
+
+
+def test_the_command_writes_elsewhere_when_told_and_links_from_there(runs, tmp_path, capsys):
+    out = tmp_path / "x" / "y"
+    assert main(["report", "--trend", str(runs / "b"), str(runs / "c"), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.split() == [str(out / TREND_HTML), str(out / TREND_JSON)]
+    link = json.loads((out / TREND_JSON).read_text())["runs"][1]["report"]
+    assert (out / link).resolve() == (runs / "b" / "report.html").resolve()
+
+
+def test_a_run_named_twice_is_no_trend(runs, tmp_path):
+    (tmp_path / "latest").symlink_to(runs / "b")
+    with pytest.raises(RunError, match="needs two runs"):
+        write_trend([runs / "b", tmp_path / "latest"])
+
+
+@pytest.mark.parametrize("words", [[], ["DIR", "--trend", "A", "B"]])
+def test_report_wants_one_run_or_a_trend(words, capsys):
+    assert main(["report", *words]) == 1
+    assert "RUN_DIR or --trend" in capsys.readouterr().err
+
+
+def test_the_page_works_in_a_browser(runs, trend, needs_tool):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path, said = needs_tool("chromium"), []
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=path, args=CHROMIUM)
+        for width in (390, 1280):
+            page = chromium.new_page(viewport={"width": width, "height": 900})
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.goto((runs / TREND_HTML).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.get_by_role("button", name="Heroku").click()
+            assert page.locator("[data-target='1']:visible:not(button)").count() == 0
+            assert page.locator("[data-target='0']:visible").count() > 8
+        chromium.close()
+    assert said == []
