@@ -187,7 +187,7 @@ class Asker:
         config, now = self.config, time.time()
         return Shard(
             client.name, self.endpoints[client.name].url, self.images.classes, config.timeout_s, self.options.token,
-            config.fresh, config.in_flight, tuple(asks), tuple(offsets_s),
+            config.fresh, self.endpoints[client.name].keepalive_s, config.in_flight, tuple(asks), tuple(offsets_s),
             start_unix_s=now + SHARD_LEAD_S, origin_unix_s=now - (time.perf_counter() - self.origin),
         )  # fmt: skip
 
@@ -226,7 +226,8 @@ class Asker:
             if left[name]:
                 counting.now = f"{name} is left alone"
                 counting.draw()
-                await asyncio.sleep(max(0.0, began + due_s - time.perf_counter()))
+                due = max(began + due_s, self._last_asked[name] + config.gap_s)  # a slow start shortens no gap
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 await self._do(clients[name], left[name].pop(0), counting)
 
     async def _cold(self, client: Client, ask: Ask) -> tuple[Sample, float]:

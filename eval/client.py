@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from eval.answers import BadAnswer, read_answer, refuse_encoding, server_timing, shortened, status_failure
-from eval.connections import Opening, connector, tracing, transport_failure
+from eval.connections import KEEPALIVE_S, Opening, connector, tracing, transport_failure
 from eval.images import Picture
 from eval.samples import Sample
 from service import schema
@@ -67,6 +67,7 @@ class Client:
         *,
         connections: int = 1,
         fresh: bool = False,
+        keepalive_s: float = KEEPALIVE_S,
     ):
         """`origin` is the time.perf_counter() of the run's beginning; `token` is sent as a bearer token."""
         self.name = name
@@ -76,6 +77,7 @@ class Client:
         self._readyz = URL(url + schema.READYZ)
         self._connections = connections
         self._fresh = fresh
+        self._keepalive_s = keepalive_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=float("inf"))  # not rounded up to 1 s
         self._origin = origin
         self._token = token
@@ -85,7 +87,7 @@ class Client:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         self._session = aiohttp.ClientSession(
-            connector=connector(self._connections, fresh=self._fresh),
+            connector=connector(self._connections, fresh=self._fresh, keepalive_s=self._keepalive_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             timeout=self._timeout,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from eval.connections import KEEPALIVE_S, TWIN_KEEPALIVE_S
 from eval.samples import RunError
 from infra.targets import TARGETS
 
@@ -37,6 +38,11 @@ class Endpoint:
     target: str | None  # key of infra.targets.TARGETS, None for a foreign service
     url: str  # without a slash at the end
     twin: Twin | None = None
+
+    @property
+    def keepalive_s(self) -> float:
+        """For how long a connection to it may rest and still be used."""
+        return TWIN_KEEPALIVE_S if self.twin else KEEPALIVE_S
 
 
 @dataclass(frozen=True)

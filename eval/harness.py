@@ -153,7 +153,7 @@ class Session:
         config = self.config
         return Client(
             endpoint.name, endpoint.url, self.images.classes, config.timeout_s, self.origin, self.options.token,
-            connections=config.in_flight, fresh=config.fresh,
+            connections=config.in_flight, fresh=config.fresh, keepalive_s=endpoint.keepalive_s,
         )  # fmt: skip
 
     async def _meet(self, clients: Sequence[Client]) -> None:

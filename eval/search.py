@@ -31,6 +31,7 @@ class Step:
     p95_low_ms: float  # its 95% interval
     p95_high_ms: float
     held: bool
+    sure: bool = True  # whether the interval, or the share that failed, leaves no doubt of it
 
 
 def judged(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> Step:
@@ -43,17 +44,20 @@ def judged(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> Step:
     if len(taken) >= least_n(P95):
         low, high = ranks_in_time(latencies, in_time, P95)
         low_ms, high_ms = latencies[low - 1], latencies[high - 1]
-    held = p95_ms <= slo_ms and failed <= FAILED_SHARE * len(taken)
-    return Step(rate_rps, len(taken), failed, p95_ms, low_ms, high_ms, held)
+    failing = failed > FAILED_SHARE * len(taken)
+    held = p95_ms <= slo_ms and not failing
+    sure = high_ms <= slo_ms if held else failing or low_ms > slo_ms
+    return Step(rate_rps, len(taken), failed, p95_ms, low_ms, high_ms, held, sure)
 
 
 def bounds(steps: Sequence[Step]) -> tuple[float | None, float | None]:
-    """The highest rate that held and the lowest that broke above it.
+    """The highest rate that held and the lowest that broke above it. A rate that held in one of two tries held.
 
     A step that held by luck above one that broke does not count: a target that breaks at a rate breaks beyond it.
     """
-    broke = min((s.rate_rps for s in steps if not s.held), default=None)
-    held = max((s.rate_rps for s in steps if s.held and (broke is None or s.rate_rps < broke)), default=None)
+    good = {s.rate_rps for s in steps if s.held}
+    broke = min((s.rate_rps for s in steps if s.rate_rps not in good), default=None)
+    held = max((rate for rate in good if broke is None or rate < broke), default=None)
     return held, broke
 
 
@@ -64,8 +68,11 @@ def next_rate(steps: Sequence[Step], start_rps: float, most: int) -> float | Non
         return None
     if not steps:
         return start_rps
+    last = steps[-1]
+    if not last.held and not last.sure and sum(s.rate_rps == last.rate_rps for s in steps) == 1:
+        return last.rate_rps  # once more: a hiccup of the machine would cap the whole search
     if broke is None:
-        return steps[-1].rate_rps * 2
+        return last.rate_rps * 2
     if held is None:
         return broke / 2 if broke / 2 >= LOWEST_RPS else None
     return None if broke / held <= RESOLUTION else math.sqrt(held * broke)

@@ -69,6 +69,7 @@ class Shard:
     timeout_s: float
     token: str | None
     fresh: bool
+    keepalive_s: float
     in_flight: int
     asks: tuple[Ask, ...]
     offsets_s: tuple[float, ...]
@@ -86,7 +87,7 @@ async def _send_shard(shard: Shard) -> list[Sample]:
     samples: list[Sample] = []
     client = Client(
         shard.name, shard.url, shard.classes, shard.timeout_s, shard.origin_unix_s + ahead_s, shard.token,
-        connections=shard.in_flight, fresh=shard.fresh,
+        connections=shard.in_flight, fresh=shard.fresh, keepalive_s=shard.keepalive_s,
     )  # fmt: skip
     gc.disable()
     try:

@@ -391,6 +391,12 @@ def test_without_tls_and_without_a_name_there_is_only_the_connection():
     assert list(sample.network_ms) == ["connect"]
 
 
+def test_a_connection_that_has_rested_too_long_is_not_used_again():
+    with fake_endpoint() as fake:
+        samples = posts(fake.url, 2, keepalive_s=0.05, between=lambda: time.sleep(0.1))  # the rest itself is tried
+    assert [s.new_connection for s in samples] == [True, True]
+
+
 def test_in_fresh_mode_every_request_opens_a_connection():
     with fake_endpoint() as fake:
         samples = posts(fake.url, 3, fresh=True)

@@ -60,5 +60,21 @@ def test_the_found_rate_lies_between_what_held_and_what_broke_for_sure():
     assert (it.value, it.low, it.high) == (40.0, 20.0, 80.0)
 
 
+def test_a_rate_that_broke_within_doubt_is_tried_once_more():
+    hiccup = Step(20.0, 200, 0, 430.0, 130.0, 650.0, held=False, sure=False)
+    assert next_rate([step(10.0, True), hiccup], 10.0, 24) == 20.0
+    assert next_rate([step(10.0, True), hiccup, step(20.0, True)], 10.0, 24) == 40.0
+    assert next_rate([step(10.0, True), hiccup, hiccup], 10.0, 24) == pytest.approx(200**0.5)
+    assert bounds([step(10.0, True), hiccup, step(20.0, True)]) == (20.0, None)
+
+
+def test_a_step_is_in_no_doubt_when_its_interval_lies_on_one_side_or_too_many_failed():
+    assert judged(10, samples(200, 100.0), 200).sure
+    assert judged(10, samples(200, 300.0), 200).sure
+    assert judged(10, samples(200, 100.0, failed=9), 200).sure
+    mixed = [*samples(190, 100.0), *samples(10, 900.0)]
+    assert not judged(10, mixed, 200).sure
+
+
 def test_a_lucky_step_above_a_broken_one_does_not_count():
     assert bounds([step(10.0, True), step(20.0, False), step(40.0, True)]) == (10.0, 20.0)
