@@ -19,8 +19,8 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "the token is a plain config var too",
         PROGRAM,
-        'config_vars={"ENGINE": engine},',
-        'config_vars={"ENGINE": engine, "API_TOKEN": api_token or ""},',
+        'config_vars={"ENGINE": engine, **revision},',
+        'config_vars={"ENGINE": engine, **revision, "API_TOKEN": api_token or ""},',
     ),
     Fault(
         TARGET,
