@@ -11,8 +11,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
+from conftest import descendants
 from eval_kit import CERTAIN, CLASSES, closed_port, fake_endpoint, image_set
 from rich.console import Console
 
@@ -348,7 +348,7 @@ def test_ctrl_c_during_the_reference_ends_its_process(tmp_path, monkeypatch):
     with fake_endpoint() as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], bare(4))
     assert (done.complete, done.note, samples) == (False, "interrupted after 0 of 4 requests", [])
-    assert psutil.Process().children() == []
+    assert descendants() == []
 
 
 def test_without_a_reference_the_run_goes_on_and_says_so(tmp_path, monkeypatch):

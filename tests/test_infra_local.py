@@ -13,6 +13,7 @@ import urllib.request
 
 import psutil
 import pytest
+from conftest import descendants
 from twin_kit import small_service
 
 from infra.bundle import LIFTED, REPOSITORY
@@ -29,12 +30,6 @@ from infra.local.twins import available_cores, cores_for, fits, free_ports, loca
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 
 BROKEN = {"MODEL_DIR": "models/none-of-this-name"}
-
-
-def descendants() -> list[psutil.Process]:
-    """Everything that this process has started, directly or not, and that still runs."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def has_ended(process: psutil.Process) -> bool:
