@@ -34,6 +34,7 @@ from infra.targets import TARGETS
 RECOVERY_S = 5.0  # that a target which stopped answering has to become ready again
 RECOVERY_POLL_S = 0.5
 SEARCH_BLOCKS = 1_000_000  # from here on blocks are steps of the search
+WARM_BLOCKS = 10_000  # block numbers that are kept for the warm-up of one such going on
 REWARMED = -2  # block of the warm-up before a run is gone on with; -1 is the reference's
 NO_FORCING = "no way to start {0} anew: name a command with --cold-command {0}=..."
 GIVEN_UP = "the target was given up: {}: {}"
@@ -118,8 +119,8 @@ class Asker:
         """A warm-up of its own for every target that is gone on with: its instance may be a new one by now."""
         names = {block.target for block in left if block.phase == "measure"}
         warm = [b for b in blocks if b.phase == "warmup" and b.target in names and not self._left(b)]
-        first = REWARMED - len(warm) * self.past.times
-        return [replace(block, number=first + i) for i, block in enumerate(warm)]
+        first = REWARMED - WARM_BLOCKS * self.past.times
+        return [replace(block, number=first - i) for i, block in enumerate(warm)]
 
     def _left(self, block: Block) -> list[int]:
         """Places of the block's requests that were not measured before."""
