@@ -13,11 +13,11 @@ PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/req
 export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo twins report test lint format bench coverage golden train promote clean
+.PHONY: help setup demo twins report test lint format bench bench-engine bench-serve coverage golden train promote export clean
 .PHONY: pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
 	@echo "or one of these-STAGE for another of the same: make preflight, preview, up; make down, leftovers."
@@ -98,6 +98,16 @@ bench: .venv/.demo ## timings of request, start and demo as ratios taken in one 
 	$(PY) -m scripts.bench
 	$(PY) -m scripts.bench_client
 
+bench-engine: .venv/.demo ## ways to run the network on one core, side by side: the table of docs/performance.md
+	$(PY) -m scripts.bench_engine $(ARGS)
+
+# Where they cannot be had it says so, and the rest is measured.
+.venv-peers/.made: scripts/bench_serve/setup-peers scripts/bench_serve/requirements-peers.txt | .venv/.demo
+	scripts/bench_serve/setup-peers
+
+bench-serve: .venv/.demo .venv-peers/.made ## this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
+	$(PY) -m scripts.bench_serve $(ARGS)
+
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)
 	$(PY) -m training.golden
 
@@ -107,6 +117,9 @@ train: .venv/.demo ## train the network (hours on a CPU): runs/resnet18
 promote: .venv/.demo ## turn runs/resnet18 into models/resnet18-cifar10
 	$(PY) -m training.promote runs/resnet18
 
+export: .venv/.demo ## write models/resnet18-cifar10/int8.onnx from its weights, checked on the test set (minutes)
+	$(PY) -m training.export $(ARGS)
+
 clean: ## remove .venv and caches; reports and runs stay
-	rm -rf .venv .build .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .build .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

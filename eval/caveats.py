@@ -9,14 +9,19 @@ from statistics import median
 from typing import Any
 
 from eval.drift import drift_warnings
-from eval.formatting import count, listing, mib, percent, plural
+from eval.engines import REFERENCE_ENGINE
+from eval.formatting import count, listing, mib, percent, plural, points, value_of
 from eval.prices import STALE_DAYS, Price, Prices, stale, unconfirmed
+from eval.rightness import differing
 from eval.samples import Run, Sample
 from eval.schedule import BURST
 from eval.stats import nearest_rank
-from eval.verdict import ERROR_RATE, REFERENCE, Findings, differing
+from eval.verdict import ERROR_RATE, REFERENCE, Findings
+from infra.local.names import engine_title
 
 LATE_SHARE, LATE_MS = 0.05, 5.0  # of the median latency, and at least; a p99 of lateness above both measured the client
+LOSS_LEVEL = 0.05  # of the test whether an engine is right less often
+APART = "engines may round differently, but not so often: they cannot run the same model"
 
 Taken = Mapping[str, Sequence[Sample]]  # target -> its measured samples
 
@@ -42,10 +47,26 @@ def caveats(run: Run, found: Findings, prices: Prices, used: Iterable[Price]) ->
         lines.append(f"{listing(cached)}: the same picture again is answered faster than new ones; something caches")
     for a, b, both in found.disputes():
         who = f"{found.title(a)} and {found.title(b)}"
-        lines.append(f"{who} differ on {differing(both)}; the same model must answer alike everywhere")
+        rule = APART if found.engines_differ(a, b) else "the same model must answer alike everywhere"
+        lines.append(f"{who} differ on {differing(both)}; {rule}")
+    lines += _less_right(found)
     if not found.has_reference and found.answered:
         lines.append("the model's own answers could not be had, so the targets are compared with each other only")
     return lines + _of_prices(run, prices, used)
+
+
+def _less_right(found: Findings) -> list[str]:
+    """Switches of the engine that surely cost accuracy."""
+    losses: dict[str, list[float]] = defaultdict(list)
+    for one in found.switches:
+        change, p = value_of(one["accuracy"]["difference"]), value_of(one["accuracy"]["mcnemar"]["p_holm"])
+        if change is not None and p is not None and change < 0 and p < LOSS_LEVEL:
+            losses[one["engines"]["b"]].append(-change)
+    return [
+        f"{engine_title(engine)} is right less often than {engine_title(REFERENCE_ENGINE)}, by up to "
+        f"{points(max(of)).removeprefix('+')}; that is not chance (McNemar's test, p below {LOSS_LEVEL:g} after Holm)"
+        for engine, of in losses.items()
+    ]
 
 
 def _drifts(targets: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -107,17 +128,19 @@ def _of_prices(run: Run, prices: Prices, used: Iterable[Price]) -> list[str]:
 
 
 def _mixed_models(taken: Taken, targets: Mapping[str, Any]) -> list[str]:
-    """Different weights in different places, or in one."""
-    places: dict[str, list[str]] = defaultdict(list)
+    """Different weights in different places, or in one. Each engine has a file of its own, so they are told apart."""
+    of_engine: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, facts in targets.items():
         versions = model_versions(taken.get(name, ())) or [facts["model_version"]]
         for version in filter(None, versions):
-            places[version].append(facts["title"])
+            of_engine[facts["engine"] or REFERENCE_ENGINE][version].append(facts["title"])
     for version in model_versions(taken.get(REFERENCE, ())):
-        places[version].append("the reference")
-    if len(places) < 2:
-        return []
-    return [f"the models differ ({'; '.join(f'{version}: {listing(where)}' for version, where in places.items())})"]
+        of_engine[REFERENCE_ENGINE][version].append("the reference")
+    return [
+        f"the models differ ({'; '.join(f'{version}: {listing(where)}' for version, where in places.items())})"
+        for places in of_engine.values()
+        if len(places) > 1
+    ]
 
 
 def _late(run: Run, taken: Taken, targets: Mapping[str, Any]) -> list[str]:

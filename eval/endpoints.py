@@ -50,13 +50,13 @@ class Fleet:
     """The endpoints of a run, and the twins that could not be started."""
 
     endpoints: tuple[Endpoint, ...]
-    failures: Mapping[str, str]  # name of a target -> why its twin did not start
+    failures: Mapping[str, str]  # name of a twin -> why it did not start
 
 
-def remote_endpoints(local: bool, stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
-    """What `--stacks` and `--target` name, beside the twins if `local`. Raises EndpointError."""
+def remote_endpoints(twins: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
+    """What `--stacks` and `--target` name, beside the twins of those names. Raises EndpointError."""
     found = [named_endpoint(text) for text in addresses] + [stack_endpoint(stack) for stack in stacks]
-    names = [*(TARGETS if local else ()), *(endpoint.name for endpoint in found)]
+    names = [*twins, *(endpoint.name for endpoint in found)]
     for name in names:
         if names.count(name) > 1:
             raise EndpointError(f"two endpoints are called {name!r}: give one of them another name")
@@ -64,17 +64,22 @@ def remote_endpoints(local: bool, stacks: Sequence[str], addresses: Sequence[str
 
 
 @contextlib.contextmanager
-def open_fleet(local: bool, remote: Sequence[Endpoint], log_dir: Path, say: Callable[[str], None]) -> Iterator[Fleet]:
-    """The remote endpoints, and with `local` the twins, which live as long as the context. Raises EndpointError."""
-    if not local:
+def open_fleet(
+    engines: Sequence[str], remote: Sequence[Endpoint], log_dir: Path, say: Callable[[str], None]
+) -> Iterator[Fleet]:
+    """The remote endpoints, and every target's twins with these engines, which live as long as the context.
+
+    Raises EndpointError.
+    """
+    if not engines:
         yield Fleet(tuple(remote), {})
         return
     from infra.local.launch import TwinError
     from infra.local.twins import local_twins
 
     try:
-        with local_twins(tuple(TARGETS), log_dir, on_event=say) as twins:
-            here = [Endpoint(twin.name, twin.name, twin.url, twin) for twin in twins.running]
+        with local_twins(tuple(TARGETS), log_dir, on_event=say, engines=engines) as twins:
+            here = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
             yield Fleet((*here, *remote), twins.failures)
     except TwinError as error:
         raise EndpointError(f"the twins cannot be started: {error}") from None

@@ -34,8 +34,9 @@ def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
     if low is None or high is None:
         return ""
     first, last = unit(low), unit(high)
-    suffix = first.lstrip("-$0123456789.,")
-    return f"{first.removesuffix(suffix)}–{last}" if suffix and last.endswith(suffix) else f"{first}–{last}"
+    suffix = first.lstrip("+-$0123456789.,")
+    to = " to " if low < 0 else "–"
+    return f"{first.removesuffix(suffix)}{to}{last}" if suffix and last.endswith(suffix) else f"{first}{to}{last}"
 
 
 def text_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
@@ -72,6 +73,13 @@ def percent(value: float, digits: int = 2) -> str:
     if float(text) == 0 and value > 0:
         return f"< {10**-digits:.{digits}f}%"
     return f"{float(text):g}%" if value in (0, 1) else f"{text}%"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign: "-0.25 points"."""
+    if value and abs(value) < 0.00005:
+        return "< 0.01 points" if value > 0 else "> -0.01 points"
+    return f"{value * 100:+.2f} points" if value else "0 points"
 
 
 def times(value: float) -> str:
@@ -124,6 +132,11 @@ def per_second(value: float) -> str:
 def mib(value: float) -> str:
     """Memory: "341 MiB", and whole gibibytes as such: "2 GiB"."""
     return f"{value / 1024:.0f} GiB" if value >= 1024 and value % 1024 == 0 else f"{value:,.0f} MiB"
+
+
+def megabytes(value: float) -> str:
+    """A size in bytes as decimal megabytes: "11.3 MB", "754 MB"."""
+    return f"{significant(value / 1e6)} MB"
 
 
 def moment(iso: str | None) -> str:

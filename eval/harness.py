@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from eval.asking import Asker, CapReached, Options
 from eval.budget import Tally, planned, predicted, tariff
 from eval.client import Client, Unreachable
-from eval.endpoints import Endpoint, Fleet
+from eval.endpoints import Endpoint, Fleet, target_of
+from eval.engines import engine_of, told_engine
 from eval.folder import writing
 from eval.images import ImageSet
 from eval.journal import Journal, Past
@@ -25,6 +29,7 @@ from eval.reference import NoReference, reference_samples
 from eval.samples import RUN_SCHEMA_VERSION, Run, TargetRun, read_samples, write_run
 from eval.schedule import Block, Config
 from eval.streams import open_workers
+from infra.local.names import engine_named
 
 RUNNING = "running"  # the note of a run that has not ended, or was killed
 INTERRUPTED = "interrupted"  # begins the note of one that Ctrl-C has ended
@@ -55,7 +60,10 @@ def run_comparison(
 
 def opening(run_id: str, fleet: Fleet, images: ImageSet, config: Config, options: Options) -> Run:
     """The run as it begins."""
-    failed = [TargetRun(name, name, "", True, failure=why) for name, why in fleet.failures.items()]
+    failed = [
+        TargetRun(name, target_of(name), "", True, failure=why, engine=engine_named(name))
+        for name, why in fleet.failures.items()
+    ]
     return Run(
         schema_version=RUN_SCHEMA_VERSION,
         id=run_id,
@@ -159,13 +167,16 @@ class Session:
     async def _meet(self, clients: Sequence[Client]) -> None:
         """Ask everyone who they are. Who cannot be reached at all is out, and none of its requests is planned."""
         answers = await asyncio.gather(*(client.version() for client in clients), return_exceptions=True)
-        versions_of = {}
+        versions_of, known = {}, {target.name: target for target in self.run.targets}
         for client, answer in zip(clients, answers, strict=True):
             if isinstance(answer, Unreachable):
                 self.unreached[client.name] = f"not reached before the run: {answer}"
                 self.screen.say(f"{client.name}: {self.unreached[client.name]}")
             elif isinstance(answer, BaseException):
                 raise answer
+            elif other := _other_engine(known[client.name], answer):
+                self.unreached[client.name] = other
+                self.screen.say(f"{client.name}: {other}")
             else:
                 versions_of[client.name] = answer
         targets = [replace(target, version=versions_of.get(target.name, {})) for target in self.run.targets]
@@ -213,7 +224,23 @@ def _target_run(endpoint: Endpoint) -> TargetRun:
     known = TargetRun(endpoint.name, endpoint.target, endpoint.url, twin is not None)
     if twin is None:
         return known
-    return replace(known, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.behind)
+    return replace(
+        known, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.behind, engine=twin.engine,
+        shipped=_shipped(twin.engine),
+    )  # fmt: skip
+
+
+@functools.cache
+def _shipped(engine: str) -> dict[str, Any]:
+    from infra.local.shipped import measure_shipped
+
+    return dataclasses.asdict(measure_shipped(engine))
+
+
+def _other_engine(known: TargetRun, version: Mapping[str, Any]) -> str | None:
+    """Why an endpoint is not what it was started as, or what it was before; None when it is, or nobody knows."""
+    before, told = engine_of(known), told_engine(version)
+    return f"is to run {before} and says that it runs {told}" if before and told and before != told else None
 
 
 def _now() -> str:

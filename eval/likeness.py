@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from eval.engines import engine_of
 from eval.formatting import listing, short_hash
 from eval.samples import Run, Sample
 
@@ -77,6 +78,9 @@ def _targets(a: Run, b: Run) -> list[str]:
             lines.append(f"{name} is {_place(first.twin)}, and {_place(second.twin)}")
         if first.target != second.target:
             lines.append(f"{name} is priced as {first.target or 'nothing'}, and as {second.target or 'nothing'}")
+        engines = engine_of(first), engine_of(second)
+        if all(engines) and engines[0] != engines[1]:
+            lines.append(f"{name} ran {engines[0]}, and {engines[1]}")
         if first.twin and second.twin and first.cpus != second.cpus:
             lines.append(f"{name} had {first.cpus} cores, and {second.cpus}")
     return lines

@@ -42,7 +42,7 @@ def contest(targets: Mapping[str, Facts], slo_ms: float, requests: int) -> Conte
         (n for n in bills if n not in left_out), key=lambda n: (round(bills[n]["net"], 2), bills[n]["gross"])
     )
     unsure = [name for name, within in meets.items() if within and _p95(targets[name])["high"] > slo_ms]
-    return Contest(order, left_out, meets, unsure, len(order) > 1 and _close(bills[order[0]], bills[order[1]]))
+    return Contest(order, left_out, meets, unsure, len(order) > 1 and close_bills(bills[order[0]], bills[order[1]]))
 
 
 def judged(facts: Facts) -> Facts | None:
@@ -76,7 +76,7 @@ def _left_out(facts: Facts, bill: Mapping[str, Any], meets: bool | None, known: 
     return "p95 not known" if known and meets is None else None
 
 
-def _close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def close_bills(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether the bounds of the bills by which the two are ordered touch; a bill without bounds is known exactly."""
     kind = "gross" if round(first["net"], 2) == round(second["net"], 2) else "net"
     low, high = f"{kind}_low", f"{kind}_high"

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from eval import formatting
-from eval.plot_parts import MARKERS, entry, gid, legend, line_style, log_ticks, marker_style
+from eval.plot_parts import MARKERS, entry, face, gid, legend, line_style, log_ticks, marker_style
 from eval.plot_svg import COLOURS, MUTED, SERIES, SURFACE, render
 
 WIDE_RANGE = 20.0  # times the smallest; from there on an axis is logarithmic
@@ -111,7 +111,8 @@ def course(courses: Sequence[Course], scenario: str) -> Markup:
         for one in courses:
             times = [t / unit_s for t in one.time_s]
             axes.plot(times, one.median_ms, label=entry(one.title), **line_style(one.colour, linewidth=1.6),
-                      marker=MARKERS[one.colour % COLOURS], markersize=4 if len(times) < 60 else 0)  # fmt: skip
+                      marker=MARKERS[one.colour % COLOURS], markersize=4 if len(times) < 60 else 0,
+                      **face(one.colour))  # fmt: skip
         medians = [m for one in courses for m in one.median_ms if m > 0]
         log_ticks(axes, medians, "y", room=1.08)
         axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 9, steps=[1, 2, 5, 10]))
@@ -142,7 +143,7 @@ def pareto(offers: Sequence[Offer], traffic: str) -> Markup:
             axes.set_ylim(0, max(times) * 1.15)
         axes.set_xlabel(f"$ a month at {traffic} requests")
         axes.set_ylabel("p95, ms")
-        legend(axes, narrow, (4, 1))
+        legend(axes, narrow, (4 if len(offers) <= 4 else 2, 1))
 
     places = "; ".join(
         f"{one.title} {formatting.usd(one.usd[0])}, {formatting.ms(one.p95_ms[0])}" for one in offers

@@ -28,7 +28,7 @@ SIZES: Sizes = {"wide": (10.0, 4.1), "narrow": (3.75, 3.9)}
 SQUARE: Sizes = {"wide": (6.6, 4.6), "narrow": (3.75, 3.9)}
 TARGET_GID, CURVE_GID = "target-", "curve-"  # begin the name of a target's group; of the line that is read off
 POINTS = 72  # an inch, in SVG as matplotlib writes it
-COLOURS = 8  # targets with a colour of their own; the style sheet has as many
+COLOURS = 8  # that the style sheet has; see plot_parts.numbers for who gets which
 
 # Stand-ins that matplotlib can draw with; each leaves as a variable of the style sheet.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"

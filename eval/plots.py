@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from eval import formatting
 from eval.cost import MONTH_S
-from eval.plot_parts import MARKERS, entry, gid, legend, line_style, log_ticks
+from eval.plot_parts import MARKERS, entry, face, gid, legend, line_style, log_ticks, signs
 from eval.plot_svg import COLOURS, INK, MUTED, SERIES, SQUARE, SURFACE, render
 
 ECDF_POINTS = 400  # of a distribution that are drawn; more cannot be seen
@@ -83,7 +83,8 @@ def latency(series: Sequence[Latencies], scenario: str) -> Markup:
             times = np.sort(np.asarray(one.answered_ms, dtype=float))
             ranks = np.unique(np.linspace(0, len(times) - 1, min(len(times), ECDF_POINTS)).astype(int))
             shares = (ranks + 1) / one.sent * 100
-            axes.step(times[ranks], shares, where="post", label=entry(one.title), **line_style(one.colour))
+            axes.step(times[ranks], shares, where="post", label=entry(one.title), **line_style(one.colour),
+                      **signs(one.colour))  # fmt: skip
         log_ticks(axes, [t for one in series for t in (min(one.answered_ms), max(one.answered_ms))])
         axes.set_ylim(0, 101)
         axes.yaxis.set_major_locator(FixedLocator(SHARES_NARROW if narrow else SHARES))
@@ -106,7 +107,8 @@ def cost(curves: Sequence[CostCurve], crossings: Sequence[Crossing]) -> Markup:
             served = len(one.requests) if one.served is None else one.served
             axes.plot(one.requests, gross, **{**line_style(one.colour), "linewidth": 1, "linestyle": ":"})
             axes.plot(one.requests, net, **{**line_style(one.colour), "linewidth": 1, "alpha": 0.45})
-            axes.plot(one.requests[:served], net[:served], label=entry(one.title), **line_style(one.colour))
+            axes.plot(one.requests[:served], net[:served], label=entry(one.title), **line_style(one.colour),
+                      **signs(one.colour))  # fmt: skip
         for level, one in enumerate(crossings):
             _mark(axes, one, level)
         axes.set_xscale("log")
@@ -143,7 +145,7 @@ def accuracy(intervals: Sequence[Interval]) -> Markup:
             if one.over_sent is not None:
                 axes.plot(one.over_sent * 100, row, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8,
                           gid=gid(one.colour))  # fmt: skip
-        titles = [one.title.replace(" ", "\n", 1) if narrow and len(one.title) > 10 else one.title for one in intervals]
+        titles = [_broken(one.title) if narrow else one.title for one in intervals]
         axes.set_yticks(range(len(intervals)), titles)
         for one, title in zip(intervals, axes.get_yticklabels(), strict=True):
             title.set_gid(gid(one.colour))
@@ -171,7 +173,8 @@ def calibration(lines: Sequence[Reliability]) -> Markup:
             x, y = (np.asarray(values) * 100 for values in (one.confidence, one.accuracy))
             group: dict[str, Any] = {"gid": gid(*(one.targets or (one.colour,)))}
             axes.plot(x, y, label=entry(one.title), **line_style(one.colour) | group)
-            axes.scatter(x, y, s=sizes, color=SERIES[one.colour % COLOURS], zorder=3, **group)
+            axes.scatter(x, y, s=sizes, facecolors=face(one.colour)["markerfacecolor"],
+                         edgecolors=SERIES[one.colour % COLOURS], zorder=3, **group)  # fmt: skip
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}%"))
         axes.set_xlim(0, 103)
@@ -183,6 +186,12 @@ def calibration(lines: Sequence[Reliability]) -> Markup:
     total = sum(lines[0].counts) if lines else 0
     label = f"Share of right answers by the probability given, {formatting.count(total)} answers."
     return render("calibration", draw, label, SQUARE)
+
+
+def _broken(title: str) -> str:
+    """On lines that leave a phone room for the plot."""
+    name, engine, rest = title.partition(" (")
+    return (name.replace(" ", "\n", 1) if len(name) > 10 else name) + (f"\n({rest}" if engine else "")
 
 
 def _cost_tick(usd: float, _: int) -> str:

@@ -1,7 +1,8 @@
 """The reference answers: what the model says without a cloud, for parity.
 
-They stand in samples.jsonl like those of a target called "reference". The golden set brings its own; for other
-pictures `python -m service.reference` computes them in a process of its own, so that no torch runs in the client.
+They are those of the plain engine, whichever the targets run, and stand in samples.jsonl like those of a target called
+"reference". The golden set brings its own; for other pictures `python -m service.reference` computes them in a process
+of its own, so that no torch runs in the client.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from eval.answers import shortened
 from eval.endpoints import REFERENCE, ROOT
+from eval.engines import REFERENCE_ENGINE
 from eval.images import ImageSet
 from eval.samples import RunError, Sample
 
@@ -48,8 +51,9 @@ async def _answers(paths: Path, command: tuple[str, ...]) -> AsyncGenerator[tupl
     """The child's lines. It is in a session of its own, out of reach of the terminal's Ctrl-C, and ended by us."""
     with paths.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
         child = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True
-        )
+            *command, cwd=ROOT, env=os.environ | {"ENGINE": REFERENCE_ENGINE}, stdin=stdin,
+            stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
         assert child.stdout is not None
         try:
             async for line in child.stdout:

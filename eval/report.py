@@ -17,11 +17,14 @@ from markupsafe import Markup
 
 from eval import formatting, report_scenarios, report_view
 from eval.cost import skus
+from eval.engines import REFERENCE_ENGINE
+from eval.plot_parts import row_of
 from eval.prices import Price, Prices, load_prices
 from eval.report_view import ImageBytes
 from eval.samples import Run, read_run, read_samples
 from eval.summary import summarise
 from eval.verdict import REFERENCE
+from infra.local.names import engine_title
 from infra.targets import TARGETS
 
 REPORT_HTML = "report.html"
@@ -29,6 +32,10 @@ REPORT_MD = "report.md"
 REPORT_JSON = "report.json"
 TEMPLATES = Path(__file__).parent / "templates"
 GOLDEN = Path(__file__).parent / "golden"
+OTHER_ENGINE = (
+    "Another engine may answer a few pictures otherwise, as it computes with other numbers: that is no fault of a "
+    "deployment. Targets of one engine have to agree."
+)
 TRAFFICS = ("10000", "1000000", "100000000")  # requests a month that the tables price
 
 FORMATTERS = (  # of eval.formatting, as the templates call them
@@ -87,7 +94,7 @@ def environment(*, escape_html: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     written = {name: getattr(formatting, name) for name in FORMATTERS}
-    language.filters |= written | {"md": _markdown, "shell": shlex.quote}
+    language.filters |= written | {"md": _markdown, "shell": shlex.quote, "engine_title": engine_title}
     language.globals |= written
     script = (TEMPLATES / "report.js").read_text()
     language.globals |= {
@@ -97,6 +104,9 @@ def environment(*, escape_html: bool) -> jinja2.Environment:
         "memory_text": formatting.memory,
         "PARTS": report_view.PARTS,
         "REFERENCE": REFERENCE,
+        "REFERENCE_ENGINE": REFERENCE_ENGINE,
+        "OTHER_ENGINE": OTHER_ENGINE,
+        "row_of": row_of,
         "TRAFFICS": TRAFFICS,
         "PHASES": report_scenarios.PHASES,
         "css": Markup((TEMPLATES / "report.css").read_text()),

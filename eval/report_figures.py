@@ -17,9 +17,11 @@ from eval.formatting import short_count, value_of
 from eval.metrics import CALIBRATION_BINS
 from eval.objective import judged
 from eval.plot_scenarios import Offer
+from eval.report_switch import titles_of
 from eval.samples import Run, Sample
 from eval.schedule import COLD, IDLE, MAX_RATE, SCENARIOS
 
+APART = 1.05  # as a factor: closer crossings are one, as of a target that costs the same with two engines
 LEAST_COURSE = 3  # blocks of which a course is drawn
 
 Summary = Mapping[str, Any]
@@ -148,7 +150,11 @@ def crossings(curves: Mapping[str, plots.CostCurve], break_even: Iterable[Mappin
         here = min(usd[point["a"]], usd[point["b"]])
         if all(other >= here * 0.99 for other in usd.values()):
             found.append(plots.Crossing(requests, max(usd[point["a"]], usd[point["b"]])))
-    return sorted(found, key=lambda crossing: crossing.requests)
+    kept: list[plots.Crossing] = []
+    for one in sorted(found, key=lambda crossing: crossing.requests):
+        if not kept or one.requests > APART * kept[-1].requests:
+            kept.append(one)
+    return kept
 
 
 def accuracy_plot(targets: Mapping[str, Any], colours: Colours) -> Markup | None:
@@ -178,10 +184,15 @@ def calibration_plot(
         lines.setdefault(_bins([pairs[name][image] for image in sorted(pairs[name])]), (name, []))[1].append(name)
     drawn = []
     for bins, (first, names) in lines.items():
-        every = len(lines) == 1 and len(names) > 1
-        title = "all targets" if every else ", ".join(targets[name]["title"] for name in names)
+        title = _shared_title(names, [name for name in targets if name in pairs], targets)
         drawn.append(plots.Reliability(title, colours[first], *bins, targets=[colours[name] for name in names]))
     return plots.calibration(drawn) if drawn else None
+
+
+def _shared_title(names: Sequence[str], every: Sequence[str], targets: Mapping[str, Any]) -> str:
+    """What a line of these targets is called, `every` being all that have one."""
+    every_one = len(names) > 1 and len(names) == len(every)
+    return "all targets" if every_one else ", ".join(titles_of(names, {name: targets[name] for name in every}))
 
 
 def _bins(pairs: Sequence[tuple[float, bool]]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:

@@ -17,7 +17,10 @@ from typing import Any
 from markupsafe import Markup
 
 from eval import report_figures, report_scenarios
+from eval.engines import REFERENCE_ENGINE
+from eval.plot_parts import numbers
 from eval.report_scenarios import Audit, Scene, Start
+from eval.report_switch import Row, break_evens, headline, switch_rows, titles_of
 from eval.samples import Run, Sample
 from eval.scenarios import at_work
 from eval.schedule import FLOOR
@@ -72,7 +75,7 @@ class Mistake:
 class View:
     """Everything the templates draw that is not in the summary."""
 
-    colours: dict[str, int]  # target -> number of its colour
+    colours: dict[str, int]  # target -> its number, of which colour and lines follow
     scenes: list[Scene]  # the scenarios that were tried, in their order
     latency_plots: dict[str, Markup]  # by scenario
     rate_plot: Markup | None
@@ -99,6 +102,10 @@ class View:
     starts: dict[str, list[Start]]  # forced and natural cold starts, as bars
     cold_phases: dict[str, list[str]]  # of the kinds of start that were tried
     audits: list[Audit]  # for a cache of answers
+    switch_rows: list[Row]  # what the switch of engines is worth
+    switch_from_to: str
+    break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
+    engine: dict[str, str]  # target -> what it answered with; the reference included
     network: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
     invalid: list[str]  # warnings for which the run is no comparison, and how to do better
     warnings: list[str]  # the others, but for the one that says what the banner says
@@ -106,13 +113,22 @@ class View:
     at_work: int  # those of them that were not sent to overload a target
     command: str
 
+    @property
+    def engines(self) -> list[str]:
+        """Of the targets, each once."""
+        return list(dict.fromkeys(engine for name, engine in self.engine.items() if name != REFERENCE))
+
+    def may_differ(self, a: str, b: str) -> bool:
+        """Whether different answers of these two are no fault."""
+        return self.engine[a] != self.engine[b]
+
 
 def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: ImageBytes) -> View:
     """Draw and group what the page shows."""
     measured = [s for s in samples if s.phase == "measure" and s.target != REFERENCE and s.scenario != FLOOR]
     work = at_work(measured)
     targets = summary["targets"]
-    colours = {name: number for number, name in enumerate(targets)}
+    colours = numbers(targets, {one["b"]: one["a"] for one in summary["engines"]})
     mistakes = _mistakes(run, work, targets)
     parts = _mean_parts(report_scenarios.main_scenario(measured))
     by_all = _assumed_by_all(targets)
@@ -144,6 +160,10 @@ def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: Ima
         starts=report_scenarios.starts(targets),
         cold_phases=report_scenarios.cold_phases(targets),
         audits=report_scenarios.audits(targets),
+        switch_rows=switch_rows(summary["engines"]),
+        switch_from_to=headline(summary["engines"]),
+        break_even=break_evens(summary),
+        engine={n: facts["engine"] or REFERENCE_ENGINE for n, facts in targets.items()} | {REFERENCE: REFERENCE_ENGINE},
         network=report_scenarios.network(targets),
         invalid=[w.removeprefix(INVALID) for w in summary["run"]["warnings"] if w.startswith(INVALID)],
         warnings=[w for w in summary["run"]["warnings"] if not w.startswith((INCOMPLETE, INVALID))],
@@ -172,17 +192,17 @@ def _mean_parts(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
 
 def _groups(targets: Mapping[str, Any], key: str) -> list[Group]:
     """Targets whose `key` is the same, together; those that have none are left out."""
-    groups: list[Group] = []
-    for facts in targets.values():
+    groups: list[tuple[Any, list[str]]] = []
+    for name, facts in targets.items():
         value = facts.get(key)
         if not value or isinstance(value, Mapping):
             continue
-        same = next((group for group in groups if group.value == value), None)
+        same = next((names for known, names in groups if known == value), None)
         if same:
-            same.titles.append(facts["title"])
+            same.append(name)
         else:
-            groups.append(Group([facts["title"]], value))
-    return groups
+            groups.append((value, [name]))
+    return [Group(titles_of(names, targets), value) for value, names in groups]
 
 
 def _mistakes(run: Run, samples: Iterable[Sample], targets: Mapping[str, Any]) -> list[Mistake]:
@@ -207,7 +227,7 @@ def _mistake(run: Run, image: int, answers: Mapping[int, list[Sample]], targets:
     given = []
     for label, samples in sorted(answers.items()):
         names = {s.target for s in samples}
-        titles = [facts["title"] for name, facts in targets.items() if name in names]
+        titles = titles_of([name for name in targets if name in names], targets)
         given.append(Answer(run.classes[label], max((_confidence(s) or 0 for s in samples), default=None), titles))
     return Mistake(image, entry.name, run.classes[entry.label], given, picture=None)
 

@@ -22,7 +22,9 @@ from eval.report_command import write_report
 from eval.resume import gone_on, read_unfinished, refuse_change
 from eval.samples import Run, RunError
 from eval.schedule import Config
+from infra.local.names import PLAIN_ENGINE, read_engines, twin_names
 from infra.targets import TARGETS
+from service.settings import ENGINES
 
 REPORTS = Path("reports")
 CONFIG = {field.name for field in dataclasses.fields(Config)}
@@ -34,6 +36,8 @@ examples:
       four twins on this machine, pictures as below
   python -m eval run --limit 300 --images ~/cifar10
       300 pictures of class folders, each class alike
+  python -m eval run --local --engines torch,onnx
+      eight twins: what the switch of the engine is worth on each target
   python -m eval run --stacks aws_ec2,heroku
       what `pulumi up` has deployed
   python -m eval run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
@@ -43,6 +47,8 @@ examples:
 
 An endpoint called {", ".join(TARGETS)} (or aws_ec2-STAGE
 and so on) is priced as that target; any other is measured without costs.
+Two of one target that say in /version that they run different engines, such
+as heroku and heroku-onnx, are compared as such, on this machine or deployed.
 
 Without --images: $CIFAR10_DIR, then the CIFAR-10 copy in ~/.cache/cloudtrial
 (downloaded once), then the golden set that comes with the project.
@@ -71,6 +77,8 @@ def add_run(commands: Any) -> None:
     )  # fmt: skip
     add: Callable[..., Any] = parser.add_argument
     add("--local", action="store_true", help="the four twins on this machine (the default)")
+    add("--engines", type=read_engines, metavar="A,B", help=f"a twin of each target for each of {', '.join(ENGINES)}:"
+        f" NAME with {PLAIN_ENGINE} (the default), NAME-onnx with onnx")  # fmt: skip
     add("--stacks", type=names, metavar="A,B", help="deployed Pulumi stacks")
     add("--target", dest="targets", action="append", metavar="NAME=URL", help="any endpoint; may be given again")
     add("--images", metavar="DIR|cifar10|golden", help="CLASS/* or test/CLASS/*, torchvision's folder, or a set's name")
@@ -116,14 +124,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         return _go_on(arguments, options, screen)
     config = _config(arguments, Config())
-    remote = remote_endpoints(config.local, config.stacks, config.targets)
+    engines, twins = _twins(config)
+    remote = remote_endpoints(twins, config.stacks, config.targets)
     images = open_images(config.images, config.limit, config.seed, screen.say)
     screen.say(f"Images: {images.source} ({len(images.pictures):,})")
-    refuse_unknown(cold_commands, [*(TARGETS if config.local else ()), *(endpoint.name for endpoint in remote)])
+    refuse_unknown(cold_commands, [*twins, *(endpoint.name for endpoint in remote)])
     run_id = new_run_id()
     folder = arguments.out or REPORTS / run_id
     claim_folder(folder)
-    with open_fleet(config.local, remote, folder / "logs", screen.say) as fleet:
+    with open_fleet(engines, remote, folder / "logs", screen.say) as fleet:
         begun = opening(run_id, fleet, images, config, options)
         done = run_comparison(folder, begun, fleet, images, config, options, screen)
     if arguments.out is None:
@@ -136,9 +145,10 @@ def _go_on(arguments: argparse.Namespace, options: Options, screen: Screen) -> i
     folder = arguments.resume
     begun, config = read_unfinished(folder)
     refuse_change(folder, _config(arguments, config), config)
-    remote = remote_endpoints(config.local, config.stacks, config.targets)
+    engines, twins = _twins(config)
+    remote = remote_endpoints(twins, config.stacks, config.targets)
     images = open_images(config.images, config.limit, config.seed, screen.say)
-    with open_fleet(config.local, remote, folder / "logs", screen.say) as fleet:
+    with open_fleet(engines, remote, folder / "logs", screen.say) as fleet:
         begun, past = gone_on(folder, begun, fleet, images)
         screen.say(f"Going on with {folder}: {len(past.keys):,} requests are measured")
         done = run_comparison(folder, begun, fleet, images, config, options, screen, past)
@@ -152,7 +162,18 @@ def _config(arguments: argparse.Namespace, known: Config) -> Config:
         said["local"] = known.local
     if "stacks" in said or "targets" in said:
         said["local"] = arguments.local
+    if "engines" in said and not said.get("local", known.local):
+        raise RunError(
+            "--engines is of the twins on this machine, and none was asked for: add --local, or leave it out; a "
+            "deployed stack runs the engine of its own configuration (pulumi config set cloudtrial:engine onnx)"
+        )
     return dataclasses.replace(known, **{name: tuple(v) if isinstance(v, list) else v for name, v in said.items()})
+
+
+def _twins(config: Config) -> tuple[tuple[str, ...], list[str]]:
+    """The engines that there are twins for, and what those twins are called; nothing where there are none."""
+    engines = config.engines if config.local else ()
+    return engines, twin_names(TARGETS, engines)
 
 
 def _conclude(folder: Path, done: Run, images: ImageSet, screen: Screen) -> int:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from infra.local.names import PLAIN_ENGINE
+
 Phase = Literal["warmup", "measure"]
 
 SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
@@ -37,6 +39,7 @@ class Config:
     """Everything that shapes a run's schedule, as run.json keeps it."""
 
     local: bool = True  # the twins
+    engines: tuple[str, ...] = (PLAIN_ENGINE,)  # that there is a twin of every target for
     stacks: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()  # NAME=URL
     images: str | None = None  # as --images names them

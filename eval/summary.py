@@ -13,6 +13,7 @@ from eval.cold import boot_s, cold_start_json, known_answers
 from eval.cost import HIGH_RPS, LOW_RPS, MONTH_S
 from eval.costing import Costing, cost_json, costing, one_instance_rps
 from eval.drift import drift
+from eval.engines import engine_of
 from eval.formatting import count
 from eval.metrics import Answer, Answers, parity, quality
 from eval.pairs import discordance, mcnemar
@@ -20,7 +21,9 @@ from eval.prices import STALE_DAYS, Prices
 from eval.samples import Run, Sample, TargetRun
 from eval.scenarios import at_work, cache_json, floor_json, max_rate, scenario_json
 from eval.schedule import MAX_RATE, SCENARIOS, SINGLE, config_from_json
+from eval.switch import engines_json
 from eval.verdict import REFERENCE, Findings, verdict
+from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.targets import TARGETS, Target
 
 REPORT_SCHEMA_VERSION = 1
@@ -44,10 +47,12 @@ def summarise(run: Run, samples: Iterable[Sample], prices: Prices) -> dict[str, 
         for t in run.targets
     }
     titles = {name: facts["title"] for name, facts in targets.items()}
+    said = {t.name: answers(at_work(taken[t.name])) for t in run.targets}
     pairs = parity_json(run, taken)
+    switches = engines_json(run, taken, said, targets, pairs)
     twins = any(t.twin for t in run.targets)
     note = None if run.complete else run.note or "interrupted, or still running"
-    found = Findings(targets, pairs, note, invalid(run, taken, targets), twins, slo_ms)
+    found = Findings(targets, pairs, note, invalid(run, taken, targets), twins, slo_ms, switches=switches)
     used = {p.id: p for c in costings.values() if isinstance(c, Costing) for p in c.prices.values()}
     return {
         "schema_version": REPORT_SCHEMA_VERSION,
@@ -55,6 +60,7 @@ def summarise(run: Run, samples: Iterable[Sample], prices: Prices) -> dict[str, 
         "verdict": verdict(found),
         "targets": targets,
         "parity": pairs,
+        "engines": switches,
         "break_even": break_even_json(costings, titles),
     }
 
@@ -134,7 +140,8 @@ def target_json(
         "memory": _memory(it, target and target.memory_mib),
         "cost": cost_json(cost),
         "model_version": ", ".join(model_versions(answered)) or model.get("version"),
-        "engine": it.version.get("engine") or model.get("engine"),
+        "engine": engine_of(it),
+        "shipped": _shipped(it),
         "instance_ids": len({s.instance_id for s in answered if s.instance_id}),
     }
 
@@ -204,6 +211,16 @@ def _memory(it: TargetRun, limit_mib: int | None) -> dict[str, Any]:
     }
 
 
+def _shipped(it: TargetRun) -> dict[str, Any]:
+    """Bytes of what was deployed, and of the libraries that its requirements install; only of a twin they are known."""
+    files, installed = it.shipped.get("files_bytes"), it.shipped.get("installed_bytes")
+    unseen = "only of a twin it is known what was shipped"
+    return {
+        "files_bytes": _none(unseen) if files is None else files,
+        "installed_bytes": _none(it.shipped.get("reason") or unseen) if installed is None else installed,
+    }
+
+
 def _answered(samples: Iterable[Sample]) -> list[Sample]:
     return [s for s in samples if s.error is None]
 
@@ -231,7 +248,10 @@ def _costing(
 def _title(it: TargetRun, target: Target | None) -> str:
     if target is None:
         return it.name
-    return target.title if it.name == target.name else f"{target.title} ({it.name})"
+    engine = engine_of(it) or PLAIN_ENGINE
+    if it.name in (target.name, twin_name(target.name, engine)):
+        return titled(target.title, engine)
+    return f"{target.title} ({it.name})"
 
 
 def _none(reason: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from eval.folder import writing
 from eval.formatting import moment, ms, percent, usd, value_of
 from eval.likeness import common_targets, models, unlike
 from eval.objective import REQUESTS_PER_MONTH
+from eval.plot_parts import numbers
 from eval.plot_trend import Point, Series, trend
 from eval.prices import load_prices
 from eval.report import REPORT_HTML, environment
@@ -94,6 +95,7 @@ def trend_json(entries: Sequence[Entry], out: Path) -> dict[str, Any]:
         "requests_per_month": REQUESTS_PER_MONTH,
         "titles": {name: titles[name] for name in order},
         "order": list(order),
+        "partners": {one["b"]: one["a"] for entry in entries for one in entry.summary["engines"]},
         "runs": [_run_json(entry, newest, scenario, out.resolve()) for entry in entries],
     }
 
@@ -155,7 +157,7 @@ def _figures(facts: Facts, scenario: str) -> dict[str, Any]:
 
 def view(facts: Facts) -> dict[str, Any]:
     """What the page draws beside the numbers."""
-    colours = {name: number for number, name in enumerate(facts["order"])}
+    colours = numbers(facts["order"], facts["partners"])
     return {
         "colours": colours,
         "titles": facts["titles"],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eval.cost import MONTH_S
-from eval.formatting import count, listing, ms, percent, plural, usd
-from eval.objective import ERROR_RATE, REQUESTS_PER_MONTH, SLO_MS, Contest, Facts, contest
+from eval.engines import REFERENCE_ENGINE, surely_apart
+from eval.formatting import count, listing, ms, plural, times, usd
+from eval.objective import ERROR_RATE, REQUESTS_PER_MONTH, SLO_MS, Contest, Facts, close_bills, contest
+from eval.rightness import rightness
 from eval.stats import overlap
+from infra.local.names import engine_title
 
 REFERENCE = "reference"
 
@@ -25,6 +28,7 @@ class Findings:
     twins: bool
     slo_ms: float = SLO_MS  # that p95 is held against
     requests: int = REQUESTS_PER_MONTH  # at which costs are compared
+    switches: Sequence[Mapping[str, Any]] = ()  # the `engines` of report.json
 
     @property
     def contest(self) -> Contest:
@@ -43,11 +47,40 @@ class Findings:
     def has_reference(self) -> bool:
         return any(pair.endswith(f"|{REFERENCE}") for pair in self.parity)
 
+    def engine(self, name: str) -> str:
+        """That a target or the reference answers with; one that is not known counts as the reference's."""
+        return (self.targets.get(name, {}).get("engine") if name != REFERENCE else None) or REFERENCE_ENGINE
+
+    def engines_differ(self, a: str, b: str) -> bool:
+        return self.engine(a) != self.engine(b)
+
     def disputes(self) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """Pairs that answered some image differently. Who differs from the reference is not held against others too."""
+        """Pairs that answered some image differently. Who differs from the reference is not held against others too.
+
+        Another engine may answer some images otherwise, but not so many that it cannot be the same model.
+        """
         pairs = [(*pair.rsplit("|", 1), both) for pair, both in self.parity.items() if both["disagreements"]]
+        pairs = [(a, b, both) for a, b, both in pairs if not self.engines_differ(a, b) or surely_apart(both)]
         wrong = {a for a, b, _ in pairs if b == REFERENCE}
         return [(a, b, both) for a, b, both in pairs if b == REFERENCE or not {a, b} & wrong]
+
+    def beside(self, names: Sequence[str]) -> Mapping[str, Any] | None:
+        """How targets of another engine compare with the reference, or else with the reference's engine; the worst."""
+        plain = [REFERENCE] if self.has_reference else [n for n in self.answered if self.engine(n) == REFERENCE_ENGINE]
+        pairs = [both for a in names for b in plain for both in (self.pair(a, b),) if both and both["n"]]
+        return max(pairs, key=lambda both: both["disagreements"], default=None)
+
+    def pair(self, a: str, b: str) -> Mapping[str, Any] | None:
+        return self.parity.get(f"{a}|{b}") or self.parity.get(f"{b}|{a}")
+
+    def either_engine(self, a: str, b: str) -> str | None:
+        """The one title of two that differ in the engine and cost the same to the cent; None for any other two."""
+        one = next((one for one in self.switches if {one["a"], one["b"]} == {a, b}), None)
+        if one is None:
+            return None
+        bills = [one["monthly_usd"][str(self.requests)][side] for side in "ab"]
+        same = len({(round(bill["net"], 2), round(bill["gross"], 2)) for bill in bills}) == 1
+        return one["title"] if same else None
 
     def right(self) -> bool:
         """Whether every target answered, and every answer is that of the one model."""
@@ -83,7 +116,7 @@ def sentence(found: Findings) -> str:
     doubts = [f"incomplete run ({found.note})"] if found.note else []
     doubts += [f"not a valid comparison, as {'; '.join(found.invalid)}"] if found.invalid else []
     if found.answered:
-        parts = (_speed(found), _price(found), _left_out(found), _rightness(found), _missing(found))
+        parts = (_speed(found), _switch(found), _price(found), _left_out(found), rightness(found), _missing(found))
         said = "; ".join(part for part in parts if part)
         if found.twins:
             said = f"on local twins, {said}"
@@ -92,11 +125,6 @@ def sentence(found: Findings) -> str:
     text = ": ".join([*doubts, said])
     is_name = any(text.startswith(facts["title"]) for facts in found.targets.values())
     return f"{text if is_name else text[0].upper() + text[1:]}."
-
-
-def differing(both: Mapping[str, Any]) -> str:
-    """ "2 of 400 images"."""
-    return f"{count(both['disagreements'])} of {plural(both['n'], 'image')}"
 
 
 def by_latency(targets: Mapping[str, Facts]) -> tuple[str, list[str]]:
@@ -139,20 +167,39 @@ def _speed(found: Findings) -> str:
     return f"{first} is fastest ({name} {value})"
 
 
+def _switch(found: Findings) -> str:
+    """By how much each other engine is faster, over all targets that have both."""
+    factors: dict[str, list[float]] = {}
+    for one in found.switches:
+        value = one["latency_ms"]["p50"]["times_as_fast"]["value"]
+        if value is not None:
+            factors.setdefault(one["engines"]["b"], []).append(value)
+    told = []
+    for engine, of in factors.items():
+        least, most = times(min(of)), times(max(of))
+        factor = least if least == most else f"{least} to {most}"
+        told.append(f"{engine_title(engine)} is {factor} as fast as {engine_title(REFERENCE_ENGINE)} (p50)")
+    return ", ".join(told)
+
+
 def _price(found: Findings) -> str:
     costs = found.contest
     traffic = f"at {count(found.requests)} requests a month"
     if not costs.order:
         return f"no target can be named cheapest {traffic} with p95 within {ms(found.slo_ms)}" if costs.left_out else ""
     first, *others = costs.order
+    title, close = found.title(first), costs.close
+    if others and (either := found.either_engine(first, others[0])):
+        title, others = f"{either}, with either engine,", others[1:]
+        close = bool(others) and close_bills(_month(found, first), _month(found, others[0]))
     surely = "probably " if first in costs.unsure else ""
     within = f"with p95 {surely}within {ms(found.slo_ms)}, " if costs.meets[first] else ""
     if not others:
         one = "only " if costs.left_out else ""
-        return f"{within}{one}{found.title(first)} costs {_bill(found, first)} {traffic}"
+        return f"{within}{one}{title} costs {_bill(found, first)} {traffic}"
     unknown = "" if within else f" (whether p95 is within {ms(found.slo_ms)} is not known)"
-    cheapest = f"{within}{found.title(first)} is cheapest {traffic} ({_bill(found, first)})"
-    return f"{cheapest}, {_runner_up(found, first, others[0], costs.close)}{unknown}"
+    cheapest = f"{within}{title} is cheapest {traffic} ({_bill(found, first)})"
+    return f"{cheapest}, {_runner_up(found, first, others[0], close)}{unknown}"
 
 
 def _runner_up(found: Findings, first: str, second: str, close: bool) -> str:
@@ -168,36 +215,14 @@ def _left_out(found: Findings) -> str:
     return f"left out: {listing(reasons)}" if reasons else ""
 
 
+def _month(found: Findings, name: str) -> Mapping[str, Any]:
+    return found.targets[name]["cost"]["monthly_usd"][str(found.requests)]
+
+
 def _bill(found: Findings, name: str) -> str:
-    bill = found.targets[name]["cost"]["monthly_usd"][str(found.requests)]
+    bill = _month(found, name)
     net, gross = usd(round(bill["net"], 2)), usd(round(bill["gross"], 2))
     return net if net == gross else f"{net} after the free tier, list price {gross}"
-
-
-def _rightness(found: Findings) -> str:
-    disputes = found.disputes()
-    if disputes:
-        words = [f"{found.title(a)} and {found.title(b)} differ on {differing(both)}" for a, b, both in disputes]
-        return f"not all answers are right: {', '.join(words)}"
-    if not any(both["n"] for both in found.parity.values()):
-        return f"whether the answers are those of the model was not checked ({_accuracies(found)})"
-    numbers = {both["n"] for both in found.parity.values()}
-    images = f"all {plural(numbers.pop(), 'image')}" if len(numbers) == 1 else "every image answered"
-    alone = len(found.answered) == 1
-    who = f"{found.title(found.answered[0])} gives" if alone else f"all {len(found.answered)} targets give"
-    if len(found.answered) < len(found.targets):
-        who = who.replace("all ", "the other ", 1)
-    same = "the reference's answers" if found.has_reference else "the same answers, not checked against a reference,"
-    return f"{who} {same} on {images} ({_accuracies(found)})"
-
-
-def _accuracies(found: Findings) -> str:
-    values = sorted({percent(found.targets[name]["accuracy"]["value"]) for name in found.answered}, key=_number)
-    return f"accuracy {values[0]}" if len(values) == 1 else f"accuracy {values[0]} to {values[-1]}"
-
-
-def _number(text: str) -> float:
-    return float(text.strip("<>% "))
 
 
 def _missing(found: Findings) -> str:

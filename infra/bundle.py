@@ -16,10 +16,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from service.model import MODEL_JSON, WEIGHTS_OF
+from service.settings import Settings
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
 FOLDERS = ("service", "models")
 LIFTED = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
+# Engine -> what stands at the root as requirements.txt, so that nothing installs another engine's library
+REQUIREMENTS = {"torch": "requirements.txt", "onnx": "requirements-onnx.txt"}
 LEFT_OUT = ("__pycache__", ".DS_Store")
 
 FILE_MODE = 0o644
@@ -35,10 +40,16 @@ class Packed:
     sha256: str  # of the archive's bytes; of all names and contents for a folder
 
 
-def shipped_files(extra: Mapping[str, Path] | None = None) -> dict[str, Path]:
-    """Every shipped file by its name in the archive; `extra` names more, and what each is copied from."""
+def shipped_files(extra: Mapping[str, Path] | None = None, engine: str = Settings.engine) -> dict[str, Path]:
+    """Every file that is shipped for an engine, by its name in the archive: of a model, the engine's own file alone.
+
+    `extra` names more, and what each is copied from.
+    """
     files = {f"{folder}/{name}": path for folder in FOLDERS for name, path in _walk(REPOSITORY / folder)}
+    of_models = (MODEL_JSON, WEIGHTS_OF[engine])
+    files = {k: v for k, v in files.items() if not k.startswith("models/") or v.name in of_models}
     files |= {name: REPOSITORY / "service" / name for name in LIFTED}
+    files["requirements.txt"] = REPOSITORY / "service" / REQUIREMENTS[engine]
     return dict(sorted((files | dict(extra or {})).items()))
 
 

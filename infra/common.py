@@ -9,7 +9,7 @@ from collections.abc import Collection
 import pulumi
 
 from infra.targets import Target, read_stack
-from service.model import MODEL_JSON, VERSION_DIGITS
+from service.model import MODEL_JSON, VERSION_DIGITS, WEIGHTS_OF
 from service.settings import Settings, SettingsError
 
 PROJECT = "cloudtrial"
@@ -64,12 +64,19 @@ class StackConfig:
         return value
 
     def engine(self) -> str:
-        """What computes: checked by the service's own rules."""
+        """What computes: checked by the service's own rules, and its file has to be there to be shipped."""
         value = self._get("engine") or Settings.engine
         try:
-            return Settings.from_env({"ENGINE": value}).engine
+            engine = Settings.from_env({"ENGINE": value}).engine
         except SettingsError as error:
             raise ConfigError(f"cloudtrial:engine is refused by the service: {error}") from None
+        weights = WEIGHTS_OF[engine]
+        if weights not in _model_files() or not (Settings.model_dir / weights).is_file():
+            raise ConfigError(
+                f"cloudtrial:engine is {engine!r}, and {Settings.model_dir.name} has no {weights}: fetch the bundle "
+                "again, or have make export write what is missing"
+            )
+        return engine
 
     def api_token(self) -> pulumi.Output[str] | None:
         """The token that every POST must carry, as a secret; None where there is none."""
@@ -113,19 +120,23 @@ def resource_name(part: str, stack: str) -> str:
     return "-".join(filter(None, (PROJECT, part, stage)))
 
 
-def model_version() -> str:
-    """The version of the model that is shipped, as the service reports it."""
-    files = json.loads((Settings.model_dir / MODEL_JSON).read_text())["files"]
-    return files["weights.safetensors"][:VERSION_DIGITS]
+def model_version(engine: str) -> str:
+    """The version of the model that is shipped for an engine, as the service reports it."""
+    return _model_files()[WEIGHTS_OF[engine]][:VERSION_DIGITS]
 
 
-def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str) -> None:
+def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str, engine: str) -> None:
     """The outputs that every stack has, and `python -m eval run --stacks` reads."""
     pulumi.export("url", url)
     pulumi.export("target", target.name)
     pulumi.export("region", region)
     pulumi.export("size", size)
-    pulumi.export("model_version", model_version())
+    pulumi.export("model_version", model_version(engine))
+
+
+def _model_files() -> dict[str, str]:
+    """The shipped model's files, each with its sha256."""
+    return json.loads((Settings.model_dir / MODEL_JSON).read_text())["files"]
 
 
 def _refused(key: str, value: str, hint: str) -> ConfigError:

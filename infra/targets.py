@@ -26,7 +26,9 @@ class Target:
     baseline_vcpus: float  # that it may use for ever at the listed price (burstable machines: less than vcpus)
     memory_mib: int
     disk_gb: int  # that is billed; 0 where disk is not a meter
-    concurrency: int  # requests in one instance at once
+    concurrency: (
+        int  # requests in one instance at once; without a platform's limit, what fills its queue and some to refuse
+    )
     max_instances: int
     billing: Billing
     boot_timeout_s: int  # from start to ready, or the platform gives up
@@ -43,7 +45,7 @@ AWS_EC2 = Target(
     baseline_vcpus=0.4,
     memory_mib=2048,
     disk_gb=16,
-    concurrency=64,
+    concurrency=288,
     max_instances=3,
     billing="hourly",
     boot_timeout_s=600,
@@ -60,7 +62,7 @@ HEROKU = Target(
     baseline_vcpus=1,
     memory_mib=512,
     disk_gb=0,
-    concurrency=64,
+    concurrency=288,
     max_instances=3,
     billing="dyno",
     boot_timeout_s=60,

@@ -1,46 +1,78 @@
-"""Copy the example report's verdict and table into README.md, between its markers.
+"""Copy the committed reports' tables into README.md, each between its markers.
 
 python scripts/readme.py            writes README.md
-python scripts/readme.py --check    exits with 1 when README.md and reports/example disagree
+python scripts/readme.py --check    exits with 1 when README.md and the reports disagree
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-REPORT = ROOT / "reports" / "example" / "report.md"
-BEGIN, END = "<!-- results: scripts/readme.py -->", "<!-- end of results -->"
 
 
 def results(report: str) -> str:
-    """The verdict and the results table of a report.md."""
+    """The verdict and the results table of a report.md; with two engines, what the one is worth over the other."""
     verdict = next(line for line in report.splitlines() if line.startswith("**"))
-    table = re.search(r"^## Results\n\n((?:\|.*\n)+)", report, re.MULTILINE)
+    block = f"> {verdict}\n\n{table_under('## Results', report)}"
+    switch = "## What the engine is worth"
+    return f"{block}\n{table_under(switch, report)}" if f"\n{switch}\n" in report else block
+
+
+def serving(report: str) -> str:
+    """Who answers how fast, and what the service must reach, of a serving.md."""
+    return f"{table_under('## Servers', report)}\n{table_under('## Targets', report)}"
+
+
+def table_under(title: str, report: str) -> str:
+    """The first table after a heading; a paragraph may stand between them."""
+    table = re.search(rf"^{re.escape(title)}\n\n(?:[^|#\n].*\n\n)?((?:\|.*\n)+)", report, re.MULTILINE)
     if table is None:
-        raise SystemExit(f"readme: {REPORT} has no table under '## Results'")
-    return f"> {verdict}\n\n{table[1]}"
+        raise SystemExit(f"readme: a report has no table under '{title}'")
+    return table[1]
 
 
-def with_results(readme: str, block: str) -> str:
-    """The README with the text between its markers replaced."""
-    head, _, rest = readme.partition(BEGIN)
-    _, found, tail = rest.partition(END)
+@dataclass(frozen=True)
+class Block:
+    """What stands in the README between two lines."""
+
+    begin: str
+    end: str
+    report: Path
+    text: Callable[[str], str]  # of the report
+
+
+BLOCKS = (
+    Block("<!-- results: scripts/readme.py -->", "<!-- end of results -->",
+          ROOT / "reports" / "example" / "report.md", results),
+    Block("<!-- serving: scripts/readme.py -->", "<!-- end of serving -->",
+          ROOT / "reports" / "serving" / "serving.md", serving),
+)  # fmt: skip
+
+
+def with_block(readme: str, block: Block) -> str:
+    """The README with the text between the block's markers replaced."""
+    head, _, rest = readme.partition(block.begin)
+    _, found, tail = rest.partition(block.end)
     if not found:
-        raise SystemExit(f"readme: {README} has no '{BEGIN}' ... '{END}'")
-    return f"{head}{BEGIN}\n{block}{END}{tail}"
+        raise SystemExit(f"readme: {README} has no '{block.begin}' ... '{block.end}'")
+    return f"{head}{block.begin}\n{block.text(block.report.read_text())}{block.end}{tail}"
 
 
 def main() -> None:
-    old = README.read_text()
-    new = with_results(old, results(REPORT.read_text()))
+    old = new = README.read_text()
+    for block in BLOCKS:
+        if block.report.exists() or block.begin in new:
+            new = with_block(new, block)
     if "--check" not in sys.argv[1:]:
         README.write_text(new)
     elif new != old:
-        raise SystemExit("readme: README.md and reports/example disagree; run: python scripts/readme.py")
+        raise SystemExit("readme: README.md and the reports disagree; run: python scripts/readme.py")
 
 
 if __name__ == "__main__":

@@ -1,31 +1,28 @@
-"""The Flask app: routes, problem documents, identity headers."""
+"""The Flask app: routes, forms, pages, problem documents. What every request passes first is in service/front.py."""
 
 from __future__ import annotations
 
 import hmac
 import os
 import platform
-import secrets
-import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from flask import Flask, Response, current_app, g, jsonify, render_template, request
+from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
-from service.classifier import Classifier, Timings
+from service.classifier import Classifier
+from service.front import PAGE, Desk, Front, json_line
 from service.inputs import MULTIPART, many_pictures, one_picture, read_body
-from service.machine import cpu_model, process_started_at, usable_cpus
-from service.openapi import document
-from service.schema import Busy, Problem, TooLarge, Unauthorised
+from service.machine import cpu_model, usable_cpus
+from service.schema import Problem, TooLarge, Unauthorised
 from service.settings import Settings
 
 LIBRARIES = ("flask", "gunicorn", "numpy", "pillow")  # besides the engine's own
-DETAIL_CHARACTERS = 500  # of a problem; some quote what the client sent
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender gets to see the answer
 DRAIN_SECONDS = 20
 CONTENT_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; frame-ancestors 'none'"
@@ -38,39 +35,36 @@ class NotReady(Problem):
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
     """The app, its model loaded and warmed. Raises SettingsError or BundleError when that cannot be done."""
     settings = settings or Settings.from_env(os.environ)
-    service = Service(classifier or Classifier.load(settings), settings)
+    classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
-    app.add_url_rule("/", "page", service.page)
-    app.add_url_rule("/", "predict_form", service.predict, methods=["POST"])
+    desk = Desk(classifier, app.logger)
+    service = Service(desk, settings)
+    app.add_url_rule(PAGE, "page", service.page)
+    app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
     app.add_url_rule(schema.PREDICT, "predict", service.predict, methods=["POST"])
     app.add_url_rule(schema.PREDICT_BATCH, "predict_batch", service.predict_batch, methods=["POST"])
     app.add_url_rule(schema.HEALTHZ, "healthz", service.healthz)
     app.add_url_rule(schema.READYZ, "readyz", service.readyz)
     app.add_url_rule(schema.VERSION, "version", service.version)
+    app.add_url_rule(schema.METRICS, "metrics", service.metrics)
     app.add_url_rule(schema.OPENAPI, "openapi", service.openapi)
     app.before_request(service.admit)
-    app.after_request(service.sign)
+    app.after_request(service.finish)
     app.register_error_handler(Problem, service.problem)
     app.register_error_handler(HTTPException, service.http_problem)
     app.register_error_handler(Exception, service.failure)
+    app.wsgi_app = Front(app.wsgi_app, desk, guarded=bool(settings.api_token))  # type: ignore[method-assign]
     return app
 
 
 class Service:
-    """The views, and what they share: the model and this process's identity."""
+    """The views."""
 
-    def __init__(self, classifier: Classifier, settings: Settings):
-        self.classifier = classifier
+    def __init__(self, desk: Desk, settings: Settings):
+        self.desk = desk
+        self.classifier = desk.classifier
         self.settings = settings
-        self.instance_id = secrets.token_hex(6)
-        self.started_at = datetime.fromtimestamp(process_started_at(), UTC).isoformat(timespec="milliseconds")
-        self.versions = library_versions() | classifier.libraries
-        self._accepted = 0
-        self._counting = threading.Lock()
-
-    # Views
 
     def page(self, status: int = 200, **found: Any) -> tuple[str, int]:
         """The upload form, with an answer or a problem when there is one."""
@@ -79,66 +73,69 @@ class Service:
         facts |= {"model": self.classifier.info, "classes": self.classifier.classes}
         return render_template("index.html", needs_token=bool(self.settings.api_token), **facts), status
 
-    def predict(self):
+    def predict(self) -> Response | tuple[str, int]:
         """One picture, as JSON or for a browser as a page."""
         begun = time.perf_counter()
         posted = one_picture(request, self.classifier.bundle)
-        decoded = time.perf_counter()
-        (prediction,), timings = self.classifier.classify([posted.pixels])
-        note_timings(decoded - begun, timings)
-        answer = prediction.to_json(with_probabilities=wants_probabilities())
-        answer["model"] = self.classifier.info.to_json()
-        return self.page(prediction=answer, picture=posted.preview()) if wants_page() else jsonify(answer)
+        (prediction,) = self.desk.classify(request.environ, [posted.pixels], begun)
+        answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.desk.model}
+        return self.page(prediction=answer, picture=posted.preview()) if wants_page() else json_answer(answer)
 
     def predict_batch(self) -> Response:
         """Several pictures; all are answered or none."""
         begun = time.perf_counter()
         pictures = many_pictures(request, self.classifier.bundle)
-        decoded = time.perf_counter()
-        predictions, timings = self.classifier.classify(pictures)
-        note_timings(decoded - begun, timings)
+        predictions = self.desk.classify(request.environ, pictures, begun)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]
-        return jsonify(predictions=answers, model=self.classifier.info.to_json())
+        return json_answer({"predictions": answers, "model": self.desk.model})
 
     def healthz(self) -> Response:
-        return jsonify(status="alive")
+        return json_answer({"status": "alive"})
 
     def readyz(self) -> Response:
         if not self.classifier.ready():
             raise NotReady("the thread that runs the model has ended; restart the process")
-        return jsonify(status="ready")
+        return json_answer({"status": "ready"})
 
     def version(self) -> Response:
         """Who answers: model, code, libraries, machine, start."""
-        return jsonify(
-            model={**self.classifier.info.to_json(), "sha256": self.classifier.sha256},
-            engine=self.classifier.info.engine,
-            git_sha=self.settings.git_sha,
-            versions=self.versions,
-            cpu_model=cpu_model(),
-            cpus=usable_cpus(),
-            instance_id=self.instance_id,
-            started_at=self.started_at,
-            startup_ms=self.classifier.startup_ms,
-        )
+        facts = {
+            "model": {**self.desk.model, "sha256": self.classifier.sha256},
+            "engine": self.classifier.info.engine,
+            "engine_details": self.classifier.details,
+            "git_sha": self.settings.git_sha,
+            "versions": library_versions() | self.classifier.libraries,
+            "cpu_model": cpu_model(),
+            "cpus": usable_cpus(),
+            "instance_id": self.desk.instance_id,
+            "started_at": self.desk.started_at,
+            "startup_ms": self.classifier.startup_ms,
+        }
+        return json_answer(facts)
+
+    def metrics(self) -> Response:
+        """Counts and times of this process, for Prometheus."""
+        text, media_type = self.desk.metrics.text(request.headers.get("Accept", ""))
+        return Response(text, content_type=media_type)
 
     def openapi(self) -> Response:
-        return jsonify(document(self.classifier.classes, self.classifier.bundle.size_px))
+        from service.openapi import document  # few ask for it
+
+        return json_answer(document(self.classifier.classes, self.classifier.bundle.size_px))
 
     # Around every view
 
     def admit(self) -> None:
-        """Refuse what is too large or has no token; count what is accepted."""
-        g.begun = time.perf_counter()
+        """Refuse what is too large, has no token or finds the queue full; number what is accepted."""
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
             raise too_large()
         if request.method == "POST" and request.routing_exception is None:
+            self.desk.hold(request.environ, request.content_length)  # a token may be in the body
             if self.settings.api_token:
                 self._check_token(self.settings.api_token)
+            self.classifier.check_room()
             read_body(request)
-            with self._counting:
-                self._accepted += 1
-                g.ordinal = self._accepted
+            self.desk.accept(request.environ)
 
     def _check_token(self, wanted: str) -> None:
         """The header decides; a form, which cannot set headers, may carry the token as a field."""
@@ -154,15 +151,8 @@ class Service:
                 f"the token {found}; send it as 'Authorization: Bearer TOKEN' or as a form field 'token'"
             )
 
-    def sign(self, response: Response) -> Response:
-        """Identity and timing, on every answer."""
-        timings = g.get("timings", {}) | {"total": (time.perf_counter() - g.begun) * 1000}
-        response.headers[schema.SERVER_TIMING] = ", ".join(f"{part};dur={ms:.3f}" for part, ms in timings.items())
-        response.headers[schema.INSTANCE_ID] = self.instance_id
-        response.headers[schema.INSTANCE_STARTED] = self.started_at
-        response.headers[schema.REQUEST_ORDINAL] = str(g.get("ordinal", self._accepted))
-        response.headers[schema.MODEL_VERSION] = self.classifier.info.version
-        response.headers["X-Content-Type-Options"] = "nosniff"
+    def finish(self, response: Response) -> Response:
+        """What a browser may do with a page; and the rest of a refused body is read."""
         if response.mimetype == "text/html":
             response.headers["Content-Security-Policy"] = CONTENT_POLICY
             response.headers["Referrer-Policy"] = "no-referrer"
@@ -174,18 +164,13 @@ class Service:
 
     def problem(self, problem: Problem) -> Response:
         """The problem document, or for a browser's post the page that shows it."""
-        facts = problem.to_json()
-        facts["detail"] = facts["detail"][:DETAIL_CHARACTERS]
+        facts, headers = self.desk.refuse(problem)
         if wants_page():
             html, status = self.page(problem.status, problem=facts)
             response = Response(html, status)
         else:
-            response = jsonify(facts)
-            response.status_code, response.mimetype = problem.status, schema.PROBLEM_TYPE
-        if isinstance(problem, Busy):
-            response.headers["Retry-After"] = str(problem.retry_after_s)
-        if isinstance(problem, Unauthorised):
-            response.headers["WWW-Authenticate"] = "Bearer"
+            response = json_answer(facts, problem.status, schema.PROBLEM_TYPE)
+        response.headers.extend(headers)
         return response
 
     def http_problem(self, error: HTTPException) -> Response:
@@ -205,9 +190,12 @@ class Service:
         return response
 
     def failure(self, error: Exception) -> Response:
-        """Our own fault: logged with its traceback, answered without."""
-        current_app.logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        return self.problem(Problem(f"the service failed; its log says why (instance {self.instance_id})"))
+        """Our own fault."""
+        return self.problem(self.desk.failure(request.environ, error))
+
+
+def json_answer(facts: Any, status: int = 200, media_type: str = schema.JSON_TYPE) -> Response:
+    return Response(json_line(facts), status, mimetype=media_type)
 
 
 def too_large() -> TooLarge:
@@ -225,11 +213,6 @@ def wants_probabilities() -> bool:
     return request.args.get("probabilities") == "1"
 
 
-def note_timings(decode_s: float, timings: Timings) -> None:
-    """Keep what Server-Timing will say, in the order of schema.SERVER_TIMING_PARTS."""
-    g.timings = {"decode": decode_s * 1000, "queue": timings.queue_ms, "inference": timings.inference_ms}
-
-
 def drain(environ: dict[str, Any]) -> None:
     """Read on after a refusal was sent: closing a connection with unread bytes resets it, and the answer is lost."""
     if not environ.get("wsgi.input_terminated"):  # a plain socket, where reading past the body would block
@@ -240,6 +223,7 @@ def drain(environ: dict[str, Any]) -> None:
             left -= len(chunk)
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Python's and the libraries' versions, as far as they are installed."""
     found = {"python": platform.python_version()}

@@ -1,54 +1,111 @@
-"""Concurrent requests -> one forward pass: a bounded queue and the one thread that runs the network."""
+"""Concurrent requests -> one forward pass: a bounded queue and the one thread that runs the network.
+
+Requests take turns, one picture a turn, so that a single picture that comes after a batch of 64 is in the next pass.
+A pass never waits for company that is not to be expected: only after a pass with several callers, who tend to come
+back at once, and no longer than `batch_wait_s` after its end. A lone request starts as it comes.
+"""
 
 from __future__ import annotations
 
 import math
+import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from service.schema import Busy
+from service.schema import Busy, GaveUp
 
 SMOOTHING = 0.2  # weight of the latest pass in the running mean of its cost
+LONGEST_WAIT_S = 30.0  # as long as any platform's front waits (Heroku's router); after it nobody listens
+LOOK_AFTER_S = 0.05  # clients that have waited longer are looked at before they are computed for
+HUNG_UP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a connection that broke is seen
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One picture's share of a forward pass. Times are seconds of time.perf_counter()."""
+class Passes:
+    """One request's share of the forward passes. Times are seconds of time.perf_counter()."""
 
-    probabilities: np.ndarray  # [classes]
-    started: float
-    ended: float
+    rows: list[np.ndarray]  # [classes] for each picture
+    started: float  # of the first pass
+    ended: float  # of the last
 
 
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """A picture in the queue."""
+class Asked:
+    """One request's pictures, from the queue to their answers."""
 
-    picture: np.ndarray
-    done: Future[Pass] = field(default_factory=Future)
+    __slots__ = (
+        *("client", "done", "ended", "error", "given_up", "left"),
+        *("pictures", "rows", "since", "started", "taken"),
+    )
+
+    def __init__(self, pictures: Sequence[np.ndarray], client: int | None):
+        self.pictures = pictures
+        self.client = client  # file descriptor of the connection that waits for the answer
+        self.since = time.perf_counter()
+        self.taken = 0  # pictures that went into a pass
+        self.left = len(pictures)  # pictures without an answer
+        self.rows: list[np.ndarray] = [_NO_ROW] * len(pictures)
+        self.started = math.inf
+        self.ended = 0.0
+        self.error: BaseException | None = None
+        self.given_up = False  # nobody waits any more
+        self.done = threading.Lock()  # held until the answer is there: a bare lock wakes its one waiter soonest
+        self.done.acquire()
+
+    def answer(self, place: int, row: np.ndarray, started: float, ended: float, error: BaseException | None) -> None:
+        """One picture's answer or failure; the last one wakes the caller."""
+        self.rows[place] = row
+        self.started, self.ended = min(self.started, started), max(self.ended, ended)
+        if self.error is None:
+            self.error = error
+        self.left -= 1
+        if not self.left:
+            self.done.release()
+
+    def give_up(self, error: BaseException) -> None:
+        """Wake the caller without an answer; what is still in the queue is passed over."""
+        if not self.given_up:
+            self.given_up, self.error = True, error
+            self.done.release()
+
+
+_NO_ROW = np.empty(0, np.float32)
+Turn = tuple[Asked, int]  # one picture of a pass: whose, and which of them
 
 
 class Batcher:
-    """Runs the pictures of all callers in order of arrival, those that wait together in one pass.
+    """Runs the pictures of all callers, those that wait together in one pass.
 
     The thread starts with the object, so a process that forks must make the object after the fork.
+    Whoever sets `on_pass` is told of every pass that succeeded, by its pictures and its seconds.
     """
 
     def __init__(
-        self, run: Callable[[np.ndarray], np.ndarray], *, max_queue: int, batch_max: int, batch_wait_s: float = 0.0
+        self,
+        run: Callable[[np.ndarray], np.ndarray],
+        *,
+        max_queue: int,
+        batch_max: int,
+        batch_wait_s: float = 0.0,
+        longest_wait_s: float = LONGEST_WAIT_S,
     ):
         self._run = run
         self._max_queue = max_queue
         self._batch_max = batch_max
+        self._enough = min(batch_max, max_queue)  # pictures for which a pass waits at most
         self._batch_wait_s = batch_wait_s
-        self._queue: deque[Waiting] = deque()
-        self._changed = threading.Condition()  # guards the queue and the cost
+        self._longest_wait_s = longest_wait_s
+        self.on_pass: Callable[[int, float], None] = lambda pictures, seconds: None
+        self._queue: deque[Asked] = deque()  # requests with pictures that are in no pass yet
+        self._depth = 0  # these pictures
+        self._changed = threading.Condition(threading.Lock())  # guards the queue and its depth
+        self._wakes_at = 1  # requests in the queue for which the thread wants to be woken; 0: it is at work
+        self._callers = 0  # who took part in the last pass or waited at its end
+        self._pass_ended = 0.0
         self._seconds_per_picture = 0.0
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
@@ -57,51 +114,124 @@ class Batcher:
         """Whether anyone takes from the queue."""
         return self._thread.is_alive()
 
-    def run(self, pictures: list[np.ndarray]) -> list[Pass]:
-        """Wait for the network's answers. Raises Busy at once when the queue is full, or what the network raised.
+    def depth(self) -> int:
+        """Pictures that wait, those of the running pass not counted."""
+        return self._depth
 
-        One caller's pictures are taken in together or not at all. An empty queue takes any number, so that a
-        batch larger than the queue has its chance.
+    def has_room(self) -> bool:
+        """Whether one picture more would be taken in: to be asked before the work of decoding it."""
+        return self._depth < self._max_queue
+
+    def run(self, pictures: Sequence[np.ndarray], client: int | None = None) -> Passes:
+        """Wait for the network's answers.
+
+        client: the file descriptor of the connection that waits; when it has hung up, its turn is passed over.
+        Raises Busy at once when the queue is full, GaveUp, or what the network raised. One caller's pictures are taken
+        in together or not at all. An empty queue takes any number, so that a batch larger than it has its chance.
         """
-        waiting = [Waiting(picture) for picture in pictures]
+        asked = Asked(pictures, client)
         with self._changed:
-            if self._queue and len(self._queue) + len(waiting) > self._max_queue:
-                raise self._busy()
-            self._queue.extend(waiting)
-            self._changed.notify()
-        return [w.done.result() for w in waiting]
+            if self._depth and self._depth + len(pictures) > self._max_queue:
+                raise self.busy()
+            self._queue.append(asked)
+            self._depth += len(pictures)
+            if self._wakes_at and (len(self._queue) >= self._wakes_at or self._depth >= self._enough):
+                self._changed.notify()
+        if not asked.done.acquire(timeout=self._longest_wait_s):
+            asked.given_up = True
+            raise GaveUp(f"no answer within {self._longest_wait_s:g} s; try again later", self._retry_after_s())
+        if asked.error is not None:
+            raise asked.error
+        return Passes(asked.rows, asked.started, asked.ended)
 
-    def _busy(self) -> Busy:
-        depth = len(self._queue)
-        seconds = max(1, math.ceil(depth * self._seconds_per_picture))
+    def busy(self) -> Busy:
+        """The refusal."""
+        depth, seconds = self._depth, self._retry_after_s()
         return Busy(f"{depth} pictures wait already, at most {self._max_queue} may; try again in {seconds} s", seconds)
+
+    def _retry_after_s(self) -> int:
+        """When what waits now will have been answered."""
+        return max(1, math.ceil(self._depth * self._seconds_per_picture))
 
     def _work(self) -> None:
         while True:
-            batch = self._take()
-            started = time.perf_counter()
-            try:
-                rows = self._run(np.stack([w.picture for w in batch]))
-                ended = time.perf_counter()
-                passes = [Pass(row, started, ended) for row in rows]
-                for waiting, answer in zip(batch, passes, strict=True):
-                    waiting.done.set_result(answer)
-            except BaseException as error:  # only these callers hear of it; the next batch may well succeed
-                for waiting in batch:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(error)
-            else:
-                self._learn((ended - started) / len(batch))
+            turns = self._still_wanted(self._take())
+            if turns:
+                self._pass(turns)
+            finished = sum(place + 1 == len(asked.pictures) for asked, place in turns)
+            self._callers, self._pass_ended = finished + len(self._queue), time.perf_counter()
 
-    def _take(self) -> list[Waiting]:
+    def _take(self) -> list[Turn]:
         """The next pictures, at most one pass of them; blocks until there is one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue)
-            if self._batch_wait_s:
-                self._changed.wait_for(lambda: len(self._queue) >= self._batch_max, self._batch_wait_s)
-            return [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+            self._wait_for(1, None)
+            left_s = self._pass_ended + self._batch_wait_s - time.perf_counter()
+            if self._callers > 1 and left_s > 0:
+                self._wait_for(self._callers, left_s)
+            turns: list[Turn] = []
+            while self._queue and len(turns) < self._batch_max:
+                asked = self._queue.popleft()
+                if asked.given_up:
+                    self._depth -= len(asked.pictures) - asked.taken
+                    continue
+                turns.append((asked, asked.taken))
+                asked.taken += 1
+                self._depth -= 1
+                if asked.taken < len(asked.pictures):
+                    self._queue.append(asked)
+            return turns
+
+    def _wait_for(self, requests: int, timeout_s: float | None) -> None:
+        """Until so many requests wait, or enough pictures for a pass."""
+        self._wakes_at = requests
+        self._changed.wait_for(lambda: len(self._queue) >= requests or self._depth >= self._enough, timeout_s)
+        self._wakes_at = 0
+
+    def _still_wanted(self, turns: list[Turn]) -> list[Turn]:
+        """Without the turns whose client has hung up."""
+        long_ago = time.perf_counter() - LOOK_AFTER_S
+        clients = {asked.client for asked, _ in turns if asked.since < long_ago and asked.client is not None}
+        gone = hung_up(clients) if clients else ()
+        if not gone:
+            return turns
+        for asked, _ in turns:
+            if asked.client in gone:
+                asked.give_up(GaveUp("the client hung up before its turn came", self._retry_after_s()))
+        return [turn for turn in turns if not turn[0].given_up]
+
+    def _pass(self, turns: list[Turn]) -> None:
+        """Run the pictures in one pass; when that fails, one by one, so that one of them cannot fail the others."""
+        started = time.perf_counter()
+        try:
+            pictures = [asked.pictures[place] for asked, place in turns]
+            rows = self._run(pictures[0][None] if len(pictures) == 1 else np.stack(pictures))
+            if len(rows) != len(turns):
+                raise ValueError(f"the engine gave {len(rows)} rows for {len(turns)} pictures")
+        except BaseException as error:
+            if len(turns) == 1:
+                (asked, place), ended = turns[0], time.perf_counter()
+                asked.answer(place, _NO_ROW, started, ended, error)
+            else:
+                for turn in turns:
+                    self._pass([turn])
+            return
+        ended = time.perf_counter()
+        self._learn((ended - started) / len(turns))
+        self.on_pass(len(turns), ended - started)
+        for (asked, place), row in zip(turns, rows, strict=True):
+            asked.answer(place, row, started, ended, None)
 
     def _learn(self, seconds: float) -> None:
-        with self._changed:
-            known = self._seconds_per_picture or seconds
-            self._seconds_per_picture = known + SMOOTHING * (seconds - known)
+        known = self._seconds_per_picture or seconds
+        self._seconds_per_picture = known + SMOOTHING * (seconds - known)
+
+
+def hung_up(clients: Iterable[int]) -> set[int]:
+    """Those of these connections whose other end has closed, found in one call to the kernel.
+
+    A client that has only shut down its sending side looks the same; few do, and none is looked at that is soon served.
+    """
+    poll = select.poll()
+    for client in clients:
+        poll.register(client, HUNG_UP)
+    return {client for client, _ in poll.poll(0)}

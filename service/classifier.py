@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from service.batcher import Batcher
 from service.engines import Engine, engine_class
 from service.machine import process_started_at
 from service.model import Bundle, load_bundle
-from service.schema import ModelInfo, Prediction
+from service.schema import Busy, ModelInfo, Prediction
 from service.settings import Settings
 
 PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
@@ -34,6 +35,7 @@ class Classifier:
         self.info = ModelInfo(bundle.name, bundle.version(engine.weights), engine.name)
         self.sha256 = bundle.files[engine.weights]
         self.libraries = engine.libraries
+        self.details = engine.details
         self.startup_ms: dict[str, float] = {}
         self._batcher = Batcher(
             engine.probabilities,
@@ -48,7 +50,7 @@ class Classifier:
         clock = [process_started_at()]
         make_engine = engine_class(settings.engine)  # imports what it computes with, the longest part for torch
         clock.append(time.time())
-        bundle = load_bundle(settings.model_dir)
+        bundle = load_bundle(settings.model_dir, [make_engine.weights])
         classifier = cls(bundle, make_engine(bundle), settings)
         clock.append(time.time())
         classifier.classify([np.zeros((3, bundle.size_px, bundle.size_px), np.float32)])
@@ -62,10 +64,33 @@ class Classifier:
         """Whether a question would be answered."""
         return self._batcher.alive()
 
-    def classify(self, pictures: list[np.ndarray]) -> tuple[list[Prediction], Timings]:
-        """One prediction per float32 [3, S, S] picture. Raises Busy when too many wait."""
+    def watch(self, on_pass: Callable[[int, float], None]) -> None:
+        """Tell of every forward pass from now on: its pictures, its seconds."""
+        self._batcher.on_pass = on_pass
+
+    def queue_depth(self) -> int:
+        """Pictures that wait for the network."""
+        return self._batcher.depth()
+
+    def has_room(self) -> bool:
+        """Whether a picture more would be taken in: to be asked before any work is done for it."""
+        return self._batcher.has_room()
+
+    def busy(self) -> Busy:
+        """What to raise when there is none."""
+        return self._batcher.busy()
+
+    def check_room(self) -> None:
+        """Raise Busy when there is none."""
+        if not self.has_room():
+            raise self.busy()
+
+    def classify(self, pictures: Sequence[np.ndarray], client: int | None = None) -> tuple[list[Prediction], Timings]:
+        """One prediction per float32 [3, S, S] picture. Raises Busy when too many wait.
+
+        client: the connection that the answer goes to, as a file descriptor; when it hangs up, Busy's kind GaveUp.
+        """
         asked = time.perf_counter()
-        passes = self._batcher.run(pictures)
-        started, ended = min(p.started for p in passes), max(p.ended for p in passes)
-        predictions = [Prediction(tuple(p.probabilities.tolist()), self.classes) for p in passes]
-        return predictions, Timings((started - asked) * 1000, (ended - started) * 1000)
+        passes = self._batcher.run(pictures, client)
+        predictions = [Prediction(tuple(row.tolist()), self.classes) for row in passes.rows]
+        return predictions, Timings((passes.started - asked) * 1000, (passes.ended - passes.started) * 1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from flask import Request
@@ -15,6 +15,7 @@ from service.model import Bundle
 from service.preprocess import preview_uri, read_base64, read_picture, read_pixels
 from service.schema import (
     IMAGE_PART,
+    JSON_TYPE,
     MAX_BATCH_IMAGES,
     PIXELS_KEY,
     PREDICT_BATCH,
@@ -25,7 +26,6 @@ from service.schema import (
 )
 
 MULTIPART = "multipart/form-data"
-JSON = "application/json"
 UNTYPED = ("", "application/octet-stream")  # says nothing: the bytes decide
 FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the picture's bytes as an image/* body, or JSON"
 
@@ -54,9 +54,27 @@ def read_body(request: Request) -> None:
     except HTTPException:
         raise
     except Exception as error:  # what a server raises for a broken chunk or a lost connection is its own affair
-        raise NothingToRead(f"the body broke off before its end ({type(error).__name__}); send it again") from error
-    if size < (request.content_length or 0):
-        raise NothingToRead(f"the body broke off after {size} of {request.content_length} bytes; send it again")
+        raise _broken(error) from error
+    _check_length(size, request.content_length or 0)
+
+
+def read_exactly(stream: IO[bytes], length: int) -> bytes:
+    """The same for a body whose declared length is within the limits."""
+    try:
+        data = stream.read(length)
+    except Exception as error:  # as above
+        raise _broken(error) from error
+    _check_length(len(data), length)
+    return data
+
+
+def _broken(error: Exception) -> NothingToRead:
+    return NothingToRead(f"the body broke off before its end ({type(error).__name__}); send it again")
+
+
+def _check_length(found: int, declared: int) -> None:
+    if found < declared:
+        raise NothingToRead(f"the body broke off after {found} of {declared} bytes; send it again")
 
 
 def one_picture(request: Request, bundle: Bundle) -> Posted:
@@ -67,7 +85,7 @@ def one_picture(request: Request, bundle: Bundle) -> Posted:
         if len(parts) > 1:
             raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; post one, or post them all to {PREDICT_BATCH}")
         return Posted(read_picture(parts[0][1], bundle), parts[0][1])
-    if kind == JSON:
+    if kind == JSON_TYPE:
         return Posted(_from_json(request.get_data(), bundle), None)
     if kind not in UNTYPED and not kind.startswith("image/"):
         raise Unsupported(f"a body of type {kind!r} is not read; {FORMS}")

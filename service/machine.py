@@ -23,7 +23,7 @@ def _cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgro
         group = membership.read_text().split("::", 1)[1].split("\n", 1)[0].strip("/")
     except (OSError, IndexError):  # not Linux, or control groups of version 1
         group = ""
-    quota = float("inf")
+    quota = _first_version_quota(root / "cpu")
     folder = root / group
     for level in (folder, *folder.parents):
         try:
@@ -35,14 +35,32 @@ def _cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgro
     return quota
 
 
+def _first_version_quota(folder: Path) -> float:
+    """The same under control groups of version 1, where a container sees its own group as the root."""
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{part}_us").read_text()) for part in ("quota", "period"))
+    except (OSError, ValueError):
+        return float("inf")
+    return quota / period if quota > 0 else float("inf")
+
+
 def cpu_model() -> str:
     """The processor's name, as /proc/cpuinfo has it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The processor's abilities by the kernel's names ("avx512_bf16"); none without /proc/cpuinfo."""
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())  # x86-64, or Arm
+
+
+def _cpuinfo(key: str) -> str:
+    """The first processor's entry, or ""."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def process_started_at() -> float:

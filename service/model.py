@@ -1,18 +1,21 @@
 """A model bundle: the folder with model.json and the weights that it names.
 
 `model.json` holds name, architecture, classes, input (size_px, mean, std), and under `files` the sha256 of
-every other file. Everything is checked before anything is used. Nothing is ever unpickled.
+every other file. What is used is checked first. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 MODEL_JSON = "model.json"
 VERSION_DIGITS = 12
+# Engine -> the one of the bundle's files that it runs, as ENGINE names it; whoever ships an engine ships that file
+WEIGHTS_OF = {"torch": "weights.safetensors", "onnx": "int8.onnx"}
 
 
 class BundleError(Exception):
@@ -35,7 +38,10 @@ class Bundle:
     def path(self, name: str) -> Path:
         """A file of the bundle. Raises BundleError when model.json does not list it."""
         if name not in self.files:
-            raise BundleError(f"{self.folder / MODEL_JSON} lists no file {name!r}, only {sorted(self.files)}")
+            raise BundleError(
+                f"{self.folder / MODEL_JSON} lists no file {name!r}, only {sorted(self.files)}; "
+                "fetch the bundle again, or have make export write what is missing"
+            )
         return self.folder / name
 
     def version(self, name: str) -> str:
@@ -44,8 +50,11 @@ class Bundle:
         return self.files[name][:VERSION_DIGITS]
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read model.json and check every file it lists. Raises BundleError naming the file and what to do."""
+def load_bundle(folder: Path, needed: Iterable[str] | None = None) -> Bundle:
+    """Read model.json and check the files that are `needed`, or else every file it lists.
+
+    A deployment has the file of its own engine alone. Raises BundleError naming the file and what to do.
+    """
     manifest = folder / MODEL_JSON
     try:
         facts = json.loads(manifest.read_text())
@@ -65,8 +74,8 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{manifest} is not JSON: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{manifest} lacks or garbles {error}; see models/resnet18-cifar10/model.json") from None
-    for name, wanted in bundle.files.items():
-        _check(folder / name, wanted)
+    for name in bundle.files if needed is None else needed:
+        _check(bundle.path(name), bundle.files[name])
     return bundle
 
 

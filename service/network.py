@@ -50,13 +50,13 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean((2, 3)))
+        return self.fc(x.mean((2, 3), dtype=self.fc.weight.dtype))
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
 
 
-def build_network(classes: int) -> nn.Module:
+def build_network(classes: int) -> ResNet18:
     """A network with fresh weights."""
     return ResNet18(classes)

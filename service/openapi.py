@@ -11,6 +11,7 @@ from service.schema import (
     INSTANCE_ID,
     INSTANCE_STARTED,
     MAX_BATCH_IMAGES,
+    METRICS,
     MODEL_VERSION,
     OPENAPI,
     PIXELS_KEY,
@@ -32,7 +33,7 @@ PROBLEMS = {
     "413": "Body or batch over the limit",
     "415": "Not a type of picture that the service reads",
     "422": "The right type, but damaged, too many pixels, or values out of range",
-    "503": "The queue is full; Retry-After says when to come back",
+    "503": "The queue is full, or the wait was too long; Retry-After says when to come back",
 }
 STRING: Json = {"type": "string"}
 FILE: Json = {"type": "string", "format": "binary"}
@@ -57,6 +58,7 @@ def document(classes: tuple[str, ...], size_px: int) -> Json:
             HEALTHZ: {"get": _operation("The process is alive", _json(_object(status=STRING)))},
             READYZ: {"get": _operation("The model is loaded and warmed", _json(_object(status=STRING)), ("503",))},
             VERSION: {"get": _operation("Model, code, libraries, machine, start", _json({"type": "object"}))},
+            METRICS: {"get": _operation("Counts and times of this process, for Prometheus", _metrics())},
             OPENAPI: {"get": _operation("This document", _json({"type": "object"}))},
         },
         "components": {
@@ -122,6 +124,10 @@ def _operation(summary: str, answer: Json, problems: tuple[str, ...] = ()) -> Js
     for status in problems:
         responses[status] = {"description": PROBLEMS[status], "content": problem, "headers": headers}
     return {"summary": summary, "responses": responses}
+
+
+def _metrics() -> Json:
+    return {"text/plain": {"schema": STRING}, "application/openmetrics-text": {"schema": STRING}}
 
 
 def _headers() -> dict[str, str]:

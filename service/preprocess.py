@@ -12,6 +12,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,17 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
 
 def normalise(pixels: np.ndarray, bundle: Bundle) -> np.ndarray:
     """uint8 [S, S, 3] -> float32 [3, S, S]: scaled to 0..1, minus the mean, over the standard deviation."""
-    mean = np.array(bundle.mean, np.float32).reshape(3, 1, 1)
-    std = np.array(bundle.std, np.float32).reshape(3, 1, 1)
-    return (np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) - mean * 255) / (std * 255)
+    scale, offset = _line(bundle.mean, bundle.std)
+    scaled = np.multiply(pixels.transpose(2, 0, 1), scale, dtype=np.float32, order="C")
+    scaled += offset
+    return scaled
+
+
+@cache
+def _line(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What a pixel of each channel is multiplied by, and what is added. float32 [3, 1, 1] each."""
+    means, stds = (np.array(values).reshape(3, 1, 1) for values in (mean, std))
+    return (1 / (255 * stds)).astype(np.float32), (-means / stds).astype(np.float32)
 
 
 def preview_uri(data: bytes) -> str:

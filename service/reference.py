@@ -22,8 +22,9 @@ from service.settings import Settings, SettingsError
 
 def main() -> None:
     settings = Settings.from_env(os.environ)
-    bundle = load_bundle(settings.model_dir)
-    engine = engine_class(settings.engine)(bundle)
+    make_engine = engine_class(settings.engine)
+    bundle = load_bundle(settings.model_dir, [make_engine.weights])
+    engine = make_engine(bundle)
     for line in sys.stdin:
         path = Path(line.rstrip("\n"))
         try:

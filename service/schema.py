@@ -13,6 +13,7 @@ PREDICT_BATCH = "/predict/batch"
 HEALTHZ = "/healthz"
 READYZ = "/readyz"
 VERSION = "/version"
+METRICS = "/metrics"
 OPENAPI = "/openapi.json"
 
 # Limits
@@ -41,6 +42,7 @@ MODEL_VERSION = "X-Model-Version"
 SERVER_TIMING = "Server-Timing"  # decode, queue, inference, total; milliseconds
 SERVER_TIMING_PARTS = ("decode", "queue", "inference", "total")
 
+JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
 
 
@@ -94,6 +96,7 @@ class Problem(Exception):
      |- Unsupported     415  not a type of picture that the service reads
      |- Undecodable     422  the right type, but broken, too many pixels, or values out of range
      '- Busy            503  the queue is full; carries Retry-After
+         '- GaveUp      503  it was taken in, but its client hung up or has waited too long
     """
 
     status = 500
@@ -133,3 +136,7 @@ class Busy(Problem):
     def __init__(self, detail: str, retry_after_s: int):
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class GaveUp(Busy):
+    title = "Given up"

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.model import WEIGHTS_OF
+
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
-ENGINES = ("torch",)
+ENGINES = tuple(WEIGHTS_OF)
 
 
 class SettingsError(Exception):
@@ -21,9 +23,9 @@ class Settings:
     port: int = 8080
     engine: str = "torch"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
-    max_queue: int = 32  # pictures waiting for the network; beyond it, 503
+    max_queue: int = 256  # pictures waiting for the network; beyond it, 503
     batch_max: int = 16  # pictures in one forward pass
-    batch_wait_ms: float = 0.0  # how long a pass waits for company; 0: only what waits already
+    batch_wait_ms: float = 1.0  # how long after a pass the next one waits for its callers to come back; 0: not at all
     api_token: str | None = None  # bearer token that every POST must carry
     git_sha: str | None = None  # what was deployed, for /version
 

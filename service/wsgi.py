@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
-from service.app import create_app
-from service.model import BundleError
-from service.settings import SettingsError
+gc.disable()  # while starting: next to nothing of what imports make is ever garbage, and looking for it takes long
+
+from service.app import create_app  # noqa: E402
+from service.model import BundleError  # noqa: E402
+from service.settings import SettingsError  # noqa: E402
 
 WORKER_BOOT_ERROR = 3  # on this status gunicorn ends; on any other it would start the worker again, for ever
 
@@ -15,3 +18,6 @@ try:
 except (BundleError, SettingsError) as error:
     print(f"service: {error}", file=sys.stderr, flush=True)
     sys.exit(WORKER_BOOT_ERROR)
+
+gc.freeze()  # and it is not looked through again while requests wait
+gc.enable()

@@ -49,6 +49,7 @@ class Fake:
     mode: str = "good"
     posts: list[web.Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    engine: str | None = None  # as /version tells it
     logins: int = 0  # requests of the page that a redirect leads to
     on_post: Callable[[int], None] = lambda count: None  # told how many predictions were asked for, before each answer
     stop: Callable[[], None] = lambda: None  # close the port and every connection
@@ -61,7 +62,8 @@ class Fake:
         return await getattr(self, f"_{self.mode}")(request)
 
     async def version(self, _: web.Request) -> web.Response:
-        return web.json_response({"model": {"name": "fake"}, "instance_id": "abc123"})
+        told = {"engine": self.engine} if self.engine else {}
+        return web.json_response({"model": {"name": "fake"}, "instance_id": "abc123"} | told)
 
     async def ready(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ready"})

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,16 +38,24 @@ class Builder:
         self._do("config", "--env", f"PATH={PYTHON_PATH}", "--cmd", "python3", container)
         self._do("commit", "--quiet", "--rm", container, name)
 
-    def build(self, dockerfile: Path, context: Path) -> None:
-        """IMAGE, from the Dockerfile as it is."""
+    def build(self, dockerfile: Path, context: Path, args: Mapping[str, str]) -> None:
+        """IMAGE, from the Dockerfile as it is, with these build arguments."""
         self._do(
             *("build", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker"),
-            *(*self._mounts, "--file", dockerfile, "--tag", IMAGE, context),
+            *(*self._mounts, *(f"--build-arg={name}={value}" for name, value in args.items())),
+            *("--file", dockerfile, "--tag", IMAGE, context),
         )
 
     def config(self) -> dict:
         """What the image says of itself: User, Cmd, Env, ExposedPorts."""
         return json.loads(self._do("inspect", "--type", "image", IMAGE))["Docker"]["config"]
+
+    def installed(self) -> list[str]:
+        """What pip has installed in the image, by name."""
+        container = self._do("from", "--pull-never", IMAGE)
+        command = ("python3", "-m", "pip", "list", "--format=json")
+        listed = self._do("run", "--isolation", "chroot", container, "--", *command)
+        return [package["name"] for package in json.loads(listed)]
 
     @contextmanager
     def run(self, env: dict[str, str]) -> Iterator[Process]:
@@ -88,6 +96,6 @@ def family(process: Process) -> list[psutil.Process]:
 
 
 def base_of(dockerfile: Path) -> str:
-    """The image that a Dockerfile builds on, by its full name."""
-    (name,) = re.findall(r"^FROM (\S+)$", dockerfile.read_text(), re.MULTILINE)
+    """The image that a Dockerfile's first stage builds on, by its full name."""
+    name = re.findall(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)[0]
     return f"docker.io/library/{name}"

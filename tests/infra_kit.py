@@ -27,7 +27,7 @@ def make_checkout(folder: Path) -> Path:
     """A copy of the project, as far as the programs read it."""
     for path in (*map(REPOSITORY.joinpath, NEEDED), *REPOSITORY.glob("Pulumi.*.yaml")):
         if path.is_dir():
-            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__", "fp32.onnx"))
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / path.name)

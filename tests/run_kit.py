@@ -18,10 +18,16 @@ PRICES = Path(__file__).resolve().parent.parent / "eval" / "prices.yaml"
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 MODEL_VERSION = "0123456789ab"
+ONNX_VERSION = "ba9876543210"
+ONNX_FACTOR = 5.0  # times as fast
 REFERENCE = "reference"
 MEDIAN_MS = {"aws_ec2": 9.2, "heroku": 14.6, "gcp_cloudrun": 14.1, "gcp_function": 17.3}
 STARTUP_MS = {"aws_ec2": 2950.0, "heroku": 2610.0, "gcp_cloudrun": 2680.0, "gcp_function": 3020.0}
 PEAK_MIB = {"aws_ec2": 318.0, "heroku": 297.0, "gcp_cloudrun": 301.0, "gcp_function": 326.0}
+SHIPPED = {
+    "torch": {"files_bytes": 22_600_000, "installed_bytes": 754_000_000, "reason": None},
+    "onnx": {"files_bytes": 11_400_000, "installed_bytes": 71_000_000, "reason": None},
+}
 BLOCK_IMAGES = 20  # asked of one target before the next one's turn
 WARMUP_MS = 250.0  # a first request, long enough to be seen where it should have been left out
 ANSWER_BYTES = 412
@@ -64,7 +70,7 @@ def make_run(
     rng = np.random.default_rng(seed)
     labels = [i % len(CLASSES) for i in range(n_images)]
     answers = _answers(labels, round(n_images * 0.07) if wrong is None else wrong, rng)
-    versions = {name: MODEL_VERSION for name in names} | dict(model_versions or {})
+    versions = {name: version_of(name) for name in names} | dict(model_versions or {})
     asked = [name for name in names if name not in (not_started or {})]
     samples, clock = [], 0.0
     for name in asked:
@@ -77,7 +83,7 @@ def make_run(
         for turn in rng.permutation(len(asked)):
             name = asked[turn]
             for image in range(first, min(first + BLOCK_IMAGES, n_images)):
-                took = MEDIAN_MS.get(name, 12.0) * float(rng.lognormal(0, spread))
+                took = median_ms(name) * float(rng.lognormal(0, spread))
                 answer = answers[image]
                 if image < (disagreements or {}).get(name, 0):
                     answer = np.roll(answer, 1)
@@ -91,6 +97,20 @@ def make_run(
     if reference:
         samples += [_reference(image, answers[image]) for image in range(n_images)]
     return _run(n_images, labels, names, foreign, twin, versions, not_started or {}, complete, seed, clock), samples
+
+
+def engine_of(name: str) -> str:
+    """heroku-onnx runs onnx, anything else torch."""
+    return "onnx" if name.endswith("-onnx") else "torch"
+
+
+def version_of(name: str) -> str:
+    return ONNX_VERSION if engine_of(name) == "onnx" else MODEL_VERSION
+
+
+def median_ms(name: str) -> float:
+    target = name.removesuffix("-onnx")
+    return MEDIAN_MS.get(target, 12.0) / (ONNX_FACTOR if engine_of(name) == "onnx" else 1)
 
 
 def _answers(labels: list[int], wrong: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -183,25 +203,28 @@ def _reference(image: int, answer: np.ndarray) -> Sample:
 def _target(index, name, foreign, twin, versions, not_started) -> TargetRun:
     failure = not_started.get(name)
     started = twin and not failure
+    target, engine = name.removesuffix("-onnx"), engine_of(name)
     return TargetRun(
         name=name,
-        target=None if foreign else name,
+        target=None if foreign else target,
         url=f"http://127.0.0.1:{18080 + index}",
         twin=twin,
         version={}
         if failure
         else {
-            "model": {"name": "resnet18-cifar10", "version": versions[name], "engine": "torch", "sha256": "0" * 64},
-            "engine": "torch",
+            "model": {"name": "resnet18-cifar10", "version": versions[name], "engine": engine, "sha256": "0" * 64},
+            "engine": engine,
             "cpu_model": "Made-up CPU",
             "instance_id": f"{name}-0",
             "startup_ms": {"import": 1480.0, "load": 310.0, "first_prediction": 120.0, "total": 1910.0},
         },
-        startup_ms=STARTUP_MS.get(name, 2500.0) if started else None,
-        peak_memory_mib=PEAK_MIB.get(name, 300.0) if started else None,
-        cpus=(2 if name == "aws_ec2" else 1) if started else None,
-        behind="nginx" if started and name == "aws_ec2" else None,
+        startup_ms=STARTUP_MS.get(target, 2500.0) / (4 if engine == "onnx" else 1) if started else None,
+        peak_memory_mib=PEAK_MIB.get(target, 300.0) - (200 if engine == "onnx" else 0) if started else None,
+        cpus=(2 if target == "aws_ec2" else 1) if started else None,
+        behind="nginx" if started and target == "aws_ec2" else None,
         failure=failure,
+        engine=engine if twin else None,
+        shipped=SHIPPED[engine] if started else {},
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 import numpy as np
-from run_kit import CLASSES, MEDIAN_MS, MODEL_VERSION, make_run, make_sample
+from run_kit import CLASSES, make_run, make_sample, median_ms, version_of
 
 from eval.samples import SAMPLES, append_sample, write_run
 from eval.schedule import SCENARIOS, Config
@@ -67,7 +67,7 @@ class Maker:
 
     def __init__(self, name, run, rng, places, late_ms):
         self.name, self.run, self.rng, self.places, self.late_ms = name, run, rng, places, late_ms
-        self.median_ms = MEDIAN_MS.get(name, 12.0)
+        self.median_ms = median_ms(name)
         self.instances = itertools.count(1)
 
     def sample(self, scenario, image, block, place, started_s, took_ms, *, late_ms=0.02, **changes):
@@ -77,7 +77,7 @@ class Maker:
             "service_ms": round(took_ms, 4), "latency_ms": round(took_ms + late_ms, 4), "lateness_ms": late_ms,
             "label": self.run.images[image].label if image >= 0 else None, "first_byte_ms": round(took_ms * 0.9, 4),
             "probabilities": None, "answer_bytes": 412, "instance_id": f"{self.name}-0", "ordinal": 9,
-            "model_version": MODEL_VERSION, "server_ms": {"total": max(0.3, round(took_ms - 1.5, 3))},
+            "model_version": version_of(self.name), "server_ms": {"total": max(0.3, round(took_ms - 1.5, 3))},
         }  # fmt: skip
         return make_sample(image, **facts | changes)
 
@@ -151,7 +151,7 @@ class Maker:
         return made
 
     def max_rate(self):
-        made, breaks = [], BREAKS_AT.get(self.name, 100.0)
+        made, breaks = [], BREAKS_AT.get(self.name.removesuffix("-onnx"), 100.0)
         tried = [rate for rate in RATES if rate <= 2 * breaks]
         for turn, rate in enumerate([*tried, (breaks * 0.7), breaks * 0.97]):
             number, load = next(self.places), rate / breaks

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 120
-SECRETS = ("API_TOKEN", "ENGINE", "MODEL_DIR", "MAX_QUEUE", "BATCH_MAX", "BATCH_WAIT_MS", "GIT_SHA")
+SECRETS = ("API_TOKEN", "ENGINE", "MODEL_DIR", "MAX_QUEUE", "BATCH_MAX", "BATCH_WAIT_MS", "GIT_SHA", "WEB_THREADS")
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,13 @@ class Server:
 
 
 @contextmanager
-def gunicorn(log: Path, **settings) -> Iterator[Server]:
-    """service.wsgi:app as it is deployed. The socket is bound here: the first request waits until the app is there."""
+def gunicorn(log: Path, app: str = "service.wsgi:app", **settings) -> Iterator[Server]:
+    """The app as it is deployed. The socket is bound here: the first request waits until the app is there."""
     env = {name: value for name, value in os.environ.items() if name not in SECRETS} | settings
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("wb") as output:
         port, fd = listener.getsockname()[1], listener.fileno()
         command = [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "--bind", f"fd://{fd}"]
-        process = subprocess.Popen(
-            [*command, "service.wsgi:app"], cwd=ROOT, env=env, pass_fds=(fd,), stdout=output, stderr=output
-        )
+        process = subprocess.Popen([*command, app], cwd=ROOT, env=env, pass_fds=(fd,), stdout=output, stderr=output)
     try:
         yield Server(port, process, log)
     finally:
@@ -75,8 +73,8 @@ def gunicorn(log: Path, **settings) -> Iterator[Server]:
 
 
 @contextmanager
-def ready_gunicorn(log: Path, **settings) -> Iterator[Server]:
-    with gunicorn(log, **settings) as server:
+def ready_gunicorn(log: Path, app: str = "service.wsgi:app", **settings) -> Iterator[Server]:
+    with gunicorn(log, app, **settings) as server:
         try:
             reply = server.ask("GET", "/readyz", timeout=START_TIMEOUT_S)
         except OSError as error:

@@ -54,7 +54,7 @@ def test_it_is_pure():
 
 
 def test_it_has_the_parts_that_are_documented(plain):
-    assert set(plain) == {"schema_version", "run", "verdict", "targets", "parity", "break_even"}
+    assert set(plain) == {"schema_version", "run", "verdict", "targets", "parity", "engines", "break_even"}
     assert set(plain["run"]) == {
         "id", "started_at", "ended_at", "complete", "note", "command", "seed", "scenarios", "images", "prices",
         "machine", "versions", "twins", "warnings", "config", "resumed", "spent",
@@ -65,7 +65,7 @@ def test_it_has_the_parts_that_are_documented(plain):
             "title", "kind", "size", "region", "vcpus", "memory_mib", "twin", "url", "behind", "cpus", "failure",
             "sent", "n", "errors", "accuracy", "accuracy_over_sent", "f1_macro", "roc_auc", "ece", "per_class",
             "confusion", "scenarios", "startup_ms", "startup_phases_ms", "memory", "cost", "model_version", "engine",
-            "instance_ids", "asked", "floor_ms", "cache", "cold_start_ms",
+            "instance_ids", "asked", "floor_ms", "cache", "cold_start_ms", "shipped",
         } == set(facts)  # fmt: skip
         assert {
             "n", "latency_ms", "latency_with_failures_ms", "service_ms", "server_ms", "throughput_rps", "lateness_ms"

@@ -6,16 +6,18 @@ import http.server
 import json
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 
 import pytest
 import yaml
-from infra_kit import TOKEN, refused, rehearse, well
+from infra_kit import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 
 from infra.aws_ec2.user_data import FACTS_FILE, HERE
+from infra.bundle import shipped_files
 from infra.offline.cloud import PUBLIC_IP
-from infra.offline.engine import UNKNOWN, Resource, Run
+from infra.offline.engine import UNKNOWN, Resource, Run, run_program
 from infra.policy.check import violations
 from infra.policy.places import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
@@ -119,6 +121,16 @@ def test_the_bundle_is_named_by_its_contents(run):
     facts = facts_of(run)
     assert facts["BUNDLE_URI"] == f"s3://{run.one('aws:s3/bucket:Bucket').id}/{bundle['key']}"
     assert facts["BUNDLE_SHA256"] == sha256
+
+
+def test_the_onnx_engines_vm_gets_no_torch_and_starts_with_its_engine(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
+    assert facts_of(run)["ENGINE"] == "onnx"
+    with tarfile.open(checkout / run.one("BucketObjectv2").inputs["source"]["path"]) as archive:
+        assert set(archive.getnames()) == set(shipped_files(engine="onnx"))
+        requirements = archive.extractfile("requirements.txt").read()
+    assert b"onnxruntime==" in requirements and b"torch==" not in requirements
 
 
 def test_without_token_and_domain_the_role_reads_one_object_and_nothing_else(plain):

@@ -12,17 +12,21 @@ from pathlib import Path
 import pytest
 
 from infra import bundle
+from service.model import WEIGHTS_OF
+from service.settings import ENGINES
 
 FILES = {
     "service/app.py": b"app",
     "service/main.py": b"entry",
     "service/Procfile": b"web: run",
-    "service/requirements.txt": b"flask",
+    "service/requirements.txt": b"torch",
+    "service/requirements-onnx.txt": b"onnxruntime",
     f"service/static/{'longer-than-a-plain-tar-header-' * 4}.css": b"c",
-    "models/net/weights.bin": bytes(range(256)) * 40,
+    "models/net/weights.safetensors": bytes(range(256)) * 40,
     "models/net/model.json": b"{}",
 }
-LIFTED = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"flask"}
+OTHER_ENGINES = {"models/net/int8.onnx": b"integers"}
+LIFTED = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
 
 WRITERS = [
     pytest.param(bundle.write_tar_gz, "out.tar.gz", id="tar.gz"),
@@ -32,10 +36,13 @@ WRITERS = [
 
 def make_project(folder: Path, *, upside_down: bool = False) -> Path:
     """A small project. Upside down: made in another order, by another umask, at another time, with litter."""
-    litter = {"service/__pycache__/app.cpython-311.pyc": b"x", "models/.DS_Store": b"x"} if upside_down else {}
+    litter = {}
+    if upside_down:
+        litter = dict.fromkeys(("service/__pycache__/app.cpython-311.pyc", "models/.DS_Store"), b"x")
+        litter |= {"models/net/fp32.onnx": b"only measured"}
     mask = os.umask(0o077 if upside_down else 0o022)
     try:
-        for name, content in sorted({**FILES, **litter}.items(), reverse=upside_down):
+        for name, content in sorted({**FILES, **OTHER_ENGINES, **litter}.items(), reverse=upside_down):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -84,6 +91,15 @@ def test_an_archive_holds_what_is_shipped_and_lifted_by_name(tmp_path, pack_in, 
     held = members(project / packed.path)
     assert held == FILES | LIFTED
     assert list(held) == sorted(held)
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+def test_each_engine_gets_its_own_file_of_the_model_and_its_own_requirements(tmp_path, pack_in, write, name):
+    project = make_project(tmp_path, upside_down=True)
+    packed = pack_in(project, write, name, engine="onnx")
+    torch_weights = "models/net/weights.safetensors"
+    expected = FILES | OTHER_ENGINES | LIFTED | {"requirements.txt": b"onnxruntime"}
+    assert members(project / packed.path) == {k: v for k, v in expected.items() if k != torch_weights}
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)
@@ -141,9 +157,15 @@ def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in
     assert members(project / packed.path) == FILES | LIFTED | {".hidden": b"app", "main.py": b"web: run"}
 
 
-def test_the_projects_own_bundle_is_the_service_and_the_model_and_no_litter():
-    names = set(bundle.shipped_files())
-    assert {"service/wsgi.py", "service/Dockerfile", "models/resnet18-cifar10/weights.safetensors"} <= names
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_projects_own_bundle_is_the_service_and_the_model_and_no_litter(engine):
+    names = set(bundle.shipped_files(engine=engine))
+    assert {"service/wsgi.py", "service/Dockerfile"} <= names
+    model = "models/resnet18-cifar10"
+    assert {name for name in names if name.startswith("models/")} == {
+        f"{model}/model.json",
+        f"{model}/{WEIGHTS_OF[engine]}",
+    }
     assert {name for name in names if "/" not in name} == {"Procfile", "main.py", "requirements.txt"}
     assert {name.partition("/")[0] for name in names if "/" in name} == {"service", "models"}
     assert not [name for name in names if name.endswith((".pyc", ".DS_Store"))]

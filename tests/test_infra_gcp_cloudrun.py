@@ -9,11 +9,14 @@ from gcp_kit import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, befo
 from infra_kit import TOKEN, make_checkout, refused, rehearse, well
 
 from infra.bundle import REPOSITORY, digest, shipped_files
+from infra.local.dockerfile import instructions
 from infra.local.platforms import launch_gcp_cloudrun
 from infra.offline.engine import Run, run_program
 from infra.targets import GCP_CLOUDRUN
 from service.schema import HEALTHZ, READYZ
+from service.settings import ENGINES
 
+DOCKERFILE = REPOSITORY / "service" / "Dockerfile"
 STACK = "gcp_cloudrun"
 SERVICE = "gcp:cloudrunv2/service:Service"
 ACCOUNT = "cloudtrial-run@example-project.iam.gserviceaccount.com"
@@ -60,7 +63,8 @@ def test_the_tag_is_the_hash_of_what_is_shipped(run):
     assert run.one("Image").inputs["tags"] == [f"{repository}/service:{digest(shipped_files())[:12]}"]
 
 
-def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(engine, tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     stale = checkout / ".build" / "gcp_cloudrun" / "stale.py"
     stale.parent.mkdir(parents=True)
@@ -68,10 +72,22 @@ def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(tmp_pat
     cache = checkout / "service" / "__pycache__"
     cache.mkdir()
     (cache / "app.cpython-311.pyc").touch()
-    image = well(run_program(checkout, STACK, {"gcp:project": "example-project"})).one("Image").inputs
+    config = {"gcp:project": "example-project", "cloudtrial:engine": engine}
+    image = well(run_program(checkout, STACK, config)).one("Image").inputs
     folder = checkout / image["context"]["location"]
     assert (checkout / image["dockerfile"]["location"]).is_file()
-    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(shipped_files())
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(shipped_files(engine=engine))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_image_is_of_the_engines_own_stage_and_started_with_it(engine):
+    run = well(rehearse(STACK, {"engine": engine}))
+    assert run.one("Image").inputs["buildArgs"] == {"ENGINE": engine}
+    assert environment(run)["ENGINE"] == engine
+    stages = [rest for name, rest in instructions(DOCKERFILE.read_text()) if name == "FROM"]
+    assert f"base AS {engine}" in stages and stages[-1] == "${ENGINE}"
+    tags = {well(rehearse(STACK, {"engine": each})).one("Image").inputs["tags"][0] for each in ENGINES}
+    assert len(tags) == len(ENGINES)
 
 
 def test_the_registrys_token_is_secret(run):

@@ -37,14 +37,24 @@ def guarded() -> Run:
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory) -> tuple[Run, bytes]:
-    """A run in a checkout with litter, and the zip that it wrote."""
+def checkout(tmp_path_factory) -> Path:
+    """The project, with litter."""
     checkout = make_checkout(tmp_path_factory.mktemp("function") / "checkout")
     cache = checkout / "service" / "__pycache__"
     cache.mkdir()
     (cache / "main.cpython-311.pyc").touch()
-    run = well(run_program(checkout, STACK, PROJECT))
+    return checkout
+
+
+def run_and_read(checkout: Path, engine: str) -> tuple[Run, bytes]:
+    """A run, and the zip that it wrote."""
+    run = well(run_program(checkout, STACK, {**PROJECT, "cloudtrial:engine": engine}))
     return run, (checkout / run.one("BucketObject").inputs["source"]["path"]).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def shipped(checkout) -> tuple[Run, bytes]:
+    return run_and_read(checkout, "torch")
 
 
 def part(run: Run, name: str) -> dict:
@@ -58,6 +68,15 @@ def test_the_zip_has_the_entry_and_the_requirements_at_its_root(shipped):
         assert archive.read("requirements.txt") == (REPOSITORY / "service" / "requirements.txt").read_bytes()
     assert {"service/wsgi.py", "models/resnet18-cifar10/model.json"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_the_onnx_engines_zip_asks_for_no_torch_and_has_no_weights_of_it(checkout):
+    run, content = run_and_read(checkout, "onnx")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert set(archive.namelist()) == set(shipped_files(engine="onnx")) - {"Procfile"}
+        pins = archive.read("requirements.txt").decode()
+    assert "onnxruntime==" in pins and "torch==" not in pins and "safetensors" not in pins
+    assert part(run, "serviceConfig")["environmentVariables"]["ENGINE"] == "onnx"
 
 
 def test_the_zip_has_no_procfile_that_would_be_started_instead_of_the_function(shipped):

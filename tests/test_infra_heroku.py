@@ -24,9 +24,9 @@ def checkout(tmp_path_factory) -> Path:
     return make_checkout(tmp_path_factory.mktemp("heroku") / "checkout")
 
 
-def run_and_unpack(checkout: Path, build: str) -> tuple[Run, bytes]:
+def run_and_unpack(checkout: Path, build: str, engine: str = "torch") -> tuple[Run, bytes]:
     """A run, and the tarball that it wrote."""
-    config = REQUIRED["heroku"] | {"cloudtrial:build": build}
+    config = REQUIRED["heroku"] | {"cloudtrial:build": build, "cloudtrial:engine": engine}
     run = well(run_program(checkout, "heroku", config, secrets={"cloudtrial:apiToken": TOKEN}))
     return run, (checkout / run.one("Build").inputs["source"]["path"]).read_bytes()
 
@@ -127,6 +127,22 @@ def test_the_image_is_built_at_the_root_where_all_that_it_copies_lies(container)
     copied = [rest.split()[:-1] for name, rest in instructions(held["Dockerfile"].decode()) if name == "COPY"]
     for source in (source for sources in copied for source in sources):
         assert any(name == source or name.startswith(f"{source}/") for name in held), source
+
+
+@pytest.mark.parametrize("mode", ["buildpack", "container"])
+def test_the_onnx_engines_tarball_asks_for_no_torch_and_has_no_weights_of_it(mode, checkout):
+    run, tarball = run_and_unpack(checkout, mode, "onnx")
+    held = files_in(tarball)
+    assert run.one(APP).inputs["configVars"] == {"ENGINE": "onnx"}
+    assert "models/resnet18-cifar10/int8.onnx" in held and "models/resnet18-cifar10/weights.safetensors" not in held
+    assert b"onnxruntime==" in held["requirements.txt"] and b"torch==" not in held["requirements.txt"]
+
+
+def test_the_onnx_engines_image_is_built_with_its_build_argument(checkout):
+    held = files_in(run_and_unpack(checkout, "container", "onnx")[1])
+    manifest = yaml.safe_load(held["heroku.yml"])
+    assert manifest == {"build": {"docker": {"web": "Dockerfile"}, "config": {"ENGINE": "onnx"}}}
+    assert ("ARG", "ENGINE=torch") in instructions(held["Dockerfile"].decode())
 
 
 @pytest.mark.parametrize(

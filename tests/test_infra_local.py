@@ -16,7 +16,7 @@ import pytest
 from conftest import descendants
 from twin_kit import small_service
 
-from infra.bundle import LIFTED, REPOSITORY
+from infra.bundle import LIFTED, REPOSITORY, shipped_files
 from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
 from infra.local.launch import FileError, Launch, TwinError
@@ -28,6 +28,7 @@ from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import read_unit
 from infra.local.twins import available_cores, cores_for, fits, free_ports, local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
+from service.settings import ENGINES
 
 BROKEN = {"MODEL_DIR": "models/none-of-this-name"}
 
@@ -101,7 +102,9 @@ def test_procfile_reader_sets_variables():
     [
         pytest.param('ENTRYPOINT ["sh"]', "ENTRYPOINT", id="unknown-instruction"),
         pytest.param("HEALTHCHECK CMD x", "HEALTHCHECK", id="healthcheck"),
-        pytest.param("FROM other", "2 FROM", id="second-stage"),
+        pytest.param("FROM other", "no CMD", id="last-stage-without-command"),
+        pytest.param("FROM --platform=x y", "FROM --platform=x y", id="from-with-options"),
+        pytest.param("FROM $LATER", "no ARG LATER", id="unknown-argument-in-from"),
         pytest.param("CMD gunicorn x", "CMD gunicorn x", id="shell-form"),
         pytest.param('CMD {"a": 1}', "CMD", id="not-a-list"),
         pytest.param("ENV A B", "ENV A B", id="old-env"),
@@ -120,6 +123,37 @@ def test_dockerfile_reader_joins_lines_and_lets_the_platform_override(tmp_path):
     text = 'FROM x\n# a comment\nENV PORT=8080 \\\n    NAME="two words"\nRUN a \\\n  && b\nCMD ["gunicorn", "x"]\n'
     launch = read_dockerfile(text, tmp_path, {"PORT": "81"})
     assert launch == Launch(("gunicorn", "x"), {"PORT": "81", "NAME": "two words"})
+
+
+@pytest.mark.parametrize(("build_args", "env"), [({}, {"A": "1", "B": "red"}), ({"KIND": "blue"}, {"A": "2"})])
+def test_dockerfile_reader_follows_the_stage_that_a_build_argument_names_down_to_the_base(build_args, env, tmp_path):
+    text = """
+    ARG KIND=red
+    FROM x AS base
+    ENV A=1
+    FROM base AS red
+    ENV B=red
+    COPY %s ./
+    FROM base AS blue
+    ENV A=2
+    FROM ${KIND}
+    CMD ["a"]
+    """
+    (tmp_path / "there").touch()
+    assert read_dockerfile(text % "there", tmp_path, {}, build_args) == Launch(("a",), env)
+    if build_args:  # what only another stage copies may be missing
+        assert read_dockerfile(text % "missing", tmp_path, {}, build_args).env == env
+    else:
+        with pytest.raises(FileError, match="no missing"):
+            read_dockerfile(text % "missing", tmp_path, {}, build_args)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_engines_image_has_its_own_environment_and_the_one_command(engine, tmp_path):
+    text = (REPOSITORY / "service" / "Dockerfile").read_text()
+    launch = read_dockerfile(text, lay_out(tmp_path / "app", engine), {}, {"ENGINE": engine})
+    assert launch.env["ENGINE"] == engine
+    assert launch.command[0] == "gunicorn"
 
 
 @pytest.mark.parametrize(
@@ -153,10 +187,15 @@ def test_every_target_can_be_launched_from_its_own_file(name, tmp_path):
     assert set(LAUNCHERS) == set(TARGETS)
 
 
-def test_what_is_shipped_has_the_clouds_layout(tmp_path):
-    root = lay_out(tmp_path / "app")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_shipped_has_the_clouds_layout(engine, tmp_path):
+    root = lay_out(tmp_path / "app", engine)
     assert {path.name for path in root.iterdir()} == {"service", "models", *LIFTED}
     assert (root / "service" / "gunicorn.conf.py").is_file()
+    shipped = shipped_files(engine=engine)
+    models = {str(path.relative_to(root)) for path in (root / "models").rglob("*") if path.is_file()}
+    assert models == {name for name in shipped if name.startswith("models/")}
+    assert (root / "requirements.txt").read_bytes() == shipped["requirements.txt"].read_bytes()
 
 
 # nginx and systemd on the VM's files

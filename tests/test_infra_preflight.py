@@ -22,6 +22,8 @@ from infra.preflight.measure import Installed, Shipped, Worked, closure, require
 from infra.preflight.plan import read_plan
 from infra.stackfile import StackFileError, read_settings
 from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
+from service.model import WEIGHTS_OF
+from service.settings import ENGINES
 
 SMALL = Worked(peak_mib=340.0, startup_s=4.0, service_ms=60.0)
 
@@ -31,7 +33,7 @@ def preflight(capsys, monkeypatch, *arguments, worked=SMALL, installed=None, set
     monkeypatch.setattr(measure, "at_work", lambda plan: worked)
     monkeypatch.setattr(measure, "shipped", lambda plan: Shipped(20.7, 22.6))  # packing takes seconds; see below
     if installed is not None:
-        monkeypatch.setattr(measure, "installed", lambda: Installed(installed, "given"))
+        monkeypatch.setattr(measure, "installed", lambda plan: Installed(installed, "given"))
     if folder is not None:
         (folder / f"Pulumi.{arguments[0]}.yaml").write_text(settings)
     code = main(arguments, folder or ROOT / "nowhere")
@@ -165,7 +167,7 @@ def test_the_stack_file_sets_the_size_that_memory_and_price_are_held_against(cap
     settings = "config:\n  cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2\n"
     worked = Worked(700, 4, 60)
     _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, worked=worked)
-    assert out.startswith("Heroku, standard-2x, us (stack heroku-prod)")
+    assert out.startswith("Heroku, standard-2x, us, torch (stack heroku-prod)")
     assert "1,024 MiB" in rows["memory"] and rows["cost at rest"][0].startswith("$100.00 a month")
 
 
@@ -194,6 +196,7 @@ def test_instances_kept_warm_have_no_price_here(capsys, monkeypatch, tmp_path):
         pytest.param(["aws_ec2"], "config:\n  cloudtrial:size: huge\n", "cloudtrial:size is 'huge'", id="size"),
         pytest.param(["gcp_cloudrun"], "config:\n  cloudtrial:vcpus: 3\n", "cloudtrial:vcpus is '3'", id="vcpus"),
         pytest.param(["gcp_function"], "config:\n  cloudtrial:memoryMib: lots\n", "cloudtrial:memoryMib", id="memory"),
+        pytest.param(["heroku"], "config:\n  cloudtrial:engine: jax\n", "one of torch, onnx", id="engine"),
         pytest.param(["heroku"], "config: 3\n", "has to hold settings below `config:`", id="file"),
     ],
 )
@@ -240,7 +243,7 @@ def test_the_heroku_and_cloud_run_boot_limits_are_those_of_the_targets():
 def test_a_cuda_build_of_torch_is_not_measured_as_if_it_were_shipped(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "files", lambda name: [SimpleNamespace(name=measure.CUDA)])
     assert measure.cuda_build()
-    assert measure.installed() == Installed(measure.STATED_INSTALLED_MB, measure.STATED)
+    assert measure.installed(read_plan("heroku", {})) == measure.STATED_INSTALLED["torch"]
 
 
 def test_a_cpu_build_is_measured_with_all_it_requires(monkeypatch, tmp_path):
@@ -254,7 +257,15 @@ def test_a_cpu_build_is_measured_with_all_it_requires(monkeypatch, tmp_path):
         return [SimpleNamespace(name=paths[name], locate=lambda: tmp_path / paths[name])]
 
     monkeypatch.setattr(importlib.metadata, "files", files)
-    assert measure.installed() == Installed(2.5, "measured in this environment")
+    assert measure.installed(read_plan("heroku", {})) == Installed(2.5, "measured in this environment")
+
+
+def test_the_onnx_engine_is_measured_without_torch_and_is_a_fraction_of_it():
+    plan = read_plan("heroku", {"cloudtrial:engine": "onnx"})
+    found = measure.installed(plan)
+    assert found.how == "measured in this environment"
+    assert found.megabytes == pytest.approx(measure.STATED_INSTALLED["onnx"].megabytes, rel=0.25)
+    assert found.megabytes < measure.STATED_INSTALLED["torch"].megabytes / 4
 
 
 def test_the_requirements_are_followed_without_extras():
@@ -268,17 +279,20 @@ def test_the_requirements_are_followed_without_extras():
         closure(["no-such-package-here"])
 
 
-def test_what_is_shipped_holds_the_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("infra.bundle.BUILD", Path(os.path.relpath(tmp_path, ROOT)))
-    found = measure.shipped(read_plan("gcp_function", {}))
-    weights_mb = (ROOT / "models" / "resnet18-cifar10" / "weights.safetensors").stat().st_size / 1e6
+    found = measure.shipped(read_plan("gcp_function", {"cloudtrial:engine": engine}))
+    weights_mb = (ROOT / "models" / "resnet18-cifar10" / WEIGHTS_OF[engine]).stat().st_size / 1e6
     assert weights_mb < found.unpacked_mb < weights_mb + 5
-    assert 10 < found.packed_mb < found.unpacked_mb
+    assert 0.5 * weights_mb < found.packed_mb < found.unpacked_mb
 
 
-def test_the_twin_at_work_is_measured():
-    worked = measure.at_work(read_plan("heroku", {}))
-    assert 100 < worked.peak_mib < 4096 and 0 < worked.startup_s < 120 and 0 < worked.service_ms < 60_000
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_twin_at_work_is_measured(engine):
+    worked = measure.at_work(read_plan("heroku", {"cloudtrial:engine": engine}))
+    assert 40 < worked.peak_mib < 4096 and 0 < worked.startup_s < 120 and 0 < worked.service_ms < 60_000
+    assert engine == "torch" or not worked.cuda_build
 
 
 # python -m eval cost

@@ -15,7 +15,8 @@ from infra_kit import REQUIRED, STACKS, TOKEN, make_checkout, refused, rehearse,
 from infra.bundle import REPOSITORY
 from infra.offline.engine import UNKNOWN, Run, changes, run_program
 from infra.targets import TARGETS
-from service.settings import Settings, SettingsError
+from service.model import WEIGHTS_OF
+from service.settings import ENGINES, Settings, SettingsError
 
 # What changes when one byte of the service does, and nothing else.
 AFTER_ONE_BYTE = {
@@ -68,15 +69,16 @@ def changed(tmp_path_factory) -> Path:
     return checkout
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @every_stack
-def test_the_outputs_are_the_contract(stack):
-    outputs = well(rehearse(stack)).outputs
+def test_the_outputs_are_the_contract(stack, engine):
+    outputs = well(rehearse(stack, {"engine": engine})).outputs
     weights = json.loads((REPOSITORY / "models" / "resnet18-cifar10" / "model.json").read_text())["files"]
     contract = {
         "target": stack,
         "region": TARGETS[stack].region,
         "size": TARGETS[stack].size,
-        "model_version": weights["weights.safetensors"][:12],
+        "model_version": weights[WEIGHTS_OF[engine]][:12],
     }
     assert {key: outputs[key] for key in contract} == contract
     assert re.fullmatch(r"https?://[^/]+", outputs["url"])
@@ -169,6 +171,22 @@ def test_an_engine_that_the_service_does_not_have_is_refused_in_its_own_words(st
     with pytest.raises(SettingsError) as reason:
         Settings.from_env({"ENGINE": "abacus"})
     assert str(reason.value) in refused(rehearse(stack, {"engine": "abacus"}))
+
+
+@pytest.mark.parametrize("missing", ["file", "entry"])
+def test_an_engine_whose_file_the_bundle_lacks_is_refused_before_anything_is_made(missing, tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    bundle = checkout / "models" / "resnet18-cifar10"
+    if missing == "file":
+        (bundle / "int8.onnx").unlink()
+    else:
+        facts = json.loads((bundle / "model.json").read_text())
+        del facts["files"]["int8.onnx"]
+        (bundle / "model.json").write_text(json.dumps(facts))
+    assert well(run_in(checkout, "heroku"))
+    config = REQUIRED["heroku"] | {"cloudtrial:engine": "onnx"}
+    assert "has no int8.onnx" in (message := refused(run_program(checkout, "heroku", config)))
+    assert "make export" in message
 
 
 @every_stack

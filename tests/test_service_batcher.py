@@ -1,32 +1,54 @@
+import math
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from service.batcher import Batcher
-from service.schema import Busy
+from service import batcher as module
+from service.batcher import Batcher, hung_up
+from service.schema import Busy, GaveUp
 
 LIMITS = {"max_queue": 4, "batch_max": 3}
+FOR_EVER_S = 10_000
 
 
 def picture(value: float) -> np.ndarray:
     return np.full((3, 2, 2), value, np.float32)
 
 
-class Gate:
-    """A network that answers each picture with its own value, and only when it is let."""
+def values(passes) -> list[float]:
+    return [float(row[0]) for row in passes.rows]
 
-    def __init__(self):
+
+def echo(batch):
+    """A network that answers each picture with its own value."""
+    return batch[:, 0, 0, :1]
+
+
+class Gate:
+    """The same, only when it is let; it remembers what it was given."""
+
+    def __init__(self, run=echo):
+        self.run = run
         self.entered = threading.Semaphore(0)  # one for each pass that has begun
         self.open = threading.Event()
-        self.sizes = []
+        self.seen = []
+
+    @property
+    def sizes(self):
+        return [len(batch) for batch in self.seen]
 
     def __call__(self, batch):
-        self.sizes.append(len(batch))
+        self.seen.append(batch[:, 0, 0, 0].tolist())
         self.entered.release()
         assert self.open.wait(30)
-        return batch[:, 0, 0, :1]
+        return self.run(batch)
 
 
 @pytest.fixture
@@ -36,113 +58,238 @@ def gate():
     gate.open.set()
 
 
-def occupied(gate, **limits):
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(64) as pool:
+        yield pool
+
+
+def occupied(gate, pool, **limits):
     """A batcher whose thread is inside a pass, and the call that put it there."""
-    batcher, pool = Batcher(gate, **(LIMITS | limits)), ThreadPoolExecutor(16)
+    batcher = Batcher(gate, **(LIMITS | limits))
     first = pool.submit(batcher.run, [picture(0)])
     assert gate.entered.acquire(timeout=30)
-    return batcher, pool, first
+    return batcher, first
 
 
-def fill(batcher, pool, *values):
-    """Put pictures in the queue in this order; returns when they wait there."""
+def fill(batcher, pool, *requests, client=None):
+    """Put these requests' pictures in the queue, in this order; returns when they wait there."""
     calls = []
-    for value in values:
-        with batcher._changed:
-            depth = len(batcher._queue)
-            calls.append(pool.submit(batcher.run, [picture(value)]))
-            assert batcher._changed.wait_for(lambda depth=depth: len(batcher._queue) > depth, 30)
+    for request in requests:
+        pictures = [picture(value) for value in (request if isinstance(request, list) else [request])]
+        wanted = batcher.depth() + len(pictures)
+        calls.append(pool.submit(batcher.run, pictures, client))
+        while batcher.depth() < wanted:
+            assert not calls[-1].done(), calls[-1].exception()
+            time.sleep(0.0005)
     return calls
 
 
-def test_each_caller_gets_the_answers_to_its_own_pictures():
-    batcher = Batcher(lambda batch: batch[:, 0, 0, :1], max_queue=1000, batch_max=7)
-    with ThreadPoolExecutor(32) as pool:
-        asked = [[picture(100 * caller + i) for i in range(caller % 5 + 1)] for caller in range(64)]
-        for pictures, passes in zip(asked, pool.map(batcher.run, asked), strict=True):
-            assert [p.probabilities[0] for p in passes] == [p[0, 0, 0] for p in pictures]
+# Whose answer it is
 
 
-def test_what_waits_together_runs_together_up_to_the_limit(gate):
-    batcher, pool, first = occupied(gate)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=24), st.integers(1, 8), st.sampled_from([0.0, 0.001]))
+def test_every_request_gets_its_own_answers_whatever_the_order_of_arrival(pool, sizes, batch_max, wait_s):
+    batcher = Batcher(echo, max_queue=10_000, batch_max=batch_max, batch_wait_s=wait_s)
+    asked = [[picture(100 * caller + i) for i in range(size)] for caller, size in enumerate(sizes)]
+    for pictures, passes in zip(asked, pool.map(batcher.run, asked), strict=True):
+        assert values(passes) == [p[0, 0, 0] for p in pictures]
+    assert batcher.depth() == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=16), st.integers(1, 8))
+def test_a_picture_that_cannot_be_computed_fails_its_own_request_and_no_other(pool, poisoned, batch_max):
+    def run(batch):
+        if (batch < 0).any():
+            raise FloatingPointError(f"{(batch < 0).sum() // 12} bad")
+        return echo(batch)
+
+    batcher, number = Batcher(run, max_queue=10_000, batch_max=batch_max), count(1)
+    asked = [[picture(-next(number) if bad else next(number)) for bad in request] for request in poisoned]
+    calls = [pool.submit(batcher.run, pictures) for pictures in asked]
+    for request, pictures, call in zip(poisoned, asked, calls, strict=True):
+        if any(request):
+            with pytest.raises(FloatingPointError, match=r"^1 bad$"):
+                call.result(30)
+        else:
+            assert values(call.result(30)) == [p[0, 0, 0] for p in pictures]
+    assert batcher.alive()
+
+
+def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang():
+    batcher = Batcher(lambda batch: batch[:0, 0, 0, :1], **LIMITS)
+    with pytest.raises(ValueError, match="0 rows for 1 pictures"):
+        batcher.run([picture(1), picture(2)])
+
+
+# What runs together, and when
+
+
+def test_what_waits_together_runs_together_up_to_the_limit(gate, pool):
+    batcher, first = occupied(gate, pool)
     calls = fill(batcher, pool, 1, 2, 3, 4)
     gate.open.set()
-    assert [call.result(30)[0].probabilities[0] for call in (first, *calls)] == [0, 1, 2, 3, 4]
+    assert [values(call.result(30)) for call in (first, *calls)] == [[0], [1], [2], [3], [4]]
     assert gate.sizes == [1, 3, 1]
 
 
-def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(gate):
-    batcher, pool, _ = occupied(gate)
+def test_a_single_that_comes_after_a_batch_of_64_is_in_the_next_pass(gate, pool):
+    batcher, _ = occupied(gate, pool, max_queue=100, batch_max=16)
+    many, single = fill(batcher, pool, list(range(1, 65)), 99)
+    gate.open.set()
+    assert values(many.result(30)) == list(range(1, 65))
+    assert values(single.result(30)) == [99]
+    assert 99 in gate.seen[1]
+    assert gate.sizes == [1, 16, 16, 16, 16, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=12), st.integers(1, 8))
+def test_no_request_waits_for_more_than_one_turn_of_each_that_came_before_it(pool, sizes, batch_max):
+    gate = Gate()
+    batcher, _ = occupied(gate, pool, max_queue=10_000, batch_max=batch_max)
+    requests = [[1000 * (place + 1) + i for i in range(size)] for place, size in enumerate(sizes)]
+    calls = fill(batcher, pool, *requests)
+    gate.open.set()
+    assert [values(call.result(30)) for call in calls] == requests
+    order = [value for batch in gate.seen[1:] for value in batch]
+    for place, (first, *_) in enumerate(requests):
+        assert order.index(first) == place
+    assert len(gate.seen) - 1 == math.ceil(sum(sizes) / batch_max)
+
+
+def test_a_lone_caller_is_never_made_to_wait_for_company():
+    sizes = []
+    batcher = Batcher(lambda batch: sizes.append(len(batch)) or echo(batch), **LIMITS, batch_wait_s=FOR_EVER_S)
+    assert [values(batcher.run([picture(i)])) for i in range(5)] == [[i] for i in range(5)]
+    assert values(batcher.run([picture(i) for i in range(4)])) == [0, 1, 2, 3]
+    assert sizes == [1, 1, 1, 1, 1, 3, 1]
+
+
+def test_after_a_pass_its_callers_are_waited_for(gate, pool):
+    batcher, first = occupied(gate, pool, max_queue=9, batch_max=8, batch_wait_s=FOR_EVER_S)
+    fill(batcher, pool, 1, 2)
+    gate.open.set()
+    first.result(30)
+    assert values(batcher.run([picture(3)])) == [3]
+    assert gate.sizes == [1, 3]
+
+
+def test_a_full_pass_waits_for_nobody(gate, pool):
+    batcher, _ = occupied(gate, pool, max_queue=9, batch_max=2, batch_wait_s=FOR_EVER_S)
     calls = fill(batcher, pool, 1, 2, 3, 4)
+    gate.open.set()
+    assert [values(call.result(30)) for call in calls] == [[1], [2], [3], [4]]
+    assert gate.sizes == [1, 2, 2]
+
+
+def test_whoever_watches_is_told_of_every_pass_before_its_callers_go_on(gate, pool):
+    told = []
+    batcher, first = occupied(gate, pool)
+    batcher.on_pass = lambda pictures, seconds: told.append((pictures, seconds > 0))
+    calls = fill(batcher, pool, 1, 2)
+    gate.open.set()
+    for call in (first, *calls):
+        call.result(30)
+    assert told == [(1, True), (2, True)]
+
+
+# The bound
+
+
+def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(gate, pool):
+    batcher, _ = occupied(gate, pool)
+    assert batcher.has_room()
+    calls = fill(batcher, pool, 1, 2, 3, 4)
+    assert not batcher.has_room()
     with pytest.raises(Busy, match="4 pictures wait already, at most 4 may") as caught:
         batcher.run([picture(5)])
     assert caught.value.retry_after_s == 1
     gate.open.set()
     for call in calls:
         call.result(30)
-    assert batcher.run([picture(6)])[0].probabilities[0] == 6
+    assert batcher.has_room()
+    assert values(batcher.run([picture(6)])) == [6]
 
 
-def test_retry_after_grows_with_the_queue(gate):
-    batcher, pool, _ = occupied(gate)
-    fill(batcher, pool, 1, 2, 3, 4)
+def test_retry_after_grows_with_the_queue(gate, pool):
+    batcher, _ = occupied(gate, pool)
     batcher._learn(2.5)
-    with pytest.raises(Busy) as caught:
-        batcher.run([picture(5)])
-    assert caught.value.retry_after_s == 10
+    told = []
+    for value in (1, 2, 3, 4):
+        fill(batcher, pool, value)
+        told.append(batcher.busy().retry_after_s)
+    assert told == [3, 5, 8, 10]
 
 
-def test_a_callers_pictures_are_queued_together_or_not_at_all(gate):
-    batcher, pool, _ = occupied(gate)
+def test_a_callers_pictures_are_queued_together_or_not_at_all(gate, pool):
+    batcher, _ = occupied(gate, pool)
     fill(batcher, pool, 1, 2)
     with pytest.raises(Busy):
         batcher.run([picture(3)] * 3)
-    assert len(batcher._queue) == 2
+    assert batcher.depth() == 2
 
 
 def test_an_empty_queue_takes_a_batch_larger_than_itself():
-    batcher = Batcher(lambda batch: batch[:, 0, 0, :1], **LIMITS)
-    assert [p.probabilities[0] for p in batcher.run([picture(i) for i in range(9)])] == list(range(9))
+    batcher = Batcher(echo, **LIMITS)
+    assert values(batcher.run([picture(i) for i in range(9)])) == list(range(9))
 
 
-def test_a_failure_reaches_those_who_waited_for_it_and_nobody_else(gate):
-    def run(batch):
-        answers = gate(batch)
-        if 1 in answers:
-            raise MemoryError("no room")
-        return answers
+# Callers who are gone
 
-    batcher, pool, first = occupied(run_gate(gate, run), batch_max=2)
-    bad, company, later = fill(batcher, pool, 1, 2, 3)
+
+def test_what_a_client_asked_that_hung_up_is_not_computed(gate, pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_AFTER_S", 0)
+    batcher, first = occupied(gate, pool, max_queue=9, batch_max=9)
+    ours, theirs = socket.socketpair()
+    with ours:
+        (gone,) = fill(batcher, pool, [1, 2], client=ours.fileno())
+        (stays,) = fill(batcher, pool, 3)
+        theirs.close()
+        gate.open.set()
+        with pytest.raises(GaveUp, match="hung up"):
+            gone.result(30)
+    assert values(stays.result(30)) == [3]
+    assert values(first.result(30)) == [0]
+    assert gate.seen == [[0], [3]]
+    assert batcher.depth() == 0
+
+
+def test_pictures_of_a_gone_client_that_are_left_in_the_queue_are_passed_over(gate, pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_AFTER_S", 0)
+    batcher, _ = occupied(gate, pool, max_queue=9, batch_max=2)
+    ours, theirs = socket.socketpair()
+    with ours:
+        (gone,) = fill(batcher, pool, [1, 2, 3, 4, 5, 6], client=ours.fileno())
+        (stays,) = fill(batcher, pool, 7)
+        theirs.close()
+        gate.open.set()
+        assert gone.exception(30).status == 503
+    assert values(stays.result(30)) == [7]
+    assert values(batcher.run([picture(8)])) == [8]
+    assert gate.seen == [[0], [7], [8]]
+    assert batcher.depth() == 0
+
+
+def test_nobody_waits_longer_than_the_longest_wait(gate, pool):
+    batcher, first = occupied(gate, pool, longest_wait_s=0.2)
+    with pytest.raises(GaveUp, match=r"no answer within 0\.2 s"):
+        batcher.run([picture(1)])
+    assert isinstance(first.exception(30), GaveUp)
     gate.open.set()
-    assert first.result(30)[0].probabilities[0] == 0
-    for call in (bad, company):
-        with pytest.raises(MemoryError, match="no room"):
-            call.result(30)
-    assert later.result(30)[0].probabilities[0] == 3
-    assert batcher.alive()
+    while batcher.depth():
+        time.sleep(0.0005)
+    assert values(batcher.run([picture(2)])) == [2]
+    assert gate.seen == [[0], [2]]
 
 
-def run_gate(gate, run):
-    """`run` with the gate's event beside it."""
-    run.entered = gate.entered
-    return run
-
-
-def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang():
-    batcher = Batcher(lambda batch: batch[:1, 0, 0, :1], **LIMITS)
-    with pytest.raises(ValueError, match="shorter"):
-        batcher.run([picture(1), picture(2)])
-
-
-def test_a_pass_that_waits_for_company_starts_once_it_is_full():
-    sizes = []
-
-    def run(batch):
-        sizes.append(len(batch))
-        return batch[:, 0, 0, :1]
-
-    batcher = Batcher(run, max_queue=10, batch_max=3, batch_wait_s=30)
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(batcher.run, [[picture(i)] for i in range(3)]))
-    assert sizes == [3]
+def test_a_connection_has_hung_up_when_its_other_end_is_closed():
+    pairs = [socket.socketpair() for _ in range(3)]
+    pairs[1][1].close()
+    pairs[2][1].sendall(b"its next request")
+    assert hung_up([ours.fileno() for ours, _ in pairs]) == {pairs[1][0].fileno()}
+    for pair in pairs:
+        for end in pair:
+            end.close()

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from service.classifier import Classifier
-from service.engines.torch_engine import WEIGHTS, TorchEngine
+from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
 from service.model import BundleError, load_bundle
 from service.settings import Settings
 
@@ -71,21 +71,22 @@ def inputs(count):
 def test_the_engine_answers_as_torchvisions_network_does(theirs, folder, count):
     with torch.inference_mode():
         wanted = theirs(torch.from_numpy(inputs(count))).softmax(1).numpy()
-    found = TorchEngine(load_bundle(folder)).probabilities(inputs(count))
+    found = TorchEngine(load_bundle(folder), "float32").probabilities(inputs(count))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
 def test_half_precision_weights_without_counters_are_the_same_network(theirs, tmp_path):
     half = {k: v.half() for k, v in theirs.state_dict().items() if "num_batches" not in k}
-    found = TorchEngine(load_bundle(write_bundle(tmp_path, half))).probabilities(inputs(2))
+    found = TorchEngine(load_bundle(write_bundle(tmp_path, half)), "float32").probabilities(inputs(2))
     with torch.inference_mode():
         wanted = theirs(torch.from_numpy(inputs(2))).softmax(1).numpy()
     np.testing.assert_allclose(found, wanted, atol=2e-3)
 
 
 def test_no_batch_norm_is_left(folder):
-    net = TorchEngine(load_bundle(folder))._net
+    net = load_network(load_bundle(folder))
+    fold_batch_norm(net)
     assert not [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
 
 

@@ -356,20 +356,26 @@ def test_nothing_of_all_this_was_logged_as_a_failure(server):
     assert "Warning" not in log
 
 
-# The queue
+# Metrics
 
 
-def test_beyond_the_bound_callers_are_told_when_to_come_back(tmp_path):
-    settings = {"MAX_QUEUE": "2", "BATCH_MAX": "16", "BATCH_WAIT_MS": "1000"}
-    with ready_gunicorn(tmp_path / "log", **settings) as server, ThreadPoolExecutor(12) as pool:
-        replies = list(pool.map(lambda _: server.post("/predict", PNG, "image/png"), range(12)))
-        refused = [reply for reply in replies if reply.status != 200]
-        assert refused
-        assert len(refused) < len(replies)
-        for reply in refused:
-            check_problem(reply, 503, "try again in")
-            assert int(reply.headers["Retry-After"]) >= 1
-        assert server.post("/predict", PNG, "image/png").status == 200
+def test_metrics_count_what_was_answered(server, png):
+    def counted() -> dict[str, float]:
+        lines = server.get("/metrics").body.decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    before = counted()
+    server.post("/predict", png, "image/png")
+    server.post_form("/predict/batch", ("image", png, "a.png"), ("image", png, "b.png"))
+    after = counted()
+    for name, more in {
+        'classifier_requests_total{route="/predict",status="200"}': 1,
+        'classifier_requests_total{route="/predict/batch",status="200"}': 1,
+        "classifier_batch_pictures_sum": 3,
+        "classifier_queue_seconds_count": 2,
+    }.items():
+        assert after[name] - before.get(name, 0) == more, name
+    assert sum(value for name, value in after.items() if name.startswith("classifier_predictions_total")) >= 3
 
 
 # The token
@@ -407,7 +413,9 @@ def test_the_form_asks_for_the_token_where_one_is_needed(guarded, server):
 
 
 def test_what_is_only_read_needs_no_token(guarded):
-    assert [guarded.get(path).status for path in ("/healthz", "/readyz", "/version", "/openapi.json")] == [200] * 4
+    assert [guarded.get(path).status for path in ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")] == [
+        200
+    ] * 5
 
 
 # Starting

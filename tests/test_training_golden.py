@@ -34,7 +34,7 @@ def test_the_shipped_network_answers_as_the_golden_manifest_says(manifest, golde
     bundle = load_bundle(bundle_dir)
     assert manifest["model_version"] == bundle.version(WEIGHTS)
     pictures = [read_picture((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
-    found = TorchEngine(bundle).probabilities(np.stack(pictures))
+    found = TorchEngine(bundle, "float32").probabilities(np.stack(pictures))
     expected = np.array([entry["probabilities"] for entry in manifest["images"]])
     assert (found.argmax(1) == expected.argmax(1)).all()
     np.testing.assert_allclose(found, expected, atol=1e-3)  # other processors round elsewhere

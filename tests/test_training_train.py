@@ -66,9 +66,13 @@ def test_an_existing_run_is_not_overwritten(class_folders, small_recipe, monkeyp
 def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, small_recipe, monkeypatch, tmp_path):
     run_train(monkeypatch, "--data", class_folders, "--out", tmp_path / "run")
     test = load_split(class_folders, train=False)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "int8.onnx").write_bytes(b"of earlier weights")
     stored = promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", floor=0.0)
     bundle = load_bundle(tmp_path / "bundle")
     assert stored["n"] == 40
+    assert list(bundle.files) == ["weights.safetensors"]
+    assert not list(bundle.folder.glob("*.onnx"))  # an export is of the weights that it was made from
     assert bundle.classes == CLASSES
     with (tmp_path / "bundle" / "weights.safetensors").open("r+b") as file:
         file.seek(-1, 2)

@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/version":
             phases = {"import": 2.0, "load": 1.0, "first_prediction": 0.5, "total": 3.5}
-            self.answer(instance_id=instance, started_at=started_at, startup_ms=phases)
+            self.answer(instance_id=instance, started_at=started_at, startup_ms=phases, engine=os.environ["ENGINE"])
         else:
             self.answer(status="ready")
 
@@ -68,8 +68,8 @@ def small_service(monkeypatch, folder: Path, name: str = "heroku") -> None:
     """The named twin starts the script above. Files that are put into `folder` before a start tell it what to do."""
     (folder / "service.py").write_text(SCRIPT)
 
-    def launch(_: Path, port: int) -> Launch:
+    def launch(_: Path, port: int, engine: str) -> Launch:
         command = (sys.executable, "-I", "-S", str(folder / "service.py"))
-        return Launch(command, {"HOST": HOST, "PORT": str(port), "FOLDER": str(folder)})
+        return Launch(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "FOLDER": str(folder)})
 
     monkeypatch.setitem(twins_module.LAUNCHERS, name, launch)

@@ -97,7 +97,7 @@ def roughness(pictures: Tensor) -> Tensor:
 
 def write_set(folder: Path, bundle: Bundle, pictures: np.ndarray) -> int:
     """Write the PNGs and the manifest; returns how many the network names as intended."""
-    engine = TorchEngine(bundle)
+    engine = TorchEngine(bundle, "float32")  # on any processor
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()

@@ -4,6 +4,7 @@
 
 Halves the weights' storage to float16, measures the bundle on the whole test set through the service's own engine,
 and writes weights.safetensors and model.json. Refuses a bundle that float16 made worse, or that is under the floor.
+What was exported from earlier weights is deleted: training/export.py writes it again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from scipy.stats import binomtest
-from tqdm import tqdm
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.machine import cpu_model
@@ -29,6 +27,7 @@ from service.model import MODEL_JSON, load_bundle, sha256
 from service.network import ARCHITECTURE
 from training import train
 from training.data import CLASSES, SIZE_PX, DataError, Split, load_split
+from training.measure import accuracy, answers
 
 NAME = "resnet18-cifar10"
 BUNDLE = Path("models") / NAME
@@ -71,22 +70,8 @@ def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], facts: dict[str
 def measure(folder: Path, test: Split) -> dict[str, Any]:
     """Top-1 accuracy of a bundle with its Wilson 95% interval."""
     bundle = load_bundle(folder)
-    engine = TorchEngine(bundle)
-    mean, std = np.asarray(bundle.mean, np.float32), np.asarray(bundle.std, np.float32)
-    right = 0
-    batches = range(0, len(test.labels), 250)
-    for start in tqdm(batches, desc="test set", leave=False):
-        pixels = test.images[start : start + 250].astype(np.float32) / 255
-        inputs = ((pixels - mean) / std).transpose(0, 3, 1, 2)
-        answers = engine.probabilities(np.ascontiguousarray(inputs)).argmax(1)
-        right += int((answers == test.labels[start : start + 250]).sum())
-    interval = binomtest(right, len(test.labels)).proportion_ci(method="wilson")
-    return {
-        "accuracy": right / len(test.labels),
-        "low": round(float(interval.low), 5),
-        "high": round(float(interval.high), 5),
-        "n": len(test.labels),
-    }
+    engine = TorchEngine(bundle, "float32")  # on any processor
+    return accuracy(answers(engine.probabilities, bundle, test, "test set"), test.labels)
 
 
 def recipe() -> dict[str, Any]:
@@ -130,6 +115,8 @@ def promote(run: Path, folder: Path, test: Split, data: str, *, floor: float) ->
         },
     }
     write_bundle(folder, halves, facts)
+    for stale in folder.glob("*.onnx"):
+        stale.unlink()
     return stored
 
 
@@ -147,6 +134,7 @@ def main() -> None:
     except (DataError, PromotionError) as error:
         raise SystemExit(f"promote: {error}") from None
     print(f"{args.bundle}: {stored['accuracy']:.2%} ({stored['low']:.2%} to {stored['high']:.2%}) of {stored['n']}")
+    print("It has no ONNX files: write them with `make export`, and the golden set with `make golden`.")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 (() => {
   const bar = document.querySelector(".filter");
   const buttons = [...bar.querySelectorAll("button")];
+  const buttonOf = Object.fromEntries(buttons.map((button) => [button.dataset.target, button]));
   for (const chip of document.querySelectorAll("tbody th > [data-chip]")) {
     const row = chip.closest("tr");
     row.dataset.target = row.dataset.target || chip.dataset.chip;
@@ -105,11 +106,11 @@
       const told = curves.filter(({ group }) => !group.classList.contains("off")).map(({ group, points }) => {
         const y = heightAt(points, x, scales.y.unit);
         const value = y === undefined ? "–" : UNITS[scales.y.unit](y === null ? 0 : valueAt(scales.y, y));
-        return [group.dataset.target, `${buttons[group.dataset.target].textContent.trim()} ${value}`];
+        return [group.dataset.target, `${buttonOf[group.dataset.target].textContent.trim()} ${value}`];
       });
       said.replaceChildren(`${at}:`, ...told.map(([target, text]) => {
         const one = document.createElement("span");
-        one.append(buttons[target].querySelector(".chip").cloneNode(), text);
+        one.append(buttonOf[target].querySelector(".chip").cloneNode(), text);
         return one;
       }));
       slider.setAttribute("aria-valuetext", `${at}: ${told.map(([, text]) => text).join(", ")}`);

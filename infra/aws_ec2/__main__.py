@@ -135,7 +135,7 @@ aws.s3.BucketPolicy(
     ),
     opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
 )
-packed = write_tar_gz("aws_ec2.tar.gz", shipped_files())
+packed = write_tar_gz("aws_ec2.tar.gz", shipped_files(engine=engine))
 bundle = aws.s3.BucketObjectv2(
     "bundle",
     bucket=bucket.id,
@@ -264,7 +264,7 @@ command.local.Command(
 
 # 3. Outputs
 
-export_endpoint(TARGET, url, region, size)
+export_endpoint(TARGET, url, region, size, engine)
 pulumi.export("instance_id", vm.id)
 pulumi.export("address", address.public_ip)
 pulumi.export("session", session)

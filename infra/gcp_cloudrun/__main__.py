@@ -75,7 +75,7 @@ repository = gcp.artifactregistry.Repository(
 
 # Built here by BuildKit (Docker's, or one that `docker buildx` knows) and pushed with the short-lived token that
 # Google's provider itself holds. The tag is the content's hash: the same files are built once.
-packed = write_folder(TARGET.name, shipped_files())
+packed = write_folder(TARGET.name, shipped_files(engine=engine))
 registry = f"{settings.region}-docker.pkg.dev"
 image = docker_build.Image(
     "image",
@@ -86,6 +86,7 @@ image = docker_build.Image(
     ],
     context=docker_build.BuildContextArgs(location=packed.path),
     dockerfile=docker_build.DockerfileArgs(location=f"{packed.path}/service/Dockerfile"),
+    build_args={"ENGINE": engine},
     platforms=[docker_build.Platform.LINUX_AMD64],
     push=True,
     build_on_preview=False,
@@ -192,4 +193,4 @@ if settings.invoker:
 
 # 3. Outputs
 
-export_endpoint(TARGET, service.uri, settings.region, settings.size)
+export_endpoint(TARGET, service.uri, settings.region, settings.size, engine)

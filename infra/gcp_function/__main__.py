@@ -66,7 +66,8 @@ bucket = gcp.storage.Bucket(
 )
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
-packed = write_zip(f"{TARGET.name}.zip", {k: v for k, v in shipped_files().items() if k not in LEFT_OUT})
+shipped = {name: path for name, path in shipped_files(engine=engine).items() if name not in LEFT_OUT}
+packed = write_zip(f"{TARGET.name}.zip", shipped)
 source = gcp.storage.BucketObject(
     "source",
     bucket=bucket.name,
@@ -229,4 +230,4 @@ if settings.invoker:
 
 # 3. Outputs
 
-export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size)
+export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size, engine)

@@ -20,16 +20,13 @@ APP_NAME = r"[a-z][a-z0-9-]{1,28}[a-z0-9]"
 APP_NAME_HINT = "3 to 30 of a-z, 0-9 and -, a letter first and no - last"
 
 # The platform that the build makes, and what it looks for at the root of the tarball.
-# buildpack: requirements.txt names torch's CPU build. With it the slug is estimated at 306 to 346 MB (`make preflight
-#   STACK=heroku`), well below Heroku's limit of 1 GB; PyPI's torch would be several GB.
+# buildpack: requirements.txt is the engine's own. Torch's names its CPU build; with it the slug is estimated at 306 to
+#   346 MB (`make preflight STACK=heroku`), well below Heroku's limit of 1 GB; PyPI's torch would be several GB.
 # container: no limit of size. Heroku always takes the Dockerfile's own folder as the build's context, and this
-#   Dockerfile copies from the root, so there it goes.
+#   Dockerfile copies from the root, so there it goes. heroku.yml names the engine, of which the Dockerfile has a stage.
 STACKS = {"buildpack": "heroku-24", "container": "container"}
 BUILDPACKS = {"buildpack": ["heroku/python"], "container": None}
-ROOT_FILES = {
-    "buildpack": {".python-version": HERE / ".python-version"},
-    "container": {"heroku.yml": HERE / "heroku.yml", "Dockerfile": REPOSITORY / "service" / "Dockerfile"},
-}
+MANIFESTS = {"torch": HERE / "heroku.yml", "onnx": HERE / "heroku-onnx.yml"}
 
 # 1. Settings
 
@@ -45,6 +42,11 @@ dynos = config.whole("dynos", 1, 1, MOST_DYNOS)
 config.done()
 if size in ONE_DYNO_SIZES and dynos > 1:
     raise ConfigError(f"cloudtrial:dynos is {dynos}; Heroku runs one {size} dyno of a kind, more from standard-1x on")
+
+root_files = {
+    "buildpack": {".python-version": HERE / ".python-version"},
+    "container": {"heroku.yml": MANIFESTS[engine], "Dockerfile": REPOSITORY / "service" / "Dockerfile"},
+}[build_by]
 
 # 2. Resources
 
@@ -62,7 +64,7 @@ app = heroku.app.App(
 )
 
 # A build ends when Heroku has released it. Its version is the hash of what was sent: other bytes, another build.
-packed = write_tar_gz("heroku.tar.gz", shipped_files(ROOT_FILES[build_by]))
+packed = write_tar_gz("heroku.tar.gz", shipped_files(root_files, engine))
 build = heroku.build.Build(
     "build",
     app_id=app.id,
@@ -81,4 +83,4 @@ heroku.formation.Formation(
 
 # 3. Outputs
 
-export_endpoint(TARGET, app.web_url.apply(lambda url: url.rstrip("/")), region, size)
+export_endpoint(TARGET, app.web_url.apply(lambda url: url.rstrip("/")), region, size, engine)

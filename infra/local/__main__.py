@@ -1,4 +1,4 @@
-"""`python -m infra.local [NAME...]`: start the twins, print where they are, end them on Ctrl-C."""
+"""`python -m infra.local [NAME...] [--engines A,B]`: start the twins, print where they are, end them on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 from infra.local.launch import TwinError
+from infra.local.names import PLAIN_ENGINE, read_engines
 from infra.local.twins import Twin, local_twins
 from infra.targets import TARGETS
+from service.settings import ENGINES
 
 LOOK_S = 1.0  # between two looks whether all still run
 
@@ -19,11 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     """0 after Ctrl-C, 1 when no twin could be started or the last one has ended, 2 for an unknown name."""
     parser = argparse.ArgumentParser(prog="python -m infra.local", description="The four targets on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
+    parser.add_argument(
+        "--engines", type=read_engines, default=[PLAIN_ENGINE], metavar="A,B",
+        help=f"a twin of each target for each of {', '.join(ENGINES)} (default: {PLAIN_ENGINE}); NAME-onnx runs onnx",
+    )  # fmt: skip
     parser.add_argument("--log-dir", type=Path, help="folder that keeps what each one prints")
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with local_twins(arguments.names or tuple(TARGETS), arguments.log_dir, on_event=say) as twins:
+        names = arguments.names or tuple(TARGETS)
+        with local_twins(names, arguments.log_dir, on_event=say, engines=arguments.engines) as twins:
             say("Ctrl-C ends them." if twins.running else "None could be started.")
             _watch(twins.running)
     except TwinError as error:
@@ -44,7 +51,7 @@ def _watch(running: list[Twin]) -> None:
     left = list(running)
     while left:
         for twin in [twin for twin in left if not twin.alive()]:
-            say(f"{twin.target.title} has ended.\n{twin.log_tail()}")
+            say(f"{twin.title} has ended.\n{twin.log_tail()}")
             left.remove(twin)
         time.sleep(LOOK_S)
 

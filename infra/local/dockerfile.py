@@ -1,42 +1,91 @@
 """Reads a Dockerfile as far as a process without a container can follow it: ENV and CMD, and that COPY finds its files.
 
+The last stage is followed, down through the stages that it builds on; a build argument may say which one that is.
 RUN, USER and EXPOSE say how the image is made; they are known and change nothing here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.local.launch import FileError, Launch
 
-WITHOUT_EFFECT = {"ARG", "RUN", "USER", "EXPOSE", "WORKDIR"}
+WITHOUT_EFFECT = {"RUN", "USER", "EXPOSE", "WORKDIR"}
+FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
-def read_dockerfile(text: str, context: Path, config: Mapping[str, str]) -> Launch:
-    """The image's command and environment, overridden by the platform's. Raises FileError on what it cannot follow."""
-    env: dict[str, str] = {}
+@dataclass(frozen=True)
+class Stage:
+    """What a stage, with those that it builds on, says so far."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
-    stages = 0
+    copies: tuple[str, ...] = ()  # what follows each COPY
+
+
+def read_dockerfile(
+    text: str, context: Path, config: Mapping[str, str], build_args: Mapping[str, str] | None = None
+) -> Launch:
+    """The image's command and environment, overridden by the platform's. Raises FileError on what it cannot follow.
+
+    `build_args` are those of `docker build --build-arg`.
+    """
+    stage = _last_stage(text, build_args or {})
+    for copy in stage.copies:
+        _check_copy(copy, context)
+    if not stage.command:
+        raise FileError("Dockerfile: no CMD, so there is nothing to start")
+    return Launch(stage.command, {**stage.env, **config})
+
+
+def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
+    args: dict[str, str] = {}  # those before the first FROM, which any FROM may use
+    named: dict[str, Stage] = {}
+    name, stage = "", None
     for instruction, rest in instructions(text):
         match instruction:
             case "FROM":
-                stages += 1
+                base, name = _from(rest, {arg: build_args.get(arg, default) for arg, default in args.items()})
+                stage = named.get(base, Stage())
+            case "ARG" if stage is None:
+                args |= _assignments(rest, "ARG")
+            case "ARG":
+                pass
+            case _ if stage is None:
+                raise FileError(f"Dockerfile: {instruction} {rest}: only ARG may stand before the first FROM")
             case "ENV":
-                env |= _assignments(rest)
+                stage = replace(stage, env={**stage.env, **_assignments(rest, "ENV")})
             case "COPY":
-                _check_copy(rest, context)
+                stage = replace(stage, copies=(*stage.copies, rest))
             case "CMD":
-                command = _exec_form(rest)
+                stage = replace(stage, command=_exec_form(rest))
             case _ if instruction not in WITHOUT_EFFECT:
                 raise FileError(f"Dockerfile: {instruction} is not known here: {instruction} {rest}")
-    if stages != 1:
-        raise FileError(f"Dockerfile: {stages} FROM lines; a twin follows exactly one stage")
-    if not command:
-        raise FileError("Dockerfile: no CMD, so there is nothing to start")
-    return Launch(command, env | dict(config))
+        if stage is not None and name:
+            named[name] = stage
+    if stage is None:
+        raise FileError("Dockerfile: no FROM, so there is no image")
+    return stage
+
+
+def _from(rest: str, args: Mapping[str, str]) -> tuple[str, str]:
+    """What a stage builds on, and its own name or ""."""
+
+    def value(match: re.Match[str]) -> str:
+        if (name := match[1] or match[2]) not in args:
+            raise FileError(f"Dockerfile: FROM {rest}: no ARG {name}=... stands before the first FROM")
+        return args[name]
+
+    match = FROM.fullmatch(rest)
+    if match is None:
+        raise FileError(f"Dockerfile: FROM {rest}: only `FROM image` and `FROM image AS name` are followed")
+    return VARIABLE.sub(value, match["base"]), match["name"] or ""
 
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
@@ -55,10 +104,10 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
         raise FileError(f"Dockerfile: nothing follows the last backslash: {joined.strip()!r}")
 
 
-def _assignments(rest: str) -> dict[str, str]:
+def _assignments(rest: str, instruction: str) -> dict[str, str]:
     pairs = [word.partition("=") for word in shlex.split(rest)]
     if "$" in rest or not all(equals for _, equals, _ in pairs):
-        raise FileError(f"Dockerfile: ENV {rest}: only NAME=value without variables is followed")
+        raise FileError(f"Dockerfile: {instruction} {rest}: only NAME=value without variables is followed")
     return {name: value for name, _, value in pairs}
 
 

@@ -1,18 +1,24 @@
-"""What is shipped, laid out in a folder as every cloud has it: service/, models/ and a few files at the root."""
+"""What is shipped for an engine, laid out in a folder as every cloud has it: service/, models/, a few files beside."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from infra.bundle import FOLDERS, LIFTED, REPOSITORY
+from infra.bundle import LIFTED, REPOSITORY, shipped_files
+from service.settings import Settings
 
 
-def lay_out(root: Path) -> Path:
-    """Make `root` such a folder. Folders are links; lifted files are copies, for they find the rest by their path."""
+def lay_out(root: Path, engine: str = Settings.engine) -> Path:
+    """Make `root` such a folder. What stays whole is linked; lifted files are copies, for they find the rest by their
+    path.
+    """
     root.mkdir(parents=True)
-    for name in FOLDERS:
-        (root / name).symlink_to(REPOSITORY / name, target_is_directory=True)
-    for name in LIFTED:
-        shutil.copyfile(REPOSITORY / "service" / name, root / name)
+    (root / "service").symlink_to(REPOSITORY / "service", target_is_directory=True)
+    for name, path in shipped_files(engine=engine).items():
+        if name in LIFTED:
+            shutil.copyfile(path, root / name)
+        elif name.startswith("models/"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).symlink_to(path)
     return root

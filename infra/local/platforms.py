@@ -9,6 +9,7 @@ from pathlib import Path
 from infra.bundle import REPOSITORY
 from infra.local.dockerfile import read_dockerfile
 from infra.local.launch import FileError, Launch
+from infra.local.names import PLAIN_ENGINE
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
@@ -19,7 +20,7 @@ VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
 HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
 
 
-def launch_aws_ec2(root: Path, port: int) -> Launch:
+def launch_aws_ec2(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
     """The systemd unit's process; `root` stands for the VM's folder, this Python's programs for the VM's."""
     unit = the_unit()
     if unit.working_directory != VM_ROOT:
@@ -28,26 +29,27 @@ def launch_aws_ec2(root: Path, port: int) -> Launch:
     if not program.startswith(VM_BIN):
         raise FileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
     local = Path(sys.executable).parent / program.removeprefix(VM_BIN)
-    return Launch((str(local), *arguments), {**unit.env, "PORT": str(port)})
+    return Launch((str(local), *arguments), {**unit.env, "PORT": str(port), "ENGINE": engine})
 
 
-def launch_heroku(root: Path, port: int) -> Launch:
+def launch_heroku(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
     """The Procfile's web process."""
-    config = {"HOST": HOST, "PORT": str(port), "WEB_CONCURRENCY": "2"}  # the buildpack sets the last by dyno size
+    config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine}
+    config["WEB_CONCURRENCY"] = "2"  # the buildpack sets it by the dyno's size
     return read_procfile((root / "Procfile").read_text(), config)
 
 
-def launch_gcp_cloudrun(root: Path, port: int) -> Launch:
-    """The image's command. The platform lets in as many requests as the target says; the threads match."""
-    config = {"HOST": HOST, "PORT": str(port), "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)}
-    return read_dockerfile((root / "service" / "Dockerfile").read_text(), root, config)
+def launch_gcp_cloudrun(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
+    """The command of the engine's image. As many requests are let in as the target says; the threads match."""
+    config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)}
+    return read_dockerfile((root / "service" / "Dockerfile").read_text(), root, config, {"ENGINE": engine})
 
 
-def launch_gcp_function(root: Path, port: int) -> Launch:
+def launch_gcp_function(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
     """What the build of a function puts in front of main.py."""
     threads = round(FUNCTION_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
     command = ("functions-framework", "--target", FUNCTION_ENTRY_POINT, "--source", "main.py")
-    return Launch(command, {"HOST": HOST, "PORT": str(port), "THREADS": str(threads)})
+    return Launch(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "THREADS": str(threads)})
 
 
 def the_unit() -> Unit:
@@ -55,7 +57,7 @@ def the_unit() -> Unit:
     return read_unit(UNIT_FILE.read_text())
 
 
-LAUNCHERS: dict[str, Callable[[Path, int], Launch]] = {
+LAUNCHERS: dict[str, Callable[[Path, int, str], Launch]] = {
     "aws_ec2": launch_aws_ec2,
     "heroku": launch_heroku,
     "gcp_cloudrun": launch_gcp_cloudrun,

@@ -1,16 +1,18 @@
 """The four targets as processes on this machine, started from the clouds' own files.
 
-    with local_twins(["heroku", "aws_ec2"]) as twins:
+    with local_twins(["heroku", "aws_ec2"], engines=["torch", "onnx"]) as twins:
         for twin in twins.running: ...
 
-They start one after another, so that each start-up time is its own. Each can be started again at the same address, to
-measure that or because it has ended. Leaving the context ends them all, however it is left; on Linux they also end
-when this process is killed.
+Every target has a twin for each engine, started from the same files, in what is shipped for that engine. They start one
+after another, so that each start-up time is its own. Each can be started again at the same address, to measure that or
+because it has ended. Leaving the context ends them all, however it is left; on Linux they also end when this process is
+killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import sys
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from infra.local.launch import Launch, PortTaken, TwinError
 from infra.local.layout import lay_out
+from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.local.nginx import find_nginx, launch_nginx
 from infra.local.platforms import HOST, LAUNCHERS
 from infra.local.process import Process
@@ -42,9 +45,10 @@ class Restart:
 
 @dataclass(frozen=True)
 class Twin:
-    """One target, running here."""
+    """One target with one engine, running here."""
 
     target: Target
+    engine: str  # as ENGINE has it
     url: str
     port: int  # of the URL
     startup_ms: float  # from starting the process to the first yes of /readyz
@@ -54,7 +58,11 @@ class Twin:
 
     @property
     def name(self) -> str:
-        return self.target.name
+        return twin_name(self.target.name, self.engine)
+
+    @property
+    def title(self) -> str:
+        return titled(self.target.title, self.engine)
 
     @property
     def pid(self) -> int:
@@ -121,7 +129,7 @@ class Twins:
     """What could be started, and why the rest could not."""
 
     running: list[Twin] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)  # target name -> reason, with the last lines of its log
+    failures: dict[str, str] = field(default_factory=dict)  # twin's name -> reason, with the last lines of its log
 
 
 def fits(target: Target, peak_mib: float) -> bool:
@@ -145,30 +153,32 @@ def local_twins(
     log_dir: Path | None = None,
     env: Mapping[str, Mapping[str, str]] | None = None,
     on_event: Callable[[str], None] = lambda text: None,
+    engines: Iterable[str] = (PLAIN_ENGINE,),
 ) -> Iterator[Twins]:
-    """Start the named twins; end them when the context is left, in the thread that entered it.
+    """Start the named targets' twins; end them when the context is left, in the thread that entered it.
 
-    `log_dir` keeps NAME.log of each. `env` holds settings of the service by target name, as one would set them on
+    `log_dir` keeps NAME.log of each. `env` holds settings of the service by the twin's name, as one would set them on
     that platform. `on_event` is told what happens; a twin's failure comes with the last lines of its log.
     """
     twins = Twins()
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
         logs = log_dir or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
-        root = lay_out(Path(folder) / "app")
+        roots = {engine: lay_out(Path(folder) / engine / "app", engine=engine) for engine in engines}
         processes: list[Process] = []
         stack.callback(_end, processes)
-        for target in [_target(name) for name in names]:
-            on_event(f"{target.title}: starting")
-            starter = _Starter(target, root, logs, (env or {}).get(target.name, {}), processes)
+        for target, engine in itertools.product([_target(name) for name in names], roots):
+            name, title = twin_name(target.name, engine), titled(target.title, engine)
+            on_event(f"{title}: starting")
+            starter = _Starter(target, engine, roots[engine], logs, (env or {}).get(name, {}), processes)
             try:
                 twin = starter.start()
             except TwinError as error:
-                twins.failures[target.name] = str(error)
-                on_event(f"{target.title}: not started: {error}")
+                twins.failures[name] = str(error)
+                on_event(f"{title}: not started: {error}")
             else:
                 twins.running.append(twin)
-                on_event(f"{target.title}: ready after {twin.startup_ms / 1000:.1f} s at {twin.url}")
+                on_event(f"{title}: ready after {twin.startup_ms / 1000:.1f} s at {twin.url}")
         yield twins
 
 
@@ -191,7 +201,8 @@ class _Starter:
     """Starts one twin."""
 
     target: Target
-    root: Path  # what is shipped
+    engine: str
+    root: Path  # what is shipped for that engine
     logs: Path
     env: Mapping[str, str]
     processes: list[Process]  # everything that is running, for the one who ends it
@@ -216,7 +227,7 @@ class _Starter:
     def _start_once(self) -> Twin:
         port, front_port = free_ports(2)
         nginx = find_nginx() if self.target is AWS_EC2 else None
-        service = LAUNCHERS[self.target.name](self.root, port)
+        service = LAUNCHERS[self.target.name](self.root, port, self.engine)
         began = time.monotonic()
         running = [self._run(Launch(service.command, {**service.env, **self.env}))]
         if nginx:
@@ -227,10 +238,11 @@ class _Starter:
         startup_ms = (time.monotonic() - began) * 1000
         behind = "nginx" if nginx else None
         url = f"http://{HOST}:{entry}"
-        return Twin(self.target, url, entry, startup_ms, len(self._cores()), behind, tuple(running))
+        cpus = len(self._cores())
+        return Twin(self.target, self.engine, url, entry, startup_ms, cpus, behind, tuple(running))
 
     def _run(self, launch: Launch, log_suffix: str = "") -> Process:
-        log = self.logs / f"{self.target.name}{log_suffix}.log"
+        log = self.logs / f"{twin_name(self.target.name, self.engine)}{log_suffix}.log"
         env = {"HOME": str(self.root.parent), **launch.env}
         process = Process(launch.command, env, self.root, self._cores(), log)
         self.processes.append(process)

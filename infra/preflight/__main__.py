@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
         print(f"preflight: {error}", file=sys.stderr)
         return MISUSED
     lines = list(check(plan, arguments.requests_per_month, twin=not arguments.no_twin))
-    print(f"{plan.target.title}, {plan.target.size}, {plan.target.region} (stack {plan.stack})\n")
+    print(f"{plan.target.title}, {plan.target.size}, {plan.target.region}, {plan.engine} (stack {plan.stack})\n")
     for text in table(lines):
         print(text)
     print(f"\n{conclusion(lines)}")

@@ -35,7 +35,7 @@ class Line:
 
 def size_lines(plan: Plan) -> Iterator[Line]:
     """What is shipped and installed, against what the target takes."""
-    shipped, installed = measure.shipped(plan), measure.installed()
+    shipped, installed = measure.shipped(plan), measure.installed(plan)
     unpacked_mb = shipped.unpacked_mb + installed.megabytes
     match plan.target.name:
         case "aws_ec2":
@@ -43,7 +43,7 @@ def size_lines(plan: Plan) -> Iterator[Line]:
             disk_gb = DEBIAN_DISK_GB + (shipped.packed_mb + unpacked_mb) / 1000
             yield _line("disk", disk_gb, limits.EC2_DISK, plan.target.disk_gb, installed.how)
         case "heroku" if not plan.container:
-            packed_mb = shipped.packed_mb + installed.megabytes * measure.PACKED_SHARE
+            packed_mb = shipped.packed_mb + installed.megabytes * measure.PACKED_SHARE[plan.engine]
             low, high = (packed_mb + python for python in measure.PYTHON_MB)
             limit = limits.HEROKU_SLUG
             told = f"{low:.0f} to {high:.0f} MB, estimated from {installed.megabytes:.0f} MB ({installed.how})"

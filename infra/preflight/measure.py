@@ -11,7 +11,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from infra.aws_ec2.user_data import render
-from infra.bundle import REPOSITORY, shipped_files, write_tar_gz, write_zip
+from infra.bundle import REPOSITORY, REQUIREMENTS, shipped_files, write_tar_gz, write_zip
 from infra.preflight.plan import Plan
 
 MB = 1_000_000
@@ -19,16 +19,12 @@ GOLDEN = REPOSITORY / "eval" / "golden"
 PREDICTIONS = 12  # of the twin; the first ones are warm-up
 WARM_UP = 2
 TIMEOUT_S = 60  # of one prediction
-REQUIREMENTS = REPOSITORY / "service" / "requirements.txt"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CUDA = "libtorch_cuda.so"  # in a torch that is not the CPU build
 
-# Where only another build of torch is at hand: measured in 2026 with torch 2.13.0+cpu and all that the service needs.
-STATED_INSTALLED_MB = 995.0
-STATED = "torch 2.13.0+cpu, measured 2026-11; no CPU build of torch is installed here"
 STATED_PEAK = "313 MiB with torch 2.13.0+cpu, measured 2026-11"
-# Packed with gzip the same took 265 MB.
-PACKED_SHARE = 265 / 995
+# Share that gzip leaves of what an engine's requirements install, measured with these two
+PACKED_SHARE = {"torch": 265 / 995, "onnx": 59 / 179}
 PYTHON_MB = (20.0, 60.0)  # of Heroku's Python in the slug, an estimate
 
 
@@ -48,6 +44,13 @@ class Installed:
     how: str  # it is known
 
 
+# Where an engine's libraries, or the shipped build of them, are not at hand: all that its requirements install.
+STATED_INSTALLED = {
+    "torch": Installed(995.0, "torch 2.13.0+cpu, measured 2026-11; no CPU build of torch is installed here"),
+    "onnx": Installed(179.0, "onnxruntime 1.31.1, measured 2026-11; it is not installed here"),
+}
+
+
 @dataclass(frozen=True)
 class Worked:
     """What the twin showed."""
@@ -64,22 +67,22 @@ class TwinFailed(Exception):
 
 def shipped(plan: Plan) -> Shipped:
     """Pack what the stack would ship; it lies in .build/ afterwards, as after `pulumi up`."""
-    files = shipped_files()
+    files = shipped_files(engine=plan.engine)
     pack = write_zip if plan.target.name == "gcp_function" else write_tar_gz
     packed = pack(f"preflight-{plan.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
     size = (REPOSITORY / packed.path).stat().st_size
     return Shipped(size / MB, sum(path.stat().st_size for path in files.values()) / MB)
 
 
-def installed() -> Installed:
-    """What the service requires, measured where torch's CPU build is at hand; else as stated."""
-    names = requirement_names(REQUIREMENTS.read_text())
+def installed(plan: Plan) -> Installed:
+    """What the engine requires, measured where the build that is shipped is at hand; else as stated."""
+    names = requirement_names((REPOSITORY / "service" / REQUIREMENTS[plan.engine]).read_text())
     try:
         files = [file for name in closure(names) for file in metadata.files(name) or ()]
     except metadata.PackageNotFoundError:
-        return Installed(STATED_INSTALLED_MB, STATED)
+        return STATED_INSTALLED[plan.engine]
     if any(file.name == CUDA for file in files):
-        return Installed(STATED_INSTALLED_MB, STATED)
+        return STATED_INSTALLED[plan.engine]
     paths = [path for path in {Path(file.locate()) for file in files} if path.is_file()]
     return Installed(sum(path.stat().st_size for path in paths) / MB, "measured in this environment")
 
@@ -119,7 +122,7 @@ def user_data_bytes(plan: Plan) -> int:
     bucket = "s3://cloudtrial-bundle-" + "x" * 18
     facts = {
         "AWS_DEFAULT_REGION": plan.target.region,
-        "ENGINE": "torch",
+        "ENGINE": plan.engine,
         "BUNDLE_URI": f"{bucket}/bundle-{'0' * 16}.tar.gz",
         "BUNDLE_SHA256": "0" * 64,
         "TOKEN_PARAMETER": f"/cloudtrial-api-token-{'x' * 10}",
@@ -138,12 +141,13 @@ def at_work(plan: Plan) -> Worked:
     from infra.local.twins import local_twins
 
     try:
-        with local_twins([plan.target.name]) as twins:
+        with local_twins([plan.target.name], engines=[plan.engine]) as twins:
             for failure in twins.failures.values():
                 raise TwinFailed(failure.splitlines()[0])
             twin = twins.running[0]
             times = [_predict(twin.url, number) for number in range(PREDICTIONS)]
-            return Worked(twin.peak_memory_mib(), twin.startup_ms / 1000, median(times[WARM_UP:]), cuda_build())
+            other_build = plan.engine == "torch" and cuda_build()
+            return Worked(twin.peak_memory_mib(), twin.startup_ms / 1000, median(times[WARM_UP:]), other_build)
     except TwinError as error:
         raise TwinFailed(str(error).splitlines()[0]) from None
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from infra.targets import AWS_EC2, CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU, HEROKU_SIZES, Target, read_stack
+from service.settings import ENGINES, Settings
 
 
 class PlanError(ValueError):
@@ -19,6 +20,7 @@ class Plan:
 
     stack: str
     target: Target  # size, memory and so on as the stack sets them
+    engine: str = Settings.engine
     https: bool = False  # AWS, with a domain
     container: bool = False  # Heroku builds the image rather than a slug
     instances: int = 0  # that run without any request
@@ -29,13 +31,16 @@ def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     ours = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
+    engine = ours.get("engine", Settings.engine)
+    if engine not in ENGINES:
+        raise PlanError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
     if target is AWS_EC2:
         target = replace(_sized(target, ours, EC2_SIZES), region=settings.get("aws:region", target.region))
-        return Plan(stack, target, https="domain" in ours)
+        return Plan(stack, target, engine, https="domain" in ours)
     if target is HEROKU:
         target = replace(_sized(target, ours, HEROKU_SIZES), region=ours.get("region", target.region))
         dynos = _whole(ours, "dynos", 1)
-        return Plan(stack, target, container=ours.get("build") == "container", instances=dynos)
+        return Plan(stack, target, engine, container=ours.get("build") == "container", instances=dynos)
     vcpus = ours.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise PlanError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
@@ -46,7 +51,7 @@ def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
         concurrency=_whole(ours, "concurrency", target.concurrency),
         max_instances=_whole(ours, "maxInstances", target.max_instances),
     )  # fmt: skip
-    return Plan(stack, target, instances=_whole(ours, "minInstances", 0))
+    return Plan(stack, target, engine, instances=_whole(ours, "minInstances", 0))
 
 
 def _sized(target: Target, ours: Mapping[str, str], sizes: Mapping[str, object]) -> Target:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from service.model import Bundle
+from service.settings import ENGINES, SettingsError
+
+if TYPE_CHECKING:
+    from service.engines.onnx_engine import OnnxEngine
+    from service.engines.torch_engine import TorchEngine
+
+LIBRARIES = {"torch", "safetensors", "onnxruntime"}  # of which each deployment has its own engine's alone
 
 
 class Engine(Protocol):
@@ -16,16 +21,33 @@ class Engine(Protocol):
     name: str  # as ENGINE has it
     weights: str  # the bundle's file that it runs
     libraries: dict[str, str]  # name -> version, of what it computes with
+    details: dict[str, object]  # how it computes on this machine
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         """float32 [N, 3, S, S], normalised -> float32 [N, classes], each row summing to 1."""
         ...
 
 
-def engine_class(name: str) -> Callable[[Bundle], Engine]:
-    """The engine of that name, to be called with a bundle."""
-    if name == "torch":
-        from service.engines.torch_engine import TorchEngine
+def engine_class(name: str) -> type[TorchEngine] | type[OnnxEngine]:
+    """The engine of that name, to be called with a bundle: that raises BundleError when the bundle's file does not fit.
 
-        return TorchEngine
-    raise ValueError(f"no engine {name!r}; use 'torch'")
+    Raises SettingsError when there is none of that name, or its library is not installed.
+    """
+    try:
+        match name:
+            case "torch":
+                from service.engines.torch_engine import TorchEngine
+
+                return TorchEngine
+            case "onnx":
+                from service.engines.onnx_engine import OnnxEngine
+
+                return OnnxEngine
+    except ModuleNotFoundError as error:
+        if error.name not in LIBRARIES:
+            raise
+        raise SettingsError(
+            f"ENGINE is {name!r}, and {error.name} is not installed here; deploy for that engine, or set ENGINE to the "
+            "one that this was deployed for"
+        ) from None
+    raise SettingsError(f"ENGINE is {name!r}; use one of: {', '.join(ENGINES)}")

@@ -10,6 +10,13 @@ PROGRAM = "infra/aws_ec2/__main__.py"
 FAULTS: tuple[Fault, ...] = (
     Fault(
         TARGET,
+        "the VM gets what is shipped for the default engine",
+        PROGRAM,
+        "shipped_files(engine=engine)",
+        "shipped_files()",
+    ),
+    Fault(
+        TARGET,
         "a keyword that the resource does not have",
         PROGRAM,
         'resource_name("bundle", stack), force_destroy=True',

@@ -104,6 +104,20 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         TARGET,
+        "the image is built of the default engine's stage",
+        PROGRAM,
+        '    build_args={"ENGINE": engine},\n',
+        "",
+    ),
+    Fault(
+        TARGET,
+        "the image holds what is shipped for the default engine",
+        PROGRAM,
+        "shipped_files(engine=engine)",
+        "shipped_files()",
+    ),
+    Fault(
+        TARGET,
         "the registry's password is in clear",
         PROGRAM,
         "pulumi.Output.secret(gcp.organizations.get_client_config_output().access_token)",

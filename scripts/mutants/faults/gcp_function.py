@@ -10,6 +10,13 @@ PROGRAM = "infra/gcp_function/__main__.py"
 FAULTS: tuple[Fault, ...] = (
     Fault(
         TARGET,
+        "the zip holds what is shipped for the default engine",
+        PROGRAM,
+        "shipped_files(engine=engine)",
+        "shipped_files()",
+    ),
+    Fault(
+        TARGET,
         "the right to call is granted on the service's full path",
         PROGRAM,
         'name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),',

@@ -66,6 +66,20 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         TARGET,
+        "the slug holds what is shipped for the default engine",
+        PROGRAM,
+        "shipped_files(root_files, engine)",
+        "shipped_files(root_files)",
+    ),
+    Fault(
+        TARGET,
+        "the image is built of the default engine's stage",
+        PROGRAM,
+        '"heroku.yml": MANIFESTS[engine]',
+        '"heroku.yml": MANIFESTS["torch"]',
+    ),
+    Fault(
+        TARGET,
         "a buildpack in container mode",
         PROGRAM,
         '["heroku/python"], "container": None}',

@@ -1,0 +1,94 @@
+"""How much an engine's deployment is: the files that are shipped, and what their requirements install.
+
+The second is measured in the environment that this runs in, and only where that has just what the requirements ask
+for. Another version or another build says nothing of the clouds': then there is no figure but a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from infra.bundle import shipped_files
+
+REQUIREMENTS = "requirements.txt"  # as what is shipped names the engine's own
+COMPILED = ".pyc"  # made at the first start, or by the installer, or not at all
+
+
+class NotMeasured(Exception):
+    """Why the installed size is not known, as a clause."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Sizes in bytes, as the files are on disk: nothing packed, no Python, no operating system."""
+
+    files_bytes: int  # the service, the model, the entry points
+    installed_bytes: int | None  # of the libraries that its requirements install, their own requirements included
+    reason: str | None = None  # why that is not known
+
+
+def measure_shipped(engine: str) -> Shipped:
+    """Of what is shipped for an engine."""
+    files = shipped_files(engine=engine)
+    size = sum(path.stat().st_size for path in files.values())
+    try:
+        return Shipped(size, installed_bytes(files[REQUIREMENTS].read_text()))
+    except NotMeasured as error:
+        return Shipped(size, None, str(error))
+
+
+def installed_bytes(requirements: str) -> int:
+    """Of everything that such a file installs on this machine. Raises NotMeasured where this environment differs."""
+    named = [requirement for line in requirements.splitlines() if (requirement := _requirement(line))]
+    left = [requirement for requirement in named if _applies(requirement)]
+    found: dict[tuple[str, frozenset[str]], Distribution] = {}
+    while left:
+        wanted = left.pop()
+        key = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if key in found:
+            continue
+        found[key] = _installed(wanted)
+        texts = found[key].requires or []
+        left += [needed for needed in map(Requirement, texts) if _applies(needed, wanted.extras)]
+    by_name = {name: dist for (name, _), dist in found.items()}  # asked for with extras and without, it counts once
+    return sum(map(_bytes, by_name.values()))
+
+
+def _requirement(line: str) -> Requirement | None:
+    """A line's requirement; None for a comment, or an index to ask."""
+    text = line.split(" #")[0].strip()
+    if not text or text.startswith(("#", "--index-url", "--extra-index-url")):
+        return None
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        raise NotMeasured(f"{text!r} in {REQUIREMENTS} is not one requirement") from None
+
+
+def _applies(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
+    """Whether it is installed on this machine, for one that was asked for with these extras."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def _installed(wanted: Requirement) -> Distribution:
+    try:
+        found = distribution(wanted.name)
+    except PackageNotFoundError:
+        raise NotMeasured(f"{wanted.name} is not installed here") from None
+    if not wanted.specifier.contains(found.version, prereleases=True):
+        raise NotMeasured(f"{wanted.name} is {found.version} here, and not {wanted.name}{wanted.specifier}")
+    return found
+
+
+def _bytes(dist: Distribution) -> int:
+    if dist.files is None:
+        raise NotMeasured(f"{dist.name} does not say which files are its own")
+    paths = {Path(str(dist.locate_file(file))) for file in dist.files if file.suffix != COMPILED}
+    return sum(path.stat().st_size for path in paths if path.is_file())
