@@ -71,9 +71,9 @@ def test_bfloat16_is_tried_only_where_the_processor_lists_it(monkeypatch, flags,
 @pytest.mark.parametrize(
     ("times_ms", "taken"),
     [
-        ([10, 9, 5, 4.5], "bfloat16, channels_last"),
-        ([10, 9, 9, 9], "float32, channels_last"),
-        ([10, 5, 9, 9], "float32, contiguous"),
+        ([10, 5, 4.5], "bfloat16, channels_last"),
+        ([10, 9.9, 9], "float32, channels_last"),
+        ([10, 5, 3], "bfloat16, contiguous"),
     ],
     ids=["clearly faster", "within noise", "another memory format"],
 )
