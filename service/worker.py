@@ -43,9 +43,8 @@ class Worker(ThreadWorker):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self._owed: WeakKeyDictionary[TConn, int] = (
-            WeakKeyDictionary()
-        )  # bytes of refused bodies that will be thrown away
+        # Bytes of refused bodies that will be thrown away
+        self._owed: WeakKeyDictionary[TConn, int] = WeakKeyDictionary()
 
     def load_wsgi(self) -> None:
         few_arenas()
