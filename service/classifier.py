@@ -10,7 +10,7 @@ import numpy as np
 
 from service.batcher import Batcher
 from service.engines import Engine, engine_class
-from service.machine import process_started_at
+from service.machine import give_back_memory, process_started_at
 from service.model import Bundle, load_bundle
 from service.schema import Busy, ModelInfo, Prediction
 from service.settings import Settings
@@ -54,6 +54,7 @@ class Classifier:
         classifier = cls(bundle, make_engine(bundle), settings)
         clock.append(time.time())
         classifier.classify([np.zeros((3, bundle.size_px, bundle.size_px), np.float32)])
+        give_back_memory()
         clock.append(time.time())
         phases = {name: after - before for name, before, after in zip(PHASES, clock, clock[1:], strict=False)}
         phases["total"] = clock[-1] - clock[0]

@@ -154,27 +154,30 @@ class Front:
 
         desk.metrics.in_flight.inc()
         try:
-            if path == schema.PREDICT and not self._guarded and is_one_small_picture(environ):
+            if self.has_short_way(environ):
                 return self._short_way(environ, signed)
             return self._flask(environ, signed)
         finally:
             desk.metrics.in_flight.dec()
             desk.release(trace)
 
+    def has_short_way(self, environ: Environ) -> bool:
+        """Whether this request is answered without Flask."""
+        return environ.get("PATH_INFO") == schema.PREDICT and not self._guarded and is_one_small_picture(environ)
+
     def full(self) -> bool:
         """Whether the next picture would be refused, and nothing else has to be looked at before."""
         return not self._guarded and not self._desk.classifier.has_room()
 
-    def refusal(self) -> bytes:
-        """The whole answer to a prediction that finds the queue full, for a worker that has no time for more."""
+    def refusal(self) -> tuple[str, Headers, bytes]:
+        """Status, headers and body for a prediction that finds the queue full, for a worker without time for more."""
         desk = self._desk
         facts, headers = desk.refuse(desk.classifier.busy())
         desk.metrics.request(schema.PREDICT, "503", 0.0)
         body = json_line(facts)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(desk.accepted))]
-        lines = "".join(f"{name}: {value}\r\n" for name, value in (*headers, *self._fixed))
-        return f"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nConnection: keep-alive\r\n{lines}\r\n".encode("latin-1") + body
+        return "503 SERVICE UNAVAILABLE", headers + self._fixed, body
 
     def _short_way(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         status, media_type, headers = 200, schema.JSON_TYPE, []

@@ -2,24 +2,29 @@
 
 - gthread hands a connection from its main thread to the pool and back for every request. Here the thread that has
   answered waits a moment for the next request itself, as long as there is a thread for every connection.
+- A plain request that comes so, whole and for one small picture, needs neither gunicorn's parser nor its response: it
+  is read by a look at its bytes, and its answer leaves in one piece. That takes a third of a millisecond off it.
 - Refusing costs time as well: at ten times the load, a refusal that took the usual way (a thread, the parser, the app)
   would take more of the core than the network has left. So while the queue is full, plain requests are refused where
-  they are first seen, by a look at their bytes, for a fifth of the cost. The others take the usual way.
+  they are first seen, by the same look, for a fifth of the cost. The others take the usual way.
 - On SIGTERM, connections that the kernel has accepted are taken in, and then new ones are refused at once.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import re
 import select
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from gunicorn.util import http_date
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.schema import PREDICT
@@ -29,11 +34,20 @@ STAY_MS = 100  # that a thread waits for the next request of its connection
 LOOK_BYTES = 32 * 1024  # at the beginning of a request
 LONGEST_BYTES = 64 * 1024  # that may still come of it; who sends more is better told to stop
 
-PLAIN = tuple(f"POST {PREDICT}{query} HTTP/1.1\r\n".encode() for query in ("", "?probabilities=1"))
-LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,6})[ \t]*(?=\r\n|$)", re.IGNORECASE)
-UNUSUAL = re.compile(
-    rb"\r\n(?:transfer-encoding|expect|upgrade|connection(?!:[ \t]*keep-alive))|text/html", re.IGNORECASE
+HEAD = re.compile(
+    rf"POST {PREDICT}(?:\?(?P<query>[!-~]*))? HTTP/1\.1(?P<lines>(?:\r\n[A-Za-z0-9-]+:[ \t]*[ -~]*)*)", re.ASCII
 )
+UNUSUAL = {"transfer-encoding", "expect", "upgrade"}
+LENGTH_DIGITS = 6
+KEPT = "keep-alive"
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A prediction that a program asks for and stays connected, read from the first bytes."""
+
+    environ: dict[str, Any]  # as much of WSGI's as the app needs for one small picture
+    missing_bytes: int  # that are still to come of the body
 
 
 class Worker(ThreadWorker):
@@ -56,8 +70,28 @@ class Worker(ThreadWorker):
         """Answer a request, and those that follow soon. True: keep the connection; anything else as gthread has it."""
         kept = super().handle(conn)
         while kept is True and self.alive and self.nr_conns <= self.cfg.threads and asks_more(conn):
-            kept = self._refuse(conn) or super().handle(conn)
+            kept = self._refuse(conn) or self._answer(conn) or super().handle(conn)
         return kept
+
+    def _answer(self, conn: TConn) -> bool:
+        """Answer a plain request that is there as a whole. False: the usual way has it, with all its bytes."""
+        parser: Any = conn.parser  # HTTP/1's
+        try:
+            seen = conn.sock.recv(LOOK_BYTES)
+        except OSError:
+            return False
+        plain = plain_request(seen)
+        if plain is None or plain.missing_bytes or not self.front.has_short_way(plain.environ):
+            parser.unreader.unread(seen)
+            return False
+        plain.environ["gunicorn.socket"] = conn.sock
+        said: list[Any] = []
+        body = b"".join(self.front(plain.environ, lambda *status_and_headers: said.extend(status_and_headers)))
+        try:
+            conn.sock.sendall(answer_bytes(*said, body))
+        except OSError:  # the client has gone
+            return hang_up(conn)
+        return True
 
     def enqueue_req(self, conn: TConn) -> None:
         """A new connection's request is waited for here while the queue is full, and else in a thread."""
@@ -89,13 +123,13 @@ class Worker(ThreadWorker):
             seen = conn.sock.recv(LOOK_BYTES, socket.MSG_PEEK)
         except OSError:
             return False
-        missing = still_missing(seen)
-        if missing is None:
+        plain = plain_request(seen)
+        if plain is None or plain.missing_bytes > LONGEST_BYTES:
             return False
-        self._owed[conn] = missing
+        self._owed[conn] = plain.missing_bytes
         try:
             conn.sock.recv(len(seen))
-            conn.sock.sendall(self.front.refusal())
+            conn.sock.sendall(answer_bytes(*self.front.refusal()))
         except OSError:  # the client has gone, or does not read
             return hang_up(conn)
         conn.set_timeout()
@@ -146,16 +180,39 @@ def hang_up(conn: TConn) -> bool:
     return False
 
 
-def still_missing(seen: bytes) -> int | None:
-    """Of a plain request for a prediction, from a program that stays connected: the bytes that are still to come.
-
-    None: it is something else, or more than one request, or its head is not whole.
-    """
-    if not seen.startswith(PLAIN):
-        return None
+def plain_request(seen: bytes) -> Plain | None:
+    """None: it is something else, or more than one request, or its head is not whole."""
     head, whole, body = seen.partition(b"\r\n\r\n")
-    lengths = LENGTH.findall(head)
-    if not whole or len(lengths) != 1 or UNUSUAL.search(head):
+    found = HEAD.fullmatch(head.decode("latin-1")) if whole else None
+    if found is None:
         return None
-    missing = int(lengths[0]) - len(body)
-    return missing if 0 <= missing <= LONGEST_BYTES else None
+    headers: dict[str, str] = {}
+    for line in found["lines"].split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        name = name.lower()
+        if name in headers or name in UNUSUAL:
+            return None
+        headers[name] = value.strip(" \t")
+    length = headers.get("content-length", "")
+    if not length.isdecimal() or len(length) > LENGTH_DIGITS or headers.get("connection", KEPT).lower() != KEPT:
+        return None
+    accept = headers.get("accept", "*/*")
+    missing = int(length) - len(body)
+    if missing < 0 or "text/html" in accept:
+        return None
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": PREDICT,
+        "QUERY_STRING": found["query"] or "",
+        "CONTENT_TYPE": headers.get("content-type", ""),
+        "CONTENT_LENGTH": length,
+        "HTTP_ACCEPT": accept,
+        "wsgi.input": io.BytesIO(body),
+    }
+    return Plain(environ, missing)
+
+
+def answer_bytes(status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+    """A whole answer on a connection that stays open."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 {status}\r\nDate: {http_date()}\r\nConnection: {KEPT}\r\n{lines}\r\n".encode("latin-1") + body

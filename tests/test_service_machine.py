@@ -1,5 +1,9 @@
 import os
+import subprocess
+import sys
 import time
+
+import pytest
 
 from service.machine import _cgroup_quota, cpu_flags, cpu_model, process_started_at, usable_cpus
 
@@ -42,3 +46,21 @@ def test_the_cpu_has_a_name():
 
 def test_the_flags_are_those_the_kernel_lists():
     assert cpu_flags() == set() or {"fp", "fpu"} & cpu_flags()
+
+
+RESIDENT_AFTER = """
+import psutil
+from service.machine import give_back_memory
+blocks = [b"x" * 65536 for _ in range(1600)]
+last = b"x" * 65536  # above the others, so that freeing them does not shorten the heap
+del blocks
+before = psutil.Process().memory_info().rss
+give_back_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "glibc" not in str(os.confstr("CS_GNU_LIBC_VERSION")), reason="glibc")
+def test_freed_memory_goes_back_to_the_kernel():
+    given_back = subprocess.run([sys.executable, "-c", RESIDENT_AFTER], capture_output=True, text=True, check=True)
+    assert int(given_back.stdout) > 80 * 2**20

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from pressure_kit import LABELS, Heard, call, grey_png, request_bytes
 from service_kit import multipart, ready_gunicorn
 
 from service import schema
+from service.worker import plain_request
 
 QUEUE, BATCH, THREADS = 8, 4, 24
 LIMITS = {"MAX_QUEUE": str(QUEUE), "BATCH_MAX": str(BATCH), "WEB_THREADS": str(THREADS)}
@@ -106,15 +108,15 @@ def test_while_the_queue_is_full_a_plain_request_is_refused_by_its_bytes_and_eve
             return reply.status, dict(reply.headers), json.loads(reply.read())
 
         refused = metric(server, 'requests_total{route="/predict",status="503"}')
-        quick = [ask(), ask("/predict?probabilities=1"), ask(**keep)]
-        usual = [ask("/predict?x=1"), ask(Accept="text/html, application/json"), ask(body=bytes(200_000))]
+        quick = [ask(), ask("/predict?probabilities=1"), ask("/predict?x=1"), ask(**keep)]
+        usual = [ask(Accept="text/html, application/json"), ask(body=bytes(200_000))]
         usual += [ask(body=iter([PNG[:20], PNG[20:]]))]
         assert {status for status, _, _ in (*quick, *usual)} == {503}
         assert not any("Server" in headers for _, headers, _ in quick)  # gunicorn's own mark
         assert all("Server" in headers for _, headers, _ in usual)
         assert len({json.dumps(body) for _, _, body in (*quick, *usual)}) == 1
         for _, headers, _ in quick:
-            assert headers.keys() == usual[0][1].keys() - {"Server", "Date"}
+            assert headers.keys() == usual[0][1].keys() - {"Server"}
             assert headers[schema.REQUEST_ORDINAL] == str(1 + QUEUE)
         assert metric(server, 'requests_total{route="/predict",status="503"}') == refused + 7
         assert metric(server, 'errors_total{kind="Queue full"}') >= 7
@@ -122,6 +124,83 @@ def test_while_the_queue_is_full_a_plain_request_is_refused_by_its_bytes_and_eve
         assert [call.result(60).status for call in calls] == [200] * (1 + QUEUE)
         assert ask()[0] == 200
         kept.close()
+
+
+def test_a_whole_plain_request_is_answered_as_gunicorn_answers_it_in_one_piece(tmp_path):
+    varying = {"date", "server-timing", "x-request-ordinal"}
+    with pressed(tmp_path) as server, socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        for body, path, status in [
+            (PNG, "/predict", b"200 OK"),
+            (PNG, "/predict?probabilities=1", b"200 OK"),
+            (PNG[:60], "/predict", b"422 UNPROCESSABLE ENTITY"),
+            (b"no picture", "/predict", b"415 UNSUPPORTED MEDIA TYPE"),
+        ]:
+            plain = request_bytes(body, path)
+            answers = [one_answer(connection, *sent) for sent in ((plain, b""), (plain[:-5], plain[-5:]), (plain, b""))]
+            first, usual, short = [(line, {k: v for k, v in headers.items() if k not in varying}, text)
+                                   for line, headers, text in answers]  # fmt: skip
+            assert usual[1].pop("server") == "gunicorn"  # its own mark
+            first[1].pop("server", None)  # the connection's first request is gunicorn's
+            assert first == usual == short
+            assert short[0] == b"HTTP/1.1 " + status
+            assert all(headers.keys() >= varying for _, headers, _ in answers)
+
+
+def one_answer(connection, *parts):
+    """The status line, headers and body that answer a request sent in parts, each seen before the next is sent."""
+    for k, part in enumerate(parts):
+        if k and part:
+            until(lambda: not unread(connection), "the first part read")
+        connection.sendall(part)
+    received = b""
+    while (ends := received.find(b"\r\n\r\n")) < 0 or len(received) < ends + 4 + length_of(received[:ends]):
+        received += connection.recv(65536)
+    line, *lines = received[:ends].split(b"\r\n")
+    headers = {name.lower().decode(): value.decode() for name, _, value in (one.partition(b": ") for one in lines)}
+    return line, headers, received[ends + 4 :]
+
+
+def length_of(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length: ")[2].split(b"\r")[0])
+
+
+def unread(connection) -> bool:
+    """Whether the kernel still holds bytes for the service at the other end."""
+    here, there = (f"{port:04X}" for port in (connection.getsockname()[1], connection.getpeername()[1]))
+    for row in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = row.split()
+        if local.endswith(f":{there}") and remote.endswith(f":{here}"):
+            return int(queues.partition(":")[2], 16) > 0
+    return False
+
+
+@pytest.mark.parametrize(
+    ("seen", "missing"),
+    [
+        (request_bytes(PNG), 0),
+        (request_bytes(PNG)[:-7], 7),
+        (request_bytes(PNG, "/predict?probabilities=1"), 0),
+        (request_bytes(PNG).replace(b"Host: x", b"HOST:x\r\nconnection: Keep-Alive\r\nAccept: */*"), 0),
+        (request_bytes(PNG)[:30], None),
+        (request_bytes(PNG) + b"P", None),
+        (request_bytes(PNG, "/predict/batch"), None),
+        (request_bytes(PNG).replace(b"POST", b"PUT"), None),
+        (request_bytes(PNG).replace(b"1.1", b"1.0"), None),
+        *(
+            (request_bytes(PNG).replace(b"Host: x", line), None)
+            for line in (
+                *(b"Connection: close", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Upgrade: h2c"),
+                *(b"Content-Length: 3", b"Accept: text/html", b"Bad name: x", b"Folded: x\r\n y", b"Host : x", b": x"),
+                *(b"Host: \xe4", b"Host: a\x00b", b"Host: a\nb: c", b"Host: a\rb"),
+            )
+        ),
+        (request_bytes(PNG).replace(b"Content-Length: ", b"Content-Length: +"), None),
+        (b"", None),
+    ],
+)
+def test_a_request_is_plain_only_when_nothing_about_it_is_unusual(seen, missing):
+    plain = plain_request(seen)
+    assert (plain.missing_bytes if plain else None) == missing
 
 
 def test_what_a_client_asked_that_hung_up_while_it_waited_is_not_computed(tmp_path, gate):
