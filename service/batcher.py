@@ -1,5 +1,8 @@
 """Concurrent requests -> one forward pass: a bounded queue and the one thread that runs the network.
 
+At rest, a lone picture is run by its caller's own thread, where the engine allows that: to hand it over and back would
+take a tenth of a millisecond. One pass runs at a time, whoever runs it.
+
 Requests take turns, one picture a turn, so that a single picture that comes after a batch of 64 is in the next pass.
 A pass never waits for company that is not to be expected: only after a pass with several callers, who tend to come
 back at once, and no longer than `batch_wait_s` after its end. A lone request starts as it comes.
@@ -66,6 +69,12 @@ class Asked:
         if not self.left:
             self.done.release()
 
+    def passes(self) -> Passes:
+        """The answer. Raises what the network raised."""
+        if self.error is not None:
+            raise self.error
+        return Passes(self.rows, self.started, self.ended)
+
     def give_up(self, error: BaseException) -> None:
         """Wake the caller without an answer; what is still in the queue is passed over."""
         if not self.given_up:
@@ -80,7 +89,8 @@ Turn = tuple[Asked, int]  # one picture of a pass: whose, and which of them
 class Batcher:
     """Runs the pictures of all callers, those that wait together in one pass.
 
-    The thread starts with the object, so a process that forks must make the object after the fork.
+    any_thread: whether the callers' threads may run passes, too. Then a lone picture is run at once by its caller's.
+    The batcher's own thread starts with the object, so a process that forks must make the object after the fork.
     Whoever sets `on_pass` is told of every pass that succeeded, by its pictures and its seconds.
     """
 
@@ -91,6 +101,7 @@ class Batcher:
         max_queue: int,
         batch_max: int,
         batch_wait_s: float = 0.0,
+        any_thread: bool = False,
         longest_wait_s: float = LONGEST_WAIT_S,
     ):
         self._run = run
@@ -98,11 +109,13 @@ class Batcher:
         self._batch_max = batch_max
         self._enough = min(batch_max, max_queue)  # pictures for which a pass waits at most
         self._batch_wait_s = batch_wait_s
+        self._any_thread = any_thread
         self._longest_wait_s = longest_wait_s
         self.on_pass: Callable[[int, float], None] = lambda pictures, seconds: None
         self._queue: deque[Asked] = deque()  # requests with pictures that are in no pass yet
         self._depth = 0  # these pictures
-        self._changed = threading.Condition(threading.Lock())  # guards the queue and its depth
+        self._running = False  # whether somebody runs a pass
+        self._changed = threading.Condition(threading.Lock())  # guards the queue, its depth, and who runs
         self._wakes_at = 1  # requests in the queue for which the thread wants to be woken; 0: it is at work
         self._callers = 0  # who took part in the last pass or waited at its end
         self._pass_ended = 0.0
@@ -131,18 +144,43 @@ class Batcher:
         """
         asked = Asked(pictures, client)
         with self._changed:
-            if self._depth and self._depth + len(pictures) > self._max_queue:
-                raise self.busy()
-            self._queue.append(asked)
-            self._depth += len(pictures)
-            if self._wakes_at and (len(self._queue) >= self._wakes_at or self._depth >= self._enough):
-                self._changed.notify()
+            alone = self._any_thread and self._at_rest() and len(pictures) == 1
+            if alone:
+                self._running = True
+            else:
+                self._queue_up(asked)
+        if alone:
+            return self._run_alone(asked)
         if not asked.done.acquire(timeout=self._longest_wait_s):
             asked.given_up = True
             raise GaveUp(f"no answer within {self._longest_wait_s:g} s; try again later", self._retry_after_s())
-        if asked.error is not None:
-            raise asked.error
-        return Passes(asked.rows, asked.started, asked.ended)
+        return asked.passes()
+
+    def _at_rest(self) -> bool:
+        """Nobody runs or waits, and nobody else is expected."""
+        return not self._running and not self._queue and self._callers <= 1
+
+    def _queue_up(self, asked: Asked) -> None:
+        if self._depth and self._depth + len(asked.pictures) > self._max_queue:
+            raise self.busy()
+        self._queue.append(asked)
+        self._depth += len(asked.pictures)
+        if not self._running and self._wakes_at and self._enough_for(self._wakes_at):
+            self._changed.notify()
+
+    def _run_alone(self, asked: Asked) -> Passes:
+        """One picture's pass, in this thread."""
+        self._pass([(asked, 0)])
+        with self._changed:
+            self._end(1)
+            if self._queue:
+                self._changed.notify()
+        return asked.passes()
+
+    def _end(self, finished: int) -> None:
+        """A pass is over, by which so many requests were finished."""
+        self._running = False
+        self._callers, self._pass_ended = finished + len(self._queue), time.perf_counter()
 
     def busy(self) -> Busy:
         """The refusal."""
@@ -158,8 +196,8 @@ class Batcher:
             turns = self._still_wanted(self._take())
             if turns:
                 self._pass(turns)
-            finished = sum(place + 1 == len(asked.pictures) for asked, place in turns)
-            self._callers, self._pass_ended = finished + len(self._queue), time.perf_counter()
+            with self._changed:
+                self._end(sum(place + 1 == len(asked.pictures) for asked, place in turns))
 
     def _take(self) -> list[Turn]:
         """The next pictures, at most one pass of them; blocks until there is one."""
@@ -179,13 +217,17 @@ class Batcher:
                 self._depth -= 1
                 if asked.taken < len(asked.pictures):
                     self._queue.append(asked)
+            self._running = True
             return turns
 
     def _wait_for(self, requests: int, timeout_s: float | None) -> None:
-        """Until so many requests wait, or enough pictures for a pass."""
+        """Until nobody else runs a pass, and so many requests wait, or enough pictures for one."""
         self._wakes_at = requests
-        self._changed.wait_for(lambda: len(self._queue) >= requests or self._depth >= self._enough, timeout_s)
+        self._changed.wait_for(lambda: not self._running and self._enough_for(requests), timeout_s)
         self._wakes_at = 0
+
+    def _enough_for(self, requests: int) -> bool:
+        return len(self._queue) >= requests or self._depth >= self._enough
 
     def _still_wanted(self, turns: list[Turn]) -> list[Turn]:
         """Without the turns whose client has hung up."""
@@ -217,9 +259,9 @@ class Batcher:
             return
         ended = time.perf_counter()
         self._learn((ended - started) / len(turns))
-        self.on_pass(len(turns), ended - started)
         for (asked, place), row in zip(turns, rows, strict=True):
             asked.answer(place, row, started, ended, None)
+        self.on_pass(len(turns), ended - started)
 
     def _learn(self, seconds: float) -> None:
         known = self._seconds_per_picture or seconds

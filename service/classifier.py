@@ -42,6 +42,7 @@ class Classifier:
             max_queue=settings.max_queue,
             batch_max=settings.batch_max,
             batch_wait_s=settings.batch_wait_ms / 1000,
+            any_thread=engine.any_thread,
         )
 
     @classmethod

@@ -56,6 +56,10 @@ class Trace:
     begun: float  # time.perf_counter()
     ordinal: int | None = None  # among the predictions that were accepted
     timing: str = ""  # Server-Timing, up to the total
+    status: str = ""  # of the answer, three digits
+    seconds: float = 0.0  # that it took
+    class_ids: Sequence[int] = ()  # that its pictures were taken for
+    queue_seconds: float = 0.0
     held_bytes: int = 0  # of a long body, for as long as it is in memory
 
 
@@ -103,8 +107,9 @@ class Desk:
         decoded = time.perf_counter()
         predictions, timings = self.classifier.classify(pictures, connection(environ))
         parts = ((decoded - begun) * 1000, timings.queue_ms, timings.inference_ms)
-        environ[TRACE].timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)
-        self.metrics.predicted([p.class_id for p in predictions], timings.queue_ms / 1000)
+        trace: Trace = environ[TRACE]
+        trace.timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)
+        trace.class_ids, trace.queue_seconds = [p.class_id for p in predictions], timings.queue_ms / 1000
         return predictions
 
     def refuse(self, problem: Problem) -> tuple[dict[str, Any], Headers]:
@@ -140,26 +145,39 @@ class Front:
         ]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return self.answer(environ, start_response)
+        finally:
+            self.count(environ)
+
+    def answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """As WSGI has it, but for the counting: `count` is to be called afterwards, whatever became of it."""
         trace = environ[TRACE] = Trace(time.perf_counter())
-        path, desk = environ.get("PATH_INFO", ""), self._desk
+        desk = self._desk
 
         def signed(status: str, headers: Headers, *more: Any) -> Any:
-            seconds = time.perf_counter() - trace.begun
+            trace.status, trace.seconds = status[:3], time.perf_counter() - trace.begun
             ordinal = desk.accepted if trace.ordinal is None else trace.ordinal
-            headers.append((schema.SERVER_TIMING, f"{trace.timing}total;dur={seconds * 1000:.3f}"))
+            headers.append((schema.SERVER_TIMING, f"{trace.timing}total;dur={trace.seconds * 1000:.3f}"))
             headers.append((schema.REQUEST_ORDINAL, str(ordinal)))
             headers.extend(self._fixed)
-            desk.metrics.request(path if path in ROUTES else OTHER_ROUTE, status[:3], seconds)
             return start_response(status, headers, *more)
 
         desk.metrics.in_flight.inc()
-        try:
-            if self.has_short_way(environ):
-                return self._short_way(environ, signed)
-            return self._flask(environ, signed)
-        finally:
-            desk.metrics.in_flight.dec()
-            desk.release(trace)
+        if self.has_short_way(environ):
+            return self._short_way(environ, signed)
+        return self._flask(environ, signed)
+
+    def count(self, environ: Environ) -> None:
+        """Put a request that is over into the metrics, which need not be done before its client has the answer."""
+        trace: Trace = environ[TRACE]
+        desk, path = self._desk, environ.get("PATH_INFO", "")
+        desk.metrics.in_flight.dec()
+        desk.release(trace)
+        if trace.class_ids:
+            desk.metrics.predicted(trace.class_ids, trace.queue_seconds)
+        if trace.status:
+            desk.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
 
     def has_short_way(self, environ: Environ) -> bool:
         """Whether this request is answered without Flask."""

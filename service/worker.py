@@ -17,9 +17,10 @@ import io
 import re
 import select
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from selectors import EVENT_READ
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -86,11 +87,13 @@ class Worker(ThreadWorker):
             return False
         plain.environ["gunicorn.socket"] = conn.sock
         said: list[Any] = []
-        body = b"".join(self.front(plain.environ, lambda *status_and_headers: said.extend(status_and_headers)))
         try:
+            body = b"".join(self.front.answer(plain.environ, lambda *status_headers: said.extend(status_headers)))
             conn.sock.sendall(answer_bytes(*said, body))
         except OSError:  # the client has gone
             return hang_up(conn)
+        finally:
+            self.front.count(plain.environ)
         return True
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -212,7 +215,18 @@ def plain_request(seen: bytes) -> Plain | None:
     return Plain(environ, missing)
 
 
+@lru_cache(maxsize=1)
+def date_line(unix_s: int) -> str:
+    """The value of a Date header; made once a second."""
+    return http_date(unix_s)
+
+
 def answer_bytes(status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
     """A whole answer on a connection that stays open."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {status}\r\nDate: {http_date()}\r\nConnection: {KEPT}\r\n{lines}\r\n".encode("latin-1") + body
+    return (
+        f"HTTP/1.1 {status}\r\nDate: {date_line(int(time.time()))}\r\nConnection: {KEPT}\r\n{lines}\r\n".encode(
+            "latin-1"
+        )
+        + body
+    )

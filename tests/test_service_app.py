@@ -26,6 +26,7 @@ class Engine:
     """Answers evenly, or with the failure it was given."""
 
     name, weights, libraries, details = "test", "weights", {"test": "1"}, {"form": "even"}
+    any_thread = True
     failure: BaseException | None = None
 
     def probabilities(self, batch):

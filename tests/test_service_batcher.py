@@ -89,9 +89,14 @@ def fill(batcher, pool, *requests, client=None):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=24), st.integers(1, 8), st.sampled_from([0.0, 0.001]))
-def test_every_request_gets_its_own_answers_whatever_the_order_of_arrival(pool, sizes, batch_max, wait_s):
-    batcher = Batcher(echo, max_queue=10_000, batch_max=batch_max, batch_wait_s=wait_s)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=24),
+    st.integers(1, 8),
+    st.sampled_from([0.0, 0.001]),
+    st.booleans(),
+)
+def test_every_request_gets_its_own_answers_whatever_the_order_of_arrival(pool, sizes, batch_max, wait_s, any_thread):
+    batcher = Batcher(echo, max_queue=10_000, batch_max=batch_max, batch_wait_s=wait_s, any_thread=any_thread)
     asked = [[picture(100 * caller + i) for i in range(size)] for caller, size in enumerate(sizes)]
     for pictures, passes in zip(asked, pool.map(batcher.run, asked), strict=True):
         assert values(passes) == [p[0, 0, 0] for p in pictures]
@@ -99,14 +104,16 @@ def test_every_request_gets_its_own_answers_whatever_the_order_of_arrival(pool, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=16), st.integers(1, 8))
-def test_a_picture_that_cannot_be_computed_fails_its_own_request_and_no_other(pool, poisoned, batch_max):
+@given(
+    st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=16), st.integers(1, 8), st.booleans()
+)
+def test_a_picture_that_cannot_be_computed_fails_its_own_request_and_no_other(pool, poisoned, batch_max, any_thread):
     def run(batch):
         if (batch < 0).any():
             raise FloatingPointError(f"{(batch < 0).sum() // 12} bad")
         return echo(batch)
 
-    batcher, number = Batcher(run, max_queue=10_000, batch_max=batch_max), count(1)
+    batcher, number = Batcher(run, max_queue=10_000, batch_max=batch_max, any_thread=any_thread), count(1)
     asked = [[picture(-next(number) if bad else next(number)) for bad in request] for request in poisoned]
     calls = [pool.submit(batcher.run, pictures) for pictures in asked]
     for request, pictures, call in zip(poisoned, asked, calls, strict=True):
@@ -118,10 +125,51 @@ def test_a_picture_that_cannot_be_computed_fails_its_own_request_and_no_other(po
     assert batcher.alive()
 
 
-def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang():
-    batcher = Batcher(lambda batch: batch[:0, 0, 0, :1], **LIMITS)
-    with pytest.raises(ValueError, match="0 rows for 1 pictures"):
-        batcher.run([picture(1), picture(2)])
+@pytest.mark.parametrize("any_thread", [False, True])
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang(any_thread, pictures):
+    batcher = Batcher(lambda batch: batch[:0, 0, 0, :1], **LIMITS, any_thread=any_thread)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="0 rows for 1 pictures"):
+            batcher.run([picture(1)] * pictures)
+
+
+# Who runs it
+
+
+def test_a_lone_picture_is_run_by_its_callers_thread_where_the_engine_allows_that_and_by_no_other_else(pool):
+    for any_thread in (True, False):
+        ran_in = []
+        batcher = Batcher(
+            lambda batch, ran_in=ran_in: ran_in.append(threading.get_ident()) or echo(batch),
+            **LIMITS, any_thread=any_thread,
+        )  # fmt: skip
+        for pictures in ([picture(1)], [picture(2)], [picture(3), picture(4)], [picture(5)]):
+            assert len(values(batcher.run(pictures))) == len(pictures)
+        own = threading.get_ident()
+        assert [ident == own for ident in ran_in] == [any_thread, any_thread, False, any_thread]
+
+
+def test_what_comes_while_a_caller_runs_its_own_picture_waits_for_it_and_then_runs_together(gate, pool):
+    batcher, first = occupied(gate, pool, any_thread=True)
+    calls = fill(batcher, pool, 1, 2, 3)
+    assert gate.sizes == [1]  # one pass at a time, whoever runs it
+    gate.open.set()
+    assert [values(call.result(30)) for call in (first, *calls)] == [[0], [1], [2], [3]]
+    assert gate.sizes == [1, 3]
+
+
+def test_after_company_the_batchers_own_thread_runs_what_comes_next(gate, pool):
+    batcher, first = occupied(gate, pool, any_thread=True, batch_wait_s=0)
+    calls = fill(batcher, pool, 1, 2)
+    gate.open.set()
+    for call in (first, *calls):
+        call.result(30)
+    ran_in = []
+    gate.run = lambda batch: ran_in.append(threading.current_thread().name) or echo(batch)
+    for value in (3, 4):
+        batcher.run([picture(value)])
+    assert ran_in == ["batcher", threading.current_thread().name]
 
 
 # What runs together, and when

@@ -18,6 +18,8 @@ LIBRARIES = {"torch", "safetensors", "onnxruntime"}  # of which each deployment 
 class Engine(Protocol):
     """One way to run the network. Called from one thread at a time."""
 
+    any_thread: bool  # whether it may be another thread each time
+
     name: str  # as ENGINE has it
     weights: str  # the bundle's file that it runs
     libraries: dict[str, str]  # name -> version, of what it computes with

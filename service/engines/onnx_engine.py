@@ -21,6 +21,7 @@ class OnnxEngine:
     """Runs a bundle's quantised network with ONNX Runtime."""
 
     name = "onnx"
+    any_thread = True  # its compute threads belong to the session
     weights = WEIGHTS
 
     def __init__(self, bundle: Bundle):

@@ -49,6 +49,7 @@ class TorchEngine:
         self.libraries = {"torch": str(torch.__version__)}
         if "OMP_NUM_THREADS" not in os.environ:  # left alone, PyTorch counts the host's cores, not the container's
             torch.set_num_threads(usable_cpus())
+        self.any_thread = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
         net = load_network(bundle)
         fold_batch_norm(net)
         self._scores, self.details = fastest_form(net, [precision] if precision else own_precisions(), bundle.size_px)
