@@ -37,6 +37,7 @@ class Classifier:
         self.libraries = engine.libraries
         self.details = engine.details
         self.startup_ms: dict[str, float] = {}
+        self.places = settings.max_queue + settings.batch_max  # pictures that can wait or be computed at once
         self._batcher = Batcher(
             engine.probabilities,
             max_queue=settings.max_queue,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import threading
 import time
@@ -137,6 +138,7 @@ class Front:
         self._flask = flask
         self._desk = desk
         self._guarded = guarded  # checking tokens is Flask's affair
+        self.places = math.inf if guarded else desk.classifier.places  # requests that can be inside at once
         self._fixed = [
             (schema.INSTANCE_ID, desk.instance_id),
             (schema.INSTANCE_STARTED, desk.started_at),
