@@ -114,16 +114,9 @@ class Desk:
         return predictions
 
     def refuse(self, problem: Problem) -> tuple[dict[str, Any], Headers]:
-        """The problem document, and the headers that go with it."""
+        """Count a problem; gives its document, and the headers that go with it."""
         self.metrics.error(problem.title)
-        facts = problem.to_json()
-        facts["detail"] = facts["detail"][:DETAIL_CHARACTERS]
-        headers: Headers = []
-        if isinstance(problem, Busy):
-            headers.append(("Retry-After", str(problem.retry_after_s)))
-        if isinstance(problem, Unauthorised):
-            headers.append(("WWW-Authenticate", "Bearer"))
-        return facts, headers
+        return problem_document(problem)
 
     def failure(self, environ: Environ, error: Exception) -> Problem:
         """Our own fault: logged with its traceback, answered without."""
@@ -190,14 +183,21 @@ class Front:
         return not self._guarded and not self._desk.classifier.has_room()
 
     def refusal(self) -> tuple[str, Headers, bytes]:
-        """Status, headers and body for a prediction that finds the queue full, for a worker without time for more."""
+        """Status, headers and body for a prediction that finds the queue full, for a worker without time for more.
+
+        `count_refusal` is to be called for every request that is told so.
+        """
         desk = self._desk
-        facts, headers = desk.refuse(desk.classifier.busy())
-        desk.metrics.request(schema.PREDICT, "503", 0.0)
+        facts, headers = problem_document(desk.classifier.busy())
         body = json_line(facts)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(desk.accepted))]
         return "503 SERVICE UNAVAILABLE", headers + self._fixed, body
+
+    def count_refusal(self) -> None:
+        """Put one into the metrics."""
+        self._desk.metrics.error(Busy.title)
+        self._desk.metrics.request(schema.PREDICT, "503", 0.0)
 
     def _short_way(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         status, media_type, headers = 200, schema.JSON_TYPE, []
@@ -222,6 +222,18 @@ class Front:
         (prediction,) = desk.classify(environ, [picture], begun)
         answer = prediction.to_json(with_probabilities=QUERIES[environ.get("QUERY_STRING", "")])
         return answer | {"model": desk.model}
+
+
+def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:
+    """The document, and the headers that go with it."""
+    facts = problem.to_json()
+    facts["detail"] = facts["detail"][:DETAIL_CHARACTERS]
+    headers: Headers = []
+    if isinstance(problem, Busy):
+        headers.append(("Retry-After", str(problem.retry_after_s)))
+    if isinstance(problem, Unauthorised):
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return facts, headers
 
 
 def is_one_small_picture(environ: Environ) -> bool:

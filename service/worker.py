@@ -65,6 +65,7 @@ class Worker(ThreadWorker):
         self._owed: WeakKeyDictionary[TConn, int] = WeakKeyDictionary()
         self._inside = 0  # requests that threads have, or will have next; connections at rest are not counted
         self._counting = threading.Lock()
+        self._made_refusal, self._refusal_ends = b"", 0.0
 
     def load_wsgi(self) -> None:
         few_arenas()
@@ -163,11 +164,19 @@ class Worker(ThreadWorker):
             self._owed[conn] = plain.missing_bytes
         try:
             conn.sock.recv(len(seen))
-            conn.sock.sendall(answer_bytes(*self.front.refusal()))
+            conn.sock.sendall(self._refusal())
         except OSError:  # the client has gone, or does not read
             return hang_up(conn)
         conn.set_timeout()
         return True
+
+    def _refusal(self) -> bytes:
+        """The answer. What it says changes no faster than refusals are gathered, so one is made for all of them."""
+        self.front.count_refusal()
+        now = time.perf_counter()
+        if now > self._refusal_ends:
+            self._made_refusal, self._refusal_ends = answer_bytes(*self.front.refusal()), now + GATHER_S
+        return self._made_refusal
 
     def _throw_away(self, conn: TConn) -> bool:
         try:
