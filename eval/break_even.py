@@ -64,4 +64,4 @@ def _sign(a: float, b: float) -> int:
 
 
 def _root(difference: Cost, x0: float, x1: float) -> float:
-    return float(brentq(difference, x0, x1, xtol=0.5, rtol=1e-9))  # type: ignore[arg-type]
+    return float(brentq(difference, x0, x1, xtol=0.5, rtol=1e-9))  # type: ignore[arg-type]  # any callable does

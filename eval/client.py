@@ -224,5 +224,5 @@ async def _read_body(response: aiohttp.ClientResponse, body: bytearray) -> None:
 
 def _whole_number(text: str | None) -> int | None:
     with contextlib.suppress(ValueError, TypeError):
-        return int(text)  # type: ignore[arg-type]
+        return int(text)  # type: ignore[arg-type]  # None is a TypeError
     return None

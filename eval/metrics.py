@@ -113,7 +113,7 @@ def parity(a: Answers, b: Answers) -> dict[str, Any]:
 
 
 def _scores(true: np.ndarray, said: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
-    scores = precision_recall_fscore_support(true, said, labels=range(classes), zero_division=np.nan)  # type: ignore[arg-type]
+    scores = precision_recall_fscore_support(true, said, labels=range(classes), zero_division=np.nan)  # type: ignore[arg-type]  # nan is allowed
     return tuple(np.asarray(score) for score in scores)
 
 

@@ -59,7 +59,7 @@ def other_ways(net: ResNet18, example: Tensor) -> Iterator[tuple[str, Callable[[
         from torch.utils.mkldnn import to_mkldnn
 
         body = copy.deepcopy(net)
-        body.fc = nn.Identity()  # type: ignore[assignment]
+        body.fc = nn.Identity()  # type: ignore[assignment]  # torchvision declares the exact class
         body = to_mkldnn(body, precision)
 
         def scores(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def other_ways(net: ResNet18, example: Tensor) -> Iterator[tuple[str, Callable[[
 
     def frozen_script() -> Way:
         traced = torch.jit.trace(copy.deepcopy(net), example)
-        return as_way(torch.jit.optimize_for_inference(torch.jit.freeze(traced)))  # type: ignore[arg-type]
+        return as_way(torch.jit.optimize_for_inference(torch.jit.freeze(traced)))  # type: ignore[arg-type]  # a trace is a ScriptModule
 
     def compiled(precision: torch.dtype) -> Way:
         import torch._inductor.config as inductor

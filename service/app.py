@@ -54,7 +54,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.register_error_handler(Problem, service.problem)
     app.register_error_handler(HTTPException, service.http_problem)
     app.register_error_handler(Exception, service.failure)
-    app.wsgi_app = Front(app.wsgi_app, desk, guarded=bool(settings.api_token))  # type: ignore[method-assign]
+    app.wsgi_app = Front(app.wsgi_app, desk, guarded=bool(settings.api_token))  # type: ignore[method-assign]  # as Flask advises
     return app
 
 

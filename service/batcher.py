@@ -170,11 +170,13 @@ class Batcher:
 
     def _run_alone(self, asked: Asked) -> Passes:
         """One picture's pass, in this thread."""
-        self._pass([(asked, 0)])
-        with self._changed:
-            self._end(1)
-            if self._queue:
-                self._changed.notify()
+        try:
+            self._pass([(asked, 0)])
+        finally:
+            with self._changed:
+                self._end(1)
+                if self._queue:
+                    self._changed.notify()
         return asked.passes()
 
     def _end(self, finished: int) -> None:

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import re
 import select
@@ -30,9 +29,9 @@ from weakref import WeakKeyDictionary
 from gunicorn.util import http_date
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from service.machine import few_arenas
 from service.schema import PREDICT
 
-M_ARENA_MAX, ARENAS = -8, 2  # glibc's name for the places that its malloc takes memory from, and how many are enough
 STAY_MS = 100  # that a thread waits for the next request of its connection
 GATHER_S = 0.02  # that refusals wait for others: one at a time, each would take the core from the network anew
 LOOK_BYTES = 32 * 1024  # at the beginning of a request
@@ -201,12 +200,6 @@ class Worker(ThreadWorker):
             super().accept(listener)  # which counts the connection, if there was one
 
 
-def few_arenas() -> None:
-    """Left alone, glibc gives the threads up to eight arenas for each of the host's cores, which keep what they had."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
-
-
 def asks_more(conn: TConn) -> bool:
     """Whether the connection's next request begins within a moment."""
     parser: Any = conn.parser  # HTTP/1's
@@ -270,10 +263,6 @@ def date_line(unix_s: int) -> str:
 
 def answer_bytes(status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
     """A whole answer on a connection that stays open."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return (
-        f"HTTP/1.1 {status}\r\nDate: {date_line(int(time.time()))}\r\nConnection: {KEPT}\r\n{lines}\r\n".encode(
-            "latin-1"
-        )
-        + body
-    )
+    own = [("Date", date_line(int(time.time()))), ("Connection", KEPT)]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (*own, *headers))
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1") + body

@@ -7,9 +7,9 @@ import sys
 
 gc.disable()  # while starting: next to nothing of what imports make is ever garbage, and looking for it takes long
 
-from service.app import create_app  # noqa: E402
-from service.model import BundleError  # noqa: E402
-from service.settings import SettingsError  # noqa: E402
+from service.app import create_app  # noqa: E402  # after gc.disable
+from service.model import BundleError  # noqa: E402  # after gc.disable
+from service.settings import SettingsError  # noqa: E402  # after gc.disable
 
 WORKER_BOOT_ERROR = 3  # on this status gunicorn ends; on any other it would start the worker again, for ever
 

@@ -138,7 +138,7 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line():
 def test_a_stream_is_dealt_out_completely_and_evenly():
     whole = Shard(
         "a", "http://x", (), 1.0, None, False, 55.0, 100, tuple(range(10)), tuple(map(float, range(10))), 0.0, 0.0
-    )  # type: ignore[arg-type]
+    )  # type: ignore[arg-type]  # numbers stand in for what is asked
     parts = deal(whole, 4)
     assert sorted(ask for part in parts for ask in part.asks) == list(range(10))
     assert {len(part.asks) for part in parts} == {2, 3}

@@ -300,7 +300,7 @@ def serving(name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
         do_GET = do_POST = answer
 
-        def log_message(self, format, *args):  # noqa: A002
+        def log_message(self, *args):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -160,3 +163,28 @@ def test_a_prediction_holds_the_probabilities_of_every_class(folder):
     assert all(sum(p.probabilities) == pytest.approx(1, abs=1e-5) for p in predictions)
     assert timings.queue_ms >= 0
     assert timings.inference_ms > 0
+
+
+THREADS_OF_CALLERS = """
+import os, threading
+import numpy as np
+from service import engines
+engines.usable_cpus = lambda: 1
+from service.model import load_bundle
+from service.settings import Settings
+engine = engines.engine_class("torch")(load_bundle(Settings.model_dir, ["weights.safetensors"]))
+before, picture, hold = len(os.listdir("/proc/self/task")), np.zeros((1, 3, 32, 32), np.float32), threading.Event()
+for _ in range(8):
+    answered = threading.Event()
+    ask = lambda: engine.probabilities(picture).any() and (answered.set() or hold.wait())
+    threading.Thread(target=ask, daemon=True).start()
+    assert answered.wait(60)
+print(engine.any_thread, len(os.listdir("/proc/self/task")) - before - 8, flush=True)
+"""
+
+
+def test_on_one_core_of_several_the_callers_threads_make_no_teams_of_their_own():
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", THREADS_OF_CALLERS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout.split() == ["True", "0"], done.stderr

@@ -235,7 +235,9 @@ def test_ten_times_the_callers_it_has_room_for_get_their_own_answer_or_a_503_and
                 memory.append((heard.answers, worker_of(server).memory_info().rss))
 
         async def everyone():
-            go_on = lambda: heard.answers < enough  # noqa: E731
+            def go_on() -> bool:
+                return heard.answers < enough
+
             await asyncio.gather(watch(), *(call(server.port, number, heard, go_on) for number in range(callers)))
 
         asyncio.run(everyone())
@@ -347,7 +349,9 @@ def test_a_killed_worker_is_replaced_and_only_what_it_was_answering_is_lost(tmp_
             os.kill(killed, signal.SIGKILL)
 
         async def everyone():
-            go_on = lambda: heard.answers < 600 or len(heard.instances) < 2  # noqa: E731
+            def go_on() -> bool:
+                return heard.answers < 600 or len(heard.instances) < 2
+
             await asyncio.gather(kill(), *(call(server.port, number, heard, go_on) for number in range(callers)))
 
         asyncio.run(everyone())

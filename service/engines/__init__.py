@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from service.machine import usable_cpus
 from service.settings import ENGINES, SettingsError
 
 if TYPE_CHECKING:
@@ -18,9 +21,8 @@ LIBRARIES = {"torch", "safetensors", "onnxruntime"}  # of which each deployment 
 class Engine(Protocol):
     """One way to run the network. Called from one thread at a time."""
 
-    any_thread: bool  # whether it may be another thread each time
-
     name: str  # as ENGINE has it
+    any_thread: bool  # whether it may be another thread each time
     weights: str  # the bundle's file that it runs
     libraries: dict[str, str]  # name -> version, of what it computes with
     details: dict[str, object]  # how it computes on this machine
@@ -38,6 +40,9 @@ def engine_class(name: str) -> type[TorchEngine] | type[OnnxEngine]:
     try:
         match name:
             case "torch":
+                # Read by OpenMP when it is loaded, for every thread; set_num_threads speaks for the calling one alone
+                if "torch" not in sys.modules:
+                    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
                 from service.engines.torch_engine import TorchEngine
 
                 return TorchEngine
