@@ -33,8 +33,9 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "STAGES", ((1, 16, 2, 0, 0.0), (1, 32, 2, 8, 0.5)))
+    monkeypatch.setattr(train, "STAGES", ((1, 16, 2, 0, 0.0, 0.0), (1, 32, 2, 8, 0.5, 0.5)))
     monkeypatch.setattr(train, "EPOCHS", 2)
+    monkeypatch.setattr(train, "CYCLE_ENDS", (1, 2))
     monkeypatch.setattr(train, "RATE_KNOTS", ((0, 1.0), (2, 0.0)))
     monkeypatch.setattr(train, "BATCH_SIZE", 20)
 
@@ -49,11 +50,13 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(class_folders, s
     run_train(monkeypatch, "--data", class_folders, "--out", whole)
     with monkeypatch.context() as patch:
         patch.setattr(train, "EPOCHS", 1)  # stops after the first epoch, with the schedule of two
+        patch.setattr(train, "CYCLE_ENDS", (1,))
         run_train(patch, "--data", class_folders, "--out", broken)
     run_train(monkeypatch, "--data", class_folders, "--out", broken, "--resume")
-    expected, found = (load_file(run / train.CHECKPOINT) for run in (whole, broken))
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for file in (train.CHECKPOINT, train.NETWORK):
+        expected, found = (load_file(run / file) for run in (whole, broken))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert len((broken / "log.txt").read_text().splitlines()) == 2
 
 
@@ -93,7 +96,7 @@ def test_an_unfinished_run_is_not_promoted(class_folders, small_recipe, monkeypa
     run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
     monkeypatch.setattr(train, "EPOCHS", 3)
     with pytest.raises(promote.PromotionError, match="2 of 3 epochs"):
-        promote.read_checkpoint(tmp_path)
+        promote.read_result(tmp_path)
 
 
 def test_cutting_out_greys_one_square_of_each_picture_and_nothing_else():
@@ -107,6 +110,16 @@ def test_cutting_out_greys_one_square_of_each_picture_and_nothing_else():
         assert bool((picture == picture[0]).all())  # the same square in every channel
     corners = {(int(torch.where(p[0] == 0)[0].min()), int(torch.where(p[0] == 0)[1].min())) for p in found}
     assert len(corners) > 40  # drawn anew for each picture
+
+
+def test_varying_changes_about_its_share_of_the_pictures_and_nothing_else():
+    torch.manual_seed(1)
+    pictures = torch.randint(0, 256, (2000, 3, 32, 32), dtype=torch.uint8)
+    found = train.vary(pictures, 0.5)
+    assert found.shape == pictures.shape and found.dtype == torch.uint8
+    same = (found == pictures).flatten(1).all(1).view(-1, train.ALIKE).all(1)
+    assert 0.4 < same.float().mean() < 0.75  # handfuls; some changes are none
+    assert bool((train.vary(pictures, 0.0) == pictures).all())
 
 
 def test_mixing_puts_a_rectangle_of_the_neighbour_into_each_picture_and_says_how_much_is_kept():
@@ -130,17 +143,39 @@ def test_the_average_is_settled_on_batches_of_every_class(class_folders, small_r
     run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
     held = load_split(class_folders, train=True)
     first_class = train.normalise(torch.from_numpy(held.images[:4]).permute(0, 3, 1, 2).float())
-    batches = seen[-2:]  # of the last epoch, at the full size
+    batches = seen[-2:]  # of the result, at the full size
     in_each = [sum(bool((batch == picture).all((1, 2, 3)).any()) for picture in first_class) for batch in batches]
     assert sum(in_each) == 4 and max(in_each) < 4
 
 
-def test_the_average_of_the_weights_is_what_is_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
+def test_the_mean_over_the_ends_of_cycles_is_what_is_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
     run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
-    tensors, _ = promote.read_checkpoint(tmp_path)
-    found = load_file(tmp_path / train.CHECKPOINT)
-    assert torch.equal(tensors["fc.weight"], found["average.fc.weight"])
-    assert not torch.equal(tensors["fc.weight"], found["net.fc.weight"])
+    tensors, _ = promote.read_result(tmp_path)
+    first, last = (load_file(tmp_path / train.CYCLE.format(end))["fc.weight"] for end in (1, 2))
+    held = load_file(tmp_path / train.CHECKPOINT)
+    assert torch.equal(last, held["average.fc.weight"]) and not torch.equal(last, held["net.fc.weight"])
+    assert not torch.equal(first, last)
+    torch.testing.assert_close(tensors["fc.weight"], (first + last) / 2)
+
+
+def test_a_run_that_ended_before_its_result_was_written_writes_it_on_resume(
+    class_folders, small_recipe, monkeypatch, tmp_path
+):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+    before = load_file(tmp_path / train.NETWORK)
+    (tmp_path / train.NETWORK).unlink()
+    with pytest.raises(promote.PromotionError, match=r"no .*network.safetensors.*--resume"):
+        promote.read_result(tmp_path)
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path, "--resume")
+    after = load_file(tmp_path / train.NETWORK)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_missing_cycle_is_said_before_hours_are_spent(class_folders, small_recipe, monkeypatch, tmp_path):
+    run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
+    (tmp_path / "cycle-1.safetensors").unlink()
+    with pytest.raises(SystemExit, match=r"cycle-1.safetensors of an earlier cycle is missing"):
+        run_train(monkeypatch, "--data", class_folders, "--out", tmp_path, "--resume")
 
 
 def test_the_service_network_computes_what_torchvisions_does():

@@ -39,15 +39,17 @@ class PromotionError(Exception):
     """The run is not finished, or its network is not good enough."""
 
 
-def read_checkpoint(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
-    """The averaged network's tensors and how far training had come. Raises PromotionError when it is not finished."""
+def read_result(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
+    """The resulting network's tensors and how far training had come. Raises PromotionError when it is not finished."""
     checkpoint = run / train.CHECKPOINT
     if not checkpoint.exists():
         raise PromotionError(f"no {checkpoint}; name the --out folder of training.train")
     progress = train.read_progress(checkpoint)
     if progress.epoch < train.EPOCHS:
         raise PromotionError(f"{run} has {progress.epoch} of {train.EPOCHS} epochs; train with --resume first")
-    tensors = train.part_of(load_file(checkpoint), "average")
+    if not (run / train.NETWORK).exists():
+        raise PromotionError(f"no {run / train.NETWORK}, which training ends with; train with --resume first")
+    tensors = load_file(run / train.NETWORK)
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}, progress
 
 
@@ -78,14 +80,15 @@ def recipe() -> dict[str, Any]:
     """The constants of training/train.py that made the network."""
     names = (
         "STAGES", "BATCH_SIZE", "FILTER_LR", "FILTER_MOMENTUM", "RATE_KNOTS", "OTHER_LR", "OTHER_MOMENTUM",
-        "OTHER_WEIGHT_DECAY", "LABEL_SMOOTHING", "AVERAGE_STEPS", "SETTLE_PICTURES",
+        "OTHER_WEIGHT_DECAY", "LABEL_SMOOTHING", "AVERAGE_STEPS", "CYCLE_ENDS", "ALIKE",
+        "SETTLE_PICTURES",
     )  # fmt: skip
     return {"file": "training/train.py"} | {name.lower(): getattr(train, name) for name in names}
 
 
 def promote(run: Path, folder: Path, test: Split, data: str, *, floor: float) -> dict[str, Any]:
     """Measure a run's network as trained and as stored, and write the bundle. Returns the stored one's figures."""
-    tensors, progress = read_checkpoint(run)
+    tensors, progress = read_result(run)
     with tempfile.TemporaryDirectory() as scratch:
         write_bundle(Path(scratch), tensors, {})
         trained = measure(Path(scratch), test)
