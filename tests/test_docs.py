@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.model import WEIGHTS_OF
+from training.promote import FLOOR
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
@@ -66,6 +67,7 @@ def test_the_shipped_networks_accuracy_is_measured_on_the_whole_test_set(bundle_
     test = json.loads((bundle_dir / "model.json").read_text())["metrics"]["test"]
     assert test["n"] == 10_000
     assert test["low"] <= test["accuracy"] <= test["high"]
+    assert test["accuracy"] >= FLOOR
     assert f"{test['accuracy']:.2%}" in PAPERS["README.md"]
 
 
