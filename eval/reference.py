@@ -1,8 +1,9 @@
 """The reference answers: what the model says without a cloud, for parity.
 
 They are those of the plain engine, whichever the targets run, and stand in samples.jsonl like those of a target called
-"reference". The golden set brings its own; for other pictures `python -m service.reference` computes them in a process
-of its own, so that no torch runs in the client.
+"reference". The golden set brings its own; for other images `python -m service.reference` computes them in a process
+of its own, so that no torch runs in the client. Answers are kept in the user's cache: the next run of the same images,
+weights, processor and PyTorch does not wait for them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 from eval.answers import shortened
 from eval.endpoints import REFERENCE, ROOT
 from eval.engines import REFERENCE_ENGINE
-from eval.images import ImageSet
+from eval.images import ImageSet, Picture
+from eval.reference_cache import Answer, reference_cache
 from eval.samples import RunError, Sample
 
 REFERENCE_BLOCK = -1
@@ -31,23 +33,30 @@ class NoReference(RunError):
 
 
 async def reference_samples(images: ImageSet, command: tuple[str, ...] = COMMAND) -> AsyncGenerator[Sample, None]:
-    """One sample per picture, in order. Raises NoReference."""
+    """One sample per image, in order. Raises NoReference."""
     if images.reference is not None:
         for index, row in enumerate(images.reference):
             yield _sample(index, row.index(max(row)), row, images.reference_version)
         return
+    cache = reference_cache() if command == COMMAND else None  # answers of another program are not the model's
+    known = cache.read() if cache else {}
+    missing = {p.entry.sha256: p for p in images.pictures if p.entry.sha256 not in known}
     with tempfile.TemporaryDirectory(prefix="reference-") as folder:
-        paths = _lay_out(images, Path(folder))
+        paths = _lay_out(missing.values(), Path(folder))
         async with contextlib.aclosing(_answers(paths, command)) as answers:
-            index = 0
-            async for label, row in answers:
-                yield _sample(index, label, row, None)
-                index += 1
-    if index != len(images.pictures):
-        raise NoReference(f"the reference answered {index} of {len(images.pictures)} pictures")
+            for index, picture in enumerate(images.pictures):
+                sha256 = picture.entry.sha256
+                if sha256 not in known:
+                    try:
+                        known[sha256] = await anext(answers)
+                    except StopAsyncIteration:
+                        raise NoReference(f"the reference answered {index} of {len(images.pictures)} images") from None
+                    if cache:
+                        cache.append(sha256, known[sha256])
+                yield _sample(index, *known[sha256], None)
 
 
-async def _answers(paths: Path, command: tuple[str, ...]) -> AsyncGenerator[tuple[int, tuple[float, ...]], None]:
+async def _answers(paths: Path, command: tuple[str, ...]) -> AsyncGenerator[Answer, None]:
     """The child's lines. It is in a session of its own, out of reach of the terminal's Ctrl-C, and ended by us."""
     with paths.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
         child = await asyncio.create_subprocess_exec(
@@ -71,10 +80,10 @@ async def _answers(paths: Path, command: tuple[str, ...]) -> AsyncGenerator[tupl
                 await child.wait()
 
 
-def _lay_out(images: ImageSet, folder: Path) -> Path:
-    """The posted bytes as files; gives the file that lists them."""
+def _lay_out(pictures: Iterable[Picture], folder: Path) -> Path:
+    """Write the posted bytes as files; returns the file that lists them."""
     names = []
-    for index, picture in enumerate(images.pictures):
+    for index, picture in enumerate(pictures):
         path = folder / f"{index:05d}"
         path.write_bytes(picture.data)
         names.append(f"{path}\n")

@@ -333,7 +333,7 @@ def test_the_reference_process_is_given_the_posted_bytes_in_order(tmp_path):
     [
         ("import sys; sys.exit('reference: no torch')", "reference: no torch"),
         ("print('hello')", "a line that is not an answer"),
-        ("pass", "answered 0 of 3 pictures"),
+        ("pass", "answered 0 of 3 images"),
     ],
     ids=["fails", "garbage", "silent"],
 )

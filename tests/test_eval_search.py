@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from run_kit import make_sample
 
+from eval.queues import stays
 from eval.search import Step, bounds, found, judged, next_rate
+from eval.truth import Truth
 
 
 def step(rate_rps, held):
@@ -26,6 +29,30 @@ def test_the_search_closes_in_on_the_limit_from_both_sides(limit_rps):
     held, broke = bounds(search(limit_rps))
     assert held <= limit_rps < broke
     assert broke / held <= 1.05
+
+
+def simulated_search(truth, slo_ms, rng, start_rps=60.0, step_s=10.0):
+    """A search of a queue that is computed, not waited for: no neighbour on the machine can slow it down."""
+    steps = []
+    while (rate_rps := next_rate(steps, start_rps, 24)) is not None:
+        count = int(rate_rps * step_s)
+        gaps_s = rng.exponential(1 / rate_rps, count)
+        latencies_ms = stays(truth.draw(rng, count) / 1000, gaps_s, truth.servers, truth.pauses) * 1000
+        samples = [
+            make_sample(i, latency_ms=float(ms), started_s=float(at))
+            for i, (ms, at) in enumerate(zip(latencies_ms, np.cumsum(gaps_s), strict=True))
+        ]
+        steps.append(judged(rate_rps, samples, slo_ms))
+    return found(steps, slo_ms)
+
+
+def test_the_search_finds_the_rate_that_the_queue_can_bear():
+    truth = Truth(seed=5, median_ms=5, sigma=0.2, servers=1)
+    limit_rps = truth.max_rate_rps(30.0)
+    searches = [simulated_search(truth, 30.0, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(it.low <= it.value <= it.high for it in searches)
+    assert sum(it.low <= limit_rps <= it.high for it in searches) >= 7
+    assert np.median([it.value for it in searches]) == pytest.approx(limit_rps, rel=0.05)
 
 
 def test_the_search_ends_for_a_target_that_never_holds_or_never_breaks():

@@ -14,10 +14,10 @@ from rich.console import Console
 from eval.endpoints import Endpoint, Fleet
 from eval.harness import Options, opening, run_comparison
 from eval.progress import Screen
-from eval.samples import RunError, read_samples
+from eval.samples import RunError, Sample, read_samples
 from eval.scenarios import cache_json
-from eval.schedule import Config
-from eval.search import found, judged
+from eval.schedule import SEARCH_STEPS, Config
+from eval.search import judged, next_rate
 from eval.streams import Shard, deal, open_workers
 from eval.truth import Truth
 
@@ -68,15 +68,19 @@ def test_a_burst_leaves_at_once(tmp_path):
         assert len({s.started_s for s in samples if s.block == block}) == 1
 
 
-def test_the_search_finds_the_rate_that_the_queue_can_bear(tmp_path):
+def test_each_step_of_a_search_is_the_rate_that_the_answers_before_call_for(tmp_path):
+    """Whether the search then finds the right rate is tested on simulated answers, which no neighbour can slow down."""
     truth = Truth(seed=5, median_ms=5, sigma=0.2, servers=1)
     with running_oracle(truth) as url:
-        _, samples = run(tmp_path, url, scenarios=("max_rate",), rate_rps=60.0, slo_ms=30.0, step_s=3.0, in_flight=200)
-    rates = dict.fromkeys(s.rate_rps for s in sorted(samples, key=lambda s: s.block))
-    steps = [judged(rate, [s for s in samples if s.rate_rps == rate], 30.0) for rate in rates]
-    it = found(steps, 30.0)
-    assert it.low <= truth.max_rate_rps(30.0) <= it.high
-    assert it.low <= it.value <= it.high
+        _, samples = run(tmp_path, url, scenarios=("max_rate",), rate_rps=60.0, slo_ms=30.0, step_s=1.0, in_flight=200)
+    blocks: dict[int, list[Sample]] = {}
+    for sample in samples:
+        blocks.setdefault(sample.block, []).append(sample)
+    steps = [judged(blocks[number][0].rate_rps, blocks[number], 30.0) for number in sorted(blocks)]
+    assert len(steps) > 2
+    for done, step in enumerate(steps):
+        assert step.rate_rps == next_rate(steps[:done], 60.0, SEARCH_STEPS)
+    assert next_rate(steps, 60.0, SEARCH_STEPS) is None
 
 
 def test_an_endpoint_with_a_cache_is_found_out_and_one_without_is_not(tmp_path):

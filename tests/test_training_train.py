@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from service.model import BundleError, load_bundle
 from service.network import build_network
@@ -31,13 +33,39 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def small_network() -> nn.Module:
+    """A few channels with all that the recipe treats apart: filters, a batch norm, a last layer."""
+    layers = {
+        "conv1": nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(4),
+        "relu": nn.ReLU(),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(4, len(CLASSES)),
+    }
+    return nn.Sequential(OrderedDict(layers)).to(memory_format=torch.channels_last)
+
+
 @pytest.fixture
-def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs, one a cycle."""
     monkeypatch.setattr(train, "STAGES", ((1, 16, 2, 0, 0.0, 0.0), (1, 32, 2, 8, 0.5, 0.5)))
     monkeypatch.setattr(train, "EPOCHS", 2)
     monkeypatch.setattr(train, "CYCLE_ENDS", (1, 2))
     monkeypatch.setattr(train, "RATE_KNOTS", ((0, 1.0), (2, 0.0)))
     monkeypatch.setattr(train, "BATCH_SIZE", 20)
+
+
+@pytest.fixture
+def small_recipe(short_recipe: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a small network: the recipe's course in a moment."""
+    monkeypatch.setattr(train, "build_network", small_network)
+
+
+def put_resnet18(run: Path) -> None:
+    """Put a network of the shipped kind in the place of a run's small one: promotion runs it through the service."""
+    torch.manual_seed(0)
+    save_file(build_network(len(CLASSES)).state_dict(), run / train.NETWORK)
 
 
 def run_train(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
@@ -66,7 +94,8 @@ def test_an_existing_run_is_not_overwritten(class_folders, small_recipe, monkeyp
         run_train(monkeypatch, "--data", class_folders, "--out", tmp_path)
 
 
-def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, small_recipe, monkeypatch, tmp_path):
+@pytest.mark.slow  # trains ResNet-18 itself
+def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe, monkeypatch, tmp_path):
     run_train(monkeypatch, "--data", class_folders, "--out", tmp_path / "run")
     test = load_split(class_folders, train=False)
     (tmp_path / "bundle").mkdir()
@@ -86,6 +115,7 @@ def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, small_recipe,
 
 def test_a_network_below_the_floor_is_not_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
     run_train(monkeypatch, "--data", class_folders, "--out", tmp_path / "run")
+    put_resnet18(tmp_path / "run")
     with pytest.raises(promote.PromotionError, match="the floor is"):
         test = load_split(class_folders, train=False)
         promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", floor=0.99)

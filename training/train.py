@@ -34,6 +34,7 @@ from torchvision.models import resnet18
 from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide
 from tqdm import tqdm
 
+from service.engines.precision import probe_precision
 from training.data import CLASSES, DataError, load_split
 
 # Input: pixels / 255, minus the mean, over the standard deviation, per channel
@@ -116,9 +117,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
-    """Newton-Schulz iteration in bfloat16: same row space, singular values near 1 (0.7 to 1.2)."""
+    """Newton-Schulz iteration, in bfloat16 where it is fast: same row space, singular values near 1 (0.7 to 1.2)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if has_fast_bfloat16(matrix.device) else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-7)
@@ -215,12 +216,10 @@ def mix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is done in hardware: any recent GPU, or a CPU that lists it."""
+    """Whether bfloat16 is computed in hardware: on any recent GPU, or where a trial on this CPU says so."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return probe_precision("bfloat16").usable
 
 
 @torch.inference_mode()

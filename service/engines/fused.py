@@ -2,7 +2,8 @@
 
 Run layer by layer, PyTorch brings all weights into oneDNN's own order in every call, and goes over memory once more
 for each ReLU and addition. The two operators here are those that torch.compile puts in their place; called directly,
-they cost no compilation at start-up. They are internal to PyTorch, whose version service/requirements.txt pins.
+they cost no compilation at start-up. They are internal to PyTorch, so nothing here is taken for granted: the engine
+runs this form once, holds its answers against the plain network's, and does without it where it fails or differs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,6 @@ from torch import Tensor, nn
 from service.network import BasicBlock, ResNet18
 
 operators = torch.ops.mkldnn
-
-
-def can_fuse() -> bool:
-    """Whether this PyTorch has the operators; on Apple's processors, for one, it has not."""
-    return torch.backends.mkldnn.is_available() and hasattr(operators, "_convolution_pointwise")
 
 
 class FusedConvolution:
@@ -62,7 +58,9 @@ class FusedResNet18:
 
     how = "fused by oneDNN"
 
-    def __init__(self, net: ResNet18, dtype: torch.dtype, memory_format: torch.memory_format, size_px: int):
+    def __init__(
+        self, net: ResNet18, dtype: torch.dtype, size_px: int, memory_format: torch.memory_format = torch.channels_last
+    ):
         self._dtype, self._memory_format = dtype, memory_format
         self._stem = FusedConvolution(net.conv1, dtype, size_px)
         self._blocks = []

@@ -1,4 +1,4 @@
-"""PyTorch: batch norm folded into the convolutions, fused by oneDNN, in bfloat16 where the processor has it.
+"""PyTorch: batch norm folded into the convolutions, fused by oneDNN and in bfloat16 where a trial says that it pays.
 
 What was tried, and what it gave: docs/performance.md.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,29 +18,36 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from service.engines.fused import FusedResNet18, can_fuse
-from service.machine import cpu_flags, usable_cpus
+from service.engines.fused import FusedResNet18
+from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
+from service.machine import usable_cpus
 from service.model import Bundle, BundleError
 from service.network import ARCHITECTURE, ResNet18, build_network
 
 WEIGHTS = "weights.safetensors"
 CONV_AND_NORM = (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1"))  # the last one: inside `downsample`
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86-64, and of Arm; on others it is emulated, slowly
-TRIAL_PICTURES, TRIAL_ROUNDS = 4, 4
-# How much faster a form must be to be taken instead: noise must not decide, or equal machines would answer unequally.
-# bfloat16 takes half the time where it pays; oneDNN has its own ideas of memory formats, and next to nothing is left
-PRECISION_WORTH, FORMAT_WORTH = 1.1, 1.5
+TRIAL_IMAGES, TRIAL_ROUNDS = 4, 4
+# How much faster a precision must be to be taken instead of float32: noise must not decide, or equal machines would
+# answer unequally. bfloat16 takes half the time where it pays
+MIN_PRECISION_SPEEDUP = 1.1
+MAX_PROBABILITY_ERROR = {"float32": 1e-3, "bfloat16": 0.05}  # from the plain network: more is a fault, not rounding
 
-Form = Callable[[Tensor], Tensor]  # float32 [N, 3, S, S] -> scores float32 [N, classes]
+
+class Variant(Protocol):
+    """One way to run a folded network."""
+
+    how: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """float32 [N, 3, S, S] -> scores float32 [N, classes]."""
+        ...
 
 
 class TorchEngine:
     """Runs a bundle's weights with PyTorch, in the precision that is named or else in the fastest of this processor.
 
-    `details` says which form was taken, and the measurement that decided it.
+    `details` says which variant was taken, the measurement that decided it, and what was refused and why.
     """
 
     name = "torch"
@@ -52,51 +60,60 @@ class TorchEngine:
         self.any_thread = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
         net = load_network(bundle)
         fold_batch_norm(net)
-        self._scores, self.details = fastest_form(net, [precision] if precision else own_precisions(), bundle.size_px)
+        precisions = [precision] if precision else usable_precisions()
+        self._scores, self.details = autotune(net, precisions, bundle.size_px)
+        if precision is None:
+            self.details["precisions"] = {name: probe_precision(name).reason for name in PRECISIONS}
 
     @torch.inference_mode()
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         return self._scores(torch.from_numpy(batch)).softmax(1).numpy()
 
 
-def own_precisions() -> list[str]:
-    """The precisions that this processor has instructions for, float32 first."""
-    return list(PRECISIONS) if cpu_flags() & BFLOAT16_FLAGS else ["float32"]
-
-
 @torch.inference_mode()
-def fastest_form(net: ResNet18, precisions: Sequence[str], size_px: int) -> tuple[Form, dict[str, object]]:
-    """The fastest precision for a folded network, then its fastest memory format, and the milliseconds that decided."""
-    make = FusedResNet18 if can_fuse() else LayeredResNet18
-    pictures = torch.zeros(TRIAL_PICTURES, 3, size_px, size_px)
+def autotune(net: ResNet18, precisions: Sequence[str], size_px: int) -> tuple[Variant, dict[str, object]]:
+    """The fastest precision for a folded network, and the milliseconds that decided.
+
+    Fused operators are taken where they run and answer as the plain network does.
+    """
+    images = torch.randn(TRIAL_IMAGES, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    expected = net(images).softmax(1)
+    variants: dict[str, Variant] = {}
     trial_ms: dict[str, float] = {}
-
-    def trial(precision: str, layout: str) -> tuple[Form, float]:
-        form = make(net, PRECISIONS[precision], MEMORY_FORMATS[layout], size_px)
-        ms = trial_ms[f"{precision}, {layout}"] = milliseconds(form, pictures)
-        return form, ms
-
-    chosen, layout = precisions[0], "channels_last"
-    form, ms = trial(chosen, layout)
+    refused: dict[str, str] = {}
+    for precision in precisions:
+        try:
+            variant: Variant = FusedResNet18(net, PRECISIONS[precision], size_px)
+            _check_answers(variant(images).softmax(1), expected, MAX_PROBABILITY_ERROR[precision])
+        except (RuntimeError, AttributeError) as error:  # an operator that this processor or this PyTorch lacks
+            refused[f"{precision}, {FusedResNet18.how}"] = str(error).splitlines()[0]
+            variant = LayeredResNet18(net, PRECISIONS[precision])
+            variant(images)  # in the first run oneDNN generates its code
+        variants[precision], trial_ms[precision] = variant, time_variant(variant, images)
+    chosen = precisions[0]
     for precision in precisions[1:]:
-        other, other_ms = trial(precision, layout)
-        if other_ms * PRECISION_WORTH < ms:
-            form, ms, chosen = other, other_ms, precision
-    other, other_ms = trial(chosen, "contiguous")
-    if other_ms * FORMAT_WORTH < ms:
-        form, layout = other, "contiguous"
-    return form, {"form": f"{chosen}, {layout}, {make.how}", "threads": torch.get_num_threads(), "trial_ms": trial_ms}
+        if trial_ms[precision] * MIN_PRECISION_SPEEDUP < trial_ms[chosen]:
+            chosen = precision
+    form = f"{chosen}, {variants[chosen].how}"
+    details: dict[str, object] = {"form": form, "threads": torch.get_num_threads(), "trial_ms": trial_ms}
+    return variants[chosen], details | ({"refused": refused} if refused else {})
 
 
-def milliseconds(form: Form, pictures: Tensor) -> float:
-    """The shortest of a few runs, after one in which oneDNN makes its code."""
-    form(pictures)
-    took = []
+def _check_answers(found: Tensor, expected: Tensor, limit: float) -> None:
+    """Raises RuntimeError where the probabilities differ by more than rounding."""
+    error = float((found - expected).abs().max())
+    if not error <= limit:  # NaN too
+        raise RuntimeError(f"a probability is {error:.3g} away from the plain network's; {limit} is allowed")
+
+
+def time_variant(variant: Variant, images: Tensor) -> float:
+    """Milliseconds of the shortest of a few runs."""
+    durations_s = []
     for _ in range(TRIAL_ROUNDS):
-        begun = time.perf_counter()
-        form(pictures)
-        took.append(time.perf_counter() - begun)
-    return round(min(took) * 1000, 3)
+        start = time.perf_counter()
+        variant(images)
+        durations_s.append(time.perf_counter() - start)
+    return round(min(durations_s) * 1000, 3)
 
 
 class LayeredResNet18:
@@ -104,7 +121,7 @@ class LayeredResNet18:
 
     how = "layer by layer"
 
-    def __init__(self, net: ResNet18, precision: torch.dtype, memory_format: torch.memory_format, size_px: int):
+    def __init__(self, net: ResNet18, precision: torch.dtype, memory_format: torch.memory_format = torch.channels_last):
         self._precision, self._memory_format = precision, memory_format
         self._net = copy.deepcopy(net).to(precision).to(memory_format=memory_format)
         self._net.fc = net.fc
