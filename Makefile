@@ -13,7 +13,7 @@ PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/req
 export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo twins report test lint format bench bench-engine bench-serve coverage golden train promote export clean
+.PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve coverage golden train promote export clean
 .PHONY: pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
@@ -47,8 +47,21 @@ twins: .venv/.demo ## start the four local twins and print their addresses until
 report: .venv/.demo ## write the reports of RUN (reports/latest) again from its samples
 	$(PY) -m eval report $(or $(RUN),reports/latest)
 
-test: .venv/.dev ## every test; one that needs a missing tool is skipped and says how to get it
-	$(PY) -m pytest
+test: .venv/.dev ## the tests (8 minutes); one that needs a missing tool is skipped and says how to get it
+	$(PY) -m pytest -m "not slow and not root" $(ARGS)
+
+test-fast: .venv/.dev ## the tests that start no other process, for the loop of a change (90 seconds)
+	$(PY) -m pytest -m "not slow and not root and not browser and not process" $(ARGS)
+
+test-all: .venv/.dev ## every test, as CI runs them: as root, on a Debian machine
+	$(PY) -m pytest $(ARGS)
+
+# The tests of all that computes with vector instructions
+ENGINE_TESTS := $(wildcard tests/test_service_engine*.py tests/test_service_torch_*.py tests/test_training_*.py) \
+	tests/test_eval_reference.py
+
+test-lesser: .venv/.dev ## the tests of engines and training as on a processor with fewer vector instructions
+	scripts/lesser_processor $(PY) -m pytest $(ENGINE_TESTS) $(ARGS)
 
 lint: .venv/.dev ## ruff and pyright
 	$(PY) -m ruff check .
