@@ -13,8 +13,8 @@ PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/req
 export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve coverage golden train promote export clean
-.PHONY: pulumi preflight preview up down leftovers a-stack a-pulumi mutants
+.PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve
+.PHONY: coverage golden train promote export clean lock pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ lint: .venv/.dev ## ruff and pyright
 format: .venv/.dev ## let ruff lay out the source
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+lock: .venv/.dev ## lock what the clouds install, with sha256, from the .in files; ARGS=--upgrade takes newer versions
+	scripts/lock $(ARGS)
 
 pulumi: .venv/.infra ## install the pulumi program, in the version that the programs are written for
 	$(PY) scripts/install_pulumi.py

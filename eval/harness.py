@@ -226,15 +226,15 @@ def _target_run(endpoint: Endpoint) -> TargetRun:
         return known
     return replace(
         known, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.behind, engine=twin.engine,
-        shipped=_shipped(twin.engine),
+        shipped=_shipped(twin.engine, twin.target.name),
     )  # fmt: skip
 
 
 @functools.cache
-def _shipped(engine: str) -> dict[str, Any]:
+def _shipped(engine: str, target: str) -> dict[str, Any]:
     from infra.local.shipped import measure_shipped
 
-    return dataclasses.asdict(measure_shipped(engine))
+    return dataclasses.asdict(measure_shipped(engine, target))
 
 
 def _other_engine(known: TargetRun, version: Mapping[str, Any]) -> str | None:

@@ -23,8 +23,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
 FOLDERS = ("service", "models")
 LIFTED = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
-# Engine -> what stands at the root as requirements.txt, so that nothing installs another engine's library
+# Engine -> the lock in service/ that stands at the root as requirements.txt, so that nothing installs another engine's
+# library. `make lock` makes the locks of the .in files beside them.
 REQUIREMENTS = {"torch": "requirements.txt", "onnx": "requirements-onnx.txt"}
+OWN_LOCKS = ("gcp_function",)  # targets with locks in their own folder: this one alone installs functions-framework
 LEFT_OUT = ("__pycache__", ".DS_Store")
 
 FILE_MODE = 0o644
@@ -40,17 +42,28 @@ class Packed:
     sha256: str  # of the archive's bytes; of all names and contents for a folder
 
 
-def shipped_files(extra: Mapping[str, Path] | None = None, engine: str = Settings.engine) -> dict[str, Path]:
+def shipped_files(
+    extra: Mapping[str, Path] | None = None, engine: str = Settings.engine, target: str = ""
+) -> dict[str, Path]:
     """Every file that is shipped for an engine, by its name in the archive: of a model, the engine's own file alone.
 
-    `extra` names more, and what each is copied from.
+    `extra` names more, and what each is copied from. `target` counts where that installs more than the others.
     """
     files = {f"{folder}/{name}": path for folder in FOLDERS for name, path in _walk(REPOSITORY / folder)}
     of_models = (MODEL_JSON, WEIGHTS_OF[engine])
     files = {k: v for k, v in files.items() if not k.startswith("models/") or v.name in of_models}
     files |= {name: REPOSITORY / "service" / name for name in LIFTED}
-    files["requirements.txt"] = REPOSITORY / "service" / REQUIREMENTS[engine]
+    folder = REPOSITORY / "infra" / target if target in OWN_LOCKS else REPOSITORY / "service"
+    files["requirements.txt"] = folder / REQUIREMENTS[engine]
     return dict(sorted((files | dict(extra or {})).items()))
+
+
+def asked_requirements(engine: str, target: str) -> str:
+    """What is asked for by name: the .in files of the lock that is shipped, one after the other."""
+    files = [(REPOSITORY / "service" / REQUIREMENTS[engine]).with_suffix(".in")]
+    if target in OWN_LOCKS:
+        files.append(REPOSITORY / "infra" / target / "requirements.in")
+    return "".join(path.read_text() for path in files)
 
 
 def write_tar_gz(name: str, files: Mapping[str, Path]) -> Packed:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-from debian_kit import LOG_TAIL, Torch, furnish
+from debian_kit import LOG_TAIL, MORE_SETTINGS, TORCH_SETTINGS, Torch, furnish
 from service_kit import Reply, Server
 
 from infra.local.process import Process
@@ -99,6 +99,8 @@ def vm_of(nspawn: str, tree: Path, folder: Path, torch: Torch, user_data: str, b
     home = folder / "vm"
     subprocess.run(["cp", "--archive", "--reflink=auto", tree, home], check=True)
     furnish(home, torch)
+    if torch.mounts:
+        shutil.copytree(home / TORCH_SETTINGS.lstrip("/"), home / MORE_SETTINGS.lstrip("/"))
     shutil.copyfile("/etc/resolv.conf", home / "etc/resolv.conf")
     shutil.copyfile(bundle, home / BUNDLE.lstrip("/"))
     (home / "etc/cloud/cloud.cfg.d/99-here.cfg").write_text(CLOUD_INIT)

@@ -33,6 +33,8 @@ REQUIREMENTS = REPOSITORY / "service" / "requirements.txt"
 GOLDEN = REPOSITORY / "eval" / "golden"
 
 STAND_IN = "/opt/stand-in"  # in a tree: what no real machine has
+TORCH_SETTINGS = f"{STAND_IN}/pip"  # a folder with the settings by which pip installs the stand-in for torch
+MORE_SETTINGS = "/etc/xdg/pip"  # where pip looks for a folder of settings beside /etc/pip.conf
 DEBIAN_PYTHON = (3, 11)
 INDEX_TIMEOUT_S = 10
 TOLERANCE = 1e-3  # of a probability: another processor, and perhaps another build of torch
@@ -132,13 +134,14 @@ def from_here() -> Torch | None:
     folders = sorted(home / name for name in names if (home / name).is_dir())
     said = (
         f"PyTorch's CPU index cannot be reached: torch {torch.version} of this test environment stands in for "
-        f"{pinned()}. Its folders are mounted, and pip installs an empty wheel of that name; all else is unmodified. "
-        "That PyTorch's own wheel installs, and that the image deletes parts of it, is not shown here"
+        f"{pinned()}. Its folders are mounted, and pip's settings name an empty wheel of that name, with its own "
+        "sha256; all else is unmodified, and pip checks it by the lock's sha256. That PyTorch's own wheel has one of "
+        "those, that it installs, and that the image deletes parts of it, is not shown here"
     )
     return Torch(said, tuple((folder, f"{STAND_IN}/torch/{folder.name}") for folder in folders))
 
 
-def write_wheel(folder: Path) -> None:
+def write_wheel(folder: Path) -> Path:
     """A wheel that pip takes for the pinned torch: it leads to the mounted one, and asks for what that one needs."""
     requires = [
         line
@@ -153,16 +156,33 @@ def write_wheel(folder: Path) -> None:
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: cloudtrial\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{about}/RECORD"))
-    with zipfile.ZipFile(folder / f"torch-{pinned()}-py3-none-any.whl", "w") as wheel:
+    path = folder / f"torch-{pinned()}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
         for name, text in files.items():
             wheel.writestr(name, text)
+    return path
+
+
+def write_torch_settings(folder: Path) -> None:
+    """Settings in `folder`, TORCH_SETTINGS of a tree, that have pip install the stand-in.
+
+    The lock has no sha256 of it. A requirement that names a file goes before one that names a version, and brings its
+    own sha256; so pip checks that one, and all others by the lock.
+    """
+    wheel = write_wheel(folder)
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (folder / "torch.txt").write_text(f"torch @ file://{TORCH_SETTINGS}/{wheel.name} --hash=sha256:{sha256}\n")
+    (folder / "pip.conf").write_text(f"[install]\nrequirement = {TORCH_SETTINGS}/torch.txt\n")
 
 
 # A tree's connection to the world
 
 
 def furnish(tree: Path, torch: Torch) -> None:
-    """Let pip in the tree reach what pip reaches here, and find the stand-in for torch where there is one."""
+    """Let pip in the tree reach what pip reaches here; put the stand-in for torch, where there is one, into the tree.
+
+    It is installed where TORCH_SETTINGS is to be found at MORE_SETTINGS.
+    """
     place = tree / STAND_IN.lstrip("/")
     place.mkdir(parents=True)
     settings = pip_settings() | {"disable-pip-version-check": "1"}
@@ -170,8 +190,9 @@ def furnish(tree: Path, torch: Torch) -> None:
         shutil.copyfile(authorities, place / "authorities.crt")
         settings["cert"] = f"{STAND_IN}/authorities.crt"
     if torch.mounts:
-        write_wheel(place)
-        settings["find-links"] = STAND_IN
+        folder = tree / TORCH_SETTINGS.lstrip("/")
+        folder.mkdir()
+        write_torch_settings(folder)
         settings["retries"] = "1"  # each further one would wait, for each package, for an index that does not answer
     (tree / "etc").mkdir(exist_ok=True)
     (tree / "etc" / "pip.conf").write_text(

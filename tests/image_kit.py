@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from debian_kit import LOG_TAIL, Torch, furnish
+from debian_kit import LOG_TAIL, MORE_SETTINGS, TORCH_SETTINGS, Torch, furnish
 
 from infra.local.process import GRACE_S, Process
 
@@ -39,10 +39,13 @@ class Builder:
         self._do("commit", "--quiet", "--rm", container, name)
 
     def build(self, dockerfile: Path, context: Path, args: Mapping[str, str]) -> None:
-        """IMAGE, from the Dockerfile as it is, with these build arguments."""
+        """IMAGE, from the Dockerfile as it is, with these build arguments. With ENGINE=onnx pip is shown no torch."""
+        mounts = [*self._mounts]
+        if self._torch.mounts and args["ENGINE"] == "torch":
+            mounts.append(f"--volume={self.folder / 'furniture'}{TORCH_SETTINGS}:{MORE_SETTINGS}:ro")
         self._do(
             *("build", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker"),
-            *(*self._mounts, *(f"--build-arg={name}={value}" for name, value in args.items())),
+            *(*mounts, *(f"--build-arg={name}={value}" for name, value in args.items())),
             *("--file", dockerfile, "--tag", IMAGE, context),
         )
 

@@ -262,9 +262,9 @@ def test_five_percent_of_a_long_latency_may_be_late():
 @pytest.mark.parametrize(
     ("torch", "suffix"),
     [
-        pytest.param("2.15.0+cpu", "", id="the clouds' build"),
+        pytest.param("2.14.1+cpu", "", id="the clouds' build"),
         pytest.param(
-            "2.15.0+cu132",
+            "2.14.1+cu132",
             "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build",
             id="the CUDA build",
         ),

@@ -26,6 +26,7 @@ FILES = {
     "models/net/model.json": b"{}",
 }
 OTHER_ENGINES = {"models/net/int8.onnx": b"integers"}
+FUNCTIONS_LOCK = "infra/gcp_function/requirements.txt"
 LIFTED = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
 
 WRITERS = [
@@ -100,6 +101,16 @@ def test_each_engine_gets_its_own_file_of_the_model_and_its_own_requirements(tmp
     torch_weights = "models/net/weights.safetensors"
     expected = FILES | OTHER_ENGINES | LIFTED | {"requirements.txt": b"onnxruntime"}
     assert members(project / packed.path) == {k: v for k, v in expected.items() if k != torch_weights}
+
+
+@pytest.mark.parametrize(("target", "lock"), [("heroku", b"torch"), ("gcp_function", b"torch and functions-framework")])
+def test_cloud_functions_gets_a_lock_of_its_own(tmp_path, pack_in, target, lock):
+    project = make_project(tmp_path)
+    own = project / FUNCTIONS_LOCK
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"torch and functions-framework")
+    packed = pack_in(project, bundle.write_zip, "out.zip", target=target)
+    assert members(project / packed.path) == FILES | LIFTED | {"requirements.txt": lock}
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)

@@ -65,7 +65,8 @@ def test_the_zip_has_the_entry_and_the_requirements_at_its_root(shipped):
     with zipfile.ZipFile(io.BytesIO(shipped[1])) as archive:
         names = archive.namelist()
         assert archive.read("main.py") == (REPOSITORY / "service" / "main.py").read_bytes()
-        assert archive.read("requirements.txt") == (REPOSITORY / "service" / "requirements.txt").read_bytes()
+        own = REPOSITORY / "infra" / "gcp_function" / "requirements.txt"
+        assert archive.read("requirements.txt") == own.read_bytes() and b"functions-framework==" in own.read_bytes()
     assert {"service/wsgi.py", "models/resnet18-cifar10/model.json"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
@@ -76,6 +77,7 @@ def test_the_onnx_engines_zip_asks_for_no_torch_and_has_no_weights_of_it(checkou
         assert set(archive.namelist()) == set(shipped_files(engine="onnx")) - {"Procfile"}
         pins = archive.read("requirements.txt").decode()
     assert "onnxruntime==" in pins and "torch==" not in pins and "safetensors" not in pins
+    assert "functions-framework==" in pins
     assert part(run, "serviceConfig")["environmentVariables"]["ENGINE"] == "onnx"
 
 

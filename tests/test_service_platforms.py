@@ -6,22 +6,19 @@ import http.client
 import io
 import json
 import os
-import re
 import runpy
 from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 
-from infra.bundle import REPOSITORY, REQUIREMENTS
+from infra.bundle import REPOSITORY
 from infra.local.dockerfile import instructions
 from infra.local.platforms import the_unit
 from infra.local.procfile import read_procfile
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
-from service.engines import LIBRARIES
-from service.settings import ENGINES
 
 SERVICE = REPOSITORY / "service"
 # What belongs to the server in front, to the process or to the moment; everything else must agree.
@@ -178,26 +175,6 @@ def test_the_vms_service_is_reached_only_through_nginx():
 def test_the_container_does_not_run_as_root():
     users = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "USER"]
     assert users[-1:] == ["10001"]
-
-
-def pins(name: str) -> dict[str, str]:
-    """Package -> version, of a requirements file. Fails when a line is not a pin."""
-    lines = (REPOSITORY / name).read_text().splitlines()
-    found = [line.split("#")[0].strip() for line in lines if not line.startswith("--")]
-    matches = [re.fullmatch(r"([\w-]+)==([\w.+]+)", pin) for pin in found if pin]
-    return {match[1]: match[2] for match in matches}
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_requirement_is_pinned_as_this_machine_has_it_and_torch_is_the_cpu_build(engine):
-    here = pins("requirements.txt") | pins("requirements-torch.txt")
-    shipped = pins(f"service/{REQUIREMENTS[engine]}")
-    assert shipped == {name: here[name] + "+cpu" * (name == "torch") for name in shipped}
-
-
-def test_the_engines_requirements_differ_in_what_computes_and_nothing_else():
-    torch, onnx = (pins(f"service/{REQUIREMENTS[engine]}").items() for engine in ENGINES)
-    assert {name for name, _ in torch ^ onnx} == LIBRARIES
 
 
 def test_the_dockerfile_and_the_requirements_name_one_index():

@@ -66,7 +66,8 @@ bucket = gcp.storage.Bucket(
 )
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
-shipped = {name: path for name, path in shipped_files(engine=engine).items() if name not in LEFT_OUT}
+files = shipped_files(engine=engine, target=TARGET.name)
+shipped = {name: path for name, path in files.items() if name not in LEFT_OUT}
 packed = write_zip(f"{TARGET.name}.zip", shipped)
 source = gcp.storage.BucketObject(
     "source",

@@ -20,8 +20,8 @@ APP_NAME = r"[a-z][a-z0-9-]{1,28}[a-z0-9]"
 APP_NAME_HINT = "3 to 30 of a-z, 0-9 and -, a letter first and no - last"
 
 # The platform that the build makes, and what it looks for at the root of the tarball.
-# buildpack: requirements.txt is the engine's own. Torch's names its CPU build; with it the slug is estimated at 306 to
-#   346 MB (`make preflight STACK=heroku`), well below Heroku's limit of 1 GB; PyPI's torch would be several GB.
+# buildpack: requirements.txt is the engine's own lock. Torch's names its CPU build; the slug is then estimated at 306
+#   to 346 MB (`make preflight STACK=heroku`), well below Heroku's limit of 1 GB; PyPI's torch would be several GB.
 # container: no limit of size. Heroku always takes the Dockerfile's own folder as the build's context, and this
 #   Dockerfile copies from the root, so there it goes. heroku.yml names the engine, of which the Dockerfile has a stage.
 STACKS = {"buildpack": "heroku-24", "container": "container"}

@@ -1,7 +1,7 @@
 """How much an engine's deployment is: the files that are shipped, and what their requirements install.
 
 The second is measured in the environment that this runs in, and only where that has just what the requirements ask
-for. Another version or another build says nothing of the clouds': then there is no figure but a reason.
+for by name. Another version or another build says nothing of the clouds': then there is no figure but a reason.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from infra.bundle import shipped_files
+from infra.bundle import asked_requirements, shipped_files
 
-REQUIREMENTS = "requirements.txt"  # as what is shipped names the engine's own
 COMPILED = ".pyc"  # made at the first start, or by the installer, or not at all
 
 
@@ -33,18 +32,17 @@ class Shipped:
     reason: str | None = None  # why that is not known
 
 
-def measure_shipped(engine: str) -> Shipped:
-    """Of what is shipped for an engine."""
-    files = shipped_files(engine=engine)
-    size = sum(path.stat().st_size for path in files.values())
+def measure_shipped(engine: str, target: str) -> Shipped:
+    """Of what is shipped to a target for an engine."""
+    size = sum(path.stat().st_size for path in shipped_files(engine=engine, target=target).values())
     try:
-        return Shipped(size, installed_bytes(files[REQUIREMENTS].read_text()))
+        return Shipped(size, installed_bytes(asked_requirements(engine, target)))
     except NotMeasured as error:
         return Shipped(size, None, str(error))
 
 
 def installed_bytes(requirements: str) -> int:
-    """Of everything that such a file installs on this machine. Raises NotMeasured where this environment differs."""
+    """Of all that an .in file's lines install on this machine. Raises NotMeasured where this environment differs."""
     named = [requirement for line in requirements.splitlines() if (requirement := _requirement(line))]
     left = [requirement for requirement in named if _applies(requirement)]
     found: dict[tuple[str, frozenset[str]], Distribution] = {}
@@ -61,14 +59,14 @@ def installed_bytes(requirements: str) -> int:
 
 
 def _requirement(line: str) -> Requirement | None:
-    """A line's requirement; None for a comment, or an index to ask."""
+    """A line's requirement; None for a comment."""
     text = line.split(" #")[0].strip()
-    if not text or text.startswith(("#", "--index-url", "--extra-index-url")):
+    if not text or text.startswith("#"):
         return None
     try:
         return Requirement(text)
     except InvalidRequirement:
-        raise NotMeasured(f"{text!r} in {REQUIREMENTS} is not one requirement") from None
+        raise NotMeasured(f"{text!r} in an .in file is not one requirement") from None
 
 
 def _applies(requirement: Requirement, extras: Iterable[str] = ()) -> bool:

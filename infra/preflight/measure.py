@@ -11,7 +11,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from infra.aws_ec2.user_data import render
-from infra.bundle import REPOSITORY, REQUIREMENTS, shipped_files, write_tar_gz, write_zip
+from infra.bundle import REPOSITORY, asked_requirements, shipped_files, write_tar_gz, write_zip
 from infra.preflight.plan import Plan
 
 MB = 1_000_000
@@ -67,7 +67,7 @@ class TwinFailed(Exception):
 
 def shipped(plan: Plan) -> Shipped:
     """Pack what the stack would ship; it lies in .build/ afterwards, as after `pulumi up`."""
-    files = shipped_files(engine=plan.engine)
+    files = shipped_files(engine=plan.engine, target=plan.target.name)
     pack = write_zip if plan.target.name == "gcp_function" else write_tar_gz
     packed = pack(f"preflight-{plan.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
     size = (REPOSITORY / packed.path).stat().st_size
@@ -76,7 +76,7 @@ def shipped(plan: Plan) -> Shipped:
 
 def installed(plan: Plan) -> Installed:
     """What the engine requires, measured where the build that is shipped is at hand; else as stated."""
-    names = requirement_names((REPOSITORY / "service" / REQUIREMENTS[plan.engine]).read_text())
+    names = requirement_names(asked_requirements(plan.engine, plan.target.name))
     try:
         files = [file for name in closure(names) for file in metadata.files(name) or ()]
     except metadata.PackageNotFoundError:

@@ -12,8 +12,15 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "the zip holds what is shipped for the default engine",
         PROGRAM,
+        "shipped_files(engine=engine, target=TARGET.name)",
+        "shipped_files(target=TARGET.name)",
+    ),
+    Fault(
+        TARGET,
+        "the zip does not ask for functions-framework",
+        PROGRAM,
+        "shipped_files(engine=engine, target=TARGET.name)",
         "shipped_files(engine=engine)",
-        "shipped_files()",
     ),
     Fault(
         TARGET,

@@ -1,0 +1,114 @@
+"""The locks that `make lock` makes and the clouds install: whole, hashed, and at the versions that the tests run on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from infra.bundle import OWN_LOCKS, REPOSITORY, asked_requirements, shipped_files
+from infra.targets import TARGETS
+from service.engines import LIBRARIES
+from service.settings import ENGINES
+
+FUNCTION = "gcp_function"
+FRAMEWORK = "functions-framework"
+CUDA = re.compile("cuda|nvidia|triton")
+SHA256 = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One requirement of a lock."""
+
+    version: str
+    markers: str
+    sha256: frozenset[str]
+
+
+def read_lock(engine: str, target: str) -> dict[str, list[Locked]]:
+    """What stands at the root of what is shipped: name -> its versions, by marker. Fails on another line."""
+    text = shipped_files(engine=engine, target=target)["requirements.txt"].read_text()
+    lines = [line for line in text.replace("\\\n", "").splitlines() if not line.lstrip().startswith("#")]
+    found: dict[str, list[Locked]] = {}
+    for line in (line for line in lines if line and not line.startswith("--extra-index-url")):
+        pin, *hashes = line.split(" --hash=")
+        requirement = Requirement(pin.strip())
+        (exact,) = requirement.specifier
+        assert exact.operator == "==", line
+        assert hashes and len(hashes) == len(SHA256.findall(line)), line
+        locked = Locked(exact.version, str(requirement.marker or ""), frozenset(SHA256.findall(line)))
+        found.setdefault(canonicalize_name(requirement.name), []).append(locked)
+    return found
+
+
+def pins(text: str) -> dict[str, str]:
+    """Package -> version, of an .in file. Fails when a line is not a pin."""
+    found = [line.split("#")[0].strip() for line in text.splitlines()]
+    matches = [re.fullmatch(r"([\w-]+)==([\w.+]+)", pin) for pin in found if pin]
+    return {match[1]: match[2] for match in matches}
+
+
+def needed_here(names: set[str]) -> set[str]:
+    """These packages and what they need on this machine, less what CUDA brings."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = canonicalize_name(left.pop())
+        if name in found or CUDA.match(name):
+            continue
+        found.add(name)
+        needs = [Requirement(line) for line in importlib.metadata.requires(name) or ()]
+        left += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+EVERY = pytest.mark.parametrize(("engine", "target"), list(product(ENGINES, TARGETS)))
+
+
+@EVERY
+def test_a_lock_has_what_is_asked_for_at_that_version_and_all_that_it_needs(engine, target):
+    asked = pins(asked_requirements(engine, target))
+    locked = read_lock(engine, target)
+    assert asked.items() <= {name: one.version for name, (one, *_) in locked.items()}.items()
+    assert needed_here(set(asked)) <= set(locked)
+
+
+@EVERY
+def test_a_lock_has_no_cuda_and_the_functions_framework_only_for_cloud_functions(engine, target):
+    locked = read_lock(engine, target)
+    assert not [name for name in locked if CUDA.match(name)]
+    assert (FRAMEWORK in locked) == (target == FUNCTION)
+    assert (OWN_LOCKS == (FUNCTION,)) and ("torch" in locked) == (engine == "torch")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_cloud_functions_installs_the_others_versions_and_what_the_framework_needs(engine):
+    others, function = read_lock(engine, "heroku"), read_lock(engine, FUNCTION)
+    assert {name: function[name] for name in others} == others
+    assert FRAMEWORK in set(function) - set(others)
+
+
+@EVERY
+def test_what_is_asked_for_is_installed_here_at_that_version_and_torch_is_the_cpu_build(engine, target):
+    texts = [(REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-torch.txt")]
+    here = pins("".join(texts))
+    asked = pins(asked_requirements(engine, target))
+    assert asked == {name: here[name] + "+cpu" * (name == "torch") for name in asked}
+
+
+def test_the_engines_requirements_differ_in_what_computes_and_nothing_else():
+    torch, onnx = (pins(asked_requirements(engine, "heroku")).items() for engine in ENGINES)
+    assert {name for name, _ in torch ^ onnx} == LIBRARIES
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_torchs_own_lines_are_those_that_are_kept_by_hand(target):
+    lock = shipped_files(engine="torch", target=target)["requirements.txt"].read_text()
+    assert lock.startswith((REPOSITORY / "service" / "torch-cpu.txt").read_text())
+    assert len(read_lock("torch", target)["torch"][0].sha256) >= 6
