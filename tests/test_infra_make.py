@@ -1,4 +1,4 @@
-"""The commands around the programs: make's targets, with a stand-in for pulumi, and how pulumi itself is installed."""
+"""The commands around the programs: make's targets, with stand-ins for pulumi, pip and uv; how pulumi is installed."""
 
 from __future__ import annotations
 
@@ -125,9 +125,111 @@ def test_who_only_deploys_gets_no_torch(project):
     write_program(project / ".venv/bin/pip", "")
     done, called = make(project, "up", "STACK=heroku", f"PYTHON={sys.executable}")
     assert done.returncode == 0, done.stderr
-    assert called[0] == "python -m pip --disable-pip-version-check install --quiet -r infra/requirements.txt"
+    assert called[0] == "python -m pip --disable-pip-version-check install -r infra/requirements.txt"
     assert called[1:] == ["pulumi stack select --create heroku", "pulumi up --stack heroku"]
     assert (project / ".venv/.infra").exists()
+
+
+# scripts/setup
+
+PIP = """#!/bin/sh
+echo python "$@"
+case "$*" in *--no-index*) exit {installed};; *--index-url*) echo ERROR: nothing there >&2; exit {reached};; esac
+"""
+
+
+def set_up(project, installed=1, reached=1, **env):
+    """What a set-up says, with pip's own calls among it; pip finds torch installed, or at the index, with status 0."""
+    write_program(project / ".venv/bin/python", PIP.format(installed=installed, reached=reached))
+    write_program(project / ".venv/bin/pip", "")
+    env = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, **env}
+    done = subprocess.run(
+        [project / "scripts/setup", "requirements.txt"], cwd=project, env=env, capture_output=True, text=True
+    )
+    return done, done.stdout.splitlines()
+
+
+REST = "python -m pip --disable-pip-version-check install -r requirements-torch.txt -r requirements.txt"
+
+
+def test_a_fresh_setup_says_which_torch_it_takes_and_how_large_it_is_before_pip_does_anything(project):
+    done, said = set_up(project, reached=0)
+    assert done.returncode == 0, done.stderr
+    assert "CPU wheels, about 200 MB, from https://download.pytorch.org/whl/cpu" in said[0]
+    assert "--index-url https://download.pytorch.org/whl/cpu" in said[1] and said[-2] == REST
+
+
+def test_without_the_cpu_index_the_size_of_the_cuda_build_is_said_before_it_is_downloaded(project):
+    done, said = set_up(project)
+    assert done.returncode == 0 and done.stderr == ""
+    size = next(number for number, line in enumerate(said) if "PyTorch from PyPI instead: on Linux 3.0 GB" in line)
+    assert 1 < size < said.index(REST)
+    _, said = set_up(project, TORCH_INDEX="pypi")
+    assert "as TORCH_INDEX asks: on Linux 3.0 GB" in said[0] and said[-2] == REST
+
+
+def test_the_sizes_that_setup_says_are_of_the_versions_that_it_installs(project):
+    pins = (project / "requirements-torch.txt").read_text().splitlines()[-2:]
+    assert f"# Of {' and '.join(pin.replace('==', ' ') for pin in pins)}," in (project / "scripts/setup").read_text()
+
+
+def test_an_index_that_was_named_and_has_no_torch_is_an_error(project):
+    done, said = set_up(project, TORCH_INDEX="https://index.example")
+    assert done.returncode == 1 and REST not in said
+    assert "ERROR: nothing there" in done.stderr and "TORCH_INDEX=https://index.example" in done.stderr
+
+
+def test_an_environment_that_has_the_pair_is_told_no_size(project):
+    _, said = set_up(project, installed=0)
+    assert not any("MB" in line or "GB" in line for line in said) and said[-2] == REST
+
+
+def test_setup_lets_pip_say_what_it_downloads(project):
+    _, said = set_up(project)
+    assert len([line for line in said if line.startswith("python")]) == 2
+    assert not any("--quiet" in line for line in said)
+
+
+# scripts/lock
+
+UV = """#!/bin/sh
+[ -z "$FAILS" ] || { echo "error: $FAILS" >&2; exit 1; }
+while [ "$1" != --output-file ]; do shift; done
+grep -q "^kept" "$2" && kept=kept
+printf 'one==1\n    # via\n    #   -c /tmp/any\n    #   two\n%s\n# The following packages were excluded\n' "$kept" >"$2"
+"""
+LOCKS = [f"{folder}/{name}.txt" for folder in ("service", "infra/gcp_function")
+         for name in ("requirements", "requirements-onnx")]  # fmt: skip
+
+
+@pytest.fixture
+def locked(project):
+    """A project with locks, and a uv that keeps what they hold."""
+    for folder in ("service", "infra/gcp_function"):
+        (project / folder).mkdir()
+    for lock in LOCKS:
+        (project / lock).write_text("kept\n")
+    (project / "service/torch-cpu.txt").write_text("torch\n")
+    write_program(project / ".venv/bin/uv", UV)
+    return project
+
+
+def lock(project, **env):
+    env = {"PATH": "/usr/bin:/bin", **env}
+    return subprocess.run([project / "scripts/lock"], env=env, capture_output=True, text=True)
+
+
+def test_a_lock_is_torchs_own_lines_and_what_uv_makes_of_the_old_lock(locked):
+    done = lock(locked)
+    assert done.returncode == 0, done.stderr
+    body = "one==1\n    # via\n    #   two\nkept\n"
+    assert [(locked / name).read_text() for name in LOCKS] == [f"torch\n{body}", body] * 2
+
+
+def test_a_uv_that_fails_changes_no_lock(locked):
+    done = lock(locked, FAILS="PyPI cannot be reached")
+    assert done.returncode != 0 and "PyPI cannot be reached" in done.stderr
+    assert {(locked / name).read_text() for name in LOCKS} == {"kept\n"}
 
 
 def test_help_lists_the_commands_and_says_in_which_order(project):
