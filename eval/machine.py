@@ -11,29 +11,21 @@ from typing import Any
 
 import psutil
 
+from service.machine import processor
+
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("aiohttp", "numpy", "pillow", "scipy", "scikit-learn")  # that send requests or work on their answers
 
 
 def machine_facts() -> dict[str, Any]:
-    """CPU model, cores, memory and system."""
+    """Processor, cores, memory and system."""
     return {
-        "cpu_model": cpu_model(),
+        **processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total // 2**20,
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "arch": platform.machine(),
     }
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def versions() -> dict[str, str]:

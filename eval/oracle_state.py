@@ -21,7 +21,7 @@ import numpy as np
 from eval.oracle_wire import LOGIN, Reply, Request, faulty, problem, response
 from eval.truth import Truth
 from service import schema
-from service.machine import cpu_model, usable_cpus
+from service.machine import processor, usable_cpus
 
 COUNTS = "/oracle/counts"
 DRAWS = 1024  # predictions that are drawn for at once, so few that nobody has to wait for it
@@ -160,7 +160,7 @@ class Oracle:
             "engine": MODEL,
             "git_sha": None,
             "versions": {"numpy": np.__version__},
-            "cpu_model": cpu_model(),
+            **processor(),
             "cpus": usable_cpus(),
             "instance_id": self.instances[-1],
             "started_at": self._started,

@@ -18,7 +18,7 @@ from service import schema
 from service.classifier import Classifier
 from service.front import PAGE, Desk, Front, json_line
 from service.inputs import MULTIPART, many_pictures, one_picture, read_body
-from service.machine import cpu_model, usable_cpus
+from service.machine import processor, usable_cpus
 from service.schema import Problem, TooLarge, Unauthorised
 from service.settings import Settings
 
@@ -105,7 +105,7 @@ class Service:
             "engine_details": self.classifier.details,
             "git_sha": self.settings.git_sha,
             "versions": library_versions() | self.classifier.libraries,
-            "cpu_model": cpu_model(),
+            **processor(),
             "cpus": usable_cpus(),
             "instance_id": self.desk.instance_id,
             "started_at": self.desk.started_at,

@@ -8,9 +8,26 @@ import platform
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 M_ARENA_MAX, ARENAS = -8, 2  # glibc's name for the places that its malloc takes memory from, and how many are enough
 CGROUPS = Path("/sys/fs/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+# The instruction sets that decide how fast a network runs, by the kernel's names, each with the one that people know
+INSTRUCTION_SETS = {
+    "avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX-BF16", "amx_int8": "AMX-INT8",  # x86-64
+    "asimd": "NEON", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "SVE",  # Arm
+}  # fmt: skip
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # variables that keep PyTorch from what the processor could do
+# AMD's generations by family and ranges of models, as the Linux kernel tells them apart (arch/x86/kernel/cpu/amd.c)
+ZEN = {
+    "Zen 1": (0x17, (0x00, 0x2F), (0x50, 0x5F)),
+    "Zen 2": (0x17, (0x30, 0x4F), (0x60, 0x7F), (0x90, 0x91), (0xA0, 0xAF)),
+    "Zen 3": (0x19, (0x00, 0x0F), (0x20, 0x5F)),
+    "Zen 4": (0x19, (0x10, 0x1F), (0x60, 0xAF)),
+    "Zen 5": (0x1A, (0x00, 0x2F), (0x40, 0x4F), (0x60, 0x7F)),
+}
 _IMPORTED_AT = time.time()
 
 
@@ -47,23 +64,60 @@ def _first_version_quota(folder: Path) -> float:
     return quota / period if quota > 0 else float("inf")
 
 
+def processor() -> dict[str, Any]:
+    """What tells this processor from others, as /version and a run's record have it.
+
+    A name is not enough: clouds' "AMD EPYC" may be a Zen 3, or a Zen 5 that takes a fraction of its time.
+
+    cpu_model: its name. cpu_generation: AMD's generation, or the maker's numbers; None where neither is known.
+    instruction_sets: of INSTRUCTION_SETS, those it has; None where the system does not say (macOS).
+    instruction_limits: the variables of LIMITS that are set, and so may leave some of those unused.
+    """
+    flags = cpu_flags()
+    sets = [name for flag, name in INSTRUCTION_SETS.items() if flag in flags]
+    return {
+        "cpu_model": cpu_model(),
+        "cpu_generation": cpu_generation(),
+        "instruction_sets": sets if flags else None,
+        "instruction_limits": {name: os.environ[name] for name in LIMITS if os.environ.get(name)},
+    }
+
+
 def cpu_model() -> str:
     """The processor's name, as /proc/cpuinfo has it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_generation() -> str | None:
+    """As "Zen 3" of AMD, "family 6, model 143" of Intel, "implementer 0x41, part 0xd40" of Arm; None when not known."""
+    facts = _cpuinfo()
+    if "CPU part" in facts:
+        return f"implementer {facts.get('CPU implementer')}, part {facts['CPU part']}"
+    try:
+        family, model = int(facts["cpu family"]), int(facts["model"])
+    except (KeyError, ValueError):
+        return None
+    if facts.get("vendor_id") == "AuthenticAMD":
+        for name, (its_family, *ranges) in ZEN.items():
+            if family == its_family and any(low <= model <= high for low, high in ranges):
+                return name
+    return f"family {family}, model {model}"
 
 
 def cpu_flags() -> set[str]:
     """The processor's abilities by the kernel's names ("avx512_bf16"); none without /proc/cpuinfo."""
-    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())  # x86-64, or Arm
+    facts = _cpuinfo()
+    return set((facts.get("flags") or facts.get("Features", "")).split())  # x86-64, or Arm
 
 
-def _cpuinfo(key: str) -> str:
-    """The first processor's entry, or ""."""
+def _cpuinfo() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor; nothing where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = CPUINFO.read_text().partition("\n\n")[0]
     except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def few_arenas() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.machine import INSTRUCTION_SETS
 from service.schema import (
     HEALTHZ,
     IMAGE_PART,
@@ -57,7 +58,7 @@ def document(classes: tuple[str, ...], size_px: int) -> Json:
             },
             HEALTHZ: {"get": _operation("The process is alive", _json(_object(status=STRING)))},
             READYZ: {"get": _operation("The model is loaded and warmed", _json(_object(status=STRING)), ("503",))},
-            VERSION: {"get": _operation("Model, code, libraries, machine, start", _json({"type": "object"}))},
+            VERSION: {"get": _operation("Model, code, libraries, machine, start", _json(_version()))},
             METRICS: {"get": _operation("Counts and times of this process, for Prometheus", _metrics())},
             OPENAPI: {"get": _operation("This document", _json({"type": "object"}))},
         },
@@ -124,6 +125,25 @@ def _operation(summary: str, answer: Json, problems: tuple[str, ...] = ()) -> Js
     for status in problems:
         responses[status] = {"description": PROBLEMS[status], "content": problem, "headers": headers}
     return {"summary": summary, "responses": responses}
+
+
+def _version() -> Json:
+    """What the figures of this instance depend on is described; the rest explains itself."""
+    return _object(
+        cpu_model={"type": "string", "description": "The processor's name, as the system has it"},
+        cpu_generation={"type": ["string", "null"], "description": "As Zen 3, or the maker's numbers; null: not known"},
+        instruction_sets={
+            "type": ["array", "null"],
+            "items": {"enum": list(INSTRUCTION_SETS.values())},
+            "description": "That speed a network up and this processor has; null: not known",
+        },
+        instruction_limits={
+            "type": "object",
+            "additionalProperties": STRING,
+            "description": "Environment variables that may leave some of them unused",
+        },
+        cpus={"type": "integer", "minimum": 1, "description": "Cores that this process may use"},
+    )
 
 
 def _metrics() -> Json:

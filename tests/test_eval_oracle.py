@@ -253,7 +253,7 @@ def test_a_cold_start_is_slow_and_proves_itself_and_says_of_what_it_consists():
     assert phases.keys() == {*PHASES, "total"}
     assert sum(phases[phase] for phase in PHASES) == pytest.approx(phases["total"]) == 150
     assert version["model"]["version"] == first.model_version
-    assert {"engine", "cpus", "cpu_model", "started_at", "git_sha", "versions"} <= version.keys()
+    assert {"engine", "cpus", "cpu_model", "instruction_sets", "started_at", "git_sha", "versions"} <= version.keys()
 
 
 def test_after_an_idle_gap_which_begins_with_the_last_answer_another_instance_starts():

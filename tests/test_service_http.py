@@ -15,6 +15,7 @@ from PIL import Image
 from service_kit import ROOT, gunicorn, multipart, png_of, ready_gunicorn
 
 from service import schema
+from service.machine import processor
 
 JSON = "application/json"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -198,7 +199,15 @@ def test_version_says_what_runs(server):
     assert found["git_sha"] == "abc123"
     assert {"python", "torch", "numpy", "pillow", "flask", "gunicorn"} <= set(found["versions"])
     assert set(found["startup_ms"]) == {"import", "load", "first_prediction", "total"}
-    assert found["cpu_model"]
+    assert {name: found[name] for name in processor()} == processor()
+
+
+def test_openapi_describes_what_version_says_of_the_processor(server):
+    schema = server.get("/openapi.json").json["paths"]["/version"]["get"]["responses"]["200"]["content"]
+    described = schema["application/json"]["schema"]
+    assert {*processor(), "cpus"} == set(described["required"])
+    known = described["properties"]["instruction_sets"]["items"]["enum"]
+    assert set(server.get("/version").json["instruction_sets"] or ()) <= set(known) and len(known) == len(set(known))
 
 
 def test_openapi_lists_exactly_the_routes_of_the_app(server):

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from service.machine import _cgroup_quota, cpu_flags, cpu_model, process_started_at, usable_cpus
+from service import machine
+from service.machine import LIMITS, _cgroup_quota, cpu_flags, cpu_model, process_started_at, processor, usable_cpus
 
 
 def test_at_least_one_cpu_and_at_most_those_of_the_affinity():
@@ -46,6 +47,68 @@ def test_the_cpu_has_a_name():
 
 def test_the_flags_are_those_the_kernel_lists():
     assert cpu_flags() == set() or {"fp", "fpu"} & cpu_flags()
+
+
+MILAN = """vendor_id : AuthenticAMD
+cpu family : 25
+model : 1
+model name : AMD EPYC
+flags : fpu sse4_2 avx avx2 vaes
+
+model name : another one, with
+flags : avx512f
+"""
+TURIN = """vendor_id : AuthenticAMD
+cpu family : 26
+model : 2
+model name : AMD EPYC
+flags : fpu avx2 avx512f avx512_bf16 avx512_vnni avx_vnni
+"""
+SAPPHIRE_RAPIDS = """vendor_id : GenuineIntel
+cpu family : 6
+model : 143
+model name : Intel(R) Xeon(R) Processor
+flags : fpu avx2 avx512f avx512_bf16 avx512_vnni avx_vnni amx_bf16 amx_int8
+"""
+GRAVITON3 = """processor : 0
+Features : fp asimd asimddp sve i8mm bf16
+CPU implementer : 0x41
+CPU part : 0xd40
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "generation", "sets"),
+    [
+        (MILAN, "Zen 3", ["AVX2"]),
+        (TURIN, "Zen 5", ["AVX2", "AVX-512", "AVX-VNNI", "AVX-512 VNNI", "AVX-512 BF16"]),
+        (SAPPHIRE_RAPIDS, "family 6, model 143",
+         ["AVX2", "AVX-512", "AVX-VNNI", "AVX-512 VNNI", "AVX-512 BF16", "AMX-BF16", "AMX-INT8"]),
+        (GRAVITON3, "implementer 0x41, part 0xd40", ["NEON", "dotprod", "i8mm", "bf16", "SVE"]),
+        ("cpu family : 6\nmodel : 1\nflags : fpu sse\n", "family 6, model 1", []),
+        ("vendor_id : IBM/S390\n", None, None),
+    ],
+    ids=["zen 3", "zen 5", "intel", "arm", "old", "another kind"],
+)  # fmt: skip
+def test_processors_of_one_name_are_told_apart(monkeypatch, tmp_path, cpuinfo, generation, sets):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    found = processor()
+    assert (found["cpu_generation"], found["instruction_sets"]) == (generation, sets)
+    assert found["cpu_model"] == cpu_model()
+
+
+def test_without_cpuinfo_nothing_is_made_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
+    assert (processor()["cpu_generation"], processor()["instruction_sets"], cpu_flags()) == (None, None, set())
+
+
+def test_a_variable_that_keeps_libraries_from_instructions_is_told(monkeypatch):
+    for name in LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    assert processor()["instruction_limits"] == {}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert processor()["instruction_limits"] == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 RESIDENT_AFTER = """
