@@ -28,7 +28,8 @@ examples:
   python -m eval compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
       for a pull request; --format json is for programs
   python -m eval compare --force reports/example reports/latest
-      though the images, the model, the scenarios or the machine differ
+      though the images, the model, the scenarios or the machine differ; where
+      twins ran on unlike processors, their p95 and cost are shown, not judged
 
 A change counts as worse when it is beyond its limit and more than chance: its
 p-value, adjusted for all targets and scenarios (Holm), is below 5%. For a

@@ -7,8 +7,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.compare import Difference, Limits, Side
+from eval.compare import BY_SPEED, Difference, Limits, Side
 from eval.formatting import count, listing, moment, ms, per_second, percent, plural, sentence, usd
+from eval.processors import client_of
 
 COMPARE_SCHEMA_VERSION = 1
 COLUMNS = ("target", "scenario", "figure", "A", "B", "change", "95% interval", "p", "limit", "judgement", "detail")
@@ -45,6 +46,8 @@ def verdict(it: Comparison) -> str:
     if untold:
         names = listing(sorted({f"{d.figure} of {d.target}" for d in untold}))
         said += f"; not judged: {names}"
+    if any(d.figure in BY_SPEED and d.limit is None for d in it.differences):
+        said += f"; {' and '.join(BY_SPEED)} of twins not judged, as the processors differ"
     if it.unlike:
         said += "; but the runs are unlike"
     return sentence(said)
@@ -90,9 +93,9 @@ def to_json(it: Comparison) -> str:
 WRITERS = {"text": text, "markdown": markdown, "json": to_json}
 
 
-def _side(side: Side) -> dict[str, str]:
+def _side(side: Side) -> dict[str, Any]:
     return {"folder": side.folder, "id": side.run.id, "started_at": side.run.started_at,
-            "prices_sha256": side.prices.sha256}  # fmt: skip
+            "prices_sha256": side.prices.sha256, "processor": asdict(client_of(side.run))}  # fmt: skip
 
 
 def _facts(d: Difference) -> dict[str, Any]:
@@ -103,7 +106,8 @@ def _facts(d: Difference) -> dict[str, Any]:
 
 def _head(it: Comparison) -> list[str]:
     return [
-        *(f"{letter}: {side.folder}, run {side.run.id} of {moment(side.run.started_at)}"
+        *(f"{letter}: {side.folder}, run {side.run.id} of {moment(side.run.started_at)}, on "
+          f"{client_of(side.run).with_cores}"
           for letter, side in (("A", it.a), ("B", it.b))),
         *(f"unlike: {line}" for line in it.unlike),
         *it.notes,

@@ -172,8 +172,12 @@ def words(name: str) -> str:
 
 def measured(name: str, value: object) -> str:
     """A figure in the unit that its name says."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     if not isinstance(value, int | float) or isinstance(value, bool):
-        return str(value)
+        return "not known" if value is None else str(value)
     plain = count if isinstance(value, int) else significant
     return next((unit for suffix, unit in UNITS if name.endswith(suffix)), plain)(value)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from eval.engines import engine_of
 from eval.formatting import listing, short_hash
+from eval.processors import client_of, differ, target_of
 from eval.samples import Run, Sample
 
 # Options of a run that shape its load, and the scenarios that they shape; where there are none, every scenario.
@@ -118,11 +119,36 @@ def _value(value: Any) -> str:
 
 def _machine(a: Run, b: Run) -> list[str]:
     """The client's machine; the twins run on it as well."""
-    named = (("processor", "cpu_model"), ("number of cores", "cores"))
+    lines = []
+    first, second = client_of(a), client_of(b)
+    if differ(first, second):
+        twins = any(t.twin for run in (a, b) for t in run.targets)
+        rule = "; latencies, rates and costs of twins cannot be compared, accuracy can" if twins else ""
+        lines.append(f"the client's processor differs: {first}, and {second}{rule}")
+    if first.cores and second.cores and first.cores != second.cores:
+        lines.append(f"the client's number of cores differs: {first.cores}, and {second.cores}")
+    return lines
+
+
+def processor_notes(a: Run, b: Run) -> list[str]:
+    """Processors that may be unlike, where that makes no run unlike: clouds change theirs, older runs lack them."""
+    of_a, of_b = ({t.name: t for t in run.targets} for run in (a, b))
+    pairs = {"the client": (client_of(a), client_of(b))} | {
+        name: (target_of(a, of_a[name]), target_of(b, of_b[name]))
+        for name in common_targets(a, b)
+        if not (of_a[name].twin or of_b[name].twin)
+    }
+    told: dict[tuple[str, str, bool], list[str]] = {}
+    for name, (first, second) in pairs.items():
+        unlike = differ(first, second)
+        known = first.cpu_model or second.cpu_model  # endpoints of other people need not tell theirs
+        if (unlike is None and known) or (unlike and name in of_a):
+            told.setdefault((str(first), str(second), bool(unlike)), []).append(name)
     return [
-        f"the client's {what} differs: {a.machine[key]}, and {b.machine[key]}"
-        for what, key in named
-        if key in a.machine and key in b.machine and a.machine[key] != b.machine[key]
+        f"{listing(names)} ran on {first}, and on {second}: that alone may change latencies"
+        if unlike
+        else f"whether {listing(names)} ran on like processors is not known: {first}, and {second}"
+        for (first, second, unlike), names in told.items()
     ]
 
 
@@ -131,6 +157,7 @@ def notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
     lines = [f"{name} is not complete: {run.note or 'interrupted, or still running'}"
              for name, run in runs if not run.complete]  # fmt: skip
     (_, a), (_, b) = runs
+    lines += processor_notes(a, b)
     shared = a.versions.keys() & b.versions.keys()
     changed = [f"{key} {_version(a, key)} -> {_version(b, key)}" for key in sorted(shared)
                if a.versions[key] != b.versions[key]]  # fmt: skip

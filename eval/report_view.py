@@ -19,6 +19,7 @@ from markupsafe import Markup
 from eval import report_figures, report_scenarios
 from eval.engines import REFERENCE_ENGINE
 from eval.plot_parts import numbers
+from eval.processors import client_of, target_of
 from eval.report_scenarios import Audit, Scene, Start
 from eval.report_switch import Row, break_evens, headline, switch_rows, titles_of
 from eval.samples import Run, Sample
@@ -112,6 +113,8 @@ class View:
     sent: int  # measured requests, failures included
     at_work: int  # those of them that were not sent to overload a target
     command: str
+    client: str  # the processor of whoever sent the requests
+    processors: dict[str, str]  # target -> its own, where it did not run on the client's machine
 
     @property
     def engines(self) -> list[str]:
@@ -170,7 +173,14 @@ def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: Ima
         sent=len(measured),
         at_work=len(work),
         command=shlex.join(run.command),
+        client=client_of(run).with_cores,
+        processors=_other_processors(run),
     )
+
+
+def _other_processors(run: Run) -> dict[str, str]:
+    """Of the targets that did not run on the client's machine, as their /version told it."""
+    return {t.name: target_of(run, t).with_cores for t in run.targets if not t.twin}
 
 
 def cell(parity: Mapping[str, Any], a: str, b: str) -> Mapping[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -18,6 +19,7 @@ from eval.formatting import count
 from eval.metrics import Answer, Answers, parity, quality
 from eval.pairs import discordance, mcnemar
 from eval.prices import STALE_DAYS, Prices
+from eval.processors import target_of
 from eval.samples import Run, Sample, TargetRun
 from eval.scenarios import at_work, cache_json, floor_json, max_rate, scenario_json
 from eval.schedule import MAX_RATE, SCENARIOS, SINGLE, config_from_json
@@ -125,6 +127,7 @@ def target_json(
         "url": it.url,
         "behind": it.behind,
         "cpus": it.cpus,
+        "processor": asdict(target_of(run, it)),
         "failure": it.failure,
         "asked": len(samples),  # of every kind; what follows is of the target at its usual work
         "sent": len(asked),

@@ -20,11 +20,12 @@ from markupsafe import Markup
 
 from eval.folder import writing
 from eval.formatting import moment, ms, percent, usd, value_of
-from eval.likeness import common_targets, models, unlike
+from eval.likeness import common_targets, models, processor_notes, unlike
 from eval.objective import REQUESTS_PER_MONTH
 from eval.plot_parts import numbers
 from eval.plot_trend import Point, Series, trend
 from eval.prices import load_prices
+from eval.processors import client_of
 from eval.report import REPORT_HTML, environment
 from eval.samples import Run, RunError, read_run, read_samples
 from eval.schedule import MAX_RATE, SCENARIOS
@@ -119,7 +120,9 @@ def _run_json(entry: Entry, newest: Entry, scenario: str, out: Path) -> dict[str
         "git": entry.run.versions.get("git"),
         "images": {"n": len(entry.run.images), "source": entry.run.images_source, "sha256": entry.run.images_sha256},
         "prices": entry.summary["run"]["prices"]["date"],
+        "processor": client_of(entry.run).with_cores,
         "unlike": differences(entry, newest, scenario),
+        "notes": [] if entry is newest else processor_notes(entry.run, newest.run),
         "targets": {name: _figures(facts, scenario) for name, facts in entry.summary["targets"].items()},
     }
 

@@ -17,16 +17,23 @@ README = ROOT / "README.md"
 
 
 def results(report: str) -> str:
-    """The verdict and the results table of a report.md; with two engines, what the one is worth over the other."""
+    """The verdict and results of a report.md, with two engines what the one is worth over the other, and on what."""
     verdict = next(line for line in report.splitlines() if line.startswith("**"))
     block = f"> {verdict}\n\n{table_under('## Results', report)}"
     switch = "## What the engine is worth"
-    return f"{block}\n{table_under(switch, report)}" if f"\n{switch}\n" in report else block
+    if f"\n{switch}\n" in report:
+        block += f"\n{table_under(switch, report)}"
+    return f"{block}\n{processor(report)}"
 
 
 def serving(report: str) -> str:
-    """Who answers how fast, and what the service must reach, of a serving.md."""
-    return f"{table_under('## Servers', report)}\n{table_under('## Targets', report)}"
+    """Who answers how fast, what the service must reach, and on what, of a serving.md."""
+    return f"{table_under('## Servers', report)}\n{table_under('## Targets', report)}\n{processor(report)}"
+
+
+def processor(report: str) -> str:
+    """The line that says which processor gave the figures."""
+    return next(f"{line}.\n" for line in report.splitlines() if line.startswith("Processor"))
 
 
 def table_under(title: str, report: str) -> str:

@@ -24,6 +24,7 @@ REFERENCE = "reference"
 MEDIAN_MS = {"aws_ec2": 9.2, "heroku": 14.6, "gcp_cloudrun": 14.1, "gcp_function": 17.3}
 STARTUP_MS = {"aws_ec2": 2950.0, "heroku": 2610.0, "gcp_cloudrun": 2680.0, "gcp_function": 3020.0}
 PEAK_MIB = {"aws_ec2": 318.0, "heroku": 297.0, "gcp_cloudrun": 301.0, "gcp_function": 326.0}
+PROCESSOR = {"cpu_model": "Made-up CPU", "cpu_generation": None, "instruction_sets": ["AVX2"], "instruction_limits": {}}
 SHIPPED = {
     "torch": {"files_bytes": 22_600_000, "installed_bytes": 754_000_000, "reason": None},
     "onnx": {"files_bytes": 11_400_000, "installed_bytes": 71_000_000, "reason": None},
@@ -214,7 +215,7 @@ def _target(index, name, foreign, twin, versions, not_started) -> TargetRun:
         else {
             "model": {"name": "resnet18-cifar10", "version": versions[name], "engine": engine, "sha256": "0" * 64},
             "engine": engine,
-            "cpu_model": "Made-up CPU",
+            **PROCESSOR,
             "instance_id": f"{name}-0",
             "startup_ms": {"import": 1480.0, "load": 310.0, "first_prediction": 120.0, "total": 1910.0},
         },
@@ -249,7 +250,7 @@ def _run(n_images, labels, names, foreign, twin, versions, not_started, complete
         classes=CLASSES,
         prices_sha256=hashlib.sha256(PRICES.read_bytes()).hexdigest(),
         targets=[_target(i, name, foreign, twin, versions, not_started) for i, name in enumerate(names)],
-        machine={"cpu": "Made-up CPU", "cores": 4, "memory_mib": 7900, "os": "Linux"},
+        machine={**PROCESSOR, "cores": 4, "memory_mib": 7900, "os": "Linux"},
         versions={"python": "3.11.7", "cloudtrial": "0.1.0", "git": "0" * 40},
         planned=n_images * (len(names) - len(not_started)),
     )

@@ -13,6 +13,7 @@ from eval import prices as price_module
 from eval.__main__ import main
 from eval.bootstrap import drawn_quantiles, relative, shifts
 from eval.compare import Limits, Side, differences
+from eval.likeness import processor_notes, unlike
 from eval.prices import PRICES, load_prices
 from eval.samples import append_sample, write_run
 from eval.stats import nearest_rank
@@ -271,7 +272,7 @@ def test_a_figure_that_could_not_be_judged_is_named(pair, capsys):
     [
         ({"images_sha256": "0" * 64}, "the images differ: made-up pictures (500, sha256 "),
         ({"scenarios": ["single", "poisson"]}, "the scenarios differ: single, and single and poisson"),
-        ({"machine": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A, and B"),
+        ({"machine": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A (instruction "),
         ({"config": {"rate_rps": 5.0, "fresh": True}}, "fresh differs: False, and True"),
     ],
     ids=["images", "scenarios", "machine", "connections"],
@@ -289,6 +290,65 @@ def test_unlike_runs_are_refused_with_the_difference_unless_forced(pair, capsys,
     assert main(["compare", "--force", *folders]) == 0
     out = capsys.readouterr().out
     assert f"unlike: {says}" in out and out.endswith("; but the runs are unlike.\n")
+
+
+ZEN_3 = {"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}
+ZEN_5 = ZEN_3 | {"cpu_generation": "Zen 5", "instruction_sets": ["AVX2", "AVX-512", "AVX-512 BF16"]}
+OLD = {"cpu_model": "AMD EPYC"}  # as recorded before instruction sets were
+BF16 = {"engine_details": {"form": "bfloat16, channels_last, fused by oneDNN"}}
+
+
+def on(processor, made=None, version=None):
+    """A run on that processor; of deployed targets the client's stays the same."""
+    run, samples = made or a_run()
+    targets = [dataclasses.replace(t, version=processor | (version or {})) for t in run.targets]
+    twins = any(t.twin for t in targets)
+    return dataclasses.replace(run, machine=(processor if twins else ZEN_3) | {"cores": 2}, targets=targets), samples
+
+
+def test_twins_of_one_cpu_name_with_other_instructions_are_refused_and_by_force_not_judged_by_speed(pair, capsys):
+    run, samples = a_run()
+    folders = pair(on(ZEN_5, (run, samples)), on(ZEN_3, (run, slowed(samples, 3))))
+    assert main(["compare", *folders]) == 2
+    refused = capsys.readouterr().err
+    assert (
+        "processor differs: AMD EPYC (Zen 5; AVX2, AVX-512, AVX-512 BF16), and AMD EPYC (Zen 3; AVX2); lat" in refused
+    )
+    assert refused.endswith("latencies, rates and costs of twins cannot be compared, accuracy can\n")
+    assert main(["compare", "--force", *folders]) == 0
+    out = capsys.readouterr().out
+    assert "p95 and cost of twins not judged, as the processors differ; but the runs are unlike." in out
+    assert f"A: {folders[0]}, run {run.id} of 2026-11-21 12:00 UTC, on 2 cores of AMD EPYC (Zen 5; AVX2, AVX" in out
+
+
+def test_accuracy_is_judged_on_unlike_processors_too(pair, capsys):
+    a, (run, samples) = on(ZEN_5), a_run()
+    broken = [dataclasses.replace(s, label=(s.label + 1) % 10) if s.label is not None else s for s in samples]
+    assert main(["compare", "--force", *pair(a, on(ZEN_3, (run, broken)))]) == 1
+    assert "B is worse than A: heroku's accuracy" in capsys.readouterr().out
+
+
+def test_a_processor_of_which_too_little_was_recorded_is_a_warning(pair, capsys):
+    assert main(["compare", *pair(on(OLD), on(ZEN_3))]) == 0
+    said = "whether the client ran on like processors is not known: AMD EPYC (instruction sets not recorded), and AMD"
+    assert said in capsys.readouterr().out
+    assert processor_notes(on(ZEN_3)[0], on(ZEN_3)[0]) == []
+
+
+def test_an_older_run_whose_engine_chose_bfloat16_is_unlike_one_on_a_processor_without():
+    old = on(OLD, version=BF16)[0]
+    (line,) = unlike(old, on(ZEN_3)[0], {}, {})
+    assert "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded), and AMD EPYC (Zen 3; AVX2)" in line
+    assert unlike(old, on(ZEN_5)[0], {}, {}) == []
+
+
+def test_a_cloud_that_changed_its_processor_is_told_and_judged(pair, capsys):
+    run, samples = a_run(twin=False)
+    folders = pair(on(ZEN_5, (run, samples)), on(ZEN_3, (run, slowed(samples, 3))))
+    assert main(["compare", *folders]) == 1
+    out = capsys.readouterr().out
+    assert "heroku and gcp_cloudrun ran on AMD EPYC (Zen 5; AVX2, AVX-512, AVX-512 BF16), and on AMD EPYC (Zen 3" in out
+    assert "that alone may change latencies" in out and "B is worse than A: heroku's p95" in out
 
 
 def test_other_weights_and_another_place_are_unlike(pair, capsys):

@@ -114,6 +114,31 @@ def test_twins_are_labelled_as_what_they_are(run_dir):
     assert label in text_of(run_dir, REPORT_MD)
 
 
+def test_the_processor_of_client_and_twins_is_named(run_dir):
+    assert "client and twins on 4 cores of Made-up CPU (AVX2)" in Page(text_of(run_dir)).text
+    assert "\nProcessor: 4 cores of Made-up CPU (AVX2)\n" in text_of(run_dir, REPORT_MD)
+    summary = json.loads(text_of(run_dir, REPORT_JSON))
+    assert summary["run"]["machine"]["instruction_sets"] == ["AVX2"]
+    assert {t["processor"]["cpu_model"] for t in summary["targets"].values()} == {"Made-up CPU"}
+
+
+def test_deployed_targets_have_processors_of_their_own(tmp_path):
+    folder = write_run_dir(tmp_path, n_images=40, twin=False, names=("aws_ec2", "heroku", "gcp_cloudrun"))
+    record = json.loads((folder / "run.json").read_text())
+    sets = {"aws_ec2": ["AVX2", "AVX-512"], "heroku": ["AVX2"], "gcp_cloudrun": ["AVX2"]}
+    for target in record["targets"]:
+        target["version"] |= {"cpu_model": "Xeon", "cpus": 1, "instruction_sets": sets[target["name"]]}
+    (folder / "run.json").write_text(json.dumps(record))
+    summary = write_reports(folder)
+    assert summary["targets"]["aws_ec2"]["processor"]["instruction_sets"] == ["AVX2", "AVX-512"]
+    page = Page(text_of(folder)).text
+    assert "client on 4 cores of Made-up CPU (AVX2)" in page and "1 core of Xeon (AVX2, AVX-512)" in page
+    assert (
+        "\nProcessor of the client: 4 cores of Made-up CPU (AVX2); of Heroku, Google Cloud Run: 1 core of Xeon (AVX2); "
+        "of AWS EC2: 1 core of Xeon (AVX2, AVX-512)\n"
+    ) in text_of(folder, REPORT_MD)
+
+
 def test_a_complete_run_has_no_banner(run_dir):
     assert "not complete" not in text_of(run_dir) + text_of(run_dir, REPORT_MD)
 

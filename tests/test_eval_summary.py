@@ -65,7 +65,7 @@ def test_it_has_the_parts_that_are_documented(plain):
             "title", "kind", "size", "region", "vcpus", "memory_mib", "twin", "url", "behind", "cpus", "failure",
             "sent", "n", "errors", "accuracy", "accuracy_over_sent", "f1_macro", "roc_auc", "ece", "per_class",
             "confusion", "scenarios", "startup_ms", "startup_phases_ms", "memory", "cost", "model_version", "engine",
-            "instance_ids", "asked", "floor_ms", "cache", "cold_start_ms", "shipped",
+            "instance_ids", "asked", "floor_ms", "cache", "cold_start_ms", "shipped", "processor",
         } == set(facts)  # fmt: skip
         assert {
             "n", "latency_ms", "latency_with_failures_ms", "service_ms", "server_ms", "throughput_rps", "lateness_ms"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from page_kit import CHROMIUM, Page, text_of
@@ -97,6 +98,37 @@ def test_a_run_named_twice_is_no_trend(runs, tmp_path):
 def test_report_wants_one_run_or_a_trend(words, capsys):
     assert main(["report", *words]) == 1
     assert "RUN_DIR or --trend" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def moved(runs, tmp_path_factory):
+    """A twin and then deployed targets, run by run on another processor; of the first run's less was recorded."""
+    root = tmp_path_factory.mktemp("moved")
+    zen_3 = {"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}
+    zen_5 = zen_3 | {"cpu_generation": "Zen 5", "instruction_sets": ["AVX2", "AVX-512"]}
+    places = {"old": ({"cpu_model": "AMD EPYC"}, {}), "client": (zen_5, zen_3), "cloud": (zen_3, zen_5)}
+    for day, (name, (client, cloud)) in enumerate([*places.items(), ("newest", (zen_3, zen_3))], 1):
+        shutil.copytree(runs / "c", root / name)
+        record = json.loads((root / name / "run.json").read_text())
+        record |= {"id": name, "started_at": f"2026-11-0{day}T08:30:00+00:00", "machine": {**client, "cores": 2}}
+        for target in record["targets"]:
+            target |= {"twin": False, "version": cloud}
+        (root / name / "run.json").write_text(json.dumps(record))
+    write_trend([path for path in root.iterdir() if path.is_dir()], root)
+    return root, {run["id"]: run for run in json.loads((root / TREND_JSON).read_text())["runs"]}
+
+
+def test_a_run_from_another_processor_is_unlike_and_one_that_may_be_is_warned_of(moved):
+    root, found = moved
+    assert {name: (bool(run["unlike"]), bool(run["notes"])) for name, run in found.items()} == {
+        "old": (False, True), "client": (True, False), "cloud": (False, True), "newest": (False, False)
+    }  # fmt: skip
+    assert found["client"]["processor"] == "2 cores of AMD EPYC (Zen 5; AVX2, AVX-512)"
+    assert "differs: AMD EPYC (Zen 5; AVX2, AVX-512), and AMD EPYC (Zen 3; AVX2)" in found["client"]["unlike"][0]
+    page = Page(text_of(root, TREND_HTML)).text
+    assert "2 runs on processors that differ from the newest’s, or may." in page
+    assert "ran on AMD EPYC (Zen 5; AVX2, AVX-512), and on AMD EPYC (Zen 3; AVX2): that alone may" in page
+    assert "Whether the client ran on like processors is not known: AMD EPYC (instruction sets not recorded)" in page
 
 
 def test_the_page_works_in_a_browser(runs, trend, needs_tool):

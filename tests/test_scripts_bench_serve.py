@@ -269,6 +269,14 @@ def test_tables_and_plots_come_from_the_record_alone(record, tmp_path, capsys):
     assert "0.952" in capsys.readouterr().out
 
 
+def test_the_processor_is_named_with_what_was_recorded_of_it(record):
+    assert "Processor: 2 cores of A CPU (instruction sets not recorded)\n" in markdown(record)
+    record.engines["torch"]["details"] = {"form": "bfloat16, channels_last, fused by oneDNN"}
+    assert "2 cores of A CPU (bfloat16 in hardware, other instruction sets not recorded)\n" in markdown(record)
+    record.machine |= {"cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}
+    assert "Processor: 2 cores of A CPU (Zen 3; AVX2).\n" in serving(markdown(record))
+
+
 def test_check_fails_when_a_target_is_missed(record, tmp_path):
     write_record(replace(record, starts_s={}), tmp_path)
     assert main(["--report", str(tmp_path)]) == 0

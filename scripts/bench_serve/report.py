@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from eval.formatting import moment, ms, percent, plural, significant
+from eval.processors import Processor, form_of, processor_of
 from scripts.bench_serve.record import Described, Record
 from scripts.bench_serve.targets import BUSY_C, Row, best_torch_peer, missed, targets
 
@@ -20,6 +21,7 @@ def markdown(record: Record) -> str:
     parts = [
         "# Serving, side by side",
         verdict(record, rows),
+        f"Processor: {processor(record).with_cores}",
         f"{TARGETS_TITLE}\n\n{targets_table(rows)}",
         _notes(record),
         f"{SERVERS_TITLE}\n\n{servers_table(record)}",
@@ -45,6 +47,11 @@ def verdict(record: Record, rows: list[Row]) -> str:
     flaws += ["a quick run, not for the record"] if record.quick else []
     flaws += ["the weights were replaced meanwhile: measure again"] if replaced(record) else []
     return f"**{text}; {aimed} reach the aim.**" + (f" ({', '.join(flaws)})" if flaws else "")
+
+
+def processor(record: Record) -> Processor:
+    """What gave the figures."""
+    return processor_of(record.machine, form_of({"engine_details": record.engines.get("torch", {}).get("details")}))
 
 
 def replaced(record: Record) -> bool:
@@ -150,7 +157,7 @@ def _how(record: Record) -> str:
     )
     lines = [
         f"- `{record.command}`, {moment(record.begun_at)}, {record.took_s / 60:.1f} minutes.",
-        f"- {machine['cpu_model']}, {plural(machine['cores'], 'core')}: the server and all its processes kept to core "
+        f"- {processor(record).with_cores}: the server and all its processes kept to core "
         f"{record.cores['server']}, the client to core {record.cores['client']}. {machine['os']}.",
         f"- {', '.join(f'{name} {version}' for name, version in record.versions.items())}.",
         f"- {pictures}, the same for all, over connections that stay open; the label of every answer is checked. A 503 "
