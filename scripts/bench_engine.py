@@ -3,7 +3,9 @@
     make bench-engine
 
 Every way is measured at 1, 4, 16 and 64 pictures in a pass, as pictures a second, and against the slowest way of the
-torch ones at the same size. Answers are compared with float32, layer by layer, over the golden pictures.
+torch ones at the same size. Answers are compared with float32, layer by layer, over the golden pictures. The last lines
+say what gave the figures, and which ways were left out: a precision that the processor has no instructions for, or a
+way that failed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from eval.processors import processor_of
 from service.engines.fused import FusedResNet18
-from service.engines.torch_engine import LayeredResNet18, fold_batch_norm, load_network, own_precisions
+from service.engines.torch_engine import PRECISIONS, LayeredResNet18, fold_batch_norm, load_network, own_precisions
+from service.machine import processor
 from service.model import Bundle, BundleError, load_bundle
 from service.network import ResNet18
 from service.preprocess import read_picture
@@ -97,6 +105,22 @@ def onnx_ways(bundle: Bundle) -> Iterator[tuple[str, Callable[[], Way]]]:
     yield "onnx engine, int8", engine
 
 
+def measured_on(cores: int) -> str:
+    """What gave the figures, as a table's caption needs it."""
+    its = replace(processor_of(processor()), cores=cores)
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if find_spec(name))
+    return f"{its.with_cores}, {libraries}, {datetime.now(UTC).date()}"
+
+
+def missing_precisions() -> dict[str, str]:
+    """The precisions whose ways are left out, each with the reason."""
+    return {
+        name: f"{processor_of(processor())} has no instructions for it, and emulated it says nothing of others"
+        for name in PRECISIONS
+        if name not in own_precisions()
+    }
+
+
 def measure(way: Way, pictures: np.ndarray, seconds: float) -> list[float]:
     """Pictures a second at each of PASSES, by the median pass; the first one of each size is not counted."""
     rates = []
@@ -112,6 +136,31 @@ def measure(way: Way, pictures: np.ndarray, seconds: float) -> list[float]:
     return rates
 
 
+def compare(
+    ways: Iterable[tuple[str, Callable[[], Way]]], pictures: np.ndarray, seconds: float, console: Console
+) -> tuple[Table, dict[str, str]]:
+    """Every way that can be run as a row, and why the others cannot."""
+    table = Table("way", "ready ms", *(f"{size}/pass" for size in PASSES), "same answer", "largest dp")
+    failed: dict[str, str] = {}
+    truth = None
+    with torch.inference_mode():
+        for name, make in ways:
+            console.print(f"  {name} ...", style="dim")
+            begun = time.perf_counter()
+            try:
+                way = make()
+                answers = way(pictures[:64])
+            except (RuntimeError, ImportError, BundleError) as error:
+                failed[name] = (str(error) or type(error).__name__).splitlines()[0]
+                continue
+            ready_ms = (time.perf_counter() - begun) * 1000
+            truth = answers if truth is None else truth
+            rates = [f"{rate:,.0f}/s" for rate in measure(way, pictures, seconds)]
+            same = np.mean(answers.argmax(1) == truth.argmax(1))
+            table.add_row(name, f"{ready_ms:,.0f}", *rates, f"{same:.0%}", f"{np.abs(answers - truth).max():.4f}")
+    return table, failed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ways to run the network, side by side.")
     parser.add_argument("--cores", type=int, default=1, help="cores to keep to; default: 1")
@@ -125,26 +174,13 @@ def main() -> None:
     net = load_network(bundle)
     fold_batch_norm(net)
     pictures = np.stack([read_picture(path.read_bytes(), bundle) for path in sorted(GOLDEN.glob("*.png"))])
-    table = Table("way", "ready ms", *(f"{size}/pass" for size in PASSES), "same answer", "largest dp")
-    console, truth = Console(width=140), None
+    console, caption = Console(width=140), measured_on(args.cores)
     ways = [*own_ways(net, bundle.size_px), *other_ways(net, torch.from_numpy(pictures[:1])), *onnx_ways(bundle)]
-    with torch.inference_mode():
-        for name, make in ways:
-            console.print(f"  {name} ...", style="dim")
-            begun = time.perf_counter()
-            try:
-                way = make()
-                answers = way(pictures[:64])
-            except (RuntimeError, ImportError, BundleError) as error:
-                table.add_row(name, f"not run: {str(error).splitlines()[0][:60]}")
-                continue
-            ready_ms = (time.perf_counter() - begun) * 1000
-            truth = answers if truth is None else truth
-            rates = [f"{rate:,.0f}/s" for rate in measure(way, pictures, args.seconds)]
-            same = np.mean(answers.argmax(1) == truth.argmax(1))
-            table.add_row(name, f"{ready_ms:,.0f}", *rates, f"{same:.0%}", f"{np.abs(answers - truth).max():.4f}")
-    console.print(f"{args.cores} core(s), torch {torch.__version__}")
+    table, failed = compare(ways, pictures, args.seconds, console)
     console.print(table)
+    for name, why in (missing_precisions() | failed).items():
+        console.print(f"left out: {name}: {why}", soft_wrap=True)
+    console.print(caption, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The table of docs/performance.md says what gave it, and is made on any processor."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from eval.processors import processor_of
+from scripts import bench_engine
+from service.machine import processor
+
+PICTURES = np.zeros((64, 3, 2, 2), np.float32)
+
+
+def answer(batch):
+    return np.eye(10, dtype=np.float32)[np.zeros(len(batch), int)]
+
+
+def no_bfloat16():
+    raise RuntimeError("this operator does not take bfloat16\nat line 7")
+
+
+def test_a_way_that_cannot_be_run_is_left_out_with_the_reason_in_one_line():
+    ways = [("float32", lambda: answer), ("bfloat16", no_bfloat16), ("int8", lambda: answer)]
+    screen = Console(file=io.StringIO(), width=140)
+    table, failed = bench_engine.compare(ways, PICTURES, 0.0, screen)
+    assert list(table.columns[0].cells) == ["float32", "int8"]
+    assert failed == {"bfloat16": "this operator does not take bfloat16"}
+
+
+@pytest.mark.parametrize(("own", "left_out"), [(["float32"], ["bfloat16"]), (["float32", "bfloat16"], [])])
+def test_a_precision_that_the_processor_lacks_is_left_out_by_name(monkeypatch, own, left_out):
+    monkeypatch.setattr(bench_engine, "own_precisions", lambda: own)
+    found = bench_engine.missing_precisions()
+    assert list(found) == left_out
+    assert all(str(processor_of(processor())) in why and "no instructions for it" in why for why in found.values())
+
+
+def test_the_caption_names_processor_cores_and_libraries():
+    caption = bench_engine.measured_on(1)
+    assert caption.startswith(f"1 core of {processor_of(processor())}, torch ")
