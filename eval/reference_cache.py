@@ -11,13 +11,11 @@ from pathlib import Path
 
 from eval.engines import REFERENCE_ENGINE
 from eval.images import CACHE
-from service.machine import cpu_flags, cpu_model
+from service.machine import processor
 from service.model import WEIGHTS_OF, BundleError, load_bundle
 from service.settings import Settings, SettingsError
 
 Answer = tuple[int, tuple[float, ...]]  # label, probabilities
-# Limits that a user may set on oneDNN and PyTorch: with them the same processor computes otherwise
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,5 @@ def reference_cache(folder: Path = CACHE / "reference") -> ReferenceCache | None
         torch = version("torch")
     except (BundleError, SettingsError, PackageNotFoundError, OSError):
         return None
-    processor = [torch, cpu_model(), *sorted(cpu_flags()), *(os.environ.get(name, "") for name in LIMITS)]
-    machine = hashlib.sha256("\n".join(processor).encode()).hexdigest()[:12]
+    machine = hashlib.sha256(json.dumps([torch, processor()]).encode()).hexdigest()[:12]
     return ReferenceCache(folder / f"{bundle.version(weights)}-{machine}.jsonl")

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from eval.processors import processor_of
 from service.engines.fused import FusedResNet18
-from service.engines.torch_engine import PRECISIONS, LayeredResNet18, fold_batch_norm, load_network, own_precisions
+from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
+from service.engines.torch_engine import LayeredResNet18, fold_batch_norm, load_network
 from service.machine import processor
 from service.model import Bundle, BundleError, load_bundle
 from service.network import ResNet18
@@ -50,14 +51,17 @@ def as_way(scores: Callable[[Tensor], Tensor]) -> Way:
 
 def own_ways(net: ResNet18, size_px: int) -> Iterator[tuple[str, Callable[[], Way]]]:
     """Those that the service chooses from."""
-    for precision in own_precisions():
-        for layout in ("contiguous_format", "channels_last"):
-            for make in (LayeredResNet18, FusedResNet18):
-                arguments = net, getattr(torch, precision), getattr(torch, layout), size_px
-                yield (
-                    f"{precision}, {layout.removesuffix('_format')}, {make.how}",
-                    lambda make=make, arguments=arguments: as_way(make(*arguments)),
-                )
+    for precision in usable_precisions():
+        dtype = PRECISIONS[precision]
+        for layout in (torch.contiguous_format, torch.channels_last):
+            title = f"{precision}, {str(layout).removeprefix('torch.').removesuffix('_format')}"
+            ways: dict[str, Callable[[], Way]] = {
+                LayeredResNet18.how: lambda dtype=dtype, layout=layout: as_way(LayeredResNet18(net, dtype, layout)),
+                FusedResNet18.how: lambda dtype=dtype, layout=layout: as_way(
+                    FusedResNet18(net, dtype, size_px, layout)
+                ),
+            }
+            yield from ((f"{title}, {how}", make) for how, make in ways.items())
 
 
 def other_ways(net: ResNet18, example: Tensor) -> Iterator[tuple[str, Callable[[], Way]]]:
@@ -86,10 +90,10 @@ def other_ways(net: ResNet18, example: Tensor) -> Iterator[tuple[str, Callable[[
 
         inductor.freezing = True  # weights become constants, packed as the fused form packs them
         torch._dynamo.reset()
-        body = LayeredResNet18(net, precision, torch.channels_last, example.shape[-1])
+        body = LayeredResNet18(net, precision)
         return as_way(torch.compile(body))
 
-    for precision in own_precisions():
+    for precision in usable_precisions():
         dtype = getattr(torch, precision)
         yield f"{precision}, torch.utils.mkldnn", lambda dtype=dtype: mkldnn_layout(dtype)
         yield f"{precision}, torch.compile, freezing", lambda dtype=dtype: compiled(dtype)
@@ -115,9 +119,9 @@ def measured_on(cores: int) -> str:
 def missing_precisions() -> dict[str, str]:
     """The precisions whose ways are left out, each with the reason."""
     return {
-        name: f"{processor_of(processor())} has no instructions for it, and emulated it says nothing of others"
+        name: f"{processor_of(processor())}: {probe_precision(name).reason}"
         for name in PRECISIONS
-        if name not in own_precisions()
+        if name not in usable_precisions()
     }
 
 
