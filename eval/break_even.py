@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from eval.cost import HIGH_RPS, LOW_RPS, MONTH_S
 
@@ -64,4 +64,4 @@ def _sign(a: float, b: float) -> int:
 
 
 def _root(difference: Cost, x0: float, x1: float) -> float:
-    return float(brentq(difference, x0, x1, xtol=0.5, rtol=1e-9))  # type: ignore[arg-type]  # any callable does
+    return float(scipy.optimize.brentq(difference, x0, x1, xtol=0.5, rtol=1e-9))  # type: ignore[arg-type]  # any callable does

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scipy.stats import fisher_exact
+import scipy
 
 from eval.bootstrap import REPLICATES, relative, shifts
 from eval.compare_cost import cost_change, priced
@@ -199,7 +199,7 @@ def _latency_of(sample: Sample) -> float:
 def _failures(of_a: Sequence[Sample], of_b: Sequence[Sample], name: str, scenario: str, limits: Limits) -> Difference:
     n_a, n_b = len(of_a), len(of_b)
     bad_a, bad_b = (sum(s.error is not None for s in of) for of in (of_a, of_b))
-    p = float(fisher_exact([[bad_a, n_a - bad_a], [bad_b, n_b - bad_b]]).pvalue)  # type: ignore[attr-defined]  # untyped
+    p = float(scipy.stats.fisher_exact([[bad_a, n_a - bad_a], [bad_b, n_b - bad_b]]).pvalue)  # type: ignore[attr-defined]  # untyped
     return Difference(
         name, scenario, "failed", a=bad_a / n_a, b=bad_b / n_b, change=bad_b / n_b - bad_a / n_a, n_a=n_a, n_b=n_b, p=p,
         limit=limits.failure_increase, detail={"failed_a": bad_a, "failed_b": bad_b},

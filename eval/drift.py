@@ -21,7 +21,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau, kruskal
+import scipy
 
 from eval.formatting import plural
 from eval.samples import Sample
@@ -105,7 +105,7 @@ def drift_warnings(found: Mapping[str, Mapping[str, Any]], titles: Mapping[str, 
 def trend(blocks: Sequence[Block]) -> Trend:
     """Kendall's test of the medians against their order in time."""
     medians = [median(block.latency_ms) for block in blocks]
-    found: Any = kendalltau(range(len(medians)), medians)
+    found: Any = scipy.stats.kendalltau(range(len(medians)), medians)
     third = max(1, len(medians) // 3)
     flat = math.isnan(found.statistic)  # all medians are equal
     return Trend(
@@ -123,7 +123,7 @@ def between(blocks: Sequence[Block]) -> Between | None:
         return None
     if len({value for of in large for value in of}) == 1:
         return Between(0.0, 1.0, 0.0, 1.0)
-    found: Any = kruskal(*large)
+    found: Any = scipy.stats.kruskal(*large)
     n, k = sum(map(len, large)), len(large)
     share = max(0.0, float(found.statistic - k + 1) / (n - k))
     size = fmean(np.square([len(of) for of in large])) / (n / k)  # of a block, as an answer sees it

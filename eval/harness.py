@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import importlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -43,6 +44,7 @@ def run_comparison(
 
     Raises RunError when the folder cannot be written. A second Ctrl-C goes through as KeyboardInterrupt.
     """
+    importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measuring
     with contextlib.ExitStack() as stack:
         with writing(folder):
             write_run(folder, run)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import binomtest
+import scipy
 
 from eval.metrics import Answer
 from eval.stats import CONFIDENCE, holm
@@ -24,7 +24,7 @@ class Discordance:
     def p(self) -> float:
         """The chance of so uneven a split, or a more uneven one, if both were right equally often."""
         split = self.only_a_right + self.only_b_right
-        return float(binomtest(self.only_a_right, split, 0.5).pvalue) if split else 1.0
+        return float(scipy.stats.binomtest(self.only_a_right, split, 0.5).pvalue) if split else 1.0
 
     def difference(self) -> dict[str, Any]:
         """By how much the second is right more often, as a share of the images, with an exact 95% interval.
@@ -34,7 +34,7 @@ class Discordance:
         split, value = self.only_a_right + self.only_b_right, (self.only_b_right - self.only_a_right) / self.n
         if not split:
             return {"value": value, "low": None, "high": None, "n": self.n}
-        share = binomtest(self.only_b_right, split).proportion_ci(CONFIDENCE, method="exact")
+        share = scipy.stats.binomtest(self.only_b_right, split).proportion_ci(CONFIDENCE, method="exact")
         low, high = ((2 * float(end) - 1) * split / self.n for end in (share.low, share.high))
         return {"value": value, "low": low, "high": high, "n": self.n}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from scipy.stats import mannwhitneyu
+import scipy
 
 from eval.samples import Sample
 from eval.schedule import BURST, FLOOR, MAX_RATE, NO_PICTURE, OVERLOADING, POISSON, RAMP, REPEAT, SINGLE
@@ -51,7 +51,7 @@ def cache_json(samples: Iterable[Sample]) -> dict[str, Any]:
     new = [s.service_ms for s in taken if s.scenario == SINGLE][-CACHE_NEW:]
     if not again or not new:
         return {"suspected": None, "reason": "needs the scenarios single and repeat"}
-    p = float(mannwhitneyu(again, new, alternative="less").pvalue)
+    p = float(scipy.stats.mannwhitneyu(again, new, alternative="less").pvalue)
     faster = median(again) < CACHE_SHARE * median(new) and p < CACHE_LEVEL
     return {"suspected": faster, "again_ms": median(again), "new_ms": median(new), "p": p, "n": len(again)}
 

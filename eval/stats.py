@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom, binomtest, nbinom, norm
+import scipy  # each part of it is loaded when it is first used: scipy.stats alone takes a second
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2  # on either side
@@ -49,7 +49,7 @@ def least_n(p: float) -> int:
 
 def ranks(p: float, n: int, tail: float = TAIL) -> tuple[int, int]:
     """Ranks (from 1) of the two samples between which the p-quantile lies, but for `tail` on either side at most."""
-    low, high = binom.ppf([tail, 1 - tail], n, p)
+    low, high = scipy.stats.binom.ppf([tail, 1 - tail], n, p)
     return int(low), int(high) + 1
 
 
@@ -63,7 +63,9 @@ def tight_ranks(p: float, n: int) -> tuple[int, int]:
     """
     low, high = ranks(p, n)
     pairs = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
-    sides = {pair: (binom.cdf(pair[0] - 1, n, p), binom.sf(pair[1] - 1, n, p)) for pair in pairs}
+    sides = {
+        pair: (scipy.stats.binom.cdf(pair[0] - 1, n, p), scipy.stats.binom.sf(pair[1] - 1, n, p)) for pair in pairs
+    }
     held = [pair for pair in pairs if sum(sides[pair]) <= 2 * TAIL]
     return min(held, key=lambda pair: (pair[1] - pair[0], abs(sides[pair][0] - sides[pair][1])), default=(low, high))
 
@@ -83,7 +85,7 @@ def ranks_in_time(ordered: Sequence[float], in_time: Sequence[float], p: float) 
     if not any(map(neighbours_alike, views)):
         return tight_ranks(p, n)
     worth = max(1, round(n / max(map(autocorrelation_time, views))))
-    low, high = binom.ppf([TAIL, 1 - TAIL], worth, p) / worth * n
+    low, high = scipy.stats.binom.ppf([TAIL, 1 - TAIL], worth, p) / worth * n
     return max(1, math.floor(low)), min(n, math.ceil(high) + 1)
 
 
@@ -97,7 +99,7 @@ def neighbours_alike(values: Sequence[float] | np.ndarray) -> bool:
     if n <= LAGS or not variance:
         return False
     total = sum(float(np.dot(deviation[lag:], deviation[:-lag])) for lag in range(1, LAGS + 1)) / variance
-    return bool(total > norm.ppf(CONFIDENCE) * math.sqrt(LAGS / n))
+    return bool(total > scipy.stats.norm.ppf(CONFIDENCE) * math.sqrt(LAGS / n))
 
 
 def autocorrelation_time(values: Sequence[float] | np.ndarray) -> float:
@@ -150,7 +152,7 @@ def least_certified_n(p: float, over: int = 1) -> int:
     in all. I_p is the chance of at least h samples below the quantile before over + 1 are above it, which is negative
     binomial.
     """
-    return int(nbinom.ppf(CERTAIN, over + 1, 1 - p)) + 1 + over
+    return int(scipy.stats.nbinom.ppf(CERTAIN, over + 1, 1 - p)) + 1 + over
 
 
 def certified(values: Sequence[float], p: float) -> Estimate:
@@ -161,7 +163,7 @@ def certified(values: Sequence[float], p: float) -> Estimate:
     n = len(values)
     if n < (needed := least_certified_n(p)):
         return Estimate(None, reason=f"needs n >= {needed}, have {n}")
-    over = int(binom.ppf(1 - CERTAIN, n, 1 - p))
+    over = int(scipy.stats.binom.ppf(1 - CERTAIN, n, 1 - p))
     while least_certified_n(p, over) > n:
         over -= 1
     ordered = sorted(values)
@@ -210,7 +212,7 @@ def proportion(successes: int, n: int, what: str = "samples") -> Estimate:
     """A share with its Wilson interval."""
     if n == 0:
         return Estimate(None, reason=f"no {what}")
-    interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
 
