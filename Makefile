@@ -39,13 +39,13 @@ help: ## this list
 setup: .venv/.dev ## make .venv with everything for demo and test
 
 demo: .venv/.demo ## start four local twins, compare them on LIMIT images (300), write reports/latest/
-	$(PY) -m eval run --local --limit $(LIMIT)
+	./cloudtrial run --local --limit $(LIMIT)
 
 twins: .venv/.demo ## start the four local twins and print their addresses until Ctrl-C
-	$(PY) -m infra.local
+	./cloudtrial twins
 
 report: .venv/.demo ## write the reports of RUN (reports/latest) again from its samples
-	$(PY) -m eval report $(or $(RUN),reports/latest)
+	./cloudtrial report $(or $(RUN),reports/latest)
 
 test: .venv/.dev ## the tests (8 minutes); one that needs a missing tool is skipped and says how to get it
 	$(PY) -m pytest -m "not slow and not root" $(ARGS)
@@ -79,7 +79,7 @@ pulumi: .venv/.infra ## install the pulumi program, in the version that the prog
 	$(PY) scripts/install_pulumi.py
 
 preflight: a-stack .venv/.demo ## say without any account whether STACK will fit, and what it will cost
-	$(PY) -m infra.preflight $(STACK) $(ARGS)
+	./cloudtrial preflight $(STACK) $(ARGS)
 
 preview: a-stack a-pulumi .venv/.infra ## show what `make up` would change of STACK
 	pulumi stack select --create $(STACK)
@@ -94,7 +94,7 @@ down: a-stack a-pulumi .venv/.infra ## destroy all that STACK made
 	@echo "To see whether anything is left: make leftovers STACK=$(STACK)"
 
 leftovers: a-stack .venv/.infra ## list what is still there of STACK, after `make down`
-	$(PY) -m infra.leftovers --stack $(STACK) $(ARGS)
+	./cloudtrial leftovers --stack $(STACK) $(ARGS)
 
 a-stack:
 	@$(if $(filter $(TARGETS),$(firstword $(subst -, ,$(notdir $(STACK))))),,$(error STACK is '$(STACK)': \
@@ -125,16 +125,16 @@ bench-serve: .venv/.demo .venv-peers/.made ## this service beside Flask, LitServ
 	$(PY) -m scripts.bench_serve $(ARGS)
 
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)
-	$(PY) -m training.golden
+	./cloudtrial golden
 
 train: .venv/.demo ## train the network (hours on a CPU): runs/resnet18
-	$(PY) -m training.train --out runs/resnet18 $(if $(wildcard runs/resnet18/checkpoint.safetensors),--resume)
+	./cloudtrial train --out runs/resnet18 $(if $(wildcard runs/resnet18/checkpoint.safetensors),--resume)
 
 promote: .venv/.demo ## turn runs/resnet18 into models/resnet18-cifar10
-	$(PY) -m training.promote runs/resnet18
+	./cloudtrial promote runs/resnet18
 
 export: .venv/.demo ## write models/resnet18-cifar10/int8.onnx from its weights, checked on the test set (minutes)
-	$(PY) -m training.export $(ARGS)
+	./cloudtrial export $(ARGS)
 
 clean: ## remove .venv and caches; reports and runs stay
 	rm -rf .venv .venv-peers .build .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The command line: `python -m eval run`, `report`, `samples`, `compare`, `prices`, `cost`."""
+"""The command line: `./cloudtrial run`, `report`, `samples`, `compare`, `prices`, `cost`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says. Gives the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
-    arguments.line = ("python", "-m", "eval", *argv)
+    arguments.line = ("./cloudtrial", *argv)
     # SIGTERM, with which schedulers end a job, leaves as good a run as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m eval", description="Measure the service where it is deployed.")
+    parser = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands)
     add_report(commands)

@@ -1,4 +1,4 @@
-"""`python -m eval compare A B`: the command line of a comparison."""
+"""`./cloudtrial compare A B`: the command line of a comparison."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ INVALID = "not a valid comparison"  # how such a warning of report.json begins
 
 EXAMPLES = """
 examples:
-  python -m eval compare reports/before reports/after
+  ./cloudtrial compare reports/before reports/after
       is the second run worse than the first?
-  python -m eval compare --max-p95-increase 5% --max-accuracy-drop 0.2pp A B
+  ./cloudtrial compare --max-p95-increase 5% --max-accuracy-drop 0.2pp A B
       with narrower limits
-  python -m eval compare --requests-per-month 100000000 A B
+  ./cloudtrial compare --requests-per-month 100000000 A B
       costs at that traffic; by default at 1,000,000
-  python -m eval compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
+  ./cloudtrial compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
       for a pull request; --format json is for programs
-  python -m eval compare --force reports/example reports/latest
+  ./cloudtrial compare --force reports/example reports/latest
       though the images, the model, the scenarios or the machine differ; where
       twins ran on unlike processors, their p95 and cost are shown, not judged
 
@@ -45,7 +45,7 @@ Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage.
 
 
 def add_compare(commands: Any) -> None:
-    """Add the subcommand to the parser of `python -m eval`."""
+    """Add the subcommand to the parser of `./cloudtrial`."""
     parser = commands.add_parser(
         "compare", help="say whether a run is worse than another, for people and for CI", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,4 @@
-"""An endpoint whose truth is known, to check the harness against: `python -m eval.oracle --truth truth.json`.
+"""An endpoint whose truth is known, to check the harness against: `./cloudtrial mock-endpoint --truth truth.json`.
 
 It speaks the wire contract, for one picture as the body of POST /predict, and is as slow, as wrong and as faulty as
 its truth says. Any bytes will do as a picture.
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.oracle",
+        prog="./cloudtrial mock-endpoint",
         description="An endpoint whose truth is known.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,4 @@
-"""`python -m eval prices` and `cost`: what is charged, and what a deployment would cost."""
+"""`./cloudtrial prices` and `cost`: what is charged, and what a deployment would cost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The reference answers: what the model says without a cloud, for parity.
 
 They are those of the plain engine, whichever the targets run, and stand in samples.jsonl like those of a target called
-"reference". The golden set brings its own; for other images `python -m service.reference` computes them in a process
+"reference". The golden set brings its own; for other images `./cloudtrial reference` computes them in a process
 of its own, so that no torch runs in the client. Answers are kept in the user's cache: the next run of the same images,
 weights, processor and PyTorch does not wait for them.
 """

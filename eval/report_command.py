@@ -1,14 +1,16 @@
-"""`python -m eval report RUN_DIR`: the reports of a run, or a page over several."""
+"""`./cloudtrial report RUN_DIR`: the reports of a run, or a page over several."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eval.images import ImageSet
 from eval.progress import Screen
 from eval.samples import RunError
+
+if TYPE_CHECKING:
+    from eval.images import ImageSet
 
 
 def add_report(commands: Any) -> None:

@@ -172,7 +172,7 @@ def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: Ima
         warnings=[w for w in summary["run"]["warnings"] if not w.startswith((INCOMPLETE, INVALID))],
         sent=len(measured),
         at_work=len(work),
-        command=shlex.join(run.command),
+        command=shlex.join(as_typed(run.command)),
         client=client_of(run).with_cores,
         processors=_other_processors(run),
     )
@@ -181,6 +181,11 @@ def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: Ima
 def _other_processors(run: Run) -> dict[str, str]:
     """Of the targets that did not run on the client's machine, as their /version told it."""
     return {t.name: target_of(run, t).with_cores for t in run.targets if not t.twin}
+
+
+def as_typed(command: list[str]) -> list[str]:
+    """A run's command line as it is typed now: runs of before ./cloudtrial hold `python -m eval ...`."""
+    return ["./cloudtrial", *command[3:]] if command[:3] == ["python", "-m", "eval"] else command
 
 
 def cell(parity: Mapping[str, Any], a: str, b: str) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""`python -m eval run`: measure, report, say the verdict."""
+"""`./cloudtrial run`: measure, report, say the verdict."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.arguments import at_least, names, number, scenarios, seconds
-from eval.asking import Options
-from eval.endpoints import open_fleet, remote_endpoints
 from eval.folder import claim_folder, new_run_id, point_latest
-from eval.forcing import read_cold_commands, refuse_unknown
 from eval.formatting import usd
-from eval.harness import INTERRUPTED, opening, run_comparison
-from eval.images import ImageSet, open_images
 from eval.progress import Screen
 from eval.report_command import write_report
-from eval.resume import gone_on, read_unfinished, refuse_change
 from eval.samples import Run, RunError
 from eval.schedule import Config
 from infra.local.names import PLAIN_ENGINE, read_engines, twin_names
 from infra.targets import TARGETS
 from service.settings import ENGINES
+
+if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help should not wait for
+    from eval.asking import Options
+    from eval.images import ImageSet
 
 REPORTS = Path("reports")
 CONFIG = {field.name for field in dataclasses.fields(Config)}
@@ -32,17 +30,17 @@ STOPPED = 130  # exit code of a run that was interrupted
 
 EXAMPLES = f"""
 examples:
-  python -m eval run
+  ./cloudtrial run
       four twins on this machine, pictures as below
-  python -m eval run --limit 300 --images ~/cifar10
+  ./cloudtrial run --limit 300 --images ~/cifar10
       300 pictures of class folders, each class alike
-  python -m eval run --local --engines torch,onnx
+  ./cloudtrial run --local --engines torch,onnx
       eight twins: what the switch of the engine is worth on each target
-  python -m eval run --stacks aws_ec2,heroku
+  ./cloudtrial run --stacks aws_ec2,heroku
       what `pulumi up` has deployed
-  python -m eval run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
+  ./cloudtrial run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
       two addresses, the first priced as a Heroku dyno
-  API_TOKEN=... python -m eval run --stacks gcp_cloudrun --token-env API_TOKEN
+  API_TOKEN=... ./cloudtrial run --stacks gcp_cloudrun --token-env API_TOKEN
       with a bearer token, which is stored nowhere
 
 An endpoint called {", ".join(TARGETS)} (or aws_ec2-STAGE
@@ -116,6 +114,12 @@ def add_run(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, report, say the verdict."""
+    from eval.asking import Options
+    from eval.endpoints import open_fleet, remote_endpoints
+    from eval.forcing import read_cold_commands, refuse_unknown
+    from eval.harness import opening, run_comparison
+    from eval.images import open_images
+
     screen = Screen()
     cold_commands = read_cold_commands(arguments.cold_command)
     options = Options(
@@ -142,6 +146,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _go_on(arguments: argparse.Namespace, options: Options, screen: Screen) -> int:
     """Measure what is left of a run."""
+    from eval.endpoints import open_fleet, remote_endpoints
+    from eval.harness import run_comparison
+    from eval.images import open_images
+    from eval.resume import gone_on, read_unfinished, refuse_change
+
     folder = arguments.resume
     begun, config = read_unfinished(folder)
     refuse_change(folder, _config(arguments, config), config)
@@ -178,6 +187,8 @@ def _twins(config: Config) -> tuple[tuple[str, ...], list[str]]:
 
 def _conclude(folder: Path, done: Run, images: ImageSet, screen: Screen) -> int:
     """Report as far as there is something to report."""
+    from eval.harness import INTERRUPTED
+
     interrupted = (done.note or "").startswith(INTERRUPTED)
     if done.planned == 0:
         reasons = "; ".join(f"{t.name}: {(t.failure or '').splitlines()[0]}" for t in done.targets if t.failure)

@@ -1,4 +1,4 @@
-"""`python -m eval samples DIR`: the samples behind a report's figures, line by line, and the figures made of them.
+"""`./cloudtrial samples DIR`: the samples behind a report's figures, line by line, and the figures made of them.
 
 The lines go to standard output; how many they are, and the percentiles of their times, to standard error. The
 percentiles are those of the report: of answered requests, by the nearest rank.
@@ -18,7 +18,6 @@ from typing import Any
 
 from eval.formatting import count, ms, plural
 from eval.samples import ERROR_KINDS, Run, RunError, Sample, read_run, read_samples
-from eval.stats import PERCENTILES, percentile
 
 COLUMNS = ("target", "scenario", "block", "place", "picture", "truth", "label", "error", "latency_ms", "service_ms",
            "lateness_ms")  # fmt: skip
@@ -31,10 +30,10 @@ MAPPINGS = ("server_ms", "network_ms", "startup_ms")  # whose parts have names o
 TAB, NOTHING = "\t", "-"
 EXAMPLES = """
 examples:
-  python -m eval samples reports/latest --target heroku --scenario poisson
-  python -m eval samples reports/latest --error any --columns target,scenario,detail
-  python -m eval samples reports/latest --image 12 --columns target,label,probabilities
-  python -m eval samples reports/latest --scenario cold --columns target,ordinal,startup_ms.create
+  ./cloudtrial samples reports/latest --target heroku --scenario poisson
+  ./cloudtrial samples reports/latest --error any --columns target,scenario,detail
+  ./cloudtrial samples reports/latest --image 12 --columns target,label,probabilities
+  ./cloudtrial samples reports/latest --scenario cold --columns target,ordinal,startup_ms.create
 
 columns: the fields of samples.jsonl, picture and truth (name and class of the image),
 and parts of server_ms, network_ms and startup_ms, such as server_ms.total.
@@ -62,7 +61,7 @@ class Filter:
 
 
 def add_samples(commands: Any) -> None:
-    """Add the subcommand to the parser of `python -m eval`."""
+    """Add the subcommand to the parser of `./cloudtrial`."""
     parser = commands.add_parser(
         "samples", help="print the samples behind a report's figures", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -115,6 +114,8 @@ def json_lines(taken: Iterable[Sample]) -> Iterator[str]:
 
 def told(taken: Sequence[Sample], columns: Sequence[str]) -> Iterator[str]:
     """How many there are, and the percentiles of the times among the columns, for each target and scenario."""
+    from eval.stats import PERCENTILES  # scipy takes a second to import, which --help should not wait for
+
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in taken:
         groups[sample.target, sample.scenario].append(sample)
@@ -148,6 +149,8 @@ def _number(sample: Sample, column: str) -> float | None:
 
 
 def _told(values: Sequence[float], p: float) -> str:
+    from eval.stats import percentile
+
     found = percentile(values, p)
     return f"n/a ({found.reason})" if found.value is None else ms(found.value)
 

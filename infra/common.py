@@ -126,7 +126,7 @@ def model_version(engine: str) -> str:
 
 
 def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str, engine: str) -> None:
-    """The outputs that every stack has, and `python -m eval run --stacks` reads."""
+    """The outputs that every stack has, and `./cloudtrial run --stacks` reads."""
     pulumi.export("url", url)
     pulumi.export("target", target.name)
     pulumi.export("region", region)

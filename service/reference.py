@@ -1,6 +1,6 @@
 """The reference answers: the classifier without HTTP, queue or concurrency.
 
-    ls *.png | python -m service.reference
+    ls *.png | ./cloudtrial reference
 
 reads paths from standard input, one a line, and writes one JSON line for each, in order:
 {"id": 3, "probabilities": [ten numbers, six digits]}. The settings are those of the service. Images are computed

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,17 @@ class Server:
 
 
 @contextmanager
-def gunicorn(log: Path, app: str = "service.wsgi:app", **settings) -> Iterator[Server]:
-    """The app as it is deployed. The socket is bound here: the first request waits until the app is there."""
+def gunicorn(log: Path, app: str = "service.wsgi:app", command: Sequence[str] = (), **settings) -> Iterator[Server]:
+    """The app as it is deployed. The socket is bound here: the first request waits until the app is there.
+
+    `command` starts it in another way; it takes gunicorn's options.
+    """
     env = {name: value for name, value in os.environ.items() if name not in SECRETS} | settings
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("wb") as output:
         port, fd = listener.getsockname()[1], listener.fileno()
-        command = [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "--bind", f"fd://{fd}"]
-        process = subprocess.Popen([*command, app], cwd=ROOT, env=env, pass_fds=(fd,), stdout=output, stderr=output)
+        command = command or (sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", app)
+        words = [*command, "--bind", f"fd://{fd}"]
+        process = subprocess.Popen(words, cwd=ROOT, env=env, pass_fds=(fd,), stdout=output, stderr=output)
     try:
         yield Server(port, process, log)
     finally:
@@ -74,6 +78,7 @@ def gunicorn(log: Path, app: str = "service.wsgi:app", **settings) -> Iterator[S
 
 @contextmanager
 def ready_gunicorn(log: Path, app: str = "service.wsgi:app", **settings) -> Iterator[Server]:
+    """The same, once it is ready."""
     with gunicorn(log, app, **settings) as server:
         try:
             reply = server.ask("GET", "/readyz", timeout=START_TIMEOUT_S)

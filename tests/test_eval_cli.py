@@ -71,7 +71,7 @@ def test_the_command_line_is_recorded(tmp_path):
     with fake_endpoint() as fake:
         run("--target", f"a={fake.url}", "--out", tmp_path, "--seed", "7")
         done = read_run(tmp_path)
-        assert done.command[:4] == ["python", "-m", "eval", "run"] and f"a={fake.url}" in done.command
+        assert done.command[:2] == ["./cloudtrial", "run"] and f"a={fake.url}" in done.command
     assert done.seed == 7
 
 
@@ -167,7 +167,7 @@ def test_help_teaches_with_examples(capsys):
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     text = capsys.readouterr().out
-    assert "python -m eval run --stacks aws_ec2,heroku" in text
+    assert "./cloudtrial run --stacks aws_ec2,heroku" in text
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C" in text
 
 

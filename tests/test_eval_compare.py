@@ -386,7 +386,7 @@ def test_help_teaches_with_examples(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
     text = capsys.readouterr().out
-    assert "python -m eval compare reports/before reports/after" in text
+    assert "./cloudtrial compare reports/before reports/after" in text
     assert "Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage" in text
 
 

@@ -1,4 +1,4 @@
-"""`python -m eval samples` prints the samples that were asked for, and the figures that they make."""
+"""`./cloudtrial samples` prints the samples that were asked for, and the figures that they make."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def wait_until(condition, seconds: float = 30) -> None:
 
 @pytest.fixture
 def twins_program(tmp_path):
-    """`python -m infra.local NAME...`, started and ready: its process, and all that it started."""
+    """`./cloudtrial twins NAME...`, started and ready: its process, and all that it started."""
     program: list[subprocess.Popen] = []
 
     def start(*names: str) -> tuple[subprocess.Popen, list[psutil.Process], str]:

@@ -36,6 +36,7 @@ def project(tmp_path) -> Path:
         shutil.copy(ROOT / name, folder)
     for stamp in (".venv/.infra", ".venv/.demo"):
         write_program(folder / stamp, "")
+    write_program(folder / "cloudtrial", f'#!/bin/sh\necho "$0" "$@" >> {tmp_path}/called\n')
     write_program(folder / ".venv/bin/python", f'#!/bin/sh\necho python "$@" >> {tmp_path}/called\n')
     return folder
 
@@ -107,14 +108,14 @@ def test_the_installed_pulumi_goes_before_any_other(project):
     assert called == ["pinned stack select --create heroku", "pinned preview --stack heroku"]
 
 
-def test_the_other_commands_run_their_modules(project):
+def test_the_other_commands_run_their_programs(project):
     stand_in(project)
     make(project, "leftovers", "STACK=aws_ec2", "ARGS=--region us-east-1")
     make(project, "preflight", "STACK=aws_ec2", "ARGS=--no-twin")
     _, called = make(project, "pulumi")
     assert called == [
-        "python -m infra.leftovers --stack aws_ec2 --region us-east-1",
-        "python -m infra.preflight aws_ec2 --no-twin",
+        "./cloudtrial leftovers --stack aws_ec2 --region us-east-1",
+        "./cloudtrial preflight aws_ec2 --no-twin",
         "python scripts/install_pulumi.py",
     ]
 

@@ -295,7 +295,7 @@ def test_the_twin_at_work_is_measured(engine):
     assert engine == "torch" or not worked.cuda_build
 
 
-# python -m eval cost
+# ./cloudtrial cost
 
 
 def eval_cost(capsys, *arguments):

@@ -1,7 +1,7 @@
 """Write the bundle's network as ONNX: in float32, and in 8-bit integers for the service's onnx engine.
 
-    python -m training.export                 # downloads CIFAR-10      (or: make export)
-    python -m training.export --data data     # data/train/CLASS/*, data/test/CLASS/*
+    ./cloudtrial export                 # downloads CIFAR-10      (or: make export)
+    ./cloudtrial export --data data     # data/train/CLASS/*, data/test/CLASS/*
 
 Batch norm is folded into the convolutions. The ranges of what flows between the layers are taken from training
 pictures, each output channel's weights have a scale of their own, and pooling, last layer and softmax stay in float32,
@@ -151,7 +151,9 @@ def record(folder: Path, figures: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the bundle's network as ONNX, in float32 and in int8.")
+    parser = argparse.ArgumentParser(
+        prog="./cloudtrial export", description="Write the bundle's network as ONNX, in float32 and in int8."
+    )
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help=f"folder to read and write (default: {BUNDLE})")
     parser.add_argument("--data", type=Path, help="class folders; else CIFAR-10 is downloaded")
     parser.add_argument("--data-name", help="what the pictures are, for model.json; default: what the loader says")

@@ -1,6 +1,6 @@
 """Draw the golden set: 100 pictures that the shipped network itself dreams up, and what it says of each.
 
-    python -m training.golden        (or: make golden)
+    ./cloudtrial golden        (or: make golden)
 
 It checks a deployment, not the model: a correct deployment answers as the reference does. The pictures are noise that
 gradient descent turns into what the network takes for each class, held to natural statistics by what its batch norm
@@ -28,8 +28,9 @@ from service.model import Bundle, load_bundle
 from service.preprocess import read_picture
 from service.schema import PROBABILITY_DIGITS
 
-BUNDLE = Path("models/resnet18-cifar10")
-OUT = Path("eval/golden")
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "models" / "resnet18-cifar10"
+OUT = ROOT / "eval" / "golden"
 PER_CLASS = 10
 SEED = 0
 
@@ -120,7 +121,9 @@ def write_set(folder: Path, bundle: Bundle, pictures: np.ndarray) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the golden set from the shipped network.")
+    parser = argparse.ArgumentParser(
+        prog="./cloudtrial golden", description="Draw the golden set from the shipped network."
+    )
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help=f"model bundle (default: {BUNDLE})")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder to write (default: {OUT})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"more gives calmer pictures (default: {STEPS})")

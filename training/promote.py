@@ -1,6 +1,6 @@
 """Turn a finished training run into the model bundle that the service ships.
 
-    python -m training.promote runs/resnet18 --data data
+    ./cloudtrial promote runs/resnet18 --data data
 
 Halves the weights' storage to float16, measures the bundle on the whole test set through the service's own engine,
 and writes weights.safetensors and model.json. Refuses a bundle that float16 made worse, or that is under the floor.
@@ -30,7 +30,7 @@ from training.data import CLASSES, SIZE_PX, DataError, Split, load_split
 from training.measure import accuracy, answers
 
 NAME = "resnet18-cifar10"
-BUNDLE = Path("models") / NAME
+BUNDLE = Path(__file__).resolve().parent.parent / "models" / NAME
 FLOOR = 0.930  # of the test set; a network below it is not shipped
 FLOAT16_LOSS = 0.0005  # accuracy that float16 storage may cost
 
@@ -124,8 +124,10 @@ def promote(run: Path, folder: Path, test: Split, data: str, *, floor: float) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Turn a finished training run into the model bundle.")
-    parser.add_argument("run", type=Path, help="the --out folder of training.train")
+    parser = argparse.ArgumentParser(
+        prog="./cloudtrial promote", description="Turn a finished training run into the model bundle."
+    )
+    parser.add_argument("run", type=Path, help="the --out folder of ./cloudtrial train")
     parser.add_argument("--data", type=Path, help="class folders; else CIFAR-10 is downloaded")
     parser.add_argument("--data-name", help="what the pictures are, for model.json; default: what the loader says")
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help=f"folder to write (default: {BUNDLE})")

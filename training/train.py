@@ -1,8 +1,8 @@
 """Train ResNet-18 on CIFAR-10: one file, top to bottom.
 
-    python -m training.train --out runs/resnet18                 # downloads CIFAR-10
-    python -m training.train --out runs/resnet18 --data data     # data/train/CLASS/*, data/test/CLASS/*
-    python -m training.train --out runs/resnet18 --resume        # goes on after the last finished epoch
+    ./cloudtrial train --out runs/resnet18                 # downloads CIFAR-10
+    ./cloudtrial train --out runs/resnet18 --data data     # data/train/CLASS/*, data/test/CLASS/*
+    ./cloudtrial train --out runs/resnet18 --resume        # goes on after the last finished epoch
 
 The network is torchvision's resnet18 with the CIFAR stem: a 3x3 convolution of stride 1 and no max-pool.
 The recipe spends its time where it pays: small pictures first (16, then 24, then 32 pixels), Muon for the filters and
@@ -352,7 +352,7 @@ def mean_of_cycles(folder: Path, net: nn.Module) -> AveragedModel:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train ResNet-18 on CIFAR-10.")
+    parser = argparse.ArgumentParser(prog="./cloudtrial train", description="Train ResNet-18 on CIFAR-10.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
     parser.add_argument(
         "--data", type=Path, help="folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"

@@ -142,7 +142,7 @@
     const folder = decodeURIComponent(location.pathname.replace(/\/[^/]*$/, "")) || "/";
     const word = /^[\w@%+=:,.\/-]+$/.test(folder) ? folder : `'${folder.replaceAll("'", `'\\''`)}'`;
     for (const code of document.querySelectorAll("code")) {
-      if (/^python -m /.test(code.textContent)) code.textContent = code.textContent.replace(/(?<=\s)DIR(?=\s|\/|$)/g, () => word);
+      if (/^(\.\/cloudtrial|cat) /.test(code.textContent)) code.textContent = code.textContent.replace(/(?<=\s)DIR(?=\s|\/|$)/g, () => word);
     }
   }
   bar.hidden = false;

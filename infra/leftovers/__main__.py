@@ -1,4 +1,4 @@
-"""`python -m infra.leftovers --stack NAME`: what is still there after `pulumi destroy`."""
+"""`./cloudtrial leftovers --stack NAME`: what is still there after `pulumi destroy`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ Credentials:
   Heroku  HEROKU_API_KEY
 
 examples:
-  python -m infra.leftovers --stack aws_ec2
-  python -m infra.leftovers --stack gcp_function-prod --project my-project
-  python -m infra.leftovers --stack heroku --app my-classifier
+  ./cloudtrial leftovers --stack aws_ec2
+  ./cloudtrial leftovers --stack gcp_function-prod --project my-project
+  ./cloudtrial leftovers --stack heroku --app my-classifier
 
 Exit codes: 0 nothing is left, 1 something is, 2 it could not look everywhere.
 """
@@ -125,7 +125,7 @@ def _known(value: str | None, what: str, flag: str, setting: str, stack: str) ->
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m infra.leftovers", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="./cloudtrial leftovers", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="List by tag and name what is still there after `pulumi destroy`.",
     )  # fmt: skip
     parser.add_argument("--stack", required=True, metavar="NAME", help="such as aws_ec2 or aws_ec2-prod")

@@ -1,4 +1,4 @@
-"""`python -m infra.local [NAME...] [--engines A,B]`: start the twins, print where they are, end them on Ctrl-C."""
+"""`./cloudtrial twins [NAME...] [--engines A,B]`: start the twins, print where they are, end them on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOK_S = 1.0  # between two looks whether all still run
 
 def main(argv: list[str] | None = None) -> int:
     """0 after Ctrl-C, 1 when no twin could be started or the last one has ended, 2 for an unknown name."""
-    parser = argparse.ArgumentParser(prog="python -m infra.local", description="The four targets on this machine.")
+    parser = argparse.ArgumentParser(prog="./cloudtrial twins", description="The four targets on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
     parser.add_argument(
         "--engines", type=read_engines, default=[PLAIN_ENGINE], metavar="A,B",

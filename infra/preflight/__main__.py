@@ -1,4 +1,4 @@
-"""`python -m infra.preflight STACK`: whether the stack will fit, and what it will cost; without any account."""
+"""`./cloudtrial preflight STACK`: whether the stack will fit, and what it will cost; without any account."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ a warm disk on this machine's processor: the cloud will be slower.
 The stack's settings are read from Pulumi.STACK.yaml.
 
 examples:
-  python -m infra.preflight heroku
-  python -m infra.preflight aws_ec2-prod --requests-per-month 5000000 --no-twin
+  ./cloudtrial preflight heroku
+  ./cloudtrial preflight aws_ec2-prod --requests-per-month 5000000 --no-twin
 
 Exit codes: 0 all fits as far as is known, 1 something does not fit, 2 wrong usage.
 """
@@ -91,7 +91,7 @@ def _requests(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m infra.preflight", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="./cloudtrial preflight", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Say without any account whether a stack will fit its target, and what it will cost.",
     )  # fmt: skip
     parser.add_argument("stack", metavar="STACK", help=f"{', '.join(TARGETS)}, or one of these-STAGE")

@@ -81,7 +81,7 @@ def twin_lines(plan: Plan, worked: measure.Worked | str) -> Iterator[Line]:
 
 
 def cost_lines(plan: Plan, requests: int, worked: measure.Worked | str) -> Iterator[Line]:
-    """At rest and at the traffic, by `python -m eval cost`: prices are eval's, and infra imports nothing of it."""
+    """At rest and at the traffic, by `./cloudtrial cost`: prices are eval's, and infra imports nothing of it."""
     found = _cost(plan, requests, worked)
     if isinstance(found, str):
         yield Line("cost", found, "", UNKNOWN, "eval/prices.yaml")

@@ -1,0 +1,128 @@
+"""./cloudtrial: one entry for all that users start, from any folder, with no environment activated."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from eval_kit import fake_endpoint
+from service_kit import ready_gunicorn
+
+PROGRAM = ROOT / "cloudtrial"
+NAMES = re.findall(r"^  ([a-z-]+)  ", subprocess.run([PROGRAM, "--help"], capture_output=True, text=True).stdout, re.M)
+TRAINING = {"train", "promote", "export", "golden"}  # they import torch, which takes seconds
+
+
+def call(*words, program=PROGRAM, **options):
+    """The outcome of a command line."""
+    return subprocess.run([program, *words], capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def elsewhere(tmp_path) -> Path:
+    """The program in a folder with a space in its name; it has the project's packages, and no .venv yet."""
+    folder = tmp_path / "my projects" / "cloudtrial"
+    folder.mkdir(parents=True)
+    shutil.copy(PROGRAM, folder)
+    for name in ("eval", "infra", "service", "models"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_needs_no_environment_and_lists_every_command_with_examples(elsewhere, word):
+    done = call(word, program=elsewhere / "cloudtrial")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(NAMES) == 16 and all(f"\n  {name}  " in done.stdout for name in NAMES)
+    assert done.stdout.split("examples:")[1].count("  ./cloudtrial ") == 3
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in TRAINING else []) for name in NAMES]
+)
+def test_every_command_explains_itself_under_its_own_name(name):
+    done = call(name, "--help", stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert re.match(rf"usage: (ls \*\.png \| )?\./cloudtrial {name}\b", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("rum", "did you mean run? "), ("twin", "did you mean twins"), ("zzz", ""), ("--version", "")],
+)
+def test_an_unknown_command_is_one_line_with_the_nearest_names_and_exit_2(word, near):
+    done = call(word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"cloudtrial: there is no command '{word}': {near}") and done.stderr.count("\n") == 1
+    assert "./cloudtrial --help lists them all" in done.stderr
+
+
+def test_no_command_at_all_is_wrong_usage_and_shows_the_help():
+    done = call()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ./cloudtrial COMMAND")
+
+
+def test_without_an_environment_it_says_what_to_type(elsewhere):
+    done = call("prices", program=elsewhere / "cloudtrial")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (
+        f"there is no {elsewhere}/.venv/bin/python: type `make demo`" in done.stderr and "`make setup`" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(("command", "package"), [("run", "rich"), ("serve", "gunicorn")])
+def test_an_environment_that_lacks_a_package_is_one_line_that_says_what_to_type(elsewhere, command, package):
+    venv.create(elsewhere / ".venv", symlinks=True)
+    done = call(command, program=elsewhere / "cloudtrial")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"lacks the package {package}: type `make demo`" in done.stderr
+
+
+def test_it_works_from_another_folder_through_a_link_and_beside_a_module_of_the_same_name(elsewhere, tmp_path):
+    (elsewhere / ".venv").symlink_to(sys.prefix)
+    link = tmp_path / "bin" / "cloudtrial"
+    link.parent.mkdir()
+    link.symlink_to(elsewhere / "cloudtrial")
+    (tmp_path / "eval.py").write_text("raise SystemExit('the wrong eval')")
+    done = call("cost", "heroku", "--json", program=link, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    module = [sys.executable, "-m", "eval", "cost", "heroku", "--json"]
+    assert json.loads(done.stdout) == json.loads(subprocess.check_output(module, cwd=ROOT))
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["run", "--limit", "0"], 2), (["report", "nowhere"], 1), (["preflight", "azure", "--no-twin"], 2)],
+)
+def test_the_exit_code_is_the_commands_own(words, code, tmp_path):
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == code and done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_reaches_the_run_itself_and_the_run_holds_what_was_typed(number, tmp_path):
+    with fake_endpoint() as fake:
+        words = ["run", "--target", f"a={fake.url}", "--images", "golden", "--floor", "0", "--out", "out"]
+        process = subprocess.Popen(
+            [PROGRAM, *words], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        fake.on_post = lambda count: process.send_signal(number) if count == 40 else None
+        out, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
+    assert "Not complete: interrupted after" in out
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["command"] == ["./cloudtrial", *words]
+
+
+def test_serve_starts_the_service_with_its_settings_and_ends_on_sigterm(tmp_path, png):
+    with ready_gunicorn(tmp_path / "log", command=(str(PROGRAM), "serve"), ENGINE="onnx") as service:
+        assert service.post("/predict", png, "image/png").json["model"]["engine"] == "onnx"
+    assert service.process.returncode == 0
