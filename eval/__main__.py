@@ -20,7 +20,7 @@ FAILED = 1  # exit code; 2 is for wrong usage
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says. Gives the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     arguments.line = ("./cloudtrial", *argv)
     # SIGTERM, with which schedulers end a job, leaves as good a run as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -34,16 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Of every command and its options."""
+    found = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
+    commands = found.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands)
     add_report(commands)
     add_samples(commands)
     add_compare(commands)
     add_prices(commands)
     add_cost(commands)
-    return parser
+    return found
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ TOOLS = {
     "debootstrap": "apt-get install debootstrap",
     "systemd-nspawn": "apt-get install systemd-container",
     "make": "apt-get install make",
+    "curl": "apt-get install curl",
     "buildah": "apt-get install --no-install-recommends buildah",
 }
 
