@@ -71,6 +71,7 @@ def test_the_shipped_networks_accuracy_is_measured_on_the_whole_test_set(bundle_
     assert f"{test['accuracy']:.2%}" in PAPERS["README.md"]
 
 
+@pytest.mark.slow
 def test_the_example_report_is_what_its_samples_give(tmp_path):
     for name in ("run.json", "samples.jsonl.gz"):
         (tmp_path / name).write_bytes((EXAMPLE / name).read_bytes())

@@ -389,7 +389,7 @@ def test_the_vms_twin_starts_anew_and_predicts_as_its_model_does(tmp_path):
         async with Client("aws_ec2", twin.url, images.classes, 60, time.perf_counter()) as client:
             return (await force(twin_forcing(twin), client, Ask("cold", "measure", 0, 0, first)))[0]
 
-    with local_twins(["aws_ec2"], tmp_path) as twins:
+    with local_twins(["aws_ec2"], tmp_path, engines=["onnx"]) as twins:
         (twin,) = twins.running
         sample = asyncio.run(go(twin))
         assert twin.alive()

@@ -336,6 +336,7 @@ def screen():
     return Screen(Console(file=io.StringIO(), width=200))
 
 
+@pytest.mark.slow
 def test_both_engines_of_a_target_take_turns_start_cold_and_agree(tmp_path):
     images = open_images("golden", 40, 0, print)
     config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, floor=2, engines=ENGINES)

@@ -277,17 +277,17 @@ def test_a_twin_that_is_killed_in_mid_run_ends_neither_the_run_nor_the_count(tmp
             counting.breathe = lambda: kill() if what == "Requests" and counting.done == 30 else None
             return counting
 
-    with local_twins(["heroku"], tmp_path / "logs") as twins, fake_endpoint() as fake:
+    with local_twins(["heroku"], tmp_path / "logs", engines=["onnx"]) as twins, fake_endpoint() as fake:
         (twin,) = twins.running
 
         def kill():
             os.killpg(twin.pid, signal.SIGKILL)
 
-        endpoints = (Endpoint("heroku", "heroku", twin.url, twin), endpoint(fake, "a"))
+        endpoints = (Endpoint(twin.name, "heroku", twin.url, twin), endpoint(fake, "a"))
         screen = Deadly(Console(file=io.StringIO()))
         done = begin(tmp_path, Fleet(endpoints, {}), images, screen, warmup=5, block=5)
     assert done.complete
-    asked = measured(read_samples(tmp_path), "heroku")
+    asked = measured(read_samples(tmp_path), "heroku-onnx")
     assert sorted(s.image for s in asked) == list(range(60))
     assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "not_sent"}
     assert "given up after" in (done.targets[0].failure or "")

@@ -105,11 +105,12 @@ def test_a_complete_run_and_a_folder_without_a_run_are_refused(whole, tmp_path, 
     assert "is not a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_hundred_random_moments_is_whole_in_the_end(tmp_path):
     """Some kills hit the start, most come within some milliseconds of a random answer."""
     dice, folder = random.Random(11), tmp_path / "run"
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["eval.__main__"])
+    processes.set_forkserver_preload(["eval.__main__", "scipy.stats"])
     kills = 0
     with fake_endpoint() as fake:
         more = "--scenario", "single,poisson", "--rate", "400", "--duration", "3", "--warmup", "0"

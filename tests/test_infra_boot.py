@@ -17,6 +17,8 @@ from infra_kit import REQUIRED, make_checkout, well
 from infra.aws_ec2.user_data import FACTS_FILE
 from infra.offline.engine import run_program
 
+pytestmark = pytest.mark.root
+
 
 @pytest.fixture(scope="module")
 def ground(complain, needs_tool, say):

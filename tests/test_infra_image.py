@@ -13,6 +13,8 @@ from infra.local.ready import free_ports, wait_until_ready
 from infra.offline.engine import run_program
 from service.settings import ENGINES
 
+pytestmark = pytest.mark.root
+
 USER_ID = 10001
 START_TIMEOUT_S = 300  # on a cold disk and a busy machine
 TOLERANCE = {"torch": 1e-3, "onnx": 0.15}  # of a probability; 8-bit integers are not the reference's floats

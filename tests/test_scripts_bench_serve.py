@@ -321,6 +321,7 @@ def test_every_server_is_started_from_files_that_exist(name, tmp_path):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.slow
 def test_after_ctrl_c_what_was_measured_is_kept_and_nothing_runs_on(tmp_path):
     command = [sys.executable, "-m", "scripts.bench_serve", "--quick", "--servers", "ours-torch,flask,litserve"]
     command += ["--peers-python", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--limit", "20"]

@@ -85,6 +85,7 @@ def test_no_two_products_of_quantised_pairs_overflow_16_bits(exported):
     assert {str(zero_point.dtype) for zero_point in zero_points} == {"uint8"}
 
 
+@pytest.mark.slow
 def test_the_same_weights_and_pictures_give_the_same_bytes_in_another_process(exported, tmp_path):
     code = """
 import sys; sys.path.insert(0, "tests")
