@@ -154,7 +154,7 @@ def compare(
             try:
                 way = make()
                 answers = way(pictures[:64])
-            except (RuntimeError, ImportError, BundleError) as error:
+            except (RuntimeError, AttributeError, ImportError, BundleError) as error:
                 failed[name] = (str(error) or type(error).__name__).splitlines()[0]
                 continue
             ready_ms = (time.perf_counter() - begun) * 1000

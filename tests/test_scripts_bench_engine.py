@@ -22,12 +22,21 @@ def no_bfloat16():
     raise RuntimeError("this operator does not take bfloat16\nat line 7")
 
 
+def unknown_one():
+    raise AttributeError("no such operator")
+
+
 def test_a_way_that_cannot_be_run_is_left_out_with_the_reason_in_one_line():
-    ways = [("float32", lambda: answer), ("bfloat16", no_bfloat16), ("int8", lambda: answer)]
+    ways = [
+        ("float32", lambda: answer),
+        ("bfloat16", no_bfloat16),
+        ("fused", unknown_one),
+        ("int8", lambda: answer),
+    ]
     screen = Console(file=io.StringIO(), width=140)
     table, failed = bench_engine.compare(ways, PICTURES, 0.0, screen)
     assert list(table.columns[0].cells) == ["float32", "int8"]
-    assert failed == {"bfloat16": "this operator does not take bfloat16"}
+    assert failed == {"bfloat16": "this operator does not take bfloat16", "fused": "no such operator"}
 
 
 def test_a_precision_that_the_processor_lacks_is_left_out_by_name(monkeypatch):
