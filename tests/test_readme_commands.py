@@ -34,7 +34,7 @@ STAMPS = "-o .venv/.demo -o .venv/.dev -o .venv/.infra"  # make leaves these, an
 
 # What is added to the commands that begin so. The last of two equal flags counts.
 FEW = "--warmup 1 --floor 0"
-SHORT = f"--limit 8 {FEW} --images DIR --duration 2 --cold 1"
+SHORT = f"--limit 8 {FEW} --images golden --duration 2 --cold 1"
 ADDED = {
     "curl": "--fail --silent --show-error",
     "make demo": "LIMIT=8",
@@ -42,6 +42,7 @@ ADDED = {
     "./cloudtrial run --resume": "",
     "./cloudtrial run": SHORT,
     "./cloudtrial run --local": f"{SHORT} --engines onnx",
+    "./cloudtrial run --local --images DIR": f"--limit 8 {FEW} --engines onnx",
     "./cloudtrial run --local --engines": SHORT,
     "./cloudtrial run --local --engines torch,onnx --images data": f"{SHORT} --engines onnx --out reports/again",
 }
