@@ -1,5 +1,5 @@
 # make demo    four local twins, compared: reports/latest/
-# make test    every test
+# make test    the tests
 # make help    the rest
 
 PYTHON ?= python3
@@ -47,21 +47,25 @@ twins: .venv/.demo ## start the four local twins and print their addresses until
 report: .venv/.demo ## write the reports of RUN (reports/latest) again from its samples
 	./cloudtrial report $(or $(RUN),reports/latest)
 
-test: .venv/.dev ## the tests (8 minutes); one that needs a missing tool is skipped and says how to get it
-	$(PY) -m pytest -m "not slow and not root" $(ARGS)
+# As many processes as there are cores, up to four; the tests of a file stay together and share what they start.
+PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-test-fast: .venv/.dev ## the tests that start no other process, for the loop of a change (90 seconds)
-	$(PY) -m pytest -m "not slow and not root and not browser and not process" $(ARGS)
+test: .venv/.dev ## the tests that need neither root nor a browser (8 minutes); another missing tool skips its tests
+	$(PYTEST) -m "not slow and not root and not browser" $(ARGS)
 
-test-all: .venv/.dev ## every test, as CI runs them: as root, on a Debian machine
-	$(PY) -m pytest $(ARGS)
+test-fast: .venv/.dev ## the quick ones of them, for the loop of a change (90 seconds)
+	$(PYTEST) -m "not slow and not root and not browser and not integration" $(ARGS)
 
-# The tests of all that computes with vector instructions
+test-all: .venv/.dev ## every test; those that need root by themselves, as they use fixed ports and say what they did
+	$(PYTEST) -m "not root" $(ARGS)
+	$(PY) -m pytest -m root $(ARGS)
+
+# All that computes with vector instructions
 ENGINE_TESTS := $(wildcard tests/test_service_engine*.py tests/test_service_torch_*.py tests/test_training_*.py) \
 	tests/test_eval_reference.py
 
-test-lesser: .venv/.dev ## the tests of engines and training as on a processor with fewer vector instructions
-	scripts/lesser_processor $(PY) -m pytest $(ENGINE_TESTS) $(ARGS)
+test-lesser: .venv/.dev ## the tests of engines, training, export and golden set as on a lesser processor
+	scripts/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
 
 lint: .venv/.dev ## ruff and pyright
 	$(PY) -m ruff check .

@@ -12,12 +12,16 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from playwright import sync_api as playwright
 
 # Threads of OpenMP would else wait in a loop between two passes, on cores that neighbours need: each then waits for the
 # other's thread to be run again, and a test under load takes ten times as long. Read when the library is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 ALL_TOOLS = "CLOUDTRIAL_ALL_TOOLS"  # set by .ci/run: nothing may be skipped
 
@@ -36,10 +40,35 @@ TOOLS = {
 }
 
 
-def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
-    """What a module's tests leave out on this machine, in its own words."""
-    modules = {item.module for item in items if isinstance(item, pytest.Function)}
-    return sorted(filter(None, (getattr(module, "LEFT_OUT", "") for module in modules)))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
+LEFT_OUT = pytest.StashKey[set[str]]()  # what modules' tests leave out on this machine, each in one line
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = set()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    modules = {item.module for item in session.items if isinstance(item, pytest.Function)}
+    lines = {getattr(module, "LEFT_OUT", "") for module in modules} - {""}
+    session.config.stash[LEFT_OUT] |= lines
+    if hasattr(session.config, "workeroutput"):  # one of several processes, which tells the one that writes the log
+        session.config.workeroutput["left_out"] = sorted(lines)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    node.config.stash[LEFT_OUT] |= set(getattr(node, "workeroutput", {}).get("left_out", []))
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    for line in sorted(config.stash[LEFT_OUT]):
+        terminalreporter.write_line(line)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -75,6 +104,16 @@ def needs_tool(complain) -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="module")  # its event loop runs as long, and tests of other modules need their own
+def browser(needs_tool):
+    """A Chromium. Whoever uses it is marked `browser`."""
+    path = needs_tool("chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A written page, looked at as elements and as text; and what a Chromium is started with."""
+"""A written page, looked at as elements and as text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from eval.report import REPORT_HTML
-
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 def text_of(folder: Path, name: str = REPORT_HTML) -> str:

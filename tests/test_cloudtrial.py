@@ -16,6 +16,8 @@ from conftest import ROOT
 from eval_kit import fake_endpoint
 from service_kit import ready_gunicorn
 
+pytestmark = pytest.mark.integration
+
 PROGRAM = ROOT / "cloudtrial"
 NAMES = re.findall(r"^  ([a-z-]+)  ", subprocess.run([PROGRAM, "--help"], capture_output=True, text=True).stdout, re.M)
 TRAINING = {"train", "promote", "export", "golden"}  # they import torch, which takes seconds

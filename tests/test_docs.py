@@ -13,6 +13,8 @@ import pytest
 from service.model import WEIGHTS_OF
 from training.promote import FLOOR
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
 MAKEFILE = (ROOT / "Makefile").read_text()

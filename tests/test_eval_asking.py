@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 
+import pytest
 from oracle_kit import pictures, running_oracle
 from rich.console import Console
 
@@ -17,6 +18,8 @@ from eval.progress import Screen
 from eval.samples import SAMPLES, read_run, read_samples
 from eval.schedule import Config
 from eval.truth import Truth
+
+pytestmark = pytest.mark.integration
 
 
 def run(folder, url, target=None, options=None, past=None, **changes):

@@ -15,6 +15,8 @@ from eval.__main__ import main
 from eval.endpoints import EndpointError, named_endpoint, stack_endpoint, target_of
 from eval.samples import read_run, read_samples
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 def signals_as_before():

@@ -35,6 +35,8 @@ from eval.truth import Truth
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
 
+pytestmark = pytest.mark.integration
+
 STARTUP = {"create": 3000.0, "ready": 2960.0, "process": 400.0, "import": 1800.0, "load": 300.0,
            "first_prediction": 100.0, "total": 2200.0}  # fmt: skip
 

@@ -7,9 +7,10 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from conftest import descendants
+from conftest import CHROMIUM, descendants
 from eval_kit import fake_endpoint, image_set
-from page_kit import CHROMIUM, Page, text_of
+from page_kit import Page, text_of
+from playwright import sync_api as playwright
 from rich.console import Console
 from run_kit import MODEL_VERSION, ONNX_VERSION, SHIPPED, image_bytes, make_run
 from scenario_kit import make_full_run, write_full_run
@@ -35,6 +36,8 @@ from infra.local.twins import local_twins
 from infra.targets import TARGETS
 from scripts.readme import results
 from service.settings import ENGINES
+
+pytestmark = pytest.mark.integration
 
 PRICES = load_prices()
 BOTH = ["heroku", "heroku-onnx", "gcp_cloudrun", "gcp_cloudrun-onnx"]
@@ -295,9 +298,9 @@ def test_runs_of_another_engine_under_one_name_are_unlike():
     assert unlike(torch, torch, {}, {}) == []
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 390, 800, 1280])
 def test_a_page_of_eight_never_scrolls_sideways(needs_tool, page_dir, width):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=needs_tool("chromium"), args=CHROMIUM)
         page = chromium.new_page(viewport={"width": width, "height": 900})

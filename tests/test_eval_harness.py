@@ -27,6 +27,8 @@ from eval.samples import RUN_JSON, RunError, read_run, read_samples
 from eval.schedule import Config
 from infra.local.twins import local_twins
 
+pytestmark = pytest.mark.integration
+
 
 @contextlib.contextmanager
 def two_fakes():

@@ -27,6 +27,8 @@ from eval.truth import Truth
 from eval.truth_checks import FAULTS
 from service import schema
 
+pytestmark = pytest.mark.integration
+
 
 def in_turn(truth, images, **options):
     """The samples of one post after the other, and the oracle that answered them."""

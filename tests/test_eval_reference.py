@@ -15,6 +15,8 @@ from eval import reference, reference_cache
 from eval.images import ImageSet
 from eval.reference_cache import ReferenceCache
 
+pytestmark = pytest.mark.integration
+
 ANSWER = (3, (0.25, 0.75))
 # Answers with the length of what it is given, and notes each path
 PROGRAM = """

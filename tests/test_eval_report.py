@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from page_kit import CHROMIUM, Page, text_of
+from page_kit import Page, text_of
 from run_kit import image_bytes, make_run
 
 from eval.report import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
@@ -241,16 +241,6 @@ def test_a_run_without_a_single_answer_is_reported(tmp_path):
     write_reports(folder)
     assert "No request was answered" in text_of(tmp_path)
     assert "20 of 20" in text_of(tmp_path, REPORT_MD)
-
-
-@pytest.fixture(scope="module")
-def browser(needs_tool):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = needs_tool("chromium")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("folder", ["run_dir", "broken_dir"])

@@ -12,7 +12,7 @@ import re
 import shlex
 
 import pytest
-from page_kit import CHROMIUM, Page, text_of
+from page_kit import Page, text_of
 from run_kit import image_bytes
 from scenario_kit import BREAKS_AT, COLD_N, write_full_run
 
@@ -20,7 +20,7 @@ from eval.__main__ import main
 from eval.formatting import ms
 from eval.report import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.integration
 
 SECTIONS = ("results", "latency", "rate", "cold", "cost", "accuracy", "parity", "stability", "network", "errors",
             "startup", "basis", "prices", "machine")  # fmt: skip
@@ -203,15 +203,6 @@ def test_the_commands_work_and_give_the_figures_of_the_tables(full_dir, summary,
             found = summary["targets"]["heroku"]["scenarios"]["poisson"]["latency_ms"]
             values = ", ".join(f"{p} {ms(found[p]['value'])}" for p in ("p50", "p90", "p95", "p99"))
             assert f"latency_ms: {values}" in printed.err
-
-
-@pytest.fixture(scope="module")
-def browser(needs_tool):
-    path = needs_tool("chromium")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

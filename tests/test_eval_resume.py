@@ -17,6 +17,8 @@ from eval_kit import fake_endpoint
 from eval.__main__ import main
 from eval.samples import SAMPLES, read_run, read_samples
 
+pytestmark = pytest.mark.integration
+
 KILLS = 100
 
 

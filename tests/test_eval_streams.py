@@ -21,6 +21,8 @@ from eval.search import judged, next_rate
 from eval.streams import Shard, deal, open_workers
 from eval.truth import Truth
 
+pytestmark = pytest.mark.integration
+
 
 def run(folder, url, images=None, options=None, **changes):
     folder.mkdir(exist_ok=True)

@@ -7,7 +7,9 @@ import re
 import shutil
 
 import pytest
-from page_kit import CHROMIUM, Page, text_of
+from conftest import CHROMIUM
+from page_kit import Page, text_of
+from playwright import sync_api as playwright
 from run_kit import image_bytes
 from scenario_kit import write_full_run
 
@@ -15,6 +17,8 @@ from eval.__main__ import main
 from eval.report import write_reports
 from eval.samples import RunError
 from eval.trend import TREND_HTML, TREND_JSON, write_trend
+
+pytestmark = pytest.mark.integration
 
 LIKE = {"n_images": 120, "scenarios": ("single", "poisson")}
 
@@ -131,8 +135,8 @@ def test_a_run_from_another_processor_is_unlike_and_one_that_may_be_is_warned_of
     assert "Whether the client ran on like processors is not known: AMD EPYC (instruction sets not recorded)" in page
 
 
+@pytest.mark.browser
 def test_the_page_works_in_a_browser(runs, trend, needs_tool):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path, said = needs_tool("chromium"), []
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=path, args=CHROMIUM)

@@ -22,6 +22,8 @@ from infra.policy.check import violations
 from infra.policy.places import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
 
+pytestmark = pytest.mark.integration
+
 DOMAIN = {"domain": "classifier.example.com", "certificateEmail": "you@example.com"}
 ZONE = {"hostedZoneId": "Z0123456789ABC"}
 

@@ -10,6 +10,8 @@ from infra_kit import well
 
 from infra.offline.engine import UNKNOWN, Run, changes, run_program
 
+pytestmark = pytest.mark.integration
+
 # A resource with one output that only its provider knows: `arn`.
 THING = """
 import pulumi

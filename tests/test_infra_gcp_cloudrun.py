@@ -16,6 +16,8 @@ from infra.targets import GCP_CLOUDRUN
 from service.schema import HEALTHZ, READYZ
 from service.settings import ENGINES
 
+pytestmark = pytest.mark.integration
+
 DOCKERFILE = REPOSITORY / "service" / "Dockerfile"
 STACK = "gcp_cloudrun"
 SERVICE = "gcp:cloudrunv2/service:Service"

@@ -18,6 +18,8 @@ from infra.local.platforms import launch_gcp_function
 from infra.offline.engine import Run, run_program
 from infra.targets import FUNCTION_ENTRY_POINT, GCP_FUNCTION
 
+pytestmark = pytest.mark.integration
+
 STACK = "gcp_function"
 PROJECT = {"gcp:project": "example-project"}
 BUILDER = "cloudtrial-build@example-project.iam.gserviceaccount.com"

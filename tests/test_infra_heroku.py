@@ -16,6 +16,8 @@ from infra.local.dockerfile import instructions
 from infra.local.procfile import read_procfile
 from infra.offline.engine import Run, run_program
 
+pytestmark = pytest.mark.integration
+
 APP = "heroku:app/app:App"
 
 

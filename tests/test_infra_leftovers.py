@@ -29,6 +29,8 @@ from infra.leftovers.found import Place, prices
 from infra.offline.engine import run_program
 from infra.targets import TARGETS
 
+pytestmark = pytest.mark.integration
+
 ANSWERS = Path(__file__).parent / "answers"
 REGION = "us-east-1"
 OURS = {"project": "cloudtrial", "stack": "aws_ec2"}

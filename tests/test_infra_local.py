@@ -30,6 +30,8 @@ from infra.local.twins import available_cores, cores_for, fits, free_ports, loca
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service.settings import ENGINES
 
+pytestmark = pytest.mark.integration
+
 LIGHT = ["onnx"]  # the engine that starts in half a second: which one it is means nothing here
 BROKEN = {"MODEL_DIR": "models/none-of-this-name"}
 

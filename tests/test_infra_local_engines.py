@@ -22,6 +22,8 @@ from infra.local.twins import local_twins
 from infra.targets import TARGETS, read_stack
 from service.settings import ENGINES
 
+pytestmark = pytest.mark.integration
+
 # Names
 
 

@@ -16,6 +16,8 @@ from pulumi.automation import _cmd
 
 from infra.targets import TARGETS
 
+pytestmark = pytest.mark.integration
+
 VERSION = "3.272.0"
 
 

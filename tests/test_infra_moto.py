@@ -23,6 +23,8 @@ from infra.bundle import shipped_files
 from infra.offline.engine import run_program
 from infra.targets import AWS_EC2
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = {
     "cloudtrial:domain": "classifier.example.com",
     "cloudtrial:certificateEmail": "you@example.com",

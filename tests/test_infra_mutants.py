@@ -16,6 +16,8 @@ from scripts.mutants.checks import STACK_OF, Catch, catches, first_failure, make
 from scripts.mutants.fault import Fault, OutOfDate
 from scripts.mutants.faults import FAULTS
 
+pytestmark = pytest.mark.integration
+
 # One of each kind, with the check that the table lists first.
 CAUGHT = {
     "aws_ec2": ("IMDSv2 is optional", Catch("policy", "imdsv2")),

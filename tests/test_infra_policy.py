@@ -20,6 +20,8 @@ from infra.offline.engine import Resource
 from infra.policy.check import violations
 from infra.policy.rules import POLICIES, RULES
 
+pytestmark = pytest.mark.integration
+
 SERVICE = "gcp:cloudrunv2/service:Service"
 GONE = object()  # what is planted is that the value is not there
 

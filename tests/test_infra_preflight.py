@@ -25,6 +25,8 @@ from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
 from service.model import WEIGHTS_OF
 from service.settings import ENGINES
 
+pytestmark = pytest.mark.integration
+
 SMALL = Worked(peak_mib=340.0, startup_s=4.0, service_ms=60.0)
 
 

@@ -18,6 +18,8 @@ from infra.targets import TARGETS
 from service.model import WEIGHTS_OF
 from service.settings import ENGINES, Settings, SettingsError
 
+pytestmark = pytest.mark.integration
+
 # What changes when one byte of the service does, and nothing else.
 AFTER_ONE_BYTE = {
     "aws_ec2": {

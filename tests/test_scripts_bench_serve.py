@@ -26,6 +26,8 @@ from scripts.bench_serve.targets import missed, targets
 from scripts.bench_serve.wire import BUSY, WRONG, Form, read_answer
 from scripts.readme import serving
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parent.parent
 CAT = Form("/predict").request(b"the cat's bytes", "image/png", "cat")
 DOG = Form("/predict", "images").request(b"the dog's bytes", "image/png", "dog")

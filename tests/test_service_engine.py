@@ -18,6 +18,8 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, 
 from service.model import BundleError, load_bundle
 from service.settings import Settings
 
+pytestmark = pytest.mark.integration
+
 CLASSES = tuple("abcdefghij")
 
 

@@ -26,6 +26,8 @@ from service.settings import SettingsError
 from training.onnx_graph import onnx_model
 from training.promote import write_bundle
 
+pytestmark = pytest.mark.integration
+
 # Of the 100 golden pictures, as the reference has them; 8-bit integers turn a few that are between two classes.
 GOLDEN_AGREEMENT, GOLDEN_DIFFERENCE = 0.95, 0.25
 

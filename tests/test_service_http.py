@@ -17,6 +17,8 @@ from service_kit import ROOT, gunicorn, multipart, png_of, ready_gunicorn
 from service import schema
 from service.machine import processor
 
+pytestmark = pytest.mark.integration
+
 JSON = "application/json"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 IDENTITY = (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION)

@@ -7,34 +7,14 @@ import json
 
 import pytest
 from conftest import picture_bytes
+from playwright.sync_api import expect
 from service_kit import ready_gunicorn
 
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-expect = playwright.expect
-
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TOKEN = "open-sesame"
 TEXT = {"name": "holiday.png", "mimeType": "image/png", "buffer": b"only text, whatever its name says"}
 STATES = ["empty", "result", "problem"]
-
-
-@pytest.fixture(scope="module")
-def browser(needs_tool):
-    path = needs_tool("chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

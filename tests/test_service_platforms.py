@@ -20,6 +20,8 @@ from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
 
+pytestmark = pytest.mark.integration
+
 SERVICE = REPOSITORY / "service"
 # What belongs to the server in front, to the process or to the moment; everything else must agree.
 OWN_HEADERS = {"server", "date", "connection", "keep-alive"} | {

@@ -22,6 +22,8 @@ from service_kit import multipart, ready_gunicorn
 from service import schema
 from service.worker import plain_request
 
+pytestmark = pytest.mark.integration
+
 QUEUE, BATCH, THREADS = 8, 4, 24
 LIMITS = {"MAX_QUEUE": str(QUEUE), "BATCH_MAX": str(BATCH), "WEB_THREADS": str(THREADS)}
 GRACE_S = 10  # that a platform gives from SIGTERM to SIGKILL

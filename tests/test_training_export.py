@@ -22,6 +22,8 @@ from training import export
 from training.data import CLASSES, Split
 from training.promote import write_bundle
 
+pytestmark = pytest.mark.integration
+
 FILES = ("fp32.onnx", "int8.onnx")
 
 

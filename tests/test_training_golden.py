@@ -13,6 +13,8 @@ from service.model import load_bundle
 from service.preprocess import read_picture
 from training import golden
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def manifest(golden_dir) -> dict:

@@ -18,6 +18,8 @@ from service.network import build_network
 from training import promote, train
 from training.data import CLASSES, DataError, load_split
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
