@@ -233,6 +233,15 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
     assert values.min() > 0.5 and values.max() < 1.5
 
 
+def test_where_bfloat16_is_emulated_matrices_are_orthogonalised_in_float32(monkeypatch):
+    matrix = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(train, "has_fast_bfloat16", lambda device: False)
+    exact = train.orthogonalise(matrix.double())
+    torch.testing.assert_close(train.orthogonalise(matrix), exact.float(), atol=1e-4, rtol=0)
+    monkeypatch.setattr(train, "has_fast_bfloat16", lambda device: True)
+    assert (train.orthogonalise(matrix) - exact).abs().max() > 1e-3  # eight bits of each number
+
+
 @pytest.mark.parametrize("side", [16, 24, 32])
 def test_augmentation_mirrors_and_shifts_but_keeps_the_size(side):
     pictures = torch.arange(side * side * 3, dtype=torch.float32).reshape(1, 3, side, side)
