@@ -7,7 +7,7 @@ deploying are not counted, and a target is taken to have the size in infra/targe
 answered.
 
     tariffs = {t.name: tariff(t.target, t.twin, prices) for t in run.targets}
-    ahead = predicted(requests, tariffs, service_s, duration_s)        # ahead.total_usd, ahead.lines("...")
+    ahead = predicted(requests, tariffs, duration_s, starts=starts)     # ahead.total_usd, ahead.line("...")
     tally = Tally(tariffs)
     tally.add(sample)                                                  # each sample of each phase, as it is kept
     if tally.over(max_usd, elapsed_s): ...

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from eval.prices import Price, Prices
-from infra.targets import Target
+from infra.targets import ONE_DYNO_SIZES, Target
 
 HOURS = 730  # in a month
 MONTH_S = HOURS * 3600
@@ -25,7 +25,6 @@ AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
 QUANTUM_S = 0.1  # Cloud Run rounds billed time up to this
 IDLE_KEPT_S = 900  # at most; after so long without a request the next one meets a cold start
 ECO_SLEEPS_S = 1800  # without a request, then an Eco dyno sleeps
-ONE_DYNO_SIZES = ("eco", "basic")  # Heroku runs at most one of them for a process type
 SCALABLE_DYNO = "standard_1x"  # the smallest of which there can be several; as large as a Basic
 
 

@@ -117,7 +117,7 @@ def _run_json(entry: Entry, newest: Entry, scenario: str, out: Path) -> dict[str
         "report": quote(_relative(report, out)) if report.exists() else None,
         "complete": entry.run.complete,
         "valid": entry.summary["verdict"]["valid"],
-        "git": entry.run.versions.get("git"),
+        "git_sha": entry.run.versions.get("git_sha"),
         "images": {"n": len(entry.run.images), "source": entry.run.images_source, "sha256": entry.run.images_sha256},
         "prices": entry.summary["run"]["prices"]["date"],
         "processor": client_of(entry.run).with_cores,

@@ -251,6 +251,6 @@ def _run(n_images, labels, names, foreign, twin, versions, not_started, complete
         prices_sha256=hashlib.sha256(PRICES.read_bytes()).hexdigest(),
         targets=[_target(i, name, foreign, twin, versions, not_started) for i, name in enumerate(names)],
         machine={**PROCESSOR, "cores": 4, "memory_mib": 7900, "os": "Linux"},
-        versions={"python": "3.11.7", "cloudtrial": "0.1.0", "git": "0" * 40},
+        versions={"python": "3.11.7", "cloudtrial": "0.1.0", "git_sha": "0" * 40},
         planned=n_images * (len(names) - len(not_started)),
     )

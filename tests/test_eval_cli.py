@@ -258,3 +258,12 @@ def test_stacks_without_pulumi_say_what_is_missing_and_where_to_get_it(tmp_path,
     error = capsys.readouterr().err
     assert "--stacks heroku needs the pulumi program on PATH: `make pulumi`" in error and "--target NAME=URL" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["prices"], ["cost", "heroku"]], ids=["prices", "cost"])
+def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(command):
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # as `head` does
+    with os.fdopen(write_end, "wb") as pipe:
+        done = subprocess.run([sys.executable, "-m", "eval", *command], cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")

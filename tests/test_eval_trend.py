@@ -54,6 +54,12 @@ def test_figures_are_those_of_each_runs_own_report(runs, trend):
     assert found["usd_per_month"]["value"] == report["cost"]["monthly_usd"]["1000000"]["net"]
 
 
+def test_each_run_is_shown_with_the_commit_that_it_recorded(runs, trend):
+    recorded = json.loads((runs / "b" / "run.json").read_text())["versions"]["git_sha"]
+    assert {run["git_sha"] for run in trend["runs"]} == {recorded}
+    assert Page(text_of(runs, TREND_HTML)).text.count(recorded[:8]) >= 3
+
+
 def test_latency_is_of_a_scenario_that_all_tried(trend):
     assert trend["scenario"] == "single"
 
