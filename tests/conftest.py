@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     modules = {item.module for item in session.items if isinstance(item, pytest.Function)}
-    lines = {getattr(module, "LEFT_OUT", "") for module in modules} - {""}
+    lines = {getattr(module, "TESTS_LEFT_OUT", "") for module in modules} - {""}
     session.config.stash[LEFT_OUT] |= lines
     if hasattr(session.config, "workeroutput"):  # one of several processes, which tells the one that writes the log
         session.config.workeroutput["left_out"] = sorted(lines)

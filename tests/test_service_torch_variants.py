@@ -26,7 +26,7 @@ GOLDEN = ROOT / "eval" / "golden"
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.03}  # of a probability
 USABLE = usable_precisions()
 # The tests of what this processor lacks do not exist on it; the log says so in this line
-LEFT_OUT = "; ".join(
+TESTS_LEFT_OUT = "; ".join(
     f"no tests of {name}, which is {probe_precision(name).reason.partition(':')[0]} on this processor"
     for name in PRECISIONS
     if name not in USABLE
