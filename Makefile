@@ -48,7 +48,7 @@ report: .venv/.demo ## write the reports of RUN (reports/latest) again from its 
 	./cloudtrial report $(or $(RUN),reports/latest)
 
 # As many processes as there are cores, up to four; the tests of a file stay together and share what they start.
-PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.dev ## the tests that need neither root nor a browser (8 minutes); another missing tool skips its tests
 	$(PYTEST) -m "not slow and not root and not browser" $(ARGS)

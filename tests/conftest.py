@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+    # Files with slow tests first, or one process would be left with them when the others have nothing to do
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 LEFT_OUT = pytest.StashKey[set[str]]()  # what modules' tests leave out on this machine, each in one line
@@ -51,6 +55,8 @@ LEFT_OUT = pytest.StashKey[set[str]]()  # what modules' tests leave out on this 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = set()
+    # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
