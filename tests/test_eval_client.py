@@ -303,7 +303,7 @@ def test_as_many_requests_are_under_way_at_once_as_there_may_be_connections():
     assert {s.status for s in samples} == {200}
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_client_keeps_nothing_of_the_requests_it_has_sent():
     """Failed ones among them. The smallest object, kept in a list, would take 32 bytes a request."""
     faults = {"http_5xx": 0.1, "not_json": 0.1, "torn": 0.1, "hang_up": 0.1}

@@ -74,7 +74,7 @@ def test_each_step_of_a_search_is_the_rate_that_the_answers_before_call_for(tmp_
     """Whether the search then finds the right rate is tested on simulated answers, which no neighbour can slow down."""
     truth = Truth(seed=5, median_ms=5, sigma=0.2, servers=1)
     with running_oracle(truth) as url:
-        _, samples = run(tmp_path, url, scenarios=("max_rate",), rate_rps=60.0, slo_ms=30.0, step_s=1.0, in_flight=200)
+        _, samples = run(tmp_path, url, scenarios=("max_rate",), rate_rps=60.0, slo_ms=30.0, step_s=0.5, in_flight=200)
     blocks: dict[int, list[Sample]] = {}
     for sample in samples:
         blocks.setdefault(sample.block, []).append(sample)

@@ -55,6 +55,7 @@ def test_a_fault_without_its_place_is_out_of_date():
             MADE_UP.planted(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", STACK_OF)
 def test_a_planted_fault_is_caught(group, tmp_path):
     name, catch = CAUGHT[group]

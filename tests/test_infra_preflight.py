@@ -290,7 +290,7 @@ def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monke
     assert 0.5 * weights_mb < found.packed_mb < found.unpacked_mb
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
 def test_the_twin_at_work_is_measured(engine):
     worked = measure.at_work(read_plan("heroku", {"cloudtrial:engine": engine}))
     assert 40 < worked.peak_mib < 4096 and 0 < worked.startup_s < 120 and 0 < worked.service_ms < 60_000
