@@ -18,6 +18,8 @@ from eval.prices import PRICES, load_prices
 from eval.samples import append_sample, write_run
 from eval.stats import nearest_rank
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("heroku", "gcp_cloudrun")
 QUICK = Limits(replicates=500)
 

@@ -1,7 +1,11 @@
 """The measured coverage of the intervals, small here; `make coverage` is the whole of it."""
 
+import pytest
+
 from eval import stats
 from scripts import coverage
+
+pytestmark = pytest.mark.integration
 
 
 def test_the_intervals_of_simulated_runs_hold_the_truth_as_often_as_they_say():
