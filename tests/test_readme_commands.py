@@ -43,7 +43,7 @@ ADDED = {
     "./cloudtrial run": SHORT,
     "./cloudtrial run --local": f"{SHORT} --engines onnx",
     "./cloudtrial run --local --images DIR": f"--limit 8 {FEW} --engines onnx",
-    "./cloudtrial run --local --engines": SHORT,
+    "./cloudtrial run --local --engines": f"{SHORT} --engines onnx",
     "./cloudtrial run --local --engines torch,onnx --images data": f"{SHORT} --engines onnx --out reports/again",
 }
 
