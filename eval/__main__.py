@@ -8,12 +8,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from eval.compare_command import add_compare
-from eval.price_commands import add_cost, add_prices
-from eval.report_command import add_report
-from eval.run_command import STOPPED, add_run
-from eval.samples import RunError
-from eval.samples_view import add_samples
+from eval.cli.compare import add_compare
+from eval.cli.prices import add_cost, add_prices
+from eval.cli.report import add_report
+from eval.cli.run import STOPPED, add_run
+from eval.cli.samples import add_samples
+from eval.samples.model import RunError
 
 FAILED = 1  # exit code; 2 is for wrong usage
 

@@ -1,7 +1,7 @@
 """The four targets: what is deployed where, how large, and how it is billed. One home for these facts; no Pulumi.
 
 The Pulumi programs take their defaults from here, the twins their limits, the cost model its meters.
-Sources of sizes, limits and meters: see eval/prices.yaml, which prices them.
+Sources of sizes, limits and meters: see eval/cost/prices.yaml, which prices them.
 """
 
 from __future__ import annotations

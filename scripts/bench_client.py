@@ -3,8 +3,8 @@
     make bench            30 s at 1,000 requests a second
     python -m scripts.bench_client --requests 1000000
 
-The oracle (eval/oracle.py) answers, on this machine, and the harness runs as it does in a run: schedule, client,
-samples on disk. Lateness counts from the scheduled time to the send.
+The mock endpoint (eval.mock_server) answers, on this machine, and the harness runs as it does in a run: schedule,
+client, samples on disk. Lateness counts from the scheduled time to the send.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from eval.endpoints import Endpoint, Fleet
-from eval.harness import Options, opening, run_comparison
-from eval.images import open_images
+from eval.dataset.images import open_images
+from eval.plan.schedule import Config
 from eval.progress import Screen
-from eval.samples import read_samples
-from eval.schedule import Config
+from eval.run.runner import Options, opening, run_comparison
+from eval.samples.model import read_samples
+from eval.targets.endpoints import Endpoint, Fleet
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE_RPS = 1000.0
@@ -66,7 +66,7 @@ def bench(requests: int, rate_rps: float) -> None:
         duration_s=requests / rate_rps,
         in_flight=1000,
     )
-    command = [sys.executable, "-m", "eval.oracle"]
+    command = [sys.executable, "-m", "eval.mock_server"]
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as oracle,

@@ -2,9 +2,10 @@
 
     make coverage        (a minute or two)
 
-Each simulated run draws requests from the oracle's model (eval/truth.py) and estimates p50, p95, p99 and accuracy as a
-report does: percentiles of samples taken as independent, and "in time", where neighbours may be alike. A 95% interval
-has to hold the truth in 93 to 97% of the runs; less is too sure, more says too little. Exit code 1 when one does not.
+Each simulated run draws requests from the mock endpoint's model (eval.mock_server.profile) and estimates p50, p95, p99
+and accuracy as a report does: percentiles of samples taken as independent, and "in time", where neighbours may be
+alike. A 95% interval has to hold the truth in 93 to 97% of the runs; less is too sure, more says too little. Exit code
+1 when one does not.
 
     one kind     requests of one kind
     some slow    3% of the requests take eight times as long
@@ -28,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.stats import PERCENTILES, Estimate, percentile, proportion
-from eval.truth import Truth
+from eval.mock_server.profile import Truth
+from eval.stats.intervals import PERCENTILES, Estimate, percentile, proportion
 
 RUNS = 4000  # of 1,000, chance alone would put some figure outside in one case of seven; of these, hardly ever
 SIZES = (1000, 3000, 10_000)  # requests of a run

@@ -16,8 +16,8 @@ from functools import partial
 from aiohttp import web
 from conftest import picture_bytes
 
-from eval.images import ImageSet, Picture
-from eval.samples import ImageEntry
+from eval.dataset.images import ImageSet, Picture
+from eval.samples.model import ImageEntry
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CERTAIN = tuple(1.0 if i == 3 else 0.0 for i in range(10))

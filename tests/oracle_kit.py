@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import time
 
-from eval.client import Ask, Client
-from eval.images import ImageSet, Picture
-from eval.oracle import counts, running_oracle
-from eval.oracle_state import Oracle
-from eval.oracle_wire import Connection
-from eval.samples import ImageEntry, Sample
-from eval.truth import CIFAR10, Truth
+from eval.dataset.images import ImageSet, Picture
+from eval.load.client import Ask, Client
+from eval.mock_server.behaviour import Oracle
+from eval.mock_server.http_protocol import Connection
+from eval.mock_server.profile import CIFAR10, Truth
+from eval.mock_server.server import counts, running_oracle
+from eval.samples.model import ImageEntry, Sample
 
 __all__ = ["against_oracle", "asked_in_turn", "counts", "labels", "pictures", "running_oracle"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from eval.report import REPORT_HTML
+from eval.report.render import REPORT_HTML
 
 
 def text_of(folder: Path, name: str = REPORT_HTML) -> str:

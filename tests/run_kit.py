@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.samples import RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
+from eval.samples.model import RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
 from infra.targets import TARGETS
 
 PRICES = Path(__file__).resolve().parent.parent / "eval" / "prices.yaml"

@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 from run_kit import CLASSES, make_run, make_sample, median_ms, version_of
 
-from eval.samples import SAMPLES, append_sample, write_run
-from eval.schedule import SCENARIOS, Config
+from eval.plan.schedule import SCENARIOS, Config
+from eval.samples.model import SAMPLES, append_sample, write_run
 
 RATE_RPS = 25.0
 SLO_MS = 60.0

@@ -10,14 +10,14 @@ import pytest
 from oracle_kit import pictures, running_oracle
 from rich.console import Console
 
-from eval.asking import Options
-from eval.endpoints import Endpoint, Fleet
-from eval.harness import opening, run_comparison
-from eval.journal import recorded
+from eval.load.load_generator import Options
+from eval.mock_server.profile import Truth
+from eval.plan.schedule import Config
 from eval.progress import Screen
-from eval.samples import SAMPLES, read_run, read_samples
-from eval.schedule import Config
-from eval.truth import Truth
+from eval.run.runner import opening, run_comparison
+from eval.samples.model import SAMPLES, read_run, read_samples
+from eval.samples.store import recorded
+from eval.targets.endpoints import Endpoint, Fleet
 
 pytestmark = pytest.mark.integration
 

@@ -3,9 +3,9 @@
 import pytest
 from run_kit import make_sample
 
-from eval.budget import Spending, Tally, planned, predicted, tariff
-from eval.prices import load_prices
-from eval.schedule import Config, schedule
+from eval.cost.price_list import load_prices
+from eval.cost.run_cost import Spending, Tally, planned, predicted, tariff
+from eval.plan.schedule import Config, schedule
 from infra.targets import TARGETS
 
 PRICES = load_prices()

@@ -14,11 +14,11 @@ import tracemalloc
 import pytest
 from eval_kit import CERTAIN, CLASSES, answering, closed_port, fake_endpoint, picture
 
-from eval.answers import DETAIL_CHARACTERS, server_timing
-from eval.client import MAX_ANSWER_BYTES, Ask, Client, Unreachable
-from eval.oracle_state import Oracle
-from eval.oracle_wire import Connection
-from eval.truth import CIFAR10, Truth
+from eval.load.client import MAX_ANSWER_BYTES, Ask, Client, Unreachable
+from eval.load.responses import DETAIL_CHARACTERS, server_timing
+from eval.mock_server.behaviour import Oracle
+from eval.mock_server.http_protocol import Connection
+from eval.mock_server.profile import CIFAR10, Truth
 
 TIMEOUT_S = 20.0
 

@@ -14,11 +14,11 @@ from oracle_kit import pictures, running_oracle
 from run_kit import make_run, make_sample
 from twin_kit import small_service
 
-from eval import forcing as forcing_module
-from eval.client import Ask, Client
-from eval.cold import PHASES, boot_s, cold_start_json, first_met, idle_schedule, known_answers, starts
-from eval.endpoints import EndpointError
-from eval.forcing import (
+from eval.analysis.cold_starts import PHASES, boot_s, cold_start_json, first_met, idle_schedule, known_answers, starts
+from eval.dataset.images import open_images
+from eval.load import cold_start as forcing_module
+from eval.load.client import Ask, Client
+from eval.load.cold_start import (
     command_forcing,
     force,
     phases_of,
@@ -28,10 +28,10 @@ from eval.forcing import (
     twin_forcing,
     with_revision,
 )  # fmt: skip
-from eval.images import open_images
-from eval.samples import TargetRun
-from eval.stats import ranks
-from eval.truth import Truth
+from eval.mock_server.profile import Truth
+from eval.samples.model import TargetRun
+from eval.stats.intervals import ranks
+from eval.targets.endpoints import EndpointError
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
 

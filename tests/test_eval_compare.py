@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from run_kit import make_run
 
-from eval import prices as price_module
 from eval.__main__ import main
-from eval.bootstrap import drawn_quantiles, relative, shifts
-from eval.compare import Limits, Side, differences
-from eval.likeness import processor_notes, unlike
-from eval.prices import PRICES, load_prices
-from eval.samples import append_sample, write_run
-from eval.stats import nearest_rank
+from eval.analysis.comparability import processor_notes, unlike
+from eval.analysis.run_comparison import Limits, Side, differences
+from eval.cost import price_list as price_module
+from eval.cost.price_list import PRICES, load_prices
+from eval.samples.model import append_sample, write_run
+from eval.stats.bootstrap import drawn_quantiles, relative, shifts
+from eval.stats.intervals import nearest_rank
 
 pytestmark = pytest.mark.integration
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from run_kit import STARTUP_MS, make_run, make_sample
 
-from eval.break_even import compare
-from eval.cost import (
+from eval.cost.billing import (
     MONTH_S,
     Work,
     always_on,
@@ -20,8 +19,9 @@ from eval.cost import (
     skus,
     used_prices,
 )
-from eval.costing import cost_json, costing, one_instance_rps
-from eval.prices import PriceError, load_prices
+from eval.cost.break_even import compare
+from eval.cost.cost_model import cost_json, costing, one_instance_rps
+from eval.cost.price_list import PriceError, load_prices
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, GCP_FUNCTION, HEROKU
 
 PRICES = load_prices()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from run_kit import make_run, make_sample
 
-from eval.drift import Block, between, drift, drift_warnings, trend
+from eval.analysis.drift import Block, between, drift, drift_warnings, trend
 
 SIZE = 25
 

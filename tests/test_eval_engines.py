@@ -16,21 +16,21 @@ from run_kit import MODEL_VERSION, ONNX_VERSION, SHIPPED, image_bytes, make_run
 from scenario_kit import make_full_run, write_full_run
 
 from eval.__main__ import main
-from eval.endpoints import Endpoint, Fleet, open_fleet
-from eval.engines import Pair, pairs
-from eval.harness import Options, opening, run_comparison
-from eval.images import open_images
-from eval.likeness import unlike
-from eval.plot_parts import numbers
-from eval.plot_svg import COLOURS
-from eval.prices import load_prices
+from eval.analysis.comparability import unlike
+from eval.analysis.summary import summarise
+from eval.cost.price_list import load_prices
+from eval.dataset.images import open_images
+from eval.plan.schedule import Config, config_from_json
 from eval.progress import Screen
-from eval.report import REPORT_HTML, REPORT_MD, write_reports
-from eval.report_switch import switch_rows
-from eval.samples import TargetRun, read_run, read_samples
-from eval.schedule import Config, config_from_json
-from eval.summary import summarise
-from eval.trend import TREND_HTML, TREND_JSON, write_trend
+from eval.report.engine_table import switch_rows
+from eval.report.plots.style import numbers
+from eval.report.plots.svg import COLOURS
+from eval.report.render import REPORT_HTML, REPORT_MD, write_reports
+from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
+from eval.run.runner import Options, opening, run_comparison
+from eval.samples.model import TargetRun, read_run, read_samples
+from eval.targets.endpoints import Endpoint, Fleet, open_fleet
+from eval.targets.engines import Pair, pairs
 from infra.local.names import twin_names
 from infra.local.twins import local_twins
 from infra.targets import TARGETS

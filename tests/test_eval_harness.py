@@ -16,15 +16,16 @@ from conftest import descendants
 from eval_kit import CERTAIN, CLASSES, closed_port, fake_endpoint, image_set
 from rich.console import Console
 
-from eval import asking, journal, patience
-from eval.endpoints import Endpoint, Fleet
-from eval.folder import claim_folder, point_latest
-from eval.harness import Options, opening, run_comparison
-from eval.images import ImageSet, open_images
+from eval.dataset.images import ImageSet, open_images
+from eval.load import circuit_breaker, load_generator
+from eval.plan.schedule import Config
 from eval.progress import Screen
-from eval.reference import NoReference, reference_samples
-from eval.samples import RUN_JSON, RunError, read_run, read_samples
-from eval.schedule import Config
+from eval.run.reference import NoReference, reference_samples
+from eval.run.run_dir import claim_folder, point_latest
+from eval.run.runner import Options, opening, run_comparison
+from eval.samples import store
+from eval.samples.model import RUN_JSON, RunError, read_run, read_samples
+from eval.targets.endpoints import Endpoint, Fleet
 from infra.local.twins import local_twins
 
 pytestmark = pytest.mark.integration
@@ -145,7 +146,7 @@ def test_failures_are_counted_and_do_not_end_the_run(tmp_path, mode):
 
 
 def test_an_endpoint_that_dies_is_given_up_and_every_planned_request_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(asking, "RECOVERY_S", 0.05)
+    monkeypatch.setattr(load_generator, "RECOVERY_S", 0.05)
     with two_fakes() as (one, other):
         other.on_post = lambda count: one.stop() if count == 10 else None
         done, samples, said = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images=image_set(60))
@@ -153,7 +154,7 @@ def test_an_endpoint_that_dies_is_given_up_and_every_planned_request_is_a_failur
     dead = measured(samples, "a")
     assert sorted(s.image for s in dead) == list(range(60))
     assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith("the target was given up: connect: ")
-    assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - patience.FAILURES_IN_A_ROW
+    assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - circuit_breaker.FAILURES_IN_A_ROW
     assert (done.targets[0].failure or "").startswith("given up after 20 failures in a row, connect: ")
     assert "a: given up" in said
     assert not any(s.error for s in measured(samples, "b"))
@@ -170,13 +171,13 @@ def test_an_endpoint_that_recovers_is_asked_on(tmp_path, monkeypatch):
 def test_an_endpoint_that_says_ready_and_answers_nothing_is_given_up_in_the_end(tmp_path):
     with fake_endpoint("hangup") as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(80), warmup=0)
-        assert len(fake.posts) == patience.FAILURES_IN_A_ROW * (patience.UNHEEDED_CHECKS + 1)
+        assert len(fake.posts) == circuit_breaker.FAILURES_IN_A_ROW * (circuit_breaker.UNHEEDED_CHECKS + 1)
     assert Counter(s.error for s in samples) == {"disconnected": 60, "not_sent": 20}
     assert (done.targets[0].failure or "").startswith("given up after 60 failures")
 
 
 def test_time_in_vain_counts_like_failures_in_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(patience, "FAILING_S", 0.2)
+    monkeypatch.setattr(circuit_breaker, "FAILING_S", 0.2)
     with fake_endpoint("slow") as fake:
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(20), warmup=0, timeout_s=0.15)
     errors = Counter(s.error for s in samples)
@@ -233,9 +234,9 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("/dev/full is not here: Linux has it")
-    real = journal.append_sample
+    real = store.append_sample
     with fake_endpoint() as fake, full.open("w") as nowhere, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "append_sample", lambda file, sample: real(nowhere, sample))
+        patch.setattr(store, "append_sample", lambda file, sample: real(nowhere, sample))
         with pytest.raises(RunError, match=f"cannot write into {tmp_path}: No space left on device"):
             run(tmp_path, [endpoint(fake, "a")])
         with contextlib.suppress(OSError):

@@ -17,8 +17,8 @@ from eval_kit import CLASSES, closed_port
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from eval import images as images_module
-from eval.images import GOLDEN_SOURCE, ImagesError, known_classes, open_images
+from eval.dataset import images as images_module
+from eval.dataset.images import GOLDEN_SOURCE, ImagesError, known_classes, open_images
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from run_kit import make_sample
 
-from eval.journal import Journal, mend, recorded
-from eval.samples import SAMPLES, read_samples
+from eval.samples.model import SAMPLES, read_samples
+from eval.samples.store import Journal, mend, recorded
 
 
 def write(folder, *samples):

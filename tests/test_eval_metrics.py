@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.metrics import Answer, parity, quality
+from eval.analysis.accuracy import Answer, parity, quality
 
 CLASSES = ["cat", "dog", "fox"]
 SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}

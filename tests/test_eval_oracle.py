@@ -17,14 +17,14 @@ from conftest import ROOT
 from oracle_kit import against_oracle, asked_in_turn, counts, labels, pictures, running_oracle
 from scipy.stats import binom, kstest
 
-from eval.client import Ask, Client
-from eval.oracle import main
-from eval.oracle_state import DRAWS, PHASES, Oracle
-from eval.oracle_wire import CLOSE, Connection, Malformed, Request, take_request
-from eval.queues import stays
-from eval.samples import RunError
-from eval.truth import Truth
-from eval.truth_checks import FAULTS
+from eval.load.client import Ask, Client
+from eval.mock_server.__main__ import main
+from eval.mock_server.behaviour import DRAWS, PHASES, Oracle
+from eval.mock_server.http_protocol import CLOSE, Connection, Malformed, Request, take_request
+from eval.mock_server.profile import Truth
+from eval.mock_server.profile_validation import FAULTS
+from eval.mock_server.queueing import stays
+from eval.samples.model import RunError
 from service import schema
 
 pytestmark = pytest.mark.integration
@@ -328,7 +328,7 @@ def test_it_runs_by_itself_and_counts_what_it_was_asked():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_quietly(number, tmp_path):
-    command = [sys.executable, "-m", "eval.oracle"]
+    command = [sys.executable, "-m", "eval.mock_server"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().strip()
         connection = http.client.HTTPConnection(url.removeprefix("http://"))  # one that stays open
@@ -386,5 +386,7 @@ def test_an_oracle_that_does_not_start_says_why(capsys):
 
 
 def test_help_teaches():
-    done = subprocess.run([sys.executable, "-m", "eval.oracle", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.mock_server", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "/oracle/counts" in done.stdout and '"faults"' in done.stdout

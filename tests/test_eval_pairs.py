@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from run_kit import make_run
 
-from eval.metrics import Answer
-from eval.pairs import Discordance, discordance, mcnemar
-from eval.prices import load_prices
-from eval.summary import summarise
+from eval.analysis.accuracy import Answer
+from eval.analysis.mcnemar import Discordance, discordance, mcnemar
+from eval.analysis.summary import summarise
+from eval.cost.price_list import load_prices
 
 
 def said(*labels, first=0):

@@ -10,22 +10,22 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from eval import plot_scenarios, plots
-from eval.report_figures import dominates
+from eval.report.figures import dominates
+from eval.report.plots import core, scenarios
 
 TIMES = [float(t) for t in np.random.default_rng(3).lognormal(2.3, 0.2, 300)]
 REQUESTS = [float(n) for n in np.logspace(3, 9, 30)]
 DRAWN = {
-    "latency": lambda: plots.latency(
-        [plots.Latencies("Heroku", 0, TIMES, 310), plots.Latencies("EC2", 1, TIMES, 300)], "single"
+    "latency": lambda: core.latency(
+        [core.Latencies("Heroku", 0, TIMES, 310), core.Latencies("EC2", 1, TIMES, 300)], "single"
     ),
-    "cost": lambda: plots.cost(
-        [plots.CostCurve("Heroku", 1, REQUESTS, [7.0] * 30, [7.0] * 30),
-         plots.CostCurve("Run", 2, REQUESTS, [max(0, n * 3e-6 - 6) for n in REQUESTS], [n * 3e-6 for n in REQUESTS])],
-        [plots.Crossing(4.3e6, 7.0)],
+    "cost": lambda: core.cost(
+        [core.CostCurve("Heroku", 1, REQUESTS, [7.0] * 30, [7.0] * 30),
+         core.CostCurve("Run", 2, REQUESTS, [max(0, n * 3e-6 - 6) for n in REQUESTS], [n * 3e-6 for n in REQUESTS])],
+        [core.Crossing(4.3e6, 7.0)],
     ),
-    "accuracy": lambda: plots.accuracy([plots.Interval("Heroku", 0, 0.95, 0.94, 0.96, over_sent=0.9)]),
-    "calibration": lambda: plots.calibration([plots.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90))]),
+    "accuracy": lambda: core.accuracy([core.Interval("Heroku", 0, 0.95, 0.94, 0.96, over_sent=0.9)]),
+    "calibration": lambda: core.calibration([core.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90))]),
 }  # fmt: skip
 
 
@@ -72,17 +72,17 @@ def test_drawing_twice_gives_the_same_bytes(name):
 
 
 def test_titles_are_escaped():
-    drawn = str(plots.accuracy([plots.Interval("<script>alert(1)</script>", 0, 0.9, 0.8, 0.95)]))
+    drawn = str(core.accuracy([core.Interval("<script>alert(1)</script>", 0, 0.9, 0.8, 0.95)]))
     assert "<script" not in drawn
 
 
 def test_titles_are_no_mathematics():
-    drawn = str(plots.accuracy([plots.Interval("a$b$ and _c_", 0, 0.9, 0.8, 0.95)]))
+    drawn = str(core.accuracy([core.Interval("a$b$ and _c_", 0, 0.9, 0.8, 0.95)]))
     assert drawn.count(">a$b$ and _c_</text>") == 1  # the narrow one breaks the line
 
 
 def test_a_title_with_an_underscore_is_in_the_legend():
-    drawn = str(plots.latency([plots.Latencies("_mine", 0, TIMES, 300)], "single"))
+    drawn = str(core.latency([core.Latencies("_mine", 0, TIMES, 300)], "single"))
     assert drawn.count("_mine</text>") == 2
 
 
@@ -92,13 +92,13 @@ def test_the_legend_names_each_target_and_a_crossing_its_traffic():
 
 
 def test_one_instant_answer_can_be_drawn():
-    assert "svg" in plots.latency([plots.Latencies("Heroku", 0, [5.0], 1)], "single")
+    assert "svg" in core.latency([core.Latencies("Heroku", 0, [5.0], 1)], "single")
 
 
 STEPS = [
-    plot_scenarios.RateStep(10, 20.0, 18.0, 23.0, held=True),
-    plot_scenarios.RateStep(20, 90.0, 80.0, None, held=False),
-    plot_scenarios.RateStep(40, None, None, None, held=False),
+    scenarios.RateStep(10, 20.0, 18.0, 23.0, held=True),
+    scenarios.RateStep(20, 90.0, 80.0, None, held=False),
+    scenarios.RateStep(40, None, None, None, held=False),
 ]
 
 
@@ -109,8 +109,8 @@ def test_what_is_drawn_of_a_target_is_its_group_in_plot_and_legend():
 
 
 def test_a_line_of_several_targets_belongs_to_each():
-    line = plots.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90), (0, 1, 2))
-    assert 'data-target="0 1 2"' in str(plots.calibration([line]))
+    line = core.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90), (0, 1, 2))
+    assert 'data-target="0 1 2"' in str(core.calibration([line]))
 
 
 def test_values_can_be_read_off_where_the_curve_is_drawn():
@@ -129,8 +129,8 @@ def test_values_can_be_read_off_where_the_curve_is_drawn():
 
 
 def test_steps_of_a_search_show_whether_they_held_and_what_has_no_end():
-    one = plot_scenarios.RateSearch("Heroku", 0, STEPS, 10.0)
-    wide = str(plot_scenarios.rate([one], 50.0)).split("</svg>")[0]
+    one = scenarios.RateSearch("Heroku", 0, STEPS, 10.0)
+    wide = str(scenarios.rate([one], 50.0)).split("</svg>")[0]
     marks = re.findall(r'<use [^>]*style="fill: (var\(--\w+\))', wide)
     assert marks.count("var(--t0)") == 1  # filled: it held
     assert marks.count("var(--surface)") >= 1
@@ -139,9 +139,9 @@ def test_steps_of_a_search_show_whether_they_held_and_what_has_no_end():
 
 @pytest.mark.parametrize("usd", [(7.0, 7.0, 7.0), (0.0, 0.0, 0.0)])
 def test_offers_are_drawn_also_where_one_is_free(usd):
-    first = plot_scenarios.Offer("EC2", 0, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1), 0.93, dominated=False)
-    second = plot_scenarios.Offer("Run", 1, usd, (14.0, 13.5, 15.0), None, dominated=True)
-    drawn = str(plot_scenarios.pareto([first, second], "1M"))
+    first = scenarios.Offer("EC2", 0, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1), 0.93, dominated=False)
+    second = scenarios.Offer("Run", 1, usd, (14.0, 13.5, 15.0), None, dominated=True)
+    drawn = str(scenarios.pareto([first, second], "1M"))
     assert "EC2, 93.00%" in drawn and ">Run<" in drawn
     assert re.findall(r"fill: var\((--t\d)\); fill-opacity: 0.35", drawn.split("</svg>")[0]) == ["--t1"] * 2
 

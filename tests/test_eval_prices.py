@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from eval.prices import PRICES, Price, PriceError, load_prices, stale, table, unconfirmed
+from eval.cost.price_list import PRICES, Price, PriceError, load_prices, stale, table, unconfirmed
 
 GOOD = {
     "id": "vm_hour",

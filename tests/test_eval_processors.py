@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.processors import differ, processor_of
+from eval.samples.processors import differ, processor_of
 from service.machine import processor
 
 ZEN_3 = {"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}

@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT
 from eval_kit import image_set
 
-from eval import reference, reference_cache
-from eval.images import ImageSet
-from eval.reference_cache import ReferenceCache
+from eval.dataset.images import ImageSet
+from eval.run import reference, reference_cache
+from eval.run.reference_cache import ReferenceCache
 
 pytestmark = pytest.mark.integration
 

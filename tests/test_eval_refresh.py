@@ -17,9 +17,9 @@ import pytest
 from eval_kit import closed_port
 
 from eval.__main__ import main
-from eval.price_sources import SOURCES, Source, read_aws, read_google, read_heroku, read_skypilot
-from eval.prices import PRICES, PriceError, load_prices
-from eval.refresh import refresh
+from eval.cost.price_list import PRICES, PriceError, load_prices
+from eval.cost.price_refresh import refresh
+from eval.cost.price_sources import SOURCES, Source, read_aws, read_google, read_heroku, read_skypilot
 
 DAY = date(2027, 3, 4)
 HEADER = (

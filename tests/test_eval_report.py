@@ -12,9 +12,9 @@ import pytest
 from page_kit import Page, text_of
 from run_kit import image_bytes, make_run
 
-from eval.report import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
-from eval.report_view import INCOMPLETE
-from eval.samples import SAMPLES, SAMPLES_GZ, RunError, append_sample, write_run
+from eval.report.context import INCOMPLETE
+from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
+from eval.samples.model import SAMPLES, SAMPLES_GZ, RunError, append_sample, write_run
 
 ATTACK = '<script>alert("1")</script>'
 

@@ -18,7 +18,7 @@ from scenario_kit import BREAKS_AT, COLD_N, write_full_run
 
 from eval.__main__ import main
 from eval.formatting import ms
-from eval.report import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
+from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 
 pytestmark = pytest.mark.integration
 

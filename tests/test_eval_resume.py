@@ -15,7 +15,7 @@ import pytest
 from eval_kit import fake_endpoint
 
 from eval.__main__ import main
-from eval.samples import SAMPLES, read_run, read_samples
+from eval.samples.model import SAMPLES, read_run, read_samples
 
 pytestmark = pytest.mark.integration
 

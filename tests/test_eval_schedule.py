@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from eval.schedule import (
+from eval.plan.schedule import (
     SCENARIOS,
     Config,
     config_from_json,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from run_kit import make_sample
 
-from eval.queues import stays
-from eval.search import Step, bounds, found, judged, next_rate
-from eval.truth import Truth
+from eval.mock_server.profile import Truth
+from eval.mock_server.queueing import stays
+from eval.plan.rate_search import Step, bounds, found, judged, next_rate
 
 
 def step(rate_rps, held):

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import betainc
 from scipy.stats import binom
 
-from eval.stats import (
+from eval.stats.intervals import (
     certificates,
     certified,
     holm,

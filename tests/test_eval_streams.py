@@ -11,15 +11,15 @@ from eval_kit import fake_endpoint, image_set
 from oracle_kit import counts, labels, pictures, running_oracle
 from rich.console import Console
 
-from eval.endpoints import Endpoint, Fleet
-from eval.harness import Options, opening, run_comparison
+from eval.analysis.latency import cache_json
+from eval.load.open_loop import Shard, deal, open_workers
+from eval.mock_server.profile import Truth
+from eval.plan.rate_search import judged, next_rate
+from eval.plan.schedule import SEARCH_STEPS, Config
 from eval.progress import Screen
-from eval.samples import RunError, Sample, read_samples
-from eval.scenarios import cache_json
-from eval.schedule import SEARCH_STEPS, Config
-from eval.search import judged, next_rate
-from eval.streams import Shard, deal, open_workers
-from eval.truth import Truth
+from eval.run.runner import Options, opening, run_comparison
+from eval.samples.model import RunError, Sample, read_samples
+from eval.targets.endpoints import Endpoint, Fleet
 
 pytestmark = pytest.mark.integration
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 from run_kit import ANSWER_BYTES, CLASSES, MEDIAN_MS, MODEL_VERSION, STARTUP_MS, WARMUP_MS, make_run
 
-from eval.cost import MONTH_S
-from eval.prices import load_prices
-from eval.summary import summarise
+from eval.analysis.summary import summarise
+from eval.cost.billing import MONTH_S
+from eval.cost.price_list import load_prices
 from infra.targets import TARGETS
 
 PRICES = load_prices()

@@ -14,9 +14,9 @@ from run_kit import image_bytes
 from scenario_kit import write_full_run
 
 from eval.__main__ import main
-from eval.report import write_reports
-from eval.samples import RunError
-from eval.trend import TREND_HTML, TREND_JSON, write_trend
+from eval.report.render import write_reports
+from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
+from eval.samples.model import RunError
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 
-from eval.queues import Pauses, waits
-from eval.truth import STREAM, Truth, read_truth
-from eval.truth_checks import TruthError
+from eval.mock_server.profile import STREAM, Truth, read_truth
+from eval.mock_server.profile_validation import TruthError
+from eval.mock_server.queueing import Pauses, waits
 
 EXPONENTIAL = {"distribution": "gamma", "sigma": 1.0, "median_ms": 20 * math.log(2)}  # with a mean of 20 ms
 SHAPES = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.verdict import Findings, verdict
+from eval.report.verdict import Findings, verdict
 
 
 def estimate(value, low=None, high=None):

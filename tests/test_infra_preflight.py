@@ -56,7 +56,7 @@ def _in_order(row):
     text = " ".join(details)
     value, _, limit = text.partition(" limit ")
     if not limit:
-        value, found, source = text.partition("eval/prices.yaml")
+        value, found, source = text.partition("eval/cost/prices.yaml")
         return [value, verdict, found + source]
     limit, _, source = limit.partition(": ")
     return [value, limit, verdict, source]
@@ -78,7 +78,7 @@ def test_every_target_fits_as_it_is_and_every_line_has_its_source(capsys, monkey
         assert "fits" in rows[what], rows[what]
         assert "2026" in rows[what][-1] or "2025" in rows[what][-1]
     for what in ("cost at rest", "cost at 100,000 requests"):
-        assert rows[what][0].startswith("$") and rows[what][-1].startswith("eval/prices.yaml of 20")
+        assert rows[what][0].startswith("$") and rows[what][-1].startswith("eval/cost/prices.yaml of 20")
 
 
 def test_a_deployment_at_rest_costs_what_the_cost_model_says(capsys, monkeypatch):
@@ -330,7 +330,7 @@ def test_eval_cost_says_what_it_cannot_price_in_one_line(capsys, arguments, says
 
 
 def test_a_larger_burstable_machine_has_its_own_baseline():
-    from eval.estimate import Deployment, sized
+    from eval.cost.estimate import Deployment, sized
 
     found = {size: sized(Deployment("aws_ec2", size=size)).baseline_vcpus for size in EC2_SIZES}
     assert found["t3.micro"] == 0.2 and found["t3.small"] == TARGETS["aws_ec2"].baseline_vcpus == 0.4

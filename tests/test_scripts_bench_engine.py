@@ -7,7 +7,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from eval.processors import processor_of
+from eval.samples.processors import processor_of
 from scripts import bench_engine
 from service.machine import processor
 

@@ -91,7 +91,7 @@ def search(looks: Mapping[str, Look]) -> Findings:
 
 @functools.cache
 def prices(path: Path = PRICES) -> dict[str, float]:
-    """Dollars by the id of eval/prices.yaml."""
+    """Dollars by the id of eval/cost/prices.yaml."""
     return {entry["id"]: float(entry["amount"]) for entry in yaml.safe_load(path.read_text())["prices"]}
 
 

@@ -23,7 +23,7 @@ INDENT = 14  # of what stands below a verdict
 EPILOG = f"""
 Sizes come from what would be shipped and from what is installed here; memory and
 start time from the stack's twin, which is started and makes {measure.PREDICTIONS} predictions (a
-minute; --no-twin leaves it out); costs from eval/prices.yaml. A twin starts from
+minute; --no-twin leaves it out); costs from eval/cost/prices.yaml. A twin starts from
 a warm disk on this machine's processor: the cloud will be slower.
 
 The stack's settings are read from Pulumi.STACK.yaml.

@@ -84,10 +84,10 @@ def cost_lines(plan: Plan, requests: int, worked: measure.Worked | str) -> Itera
     """At rest and at the traffic, by `./cloudtrial cost`: prices are eval's, and infra imports nothing of it."""
     found = _cost(plan, requests, worked)
     if isinstance(found, str):
-        yield Line("cost", found, "", UNKNOWN, "eval/prices.yaml")
+        yield Line("cost", found, "", UNKNOWN, "eval/cost/prices.yaml")
         return
     unsure = f"; not confirmed: {', '.join(found['not_confirmed'])}" if found["not_confirmed"] else ""
-    source = f"eval/prices.yaml of {found['prices_of']}{unsure}"
+    source = f"eval/cost/prices.yaml of {found['prices_of']}{unsure}"
     how = "assumed" if isinstance(worked, str) else "of the twin"
     yield Line("cost at rest", _dollars(found["at_rest"]), "", COSTS, source)
     traffic = found["monthly"][str(requests)]

@@ -26,9 +26,9 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.images import ImagesError, open_images
-from eval.machine import machine_facts
-from eval.machine import versions as client_versions
+from eval.dataset.images import ImagesError, open_images
+from eval.run.environment import machine_facts
+from eval.run.environment import versions as client_versions
 from scripts.bench_serve.ceiling import CeilingError
 from scripts.bench_serve.plots import write_plots
 from scripts.bench_serve.record import Described, Record, RecordError, read_record, write_record

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from eval.plot_parts import MARKERS, legend, line_style, log_ticks
-from eval.plot_svg import MUTED, POINTS, render
+from eval.report.plots.style import MARKERS, legend, line_style, log_ticks
+from eval.report.plots.svg import MUTED, POINTS, render
 from scripts.bench_serve.record import Record
 
 STYLE_SHEET = Path(__file__).resolve().parents[2] / "eval" / "templates" / "report.css"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from eval.formatting import moment, ms, percent, plural, significant
-from eval.processors import Processor, form_of, processor_of
+from eval.samples.processors import Processor, form_of, processor_of
 from scripts.bench_serve.record import Described, Record
 from scripts.bench_serve.targets import BUSY_C, Row, best_torch_peer, missed, targets
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from eval.images import ImageSet, Picture
+from eval.dataset.images import ImageSet, Picture
 from infra.local.launch import Launch, TwinError
 from infra.local.process import LEASH, bare_environment
 from infra.local.ready import free_ports

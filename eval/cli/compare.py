@@ -1,0 +1,150 @@
+"""`./cloudtrial compare A B`: the command line of a comparison."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.samples.model import RunError
+
+if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
+    from eval.analysis.run_comparison import Side
+
+NO_WORSE, WORSE, UNLIKE = 0, 1, 2  # exit codes
+INVALID = "not a valid comparison"  # how such a warning of report.json begins
+
+EXAMPLES = """
+examples:
+  ./cloudtrial compare reports/before reports/after
+      is the second run worse than the first?
+  ./cloudtrial compare --max-p95-increase 5% --max-accuracy-drop 0.2pp A B
+      with narrower limits
+  ./cloudtrial compare --requests-per-month 100000000 A B
+      costs at that traffic; by default at 1,000,000
+  ./cloudtrial compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
+      for a pull request; --format json is for programs
+  ./cloudtrial compare --force reports/example reports/latest
+      though the images, the model, the scenarios or the machine differ; where
+      twins ran on unlike processors, their p95 and cost are shown, not judged
+
+A change counts as worse when it is beyond its limit and more than chance: its
+p-value, adjusted for all targets and scenarios (Holm), is below 5%. For a
+single one that means that its 95% interval leaves out zero. p50 and p99 are
+shown, not judged.
+
+Each run is priced by the price list whose checksum it holds. The difference in
+cost is split: A's work at B's prices less A's bill is the price change, the
+rest is the change in speed.
+
+Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage.
+"""
+
+
+def add_compare(commands: Any) -> None:
+    """Add the subcommand to the parser of `./cloudtrial`."""
+    parser = commands.add_parser(
+        "compare", help="say whether a run is worse than another, for people and for CI", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add: Callable[..., Any] = parser.add_argument
+    add("a", type=Path, metavar="A", help="run directory to compare with, such as reports/example")
+    add("b", type=Path, metavar="B", help="run directory that may be worse")
+    add("--max-p95-increase", type=_percent, metavar="P%", help="of latency, a target and scenario (default: 10%%)")
+    add("--max-failure-increase", type=_points, metavar="Npp", help="of requests that fail (default: 1pp)")
+    add("--max-accuracy-drop", type=_points, metavar="Npp", help="on the same images (default: 0.5pp)")
+    add("--max-cost-increase", type=_percent, metavar="P%", help="of the monthly bill (default: 10%%)")
+    add("--requests-per-month", type=_requests, metavar="N", help="at which costs are compared (default: 1,000,000)")
+    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    add("--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)")
+    add("--force", action="store_true", help="compare unlike runs too")
+    parser.set_defaults(command=compare)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare, print, and give the exit code."""
+    try:
+        return _compare(arguments)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return UNLIKE
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from eval.analysis import run_comparison as comparing
+    from eval.analysis.comparability import common_targets, models, notes, unlike
+    from eval.report.comparison import WRITERS, Comparison
+
+    limits = comparing.Limits(seed=arguments.seed)
+    asked = {
+        "p95_increase": arguments.max_p95_increase,
+        "failure_increase": arguments.max_failure_increase,
+        "accuracy_drop": arguments.max_accuracy_drop,
+        "cost_increase": arguments.max_cost_increase,
+        "requests_per_month": arguments.requests_per_month,
+    }
+    limits = dataclasses.replace(limits, **{name: value for name, value in asked.items() if value is not None})
+    (a, doubts_a), (b, doubts_b) = _read(arguments.a, "A"), _read(arguments.b, "B")
+    if not common_targets(a.run, b.run):
+        raise RunError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
+    apart = [*unlike(a.run, b.run, models(a.samples), models(b.samples)), *doubts_a, *doubts_b]
+    if apart and not arguments.force:
+        lines = [f"{a.folder} and {b.folder} are unlike, so their differences mean little; --force compares them:"]
+        raise RunError("\n".join([*lines, *(f"  {line}" for line in apart)]))
+    said = [*notes([("A", a.run), ("B", b.run)]), *_of_prices(a, "A"), *_of_prices(b, "B")]
+    found = Comparison(a, b, limits, apart, said, comparing.differences(a, b, limits))
+    print(WRITERS[arguments.format](found))
+    return WORSE if found.worse else NO_WORSE
+
+
+def _read(folder: Path, letter: str) -> tuple[Side, list[str]]:
+    """A run with its prices, and why its own report calls it invalid."""
+    from eval.analysis.latency import max_rate
+    from eval.analysis.run_comparison import Side
+    from eval.analysis.summary import summarise
+    from eval.cost.price_list import load_prices
+    from eval.samples.model import read_run, read_samples
+
+    run = read_run(folder)
+    samples = [s for s in read_samples(folder) if s.phase == "measure"]
+    prices = load_prices(sha256=run.prices_sha256)
+    said = summarise(run, samples, prices)
+    rates = {name: max_rate(facts["scenarios"]) for name, facts in said["targets"].items()}
+    doubts = [f"{letter} is {line}" for line in said["run"]["warnings"] if line.startswith(INVALID)]
+    return Side(str(folder), run, samples, prices, rates), doubts
+
+
+def _of_prices(side: Side, letter: str) -> list[str]:
+    if side.prices.sha256 == side.run.prices_sha256:
+        return []
+    return [
+        f"{letter}'s price list (sha256 {side.run.prices_sha256[:12]}) is not kept here; it is priced by the list of "
+        f"{side.prices.date}, so no price change is seen"
+    ]
+
+
+def _percent(text: str) -> float:
+    return _share(text, "%", "10%")
+
+
+def _points(text: str) -> float:
+    return _share(text, "pp", "0.5pp")
+
+
+def _share(text: str, unit: str, example: str) -> float:
+    try:
+        value = float(text.removesuffix(unit)) if text.endswith(unit) else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a limit of 0 or more; write it as {example}")
+    return value / 100
+
+
+def _requests(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,216 @@
+"""Making an endpoint start anew, and asking it at the first moment at which its platform would let a request through.
+
+A twin has no platform in front, so the harness plays that part: it asks /readyz, as the platforms' startup probes do,
+and sends the picture at the first yes. Such a GET is no prediction; X-Request-Ordinal does not count it. Where the
+platform starts an instance because of a request, /readyz would be that request: there the picture itself is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.analysis.cold_starts import CREATE, PROCESS, READY
+from eval.load.client import Ask, Client, Unreachable
+from eval.samples.model import Sample
+from eval.targets.endpoints import EndpointError
+from infra.targets import Target
+
+if TYPE_CHECKING:
+    from infra.local.twins import Twin
+
+ROOT = Path(__file__).resolve().parents[2]  # where the commands run, and Pulumi's project is
+READY_POLL_S = 0.02  # between two questions whether it is ready
+REMOTE_READY_S = 600.0  # from the end of a command to the first yes, at most
+COMMAND_S = 1800.0  # a command may take so long: a virtual machine is made anew, a function is built
+CANCEL_S = 60.0  # to end in good order after an interrupt, before it is killed
+REVISION = "{revision}"  # in a command: replaced by something new every time
+
+
+class StartFailed(Exception):
+    """It could not be started, or was not ready in time; one line that says why."""
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """How one endpoint is made to start anew."""
+
+    restart: Callable[[], Awaitable[float]]  # gives time.perf_counter() of the start command; raises StartFailed
+    ended: Callable[[], str | None]  # why nothing will become ready any more; None while it may
+    ready_timeout_s: float | None  # that it has until the first yes of /readyz; None: /readyz is not asked
+    same_clock: bool  # whether its wall clock is this machine's
+
+
+async def force(forcing: Forcing, client: Client, ask: Ask) -> tuple[Sample, float]:
+    """Start it anew and ask it once. Gives what Client.ask gives; a failed start gives a request that was not sent.
+
+    `started_s` and the latency count from the first yes of /readyz, or where that is not asked from the end of the
+    command. startup_ms: "ready" (start command to that yes), "create" (start command to the end of a right-shaped
+    answer), "process" (start command to the beginning of the process that loads the model, good to 20 ms), and the
+    phases that /version tells, if it is the same instance that tells them.
+    """
+    planned = time.perf_counter()
+    try:
+        began = await forcing.restart()
+        if forcing.ready_timeout_s is not None:
+            await _until_ready(forcing, client, forcing.ready_timeout_s)
+    except StartFailed as error:
+        return client.not_sent(ask, planned, str(error)), time.perf_counter()
+    ready = time.perf_counter()
+    began_unix = time.time() - (ready - began)
+    sample, done = await client.ask(ask, ready)
+    startup: dict[str, float] = {}
+    if sample.error is None:
+        startup[CREATE] = _ms(done - began)
+        if forcing.ready_timeout_s is not None:
+            startup[READY] = _ms(ready - began)
+        startup |= await phases_of(client, sample, began_unix if forcing.same_clock else None)
+    return replace(sample, startup_ms=startup), done
+
+
+async def phases_of(client: Client, sample: Sample, began_unix: float | None = None) -> dict[str, float]:
+    """The phases of the instance that gave an answer, as /version has them; nothing when another one tells its own.
+
+    began_unix: when the start command was given, by the wall clock of the instance's machine.
+    """
+    try:
+        version = await client.version()
+    except Unreachable:
+        return {}
+    told = version.get("startup_ms")
+    if not sample.instance_id or version.get("instance_id") != sample.instance_id or not isinstance(told, dict):
+        return {}
+    phases = {str(name): float(ms) for name, ms in told.items() if type(ms) in (int, float)}
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        if began_unix is not None:
+            phases[PROCESS] = _ms(datetime.fromisoformat(version["started_at"]).timestamp() - began_unix)
+    return phases
+
+
+def twin_forcing(twin: Twin, everything: bool = False) -> Forcing:
+    """A restart of a twin's process; with `everything` of the nginx before it too, as when a VM is made."""
+    from infra.local.twins import ready_timeout_s
+
+    async def restart() -> float:
+        try:
+            await asyncio.to_thread(twin.stop, everything)
+            return twin.start()  # in this thread, with which the process ends
+        except OSError as error:
+            raise StartFailed(f"could not be started again: {error}") from None
+
+    def ended() -> str | None:
+        last = twin.log_tail().splitlines()[-1:] or ["it is empty"]
+        return None if twin.alive() else f"ended before it was ready; its log's last line: {last[0]}"
+
+    return Forcing(restart, ended, ready_timeout_s(twin.target), same_clock=True)
+
+
+def command_forcing(command: Sequence[str], target: Target | None) -> Forcing:
+    """A command that makes a new revision or a new instance. `target`: what it deploys, None for a foreign service."""
+
+    async def restart() -> float:
+        began = time.perf_counter()
+        await run_command(with_revision(command, datetime.now(UTC).strftime("r%Y%m%d%H%M%S%f")))
+        return began
+
+    waits = target is None or not target.scales_to_zero
+    return Forcing(restart, lambda: None, REMOTE_READY_S if waits else None, same_clock=False)
+
+
+def read_cold_commands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The commands of `--cold-command NAME=COMMAND`, by endpoint, in words. Raises EndpointError."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, equals, line = text.partition("=")
+        try:
+            words = tuple(shlex.split(line))
+        except ValueError as error:
+            raise EndpointError(f"--cold-command {text}: {error}") from None
+        if not (name and equals and words):
+            raise EndpointError(
+                f"--cold-command {text}: expected NAME=COMMAND, such as heroku='heroku ps:restart --app my-app'"
+            )
+        if name in found:
+            raise EndpointError(f"--cold-command: {name} has two commands; give it one")
+        found[name] = words
+    return found
+
+
+def refuse_unknown(commands: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
+    """Raises EndpointError when a command is for an endpoint that the run does not have."""
+    if unknown := sorted(set(commands) - set(names)):
+        raise EndpointError(f"--cold-command {unknown[0]}: the run has no such endpoint, only {', '.join(names)}")
+
+
+def revision_command(stack: str) -> tuple[str, ...]:
+    """Pulumi's command that deploys a stack once more with nothing changed but the setting cloudtrial:revision.
+
+    Pulumi keeps the setting in the stack's file.
+    """
+    flags = ("--yes", "--skip-preview", "--non-interactive", "--color", "never")
+    return ("pulumi", "up", *flags, "--stack", stack, "--config", f"cloudtrial:revision={REVISION}")
+
+
+def with_revision(command: Sequence[str], revision: str) -> list[str]:
+    """The command with its placeholder replaced; one without it is left as it is."""
+    return [word.replace(REVISION, revision) for word in command]
+
+
+async def run_command(command: Sequence[str]) -> None:
+    """Run it without a shell, in the project's folder. Raises StartFailed with the last line that it printed.
+
+    Cancelled, it interrupts the command once and waits for its end: Pulumi writes down what it has done.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise StartFailed(f"{command[0]}: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(COMMAND_S):
+            printed, _ = await process.communicate()
+    except TimeoutError:
+        raise StartFailed(f"{command[0]} did not end within {COMMAND_S:.0f} s") from None
+    finally:
+        await _end(process)
+    if process.returncode:
+        lines = printed.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+        raise StartFailed(f"{command[0]} ended with status {process.returncode}: {lines[-1]}")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    try:
+        async with asyncio.timeout(CANCEL_S):
+            await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+
+
+async def _until_ready(forcing: Forcing, client: Client, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not await client.ready():
+                if why := forcing.ended():
+                    raise StartFailed(why)
+                await asyncio.sleep(READY_POLL_S)
+    except TimeoutError:
+        raise StartFailed(f"was not ready within {timeout_s:.0f} s of its start") from None
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,74 @@
+"""The command line of the endpoint with a known profile: `./cloudtrial mock-endpoint`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import ssl
+import sys
+from pathlib import Path
+
+from eval.mock_server.profile import Truth, read_truth
+from eval.mock_server.server import FineSelector, serve
+from eval.samples.model import RunError
+
+EXAMPLE = """
+A truth file holds any values of eval/mock_server/profile.py's Truth, such as
+  {"seed": 1, "median_ms": 50, "sigma": 0.5, "servers": 2, "accuracy": 0.93,
+   "faults": {"http_5xx": 0.01, "never": 0.001}, "cold_start_ms": 2500, "idle_s": 60}
+The address is printed when it answers; then it goes on until Ctrl-C or SIGTERM.
+GET /oracle/counts says what it was asked and what it gave.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the truth and serve it. Gives the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        truth = read_truth(options.truth.read_text(), str(options.truth)) if options.truth else Truth()
+        tls = _tls(options.certfile, options.keyfile)
+        if options.core is not None:
+            os.sched_setaffinity(0, {options.core})
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FineSelector())) as runner:
+            runner.run(serve(truth, options.host, options.port, tls))
+    except (RunError, OSError) as error:
+        print(f"oracle: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./cloudtrial mock-endpoint",
+        description="An endpoint whose truth is known.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="JSON (default: 20 ms, no faults, 90%% right)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--core", type=int, metavar="NUMBER", help="run on this core only (Linux)")
+    parser.add_argument("--certfile", type=Path, metavar="FILE", help="answer over TLS, with this certificate (PEM)")
+    parser.add_argument("--keyfile", type=Path, metavar="FILE", help="its key (default: in the certificate's file)")
+    return parser
+
+
+def _tls(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
+    """For the server; None without a certificate. Raises RunError or OSError."""
+    if certfile is None:
+        if keyfile:
+            raise RunError("--keyfile needs --certfile, the certificate that it belongs to")
+        return None
+    for file in filter(None, (certfile, keyfile)):
+        file.open().close()  # the error of the next line does not say which file is missing
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except ssl.SSLError:
+        raise RunError(f"{certfile} and its key cannot be used; give two in PEM that belong together") from None
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""An endpoint whose truth is known, to check the harness against: `./cloudtrial mock-endpoint --truth truth.json`.
+
+It speaks the wire contract, for one picture as the body of POST /predict, and is as slow, as wrong and as faulty as
+its truth says. Any bytes will do as a picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import select
+import selectors
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eval.mock_server.behaviour import COUNTS, Oracle
+from eval.mock_server.http_protocol import Connection
+from eval.mock_server.profile import Truth
+from eval.samples.model import RunError
+
+ROOT = Path(__file__).resolve().parents[2]
+END_S = 10.0  # that an oracle gets to end
+
+
+class FineSelector(selectors.DefaultSelector):
+    """Waits to the microsecond: epoll alone rounds up to whole milliseconds, and every answer would be late by half."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:
+            select.select([self.fileno()], [], [], timeout)
+        return super().select(0)
+
+
+async def serve(truth: Truth, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    """Answer until SIGTERM or Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    oracle = Oracle(truth, loop.time())
+    server = await loop.create_server(lambda: Connection(oracle, loop), host, port, backlog=1024, ssl=tls)
+    print(f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}", flush=True)
+    await ended.wait()
+    server.close()
+
+
+@contextlib.contextmanager
+def running_oracle(truth: Truth, *options: str) -> Iterator[str]:
+    """The address of an oracle that knows this truth, in a process of its own. Raises RunError.
+
+    `options` are of its command line, such as "--core", "1".
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "truth.json"
+        path.write_text(json.dumps(truth.to_json()))
+        command = [sys.executable, "-m", "eval.mock_server", "--truth", str(path), *options]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            try:
+                if url := process.stdout.readline().strip():
+                    yield url
+            finally:
+                process.terminate()
+                said = _last_words(process)
+            if not url:
+                raise RunError(f"the oracle did not start: {said}")
+
+
+def _last_words(process: subprocess.Popen[str]) -> str:
+    """Wait for its end. Gives what it wrote as errors, and shows it."""
+    try:
+        _, said = process.communicate(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, said = process.communicate()
+    sys.stderr.write(said)
+    return said.strip()
+
+
+def counts(url: str) -> dict[str, Any]:
+    """What an oracle was asked: number of predictions, of each picture by sha256, what was given, its instances."""
+    with urllib.request.urlopen(url + COUNTS, timeout=10) as answer:
+        return json.load(answer)

@@ -1,0 +1,51 @@
+"""What the client of a run is: machine and versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from service.machine import processor
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ("aiohttp", "numpy", "pillow", "scipy", "scikit-learn")  # that send requests or work on their answers
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, cores, memory and system."""
+    return {
+        **processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_mib": psutil.virtual_memory().total // 2**20,
+        "os": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "arch": platform.machine(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, the libraries, and this repository's commit where it is a checkout with git at hand."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if sha := git_sha():
+        found["git_sha"] = sha
+    return found
+
+
+def git_sha(root: Path = ROOT) -> str | None:
+    """The commit, "-dirty" after it when files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,225 @@
+"""Estimates with their 95% confidence intervals, or the reason why the sample is too small for one.
+
+A percentile's interval comes from order statistics: the number of samples below the true percentile is binomial,
+whatever the distribution. So it needs no model of latency, and it exists only from a certain sample size on. It takes
+the samples as independent, or, where they are said to be in the order of time, as worth fewer independent ones.
+Whether blocks differ by more than chance is tested in eval/analysis/drift.py; `make coverage` measures how often
+the intervals hold the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy  # each part of it is loaded when it is first used: scipy.stats alone takes a second
+
+CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2  # on either side
+LAGS = 10  # neighbours after each sample that it is compared with
+PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
+CERTAIN = 0.99  # of MLPerf's early stopping: a one-sided bound is below the true percentile in 1% of runs at most
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, or why there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None  # how many samples it stands on
+    reason: str | None = None  # why `value` is None
+
+    def to_json(self) -> dict[str, Any]:
+        """As report.json has it."""
+        if self.value is None:
+            return {"value": None, "reason": self.reason}
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+def least_n(p: float) -> int:
+    """The smallest sample whose order statistics enclose the p-quantile on both sides."""
+    return math.ceil(math.log(TAIL) / math.log(max(p, 1 - p)))
+
+
+def ranks(p: float, n: int, tail: float = TAIL) -> tuple[int, int]:
+    """Ranks (from 1) of the two samples between which the p-quantile lies, but for `tail` on either side at most."""
+    low, high = scipy.stats.binom.ppf([tail, 1 - tail], n, p)
+    return int(low), int(high) + 1
+
+
+@lru_cache(maxsize=4096)
+def tight_ranks(p: float, n: int) -> tuple[int, int]:
+    """Ranks of the closest two samples between which the p-quantile lies, but for 5% at most.
+
+    Ranks are whole numbers, so each side of `ranks` spends less than its 2.5%: around p99 of 1,000 samples 97.5% are
+    held instead of 95%. What one side leaves is given to the other where that saves a rank; of equally close pairs
+    the one with the most even sides is taken. The data have no say in the choice.
+    """
+    low, high = ranks(p, n)
+    pairs = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
+    sides = {
+        pair: (scipy.stats.binom.cdf(pair[0] - 1, n, p), scipy.stats.binom.sf(pair[1] - 1, n, p)) for pair in pairs
+    }
+    held = [pair for pair in pairs if sum(sides[pair]) <= 2 * TAIL]
+    return min(held, key=lambda pair: (pair[1] - pair[0], abs(sides[pair][0] - sides[pair][1])), default=(low, high))
+
+
+def ranks_in_time(ordered: Sequence[float], in_time: Sequence[float], p: float) -> tuple[int, int]:
+    """The same for samples of which each is like the one before, as in a queue: wider, for they say less.
+
+    As wide as for the independent samples that they are worth: n over the autocorrelation time, the longer one of
+    the samples themselves and of being above the p-quantile. `in_time` are they in the order in which they were due.
+    Where neighbours are no more alike than chance makes them, the ranks are those of independent samples.
+    """
+    n = len(ordered)
+    middle = nearest_rank(ordered, p)
+    values = np.asarray(in_time, float)
+    longest = values[np.isfinite(values)].max(initial=0.0)
+    views = [values > middle, np.minimum(values, longest)]
+    if not any(map(neighbours_alike, views)):
+        return tight_ranks(p, n)
+    worth = max(1, round(n / max(map(autocorrelation_time, views))))
+    low, high = scipy.stats.binom.ppf([TAIL, 1 - TAIL], worth, p) / worth * n
+    return max(1, math.floor(low)), min(n, math.ceil(high) + 1)
+
+
+def neighbours_alike(values: Sequence[float] | np.ndarray) -> bool:
+    """Whether the first autocorrelations add up to more than independent samples would have in 95% of cases.
+
+    Of independent samples each is about normal with mean 0 and variance 1 / n.
+    """
+    deviation = np.asarray(values, float) - np.mean(values)
+    n, variance = len(deviation), float(np.dot(deviation, deviation))
+    if n <= LAGS or not variance:
+        return False
+    total = sum(float(np.dot(deviation[lag:], deviation[:-lag])) for lag in range(1, LAGS + 1)) / variance
+    return bool(total > scipy.stats.norm.ppf(CONFIDENCE) * math.sqrt(LAGS / n))
+
+
+def autocorrelation_time(values: Sequence[float] | np.ndarray) -> float:
+    """How many samples in a row are worth one independent sample; 1 when they are independent.
+
+    1 plus twice the sum of autocorrelations, as long as two in a row are positive together. Source: Geyer,
+    "Practical Markov chain Monte Carlo" (1992), the initial positive sequence.
+    """
+    deviation = np.asarray(values, float) - np.mean(values)
+    n, variance = len(deviation), float(np.dot(deviation, deviation))
+    if n < 4 or not variance:
+        return 1.0
+    spectrum = np.abs(np.fft.rfft(deviation, 2 * n)) ** 2
+    correlation = np.fft.irfft(spectrum)[:n] / variance
+    pairs = correlation[0 : n - 1 : 2] + correlation[1:n:2]
+    positive = np.argmax(pairs <= 0) if (pairs <= 0).any() else len(pairs)
+    return max(1.0, 2 * float(pairs[:positive].sum()) - 1)
+
+
+def nearest_rank(ordered: Sequence[float], p: float) -> float:
+    """The smallest sample that at least a share p of all samples does not exceed. Exact for infinities too."""
+    return ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)]
+
+
+def percentile(values: Sequence[float], p: float, *, correlated: bool = False) -> Estimate:
+    """The p-quantile. An infinite value stands for a request that never got its answer.
+
+    `correlated`: the values are in the order of time, and neighbours may be alike.
+    """
+    n = len(values)
+    if n < least_n(p):
+        return Estimate(None, reason=f"needs n >= {least_n(p)}, have {n}")
+    ordered = sorted(values)
+    low, high = ranks_in_time(ordered, values, p) if correlated else tight_ranks(p, n)
+    if math.isinf(ordered[high - 1]):
+        what = "it" if math.isinf(nearest_rank(ordered, p)) else "the upper end of its interval"
+        return Estimate(None, reason=f"{what} is infinite: {_failed(ordered)}")
+    return Estimate(nearest_rank(ordered, p), ordered[low - 1], ordered[high - 1], n)
+
+
+def percentiles(values: Sequence[float], *, correlated: bool = False) -> dict[str, dict[str, Any]]:
+    """p50, p90, p95 and p99 as report.json has them."""
+    return {name: percentile(values, p, correlated=correlated).to_json() for name, p in PERCENTILES.items()}
+
+
+def least_certified_n(p: float, over: int = 1) -> int:
+    """The smallest sample of which `over` may lie above a bound on the p-quantile: MLPerf's early-stopping count.
+
+    The rule (mlcommons/inference_policies): the smallest h with I_p(h, over + 1) <= 1 - 0.99 are within, so h + over
+    in all. I_p is the chance of at least h samples below the quantile before over + 1 are above it, which is negative
+    binomial.
+    """
+    return int(scipy.stats.nbinom.ppf(CERTAIN, over + 1, 1 - p)) + 1 + over
+
+
+def certified(values: Sequence[float], p: float) -> Estimate:
+    """A bound that the p-quantile exceeds in 1% of runs at most, as MLPerf reports it, or why there is none.
+
+    With the largest number of samples that may be over, the bound is the smallest of just as many samples.
+    """
+    n = len(values)
+    if n < (needed := least_certified_n(p)):
+        return Estimate(None, reason=f"needs n >= {needed}, have {n}")
+    over = int(scipy.stats.binom.ppf(1 - CERTAIN, n, 1 - p))
+    while least_certified_n(p, over) > n:
+        over -= 1
+    ordered = sorted(values)
+    bound = ordered[n - over]
+    if math.isinf(bound):
+        return Estimate(None, reason=f"it is infinite: {_failed(ordered)}")
+    return Estimate(bound, n=n)
+
+
+def certificates(values: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """The certified bounds of p50, p90, p95 and p99 as report.json has them: a value and n, or a reason."""
+    found = {name: certified(values, p).to_json() for name, p in PERCENTILES.items()}
+    return {name: {key: value for key, value in e.items() if key not in ("low", "high")} for name, e in found.items()}
+
+
+def tail_to_median(values: Sequence[float]) -> Estimate:
+    """TMR: p99 over p50, by how much the slow tail is slower than the usual.
+
+    Its interval is from order statistics and conservative: p50 and p99 lie between their ranks in 97.5% of runs each,
+    so both do in 95% at least, and the ratio lies between the extreme ratios of the ends. Nothing is drawn at random.
+    """
+    n, tail = len(values), TAIL / 2
+    needed = math.ceil(math.log(tail) / math.log(0.99))
+    if n < needed:
+        return Estimate(None, reason=f"needs n >= {needed}, have {n}")
+    ordered = sorted(values)
+    (low50, high50), (low99, high99) = ranks(0.5, n, tail), ranks(0.99, n, tail)
+    if math.isinf(ordered[high99 - 1]):
+        return Estimate(None, reason=f"the upper end of p99's interval is infinite: {_failed(ordered)}")
+    if ordered[low50 - 1] <= 0:
+        return Estimate(None, reason="the median may be 0")
+    ratio = nearest_rank(ordered, 0.99) / nearest_rank(ordered, 0.5)
+    return Estimate(ratio, ordered[low99 - 1] / ordered[high50 - 1], ordered[high99 - 1] / ordered[low50 - 1], n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for their number (Holm 1979): below 5% wrongly for any of them in 5% of cases at most."""
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def proportion(successes: int, n: int, what: str = "samples") -> Estimate:
+    """A share with its Wilson interval."""
+    if n == 0:
+        return Estimate(None, reason=f"no {what}")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+
+
+def overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two estimates of report.json cannot be told apart."""
+    return a["low"] <= b["high"] and b["low"] <= a["high"]
+
+
+def _failed(ordered: Sequence[float]) -> str:
+    return f"{sum(map(math.isinf, ordered))} of {len(ordered)} requests failed"

@@ -1,0 +1,152 @@
+"""Which endpoints a run asks: twins on this machine, Pulumi stacks, or addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from eval.load.connection_timing import KEEPALIVE_S, TWIN_KEEPALIVE_S
+from eval.samples.model import RunError
+from infra.targets import TARGETS
+
+if TYPE_CHECKING:
+    from infra.local.twins import Twin
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = "reference"  # the model's own answers, which stand among the samples like a target's
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PULUMI_TIMEOUT_S = 60
+
+
+class EndpointError(RunError):
+    """An endpoint that is not named well, or cannot be found."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One service to ask."""
+
+    name: str  # unique in the run
+    target: str | None  # key of infra.targets.TARGETS, None for a foreign service
+    url: str  # without a slash at the end
+    twin: Twin | None = None
+
+    @property
+    def keepalive_s(self) -> float:
+        """For how long a connection to it may rest and still be used."""
+        return TWIN_KEEPALIVE_S if self.twin else KEEPALIVE_S
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The endpoints of a run, and the twins that could not be started."""
+
+    endpoints: tuple[Endpoint, ...]
+    failures: Mapping[str, str]  # name of a twin -> why it did not start
+
+
+def remote_endpoints(twins: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
+    """What `--stacks` and `--target` name, beside the twins of those names. Raises EndpointError."""
+    found = [named_endpoint(text) for text in addresses] + [stack_endpoint(stack) for stack in stacks]
+    names = [*twins, *(endpoint.name for endpoint in found)]
+    for name in names:
+        if names.count(name) > 1:
+            raise EndpointError(f"two endpoints are called {name!r}: give one of them another name")
+    return found
+
+
+@contextlib.contextmanager
+def open_fleet(
+    engines: Sequence[str], remote: Sequence[Endpoint], log_dir: Path, say: Callable[[str], None]
+) -> Iterator[Fleet]:
+    """The remote endpoints, and every target's twins with these engines, which live as long as the context.
+
+    Raises EndpointError.
+    """
+    if not engines:
+        yield Fleet(tuple(remote), {})
+        return
+    from infra.local.launch import TwinError
+    from infra.local.twins import local_twins
+
+    try:
+        with local_twins(tuple(TARGETS), log_dir, on_event=say, engines=engines) as twins:
+            here = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
+            yield Fleet((*here, *remote), twins.failures)
+    except TwinError as error:
+        raise EndpointError(f"the twins cannot be started: {error}") from None
+
+
+def named_endpoint(text: str) -> Endpoint:
+    """The endpoint of `--target NAME=URL`."""
+    name, equals, url = text.partition("=")
+    if not equals:
+        raise EndpointError(f"--target {text}: expected NAME=URL, such as heroku=https://app.example")
+    return Endpoint(_checked_name(name), target_of(name), _checked_url(url))
+
+
+def target_of(name: str) -> str | None:
+    """The target that a stack or endpoint is named for: aws_ec2-prod is aws_ec2."""
+    stem = name.partition("-")[0]
+    return stem if stem in TARGETS else None
+
+
+def stack_endpoint(stack: str) -> Endpoint:
+    """The endpoint that a Pulumi stack exports. Raises EndpointError when Pulumi or the stack is not there."""
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        raise EndpointError(
+            f"--stacks {stack} needs the pulumi program on PATH: `make pulumi` installs it and prints the PATH to set;"
+            " or give the address with --target NAME=URL"
+        )
+    command = [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PULUMI_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise EndpointError(f"stack {stack}: pulumi did not answer within {PULUMI_TIMEOUT_S} s") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"pulumi ended with {done.returncode}"]
+        raise EndpointError(f"stack {stack}: {lines[-1]}")
+    return _exported_endpoint(stack, done.stdout)
+
+
+def _exported_endpoint(stack: str, output: str) -> Endpoint:
+    try:
+        exports = json.loads(output)
+        url = exports["url"]
+    except (ValueError, KeyError, TypeError):
+        raise EndpointError(f"stack {stack} exports no url; run `pulumi up --stack {stack}` first") from None
+    name = _checked_name(stack.rpartition("/")[2])
+    target = exports.get("target")
+    return Endpoint(name, target if target in TARGETS else target_of(name), _checked_url(url))
+
+
+def _checked_name(name: str) -> str:
+    if not NAME.fullmatch(name) or name == REFERENCE:
+        raise EndpointError(f"{name!r} cannot name an endpoint: use letters, digits, . _ - (and not {REFERENCE!r})")
+    return name
+
+
+def _checked_url(url: str) -> str:
+    """The address without its last slash. What is secret has no place in it: it is stored with the run."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise EndpointError(f"{url!r} is not an address: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EndpointError(f"{url!r} is not an address: expected http://HOST[:PORT] or https://HOST[:PORT]")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise EndpointError(
+            f"the address of {parts.hostname} has a user, a query or a fragment: leave them out;"
+            " --token-env takes a token"
+        )
+    return url.rstrip("/")
