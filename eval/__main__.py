@@ -13,7 +13,7 @@ from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
 from eval.cli.run import STOPPED, add_run
 from eval.cli.samples import add_samples
-from eval.samples.model import RunError
+from eval.errors import EvalError
 
 FAILED = 1  # exit code; 2 is for wrong usage
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except RunError as error:
+    except EvalError as error:
         print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from eval.samples.model import read_samples
+from eval.samples.store import read_samples
 from infra.local.twins import Twin, available_cores, cores_for, local_twins
 from service.engines.torch_engine import TorchEngine
 from service.model import load_bundle

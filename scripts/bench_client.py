@@ -24,10 +24,10 @@ import psutil
 from rich.console import Console
 
 from eval.dataset.images import open_images
-from eval.plan.schedule import Config
+from eval.plan.config import Config
 from eval.progress import Screen
 from eval.run.runner import Options, opening, run_comparison
-from eval.samples.model import read_samples
+from eval.samples.store import read_samples
 from eval.targets.endpoints import Endpoint, Fleet
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ from PIL import Image
 from eval.samples.model import RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
 from infra.targets import TARGETS
 
-PRICES = Path(__file__).resolve().parent.parent / "eval" / "prices.yaml"
+PRICES = Path(__file__).resolve().parent.parent / "eval" / "cost" / "prices.yaml"
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 MODEL_VERSION = "0123456789ab"

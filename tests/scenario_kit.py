@@ -8,8 +8,9 @@ import itertools
 import numpy as np
 from run_kit import CLASSES, make_run, make_sample, median_ms, version_of
 
-from eval.plan.schedule import SCENARIOS, Config
-from eval.samples.model import SAMPLES, append_sample, write_run
+from eval.plan.config import SCENARIOS, Config
+from eval.samples.model import SAMPLES
+from eval.samples.store import append_sample, write_run
 
 RATE_RPS = 25.0
 SLO_MS = 60.0

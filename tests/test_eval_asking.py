@@ -12,11 +12,11 @@ from rich.console import Console
 
 from eval.load.load_generator import Options
 from eval.mock_server.profile import Truth
-from eval.plan.schedule import Config
+from eval.plan.config import Config
 from eval.progress import Screen
 from eval.run.runner import opening, run_comparison
-from eval.samples.model import SAMPLES, read_run, read_samples
-from eval.samples.store import recorded
+from eval.samples.model import SAMPLES
+from eval.samples.store import read_run, read_samples, recorded
 from eval.targets.endpoints import Endpoint, Fleet
 
 pytestmark = pytest.mark.integration

@@ -5,7 +5,8 @@ from run_kit import make_sample
 
 from eval.cost.price_list import load_prices
 from eval.cost.run_cost import Spending, Tally, planned, predicted, tariff
-from eval.plan.schedule import Config, schedule
+from eval.plan.config import Config
+from eval.plan.schedule import schedule
 from infra.targets import TARGETS
 
 PRICES = load_prices()

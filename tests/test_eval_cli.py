@@ -12,8 +12,9 @@ from conftest import ROOT
 from eval_kit import closed_port, fake_endpoint
 
 from eval.__main__ import main
-from eval.samples.model import read_run, read_samples
-from eval.targets.endpoints import EndpointError, named_endpoint, stack_endpoint, target_of
+from eval.errors import EndpointError
+from eval.samples.store import read_run, read_samples
+from eval.targets.endpoints import named_endpoint, stack_endpoint, target_of
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,8 @@ import tracemalloc
 import pytest
 from eval_kit import CERTAIN, CLASSES, answering, closed_port, fake_endpoint, picture
 
-from eval.load.client import MAX_ANSWER_BYTES, Ask, Client, Unreachable
+from eval.errors import Unreachable
+from eval.load.client import MAX_ANSWER_BYTES, Ask, Client
 from eval.load.responses import DETAIL_CHARACTERS, server_timing
 from eval.mock_server.behaviour import Oracle
 from eval.mock_server.http_protocol import Connection

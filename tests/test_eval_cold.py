@@ -14,24 +14,24 @@ from oracle_kit import pictures, running_oracle
 from run_kit import make_run, make_sample
 from twin_kit import small_service
 
-from eval.analysis.cold_starts import PHASES, boot_s, cold_start_json, first_met, idle_schedule, known_answers, starts
+from eval.analysis.cold_starts import PHASES, boot_s, cold_start_json, first_met, known_answers, starts
 from eval.dataset.images import open_images
-from eval.load import cold_start as forcing_module
+from eval.errors import EndpointError
 from eval.load.client import Ask, Client
-from eval.load.cold_start import (
+from eval.load.cold_start import force, phases_of
+from eval.mock_server.profile import Truth
+from eval.plan.arrivals import idle_schedule
+from eval.samples.model import TargetRun
+from eval.stats.intervals import ranks
+from eval.targets import restart
+from eval.targets.restart import (
     command_forcing,
-    force,
-    phases_of,
     read_cold_commands,
     refuse_unknown,
     revision_command,
     twin_forcing,
     with_revision,
-)  # fmt: skip
-from eval.mock_server.profile import Truth
-from eval.samples.model import TargetRun
-from eval.stats.intervals import ranks
-from eval.targets.endpoints import EndpointError
+)
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
 
@@ -346,7 +346,7 @@ def test_a_failing_command_is_told_by_its_last_line():
 
 
 def test_a_command_that_hangs_is_interrupted_and_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(forcing_module, "COMMAND_S", 0.5)
+    monkeypatch.setattr(restart, "COMMAND_S", 0.5)
     script = (
         "import sys, time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open(sys.argv[1], 'w').write('end')"
     )

@@ -14,7 +14,7 @@ from eval.analysis.comparability import processor_notes, unlike
 from eval.analysis.run_comparison import Limits, Side, differences
 from eval.cost import price_list as price_module
 from eval.cost.price_list import PRICES, load_prices
-from eval.samples.model import append_sample, write_run
+from eval.samples.store import append_sample, write_run
 from eval.stats.bootstrap import drawn_quantiles, relative, shifts
 from eval.stats.intervals import nearest_rank
 

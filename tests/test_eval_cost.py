@@ -21,7 +21,8 @@ from eval.cost.billing import (
 )
 from eval.cost.break_even import compare
 from eval.cost.cost_model import cost_json, costing, one_instance_rps
-from eval.cost.price_list import PriceError, load_prices
+from eval.cost.price_list import load_prices
+from eval.errors import PriceError
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, GCP_FUNCTION, HEROKU
 
 PRICES = load_prices()

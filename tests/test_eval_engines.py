@@ -20,7 +20,7 @@ from eval.analysis.comparability import unlike
 from eval.analysis.summary import summarise
 from eval.cost.price_list import load_prices
 from eval.dataset.images import open_images
-from eval.plan.schedule import Config, config_from_json
+from eval.plan.config import Config, config_from_json
 from eval.progress import Screen
 from eval.report.engine_table import switch_rows
 from eval.report.plots.style import numbers
@@ -28,7 +28,8 @@ from eval.report.plots.svg import COLOURS
 from eval.report.render import REPORT_HTML, REPORT_MD, write_reports
 from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
 from eval.run.runner import Options, opening, run_comparison
-from eval.samples.model import TargetRun, read_run, read_samples
+from eval.samples.model import TargetRun
+from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, Fleet, open_fleet
 from eval.targets.engines import Pair, pairs
 from infra.local.names import twin_names

@@ -17,14 +17,16 @@ from eval_kit import CERTAIN, CLASSES, closed_port, fake_endpoint, image_set
 from rich.console import Console
 
 from eval.dataset.images import ImageSet, open_images
+from eval.errors import EvalError, NoReference
 from eval.load import circuit_breaker, load_generator
-from eval.plan.schedule import Config
+from eval.plan.config import Config
 from eval.progress import Screen
-from eval.run.reference import NoReference, reference_samples
+from eval.run.reference import reference_samples
 from eval.run.run_dir import claim_folder, point_latest
 from eval.run.runner import Options, opening, run_comparison
 from eval.samples import store
-from eval.samples.model import RUN_JSON, RunError, read_run, read_samples
+from eval.samples.model import RUN_JSON
+from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, Fleet
 from infra.local.twins import local_twins
 
@@ -237,7 +239,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     real = store.append_sample
     with fake_endpoint() as fake, full.open("w") as nowhere, pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "append_sample", lambda file, sample: real(nowhere, sample))
-        with pytest.raises(RunError, match=f"cannot write into {tmp_path}: No space left on device"):
+        with pytest.raises(EvalError, match=f"cannot write into {tmp_path}: No space left on device"):
             run(tmp_path, [endpoint(fake, "a")])
         with contextlib.suppress(OSError):
             nowhere.close()
@@ -248,13 +250,13 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     with fake_endpoint() as fake:
         run(tmp_path, [endpoint(fake, "a")])
-    with pytest.raises(RunError, match=r"holds a run already \(run.json\)"):
+    with pytest.raises(EvalError, match=r"holds a run already \(run.json\)"):
         claim_folder(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match=r"cannot write into .*: Not a directory"):
+    with pytest.raises(EvalError, match=r"cannot write into .*: Not a directory"):
         claim_folder(tmp_path / "file" / "run")
 
 

@@ -18,7 +18,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from eval.dataset import images as images_module
-from eval.dataset.images import GOLDEN_SOURCE, ImagesError, known_classes, open_images
+from eval.dataset.images import GOLDEN_SOURCE, known_classes, open_images
+from eval.errors import ImagesError
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from run_kit import make_sample
 
-from eval.samples.model import SAMPLES, read_samples
-from eval.samples.store import Journal, mend, recorded
+from eval.samples.model import SAMPLES
+from eval.samples.store import Journal, mend, read_samples, recorded
 
 
 def write(folder, *samples):

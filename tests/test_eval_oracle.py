@@ -17,14 +17,14 @@ from conftest import ROOT
 from oracle_kit import against_oracle, asked_in_turn, counts, labels, pictures, running_oracle
 from scipy.stats import binom, kstest
 
+from eval.errors import EvalError, MalformedRequest
 from eval.load.client import Ask, Client
 from eval.mock_server.__main__ import main
 from eval.mock_server.behaviour import DRAWS, PHASES, Oracle
-from eval.mock_server.http_protocol import CLOSE, Connection, Malformed, Request, take_request
+from eval.mock_server.http_protocol import CLOSE, Connection, Request, take_request
 from eval.mock_server.profile import Truth
 from eval.mock_server.profile_validation import FAULTS
 from eval.mock_server.queueing import stays
-from eval.samples.model import RunError
 from service import schema
 
 pytestmark = pytest.mark.integration
@@ -288,7 +288,7 @@ def test_a_request_is_read_when_it_is_all_there():
     ids=["HTTP/0.9", "length", "head", "chunked"],
 )  # fmt: skip
 def test_what_it_cannot_read_is_refused(text):
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedRequest):
         take_request(bytearray(text))
 
     async def use(url, _):
@@ -378,7 +378,7 @@ def test_what_it_cannot_serve_is_named_in_one_line(options, says, tmp_path, monk
 
 def test_an_oracle_that_does_not_start_says_why(capsys):
     with (
-        pytest.raises(RunError, match=r"did not start: oracle: .*Invalid argument"),
+        pytest.raises(EvalError, match=r"did not start: oracle: .*Invalid argument"),
         running_oracle(Truth(), "--core", "99999"),
     ):
         pass

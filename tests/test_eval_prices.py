@@ -6,7 +6,8 @@ from datetime import date
 import pytest
 import yaml
 
-from eval.cost.price_list import PRICES, Price, PriceError, load_prices, stale, table, unconfirmed
+from eval.cost.price_list import PRICES, Price, load_prices, stale, table, unconfirmed
+from eval.errors import PriceError
 
 GOOD = {
     "id": "vm_hour",

@@ -17,9 +17,10 @@ import pytest
 from eval_kit import closed_port
 
 from eval.__main__ import main
-from eval.cost.price_list import PRICES, PriceError, load_prices
+from eval.cost.price_list import PRICES, load_prices
 from eval.cost.price_refresh import refresh
 from eval.cost.price_sources import SOURCES, Source, read_aws, read_google, read_heroku, read_skypilot
+from eval.errors import PriceError
 
 DAY = date(2027, 3, 4)
 HEADER = (

@@ -12,9 +12,11 @@ import pytest
 from page_kit import Page, text_of
 from run_kit import image_bytes, make_run
 
+from eval.errors import EvalError
 from eval.report.context import INCOMPLETE
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
-from eval.samples.model import SAMPLES, SAMPLES_GZ, RunError, append_sample, write_run
+from eval.samples.model import SAMPLES, SAMPLES_GZ
+from eval.samples.store import append_sample, write_run
 
 ATTACK = '<script>alert("1")</script>'
 
@@ -74,7 +76,7 @@ def test_packed_samples_give_the_same_bytes(run_dir, tmp_path, name):
 
 
 def test_a_folder_without_a_run_is_a_clear_error(tmp_path):
-    with pytest.raises(RunError, match=r"is not a run"):
+    with pytest.raises(EvalError, match=r"is not a run"):
         write_reports(tmp_path)
 
 

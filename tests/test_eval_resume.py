@@ -15,7 +15,8 @@ import pytest
 from eval_kit import fake_endpoint
 
 from eval.__main__ import main
-from eval.samples.model import SAMPLES, read_run, read_samples
+from eval.samples.model import SAMPLES
+from eval.samples.store import read_run, read_samples
 
 pytestmark = pytest.mark.integration
 

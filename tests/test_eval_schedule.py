@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from eval.plan.schedule import (
-    SCENARIOS,
-    Config,
-    config_from_json,
-    poisson_arrivals,
-    ramp_arrivals,
-    schedule,
-    search_block,
-    stratified,
-)
+from eval.dataset.sampling import stratified
+from eval.plan.arrivals import poisson_arrivals, ramp_arrivals
+from eval.plan.config import SCENARIOS, Config, config_from_json
+from eval.plan.schedule import schedule, search_block
 
 TARGETS = ["aws_ec2", "heroku", "gcp_cloudrun", "gcp_function"]
 

@@ -12,13 +12,16 @@ from oracle_kit import counts, labels, pictures, running_oracle
 from rich.console import Console
 
 from eval.analysis.latency import cache_json
-from eval.load.open_loop import Shard, deal, open_workers
+from eval.errors import EvalError
+from eval.load.distributed import Shard, deal, open_workers
 from eval.mock_server.profile import Truth
+from eval.plan.config import Config
 from eval.plan.rate_search import judged, next_rate
-from eval.plan.schedule import SEARCH_STEPS, Config
+from eval.plan.schedule import SEARCH_STEPS
 from eval.progress import Screen
 from eval.run.runner import Options, opening, run_comparison
-from eval.samples.model import RunError, Sample, read_samples
+from eval.samples.model import Sample
+from eval.samples.store import read_samples
 from eval.targets.endpoints import Endpoint, Fleet
 
 pytestmark = pytest.mark.integration
@@ -137,7 +140,7 @@ def test_the_workers_of_a_dask_scheduler_send_the_stream(tmp_path):
 def test_a_scheduler_that_is_not_there_is_one_clear_line():
     pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
     says = r"--scheduler tcp://127.0.0.1:9: no dask scheduler answers there"
-    with pytest.raises(RunError, match=says), open_workers(2, "tcp://127.0.0.1:9"):
+    with pytest.raises(EvalError, match=says), open_workers(2, "tcp://127.0.0.1:9"):
         pass
 
 

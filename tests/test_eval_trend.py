@@ -14,9 +14,9 @@ from run_kit import image_bytes
 from scenario_kit import write_full_run
 
 from eval.__main__ import main
+from eval.errors import EvalError
 from eval.report.render import write_reports
 from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
-from eval.samples.model import RunError
 
 pytestmark = pytest.mark.integration
 
@@ -100,7 +100,7 @@ def test_the_command_writes_elsewhere_when_told_and_links_from_there(runs, tmp_p
 
 def test_a_run_named_twice_is_no_trend(runs, tmp_path):
     (tmp_path / "latest").symlink_to(runs / "b")
-    with pytest.raises(RunError, match="needs two runs"):
+    with pytest.raises(EvalError, match="needs two runs"):
         write_trend([runs / "b", tmp_path / "latest"])
 
 

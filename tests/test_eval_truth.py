@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 
+from eval.errors import ProfileError
 from eval.mock_server.profile import STREAM, Truth, read_truth
-from eval.mock_server.profile_validation import TruthError
 from eval.mock_server.queueing import Pauses, waits
 
 EXPONENTIAL = {"distribution": "gamma", "sigma": 1.0, "median_ms": 20 * math.log(2)}  # with a mean of 20 ms
@@ -124,7 +124,7 @@ def test_what_it_says_of_a_picture_depends_on_seed_and_picture_only():
     ],
 )
 def test_a_truth_that_makes_no_sense_is_refused_with_what_would(text, says):
-    with pytest.raises(TruthError, match=says):
+    with pytest.raises(ProfileError, match=says):
         read_truth(text, "my.json")
 
 

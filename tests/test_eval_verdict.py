@@ -2,7 +2,8 @@
 
 import pytest
 
-from eval.report.verdict import Findings, verdict
+from eval.analysis.findings import Findings
+from eval.report.verdict import verdict
 
 
 def estimate(value, low=None, high=None):

@@ -13,16 +13,14 @@ instance starts, the start is in it; a twin has no platform, so there it begins 
 
 from __future__ import annotations
 
-import itertools
 import math
-import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eval.plan.schedule import COLD, IDLE, SINGLE
-from eval.samples.model import Sample, TargetRun
+from eval.plan.config import COLD, IDLE, SINGLE
+from eval.samples.model import CREATE, PROCESS, Sample, TargetRun
 from eval.stats.intervals import Estimate, percentile, proportion
 from infra.targets import TARGETS
 from service.classifier import PHASES as LOADING
@@ -30,7 +28,6 @@ from service.classifier import PHASES as LOADING
 FORCED, NATURAL = "forced", "idle"  # keys of report.json
 SCENARIO = {FORCED: COLD, NATURAL: IDLE}
 NOT_TRIED = {FORCED: "no start was forced (scenario cold)", NATURAL: "it was never left alone (scenario idle)"}
-CREATE, READY, PROCESS = "create", "ready", "process"  # keys of Sample.startup_ms beside the service's own
 PHASES = (PROCESS, *LOADING)
 CREATE_MS, LATENCY_MS = "create_ms", "latency_ms"  # the two times
 OUTSIDE = "outside"  # what is left of a start: the way of the request there and back, the platform, the prediction
@@ -50,7 +47,6 @@ FELT = {
 }
 FELT_ELSEWHERE = (LATENCY_MS, "measured at the client: what the platform made it wait is in it")
 UNSEEN = "when the platform gave the start command cannot be seen"
-OFFSET_SHARE, OFFSET_S = 0.05, 30.0  # of a gap, and at most: by how much the gaps are longer than asked for
 
 Moment = tuple[float, int, int]  # started_s, block, place: an order of all requests to one target
 
@@ -192,18 +188,6 @@ def phases_json(starts: Sequence[Sample], names: Sequence[str], of: str) -> dict
     parts = {name: percentile([s.startup_ms[name] for s, _ in waited], 0.5).to_json() for name in names}
     rest = round(whole.value - sum(part["value"] for part in parts.values()), 3)
     return found | {"parts": parts | {OUTSIDE: {"value": rest, "low": None, "high": None, "n": len(waited)}}}
-
-
-def idle_schedule(targets: Sequence[str], repeats: int, gap_s: float, seed: int) -> list[tuple[float, str]]:
-    """When each target is asked after having been left alone, seconds from the last request of the run so far.
-
-    The gaps of all targets run at the same time. Each is a little longer than `gap_s`, by a time thrown anew, so that
-    the requests keep no step with a platform's clocks, nor with one another.
-    """
-    dice = random.Random(f"idle:{seed}")
-    reach_s = min(gap_s * OFFSET_SHARE, OFFSET_S)
-    due = {name: itertools.accumulate(gap_s + dice.uniform(0, reach_s) for _ in range(repeats)) for name in targets}
-    return sorted((due_s, name) for name, times in due.items() for due_s in times)
 
 
 def _measured(sample: Sample) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from eval.analysis.accuracy import Answers
 from eval.analysis.mcnemar import Discordance, discordance, mcnemar
 from eval.formatting import value_of
-from eval.plan.schedule import MAX_RATE
+from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
 from eval.stats.bootstrap import Blocks, Shift, shifts
 from eval.stats.intervals import PERCENTILES

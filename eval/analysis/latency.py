@@ -10,8 +10,9 @@ from typing import Any
 
 import scipy
 
+from eval.plan.config import BURST, FLOOR, MAX_RATE, OVERLOADING, POISSON, RAMP, REPEAT, SINGLE
 from eval.plan.rate_search import found, judged
-from eval.plan.schedule import BURST, FLOOR, MAX_RATE, NO_PICTURE, OVERLOADING, POISSON, RAMP, REPEAT, SINGLE
+from eval.plan.schedule import NO_PICTURE
 from eval.samples.model import Sample
 from eval.stats.intervals import certificates, percentile, percentiles, tail_to_median
 from service.schema import SERVER_TIMING_PARTS

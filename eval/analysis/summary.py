@@ -12,6 +12,7 @@ from eval.analysis.accuracy import Answer, Answers, parity, quality
 from eval.analysis.cold_starts import boot_s, cold_start_json, known_answers
 from eval.analysis.drift import drift
 from eval.analysis.engine_comparison import engines_json
+from eval.analysis.findings import Findings
 from eval.analysis.latency import at_work, cache_json, floor_json, max_rate, scenario_json
 from eval.analysis.mcnemar import discordance, mcnemar
 from eval.analysis.validity import caveats, invalid, model_versions, run_day
@@ -20,9 +21,9 @@ from eval.cost.break_even import compare
 from eval.cost.cost_model import Costing, cost_json, costing, one_instance_rps
 from eval.cost.price_list import STALE_DAYS, Prices
 from eval.formatting import count
-from eval.plan.schedule import MAX_RATE, SCENARIOS, SINGLE, config_from_json
-from eval.report.verdict import REFERENCE, Findings, verdict
-from eval.samples.model import Run, Sample, TargetRun
+from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
+from eval.report.verdict import verdict
+from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_of
 from eval.targets.engines import engine_of
 from infra.local.names import PLAIN_ENGINE, titled, twin_name

@@ -9,12 +9,13 @@ from statistics import median
 from typing import Any
 
 from eval.analysis.drift import drift_warnings
+from eval.analysis.findings import Findings
+from eval.analysis.slo import ERROR_RATE
 from eval.cost.price_list import STALE_DAYS, Price, Prices, stale, unconfirmed
 from eval.formatting import count, listing, mib, percent, plural, points, value_of
-from eval.plan.schedule import BURST
+from eval.plan.config import BURST
 from eval.report.accuracy_text import differing
-from eval.report.verdict import ERROR_RATE, REFERENCE, Findings
-from eval.samples.model import Run, Sample
+from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
 from eval.targets.engines import REFERENCE_ENGINE
 from infra.local.names import engine_title

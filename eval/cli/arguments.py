@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from eval.plan.schedule import SCENARIOS
+from eval.plan.config import SCENARIOS
 
 
 def scenarios(text: str) -> list[str]:

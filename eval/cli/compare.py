@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.samples.model import RunError
+from eval.errors import EvalError
 
 if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
     from eval.analysis.run_comparison import Side
@@ -68,7 +68,7 @@ def compare(arguments: argparse.Namespace) -> int:
     """Compare, print, and give the exit code."""
     try:
         return _compare(arguments)
-    except RunError as error:
+    except EvalError as error:
         print(error, file=sys.stderr)
         return UNLIKE
 
@@ -89,11 +89,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     limits = dataclasses.replace(limits, **{name: value for name, value in asked.items() if value is not None})
     (a, doubts_a), (b, doubts_b) = _read(arguments.a, "A"), _read(arguments.b, "B")
     if not common_targets(a.run, b.run):
-        raise RunError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
+        raise EvalError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
     apart = [*unlike(a.run, b.run, models(a.samples), models(b.samples)), *doubts_a, *doubts_b]
     if apart and not arguments.force:
         lines = [f"{a.folder} and {b.folder} are unlike, so their differences mean little; --force compares them:"]
-        raise RunError("\n".join([*lines, *(f"  {line}" for line in apart)]))
+        raise EvalError("\n".join([*lines, *(f"  {line}" for line in apart)]))
     said = [*notes([("A", a.run), ("B", b.run)]), *_of_prices(a, "A"), *_of_prices(b, "B")]
     found = Comparison(a, b, limits, apart, said, comparing.differences(a, b, limits))
     print(WRITERS[arguments.format](found))
@@ -106,7 +106,7 @@ def _read(folder: Path, letter: str) -> tuple[Side, list[str]]:
     from eval.analysis.run_comparison import Side
     from eval.analysis.summary import summarise
     from eval.cost.price_list import load_prices
-    from eval.samples.model import read_run, read_samples
+    from eval.samples.store import read_run, read_samples
 
     run = read_run(folder)
     samples = [s for s in read_samples(folder) if s.phase == "measure"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eval.cli.arguments import at_least, number, seconds
-from eval.samples.model import RunError
+from eval.errors import EvalError
 from infra.targets import TARGETS
 
 VOLUME = 100_000  # requests a month, where none are given
@@ -66,7 +66,7 @@ def prices(arguments: argparse.Namespace) -> int:
         done = refresh(write=arguments.write, accept_large=arguments.accept_large_changes)
         return REFUSED if done.refused else 0
     if arguments.write or arguments.accept_large_changes:
-        raise RunError("--write and --accept-large-changes go with --refresh")
+        raise EvalError("--write and --accept-large-changes go with --refresh")
     print(table(load_prices()))
     return 0
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.errors import EvalError
 from eval.progress import Screen
-from eval.samples.model import RunError
 
 if TYPE_CHECKING:
     from eval.dataset.images import ImageSet
@@ -25,7 +25,7 @@ def add_report(commands: Any) -> None:
 def report(arguments: argparse.Namespace) -> int:
     """Write the reports of a run again, or one over several runs."""
     if bool(arguments.trend) == bool(arguments.folder):
-        raise RunError("report takes either one RUN_DIR or --trend DIR...")
+        raise EvalError("report takes either one RUN_DIR or --trend DIR...")
     if arguments.trend:
         from eval.report.trend_page import write_trend
 

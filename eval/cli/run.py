@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from eval.cli.arguments import at_least, names, number, scenarios, seconds
 from eval.cli.report import write_report
+from eval.errors import EvalError
 from eval.formatting import usd
-from eval.plan.schedule import Config
+from eval.plan.config import Config
 from eval.progress import Screen
 from eval.run.run_dir import claim_folder, new_run_id, point_latest
-from eval.samples.model import Run, RunError
+from eval.samples.model import Run
 from infra.local.names import PLAIN_ENGINE, read_engines, twin_names
 from infra.targets import TARGETS
 from service.settings import ENGINES
@@ -115,10 +116,10 @@ def add_run(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, report, say the verdict."""
     from eval.dataset.images import open_images
-    from eval.load.cold_start import read_cold_commands, refuse_unknown
     from eval.load.load_generator import Options
     from eval.run.runner import opening, run_comparison
     from eval.targets.endpoints import open_fleet, remote_endpoints
+    from eval.targets.restart import read_cold_commands, refuse_unknown
 
     screen = Screen()
     cold_commands = read_cold_commands(arguments.cold_command)
@@ -172,7 +173,7 @@ def _config(arguments: argparse.Namespace, known: Config) -> Config:
     if "stacks" in said or "targets" in said:
         said["local"] = arguments.local
     if "engines" in said and not said.get("local", known.local):
-        raise RunError(
+        raise EvalError(
             "--engines is of the twins on this machine, and none was asked for: add --local, or leave it out; a "
             "deployed stack runs the engine of its own configuration (pulumi config set cloudtrial:engine onnx)"
         )
@@ -192,7 +193,7 @@ def _conclude(folder: Path, done: Run, images: ImageSet, screen: Screen) -> int:
     interrupted = (done.note or "").startswith(INTERRUPTED)
     if done.planned == 0:
         reasons = "; ".join(f"{t.name}: {(t.failure or '').splitlines()[0]}" for t in done.targets if t.failure)
-        raise RunError(f"nothing could be measured, see {folder}: {reasons}")
+        raise EvalError(f"nothing could be measured, see {folder}: {reasons}")
     if done.note:
         screen.say(f"Not complete: {done.note}")
     if done.spent.get("usd"):
@@ -206,5 +207,5 @@ def _token(variable: str | None) -> str | None:
         return None
     token = os.environ.get(variable)
     if not token:
-        raise RunError(f"--token-env {variable}: no such environment variable, or an empty one")
+        raise EvalError(f"--token-env {variable}: no such environment variable, or an empty one")
     return token

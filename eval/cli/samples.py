@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.errors import EvalError
 from eval.formatting import count, ms, plural
-from eval.samples.model import ERROR_KINDS, Run, RunError, Sample, read_run, read_samples
+from eval.samples.model import ERROR_KINDS, Run, Sample
+from eval.samples.store import read_run, read_samples
 
 COLUMNS = ("target", "scenario", "block", "place", "picture", "truth", "label", "error", "latency_ms", "service_ms",
            "lateness_ms")  # fmt: skip
@@ -170,11 +172,11 @@ def _check(run: Run, wanted: Filter, columns: Sequence[str]) -> None:
     for column in columns:
         name, dot, part = column.partition(".")
         if column not in DERIVED and (name not in FIELDS or (dot and (name not in MAPPINGS or not part))):
-            raise RunError(f"--columns: {column!r} is no column; there are {', '.join((*FIELDS, *DERIVED))}")
+            raise EvalError(f"--columns: {column!r} is no column; there are {', '.join((*FIELDS, *DERIVED))}")
     if wanted.error not in (None, "any", "none", *ERROR_KINDS):
-        raise RunError(f"--error {wanted.error}: there are any, none, {', '.join(ERROR_KINDS)}")
+        raise EvalError(f"--error {wanted.error}: there are any, none, {', '.join(ERROR_KINDS)}")
     names = [*(t.name for t in run.targets), "reference"]
     if wanted.target not in (None, *names):
-        raise RunError(f"--target {wanted.target}: the run has {', '.join(names)}")
+        raise EvalError(f"--target {wanted.target}: the run has {', '.join(names)}")
     if wanted.image is not None and not 0 <= wanted.image < len(run.images):
-        raise RunError(f"--image {wanted.image}: the run has pictures 0 to {len(run.images) - 1}")
+        raise EvalError(f"--image {wanted.image}: the run has pictures 0 to {len(run.images) - 1}")

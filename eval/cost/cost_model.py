@@ -12,7 +12,8 @@ import numpy as np
 
 from eval.cost import billing
 from eval.cost.billing import Bill, Work
-from eval.cost.price_list import Price, PriceError, Prices
+from eval.cost.price_list import Price, Prices
+from eval.errors import PriceError
 from eval.formatting import count, listing, per_second, significant
 from eval.samples.model import Sample, TargetRun
 from infra.targets import TARGETS, Target

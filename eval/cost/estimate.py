@@ -10,15 +10,11 @@ from typing import Any
 from eval.cost import billing
 from eval.cost.cost_model import BOOT_S, HEADER_BYTES, IMAGE_GIB
 from eval.cost.price_list import Prices
-from eval.samples.model import RunError
+from eval.errors import EstimateError
 from infra.targets import EC2_SIZES, HEROKU_SIZES, TARGETS, Target
 
 SERVICE_MS = 80.0  # the slow end of what ResNet-18 took on one thread: 50 to 80 ms
 ANSWER_BYTES = 400  # of JSON, with five classes
-
-
-class EstimateError(RunError):
-    """A deployment that cannot be priced."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Deployment:
 
 
 def estimate(asked: Deployment, requests: Sequence[int], prices: Prices) -> dict[str, Any]:
-    """Bills at rest and at so many requests a month. Raises RunError for what the price list does not know."""
+    """Bills at rest and at so many requests a month. Raises EvalError for what the price list does not know."""
     target = sized(asked)
     if target.billing == "request" and asked.instances:
         raise EstimateError("instances kept warm are billed at idle prices, which the price list does not have")

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from eval.samples.model import RunError
+from eval.errors import PriceError
 
 PRICES = Path(__file__).with_name("prices.yaml")
 SUPERSEDED = "prices"  # folder beside the list, of the lists before it
@@ -24,10 +24,6 @@ CURRENCY = "USD"
 KINDS = {"id": str, "amount": (int, float), "unit": str, "region": str, "source": str, "date": date, "confirmed": bool,
          "note": str}  # fmt: skip
 COLUMNS = ("id", "amount", "unit", "region", "date", "confirmed", "source")
-
-
-class PriceError(RunError):
-    """A price list that cannot be read, or a price that it does not have."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import yaml
 
-from eval.cost.price_list import PRICES, SUPERSEDED, Price, PriceError, Prices, plain, read_prices
-from eval.cost.price_sources import SOURCES, Quote, Reading, Source, SourceError
+from eval.cost.price_list import PRICES, SUPERSEDED, Price, Prices, plain, read_prices
+from eval.cost.price_sources import SOURCES, Quote, Reading, Source
+from eval.errors import PriceError, SourceError
 from eval.formatting import listing
-from eval.run.run_dir import writing
+from eval.samples.store import writing
 
 LARGE = 0.5  # a change by more than this share is not believed without --accept-large-changes
 TIMEOUT_S = 60.0  # without a byte

@@ -22,15 +22,11 @@ from itertools import islice
 from typing import Any
 
 from eval.cost.price_list import Price, plain
-from eval.samples.model import RunError
+from eval.errors import SourceError
 
 AWS_REGION, AWS_PREFIX = "us-east-1", "USE1-"  # the prefix is left out of some usage types of this oldest region
 GOOGLE_REGIONS = ("us-central1", "global")
 PREAMBLE = 20  # lines in which an AWS price list must have its header
-
-
-class SourceError(RunError):
-    """A source that is not of the shape it is known by."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,11 @@ from typing import Any
 from eval.cost import billing
 from eval.cost.cost_model import BOOT_S, HEADER_BYTES, IMAGE_GIB
 from eval.cost.estimate import ANSWER_BYTES, SERVICE_MS
-from eval.cost.price_list import PriceError, Prices
+from eval.cost.price_list import Prices
+from eval.errors import PriceError
 from eval.formatting import listing, usd
-from eval.plan.schedule import COLD, IDLE, MAX_RATE, SEARCH_ARRIVALS, SEARCH_STEP_S, SEARCH_STEPS, Block, Config
+from eval.plan.config import COLD, IDLE, MAX_RATE, Config
+from eval.plan.schedule import SEARCH_ARRIVALS, SEARCH_STEP_S, SEARCH_STEPS, Block
 from eval.samples.model import Sample
 from infra.targets import TARGETS
 

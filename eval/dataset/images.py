@@ -21,8 +21,9 @@ from typing import Any
 
 from PIL import Image
 
-from eval.plan.schedule import stratified
-from eval.samples.model import ImageEntry, RunError
+from eval.dataset.sampling import stratified
+from eval.errors import ImagesError
+from eval.samples.model import ImageEntry
 from service.schema import IMAGE_TYPES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -36,10 +37,6 @@ SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".
             ".gif": "image/gif", ".bmp": "image/bmp"}  # fmt: skip
 
 Say = Callable[[str], None]
-
-
-class ImagesError(RunError):
-    """The pictures cannot be had, or are not what the network knows."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ import aiohttp
 from yarl import URL
 
 from eval.dataset.images import Picture
-from eval.load.connection_timing import KEEPALIVE_S, Opening, connector, tracing, transport_failure
-from eval.load.responses import BadAnswer, read_answer, refuse_encoding, server_timing, shortened, status_failure
+from eval.errors import InvalidResponse, Unreachable
+from eval.load.connection_timing import Opening, connector, tracing
+from eval.load.responses import read_answer, refuse_encoding, server_timing, shortened, status_failure
+from eval.load.transport_errors import transport_failure
 from eval.samples.model import Sample
+from eval.targets.endpoints import KEEPALIVE_S
 from service import schema
 
 MAX_ANSWER_BYTES = 1024 * 1024  # an answer of the contract has about 1 kB
@@ -143,7 +146,7 @@ class Client:
                 outcome.first_byte = time.perf_counter()
                 outcome.status, outcome.headers = response.status, response.headers
                 await _read_body(response, outcome.body)
-        except BadAnswer as error:
+        except InvalidResponse as error:
             outcome.failure = ("bad_answer", str(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             kind, detail = transport_failure(error, outcome.opening, self._timeout.total)
@@ -194,7 +197,7 @@ class Client:
         try:
             refuse_encoding(outcome.headers)
             return *read_answer(outcome.body, self.classes), None
-        except BadAnswer as error:
+        except InvalidResponse as error:
             return None, None, ("bad_answer", str(error))
 
     def _cleaned(self, detail: str) -> str:
@@ -205,21 +208,17 @@ class Client:
         return header and self._cleaned(header)
 
 
-class Unreachable(Exception):
-    """Nothing answers there; the message begins with the kind of failure."""
-
-
 async def _read_body(response: aiohttp.ClientResponse, body: bytearray) -> None:
-    """Append what comes to `body`, and leave when it is more than an answer can have. Raises BadAnswer."""
+    """Append what comes to `body`, and leave when it is more than an answer can have. Raises InvalidResponse."""
     if (announced := response.content_length or 0) > MAX_ANSWER_BYTES:
         response.close()
-        raise BadAnswer(f"a body of {announced} bytes, more than {MAX_ANSWER_BYTES // 2**20} MiB")
+        raise InvalidResponse(f"a body of {announced} bytes, more than {MAX_ANSWER_BYTES // 2**20} MiB")
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             del body[MAX_ANSWER_BYTES:]
             response.close()
-            raise BadAnswer(f"a body of more than {MAX_ANSWER_BYTES // 2**20} MiB")
+            raise InvalidResponse(f"a body of more than {MAX_ANSWER_BYTES // 2**20} MiB")
 
 
 def _whole_number(text: str | None) -> int | None:

@@ -9,44 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
-import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from eval.analysis.cold_starts import CREATE, PROCESS, READY
-from eval.load.client import Ask, Client, Unreachable
-from eval.samples.model import Sample
-from eval.targets.endpoints import EndpointError
-from infra.targets import Target
+from eval.errors import Unreachable
+from eval.load.client import Ask, Client
+from eval.samples.model import CREATE, PROCESS, READY, Sample
 
 if TYPE_CHECKING:
-    from infra.local.twins import Twin
+    pass
+from eval.errors import RestartFailed
+from eval.targets.restart import Forcing
 
-ROOT = Path(__file__).resolve().parents[2]  # where the commands run, and Pulumi's project is
 READY_POLL_S = 0.02  # between two questions whether it is ready
-REMOTE_READY_S = 600.0  # from the end of a command to the first yes, at most
-COMMAND_S = 1800.0  # a command may take so long: a virtual machine is made anew, a function is built
-CANCEL_S = 60.0  # to end in good order after an interrupt, before it is killed
-REVISION = "{revision}"  # in a command: replaced by something new every time
-
-
-class StartFailed(Exception):
-    """It could not be started, or was not ready in time; one line that says why."""
-
-
-@dataclass(frozen=True)
-class Forcing:
-    """How one endpoint is made to start anew."""
-
-    restart: Callable[[], Awaitable[float]]  # gives time.perf_counter() of the start command; raises StartFailed
-    ended: Callable[[], str | None]  # why nothing will become ready any more; None while it may
-    ready_timeout_s: float | None  # that it has until the first yes of /readyz; None: /readyz is not asked
-    same_clock: bool  # whether its wall clock is this machine's
 
 
 async def force(forcing: Forcing, client: Client, ask: Ask) -> tuple[Sample, float]:
@@ -62,7 +39,7 @@ async def force(forcing: Forcing, client: Client, ask: Ask) -> tuple[Sample, flo
         began = await forcing.restart()
         if forcing.ready_timeout_s is not None:
             await _until_ready(forcing, client, forcing.ready_timeout_s)
-    except StartFailed as error:
+    except RestartFailed as error:
         return client.not_sent(ask, planned, str(error)), time.perf_counter()
     ready = time.perf_counter()
     began_unix = time.time() - (ready - began)
@@ -95,121 +72,15 @@ async def phases_of(client: Client, sample: Sample, began_unix: float | None = N
     return phases
 
 
-def twin_forcing(twin: Twin, everything: bool = False) -> Forcing:
-    """A restart of a twin's process; with `everything` of the nginx before it too, as when a VM is made."""
-    from infra.local.twins import ready_timeout_s
-
-    async def restart() -> float:
-        try:
-            await asyncio.to_thread(twin.stop, everything)
-            return twin.start()  # in this thread, with which the process ends
-        except OSError as error:
-            raise StartFailed(f"could not be started again: {error}") from None
-
-    def ended() -> str | None:
-        last = twin.log_tail().splitlines()[-1:] or ["it is empty"]
-        return None if twin.alive() else f"ended before it was ready; its log's last line: {last[0]}"
-
-    return Forcing(restart, ended, ready_timeout_s(twin.target), same_clock=True)
-
-
-def command_forcing(command: Sequence[str], target: Target | None) -> Forcing:
-    """A command that makes a new revision or a new instance. `target`: what it deploys, None for a foreign service."""
-
-    async def restart() -> float:
-        began = time.perf_counter()
-        await run_command(with_revision(command, datetime.now(UTC).strftime("r%Y%m%d%H%M%S%f")))
-        return began
-
-    waits = target is None or not target.scales_to_zero
-    return Forcing(restart, lambda: None, REMOTE_READY_S if waits else None, same_clock=False)
-
-
-def read_cold_commands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The commands of `--cold-command NAME=COMMAND`, by endpoint, in words. Raises EndpointError."""
-    found: dict[str, tuple[str, ...]] = {}
-    for text in texts:
-        name, equals, line = text.partition("=")
-        try:
-            words = tuple(shlex.split(line))
-        except ValueError as error:
-            raise EndpointError(f"--cold-command {text}: {error}") from None
-        if not (name and equals and words):
-            raise EndpointError(
-                f"--cold-command {text}: expected NAME=COMMAND, such as heroku='heroku ps:restart --app my-app'"
-            )
-        if name in found:
-            raise EndpointError(f"--cold-command: {name} has two commands; give it one")
-        found[name] = words
-    return found
-
-
-def refuse_unknown(commands: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
-    """Raises EndpointError when a command is for an endpoint that the run does not have."""
-    if unknown := sorted(set(commands) - set(names)):
-        raise EndpointError(f"--cold-command {unknown[0]}: the run has no such endpoint, only {', '.join(names)}")
-
-
-def revision_command(stack: str) -> tuple[str, ...]:
-    """Pulumi's command that deploys a stack once more with nothing changed but the setting cloudtrial:revision.
-
-    Pulumi keeps the setting in the stack's file.
-    """
-    flags = ("--yes", "--skip-preview", "--non-interactive", "--color", "never")
-    return ("pulumi", "up", *flags, "--stack", stack, "--config", f"cloudtrial:revision={REVISION}")
-
-
-def with_revision(command: Sequence[str], revision: str) -> list[str]:
-    """The command with its placeholder replaced; one without it is left as it is."""
-    return [word.replace(REVISION, revision) for word in command]
-
-
-async def run_command(command: Sequence[str]) -> None:
-    """Run it without a shell, in the project's folder. Raises StartFailed with the last line that it printed.
-
-    Cancelled, it interrupts the command once and waits for its end: Pulumi writes down what it has done.
-    """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise StartFailed(f"{command[0]}: {error.strerror}") from None
-    try:
-        async with asyncio.timeout(COMMAND_S):
-            printed, _ = await process.communicate()
-    except TimeoutError:
-        raise StartFailed(f"{command[0]} did not end within {COMMAND_S:.0f} s") from None
-    finally:
-        await _end(process)
-    if process.returncode:
-        lines = printed.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-        raise StartFailed(f"{command[0]} ended with status {process.returncode}: {lines[-1]}")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-    try:
-        async with asyncio.timeout(CANCEL_S):
-            await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-
-
 async def _until_ready(forcing: Forcing, client: Client, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             while not await client.ready():
                 if why := forcing.ended():
-                    raise StartFailed(why)
+                    raise RestartFailed(why)
                 await asyncio.sleep(READY_POLL_S)
     except TimeoutError:
-        raise StartFailed(f"was not ready within {timeout_s:.0f} s of its start") from None
+        raise RestartFailed(f"was not ready within {timeout_s:.0f} s of its start") from None
 
 
 def _ms(seconds: float) -> float:

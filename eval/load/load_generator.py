@@ -16,19 +16,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
-from eval.analysis.cold_starts import idle_schedule
 from eval.cost.run_cost import Tally
 from eval.dataset.images import ImageSet
+from eval.errors import BudgetExceeded
 from eval.load.circuit_breaker import Patience
 from eval.load.client import Ask, Client
-from eval.load.cold_start import Forcing, command_forcing, force, phases_of, twin_forcing
-from eval.load.open_loop import LEAD_S, SHARD_LEAD_S, Shard, send_sharded, send_stream
+from eval.load.cold_start import force, phases_of
+from eval.load.distributed import SHARD_LEAD_S, Shard, send_sharded
+from eval.load.open_loop import LEAD_S, send_stream
 from eval.plan import rate_search
-from eval.plan.schedule import COLD, IDLE, MAX_RATE, SEARCH_STEPS, Block, Config, schedule, search_block
+from eval.plan.arrivals import idle_schedule
+from eval.plan.config import COLD, IDLE, MAX_RATE, Config
+from eval.plan.schedule import SEARCH_STEPS, Block, schedule, search_block
 from eval.progress import Counting, Screen
-from eval.samples.model import RunError, Sample
+from eval.samples.model import Sample
 from eval.samples.store import Journal, Past
 from eval.targets.endpoints import Endpoint
+from eval.targets.restart import Forcing, command_forcing, twin_forcing
 from infra.targets import TARGETS
 
 RECOVERY_S = 5.0  # that a target which stopped answering has to become ready again
@@ -49,10 +53,6 @@ class Options:
     cold_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> what makes it start anew
     max_usd: float | None = None  # that the run may cost; it ends there
     scheduler: str | None = None  # address of a dask scheduler, whose workers send the open streams
-
-
-class CapReached(RunError):
-    """The run has cost what it may."""
 
 
 class Asker:
@@ -261,7 +261,9 @@ class Asker:
         self.tally.add(sample)
         cap = self.options.max_usd
         if cap is not None and self.tally.over(cap, self.elapsed_s()):
-            raise CapReached(f"the run has cost {self.tally.usd(self.elapsed_s()):.4f} dollars, --max-usd is {cap:g}")
+            raise BudgetExceeded(
+                f"the run has cost {self.tally.usd(self.elapsed_s()):.4f} dollars, --max-usd is {cap:g}"
+            )
 
     def elapsed_s(self) -> float:
         """Since the run began, whatever it was ended and gone on with in between."""

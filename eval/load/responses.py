@@ -7,34 +7,31 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.errors import InvalidResponse
 from service.schema import PROBABILITY_DIGITS
 
 SUM_TOLERANCE = 1e-3  # probabilities are rounded to six digits, so ten of them miss 1 by far less
 DETAIL_CHARACTERS = 200
 
 
-class BadAnswer(Exception):
-    """Not what the contract says; the message says what instead."""
-
-
 def read_answer(body: bytes | bytearray, classes: Sequence[str]) -> tuple[int, tuple[float, ...]]:
-    """Class id and probabilities of an answer of `/predict?probabilities=1`. Raises BadAnswer."""
+    """Class id and probabilities of an answer of `/predict?probabilities=1`. Raises InvalidResponse."""
     answer = _json_object(body)
     probabilities = _probabilities(answer.get("probabilities"), len(classes))
     label = answer.get("id")
     if type(label) is not int or not 0 <= label < len(classes):
-        raise BadAnswer(f"id is {label!r}, expected 0 to {len(classes) - 1}")
+        raise InvalidResponse(f"id is {label!r}, expected 0 to {len(classes) - 1}")
     if answer.get("label") != classes[label]:
-        raise BadAnswer(f"id {label} is called {answer.get('label')!r}, expected {classes[label]!r}")
+        raise InvalidResponse(f"id {label} is called {answer.get('label')!r}, expected {classes[label]!r}")
     if probabilities[label] < max(probabilities) - 10**-PROBABILITY_DIGITS:
-        raise BadAnswer(f"id {label} has {probabilities[label]}, but another class has {max(probabilities)}")
+        raise InvalidResponse(f"id {label} has {probabilities[label]}, but another class has {max(probabilities)}")
     return label, probabilities
 
 
 def refuse_encoding(headers: Mapping[str, str]) -> None:
-    """Raises BadAnswer for a packed body, which nobody asked for: its bytes and its time are not the contract's."""
+    """Raises InvalidResponse for a compressed body: none was asked for, and it is not the contract's."""
     if (encoding := _encoding(headers)) != "identity":
-        raise BadAnswer(f"a body in {encoding}, though only identity was accepted")
+        raise InvalidResponse(f"a body in {encoding}, though only identity was accepted")
 
 
 def status_failure(status: int, headers: Mapping[str, str], body: bytes | bytearray) -> tuple[str, str] | None:
@@ -94,21 +91,21 @@ def _json_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadAnswer(f"not JSON: {_text(body)}" if body else "an empty body") from None
+        raise InvalidResponse(f"not JSON: {_text(body)}" if body else "an empty body") from None
     if not isinstance(answer, dict):
-        raise BadAnswer(f"not a JSON object: {_text(body)}")
+        raise InvalidResponse(f"not a JSON object: {_text(body)}")
     return answer
 
 
 def _probabilities(values: Any, classes: int) -> tuple[float, ...]:
     if not isinstance(values, list) or len(values) != classes:
         found = len(values) if isinstance(values, list) else type(values).__name__
-        raise BadAnswer(f"expected {classes} probabilities, found {found}")
+        raise InvalidResponse(f"expected {classes} probabilities, found {found}")
     for value in values:
         if type(value) not in (int, float) or not 0 <= value <= 1:  # NaN is neither
-            raise BadAnswer(f"{value!r} is not a probability")
+            raise InvalidResponse(f"{value!r} is not a probability")
     if abs(sum(values) - 1) > SUM_TOLERANCE:
-        raise BadAnswer(f"the probabilities sum to {sum(values):.6g}, not 1")
+        raise InvalidResponse(f"the probabilities sum to {sum(values):.6g}, not 1")
     return tuple(float(value) for value in values)
 
 

@@ -9,9 +9,9 @@ import ssl
 import sys
 from pathlib import Path
 
+from eval.errors import EvalError
 from eval.mock_server.profile import Truth, read_truth
 from eval.mock_server.server import FineSelector, serve
-from eval.samples.model import RunError
 
 EXAMPLE = """
 A truth file holds any values of eval/mock_server/profile.py's Truth, such as
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.sched_setaffinity(0, {options.core})
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FineSelector())) as runner:
             runner.run(serve(truth, options.host, options.port, tls))
-    except (RunError, OSError) as error:
+    except (EvalError, OSError) as error:
         print(f"oracle: {error}", file=sys.stderr)
         return 1
     return 0
@@ -55,10 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tls(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
-    """For the server; None without a certificate. Raises RunError or OSError."""
+    """For the server; None without a certificate. Raises EvalError or OSError."""
     if certfile is None:
         if keyfile:
-            raise RunError("--keyfile needs --certfile, the certificate that it belongs to")
+            raise EvalError("--keyfile needs --certfile, the certificate that it belongs to")
         return None
     for file in filter(None, (certfile, keyfile)):
         file.open().close()  # the error of the next line does not say which file is missing
@@ -66,7 +66,7 @@ def _tls(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(certfile, keyfile)
     except ssl.SSLError:
-        raise RunError(f"{certfile} and its key cannot be used; give two in PEM that belong together") from None
+        raise EvalError(f"{certfile} and its key cannot be used; give two in PEM that belong together") from None
     return context
 
 

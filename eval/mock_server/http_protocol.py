@@ -13,6 +13,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
+from eval.errors import MalformedRequest
 from service import schema
 
 MAX_HEAD_BYTES = 65_536
@@ -45,22 +46,18 @@ class Answering(Protocol):
     def reply(self, request: Request, arrived: float) -> Reply: ...
 
 
-class Malformed(Exception):
-    """A request that cannot be read; the message says why."""
-
-
 def take_request(buffer: bytearray) -> Request | None:
-    """The next whole request, taken out of the buffer; None while it is not all there. Raises Malformed."""
+    """The next whole request, taken out of the buffer; None while it is not all there. Raises MalformedRequest."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         if len(buffer) > MAX_HEAD_BYTES:
-            raise Malformed(f"the head is over {MAX_HEAD_BYTES} bytes")
+            raise MalformedRequest(f"the head is over {MAX_HEAD_BYTES} bytes")
         return None
     line, *lines = buffer[:end].decode("latin-1").split("\r\n")
     fields = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in lines)}
     length = fields.get("content-length", "0")
     if not length.isdecimal() or int(length) > schema.MAX_BODY_BYTES or "transfer-encoding" in fields:
-        raise Malformed(f"the oracle needs a Content-Length of at most {schema.MAX_BODY_BYTES}")
+        raise MalformedRequest(f"the oracle needs a Content-Length of at most {schema.MAX_BODY_BYTES}")
     whole = end + 4 + int(length)
     if len(buffer) < whole:
         return None
@@ -69,7 +66,7 @@ def take_request(buffer: bytearray) -> Request | None:
     try:
         method, target, _ = line.split(" ")
     except ValueError:
-        raise Malformed("the first line is not HTTP") from None
+        raise MalformedRequest("the first line is not HTTP") from None
     path, _, query = target.partition("?")
     return Request(method, path, query, body, fields.get("connection", "").lower() == "close")
 
@@ -143,7 +140,7 @@ class Connection(asyncio.Protocol):
                     self._loop.call_at(reply.due, give)
                 else:
                     give()
-        except Malformed as error:
+        except MalformedRequest as error:
             self._give(problem(400, str(error)), CLOSE, True)
 
     def _give(self, data: bytes, then: str, last: bool) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.special import gammainc, gammaincinv, ndtr, ndtri
 
-from eval.mock_server.profile_validation import FAULTS, TruthError, check
+from eval.errors import ProfileError
+from eval.mock_server.profile_validation import FAULTS, check
 from eval.mock_server.queueing import Pauses, stays
 from eval.samples.model import ERROR_KINDS
 
@@ -28,7 +29,7 @@ CLOSE = 1.002  # a search ends when its bounds are so near, one over the other
 class Truth:
     """An endpoint. Times are milliseconds unless the name says otherwise; shares are of all predictions.
 
-    Raises TruthError for values that make no sense.
+    Raises ProfileError for values that make no sense.
     """
 
     seed: int = 0
@@ -199,22 +200,22 @@ class Truth:
 
 
 def read_truth(text: str, where: str = "truth") -> Truth:
-    """A truth from JSON. Raises TruthError that names what is wrong."""
+    """A truth from JSON. Raises ProfileError that names what is wrong."""
     known = Truth.__dataclass_fields__
     try:
         facts = json.loads(text)
     except ValueError as error:
-        raise TruthError(f"{where} is not JSON: {error}") from None
+        raise ProfileError(f"{where} is not JSON: {error}") from None
     if not isinstance(facts, dict):
-        raise TruthError(f"{where} is not an object; it may have {', '.join(known)}")
+        raise ProfileError(f"{where} is not an object; it may have {', '.join(known)}")
     if unknown := sorted(set(facts) - set(known)):
-        raise TruthError(f"{where} knows no {', '.join(unknown)}; there are {', '.join(known)}")
+        raise ProfileError(f"{where} knows no {', '.join(unknown)}; there are {', '.join(known)}")
     if isinstance(facts.get("classes"), list):
         facts["classes"] = tuple(facts["classes"])
     try:
         return Truth(**facts)
-    except TruthError as error:
-        raise TruthError(f"{where}: {error}") from None
+    except ProfileError as error:
+        raise ProfileError(f"{where}: {error}") from None
 
 
 def crossing(beyond: Callable[[float], bool], low: float, high: float, close: float) -> float:

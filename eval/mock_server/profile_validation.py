@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eval.samples.model import RunError
+from eval.errors import ProfileError
 
 DISTRIBUTIONS = ("lognormal", "gamma")
 FAULTS = {  # what the oracle can do wrong -> the kind of failure that the client has to call it
@@ -24,10 +24,6 @@ FAULTS = {  # what the oracle can do wrong -> the kind of failure that the clien
 }
 
 Rule = tuple[str, Callable[[Any], bool]]  # what a value has to be, and whether it is
-
-
-class TruthError(RunError):
-    """A truth that makes no sense; the message names the value and what would be right."""
 
 
 def _number(value: Any) -> bool:
@@ -77,12 +73,12 @@ RULES: Mapping[str, Rule] = {
 
 
 def check(facts: Mapping[str, Any]) -> None:
-    """Raise TruthError for the first value that makes no sense, by itself or beside the others."""
+    """Raise ProfileError for the first value that makes no sense, by itself or beside the others."""
     for name, rule in RULES.items():
         _hold(name, facts[name], rule)
     _check_faults(facts["faults"])
     if facts["stall_ms"] and facts["stall_ms"] >= facts["stall_every_s"] * 1000:
-        raise TruthError(
+        raise ProfileError(
             f"stall_ms is {facts['stall_ms']:g} and stall_every_s {facts['stall_every_s']:g}: "
             "it would never work; a stall has to be shorter than the time between two"
         )
@@ -92,16 +88,16 @@ def check(facts: Mapping[str, Any]) -> None:
 def _hold(name: str, value: Any, rule: Rule) -> None:
     wanted, right = rule
     if not right(value):
-        raise TruthError(f"{name} is {value!r}; it has to be {wanted}")
+        raise ProfileError(f"{name} is {value!r}; it has to be {wanted}")
 
 
 def _check_faults(faults: Mapping[str, Any]) -> None:
     if unknown := sorted(set(faults) - set(FAULTS)):
-        raise TruthError(f"no fault is called {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+        raise ProfileError(f"no fault is called {', '.join(unknown)}; there are {', '.join(FAULTS)}")
     for name, share in faults.items():
         _hold(f"faults: {name}", share, SHARE)
     if (total := sum(faults.values())) > 1 + 1e-9:
-        raise TruthError(f"the faults' shares add up to {total:g}; they have to be 1 together at most")
+        raise ProfileError(f"the faults' shares add up to {total:g}; they have to be 1 together at most")
 
 
 def _check_classes(classes: tuple[str, ...], confusion: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
@@ -109,13 +105,13 @@ def _check_classes(classes: tuple[str, ...], confusion: Mapping[str, Any], label
         shares = {taken_for: 1.0} if isinstance(taken_for, str) else taken_for
         _hold(f"confusion: {name}", shares, ("a class, or an object of class and share", lambda v: OBJECT[1](v) and v))
         if unknown := [c for c in (name, *shares) if c not in classes]:
-            raise TruthError(f"confusion: no class is called {', '.join(unknown)}; there are {', '.join(classes)}")
+            raise ProfileError(f"confusion: no class is called {', '.join(unknown)}; there are {', '.join(classes)}")
         if name in shares:
-            raise TruthError(f"confusion: {name} cannot be mistaken for itself; set accuracy for that")
+            raise ProfileError(f"confusion: {name} cannot be mistaken for itself; set accuracy for that")
         for other, share in shares.items():
             _hold(f"confusion: {name}: {other}", share, SHARE)
         if abs(sum(shares.values()) - 1) > 1e-6:
-            raise TruthError(f"confusion: {name}: the shares add up to {sum(shares.values()):g}; they have to make 1")
+            raise ProfileError(f"confusion: {name}: the shares add up to {sum(shares.values()):g}; they have to make 1")
     known = (f"the number of a class, 0 to {len(classes) - 1}", lambda v: _whole(v) and 0 <= v < len(classes))
     for sha256, label in labels.items():
         _hold(f"labels: {sha256}", label, known)

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from eval.errors import EvalError
 from eval.mock_server.behaviour import COUNTS, Oracle
 from eval.mock_server.http_protocol import Connection
 from eval.mock_server.profile import Truth
-from eval.samples.model import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 END_S = 10.0  # that an oracle gets to end
@@ -54,7 +54,7 @@ async def serve(truth: Truth, host: str, port: int, tls: ssl.SSLContext | None) 
 
 @contextlib.contextmanager
 def running_oracle(truth: Truth, *options: str) -> Iterator[str]:
-    """The address of an oracle that knows this truth, in a process of its own. Raises RunError.
+    """The address of an oracle that knows this truth, in a process of its own. Raises EvalError.
 
     `options` are of its command line, such as "--core", "1".
     """
@@ -71,7 +71,7 @@ def running_oracle(truth: Truth, *options: str) -> Iterator[str]:
                 process.terminate()
                 said = _last_words(process)
             if not url:
-                raise RunError(f"the oracle did not start: {said}")
+                raise EvalError(f"the oracle did not start: {said}")
 
 
 def _last_words(process: subprocess.Popen[str]) -> str:

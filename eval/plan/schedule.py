@@ -12,70 +12,18 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from infra.local.names import PLAIN_ENGINE
+from eval.plan.arrivals import poisson_arrivals, ramp_arrivals
+from eval.plan.config import COLD, FLOOR, MAX_RATE, POISSON, SCENARIOS, SINGLE, Config, Phase
 
-Phase = Literal["warmup", "measure"]
-
-SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
-    "single", "poisson", "ramp", "burst", "max_rate", "repeat", "cold", "idle",
-)  # fmt: skip
-FLOOR = "floor"  # no-op round trips, part of every run
-OVERLOADING = (RAMP, BURST, MAX_RATE)  # their failures tell of the load that was tried, not of the target at work
 NO_PICTURE = -1
 STREAM_BLOCK_S = 10.0  # of an open stream to one target, before the next one's turn
 BURSTS = 5
 SEARCH_STEPS = 24  # of the search for the highest rate, at most; see eval/plan/rate_search.py
 SEARCH_ARRIVALS = 150  # of one step, at least: enough for an interval of p95
 SEARCH_STEP_S = 60.0  # of one step, at most
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that shapes a run's schedule, as run.json keeps it."""
-
-    local: bool = True  # the twins
-    engines: tuple[str, ...] = (PLAIN_ENGINE,)  # that there is a twin of every target for
-    stacks: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()  # NAME=URL
-    images: str | None = None  # as --images names them
-    limit: int | None = None  # pictures
-    scenarios: tuple[str, ...] = (SINGLE,)
-    seed: int = 0
-    warmup: int = 20  # requests a target before the measured ones
-    block: int = 25  # requests in a row to one target, in the closed scenarios
-    floor: int = 25  # no-op round trips to a target before everything else, and again after it
-    timeout_s: float = 30.0
-    rate_rps: float = 10.0  # of poisson; where ramp ends; where the search for the highest rate starts
-    duration_s: float = 60.0  # of poisson and of ramp, for each target
-    in_flight: int = 256  # requests under way at once, at most; more are dropped and counted
-    burst: int = 32  # requests at once
-    slo_ms: float = 200.0  # that p95 is held against
-    step_s: float = 10.0  # of the search for the highest rate
-    cold: int = 20  # forced starts of each target
-    idle: int = 5  # gaps without a request
-    gap_s: float = 900.0
-    fresh: bool = False  # a new connection for every request
-    workers: int = 1  # processes that send the open streams
-
-    def difference(self, other: Config) -> list[str]:
-        """What is not the same, one line each."""
-        mine, theirs = vars(self), vars(other)
-        return [f"{name} is {mine[name]!r}, was {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
-
-    def to_json(self) -> dict[str, Any]:
-        """As run.json keeps it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-
-
-def config_from_json(facts: Mapping[str, Any]) -> Config:
-    """The configuration that run.json keeps."""
-    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in facts.items()}
-    return Config(**values)
 
 
 @dataclass(frozen=True)
@@ -166,39 +114,6 @@ def search_block(config: Config, images: int, number: int, target: str, step: in
     length_s = min(max(config.step_s, SEARCH_ARRIVALS / rate_rps), SEARCH_STEP_S)
     offsets = poisson_arrivals(rate_rps, length_s, f"{config.seed}:{target}:{step}")
     return Block(number, target, MAX_RATE, "measure", tuple(_cycled(order, len(offsets))), offsets, rate_rps)
-
-
-def poisson_arrivals(rate_rps: float, length_s: float, seed: str | int) -> tuple[float, ...]:
-    """Times of a Poisson process of that rate, in seconds from 0 to `length_s`."""
-    dice = random.Random(f"poisson:{seed}")
-    times = itertools.accumulate(dice.expovariate(rate_rps) for _ in itertools.count())
-    return tuple(itertools.takewhile(lambda time: time < length_s, times))
-
-
-def ramp_arrivals(rate_rps: float, length_s: float, seed: str | int) -> tuple[float, ...]:
-    """Times of a Poisson process whose rate grows evenly from nothing to `rate_rps`.
-
-    By inversion: the expected number of arrivals until t is rate * t^2 / (2 * length).
-    """
-    expected = poisson_arrivals(1.0, rate_rps * length_s / 2, f"ramp:{seed}")
-    return tuple(math.sqrt(2 * length_s * number / rate_rps) for number in expected)
-
-
-def stratified(labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
-    """Indices of at most `limit` items, each class in its proportion, chosen by the seed, in the old order."""
-    if limit is None or limit >= len(labels):
-        return list(range(len(labels)))
-    dice = random.Random(seed)
-    sizes, seen = Counter(labels), Counter[int]()
-    order = list(range(len(labels)))
-    dice.shuffle(order)
-    tie = {label: dice.random() for label in sorted(sizes)}
-    places = []
-    for index in order:
-        label = labels[index]
-        places.append(((seen[label] + 0.5) / sizes[label], tie[label], index))
-        seen[label] += 1
-    return sorted(index for _, _, index in sorted(places)[:limit])
 
 
 def _cycled(order: Sequence[int], count: int) -> list[int]:

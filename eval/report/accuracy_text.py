@@ -10,7 +10,7 @@ from eval.targets.engines import REFERENCE_ENGINE
 from infra.local.names import engine_title
 
 if TYPE_CHECKING:
-    from eval.report.verdict import Findings
+    from eval.analysis.findings import Findings
 
 
 def rightness(found: Findings) -> str:

@@ -17,13 +17,12 @@ from typing import Any
 from markupsafe import Markup
 
 from eval.analysis.latency import at_work
-from eval.plan.schedule import FLOOR
+from eval.plan.config import FLOOR
 from eval.report import figures, scenario_sections
 from eval.report.engine_table import Row, break_evens, headline, switch_rows, titles_of
 from eval.report.plots.style import numbers
 from eval.report.scenario_sections import Audit, Scene, Start
-from eval.report.verdict import REFERENCE
-from eval.samples.model import Run, Sample
+from eval.samples.model import REFERENCE, Run, Sample
 from eval.samples.processors import client_of, target_of
 from eval.targets.engines import REFERENCE_ENGINE
 

@@ -15,7 +15,7 @@ from eval.analysis.accuracy import CALIBRATION_BINS
 from eval.analysis.drift import CHANGING
 from eval.analysis.slo import judged
 from eval.formatting import short_count, value_of
-from eval.plan.schedule import COLD, IDLE, MAX_RATE, SCENARIOS
+from eval.plan.config import COLD, IDLE, MAX_RATE, SCENARIOS
 from eval.report.engine_table import titles_of
 from eval.report.plots import core, scenarios
 from eval.report.plots.scenarios import Offer

@@ -22,8 +22,8 @@ from eval.cost.price_list import Price, Prices, load_prices
 from eval.report import context, scenario_sections
 from eval.report.context import ImageBytes
 from eval.report.plots.style import row_of
-from eval.report.verdict import REFERENCE
-from eval.samples.model import Run, read_run, read_samples
+from eval.samples.model import REFERENCE, Run
+from eval.samples.store import read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
 from infra.local.names import engine_title
 from infra.targets import TARGETS

@@ -9,7 +9,7 @@ from typing import Any
 from eval.analysis.cold_starts import CREATE_MS, FORCED, NATURAL, OUTSIDE
 from eval.analysis.latency import CACHE_LEVEL
 from eval.formatting import count, ms, per_second, plural, sentence, significant, value_of
-from eval.plan.schedule import (
+from eval.plan.config import (
     BURST,
     COLD,
     IDLE,

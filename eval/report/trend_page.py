@@ -22,14 +22,15 @@ from eval.analysis.comparability import common_targets, models, processor_notes,
 from eval.analysis.slo import REQUESTS_PER_MONTH
 from eval.analysis.summary import summarise
 from eval.cost.price_list import load_prices
+from eval.errors import EvalError
 from eval.formatting import moment, ms, percent, usd, value_of
-from eval.plan.schedule import MAX_RATE, SCENARIOS
+from eval.plan.config import MAX_RATE, SCENARIOS
 from eval.report.plots.style import numbers
 from eval.report.plots.trend import Point, Series, trend
 from eval.report.render import REPORT_HTML, environment
-from eval.run.run_dir import writing
-from eval.samples.model import Run, RunError, read_run, read_samples
+from eval.samples.model import Run
 from eval.samples.processors import client_of
+from eval.samples.store import read_run, read_samples, writing
 
 TREND_HTML, TREND_JSON = "trend.html", "trend.json"
 TREND_SCHEMA_VERSION = 1
@@ -80,7 +81,7 @@ def _entries(folders: Sequence[Path]) -> list[Entry]:
             summary = summarise(run, samples, load_prices(sha256=run.prices_sha256))
             found[run.id] = Entry(folder.resolve(), run, summary, models(samples))
     if len(found) < 2:
-        raise RunError(f"a trend needs two runs at least; {', '.join(map(str, folders))} is one")
+        raise EvalError(f"a trend needs two runs at least; {', '.join(map(str, folders))} is one")
     return sorted(found.values(), key=lambda entry: (entry.run.started_at, entry.run.id))
 
 

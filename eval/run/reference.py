@@ -18,18 +18,15 @@ from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 from eval.dataset.images import ImageSet, Picture
+from eval.errors import NoReference
 from eval.load.responses import shortened
 from eval.run.reference_cache import Answer, reference_cache
-from eval.samples.model import RunError, Sample
-from eval.targets.endpoints import REFERENCE, ROOT
+from eval.samples.model import REFERENCE, Sample
+from eval.targets.endpoints import ROOT
 from eval.targets.engines import REFERENCE_ENGINE
 
 REFERENCE_BLOCK = -1
 COMMAND = (sys.executable, "-m", "service.reference")
-
-
-class NoReference(RunError):
-    """The reference answers cannot be had; the run goes on without parity to them."""
 
 
 async def reference_samples(images: ImageSet, command: tuple[str, ...] = COMMAND) -> AsyncGenerator[Sample, None]:

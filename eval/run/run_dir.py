@@ -5,30 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.samples.model import RUN_JSON, SAMPLES, SAMPLES_GZ, RunError
+from eval.errors import EvalError
+from eval.samples.model import RUN_JSON, SAMPLES, SAMPLES_GZ
+from eval.samples.store import writing
 
 LATEST = "latest"
 PROBE = ".writable"
 
 
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns what the operating system refuses (full, read-only, not ours) into a RunError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"cannot write into {folder}: {error.strerror}") from None
-
-
 def claim_folder(folder: Path) -> None:
-    """Make the run's folder. Raises RunError when it cannot be, or holds a run already."""
+    """Make the run's folder. Raises EvalError when it cannot be, or holds a run already."""
     taken = [name for name in (RUN_JSON, SAMPLES, SAMPLES_GZ) if (folder / name).exists()]
     if taken:
-        raise RunError(f"{folder} holds a run already ({taken[0]}): name another folder with --out, or remove it")
+        raise EvalError(f"{folder} holds a run already ({taken[0]}): name another folder with --out, or remove it")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PROBE).touch()

@@ -18,16 +18,17 @@ from typing import Any
 from eval.cost.price_list import load_prices
 from eval.cost.run_cost import Tally, planned, predicted, tariff
 from eval.dataset.images import ImageSet
-from eval.load.client import Client, Unreachable
-from eval.load.load_generator import Asker, CapReached, Options
-from eval.load.open_loop import open_workers
-from eval.plan.schedule import Block, Config
+from eval.errors import BudgetExceeded, NoReference, Unreachable
+from eval.load.client import Client
+from eval.load.distributed import open_workers
+from eval.load.load_generator import Asker, Options
+from eval.plan.config import Config
+from eval.plan.schedule import Block
 from eval.progress import Screen
 from eval.run.environment import machine_facts, versions
-from eval.run.reference import NoReference, reference_samples
-from eval.run.run_dir import writing
-from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun, read_samples, write_run
-from eval.samples.store import Journal, Past
+from eval.run.reference import reference_samples
+from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun
+from eval.samples.store import Journal, Past, read_samples, write_run, writing
 from eval.targets.endpoints import Endpoint, Fleet, target_of
 from eval.targets.engines import engine_of, told_engine
 from infra.local.names import engine_named
@@ -42,7 +43,7 @@ def run_comparison(
 ) -> Run:  # fmt: skip
     """Do the run, or what is left of it, and give what its run.json says. Ctrl-C ends it early; the run then says so.
 
-    Raises RunError when the folder cannot be written. A second Ctrl-C goes through as KeyboardInterrupt.
+    Raises EvalError when the folder cannot be written. A second Ctrl-C goes through as KeyboardInterrupt.
     """
     importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measuring
     with contextlib.ExitStack() as stack:
@@ -139,7 +140,7 @@ class Session:
                     await self._ask_reference()
                     await self.asker.ask_all(reached, blocks)
             self.note = None if reached else "no target could be reached"
-        except CapReached as error:
+        except BudgetExceeded as error:
             self.note = f"ended after {self._done()}: {error}"
             self.screen.say(f"Ended: {error}")
         except asyncio.CancelledError:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
-import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
 
 RUN_JSON = "run.json"
 SAMPLES = "samples.jsonl"
 SAMPLES_GZ = "samples.jsonl.gz"  # the same, packed, as committed with the example
 RUN_SCHEMA_VERSION = 2
-READABLE = (1, 2)  # 1 knew one scenario, and could not be resumed
 
 ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "bad_answer", "disconnected",
                "not_sent")  # fmt: skip
-
-
-class RunError(Exception):
-    """A run directory that cannot be written, read, or trusted."""
 
 
 @dataclass(frozen=True)
@@ -113,48 +105,6 @@ class Run:
     resumed: list[str] = field(default_factory=list)  # when it was gone on with after an end, ISO 8601, UTC
 
 
-def write_run(folder: Path, run: Run) -> None:
-    """Write run.json in one step, so that a reader never sees half of it."""
-    part = folder / (RUN_JSON + ".part")
-    part.write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
-    os.replace(part, folder / RUN_JSON)
+CREATE, READY, PROCESS = "create", "ready", "process"  # keys of Sample.startup_ms beside the service's own
 
-
-def read_run(folder: Path) -> Run:
-    """Read run.json. Raises RunError when it is missing, broken, or of a later schema."""
-    try:
-        facts = json.loads((folder / RUN_JSON).read_text())
-    except FileNotFoundError:
-        raise RunError(f"{folder} is not a run: it has no {RUN_JSON}") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder / RUN_JSON} is not JSON: {error}") from None
-    schema = facts.get("schema_version")
-    if schema not in READABLE:
-        raise RunError(f"{folder / RUN_JSON} has schema {schema}, this program reads {READABLE[0]} to {READABLE[-1]}")
-    facts["images"] = [ImageEntry(**entry) for entry in facts["images"]]
-    facts["targets"] = [TargetRun(**entry) for entry in facts["targets"]]
-    return Run(**facts)
-
-
-def append_sample(file: IO[str], sample: Sample) -> None:
-    """Append one line and hand it to the operating system at once."""
-    facts = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # asdict copies deep, and is slow
-    file.write(json.dumps(facts, separators=(",", ":")) + "\n")
-    file.flush()
-
-
-def read_samples(folder: Path) -> Iterator[Sample]:
-    """Every sample, in the order they finished; a torn last line (a killed run) is passed over."""
-    plain, packed = folder / SAMPLES, folder / SAMPLES_GZ
-    if not plain.exists() and not packed.exists():
-        raise RunError(f"{folder} has neither {SAMPLES} nor {SAMPLES_GZ}")
-    with plain.open() if plain.exists() else gzip.open(packed, "rt") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                facts = json.loads(line)
-                facts["probabilities"] = tuple(p) if (p := facts.get("probabilities")) else None
-                yield Sample(**facts)
-            except (ValueError, TypeError) as error:
-                raise RunError(f"{folder}: line {number} of the samples is broken: {error}") from None
+REFERENCE = "reference"  # the model's own answers, which stand among the samples like a target's

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import gzip
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from eval.run.run_dir import writing
-from eval.samples.model import SAMPLES, Sample, append_sample, read_samples
+from eval.errors import EvalError
+from eval.samples.model import RUN_JSON, SAMPLES, SAMPLES_GZ, ImageEntry, Run, Sample, TargetRun
 
 Key = tuple[int, int]  # block and place: one request of the plan
 
@@ -53,13 +56,13 @@ class Journal:
             self._file.close()
 
     def keep(self, sample: Sample) -> None:
-        """Append one sample. Raises RunError when the disk does not take it."""
+        """Append one sample. Raises EvalError when the disk does not take it."""
         with writing(self.folder):
             append_sample(self._file, sample)
 
 
 def mend(folder: Path) -> int:
-    """Cut off a last line that a killed run has left half written. Gives the bytes cut. Raises RunError."""
+    """Cut off a last line that a killed run has left half written. Gives the bytes cut. Raises EvalError."""
     with writing(folder):
         (folder / SAMPLES).touch()  # a kill may have come before it was made
     with writing(folder), (folder / SAMPLES).open("r+b") as file:
@@ -85,3 +88,62 @@ def _last_line_end(file: IO[bytes], size: int, chunk: int = 65536) -> int:
             return start + found + 1
         end = start
     return 0
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what the operating system refuses (full, read-only, not ours) into a EvalError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise EvalError(f"cannot write into {folder}: {error.strerror}") from None
+
+
+READABLE = (1, 2)  # 1 knew one scenario, and could not be resumed
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Write run.json in one step, so that a reader never sees half of it."""
+    part = folder / (RUN_JSON + ".part")
+    part.write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
+    os.replace(part, folder / RUN_JSON)
+
+
+def read_run(folder: Path) -> Run:
+    """Read run.json. Raises EvalError when it is missing, broken, or of a later schema."""
+    try:
+        facts = json.loads((folder / RUN_JSON).read_text())
+    except FileNotFoundError:
+        raise EvalError(f"{folder} is not a run: it has no {RUN_JSON}") from None
+    except json.JSONDecodeError as error:
+        raise EvalError(f"{folder / RUN_JSON} is not JSON: {error}") from None
+    schema = facts.get("schema_version")
+    if schema not in READABLE:
+        raise EvalError(f"{folder / RUN_JSON} has schema {schema}, this program reads {READABLE[0]} to {READABLE[-1]}")
+    facts["images"] = [ImageEntry(**entry) for entry in facts["images"]]
+    facts["targets"] = [TargetRun(**entry) for entry in facts["targets"]]
+    return Run(**facts)
+
+
+def append_sample(file: IO[str], sample: Sample) -> None:
+    """Append one line and hand it to the operating system at once."""
+    facts = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # asdict copies deep, and is slow
+    file.write(json.dumps(facts, separators=(",", ":")) + "\n")
+    file.flush()
+
+
+def read_samples(folder: Path) -> Iterator[Sample]:
+    """Every sample, in the order they finished; a torn last line (a killed run) is passed over."""
+    plain, packed = folder / SAMPLES, folder / SAMPLES_GZ
+    if not plain.exists() and not packed.exists():
+        raise EvalError(f"{folder} has neither {SAMPLES} nor {SAMPLES_GZ}")
+    with plain.open() if plain.exists() else gzip.open(packed, "rt") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                facts = json.loads(line)
+                facts["probabilities"] = tuple(p) if (p := facts.get("probabilities")) else None
+                yield Sample(**facts)
+            except (ValueError, TypeError) as error:
+                raise EvalError(f"{folder}: line {number} of the samples is broken: {error}") from None

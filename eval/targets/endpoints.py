@@ -13,21 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from eval.load.connection_timing import KEEPALIVE_S, TWIN_KEEPALIVE_S
-from eval.samples.model import RunError
 from infra.targets import TARGETS
 
 if TYPE_CHECKING:
     from infra.local.twins import Twin
 
+from eval.errors import EndpointError
+from eval.samples.model import REFERENCE
+
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = "reference"  # the model's own answers, which stand among the samples like a target's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PULUMI_TIMEOUT_S = 60
-
-
-class EndpointError(RunError):
-    """An endpoint that is not named well, or cannot be found."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +146,7 @@ def _checked_url(url: str) -> str:
             " --token-env takes a token"
         )
     return url.rstrip("/")
+
+
+KEEPALIVE_S = 55.0  # below the 60 s after which nginx and many load balancers close an idle connection
+TWIN_KEEPALIVE_S = 1.5  # functions-framework closes one after 2 s, and has no front before it here that keeps it

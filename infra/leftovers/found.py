@@ -14,7 +14,9 @@ from infra.bundle import REPOSITORY
 from infra.common import resource_name, tags
 from infra.targets import Target
 
-PRICES = REPOSITORY / "eval" / "prices.yaml"  # the one home of prices, read as a file: infra imports nothing of eval
+PRICES = (
+    REPOSITORY / "eval" / "cost" / "prices.yaml"
+)  # read as a file: infra imports nothing of eval
 HOURS_IN_MONTH = 730
 GIB = 2**30
 

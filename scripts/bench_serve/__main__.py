@@ -26,7 +26,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.dataset.images import ImagesError, open_images
+from eval.dataset.images import open_images
+from eval.errors import ImagesError
 from eval.run.environment import machine_facts
 from eval.run.environment import versions as client_versions
 from scripts.bench_serve.ceiling import CeilingError

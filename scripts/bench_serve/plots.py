@@ -14,7 +14,7 @@ from eval.report.plots.style import MARKERS, legend, line_style, log_ticks
 from eval.report.plots.svg import MUTED, POINTS, render
 from scripts.bench_serve.record import Record
 
-STYLE_SHEET = Path(__file__).resolve().parents[2] / "eval" / "templates" / "report.css"
+STYLE_SHEET = Path(__file__).resolve().parents[2] / "eval" / "report" / "templates" / "report.css"
 SIZES = {"wide": (8.4, 5.2)}  # inches
 Of = Callable[[str, int], float | None]  # server, concurrency -> what is drawn
 
