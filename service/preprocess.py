@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,8 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
         raise Undecodable(f"{wanted}; it holds something that is not a number of that range")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise Undecodable(f"{wanted}; its shape is {list(pixels.shape)}")
+    if bool in set(map(type, chain.from_iterable(chain.from_iterable(rows)))):  # among numbers NumPy takes true for 1
+        raise Undecodable(f"{wanted}; it holds true or false")
     _check_size(pixels.shape[1], pixels.shape[0])
     wrong = pixels[~((pixels >= 0) & (pixels <= 255))]  # this way round NaN is wrong too
     if wrong.size:

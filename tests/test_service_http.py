@@ -265,6 +265,9 @@ BAD = [
     pytest.param("/predict", b'{"img": [[[1, NaN, 3]]]}', JSON, 422, "holds nan", id="NaN"),
     pytest.param("/predict", b'{"img": [[[1, 1e999, 3]]]}', JSON, 422, "holds inf", id="infinite"),
     pytest.param("/predict", as_json({"img": [[[1, 300, 3]]]}), JSON, 422, "holds 300", id="out of range"),
+    pytest.param(
+        "/predict", as_json({"img": [[[1, True, 3]]]}), JSON, 422, "true or false", id="boolean among numbers"
+    ),
     pytest.param("/predict", DEEP, JSON, 400, "not JSON", id="deep JSON"),
     pytest.param("/predict", b"{", JSON, 400, "not JSON", id="broken JSON"),
     pytest.param("/predict", b"\xff\xfe\xfd", JSON, 400, "not JSON", id="binary JSON"),
