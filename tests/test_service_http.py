@@ -204,42 +204,6 @@ def test_version_says_what_runs(server):
     assert {name: found[name] for name in processor()} == processor()
 
 
-def test_openapi_describes_what_version_says_of_the_processor(server):
-    schema = server.get("/openapi.json").json["paths"]["/version"]["get"]["responses"]["200"]["content"]
-    described = schema["application/json"]["schema"]
-    assert {*processor(), "cpus"} == set(described["required"])
-    known = described["properties"]["instruction_sets"]["items"]["enum"]
-    assert set(server.get("/version").json["instruction_sets"] or ()) <= set(known) and len(known) == len(set(known))
-
-
-def test_openapi_lists_exactly_the_routes_of_the_app(server):
-    from service.app import create_app
-    from service.classifier import Classifier
-    from service.settings import Settings
-
-    app = create_app(Classifier.load(Settings()), Settings())
-    routes = {(r.rule, m.lower()) for r in app.url_map.iter_rules() for m in r.methods or () if r.endpoint != "static"}
-    listed = {
-        (path, method) for path, methods in server.get("/openapi.json").json["paths"].items() for method in methods
-    }
-    assert listed == {(path, method) for path, method in routes if method not in ("head", "options")}
-
-
-def test_openapi_refers_to_nothing_that_it_lacks(server):
-    document = server.get("/openapi.json").json
-
-    def references(node):
-        if isinstance(node, dict):
-            yield from [node["$ref"]] if "$ref" in node else []
-        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-            yield from references(child)
-
-    for reference in set(references(document)):
-        found = document
-        for key in reference.removeprefix("#/").split("/"):
-            found = found[key]
-
-
 # Bad input: each is refused with its problem document, and the next good request is answered
 
 PNG = picture_bytes()
