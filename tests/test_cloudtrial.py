@@ -20,7 +20,6 @@ pytestmark = pytest.mark.integration
 
 PROGRAM = ROOT / "cloudtrial"
 NAMES = re.findall(r"^  ([a-z-]+)  ", subprocess.run([PROGRAM, "--help"], capture_output=True, text=True).stdout, re.M)
-TRAINING = {"train", "promote", "export", "golden"}  # they import torch, which takes seconds
 
 
 def call(*words, program=PROGRAM, **options):
@@ -47,9 +46,7 @@ def test_help_needs_no_environment_and_lists_every_command_with_examples(elsewhe
     assert done.stdout.split("examples:")[1].count("  ./cloudtrial ") == 3
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in TRAINING else []) for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_command_explains_itself_under_its_own_name(name):
     done = call(name, "--help", stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""training/export.py: both ONNX files, what is recorded of them, and when they are refused."""
+"""training/export.py: both ONNX files, their metrics, and when they are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from service.engines.onnx_engine import OnnxEngine
 from service.model import load_bundle, sha256
 from service.network import build_network
-from training import export
+from training import data, export
+from training.__main__ import main
 from training.data import CLASSES, Split
 from training.promote import write_bundle
 
@@ -45,8 +46,8 @@ def exported(tmp_path_factory) -> Path:
     """A bundle with its exports."""
     folder = random_bundle(tmp_path_factory.mktemp("bundle"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "INT8_LOSS", 1.0)  # nothing was learnt, so a picture more or less says nothing
-        patch.setattr(export, "CALIBRATION_PICTURES", 20)
+        patch.setattr(export, "MAX_INT8_LOSS", 1.0)  # nothing was learnt, so an image more or less means nothing
+        patch.setattr(export, "CALIBRATION_IMAGES", 20)
         export.export(folder, noise(3, seed=0), noise(4, seed=1), "noise")
     return folder
 
@@ -60,20 +61,20 @@ def test_an_export_is_part_of_the_bundle_and_runs(exported):
     assert {(exported / name).stat().st_mode & 0o044 for name in FILES} == {0o044}  # the service is another user
 
 
-def test_what_each_file_is_worth_stands_in_model_json(exported):
-    facts = json.loads((exported / "model.json").read_text())
-    assert set(facts["exports"]) == set(FILES)
-    for figures in facts["exports"].values():
-        assert figures["n"] == 40
-        assert 0 <= figures["low"] <= figures["accuracy"] <= figures["high"] <= 1
-        assert 0 <= figures["agreement"] <= 1
-        assert figures["weights"] == facts["files"]["weights.safetensors"][:12]
-    fp32, int8 = (facts["exports"][name] for name in FILES)
+def test_the_metrics_of_each_file_are_in_model_json(exported):
+    manifest = json.loads((exported / "model.json").read_text())
+    assert set(manifest["exports"]) == set(FILES)
+    for metrics in manifest["exports"].values():
+        assert metrics["n"] == 40
+        assert 0 <= metrics["low"] <= metrics["accuracy"] <= metrics["high"] <= 1
+        assert 0 <= metrics["agreement"] <= 1
+        assert metrics["weights"] == manifest["files"]["weights.safetensors"][:12]
+    fp32, int8 = (manifest["exports"][name] for name in FILES)
     assert fp32["agreement"] == 1 and fp32["max_abs_dprob"] < 1e-5 < int8["max_abs_dprob"] < 0.2
     assert int8["calibration"] == {"data": "noise, train split", "pictures": 20, "seed": 0, "method": "min-max"}
 
 
-def test_no_two_products_of_quantised_pairs_overflow_16_bits(exported):
+def test_no_two_quantised_products_overflow_16_bits(exported):
     """Processors without VNNI add up pairs of unsigned times signed bytes in 16 bits, and cut off what is beyond."""
     model = onnx.load(exported / "int8.onnx")
     arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
@@ -88,16 +89,16 @@ def test_no_two_products_of_quantised_pairs_overflow_16_bits(exported):
 
 
 @pytest.mark.slow
-def test_the_same_weights_and_pictures_give_the_same_bytes_in_another_process(exported, tmp_path):
+def test_an_export_has_the_same_bytes_in_another_process(exported, tmp_path):
     code = """
 import sys; sys.path.insert(0, "tests")
 from pathlib import Path
 from test_training_export import export, load_bundle, noise
-export.CALIBRATION_PICTURES = 20
+export.CALIBRATION_IMAGES = 20
 bundle, out = load_bundle(Path(sys.argv[1])), Path(sys.argv[2])
 export.write_fp32(bundle, out / "fp32.onnx")
-pictures = export.Pictures(export.calibration_pictures(noise(3, seed=0)), bundle)
-export.write_int8(out / "fp32.onnx", out / "int8.onnx", pictures)
+calibration = export.CalibrationImages(export.calibration_images(noise(3, seed=0)), bundle)
+export.write_int8(out / "fp32.onnx", out / "int8.onnx", calibration)
 """
     env = os.environ | {"PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, exported, tmp_path], cwd=ROOT, env=env, check=True)
@@ -106,38 +107,37 @@ export.write_int8(out / "fp32.onnx", out / "int8.onnx", pictures)
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "says"),
+    ("limit", "value", "message"),
     [
-        pytest.param("INT8_LOSS", -1.0, r"int8 costs too much: \d+\.\d\d% became \d+\.\d\d%", id="int8-loses"),
-        pytest.param("FP32_DIFFERENCE", -1.0, "fp32.onnx is not the same network", id="fp32-differs"),
+        pytest.param("MAX_INT8_LOSS", -1.0, r"int8 costs too much: \d+\.\d\d% became \d+\.\d\d%", id="int8-loses"),
+        pytest.param("MAX_FP32_DIFFERENCE", -1.0, "fp32.onnx is not the same network", id="fp32-differs"),
     ],
 )
-def test_a_file_that_is_not_good_enough_is_refused_and_changes_nothing(limit, value, says, monkeypatch, tmp_path):
+def test_a_bad_export_is_refused_and_changes_nothing(limit, value, message, monkeypatch, tmp_path):
     folder = random_bundle(tmp_path)
     before = (folder / "model.json").read_bytes()
     monkeypatch.setattr(export, limit, value)
-    monkeypatch.setattr(export, "load_split", lambda data, train: noise(1, seed=int(train)))
-    monkeypatch.setattr(sys, "argv", ["export", "--bundle", str(folder)])
-    with pytest.raises(SystemExit, match=says):
-        export.main()
+    monkeypatch.setattr(data, "load_split", lambda folder, train: noise(1, seed=int(train)))
+    with pytest.raises(SystemExit, match=message):
+        main(["export", "--bundle", str(folder)])
     assert (folder / "model.json").read_bytes() == before
     assert not list(folder.glob("*.onnx"))
 
 
-def test_calibration_takes_as_many_training_pictures_of_every_class_and_always_the_same(monkeypatch):
-    monkeypatch.setattr(export, "CALIBRATION_PICTURES", 30)
+def test_calibration_takes_the_same_images_of_every_class(monkeypatch):
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 30)
     train = noise(20, seed=0)
-    picked = export.calibration_pictures(train)
-    labels = [int(train.labels[(train.images == picture).all((1, 2, 3))][0]) for picture in picked]
+    chosen = export.calibration_images(train)
+    labels = [int(train.labels[(train.images == image).all((1, 2, 3))][0]) for image in chosen]
     assert sorted(labels) == sorted(list(range(10)) * 3) != labels
-    assert (picked == export.calibration_pictures(train)).all()
+    assert (chosen == export.calibration_images(train)).all()
 
 
-def test_the_shipped_exports_are_of_the_shipped_weights_and_lose_next_to_nothing(bundle_dir):
-    facts = json.loads((bundle_dir / "model.json").read_text())
-    assert facts["files"]["int8.onnx"] == sha256(bundle_dir / "int8.onnx")
-    for figures in facts["exports"].values():
-        assert figures["weights"] == facts["files"]["weights.safetensors"][:12]
-        assert figures["n"] == facts["metrics"]["test"]["n"] == 10_000
-        assert figures["accuracy"] >= facts["metrics"]["test"]["accuracy"] - export.INT8_LOSS
-    assert facts["exports"]["int8.onnx"]["agreement"] > 0.98
+def test_the_shipped_exports_lose_next_to_nothing(bundle_dir):
+    manifest = json.loads((bundle_dir / "model.json").read_text())
+    assert manifest["files"]["int8.onnx"] == sha256(bundle_dir / "int8.onnx")
+    for metrics in manifest["exports"].values():
+        assert metrics["weights"] == manifest["files"]["weights.safetensors"][:12]
+        assert metrics["n"] == manifest["metrics"]["test"]["n"] == 10_000
+        assert metrics["accuracy"] >= manifest["metrics"]["test"]["accuracy"] - export.MAX_INT8_LOSS
+    assert manifest["exports"]["int8.onnx"]["agreement"] > 0.98

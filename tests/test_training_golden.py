@@ -21,36 +21,36 @@ def manifest(golden_dir) -> dict:
     return json.loads((golden_dir / "manifest.json").read_text())
 
 
-def test_the_golden_set_holds_ten_pictures_of_every_class(manifest, golden_dir):
+def test_the_golden_set_holds_ten_images_of_every_class(manifest, golden_dir):
     labels = [entry["label"] for entry in manifest["images"]]
     assert [labels.count(i) for i in range(10)] == [10] * 10
     assert {path.name for path in golden_dir.glob("*.png")} == {entry["name"] for entry in manifest["images"]}
 
 
-def test_every_golden_checksum_is_right(manifest, golden_dir):
+def test_every_golden_checksum_is_correct(manifest, golden_dir):
     for entry in manifest["images"]:
         assert hashlib.sha256((golden_dir / entry["name"]).read_bytes()).hexdigest() == entry["sha256"], entry["name"]
 
 
-def test_the_shipped_network_answers_as_the_golden_manifest_says(manifest, golden_dir, bundle_dir):
+def test_the_shipped_network_answers_as_the_manifest_says(manifest, golden_dir, bundle_dir):
     bundle = load_bundle(bundle_dir)
     assert manifest["model_version"] == bundle.version(WEIGHTS)
-    pictures = [read_picture((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
-    found = TorchEngine(bundle, "float32").probabilities(np.stack(pictures))
+    images = [read_picture((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
+    predictions = TorchEngine(bundle, "float32").probabilities(np.stack(images))
     expected = np.array([entry["probabilities"] for entry in manifest["images"]])
-    assert (found.argmax(1) == expected.argmax(1)).all()
-    np.testing.assert_allclose(found, expected, atol=1e-3)  # other processors round elsewhere
+    assert (predictions.argmax(1) == expected.argmax(1)).all()
+    np.testing.assert_allclose(predictions, expected, atol=1e-3)  # other processors round elsewhere
 
 
-def test_most_golden_pictures_are_named_as_intended(manifest):
-    right = sum(int(np.argmax(entry["probabilities"])) == entry["label"] for entry in manifest["images"])
-    assert right >= 95
+def test_most_golden_images_are_classified_as_intended(manifest):
+    correct = sum(int(np.argmax(entry["probabilities"])) == entry["label"] for entry in manifest["images"])
+    assert correct >= 95
 
 
-def test_drawing_the_set_again_writes_a_manifest_that_fits_its_files(bundle_dir, tmp_path):
+def test_a_new_set_has_a_manifest_that_fits_its_files(bundle_dir, tmp_path):
     bundle = load_bundle(bundle_dir)
-    pictures = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
-    golden.write_set(tmp_path, bundle, pictures)
+    images = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
+    golden.write_golden_set(tmp_path, bundle, images)
     again = json.loads((tmp_path / "manifest.json").read_text())
     assert len(again["images"]) == len(list(tmp_path.glob("*.png"))) == 100
     assert tuple(again["classes"]) == bundle.classes

@@ -19,11 +19,11 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Split:
-    """One half of the data set."""
+    """The training or the test images."""
 
     images: np.ndarray  # uint8 [N, 32, 32, 3], RGB
     labels: np.ndarray  # int64 [N], 0 to 9
-    source: str  # what the pictures are, for model.json
+    source: str  # name of the data set, for model.json
 
 
 def load_split(folder: Path | None, *, train: bool) -> Split:
@@ -39,7 +39,7 @@ def load_split(folder: Path | None, *, train: bool) -> Split:
         raise DataError(f"no folder {root}: expected {folder}/train/CLASS/* and {folder}/test/CLASS/*")
     try:
         dataset = ImageFolder(str(root))
-    except FileNotFoundError as error:  # no class folders, or one without pictures
+    except FileNotFoundError as error:  # no class folders, or one without images
         raise DataError(f"{root}: {error}") from None
     if tuple(dataset.classes) != CLASSES:
         raise DataError(f"{root} has the classes {dataset.classes}, expected {list(CLASSES)}")

@@ -21,7 +21,7 @@ IR_VERSION = 8  # of the file, which goes with that opset
 
 
 class Graph:
-    """Nodes and weights so far. Each layer's method gives the name of its output."""
+    """Nodes and weights so far. Each layer's method returns the name of its output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -39,10 +39,10 @@ class Graph:
 
     def convolution(self, name: str, x: str, layer: nn.Module) -> str:
         assert isinstance(layer, nn.Conv2d)
-        (side, _), (stride, _), (padding, _) = layer.kernel_size, layer.stride, layer.padding
+        (kernel, _), (stride, _), (padding, _) = layer.kernel_size, layer.stride, layer.padding
         weights = self.weight(f"{name}.weight", layer.weight), self.weight(f"{name}.bias", layer.bias)
         return self.add(
-            "Conv", name, x, *weights, kernel_shape=[side] * 2, strides=[stride] * 2, pads=[int(padding)] * 4
+            "Conv", name, x, *weights, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[int(padding)] * 4
         )
 
     def block(self, name: str, x: str, block: BasicBlock) -> str:

@@ -1,0 +1,116 @@
+"""The command line: `./cloudtrial train`, `promote`, `export`, `golden`.
+
+Each command imports its module only when it runs: PyTorch alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, SEED
+
+DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says. Exits with one line when that cannot be done."""
+    arguments = parser().parse_args(argv)
+    arguments.run(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of every command and its options."""
+    result = argparse.ArgumentParser(prog="./cloudtrial", description="Make the model that is deployed.")
+    commands = result.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", description="Train ResNet-18 on CIFAR-10.")
+    train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
+    train.add_argument("--data", type=Path, help=DATA_HELP)
+    train.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
+    train.add_argument("--seed", type=int, default=SEED, help=f"of every random choice (default: {SEED})")
+    train.set_defaults(run=run_train)
+
+    promote = commands.add_parser("promote", description="Turn a finished training run into the model bundle.")
+    promote.add_argument("run_folder", metavar="RUN", type=Path, help="the --out folder of ./cloudtrial train")
+    promote.add_argument("--bundle", type=Path, default=BUNDLE, help=f"folder to write (default: {BUNDLE})")
+    promote.add_argument(
+        "--floor", type=float, default=MIN_ACCURACY, help=f"lowest accuracy to accept (default: {MIN_ACCURACY})"
+    )
+    promote.set_defaults(run=run_promote)
+
+    export = commands.add_parser("export", description="Write the bundle's network as ONNX, in float32 and in int8.")
+    export.add_argument("--bundle", type=Path, default=BUNDLE, help=f"folder to read and write (default: {BUNDLE})")
+    export.set_defaults(run=run_export)
+
+    for command in (promote, export):
+        command.add_argument("--data", type=Path, help=DATA_HELP)
+        command.add_argument("--data-name", help="name of the data set, for model.json; default: the loader's")
+
+    golden = commands.add_parser("golden", description="Generate the golden set from the shipped network.")
+    golden.add_argument("--bundle", type=Path, default=BUNDLE, help=f"model bundle (default: {BUNDLE})")
+    golden.add_argument("--out", type=Path, default=GOLDEN_SET, help=f"folder to write (default: {GOLDEN_SET})")
+    golden.add_argument(
+        "--steps", type=int, default=GOLDEN_STEPS, help=f"more give smoother images (default: {GOLDEN_STEPS})"
+    )
+    golden.set_defaults(run=run_golden)
+    return result
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    from training.data import DataError
+    from training.train import TrainingError, train
+
+    try:
+        train(arguments.out, arguments.data, resume=arguments.resume, seed=arguments.seed)
+    except (DataError, TrainingError) as error:
+        sys.exit(f"train: {error}")
+
+
+def run_promote(arguments: argparse.Namespace) -> None:
+    from training.data import DataError, load_split
+    from training.promote import PromotionError, promote
+
+    try:
+        test = load_split(arguments.data, train=False)
+        data_name = arguments.data_name or test.source
+        stored = promote(arguments.run_folder, arguments.bundle, test, data_name, min_accuracy=arguments.floor)
+    except (DataError, PromotionError) as error:
+        sys.exit(f"promote: {error}")
+    interval = f"{stored['low']:.2%} to {stored['high']:.2%}"
+    print(f"{arguments.bundle}: {stored['accuracy']:.2%} ({interval}) of {stored['n']}")
+    print("It has no ONNX files: write them with `make export`, and the golden set with `make golden`.")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    from service.model import BundleError
+    from training.data import DataError, load_split
+    from training.export import ExportError, export
+
+    try:
+        train, test = load_split(arguments.data, train=True), load_split(arguments.data, train=False)
+        metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
+    except (DataError, BundleError, ExportError) as error:
+        sys.exit(f"export: {error}")
+    for name, values in metrics.items():
+        print(
+            f"{arguments.bundle / name}: {values['accuracy']:.2%} ({values['low']:.2%} to {values['high']:.2%}) "
+            f"of {values['n']}; the label of torch on {values['agreement']:.2%}, probabilities within "
+            f"{values['max_abs_dprob']:.4f}"
+        )
+
+
+def run_golden(arguments: argparse.Namespace) -> None:
+    from service.model import load_bundle
+    from training.golden import generate, write_golden_set
+
+    bundle = load_bundle(arguments.bundle)
+    images = generate(bundle, arguments.steps)
+    correct = write_golden_set(arguments.out, bundle, images)
+    print(f"{arguments.out}: {len(images)} images, {correct} classified as intended")
+
+
+if __name__ == "__main__":
+    main()
