@@ -1,4 +1,4 @@
-"""What the four programs share: the stack's settings, checked before anything is created; its tags; its outputs."""
+"""What the four programs share: the stack's settings, checked before anything is created, and its outputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Collection
 
 import pulumi
 
-from infra.targets import Target, read_stack
+from infra.naming import PROJECT
+from infra.targets import Target
 from service.model import MODEL_JSON, VERSION_DIGITS, WEIGHTS_OF
 from service.settings import Settings, SettingsError
-
-PROJECT = "cloudtrial"
 
 
 class ConfigError(pulumi.RunError):
@@ -107,17 +106,6 @@ class StackConfig:
     def _get(self, key: str) -> str | None:
         self._read.add(key)
         return self._config.get(key)
-
-
-def tags(stack: str) -> dict[str, str]:
-    """What every resource that can carry it is marked with, on every cloud. Fit for Google's labels."""
-    return {"project": PROJECT, "stack": stack}
-
-
-def resource_name(part: str, stack: str) -> str:
-    """A name for what needs one of ours, apart by stage: cloudtrial-run, cloudtrial-run-prod."""
-    _, stage = read_stack(stack)
-    return "-".join(filter(None, (PROJECT, part, stage)))
 
 
 def model_version(engine: str) -> str:

@@ -343,3 +343,18 @@ def test_help_teaches_by_example(module):
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "examples:" in done.stdout and "Exit codes:" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["infra.preflight", "infra.leftovers"])
+def test_help_waits_for_no_large_library(module):
+    large = ("numpy", "torch", "pulumi", "boto3", "google.auth", "requests")
+    program = f"""
+import runpy, sys
+sys.argv = ["{module}", "--help"]
+try:
+    runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+finally:
+    print("loaded:", *(name for name in {large} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from eval.cost.price_list import Price, Prices
 from infra.targets import ONE_DYNO_SIZES, Target
 
-HOURS = 730  # in a month
-MONTH_S = HOURS * 3600
+HOURS_PER_MONTH = 730
+MONTH_S = HOURS_PER_MONTH * 3600
 LOW_RPS, HIGH_RPS = 1e-3, 1e4  # the traffic that is looked at: from one request in a quarter of an hour
 UTILISATION = 0.7  # of an instance's highest rate where that was never put to the test; more are started above it
 AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
@@ -114,9 +114,9 @@ def hourly_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bi
     """EC2. The free 100 GB of egress are a free tier like any other: only the net bill has them."""
     rate = requests / MONTH_S
     n = always_on(rate, work)
-    fixed = n * (HOURS * (rates["hour"] + rates["ipv4"]) + target.disk_gb * rates["disk"])
+    fixed = n * (HOURS_PER_MONTH * (rates["hour"] + rates["ipv4"]) + target.disk_gb * rates["disk"])
     above = rate * work.cpu_s / n - target.baseline_vcpus if _burstable(target) else 0.0
-    surplus = n * max(0.0, above) * HOURS * rates.get("surplus", 0.0)
+    surplus = n * max(0.0, above) * HOURS_PER_MONTH * rates.get("surplus", 0.0)
     sent_gb = requests * work.sent_bytes / 1e9
     gross = fixed + surplus + sent_gb * rates["egress"]
     net = fixed + surplus + max(0.0, sent_gb - rates["free_egress"]) * rates["egress"]
@@ -198,7 +198,7 @@ def autoscaled(rate: float, work: Work, target: Target) -> int:
 
 def eco_awake_hours(requests: float) -> float:
     """Hours of the Eco pool that an app uses in a month; never more than the month has."""
-    return HOURS * -math.expm1(-requests / MONTH_S * ECO_SLEEPS_S)
+    return HOURS_PER_MONTH * -math.expm1(-requests / MONTH_S * ECO_SLEEPS_S)
 
 
 def eco_wakes(requests: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval.cost import billing
-from eval.cost.billing import Bill, Work
+from eval.cost.billing import Bill, Work, billing
 from eval.cost.price_list import Price, Prices
 from eval.errors import PriceError
 from eval.formatting import count, listing, per_second, significant
@@ -164,7 +164,8 @@ def _measured(it: Costing) -> dict[str, Any]:
 
 def _assumed(it: Costing) -> list[str]:
     """Everything that the bills stand on and that nobody measured."""
-    lines = ["requests come one picture each, at random (Poisson) and evenly over a month of 730 hours"]
+    month = f"a month of {billing.HOURS_PER_MONTH} hours"
+    lines = [f"requests come one picture each, at random (Poisson) and evenly over {month}"]
     if it.run.twin:
         lines.append("the cloud's CPU is as fast as this machine's, on which the twin ran")
     lines.append(

@@ -93,12 +93,12 @@ def tariff(target_name: str | None, twin: bool, prices: Prices) -> Tariff:
         return Tariff(known=False, note=UNSOLD.format(error))
     if target.billing == "hourly":
         surplus = max(0.0, target.vcpus - target.baseline_vcpus) * rates.get("surplus", 0.0)
-        disk = target.disk_gb * rates["disk"] / billing.HOURS
+        disk = target.disk_gb * rates["disk"] / billing.HOURS_PER_MONTH
         return Tariff(hour_usd=rates["hour"] + rates["ipv4"] + disk + surplus, byte_usd=rates["egress"] / 1e9)
     if target.billing == "dyno":
         return Tariff(hour_usd=rates["month"] / DYNO_MONTH_H)
     return Tariff(
-        hour_usd=IMAGE_GIB * rates["image"] / billing.HOURS,
+        hour_usd=IMAGE_GIB * rates["image"] / billing.HOURS_PER_MONTH,
         second_usd=target.vcpus * rates["vcpu_s"] + target.memory_mib / 1024 * rates["gib_s"],
         request_usd=rates["million"] / 1e6,
         byte_usd=rates["egress"] / 2**30,

@@ -5,8 +5,9 @@ import pulumi_command as command
 import pulumi_gcp as gcp
 
 from infra.bundle import REPOSITORY, shipped_files, write_zip
-from infra.common import StackConfig, export_endpoint, resource_name, tags
+from infra.common import StackConfig, export_endpoint
 from infra.google import read_google
+from infra.naming import resource_name, tags
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
 from infra.targets import GCP_FUNCTION as TARGET
 

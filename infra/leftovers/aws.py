@@ -17,8 +17,9 @@ import boto3
 import jmespath
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from infra.common import PROJECT
-from infra.leftovers.found import HOURS_IN_MONTH, Findings, Leftover, Look, LookError, Place, day, monthly, search
+from eval.cost.billing import HOURS_PER_MONTH
+from infra.leftovers.found import Findings, Leftover, Look, LookError, Place, day, monthly, search
+from infra.naming import PROJECT
 
 NO_CREDENTIALS = (
     "AWS knows no account: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`"
@@ -48,7 +49,7 @@ class Ec2Kind:
 
 def instance_cost(item: Mapping[str, Any]) -> str:
     size = item["InstanceType"].replace(".", "_")
-    return monthly(f"aws_ec2_{size}_hour", HOURS_IN_MONTH, "billed by the hour while it runs")
+    return monthly(f"aws_ec2_{size}_hour", HOURS_PER_MONTH, "billed by the hour while it runs")
 
 
 def volume_cost(item: Mapping[str, Any]) -> str:
@@ -56,7 +57,7 @@ def volume_cost(item: Mapping[str, Any]) -> str:
 
 
 def address_cost(item: Mapping[str, Any]) -> str:
-    return monthly("aws_public_ipv4_hour", HOURS_IN_MONTH, "billed by the hour")
+    return monthly("aws_public_ipv4_hour", HOURS_PER_MONTH, "billed by the hour")
 
 
 # In the order in which they can be removed.

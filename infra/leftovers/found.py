@@ -6,18 +6,11 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import yaml
-
-from infra.bundle import REPOSITORY
-from infra.common import resource_name, tags
+from eval.cost.price_list import load_prices
+from infra.naming import resource_name, tags
 from infra.targets import Target
 
-PRICES = (
-    REPOSITORY / "eval" / "cost" / "prices.yaml"
-)  # read as a file: infra imports nothing of eval
-HOURS_IN_MONTH = 730
 GIB = 2**30
 
 
@@ -92,9 +85,9 @@ def search(looks: Mapping[str, Look]) -> Findings:
 
 
 @functools.cache
-def prices(path: Path = PRICES) -> dict[str, float]:
-    """Dollars by the id of eval/cost/prices.yaml."""
-    return {entry["id"]: float(entry["amount"]) for entry in yaml.safe_load(path.read_text())["prices"]}
+def prices() -> dict[str, float]:
+    """List price in dollars per unit, by its id in eval/cost/prices.yaml."""
+    return {price.id: price.amount for price in load_prices().entries}
 
 
 def monthly(price_id: str, amount: float, unknown: str) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.aws_ec2.user_data import UserDataError
-from infra.bundle import REPOSITORY
 from infra.preflight import limits, measure
 from infra.preflight.limits import Limit
 from infra.preflight.plan import Plan
@@ -19,7 +15,6 @@ from service.schema import MAX_BODY_BYTES
 FITS, TOO_MUCH, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
 DEBIAN_DISK_GB = 2.0  # an estimate; the bundle, packed and unpacked, and the packages come on top
 BASE_IMAGE_MB = 130.0  # python:3.11-slim-bookworm, an estimate
-COST_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def twin_lines(plan: Plan, worked: measure.Worked | str) -> Iterator[Line]:
 
 
 def cost_lines(plan: Plan, requests: int, worked: measure.Worked | str) -> Iterator[Line]:
-    """At rest and at the traffic, by `./cloudtrial cost`: prices are eval's, and infra imports nothing of it."""
+    """At rest and at the traffic, by the cost model that `./cloudtrial cost` prints."""
     found = _cost(plan, requests, worked)
     if isinstance(found, str):
         yield Line("cost", found, "", UNKNOWN, "eval/cost/prices.yaml")
@@ -114,25 +109,24 @@ def _user_data(plan: Plan) -> Line:
 
 
 def _cost(plan: Plan, requests: int, worked: measure.Worked | str) -> dict[str, Any] | str:
-    """What `eval cost` says, or why it says nothing."""
+    """The estimate of eval's cost model, or why there is none."""
+    from eval.cost.estimate import Deployment, estimate  # NumPy, which --help does not wait for
+    from eval.cost.price_list import load_prices
+    from eval.errors import EvalError
+
     target = plan.target
-    flags = {"--region": target.region, "--instances": plan.instances, "--requests-per-month": requests}
+    deployment = Deployment(target.name, region=target.region, instances=plan.instances)
     if target.billing == "request":
-        flags |= {"--vcpus": f"{target.vcpus:g}", "--memory-mib": target.memory_mib,
-                  "--concurrency": target.concurrency, "--max-instances": target.max_instances}  # fmt: skip
+        deployment = replace(deployment, vcpus=target.vcpus, memory_mib=target.memory_mib,
+                             concurrency=target.concurrency, max_instances=target.max_instances)  # fmt: skip
     else:
-        flags |= {"--size": target.size}
+        deployment = replace(deployment, size=target.size)
     if not isinstance(worked, str):
-        flags |= {"--service-ms": f"{worked.service_ms:.3f}", "--boot-s": f"{worked.startup_s:.3f}"}
-    words = [word for flag, value in flags.items() for word in (flag, str(value))]
-    command = [sys.executable, "-m", "eval", "cost", target.name, *words, "--json"]
+        deployment = replace(deployment, service_ms=worked.service_ms, boot_s=worked.startup_s)
     try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=COST_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return f"eval did not answer within {COST_TIMEOUT_S} s"
-    if done.returncode != 0:
-        return (done.stderr.strip().splitlines() or [f"eval ended with {done.returncode}"])[-1]
-    return json.loads(done.stdout)
+        return estimate(deployment, [requests], load_prices())
+    except EvalError as error:
+        return str(error)
 
 
 def _line(what: str, value: float, limit: Limit, amount: float | None, how: str) -> Line:

@@ -7,6 +7,7 @@ from scripts.mutants.fault import Fault
 TARGET = "shared"
 BUNDLE = "infra/bundle.py"
 COMMON = "infra/common.py"
+NAMING = "infra/naming.py"
 START = "__main__.py"
 
 FAULTS: tuple[Fault, ...] = (
@@ -78,21 +79,21 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         TARGET,
         "a stage has the names of the stack beside it",
-        COMMON,
+        NAMING,
         "filter(None, (PROJECT, part, stage))",
         "filter(None, (PROJECT, part))",
     ),
     Fault(
         TARGET,
         "tags do not say the stack",
-        COMMON,
+        NAMING,
         'return {"project": PROJECT, "stack": stack}',
         'return {"project": PROJECT}',
     ),
     Fault(
         TARGET,
         "the day stands in the tags: each day, all changes",
-        COMMON,
+        NAMING,
         'return {"project": PROJECT, "stack": stack}',
         'return {"project": PROJECT, "stack": stack, "made": str(__import__("datetime").date.today())}',
     ),
