@@ -11,11 +11,11 @@ import pulumi
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from infra.targets import StackError, read_stack
+from infra.errors import InfraError
+from infra.targets import read_stack
 
 try:
     target, _ = read_stack(pulumi.get_stack())
-except StackError as error:
+    importlib.import_module(f"infra.{target.name}.__main__")
+except InfraError as error:  # one line, and nothing is created
     raise pulumi.RunError(str(error)) from None
-
-importlib.import_module(f"infra.{target.name}.__main__")

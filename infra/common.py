@@ -8,14 +8,11 @@ from collections.abc import Collection
 
 import pulumi
 
+from infra.errors import ConfigError
 from infra.naming import PROJECT
 from infra.targets import Target
 from service.model import MODEL_JSON, VERSION_DIGITS, WEIGHTS_OF
 from service.settings import Settings, SettingsError
-
-
-class ConfigError(pulumi.RunError):
-    """A setting of the stack that makes no sense. Pulumi prints it as one line and creates nothing."""
 
 
 class StackConfig:

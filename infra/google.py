@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.common import ConfigError, StackConfig
+from infra.common import StackConfig
+from infra.errors import ConfigError
 from infra.targets import CLOUD_RUN_MEMORY_MIB, Target
 
 MOST_REQUESTS = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation

@@ -7,10 +7,7 @@ from pathlib import Path
 import yaml
 
 from infra.bundle import REPOSITORY
-
-
-class StackFileError(ValueError):
-    """A stack file that cannot be read."""
+from infra.errors import StackFileError
 
 
 def read_settings(stack: str, folder: Path = REPOSITORY) -> dict[str, str]:

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from infra.errors import StackError
+
 Billing = Literal["hourly", "dyno", "request"]
 
 
@@ -105,10 +107,6 @@ GCP_FUNCTION = Target(
 
 FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
 FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default, were it told how many processors there are
-
-
-class StackError(ValueError):
-    """A stack name that belongs to no target."""
 
 
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}

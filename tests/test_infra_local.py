@@ -17,9 +17,10 @@ from conftest import descendants
 from twin_kit import small_service
 
 from infra.bundle import LIFTED, REPOSITORY, shipped_files
+from infra.errors import PlatformFileError, TwinError
 from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
-from infra.local.launch import FileError, Launch, TwinError
+from infra.local.launch import Launch
 from infra.local.layout import lay_out
 from infra.local.nginx import SITE_FILE, launch_nginx, local_site
 from infra.local.platforms import HOST, LAUNCHERS, the_unit
@@ -91,7 +92,7 @@ def twins_program(tmp_path):
     ],
 )
 def test_procfile_reader_refuses(text):
-    with pytest.raises(FileError, match="Procfile"):
+    with pytest.raises(PlatformFileError, match="Procfile"):
         read_procfile(text, {"PORT": "1"})
 
 
@@ -118,7 +119,7 @@ def test_procfile_reader_sets_variables():
     ],
 )
 def test_dockerfile_reader_refuses_and_names(line, named, tmp_path):
-    with pytest.raises(FileError, match=re.escape(named)):
+    with pytest.raises(PlatformFileError, match=re.escape(named)):
         read_dockerfile(f'FROM x\nCMD ["a"]\n{line}\n', tmp_path, {})
 
 
@@ -147,7 +148,7 @@ def test_dockerfile_reader_follows_the_stage_that_a_build_argument_names_down_to
     if build_args:  # what only another stage copies may be missing
         assert read_dockerfile(text % "missing", tmp_path, {}, build_args).env == env
     else:
-        with pytest.raises(FileError, match="no missing"):
+        with pytest.raises(PlatformFileError, match="no missing"):
             read_dockerfile(text % "missing", tmp_path, {}, build_args)
 
 
@@ -172,13 +173,13 @@ def test_each_engines_image_has_its_own_environment_and_the_one_command(engine, 
     ],
 )
 def test_unit_reader_refuses_and_names(text, named):
-    with pytest.raises(FileError, match=re.escape(named)):
+    with pytest.raises(PlatformFileError, match=re.escape(named)):
         read_unit(f"[Service]\nExecStart=/bin/a\nWorkingDirectory=/\n{text}\n")
 
 
 @pytest.mark.parametrize("command", ["-/bin/a", "gunicorn", "/bin/a $PORT", "/bin/a %i"])
 def test_unit_reader_refuses_the_command(command):
-    with pytest.raises(FileError, match="ExecStart"):
+    with pytest.raises(PlatformFileError, match="ExecStart"):
         read_unit(f"[Service]\nExecStart={command}\nWorkingDirectory=/\n")
 
 
@@ -219,7 +220,7 @@ def test_local_site_changes_only_the_two_addresses():
 
 
 def test_local_site_refuses_a_site_that_does_not_lead_to_the_unit():
-    with pytest.raises(FileError, match=r"server 127\.0\.0\.1:8080;"):
+    with pytest.raises(PlatformFileError, match=r"server 127\.0\.0\.1:8080;"):
         local_site(SITE_FILE.read_text().replace("8080", "8081"), 81, 82)
 
 

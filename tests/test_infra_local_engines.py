@@ -14,10 +14,11 @@ import pytest
 from conftest import descendants
 
 from infra.bundle import REPOSITORY, shipped_files
+from infra.errors import NotMeasured
 from infra.local.layout import lay_out
 from infra.local.names import engine_named, read_engines, titled, twin_name, twin_names
 from infra.local.platforms import LAUNCHERS
-from infra.local.shipped import NotMeasured, installed_bytes, measure_shipped
+from infra.local.shipped import installed_bytes, measure_shipped
 from infra.local.twins import local_twins
 from infra.targets import TARGETS, read_stack
 from service.settings import ENGINES

@@ -15,12 +15,13 @@ import pytest
 from conftest import ROOT
 
 from eval.__main__ import main as eval_main
+from infra.errors import StackFileError, TwinError
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
 from infra.preflight.limits import Limit
 from infra.preflight.measure import Installed, Shipped, Worked, closure, requirement_names
 from infra.preflight.plan import read_plan
-from infra.stackfile import StackFileError, read_settings
+from infra.stackfile import read_settings
 from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
 from service.model import WEIGHTS_OF
 from service.settings import ENGINES
@@ -154,7 +155,7 @@ def test_without_the_twin_memory_and_start_are_not_known(capsys, monkeypatch):
 
 def test_a_twin_that_does_not_start_is_not_known_and_why(capsys, monkeypatch):
     def fails(plan):
-        raise measure.TwinFailed("ended with status 3 before it was ready")
+        raise TwinError("ended with status 3 before it was ready")
 
     monkeypatch.setattr(measure, "at_work", fails)
     monkeypatch.setattr(measure, "shipped", lambda plan: Shipped(20.7, 22.6))

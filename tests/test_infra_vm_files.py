@@ -25,7 +25,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.aws_ec2.user_data import FACTS_FILE, HERE, MAX_BYTES, UserDataError, render
+from infra.aws_ec2.user_data import FACTS_FILE, HERE, MAX_BYTES, render
+from infra.errors import UserDataError
 from infra.local.nginx import PROXY_FILE, PROXY_PLACE, launch_nginx
 from infra.local.platforms import VM_BIN, the_unit
 from infra.local.ready import free_ports

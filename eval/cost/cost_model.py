@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval.cost import billing
-from eval.cost.billing import Bill, Work, billing
+from eval.cost.billing import Bill, Work
 from eval.cost.price_list import Price, Prices
 from eval.errors import PriceError
 from eval.formatting import count, listing, per_second, significant

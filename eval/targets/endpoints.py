@@ -70,7 +70,7 @@ def open_fleet(
     if not engines:
         yield Fleet(tuple(remote), {})
         return
-    from infra.local.launch import TwinError
+    from infra.errors import TwinError
     from infra.local.twins import local_twins
 
     try:

@@ -10,7 +10,8 @@ import pulumi_command as command
 
 from infra.aws_ec2.user_data import HERE, render
 from infra.bundle import shipped_files, write_tar_gz
-from infra.common import ConfigError, StackConfig, export_endpoint
+from infra.common import StackConfig, export_endpoint
+from infra.errors import ConfigError
 from infra.naming import resource_name, tags
 from infra.targets import AWS_EC2 as TARGET
 from infra.targets import EC2_SIZES

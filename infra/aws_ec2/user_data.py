@@ -9,15 +9,13 @@ from typing import Any
 
 import yaml
 
+from infra.errors import UserDataError
+
 HERE = Path(__file__).resolve().parent
 HEADER = "#cloud-config\n"
 FACTS_FILE = "/etc/classifier.env"  # bash and systemd read it, each by its own rules of quoting
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")  # what means the same to both without any quotes
 MAX_BYTES = 16 * 1024  # EC2's limit of user data, before base64
-
-
-class UserDataError(ValueError):
-    """User data that EC2, bash or systemd would not take."""
 
 
 def render(facts: Mapping[str, str], *, https: bool) -> str:

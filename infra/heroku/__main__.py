@@ -8,7 +8,8 @@ import pulumi
 import pulumiverse_heroku as heroku
 
 from infra.bundle import REPOSITORY, shipped_files, write_tar_gz
-from infra.common import ConfigError, StackConfig, export_endpoint
+from infra.common import StackConfig, export_endpoint
+from infra.errors import ConfigError
 from infra.targets import HEROKU as TARGET
 from infra.targets import HEROKU_SIZES, ONE_DYNO_SIZES
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.bundle import REPOSITORY
-from infra.leftovers.found import Findings, Leftover, LookError, Place
-from infra.stackfile import StackFileError, read_settings
-from infra.targets import AWS_EC2, HEROKU, StackError, read_stack
+from infra.errors import InfraError, ProbeError
+from infra.leftovers.found import Findings, Leftover, Place
+from infra.stackfile import read_settings
+from infra.targets import AWS_EC2, HEROKU, read_stack
 
 CLEAN, LEFT, BLIND = 0, 1, 2  # exit codes
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
     try:
         place = locate(arguments, folder, os.environ)
         findings = find(place)
-    except (LookError, StackError, StackFileError) as error:
+    except InfraError as error:
         print(f"leftovers: {error}", file=sys.stderr)
         return BLIND
     report(place, findings)
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
 
 
 def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) -> Place:
-    """Where the stack is, by the command line, its file and the environment. Raises LookError when none says it."""
+    """Where the stack is, by the command line, its file and the environment. Raises ProbeError when none says it."""
     stack = arguments.stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     settings = read_settings(stack, folder)
@@ -117,9 +118,9 @@ def table(left: Sequence[Leftover]) -> list[str]:
 
 def _known(value: str | None, what: str, flag: str, setting: str, stack: str) -> str:
     if not value:
-        raise LookError(f"{what} of stack {stack} is not known: give {flag}, or set {setting} in Pulumi.{stack}.yaml")
+        raise ProbeError(f"{what} of stack {stack} is not known: give {flag}, or set {setting} in Pulumi.{stack}.yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:_-]*", value):
-        raise LookError(f"{what} of stack {stack} cannot be {value!r}: see {flag}")
+        raise ProbeError(f"{what} of stack {stack} cannot be {value!r}: see {flag}")
     return value
 
 

@@ -18,7 +18,8 @@ import jmespath
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from eval.cost.billing import HOURS_PER_MONTH
-from infra.leftovers.found import Findings, Leftover, Look, LookError, Place, day, monthly, search
+from infra.errors import ProbeError
+from infra.leftovers.found import Findings, Leftover, Look, Place, day, monthly, search
 from infra.naming import PROJECT
 
 NO_CREDENTIALS = (
@@ -86,7 +87,7 @@ EC2_KINDS = (
 
 
 def find(place: Place, parts: tuple[str, ...]) -> Findings:
-    """Everything of the stack that is left. Raises LookError when AWS lets nobody in."""
+    """Everything of the stack that is left. Raises ProbeError when AWS lets nobody in."""
     aws = Aws(place, parts)
     aws.check_login()
     looks: dict[str, Look] = {kind.kind: functools.partial(aws.ec2, kind) for kind in EC2_KINDS}
@@ -111,13 +112,13 @@ class Aws:
         self._clients: dict[str, Client] = {}  # making one takes longer than asking it
 
     def check_login(self) -> None:
-        """Raises LookError unless AWS knows who asks."""
+        """Raises ProbeError unless AWS knows who asks."""
         try:
             self._client("sts").get_caller_identity()
         except NoCredentialsError:
-            raise LookError(NO_CREDENTIALS) from None
+            raise ProbeError(NO_CREDENTIALS) from None
         except (BotoCoreError, ClientError) as error:
-            raise LookError(f"AWS lets nobody in: {_reason(error)}") from None
+            raise ProbeError(f"AWS lets nobody in: {_reason(error)}") from None
 
     def ec2(self, kind: Ec2Kind) -> Iterator[Leftover]:
         """Things of one kind, by the stack's tags, and by its VPC."""
@@ -243,7 +244,7 @@ def _told(look: Look) -> Iterator[Leftover]:
     try:
         yield from look()
     except (BotoCoreError, ClientError) as error:
-        raise LookError(_reason(error)) from None
+        raise ProbeError(_reason(error)) from None
 
 
 def _items(client: Client, call: str, path: str, **arguments: Any) -> Iterator[Any]:

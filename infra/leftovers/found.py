@@ -8,14 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.cost.price_list import load_prices
+from infra.errors import ProbeError
 from infra.naming import resource_name, tags
 from infra.targets import Target
 
 GIB = 2**30
-
-
-class LookError(Exception):
-    """Somewhere could not be looked at. One line: why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def search(looks: Mapping[str, Look]) -> Findings:
         try:
             for leftover in look():
                 left.setdefault((leftover.kind, leftover.name), leftover)
-        except LookError as error:
+        except ProbeError as error:
             unseen.append(f"{what}: {error}")
     return Findings(tuple(left.values()), tuple(unseen))
 

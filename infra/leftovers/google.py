@@ -17,7 +17,8 @@ import requests
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
-from infra.leftovers.found import GIB, Findings, Leftover, Look, LookError, Place, day, monthly, search
+from infra.errors import ProbeError
+from infra.leftovers.found import GIB, Findings, Leftover, Look, Place, day, monthly, search
 from infra.leftovers.http import Answer, ask
 from infra.targets import GCP_FUNCTION
 
@@ -33,7 +34,7 @@ IMAGES = "gcf-artifacts"  # the repository that Google makes for the images of f
 
 
 def open_session() -> requests.Session:
-    """A session that carries the caller's credentials. Raises LookError when there are none."""
+    """A session that carries the caller's credentials. Raises ProbeError when there are none."""
     if token := os.environ.get(TOKEN_VARIABLE):
         return AuthorizedSession(google.oauth2.credentials.Credentials(token=token))
     try:
@@ -41,14 +42,14 @@ def open_session() -> requests.Session:
             warnings.simplefilter("ignore")  # it complains about user credentials without a quota project
             credentials, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError:
-        raise LookError(NO_CREDENTIALS) from None
+        raise ProbeError(NO_CREDENTIALS) from None
     except GoogleAuthError as error:
-        raise LookError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
+        raise ProbeError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
     return AuthorizedSession(credentials)
 
 
 def find(place: Place, parts: tuple[str, ...], base: str = BASE) -> Findings:
-    """Everything of the stack that is left. Raises LookError when Google lets nobody in."""
+    """Everything of the stack that is left. Raises ProbeError when Google lets nobody in."""
     google_project = Google(place, parts, open_session(), base)
     google_project.check_login()
     looks: dict[str, Look] = {
@@ -74,12 +75,12 @@ class Google:
         self._flags = f"--project {place.project} --quiet"
 
     def check_login(self) -> None:
-        """Raises LookError unless Google lets us see the project."""
+        """Raises ProbeError unless Google lets us see the project."""
         answer = self._ask("GET", "cloudresourcemanager", f"v1/projects/{self.place.project}")
         if answer.status == 401:
-            raise LookError(NO_CREDENTIALS)
+            raise ProbeError(NO_CREDENTIALS)
         if not answer.ok and not _not_enabled(answer):
-            raise LookError(f"project {self.place.project}: {_message(answer)}")
+            raise ProbeError(f"project {self.place.project}: {_message(answer)}")
 
     def functions(self) -> Iterator[Leftover]:
         for function in self._list("cloudfunctions", f"v2/{self._there}/functions", "functions"):
@@ -199,7 +200,7 @@ class Google:
             page = _checked(answer)
             yield from page.get(key, [])
             if unreachable := page.get("unreachable"):
-                raise LookError(f"Google could not reach {', '.join(unreachable)}; try again later")
+                raise ProbeError(f"Google could not reach {', '.join(unreachable)}; try again later")
             if not page.get("nextPageToken"):
                 return
             asked["pageToken"] = page["nextPageToken"]
@@ -210,7 +211,7 @@ class Google:
         try:
             return ask(self._session, method, f"{self._base.format(api=api)}/{path}", params, json)
         except GoogleAuthError as error:
-            raise LookError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
+            raise ProbeError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
 
 
 def _bucket(found: Mapping[str, Any], kind: str = "bucket") -> Leftover:
@@ -225,7 +226,7 @@ def _last(path: str) -> str:
 
 def _checked(answer: Answer) -> dict[str, Any]:
     if not answer.ok:
-        raise LookError(_message(answer))
+        raise ProbeError(_message(answer))
     return answer.body
 
 

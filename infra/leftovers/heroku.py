@@ -8,7 +8,8 @@ from typing import Any
 
 import requests
 
-from infra.leftovers.found import Findings, Leftover, LookError, Place, day, prices, search
+from infra.errors import ProbeError
+from infra.leftovers.found import Findings, Leftover, Place, day, prices, search
 from infra.leftovers.http import Answer, ask
 
 BASE = "https://api.heroku.com"
@@ -18,10 +19,10 @@ ACCEPT = "application/vnd.heroku+json; version=3"
 
 
 def find(place: Place, base: str = BASE) -> Findings:
-    """The app, if it is there. Raises LookError when Heroku lets nobody in."""
+    """The app, if it is there. Raises ProbeError when Heroku lets nobody in."""
     key = os.environ.get(KEY_VARIABLE)
     if not key:
-        raise LookError(NO_KEY)
+        raise ProbeError(NO_KEY)
     with requests.Session() as session:
         session.trust_env = False  # a .netrc would replace the key
         session.headers.update({"Accept": ACCEPT, "Authorization": f"Bearer {key}"})
@@ -31,7 +32,7 @@ def find(place: Place, base: str = BASE) -> Findings:
 def _app(session: requests.Session, base: str, name: str) -> Iterator[Leftover]:
     answer = ask(session, "GET", f"{base}/apps/{name}")
     if answer.status == 401:
-        raise LookError(NO_KEY)
+        raise ProbeError(NO_KEY)
     if answer.status in (403, 404):  # 403: someone else's, for names are shared by all of Heroku
         return
     app = _checked(answer)
@@ -60,5 +61,5 @@ def _dynos_cost(formation: list[dict[str, Any]]) -> str:
 def _checked(answer: Answer) -> Any:
     if not answer.ok:
         said = answer.body.get("message") if isinstance(answer.body, dict) else None
-        raise LookError(f"{answer.status}: {said or 'no reason given'}")
+        raise ProbeError(f"{answer.status}: {said or 'no reason given'}")
     return answer.body

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from infra.leftovers.found import LookError
+from infra.errors import ProbeError
 
 TIMEOUT_S = 30
 
@@ -28,17 +28,17 @@ class Answer:
 def ask(
     session: requests.Session, method: str, url: str, params: Mapping[str, str] | None = None, json: Any = None
 ) -> Answer:
-    """One request. Raises LookError when nothing answers."""
+    """One request. Raises ProbeError when nothing answers."""
     try:
         response = session.request(method, url, params=params, json=json, timeout=TIMEOUT_S)
     except requests.RequestException as error:
-        raise LookError(f"{url} does not answer: {_short(error)}") from None
+        raise ProbeError(f"{url} does not answer: {_short(error)}") from None
     try:
         body = response.json()
     except ValueError:
         body = None
     if response.ok and body is None:
-        raise LookError(f"{url} answered {response.status_code} without JSON")
+        raise ProbeError(f"{url} answered {response.status_code} without JSON")
     return Answer(response.status_code, body)
 
 

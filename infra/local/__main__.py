@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from infra.local.launch import TwinError
+from infra.errors import TwinError
 from infra.local.names import PLAIN_ENGINE, read_engines
 from infra.local.twins import Twin, local_twins
 from infra.targets import TARGETS

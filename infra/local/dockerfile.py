@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from infra.local.launch import FileError, Launch
+from infra.errors import PlatformFileError
+from infra.local.launch import Launch
 
 WITHOUT_EFFECT = {"RUN", "USER", "EXPOSE", "WORKDIR"}
 FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
@@ -32,15 +33,15 @@ class Stage:
 def read_dockerfile(
     text: str, context: Path, config: Mapping[str, str], build_args: Mapping[str, str] | None = None
 ) -> Launch:
-    """The image's command and environment, overridden by the platform's. Raises FileError on what it cannot follow.
+    """The image's command and environment, overridden by the platform's.
 
-    `build_args` are those of `docker build --build-arg`.
+    `build_args` are those of `docker build --build-arg`. Raises PlatformFileError on what it cannot follow.
     """
     stage = _last_stage(text, build_args or {})
     for copy in stage.copies:
         _check_copy(copy, context)
     if not stage.command:
-        raise FileError("Dockerfile: no CMD, so there is nothing to start")
+        raise PlatformFileError("Dockerfile: no CMD, so there is nothing to start")
     return Launch(stage.command, {**stage.env, **config})
 
 
@@ -58,7 +59,7 @@ def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
             case "ARG":
                 pass
             case _ if stage is None:
-                raise FileError(f"Dockerfile: {instruction} {rest}: only ARG may stand before the first FROM")
+                raise PlatformFileError(f"Dockerfile: {instruction} {rest}: only ARG may stand before the first FROM")
             case "ENV":
                 stage = replace(stage, env={**stage.env, **_assignments(rest, "ENV")})
             case "COPY":
@@ -66,11 +67,11 @@ def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
             case "CMD":
                 stage = replace(stage, command=_exec_form(rest))
             case _ if instruction not in WITHOUT_EFFECT:
-                raise FileError(f"Dockerfile: {instruction} is not known here: {instruction} {rest}")
+                raise PlatformFileError(f"Dockerfile: {instruction} is not known here: {instruction} {rest}")
         if stage is not None and name:
             named[name] = stage
     if stage is None:
-        raise FileError("Dockerfile: no FROM, so there is no image")
+        raise PlatformFileError("Dockerfile: no FROM, so there is no image")
     return stage
 
 
@@ -79,12 +80,12 @@ def _from(rest: str, args: Mapping[str, str]) -> tuple[str, str]:
 
     def value(match: re.Match[str]) -> str:
         if (name := match[1] or match[2]) not in args:
-            raise FileError(f"Dockerfile: FROM {rest}: no ARG {name}=... stands before the first FROM")
+            raise PlatformFileError(f"Dockerfile: FROM {rest}: no ARG {name}=... stands before the first FROM")
         return args[name]
 
     match = FROM.fullmatch(rest)
     if match is None:
-        raise FileError(f"Dockerfile: FROM {rest}: only `FROM image` and `FROM image AS name` are followed")
+        raise PlatformFileError(f"Dockerfile: FROM {rest}: only `FROM image` and `FROM image AS name` are followed")
     return VARIABLE.sub(value, match["base"]), match["name"] or ""
 
 
@@ -101,13 +102,13 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
         yield name.upper(), rest.strip()
         joined = ""
     if joined:
-        raise FileError(f"Dockerfile: nothing follows the last backslash: {joined.strip()!r}")
+        raise PlatformFileError(f"Dockerfile: nothing follows the last backslash: {joined.strip()!r}")
 
 
 def _assignments(rest: str, instruction: str) -> dict[str, str]:
     pairs = [word.partition("=") for word in shlex.split(rest)]
     if "$" in rest or not all(equals for _, equals, _ in pairs):
-        raise FileError(f"Dockerfile: {instruction} {rest}: only NAME=value without variables is followed")
+        raise PlatformFileError(f"Dockerfile: {instruction} {rest}: only NAME=value without variables is followed")
     return {name: value for name, _, value in pairs}
 
 
@@ -115,9 +116,9 @@ def _check_copy(rest: str, context: Path) -> None:
     *sources, _ = shlex.split(rest)
     for source in sources:
         if source.startswith("--") or "*" in source:
-            raise FileError(f"Dockerfile: COPY {rest}: only plain names are followed")
+            raise PlatformFileError(f"Dockerfile: COPY {rest}: only plain names are followed")
         if not (context / source).exists():
-            raise FileError(f"Dockerfile: COPY {rest}: there is no {source} in what is shipped")
+            raise PlatformFileError(f"Dockerfile: COPY {rest}: there is no {source} in what is shipped")
 
 
 def _exec_form(rest: str) -> tuple[str, ...]:
@@ -126,5 +127,7 @@ def _exec_form(rest: str) -> tuple[str, ...]:
     except json.JSONDecodeError:
         words = None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise FileError(f'Dockerfile: CMD {rest}: write it as ["program", "argument"], so that it gets the signals')
+        raise PlatformFileError(
+            f'Dockerfile: CMD {rest}: write it as ["program", "argument"], so that it gets the signals'
+        )
     return tuple(words)

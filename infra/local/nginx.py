@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from infra.bundle import REPOSITORY
-from infra.local.launch import FileError, Launch
+from infra.errors import PlatformFileError
+from infra.local.launch import Launch
 from infra.local.platforms import HOST, the_unit
 
 SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
@@ -48,11 +49,11 @@ def launch_nginx(nginx: str, folder: Path, port: int, upstream_port: int) -> Lau
 
 
 def local_site(site: str, port: int, upstream_port: int) -> str:
-    """The site with its address and its upstream's changed, and nothing else. Raises FileError when one is missing."""
+    """The site with only its address and its upstream's changed. Raises PlatformFileError when one is missing."""
     env = the_unit().env
     upstream = f"server {env['HOST']}:{env['PORT']};"
     for wanted in (SITE_LISTEN, upstream):
         if site.count(wanted) != 1:
-            raise FileError(f"nginx.conf: exactly one `{wanted}` is needed, as the unit and the VM have it")
+            raise PlatformFileError(f"nginx.conf: exactly one `{wanted}` is needed, as the unit and the VM have it")
     site = site.replace(SITE_LISTEN, f"listen {HOST}:{port} default_server;")
     return site.replace(upstream, f"server {HOST}:{upstream_port};")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.bundle import REPOSITORY
+from infra.errors import PlatformFileError
 from infra.local.dockerfile import read_dockerfile
-from infra.local.launch import FileError, Launch
+from infra.local.launch import Launch
 from infra.local.names import PLAIN_ENGINE
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
@@ -24,10 +25,10 @@ def launch_aws_ec2(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
     """The systemd unit's process; `root` stands for the VM's folder, this Python's programs for the VM's."""
     unit = the_unit()
     if unit.working_directory != VM_ROOT:
-        raise FileError(f"unit: WorkingDirectory={unit.working_directory}: what is shipped lies in {VM_ROOT}")
+        raise PlatformFileError(f"unit: WorkingDirectory={unit.working_directory}: what is shipped lies in {VM_ROOT}")
     program, *arguments = unit.exec_start
     if not program.startswith(VM_BIN):
-        raise FileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
+        raise PlatformFileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
     local = Path(sys.executable).parent / program.removeprefix(VM_BIN)
     return Launch((str(local), *arguments), {**unit.env, "PORT": str(port), "ENGINE": engine})
 

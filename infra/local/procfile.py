@@ -6,7 +6,8 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from infra.local.launch import FileError, Launch
+from infra.errors import PlatformFileError
+from infra.local.launch import Launch
 
 PROCESS_LINE = re.compile(r"^(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)$")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -14,27 +15,29 @@ SHELL_ONLY = "|&;<>()`*?"  # Heroku runs the line in bash; these need one
 
 
 def read_procfile(text: str, config: Mapping[str, str]) -> Launch:
-    """The command of the web process. Raises FileError on anything but plain words and set variables."""
+    """The command of the web process. Raises PlatformFileError on anything but plain words and set variables."""
     for line in filter(None, map(str.strip, text.splitlines())):
         match = PROCESS_LINE.match(line)
         if match is None:
-            raise FileError(f"Procfile: {line!r} is not of the form `name: command`")
+            raise PlatformFileError(f"Procfile: {line!r} is not of the form `name: command`")
         if match["name"] == "web":
             return Launch(_words(match["command"], config), dict(config))
-    raise FileError("Procfile: no `web:` line, so nothing would answer on $PORT")
+    raise PlatformFileError("Procfile: no `web:` line, so nothing would answer on $PORT")
 
 
 def _words(command: str, config: Mapping[str, str]) -> tuple[str, ...]:
     if unread := sorted(set(command) & set(SHELL_ONLY)):
-        raise FileError(f"Procfile: {command!r} needs a shell ({' '.join(unread)}); a twin runs plain words only")
+        raise PlatformFileError(
+            f"Procfile: {command!r} needs a shell ({' '.join(unread)}); a twin runs plain words only"
+        )
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         if name not in config:
-            raise FileError(f"Procfile: ${name} in {command!r} is not set; a dyno has {sorted(config)}")
+            raise PlatformFileError(f"Procfile: ${name} in {command!r} is not set; a dyno has {sorted(config)}")
         return config[name]
 
     expanded = VARIABLE.sub(value, command)
     if "$" in expanded:
-        raise FileError(f"Procfile: {command!r} uses more of the shell than $NAME and ${{NAME}}")
+        raise PlatformFileError(f"Procfile: {command!r} uses more of the shell than $NAME and ${{NAME}}")
     return tuple(shlex.split(expanded))

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from infra.local.launch import PortTaken, StartError
+from infra.errors import PortInUse, StartError
 from infra.local.platforms import HOST
 from infra.local.process import Process
 
@@ -45,7 +45,7 @@ def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float) ->
 def _check(process: Process) -> None:
     tail = process.log_tail()
     if PORT_TAKEN.search(tail):
-        raise PortTaken(f"another program took its port\n{tail}")
+        raise PortInUse(f"another program took its port\n{tail}")
     if (status := process.exit_status()) is not None:
         raise StartError(f"ended with status {status} before it was ready\n{process.log_tail()}")
 

@@ -15,12 +15,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from infra.bundle import asked_requirements, shipped_files
+from infra.errors import NotMeasured
 
 COMPILED = ".pyc"  # made at the first start, or by the installer, or not at all
-
-
-class NotMeasured(Exception):
-    """Why the installed size is not known, as a clause."""
 
 
 @dataclass(frozen=True)

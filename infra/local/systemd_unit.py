@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from infra.local.launch import FileError
+from infra.errors import PlatformFileError
 
 WITHOUT_EFFECT = re.compile(
     r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|TimeoutStopSec|UMask"
@@ -31,7 +31,7 @@ class Unit:
 
 
 def read_unit(text: str) -> Unit:
-    """The unit's process. Raises FileError on settings, specifiers and prefixes that are not followed."""
+    """The unit's process. Raises PlatformFileError on settings, specifiers and prefixes that are not followed."""
     exec_start: list[str] = []
     working_directory: list[str] = []
     env: dict[str, str] = {}
@@ -46,9 +46,9 @@ def read_unit(text: str) -> Unit:
             case "EnvironmentFile" if value in VM_FACTS:
                 pass
             case _ if not WITHOUT_EFFECT.fullmatch(key):
-                raise FileError(f"unit: {key}= is not known here: {key}={value}")
+                raise PlatformFileError(f"unit: {key}= is not known here: {key}={value}")
     if len(exec_start) != 1 or len(working_directory) != 1:
-        raise FileError("unit: exactly one ExecStart= and one WorkingDirectory= are followed")
+        raise PlatformFileError("unit: exactly one ExecStart= and one WorkingDirectory= are followed")
     return Unit(_command(exec_start[0]), env, working_directory[0])
 
 
@@ -58,24 +58,24 @@ def _settings(text: str) -> Iterator[tuple[str, str]]:
             continue
         if line[0] == "[":
             if line.strip("[]") not in SECTIONS:
-                raise FileError(f"unit: section {line} is not known here, only {sorted(SECTIONS)}")
+                raise PlatformFileError(f"unit: section {line} is not known here, only {sorted(SECTIONS)}")
             continue
         key, equals, value = line.partition("=")
         if not equals or line.endswith("\\"):
-            raise FileError(f"unit: {line!r} is not one whole `Key=value` line")
+            raise PlatformFileError(f"unit: {line!r} is not one whole `Key=value` line")
         yield key.strip(), value.strip()
 
 
 def _assignments(value: str) -> dict[str, str]:
     pairs = [word.partition("=") for word in shlex.split(value)]
     if "%" in value or not all(equals for _, equals, _ in pairs):
-        raise FileError(f"unit: Environment={value}: only NAME=value without % specifiers is followed")
+        raise PlatformFileError(f"unit: Environment={value}: only NAME=value without % specifiers is followed")
     return {name: text for name, _, text in pairs}
 
 
 def _command(value: str) -> tuple[str, ...]:
     if not value.startswith("/"):
-        raise FileError(f"unit: ExecStart={value}: must be an absolute path, without prefixes such as - or @")
+        raise PlatformFileError(f"unit: ExecStart={value}: must be an absolute path, without prefixes such as - or @")
     if "%" in value or "$" in value:
-        raise FileError(f"unit: ExecStart={value}: % specifiers and $ variables are not followed")
+        raise PlatformFileError(f"unit: ExecStart={value}: % specifiers and $ variables are not followed")
     return tuple(shlex.split(value))

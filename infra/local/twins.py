@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.local.launch import Launch, PortTaken, TwinError
+from infra.errors import PortInUse, TwinError
+from infra.local.launch import Launch
 from infra.local.layout import lay_out
 from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.local.nginx import find_nginx, launch_nginx
@@ -210,7 +211,7 @@ class _Starter:
     def start(self) -> Twin:
         """The twin, ready. Raises TwinError; nothing of it runs then."""
         for _ in range(PORT_ATTEMPTS - 1):
-            with contextlib.suppress(PortTaken):
+            with contextlib.suppress(PortInUse):
                 return self._attempt()
         return self._attempt()
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.bundle import REPOSITORY
+from infra.errors import InfraError, TwinError
 from infra.preflight import measure
 from infra.preflight.checks import TOO_MUCH, UNKNOWN, Line, cost_lines, size_lines, twin_lines
-from infra.preflight.plan import Plan, PlanError, read_plan
-from infra.stackfile import StackFileError, read_settings
-from infra.targets import TARGETS, StackError
+from infra.preflight.plan import Plan, read_plan
+from infra.stackfile import read_settings
+from infra.targets import TARGETS
 
 FITS, DOES_NOT_FIT, MISUSED = 0, 1, 2  # exit codes
 REQUESTS = 100_000
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
     arguments = _parser().parse_args(argv)
     try:
         plan = read_plan(arguments.stack, read_settings(arguments.stack.rpartition("/")[2], folder))
-    except (StackError, StackFileError, PlanError) as error:
+    except InfraError as error:
         print(f"preflight: {error}", file=sys.stderr)
         return MISUSED
     lines = list(check(plan, arguments.requests_per_month, twin=not arguments.no_twin))
@@ -59,7 +60,7 @@ def check(plan: Plan, requests: int, *, twin: bool) -> list[Line]:
         print(f"starting the twin of {plan.target.title} ...", file=sys.stderr, flush=True)
         try:
             worked = measure.at_work(plan)
-        except (measure.TwinFailed, ImportError) as error:
+        except (TwinError, ImportError) as error:
             worked = f"not measured: {error}"
     return [*size_lines(plan), *twin_lines(plan, worked), *cost_lines(plan, requests, worked)]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infra.aws_ec2.user_data import UserDataError
+from infra.errors import UserDataError
 from infra.preflight import limits, measure
 from infra.preflight.limits import Limit
 from infra.preflight.plan import Plan

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from infra.aws_ec2.user_data import render
 from infra.bundle import REPOSITORY, asked_requirements, shipped_files, write_tar_gz, write_zip
+from infra.errors import TwinError
 from infra.preflight.plan import Plan
 
 MB = 1_000_000
@@ -59,10 +60,6 @@ class Worked:
     startup_s: float
     service_ms: float  # median, of the service's own Server-Timing
     cuda_build: bool = False  # of torch, whose libraries fill memory that the shipped CPU build does not take
-
-
-class TwinFailed(Exception):
-    """The twin did not start, or did not answer. One line."""
 
 
 def shipped(plan: Plan) -> Shipped:
@@ -136,20 +133,19 @@ def user_data_bytes(plan: Plan) -> int:
 
 
 def at_work(plan: Plan) -> Worked:
-    """Start the stack's twin, let it predict, look at its memory. Raises TwinFailed."""
-    from infra.local.launch import TwinError
+    """Start the stack's twin, let it predict, look at its memory. Raises TwinError."""
     from infra.local.twins import local_twins
 
     try:
         with local_twins([plan.target.name], engines=[plan.engine]) as twins:
             for failure in twins.failures.values():
-                raise TwinFailed(failure.splitlines()[0])
+                raise TwinError(failure.splitlines()[0])
             twin = twins.running[0]
             times = [_predict(twin.url, number) for number in range(PREDICTIONS)]
             other_build = plan.engine == "torch" and cuda_build()
             return Worked(twin.peak_memory_mib(), twin.startup_ms / 1000, median(times[WARM_UP:]), other_build)
     except TwinError as error:
-        raise TwinFailed(str(error).splitlines()[0]) from None
+        raise TwinError(str(error).splitlines()[0]) from None
 
 
 def _predict(url: str, number: int) -> float:
@@ -162,10 +158,10 @@ def _predict(url: str, number: int) -> float:
         answer = connection.getresponse()
         answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise TwinFailed(f"the twin did not answer: {error}") from None
+        raise TwinError(f"the twin did not answer: {error}") from None
     finally:
         connection.close()
     timing = re.search(r"total;dur=([0-9.]+)", answer.headers.get("Server-Timing", ""))
     if answer.status != http.client.OK or not timing:
-        raise TwinFailed(f"the twin answered {answer.status} to a picture")
+        raise TwinError(f"the twin answered {answer.status} to a picture")
     return float(timing[1])

@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from infra.errors import ConfigError
 from infra.targets import AWS_EC2, CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU, HEROKU_SIZES, Target, read_stack
 from service.settings import ENGINES, Settings
-
-
-class PlanError(ValueError):
-    """A setting that the stack's program would refuse."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +24,13 @@ class Plan:
 
 
 def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
-    """The plan. Raises StackError or PlanError; the program checks more, when it runs."""
+    """The plan. Raises StackError or ConfigError; the program checks more, when it runs."""
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     ours = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
     engine = ours.get("engine", Settings.engine)
     if engine not in ENGINES:
-        raise PlanError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
+        raise ConfigError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
     if target is AWS_EC2:
         target = replace(_sized(target, ours, EC2_SIZES), region=settings.get("aws:region", target.region))
         return Plan(stack, target, engine, https="domain" in ours)
@@ -43,7 +40,7 @@ def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
         return Plan(stack, target, engine, container=ours.get("build") == "container", instances=dynos)
     vcpus = ours.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
-        raise PlanError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
+        raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
     memory = _whole(ours, "memoryMib", target.memory_mib)
     size = target.size if (float(vcpus), memory) == (target.vcpus, target.memory_mib) else f"{vcpus} vCPU, {memory} MiB"
     target = replace(
@@ -57,7 +54,7 @@ def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
 def _sized(target: Target, ours: Mapping[str, str], sizes: Mapping[str, object]) -> Target:
     name = ours.get("size", target.size)
     if name not in sizes:
-        raise PlanError(f"cloudtrial:size is {name!r}; it has to be one of {', '.join(sizes)}")
+        raise ConfigError(f"cloudtrial:size is {name!r}; it has to be one of {', '.join(sizes)}")
     facts = (EC2_SIZES | HEROKU_SIZES)[name]
     return replace(target, size=name, vcpus=facts.vcpus, memory_mib=facts.memory_mib)
 
@@ -65,5 +62,5 @@ def _sized(target: Target, ours: Mapping[str, str], sizes: Mapping[str, object])
 def _whole(ours: Mapping[str, str], key: str, default: int) -> int:
     text = ours.get(key, str(default))
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise PlanError(f"cloudtrial:{key} is {text!r}; it has to be a whole number")
+        raise ConfigError(f"cloudtrial:{key} is {text!r}; it has to be a whole number")
     return int(text)

@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from eval.dataset.images import ImageSet, Picture
-from infra.local.launch import Launch, TwinError
+from infra.errors import TwinError
+from infra.local.launch import Launch
 from infra.local.process import LEASH, bare_environment
 from infra.local.ready import free_ports
 from scripts.bench_serve.ceiling import CeilingError, EngineAlone

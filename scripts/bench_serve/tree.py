@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.local.launch import StartError
+from infra.errors import StartError
 from infra.local.process import Process
 from scripts.bench_serve.servers import Start
 from scripts.bench_serve.wire import WRONG, Request, ask_once

@@ -1,0 +1,60 @@
+"""Every exception of infra/. A message is one line: what is wrong, which value, what to do.
+
+InfraError
+ |- StackError           the stack's name belongs to no target
+ |- StackFileError       Pulumi.<stack>.yaml cannot be read
+ |- ConfigError          a setting of the stack that its program refuses
+ |- UserDataError        user data that EC2, bash or systemd would refuse
+ |- NotMeasured          why the size of the installed libraries is not known
+ |- ProbeError           a search for leftovers could not look somewhere
+ '- TwinError            a local twin cannot be started, or does not work
+     |- PlatformFileError    a platform's file has something that its reader does not follow
+     '- StartError           the process ended, or was not ready in time; carries its log's last lines
+         '- PortInUse            another program took the port first; worth another attempt
+"""
+
+from __future__ import annotations
+
+
+class InfraError(Exception):
+    """The root of them all. `pulumi up` prints one as a single line and creates nothing."""
+
+
+class StackError(InfraError):
+    """A stack name that belongs to no target."""
+
+
+class StackFileError(InfraError):
+    """A stack file that cannot be read."""
+
+
+class ConfigError(InfraError):
+    """A setting of the stack that makes no sense."""
+
+
+class UserDataError(InfraError):
+    """User data that EC2, bash or systemd would refuse."""
+
+
+class NotMeasured(InfraError):
+    """Why the installed size is not known, as a clause."""
+
+
+class ProbeError(InfraError):
+    """A probe for leftovers failed: why, and what to do."""
+
+
+class TwinError(InfraError):
+    """A local twin cannot be started, or does not work."""
+
+
+class PlatformFileError(TwinError):
+    """Names the file, the line and what is read instead."""
+
+
+class StartError(TwinError):
+    """The process ended, or was not ready in time."""
+
+
+class PortInUse(StartError):
+    """The port was free when it was chosen, and is not any more."""
