@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.errors import StackFileError
 
 

@@ -10,9 +10,9 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
-from infra.bundle import REPOSITORY
-from infra.offline.engine import Resource, Run, run_program
+from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
+from tests.offline_engine.engine import Resource, Run, run_program
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
 # Settings that have no default, with values that only the picture sees

@@ -24,7 +24,7 @@ import pytest
 import yaml
 from service_kit import Server
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 
 CACHE = Path("/var/cache/cloudtrial")  # outlives the run: a tree takes minutes to make
 SCRIPT = REPOSITORY / "scripts" / "debian_root"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.offline.engine import Resource, Run
+from tests.offline_engine.engine import Resource, Run
 
 # The API that has to be on before a resource can be made.
 API_OF = {

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.bundle import REPOSITORY
-from infra.offline.engine import Run, run_program
+from infra.artifact import REPOSITORY
+from tests.offline_engine.engine import Run, run_program
 
 NEEDED = ("Pulumi.yaml", "__main__.py", "service", "models", "infra")
 STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")

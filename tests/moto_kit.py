@@ -13,8 +13,8 @@ from typing import Any
 
 import boto3
 
-from infra.offline.cloud import PUBLIC_IP
-from infra.offline.engine import Resource, Run
+from tests.offline_engine.engine import Resource, Run
+from tests.offline_engine.fake_provider import PUBLIC_IP
 
 REGION = "us-east-1"
 ZONE = "Z0123456789ABC"  # the hosted zone that a test may name

@@ -14,13 +14,13 @@ import pytest
 import yaml
 from infra_kit import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 
+from infra.artifact import shipped_files
 from infra.aws_ec2.user_data import FACTS_FILE, HERE
-from infra.bundle import shipped_files
-from infra.offline.cloud import PUBLIC_IP
-from infra.offline.engine import UNKNOWN, Resource, Run, run_program
-from infra.policy.check import violations
-from infra.policy.places import TAGS, UNTAGGED
+from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
+from tests.offline_engine.engine import UNKNOWN, Resource, Run, run_program
+from tests.offline_engine.fake_provider import PUBLIC_IP
+from tests.offline_engine.policy_check import violations
 
 pytestmark = pytest.mark.integration
 

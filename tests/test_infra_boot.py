@@ -15,7 +15,7 @@ from debian_kit import LOG_TAIL, assert_answers_as_reference, prepare, workplace
 from infra_kit import REQUIRED, make_checkout, well
 
 from infra.aws_ec2.user_data import FACTS_FILE
-from infra.offline.engine import run_program
+from tests.offline_engine.engine import run_program
 
 pytestmark = pytest.mark.root
 

@@ -1,4 +1,4 @@
-"""infra/bundle.py: the same files are the same bytes, wherever and whenever they are packed."""
+"""infra/artifact.py: the same files are the same bytes, wherever and whenever they are packed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import bundle
+from infra import artifact
 from service.model import WEIGHTS_OF
 from service.settings import ENGINES
 
@@ -30,8 +30,8 @@ FUNCTIONS_LOCK = "infra/gcp_function/requirements.txt"
 LIFTED = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
 
 WRITERS = [
-    pytest.param(bundle.write_tar_gz, "out.tar.gz", id="tar.gz"),
-    pytest.param(bundle.write_zip, "out.zip", id="zip"),
+    pytest.param(artifact.write_tar_gz, "out.tar.gz", id="tar.gz"),
+    pytest.param(artifact.write_zip, "out.zip", id="zip"),
 ]
 
 
@@ -56,12 +56,12 @@ def make_project(folder: Path, *, upside_down: bool = False) -> Path:
 
 
 @pytest.fixture
-def pack_in(monkeypatch) -> Callable[..., bundle.Packed]:
+def pack_in(monkeypatch) -> Callable[..., artifact.Packed]:
     """Pack the project in a folder with one of the writers."""
 
-    def pack(folder: Path, write: Callable[..., bundle.Packed], name: str, **options) -> bundle.Packed:
-        monkeypatch.setattr(bundle, "REPOSITORY", folder)
-        return write(name, bundle.shipped_files(**options))
+    def pack(folder: Path, write: Callable[..., artifact.Packed], name: str, **options) -> artifact.Packed:
+        monkeypatch.setattr(artifact, "REPOSITORY", folder)
+        return write(name, artifact.shipped_files(**options))
 
     return pack
 
@@ -109,7 +109,7 @@ def test_cloud_functions_gets_a_lock_of_its_own(tmp_path, pack_in, target, lock)
     own = project / FUNCTIONS_LOCK
     own.parent.mkdir(parents=True)
     own.write_bytes(b"torch and functions-framework")
-    packed = pack_in(project, bundle.write_zip, "out.zip", target=target)
+    packed = pack_in(project, artifact.write_zip, "out.zip", target=target)
     assert members(project / packed.path) == FILES | LIFTED | {"requirements.txt": lock}
 
 
@@ -123,7 +123,7 @@ def test_one_byte_more_is_another_hash(tmp_path, pack_in, write, name):
 
 def test_a_tar_knows_no_owner_no_time_and_one_mode(tmp_path, pack_in):
     project = make_project(tmp_path, upside_down=True)
-    packed = pack_in(project, bundle.write_tar_gz, "out.tar.gz")
+    packed = pack_in(project, artifact.write_tar_gz, "out.tar.gz")
     with tarfile.open(project / packed.path) as archive:
         facts = {(m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime, m.isreg()) for m in archive.getmembers()}
     assert facts == {(0o644, 0, 0, "", "", 0, True)}
@@ -132,7 +132,7 @@ def test_a_tar_knows_no_owner_no_time_and_one_mode(tmp_path, pack_in):
 
 def test_a_zip_knows_no_time_and_one_mode(tmp_path, pack_in):
     project = make_project(tmp_path, upside_down=True)
-    packed = pack_in(project, bundle.write_zip, "out.zip")
+    packed = pack_in(project, artifact.write_zip, "out.zip")
     with zipfile.ZipFile(project / packed.path) as archive:
         facts = {(m.external_attr >> 16, m.create_system, m.date_time) for m in archive.infolist()}
     assert facts == {(0o644, 3, (1980, 1, 1, 0, 0, 0))}
@@ -140,10 +140,10 @@ def test_a_zip_knows_no_time_and_one_mode(tmp_path, pack_in):
 
 def test_a_folder_holds_the_files_and_nothing_of_an_earlier_time(tmp_path, pack_in):
     project = make_project(tmp_path)
-    first = pack_in(project, bundle.write_folder, "image")
+    first = pack_in(project, artifact.write_folder, "image")
     (project / "service" / "app.py").unlink()
     (project / first.path / "left-behind").write_text("x")
-    second = pack_in(project, bundle.write_folder, "image")
+    second = pack_in(project, artifact.write_folder, "image")
     root = project / second.path
     held = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     assert held == {k: v for k, v in (FILES | LIFTED).items() if k != "service/app.py"}
@@ -153,24 +153,24 @@ def test_a_folder_holds_the_files_and_nothing_of_an_earlier_time(tmp_path, pack_
 
 def test_a_folders_hash_counts_names_and_contents_and_nothing_else(tmp_path, pack_in):
     here, there = make_project(tmp_path / "here"), make_project(tmp_path / "there", upside_down=True)
-    first, second = (pack_in(folder, bundle.write_folder, "image") for folder in (here, there))
+    first, second = (pack_in(folder, artifact.write_folder, "image") for folder in (here, there))
     assert first == second
     copies = [p for p in (there / second.path).rglob("*") if p.is_file()]
     assert {p.stat().st_mode & 0o777 for p in copies} == {0o644}  # BuildKit's hash of a folder counts modes
     (there / "models" / "net" / "model.json").rename(there / "models" / "net" / "other.json")
-    assert pack_in(there, bundle.write_folder, "image").sha256 != first.sha256
+    assert pack_in(there, artifact.write_folder, "image").sha256 != first.sha256
 
 
 def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in):
     project = make_project(tmp_path)
     extra = {".hidden": project / "service" / "app.py", "main.py": project / "service" / "Procfile"}
-    packed = pack_in(project, bundle.write_tar_gz, "out.tar.gz", extra=extra)
+    packed = pack_in(project, artifact.write_tar_gz, "out.tar.gz", extra=extra)
     assert members(project / packed.path) == FILES | LIFTED | {".hidden": b"app", "main.py": b"web: run"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_projects_own_bundle_is_the_service_and_the_model_and_no_litter(engine):
-    names = set(bundle.shipped_files(engine=engine))
+    names = set(artifact.shipped_files(engine=engine))
     assert {"service/wsgi.py", "service/Dockerfile"} <= names
     model = "models/resnet18-cifar10"
     assert {name for name in names if name.startswith("models/")} == {

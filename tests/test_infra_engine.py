@@ -1,4 +1,4 @@
-"""infra/offline/engine.py: the miniature engine itself, with programs of a few lines."""
+"""tests/offline_engine/engine.py: the miniature engine itself, with programs of a few lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from infra_kit import well
 
-from infra.offline.engine import UNKNOWN, Run, changes, run_program
+from tests.offline_engine.engine import UNKNOWN, Run, changes, run_program
 
 pytestmark = pytest.mark.integration
 

@@ -8,13 +8,13 @@ import pytest
 from gcp_kit import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
 from infra_kit import TOKEN, make_checkout, refused, rehearse, well
 
-from infra.bundle import REPOSITORY, digest, shipped_files
+from infra.artifact import REPOSITORY, digest, shipped_files
 from infra.local.dockerfile import instructions
-from infra.local.platforms import launch_gcp_cloudrun
-from infra.offline.engine import Run, run_program
+from infra.local.start_commands import launch_gcp_cloudrun
 from infra.targets import GCP_CLOUDRUN
 from service.schema import HEALTHZ, READYZ
 from service.settings import ENGINES
+from tests.offline_engine.engine import Run, run_program
 
 pytestmark = pytest.mark.integration
 

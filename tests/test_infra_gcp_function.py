@@ -13,10 +13,10 @@ import pytest
 from gcp_kit import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
 from infra_kit import TOKEN, make_checkout, refused, rehearse, well
 
-from infra.bundle import REPOSITORY, shipped_files
-from infra.local.platforms import launch_gcp_function
-from infra.offline.engine import Run, run_program
+from infra.artifact import REPOSITORY, shipped_files
+from infra.local.start_commands import launch_gcp_function
 from infra.targets import FUNCTION_ENTRY_POINT, GCP_FUNCTION
+from tests.offline_engine.engine import Run, run_program
 
 pytestmark = pytest.mark.integration
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from infra_kit import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 
-from infra.bundle import REPOSITORY, shipped_files
+from infra.artifact import REPOSITORY, shipped_files
 from infra.local.dockerfile import instructions
 from infra.local.procfile import read_procfile
-from infra.offline.engine import Run, run_program
+from tests.offline_engine.engine import Run, run_program
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from debian_kit import assert_answers_as_reference, prepare, workplace
 from image_kit import Builder, base_of, family
 from infra_kit import REQUIRED, make_checkout, well
 
-from infra.bundle import REPOSITORY
-from infra.local.ready import free_ports, wait_until_ready
-from infra.offline.engine import run_program
+from infra.artifact import REPOSITORY
+from infra.local.health import free_ports, wait_until_ready
 from service.settings import ENGINES
+from tests.offline_engine.engine import run_program
 
 pytestmark = pytest.mark.root
 

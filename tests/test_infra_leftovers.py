@@ -25,9 +25,9 @@ from moto_kit import Account as MotoAccount
 
 from infra.leftovers import google, heroku
 from infra.leftovers.__main__ import BLIND, CLEAN, LEFT, PARTS, main
-from infra.leftovers.found import Place, prices
-from infra.offline.engine import run_program
+from infra.leftovers.search import Place, prices
 from infra.targets import TARGETS
+from tests.offline_engine.engine import run_program
 
 pytestmark = pytest.mark.integration
 

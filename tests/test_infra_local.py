@@ -16,16 +16,16 @@ import pytest
 from conftest import descendants
 from twin_kit import small_service
 
-from infra.bundle import LIFTED, REPOSITORY, shipped_files
+from infra.artifact import LIFTED, REPOSITORY, shipped_files
 from infra.errors import PlatformFileError, TwinError
 from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
-from infra.local.launch import Launch
-from infra.local.layout import lay_out
 from infra.local.nginx import SITE_FILE, launch_nginx, local_site
-from infra.local.platforms import HOST, LAUNCHERS, the_unit
 from infra.local.process import Process
+from infra.local.process_spec import Launch
 from infra.local.procfile import read_procfile
+from infra.local.staging import lay_out
+from infra.local.start_commands import HOST, LAUNCHERS, the_unit
 from infra.local.systemd_unit import read_unit
 from infra.local.twins import available_cores, cores_for, fits, free_ports, local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS

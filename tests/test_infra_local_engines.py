@@ -13,12 +13,12 @@ import psutil
 import pytest
 from conftest import descendants
 
-from infra.bundle import REPOSITORY, shipped_files
+from infra.artifact import REPOSITORY, shipped_files
 from infra.errors import NotMeasured
-from infra.local.layout import lay_out
+from infra.local.artifact_size import installed_bytes, measure_shipped
 from infra.local.names import engine_named, read_engines, titled, twin_name, twin_names
-from infra.local.platforms import LAUNCHERS
-from infra.local.shipped import installed_bytes, measure_shipped
+from infra.local.staging import lay_out
+from infra.local.start_commands import LAUNCHERS
 from infra.local.twins import local_twins
 from infra.targets import TARGETS, read_stack
 from service.settings import ENGINES

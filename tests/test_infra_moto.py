@@ -18,10 +18,10 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 from moto_kit import ENVIRONMENT, ZONE, Account
 
+from infra.artifact import shipped_files
 from infra.aws_ec2.user_data import FACTS_FILE
-from infra.bundle import shipped_files
-from infra.offline.engine import run_program
 from infra.targets import AWS_EC2
+from tests.offline_engine.engine import run_program
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
 from scripts.mutants import __main__ as command
 from scripts.mutants.__main__ import Result, summary, table

@@ -15,10 +15,10 @@ from google.protobuf import empty_pb2, struct_pb2
 from infra_kit import STACKS, rehearse, well
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
-from infra.bundle import REPOSITORY
-from infra.offline.engine import Resource
-from infra.policy.check import violations
+from infra.artifact import REPOSITORY
 from infra.policy.rules import POLICIES, RULES
+from tests.offline_engine.engine import Resource
+from tests.offline_engine.policy_check import violations
 
 pytestmark = pytest.mark.integration
 
@@ -191,7 +191,9 @@ def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, fau
             "allUsers is let in",
             id="bucket-member-everyone",
         ),
-        pytest.param("tagged", ("aws:sqs/queue:Queue", {}), "infra/policy/places.py", id="type-nobody-has-looked-at"),
+        pytest.param(
+            "tagged", ("aws:sqs/queue:Queue", {}), "infra/policy/property_paths.py", id="type-nobody-has-looked-at"
+        ),
     ],
 )
 def test_a_breach_in_what_no_program_has_yet_is_found_too(rule, resource, message):

@@ -18,9 +18,9 @@ from eval.__main__ import main as eval_main
 from infra.errors import StackFileError, TwinError
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
+from infra.preflight.deployment_spec import read_plan
 from infra.preflight.limits import Limit
 from infra.preflight.measure import Installed, Shipped, Worked, closure, requirement_names
-from infra.preflight.plan import read_plan
 from infra.stackfile import read_settings
 from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
 from service.model import WEIGHTS_OF
@@ -284,7 +284,7 @@ def test_the_requirements_are_followed_without_extras():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("infra.bundle.BUILD", Path(os.path.relpath(tmp_path, ROOT)))
+    monkeypatch.setattr("infra.artifact.BUILD", Path(os.path.relpath(tmp_path, ROOT)))
     found = measure.shipped(read_plan("gcp_function", {"cloudtrial:engine": engine}))
     weights_mb = (ROOT / "models" / "resnet18-cifar10" / WEIGHTS_OF[engine]).stat().st_size / 1e6
     assert weights_mb < found.unpacked_mb < weights_mb + 5

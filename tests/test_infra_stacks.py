@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from infra_kit import REQUIRED, STACKS, TOKEN, make_checkout, refused, rehearse, well
 
-from infra.bundle import REPOSITORY
-from infra.offline.engine import UNKNOWN, Run, changes, run_program
+from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
 from service.model import WEIGHTS_OF
 from service.settings import ENGINES, Settings, SettingsError
+from tests.offline_engine.engine import UNKNOWN, Run, changes, run_program
 
 pytestmark = pytest.mark.integration
 

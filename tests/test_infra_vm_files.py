@@ -27,9 +27,9 @@ import yaml
 
 from infra.aws_ec2.user_data import FACTS_FILE, HERE, MAX_BYTES, render
 from infra.errors import UserDataError
+from infra.local.health import free_ports
 from infra.local.nginx import PROXY_FILE, PROXY_PLACE, launch_nginx
-from infra.local.platforms import VM_BIN, the_unit
-from infra.local.ready import free_ports
+from infra.local.start_commands import VM_BIN, the_unit
 
 FACTS = {
     "AWS_DEFAULT_REGION": "eu-central-1",

@@ -15,7 +15,7 @@ from conftest import ROOT
 from onnx import numpy_helper
 from service_kit import ready_gunicorn
 
-from infra.local.layout import lay_out
+from infra.local.staging import lay_out
 from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from infra.bundle import OWN_LOCKS, REPOSITORY, asked_requirements, shipped_files
+from infra.artifact import OWN_LOCKS, REPOSITORY, asked_requirements, shipped_files
 from infra.targets import TARGETS
 from service.engines import LIBRARIES
 from service.settings import ENGINES

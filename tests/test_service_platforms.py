@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.local.dockerfile import instructions
-from infra.local.platforms import the_unit
 from infra.local.procfile import read_procfile
+from infra.local.start_commands import the_unit
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from infra.local import twins as twins_module
-from infra.local.launch import Launch
-from infra.local.platforms import HOST
+from infra.local.process_spec import Launch
+from infra.local.start_commands import HOST
 
 SCRIPT = """
 import json, os, subprocess, sys, time, uuid

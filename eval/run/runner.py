@@ -235,7 +235,7 @@ def _target_run(endpoint: Endpoint) -> TargetRun:
 
 @functools.cache
 def _shipped(engine: str, target: str) -> dict[str, Any]:
-    from infra.local.shipped import measure_shipped
+    from infra.local.artifact_size import measure_shipped
 
     return dataclasses.asdict(measure_shipped(engine, target))
 

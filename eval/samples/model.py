@@ -73,7 +73,7 @@ class TargetRun:
     behind: str | None = None  # twin: "nginx" where it stood in front
     failure: str | None = None  # why it could not be measured, or why it ended early
     engine: str | None = None  # that a twin was started with; of others /version tells it
-    shipped: dict[str, Any] = field(default_factory=dict)  # twin: sizes, as infra.local.shipped.Shipped has them
+    shipped: dict[str, Any] = field(default_factory=dict)  # twin: sizes, as infra.local.artifact_size.Shipped has them
 
 
 @dataclass(frozen=True)

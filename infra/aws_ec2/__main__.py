@@ -8,8 +8,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_command as command
 
+from infra.artifact import shipped_files, write_tar_gz
 from infra.aws_ec2.user_data import HERE, render
-from infra.bundle import shipped_files, write_tar_gz
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
 from infra.naming import resource_name, tags

@@ -4,7 +4,7 @@ import pulumi
 import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
 
-from infra.bundle import shipped_files, write_folder
+from infra.artifact import shipped_files, write_folder
 from infra.common import StackConfig, export_endpoint
 from infra.google import read_google
 from infra.naming import resource_name, tags

@@ -4,7 +4,7 @@ import pulumi
 import pulumi_command as command
 import pulumi_gcp as gcp
 
-from infra.bundle import REPOSITORY, shipped_files, write_zip
+from infra.artifact import REPOSITORY, shipped_files, write_zip
 from infra.common import StackConfig, export_endpoint
 from infra.google import read_google
 from infra.naming import resource_name, tags

@@ -7,7 +7,7 @@ deleting the app deletes builds, releases, config vars and dynos with it.
 import pulumi
 import pulumiverse_heroku as heroku
 
-from infra.bundle import REPOSITORY, shipped_files, write_tar_gz
+from infra.artifact import REPOSITORY, shipped_files, write_tar_gz
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
 from infra.targets import HEROKU as TARGET

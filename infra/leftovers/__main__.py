@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.errors import InfraError, ProbeError
-from infra.leftovers.found import Findings, Leftover, Place
+from infra.leftovers.search import Findings, Leftover, Place
 from infra.stackfile import read_settings
 from infra.targets import AWS_EC2, HEROKU, read_stack
 

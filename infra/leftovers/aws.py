@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from eval.cost.billing import HOURS_PER_MONTH
 from infra.errors import ProbeError
-from infra.leftovers.found import Findings, Leftover, Look, Place, day, monthly, search
+from infra.leftovers.search import Findings, Leftover, Look, Place, day, monthly, search
 from infra.naming import PROJECT
 
 NO_CREDENTIALS = (

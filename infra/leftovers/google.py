@@ -18,8 +18,8 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
 from infra.errors import ProbeError
-from infra.leftovers.found import GIB, Findings, Leftover, Look, Place, day, monthly, search
 from infra.leftovers.http import Answer, ask
+from infra.leftovers.search import GIB, Findings, Leftover, Look, Place, day, monthly, search
 from infra.targets import GCP_FUNCTION
 
 BASE = "https://{api}.googleapis.com"

@@ -9,8 +9,8 @@ from typing import Any
 import requests
 
 from infra.errors import ProbeError
-from infra.leftovers.found import Findings, Leftover, Place, day, prices, search
 from infra.leftovers.http import Answer, ask
+from infra.leftovers.search import Findings, Leftover, Place, day, prices, search
 
 BASE = "https://api.heroku.com"
 KEY_VARIABLE = "HEROKU_API_KEY"

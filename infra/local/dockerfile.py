@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import PlatformFileError
-from infra.local.launch import Launch
+from infra.local.process_spec import Launch
 
 WITHOUT_EFFECT = {"RUN", "USER", "EXPOSE", "WORKDIR"}
 FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)

@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.errors import PlatformFileError
-from infra.local.launch import Launch
-from infra.local.platforms import HOST, the_unit
+from infra.local.process_spec import Launch
+from infra.local.start_commands import HOST, the_unit
 
 SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
 PROXY_FILE = SITE_FILE.with_name("nginx-proxy.conf")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-LEASH = Path(__file__).with_name("leash.py")
+PINNED_EXEC = Path(__file__).with_name("pinned_exec.py")
 LOG_TAIL_LINES = 12
 GRACE_S = 12  # from SIGTERM to SIGKILL: more than gunicorn's graceful_timeout
 KILL_S = 2  # in which the kernel has removed what was killed
@@ -31,7 +31,7 @@ class Process:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, cpus: Sequence[int], log: Path):
         self.log = log
         self._command = (
-            *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), ",".join(map(str, cpus))),
+            *(sys.executable, "-I", "-S", str(PINNED_EXEC), str(os.getpid()), ",".join(map(str, cpus))),
             *command,
         )
         self._env = dict(env)

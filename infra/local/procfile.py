@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 
 from infra.errors import PlatformFileError
-from infra.local.launch import Launch
+from infra.local.process_spec import Launch
 
 PROCESS_LINE = re.compile(r"^(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)$")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.errors import PortInUse, TwinError
-from infra.local.launch import Launch
-from infra.local.layout import lay_out
+from infra.local.health import free_ports, wait_until_ready
 from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.local.nginx import find_nginx, launch_nginx
-from infra.local.platforms import HOST, LAUNCHERS
 from infra.local.process import Process
-from infra.local.ready import free_ports, wait_until_ready
+from infra.local.process_spec import Launch
+from infra.local.staging import lay_out
+from infra.local.start_commands import HOST, LAUNCHERS
 from infra.targets import AWS_EC2, TARGETS, Target
 
 READY_TIMEOUT_S = 120  # at most; a target's own limit where that is lower
@@ -98,9 +98,9 @@ class Twin:
         _end(self.processes if everything else self.processes[:1])
 
     def start(self) -> float:
-        """Start whatever of it does not run, at the same address. Gives time.perf_counter() just before.
+        """Start what does not run, at the same address. Returns time.perf_counter() just before.
 
-        To be called in the thread that entered the context: see leash.py. It does not wait until the twin is ready.
+        Does not wait until it is ready. Call it in the thread that entered the context: see pinned_exec.py.
         """
         ended = [process for process in self.processes if process.exit_status() is not None]
         for process in ended:

@@ -19,7 +19,7 @@ from pulumi_policy import (
     ResourceValidationPolicy,
 )
 
-from infra.policy import places
+from infra.policy import property_paths
 
 Rule = Callable[[ResourceValidationArgs], Iterator[str]]
 
@@ -36,8 +36,8 @@ SECRET_SET = re.compile(r"\b([A-Z_]*(?:TOKEN|SECRET|PASSWORD))=[\"']?\w")  # in 
 
 def only_web_ports(resource: ResourceValidationArgs) -> Iterator[str]:
     """Only ports 80 and 443 are open, and no VM has an SSH key: a shell comes through Session Manager."""
-    if resource.resource_type in places.INGRESS:
-        for rule in _find(resource.props, places.INGRESS[resource.resource_type]):
+    if resource.resource_type in property_paths.INGRESS:
+        for rule in _find(resource.props, property_paths.INGRESS[resource.resource_type]):
             protocol = rule.get("ipProtocol") or rule.get("protocol")
             low, high = rule.get("fromPort"), rule.get("toPort")
             if protocol not in ("tcp", "6") or low != high or low not in WEB_PORTS:
@@ -57,7 +57,7 @@ def imdsv2(resource: ResourceValidationArgs) -> Iterator[str]:
 
 def encrypted_disks(resource: ResourceValidationArgs) -> Iterator[str]:
     """Every disk is encrypted."""
-    paths = places.DISKS.get(resource.resource_type, ())
+    paths = property_paths.DISKS.get(resource.resource_type, ())
     disks = [(path, disk) for path in paths for disk in _find(resource.props, path)]
     if resource.resource_type == "aws:ec2/instance:Instance" and resource.props.get("rootBlockDevice") is None:
         disks.append(("rootBlockDevice", {}))  # the image then decides, and Debian's does not encrypt
@@ -92,7 +92,7 @@ def no_public_bucket(resource: ResourceValidationArgs) -> Iterator[str]:
 
 def own_accounts(resource: ResourceValidationArgs) -> Iterator[str]:
     """Code runs, and is built, as an account of its own, not as the project's default account."""
-    for path in places.ACCOUNTS.get(resource.resource_type, ()):
+    for path in property_paths.ACCOUNTS.get(resource.resource_type, ()):
         account = _first(resource.props, path)
         if not account or DEFAULT_ACCOUNT.search(account):
             yield f"{path} is {account!r}; give it a service account made for it"
@@ -103,7 +103,7 @@ def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
     kind, props = resource.resource_type, resource.props
     if kind.startswith("gcp:") and props.get("role") in PRIMITIVE_ROLES:
         yield f"role is {props['role']!r}; give the one role that is needed"
-    for document in _find(props, places.DOCUMENTS[kind]) if kind in places.DOCUMENTS else ():
+    for document in _find(props, property_paths.DOCUMENTS[kind]) if kind in property_paths.DOCUMENTS else ():
         for statement in _allowed(document):
             for action in _texts(statement.get("Action")):
                 if "*" in action:
@@ -125,7 +125,7 @@ def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
 
 def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
     """A service says how many instances it may become, so that its bill has an upper end."""
-    if path := places.LIMITS.get(resource.resource_type):
+    if path := property_paths.LIMITS.get(resource.resource_type):
         most = _first(resource.props, path)
         if most is None or not 1 <= most <= MOST_INSTANCES:
             shown = most if most is None else f"{most:g}"
@@ -137,8 +137,8 @@ def destroyable(resource: ResourceValidationArgs) -> Iterator[str]:
     kind, props = resource.resource_type, resource.props
     if resource.opts.protect:
         yield "is protected; leave `protect` out"
-    if kind in places.DESTROYABLE:
-        key, wanted = places.DESTROYABLE[kind]
+    if kind in property_paths.DESTROYABLE:
+        key, wanted = property_paths.DESTROYABLE[kind]
         if props.get(key) is not wanted:
             yield f"{key} is {props.get(key)!r}; set it to {wanted}"
     elif props.get("deletionProtection") is True:
@@ -155,18 +155,18 @@ def tagged(resource: ResourceValidationArgs) -> Iterator[str]:
     kind = resource.resource_type
     _, _, stack, _, project, *_ = resource.urn.split(":")
     wanted = {"project": project, "stack": stack}
-    for path in places.TAGS.get(kind, ()):
+    for path in property_paths.TAGS.get(kind, ()):
         given = _first(resource.props, path) or {}
         for key, value in wanted.items():
             if given.get(key) != value:
                 yield f"{path} has {key}={given.get(key)!r}; set it to {value!r}"
-    if kind.startswith(("aws:", "gcp:")) and kind not in places.TAGS and kind not in places.UNTAGGED:
-        yield f"whether {kind} can carry tags is not known here; say so in infra/policy/places.py"
+    if kind.startswith(("aws:", "gcp:")) and kind not in property_paths.TAGS and kind not in property_paths.UNTAGGED:
+        yield f"whether {kind} can carry tags is not known here; say so in infra/policy/property_paths.py"
 
 
 def pinned_image(resource: ResourceValidationArgs) -> Iterator[str]:
     """A container's image is named by its digest, so that what runs is what was built."""
-    for container in _find(resource.props, places.CONTAINERS.get(resource.resource_type, "-")):
+    for container in _find(resource.props, property_paths.CONTAINERS.get(resource.resource_type, "-")):
         image = container.get("image")
         if not image or "@sha256:" not in image:
             yield f"image is {image!r}; name it by its digest: NAME@sha256:..."
@@ -175,8 +175,8 @@ def pinned_image(resource: ResourceValidationArgs) -> Iterator[str]:
 def no_secret_in_clear(resource: ResourceValidationArgs) -> Iterator[str]:
     """No environment holds the plain value of a TOKEN, SECRET, PASSWORD or KEY."""
     kind, props = resource.resource_type, resource.props
-    names = [name for path in places.ENVIRONMENTS.get(kind, ()) for env in _find(props, path) for name in env]
-    for variable in _find(props, f"{places.CONTAINERS.get(kind, '-')}.envs.*"):
+    names = [name for path in property_paths.ENVIRONMENTS.get(kind, ()) for env in _find(props, path) for name in env]
+    for variable in _find(props, f"{property_paths.CONTAINERS.get(kind, '-')}.envs.*"):
         if variable.get("value"):
             names.append(variable["name"])
     if kind == "aws:ec2/instance:Instance":

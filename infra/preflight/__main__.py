@@ -9,11 +9,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.errors import InfraError, TwinError
 from infra.preflight import measure
 from infra.preflight.checks import TOO_MUCH, UNKNOWN, Line, cost_lines, size_lines, twin_lines
-from infra.preflight.plan import Plan, read_plan
+from infra.preflight.deployment_spec import Plan, read_plan
 from infra.stackfile import read_settings
 from infra.targets import TARGETS
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from infra.errors import UserDataError
 from infra.preflight import limits, measure
+from infra.preflight.deployment_spec import Plan
 from infra.preflight.limits import Limit
-from infra.preflight.plan import Plan
 from service.schema import MAX_BODY_BYTES
 
 FITS, TOO_MUCH, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
+from infra.artifact import REPOSITORY, asked_requirements, shipped_files, write_tar_gz, write_zip
 from infra.aws_ec2.user_data import render
-from infra.bundle import REPOSITORY, asked_requirements, shipped_files, write_tar_gz, write_zip
 from infra.errors import TwinError
-from infra.preflight.plan import Plan
+from infra.preflight.deployment_spec import Plan
 
 MB = 1_000_000
 GOLDEN = REPOSITORY / "eval" / "golden"

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.local.process import LEASH, bare_environment
+from infra.local.process import PINNED_EXEC, bare_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCHES = (4, 8, 16, 32, 64)
@@ -38,7 +38,7 @@ class EngineAlone:
     """An engine in a process of its own, asleep until it is asked to measure. Raises CeilingError."""
 
     def __init__(self, engine: str, pictures: Sequence[Path], cpu: int):
-        command = (sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), str(cpu), sys.executable, "-m",
+        command = (sys.executable, "-I", "-S", str(PINNED_EXEC), str(os.getpid()), str(cpu), sys.executable, "-m",
                    "scripts.bench_serve.ceiling", engine, *map(str, pictures))  # fmt: skip
         self._process = subprocess.Popen(
             command,

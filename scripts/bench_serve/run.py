@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from eval.dataset.images import ImageSet, Picture
 from infra.errors import TwinError
-from infra.local.launch import Launch
-from infra.local.process import LEASH, bare_environment
-from infra.local.ready import free_ports
+from infra.local.health import free_ports
+from infra.local.process import PINNED_EXEC, bare_environment
+from infra.local.process_spec import Launch
 from scripts.bench_serve.ceiling import CeilingError, EngineAlone
 from scripts.bench_serve.load import Load, ServerGone
 from scripts.bench_serve.record import Ceiling, Cell, Record, Weight
@@ -225,7 +225,8 @@ class Bench:
 
 def import_torch_s(cpu: int) -> float:
     """How long Python takes that imports torch and nothing else, started like a server."""
-    command = (sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), str(cpu), sys.executable, "-c", "import torch")
+    pinned = (sys.executable, "-I", "-S", str(PINNED_EXEC), str(os.getpid()), str(cpu))
+    command = (*pinned, sys.executable, "-c", "import torch")
     began = time.perf_counter()
     subprocess.run(command, check=True, env=bare_environment(), cwd=ROOT)
     return time.perf_counter() - began

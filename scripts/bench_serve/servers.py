@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.launch import Launch
-from infra.local.layout import lay_out
-from infra.local.platforms import launch_heroku
+from infra.local.process_spec import Launch
+from infra.local.staging import lay_out
+from infra.local.start_commands import launch_heroku
 from scripts.bench_serve.wire import HOST, Form
 from service.model import WEIGHTS_OF
 from service.schema import PREDICT

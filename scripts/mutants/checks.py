@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from infra.bundle import REPOSITORY
-from infra.offline.engine import Run, run_program
-from infra.policy.check import violations
+from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
+from tests.offline_engine.engine import Run, run_program
+from tests.offline_engine.policy_check import violations
 
 COPIED = ("__main__.py", "Pulumi.yaml", "pyproject.toml", "infra", "service", "tests")
 MODELS = "models"

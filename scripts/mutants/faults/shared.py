@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts.mutants.fault import Fault
 
 TARGET = "shared"
-BUNDLE = "infra/bundle.py"
+BUNDLE = "infra/artifact.py"
 COMMON = "infra/common.py"
 NAMING = "infra/naming.py"
 START = "__main__.py"

@@ -1,7 +1,7 @@
 """Runs the Pulumi program of the working folder as Pulumi's Python language host does, against an engine's address.
 
 A fresh process, the project's folder as working folder, the program ".", settings in PULUMI_CONFIG. Started by
-infra/offline/engine.py. The calls are the SDK's public ones that the host's own script makes.
+tests/offline_engine/engine.py. The calls are the SDK's public ones that the host's own script makes.
 """
 
 from __future__ import annotations

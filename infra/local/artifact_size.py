@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from infra.bundle import asked_requirements, shipped_files
+from infra.artifact import asked_requirements, shipped_files
 from infra.errors import NotMeasured
 
 COMPILED = ".pyc"  # made at the first start, or by the installer, or not at all

@@ -2,7 +2,7 @@
 
 It speaks the engine's own gRPC protocols (ResourceMonitor and Engine) to the program, which runs in a process of its
 own as `pulumi up` would start it, and records every resource with its inputs. What a cloud would answer is invented
-(cloud.py); in a preview that is unknown, as it is in Pulumi's. No provider checks an input here.
+(fake_provider.py); in a preview that is unknown, as it is in Pulumi's. No provider checks an input here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import yaml
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, resource_pb2, resource_pb2_grpc
 
-from infra.offline import cloud
 from infra.stackfile import read_settings
+from tests.offline_engine import fake_provider
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # how the protocol writes a value that is not known yet
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that marks special values
@@ -109,7 +109,7 @@ def run_program(
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     settings = {**read_settings(stack, root), **(config or {}), **(secrets or {})}
-    command = [sys.executable, "-P", str(Path(__file__).with_name("launch.py")), "--address", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("program_host.py")), "--address", f"127.0.0.1:{port}"]
     command += ["--project", record.project, "--stack", stack, "--root", str(root), "--preview", str(preview).lower()]
     try:
         done = subprocess.run(
@@ -223,7 +223,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         with self.record.lock:
             self.record.invokes.append((request.tok, arguments))
         try:
-            answer = cloud.invoke(request.tok, arguments)
+            answer = fake_provider.invoke(request.tok, arguments)
         except LookupError as error:
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         response = resource_pb2.ResourceInvokeResponse()
@@ -238,7 +238,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{urn} has an asset that cannot be read: {error}")
         resource_id, outputs = "", dict(inputs)
         if request.custom:
-            resource_id, computed = cloud.create(request.type, request.name, reveal(inputs))
+            resource_id, computed = fake_provider.create(request.type, request.name, reveal(inputs))
             outputs = _merge(inputs, computed, unknown=record.preview)
         with record.lock:
             if urn in record.resources:

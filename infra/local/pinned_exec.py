@@ -1,6 +1,6 @@
 """Becomes a command that is kept to some cores and ends with the process that asked for it.
 
-    python leash.py PARENT_PID CPU,CPU,... COMMAND [ARGUMENT...]
+    python pinned_exec.py PARENT_PID CPU,CPU,... COMMAND [ARGUMENT...]
 
 Run as a script, because only a process itself can ask the kernel for a signal when its parent dies. The kernel
 counts the parent *thread*: start twins from one that lives as long as they shall.

@@ -9,8 +9,8 @@ from pulumi_policy import PolicyCustomTimeouts, PolicyResourceOptions, ResourceV
 from pulumi_policy.deserialize import deserialize_properties
 from pulumi_policy.proxy import UnknownValueError, unknown_checking_proxy
 
-from infra.offline.engine import Resource
 from infra.policy.rules import RULES
+from tests.offline_engine.engine import Resource
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 
 from infra.errors import PortInUse, StartError
-from infra.local.platforms import HOST
 from infra.local.process import Process
+from infra.local.start_commands import HOST
 
 READY_PATH = "/readyz"
 ANSWER_TIMEOUT_S = 5  # of one question whether it is ready

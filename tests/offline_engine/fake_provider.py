@@ -51,7 +51,9 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         "gcp:organizations/getProject:getProject": {"number": "123456789", "projectId": GCP_PROJECT},
     }
     if token not in answers:
-        raise LookupError(f"the offline cloud has no answer to {token}; add one to infra/offline/cloud.py")
+        raise LookupError(
+            f"the fake provider has no answer to {token}; add one to tests/offline_engine/fake_provider.py"
+        )
     return answers[token]
 
 

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.bundle import REPOSITORY
+from infra.artifact import REPOSITORY
 from infra.errors import PlatformFileError
 from infra.local.dockerfile import read_dockerfile
-from infra.local.launch import Launch
 from infra.local.names import PLAIN_ENGINE
+from infra.local.process_spec import Launch
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION

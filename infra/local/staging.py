@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from infra.bundle import LIFTED, REPOSITORY, shipped_files
+from infra.artifact import LIFTED, REPOSITORY, shipped_files
 from service.settings import Settings
 
 
