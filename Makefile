@@ -67,10 +67,11 @@ ENGINE_TESTS := $(wildcard tests/test_service_engine*.py tests/test_service_torc
 test-lesser: .venv/.dev ## the tests of engines, training, export and golden set as on a lesser processor
 	scripts/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
 
-lint: .venv/.dev ## ruff and pyright
+lint: .venv/.dev ## ruff, pyright, and import-linter for the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
+	.venv/bin/lint-imports
 
 format: .venv/.dev ## let ruff lay out the source
 	$(PY) -m ruff check --fix .
