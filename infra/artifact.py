@@ -20,14 +20,14 @@ from service.model import MODEL_JSON, WEIGHTS_OF
 from service.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BUILD = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
+BUILD_DIR = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
 FOLDERS = ("service", "models")
-LIFTED = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
+ROOT_FILES = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
 # Engine -> the lock in service/ that stands at the root as requirements.txt, so that nothing installs another engine's
 # library. `make lock` makes the locks of the .in files beside them.
 REQUIREMENTS = {"torch": "requirements.txt", "onnx": "requirements-onnx.txt"}
-OWN_LOCKS = ("gcp_function",)  # targets with locks in their own folder: this one alone installs functions-framework
-LEFT_OUT = ("__pycache__", ".DS_Store")
+TARGETS_WITH_OWN_LOCK = ("gcp_function",)  # in their own folder: this one alone installs functions-framework
+EXCLUDED = ("__pycache__", ".DS_Store")
 
 FILE_MODE = 0o644
 FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # zip has no earlier one
@@ -35,14 +35,14 @@ GZIP_LEVEL = 6
 
 
 @dataclass(frozen=True)
-class Packed:
+class Artifact:
     """An archive, or a folder, ready to be shipped."""
 
     path: str  # relative to the repository's root
     sha256: str  # of the archive's bytes; of all names and contents for a folder
 
 
-def shipped_files(
+def deployment_files(
     extra: Mapping[str, Path] | None = None, engine: str = Settings.engine, target: str = ""
 ) -> dict[str, Path]:
     """Every file that is shipped for an engine, by its name in the archive: of a model, the engine's own file alone.
@@ -52,21 +52,21 @@ def shipped_files(
     files = {f"{folder}/{name}": path for folder in FOLDERS for name, path in _walk(REPOSITORY / folder)}
     of_models = (MODEL_JSON, WEIGHTS_OF[engine])
     files = {k: v for k, v in files.items() if not k.startswith("models/") or v.name in of_models}
-    files |= {name: REPOSITORY / "service" / name for name in LIFTED}
-    folder = REPOSITORY / "infra" / target if target in OWN_LOCKS else REPOSITORY / "service"
+    files |= {name: REPOSITORY / "service" / name for name in ROOT_FILES}
+    folder = REPOSITORY / "infra" / target if target in TARGETS_WITH_OWN_LOCK else REPOSITORY / "service"
     files["requirements.txt"] = folder / REQUIREMENTS[engine]
     return dict(sorted((files | dict(extra or {})).items()))
 
 
-def asked_requirements(engine: str, target: str) -> str:
+def direct_requirements(engine: str, target: str) -> str:
     """What is asked for by name: the .in files of the lock that is shipped, one after the other."""
     files = [(REPOSITORY / "service" / REQUIREMENTS[engine]).with_suffix(".in")]
-    if target in OWN_LOCKS:
+    if target in TARGETS_WITH_OWN_LOCK:
         files.append(REPOSITORY / "infra" / target / "requirements.in")
     return "".join(path.read_text() for path in files)
 
 
-def write_tar_gz(name: str, files: Mapping[str, Path]) -> Packed:
+def write_tar_gz(name: str, files: Mapping[str, Path]) -> Artifact:
     """.build/<name>: a gzipped tar. Bytes depend on names and contents alone."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -75,10 +75,10 @@ def write_tar_gz(name: str, files: Mapping[str, Path]) -> Packed:
             info = tarfile.TarInfo(member)  # owner 0, time 0
             info.size, info.mode = len(content), FILE_MODE
             archive.addfile(info, io.BytesIO(content))
-    return _written(name, gzip.compress(buffer.getvalue(), GZIP_LEVEL, mtime=0))
+    return _write(name, gzip.compress(buffer.getvalue(), GZIP_LEVEL, mtime=0))
 
 
-def write_zip(name: str, files: Mapping[str, Path]) -> Packed:
+def write_zip(name: str, files: Mapping[str, Path]) -> Artifact:
     """.build/<name>: a zip. Bytes depend on names and contents alone."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -87,39 +87,39 @@ def write_zip(name: str, files: Mapping[str, Path]) -> Packed:
             info.create_system = 3  # Unix on every machine; the mode below means nothing else
             info.external_attr, info.compress_type = FILE_MODE << 16, zipfile.ZIP_DEFLATED
             archive.writestr(info, path.read_bytes())
-    return _written(name, buffer.getvalue())
+    return _write(name, buffer.getvalue())
 
 
-def write_folder(name: str, files: Mapping[str, Path]) -> Packed:
+def write_folder(name: str, files: Mapping[str, Path]) -> Artifact:
     """.build/<name>/ with copies of the files, and nothing else in it."""
-    root = REPOSITORY / BUILD / name
+    root = REPOSITORY / BUILD_DIR / name
     shutil.rmtree(root, ignore_errors=True)
     for member, path in files.items():
         copy = root / member
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         copy.chmod(FILE_MODE)
-    return Packed(f"./{BUILD / name}", digest(files))
+    return Artifact(f"./{BUILD_DIR / name}", digest(files))
 
 
 def digest(files: Mapping[str, Path]) -> str:
     """One sha256 of all names and contents."""
-    whole = hashlib.sha256()
+    total = hashlib.sha256()
     for member, path in files.items():
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        whole.update(f"{content}  {member}\n".encode())
-    return whole.hexdigest()
+        total.update(f"{content}  {member}\n".encode())
+    return total.hexdigest()
 
 
 def _walk(folder: Path) -> Iterable[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.is_file() and not set(inside.parts) & set(LEFT_OUT):
+        if path.is_file() and not set(inside.parts) & set(EXCLUDED):
             yield str(PurePosixPath(inside)), path
 
 
-def _written(name: str, content: bytes) -> Packed:
-    path = REPOSITORY / BUILD / name
+def _write(name: str, content: bytes) -> Artifact:
+    path = REPOSITORY / BUILD_DIR / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    return Packed(f"./{BUILD / name}", hashlib.sha256(content).hexdigest())
+    return Artifact(f"./{BUILD_DIR / name}", hashlib.sha256(content).hexdigest())

@@ -28,7 +28,7 @@ class StackConfig:
         if value is None:
             return default
         if not re.fullmatch(pattern, value):
-            raise _refused(key, value, hint)
+            raise _invalid(key, value, hint)
         return value
 
     def optional(self, key: str, pattern: str, hint: str) -> str | None:
@@ -41,13 +41,13 @@ class StackConfig:
             raise ConfigError(f"cloudtrial:{key} is not set: pulumi config set cloudtrial:{key} VALUE, {hint}")
         return self.text(key, "", pattern, hint)
 
-    def whole(self, key: str, default: int, low: int, high: int) -> int:
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
         """A whole number from `low` to `high`."""
         value = self._get(key)
         if value is None:
             return default
         if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
-            raise _refused(key, value, f"a whole number from {low} to {high}")
+            raise _invalid(key, value, f"a whole number from {low} to {high}")
         return int(value)
 
     def choice(self, key: str, default: str, choices: Collection[str]) -> str:
@@ -56,7 +56,7 @@ class StackConfig:
         if value is None:
             return default
         if value not in choices:
-            raise _refused(key, value, f"one of {', '.join(choices)}")
+            raise _invalid(key, value, f"one of {', '.join(choices)}")
         return value
 
     def engine(self) -> str:
@@ -92,10 +92,10 @@ class StackConfig:
         value = self.optional("revision", r"[a-z0-9]{1,40}", "up to 40 of a-z and 0-9")
         return {"REVISION": value} if value else {}
 
-    def done(self) -> None:
+    def reject_unknown(self) -> None:
         """Refuse settings that no one has read: a misspelt one would be passed over in silence."""
-        given = {key.partition(":")[2] for key in pulumi.runtime.get_config_env() if key.startswith(f"{PROJECT}:")}
-        if unknown := sorted(given - self._read):
+        keys = {key.partition(":")[2] for key in pulumi.runtime.get_config_env() if key.startswith(f"{PROJECT}:")}
+        if unknown := sorted(keys - self._read):
             raise ConfigError(
                 f"cloudtrial:{unknown[0]} is not a setting of this stack; it has {', '.join(sorted(self._read))}"
             )
@@ -124,5 +124,5 @@ def _model_files() -> dict[str, str]:
     return json.loads((Settings.model_dir / MODEL_JSON).read_text())["files"]
 
 
-def _refused(key: str, value: str, hint: str) -> ConfigError:
+def _invalid(key: str, value: str, hint: str) -> ConfigError:
     return ConfigError(f"cloudtrial:{key} is {value!r}; it has to be {hint}")

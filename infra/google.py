@@ -11,8 +11,8 @@ from infra.common import StackConfig
 from infra.errors import ConfigError
 from infra.targets import CLOUD_RUN_MEMORY_MIB, Target
 
-MOST_REQUESTS = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
-MOST_INSTANCES = 100  # Cloud Run's own default; a typing error should not cost more
+MAX_CONCURRENCY = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
+MAX_INSTANCES = 100  # Cloud Run's own default; a typing error should not cost more
 
 PROJECT_ID = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
 PROJECT_HINT = "a project's ID, not its name or number: 6 to 30 of a-z, 0-9 and -, a letter first and no - last"
@@ -54,17 +54,17 @@ class GoogleSettings:
         return f"{self.vcpus} vCPU, {number} {unit}B"
 
 
-def read_google(config: StackConfig, target: Target) -> GoogleSettings:
+def read_google_settings(config: StackConfig, target: Target) -> GoogleSettings:
     """Read the settings. Raises ConfigError for one that Google would refuse, or several that do not go together."""
     invoker = config.text("invoker", "allUsers", INVOKER, INVOKER_HINT)
     settings = GoogleSettings(
         project=_provider_setting("project", None, PROJECT_ID, PROJECT_HINT),
         region=_provider_setting("region", target.region, REGION, REGION_HINT),
         vcpus=config.choice("vcpus", f"{target.vcpus:g}", CLOUD_RUN_MEMORY_MIB),
-        memory_mib=config.whole("memoryMib", target.memory_mib, 512, 32768),
-        concurrency=config.whole("concurrency", target.concurrency, 1, MOST_REQUESTS),
-        min_instances=config.whole("minInstances", 0, 0, MOST_INSTANCES),
-        max_instances=config.whole("maxInstances", target.max_instances, 1, MOST_INSTANCES),
+        memory_mib=config.integer("memoryMib", target.memory_mib, 512, 32768),
+        concurrency=config.integer("concurrency", target.concurrency, 1, MAX_CONCURRENCY),
+        min_instances=config.integer("minInstances", 0, 0, MAX_INSTANCES),
+        max_instances=config.integer("maxInstances", target.max_instances, 1, MAX_INSTANCES),
         invoker=None if invoker == "none" else invoker,
     )
     low, high = CLOUD_RUN_MEMORY_MIB[settings.vcpus]

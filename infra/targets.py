@@ -111,7 +111,7 @@ FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default, were it told
 
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}
 
-STAGE = re.compile(r"[a-z][a-z0-9]{0,9}")  # it goes into names, and Google allows a service account 30 characters
+STAGE_PATTERN = re.compile(r"[a-z][a-z0-9]{0,9}")  # part of names, and Google allows a service account 30 characters
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,6 @@ def read_stack(name: str) -> tuple[Target, str]:
     stem, dash, stage = name.partition("-")
     if stem not in TARGETS:
         raise StackError(f"stack {name!r} names no target; call it one of {', '.join(TARGETS)}, or one of these-stage")
-    if dash and not STAGE.fullmatch(stage):
+    if dash and not STAGE_PATTERN.fullmatch(stage):
         raise StackError(f"stack {name!r}: the stage {stage!r} has to be 1 to 10 of a-z and 0-9, a letter first")
     return TARGETS[stem], stage

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
-from tests.offline_engine.engine import Resource, Run, run_program
+from tests.offline_engine.engine import ProgramResult, Resource, run_program
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
 # Settings that have no default, with values that only the picture sees
@@ -31,7 +31,7 @@ that a Google program switches on are one node.
 API = "gcp:projects/service:Service"
 
 
-def mermaid(run: Run) -> str:
+def mermaid(run: ProgramResult) -> str:
     """The run's resources as a Mermaid flowchart, grouped by the provider's module."""
     resources = [r for r in run.resources.values() if r.id]  # the stack itself has no identifier
     groups: dict[str, list[Resource]] = {}

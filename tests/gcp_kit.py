@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.offline_engine.engine import Resource, Run
+from tests.offline_engine.engine import ProgramResult, Resource
 
 # The API that has to be on before a resource can be made.
 API_OF = {
@@ -59,7 +59,7 @@ SIZES = {
 }
 
 
-def before(run: Run, resource: Resource) -> list[Resource]:
+def before(run: ProgramResult, resource: Resource) -> list[Resource]:
     """Everything that has to be there before a resource is made."""
     found: dict[str, Resource] = {}
     waiting = [resource]
@@ -71,11 +71,11 @@ def before(run: Run, resource: Resource) -> list[Resource]:
     return list(found.values())
 
 
-def apis_before(run: Run, resource: Resource) -> set[str]:
+def apis_before(run: ProgramResult, resource: Resource) -> set[str]:
     return {r.inputs["service"].partition(".")[0] for r in before(run, resource) if r.type == API}
 
 
-def roles_of(run: Run, email: str) -> dict[str, str]:
+def roles_of(run: ProgramResult, email: str) -> dict[str, str]:
     """Every role that an account is given, and the type of resource that gives it."""
     return {
         r.inputs["role"]: r.type for r in run.resources.values() if r.inputs.get("member") == f"serviceAccount:{email}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from debian_kit import LOG_TAIL, MORE_SETTINGS, TORCH_SETTINGS, Torch, furnish
 
-from infra.local.process import GRACE_S, Process
+from infra.local.process import GRACE_PERIOD_S, Process
 
 PYTHON_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 IMAGE = "localhost/classifier"
@@ -77,7 +77,7 @@ class Builder:
                 with suppress(psutil.NoSuchProcess):
                     each.terminate()
             process.reap()
-            for each in psutil.wait_procs(inside, timeout=GRACE_S)[1]:
+            for each in psutil.wait_procs(inside, timeout=GRACE_PERIOD_S)[1]:
                 each.kill()
 
     def _do(self, *arguments: str | Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.artifact import REPOSITORY
-from tests.offline_engine.engine import Run, run_program
+from tests.offline_engine.engine import ProgramResult, run_program
 
 NEEDED = ("Pulumi.yaml", "__main__.py", "service", "models", "infra")
 STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")
@@ -40,26 +40,28 @@ def _shared_checkout() -> tuple[tempfile.TemporaryDirectory, Path]:
     return holder, make_checkout(Path(holder.name) / "checkout")
 
 
-def rehearse(stack: str, config: Mapping[str, str] | None = None, *, token: bool = False, preview: bool = False) -> Run:
+def rehearse(
+    stack: str, config: Mapping[str, str] | None = None, *, token: bool = False, preview: bool = False
+) -> ProgramResult:
     """Run a stack with what it requires, and `config` on top. Keys without a colon are ours."""
     given = {key if ":" in key else f"cloudtrial:{key}": value for key, value in (config or {}).items()}
     return _rehearse(stack, tuple(given.items()), token, preview)
 
 
 @functools.cache
-def _rehearse(stack: str, config: tuple[tuple[str, str], ...], token: bool, preview: bool) -> Run:
+def _rehearse(stack: str, config: tuple[tuple[str, str], ...], token: bool, preview: bool) -> ProgramResult:
     settings = {**REQUIRED.get(stack.partition("-")[0], {}), **dict(config)}
     secrets = {"cloudtrial:apiToken": TOKEN} if token else {}
     return run_program(_shared_checkout()[1], stack, settings, secrets=secrets, preview=preview)
 
 
-def well(run: Run) -> Run:
+def well(run: ProgramResult) -> ProgramResult:
     """The run, when its program ended well."""
     assert run.exit_code == 0 and not run.errors, f"{run.errors}\n{run.output}"
     return run
 
 
-def refused(run: Run) -> str:
+def refused(run: ProgramResult) -> str:
     """Why the program refused; it must have done so in one line, before it registered anything."""
     assert run.exit_code != 0
     assert [r.type for r in run.resources.values()] in ([], ["pulumi:pulumi:Stack"])

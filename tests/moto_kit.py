@@ -13,7 +13,7 @@ from typing import Any
 
 import boto3
 
-from tests.offline_engine.engine import Resource, Run
+from tests.offline_engine.engine import ProgramResult, Resource
 from tests.offline_engine.fake_provider import PUBLIC_IP
 
 REGION = "us-east-1"
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 class Account:
     """An AWS account in moto with a run's resources. To be made within mock_aws, under ENVIRONMENT."""
 
-    def __init__(self, run: Run, root: Path):
+    def __init__(self, run: ProgramResult, root: Path):
         self.root = root
         self.ec2, self.iam, self.s3, self.ssm, self.route53 = map(boto3.client, ("ec2", "iam", "s3", "ssm", "route53"))
         self.real: dict[str, str] = {}  # what the engine invented -> what moto has
@@ -42,7 +42,7 @@ class Account:
             if resource.type.startswith("aws:"):
                 self._create(resource)
 
-    def _before(self, run: Run) -> None:
+    def _before(self, run: ProgramResult) -> None:
         """What is there before the program runs: the image, and a zone where one is named."""
         invented = {vm.inputs["ami"] for vm in run.of_type("Instance")}
         image = self.ec2.register_image(
@@ -60,7 +60,7 @@ class Account:
         kind = resource.type.rpartition(":")[2]
         if kind not in CREATORS:
             raise LookupError(f"moto_kit creates no {resource.type} yet; add it to CREATORS")
-        real_id = CREATORS[kind](self, resource, self._resolved(resource.plain))
+        real_id = CREATORS[kind](self, resource, self._resolved(resource.unwrapped_inputs))
         self.real[resource.id] = real_id
 
     def _resolved(self, value: Any) -> Any:

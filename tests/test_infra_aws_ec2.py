@@ -14,13 +14,13 @@ import pytest
 import yaml
 from infra_kit import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 
-from infra.artifact import shipped_files
+from infra.artifact import deployment_files
 from infra.aws_ec2.user_data import FACTS_FILE, HERE
 from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
-from tests.offline_engine.engine import UNKNOWN, Resource, Run, run_program
+from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, run_program
 from tests.offline_engine.fake_provider import PUBLIC_IP
-from tests.offline_engine.policy_check import violations
+from tests.offline_engine.policy_check import find_violations
 
 pytestmark = pytest.mark.integration
 
@@ -29,33 +29,33 @@ ZONE = {"hostedZoneId": "Z0123456789ABC"}
 
 
 @pytest.fixture(scope="module")
-def plain() -> Run:
+def plain() -> ProgramResult:
     """No setting but the region."""
     return well(rehearse("aws_ec2"))
 
 
 @pytest.fixture(scope="module")
-def full() -> Run:
+def full() -> ProgramResult:
     """A token, a domain and its zone."""
     return well(rehearse("aws_ec2", DOMAIN | ZONE, token=True))
 
 
 @pytest.fixture(params=["plain", "full"])
-def run(request) -> Run:
+def run(request) -> ProgramResult:
     """Both."""
     return request.getfixturevalue(request.param)
 
 
-def facts_of(run: Run) -> dict[str, str]:
+def facts_of(run: ProgramResult) -> dict[str, str]:
     """What the user data tells the VM."""
-    files = yaml.safe_load(run.one("Instance").plain["userData"])["write_files"]
+    files = yaml.safe_load(run.single("Instance").unwrapped_inputs["userData"])["write_files"]
     (text,) = [entry["content"] for entry in files if entry["path"] == FACTS_FILE]
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
-def allowed(run: Run) -> list[tuple[list[str], list[str]]]:
+def allowed(run: ProgramResult) -> list[tuple[list[str], list[str]]]:
     """(actions, resources) that the role's own policy allows."""
-    statements = json.loads(run.one("RolePolicy").plain["policy"])["Statement"]
+    statements = json.loads(run.single("RolePolicy").unwrapped_inputs["policy"])["Statement"]
     return [(each["Action"], each["Resource"]) for each in statements if each["Effect"] == "Allow"]
 
 
@@ -71,28 +71,28 @@ def test_only_the_webs_ports_are_open(name, ports, request):
     run = request.getfixturevalue(name)
     rules = [rule.inputs for rule in run.of_type("SecurityGroupIngressRule")]
     assert {(rule["ipProtocol"], rule["fromPort"], rule["toPort"]) for rule in rules} == {("tcp", p, p) for p in ports}
-    group = run.one("SecurityGroup")
+    group = run.single("SecurityGroup")
     assert {rule["securityGroupId"] for rule in rules} == {group.id}
     assert not {"ingress", "egress"} & group.inputs.keys()
-    assert run.one("Instance").inputs["vpcSecurityGroupIds"] == [group.id]
+    assert run.single("Instance").inputs["vpcSecurityGroupIds"] == [group.id]
 
 
 def test_there_is_no_ssh_key_and_the_metadata_service_wants_a_session(run):
-    vm = run.one("Instance").inputs
+    vm = run.single("Instance").inputs
     assert "keyName" not in vm
     assert vm["metadataOptions"] == {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1}
 
 
 def test_a_shell_comes_through_session_manager(run):
-    attached = run.one("RolePolicyAttachment").inputs
+    attached = run.single("RolePolicyAttachment").inputs
     assert attached["policyArn"] == "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
-    assert attached["role"] == run.one("Role").id
-    assert run.outputs["session"] == f"aws ssm start-session --region us-east-1 --target {run.one('Instance').id}"
-    assert run.outputs["instance_id"] == run.one("Instance").id
+    assert attached["role"] == run.single("Role").id
+    assert run.outputs["session"] == f"aws ssm start-session --region us-east-1 --target {run.single('Instance').id}"
+    assert run.outputs["instance_id"] == run.single("Instance").id
 
 
 def test_the_disk_is_encrypted_and_marked(run):
-    vm = run.one("Instance").inputs
+    vm = run.single("Instance").inputs
     disk = vm["rootBlockDevice"]
     assert (disk["encrypted"], disk["volumeType"], disk["volumeSize"]) == (True, "gp3", AWS_EC2.disk_gb)
     assert disk["tags"] == vm["tags"]
@@ -102,13 +102,13 @@ def test_the_disk_is_encrypted_and_marked(run):
 
 
 def test_the_bucket_is_private_encrypted_reached_over_tls_alone_and_goes_with_the_stack(run):
-    bucket = run.one("aws:s3/bucket:Bucket")
+    bucket = run.single("aws:s3/bucket:Bucket")
     assert bucket.inputs["forceDestroy"] is True
-    flags = {key: value for key, value in run.one("BucketPublicAccessBlock").inputs.items() if key != "bucket"}
+    flags = {key: value for key, value in run.single("BucketPublicAccessBlock").inputs.items() if key != "bucket"}
     assert len(flags) == 4 and all(flags.values())
-    (rule,) = run.one("BucketServerSideEncryptionConfiguration").inputs["rules"]
+    (rule,) = run.single("BucketServerSideEncryptionConfiguration").inputs["rules"]
     assert rule["applyServerSideEncryptionByDefault"] == {"sseAlgorithm": "AES256"}
-    (denied,) = json.loads(run.one("BucketPolicy").inputs["policy"])["Statement"]
+    (denied,) = json.loads(run.single("BucketPolicy").inputs["policy"])["Statement"]
     assert (denied["Effect"], denied["Principal"]) == ("Deny", "*")
     assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     arn = bucket.outputs["arn"]
@@ -116,12 +116,12 @@ def test_the_bucket_is_private_encrypted_reached_over_tls_alone_and_goes_with_th
 
 
 def test_the_bundle_is_named_by_its_contents(run):
-    bundle = run.one("BucketObjectv2").inputs
+    bundle = run.single("BucketObjectv2").inputs
     sha256 = bundle["source"]["hash"]
     assert bundle["key"] == f"bundle-{sha256[:16]}.tar.gz"
     assert bundle["source"]["path"] == "./.build/aws_ec2.tar.gz"
     facts = facts_of(run)
-    assert facts["BUNDLE_URI"] == f"s3://{run.one('aws:s3/bucket:Bucket').id}/{bundle['key']}"
+    assert facts["BUNDLE_URI"] == f"s3://{run.single('aws:s3/bucket:Bucket').id}/{bundle['key']}"
     assert facts["BUNDLE_SHA256"] == sha256
 
 
@@ -129,21 +129,21 @@ def test_the_onnx_engines_vm_gets_no_torch_and_starts_with_its_engine(tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
     assert facts_of(run)["ENGINE"] == "onnx"
-    with tarfile.open(checkout / run.one("BucketObjectv2").inputs["source"]["path"]) as archive:
-        assert set(archive.getnames()) == set(shipped_files(engine="onnx"))
+    with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
+        assert set(archive.getnames()) == set(deployment_files(engine="onnx"))
         requirements = archive.extractfile("requirements.txt").read()
     assert b"onnxruntime==" in requirements and b"torch==" not in requirements
 
 
 def test_without_token_and_domain_the_role_reads_one_object_and_nothing_else(plain):
-    bucket, bundle = plain.one("aws:s3/bucket:Bucket"), plain.one("BucketObjectv2")
+    bucket, bundle = plain.single("aws:s3/bucket:Bucket"), plain.single("BucketObjectv2")
     assert allowed(plain) == [(["s3:GetObject"], [f"{bucket.outputs['arn']}/{bundle.inputs['key']}"])]
 
 
 def test_with_them_it_reads_its_token_and_keeps_its_certificate_too(full):
-    bucket = full.one("aws:s3/bucket:Bucket")
+    bucket = full.single("aws:s3/bucket:Bucket")
     assert allowed(full)[1:] == [
-        (["ssm:GetParameter"], [full.one("Parameter").outputs["arn"]]),
+        (["ssm:GetParameter"], [full.single("Parameter").outputs["arn"]]),
         (["s3:GetObject", "s3:PutObject"], [f"{bucket.outputs['arn']}/certificate-classifier.example.com.tar.gz"]),
     ]
 
@@ -151,39 +151,39 @@ def test_with_them_it_reads_its_token_and_keeps_its_certificate_too(full):
 @pytest.mark.parametrize("name", ["plain", "full"])
 def test_session_managers_policy_opens_no_other_parameter(name, request):
     run = request.getfixturevalue(name)
-    statements = json.loads(run.one("RolePolicy").plain["policy"])["Statement"]
+    statements = json.loads(run.single("RolePolicy").unwrapped_inputs["policy"])["Statement"]
     (denied,) = [each for each in statements if each["Effect"] == "Deny"]
     assert denied["Action"] == ["ssm:GetParameter", "ssm:GetParameters"]
     if name == "plain":
         assert denied["Resource"] == ["*"]
     else:
-        assert denied["NotResource"] == [run.one("Parameter").outputs["arn"]]
+        assert denied["NotResource"] == [run.single("Parameter").outputs["arn"]]
 
 
 def test_only_ec2_may_take_the_role(run):
-    (statement,) = json.loads(run.one("Role").inputs["assumeRolePolicy"])["Statement"]
+    (statement,) = json.loads(run.single("Role").inputs["assumeRolePolicy"])["Statement"]
     assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
-    assert run.one("InstanceProfile").inputs["role"] == run.one("Role").id
-    assert run.one("Instance").inputs["iamInstanceProfile"] == run.one("InstanceProfile").id
+    assert run.single("InstanceProfile").inputs["role"] == run.single("Role").id
+    assert run.single("Instance").inputs["iamInstanceProfile"] == run.single("InstanceProfile").id
 
 
 # The token
 
 
 def test_the_token_is_in_one_place_and_nowhere_in_clear(full):
-    parameter = full.one("Parameter")
-    assert (parameter.inputs["type"], parameter.plain["value"]) == ("SecureString", TOKEN)
-    assert [r.name for r in full.resources.values() if TOKEN in json.dumps(r.plain)] == ["api-token"]
-    assert TOKEN not in "".join(resource.sent_in_clear for resource in full.resources.values())
+    parameter = full.single("Parameter")
+    assert (parameter.inputs["type"], parameter.unwrapped_inputs["value"]) == ("SecureString", TOKEN)
+    assert [r.name for r in full.resources.values() if TOKEN in json.dumps(r.unwrapped_inputs)] == ["api-token"]
+    assert TOKEN not in "".join(resource.cleartext for resource in full.resources.values())
     assert TOKEN not in json.dumps(full.outputs)
 
 
 def test_the_vm_is_told_where_the_token_is_and_which_version_so_that_another_token_is_another_vm(full):
-    parameter = full.one("Parameter")
+    parameter = full.single("Parameter")
     facts = facts_of(full)
     assert facts["TOKEN_PARAMETER"] == parameter.inputs["name"] == "/cloudtrial-api-token"
     assert facts["TOKEN_VERSION"] == str(parameter.outputs["version"])
-    assert isinstance(full.one("Instance").inputs["userData"], str)  # not marked secret: a preview shows it
+    assert isinstance(full.single("Instance").inputs["userData"], str)  # not marked secret: a preview shows it
 
 
 def test_without_a_token_there_is_no_parameter(plain):
@@ -195,7 +195,7 @@ def test_without_a_token_there_is_no_parameter(plain):
 
 
 def test_new_user_data_is_a_new_vm_and_a_new_image_is_not(run):
-    vm = run.one("Instance")
+    vm = run.single("Instance")
     assert vm.inputs["userDataReplaceOnChange"] is True
     assert vm.ignore_changes == ("ami",)
     asked = [arguments["name"] for token, arguments in run.invokes if token.endswith("getParameter")]
@@ -205,11 +205,11 @@ def test_new_user_data_is_a_new_vm_and_a_new_image_is_not(run):
 def test_the_vm_has_its_rights_and_its_way_out_before_it_boots(run):
     (outwards,) = run.of_type("SecurityGroupEgressRule")
     assert needs(
-        run.one("Instance"),
-        run.one("RolePolicy"),
-        run.one("RolePolicyAttachment"),
-        run.one("RouteTableAssociation"),
-        run.one("BucketObjectv2"),
+        run.single("Instance"),
+        run.single("RolePolicy"),
+        run.single("RolePolicyAttachment"),
+        run.single("RouteTableAssociation"),
+        run.single("BucketObjectv2"),
         outwards,
     )
     assert (outwards.inputs["ipProtocol"], outwards.inputs["cidrIpv4"]) == ("-1", "0.0.0.0/0")
@@ -218,19 +218,19 @@ def test_the_vm_has_its_rights_and_its_way_out_before_it_boots(run):
 def test_the_subnet_is_in_a_zone_that_has_the_size(plain):
     (asked,) = [arguments for token, arguments in plain.invokes if token.endswith("getInstanceTypeOfferings")]
     assert asked["filters"] == [{"name": "instance-type", "values": [AWS_EC2.size]}]
-    subnet = plain.one("Subnet")
+    subnet = plain.single("Subnet")
     assert subnet.inputs["availabilityZone"] == "us-east-1b"  # the first of those that the offline cloud offers
     assert subnet.ignore_changes == ("availabilityZone",)
-    assert plain.one("Vpc").inputs["cidrBlock"] == "10.42.0.0/16"
+    assert plain.single("Vpc").inputs["cidrBlock"] == "10.42.0.0/16"
 
 
 def test_a_burstable_vm_says_that_computing_above_its_baseline_is_billed(plain):
-    assert plain.one("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
+    assert plain.single("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
 
 
 def test_another_size_is_taken_without_credits_where_it_has_none():
     run = well(rehearse("aws_ec2", {"size": "c7i.large"}))
-    vm = run.one("Instance").inputs
+    vm = run.single("Instance").inputs
     assert vm["instanceType"] == run.outputs["size"] == "c7i.large"
     assert "creditSpecification" not in vm
 
@@ -239,10 +239,10 @@ def test_another_size_is_taken_without_credits_where_it_has_none():
 
 
 def test_the_address_is_the_vms_and_needs_the_gateway(run):
-    attached, address = run.one("EipAssociation"), run.one("Eip")
-    assert attached.inputs["instanceId"] == run.one("Instance").id
+    attached, address = run.single("EipAssociation"), run.single("Eip")
+    assert attached.inputs["instanceId"] == run.single("Instance").id
     assert attached.inputs["allocationId"] == address.outputs["allocationId"]
-    assert needs(address, run.one("InternetGateway"))
+    assert needs(address, run.single("InternetGateway"))
     assert run.outputs["address"] == PUBLIC_IP
 
 
@@ -255,12 +255,12 @@ def test_outputs_are_the_contract(plain):
 
 def test_with_a_domain_the_url_is_https_and_its_record_names_the_address(full):
     assert full.outputs["url"] == "https://classifier.example.com"
-    record = full.one("Record").inputs
+    record = full.single("Record").inputs
     assert (record["name"], record["type"], record["records"]) == ("classifier.example.com", "A", [PUBLIC_IP])
     assert record["zoneId"] == ZONE["hostedZoneId"]
     facts = facts_of(full)
     assert (facts["DOMAIN"], facts["CERTIFICATE_EMAIL"]) == tuple(DOMAIN.values())
-    assert "listen 443 ssl" in full.one("Instance").plain["userData"]
+    assert "listen 443 ssl" in full.single("Instance").unwrapped_inputs["userData"]
 
 
 def test_a_domain_without_a_zone_leaves_dns_to_its_owner():
@@ -270,14 +270,14 @@ def test_a_domain_without_a_zone_leaves_dns_to_its_owner():
 
 
 def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
-    ready, vm = run.one("Command"), run.one("Instance")
+    ready, vm = run.single("Command"), run.single("Instance")
     given = ready.inputs["environment"]
     assert given["URL"] == f"{run.outputs['url']}/readyz"
     assert run.outputs["session"] in given["ADVICE"] and "/var/log/cloud-init-output.log" in given["ADVICE"]
     assert int(given["TIMEOUT_S"]) >= AWS_EC2.boot_timeout_s
     assert ready.inputs["triggers"] == [vm.id]
     assert ready.inputs["interpreter"] == ["python3", "-c"]  # an absolute path would differ by machine
-    assert needs(ready, run.one("EipAssociation"), *run.of_type("Record"))
+    assert needs(ready, run.single("EipAssociation"), *run.of_type("Record"))
 
 
 @pytest.mark.parametrize(("name", "settings"), [("plain", {}), ("full", DOMAIN | ZONE)])
@@ -285,7 +285,7 @@ def test_the_preview_knows_the_resources_and_not_their_identifiers(name, setting
     run = request.getfixturevalue(name)
     preview = well(rehearse("aws_ec2", settings, token=name == "full", preview=True))
     assert set(preview.resources) == set(run.resources)
-    assert preview.one("Instance").inputs["userData"] == UNKNOWN
+    assert preview.single("Instance").inputs["userData"] == UNKNOWN
 
 
 # All of it
@@ -301,7 +301,7 @@ def test_everything_is_marked_with_project_and_stack(run):
 
 
 def test_every_rule_is_kept(run):
-    assert violations(run.resources.values()) == []
+    assert find_violations(run.resources.values()) == []
 
 
 def test_nothing_stays_after_a_destroy(run):
@@ -312,9 +312,9 @@ def test_nothing_stays_after_a_destroy(run):
 
 def test_a_stage_has_names_of_its_own():
     run = well(rehearse("aws_ec2-prod", token=True))
-    assert run.one("aws:s3/bucket:Bucket").name == "cloudtrial-bundle-prod"
-    assert run.one("Parameter").inputs["name"] == "/cloudtrial-api-token-prod"
-    assert run.one("Instance").inputs["tags"] == {
+    assert run.single("aws:s3/bucket:Bucket").name == "cloudtrial-bundle-prod"
+    assert run.single("Parameter").inputs["name"] == "/cloudtrial-api-token-prod"
+    assert run.single("Instance").inputs["tags"] == {
         "project": "cloudtrial",
         "stack": "aws_ec2-prod",
         "Name": "cloudtrial-vm-prod",

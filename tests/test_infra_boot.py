@@ -36,7 +36,7 @@ def shipped(tmp_path_factory):
     run = well(run_program(root, "aws_ec2", REQUIRED["aws_ec2"]))
     (vm,) = [each for each in run.resources.values() if each.type == "aws:ec2/instance:Instance"]
     (bundle,) = [each for each in run.resources.values() if each.type == "aws:s3/bucketObjectv2:BucketObjectv2"]
-    return vm.plain["userData"], root / bundle.plain["source"]["path"]
+    return vm.unwrapped_inputs["userData"], root / bundle.unwrapped_inputs["source"]["path"]
 
 
 def test_the_user_data_boots_serves_and_survives(ground, shipped, needs_tool, say):

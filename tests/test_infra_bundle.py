@@ -27,7 +27,7 @@ FILES = {
 }
 OTHER_ENGINES = {"models/net/int8.onnx": b"integers"}
 FUNCTIONS_LOCK = "infra/gcp_function/requirements.txt"
-LIFTED = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
+ROOT_FILES = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
 
 WRITERS = [
     pytest.param(artifact.write_tar_gz, "out.tar.gz", id="tar.gz"),
@@ -56,12 +56,12 @@ def make_project(folder: Path, *, upside_down: bool = False) -> Path:
 
 
 @pytest.fixture
-def pack_in(monkeypatch) -> Callable[..., artifact.Packed]:
+def pack_in(monkeypatch) -> Callable[..., artifact.Artifact]:
     """Pack the project in a folder with one of the writers."""
 
-    def pack(folder: Path, write: Callable[..., artifact.Packed], name: str, **options) -> artifact.Packed:
+    def pack(folder: Path, write: Callable[..., artifact.Artifact], name: str, **options) -> artifact.Artifact:
         monkeypatch.setattr(artifact, "REPOSITORY", folder)
-        return write(name, artifact.shipped_files(**options))
+        return write(name, artifact.deployment_files(**options))
 
     return pack
 
@@ -90,7 +90,7 @@ def test_an_archive_holds_what_is_shipped_and_lifted_by_name(tmp_path, pack_in, 
     project = make_project(tmp_path, upside_down=True)
     packed = pack_in(project, write, name)
     held = members(project / packed.path)
-    assert held == FILES | LIFTED
+    assert held == FILES | ROOT_FILES
     assert list(held) == sorted(held)
 
 
@@ -99,7 +99,7 @@ def test_each_engine_gets_its_own_file_of_the_model_and_its_own_requirements(tmp
     project = make_project(tmp_path, upside_down=True)
     packed = pack_in(project, write, name, engine="onnx")
     torch_weights = "models/net/weights.safetensors"
-    expected = FILES | OTHER_ENGINES | LIFTED | {"requirements.txt": b"onnxruntime"}
+    expected = FILES | OTHER_ENGINES | ROOT_FILES | {"requirements.txt": b"onnxruntime"}
     assert members(project / packed.path) == {k: v for k, v in expected.items() if k != torch_weights}
 
 
@@ -110,7 +110,7 @@ def test_cloud_functions_gets_a_lock_of_its_own(tmp_path, pack_in, target, lock)
     own.parent.mkdir(parents=True)
     own.write_bytes(b"torch and functions-framework")
     packed = pack_in(project, artifact.write_zip, "out.zip", target=target)
-    assert members(project / packed.path) == FILES | LIFTED | {"requirements.txt": lock}
+    assert members(project / packed.path) == FILES | ROOT_FILES | {"requirements.txt": lock}
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)
@@ -146,7 +146,7 @@ def test_a_folder_holds_the_files_and_nothing_of_an_earlier_time(tmp_path, pack_
     second = pack_in(project, artifact.write_folder, "image")
     root = project / second.path
     held = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    assert held == {k: v for k, v in (FILES | LIFTED).items() if k != "service/app.py"}
+    assert held == {k: v for k, v in (FILES | ROOT_FILES).items() if k != "service/app.py"}
     assert second.path == "./.build/image"
     assert second.sha256 != first.sha256
 
@@ -165,12 +165,12 @@ def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in
     project = make_project(tmp_path)
     extra = {".hidden": project / "service" / "app.py", "main.py": project / "service" / "Procfile"}
     packed = pack_in(project, artifact.write_tar_gz, "out.tar.gz", extra=extra)
-    assert members(project / packed.path) == FILES | LIFTED | {".hidden": b"app", "main.py": b"web: run"}
+    assert members(project / packed.path) == FILES | ROOT_FILES | {".hidden": b"app", "main.py": b"web: run"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_projects_own_bundle_is_the_service_and_the_model_and_no_litter(engine):
-    names = set(artifact.shipped_files(engine=engine))
+    names = set(artifact.deployment_files(engine=engine))
     assert {"service/wsgi.py", "service/Dockerfile"} <= names
     model = "models/resnet18-cifar10"
     assert {name for name in names if name.startswith("models/")} == {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from infra_kit import well
 
-from tests.offline_engine.engine import UNKNOWN, Run, changes, run_program
+from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 
 pytestmark = pytest.mark.integration
 
@@ -25,7 +25,7 @@ class Thing(pulumi.CustomResource):
 """
 
 
-def play(folder: Path, program: str, **options) -> Run:
+def play(folder: Path, program: str, **options) -> ProgramResult:
     """Run these lines as a project's program."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "Pulumi.yaml").write_text("name: tiny\nruntime: python\n")
@@ -55,7 +55,7 @@ def test_a_run_records_inputs_dependencies_and_options(tmp_path):
     assert [r.protect for r in (first, second, third)] == [False, True, False]
     assert [r.retain_on_delete for r in (first, second, third)] == [False, False, True]
     assert run.outputs == {"where": first.outputs["arn"]}
-    assert run.one("pulumi:pulumi:Stack").name == "tiny-dev"
+    assert run.single("pulumi:pulumi:Stack").name == "tiny-dev"
 
 
 def test_a_preview_knows_no_computed_value_and_runs_no_apply_on_one(tmp_path):
@@ -86,10 +86,10 @@ def test_a_secret_is_marked_on_the_wire(tmp_path):
             secrets={"tiny:word": "hush"},
         )
     )
-    thing = run.one("Thing")
-    assert thing.plain == {"word": "hush", "text": "say hush", "open": "sesame"}
-    assert "hush" not in thing.sent_in_clear
-    assert "sesame" in thing.sent_in_clear
+    thing = run.single("Thing")
+    assert thing.unwrapped_inputs == {"word": "hush", "text": "say hush", "open": "sesame"}
+    assert "hush" not in thing.cleartext
+    assert "sesame" in thing.cleartext
     assert run.outputs["word"] != "hush"
 
 
@@ -105,7 +105,7 @@ def test_settings_of_the_stacks_file_reach_the_program_and_config_overrides_them
             config={"tiny:word": "b"},
         )
     )
-    assert run.one("Thing").inputs == {"size": 3, "fast": True, "word": "b"}
+    assert run.single("Thing").inputs == {"size": 3, "fast": True, "word": "b"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_changes_are_told_apart_as_create_delete_update_and_replace(tmp_path):
             """,
         )
     )
-    assert changes(before, after) == {
+    assert diff(before, after) == {
         "Thing gone": "delete",
         "Thing grown": "update",
         "Command run": "replace",
@@ -165,5 +165,5 @@ def test_an_asset_is_compared_by_what_its_file_holds(tmp_path):
     for content in ("one", "one", "two"):
         (tmp_path / "asset.txt").write_text(content)
         runs.append(well(play(tmp_path, 'Thing("a", file=pulumi.FileAsset("asset.txt"))')))
-    assert changes(runs[0], runs[1]) == {}
-    assert changes(runs[1], runs[2]) == {"Thing a": "update"}
+    assert diff(runs[0], runs[1]) == {}
+    assert diff(runs[1], runs[2]) == {"Thing a": "update"}

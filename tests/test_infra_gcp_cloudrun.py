@@ -8,13 +8,13 @@ import pytest
 from gcp_kit import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
 from infra_kit import TOKEN, make_checkout, refused, rehearse, well
 
-from infra.artifact import REPOSITORY, digest, shipped_files
+from infra.artifact import REPOSITORY, deployment_files, digest
 from infra.local.dockerfile import instructions
-from infra.local.start_commands import launch_gcp_cloudrun
+from infra.local.start_commands import gcp_cloudrun_process
 from infra.targets import GCP_CLOUDRUN
 from service.schema import HEALTHZ, READYZ
 from service.settings import ENGINES
-from tests.offline_engine.engine import Run, run_program
+from tests.offline_engine.engine import ProgramResult, run_program
 
 pytestmark = pytest.mark.integration
 
@@ -25,31 +25,31 @@ ACCOUNT = "cloudtrial-run@example-project.iam.gserviceaccount.com"
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> ProgramResult:
     return well(rehearse(STACK))
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Run:
+def guarded() -> ProgramResult:
     return well(rehearse(STACK, token=True))
 
 
-def container(run: Run) -> dict:
-    (only,) = run.one(SERVICE).inputs["template"]["containers"]
+def container(run: ProgramResult) -> dict:
+    (only,) = run.single(SERVICE).inputs["template"]["containers"]
     return only
 
 
-def environment(run: Run) -> dict[str, str]:
+def environment(run: ProgramResult) -> dict[str, str]:
     return {variable["name"]: variable.get("value") for variable in container(run)["envs"]}
 
 
 def test_what_is_run_is_pinned_by_the_digest_of_what_was_built(run):
-    assert container(run)["image"] == run.one("Image").outputs["ref"]
+    assert container(run)["image"] == run.single("Image").outputs["ref"]
     assert "@sha256:" in container(run)["image"]
 
 
 def test_the_image_is_of_the_service_for_googles_processors(run):
-    image = run.one("Image").inputs
+    image = run.single("Image").inputs
     assert image["context"]["location"] == "./.build/gcp_cloudrun"
     assert image["dockerfile"]["location"] == "./.build/gcp_cloudrun/service/Dockerfile"
     assert image["platforms"] == ["linux/amd64"]
@@ -57,12 +57,12 @@ def test_the_image_is_of_the_service_for_googles_processors(run):
 
 
 def test_a_preview_builds_nothing(run):
-    assert run.one("Image").inputs["buildOnPreview"] is False
+    assert run.single("Image").inputs["buildOnPreview"] is False
 
 
 def test_the_tag_is_the_hash_of_what_is_shipped(run):
     repository = "us-central1-docker.pkg.dev/example-project/cloudtrial-run"
-    assert run.one("Image").inputs["tags"] == [f"{repository}/service:{digest(shipped_files())[:12]}"]
+    assert run.single("Image").inputs["tags"] == [f"{repository}/service:{digest(deployment_files())[:12]}"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -75,32 +75,33 @@ def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(engine,
     cache.mkdir()
     (cache / "app.cpython-311.pyc").touch()
     config = {"gcp:project": "example-project", "cloudtrial:engine": engine}
-    image = well(run_program(checkout, STACK, config)).one("Image").inputs
+    image = well(run_program(checkout, STACK, config)).single("Image").inputs
     folder = checkout / image["context"]["location"]
     assert (checkout / image["dockerfile"]["location"]).is_file()
-    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(shipped_files(engine=engine))
+    written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert written == set(deployment_files(engine=engine))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_image_is_of_the_engines_own_stage_and_started_with_it(engine):
     run = well(rehearse(STACK, {"engine": engine}))
-    assert run.one("Image").inputs["buildArgs"] == {"ENGINE": engine}
+    assert run.single("Image").inputs["buildArgs"] == {"ENGINE": engine}
     assert environment(run)["ENGINE"] == engine
     stages = [rest for name, rest in instructions(DOCKERFILE.read_text()) if name == "FROM"]
     assert f"base AS {engine}" in stages and stages[-1] == "${ENGINE}"
-    tags = {well(rehearse(STACK, {"engine": each})).one("Image").inputs["tags"][0] for each in ENGINES}
+    tags = {well(rehearse(STACK, {"engine": each})).single("Image").inputs["tags"][0] for each in ENGINES}
     assert len(tags) == len(ENGINES)
 
 
 def test_the_registrys_token_is_secret(run):
-    image = run.one("Image")
-    (registry,) = image.plain["registries"]
+    image = run.single("Image")
+    (registry,) = image.unwrapped_inputs["registries"]
     assert registry == {
         "address": "us-central1-docker.pkg.dev",
         "username": "oauth2accesstoken",
         "password": "ya29.example",
     }
-    assert "ya29.example" not in image.sent_in_clear
+    assert "ya29.example" not in image.cleartext
 
 
 @pytest.mark.parametrize("token", [False, True], ids=["open", "token"])
@@ -129,7 +130,7 @@ def test_an_instance_is_killed_when_it_hangs_and_not_when_it_is_busy(run):
     probe = container(run)["livenessProbe"]
     assert probe["httpGet"] == {"path": HEALTHZ, "port": 8080}
     assert probe["timeoutSeconds"] <= probe["periodSeconds"]
-    timeout = int(run.one(SERVICE).inputs["template"]["timeout"].removesuffix("s"))
+    timeout = int(run.single(SERVICE).inputs["template"]["timeout"].removesuffix("s"))
     assert probe["periodSeconds"] * probe["failureThreshold"] > timeout == 60
 
 
@@ -139,7 +140,7 @@ def test_it_is_billed_by_request_and_boosted_at_start(run):
 
 
 def test_an_instance_takes_as_many_requests_as_a_busy_processor_can_bear(run):
-    template = run.one(SERVICE).inputs["template"]
+    template = run.single(SERVICE).inputs["template"]
     assert template["maxInstanceRequestConcurrency"] == GCP_CLOUDRUN.concurrency == 4
     assert template["scaling"] == {"minInstanceCount": 0, "maxInstanceCount": GCP_CLOUDRUN.max_instances}
     assert template["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
@@ -149,7 +150,7 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
     for name in ("service", "models"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "requirements.txt").symlink_to(REPOSITORY / "service" / "requirements.txt")
-    twin = launch_gcp_cloudrun(tmp_path, 1234).env
+    twin = gcp_cloudrun_process(tmp_path, 1234).env
     assert environment(run) == {"ENGINE": "torch", "WEB_THREADS": twin["WEB_THREADS"]}
     assert container(run)["ports"] == {"containerPort": 8080}
 
@@ -157,7 +158,7 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
 def test_the_settings_reach_google():
     asked = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
     run = well(rehearse(STACK, {**asked, "revision": "r7", "gcp:region": "europe-west12"}))
-    service = run.one(SERVICE).inputs
+    service = run.single(SERVICE).inputs
     assert container(run)["resources"]["limits"] == {"cpu": "2", "memory": "2Gi"}
     assert service["template"]["maxInstanceRequestConcurrency"] == 9
     assert service["template"]["scaling"] == {"minInstanceCount": 1, "maxInstanceCount": 7}
@@ -166,12 +167,12 @@ def test_the_settings_reach_google():
     assert run.outputs["size"] == "2 vCPU, 2 GiB"
     places = {r.inputs["location"] for r in run.resources.values() if "location" in r.inputs}
     assert places == {run.outputs["region"]} == {"europe-west12"}
-    assert run.one("Image").inputs["tags"][0].startswith("europe-west12-docker.pkg.dev/")
+    assert run.single("Image").inputs["tags"][0].startswith("europe-west12-docker.pkg.dev/")
 
 
 def test_less_than_one_processor_runs_in_the_first_generation():
     run = well(rehearse(STACK, SIZES["half"][0]))
-    assert run.one(SERVICE).inputs["template"]["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN1"
+    assert run.single(SERVICE).inputs["template"]["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN1"
 
 
 @pytest.mark.parametrize(("asked", "size"), SIZES.values(), ids=SIZES)
@@ -180,48 +181,48 @@ def test_the_size_is_told_as_it_was_asked_for(asked, size):
 
 
 def test_the_service_runs_as_an_account_that_may_do_nothing(run):
-    assert run.one(SERVICE).inputs["template"]["serviceAccount"] == ACCOUNT
+    assert run.single(SERVICE).inputs["template"]["serviceAccount"] == ACCOUNT
     assert roles_of(run, ACCOUNT) == {}
 
 
 def test_with_a_token_the_account_may_read_that_one_secret(guarded):
-    secret = guarded.one("Secret")
+    secret = guarded.single("Secret")
     assert roles_of(guarded, ACCOUNT) == {
         "roles/secretmanager.secretAccessor": "gcp:secretmanager/secretIamMember:SecretIamMember"
     }
-    assert guarded.one("SecretIamMember").inputs["secretId"] == secret.id
+    assert guarded.single("SecretIamMember").inputs["secretId"] == secret.id
 
 
 def test_the_token_comes_from_the_secret_manager_by_its_version(guarded):
     (variable,) = [v for v in container(guarded)["envs"] if v["name"] == "API_TOKEN"]
     reference = {"secret": "cloudtrial-run", "version": "1"}
     assert variable == {"name": "API_TOKEN", "valueSource": {"secretKeyRef": reference}}
-    version = guarded.one("SecretVersion")
-    assert version.plain["secretData"] == TOKEN
-    assert version.inputs["secret"] == guarded.one("Secret").id
+    version = guarded.single("SecretVersion")
+    assert version.unwrapped_inputs["secretData"] == TOKEN
+    assert version.inputs["secret"] == guarded.single("Secret").id
 
 
 @pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
 def test_the_token_is_nowhere_in_clear(preview):
     run = well(rehearse(STACK, token=True, preview=preview))
     for resource in run.resources.values():
-        assert TOKEN not in resource.sent_in_clear, resource.urn
+        assert TOKEN not in resource.cleartext, resource.urn
     assert TOKEN not in json.dumps(run.outputs) + run.output
 
 
 def test_the_service_waits_for_the_right_to_read_its_token(guarded):
-    assert guarded.one("SecretIamMember") in before(guarded, guarded.one(SERVICE))
+    assert guarded.single("SecretIamMember") in before(guarded, guarded.single(SERVICE))
 
 
 def test_anyone_may_call_by_default(run):
-    invoker = run.one("ServiceIamMember")
+    invoker = run.single("ServiceIamMember")
     assert invoker.inputs == {
-        "name": run.one(SERVICE).inputs["name"],
+        "name": run.single(SERVICE).inputs["name"],
         "location": "us-central1",
         "role": "roles/run.invoker",
         "member": "allUsers",
     }
-    assert run.one(SERVICE).inputs["ingress"] == "INGRESS_TRAFFIC_ALL"
+    assert run.single(SERVICE).inputs["ingress"] == "INGRESS_TRAFFIC_ALL"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_anyone_may_call_by_default(run):
     ],
 )
 def test_another_invoker_takes_the_place_of_everyone(member):
-    assert well(rehearse(STACK, {"invoker": member})).one("ServiceIamMember").inputs["member"] == member
+    assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
 
 
 def test_no_one_may_call_where_none_is_asked_for():
@@ -242,7 +243,7 @@ def test_no_one_may_call_where_none_is_asked_for():
 
 
 def test_old_images_are_deleted_and_the_newest_kept(run):
-    repository = run.one("Repository").inputs
+    repository = run.single("Repository").inputs
     keep, delete = repository["cleanupPolicies"]
     assert keep == {"id": "keep-newest", "action": "KEEP", "mostRecentVersions": {"keepCount": 9}}
     # every image has a tag, so a policy for untagged ones alone would delete none
@@ -252,8 +253,8 @@ def test_old_images_are_deleted_and_the_newest_kept(run):
 
 
 def test_destroy_is_not_held_up(guarded):
-    assert guarded.one(SERVICE).inputs["deletionProtection"] is False
-    assert guarded.one("Secret").inputs["deletionProtection"] is False
+    assert guarded.single(SERVICE).inputs["deletionProtection"] is False
+    assert guarded.single("Secret").inputs["deletionProtection"] is False
 
 
 def test_whatever_can_carry_labels_does(guarded):
@@ -261,7 +262,7 @@ def test_whatever_can_carry_labels_does(guarded):
     labelled = [resource for kind in WITH_LABELS for resource in guarded.of_type(kind) if resource.type != API]
     assert {r.type.rpartition(":")[2] for r in labelled} == {"Repository", "Image", "Secret", "Service"}
     assert all(resource.inputs["labels"] == labels for resource in labelled)
-    assert guarded.one(SERVICE).inputs["template"]["labels"] == labels
+    assert guarded.single(SERVICE).inputs["template"]["labels"] == labels
 
 
 @pytest.mark.parametrize(("asked", "reason"), NONSENSE.values(), ids=NONSENSE)

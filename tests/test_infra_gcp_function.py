@@ -13,10 +13,10 @@ import pytest
 from gcp_kit import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
 from infra_kit import TOKEN, make_checkout, refused, rehearse, well
 
-from infra.artifact import REPOSITORY, shipped_files
-from infra.local.start_commands import launch_gcp_function
+from infra.artifact import REPOSITORY, deployment_files
+from infra.local.start_commands import gcp_function_process
 from infra.targets import FUNCTION_ENTRY_POINT, GCP_FUNCTION
-from tests.offline_engine.engine import Run, run_program
+from tests.offline_engine.engine import ProgramResult, run_program
 
 pytestmark = pytest.mark.integration
 
@@ -29,12 +29,12 @@ REPOSITORY_ROLE = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> ProgramResult:
     return well(rehearse(STACK))
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Run:
+def guarded() -> ProgramResult:
     return well(rehearse(STACK, token=True))
 
 
@@ -48,19 +48,19 @@ def checkout(tmp_path_factory) -> Path:
     return checkout
 
 
-def run_and_read(checkout: Path, engine: str) -> tuple[Run, bytes]:
+def run_and_read(checkout: Path, engine: str) -> tuple[ProgramResult, bytes]:
     """A run, and the zip that it wrote."""
     run = well(run_program(checkout, STACK, {**PROJECT, "cloudtrial:engine": engine}))
-    return run, (checkout / run.one("BucketObject").inputs["source"]["path"]).read_bytes()
+    return run, (checkout / run.single("BucketObject").inputs["source"]["path"]).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def shipped(checkout) -> tuple[Run, bytes]:
+def shipped(checkout) -> tuple[ProgramResult, bytes]:
     return run_and_read(checkout, "torch")
 
 
-def part(run: Run, name: str) -> dict:
-    return run.one("Function").inputs[name]
+def part(run: ProgramResult, name: str) -> dict:
+    return run.single("Function").inputs[name]
 
 
 def test_the_zip_has_the_entry_and_the_requirements_at_its_root(shipped):
@@ -76,7 +76,7 @@ def test_the_zip_has_the_entry_and_the_requirements_at_its_root(shipped):
 def test_the_onnx_engines_zip_asks_for_no_torch_and_has_no_weights_of_it(checkout):
     run, content = run_and_read(checkout, "onnx")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert set(archive.namelist()) == set(shipped_files(engine="onnx")) - {"Procfile"}
+        assert set(archive.namelist()) == set(deployment_files(engine="onnx")) - {"Procfile"}
         pins = archive.read("requirements.txt").decode()
     assert "onnxruntime==" in pins and "torch==" not in pins and "safetensors" not in pins
     assert "functions-framework==" in pins
@@ -85,12 +85,12 @@ def test_the_onnx_engines_zip_asks_for_no_torch_and_has_no_weights_of_it(checkou
 
 def test_the_zip_has_no_procfile_that_would_be_started_instead_of_the_function(shipped):
     with zipfile.ZipFile(io.BytesIO(shipped[1])) as archive:
-        assert set(archive.namelist()) == set(shipped_files()) - {"Procfile"}
+        assert set(archive.namelist()) == set(deployment_files()) - {"Procfile"}
 
 
 def test_the_objects_name_carries_the_zips_hash(shipped):
     run, content = shipped
-    source = run.one("BucketObject").inputs
+    source = run.single("BucketObject").inputs
     sha256 = hashlib.sha256(content).hexdigest()
     assert source["name"] == f"source-{sha256[:12]}.zip"
     assert source["source"]["hash"] == sha256
@@ -100,8 +100,8 @@ def test_the_objects_name_carries_the_zips_hash(shipped):
 def test_the_function_is_built_from_that_object(run):
     storage = part(run, "buildConfig")["source"]["storageSource"]
     assert storage == {
-        "bucket": run.one("Bucket").inputs["name"],
-        "object": run.one("BucketObject").inputs["name"],
+        "bucket": run.single("Bucket").inputs["name"],
+        "object": run.single("BucketObject").inputs["name"],
     }
 
 
@@ -118,7 +118,7 @@ def test_the_python_is_that_of_the_image(run):
 
 
 def test_the_source_is_private_and_leaves_nothing_behind(run):
-    bucket = run.one("Bucket").inputs
+    bucket = run.single("Bucket").inputs
     assert bucket["name"] == "example-project-cloudtrial-function"
     assert bucket["uniformBucketLevelAccess"] is True
     assert bucket["publicAccessPrevention"] == "enforced"
@@ -128,12 +128,12 @@ def test_the_source_is_private_and_leaves_nothing_behind(run):
 
 def test_the_longest_bucket_name_is_one_that_google_allows():
     run = well(rehearse(f"{STACK}-abcdefghij", {"gcp:project": "p" * 30}))
-    assert len(run.one("Bucket").inputs["name"]) <= 63
+    assert len(run.single("Bucket").inputs["name"]) <= 63
     assert max(len(account.inputs["accountId"]) for account in run.of_type("Account")) <= 30
 
 
 def test_the_image_goes_to_a_repository_of_ours_that_is_cleaned_up(run):
-    repository = run.one("Repository").inputs
+    repository = run.single("Repository").inputs
     path = f"projects/example-project/locations/us-central1/repositories/{repository['repositoryId']}"
     assert part(run, "buildConfig")["dockerRepository"] == path
     keep, delete = repository["cleanupPolicies"]
@@ -150,7 +150,7 @@ def test_the_account_that_builds_has_three_roles_and_the_push_on_its_repository_
         "roles/artifactregistry.writer": REPOSITORY_ROLE,
         "roles/storage.objectViewer": PROJECT_ROLE,
     }
-    assert run.one("RepositoryIamMember").inputs["repository"] == run.one("Repository").inputs["repositoryId"]
+    assert run.single("RepositoryIamMember").inputs["repository"] == run.single("Repository").inputs["repositoryId"]
 
 
 def test_the_account_that_builds_reads_no_bucket_but_those_with_sources(run):
@@ -169,7 +169,7 @@ def test_the_function_runs_as_an_account_that_may_do_nothing(run):
 
 
 def test_the_build_waits_until_every_grant_has_reached_all_of_google(guarded):
-    wait, function = guarded.one("Command"), guarded.one("Function")
+    wait, function = guarded.single("Command"), guarded.single("Function")
     grants = [r for r in guarded.resources.values() if "serviceAccount:" in r.inputs.get("member", "")]
     assert len(grants) == 4
     assert {r.urn for r in grants} <= set(wait.dependencies)
@@ -179,11 +179,11 @@ def test_the_build_waits_until_every_grant_has_reached_all_of_google(guarded):
 
 def test_an_account_made_anew_is_waited_for_again(run):
     unique = {account.outputs["uniqueId"] for account in run.of_type("Account")}
-    assert unique <= set(run.one("Command").inputs["triggers"])
+    assert unique <= set(run.single("Command").inputs["triggers"])
 
 
 def test_the_wait_is_two_minutes_by_a_python_of_any_machine(run):
-    wait = run.one("Command").inputs
+    wait = run.single("Command").inputs
     assert wait["interpreter"] == ["python3", "-c"]
     assert wait["create"] == Path(REPOSITORY, "infra", "gcp_function", "wait.py").read_text()
     assert ast.unparse(ast.parse(wait["create"]).body[-1]) == "time.sleep(120)"
@@ -195,7 +195,7 @@ def test_every_api_is_on_before_what_needs_it_and_stays_on(token):
     for resource in run.resources.values():
         if resource.type in API_OF:
             assert API_OF[resource.type] in apis_before(run, resource), resource.urn
-    assert {"run", "cloudbuild", "artifactregistry", "storage"} <= apis_before(run, run.one("Function"))
+    assert {"run", "cloudbuild", "artifactregistry", "storage"} <= apis_before(run, run.single("Function"))
     assert {api.inputs["disableOnDestroy"] for api in run.of_type(API)} == {False}
     assert ("secretmanager.googleapis.com" in {api.inputs["service"] for api in run.of_type(API)}) is token
 
@@ -230,7 +230,7 @@ def test_the_size_is_told_as_it_was_asked_for(asked, size):
 
 
 def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
-    twin = launch_gcp_function(tmp_path, 1234).env
+    twin = gcp_function_process(tmp_path, 1234).env
     assert part(run, "serviceConfig")["environmentVariables"] == {
         "ENGINE": "torch",
         "THREADS": twin["THREADS"],
@@ -248,15 +248,15 @@ def test_the_token_comes_from_the_secret_manager_by_its_version(guarded):
     assert part(guarded, "serviceConfig")["secretEnvironmentVariables"] == [
         {"key": "API_TOKEN", "projectId": "example-project", "secret": "cloudtrial-function", "version": "1"}
     ]
-    assert guarded.one("SecretVersion").plain["secretData"] == TOKEN
-    assert guarded.one("SecretVersion").inputs["secret"] == guarded.one("Secret").id
+    assert guarded.single("SecretVersion").unwrapped_inputs["secretData"] == TOKEN
+    assert guarded.single("SecretVersion").inputs["secret"] == guarded.single("Secret").id
 
 
 def test_with_a_token_the_account_may_read_that_one_secret(guarded):
     assert roles_of(guarded, RUNNER) == {
         "roles/secretmanager.secretAccessor": "gcp:secretmanager/secretIamMember:SecretIamMember"
     }
-    assert guarded.one("SecretIamMember").inputs["secretId"] == guarded.one("Secret").id
+    assert guarded.single("SecretIamMember").inputs["secretId"] == guarded.single("Secret").id
     assert "roles/secretmanager.secretAccessor" not in roles_of(guarded, BUILDER)
 
 
@@ -264,14 +264,14 @@ def test_with_a_token_the_account_may_read_that_one_secret(guarded):
 def test_the_token_is_nowhere_in_clear(preview):
     run = well(rehearse(STACK, token=True, preview=preview))
     for resource in run.resources.values():
-        assert TOKEN not in resource.sent_in_clear, resource.urn
+        assert TOKEN not in resource.cleartext, resource.urn
     assert TOKEN not in json.dumps(run.outputs) + run.output
 
 
 def test_anyone_may_call_the_service_that_the_function_is_underneath(run):
-    path = run.one("Function").outputs["serviceConfig"]["service"]
+    path = run.single("Function").outputs["serviceConfig"]["service"]
     assert path == "projects/example-project/locations/us-central1/services/cloudtrial-function"
-    assert run.one("ServiceIamMember").inputs == {
+    assert run.single("ServiceIamMember").inputs == {
         "name": "cloudtrial-function",
         "location": "us-central1",
         "role": "roles/run.invoker",
@@ -282,7 +282,7 @@ def test_anyone_may_call_the_service_that_the_function_is_underneath(run):
 
 def test_another_invoker_takes_the_place_of_everyone():
     member = "group:testers@example.com"
-    assert well(rehearse(STACK, {"invoker": member})).one("ServiceIamMember").inputs["member"] == member
+    assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
 
 
 def test_no_one_may_call_where_none_is_asked_for():
@@ -290,7 +290,7 @@ def test_no_one_may_call_where_none_is_asked_for():
 
 
 def test_the_url_is_the_services_own(run):
-    assert run.outputs["url"] == run.one("Function").outputs["serviceConfig"]["uri"]
+    assert run.outputs["url"] == run.single("Function").outputs["serviceConfig"]["uri"]
 
 
 def test_whatever_can_carry_labels_does(guarded):

@@ -42,8 +42,8 @@ def shipped(engine, checkout):
     root = make_checkout(checkout)
     config = REQUIRED["gcp_cloudrun"] | {"cloudtrial:engine": engine}
     run = well(run_program(root, "gcp_cloudrun", config))
-    (image,) = [each.plain for each in run.resources.values() if each.type == "docker-build:index:Image"]
-    (service,) = [each.plain for each in run.resources.values() if each.type == "gcp:cloudrunv2/service:Service"]
+    (image,) = [each.unwrapped_inputs for each in run.of_type("docker-build:index:Image")]
+    (service,) = [each.unwrapped_inputs for each in run.of_type("gcp:cloudrunv2/service:Service")]
     (container,) = service["template"]["containers"]
     env = {each["name"]: each["value"] for each in container["envs"]}
     return root / image["dockerfile"]["location"], root / image["context"]["location"], image["buildArgs"], env

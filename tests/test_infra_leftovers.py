@@ -24,8 +24,8 @@ from moto_kit import ENVIRONMENT, ZONE
 from moto_kit import Account as MotoAccount
 
 from infra.leftovers import google, heroku
-from infra.leftovers.__main__ import BLIND, CLEAN, LEFT, PARTS, main
-from infra.leftovers.search import Place, prices
+from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, main
+from infra.leftovers.search import StackLocation, list_prices
 from infra.targets import TARGETS
 from tests.offline_engine.engine import run_program
 
@@ -169,7 +169,7 @@ def line_of(lines, kind, name):
 
 def test_every_kind_of_thing_that_can_be_left_on_aws_is_listed_with_what_removes_it(account):
     found = account.found_plain
-    assert (found.code, found.errors) == (LEFT, "")
+    assert (found.code, found.errors) == (LEFTOVERS, "")
     for kind, name in account.plain.items():
         if kind != "ended":
             line = line_of(found.lines, kind, name)
@@ -192,10 +192,10 @@ def test_stages_and_other_projects_are_kept_apart(account):
 
 def test_money_is_named_from_the_price_list(account):
     lines = account.found_plain.lines
-    assert f"${prices()['aws_public_ipv4_hour'] * 730:.2f} a month" in line_of(lines, "Elastic IP", "eipalloc-")
+    assert f"${list_prices()['aws_public_ipv4_hour'] * 730:.2f} a month" in line_of(lines, "Elastic IP", "eipalloc-")
     planted = account.plain["EBS volume"]
-    assert f"${prices()['aws_ebs_gp3_gb_month'] * 16:.2f} a month" in line_of(lines, "EBS volume", planted)
-    assert f"${prices()['aws_ec2_t3_small_hour'] * 730:.2f} a month" in line_of(lines, "EC2 instance", "i-")
+    assert f"${list_prices()['aws_ebs_gp3_gb_month'] * 16:.2f} a month" in line_of(lines, "EBS volume", planted)
+    assert f"${list_prices()['aws_ec2_t3_small_hour'] * 730:.2f} a month" in line_of(lines, "EC2 instance", "i-")
     assert "no cost" in line_of(lines, "VPC", "vpc-")
 
 
@@ -227,7 +227,7 @@ def test_the_record_of_the_domain_is_found_in_the_zone_that_the_stack_file_names
     (tmp_path / "Pulumi.aws_ec2.yaml").write_text(settings)
     code, lines, _ = look(capsys, "--stack", "aws_ec2", folder=tmp_path)
     batch = json.loads(shlex.split(lines[0])[-1])
-    assert code == LEFT and batch["Changes"][0]["ResourceRecordSet"] == record
+    assert code == LEFTOVERS and batch["Changes"][0]["ResourceRecordSet"] == record
     client.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)  # the command does what it says
     assert look(capsys, "--stack", "aws_ec2", folder=tmp_path)[0] == CLEAN
 
@@ -235,20 +235,20 @@ def test_the_record_of_the_domain_is_found_in_the_zone_that_the_stack_file_names
 def test_one_service_that_refuses_hides_no_other(empty_account, capsys, monkeypatch):
     from botocore.exceptions import ClientError
 
-    from infra.leftovers.aws import Aws
+    from infra.leftovers.aws import AwsSearch
 
     def denied(self):
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not\nallowed"}}, "ListRoles")
 
-    monkeypatch.setattr(Aws, "roles", denied)
+    monkeypatch.setattr(AwsSearch, "roles", denied)
     code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
-    assert code == BLIND and "as far as could be seen" in lines[-1]
+    assert code == INCOMPLETE and "as far as could be seen" in lines[-1]
     assert errors.startswith("leftovers: could not look at IAM roles: ") and errors.count("\n") == 1
 
 
 def test_without_credentials_it_says_what_to_set(capsys):
     code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
-    assert (code, lines) == (BLIND, []) and "AWS_PROFILE" in errors and errors.count("\n") == 1
+    assert (code, lines) == (INCOMPLETE, []) and "AWS_PROFILE" in errors and errors.count("\n") == 1
 
 
 def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_path):
@@ -267,7 +267,7 @@ def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_
         (tmp_path / "Pulumi.aws_ec2-prod.yaml").write_text(f"config:\n{lines}\n")
         code, found, errors = look(capsys, "--stack", "aws_ec2-prod", folder=tmp_path)
         other = look(capsys, "--stack", "aws_ec2", "--region", REGION)
-    assert (code, errors) == (LEFT, "")
+    assert (code, errors) == (LEFTOVERS, "")
     kinds = {line.split("  ")[0] for line in found[:-1]}
     assert kinds >= {
         "EC2 instance", "Elastic IP", "security group", "subnet", "route table", "internet gateway", "VPC", "S3 bucket",
@@ -343,7 +343,7 @@ GOOGLE_LEFT = {
 def test_every_kind_of_thing_that_can_be_left_at_google_is_listed_on_all_pages(capsys, monkeypatch):
     code, lines, errors = ask_google("google_left", capsys, monkeypatch)
     squeezed = [" ".join(line.split()) for line in lines]
-    assert (code, errors) == (LEFT, "")
+    assert (code, errors) == (LEFTOVERS, "")
     for start, command in GOOGLE_LEFT.items():
         found = [
             line for line in squeezed if f"{line} ".startswith(" ".join(start.split()) + start[len(start.rstrip()) :])
@@ -356,7 +356,7 @@ def test_every_kind_of_thing_that_can_be_left_at_google_is_listed_on_all_pages(c
 
 def test_google_prices_and_dates_stand_in_the_lines(capsys, monkeypatch):
     _, lines, _ = ask_google("google_left", capsys, monkeypatch)
-    price = prices()["gcp_artifact_registry_gib_month"] * 3
+    price = list_prices()["gcp_artifact_registry_gib_month"] * 3
     assert f"since 2026-11-20  ${price:.2f} a month" in line_of(lines, "image repository", "cloudtrial-function")
     assert "1 instances kept warm" in line_of(lines, "Cloud Run service", "cloudtrial-function")
 
@@ -365,18 +365,18 @@ def test_google_prices_and_dates_stand_in_the_lines(capsys, monkeypatch):
 def test_what_a_google_program_names_is_what_is_looked_for(stack):
     """Service accounts carry no labels, so they are found by these names alone; the rest carries the stack's labels."""
     run = well(rehearse(stack, token=True))
-    place = Place(stack, TARGETS[stack.partition("-")[0]], "us-central1", "example-project")
-    accounts = {account.plain["accountId"] for account in run.of_type("Account")}
-    assert accounts and accounts == place.names(PARTS[place.target.name])
+    place = StackLocation(stack, TARGETS[stack.partition("-")[0]], "us-central1", "example-project")
+    accounts = {account.unwrapped_inputs["accountId"] for account in run.of_type("Account")}
+    assert accounts and accounts == place.resource_names(NAMED_PARTS[place.target.name])
     for kind in ("Repository", "Bucket", "Secret", "Service", "Function"):
         for resource in run.of_type(kind):
             if not resource.type.startswith("gcp:projects/"):
-                assert place.marks(resource.plain["labels"]), resource
+                assert place.has_stack_tags(resource.unwrapped_inputs["labels"]), resource
 
 
 def test_googles_own_places_are_named_whole_when_no_other_function_uses_them(capsys, monkeypatch):
     code, lines, _ = ask_google("google_alone", capsys, monkeypatch)
-    assert code == LEFT and [line.split("  ")[0] for line in lines[:-1]] == [
+    assert code == LEFTOVERS and [line.split("  ")[0] for line in lines[:-1]] == [
         *["bucket of function sources"] * 3, "repository of function images"]  # fmt: skip
     assert not [line for line in lines if "europe-west1" in line]
 
@@ -390,14 +390,14 @@ def test_a_clean_project_has_nothing_left_and_an_api_that_is_off_has_nothing(cap
 
 def test_what_google_does_not_show_is_said(capsys, monkeypatch):
     code, _, errors = ask_google("google_denied", capsys, monkeypatch)
-    assert code == BLIND
+    assert code == INCOMPLETE
     assert "leftovers: could not look at service accounts: 403: Permission 'iam.serviceAccounts.list' denied" in errors
     assert "leftovers: could not look at functions: Google could not reach projects/my-project/loc" in errors
 
 
 def test_google_without_credentials_says_how_to_get_them(capsys):
     code, lines, errors = look(capsys, "--stack", "gcp_function", "--project", "my-project")
-    assert (code, lines) == (BLIND, [])
+    assert (code, lines) == (INCOMPLETE, [])
     assert "gcloud auth application-default login" in errors and errors.count("\n") == 1
 
 
@@ -412,9 +412,9 @@ def ask_heroku(name, capsys, monkeypatch):
 
 def test_a_heroku_app_that_is_left_is_listed_with_its_price_and_add_ons(capsys, monkeypatch):
     code, lines, errors = ask_heroku("heroku_left", capsys, monkeypatch)
-    assert (code, errors) == (LEFT, "")
+    assert (code, errors) == (LEFTOVERS, "")
     app = line_of(lines, "Heroku app", "my-classifier")
-    assert f"since 2026-11-20  ${prices()['heroku_basic_month']:.2f} a month for 1 basic" in app
+    assert f"since 2026-11-20  ${list_prices()['heroku_basic_month']:.2f} a month for 1 basic" in app
     assert app.endswith("heroku apps:destroy --app my-classifier --confirm my-classifier")
     assert "as plan papertrail:choklad costs" in line_of(lines, "Heroku add-on", "papertrail-round-12345")
     assert lines[-1] == "2 things of stack heroku are left (my-classifier)."
@@ -427,19 +427,19 @@ def test_an_app_that_is_gone_or_not_ours_is_not_left(capsys, monkeypatch, name):
 
 def test_a_key_that_heroku_refuses_is_said(capsys, monkeypatch):
     code, _, errors = ask_heroku("heroku_bad_key", capsys, monkeypatch)
-    assert code == BLIND and "set HEROKU_API_KEY" in errors and errors.count("\n") == 1
+    assert code == INCOMPLETE and "set HEROKU_API_KEY" in errors and errors.count("\n") == 1
 
 
 def test_heroku_without_a_key_says_what_to_set(capsys):
     code, lines, errors = look(capsys, "--stack", "heroku", "--app", "my-classifier")
-    assert (code, lines) == (BLIND, []) and "HEROKU_API_KEY" in errors and errors.count("\n") == 1
+    assert (code, lines) == (INCOMPLETE, []) and "HEROKU_API_KEY" in errors and errors.count("\n") == 1
 
 
 def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(heroku, "BASE", "http://127.0.0.1:9")
     monkeypatch.setenv("HEROKU_API_KEY", "a-key")
     code, _, errors = look(capsys, "--stack", "heroku", "--app", "my-classifier")
-    assert code == BLIND and "does not answer" in errors and errors.count("\n") == 1
+    assert code == INCOMPLETE and "does not answer" in errors and errors.count("\n") == 1
 
 
 # Where to look
@@ -457,14 +457,14 @@ def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
 )
 def test_not_knowing_where_to_look_is_one_line(capsys, arguments, says):
     code, lines, errors = look(capsys, *arguments)
-    assert (code, lines) == (BLIND, []) and says in errors and errors.count("\n") == 1
+    assert (code, lines) == (INCOMPLETE, []) and says in errors and errors.count("\n") == 1
 
 
 def test_a_stack_file_that_is_no_yaml_is_one_line(capsys, tmp_path):
     (tmp_path / "Pulumi.aws_ec2.yaml").write_text("config: [\n")
     code, _, errors = look(capsys, "--stack", "aws_ec2", folder=tmp_path)
-    assert code == BLIND and "Pulumi.aws_ec2.yaml cannot be read" in errors and errors.count("\n") == 1
+    assert code == INCOMPLETE and "Pulumi.aws_ec2.yaml cannot be read" in errors and errors.count("\n") == 1
 
 
 def test_every_target_has_its_names():
-    assert set(PARTS) == set(TARGETS)
+    assert set(NAMED_PARTS) == set(TARGETS)

@@ -16,16 +16,16 @@ import pytest
 from conftest import descendants
 from twin_kit import small_service
 
-from infra.artifact import LIFTED, REPOSITORY, shipped_files
+from infra.artifact import REPOSITORY, ROOT_FILES, deployment_files
 from infra.errors import PlatformFileError, TwinError
 from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
-from infra.local.nginx import SITE_FILE, launch_nginx, local_site
+from infra.local.nginx import SITE_FILE, local_site, nginx_process
 from infra.local.process import Process
-from infra.local.process_spec import Launch
+from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
-from infra.local.staging import lay_out
-from infra.local.start_commands import HOST, LAUNCHERS, the_unit
+from infra.local.staging import stage
+from infra.local.start_commands import HOST, START_COMMANDS, read_vm_unit
 from infra.local.systemd_unit import read_unit
 from infra.local.twins import available_cores, cores_for, fits, free_ports, local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
@@ -98,7 +98,7 @@ def test_procfile_reader_refuses(text):
 
 def test_procfile_reader_sets_variables():
     launch = read_procfile("release: x\nweb: gunicorn --bind ':$PORT' ${APP}\n", {"PORT": "81", "APP": "a:b"})
-    assert launch == Launch(("gunicorn", "--bind", ":81", "a:b"), {"PORT": "81", "APP": "a:b"})
+    assert launch == ProcessSpec(("gunicorn", "--bind", ":81", "a:b"), {"PORT": "81", "APP": "a:b"})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_dockerfile_reader_refuses_and_names(line, named, tmp_path):
 def test_dockerfile_reader_joins_lines_and_lets_the_platform_override(tmp_path):
     text = 'FROM x\n# a comment\nENV PORT=8080 \\\n    NAME="two words"\nRUN a \\\n  && b\nCMD ["gunicorn", "x"]\n'
     launch = read_dockerfile(text, tmp_path, {"PORT": "81"})
-    assert launch == Launch(("gunicorn", "x"), {"PORT": "81", "NAME": "two words"})
+    assert launch == ProcessSpec(("gunicorn", "x"), {"PORT": "81", "NAME": "two words"})
 
 
 @pytest.mark.parametrize(("build_args", "env"), [({}, {"A": "1", "B": "red"}), ({"KIND": "blue"}, {"A": "2"})])
@@ -144,7 +144,7 @@ def test_dockerfile_reader_follows_the_stage_that_a_build_argument_names_down_to
     CMD ["a"]
     """
     (tmp_path / "there").touch()
-    assert read_dockerfile(text % "there", tmp_path, {}, build_args) == Launch(("a",), env)
+    assert read_dockerfile(text % "there", tmp_path, {}, build_args) == ProcessSpec(("a",), env)
     if build_args:  # what only another stage copies may be missing
         assert read_dockerfile(text % "missing", tmp_path, {}, build_args).env == env
     else:
@@ -155,7 +155,7 @@ def test_dockerfile_reader_follows_the_stage_that_a_build_argument_names_down_to
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_engines_image_has_its_own_environment_and_the_one_command(engine, tmp_path):
     text = (REPOSITORY / "service" / "Dockerfile").read_text()
-    launch = read_dockerfile(text, lay_out(tmp_path / "app", engine), {}, {"ENGINE": engine})
+    launch = read_dockerfile(text, stage(tmp_path / "app", engine), {}, {"ENGINE": engine})
     assert launch.env["ENGINE"] == engine
     assert launch.command[0] == "gunicorn"
 
@@ -185,18 +185,18 @@ def test_unit_reader_refuses_the_command(command):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_can_be_launched_from_its_own_file(name, tmp_path):
-    launch = LAUNCHERS[name](lay_out(tmp_path / "app"), 4711)
+    launch = START_COMMANDS[name](stage(tmp_path / "app"), 4711)
     assert launch.env["PORT"] == "4711"
     assert launch.env["HOST"] == HOST
-    assert set(LAUNCHERS) == set(TARGETS)
+    assert set(START_COMMANDS) == set(TARGETS)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_shipped_has_the_clouds_layout(engine, tmp_path):
-    root = lay_out(tmp_path / "app", engine)
-    assert {path.name for path in root.iterdir()} == {"service", "models", *LIFTED}
+    root = stage(tmp_path / "app", engine)
+    assert {path.name for path in root.iterdir()} == {"service", "models", *ROOT_FILES}
     assert (root / "service" / "gunicorn.conf.py").is_file()
-    shipped = shipped_files(engine=engine)
+    shipped = deployment_files(engine=engine)
     models = {str(path.relative_to(root)) for path in (root / "models").rglob("*") if path.is_file()}
     assert models == {name for name in shipped if name.startswith("models/")}
     assert (root / "requirements.txt").read_bytes() == shipped["requirements.txt"].read_bytes()
@@ -206,7 +206,7 @@ def test_what_is_shipped_has_the_clouds_layout(engine, tmp_path):
 
 
 def test_nginx_accepts_the_site(needs_tool, tmp_path):
-    launch = launch_nginx(needs_tool("nginx"), tmp_path / "nginx", *free_ports(2))
+    launch = nginx_process(needs_tool("nginx"), tmp_path / "nginx", *free_ports(2))
     checked = subprocess.run([*launch.command, "-t"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     assert "warn" not in checked.stderr
@@ -231,7 +231,7 @@ def test_systemd_accepts_the_unit(needs_tool, tmp_path):
     program.chmod(0o755)
     unit = tmp_path / "classifier.service"
     source = (REPOSITORY / "infra" / "aws_ec2" / "classifier.service").read_text()
-    unit.write_text(source.replace(the_unit().exec_start[0], str(program)))
+    unit.write_text(source.replace(read_vm_unit().exec_start[0], str(program)))
     checked = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
     ours = [line for line in (checked.stdout + checked.stderr).splitlines() if "classifier" in line]
     assert ours == []
@@ -291,7 +291,7 @@ def test_a_twin_is_pinned_measured_and_ended_after_an_exception(tmp_path):
         assert twin.cpus == min(2, len(available_cores()))
         if sys.platform == "linux":
             assert psutil.Process(twin.pid).cpu_affinity() == cores_for(AWS_EC2, available_cores())
-        assert (twin.behind == "nginx") == any(process.name() == "nginx" for process in started)
+        assert (twin.proxy == "nginx") == any(process.name() == "nginx" for process in started)
         assert 50 < twin.peak_memory_mib() < 4096
         _ = 1 / 0
     assert len(started) >= 2
@@ -304,7 +304,7 @@ def test_a_twin_is_pinned_measured_and_ended_after_an_exception(tmp_path):
 def test_without_nginx_the_vms_twin_is_asked_directly_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(twins_module, "find_nginx", lambda: None)
     with local_twins(["aws_ec2"], tmp_path, engines=LIGHT) as twins:
-        assert twins.running[0].behind is None
+        assert twins.running[0].proxy is None
         assert len(twins.running[0].processes) == 1
 
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from conftest import descendants
 
-from infra.artifact import REPOSITORY, shipped_files
+from infra.artifact import REPOSITORY, deployment_files
 from infra.errors import NotMeasured
-from infra.local.artifact_size import installed_bytes, measure_shipped
+from infra.local.artifact_size import installed_bytes, measure_artifact
 from infra.local.names import engine_named, read_engines, titled, twin_name, twin_names
-from infra.local.staging import lay_out
-from infra.local.start_commands import LAUNCHERS
+from infra.local.staging import stage
+from infra.local.start_commands import START_COMMANDS
 from infra.local.twins import local_twins
 from infra.targets import TARGETS, read_stack
 from service.settings import ENGINES
@@ -61,7 +61,7 @@ def test_an_engine_that_is_none_is_refused_with_those_that_are(text, says):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_both_engines_are_started_by_one_command_and_one_environment_but_for_the_engine(name, tmp_path):
-    torch, onnx = (LAUNCHERS[name](lay_out(tmp_path / engine, engine), 4711, engine) for engine in ENGINES)
+    torch, onnx = (START_COMMANDS[name](stage(tmp_path / engine, engine), 4711, engine) for engine in ENGINES)
     assert torch.command == onnx.command
     assert torch.env.items() ^ onnx.env.items() == {("ENGINE", "torch"), ("ENGINE", "onnx")}
 
@@ -161,12 +161,12 @@ def test_what_is_not_installed_here_as_it_is_shipped_is_no_figure(environment, r
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_shipped_for_an_engine_has_a_size(engine):
-    found = measure_shipped(engine, "heroku")
-    assert found.files_bytes == sum(path.stat().st_size for path in shipped_files(engine=engine).values())
+    found = measure_artifact(engine, "heroku")
+    assert found.files_bytes == sum(path.stat().st_size for path in deployment_files(engine=engine).values())
     assert (found.installed_bytes is None) == bool(found.reason)
 
 
 def test_the_onnx_twins_libraries_are_installed_here_as_they_are_shipped():
-    found, function = (measure_shipped("onnx", target) for target in ("heroku", "gcp_function"))
+    found, function = (measure_artifact("onnx", target) for target in ("heroku", "gcp_function"))
     assert (found.reason, function.reason) == (None, None)
     assert 20e6 < found.installed_bytes < function.installed_bytes < 300e6

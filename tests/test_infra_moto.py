@@ -18,7 +18,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 from moto_kit import ENVIRONMENT, ZONE, Account
 
-from infra.artifact import shipped_files
+from infra.artifact import deployment_files
 from infra.aws_ec2.user_data import FACTS_FILE
 from infra.targets import AWS_EC2
 from tests.offline_engine.engine import run_program
@@ -111,7 +111,7 @@ def test_the_bundle_that_the_vm_asks_for_is_what_is_shipped(account, facts):
     body = account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     assert hashlib.sha256(body).hexdigest() == facts["BUNDLE_SHA256"]
     with tarfile.open(fileobj=BytesIO(body)) as archive:
-        assert set(archive.getnames()) == set(shipped_files())
+        assert set(archive.getnames()) == set(deployment_files())
 
 
 def test_the_bucket_is_private_encrypted_and_reached_over_tls_alone(account, facts):

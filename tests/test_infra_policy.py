@@ -18,7 +18,7 @@ from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 from infra.artifact import REPOSITORY
 from infra.policy.rules import POLICIES, RULES
 from tests.offline_engine.engine import Resource
-from tests.offline_engine.policy_check import violations
+from tests.offline_engine.policy_check import find_violations
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +29,7 @@ GONE = object()  # what is planted is that the value is not there
 def planted(stack: str, kind: str, faults: dict[str, Any]) -> Resource:
     """A resource that a program really made, with some values set to others."""
     resource = well(rehearse(stack, token=True)).of_type(kind)[0]
-    inputs = copy.deepcopy(resource.plain)
+    inputs = copy.deepcopy(resource.unwrapped_inputs)
     for path, value in faults.items():
         *steps, last = path.split(".")
         place: Any = inputs
@@ -44,7 +44,7 @@ def planted(stack: str, kind: str, faults: dict[str, Any]) -> Resource:
 
 def made_up(kind: str, **inputs: Any) -> Resource:
     """A resource that no program here has."""
-    resource = well(rehearse("heroku")).one("Build")
+    resource = well(rehearse("heroku")).single("Build")
     return replace(resource, type=kind, name="made-up", inputs=inputs)
 
 
@@ -58,7 +58,7 @@ def document(**changes: Any) -> str:
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_program_keeps_every_rule(stack, preview):
     run = well(rehearse(stack, token=not preview, preview=preview))
-    assert violations(run.resources.values()) == []
+    assert find_violations(run.resources.values()) == []
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_program_keeps_every_rule(stack, preview):
 )
 def test_a_program_keeps_every_rule_in_its_other_form(stack, config):
     run = well(rehearse(stack, config, token=True))
-    assert violations(run.resources.values()) == []
+    assert find_violations(run.resources.values()) == []
 
 
 PLANTED = [
@@ -158,7 +158,7 @@ PLANTED = [
     [pytest.param(*case, id=f"{case[0]}-{case[2].rpartition(':')[2]}-{'-'.join(case[3])}") for case in PLANTED],
 )
 def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, faults, message):
-    found = violations([planted(stack, kind, faults)])
+    found = find_violations([planted(stack, kind, faults)])
     assert {violation.rule for violation in found} == {rule}
     assert any(message in violation.message for violation in found), found
 
@@ -198,13 +198,13 @@ def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, fau
 )
 def test_a_breach_in_what_no_program_has_yet_is_found_too(rule, resource, message):
     kind, inputs = resource
-    found = violations([made_up(kind, **inputs)])
+    found = find_violations([made_up(kind, **inputs)])
     assert any(violation.rule == rule and message in violation.message for violation in found), found
 
 
 def test_a_protected_resource_is_a_breach():
-    app = replace(well(rehearse("heroku")).one("App"), protect=True)
-    assert [v.message for v in violations([app])] == ["is protected; leave `protect` out"]
+    app = replace(well(rehearse("heroku")).single("App"), protect=True)
+    assert [v.message for v in find_violations([app])] == ["is protected; leave `protect` out"]
 
 
 def test_every_rule_is_described_in_one_sentence_has_a_breach_here_and_blocks():

@@ -18,9 +18,9 @@ from eval.__main__ import main as eval_main
 from infra.errors import StackFileError, TwinError
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
-from infra.preflight.deployment_spec import read_plan
+from infra.preflight.deployment_spec import read_deployment_spec
 from infra.preflight.limits import Limit
-from infra.preflight.measure import Installed, Shipped, Worked, closure, requirement_names
+from infra.preflight.measure import InstalledSize, LocalMeasurement, PackageSize, closure, requirement_names
 from infra.stackfile import read_settings
 from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
 from service.model import WEIGHTS_OF
@@ -28,15 +28,15 @@ from service.settings import ENGINES
 
 pytestmark = pytest.mark.integration
 
-SMALL = Worked(peak_mib=340.0, startup_s=4.0, service_ms=60.0)
+SMALL = LocalMeasurement(peak_mib=340.0, startup_s=4.0, service_ms=60.0)
 
 
 def preflight(capsys, monkeypatch, *arguments, worked=SMALL, installed=None, settings="config: {}\n", folder=None):
     """Exit code, the table by its first column, all that was printed, and stderr."""
-    monkeypatch.setattr(measure, "at_work", lambda plan: worked)
-    monkeypatch.setattr(measure, "shipped", lambda plan: Shipped(20.7, 22.6))  # packing takes seconds; see below
+    monkeypatch.setattr(measure, "measure_local", lambda spec: worked)
+    monkeypatch.setattr(measure, "measure_package", lambda spec: PackageSize(20.7, 22.6))
     if installed is not None:
-        monkeypatch.setattr(measure, "installed", lambda plan: Installed(installed, "given"))
+        monkeypatch.setattr(measure, "measure_installed", lambda spec: InstalledSize(installed, "given"))
     if folder is not None:
         (folder / f"Pulumi.{arguments[0]}.yaml").write_text(settings)
     code = main(arguments, folder or ROOT / "nowhere")
@@ -90,21 +90,22 @@ def test_a_deployment_at_rest_costs_what_the_cost_model_says(capsys, monkeypatch
 
 def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):
     arguments = ("gcp_cloudrun", "--requests-per-month", "10000000")
-    quick = preflight(capsys, monkeypatch, *arguments, worked=Worked(340, 4, 60))[1]["cost at 10,000,000 requests"][0]
-    slow = preflight(capsys, monkeypatch, *arguments, worked=Worked(340, 4, 360))[1]["cost at 10,000,000 requests"][0]
+    row = "cost at 10,000,000 requests"
+    quick = preflight(capsys, monkeypatch, *arguments, worked=LocalMeasurement(340, 4, 60))[1][row][0]
+    slow = preflight(capsys, monkeypatch, *arguments, worked=LocalMeasurement(340, 4, 360))[1][row][0]
     assert quick != slow and "(service time of the twin)" in quick
 
 
 @pytest.mark.parametrize(
     ("stack", "given", "line"),
     [
-        pytest.param("heroku", {"worked": Worked(513, 4, 60)}, "memory", id="memory"),
-        pytest.param("heroku", {"worked": Worked(340, 61, 60)}, "start", id="start"),
+        pytest.param("heroku", {"worked": LocalMeasurement(513, 4, 60)}, "memory", id="memory"),
+        pytest.param("heroku", {"worked": LocalMeasurement(340, 61, 60)}, "start", id="start"),
         pytest.param("heroku", {"installed": 4800.0}, "slug, packed", id="slug"),
-        pytest.param("gcp_cloudrun", {"worked": Worked(1025, 4, 60)}, "memory", id="cloud-run-memory"),
-        pytest.param("gcp_function", {"worked": Worked(340, 241, 60)}, "start", id="function-start"),
+        pytest.param("gcp_cloudrun", {"worked": LocalMeasurement(1025, 4, 60)}, "memory", id="cloud-run-memory"),
+        pytest.param("gcp_function", {"worked": LocalMeasurement(340, 241, 60)}, "start", id="function-start"),
         pytest.param("aws_ec2", {"installed": 14000.0}, "disk", id="disk"),
-        pytest.param("aws_ec2", {"worked": Worked(1800, 4, 60)}, "memory", id="memory-beside-debian"),
+        pytest.param("aws_ec2", {"worked": LocalMeasurement(1800, 4, 60)}, "memory", id="memory-beside-debian"),
     ],
 )
 def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, given, line):
@@ -114,13 +115,16 @@ def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, g
 
 
 def test_memory_of_a_cuda_build_that_is_too_much_says_nothing_of_the_shipped_cpu_build(capsys, monkeypatch):
-    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", worked=Worked(662, 4, 60, cuda_build=True))
+    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", worked=LocalMeasurement(662, 4, 60, cuda_build=True))
     assert (
         code == FITS
         and "not known" in rows["memory"]
         and "CUDA build; 313 MiB with torch 2.13.0+cpu" in rows["memory"][0]
     )
-    assert "fits" in preflight(capsys, monkeypatch, "heroku", worked=Worked(500, 4, 60, cuda_build=True))[1]["memory"]
+    assert (
+        "fits"
+        in preflight(capsys, monkeypatch, "heroku", worked=LocalMeasurement(500, 4, 60, cuda_build=True))[1]["memory"]
+    )
 
 
 def test_user_data_that_ec2_would_refuse_does_not_fit(capsys, monkeypatch):
@@ -136,8 +140,8 @@ def test_the_limit_of_user_data_is_the_one_that_the_program_keeps():
 
 
 def test_user_data_with_https_is_longer_and_still_fits(capsys, monkeypatch, tmp_path):
-    plain = measure.user_data_bytes(read_plan("aws_ec2", {}))
-    https = measure.user_data_bytes(read_plan("aws_ec2", {"cloudtrial:domain": "app.example.com"}))
+    plain = measure.user_data_bytes(read_deployment_spec("aws_ec2", {}))
+    https = measure.user_data_bytes(read_deployment_spec("aws_ec2", {"cloudtrial:domain": "app.example.com"}))
     assert plain < https <= limits.EC2_USER_DATA.amount
 
 
@@ -157,8 +161,8 @@ def test_a_twin_that_does_not_start_is_not_known_and_why(capsys, monkeypatch):
     def fails(plan):
         raise TwinError("ended with status 3 before it was ready")
 
-    monkeypatch.setattr(measure, "at_work", fails)
-    monkeypatch.setattr(measure, "shipped", lambda plan: Shipped(20.7, 22.6))
+    monkeypatch.setattr(measure, "measure_local", fails)
+    monkeypatch.setattr(measure, "measure_package", lambda spec: PackageSize(20.7, 22.6))
     assert main(["heroku"], ROOT / "nowhere") == FITS
     assert "not measured: ended with status 3 before it was ready" in capsys.readouterr().out
 
@@ -168,7 +172,7 @@ def test_a_twin_that_does_not_start_is_not_known_and_why(capsys, monkeypatch):
 
 def test_the_stack_file_sets_the_size_that_memory_and_price_are_held_against(capsys, monkeypatch, tmp_path):
     settings = "config:\n  cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2\n"
-    worked = Worked(700, 4, 60)
+    worked = LocalMeasurement(700, 4, 60)
     _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, worked=worked)
     assert out.startswith("Heroku, standard-2x, us, torch (stack heroku-prod)")
     assert "1,024 MiB" in rows["memory"] and rows["cost at rest"][0].startswith("$100.00 a month")
@@ -219,11 +223,13 @@ def test_secrets_and_missing_files_are_no_settings(tmp_path):
 
 def test_every_size_that_the_programs_take_can_be_planned():
     for size in EC2_SIZES:
-        assert read_plan("aws_ec2", {"cloudtrial:size": size}).target.memory_mib == EC2_SIZES[size].memory_mib
+        spec = read_deployment_spec("aws_ec2", {"cloudtrial:size": size})
+        assert spec.target.memory_mib == EC2_SIZES[size].memory_mib
     for size in HEROKU_SIZES:
-        assert read_plan("heroku", {"cloudtrial:size": size}).target.memory_mib == HEROKU_SIZES[size].memory_mib
+        spec = read_deployment_spec("heroku", {"cloudtrial:size": size})
+        assert spec.target.memory_mib == HEROKU_SIZES[size].memory_mib
     for vcpus in CLOUD_RUN_MEMORY_MIB:
-        assert read_plan("gcp_cloudrun", {"cloudtrial:vcpus": vcpus}).target.vcpus == float(vcpus)
+        assert read_deployment_spec("gcp_cloudrun", {"cloudtrial:vcpus": vcpus}).target.vcpus == float(vcpus)
 
 
 # Limits and measures
@@ -245,8 +251,8 @@ def test_the_heroku_and_cloud_run_boot_limits_are_those_of_the_targets():
 
 def test_a_cuda_build_of_torch_is_not_measured_as_if_it_were_shipped(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "files", lambda name: [SimpleNamespace(name=measure.CUDA)])
-    assert measure.cuda_build()
-    assert measure.installed(read_plan("heroku", {})) == measure.STATED_INSTALLED["torch"]
+    assert measure.uses_cuda_build()
+    assert measure.measure_installed(read_deployment_spec("heroku", {})) == measure.STATED_INSTALLED["torch"]
 
 
 def test_a_cpu_build_is_measured_with_all_it_requires(monkeypatch, tmp_path):
@@ -260,13 +266,15 @@ def test_a_cpu_build_is_measured_with_all_it_requires(monkeypatch, tmp_path):
         return [SimpleNamespace(name=paths[name], locate=lambda: tmp_path / paths[name])]
 
     monkeypatch.setattr(importlib.metadata, "files", files)
-    assert measure.installed(read_plan("heroku", {})) == Installed(2.5, "measured in this environment")
+    assert measure.measure_installed(read_deployment_spec("heroku", {})) == InstalledSize(
+        2.5, "measured in this environment"
+    )
 
 
 def test_the_onnx_engine_is_measured_without_torch_and_is_a_fraction_of_it():
-    plan = read_plan("heroku", {"cloudtrial:engine": "onnx"})
-    found = measure.installed(plan)
-    assert found.how == "measured in this environment"
+    plan = read_deployment_spec("heroku", {"cloudtrial:engine": "onnx"})
+    found = measure.measure_installed(plan)
+    assert found.basis == "measured in this environment"
     assert found.megabytes == pytest.approx(measure.STATED_INSTALLED["onnx"].megabytes, rel=0.25)
     assert found.megabytes < measure.STATED_INSTALLED["torch"].megabytes / 4
 
@@ -284,8 +292,8 @@ def test_the_requirements_are_followed_without_extras():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("infra.artifact.BUILD", Path(os.path.relpath(tmp_path, ROOT)))
-    found = measure.shipped(read_plan("gcp_function", {"cloudtrial:engine": engine}))
+    monkeypatch.setattr("infra.artifact.BUILD_DIR", Path(os.path.relpath(tmp_path, ROOT)))
+    found = measure.measure_package(read_deployment_spec("gcp_function", {"cloudtrial:engine": engine}))
     weights_mb = (ROOT / "models" / "resnet18-cifar10" / WEIGHTS_OF[engine]).stat().st_size / 1e6
     assert weights_mb < found.unpacked_mb < weights_mb + 5
     assert 0.5 * weights_mb < found.packed_mb < found.unpacked_mb
@@ -293,7 +301,7 @@ def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monke
 
 @pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
 def test_the_twin_at_work_is_measured(engine):
-    worked = measure.at_work(read_plan("heroku", {"cloudtrial:engine": engine}))
+    worked = measure.measure_local(read_deployment_spec("heroku", {"cloudtrial:engine": engine}))
     assert 40 < worked.peak_mib < 4096 and 0 < worked.startup_s < 120 and 0 < worked.service_ms < 60_000
     assert engine == "torch" or not worked.cuda_build
 

@@ -16,7 +16,7 @@ from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
 from service.model import WEIGHTS_OF
 from service.settings import ENGINES, Settings, SettingsError
-from tests.offline_engine.engine import UNKNOWN, Run, changes, run_program
+from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 
 pytestmark = pytest.mark.integration
 
@@ -40,11 +40,11 @@ NAMED_BY_THE_USER = ("heroku",)
 every_stack = pytest.mark.parametrize("stack", STACKS)
 
 
-def inputs_of(run: Run) -> dict[str, dict[str, Any]]:
+def inputs_of(run: ProgramResult) -> dict[str, dict[str, Any]]:
     return {urn: resource.inputs for urn, resource in run.resources.items()}
 
 
-def run_in(checkout: Path, stack: str) -> Run:
+def run_in(checkout: Path, stack: str) -> ProgramResult:
     return well(run_program(checkout, stack, REQUIRED[stack]))
 
 
@@ -115,10 +115,10 @@ def test_every_resource_is_of_a_pinned_provider_and_goes_with_the_stack(stack):
 @every_stack
 def test_the_token_is_a_secret_all_the_way(stack, preview):
     run = well(rehearse(stack, token=True, preview=preview))
-    holders = [r.name for r in run.resources.values() if TOKEN in json.dumps(r.plain)]
+    holders = [r.name for r in run.resources.values() if TOKEN in json.dumps(r.unwrapped_inputs)]
     assert holders
     for resource in run.resources.values():
-        assert TOKEN not in resource.sent_in_clear, resource.urn
+        assert TOKEN not in resource.cleartext, resource.urn
     assert TOKEN not in json.dumps(run.outputs) + json.dumps(run.invokes) + run.output
 
 
@@ -132,9 +132,9 @@ def test_the_token_is_a_secret_wherever_a_program_puts_it(tmp_path):
 
 @every_stack
 def test_a_stage_has_names_of_its_own(stack):
-    def names(run: Run) -> set[tuple[str, str, str]]:
+    def names(run: ProgramResult) -> set[tuple[str, str, str]]:
         named = [r for r in run.resources.values() if r.type not in NAMED_WITHIN_ANOTHER]
-        return {(r.type, key, r.plain[key]) for r in named for key in NAMES if key in r.plain}
+        return {(r.type, key, r.unwrapped_inputs[key]) for r in named for key in NAMES if key in r.unwrapped_inputs}
 
     plain, stage = (well(rehearse(name, token=True)) for name in (stack, f"{stack}-prod"))
     assert stage.outputs["target"] == stack
@@ -202,4 +202,4 @@ def test_another_folder_another_time_and_litter_change_no_input(stack, moved):
 
 @every_stack
 def test_one_byte_more_in_the_service_changes_what_carries_it_and_nothing_else(stack, changed):
-    assert changes(well(rehearse(stack)), run_in(changed, stack)) == AFTER_ONE_BYTE[stack]
+    assert diff(well(rehearse(stack)), run_in(changed, stack)) == AFTER_ONE_BYTE[stack]

@@ -28,8 +28,8 @@ import yaml
 from infra.aws_ec2.user_data import FACTS_FILE, HERE, MAX_BYTES, render
 from infra.errors import UserDataError
 from infra.local.health import free_ports
-from infra.local.nginx import PROXY_FILE, PROXY_PLACE, launch_nginx
-from infra.local.start_commands import VM_BIN, the_unit
+from infra.local.nginx import PROXY_FILE, PROXY_PATH, nginx_process
+from infra.local.start_commands import VM_BIN, read_vm_unit
 
 FACTS = {
     "AWS_DEFAULT_REGION": "eu-central-1",
@@ -108,7 +108,7 @@ def test_every_file_arrives_as_it_is_and_once(form):
 
 def test_a_domain_adds_files_and_turns_port_80_into_a_redirect():
     plain, https = files_of("http"), files_of("https")
-    port_80 = f"/etc/nginx/{PROXY_PLACE}"
+    port_80 = f"/etc/nginx/{PROXY_PATH}"
     assert plain[port_80] == PROXY_FILE.read_text() == https["/etc/nginx/snippets/classifier-https.conf"]
     assert https[port_80] == (HERE / "nginx-redirect.conf").read_text()
     assert {path for path in plain if plain[path] != https[path]} == {port_80, FACTS_FILE}
@@ -195,7 +195,7 @@ def test_the_unit_reads_the_facts_and_the_token_and_reaches_nothing_but_this_mac
     files = re.findall(r"^EnvironmentFile=(\S+)", text, re.MULTILINE)
     assert files == [FACTS_FILE, "-/etc/classifier-token.env"]  # the second need not be there
     assert "IPAddressDeny=any\nIPAddressAllow=localhost\n" in text
-    assert the_unit().env["HOST"] == "127.0.0.1"
+    assert read_vm_unit().env["HOST"] == "127.0.0.1"
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def etc_nginx(needs_tool, tmp_path):
     def lay_out(form: str, upstream: int = 8080) -> tuple[tuple[str, ...], int, int]:
         nginx = needs_tool("nginx")
         port_80, port_443 = free_ports(2)
-        launch = launch_nginx(nginx, tmp_path, port_80, upstream)  # its main file, and temporary folders
+        launch = nginx_process(nginx, tmp_path, port_80, upstream)  # its main file, and temporary folders
         changes = {
             "listen 80 ": f"listen 127.0.0.1:{port_80} ",
             "listen 443 ": f"listen 127.0.0.1:{port_443} ",

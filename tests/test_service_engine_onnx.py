@@ -15,7 +15,7 @@ from conftest import ROOT
 from onnx import numpy_helper
 from service_kit import ready_gunicorn
 
-from infra.local.staging import lay_out
+from infra.local.staging import stage
 from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
@@ -151,7 +151,7 @@ def test_the_shipped_engine_answers_the_golden_set_almost_as_the_reference_does(
 
 
 def test_a_deployment_of_the_onnx_engine_serves_without_any_of_torchs_files(tmp_path, png):
-    root = lay_out(tmp_path / "app", "onnx")
+    root = stage(tmp_path / "app", "onnx")
     model = root / "models" / "resnet18-cifar10"
     assert not (model / WEIGHTS).exists()
     with ready_gunicorn(tmp_path / "log", ENGINE="onnx", MODEL_DIR=str(model)) as server:

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from infra.artifact import OWN_LOCKS, REPOSITORY, asked_requirements, shipped_files
+from infra.artifact import REPOSITORY, TARGETS_WITH_OWN_LOCK, deployment_files, direct_requirements
 from infra.targets import TARGETS
 from service.engines import LIBRARIES
 from service.settings import ENGINES
@@ -33,7 +33,7 @@ class Locked:
 
 def read_lock(engine: str, target: str) -> dict[str, list[Locked]]:
     """What stands at the root of what is shipped: name -> its versions, by marker. Fails on another line."""
-    text = shipped_files(engine=engine, target=target)["requirements.txt"].read_text()
+    text = deployment_files(engine=engine, target=target)["requirements.txt"].read_text()
     lines = [line for line in text.replace("\\\n", "").splitlines() if not line.lstrip().startswith("#")]
     found: dict[str, list[Locked]] = {}
     for line in (line for line in lines if line and not line.startswith("--extra-index-url")):
@@ -73,7 +73,7 @@ EVERY = pytest.mark.parametrize(("engine", "target"), list(product(ENGINES, TARG
 
 @EVERY
 def test_a_lock_has_what_is_asked_for_at_that_version_and_all_that_it_needs(engine, target):
-    asked = pins(asked_requirements(engine, target))
+    asked = pins(direct_requirements(engine, target))
     locked = read_lock(engine, target)
     assert asked.items() <= {name: one.version for name, (one, *_) in locked.items()}.items()
     assert needed_here(set(asked)) <= set(locked)
@@ -84,7 +84,7 @@ def test_a_lock_has_no_cuda_and_the_functions_framework_only_for_cloud_functions
     locked = read_lock(engine, target)
     assert not [name for name in locked if CUDA.match(name)]
     assert (FRAMEWORK in locked) == (target == FUNCTION)
-    assert (OWN_LOCKS == (FUNCTION,)) and ("torch" in locked) == (engine == "torch")
+    assert (TARGETS_WITH_OWN_LOCK == (FUNCTION,)) and ("torch" in locked) == (engine == "torch")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -98,17 +98,17 @@ def test_cloud_functions_installs_the_others_versions_and_what_the_framework_nee
 def test_what_is_asked_for_is_installed_here_at_that_version_and_torch_is_the_cpu_build(engine, target):
     texts = [(REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-torch.txt")]
     here = pins("".join(texts))
-    asked = pins(asked_requirements(engine, target))
+    asked = pins(direct_requirements(engine, target))
     assert asked == {name: here[name] + "+cpu" * (name == "torch") for name in asked}
 
 
 def test_the_engines_requirements_differ_in_what_computes_and_nothing_else():
-    torch, onnx = (pins(asked_requirements(engine, "heroku")).items() for engine in ENGINES)
+    torch, onnx = (pins(direct_requirements(engine, "heroku")).items() for engine in ENGINES)
     assert {name for name, _ in torch ^ onnx} == LIBRARIES
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_torchs_own_lines_are_those_that_are_kept_by_hand(target):
-    lock = shipped_files(engine="torch", target=target)["requirements.txt"].read_text()
+    lock = deployment_files(engine="torch", target=target)["requirements.txt"].read_text()
     assert lock.startswith((REPOSITORY / "service" / "torch-cpu.txt").read_text())
     assert len(read_lock("torch", target)["torch"][0].sha256) >= 6

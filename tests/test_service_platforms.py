@@ -15,7 +15,7 @@ from PIL import Image
 from infra.artifact import REPOSITORY
 from infra.local.dockerfile import instructions
 from infra.local.procfile import read_procfile
-from infra.local.start_commands import the_unit
+from infra.local.start_commands import read_vm_unit
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
@@ -160,18 +160,18 @@ def test_gunicorn_runs_one_worker_with_the_targets_concurrency(monkeypatch):
     settings = gunicorn_settings(monkeypatch, WEB_CONCURRENCY="4")
     assert (settings["workers"], settings["threads"]) == (1, HEROKU.concurrency)
     assert gunicorn_settings(monkeypatch, WEB_THREADS="3")["threads"] == 3
-    assert int(the_unit().env["WEB_THREADS"]) == AWS_EC2.concurrency
+    assert int(read_vm_unit().env["WEB_THREADS"]) == AWS_EC2.concurrency
 
 
 def test_the_vm_the_dyno_and_the_container_run_the_same_command():
     dyno = read_procfile((SERVICE / "Procfile").read_text(), {}).command
     (container,) = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "CMD"]
-    vm = the_unit().exec_start
+    vm = read_vm_unit().exec_start
     assert dyno == tuple(json.loads(container)) == (os.path.basename(vm[0]), *vm[1:])
 
 
 def test_the_vms_service_is_reached_only_through_nginx():
-    assert the_unit().env["HOST"] == "127.0.0.1"
+    assert read_vm_unit().env["HOST"] == "127.0.0.1"
 
 
 def test_the_container_does_not_run_as_root():

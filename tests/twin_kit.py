@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from infra.local import twins as twins_module
-from infra.local.process_spec import Launch
+from infra.local.process_spec import ProcessSpec
 from infra.local.start_commands import HOST
 
 SCRIPT = """
@@ -68,8 +68,8 @@ def small_service(monkeypatch, folder: Path, name: str = "heroku") -> None:
     """The named twin starts the script above. Files that are put into `folder` before a start tell it what to do."""
     (folder / "service.py").write_text(SCRIPT)
 
-    def launch(_: Path, port: int, engine: str) -> Launch:
+    def launch(_: Path, port: int, engine: str) -> ProcessSpec:
         command = (sys.executable, "-I", "-S", str(folder / "service.py"))
-        return Launch(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "FOLDER": str(folder)})
+        return ProcessSpec(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "FOLDER": str(folder)})
 
-    monkeypatch.setitem(twins_module.LAUNCHERS, name, launch)
+    monkeypatch.setitem(twins_module.START_COMMANDS, name, launch)

@@ -228,16 +228,16 @@ def _target_run(endpoint: Endpoint) -> TargetRun:
     if twin is None:
         return known
     return replace(
-        known, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.behind, engine=twin.engine,
+        known, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.proxy, engine=twin.engine,
         shipped=_shipped(twin.engine, twin.target.name),
     )  # fmt: skip
 
 
 @functools.cache
 def _shipped(engine: str, target: str) -> dict[str, Any]:
-    from infra.local.artifact_size import measure_shipped
+    from infra.local.artifact_size import measure_artifact
 
-    return dataclasses.asdict(measure_shipped(engine, target))
+    return dataclasses.asdict(measure_artifact(engine, target))
 
 
 def _other_engine(known: TargetRun, version: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_command as command
 
-from infra.artifact import shipped_files, write_tar_gz
+from infra.artifact import deployment_files, write_tar_gz
 from infra.aws_ec2.user_data import HERE, render
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
@@ -34,7 +34,7 @@ size = config.choice("size", TARGET.size, EC2_SIZES)
 domain = config.optional("domain", DOMAIN, "a name such as classifier.example.com, in small letters")
 email = config.optional("certificateEmail", EMAIL, "an address such as you@example.com")
 zone = config.optional("hostedZoneId", ZONE, "a zone of Route 53 such as Z0123456789ABC")
-config.done()
+config.reject_unknown()
 if domain and not email:
     raise ConfigError("cloudtrial:domain needs cloudtrial:certificateEmail: Let's Encrypt makes the certificate for it")
 if not domain and (email or zone):
@@ -137,12 +137,12 @@ aws.s3.BucketPolicy(
     ),
     opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
 )
-packed = write_tar_gz("aws_ec2.tar.gz", shipped_files(engine=engine))
+artifact = write_tar_gz("aws_ec2.tar.gz", deployment_files(engine=engine))
 bundle = aws.s3.BucketObjectv2(
     "bundle",
     bucket=bucket.id,
-    key=f"bundle-{packed.sha256[:16]}.tar.gz",
-    source=pulumi.FileAsset(packed.path),
+    key=f"bundle-{artifact.sha256[:16]}.tar.gz",
+    source=pulumi.FileAsset(artifact.path),
     tags=marks,
 )
 
@@ -196,7 +196,7 @@ facts: dict[str, pulumi.Input[str]] = {
     "AWS_DEFAULT_REGION": region,
     "ENGINE": engine,
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
-    "BUNDLE_SHA256": packed.sha256,
+    "BUNDLE_SHA256": artifact.sha256,
 }
 if token:
     facts |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}

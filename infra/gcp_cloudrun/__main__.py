@@ -4,9 +4,9 @@ import pulumi
 import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
 
-from infra.artifact import shipped_files, write_folder
+from infra.artifact import deployment_files, write_folder
 from infra.common import StackConfig, export_endpoint
-from infra.google import read_google
+from infra.google import read_google_settings
 from infra.naming import resource_name, tags
 from infra.targets import GCP_CLOUDRUN as TARGET
 
@@ -30,8 +30,8 @@ config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
 revision = config.revision()
-settings = read_google(config, TARGET)
-config.done()
+settings = read_google_settings(config, TARGET)
+config.reject_unknown()
 
 name = resource_name("run", stack)
 labels = tags(stack)
@@ -76,17 +76,17 @@ repository = gcp.artifactregistry.Repository(
 
 # Built here by BuildKit (Docker's, or one that `docker buildx` knows) and pushed with the short-lived token that
 # Google's provider itself holds. The tag is the content's hash: the same files are built once.
-packed = write_folder(TARGET.name, shipped_files(engine=engine))
+artifact = write_folder(TARGET.name, deployment_files(engine=engine))
 registry = f"{settings.region}-docker.pkg.dev"
 image = docker_build.Image(
     "image",
     tags=[
         pulumi.Output.concat(
-            registry, "/", settings.project, "/", repository.repository_id, "/service:", packed.sha256[:12]
+            registry, "/", settings.project, "/", repository.repository_id, "/service:", artifact.sha256[:12]
         )
     ],
-    context=docker_build.BuildContextArgs(location=packed.path),
-    dockerfile=docker_build.DockerfileArgs(location=f"{packed.path}/service/Dockerfile"),
+    context=docker_build.BuildContextArgs(location=artifact.path),
+    dockerfile=docker_build.DockerfileArgs(location=f"{artifact.path}/service/Dockerfile"),
     build_args={"ENGINE": engine},
     platforms=[docker_build.Platform.LINUX_AMD64],
     push=True,

@@ -4,9 +4,9 @@ import pulumi
 import pulumi_command as command
 import pulumi_gcp as gcp
 
-from infra.artifact import REPOSITORY, shipped_files, write_zip
+from infra.artifact import REPOSITORY, deployment_files, write_zip
 from infra.common import StackConfig, export_endpoint
-from infra.google import read_google
+from infra.google import read_google_settings
 from infra.naming import resource_name, tags
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
 from infra.targets import GCP_FUNCTION as TARGET
@@ -19,7 +19,7 @@ RUNTIME = "python311"
 REQUEST_TIMEOUT_S = 60
 
 # The zip lies at the root of the source. Google's build would start a Procfile's web process instead of the function.
-LEFT_OUT = ("Procfile",)
+EXCLUDED = ("Procfile",)
 
 # Where Google copies the source before it builds; its documentation of a build account names these three.
 SOURCE_BUCKETS = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")
@@ -34,8 +34,8 @@ config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
 revision = config.revision()
-settings = read_google(config, TARGET)
-config.done()
+settings = read_google_settings(config, TARGET)
+config.reject_unknown()
 
 name = resource_name("function", stack)
 labels = tags(stack)
@@ -67,14 +67,14 @@ bucket = gcp.storage.Bucket(
 )
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
-files = shipped_files(engine=engine, target=TARGET.name)
-shipped = {name: path for name, path in files.items() if name not in LEFT_OUT}
-packed = write_zip(f"{TARGET.name}.zip", shipped)
+files = deployment_files(engine=engine, target=TARGET.name)
+shipped = {name: path for name, path in files.items() if name not in EXCLUDED}
+artifact = write_zip(f"{TARGET.name}.zip", shipped)
 source = gcp.storage.BucketObject(
     "source",
     bucket=bucket.name,
-    name=f"source-{packed.sha256[:12]}.zip",
-    source=pulumi.FileAsset(packed.path),
+    name=f"source-{artifact.sha256[:12]}.zip",
+    source=pulumi.FileAsset(artifact.path),
 )
 
 # The image that is built. Left to itself, Google makes a repository that no one cleans up and no destroy deletes.

@@ -7,7 +7,7 @@ deleting the app deletes builds, releases, config vars and dynos with it.
 import pulumi
 import pulumiverse_heroku as heroku
 
-from infra.artifact import REPOSITORY, shipped_files, write_tar_gz
+from infra.artifact import REPOSITORY, deployment_files, write_tar_gz
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
 from infra.targets import HEROKU as TARGET
@@ -39,8 +39,8 @@ app_name = config.required("appName", APP_NAME, APP_NAME_HINT)
 region = config.choice("region", TARGET.region, ("us", "eu"))
 build_by = config.choice("build", "buildpack", STACKS)
 size = config.choice("size", TARGET.size, HEROKU_SIZES)
-dynos = config.whole("dynos", 1, 1, MOST_DYNOS)
-config.done()
+dynos = config.integer("dynos", 1, 1, MOST_DYNOS)
+config.reject_unknown()
 if size in ONE_DYNO_SIZES and dynos > 1:
     raise ConfigError(f"cloudtrial:dynos is {dynos}; Heroku runs one {size} dyno of a kind, more from standard-1x on")
 
@@ -65,11 +65,11 @@ app = heroku.app.App(
 )
 
 # A build ends when Heroku has released it. Its version is the hash of what was sent: other bytes, another build.
-packed = write_tar_gz("heroku.tar.gz", shipped_files(root_files, engine))
+artifact = write_tar_gz("heroku.tar.gz", deployment_files(root_files, engine))
 build = heroku.build.Build(
     "build",
     app_id=app.id,
-    source=heroku.build.BuildSourceArgs(path=packed.path, version=packed.sha256[:12]),
+    source=heroku.build.BuildSourceArgs(path=artifact.path, version=artifact.sha256[:12]),
 )
 
 # Heroku knows the process type "web" once a build has shown its Procfile or its image.

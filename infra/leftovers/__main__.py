@@ -11,14 +11,14 @@ from pathlib import Path
 
 from infra.artifact import REPOSITORY
 from infra.errors import InfraError, ProbeError
-from infra.leftovers.search import Findings, Leftover, Place
+from infra.leftovers.search import Leftover, SearchResult, StackLocation
 from infra.stackfile import read_settings
 from infra.targets import AWS_EC2, HEROKU, read_stack
 
-CLEAN, LEFT, BLIND = 0, 1, 2  # exit codes
+CLEAN, LEFTOVERS, INCOMPLETE = 0, 1, 2  # exit codes
 
 # What the programs call the things that need a name: resource_name(part, stack).
-PARTS: dict[str, tuple[str, ...]] = {
+NAMED_PARTS: dict[str, tuple[str, ...]] = {
     "aws_ec2": ("vm", "web", "bundle", "api-token"),
     "gcp_cloudrun": ("run",),
     "gcp_function": ("function", "build"),
@@ -52,71 +52,74 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
     """Look, list, say. Gives the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        place = locate(arguments, folder, os.environ)
-        findings = find(place)
+        location = locate(arguments, folder, os.environ)
+        result = find_leftovers(location)
     except InfraError as error:
         print(f"leftovers: {error}", file=sys.stderr)
-        return BLIND
-    report(place, findings)
-    return LEFT if findings.left else BLIND if findings.unseen else CLEAN
+        return INCOMPLETE
+    report(location, result)
+    return LEFTOVERS if result.leftovers else INCOMPLETE if result.errors else CLEAN
 
 
-def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) -> Place:
+def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) -> StackLocation:
     """Where the stack is, by the command line, its file and the environment. Raises ProbeError when none says it."""
     stack = arguments.stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     settings = read_settings(stack, folder)
     if target is HEROKU:
         app = arguments.app or settings.get("cloudtrial:appName")
-        app = _known(app, "the app", "--app", "cloudtrial:appName", stack)
-        return Place(stack, target, settings.get("cloudtrial:region", target.region), app=app)
+        app = _checked_name(app, "the app", "--app", "cloudtrial:appName", stack)
+        return StackLocation(stack, target, settings.get("cloudtrial:region", target.region), app=app)
     if target is AWS_EC2:
         region = arguments.region or settings.get("aws:region") or env.get("AWS_REGION")
-        region = _known(region, "the region", "--region", "aws:region", stack)
-        return Place(stack, target, region, domain=settings.get("cloudtrial:domain", ""),
+        region = _checked_name(region, "the region", "--region", "aws:region", stack)
+        return StackLocation(stack, target, region, domain=settings.get("cloudtrial:domain", ""),
                      zone=settings.get("cloudtrial:hostedZoneId", ""))  # fmt: skip
     project = arguments.project or settings.get("gcp:project") or env.get("GOOGLE_PROJECT")
-    project = _known(project, "the project", "--project", "gcp:project", stack)
-    return Place(stack, target, arguments.region or settings.get("gcp:region") or target.region, project)
+    project = _checked_name(project, "the project", "--project", "gcp:project", stack)
+    return StackLocation(stack, target, arguments.region or settings.get("gcp:region") or target.region, project)
 
 
-def find(place: Place) -> Findings:
+def find_leftovers(location: StackLocation) -> SearchResult:
     """Ask the stack's cloud. Each cloud's libraries are loaded only when it is asked."""
-    parts = PARTS[place.target.name]
-    if place.target is AWS_EC2:
+    parts = NAMED_PARTS[location.target.name]
+    if location.target is AWS_EC2:
         from infra.leftovers import aws
 
-        return aws.find(place, parts)
-    if place.target is HEROKU:
+        return aws.find_leftovers(location, parts)
+    if location.target is HEROKU:
         from infra.leftovers import heroku
 
-        return heroku.find(place, heroku.BASE)
+        return heroku.find_leftovers(location, heroku.BASE)
     from infra.leftovers import google
 
-    return google.find(place, parts, google.BASE)
+    return google.find_leftovers(location, parts, google.BASE)
 
 
-def report(place: Place, findings: Findings) -> None:
+def report(location: StackLocation, result: SearchResult) -> None:
     """The lines, and a last one that says how many."""
-    for line in table(findings.left):
+    for line in table(result.leftovers):
         print(line)
-    for reason in findings.unseen:
+    for reason in result.errors:
         print(f"leftovers: could not look at {reason}", file=sys.stderr)
-    where = place.app or " ".join(filter(None, (place.project, place.region)))
-    left = len(findings.left)
-    said = "Nothing" if not left else f"{left} thing{'s' if left > 1 else ''}"
-    seen = ", as far as could be seen" if findings.unseen else ""
-    print(f"{said} of stack {place.stack} {'are' if left > 1 else 'is'} left ({where}){seen}.")
+    where = location.app or " ".join(filter(None, (location.project, location.region)))
+    count = len(result.leftovers)
+    amount = "Nothing" if not count else f"{count} thing{'s' if count > 1 else ''}"
+    caveat = ", as far as could be seen" if result.errors else ""
+    print(f"{amount} of stack {location.stack} {'are' if count > 1 else 'is'} left ({where}){caveat}.")
 
 
-def table(left: Sequence[Leftover]) -> list[str]:
+def table(leftovers: Sequence[Leftover]) -> list[str]:
     """One line each, in columns; the command, which is long, comes last."""
-    rows = [(it.kind, it.name, f"since {it.since}" if it.since else "", it.cost or "no cost", it.remove) for it in left]
+    rows = [
+        (each.kind, each.name, f"since {each.since}" if each.since else "", each.cost or "no cost", each.remove)
+        for each in leftovers
+    ]
     widths = [max((len(row[n]) for row in rows), default=0) for n in range(4)]
     return ["  ".join([*(row[n].ljust(widths[n]) for n in range(4)), row[4]]) for row in rows]
 
 
-def _known(value: str | None, what: str, flag: str, setting: str, stack: str) -> str:
+def _checked_name(value: str | None, what: str, flag: str, setting: str, stack: str) -> str:
     if not value:
         raise ProbeError(f"{what} of stack {stack} is not known: give {flag}, or set {setting} in Pulumi.{stack}.yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:_-]*", value):

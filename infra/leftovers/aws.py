@@ -19,22 +19,22 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from eval.cost.billing import HOURS_PER_MONTH
 from infra.errors import ProbeError
-from infra.leftovers.search import Findings, Leftover, Look, Place, day, monthly, search
+from infra.leftovers.search import Leftover, Probe, SearchResult, StackLocation, iso_date, monthly_cost, run_probes
 from infra.naming import PROJECT
 
 NO_CREDENTIALS = (
     "AWS knows no account: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`"
 )
-GONE_STATES = ("shutting-down", "terminated")  # a terminated instance is listed for about an hour
-LISTED_BY_OTHERS = {"vpc", "subnet", "route-table", "internet-gateway", "security-group", "security-group-rule",
+TERMINATED_STATES = ("shutting-down", "terminated")  # a terminated instance is listed for about an hour
+EC2_TYPES_LISTED = {"vpc", "subnet", "route-table", "internet-gateway", "security-group", "security-group-rule",
                     "network-interface", "elastic-ip", "instance", "volume", "snapshot", "image"}  # fmt: skip
-OTHER_SERVICES = {"s3", "iam", "ssm", "logs"}  # that are looked at below, so the tagging service's word is not needed
-LOOSE_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
+SERVICES_LISTED = {"s3", "iam", "ssm", "logs"}  # that are looked at below, so the tagging service's word is not needed
+DETACHED_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
 Client = Any  # boto3 makes its clients while it runs
 
 
 @dataclass(frozen=True)
-class Ec2Kind:
+class Ec2ResourceType:
     """A kind of thing that EC2 has, how to list it and how to remove it."""
 
     kind: str
@@ -50,65 +50,65 @@ class Ec2Kind:
 
 def instance_cost(item: Mapping[str, Any]) -> str:
     size = item["InstanceType"].replace(".", "_")
-    return monthly(f"aws_ec2_{size}_hour", HOURS_PER_MONTH, "billed by the hour while it runs")
+    return monthly_cost(f"aws_ec2_{size}_hour", HOURS_PER_MONTH, "billed by the hour while it runs")
 
 
 def volume_cost(item: Mapping[str, Any]) -> str:
-    return monthly(f"aws_ebs_{item['VolumeType']}_gb_month", item["Size"], "billed by GB")
+    return monthly_cost(f"aws_ebs_{item['VolumeType']}_gb_month", item["Size"], "billed by GB")
 
 
 def address_cost(item: Mapping[str, Any]) -> str:
-    return monthly("aws_public_ipv4_hour", HOURS_PER_MONTH, "billed by the hour")
+    return monthly_cost("aws_public_ipv4_hour", HOURS_PER_MONTH, "billed by the hour")
 
 
 # In the order in which they can be removed.
-EC2_KINDS = (
-    Ec2Kind("EC2 instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
+EC2_RESOURCE_TYPES = (
+    Ec2ResourceType("EC2 instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
             "terminate-instances --instance-ids {}", "LaunchTime", instance_cost),
-    Ec2Kind("Elastic IP", "describe_addresses", "Addresses[]", "AllocationId",
+    Ec2ResourceType("Elastic IP", "describe_addresses", "Addresses[]", "AllocationId",
             "release-address --allocation-id {}", cost=address_cost),
-    Ec2Kind("EBS volume", "describe_volumes", "Volumes[]", "VolumeId",
+    Ec2ResourceType("EBS volume", "describe_volumes", "Volumes[]", "VolumeId",
             "delete-volume --volume-id {}", "CreateTime", volume_cost),
-    Ec2Kind("machine image", "describe_images", "Images[]", "ImageId",
+    Ec2ResourceType("machine image", "describe_images", "Images[]", "ImageId",
             "deregister-image --image-id {}", "CreationDate", owned={"Owners": ["self"]}),
-    Ec2Kind("EBS snapshot", "describe_snapshots", "Snapshots[]", "SnapshotId",
+    Ec2ResourceType("EBS snapshot", "describe_snapshots", "Snapshots[]", "SnapshotId",
             "delete-snapshot --snapshot-id {}", "StartTime", lambda item: "billed by GB", {"OwnerIds": ["self"]}),
-    Ec2Kind("network interface", "describe_network_interfaces", LOOSE_INTERFACES, "NetworkInterfaceId",
+    Ec2ResourceType("network interface", "describe_network_interfaces", DETACHED_INTERFACES, "NetworkInterfaceId",
             "delete-network-interface --network-interface-id {}", in_vpc=True),
-    Ec2Kind("security group", "describe_security_groups", "SecurityGroups[?GroupName!='default']", "GroupId",
+    Ec2ResourceType("security group", "describe_security_groups", "SecurityGroups[?GroupName!='default']", "GroupId",
             "delete-security-group --group-id {}", in_vpc=True),
-    Ec2Kind("subnet", "describe_subnets", "Subnets[]", "SubnetId", "delete-subnet --subnet-id {}", in_vpc=True),
-    Ec2Kind("route table", "describe_route_tables", "RouteTables[?!(Associations[?Main])]", "RouteTableId",
+    Ec2ResourceType("subnet", "describe_subnets", "Subnets[]", "SubnetId", "delete-subnet --subnet-id {}", in_vpc=True),
+    Ec2ResourceType("route table", "describe_route_tables", "RouteTables[?!(Associations[?Main])]", "RouteTableId",
             "delete-route-table --route-table-id {}", in_vpc=True),
-    Ec2Kind("internet gateway", "describe_internet_gateways", "InternetGateways[]", "InternetGatewayId",
+    Ec2ResourceType("internet gateway", "describe_internet_gateways", "InternetGateways[]", "InternetGatewayId",
             "delete-internet-gateway --internet-gateway-id {}"),
-    Ec2Kind("VPC", "describe_vpcs", "Vpcs[]", "VpcId", "delete-vpc --vpc-id {}"),
+    Ec2ResourceType("VPC", "describe_vpcs", "Vpcs[]", "VpcId", "delete-vpc --vpc-id {}"),
 )  # fmt: skip
 
 
-def find(place: Place, parts: tuple[str, ...]) -> Findings:
+def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchResult:
     """Everything of the stack that is left. Raises ProbeError when AWS lets nobody in."""
-    aws = Aws(place, parts)
+    aws = AwsSearch(location, parts)
     aws.check_login()
-    looks: dict[str, Look] = {kind.kind: functools.partial(aws.ec2, kind) for kind in EC2_KINDS}
-    looks |= {
+    probes: dict[str, Probe] = {kind.kind: functools.partial(aws.ec2, kind) for kind in EC2_RESOURCE_TYPES}
+    probes |= {
         "S3 buckets": aws.buckets,
         "IAM instance profiles": aws.instance_profiles,
         "IAM roles": aws.roles,
         "SSM parameters": aws.parameters,
         "log groups": aws.log_groups,
         "DNS records": aws.dns_records,
-        "other tagged resources": aws.others,
+        "other tagged resources": aws.other_tagged_resources,
     }
-    return search({what: functools.partial(_told, look) for what, look in looks.items()})
+    return run_probes({what: functools.partial(_with_short_errors, look) for what, look in probes.items()})
 
 
-class Aws:
+class AwsSearch:
     """The stack's region of one account."""
 
-    def __init__(self, place: Place, parts: tuple[str, ...]) -> None:
-        self.place, self.parts = place, parts
-        self._session = boto3.Session(region_name=place.region)
+    def __init__(self, location: StackLocation, parts: tuple[str, ...]) -> None:
+        self.location, self.parts = location, parts
+        self._session = boto3.Session(region_name=location.region)
         self._clients: dict[str, Client] = {}  # making one takes longer than asking it
 
     def check_login(self) -> None:
@@ -120,16 +120,16 @@ class Aws:
         except (BotoCoreError, ClientError) as error:
             raise ProbeError(f"AWS lets nobody in: {_reason(error)}") from None
 
-    def ec2(self, kind: Ec2Kind) -> Iterator[Leftover]:
+    def ec2(self, kind: Ec2ResourceType) -> Iterator[Leftover]:
         """Things of one kind, by the stack's tags, and by its VPC."""
         client = self._client("ec2")
-        asks = [self._tag_filters()]
+        filter_sets = [self._tag_filters()]
         if kind.in_vpc:
             vpcs = _items(client, "describe_vpcs", "Vpcs[].VpcId", Filters=self._tag_filters())
-            asks += [[{"Name": "vpc-id", "Values": [vpc]}] for vpc in vpcs]
-        for filters in asks:
+            filter_sets += [[{"Name": "vpc-id", "Values": [vpc]}] for vpc in vpcs]
+        for filters in filter_sets:
             for item in _items(client, kind.call, kind.items, Filters=filters, **(kind.owned or {})):
-                if _state(item) not in GONE_STATES:
+                if _state(item) not in TERMINATED_STATES:
                     yield self._ec2_leftover(kind, item)
 
     def buckets(self) -> Iterator[Leftover]:
@@ -142,21 +142,21 @@ class Aws:
                 if _code(error) in ("NoSuchTagSet", "NoSuchBucket") or PROJECT not in name:
                     continue  # others' buckets may be closed to us
                 raise
-            if self.place.marks(found):
-                yield Leftover("S3 bucket", name, f"aws s3 rb s3://{name} --force", day(bucket.get("CreationDate")),
-                               "storage is billed by GB")  # fmt: skip
+            if self.location.has_stack_tags(found):
+                command, since = f"aws s3 rb s3://{name} --force", iso_date(bucket.get("CreationDate"))
+                yield Leftover("S3 bucket", name, command, since, "storage is billed by GB")
 
     def instance_profiles(self) -> Iterator[Leftover]:
         client = self._client("iam")
         for profile in _items(client, "list_instance_profiles", "InstanceProfiles[]"):
             name = profile["InstanceProfileName"]
             found = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"].get("Tags", [])
-            if not self.place.marks(_as_dict(found)):
+            if not self.location.has_stack_tags(_as_dict(found)):
                 continue
             remove_role = f"aws iam remove-role-from-instance-profile --instance-profile-name {name} --role-name"
             detach = [f"{remove_role} {role['RoleName']}" for role in profile["Roles"]]
             command = [*detach, f"aws iam delete-instance-profile --instance-profile-name {name}"]
-            yield Leftover("IAM instance profile", name, " && ".join(command), day(profile.get("CreateDate")))
+            yield Leftover("IAM instance profile", name, " && ".join(command), iso_date(profile.get("CreateDate")))
 
     def roles(self) -> Iterator[Leftover]:
         """A role goes only when it is empty, so the command empties it."""
@@ -165,7 +165,7 @@ class Aws:
             name = role["RoleName"]
             if role["Path"].startswith("/aws-service-role/"):
                 continue
-            if not self.place.marks(_as_dict(client.list_role_tags(RoleName=name)["Tags"])):
+            if not self.location.has_stack_tags(_as_dict(client.list_role_tags(RoleName=name)["Tags"])):
                 continue
             attached = _items(client, "list_attached_role_policies", "AttachedPolicies[].PolicyArn", RoleName=name)
             inline = _items(client, "list_role_policies", "PolicyNames[]", RoleName=name)
@@ -174,14 +174,14 @@ class Aws:
                 *(f"aws iam delete-role-policy --role-name {name} --policy-name {policy}" for policy in inline),
                 f"aws iam delete-role --role-name {name}",
             ]
-            yield Leftover("IAM role", name, " && ".join(command), day(role.get("CreateDate")))
+            yield Leftover("IAM role", name, " && ".join(command), iso_date(role.get("CreateDate")))
 
     def parameters(self) -> Iterator[Leftover]:
-        filters = [{"Key": f"tag:{key}", "Values": [value]} for key, value in self.place.tags.items()]
+        filters = [{"Key": f"tag:{key}", "Values": [value]} for key, value in self.location.tags.items()]
         for parameter in _items(self._client("ssm"), "describe_parameters", "Parameters[]", ParameterFilters=filters):
             name = parameter["Name"]
-            command = f"aws ssm delete-parameter --name {name} --region {self.place.region}"
-            yield Leftover("SSM parameter", name, command, day(parameter.get("LastModifiedDate")))
+            command = f"aws ssm delete-parameter --name {name} --region {self.location.region}"
+            yield Leftover("SSM parameter", name, command, iso_date(parameter.get("LastModifiedDate")))
 
     def log_groups(self) -> Iterator[Leftover]:
         """By tags, and by name: what AWS makes on its own is named after what it logs, and carries no tags."""
@@ -191,15 +191,15 @@ class Aws:
             if PROJECT not in name:
                 continue
             found = client.list_tags_log_group(logGroupName=name)["tags"]
-            if self.place.marks(found) or (not found and self.place.mentions(name, self.parts)):
-                command = f"aws logs delete-log-group --log-group-name {name} --region {self.place.region}"
+            if self.location.has_stack_tags(found) or (not found and self.location.mentions_resource(name, self.parts)):
+                command = f"aws logs delete-log-group --log-group-name {name} --region {self.location.region}"
                 yield Leftover("log group", name, command, _from_ms(group.get("creationTime")), "billed by GB")
 
     def dns_records(self) -> Iterator[Leftover]:
         """The address record of the stack's domain, where the stack file names its hosted zone."""
-        if not (self.place.zone and self.place.domain):
+        if not (self.location.zone and self.location.domain):
             return
-        zone, name = self.place.zone, f"{self.place.domain}."
+        zone, name = self.location.zone, f"{self.location.domain}."
         answer = self._client("route53").list_resource_record_sets(
             HostedZoneId=zone, StartRecordName=name, StartRecordType="A", MaxItems="1"
         )
@@ -210,28 +210,28 @@ class Aws:
                 yield Leftover("DNS record", f"{name} A",
                                f"{command} --hosted-zone-id {zone} --change-batch '{batch}'")  # fmt: skip
 
-    def others(self) -> Iterator[Leftover]:
+    def other_tagged_resources(self) -> Iterator[Leftover]:
         """Tagged things of other kinds. The tagging service forgets late, so each may be gone already."""
-        filters = [{"Key": key, "Values": [value]} for key, value in self.place.tags.items()]
+        filters = [{"Key": key, "Values": [value]} for key, value in self.location.tags.items()]
         client = self._client("resourcegroupstaggingapi")
         for arn in _items(client, "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters):
             _, _, service, _, _, resource = arn.split(":", 5)
-            if service in OTHER_SERVICES or (service == "ec2" and resource.split("/")[0] in LISTED_BY_OTHERS):
+            if service in SERVICES_LISTED or (service == "ec2" and resource.split("/")[0] in EC2_TYPES_LISTED):
                 continue
             yield Leftover(f"{service} (may be gone: tags are forgotten late)", arn,
                            f"aws resourcegroupstaggingapi get-resources --resource-arn-list {arn} shows it; remove it "
                            f"with aws {service}")  # fmt: skip
 
-    def _ec2_leftover(self, kind: Ec2Kind, item: Mapping[str, Any]) -> Leftover:
-        region = f" --region {self.place.region}"
+    def _ec2_leftover(self, kind: Ec2ResourceType, item: Mapping[str, Any]) -> Leftover:
+        region = f" --region {self.location.region}"
         command = f"aws ec2 {kind.remove.format(item[kind.id])}{region}"
         for attached in item.get("Attachments") or [] if kind.kind == "internet gateway" else []:
             ids = f"--internet-gateway-id {item[kind.id]} --vpc-id {attached['VpcId']}"
             command = f"aws ec2 detach-internet-gateway {ids}{region} && {command}"
-        return Leftover(kind.kind, item[kind.id], command, day(item.get(kind.since)), kind.cost(item))
+        return Leftover(kind.kind, item[kind.id], command, iso_date(item.get(kind.since)), kind.cost(item))
 
     def _tag_filters(self) -> list[dict[str, Any]]:
-        return [{"Name": f"tag:{key}", "Values": [value]} for key, value in self.place.tags.items()]
+        return [{"Name": f"tag:{key}", "Values": [value]} for key, value in self.location.tags.items()]
 
     def _client(self, service: str) -> Client:
         if service not in self._clients:
@@ -239,10 +239,10 @@ class Aws:
         return self._clients[service]
 
 
-def _told(look: Look) -> Iterator[Leftover]:
+def _with_short_errors(probe: Probe) -> Iterator[Leftover]:
     """The look, with AWS's errors said in one line."""
     try:
-        yield from look()
+        yield from probe()
     except (BotoCoreError, ClientError) as error:
         raise ProbeError(_reason(error)) from None
 

@@ -18,8 +18,8 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
 from infra.errors import ProbeError
-from infra.leftovers.http import Answer, ask
-from infra.leftovers.search import GIB, Findings, Leftover, Look, Place, day, monthly, search
+from infra.leftovers.http import Response, request_json
+from infra.leftovers.search import GIB, Leftover, Probe, SearchResult, StackLocation, iso_date, monthly_cost, run_probes
 from infra.targets import GCP_FUNCTION
 
 BASE = "https://{api}.googleapis.com"
@@ -29,8 +29,8 @@ NO_CREDENTIALS = (
     "Google knows no one here: run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
     f"or {TOKEN_VARIABLE}"
 )
-SOURCES = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")  # buckets that Google makes, each for a region
-IMAGES = "gcf-artifacts"  # the repository that Google makes for the images of functions
+SOURCE_BUCKETS = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")  # buckets that Google makes, each for a region
+FUNCTION_IMAGES_REPOSITORY = "gcf-artifacts"  # the repository that Google makes for the images of functions
 
 
 def open_session() -> requests.Session:
@@ -48,11 +48,11 @@ def open_session() -> requests.Session:
     return AuthorizedSession(credentials)
 
 
-def find(place: Place, parts: tuple[str, ...], base: str = BASE) -> Findings:
+def find_leftovers(location: StackLocation, parts: tuple[str, ...], base: str = BASE) -> SearchResult:
     """Everything of the stack that is left. Raises ProbeError when Google lets nobody in."""
-    google_project = Google(place, parts, open_session(), base)
+    google_project = GoogleSearch(location, parts, open_session(), base)
     google_project.check_login()
-    looks: dict[str, Look] = {
+    probes: dict[str, Probe] = {
         "functions": google_project.functions,
         "Cloud Run services": google_project.services,
         "image repositories": google_project.repositories,
@@ -61,42 +61,43 @@ def find(place: Place, parts: tuple[str, ...], base: str = BASE) -> Findings:
         "service accounts": google_project.accounts,
         "grants to deleted accounts": google_project.grants,
     }
-    if place.target is GCP_FUNCTION:
-        looks |= {"Google's own buckets": google_project.source_buckets, "Google's own images": google_project.images}
-    return search(looks)
+    if location.target is GCP_FUNCTION:
+        probes |= {"Google's own buckets": google_project.source_buckets, "Google's own images": google_project.images}
+    return run_probes(probes)
 
 
-class Google:
+class GoogleSearch:
     """The stack's project and region."""
 
-    def __init__(self, place: Place, parts: tuple[str, ...], session: requests.Session, base: str) -> None:
-        self.place, self.names, self._session, self._base = place, place.names(parts), session, base
-        self._there = f"projects/{place.project}/locations/{place.region}"
-        self._flags = f"--project {place.project} --quiet"
+    def __init__(self, location: StackLocation, parts: tuple[str, ...], session: requests.Session, base: str) -> None:
+        self.location, self.names, self._session, self._base = location, location.resource_names(parts), session, base
+        self._parent = f"projects/{location.project}/locations/{location.region}"
+        self._flags = f"--project {location.project} --quiet"
 
     def check_login(self) -> None:
         """Raises ProbeError unless Google lets us see the project."""
-        answer = self._ask("GET", "cloudresourcemanager", f"v1/projects/{self.place.project}")
-        if answer.status == 401:
+        response = self._request("GET", "cloudresourcemanager", f"v1/projects/{self.location.project}")
+        if response.status == 401:
             raise ProbeError(NO_CREDENTIALS)
-        if not answer.ok and not _not_enabled(answer):
-            raise ProbeError(f"project {self.place.project}: {_message(answer)}")
+        if not response.ok and not _not_enabled(response):
+            raise ProbeError(f"project {self.location.project}: {_message(response)}")
 
     def functions(self) -> Iterator[Leftover]:
-        for function in self._list("cloudfunctions", f"v2/{self._there}/functions", "functions"):
+        for function in self._list("cloudfunctions", f"v2/{self._parent}/functions", "functions"):
             if self._is_ours(function):
                 name = _last(function["name"])
-                command = f"gcloud functions delete {name} --gen2 --region {self.place.region} {self._flags}"
-                yield Leftover("function", name, command, day(function.get("createTime") or function.get("updateTime")))
+                command = f"gcloud functions delete {name} --gen2 --region {self.location.region} {self._flags}"
+                since = iso_date(function.get("createTime") or function.get("updateTime"))
+                yield Leftover("function", name, command, since)
 
     def services(self) -> Iterator[Leftover]:
-        for service in self._list("run", f"v2/{self._there}/services", "services"):
+        for service in self._list("run", f"v2/{self._parent}/services", "services"):
             if self._is_ours(service):
                 name = _last(service["name"])
-                command = f"gcloud run services delete {name} --region {self.place.region} {self._flags}"
+                command = f"gcloud run services delete {name} --region {self.location.region} {self._flags}"
                 warm = service.get("template", {}).get("scaling", {}).get("minInstanceCount", 0)
                 cost = f"{warm} instances kept warm, billed by the second" if warm else ""
-                yield Leftover("Cloud Run service", name, command, day(service.get("createTime")), cost)
+                yield Leftover("Cloud Run service", name, command, iso_date(service.get("createTime")), cost)
 
     def repositories(self) -> Iterator[Leftover]:
         for repository in self._list(*self._all_repositories()):
@@ -104,35 +105,35 @@ class Google:
                 yield self._repository(repository)
 
     def buckets(self) -> Iterator[Leftover]:
-        for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.place.project}):
+        for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.location.project}):
             if self._is_ours(bucket):
                 yield _bucket(bucket)
 
     def secrets(self) -> Iterator[Leftover]:
-        for secret in self._list("secretmanager", f"v1/projects/{self.place.project}/secrets", "secrets"):
+        for secret in self._list("secretmanager", f"v1/projects/{self.location.project}/secrets", "secrets"):
             if self._is_ours(secret):
                 name = _last(secret["name"])
                 command = f"gcloud secrets delete {name} {self._flags}"
-                yield Leftover("secret", name, command, day(secret.get("createTime")), "billed by version")
+                yield Leftover("secret", name, command, iso_date(secret.get("createTime")), "billed by version")
 
     def accounts(self) -> Iterator[Leftover]:
         """By name alone: a service account carries no labels, and does not say since when it is there."""
-        for account in self._list("iam", f"v1/projects/{self.place.project}/serviceAccounts", "accounts"):
+        for account in self._list("iam", f"v1/projects/{self.location.project}/serviceAccounts", "accounts"):
             email = account["email"]
             if email.partition("@")[0] in self.names:
                 yield Leftover("service account", email, f"gcloud iam service-accounts delete {email} {self._flags}")
 
     def grants(self) -> Iterator[Leftover]:
         """Roles of the project whose holder is gone: they stay listed as `deleted:`."""
-        path = f"v1/projects/{self.place.project}:getIamPolicy"
-        answer = self._ask("POST", "cloudresourcemanager", path, json={})
-        if _not_enabled(answer):
+        path = f"v1/projects/{self.location.project}:getIamPolicy"
+        response = self._request("POST", "cloudresourcemanager", path, json={})
+        if _not_enabled(response):
             return
-        for binding in _checked(answer).get("bindings", []):
+        for binding in _checked(response).get("bindings", []):
             for member in binding.get("members", []):
                 email = member.removeprefix("deleted:").removeprefix("serviceAccount:").partition("?")[0]
                 if member.startswith("deleted:") and email.partition("@")[0] in self.names:
-                    command = f"gcloud projects remove-iam-policy-binding {self.place.project} --member '{member}'"
+                    command = f"gcloud projects remove-iam-policy-binding {self.location.project} --member '{member}'"
                     command += f" --role {binding['role']} --condition None --quiet"
                     yield Leftover("grant to a deleted account", f"{binding['role']} {email}", command)
 
@@ -142,9 +143,9 @@ class Google:
         They are the stack's alone when no other function is there; else only the stack's own sources are named.
         """
         shared = self._other_functions()
-        for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.place.project}):
+        for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.location.project}):
             name = bucket["name"]
-            if not name.startswith(SOURCES) or self.place.region not in name:
+            if not name.startswith(SOURCE_BUCKETS) or self.location.region not in name:
                 continue
             if not shared:
                 yield _bucket(bucket, "bucket of function sources")
@@ -153,12 +154,12 @@ class Google:
                 path = f"storage/v1/b/{quote(name, safe='')}/o"
                 for found in self._list("storage", path, "items", {"prefix": f"{part}/"}):
                     uri = f"gs://{name}/{found['name']}"
-                    yield Leftover("function source", uri, f"gcloud storage rm {uri}", day(found.get("timeCreated")),
-                                   "storage is billed by GB")  # fmt: skip
+                    command, since = f"gcloud storage rm {uri}", iso_date(found.get("timeCreated"))
+                    yield Leftover("function source", uri, command, since, "storage is billed by GB")
 
     def images(self) -> Iterator[Leftover]:
         """The same for the repository with the images of all functions of a region."""
-        found = [r for r in self._list(*self._all_repositories()) if _last(r["name"]) == IMAGES]
+        found = [r for r in self._list(*self._all_repositories()) if _last(r["name"]) == FUNCTION_IMAGES_REPOSITORY]
         if found and not self._other_functions():
             yield self._repository(found[0], "repository of function images")
             return
@@ -167,56 +168,57 @@ class Google:
             for package in self._list("artifactregistry", f"v1/{repository['name']}/packages", "packages"):
                 name = unquote(_last(package["name"]))
                 if name.partition("/")[0].split("__")[-1] in endings:
-                    where = f"--repository {IMAGES} --location {self.place.region}"
+                    where = f"--repository {FUNCTION_IMAGES_REPOSITORY} --location {self.location.region}"
                     command = f"gcloud artifacts packages delete {quote(name, safe='')} {where} {self._flags}"
-                    yield Leftover("function image", name, command, day(package.get("createTime")), "billed by GB")
+                    yield Leftover("function image", name, command, iso_date(package.get("createTime")), "billed by GB")
 
     def _other_functions(self) -> bool:
         """Whether functions that are not the stack's use what Google made for the region."""
-        found = self._list("cloudfunctions", f"v2/{self._there}/functions", "functions")
+        found = self._list("cloudfunctions", f"v2/{self._parent}/functions", "functions")
         return any(not self._is_ours(function) for function in found)
 
     def _all_repositories(self) -> tuple[str, str, str]:
-        return "artifactregistry", f"v1/{self._there}/repositories", "repositories"
+        return "artifactregistry", f"v1/{self._parent}/repositories", "repositories"
 
     def _repository(self, found: Mapping[str, Any], kind: str = "image repository") -> Leftover:
         name = _last(found["name"])
-        command = f"gcloud artifacts repositories delete {name} --location {self.place.region} {self._flags}"
+        command = f"gcloud artifacts repositories delete {name} --location {self.location.region} {self._flags}"
         gib = int(found.get("sizeBytes", 0)) / GIB
-        cost = monthly("gcp_artifact_registry_gib_month", gib, "billed by GB") if gib else ""
-        return Leftover(kind, name, command, day(found.get("createTime")), cost)
+        cost = monthly_cost("gcp_artifact_registry_gib_month", gib, "billed by GB") if gib else ""
+        return Leftover(kind, name, command, iso_date(found.get("createTime")), cost)
 
     def _is_ours(self, found: Mapping[str, Any]) -> bool:
         """By labels; what lost them, by name."""
-        return self.place.marks(found.get("labels")) or (not found.get("labels") and _last(found["name"]) in self.names)
+        labels = found.get("labels")
+        return self.location.has_stack_tags(labels) or (not labels and _last(found["name"]) in self.names)
 
     def _list(self, api: str, path: str, key: str, params: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """All pages. Nothing where the API is not enabled: then nothing of its kind can be there."""
-        asked = dict(params or {})
+        query = dict(params or {})
         while True:
-            answer = self._ask("GET", api, path, asked)
-            if _not_enabled(answer) or answer.status == 404:
+            response = self._request("GET", api, path, query)
+            if _not_enabled(response) or response.status == 404:
                 return
-            page = _checked(answer)
+            page = _checked(response)
             yield from page.get(key, [])
             if unreachable := page.get("unreachable"):
                 raise ProbeError(f"Google could not reach {', '.join(unreachable)}; try again later")
             if not page.get("nextPageToken"):
                 return
-            asked["pageToken"] = page["nextPageToken"]
+            query["pageToken"] = page["nextPageToken"]
 
-    def _ask(
+    def _request(
         self, method: str, api: str, path: str, params: Mapping[str, str] | None = None, json: Any = None
-    ) -> Answer:
+    ) -> Response:
         try:
-            return ask(self._session, method, f"{self._base.format(api=api)}/{path}", params, json)
+            return request_json(self._session, method, f"{self._base.format(api=api)}/{path}", params, json)
         except GoogleAuthError as error:
             raise ProbeError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
 
 
-def _bucket(found: Mapping[str, Any], kind: str = "bucket") -> Leftover:
-    name = found["name"]
-    return Leftover(kind, name, f"gcloud storage rm --recursive gs://{name}", day(found.get("timeCreated")),
+def _bucket(bucket: Mapping[str, Any], kind: str = "bucket") -> Leftover:
+    name = bucket["name"]
+    return Leftover(kind, name, f"gcloud storage rm --recursive gs://{name}", iso_date(bucket.get("timeCreated")),
                     "storage is billed by GB")  # fmt: skip
 
 
@@ -224,21 +226,21 @@ def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _checked(answer: Answer) -> dict[str, Any]:
-    if not answer.ok:
-        raise ProbeError(_message(answer))
-    return answer.body
+def _checked(response: Response) -> dict[str, Any]:
+    if not response.ok:
+        raise ProbeError(_message(response))
+    return response.body
 
 
-def _error(answer: Answer) -> Mapping[str, Any]:
-    error = answer.body.get("error") if isinstance(answer.body, dict) else None
+def _error(response: Response) -> Mapping[str, Any]:
+    error = response.body.get("error") if isinstance(response.body, dict) else None
     return error if isinstance(error, dict) else {}
 
 
-def _not_enabled(answer: Answer) -> bool:
-    details: Iterable[Any] = _error(answer).get("details", [])
-    return answer.status == 403 and any(d.get("reason") == "SERVICE_DISABLED" for d in details)
+def _not_enabled(response: Response) -> bool:
+    details: Iterable[Any] = _error(response).get("details", [])
+    return response.status == 403 and any(d.get("reason") == "SERVICE_DISABLED" for d in details)
 
 
-def _message(answer: Answer) -> str:
-    return f"{answer.status}: {' '.join(str(_error(answer).get('message') or 'no reason given').split())}"
+def _message(response: Response) -> str:
+    return f"{response.status}: {' '.join(str(_error(response).get('message') or 'no reason given').split())}"

@@ -14,7 +14,7 @@ TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What an API said."""
 
     status: int
@@ -25,9 +25,9 @@ class Answer:
         return 200 <= self.status < 300
 
 
-def ask(
+def request_json(
     session: requests.Session, method: str, url: str, params: Mapping[str, str] | None = None, json: Any = None
-) -> Answer:
+) -> Response:
     """One request. Raises ProbeError when nothing answers."""
     try:
         response = session.request(method, url, params=params, json=json, timeout=TIMEOUT_S)
@@ -39,7 +39,7 @@ def ask(
         body = None
     if response.ok and body is None:
         raise ProbeError(f"{url} answered {response.status_code} without JSON")
-    return Answer(response.status_code, body)
+    return Response(response.status_code, body)
 
 
 def _short(error: Exception) -> str:

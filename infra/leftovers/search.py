@@ -27,7 +27,7 @@ class Leftover:
 
 
 @dataclass(frozen=True)
-class Place:
+class StackLocation:
     """Where to look, and for what."""
 
     stack: str
@@ -43,56 +43,56 @@ class Place:
         """What everything of the stack is marked with that can be marked."""
         return tags(self.stack)
 
-    def marks(self, found: Mapping[str, str] | None) -> bool:
+    def has_stack_tags(self, found: Mapping[str, str] | None) -> bool:
         """Whether these tags or labels are the stack's."""
         return self.tags.items() <= (found or {}).items()
 
-    def names(self, parts: Iterable[str]) -> set[str]:
+    def resource_names(self, parts: Iterable[str]) -> set[str]:
         """The names that the program gives to these parts."""
         return {resource_name(part, self.stack) for part in parts}
 
-    def mentions(self, text: str, parts: Sequence[str]) -> bool:
+    def mentions_resource(self, text: str, parts: Sequence[str]) -> bool:
         """Whether one of those names stands in the text, whole: the stage `prod` is not part of the one without."""
-        names = "|".join(re.escape(name) for name in sorted(self.names(parts)))
+        names = "|".join(re.escape(name) for name in sorted(self.resource_names(parts)))
         return bool(parts) and re.search(rf"(?<![a-z0-9-])({names})(?![a-z0-9-])", text) is not None
 
 
 @dataclass(frozen=True)
-class Findings:
+class SearchResult:
     """The outcome of a search."""
 
-    left: tuple[Leftover, ...]
-    unseen: tuple[str, ...]  # what could not be looked at, and why
+    leftovers: tuple[Leftover, ...]
+    errors: tuple[str, ...]  # what could not be looked at, and why
 
 
-Look = Callable[[], Iterable[Leftover]]
+Probe = Callable[[], Iterable[Leftover]]
 
 
-def search(looks: Mapping[str, Look]) -> Findings:
+def run_probes(probes: Mapping[str, Probe]) -> SearchResult:
     """Look everywhere; one place that cannot be looked at does not hide the others."""
-    left: dict[tuple[str, str], Leftover] = {}
-    unseen: list[str] = []
-    for what, look in looks.items():
+    leftovers: dict[tuple[str, str], Leftover] = {}
+    errors: list[str] = []
+    for what, probe in probes.items():
         try:
-            for leftover in look():
-                left.setdefault((leftover.kind, leftover.name), leftover)
+            for leftover in probe():
+                leftovers.setdefault((leftover.kind, leftover.name), leftover)
         except ProbeError as error:
-            unseen.append(f"{what}: {error}")
-    return Findings(tuple(left.values()), tuple(unseen))
+            errors.append(f"{what}: {error}")
+    return SearchResult(tuple(leftovers.values()), tuple(errors))
 
 
 @functools.cache
-def prices() -> dict[str, float]:
+def list_prices() -> dict[str, float]:
     """List price in dollars per unit, by its id in eval/cost/prices.yaml."""
     return {price.id: price.amount for price in load_prices().entries}
 
 
-def monthly(price_id: str, amount: float, unknown: str) -> str:
+def monthly_cost(price_id: str, amount: float, unknown: str) -> str:
     """So many units at the list price, as text; `unknown` where the list has no such price."""
-    price = prices().get(price_id)
+    price = list_prices().get(price_id)
     return unknown if price is None else f"${price * amount:,.2f} a month"
 
 
-def day(moment: object) -> str:
+def iso_date(moment: object) -> str:
     """The date of a moment, which clouds give as text or as a datetime."""
     return str(moment)[:10] if moment else ""

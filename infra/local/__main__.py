@@ -14,7 +14,7 @@ from infra.local.twins import Twin, local_twins
 from infra.targets import TARGETS
 from service.settings import ENGINES
 
-LOOK_S = 1.0  # between two looks whether all still run
+POLL_S = 1.0  # between two looks whether all still run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         names = arguments.names or tuple(TARGETS)
-        with local_twins(names, arguments.log_dir, on_event=say, engines=arguments.engines) as twins:
-            say("Ctrl-C ends them." if twins.running else "None could be started.")
+        with local_twins(names, arguments.log_dir, on_event=print_line, engines=arguments.engines) as twins:
+            print_line("Ctrl-C ends them." if twins.running else "None could be started.")
             _watch(twins.running)
     except TwinError as error:
         print(error, file=sys.stderr)
@@ -41,19 +41,19 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """One line, at once."""
     print(text, flush=True)
 
 
 def _watch(running: list[Twin]) -> None:
     """Return when none is left; say which one has ended, and its last lines."""
-    left = list(running)
-    while left:
-        for twin in [twin for twin in left if not twin.alive()]:
-            say(f"{twin.title} has ended.\n{twin.log_tail()}")
-            left.remove(twin)
-        time.sleep(LOOK_S)
+    remaining = list(running)
+    while remaining:
+        for twin in [twin for twin in remaining if not twin.alive()]:
+            print_line(f"{twin.title} has ended.\n{twin.log_tail()}")
+            remaining.remove(twin)
+        time.sleep(POLL_S)
 
 
 if __name__ == "__main__":

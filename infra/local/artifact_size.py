@@ -14,14 +14,14 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from infra.artifact import asked_requirements, shipped_files
+from infra.artifact import deployment_files, direct_requirements
 from infra.errors import NotMeasured
 
 COMPILED = ".pyc"  # made at the first start, or by the installer, or not at all
 
 
 @dataclass(frozen=True)
-class Shipped:
+class ArtifactSize:
     """Sizes in bytes, as the files are on disk: nothing packed, no Python, no operating system."""
 
     files_bytes: int  # the service, the model, the entry points
@@ -29,29 +29,29 @@ class Shipped:
     reason: str | None = None  # why that is not known
 
 
-def measure_shipped(engine: str, target: str) -> Shipped:
+def measure_artifact(engine: str, target: str) -> ArtifactSize:
     """Of what is shipped to a target for an engine."""
-    size = sum(path.stat().st_size for path in shipped_files(engine=engine, target=target).values())
+    size = sum(path.stat().st_size for path in deployment_files(engine=engine, target=target).values())
     try:
-        return Shipped(size, installed_bytes(asked_requirements(engine, target)))
+        return ArtifactSize(size, installed_bytes(direct_requirements(engine, target)))
     except NotMeasured as error:
-        return Shipped(size, None, str(error))
+        return ArtifactSize(size, None, str(error))
 
 
 def installed_bytes(requirements: str) -> int:
     """Of all that an .in file's lines install on this machine. Raises NotMeasured where this environment differs."""
-    named = [requirement for line in requirements.splitlines() if (requirement := _requirement(line))]
-    left = [requirement for requirement in named if _applies(requirement)]
-    found: dict[tuple[str, frozenset[str]], Distribution] = {}
-    while left:
-        wanted = left.pop()
-        key = canonicalize_name(wanted.name), frozenset(wanted.extras)
-        if key in found:
+    direct = [requirement for line in requirements.splitlines() if (requirement := _requirement(line))]
+    pending = [requirement for requirement in direct if _applies(requirement)]
+    installed: dict[tuple[str, frozenset[str]], Distribution] = {}
+    while pending:
+        requirement = pending.pop()
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if key in installed:
             continue
-        found[key] = _installed(wanted)
-        texts = found[key].requires or []
-        left += [needed for needed in map(Requirement, texts) if _applies(needed, wanted.extras)]
-    by_name = {name: dist for (name, _), dist in found.items()}  # asked for with extras and without, it counts once
+        installed[key] = _installed(requirement)
+        texts = installed[key].requires or []
+        pending += [needed for needed in map(Requirement, texts) if _applies(needed, requirement.extras)]
+    by_name = {name: dist for (name, _), dist in installed.items()}  # with extras and without, it counts once
     return sum(map(_bytes, by_name.values()))
 
 
@@ -72,14 +72,15 @@ def _applies(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
 
-def _installed(wanted: Requirement) -> Distribution:
+def _installed(requirement: Requirement) -> Distribution:
     try:
-        found = distribution(wanted.name)
+        dist = distribution(requirement.name)
     except PackageNotFoundError:
-        raise NotMeasured(f"{wanted.name} is not installed here") from None
-    if not wanted.specifier.contains(found.version, prereleases=True):
-        raise NotMeasured(f"{wanted.name} is {found.version} here, and not {wanted.name}{wanted.specifier}")
-    return found
+        raise NotMeasured(f"{requirement.name} is not installed here") from None
+    if not requirement.specifier.contains(dist.version, prereleases=True):
+        wanted = f"{requirement.name}{requirement.specifier}"
+        raise NotMeasured(f"{requirement.name} is {dist.version} here, and not {wanted}")
+    return dist
 
 
 def _bytes(dist: Distribution) -> int:

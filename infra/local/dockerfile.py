@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import PlatformFileError
-from infra.local.process_spec import Launch
+from infra.local.process_spec import ProcessSpec
 
-WITHOUT_EFFECT = {"RUN", "USER", "EXPOSE", "WORKDIR"}
+IGNORED_INSTRUCTIONS = {"RUN", "USER", "EXPOSE", "WORKDIR"}
 FROM = re.compile(r"(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -32,7 +32,7 @@ class Stage:
 
 def read_dockerfile(
     text: str, context: Path, config: Mapping[str, str], build_args: Mapping[str, str] | None = None
-) -> Launch:
+) -> ProcessSpec:
     """The image's command and environment, overridden by the platform's.
 
     `build_args` are those of `docker build --build-arg`. Raises PlatformFileError on what it cannot follow.
@@ -42,18 +42,18 @@ def read_dockerfile(
         _check_copy(copy, context)
     if not stage.command:
         raise PlatformFileError("Dockerfile: no CMD, so there is nothing to start")
-    return Launch(stage.command, {**stage.env, **config})
+    return ProcessSpec(stage.command, {**stage.env, **config})
 
 
 def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
     args: dict[str, str] = {}  # those before the first FROM, which any FROM may use
-    named: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
     name, stage = "", None
     for instruction, rest in instructions(text):
         match instruction:
             case "FROM":
                 base, name = _from(rest, {arg: build_args.get(arg, default) for arg, default in args.items()})
-                stage = named.get(base, Stage())
+                stage = stages.get(base, Stage())
             case "ARG" if stage is None:
                 args |= _assignments(rest, "ARG")
             case "ARG":
@@ -66,10 +66,10 @@ def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
                 stage = replace(stage, copies=(*stage.copies, rest))
             case "CMD":
                 stage = replace(stage, command=_exec_form(rest))
-            case _ if instruction not in WITHOUT_EFFECT:
+            case _ if instruction not in IGNORED_INSTRUCTIONS:
                 raise PlatformFileError(f"Dockerfile: {instruction} is not known here: {instruction} {rest}")
         if stage is not None and name:
-            named[name] = stage
+            stages[name] = stage
     if stage is None:
         raise PlatformFileError("Dockerfile: no FROM, so there is no image")
     return stage

@@ -13,10 +13,10 @@ from infra.errors import PortInUse, StartError
 from infra.local.process import Process
 from infra.local.start_commands import HOST
 
-READY_PATH = "/readyz"
-ANSWER_TIMEOUT_S = 5  # of one question whether it is ready
+READY_ROUTE = "/readyz"
+REQUEST_TIMEOUT_S = 5  # of one question whether it is ready
 POLL_S = 0.02  # between two
-PORT_TAKEN = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as gunicorn and nginx say it
+PORT_IN_USE = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as gunicorn and nginx say it
 
 
 def free_ports(count: int) -> list[int]:
@@ -32,9 +32,9 @@ def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float) ->
     """Ask until the answer is yes. Raises StartError, with the log's last lines, when a process ends or time is up."""
     deadline = time.monotonic() + timeout_s
     while True:
-        ready = _says_ready(port)
+        ready = _is_ready(port)
         for process in running:
-            _check(process)  # after a yes as well: another program may have our port, and say it
+            _raise_if_failed(process)  # after a yes as well: another program may have our port, and say it
         if ready:
             return
         if time.monotonic() > deadline:
@@ -42,18 +42,18 @@ def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float) ->
         time.sleep(POLL_S)
 
 
-def _check(process: Process) -> None:
+def _raise_if_failed(process: Process) -> None:
     tail = process.log_tail()
-    if PORT_TAKEN.search(tail):
+    if PORT_IN_USE.search(tail):
         raise PortInUse(f"another program took its port\n{tail}")
     if (status := process.exit_status()) is not None:
         raise StartError(f"ended with status {status} before it was ready\n{process.log_tail()}")
 
 
-def _says_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=REQUEST_TIMEOUT_S)
     try:
-        connection.request("GET", READY_PATH)
+        connection.request("GET", READY_ROUTE)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False

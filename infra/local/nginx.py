@@ -8,15 +8,15 @@ from pathlib import Path
 
 from infra.artifact import REPOSITORY
 from infra.errors import PlatformFileError
-from infra.local.process_spec import Launch
-from infra.local.start_commands import HOST, the_unit
+from infra.local.process_spec import ProcessSpec
+from infra.local.start_commands import HOST, read_vm_unit
 
 SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
 PROXY_FILE = SITE_FILE.with_name("nginx-proxy.conf")
-PROXY_PLACE = Path("snippets/classifier-http.conf")  # where the site includes it from, on the VM and here
+PROXY_PATH = Path("snippets/classifier-http.conf")  # where the site includes it from, on the VM and here
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"))
 SITE_LISTEN = "listen 80 default_server;"
-MAIN = """{user}
+MAIN_CONF = """{user}
 daemon off;
 pid nginx.pid;
 error_log stderr;
@@ -38,22 +38,22 @@ def find_nginx() -> str | None:
     return shutil.which("nginx", path=SEARCH_PATH)
 
 
-def launch_nginx(nginx: str, folder: Path, port: int, upstream_port: int) -> Launch:
+def nginx_process(nginx: str, folder: Path, port: int, upstream_port: int) -> ProcessSpec:
     """nginx with the VM's site, its files in `folder`, listening on `port`."""
-    (folder / PROXY_PLACE).parent.mkdir(parents=True, exist_ok=True)
-    (folder / PROXY_PLACE).write_text(PROXY_FILE.read_text())
+    (folder / PROXY_PATH).parent.mkdir(parents=True, exist_ok=True)
+    (folder / PROXY_PATH).write_text(PROXY_FILE.read_text())
     as_root = os.geteuid() == 0  # its workers would become another user, who may not enter the folder
-    (folder / "nginx.conf").write_text(MAIN.format(user="user root;" if as_root else ""))
+    (folder / "nginx.conf").write_text(MAIN_CONF.format(user="user root;" if as_root else ""))
     (folder / "site.conf").write_text(local_site(SITE_FILE.read_text(), port, upstream_port))
-    return Launch((nginx, "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"))
+    return ProcessSpec((nginx, "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"))
 
 
 def local_site(site: str, port: int, upstream_port: int) -> str:
     """The site with only its address and its upstream's changed. Raises PlatformFileError when one is missing."""
-    env = the_unit().env
+    env = read_vm_unit().env
     upstream = f"server {env['HOST']}:{env['PORT']};"
-    for wanted in (SITE_LISTEN, upstream):
-        if site.count(wanted) != 1:
-            raise PlatformFileError(f"nginx.conf: exactly one `{wanted}` is needed, as the unit and the VM have it")
+    for line in (SITE_LISTEN, upstream):
+        if site.count(line) != 1:
+            raise PlatformFileError(f"nginx.conf: exactly one `{line}` is needed, as the unit and the VM have it")
     site = site.replace(SITE_LISTEN, f"listen {HOST}:{port} default_server;")
     return site.replace(upstream, f"server {HOST}:{upstream_port};")

@@ -17,12 +17,12 @@ import psutil
 
 PINNED_EXEC = Path(__file__).with_name("pinned_exec.py")
 LOG_TAIL_LINES = 12
-GRACE_S = 12  # from SIGTERM to SIGKILL: more than gunicorn's graceful_timeout
+GRACE_PERIOD_S = 12  # from SIGTERM to SIGKILL: more than gunicorn's graceful_timeout
 KILL_S = 2  # in which the kernel has removed what was killed
 POLL_S = 0.02
 MIB = 1024 * 1024
-PASSED_ON = ("LANG", "LD_LIBRARY_PATH", "TMPDIR")  # a platform starts with a bare environment; these it needs here
-HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
+INHERITED_VARIABLES = ("LANG", "LD_LIBRARY_PATH", "TMPDIR")  # of this shell's; the environment is bare otherwise
+PEAK_RSS = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 class Process:
@@ -80,7 +80,7 @@ class Process:
         if self.exit_status() is None:
             self._popen.terminate()
 
-    def reap(self, grace_s: float = GRACE_S) -> None:
+    def reap(self, grace_s: float = GRACE_PERIOD_S) -> None:
         """Wait for its end, and kill whatever is left of it and its children after the grace period."""
         if self._reaped:
             return  # its number may be another process's by now
@@ -107,7 +107,7 @@ class Process:
 def bare_environment() -> dict[str, str]:
     """What a platform's process starts with: programs beside this Python first, and no setting of this shell."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return {"PATH": path} | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {"PATH": path} | {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
 
 
 def _is_live_member(pid: int, group: int) -> bool:
@@ -121,7 +121,7 @@ def _peak_bytes(pid: int) -> int:
     try:
         if sys.platform != "linux":
             return psutil.Process(pid).memory_info().rss
-        match = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text())
+        match = PEAK_RSS.search(Path(f"/proc/{pid}/status").read_text())
         return int(match[1]) * 1024 if match else 0
     except (OSError, psutil.Error):
         return 0  # it has just ended

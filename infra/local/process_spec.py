@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Launch:
+class ProcessSpec:
     """One process, as its platform would start it in the root of what is shipped."""
 
     command: tuple[str, ...]

@@ -7,28 +7,28 @@ import shlex
 from collections.abc import Mapping
 
 from infra.errors import PlatformFileError
-from infra.local.process_spec import Launch
+from infra.local.process_spec import ProcessSpec
 
 PROCESS_LINE = re.compile(r"^(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)$")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-SHELL_ONLY = "|&;<>()`*?"  # Heroku runs the line in bash; these need one
+SHELL_CHARACTERS = "|&;<>()`*?"  # Heroku runs the line in bash; these need one
 
 
-def read_procfile(text: str, config: Mapping[str, str]) -> Launch:
+def read_procfile(text: str, config: Mapping[str, str]) -> ProcessSpec:
     """The command of the web process. Raises PlatformFileError on anything but plain words and set variables."""
     for line in filter(None, map(str.strip, text.splitlines())):
         match = PROCESS_LINE.match(line)
         if match is None:
             raise PlatformFileError(f"Procfile: {line!r} is not of the form `name: command`")
         if match["name"] == "web":
-            return Launch(_words(match["command"], config), dict(config))
+            return ProcessSpec(_words(match["command"], config), dict(config))
     raise PlatformFileError("Procfile: no `web:` line, so nothing would answer on $PORT")
 
 
 def _words(command: str, config: Mapping[str, str]) -> tuple[str, ...]:
-    if unread := sorted(set(command) & set(SHELL_ONLY)):
+    if unsupported := sorted(set(command) & set(SHELL_CHARACTERS)):
         raise PlatformFileError(
-            f"Procfile: {command!r} needs a shell ({' '.join(unread)}); a twin runs plain words only"
+            f"Procfile: {command!r} needs a shell ({' '.join(unsupported)}); a twin runs plain words only"
         )
 
     def value(match: re.Match[str]) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from infra.artifact import LIFTED, REPOSITORY, shipped_files
+from infra.artifact import REPOSITORY, ROOT_FILES, deployment_files
 from service.settings import Settings
 
 
-def lay_out(root: Path, engine: str = Settings.engine) -> Path:
+def stage(root: Path, engine: str = Settings.engine) -> Path:
     """Make `root` such a folder. What stays whole is linked; lifted files are copies, for they find the rest by their
     path.
     """
     root.mkdir(parents=True)
     (root / "service").symlink_to(REPOSITORY / "service", target_is_directory=True)
-    for name, path in shipped_files(engine=engine).items():
-        if name in LIFTED:
+    for name, path in deployment_files(engine=engine).items():
+        if name in ROOT_FILES:
             shutil.copyfile(path, root / name)
         elif name.startswith("models/"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from infra.artifact import REPOSITORY
 from infra.errors import PlatformFileError
 from infra.local.dockerfile import read_dockerfile
 from infra.local.names import PLAIN_ENGINE
-from infra.local.process_spec import Launch
+from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
@@ -21,46 +21,46 @@ VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
 HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
 
 
-def launch_aws_ec2(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
+def aws_ec2_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
     """The systemd unit's process; `root` stands for the VM's folder, this Python's programs for the VM's."""
-    unit = the_unit()
+    unit = read_vm_unit()
     if unit.working_directory != VM_ROOT:
         raise PlatformFileError(f"unit: WorkingDirectory={unit.working_directory}: what is shipped lies in {VM_ROOT}")
     program, *arguments = unit.exec_start
     if not program.startswith(VM_BIN):
         raise PlatformFileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
     local = Path(sys.executable).parent / program.removeprefix(VM_BIN)
-    return Launch((str(local), *arguments), {**unit.env, "PORT": str(port), "ENGINE": engine})
+    return ProcessSpec((str(local), *arguments), {**unit.env, "PORT": str(port), "ENGINE": engine})
 
 
-def launch_heroku(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
+def heroku_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
     """The Procfile's web process."""
     config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine}
     config["WEB_CONCURRENCY"] = "2"  # the buildpack sets it by the dyno's size
     return read_procfile((root / "Procfile").read_text(), config)
 
 
-def launch_gcp_cloudrun(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
+def gcp_cloudrun_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
     """The command of the engine's image. As many requests are let in as the target says; the threads match."""
     config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)}
     return read_dockerfile((root / "service" / "Dockerfile").read_text(), root, config, {"ENGINE": engine})
 
 
-def launch_gcp_function(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Launch:
+def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
     """What the build of a function puts in front of main.py."""
     threads = round(FUNCTION_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
     command = ("functions-framework", "--target", FUNCTION_ENTRY_POINT, "--source", "main.py")
-    return Launch(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "THREADS": str(threads)})
+    return ProcessSpec(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "THREADS": str(threads)})
 
 
-def the_unit() -> Unit:
+def read_vm_unit() -> Unit:
     """The VM's unit."""
     return read_unit(UNIT_FILE.read_text())
 
 
-LAUNCHERS: dict[str, Callable[[Path, int, str], Launch]] = {
-    "aws_ec2": launch_aws_ec2,
-    "heroku": launch_heroku,
-    "gcp_cloudrun": launch_gcp_cloudrun,
-    "gcp_function": launch_gcp_function,
+START_COMMANDS: dict[str, Callable[[Path, int, str], ProcessSpec]] = {
+    "aws_ec2": aws_ec2_process,
+    "heroku": heroku_process,
+    "gcp_cloudrun": gcp_cloudrun_process,
+    "gcp_function": gcp_function_process,
 }

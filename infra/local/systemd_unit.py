@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from infra.errors import PlatformFileError
 
-WITHOUT_EFFECT = re.compile(
+IGNORED_SETTINGS = re.compile(
     r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|TimeoutStopSec|UMask"
     r"|CapabilityBoundingSet|IPAddress\w+|LockPersonality|NoNewPrivileges|Private\w+|Protect\w+|RemoveIPC|Restrict\w+|SystemCall\w+"
 )
 # What the VM's boot writes: the stack's settings. Whoever starts a twin sets the same variables.
-VM_FACTS = ("/etc/classifier.env", "-/etc/classifier-token.env")
+VM_ENV_FILES = ("/etc/classifier.env", "-/etc/classifier-token.env")
 SECTIONS = {"Unit", "Service", "Install"}
 
 
@@ -43,9 +43,9 @@ def read_unit(text: str) -> Unit:
                 working_directory.append(value)
             case "Environment":
                 env |= _assignments(value)
-            case "EnvironmentFile" if value in VM_FACTS:
+            case "EnvironmentFile" if value in VM_ENV_FILES:
                 pass
-            case _ if not WITHOUT_EFFECT.fullmatch(key):
+            case _ if not IGNORED_SETTINGS.fullmatch(key):
                 raise PlatformFileError(f"unit: {key}= is not known here: {key}={value}")
     if len(exec_start) != 1 or len(working_directory) != 1:
         raise PlatformFileError("unit: exactly one ExecStart= and one WorkingDirectory= are followed")

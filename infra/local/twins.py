@@ -25,11 +25,11 @@ from pathlib import Path
 from infra.errors import PortInUse, TwinError
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.names import PLAIN_ENGINE, titled, twin_name
-from infra.local.nginx import find_nginx, launch_nginx
+from infra.local.nginx import find_nginx, nginx_process
 from infra.local.process import Process
-from infra.local.process_spec import Launch
-from infra.local.staging import lay_out
-from infra.local.start_commands import HOST, LAUNCHERS
+from infra.local.process_spec import ProcessSpec
+from infra.local.staging import stage
+from infra.local.start_commands import HOST, START_COMMANDS
 from infra.targets import AWS_EC2, TARGETS, Target
 
 READY_TIMEOUT_S = 120  # at most; a target's own limit where that is lower
@@ -54,7 +54,7 @@ class Twin:
     port: int  # of the URL
     startup_ms: float  # from starting the process to the first yes of /readyz
     cpus: int  # cores that it is kept to; all of the machine's where it cannot be kept (macOS)
-    behind: str | None  # "nginx", or None when it is asked directly
+    proxy: str | None  # "nginx", or None when it is asked directly
     processes: tuple[Process, ...]  # the service first
 
     @property
@@ -95,7 +95,7 @@ class Twin:
 
         With `everything` it goes too, and the next start is one from nothing. Any thread may call this.
         """
-        _end(self.processes if everything else self.processes[:1])
+        _stop_all(self.processes if everything else self.processes[:1])
 
     def start(self) -> float:
         """Start what does not run, at the same address. Returns time.perf_counter() just before.
@@ -105,10 +105,10 @@ class Twin:
         ended = [process for process in self.processes if process.exit_status() is not None]
         for process in ended:
             process.reap()  # what it has left behind
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         for process in ended:
             process.start()
-        return began
+        return started_at
 
     def restart(self, everything: bool = False) -> Restart:
         """Stop it, or what is left of it, start it and wait until it is ready.
@@ -117,12 +117,12 @@ class Twin:
         """
         try:
             self.stop(everything)
-            began = self.start()
+            started_at = self.start()
             wait_until_ready(self.port, self.processes, ready_timeout_s(self.target))
         except BaseException:
             self.stop(everything=True)
             raise
-        return Restart(began, time.perf_counter())
+        return Restart(started_at, time.perf_counter())
 
 
 @dataclass(frozen=True)
@@ -165,13 +165,13 @@ def local_twins(
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
         logs = log_dir or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
-        roots = {engine: lay_out(Path(folder) / engine / "app", engine=engine) for engine in engines}
+        roots = {engine: stage(Path(folder) / engine / "app", engine=engine) for engine in engines}
         processes: list[Process] = []
-        stack.callback(_end, processes)
+        stack.callback(_stop_all, processes)
         for target, engine in itertools.product([_target(name) for name in names], roots):
             name, title = twin_name(target.name, engine), titled(target.title, engine)
             on_event(f"{title}: starting")
-            starter = _Starter(target, engine, roots[engine], logs, (env or {}).get(name, {}), processes)
+            starter = _TwinStarter(target, engine, roots[engine], logs, (env or {}).get(name, {}), processes)
             try:
                 twin = starter.start()
             except TwinError as error:
@@ -189,7 +189,7 @@ def _target(name: str) -> Target:
     return TARGETS[name]
 
 
-def _end(processes: Sequence[Process]) -> None:
+def _stop_all(processes: Sequence[Process]) -> None:
     """End them all at once, then wait for each."""
     for process in processes:
         process.terminate()
@@ -198,7 +198,7 @@ def _end(processes: Sequence[Process]) -> None:
 
 
 @dataclass(frozen=True)
-class _Starter:
+class _TwinStarter:
     """Starts one twin."""
 
     target: Target
@@ -228,21 +228,21 @@ class _Starter:
     def _start_once(self) -> Twin:
         port, front_port = free_ports(2)
         nginx = find_nginx() if self.target is AWS_EC2 else None
-        service = LAUNCHERS[self.target.name](self.root, port, self.engine)
-        began = time.monotonic()
-        running = [self._run(Launch(service.command, {**service.env, **self.env}))]
+        service = START_COMMANDS[self.target.name](self.root, port, self.engine)
+        started_at = time.monotonic()
+        running = [self._run(ProcessSpec(service.command, {**service.env, **self.env}))]
         if nginx:
-            front = launch_nginx(nginx, self.root.parent / "nginx", front_port, port)
+            front = nginx_process(nginx, self.root.parent / "nginx", front_port, port)
             running.append(self._run(front, "-nginx"))
         entry = front_port if nginx else port
         wait_until_ready(entry, running, ready_timeout_s(self.target))
-        startup_ms = (time.monotonic() - began) * 1000
-        behind = "nginx" if nginx else None
+        startup_ms = (time.monotonic() - started_at) * 1000
+        proxy = "nginx" if nginx else None
         url = f"http://{HOST}:{entry}"
         cpus = len(self._cores())
-        return Twin(self.target, self.engine, url, entry, startup_ms, cpus, behind, tuple(running))
+        return Twin(self.target, self.engine, url, entry, startup_ms, cpus, proxy, tuple(running))
 
-    def _run(self, launch: Launch, log_suffix: str = "") -> Process:
+    def _run(self, launch: ProcessSpec, log_suffix: str = "") -> Process:
         log = self.logs / f"{twin_name(self.target.name, self.engine)}{log_suffix}.log"
         env = {"HOME": str(self.root.parent), **launch.env}
         process = Process(launch.command, env, self.root, self._cores(), log)

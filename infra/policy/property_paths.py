@@ -52,33 +52,33 @@ UNTAGGED = {
 }
 
 # What opens ports towards a VM.
-INGRESS: dict[str, str] = {
+INGRESS_RULES: dict[str, str] = {
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": "",
     "aws:ec2/securityGroup:SecurityGroup": "ingress.*",
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": "ingress.*",
 }
 
 # Disks, and what says that they are encrypted.
-DISKS: dict[str, tuple[str, ...]] = {
+DISK_BLOCKS: dict[str, tuple[str, ...]] = {
     "aws:ec2/instance:Instance": ("rootBlockDevice", "ebsBlockDevices.*"),
     "aws:ebs/volume:Volume": ("",),
 }
 
 # The account that code runs as, or is built by.
-ACCOUNTS: dict[str, tuple[str, ...]] = {
+SERVICE_ACCOUNTS: dict[str, tuple[str, ...]] = {
     "gcp:cloudrunv2/service:Service": ("template.serviceAccount",),
     "gcp:cloudfunctionsv2/function:Function": ("serviceConfig.serviceAccountEmail", "buildConfig.serviceAccount"),
 }
 
 # Policy documents of AWS, as JSON text.
-DOCUMENTS: dict[str, str] = {
+POLICY_DOCUMENTS: dict[str, str] = {
     "aws:iam/policy:Policy": "policy",
     "aws:iam/role:Role": "inlinePolicies.*.policy",
     "aws:iam/rolePolicy:RolePolicy": "policy",
 }
 
 # The most instances that a service may become.
-LIMITS: dict[str, str] = {
+MAX_INSTANCE_COUNTS: dict[str, str] = {
     "gcp:cloudrunv2/service:Service": "template.scaling.maxInstanceCount",
     "gcp:cloudfunctionsv2/function:Function": "serviceConfig.maxInstanceCount",
     "heroku:formation/formation:Formation": "quantity",
@@ -92,7 +92,7 @@ DESTROYABLE: dict[str, tuple[str, bool]] = {
 }
 
 # Environments as maps of names to plain values. Cloud Run has a list instead: CONTAINERS.
-ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+ENV_MAPS: dict[str, tuple[str, ...]] = {
     "command:local:Command": ("environment",),
     "gcp:cloudfunctionsv2/function:Function": (
         "serviceConfig.environmentVariables",

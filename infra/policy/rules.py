@@ -24,20 +24,21 @@ from infra.policy import property_paths
 Rule = Callable[[ResourceValidationArgs], Iterator[str]]
 
 WEB_PORTS = (80, 443)
-MOST_INSTANCES = 100  # of one service, as many as the programs' settings allow at most
+MAX_INSTANCES = 100  # of one service, as many as the programs' settings allow at most
 EVERYONE = ("allUsers", "allAuthenticatedUsers")
 PRIMITIVE_ROLES = ("roles/owner", "roles/editor", "roles/viewer")
-BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+ACCESS_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
 DEFAULT_ACCOUNT = re.compile(r"(-compute@developer|@appspot|@cloudbuild)\.gserviceaccount\.com$")
-MIGHTY_POLICY = re.compile(r"AdministratorAccess|PowerUserAccess|FullAccess")
+BROAD_POLICY = re.compile(r"AdministratorAccess|PowerUserAccess|FullAccess")
+NOWHERE = "-"  # a path at which no resource has anything
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|KEY", re.IGNORECASE)
-SECRET_SET = re.compile(r"\b([A-Z_]*(?:TOKEN|SECRET|PASSWORD))=[\"']?\w")  # in a script; not NAME=$(...)
+SECRET_ASSIGNMENT = re.compile(r"\b([A-Z_]*(?:TOKEN|SECRET|PASSWORD))=[\"']?\w")  # in a script; not NAME=$(...)
 
 
 def only_web_ports(resource: ResourceValidationArgs) -> Iterator[str]:
     """Only ports 80 and 443 are open, and no VM has an SSH key: a shell comes through Session Manager."""
-    if resource.resource_type in property_paths.INGRESS:
-        for rule in _find(resource.props, property_paths.INGRESS[resource.resource_type]):
+    if resource.resource_type in property_paths.INGRESS_RULES:
+        for rule in _values_at(resource.props, property_paths.INGRESS_RULES[resource.resource_type]):
             protocol = rule.get("ipProtocol") or rule.get("protocol")
             low, high = rule.get("fromPort"), rule.get("toPort")
             if protocol not in ("tcp", "6") or low != high or low not in WEB_PORTS:
@@ -50,15 +51,15 @@ def only_web_ports(resource: ResourceValidationArgs) -> Iterator[str]:
 def imdsv2(resource: ResourceValidationArgs) -> Iterator[str]:
     """A VM answers questions about its role's keys only to who has fetched a session token first (IMDSv2)."""
     if resource.resource_type == "aws:ec2/instance:Instance":
-        tokens = _first(resource.props, "metadataOptions.httpTokens")
+        tokens = _value_at(resource.props, "metadataOptions.httpTokens")
         if tokens != "required":
             yield f"metadataOptions.httpTokens is {tokens!r}; set it to 'required'"
 
 
 def encrypted_disks(resource: ResourceValidationArgs) -> Iterator[str]:
     """Every disk is encrypted."""
-    paths = property_paths.DISKS.get(resource.resource_type, ())
-    disks = [(path, disk) for path in paths for disk in _find(resource.props, path)]
+    paths = property_paths.DISK_BLOCKS.get(resource.resource_type, ())
+    disks = [(path, disk) for path in paths for disk in _values_at(resource.props, path)]
     if resource.resource_type == "aws:ec2/instance:Instance" and resource.props.get("rootBlockDevice") is None:
         disks.append(("rootBlockDevice", {}))  # the image then decides, and Debian's does not encrypt
     for path, disk in disks:
@@ -70,30 +71,30 @@ def no_public_bucket(resource: ResourceValidationArgs) -> Iterator[str]:
     """No bucket can be read by everyone."""
     kind, props = resource.resource_type, resource.props
     if kind == "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock":
-        for flag in BLOCKS:
+        for flag in ACCESS_BLOCKS:
             if props.get(flag) is not True:
                 yield f"{flag} is {props.get(flag)!r}; set it to True"
     elif kind.startswith("aws:s3/"):
         if (acl := props.get("acl")) and str(acl).startswith(("public", "authenticated")):
             yield f"acl is {acl!r}; leave it out"
         if kind == "aws:s3/bucketPolicy:BucketPolicy":
-            for statement in _allowed(props.get("policy")):
-                if "*" in _texts(statement.get("Principal")):
+            for statement in _allow_statements(props.get("policy")):
+                if "*" in _flatten(statement.get("Principal")):
                     yield "the policy allows Principal '*'; name who may read"
     elif kind == "gcp:storage/bucket:Bucket":
         for key, wanted in (("publicAccessPrevention", "enforced"), ("uniformBucketLevelAccess", True)):
             if props.get(key) != wanted:
                 yield f"{key} is {props.get(key)!r}; set it to {wanted!r}"
     elif kind.startswith("gcp:storage/bucketI"):
-        for member in [props.get("member"), *_find(props, "members.*")]:
+        for member in [props.get("member"), *_values_at(props, "members.*")]:
             if member in EVERYONE:
                 yield f"{member} is let in; name who may read"
 
 
 def own_accounts(resource: ResourceValidationArgs) -> Iterator[str]:
     """Code runs, and is built, as an account of its own, not as the project's default account."""
-    for path in property_paths.ACCOUNTS.get(resource.resource_type, ()):
-        account = _first(resource.props, path)
+    for path in property_paths.SERVICE_ACCOUNTS.get(resource.resource_type, ()):
+        account = _value_at(resource.props, path)
         if not account or DEFAULT_ACCOUNT.search(account):
             yield f"{path} is {account!r}; give it a service account made for it"
 
@@ -103,33 +104,34 @@ def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
     kind, props = resource.resource_type, resource.props
     if kind.startswith("gcp:") and props.get("role") in PRIMITIVE_ROLES:
         yield f"role is {props['role']!r}; give the one role that is needed"
-    for document in _find(props, property_paths.DOCUMENTS[kind]) if kind in property_paths.DOCUMENTS else ():
-        for statement in _allowed(document):
-            for action in _texts(statement.get("Action")):
+    for document in _values_at(props, property_paths.POLICY_DOCUMENTS.get(kind, NOWHERE)):
+        for statement in _allow_statements(document):
+            for action in _flatten(statement.get("Action")):
                 if "*" in action:
                     yield f"action {action!r} is allowed; name the actions that are needed"
-            for target in _texts(statement.get("Resource")):
+            for target in _flatten(statement.get("Resource")):
                 if target.split(":", 5)[-1].startswith("*"):
                     yield f"resource {target!r} is allowed; name the resources that are needed"
             for inverse in ("NotAction", "NotResource"):
                 if inverse in statement:
                     yield f"{inverse} allows all but a few; name what is needed"
     if kind == "aws:iam/role:Role":
-        for statement in _allowed(props.get("assumeRolePolicy")):
-            if "*" in _texts(statement.get("Principal")):
+        for statement in _allow_statements(props.get("assumeRolePolicy")):
+            if "*" in _flatten(statement.get("Principal")):
                 yield "anyone may take the role (Principal '*'); name who may"
-    for arn in [props.get("policyArn"), *_find(props, "managedPolicyArns.*")] if kind.startswith("aws:iam/") else ():
-        if arn and MIGHTY_POLICY.search(arn):
+    attached = [props.get("policyArn"), *_values_at(props, "managedPolicyArns.*")]
+    for arn in attached if kind.startswith("aws:iam/") else ():
+        if arn and BROAD_POLICY.search(arn):
             yield f"policy {arn!r} is attached; attach one that allows what is needed"
 
 
 def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
     """A service says how many instances it may become, so that its bill has an upper end."""
-    if path := property_paths.LIMITS.get(resource.resource_type):
-        most = _first(resource.props, path)
-        if most is None or not 1 <= most <= MOST_INSTANCES:
-            shown = most if most is None else f"{most:g}"
-            yield f"{path} is {shown}; set it to 1 to {MOST_INSTANCES}"
+    if path := property_paths.MAX_INSTANCE_COUNTS.get(resource.resource_type):
+        max_instances = _value_at(resource.props, path)
+        if max_instances is None or not 1 <= max_instances <= MAX_INSTANCES:
+            shown = max_instances if max_instances is None else f"{max_instances:g}"
+            yield f"{path} is {shown}; set it to 1 to {MAX_INSTANCES}"
 
 
 def destroyable(resource: ResourceValidationArgs) -> Iterator[str]:
@@ -156,7 +158,7 @@ def tagged(resource: ResourceValidationArgs) -> Iterator[str]:
     _, _, stack, _, project, *_ = resource.urn.split(":")
     wanted = {"project": project, "stack": stack}
     for path in property_paths.TAGS.get(kind, ()):
-        given = _first(resource.props, path) or {}
+        given = _value_at(resource.props, path) or {}
         for key, value in wanted.items():
             if given.get(key) != value:
                 yield f"{path} has {key}={given.get(key)!r}; set it to {value!r}"
@@ -166,7 +168,7 @@ def tagged(resource: ResourceValidationArgs) -> Iterator[str]:
 
 def pinned_image(resource: ResourceValidationArgs) -> Iterator[str]:
     """A container's image is named by its digest, so that what runs is what was built."""
-    for container in _find(resource.props, property_paths.CONTAINERS.get(resource.resource_type, "-")):
+    for container in _values_at(resource.props, property_paths.CONTAINERS.get(resource.resource_type, NOWHERE)):
         image = container.get("image")
         if not image or "@sha256:" not in image:
             yield f"image is {image!r}; name it by its digest: NAME@sha256:..."
@@ -175,12 +177,12 @@ def pinned_image(resource: ResourceValidationArgs) -> Iterator[str]:
 def no_secret_in_clear(resource: ResourceValidationArgs) -> Iterator[str]:
     """No environment holds the plain value of a TOKEN, SECRET, PASSWORD or KEY."""
     kind, props = resource.resource_type, resource.props
-    names = [name for path in property_paths.ENVIRONMENTS.get(kind, ()) for env in _find(props, path) for name in env]
-    for variable in _find(props, f"{property_paths.CONTAINERS.get(kind, '-')}.envs.*"):
+    names = [name for path in property_paths.ENV_MAPS.get(kind, ()) for env in _values_at(props, path) for name in env]
+    for variable in _values_at(props, f"{property_paths.CONTAINERS.get(kind, NOWHERE)}.envs.*"):
         if variable.get("value"):
             names.append(variable["name"])
     if kind == "aws:ec2/instance:Instance":
-        names += SECRET_SET.findall(props.get("userData") or "")
+        names += SECRET_ASSIGNMENT.findall(props.get("userData") or "")
     for name in filter(SECRET_NAME.search, names):
         yield f"{name} holds its value in clear; refer to the cloud's store of secrets (Heroku: sensitiveConfigVars)"
     if kind == "aws:ssm/parameter:Parameter" and props.get("type") != "SecureString":
@@ -211,7 +213,7 @@ def _as_policy(rule: Rule) -> ResourceValidationPolicy:
     return ResourceValidationPolicy(name, description, validate, enforcement_level=EnforcementLevel.MANDATORY)
 
 
-def _find(value: Any, path: str) -> list[Any]:
+def _values_at(value: Any, path: str) -> list[Any]:
     """All values at a path such as "template.containers.*.image"; the empty path is the value itself."""
     values = [value]
     for step in filter(None, path.split(".")):
@@ -222,23 +224,23 @@ def _find(value: Any, path: str) -> list[Any]:
     return values
 
 
-def _first(value: Any, path: str) -> Any:
-    return next(iter(_find(value, path)), None)
+def _value_at(value: Any, path: str) -> Any:
+    return next(iter(_values_at(value, path)), None)
 
 
-def _allowed(document: str | None) -> list[Mapping[str, Any]]:
+def _allow_statements(document: str | None) -> list[Mapping[str, Any]]:
     """The statements of a policy document that allow something."""
     statements = json.loads(document or "{}").get("Statement", [])
     statements = statements if isinstance(statements, list) else [statements]
     return [statement for statement in statements if statement.get("Effect") == "Allow"]
 
 
-def _texts(value: Any) -> list[str]:
+def _flatten(value: Any) -> list[str]:
     """A text, a list of texts, or the texts in a mapping, as one list."""
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, Mapping) else value or ()
-    return [text for item in inner for text in _texts(item)]
+    return [text for item in inner for text in _flatten(item)]
 
 
 POLICIES: list[Policy] = [_as_policy(rule) for rule in RULES]

@@ -12,8 +12,8 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from infra.errors import InfraError, TwinError
 from infra.preflight import measure
-from infra.preflight.checks import TOO_MUCH, UNKNOWN, Line, cost_lines, size_lines, twin_lines
-from infra.preflight.deployment_spec import Plan, read_plan
+from infra.preflight.checks import EXCEEDS, UNKNOWN, CheckResult, check_sizes, check_twin, estimate_cost
+from infra.preflight.deployment_spec import DeploymentSpec, read_deployment_spec
 from infra.stackfile import read_settings
 from infra.targets import TARGETS
 
@@ -41,47 +41,47 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
     """Measure, compare, print. Gives the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        plan = read_plan(arguments.stack, read_settings(arguments.stack.rpartition("/")[2], folder))
+        spec = read_deployment_spec(arguments.stack, read_settings(arguments.stack.rpartition("/")[2], folder))
     except InfraError as error:
         print(f"preflight: {error}", file=sys.stderr)
         return MISUSED
-    lines = list(check(plan, arguments.requests_per_month, twin=not arguments.no_twin))
-    print(f"{plan.target.title}, {plan.target.size}, {plan.target.region}, {plan.engine} (stack {plan.stack})\n")
-    for text in table(lines):
+    results = list(run_checks(spec, arguments.requests_per_month, twin=not arguments.no_twin))
+    print(f"{spec.target.title}, {spec.target.size}, {spec.target.region}, {spec.engine} (stack {spec.stack})\n")
+    for text in table(results):
         print(text)
-    print(f"\n{conclusion(lines)}")
-    return DOES_NOT_FIT if any(line.verdict == TOO_MUCH for line in lines) else FITS
+    print(f"\n{conclusion(results)}")
+    return DOES_NOT_FIT if any(line.verdict == EXCEEDS for line in results) else FITS
 
 
-def check(plan: Plan, requests: int, *, twin: bool) -> list[Line]:
+def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[CheckResult]:
     """All lines of the table."""
-    worked: measure.Worked | str = "not measured (--no-twin)"
+    local: measure.LocalMeasurement | str = "not measured (--no-twin)"
     if twin:
-        print(f"starting the twin of {plan.target.title} ...", file=sys.stderr, flush=True)
+        print(f"starting the twin of {spec.target.title} ...", file=sys.stderr, flush=True)
         try:
-            worked = measure.at_work(plan)
+            local = measure.measure_local(spec)
         except (TwinError, ImportError) as error:
-            worked = f"not measured: {error}"
-    return [*size_lines(plan), *twin_lines(plan, worked), *cost_lines(plan, requests, worked)]
+            local = f"not measured: {error}"
+    return [*check_sizes(spec), *check_twin(spec, local), *estimate_cost(spec, requests, local)]
 
 
-def table(lines: Sequence[Line]) -> Iterator[str]:
+def table(results: Sequence[CheckResult]) -> Iterator[str]:
     """Verdict and what, below it the value, and the limit with its source."""
     width = max(60, min(100, shutil.get_terminal_size().columns))
-    for line in lines:
-        yield f"{line.verdict:<{INDENT}}{line.what}"
+    for line in results:
+        yield f"{line.verdict:<{INDENT}}{line.name}"
         limit = f"limit {line.limit}: {line.source}" if line.limit else line.source
         for detail in (line.value, limit):
             margin = " " * INDENT
             yield from textwrap.wrap(detail, width, initial_indent=margin, subsequent_indent=margin + "  ")
 
 
-def conclusion(lines: Sequence[Line]) -> str:
+def conclusion(results: Sequence[CheckResult]) -> str:
     """The last line."""
-    too_much = [line.what for line in lines if line.verdict == TOO_MUCH]
-    unknown = [line.what for line in lines if line.verdict == UNKNOWN]
-    said = f"Does not fit: {', '.join(too_much)}." if too_much else "Fits, as far as is known."
-    return said + (f" Not known: {', '.join(unknown)}." if unknown else "")
+    exceeding = [line.name for line in results if line.verdict == EXCEEDS]
+    unknown = [line.name for line in results if line.verdict == UNKNOWN]
+    verdict = f"Does not fit: {', '.join(exceeding)}." if exceeding else "Fits, as far as is known."
+    return verdict + (f" Not known: {', '.join(unknown)}." if unknown else "")
 
 
 def _requests(text: str) -> int:

@@ -8,143 +8,144 @@ from typing import Any
 
 from infra.errors import UserDataError
 from infra.preflight import limits, measure
-from infra.preflight.deployment_spec import Plan
+from infra.preflight.deployment_spec import DeploymentSpec
 from infra.preflight.limits import Limit
 from service.schema import MAX_BODY_BYTES
 
-FITS, TOO_MUCH, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
+FITS, EXCEEDS, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
 DEBIAN_DISK_GB = 2.0  # an estimate; the bundle, packed and unpacked, and the packages come on top
 BASE_IMAGE_MB = 130.0  # python:3.11-slim-bookworm, an estimate
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckResult:
     """One line of the table."""
 
-    what: str
+    name: str
     value: str
     limit: str
     verdict: str
     source: str  # of the limit, or of the prices
 
 
-def size_lines(plan: Plan) -> Iterator[Line]:
+def check_sizes(spec: DeploymentSpec) -> Iterator[CheckResult]:
     """What is shipped and installed, against what the target takes."""
-    shipped, installed = measure.shipped(plan), measure.installed(plan)
+    shipped, installed = measure.measure_package(spec), measure.measure_installed(spec)
     unpacked_mb = shipped.unpacked_mb + installed.megabytes
-    match plan.target.name:
+    match spec.target.name:
         case "aws_ec2":
-            yield _user_data(plan)
+            yield _check_user_data(spec)
             disk_gb = DEBIAN_DISK_GB + (shipped.packed_mb + unpacked_mb) / 1000
-            yield _line("disk", disk_gb, limits.EC2_DISK, plan.target.disk_gb, installed.how)
-        case "heroku" if not plan.container:
-            packed_mb = shipped.packed_mb + installed.megabytes * measure.PACKED_SHARE[plan.engine]
+            yield _check_limit("disk", disk_gb, limits.EC2_DISK, spec.target.disk_gb, installed.basis)
+        case "heroku" if not spec.container:
+            packed_mb = shipped.packed_mb + installed.megabytes * measure.GZIP_RATIO[spec.engine]
             low, high = (packed_mb + python for python in measure.PYTHON_MB)
             limit = limits.HEROKU_SLUG
-            told = f"{low:.0f} to {high:.0f} MB, estimated from {installed.megabytes:.0f} MB ({installed.how})"
+            text = f"{low:.0f} to {high:.0f} MB, estimated from {installed.megabytes:.0f} MB ({installed.basis})"
             verdict = _verdict(high, limit.amount)
-            yield Line("slug, packed", told, _amount(limit, limit.amount), verdict, limit.cited)
+            yield CheckResult("slug, packed", text, _limit_text(limit, limit.amount), verdict, limit.cited)
         case "heroku" | "gcp_cloudrun":
-            limit = limits.HEROKU_IMAGE if plan.target.name == "heroku" else limits.CLOUD_RUN_IMAGE
-            yield _line("image, unpacked", BASE_IMAGE_MB + unpacked_mb, limit, None, installed.how)
+            limit = limits.HEROKU_IMAGE if spec.target.name == "heroku" else limits.CLOUD_RUN_IMAGE
+            yield _check_limit("image, unpacked", BASE_IMAGE_MB + unpacked_mb, limit, None, installed.basis)
         case _:
-            yield _line("zip", shipped.packed_mb, limits.FUNCTION_ZIP, None, "without what the build installs")
-    if plan.target.billing == "request":
-        function = plan.target.name == "gcp_function"
+            yield _check_limit("zip", shipped.packed_mb, limits.FUNCTION_ZIP, None, "without what the build installs")
+    if spec.target.billing == "request":
+        function = spec.target.name == "gcp_function"
         limit = limits.FUNCTION_REQUEST if function else limits.CLOUD_RUN_REQUEST
         unit = measure.MB if function else 1024 * 1024
-        yield _line("largest request", MAX_BODY_BYTES / unit, limit, limit.amount, "that the service takes")
+        yield _check_limit("largest request", MAX_BODY_BYTES / unit, limit, limit.amount, "that the service takes")
 
 
-def twin_lines(plan: Plan, worked: measure.Worked | str) -> Iterator[Line]:
+def check_twin(spec: DeploymentSpec, local: measure.LocalMeasurement | str) -> Iterator[CheckResult]:
     """Memory and start time of the twin; a text says why there are none."""
     memory, boot = {
         "aws_ec2": (limits.EC2_MEMORY, limits.EC2_BOOT),
         "heroku": (limits.HEROKU_MEMORY, limits.HEROKU_BOOT),
         "gcp_cloudrun": (limits.CLOUD_RUN_MEMORY, limits.CLOUD_RUN_BOOT),
         "gcp_function": (limits.CLOUD_RUN_MEMORY, limits.CLOUD_RUN_BOOT),
-    }[plan.target.name]
-    memory_mib = plan.target.memory_mib - (limits.DEBIAN_MIB if memory is limits.EC2_MEMORY else 0)
-    boot_s = boot.amount or plan.target.boot_timeout_s
-    if isinstance(worked, str):
-        yield Line("memory", worked, _amount(memory, memory_mib), UNKNOWN, memory.cited)
-        yield Line("start", worked, _amount(boot, boot_s), UNKNOWN, boot.cited)
+    }[spec.target.name]
+    memory_mib = spec.target.memory_mib - (limits.DEBIAN_MIB if memory is limits.EC2_MEMORY else 0)
+    boot_s = boot.amount or spec.target.boot_timeout_s
+    if isinstance(local, str):
+        yield CheckResult("memory", local, _limit_text(memory, memory_mib), UNKNOWN, memory.cited)
+        yield CheckResult("start", local, _limit_text(boot, boot_s), UNKNOWN, boot.cited)
         return
-    yield _memory(worked, memory, memory_mib)
-    how = "of the twin; the VM's installation comes on top" if plan.target.name == "aws_ec2" else "of the twin"
-    yield _line("start", worked.startup_s, boot, boot_s, how)
+    yield _check_memory(local, memory, memory_mib)
+    note = "of the twin; the VM's installation comes on top" if spec.target.name == "aws_ec2" else "of the twin"
+    yield _check_limit("start", local.startup_s, boot, boot_s, note)
 
 
-def cost_lines(plan: Plan, requests: int, worked: measure.Worked | str) -> Iterator[Line]:
+def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> Iterator[CheckResult]:
     """At rest and at the traffic, by the cost model that `./cloudtrial cost` prints."""
-    found = _cost(plan, requests, worked)
-    if isinstance(found, str):
-        yield Line("cost", found, "", UNKNOWN, "eval/cost/prices.yaml")
+    estimated = _estimate(spec, requests, local)
+    if isinstance(estimated, str):
+        yield CheckResult("cost", estimated, "", UNKNOWN, "eval/cost/prices.yaml")
         return
-    unsure = f"; not confirmed: {', '.join(found['not_confirmed'])}" if found["not_confirmed"] else ""
-    source = f"eval/cost/prices.yaml of {found['prices_of']}{unsure}"
-    how = "assumed" if isinstance(worked, str) else "of the twin"
-    yield Line("cost at rest", _dollars(found["at_rest"]), "", COSTS, source)
-    traffic = found["monthly"][str(requests)]
-    limit = f"{plan.target.max_instances} instances" if traffic["beyond_limit"] else ""
-    verdict = TOO_MUCH if traffic["beyond_limit"] else COSTS
-    yield Line(f"cost at {requests:,} requests", f"{_dollars(traffic)} (service time {how})", limit, verdict, source)
+    unconfirmed = f"; not confirmed: {', '.join(estimated['not_confirmed'])}" if estimated["not_confirmed"] else ""
+    source = f"eval/cost/prices.yaml of {estimated['prices_of']}{unconfirmed}"
+    basis = "assumed" if isinstance(local, str) else "of the twin"
+    yield CheckResult("cost at rest", _bill_text(estimated["at_rest"]), "", COSTS, source)
+    traffic = estimated["monthly"][str(requests)]
+    limit = f"{spec.target.max_instances} instances" if traffic["beyond_limit"] else ""
+    verdict = EXCEEDS if traffic["beyond_limit"] else COSTS
+    text = f"{_bill_text(traffic)} (service time {basis})"
+    yield CheckResult(f"cost at {requests:,} requests", text, limit, verdict, source)
 
 
-def _memory(worked: measure.Worked, limit: Limit, amount: float) -> Line:
+def _check_memory(local: measure.LocalMeasurement, limit: Limit, amount: float) -> CheckResult:
     """What fits with the larger build of torch fits with the shipped one; what does not, says nothing of it."""
-    line = _line("memory", worked.peak_mib, limit, amount, f"peak of the twin, {measure.PREDICTIONS} predictions")
-    if line.verdict == TOO_MUCH and worked.cuda_build:
-        told = f"{_number(worked.peak_mib)} MiB (peak of the twin, on torch's CUDA build; {measure.STATED_PEAK})"
-        return replace(line, value=told, verdict=UNKNOWN)
+    line = _check_limit("memory", local.peak_mib, limit, amount, f"peak of the twin, {measure.PREDICTIONS} predictions")
+    if line.verdict == EXCEEDS and local.cuda_build:
+        text = f"{_number_text(local.peak_mib)} MiB (peak of the twin, on torch's CUDA build; {measure.STATED_PEAK})"
+        return replace(line, value=text, verdict=UNKNOWN)
     return line
 
 
-def _user_data(plan: Plan) -> Line:
+def _check_user_data(spec: DeploymentSpec) -> CheckResult:
     limit = limits.EC2_USER_DATA
     try:
-        return _line("user data", measure.user_data_bytes(plan), limit, limit.amount, "")
+        return _check_limit("user data", measure.user_data_bytes(spec), limit, limit.amount, "")
     except UserDataError as error:
-        return Line("user data", str(error), _amount(limit, limit.amount), TOO_MUCH, limit.cited)
+        return CheckResult("user data", str(error), _limit_text(limit, limit.amount), EXCEEDS, limit.cited)
 
 
-def _cost(plan: Plan, requests: int, worked: measure.Worked | str) -> dict[str, Any] | str:
+def _estimate(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> dict[str, Any] | str:
     """The estimate of eval's cost model, or why there is none."""
     from eval.cost.estimate import Deployment, estimate  # NumPy, which --help does not wait for
     from eval.cost.price_list import load_prices
     from eval.errors import EvalError
 
-    target = plan.target
-    deployment = Deployment(target.name, region=target.region, instances=plan.instances)
+    target = spec.target
+    deployment = Deployment(target.name, region=target.region, instances=spec.instances)
     if target.billing == "request":
         deployment = replace(deployment, vcpus=target.vcpus, memory_mib=target.memory_mib,
                              concurrency=target.concurrency, max_instances=target.max_instances)  # fmt: skip
     else:
         deployment = replace(deployment, size=target.size)
-    if not isinstance(worked, str):
-        deployment = replace(deployment, service_ms=worked.service_ms, boot_s=worked.startup_s)
+    if not isinstance(local, str):
+        deployment = replace(deployment, service_ms=local.service_ms, boot_s=local.startup_s)
     try:
         return estimate(deployment, [requests], load_prices())
     except EvalError as error:
         return str(error)
 
 
-def _line(what: str, value: float, limit: Limit, amount: float | None, how: str) -> Line:
-    told = f"{_number(value)} {limit.unit}" + (f" ({how})" if how else "")
-    return Line(what, told, _amount(limit, amount), _verdict(value, amount), limit.cited)
+def _check_limit(name: str, value: float, limit: Limit, amount: float | None, note: str) -> CheckResult:
+    text = f"{_number_text(value)} {limit.unit}" + (f" ({note})" if note else "")
+    return CheckResult(name, text, _limit_text(limit, amount), _verdict(value, amount), limit.cited)
 
 
 def _verdict(value: float, amount: float | None) -> str:
-    return FITS if amount is None or value <= amount else TOO_MUCH
+    return FITS if amount is None or value <= amount else EXCEEDS
 
 
-def _amount(limit: Limit, amount: float | None) -> str:
-    return "none" if amount is None else f"{_number(amount)} {limit.unit}"
+def _limit_text(limit: Limit, amount: float | None) -> str:
+    return "none" if amount is None else f"{_number_text(amount)} {limit.unit}"
 
 
-def _number(value: float) -> str:
+def _number_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
 
 
-def _dollars(bill: dict[str, Any]) -> str:
+def _bill_text(bill: dict[str, Any]) -> str:
     return f"${bill['net']:,.2f} a month, ${bill['gross']:,.2f} without free allowances"

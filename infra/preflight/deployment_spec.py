@@ -12,7 +12,7 @@ from service.settings import ENGINES, Settings
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeploymentSpec:
     """One stack, before it is deployed."""
 
     stack: str
@@ -23,7 +23,7 @@ class Plan:
     instances: int = 0  # that run without any request
 
 
-def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
+def read_deployment_spec(stack: str, settings: Mapping[str, str]) -> DeploymentSpec:
     """The plan. Raises StackError or ConfigError; the program checks more, when it runs."""
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
@@ -33,22 +33,22 @@ def read_plan(stack: str, settings: Mapping[str, str]) -> Plan:
         raise ConfigError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
     if target is AWS_EC2:
         target = replace(_sized(target, ours, EC2_SIZES), region=settings.get("aws:region", target.region))
-        return Plan(stack, target, engine, https="domain" in ours)
+        return DeploymentSpec(stack, target, engine, https="domain" in ours)
     if target is HEROKU:
         target = replace(_sized(target, ours, HEROKU_SIZES), region=ours.get("region", target.region))
-        dynos = _whole(ours, "dynos", 1)
-        return Plan(stack, target, engine, container=ours.get("build") == "container", instances=dynos)
+        dynos = _integer(ours, "dynos", 1)
+        return DeploymentSpec(stack, target, engine, container=ours.get("build") == "container", instances=dynos)
     vcpus = ours.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
-    memory = _whole(ours, "memoryMib", target.memory_mib)
+    memory = _integer(ours, "memoryMib", target.memory_mib)
     size = target.size if (float(vcpus), memory) == (target.vcpus, target.memory_mib) else f"{vcpus} vCPU, {memory} MiB"
     target = replace(
         target, region=settings.get("gcp:region", target.region), size=size, vcpus=float(vcpus), memory_mib=memory,
-        concurrency=_whole(ours, "concurrency", target.concurrency),
-        max_instances=_whole(ours, "maxInstances", target.max_instances),
+        concurrency=_integer(ours, "concurrency", target.concurrency),
+        max_instances=_integer(ours, "maxInstances", target.max_instances),
     )  # fmt: skip
-    return Plan(stack, target, engine, instances=_whole(ours, "minInstances", 0))
+    return DeploymentSpec(stack, target, engine, instances=_integer(ours, "minInstances", 0))
 
 
 def _sized(target: Target, ours: Mapping[str, str], sizes: Mapping[str, object]) -> Target:
@@ -59,7 +59,7 @@ def _sized(target: Target, ours: Mapping[str, str], sizes: Mapping[str, object])
     return replace(target, size=name, vcpus=facts.vcpus, memory_mib=facts.memory_mib)
 
 
-def _whole(ours: Mapping[str, str], key: str, default: int) -> int:
+def _integer(ours: Mapping[str, str], key: str, default: int) -> int:
     text = ours.get(key, str(default))
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ConfigError(f"cloudtrial:{key} is {text!r}; it has to be a whole number")

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
-from infra.artifact import REPOSITORY, asked_requirements, shipped_files, write_tar_gz, write_zip
+from infra.artifact import REPOSITORY, deployment_files, direct_requirements, write_tar_gz, write_zip
 from infra.aws_ec2.user_data import render
 from infra.errors import TwinError
-from infra.preflight.deployment_spec import Plan
+from infra.preflight.deployment_spec import DeploymentSpec
 
 MB = 1_000_000
 GOLDEN = REPOSITORY / "eval" / "golden"
@@ -25,12 +25,12 @@ CUDA = "libtorch_cuda.so"  # in a torch that is not the CPU build
 
 STATED_PEAK = "313 MiB with torch 2.13.0+cpu, measured 2026-11"
 # Share that gzip leaves of what an engine's requirements install, measured with these two
-PACKED_SHARE = {"torch": 265 / 995, "onnx": 59 / 179}
+GZIP_RATIO = {"torch": 265 / 995, "onnx": 59 / 179}
 PYTHON_MB = (20.0, 60.0)  # of Heroku's Python in the slug, an estimate
 
 
 @dataclass(frozen=True)
-class Shipped:
+class PackageSize:
     """The archive that goes to the cloud."""
 
     packed_mb: float
@@ -38,22 +38,22 @@ class Shipped:
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledSize:
     """What the service's requirements take on a disk."""
 
     megabytes: float
-    how: str  # it is known
+    basis: str  # it is known
 
 
 # Where an engine's libraries, or the shipped build of them, are not at hand: all that its requirements install.
 STATED_INSTALLED = {
-    "torch": Installed(995.0, "torch 2.13.0+cpu, measured 2026-11; no CPU build of torch is installed here"),
-    "onnx": Installed(179.0, "onnxruntime 1.31.1, measured 2026-11; it is not installed here"),
+    "torch": InstalledSize(995.0, "torch 2.13.0+cpu, measured 2026-11; no CPU build of torch is installed here"),
+    "onnx": InstalledSize(179.0, "onnxruntime 1.31.1, measured 2026-11; it is not installed here"),
 }
 
 
 @dataclass(frozen=True)
-class Worked:
+class LocalMeasurement:
     """What the twin showed."""
 
     peak_mib: float
@@ -62,29 +62,29 @@ class Worked:
     cuda_build: bool = False  # of torch, whose libraries fill memory that the shipped CPU build does not take
 
 
-def shipped(plan: Plan) -> Shipped:
+def measure_package(spec: DeploymentSpec) -> PackageSize:
     """Pack what the stack would ship; it lies in .build/ afterwards, as after `pulumi up`."""
-    files = shipped_files(engine=plan.engine, target=plan.target.name)
-    pack = write_zip if plan.target.name == "gcp_function" else write_tar_gz
-    packed = pack(f"preflight-{plan.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
+    files = deployment_files(engine=spec.engine, target=spec.target.name)
+    pack = write_zip if spec.target.name == "gcp_function" else write_tar_gz
+    packed = pack(f"preflight-{spec.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
     size = (REPOSITORY / packed.path).stat().st_size
-    return Shipped(size / MB, sum(path.stat().st_size for path in files.values()) / MB)
+    return PackageSize(size / MB, sum(path.stat().st_size for path in files.values()) / MB)
 
 
-def installed(plan: Plan) -> Installed:
+def measure_installed(spec: DeploymentSpec) -> InstalledSize:
     """What the engine requires, measured where the build that is shipped is at hand; else as stated."""
-    names = requirement_names(asked_requirements(plan.engine, plan.target.name))
+    names = requirement_names(direct_requirements(spec.engine, spec.target.name))
     try:
         files = [file for name in closure(names) for file in metadata.files(name) or ()]
     except metadata.PackageNotFoundError:
-        return STATED_INSTALLED[plan.engine]
+        return STATED_INSTALLED[spec.engine]
     if any(file.name == CUDA for file in files):
-        return STATED_INSTALLED[plan.engine]
+        return STATED_INSTALLED[spec.engine]
     paths = [path for path in {Path(file.locate()) for file in files} if path.is_file()]
-    return Installed(sum(path.stat().st_size for path in paths) / MB, "measured in this environment")
+    return InstalledSize(sum(path.stat().st_size for path in paths) / MB, "measured in this environment")
 
 
-def cuda_build() -> bool:
+def uses_cuda_build() -> bool:
     """Whether the torch that the twin runs here is another build than the one that is shipped."""
     return any(file.name == CUDA for file in metadata.files("torch") or ())
 
@@ -114,54 +114,55 @@ def closure(names: list[str]) -> set[str]:
     return set(found.values())
 
 
-def user_data_bytes(plan: Plan) -> int:
+def user_data_bytes(spec: DeploymentSpec) -> int:
     """Of the stack's user data, with facts as long as they get. Raises UserDataError when it is too long."""
     bucket = "s3://cloudtrial-bundle-" + "x" * 18
     facts = {
-        "AWS_DEFAULT_REGION": plan.target.region,
-        "ENGINE": plan.engine,
+        "AWS_DEFAULT_REGION": spec.target.region,
+        "ENGINE": spec.engine,
         "BUNDLE_URI": f"{bucket}/bundle-{'0' * 16}.tar.gz",
         "BUNDLE_SHA256": "0" * 64,
         "TOKEN_PARAMETER": f"/cloudtrial-api-token-{'x' * 10}",
         "TOKEN_VERSION": "1",
     }
-    if plan.https:
+    if spec.https:
         domain = "x" * 60 + ".example.com"
         facts |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": f"someone@{domain}",
                   "CERTIFICATE_URI": f"{bucket}/certificate-{domain}.tar.gz"}  # fmt: skip
-    return len(render(facts, https=plan.https).encode())
+    return len(render(facts, https=spec.https).encode())
 
 
-def at_work(plan: Plan) -> Worked:
+def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
     """Start the stack's twin, let it predict, look at its memory. Raises TwinError."""
     from infra.local.twins import local_twins
 
     try:
-        with local_twins([plan.target.name], engines=[plan.engine]) as twins:
+        with local_twins([spec.target.name], engines=[spec.engine]) as twins:
             for failure in twins.failures.values():
                 raise TwinError(failure.splitlines()[0])
             twin = twins.running[0]
             times = [_predict(twin.url, number) for number in range(PREDICTIONS)]
-            other_build = plan.engine == "torch" and cuda_build()
-            return Worked(twin.peak_memory_mib(), twin.startup_ms / 1000, median(times[WARM_UP:]), other_build)
+            other_build = spec.engine == "torch" and uses_cuda_build()
+            service_ms = median(times[WARM_UP:])
+            return LocalMeasurement(twin.peak_memory_mib(), twin.startup_ms / 1000, service_ms, other_build)
     except TwinError as error:
         raise TwinError(str(error).splitlines()[0]) from None
 
 
 def _predict(url: str, number: int) -> float:
     """One prediction; its milliseconds in the service."""
-    pictures = sorted(GOLDEN.rglob("*.png"))
-    picture = pictures[number % len(pictures)].read_bytes()
+    images = sorted(GOLDEN.rglob("*.png"))
+    image = images[number % len(images)].read_bytes()
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
     try:
-        connection.request("POST", "/predict", picture, {"Content-Type": "image/png"})
-        answer = connection.getresponse()
-        answer.read()
+        connection.request("POST", "/predict", image, {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        response.read()
     except (OSError, http.client.HTTPException) as error:
         raise TwinError(f"the twin did not answer: {error}") from None
     finally:
         connection.close()
-    timing = re.search(r"total;dur=([0-9.]+)", answer.headers.get("Server-Timing", ""))
-    if answer.status != http.client.OK or not timing:
-        raise TwinError(f"the twin answered {answer.status} to a picture")
+    timing = re.search(r"total;dur=([0-9.]+)", response.headers.get("Server-Timing", ""))
+    if response.status != http.client.OK or not timing:
+        raise TwinError(f"the twin answered {response.status} to a picture")
     return float(timing[1])

@@ -17,7 +17,7 @@ from eval.dataset.images import ImageSet, Picture
 from infra.errors import TwinError
 from infra.local.health import free_ports
 from infra.local.process import PINNED_EXEC, bare_environment
-from infra.local.process_spec import Launch
+from infra.local.process_spec import ProcessSpec
 from scripts.bench_serve.ceiling import CeilingError, EngineAlone
 from scripts.bench_serve.load import Load, ServerGone
 from scripts.bench_serve.record import Ceiling, Cell, Record, Weight
@@ -144,7 +144,7 @@ class Bench:
         (port,), (picture, label) = free_ports(1), self.pictures[0]
         request = RAW.request(picture.data, picture.media_type, label)
         command = (sys.executable, "-m", "scripts.bench_serve.nothing", str(port), label)
-        with self._running(Start(Launch(command), ROOT), "nothing") as tree:
+        with self._running(Start(ProcessSpec(command), ROOT), "nothing") as tree:
             tree.first_answer_s(port, request)
             for c in CLIENT_C:
                 measured = Load(port, [request], c).run(0.2, CLIENT_S, 1.0)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.process_spec import Launch
-from infra.local.staging import lay_out
-from infra.local.start_commands import launch_heroku
+from infra.local.process_spec import ProcessSpec
+from infra.local.staging import stage
+from infra.local.start_commands import heroku_process
 from scripts.bench_serve.wire import HOST, Form
 from service.model import WEIGHTS_OF
 from service.schema import PREDICT
@@ -36,7 +36,7 @@ class Site:
     def shipped(self, engine: str) -> Path:
         """What a cloud gets for the engine."""
         root = self.folder / engine / "app"
-        return root if root.exists() else lay_out(root, engine)
+        return root if root.exists() else stage(root, engine)
 
     @property
     def env(self) -> dict[str, str]:
@@ -48,7 +48,7 @@ class Site:
 class Start:
     """One process, and where it runs."""
 
-    launch: Launch
+    launch: ProcessSpec
     cwd: Path
 
 
@@ -71,8 +71,8 @@ def _ours(engine: str) -> Callable[[Site, int], Start]:
 
     def start(site: Site, port: int) -> Start:
         root = site.shipped(engine)
-        launch = launch_heroku(root, port, engine)
-        return Start(Launch(launch.command, {**launch.env, "HOME": str(site.folder)}), root)
+        launch = heroku_process(root, port, engine)
+        return Start(ProcessSpec(launch.command, {**launch.env, "HOME": str(site.folder)}), root)
 
     return start
 
@@ -80,7 +80,7 @@ def _ours(engine: str) -> Callable[[Site, int], Start]:
 def _flask(module: str) -> Callable[[Site, int], Start]:
     def start(site: Site, port: int) -> Start:
         command = (sys.executable, "-m", *GUNICORN, "--bind", f"{HOST}:{port}", f"{PEERS}.{module}:app")
-        return Start(Launch(command, site.env), ROOT)
+        return Start(ProcessSpec(command, site.env), ROOT)
 
     return start
 
@@ -88,7 +88,7 @@ def _flask(module: str) -> Callable[[Site, int], Start]:
 def _litserve(*batch: str) -> Callable[[Site, int], Start]:
     def start(site: Site, port: int) -> Start:
         command = (str(site.peers_python), "-m", f"{PEERS}.litserve_server", str(port), *batch)
-        return Start(Launch(command, site.env), ROOT)
+        return Start(ProcessSpec(command, site.env), ROOT)
 
     return start
 
@@ -96,7 +96,7 @@ def _litserve(*batch: str) -> Callable[[Site, int], Start]:
 def _bentoml(site: Site, port: int) -> Start:
     program = (str(site.peers_python), "-m", "bentoml", "serve", f"{PEERS}.bentoml_service:Classifier")
     env = {**site.env, "BENTOML_HOME": str(site.folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
-    return Start(Launch((*program, "--host", HOST, "--port", str(port)), env), ROOT)
+    return Start(ProcessSpec((*program, "--host", HOST, "--port", str(port)), env), ROOT)
 
 
 SERVERS = {

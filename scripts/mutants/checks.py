@@ -15,8 +15,8 @@ from pathlib import Path
 
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
-from tests.offline_engine.engine import Run, run_program
-from tests.offline_engine.policy_check import violations
+from tests.offline_engine.engine import ProgramResult, run_program
+from tests.offline_engine.policy_check import find_violations
 
 COPIED = ("__main__.py", "Pulumi.yaml", "pyproject.toml", "infra", "service", "tests")
 MODELS = "models"
@@ -125,7 +125,7 @@ def catches(copy: Path, group: str, changed: str = "") -> Iterator[Catch]:
         yield from _by_pyright(copy, changed)
 
 
-def rehearsals(copy: Path, stack: str) -> list[Run]:
+def rehearsals(copy: Path, stack: str) -> list[ProgramResult]:
     """A preview with what the stack requires, and an `up` with everything."""
     required = REQUIRED[stack]
     return [
@@ -134,7 +134,7 @@ def rehearsals(copy: Path, stack: str) -> list[Run]:
     ]
 
 
-def _by_engine(runs: Sequence[Run]) -> Iterator[Catch]:
+def _by_engine(runs: Sequence[ProgramResult]) -> Iterator[Catch]:
     for run in runs:
         if run.exit_code != 0 or run.errors:
             lines = [line.strip() for error in run.errors or (run.output,) for line in error.splitlines()]
@@ -142,9 +142,9 @@ def _by_engine(runs: Sequence[Run]) -> Iterator[Catch]:
             yield Catch("engine", shortened(said[-1] if said else f"exit code {run.exit_code}"))
 
 
-def _by_policy(runs: Sequence[Run]) -> Iterator[Catch]:
+def _by_policy(runs: Sequence[ProgramResult]) -> Iterator[Catch]:
     try:
-        rules = [violation.rule for run in runs for violation in violations(run.resources.values())]
+        rules = [violation.rule for run in runs for violation in find_violations(run.resources.values())]
     except ValueError as error:  # of a policy document that is no JSON; the pack ends with it too
         rules = [type(error).__name__]
     if rules:

@@ -54,18 +54,18 @@ class Resource:
     plugin_url: str
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def unwrapped_inputs(self) -> dict[str, Any]:
         """The inputs with every secret laid open."""
-        return reveal(self.inputs)
+        return unwrap_secrets(self.inputs)
 
     @property
-    def sent_in_clear(self) -> str:
+    def cleartext(self) -> str:
         """The inputs as JSON text, without what is marked secret."""
-        return json.dumps(reveal(self.inputs, secret="[secret]"))
+        return json.dumps(unwrap_secrets(self.inputs, secret="[secret]"))
 
 
 @dataclass(frozen=True)
-class Run:
+class ProgramResult:
     """What came of one run of a program."""
 
     stack: str
@@ -81,7 +81,7 @@ class Run:
         """Resources whose type ends in `kind`: "Instance", or "aws:ec2/instance:Instance"."""
         return [r for r in self.resources.values() if r.type == kind or r.type.rpartition(":")[2] == kind]
 
-    def one(self, kind: str) -> Resource:
+    def single(self, kind: str) -> Resource:
         """The only resource of that type."""
         found = self.of_type(kind)
         if len(found) != 1:
@@ -97,7 +97,7 @@ def run_program(
     secrets: Mapping[str, str] | None = None,
     preview: bool = False,
     env: Mapping[str, str] | None = None,
-) -> Run:
+) -> ProgramResult:
     """Run the project in `root` for a stack. Settings come from Pulumi.yaml, Pulumi.<stack>.yaml, then `config`."""
     project = yaml.safe_load((root / "Pulumi.yaml").read_text())
     record = _Record(root, project["name"], stack, preview)
@@ -129,7 +129,7 @@ def run_program(
         )
     finally:
         server.stop(0)
-    return Run(
+    return ProgramResult(
         stack,
         preview,
         done.returncode,
@@ -141,18 +141,18 @@ def run_program(
     )
 
 
-def reveal(value: Any, secret: str | None = None) -> Any:
+def unwrap_secrets(value: Any, secret: str | None = None) -> Any:
     """A value without its wrappings; `secret` stands in for what is marked secret when given."""
     if isinstance(value, Mapping):
         if value.get(SIGNATURE) == SECRET:
-            return secret if secret is not None else reveal(value["value"])
-        return {k: reveal(v, secret) for k, v in value.items()}
+            return secret if secret is not None else unwrap_secrets(value["value"])
+        return {k: unwrap_secrets(v, secret) for k, v in value.items()}
     if isinstance(value, list):
-        return [reveal(v, secret) for v in value]
+        return [unwrap_secrets(v, secret) for v in value]
     return value
 
 
-def changes(before: Run, after: Run) -> dict[str, str]:
+def diff(before: ProgramResult, after: ProgramResult) -> dict[str, str]:
     """What a second `up` would do: resource name in the program, with its type -> create, delete, replace or update."""
     found: dict[str, str] = {}
     for urn in {**before.resources, **after.resources}:
@@ -238,7 +238,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{urn} has an asset that cannot be read: {error}")
         resource_id, outputs = "", dict(inputs)
         if request.custom:
-            resource_id, computed = fake_provider.create(request.type, request.name, reveal(inputs))
+            resource_id, computed = fake_provider.create(request.type, request.name, unwrap_secrets(inputs))
             outputs = _merge(inputs, computed, unknown=record.preview)
         with record.lock:
             if urn in record.resources:

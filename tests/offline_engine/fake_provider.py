@@ -16,7 +16,7 @@ ACCOUNT = "123456789012"
 GCP_PROJECT = "example-project"
 
 # Inputs that cannot change in place. userData counts because the program sets userDataReplaceOnChange.
-REPLACED_BY: dict[str, tuple[str, ...]] = {
+IMMUTABLE_INPUTS: dict[str, tuple[str, ...]] = {
     "aws:ec2/instance:Instance": ("userData", "subnetId", "availabilityZone"),
     "aws:ec2/eipAssociation:EipAssociation": ("allocationId", "instanceId"),
     "aws:s3/bucketObjectv2:BucketObjectv2": ("bucket", "key"),
@@ -59,7 +59,7 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def create(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A resource's identifier, and the outputs that its provider adds to the inputs."""
-    fixed = {key: inputs.get(key) for key in REPLACED_BY.get(kind, ())}
+    fixed = {key: inputs.get(key) for key in IMMUTABLE_INPUTS.get(kind, ())}
     suffix = hashlib.sha256(json.dumps([kind, name, fixed], sort_keys=True).encode()).hexdigest()[:7]
     resource_id = f"{name}-{suffix}"
     computed: dict[str, Any] = {"name": resource_id, "arn": f"arn:aws:example:us-east-1:{ACCOUNT}:{name}"}

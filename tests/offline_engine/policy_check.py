@@ -22,11 +22,11 @@ class Violation:
     message: str  # what is wrong, which value, what to do
 
 
-def violations(resources: Iterable[Resource]) -> list[Violation]:
+def find_violations(resources: Iterable[Resource]) -> list[Violation]:
     """Every breach. What a rule cannot know in a preview is none."""
     found: list[Violation] = []
     for resource in resources:
-        seen = as_the_pack_sees(resource)
+        seen = to_policy_args(resource)
         for rule in RULES:
             try:
                 found += [Violation(rule.__name__, resource.name, message) for message in rule(seen)]
@@ -35,7 +35,7 @@ def violations(resources: Iterable[Resource]) -> list[Violation]:
     return found
 
 
-def as_the_pack_sees(resource: Resource) -> ResourceValidationArgs:
+def to_policy_args(resource: Resource) -> ResourceValidationArgs:
     """A resource as pulumi hands it to a rule."""
     return ResourceValidationArgs(
         resource_type=resource.type,

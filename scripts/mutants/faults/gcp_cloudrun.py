@@ -92,8 +92,8 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "an absolute path: every machine builds anew",
         PROGRAM,
-        "BuildContextArgs(location=packed.path)",
-        'BuildContextArgs(location=__import__("os").path.abspath(packed.path))',
+        "BuildContextArgs(location=artifact.path)",
+        'BuildContextArgs(location=__import__("os").path.abspath(artifact.path))',
     ),
     Fault(
         TARGET,
@@ -113,8 +113,8 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "the image holds what is shipped for the default engine",
         PROGRAM,
-        "shipped_files(engine=engine)",
-        "shipped_files()",
+        "deployment_files(engine=engine)",
+        "deployment_files()",
     ),
     Fault(
         TARGET,

@@ -40,14 +40,14 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "an absolute path: every machine builds anew",
         PROGRAM,
-        "BuildSourceArgs(path=packed.path,",
-        'BuildSourceArgs(path=__import__("os").path.abspath(packed.path),',
+        "BuildSourceArgs(path=artifact.path,",
+        'BuildSourceArgs(path=__import__("os").path.abspath(artifact.path),',
     ),
     Fault(
         TARGET,
         "the build's version does not say what was sent",
         PROGRAM,
-        "version=packed.sha256[:12]",
+        "version=artifact.sha256[:12]",
         'version="1"',
     ),
     Fault(
@@ -68,8 +68,8 @@ FAULTS: tuple[Fault, ...] = (
         TARGET,
         "the slug holds what is shipped for the default engine",
         PROGRAM,
-        "shipped_files(root_files, engine)",
-        "shipped_files(root_files)",
+        "deployment_files(root_files, engine)",
+        "deployment_files(root_files)",
     ),
     Fault(
         TARGET,
@@ -89,7 +89,7 @@ FAULTS: tuple[Fault, ...] = (
         TARGET, "the region of the settings is ignored", PROGRAM, "    region=region,\n", "    region=TARGET.region,\n"
     ),
     Fault(TARGET, "as many dynos as a typing error asks for", PROGRAM, "MOST_DYNOS = 10", "MOST_DYNOS = 1000"),
-    Fault(TARGET, "a misspelt setting is passed over", PROGRAM, "config.done()\n", ""),
+    Fault(TARGET, "a misspelt setting is passed over", PROGRAM, "config.reject_unknown()\n", ""),
     Fault(
         TARGET,
         "a URL with a slash too many",
