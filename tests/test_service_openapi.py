@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, picture_bytes
+from infra.bundle import shipped_files
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from service_kit import Reply, Server, multipart, ready_gunicorn
 
-from infra.bundle import shipped_files
 from infra.targets import TARGETS
 from service import schema
 from service.app import create_app

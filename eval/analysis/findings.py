@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.analysis.slo import REQUESTS_PER_MONTH, SLO_MS, Contest, Facts, contest
+from eval.analysis.slo import SLO_MS, Contest, Facts, contest
+from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.samples.model import REFERENCE
 from eval.stats.intervals import overlap
 from eval.targets.engines import REFERENCE_ENGINE, surely_apart

@@ -24,8 +24,8 @@ from eval.analysis.comparability import common_scenarios, common_targets
 from eval.analysis.cost_comparison import cost_change, priced
 from eval.analysis.latency import at_work
 from eval.analysis.mcnemar import discordance
-from eval.analysis.slo import REQUESTS_PER_MONTH
 from eval.analysis.summary import answers
+from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.price_list import Prices
 from eval.formatting import count
 from eval.plan.config import MAX_RATE, SINGLE

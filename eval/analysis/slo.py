@@ -9,7 +9,6 @@ from typing import Any
 from eval.formatting import ms
 
 SLO_MS = 200.0  # that p95 is held against
-REQUESTS_PER_MONTH = 1_000_000  # at which the cheapest is named
 ERROR_RATE = 0.01  # of the requests sent; a target above it gets a warning, and is not called cheapest
 JUDGED_BY = ("poisson", "single")  # scenarios, the first that a target has: many users tell more than one
 TAIL = 0.05  # of all requests; as many failures make p95 endless

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from eval.cost.price_list import Price, Prices
 from infra.targets import ONE_DYNO_SIZES, Target
 
+REQUESTS_PER_MONTH = 1_000_000  # the traffic at which targets are compared
 HOURS_PER_MONTH = 730
 MONTH_S = HOURS_PER_MONTH * 3600
 LOW_RPS, HIGH_RPS = 1e-3, 1e4  # the traffic that is looked at: from one request in a quarter of an hour

@@ -19,7 +19,7 @@ from eval.samples.model import Sample, TargetRun
 from infra.targets import TARGETS, Target
 
 RATES = (1, 10, 100)  # requests a second, of which a million is priced
-VOLUMES = (10_000, 1_000_000, 100_000_000)  # requests a month that are priced
+VOLUMES = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
 CURVE_RPS = np.geomspace(billing.LOW_RPS, billing.HIGH_RPS, 141)  # 20 a decade
 HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
 IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build

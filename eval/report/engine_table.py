@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.formatting import (
     NOT_AVAILABLE,
     interval_of,
@@ -23,7 +24,8 @@ from eval.formatting import (
 )
 from infra.local.names import PLAIN_ENGINE, engine_title
 
-MONTH, RATES = "1000000", ("10", "100")  # requests a month, requests a second: at which the bills are shown
+MONTH = str(REQUESTS_PER_MONTH)  # requests a month at which the bills are shown
+RATES = ("10", "100")  # requests a second at which they are
 STARTS = {
     "create": "start command to first correct prediction, p50",
     "natural": "first request after a gap, p50",

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from eval import formatting
 from eval.analysis.summary import summarise
 from eval.cost.billing import skus
+from eval.cost.cost_model import VOLUMES
 from eval.cost.price_list import Price, Prices, load_prices
 from eval.report import context, scenario_sections
 from eval.report.context import ImageBytes
@@ -37,7 +38,7 @@ OTHER_ENGINE = (
     "Another engine may answer a few pictures otherwise, as it computes with other numbers: that is no fault of a "
     "deployment. Targets of one engine have to agree."
 )
-TRAFFICS = ("10000", "1000000", "100000000")  # requests a month that the tables price
+TRAFFICS = tuple(map(str, VOLUMES))  # requests a month that the tables price
 
 FORMATTERS = (  # of eval.formatting, as the templates call them
     "value_of", "reason_of", "interval_of", "ms", "percent", "times", "share", "probability_gap", "usd", "unit_price",

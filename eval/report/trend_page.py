@@ -19,8 +19,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from eval.analysis.comparability import common_targets, models, processor_notes, unlike
-from eval.analysis.slo import REQUESTS_PER_MONTH
 from eval.analysis.summary import summarise
+from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.price_list import load_prices
 from eval.errors import EvalError
 from eval.formatting import moment, ms, percent, usd, value_of
