@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, picture_bytes
-from infra.bundle import shipped_files
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from service_kit import Reply, Server, multipart, ready_gunicorn
 
+from infra.artifact import deployment_files
 from infra.targets import TARGETS
 from service import schema
 from service.app import create_app
@@ -85,7 +85,7 @@ def test_the_service_answers_with_the_file_itself(server):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_document_is_shipped_to_every_target(target, engine):
-    assert "service/openapi.json" in shipped_files(engine=engine, target=target)
+    assert "service/openapi.json" in deployment_files(engine=engine, target=target)
 
 
 def test_the_document_lists_exactly_the_routes_of_the_app():
