@@ -14,26 +14,26 @@ export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve
-.PHONY: coverage golden train promote export clean lock pulumi preflight preview up down leftovers a-stack a-pulumi mutants
+.PHONY: interval-coverage golden train promote export clean lock pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
 	@echo "or one of these-STAGE for another of the same: make preflight, preview, up; make down, leftovers."
 	@echo "What a stack needs and may set stands in Pulumi.<stack>.yaml. More for pulumi: make up STACK=heroku ARGS=--yes"
 
-.venv/.demo: scripts/setup requirements.txt requirements-torch.txt
-	scripts/setup requirements.txt
+.venv/.demo: scripts/setup/venv requirements.txt requirements-torch.txt
+	scripts/setup/venv requirements.txt
 	@touch $@
 
 # Deploying needs no torch.
-.venv/.infra: scripts/setup infra/requirements.txt
-	scripts/setup --no-torch infra/requirements.txt
+.venv/.infra: scripts/setup/venv infra/requirements.txt
+	scripts/setup/venv --no-torch infra/requirements.txt
 	@touch $@
 
 .venv/.dev: .venv/.demo requirements-dev.txt infra/requirements.txt
-	scripts/setup requirements.txt requirements-dev.txt
+	scripts/setup/venv requirements.txt requirements-dev.txt
 	@touch $@
 
 setup: .venv/.dev ## make .venv with everything for demo and test
@@ -65,7 +65,7 @@ ENGINE_TESTS := $(wildcard tests/test_service_engine*.py tests/test_service_torc
 	tests/test_eval_reference.py
 
 test-lesser: .venv/.dev ## the tests of engines, training, export and golden set as on a lesser processor
-	scripts/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
+	scripts/setup/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
 
 lint: .venv/.dev ## ruff, pyright, and import-linter for the direction of imports
 	$(PY) -m ruff check .
@@ -78,10 +78,10 @@ format: .venv/.dev ## let ruff lay out the source
 	$(PY) -m ruff format .
 
 lock: .venv/.dev ## lock what the clouds install, with sha256, from the .in files; ARGS=--upgrade takes newer versions
-	scripts/lock $(ARGS)
+	scripts/setup/lock $(ARGS)
 
 pulumi: .venv/.infra ## install the pulumi program, in the version that the programs are written for
-	$(PY) scripts/install_pulumi.py
+	$(PY) scripts/setup/install_pulumi.py
 
 preflight: a-stack .venv/.demo ## say without any account whether STACK will fit, and what it will cost
 	./cloudtrial preflight $(STACK) $(ARGS)
@@ -109,25 +109,25 @@ a-pulumi:
 	@$(if $(shell PATH='$(PATH)' command -v pulumi),,$(error there is no pulumi program on PATH: make pulumi \
 	installs it))
 
-mutants: .venv/.dev ## plant faults in the programs one by one; say which check catches each (10 minutes)
-	$(PY) -m scripts.mutants $(ARGS)
+mutants: .venv/.dev ## apply mutants to the programs one by one; say which check catches each (10 minutes)
+	$(PY) -m scripts.mutation $(ARGS)
 
-coverage: .venv/.demo ## over 4,000 simulated runs: how often the 95% intervals hold the truth (a minute or two)
-	$(PY) -m scripts.coverage
+interval-coverage: .venv/.demo ## over 4,000 simulated runs: how often the 95% intervals hold the truth (a minute or two)
+	$(PY) -m scripts.benchmarks.interval_coverage
 
 bench: .venv/.demo ## timings of request, start and demo as ratios taken in one run; rate and lateness of the client
-	$(PY) -m scripts.bench
-	$(PY) -m scripts.bench_client
+	$(PY) -m scripts.benchmarks.timing_ratios
+	$(PY) -m scripts.benchmarks.harness_client
 
 bench-engine: .venv/.demo ## ways to run the network on one core, side by side: the table of docs/performance.md
-	$(PY) -m scripts.bench_engine $(ARGS)
+	$(PY) -m scripts.benchmarks.engine_variants $(ARGS)
 
 # Where they cannot be had it says so, and the rest is measured.
-.venv-peers/.made: scripts/bench_serve/setup-peers scripts/bench_serve/requirements-peers.txt | .venv/.demo
-	scripts/bench_serve/setup-peers
+.venv-baselines/.made: scripts/benchmarks/serving/setup-baselines scripts/benchmarks/serving/requirements-baselines.txt | .venv/.demo
+	scripts/benchmarks/serving/setup-baselines
 
-bench-serve: .venv/.demo .venv-peers/.made ## this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
-	$(PY) -m scripts.bench_serve $(ARGS)
+bench-serve: .venv/.demo .venv-baselines/.made ## this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
+	$(PY) -m scripts.benchmarks.serving $(ARGS)
 
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)
 	./cloudtrial golden
@@ -142,5 +142,5 @@ export: .venv/.demo ## write models/resnet18-cifar10/int8.onnx from its weights,
 	./cloudtrial export $(ARGS)
 
 clean: ## remove .venv and caches; reports and runs stay
-	rm -rf .venv .venv-peers .build .pytest_cache .ruff_cache
+	rm -rf .venv .venv-baselines .build .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,7 +27,7 @@ from service_kit import Server
 from infra.artifact import REPOSITORY
 
 CACHE = Path("/var/cache/cloudtrial")  # outlives the run: a tree takes minutes to make
-SCRIPT = REPOSITORY / "scripts" / "debian_root"
+SCRIPT = REPOSITORY / "scripts" / "setup" / "debian_root"
 CLOUD_CONFIG = REPOSITORY / "infra" / "aws_ec2" / "cloud-config.yaml"
 REQUIREMENTS = REPOSITORY / "service" / "requirements.txt"
 GOLDEN = REPOSITORY / "eval" / "golden"

@@ -35,7 +35,7 @@ from eval.targets.engines import Pair, pairs
 from infra.local.names import twin_names
 from infra.local.twins import local_twins
 from infra.targets import TARGETS
-from scripts.readme import results
+from scripts.docs.readme import results
 from service.settings import ENGINES
 
 pytestmark = pytest.mark.integration

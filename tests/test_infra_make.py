@@ -118,7 +118,7 @@ def test_the_other_commands_run_their_programs(project):
     assert called == [
         "./cloudtrial leftovers --stack aws_ec2 --region us-east-1",
         "./cloudtrial preflight aws_ec2 --no-twin",
-        "python scripts/install_pulumi.py",
+        "python scripts/setup/install_pulumi.py",
     ]
 
 
@@ -133,7 +133,7 @@ def test_who_only_deploys_gets_no_torch(project):
     assert (project / ".venv/.infra").exists()
 
 
-# scripts/setup
+# scripts/setup/venv
 
 PIP = """#!/bin/sh
 echo python "$@"
@@ -147,7 +147,7 @@ def set_up(project, installed=1, reached=1, **env):
     write_program(project / ".venv/bin/pip", "")
     env = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, **env}
     done = subprocess.run(
-        [project / "scripts/setup", "requirements.txt"], cwd=project, env=env, capture_output=True, text=True
+        [project / "scripts/setup/venv", "requirements.txt"], cwd=project, env=env, capture_output=True, text=True
     )
     return done, done.stdout.splitlines()
 
@@ -173,7 +173,8 @@ def test_without_the_cpu_index_the_size_of_the_cuda_build_is_said_before_it_is_d
 
 def test_the_sizes_that_setup_says_are_of_the_versions_that_it_installs(project):
     pins = (project / "requirements-torch.txt").read_text().splitlines()[-2:]
-    assert f"# Of {' and '.join(pin.replace('==', ' ') for pin in pins)}," in (project / "scripts/setup").read_text()
+    script = (project / "scripts/setup/venv").read_text()
+    assert f"# Of {' and '.join(pin.replace('==', ' ') for pin in pins)}," in script
 
 
 def test_an_index_that_was_named_and_has_no_torch_is_an_error(project):
@@ -193,7 +194,7 @@ def test_setup_lets_pip_say_what_it_downloads(project):
     assert not any("--quiet" in line for line in said)
 
 
-# scripts/lock
+# scripts/setup/lock
 
 UV = """#!/bin/sh
 [ -z "$FAILS" ] || { echo "error: $FAILS" >&2; exit 1; }
@@ -219,7 +220,7 @@ def locked(project):
 
 def lock(project, **env):
     env = {"PATH": "/usr/bin:/bin", **env}
-    return subprocess.run([project / "scripts/lock"], env=env, capture_output=True, text=True)
+    return subprocess.run([project / "scripts/setup/lock"], env=env, capture_output=True, text=True)
 
 
 def test_a_lock_is_torchs_own_lines_and_what_uv_makes_of_the_old_lock(locked):
@@ -253,14 +254,14 @@ def test_make_knows_the_same_targets_as_the_programs():
     assert set(TARGETS_IN_ORDER) == set(TARGETS)
 
 
-# scripts/install_pulumi.py
+# scripts/setup/install_pulumi.py
 
 
 @pytest.fixture
 def installer(tmp_path, monkeypatch):
     """The script as a module, in a home of its own."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("install_pulumi", ROOT / "scripts" / "install_pulumi.py")
+    spec = importlib.util.spec_from_file_location("install_pulumi", ROOT / "scripts" / "setup" / "install_pulumi.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,7 +1,7 @@
 """The service under more load than it can bear, told to end, or killed: real gunicorn, a small network of our own.
 
 What is asserted are facts of counting and order. How much is still answered in time is measured, not tested:
-`python -m scripts.overload`.
+`python -m scripts.benchmarks.overload`.
 """
 
 import asyncio

@@ -1,0 +1,55 @@
+"""A server that answers every request at once with one label: what is left is the client and the network.
+
+python -m scripts.benchmarks.null_server PORT LABEL
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+from functools import partial
+
+import httptools
+
+from scripts.benchmarks.http_load import READ_BYTES
+from scripts.benchmarks.http_messages import HOST
+
+
+class Connection:
+    """One client's: answers each request when all of it is there."""
+
+    def __init__(self, sock: socket.socket, body: bytes):
+        self.socket = sock
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.on_message_complete = partial(sock.sendall, head.encode() + body)  # called by the parser
+        self._parser = httptools.HttpRequestParser(self)
+
+    def receive(self) -> bool:
+        """Whether it goes on."""
+        try:
+            data = self.socket.recv(READ_BYTES)
+        except ConnectionError:
+            return False
+        self._parser.feed_data(data)
+        return bool(data)
+
+
+def serve(port: int, label: str) -> None:
+    """Answer until the process is ended."""
+    body = f'{{"label": "{label}"}}'.encode()
+    epoll, connections = select.epoll(), dict[int, Connection]()
+    with socket.create_server((HOST, port), backlog=1024) as listener:
+        epoll.register(listener.fileno(), select.EPOLLIN)
+        while True:
+            for fd, _ in epoll.poll():
+                if fd == listener.fileno():
+                    client, _ = listener.accept()
+                    connections[client.fileno()] = Connection(client, body)
+                    epoll.register(client.fileno(), select.EPOLLIN)
+                elif not connections[fd].receive():
+                    connections.pop(fd).socket.close()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,13 @@
+"""Every mutant, by what it harms. A module's MUTANTS map a file, then a mutant's name, to the old and the new text."""
+
+from __future__ import annotations
+
+from scripts.mutation.mutant import Mutant
+from scripts.mutation.mutants import aws_ec2, gcp_cloudrun, gcp_function, heroku, shared, vm_files
+
+MUTANTS = tuple(
+    Mutant(module.__name__.rpartition(".")[2], name, file, old, new)
+    for module in (aws_ec2, vm_files, gcp_cloudrun, gcp_function, heroku, shared)
+    for file, replacements in module.MUTANTS.items()
+    for name, (old, new) in replacements.items()
+)

@@ -1,0 +1,70 @@
+"""Mutants of the program for Google Cloud ProgramResult, and in the settings that both Google programs read."""
+
+PROGRAM = "infra/gcp_cloudrun/__main__.py"
+SETTINGS = "infra/google.py"
+
+MUTANTS = {
+    PROGRAM: {
+        "the provider's default forbids destroy": (
+            "    deletion_protection=False,  # the provider's default forbids `pulumi destroy`\n",
+            "",
+        ),
+        "it runs as the default account": ("        service_account=account.email,\n", ""),
+        "the image is named by its tag, not its digest": (
+            "image=image.ref,",
+            "image=image.tags.apply(lambda tags: tags[0]),",
+        ),
+        "the right to call is granted on a name that no service has": (
+            '        "invoker",\n        name=service.name,',
+            '        "invoker",\n        name="service",',
+        ),
+        "everyone may call, whoever was asked for": ("member=settings.invoker,", 'member="allUsers",'),
+        "the token is a plain variable": (
+            'EnvArgs(name="API_TOKEN", value_source=token_source)',
+            'EnvArgs(name="API_TOKEN", value=api_token)',
+        ),
+        "the service starts before it may read its token": ("    before_service.append(accessor)\n", ""),
+        "80 requests at once in one instance, Google's default": (
+            "        max_instance_request_concurrency=settings.concurrency,\n",
+            "",
+        ),
+        "as many instances as Google likes": (", max_instance_count=settings.max_instances", ""),
+        "images are never deleted: each has a tag": ('tag_state="ANY"', 'tag_state="UNTAGGED"'),
+        "nothing waits until the APIs are on": (
+            "after_apis = pulumi.ResourceOptions(depends_on=apis)",
+            "after_apis = pulumi.ResourceOptions()",
+        ),
+        "destroy switches off APIs that others use": ("disable_on_destroy=False", "disable_on_destroy=True"),
+        "the region of the settings is ignored": (
+            '    location=settings.region,\n    ingress="INGRESS_TRAFFIC_ALL"',
+            '    location=TARGET.region,\n    ingress="INGRESS_TRAFFIC_ALL"',
+        ),
+        "an absolute path: every machine builds anew": (
+            "BuildContextArgs(location=artifact.path)",
+            'BuildContextArgs(location=__import__("os").path.abspath(artifact.path))',
+        ),
+        "the image is of this machine's kind: an Apple's is for ARM": (
+            "    platforms=[docker_build.Platform.LINUX_AMD64],\n",
+            "",
+        ),
+        "the image is built of the default engine's stage": ('    build_args={"ENGINE": engine},\n', ""),
+        "the image holds what is shipped for the default engine": (
+            "deployment_files(engine=engine)",
+            "deployment_files()",
+        ),
+        "the registry's password is in clear": (
+            "pulumi.Output.secret(gcp.organizations.get_client_config_output().access_token)",
+            "gcp.organizations.get_client_config_output().access_token",
+        ),
+        "ready before the model is loaded": (
+            'StartupProbeHttpGetArgs(path="/readyz"',
+            'StartupProbeHttpGetArgs(path="/healthz"',
+        ),
+    },
+    SETTINGS: {
+        "a fraction of a processor with several requests at once": (
+            "if float(settings.vcpus) < 1 < settings.concurrency:",
+            "if float(settings.vcpus) < 0 < settings.concurrency:",
+        ),
+    },
+}

@@ -1,0 +1,75 @@
+"""Mutants of the program for Google Cloud Functions."""
+
+PROGRAM = "infra/gcp_function/__main__.py"
+
+MUTANTS = {
+    PROGRAM: {
+        "the zip holds what is shipped for the default engine": (
+            "deployment_files(engine=engine, target=TARGET.name)",
+            "deployment_files(target=TARGET.name)",
+        ),
+        "the zip does not ask for functions-framework": (
+            "deployment_files(engine=engine, target=TARGET.name)",
+            "deployment_files(engine=engine)",
+        ),
+        "the right to call is granted on the service's full path": (
+            'name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),',
+            "name=function.service_config.service,",
+        ),
+        "the right to call is granted on the function, where it has no effect": (
+            """gcp.cloudrunv2.ServiceIamMember(
+        "invoker",
+        name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),""",
+            """gcp.cloudfunctionsv2.FunctionIamMember(
+        "invoker",
+        cloud_function=function.name,""",
+        ),
+        "the object's name does not carry its hash: the function is never built again": (
+            'name=f"source-{artifact.sha256[:12]}.zip"',
+            'name="source.zip"',
+        ),
+        "it is built by the project's default account": (
+            "        service_account=builder.name,  # in full, as the API wants it\n",
+            "",
+        ),
+        "it runs as the project's default account": ("        service_account_email=account.email,\n", ""),
+        "who builds may do almost everything": ('role="roles/logging.logWriter"', 'role="roles/editor"'),
+        "who builds may read every bucket": (
+            """'resource.type == "storage.googleapis.com/Object" && ({in_source_buckets})'""",
+            """'resource.type == "storage.googleapis.com/Object"'""",
+        ),
+        "the build starts before its grants are known": ("depends_on=[*apis, settled]", "depends_on=apis"),
+        "the wait for grants is over before they are made": (
+            """    triggers=[builder.unique_id, account.unique_id, *(grant.id for grant in grants)],
+    opts=pulumi.ResourceOptions(depends_on=grants),
+""",
+            "    triggers=[builder.unique_id, account.unique_id],\n",
+        ),
+        "a Procfile that is started instead of the function": ('EXCLUDED = ("Procfile",)', "EXCLUDED = ()"),
+        "the concurrency is left to Google": ("        max_instance_request_concurrency=settings.concurrency,\n", ""),
+        "as many instances as Google likes": ("        max_instance_count=settings.max_instances,\n", ""),
+        "the token is a plain variable too": (
+            '            "ENGINE": engine,\n',
+            '            "ENGINE": engine,\n            "API_TOKEN": api_token or "",\n',
+        ),
+        "destroy fails: the bucket is not empty": ("    force_destroy=True,\n", ""),
+        "deleted sources are kept, and billed, for a week": (
+            "    soft_delete_policy=gcp.storage.BucketSoftDeletePolicyArgs(retention_duration_seconds=0),\n",
+            "",
+        ),
+        "the image goes to a repository that no destroy deletes": (
+            """        docker_repository=pulumi.Output.concat(
+            f"projects/{settings.project}/locations/{settings.region}/repositories/", repository.repository_id
+        ),
+""",
+            "",
+        ),
+        "the region of the settings is ignored": (
+            '    location=settings.region,\n    description="Image classifier"',
+            '    location=TARGET.region,\n    description="Image classifier"',
+        ),
+    },
+    "infra/gcp_function/wait.py": {
+        "the wait for grants is far too short": ("time.sleep(120)", "time.sleep(1.20)"),
+    },
+}

@@ -1,0 +1,50 @@
+"""Mutants of the program for Heroku."""
+
+PROGRAM = "infra/heroku/__main__.py"
+
+MUTANTS = {
+    PROGRAM: {
+        "the dyno is asked for before the build has shown what a web process is": (
+            "depends_on=[build]",
+            "depends_on=[app]",
+        ),
+        "the token is a plain config var too": (
+            'config_vars={"ENGINE": engine, **revision},',
+            'config_vars={"ENGINE": engine, **revision, "API_TOKEN": api_token or ""},',
+        ),
+        "a token that is taken away stays on the app": ("if api_token else {},", "if api_token else None,"),
+        "the build names the app, where its UUID is needed": (
+            "    app_id=app.id,\n    source=",
+            "    app_id=app.name,\n    source=",
+        ),
+        "an absolute path: every machine builds anew": (
+            "BuildSourceArgs(path=artifact.path,",
+            'BuildSourceArgs(path=__import__("os").path.abspath(artifact.path),',
+        ),
+        "the build's version does not say what was sent": ("version=artifact.sha256[:12]", 'version="1"'),
+        "the buildpack takes any Python it likes": (
+            '    "buildpack": {".python-version": HERE / ".python-version"},\n',
+            '    "buildpack": {},\n',
+        ),
+        "the Dockerfile lies where it cannot copy from the root": (
+            ', "Dockerfile": REPOSITORY / "service" / "Dockerfile"',
+            "",
+        ),
+        "the slug holds what is shipped for the default engine": (
+            "deployment_files(root_files, engine)",
+            "deployment_files(root_files)",
+        ),
+        "the image is built of the default engine's stage": (
+            '"heroku.yml": MANIFESTS[engine]',
+            '"heroku.yml": MANIFESTS["torch"]',
+        ),
+        "a buildpack in container mode": (
+            '["heroku/python"], "container": None}',
+            '["heroku/python"], "container": ["heroku/python"]}',
+        ),
+        "the region of the settings is ignored": ("    region=region,\n", "    region=TARGET.region,\n"),
+        "as many dynos as a typing error asks for": ("MOST_DYNOS = 10", "MOST_DYNOS = 1000"),
+        "a misspelt setting is passed over": ("config.reject_unknown()\n", ""),
+        "a URL with a slash too many": ('app.web_url.apply(lambda url: url.rstrip("/"))', "app.web_url"),
+    },
+}

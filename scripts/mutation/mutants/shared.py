@@ -1,0 +1,74 @@
+"""Mutants of what all four programs use: the bundle, the settings, the outputs, the start."""
+
+BUNDLE = "infra/artifact.py"
+COMMON = "infra/common.py"
+NAMING = "infra/naming.py"
+START = "__main__.py"
+
+MUTANTS = {
+    BUNDLE: {
+        "the times of files stand in the tar": (
+            "info.size, info.mode = len(content), FILE_MODE",
+            "info.size, info.mode, info.mtime = len(content), FILE_MODE, int(path.stat().st_mtime)",
+        ),
+        "gzip's clock stands in the tar": ("GZIP_LEVEL, mtime=0)", "GZIP_LEVEL)"),
+        "files are packed in the order in which the disk has them": (
+            "return dict(sorted((files | dict(extra or {})).items()))",
+            "return files | dict(extra or {})",
+        ),
+        "Python's caches are shipped": ('EXCLUDED = ("__pycache__", ".DS_Store")', "EXCLUDED = ()"),
+        "an absolute path to the archive": ('Artifact(f"./{BUILD_DIR / name}", hashlib', "Artifact(str(path), hashlib"),
+        "a file that was renamed is no change": (
+            'total.update(f"{content}  {member}\\n".encode())',
+            'total.update(f"{content}\\n".encode())',
+        ),
+        "what was shipped once is shipped for ever": ("    shutil.rmtree(root, ignore_errors=True)\n", ""),
+        "every engine's weights are shipped": (
+            "of_models = (MODEL_JSON, WEIGHTS_OF[engine])",
+            "of_models = (MODEL_JSON, *WEIGHTS_OF.values())",
+        ),
+        "every engine installs torch": ('"onnx": "requirements-onnx.txt"}', '"onnx": "requirements.txt"}'),
+    },
+    COMMON: {
+        "the token is no secret": ("return pulumi.Output.secret(value)", "return pulumi.Output.from_input(value)"),
+        "a token that stands in clear in the settings is taken": (
+            'if not pulumi.runtime.is_config_secret(f"{PROJECT}:apiToken"):',
+            "if False:",
+        ),
+        "the refusal of a token repeats it": (
+            '"cloudtrial:apiToken stands there in clear: set it with --secret"',
+            'f"cloudtrial:apiToken is {value}, in clear: set it with --secret"',
+        ),
+        "a misspelt setting is passed over": (
+            "if unknown := sorted(keys - self._read):",
+            "if unknown := sorted(keys - keys):",
+        ),
+        "an output is missing": ('    pulumi.export("size", size)\n', ""),
+        "the model's version is not the one that the service reports": (
+            "[WEIGHTS_OF[engine]][:VERSION_DIGITS]",
+            "[WEIGHTS_OF[engine]][:8]",
+        ),
+        "the model's version is another engine's": (
+            "[WEIGHTS_OF[engine]][:VERSION_DIGITS]",
+            '["weights.safetensors"][:VERSION_DIGITS]',
+        ),
+        "an engine is deployed whose file nobody has written": (
+            "if weights not in _model_files() or not (Settings.model_dir / weights).is_file():",
+            "if False:",
+        ),
+    },
+    NAMING: {
+        "a stage has the names of the stack beside it": (
+            "filter(None, (PROJECT, part, stage))",
+            "filter(None, (PROJECT, part))",
+        ),
+        "tags do not say the stack": ('return {"project": PROJECT, "stack": stack}', 'return {"project": PROJECT}'),
+        "the day stands in the tags: each day, all changes": (
+            'return {"project": PROJECT, "stack": stack}',
+            'return {"project": PROJECT, "stack": stack, "made": str(__import__("datetime").date.today())}',
+        ),
+    },
+    START: {
+        "an unknown stack ends in a traceback": ("    raise pulumi.RunError(str(error)) from None", "    raise"),
+    },
+}

@@ -1,0 +1,47 @@
+"""Mutants of what the VM on AWS is given at its first boot, and in what puts it together."""
+
+FOLDER = "infra/aws_ec2"
+
+MUTANTS = {
+    f"{FOLDER}/cloud-config.yaml": {
+        "a key that cloud-init passes over in silence: nothing is run": ("runcmd:", "runcmdd:"),
+    },
+    f"{FOLDER}/user_data.py": {
+        "a fact may be a command: root runs it": (
+            'PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")',
+            'PLAIN = re.compile(r".*")',
+        ),
+    },
+    "infra/aws_ec2/__main__.py": {
+        "with a domain, nothing of HTTPS reaches the VM": ("https=bool(domain)", "https=False"),
+    },
+    f"{FOLDER}/bootstrap": {
+        "the bundle's checksum is not checked": ('sha256sum --check <<<"$BUNDLE_SHA256  $BUNDLE"\n', ""),
+        "every user of the VM may read the token": ("(umask 077 && printf", "(umask 022 && printf"),
+        "the service is not there after a reboot": (
+            "systemctl enable --now classifier.service",
+            "systemctl start classifier.service",
+        ),
+    },
+    f"{FOLDER}/classifier.service": {
+        "the service can reach the role's keys": ("IPAddressDeny=any\n", ""),
+        "a hardening key that systemd passes over": ("NoNewPrivileges=yes", "NoNewPrivileges=on-please"),
+        "the service runs as root": ("User=classifier\nGroup=classifier\n", ""),
+        "the service is not started again when it dies": ("Restart=always", "Restart=no"),
+    },
+    f"{FOLDER}/nginx-proxy.conf": {
+        "nginx refuses bodies above 1 MB in its own words": ("client_max_body_size 0;\n", ""),
+    },
+    f"{FOLDER}/nginx-redirect.conf": {
+        "a redirect that turns a POST into a GET": ("return 308 ", "return 301 "),
+    },
+    f"{FOLDER}/certificate": {
+        "the certificate is not kept: every new VM asks for another, and gets five a week": (
+            'tar -czC /etc letsencrypt | aws s3 cp --only-show-errors - "$CERTIFICATE_URI" ||',
+            "false ||",
+        ),
+    },
+    f"{FOLDER}/wait_ready.py": {
+        "up is ended by one answer, perhaps of the old VM": ("ANSWERS_NEEDED = 3", "ANSWERS_NEEDED = 1"),
+    },
+}
