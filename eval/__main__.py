@@ -11,46 +11,46 @@ from collections.abc import Sequence
 from eval.cli.compare import add_compare
 from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
-from eval.cli.run import STOPPED, add_run
+from eval.cli.run import EXIT_INTERRUPTED, add_run_command
 from eval.cli.samples import add_samples
 from eval.errors import EvalError
 
-FAILED = 1  # exit code; 2 is for wrong usage
+EXIT_FAILED = 1  # exit code; 2 is for wrong usage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says. Gives the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     arguments.line = ("./cloudtrial", *argv)
     # SIGTERM, with which schedulers end a job, leaves as good a run as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        status = arguments.command(arguments)
+        exit_code = arguments.command(arguments)
         sys.stdout.flush()
-        return status
+        return exit_code
     except BrokenPipeError:  # whoever reads has enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EvalError as error:
         print(error, file=sys.stderr)
-        return FAILED
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return STOPPED
+        return EXIT_INTERRUPTED
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """Of every command and its options."""
-    found = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
-    commands = found.add_subparsers(required=True, metavar="COMMAND")
-    add_run(commands)
+    root_parser = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
+    commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
+    add_run_command(commands)
     add_report(commands)
     add_samples(commands)
     add_compare(commands)
     add_prices(commands)
     add_cost(commands)
-    return found
+    return root_parser
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class BudgetExceeded(EvalError):
     """The run has cost what it may."""
 
 
-class NoReference(EvalError):
+class ReferenceUnavailable(EvalError):
     """The reference answers cannot be had; the run goes on without parity to them."""
 
 

@@ -33,13 +33,17 @@ def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
     low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None:
         return ""
-    first, last = unit(low), unit(high)
-    suffix = first.lstrip("+-$0123456789.,")
-    to = " to " if low < 0 else "–"
-    return f"{first.removesuffix(suffix)}{to}{last}" if suffix and last.endswith(suffix) else f"{first}{to}{last}"
+    low_text, high_text = unit(low), unit(high)
+    suffix = low_text.lstrip("+-$0123456789.,")
+    separator = " to " if low < 0 else "–"
+    return (
+        f"{low_text.removesuffix(suffix)}{separator}{high_text}"
+        if suffix and high_text.endswith(suffix)
+        else f"{low_text}{separator}{high_text}"
+    )
 
 
-def text_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
+def estimate_text(estimate: Estimate, unit: Callable[[float], str]) -> str:
     """The number with its unit and interval, or "n/a: REASON", on one line."""
     value = value_of(estimate)
     if value is None:
@@ -52,8 +56,8 @@ def significant(value: float, digits: int = 3) -> str:
     """At least so many significant digits, thousands separated: 0.0123, 1.23, 12.3, 1,234."""
     if value == 0:
         return "0"
-    magnitude = int(f"{value:.{digits - 1}e}".split("e")[1])  # of the rounded value: 9.999 becomes 10.0
-    return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])  # of the rounded value: 9.999 becomes 10.0
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
 def ms(value: float) -> str:
@@ -75,24 +79,24 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{float(text):g}%" if value in (0, 1) else f"{text}%"
 
 
-def points(value: float) -> str:
+def percentage_points(value: float) -> str:
     """A difference of shares in percentage points, with its sign: "-0.25 points"."""
     if value and abs(value) < 0.00005:
         return "< 0.01 points" if value > 0 else "> -0.01 points"
     return f"{value * 100:+.2f} points" if value else "0 points"
 
 
-def times(value: float) -> str:
+def ratio(value: float) -> str:
     """How many times as much: "1.32x"."""
     return f"{significant(value)}x"
 
 
-def share(value: float) -> str:
+def score(value: float) -> str:
     """A score between 0 and 1: "0.9534"."""
     return f"{value:.4f}"
 
 
-def probability_gap(value: float) -> str:
+def probability_difference(value: float) -> str:
     """A difference of probabilities: "0", "2.0e-06"; answers have six digits, so 0 means below half of the last."""
     return "0" if value == 0 else f"{value:.1e}"
 
@@ -118,9 +122,9 @@ def count(value: float) -> str:
 
 def short_count(value: float) -> str:
     """A large number in few characters: "10k", "1M", "4.54M"."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
+    for divisor, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= divisor:
+            return f"{value / divisor:.3g}{suffix}"
     return f"{value:.3g}"
 
 
@@ -139,7 +143,7 @@ def megabytes(value: float) -> str:
     return f"{significant(value / 1e6)} MB"
 
 
-def moment(iso: str | None) -> str:
+def timestamp(iso: str | None) -> str:
     """An ISO 8601 time to the minute: "2026-11-21 02:40 UTC"."""
     return f"{iso[:10]} {iso[11:16]} UTC" if iso and len(iso) >= 16 else iso or NOT_AVAILABLE
 
@@ -149,28 +153,30 @@ def short_hash(digest: str | None) -> str:
     return digest[:12] if digest else NOT_AVAILABLE
 
 
-def plural(number: int, noun: str, many: str | None = None) -> str:
+def plural(number: int, noun: str, plural_noun: str | None = None) -> str:
     """A number of things: "1 target", "4 targets"."""
-    return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
+    return f"{count(number)} {noun if number == 1 else plural_noun or noun + 's'}"
 
 
-def listing(words: list[str]) -> str:
+def join_words(words: list[str]) -> str:
     """Words in a row: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
+UNIT_FORMATTERS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("_ms", ms), ("_rps", per_second), ("_per_second", per_second), ("_mib", mib), ("_usd", usd),
     ("_s", lambda value: f"{significant(value)} s"), ("_bytes", lambda value: f"{count(value)} bytes"),
 )  # fmt: skip
 
 
-def words(name: str) -> str:
+def figure_label(name: str) -> str:
     """The name of a figure without its unit: "service_ms" is "service"."""
-    return next((name.removesuffix(suffix) for suffix, _ in UNITS if name.endswith(suffix)), name).replace("_", " ")
+    return next((name.removesuffix(suffix) for suffix, _ in UNIT_FORMATTERS if name.endswith(suffix)), name).replace(
+        "_", " "
+    )
 
 
-def measured(name: str, value: object) -> str:
+def format_figure(name: str, value: object) -> str:
     """A figure in the unit that its name says."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
@@ -178,22 +184,22 @@ def measured(name: str, value: object) -> str:
         return ", ".join(map(str, value)) or "none"
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "not known" if value is None else str(value)
-    plain = count if isinstance(value, int) else significant
-    return next((unit for suffix, unit in UNITS if name.endswith(suffix)), plain)(value)
+    default_unit = count if isinstance(value, int) else significant
+    return next((unit for suffix, unit in UNIT_FORMATTERS if name.endswith(suffix)), default_unit)(value)
 
 
-def memory(facts: Mapping[str, Any] | None) -> str:
+def memory_text(memory_report: Mapping[str, Any] | None) -> str:
     """The peak against the limit, as "fits 512 MiB: yes, 341 MiB"; or why it is not known."""
-    peak = (facts or {}).get("peak_mib")
-    value = value_of(peak)
-    if facts is None or value is None:
-        return f"{NOT_AVAILABLE}: {reason_of(peak)}"
-    if facts.get("fits") is None:
-        return mib(value)
-    return f"fits {mib(facts['limit_mib'])}: {'yes' if facts['fits'] else 'no'}, {mib(value)}"
+    peak_estimate = (memory_report or {}).get("peak_mib")
+    peak_mib = value_of(peak_estimate)
+    if memory_report is None or peak_mib is None:
+        return f"{NOT_AVAILABLE}: {reason_of(peak_estimate)}"
+    if memory_report.get("fits") is None:
+        return mib(peak_mib)
+    return f"fits {mib(memory_report['limit_mib'])}: {'yes' if memory_report['fits'] else 'no'}, {mib(peak_mib)}"
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """The text with a capital at its start and a full stop at its end."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

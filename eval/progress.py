@@ -13,87 +13,92 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-DRAW_S = 0.5  # at least between two draws on a terminal
-LINE_S = 5.0  # the same between two plain lines
-OVERDUE = 4  # intervals without a good moment, and it is drawn at a bad one
+TERMINAL_REFRESH_S = 0.5  # at least between two draws on a terminal
+LOG_REFRESH_S = 5.0  # the same between two plain lines
+MAX_SKIPPED_REFRESHES = 4  # intervals without a good moment, and it is drawn at a bad one
 
 
-class Screen:
+class Reporter:
     """What a person sees of a run."""
 
     def __init__(self, console: Console | None = None):
         self._console = console or Console(highlight=False)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """One line, not wrapped, at once."""
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def counting(self, what: str, total: int) -> Counting:
+    def progress_bar(self, description: str, total: int) -> ProgressBar:
         """A display of `total` things to do; use it as a context."""
-        return (_Bar if self._console.is_terminal else _Lines)(self._console, what, total)
+        return (_TerminalProgressBar if self._console.is_terminal else _LogProgressBar)(
+            self._console, description, total
+        )
 
 
-class Counting:
+class ProgressBar:
     """Counts what is done, and draws when it is time to."""
 
-    interval_s = DRAW_S
+    interval_s = TERMINAL_REFRESH_S
 
-    def __init__(self, console: Console, what: str, total: int):
+    def __init__(self, console: Console, description: str, total: int):
         self.console = console
-        self.what = what  # is done
+        self.description = description  # is done
         self.total = total
-        self.done = 0
+        self.completed = 0
         self.failed = 0
-        self.now = ""  # the target at work
-        self._began = self._drawn = time.monotonic()
-        self._shown = 0
+        self.current_target = ""  # the target at work
+        self._start_s = self._last_draw_s = time.monotonic()
+        self._drawn_count = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._shown != self.done:
-            self.draw()
+        if self._drawn_count != self.completed:
+            self.refresh()
 
-    def count(self, failed: bool = False) -> None:
+    def advance(self, failed: bool = False) -> None:
         """One more is done."""
-        self.done += 1
+        self.completed += 1
         self.failed += failed
-        if self.done == self.total or time.monotonic() - self._drawn >= self.interval_s * OVERDUE:
-            self.draw()
+        if (
+            self.completed == self.total
+            or time.monotonic() - self._last_draw_s >= self.interval_s * MAX_SKIPPED_REFRESHES
+        ):
+            self.refresh()
 
-    def more(self, total: int) -> None:
+    def add_total(self, additional: int) -> None:
         """There is more to do than was known."""
-        self.total += total
+        self.total += additional
 
-    def breathe(self) -> None:
+    def maybe_refresh(self) -> None:
         """Nothing is under way: a good moment to draw."""
-        if time.monotonic() - self._drawn >= self.interval_s:
-            self.draw()
+        if time.monotonic() - self._last_draw_s >= self.interval_s:
+            self.refresh()
 
-    def draw(self) -> None:
-        self._drawn, self._shown = time.monotonic(), self.done
-        self.show()
+    def refresh(self) -> None:
+        self._last_draw_s, self._drawn_count = time.monotonic(), self.completed
+        self.render()
 
-    def show(self) -> None:
+    def render(self) -> None:
         raise NotImplementedError
 
     @property
-    def rate(self) -> float:
+    def rate_per_s(self) -> float:
         """Per second, since the beginning."""
-        return self.done / max(time.monotonic() - self._began, 1e-9)
+        return self.completed / max(time.monotonic() - self._start_s, 1e-9)
 
 
-class _Bar(Counting):
+class _TerminalProgressBar(ProgressBar):
     """On a terminal."""
 
     def __enter__(self) -> Self:
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"),
             TextColumn("left"), TimeRemainingColumn(),
             console=self.console, auto_refresh=False, transient=False,
         )  # fmt: skip
-        self._task = self._progress.add_task(self.what, total=self.total, facts="")
+        self._task = self._progress.add_task(self.description, total=self.total, status="")
         self._progress.start()
         return self
 
@@ -101,22 +106,27 @@ class _Bar(Counting):
         super().__exit__(*exc)
         self._progress.stop()
 
-    def show(self) -> None:
+    def render(self) -> None:
         failed = f"[red]{self.failed:,} failed[/red] " if self.failed else ""
         self._progress.update(
-            self._task, completed=self.done, total=self.total, facts=f"{self.rate:.0f}/s {failed}{self.now}"
+            self._task,
+            completed=self.completed,
+            total=self.total,
+            status=f"{self.rate_per_s:.0f}/s {failed}{self.current_target}",
         )
         self._progress.refresh()
 
 
-class _Lines(Counting):
+class _LogProgressBar(ProgressBar):
     """In a log."""
 
-    interval_s = LINE_S
+    interval_s = LOG_REFRESH_S
 
-    def show(self) -> None:
-        left = (self.total - self.done) / self.rate if self.done else 0
+    def render(self) -> None:
+        remaining_s = (self.total - self.completed) / self.rate_per_s if self.completed else 0
         failed = f", {self.failed:,} failed" if self.failed else ""
-        ahead = f", about {left:.0f} s left" if 0 < self.done < self.total else ""
-        line = f"{self.what}: {self.done:,} of {self.total:,}, {self.rate:.0f}/s{failed}{ahead}"
+        remaining_text = f", about {remaining_s:.0f} s left" if 0 < self.completed < self.total else ""
+        line = (
+            f"{self.description}: {self.completed:,} of {self.total:,}, {self.rate_per_s:.0f}/s{failed}{remaining_text}"
+        )
         self.console.print(line, markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from functools import partial
 from aiohttp import web
 from conftest import picture_bytes
 
-from eval.dataset.images import ImageSet, Picture
+from eval.dataset.images import EncodedImage, ImageSet
 from eval.samples.model import ImageEntry
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -29,10 +29,10 @@ HEADERS = {
 }
 
 
-def picture(index: int = 0, label: int = 3) -> Picture:
+def picture(index: int = 0, label: int = 3) -> EncodedImage:
     """A PNG, different for every index."""
     data = picture_bytes(size=(32, 32 + index))
-    return Picture(ImageEntry(f"cat/{index}.png", hashlib.sha256(data).hexdigest(), label), data, "image/png")
+    return EncodedImage(ImageEntry(f"cat/{index}.png", hashlib.sha256(data).hexdigest(), label), data, "image/png")
 
 
 def image_set(count: int) -> ImageSet:

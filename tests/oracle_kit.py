@@ -6,15 +6,15 @@ import asyncio
 import hashlib
 import time
 
-from eval.dataset.images import ImageSet, Picture
-from eval.load.client import Ask, Client
-from eval.mock_server.behaviour import Oracle
+from eval.dataset.images import EncodedImage, ImageSet
+from eval.load.client import Client, RequestSpec
+from eval.mock_server.behaviour import MockEndpoint
 from eval.mock_server.http_protocol import Connection
-from eval.mock_server.profile import CIFAR10, Truth
-from eval.mock_server.server import counts, running_oracle
+from eval.mock_server.profile import CIFAR10_CLASSES, EndpointProfile
+from eval.mock_server.server import request_counts, running_mock_endpoint
 from eval.samples.model import ImageEntry, Sample
 
-__all__ = ["against_oracle", "asked_in_turn", "counts", "labels", "pictures", "running_oracle"]
+__all__ = ["against_oracle", "asked_in_turn", "labels", "pictures", "request_counts", "running_mock_endpoint"]
 
 
 def pictures(count: int) -> ImageSet:
@@ -26,21 +26,21 @@ def pictures(count: int) -> ImageSet:
     for index in range(count):
         data = f"picture {index}".encode()
         entry = ImageEntry(f"{index}.png", hashlib.sha256(data).hexdigest(), index % 10)
-        found.append(Picture(entry, data, "image/png"))
+        found.append(EncodedImage(entry, data, "image/png"))
     sure = tuple(tuple(float(i == picture.entry.label) for i in range(10)) for picture in found)
-    return ImageSet("oracle's pictures", CIFAR10, tuple(found), sure, Truth().model_version)
+    return ImageSet("oracle's pictures", CIFAR10_CLASSES, tuple(found), sure, EndpointProfile().model_version)
 
 
 def labels(images: ImageSet) -> dict[str, int]:
-    return {picture.entry.sha256: picture.entry.label for picture in images.pictures}
+    return {picture.entry.sha256: picture.entry.label for picture in images.images}
 
 
-def against_oracle(truth: Truth, use):
+def against_oracle(truth: EndpointProfile, use):
     """What `use(url, oracle)` gives, with an oracle in the same event loop."""
 
     async def go():
         loop = asyncio.get_running_loop()
-        oracle = Oracle(truth, loop.time())
+        oracle = MockEndpoint(truth, loop.time())
         server = await loop.create_server(lambda: Connection(oracle, loop), "127.0.0.1", 0)
         try:
             return await use(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", oracle)
@@ -54,8 +54,8 @@ async def asked_in_turn(url: str, images: ImageSet, count: int | None = None, ti
     """One post after the other, of the pictures again and again."""
     samples = []
     async with Client("a", url, images.classes, timeout_s, time.perf_counter()) as client:
-        for index in range(count or len(images.pictures)):
-            image = index % len(images.pictures)
-            ask = Ask("single", "measure", 0, image, images.pictures[image], index)
-            samples.append((await client.ask(ask, time.perf_counter()))[0])
+        for index in range(count or len(images.images)):
+            image = index % len(images.images)
+            ask = RequestSpec("single", "measure", 0, image, images.images[image], index)
+            samples.append((await client.send(ask, time.perf_counter()))[0])
     return samples

@@ -9,7 +9,7 @@ import numpy as np
 from run_kit import CLASSES, make_run, make_sample, median_ms, version_of
 
 from eval.plan.config import SCENARIOS, Config
-from eval.samples.model import SAMPLES
+from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import append_sample, write_run
 
 RATE_RPS = 25.0
@@ -50,7 +50,7 @@ def write_full_run(folder, **options):
     folder.mkdir(parents=True, exist_ok=True)
     run, samples = make_full_run(**options)
     write_run(folder, run)
-    with (folder / SAMPLES).open("w") as file:
+    with (folder / SAMPLES_FILE).open("w") as file:
         for sample in samples:
             append_sample(file, sample)
     return folder

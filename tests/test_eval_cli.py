@@ -14,7 +14,7 @@ from eval_kit import closed_port, fake_endpoint
 from eval.__main__ import main
 from eval.errors import EndpointError
 from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import named_endpoint, stack_endpoint, target_of
+from eval.targets.endpoints import parse_target, stack_endpoint, target_for_name
 
 pytestmark = pytest.mark.integration
 
@@ -183,7 +183,7 @@ def test_prices_prints_the_dated_table(capsys):
 
 
 def test_an_address_loses_its_last_slash():
-    assert named_endpoint("mine=http://127.0.0.1:8080/").url == "http://127.0.0.1:8080"
+    assert parse_target("mine=http://127.0.0.1:8080/").url == "http://127.0.0.1:8080"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_address_loses_its_last_slash():
     [("aws_ec2", "aws_ec2"), ("aws_ec2-prod", "aws_ec2"), ("mine", None), ("aws_ec2prod", None)],
 )
 def test_an_endpoint_named_for_a_target_is_priced_as_it(name, target):
-    assert target_of(name) == target
+    assert target_for_name(name) == target
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_an_endpoint_named_for_a_target_is_priced_as_it(name, target):
 )
 def test_an_address_that_cannot_be_used_says_why_and_keeps_secrets(text, says):
     with pytest.raises(EndpointError) as error:
-        named_endpoint(text)
+        parse_target(text)
     assert says in str(error.value)
     assert "secret" not in str(error.value)
 

@@ -15,17 +15,17 @@ import pytest
 from eval_kit import CERTAIN, CLASSES, answering, closed_port, fake_endpoint, picture
 
 from eval.errors import Unreachable
-from eval.load.client import MAX_ANSWER_BYTES, Ask, Client
-from eval.load.responses import DETAIL_CHARACTERS, server_timing
-from eval.mock_server.behaviour import Oracle
+from eval.load.client import MAX_RESPONSE_BYTES, Client, RequestSpec
+from eval.load.responses import MAX_DETAIL_CHARS, parse_server_timing
+from eval.mock_server.behaviour import MockEndpoint
 from eval.mock_server.http_protocol import Connection
-from eval.mock_server.profile import CIFAR10, Truth
+from eval.mock_server.profile import CIFAR10_CLASSES, EndpointProfile
 
 TIMEOUT_S = 20.0
 
 
 def ask(index=0):
-    return Ask("single", "measure", 5, index, picture(index))
+    return RequestSpec("single", "measure", 5, index, picture(index))
 
 
 def posts(url, count=1, timeout_s=TIMEOUT_S, token=None, between=lambda: None, **how):
@@ -35,7 +35,7 @@ def posts(url, count=1, timeout_s=TIMEOUT_S, token=None, between=lambda: None, *
         samples = []
         async with Client("fake", url, CLASSES, timeout_s, time.perf_counter(), token, **how) as client:
             for index in range(count):
-                sample, _ = await client.ask(ask(index), time.perf_counter())
+                sample, _ = await client.send(ask(index), time.perf_counter())
                 samples.append(sample)
                 between()
         return samples
@@ -74,7 +74,7 @@ def test_latency_counts_from_the_scheduled_time_and_lateness_is_part_of_it():
     async def go(url):
         origin = time.perf_counter()
         async with Client("fake", url, CLASSES, TIMEOUT_S, origin) as client:
-            return await client.ask(ask(), time.perf_counter() - 5)
+            return await client.send(ask(), time.perf_counter() - 5)
 
     with fake_endpoint() as fake:
         sample, done = asyncio.run(go(fake.url))
@@ -150,7 +150,7 @@ def test_after_a_failure_the_next_request_is_answered():
 def test_an_endless_body_is_left_at_the_limit():
     with fake_endpoint("endless") as fake:
         (sample,) = posts(fake.url)
-    assert sample.answer_bytes <= MAX_ANSWER_BYTES
+    assert sample.answer_bytes <= MAX_RESPONSE_BYTES
 
 
 def test_no_answer_in_time_is_a_timeout():
@@ -215,7 +215,7 @@ def samples_from(handle, count=1, together=False, timeout_s=TIMEOUT_S, scheme="h
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
         url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server, Client("raw", url, CLASSES, timeout_s, time.perf_counter(), **how) as client:
-            waiting = [client.ask(asked(index), time.perf_counter()) for index in range(count)]
+            waiting = [client.send(asked(index), time.perf_counter()) for index in range(count)]
             answers = await asyncio.gather(*waiting) if together else [await one for one in waiting]
         await asyncio.gather(*handlers)
         return [sample for sample, _ in answers]
@@ -285,7 +285,7 @@ def test_a_no_op_on_a_connection_just_closed_is_not_sent_a_second_time():
                 heads.append(await reader.readuntil(b"\r\n\r\n"))
                 writer.write(answer)
 
-    samples = samples_from(answer_once, 2, asked=lambda index: Ask("floor", "measure", 1, -1, None))
+    samples = samples_from(answer_once, 2, asked=lambda index: RequestSpec("floor", "measure", 1, -1, None))
     assert [s.error for s in samples] == [None, "disconnected"]
     assert len(heads) == 2
 
@@ -300,7 +300,7 @@ def test_as_many_requests_are_under_way_at_once_as_there_may_be_connections():
         await asyncio.wait_for(all_there.wait(), TIMEOUT_S)
         writer.write(OK + b"Content-Length: 2\r\n\r\n{}")
 
-    samples = samples_from(wait_for_all, count, together=True, connections=count)
+    samples = samples_from(wait_for_all, count, together=True, max_connections=count)
     assert {s.status for s in samples} == {200}
 
 
@@ -312,14 +312,14 @@ def test_a_client_keeps_nothing_of_the_requests_it_has_sent():
 
     async def send(client, count):
         for _ in range(count // 10):
-            await asyncio.gather(*(client.ask(same, time.perf_counter()) for _ in range(10)))
+            await asyncio.gather(*(client.send(same, time.perf_counter()) for _ in range(10)))
 
     async def go():
         loop = asyncio.get_running_loop()
-        oracle = Oracle(Truth(median_ms=0.01, sigma=0, faults=faults), loop.time())
+        oracle = MockEndpoint(EndpointProfile(median_ms=0.01, sigma=0, faults=faults), loop.time())
         server = await loop.create_server(lambda: Connection(oracle, loop), "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, Client("oracle", url, CIFAR10, TIMEOUT_S, 0.0, connections=10) as client:
+        async with server, Client("oracle", url, CIFAR10_CLASSES, TIMEOUT_S, 0.0, max_connections=10) as client:
             await send(client, 500)
             gc.collect()
             before, _ = tracemalloc.get_traced_memory()
@@ -376,8 +376,10 @@ def test_the_parts_of_connections_opened_at_once_are_not_mixed_up(certificate, m
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
 
     async def go(url):
-        async with Client("fake", url, CLASSES, TIMEOUT_S, 0.0, connections=12, fresh=fresh) as client:
-            return await asyncio.gather(*(client.ask(ask(), time.perf_counter()) for _ in range(12)))
+        async with Client(
+            "fake", url, CLASSES, TIMEOUT_S, 0.0, max_connections=12, no_connection_reuse=fresh
+        ) as client:
+            return await asyncio.gather(*(client.send(ask(), time.perf_counter()) for _ in range(12)))
 
     with fake_endpoint(tls=context) as fake:
         samples = [sample for sample, _ in asyncio.run(go(fake.url.replace("127.0.0.1", "localhost")))]
@@ -401,14 +403,16 @@ def test_a_connection_that_has_rested_too_long_is_not_used_again():
 
 def test_in_fresh_mode_every_request_opens_a_connection():
     with fake_endpoint() as fake:
-        samples = posts(fake.url, 3, fresh=True)
+        samples = posts(fake.url, 3, no_connection_reuse=True)
     assert all(s.new_connection and s.network_ms for s in samples)
 
 
 def test_a_no_op_asks_whether_the_service_is_ready_and_sends_no_picture():
     async def go(url):
         async with Client("fake", url, CLASSES, TIMEOUT_S, 0.0) as client:
-            return (await client.ask(Ask("floor", "measure", 1, -1, None, place=4), time.perf_counter()))[0]
+            return (
+                await client.send(RequestSpec("floor", "measure", 1, -1, None, index_in_block=4), time.perf_counter())
+            )[0]
 
     with fake_endpoint() as fake:
         sample = asyncio.run(go(fake.url))
@@ -418,7 +422,7 @@ def test_a_no_op_asks_whether_the_service_is_ready_and_sends_no_picture():
 
 def test_a_request_that_is_never_sent_is_a_sample_of_its_own_kind():
     client = Client("fake", "http://127.0.0.1:9", CLASSES, TIMEOUT_S, 0.0)
-    sample = client.not_sent(ask(), time.perf_counter() - 2, "too many under way")
+    sample = client.dropped(ask(), time.perf_counter() - 2, "too many under way")
     assert (sample.error, sample.detail, sample.status) == ("not_sent", "too many under way", None)
     assert sample.lateness_ms >= 2000
 
@@ -443,13 +447,13 @@ def test_a_detail_is_one_short_line():
         (sample,) = posts(fake.url)
     assert sample.detail
     assert "\n" not in sample.detail
-    assert len(sample.detail) <= DETAIL_CHARACTERS
+    assert len(sample.detail) <= MAX_DETAIL_CHARS
 
 
 def test_version_is_the_answer_of_the_endpoint():
     async def go(url):
         async with Client("fake", url, CLASSES, TIMEOUT_S, 0) as client:
-            return await client.version(), await client.ready()
+            return await client.fetch_version(), await client.is_ready()
 
     with fake_endpoint() as fake:
         assert asyncio.run(go(fake.url)) == ({"model": {"name": "fake"}, "instance_id": "abc123"}, True)
@@ -458,7 +462,7 @@ def test_version_is_the_answer_of_the_endpoint():
 def test_version_of_an_endpoint_that_is_not_there_raises_with_the_kind():
     async def go():
         async with Client("fake", f"http://127.0.0.1:{closed_port()}", CLASSES, TIMEOUT_S, 0) as client:
-            await client.version()
+            await client.fetch_version()
 
     with pytest.raises(Unreachable, match=r"^connect: "):
         asyncio.run(go())
@@ -475,4 +479,4 @@ def test_version_of_an_endpoint_that_is_not_there_raises_with_the_kind():
     ids=["one", "described", "unreadable", "none"],
 )
 def test_server_timing_is_read_as_far_as_it_can_be(header, found):
-    assert server_timing(header) == found
+    assert parse_server_timing(header) == found

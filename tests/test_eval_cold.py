@@ -10,27 +10,34 @@ from itertools import pairwise
 
 import pytest
 from eval_kit import CLASSES, picture
-from oracle_kit import pictures, running_oracle
+from oracle_kit import pictures, running_mock_endpoint
 from run_kit import make_run, make_sample
 from twin_kit import small_service
 
-from eval.analysis.cold_starts import PHASES, boot_s, cold_start_json, first_met, known_answers, starts
-from eval.dataset.images import open_images
+from eval.analysis.cold_starts import (
+    STARTUP_PHASES,
+    cold_start_metrics,
+    expected_labels,
+    find_cold_starts,
+    first_seen,
+    startup_s_for_billing,
+)
+from eval.dataset.images import load_images
 from eval.errors import EndpointError
-from eval.load.client import Ask, Client
-from eval.load.cold_start import force, phases_of
-from eval.mock_server.profile import Truth
-from eval.plan.arrivals import idle_schedule
+from eval.load.client import Client, RequestSpec
+from eval.load.cold_start import measure_cold_start, startup_phases
+from eval.mock_server.profile import EndpointProfile
+from eval.plan.arrivals import idle_arrivals
 from eval.samples.model import TargetRun
-from eval.stats.intervals import ranks
+from eval.stats.intervals import ci_ranks
 from eval.targets import restart
 from eval.targets.restart import (
-    command_forcing,
-    read_cold_commands,
-    refuse_unknown,
+    check_restart_targets,
+    command_restart,
+    fill_revision,
+    parse_restart_commands,
     revision_command,
-    twin_forcing,
-    with_revision,
+    twin_restart,
 )
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
@@ -62,7 +69,7 @@ def warm(count: int = 50, latency_ms: float = 10.0, instance: str = "warm"):
 
 
 def report(samples, it: TargetRun | None = None) -> dict:
-    return cold_start_json(it or twin_run(), samples, known_answers([0], samples, []))
+    return cold_start_metrics(it or twin_run(), samples, expected_labels([0], samples, []))
 
 
 # What is a cold start
@@ -71,8 +78,8 @@ def report(samples, it: TargetRun | None = None) -> dict:
 def test_the_instances_word_decides_and_not_the_time():
     slow = cold(0, ordinal=7, latency_ms=90_000.0)
     fast = cold(1, latency_ms=0.1)
-    found = starts([*warm(), slow, fast], "cold")
-    assert found.proven == (fast,)
+    found = find_cold_starts([*warm(), slow, fast], "cold")
+    assert found.confirmed == (fast,)
     assert found.discarded == {"unmarked": 0, "not_first": 1, "known_instance": 0}
 
 
@@ -87,15 +94,15 @@ def test_the_instances_word_decides_and_not_the_time():
 )
 @pytest.mark.parametrize("order", [1, -1], ids=["in-order", "out-of-order"])
 def test_an_instance_that_answered_before_proves_nothing(earlier, order):
-    found = starts([earlier, cold(3)][::order], "cold")
-    assert cold(3) not in found.proven
+    found = find_cold_starts([earlier, cold(3)][::order], "cold")
+    assert cold(3) not in found.confirmed
     assert found.discarded["known_instance"] == 1
 
 
 def test_an_answer_without_the_instances_word_proves_nothing():
-    found = starts([cold(0, ordinal=None), cold(1, instance_id=None), cold(2, error="timeout")], "cold")
-    assert found.proven == ()
-    assert (found.discarded["unmarked"], found.failed, found.asked) == (2, 1, 3)
+    found = find_cold_starts([cold(0, ordinal=None), cold(1, instance_id=None), cold(2, error="timeout")], "cold")
+    assert found.confirmed == ()
+    assert (found.discarded["unmarked"], found.failed, found.attempted) == (2, 1, 3)
 
 
 def test_forced_and_natural_starts_are_apart():
@@ -112,7 +119,7 @@ def test_forced_and_natural_starts_are_apart():
 
 
 def test_twenty_starts_have_a_median_with_its_interval_and_no_p95():
-    low, high = ranks(0.5, 20)
+    low, high = ci_ranks(0.5, 20)
     found = report([*warm(), *(cold(i) for i in reversed(range(20))), cold(30, ordinal=2, latency_ms=9e9)])["forced"]
     assert (found["asked"], found["proven"], found["discarded"]["not_first"]) == (21, 20, 1)
     assert found["latency_ms"]["p50"] == {"value": 49.0, "low": 39.0 + low, "high": 39.0 + high, "n": 20}
@@ -131,7 +138,7 @@ def test_too_few_starts_have_a_reason_instead_of_a_median():
 def test_the_phases_add_up_to_the_median_start():
     startup = [{**STARTUP, "create": 3000.0 + 10 * i, "import": 1800.0 + 7 * (-1) ** i * i} for i in range(9)]
     found = report([*warm(), *(cold(i, startup_ms=startup[i]) for i in range(9))])["forced"]["phases_ms"]
-    assert list(found["parts"]) == [*PHASES, "outside"]
+    assert list(found["parts"]) == [*STARTUP_PHASES, "outside"]
     assert sum(part["value"] for part in found["parts"].values()) == pytest.approx(3040.0)
     assert found["parts"]["outside"]["value"] == pytest.approx(3040 - 400 - 1800 - 300 - 100)
     assert found["whole"]["value"] == 3040.0
@@ -177,8 +184,8 @@ def test_a_wrong_first_prediction_does_not_end_a_start():
 def test_correct_is_what_the_model_says_even_where_it_errs():
     own = [make_sample(image=1, label=7)]
     reference = [make_sample(image=2, label=4)]
-    assert known_answers([0, 1, 2], own, reference) == {0: 0, 1: 7, 2: 4}
-    assert known_answers([0, 1, 2], [cold(0, image=1, label=9)], [])[1] == 1  # what is in question is no witness
+    assert expected_labels([0, 1, 2], own, reference) == {0: 0, 1: 7, 2: 4}
+    assert expected_labels([0, 1, 2], [cold(0, image=1, label=9)], [])[1] == 1  # what is in question is no witness
 
 
 def test_an_instance_that_was_started_before_it_was_asked_is_no_part_of_the_phases():
@@ -189,27 +196,29 @@ def test_an_instance_that_was_started_before_it_was_asked_is_no_part_of_the_phas
     phases = found["idle"]["phases_ms"]
     assert (found["idle"]["proven"], phases["n"], phases["in_advance"]) == (9, 7, 2)
     assert phases["parts"]["outside"]["value"] == pytest.approx(1503 - 1250)
-    assert boot_s(found) is None
-    assert boot_s(report([*warm(), *held], twin_run("gcp_cloudrun", twin=False))) == 1.503
+    assert startup_s_for_billing(found) is None
+    assert startup_s_for_billing(report([*warm(), *held], twin_run("gcp_cloudrun", twin=False))) == 1.503
 
 
 def test_the_bill_takes_the_whole_start_of_a_twin():
-    assert boot_s(report([*warm(), *(cold(i) for i in range(7))], twin_run("aws_ec2"))) == 3.003
-    assert boot_s(report(warm())) is None
+    assert startup_s_for_billing(report([*warm(), *(cold(i) for i in range(7))], twin_run("aws_ec2"))) == 3.003
+    assert startup_s_for_billing(report(warm())) is None
 
 
 def test_a_whole_runs_samples_have_no_start_by_chance():
     _, samples = make_run(40)
-    assert set(first_met(samples)) == {f"{name}-0" for name in TARGETS}
-    assert starts(samples, "single").proven == tuple(s for s in samples if s.ordinal == 1 and s.phase == "warmup")
+    assert set(first_seen(samples)) == {f"{name}-0" for name in TARGETS}
+    assert find_cold_starts(samples, "single").confirmed == tuple(
+        s for s in samples if s.ordinal == 1 and s.phase == "warmup"
+    )
 
 
 # The gaps
 
 
 def test_every_gap_is_long_enough_and_all_targets_wait_at_the_same_time():
-    plan = idle_schedule(list(TARGETS), repeats=5, gap_s=900, seed=3)
-    assert plan == sorted(plan) == idle_schedule(list(TARGETS), 5, 900, 3)
+    plan = idle_arrivals(list(TARGETS), repeats=5, gap_s=900, seed=3)
+    assert plan == sorted(plan) == idle_arrivals(list(TARGETS), 5, 900, 3)
     assert len({due for due, _ in plan}) == 20  # nobody at the same moment
     for target in TARGETS:
         times = [0.0, *(due for due, name in plan if name == target)]
@@ -217,28 +226,28 @@ def test_every_gap_is_long_enough_and_all_targets_wait_at_the_same_time():
         assert len(gaps) == 5
         assert 900 <= min(gaps) < max(gaps) <= 930
     assert plan[-1][0] < 6 * 900
-    assert plan != idle_schedule(list(TARGETS), 5, 900, 4)
+    assert plan != idle_arrivals(list(TARGETS), 5, 900, 4)
 
 
 def test_the_oracles_cold_starts_are_found_and_no_others():
-    truth = Truth(median_ms=5.0, sigma=0.4, cold_start_ms=120.0, idle_s=0.1)
+    truth = EndpointProfile(median_ms=5.0, sigma=0.4, cold_start_ms=120.0, idle_s=0.1)
     images = pictures(1)
     gaps_s = [0.2, 0.0, 0.2, 0.2, 0.0, 0.2, 0.2, 0.0, 0.2, 0.2, 0.2]  # the long ones bring a new instance
 
     async def measure(url: str):
         async with Client("oracle", url, images.classes, 10, time.perf_counter()) as client:
-            first, _ = await client.ask(Ask("single", "warmup", 0, 0, images.pictures[0]), time.perf_counter())
+            first, _ = await client.send(RequestSpec("single", "warmup", 0, 0, images.images[0]), time.perf_counter())
             samples = [first]
             for block, gap_s in enumerate(gaps_s, 1):
                 await asyncio.sleep(gap_s)
-                ask = Ask("idle", "measure", block, 0, images.pictures[0], gap_s=gap_s)
-                samples.append((await client.ask(ask, time.perf_counter()))[0])
+                ask = RequestSpec("idle", "measure", block, 0, images.images[0], gap_s=gap_s)
+                samples.append((await client.send(ask, time.perf_counter()))[0])
             return samples
 
-    with running_oracle(truth) as url:
+    with running_mock_endpoint(truth) as url:
         samples = asyncio.run(measure(url))
-    found = starts(samples, "idle")
-    assert [s.gap_s for s in found.proven] == [0.2] * 8
+    found = find_cold_starts(samples, "idle")
+    assert [s.gap_s for s in found.confirmed] == [0.2] * 8
     assert found.discarded["not_first"] == 3
     median = report(samples, twin_run("oracle", twin=False))["idle"]["latency_ms"]["p50"]
     assert median["low"] <= truth.median_ms + truth.cold_start_ms + 5 and median["low"] > truth.cold_start_ms
@@ -254,8 +263,8 @@ def forced(make_forcing, url: str, times: int = 1, seen=lambda index, sample: No
         samples = []
         async with Client("heroku", url, CLASSES, 30, time.perf_counter()) as client:
             for index in range(times):
-                ask = Ask("cold", "measure", index, 0, picture())
-                sample, done = await force(make_forcing(), client, ask)
+                ask = RequestSpec("cold", "measure", index, 0, picture())
+                sample, done = await measure_cold_start(make_forcing(), client, ask)
                 assert done <= time.perf_counter()
                 samples.append(sample)
                 seen(index, sample)
@@ -268,11 +277,11 @@ def test_a_forced_start_is_proven_timed_and_leaves_the_twin_running(tmp_path, mo
     small_service(monkeypatch, tmp_path)
     with local_twins(["heroku"], tmp_path) as twins:
         (twin,) = twins.running
-        samples = forced(lambda: twin_forcing(twin), twin.url, times=3)
+        samples = forced(lambda: twin_restart(twin), twin.url, times=3)
         assert twin.alive()  # a twin ends with the thread that started it, so it must not have been a worker's
-    found = starts(samples, "cold")
-    assert len(found.proven) == 3
-    for sample in found.proven:
+    found = find_cold_starts(samples, "cold")
+    assert len(found.confirmed) == 3
+    for sample in found.confirmed:
         told = sample.startup_ms
         assert told["ready"] < told["create"]
         assert told["create"] == pytest.approx(told["ready"] + sample.latency_ms, abs=0.01)
@@ -287,7 +296,7 @@ def test_a_start_that_fails_is_a_request_that_was_not_sent_and_the_next_one_succ
         (twin,) = twins.running
         (tmp_path / "broken").touch()
         failed, good = forced(
-            lambda: twin_forcing(twin), twin.url, times=2, seen=lambda *_: (tmp_path / "broken").unlink(missing_ok=True)
+            lambda: twin_restart(twin), twin.url, times=2, seen=lambda *_: (tmp_path / "broken").unlink(missing_ok=True)
         )
     assert failed.error == "not_sent"
     assert "broken as it was told" in failed.detail
@@ -300,7 +309,7 @@ def test_a_twin_that_is_never_ready_is_not_waited_for_for_ever(tmp_path, monkeyp
     small_service(monkeypatch, tmp_path)
     with local_twins(["heroku"], tmp_path) as twins:
         (twin,) = twins.running
-        hasty = replace(twin_forcing(twin), ready_timeout_s=0.0)
+        hasty = replace(twin_restart(twin), ready_timeout_s=0.0)
         (sample,) = forced(lambda: hasty, twin.url)
     assert (sample.error, sample.detail) == ("not_sent", "was not ready within 0 s of its start")
 
@@ -310,9 +319,9 @@ def test_phases_of_another_instance_are_not_taken(tmp_path, monkeypatch):
 
     async def ask(url: str, instance_id: str | None):
         async with Client("heroku", url, CLASSES, 30, time.perf_counter()) as client:
-            sample, _ = await client.ask(Ask("idle", "measure", 0, 0, picture()), time.perf_counter())
+            sample, _ = await client.send(RequestSpec("idle", "measure", 0, 0, picture()), time.perf_counter())
             other = replace(sample, instance_id=instance_id)
-            return await phases_of(client, sample), await phases_of(client, other)
+            return await startup_phases(client, sample), await startup_phases(client, other)
 
     with local_twins(["heroku"], tmp_path) as twins:
         own, others = asyncio.run(ask(twins.running[0].url, "another"))
@@ -326,11 +335,11 @@ def test_a_command_gets_a_new_revision_every_time(tmp_path, monkeypatch):
     script = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n')"
     command = (sys.executable, "-c", script, str(log), "up-{revision}")
     with local_twins(["heroku"], tmp_path) as twins:
-        samples = forced(lambda: command_forcing(command, GCP_CLOUDRUN), twins.running[0].url, times=2)
+        samples = forced(lambda: command_restart(command, GCP_CLOUDRUN), twins.running[0].url, times=2)
     first, second = log.read_text().split()
     assert first.startswith("up-r2") and first < second
     assert [s.ordinal for s in samples] == [1, 2]  # the command started nothing, and the second answer says so
-    assert len(starts(samples, "cold").proven) == 1
+    assert len(find_cold_starts(samples, "cold").confirmed) == 1
     assert "ready" not in samples[0].startup_ms  # /readyz would have been the request that starts an instance
     assert samples[0].startup_ms["create"] > samples[0].latency_ms
     assert "process" not in samples[0].startup_ms  # that machine has its own clock
@@ -338,10 +347,10 @@ def test_a_command_gets_a_new_revision_every_time(tmp_path, monkeypatch):
 
 def test_a_failing_command_is_told_by_its_last_line():
     script = "import sys; print('much'); sys.exit('no credentials')"
-    (sample,) = forced(lambda: command_forcing((sys.executable, "-c", script), HEROKU), "http://127.0.0.1:1")
+    (sample,) = forced(lambda: command_restart((sys.executable, "-c", script), HEROKU), "http://127.0.0.1:1")
     assert sample.error == "not_sent"
     assert sample.detail.endswith("ended with status 1: no credentials")
-    (sample,) = forced(lambda: command_forcing(("no-such-program",), HEROKU), "http://127.0.0.1:1")
+    (sample,) = forced(lambda: command_restart(("no-such-program",), HEROKU), "http://127.0.0.1:1")
     assert sample.detail == "no-such-program: No such file or directory"
 
 
@@ -352,7 +361,7 @@ def test_a_command_that_hangs_is_interrupted_and_gone(tmp_path, monkeypatch):
     )
     noted = tmp_path / "noted"
     (sample,) = forced(
-        lambda: command_forcing((sys.executable, "-c", script, str(noted)), HEROKU), "http://127.0.0.1:1"
+        lambda: command_restart((sys.executable, "-c", script, str(noted)), HEROKU), "http://127.0.0.1:1"
     )
     assert "did not end within" in sample.detail
     assert noted.read_text() == "end"
@@ -360,44 +369,46 @@ def test_a_command_that_hangs_is_interrupted_and_gone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("target", "asks"), [(AWS_EC2, True), (HEROKU, True), (GCP_CLOUDRUN, False), (None, True)])
 def test_readyz_is_asked_only_where_it_starts_nothing(target, asks):
-    assert (command_forcing(("x",), target).ready_timeout_s is not None) == asks
+    assert (command_restart(("x",), target).ready_timeout_s is not None) == asks
 
 
 def test_pulumis_command_changes_nothing_but_the_revision():
-    assert with_revision(revision_command("heroku"), "r1")[-1] == "cloudtrial:revision=r1"
+    assert fill_revision(revision_command("heroku"), "r1")[-1] == "cloudtrial:revision=r1"
     assert {"--yes", "--skip-preview", "--non-interactive"} <= set(revision_command("heroku"))
 
 
 def test_cold_commands_are_read_in_words():
     texts = ["heroku=heroku ps:restart --app 'my app'", "gcp_cloudrun=pulumi up --config a:b=c"]
-    found = read_cold_commands(texts)
+    found = parse_restart_commands(texts)
     assert found["heroku"] == ("heroku", "ps:restart", "--app", "my app")
     assert found["gcp_cloudrun"][-1] == "a:b=c"
     with pytest.raises(EndpointError, match=r"no such endpoint.*aws_ec2"):
-        refuse_unknown(found, ["heroku", "aws_ec2"])
+        check_restart_targets(found, ["heroku", "aws_ec2"])
 
 
 @pytest.mark.parametrize("texts", [["heroku"], ["heroku="], ["=x"], ["heroku=a 'b"], ["heroku=a", "heroku=b"]])
 def test_a_bad_cold_command_is_named(texts):
     with pytest.raises(EndpointError, match="--cold-command"):
-        read_cold_commands(texts)
+        parse_restart_commands(texts)
 
 
 def test_the_vms_twin_starts_anew_and_predicts_as_its_model_does(tmp_path):
-    images = open_images("golden", None, 0, lambda text: None)
-    first = images.pictures[0]
+    images = load_images("golden", None, 0, lambda text: None)
+    first = images.images[0]
 
     async def go(twin):
         async with Client("aws_ec2", twin.url, images.classes, 60, time.perf_counter()) as client:
-            return (await force(twin_forcing(twin), client, Ask("cold", "measure", 0, 0, first)))[0]
+            return (await measure_cold_start(twin_restart(twin), client, RequestSpec("cold", "measure", 0, 0, first)))[
+                0
+            ]
 
     with local_twins(["aws_ec2"], tmp_path, engines=["onnx"]) as twins:
         (twin,) = twins.running
         sample = asyncio.run(go(twin))
         assert twin.alive()
-    assert starts([sample], "cold").proven == (sample,)
-    assert images.reference is not None
-    assert sample.label == max(range(10), key=images.reference[0].__getitem__)
+    assert find_cold_starts([sample], "cold").confirmed == (sample,)
+    assert images.reference_probabilities is not None
+    assert sample.label == max(range(10), key=images.reference_probabilities[0].__getitem__)
     told = sample.startup_ms
-    assert all(told[name] > 0 for name in PHASES)
-    assert sum(told[name] for name in PHASES) < told["create"]
+    assert all(told[name] > 0 for name in STARTUP_PHASES)
+    assert sum(told[name] for name in STARTUP_PHASES) < told["create"]

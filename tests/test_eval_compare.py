@@ -10,18 +10,18 @@ import pytest
 from run_kit import make_run
 
 from eval.__main__ import main
-from eval.analysis.comparability import processor_notes, unlike
-from eval.analysis.run_comparison import Limits, Side, differences
+from eval.analysis.comparability import incompatibilities, processor_notices
+from eval.analysis.run_comparison import RunData, Thresholds, compare_runs
 from eval.cost import price_list as price_module
-from eval.cost.price_list import PRICES, load_prices
+from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
 from eval.samples.store import append_sample, write_run
-from eval.stats.bootstrap import drawn_quantiles, relative, shifts
+from eval.stats.bootstrap import compare_quantiles, relative_change, resampled_quantiles
 from eval.stats.intervals import nearest_rank
 
 pytestmark = pytest.mark.integration
 
 NAMES = ("heroku", "gcp_cloudrun")
-QUICK = Limits(replicates=500)
+QUICK = Thresholds(replicates=500)
 
 
 def a_run(**options):
@@ -49,11 +49,11 @@ def failing(samples, every, target="heroku"):
 
 
 def side(run, samples, prices=None):
-    return Side("a folder", run, samples, prices or load_prices())
+    return RunData("a folder", run, samples, prices or load_price_list())
 
 
 def compared(a, b, limits=QUICK):
-    found = differences(side(*a), side(*b), limits)
+    found = compare_runs(side(*a), side(*b), limits)
     return {(d.target, d.figure): d for d in found}
 
 
@@ -124,13 +124,13 @@ def test_the_same_truth_is_called_worse_in_at_most_5_of_100_comparisons():
     wrong = 0
     for seed in range(120):
         a, b = ({i: dice.lognormal(3, 0.4, 25).tolist() for i in range(24)} for _ in range(2))
-        wrong += shifts(a, b, [0.95], seed, 300)[0].p < 0.05
+        wrong += compare_quantiles(a, b, [0.95], seed, 300)[0].p < 0.05
     assert wrong <= 12  # 6 are expected, more than 12 in one case of 100
 
 
 def test_a_bootstrap_interval_of_a_median_is_as_wide_as_its_order_statistics_say():
     values = np.random.default_rng(1).lognormal(3, 0.4, 2000).tolist()
-    drawn = drawn_quantiles(dict(enumerate([values])), [0.5], np.random.default_rng(2), False, 1000)[:, 0]
+    drawn = resampled_quantiles(dict(enumerate([values])), [0.5], np.random.default_rng(2), False, 1000)[:, 0]
     ordered = sorted(values)
     assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([ordered[955], ordered[1044]], rel=0.01)
     assert np.median(drawn) == pytest.approx(nearest_rank(ordered, 0.5), rel=0.005)
@@ -140,7 +140,7 @@ def test_blocks_that_differ_make_the_interval_wider_than_requests_would():
     dice = np.random.default_rng(6)
     uneven = {i: (dice.lognormal(3, 0.3) * dice.lognormal(0, 0.05, 25)).tolist() for i in range(40)}
     whole = {0: [value for of in uneven.values() for value in of]}
-    by_block, by_request = (shifts(of, of, [0.5], 1)[0] for of in (uneven, whole))
+    by_block, by_request = (compare_quantiles(of, of, [0.5], 1)[0] for of in (uneven, whole))
     assert by_block.high - by_block.low > 2 * (by_request.high - by_request.low)
 
 
@@ -148,7 +148,7 @@ def test_blocks_that_differ_make_the_interval_wider_than_requests_would():
     ("a", "b", "change"), [(10, 12, 0.2), (10, math.inf, math.inf), (math.inf, 10, -1), (math.inf, math.inf, 0)]
 )
 def test_failures_are_endless_latencies_in_a_change_too(a, b, change):
-    assert relative(a, b) == pytest.approx(change)
+    assert relative_change(a, b) == pytest.approx(change)
 
 
 def test_a_target_that_fails_more_often_is_worse():
@@ -200,9 +200,11 @@ def dearer(prices, factor):
 
 def test_a_difference_in_cost_is_split_into_price_and_speed():
     run, samples = a_run()
-    prices = load_prices()
+    prices = load_price_list()
     limits = dataclasses.replace(QUICK, requests_per_month=10_000_000)
-    found = differences(side(run, samples), side(run, slowed(samples, 20, "gcp_cloudrun"), dearer(prices, 1.5)), limits)
+    found = compare_runs(
+        side(run, samples), side(run, slowed(samples, 20, "gcp_cloudrun"), dearer(prices, 1.5)), limits
+    )
     cost = next(d for d in found if (d.target, d.figure) == ("gcp_cloudrun", "cost"))
     assert cost.worse
     assert cost.detail["by_price"] == pytest.approx(0.5 * cost.a)
@@ -212,14 +214,14 @@ def test_a_difference_in_cost_is_split_into_price_and_speed():
 
 def test_a_dyno_costs_the_same_however_fast_so_only_its_price_can_change():
     run, samples = a_run()
-    found = differences(side(run, samples), side(run, slowed(samples, 1.5), dearer(load_prices(), 1.2)), QUICK)
+    found = compare_runs(side(run, samples), side(run, slowed(samples, 1.5), dearer(load_price_list(), 1.2)), QUICK)
     cost = next(d for d in found if (d.target, d.figure) == ("heroku", "cost"))
     assert cost.worse and (cost.low, cost.high) == (pytest.approx(0.2), pytest.approx(0.2))
     assert cost.detail["by_speed"] == 0
 
 
 def test_each_run_is_priced_by_the_list_that_it_holds(tmp_path, monkeypatch, capsys, pair):
-    old = PRICES.read_bytes()
+    old = PRICE_LIST_PATH.read_bytes()
     new = old.replace(b"id: heroku_basic_month\n    amount: 7\n", b"id: heroku_basic_month\n    amount: 14\n")
     assert new != old
     listed = tmp_path / "prices.yaml"
@@ -227,8 +229,8 @@ def test_each_run_is_priced_by_the_list_that_it_holds(tmp_path, monkeypatch, cap
     kept = tmp_path / "prices"
     kept.mkdir()
     (kept / "2026-11-20.yaml").write_bytes(old)
-    monkeypatch.setattr(price_module, "PRICES", listed)
-    monkeypatch.setattr(price_module.load_prices, "__defaults__", (listed, None))
+    monkeypatch.setattr(price_module, "PRICE_LIST_PATH", listed)
+    monkeypatch.setattr(price_module.load_price_list, "__defaults__", (listed, None))
     run, samples = a_run()
     later = dataclasses.replace(run, prices_sha256=hashlib.sha256(new).hexdigest())
     assert main(["compare", *pair((run, samples), (later, samples)), "--format", "json"]) == 1
@@ -334,14 +336,14 @@ def test_a_processor_of_which_too_little_was_recorded_is_a_warning(pair, capsys)
     assert main(["compare", *pair(on(OLD), on(ZEN_3))]) == 0
     said = "whether the client ran on like processors is not known: AMD EPYC (instruction sets not recorded), and AMD"
     assert said in capsys.readouterr().out
-    assert processor_notes(on(ZEN_3)[0], on(ZEN_3)[0]) == []
+    assert processor_notices(on(ZEN_3)[0], on(ZEN_3)[0]) == []
 
 
 def test_an_older_run_whose_engine_chose_bfloat16_is_unlike_one_on_a_processor_without():
     old = on(OLD, version=BF16)[0]
-    (line,) = unlike(old, on(ZEN_3)[0], {}, {})
+    (line,) = incompatibilities(old, on(ZEN_3)[0], {}, {})
     assert "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded), and AMD EPYC (Zen 3; AVX2)" in line
-    assert unlike(old, on(ZEN_5)[0], {}, {}) == []
+    assert incompatibilities(old, on(ZEN_5)[0], {}, {}) == []
 
 
 def test_a_cloud_that_changed_its_processor_is_told_and_judged(pair, capsys):

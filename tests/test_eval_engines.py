@@ -16,22 +16,22 @@ from run_kit import MODEL_VERSION, ONNX_VERSION, SHIPPED, image_bytes, make_run
 from scenario_kit import make_full_run, write_full_run
 
 from eval.__main__ import main
-from eval.analysis.comparability import unlike
+from eval.analysis.comparability import incompatibilities
 from eval.analysis.summary import summarise
-from eval.cost.price_list import load_prices
-from eval.dataset.images import open_images
+from eval.cost.price_list import load_price_list
+from eval.dataset.images import load_images
 from eval.plan.config import Config, config_from_json
-from eval.progress import Screen
-from eval.report.engine_table import switch_rows
-from eval.report.plots.style import numbers
-from eval.report.plots.svg import COLOURS
+from eval.progress import Reporter
+from eval.report.engine_table import engine_rows
+from eval.report.plots.style import assign_styles
+from eval.report.plots.svg import COLOUR_COUNT
 from eval.report.render import REPORT_HTML, REPORT_MD, write_reports
 from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
-from eval.run.runner import Options, opening, run_comparison
+from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples.model import TargetRun
 from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import Endpoint, Fleet, open_fleet
-from eval.targets.engines import Pair, pairs
+from eval.targets.endpoints import Endpoint, TargetSet, start_targets
+from eval.targets.engines import EnginePair, matching_engine_pairs
 from infra.local.names import twin_names
 from infra.local.twins import local_twins
 from infra.targets import TARGETS
@@ -40,7 +40,7 @@ from service.settings import ENGINES
 
 pytestmark = pytest.mark.integration
 
-PRICES = load_prices()
+PRICES = load_price_list()
 BOTH = ["heroku", "heroku-onnx", "gcp_cloudrun", "gcp_cloudrun-onnx"]
 EIGHT = twin_names(TARGETS, ENGINES)
 FEW_OTHERWISE = {"heroku-onnx": 2, "gcp_cloudrun-onnx": 2}  # of 400 pictures
@@ -71,24 +71,25 @@ def endpoint(name, engine, twin=False, target="heroku"):
 @pytest.mark.parametrize(
     ("targets", "found"),
     [
-        ([endpoint("heroku", "torch"), endpoint("heroku-onnx", "onnx")], [Pair("heroku", "heroku-onnx")]),
-        ([endpoint("heroku-onnx", "onnx"), endpoint("heroku-prod", "torch")], [Pair("heroku-prod", "heroku-onnx")]),
+        ([endpoint("heroku", "torch"), endpoint("heroku-onnx", "onnx")], [EnginePair("heroku", "heroku-onnx")]),
+        ([endpoint("heroku-onnx", "onnx"), endpoint("heroku-prod", "torch")],
+         [EnginePair("heroku-prod", "heroku-onnx")]),
         ([endpoint("heroku-eu", "torch"), endpoint("heroku", "torch"), endpoint("heroku-onnx", "onnx")],
-         [Pair("heroku", "heroku-onnx")]),
-        ([endpoint("heroku", "torch"), endpoint("heroku-fast", "onnx")], [Pair("heroku", "heroku-fast")]),
+         [EnginePair("heroku", "heroku-onnx")]),
+        ([endpoint("heroku", "torch"), endpoint("heroku-fast", "onnx")], [EnginePair("heroku", "heroku-fast")]),
         ([endpoint("heroku", "torch"), endpoint("aws_ec2-onnx", "onnx", target="aws_ec2")], []),
         ([endpoint("heroku", "torch", twin=True), endpoint("heroku-onnx", "onnx")], []),
         ([endpoint("heroku", "torch"), endpoint("heroku-onnx", "torch")], []),
         ([endpoint("heroku-onnx", "onnx")], []),
         ([endpoint("mine", "torch", target=None), endpoint("mine-onnx", "onnx", target=None)],
-         [Pair("mine", "mine-onnx")]),
+         [EnginePair("mine", "mine-onnx")]),
         ([endpoint("mine", "torch", target=None), endpoint("other", "onnx", target=None)], []),
     ],
     ids=["stage", "whatever the order", "same name first", "any stage", "two targets", "twin and cloud",
          "the name does not count", "alone", "foreign", "two foreign"],
 )  # fmt: skip
 def test_endpoints_of_one_target_that_say_different_engines_are_a_pair(targets, found):
-    assert pairs(targets) == found
+    assert matching_engine_pairs(targets) == found
 
 
 # What is no fault
@@ -207,7 +208,7 @@ def test_what_could_not_be_measured_of_both_says_so(options):
     json.dumps(found, allow_nan=False)
     (one,) = found["engines"]
     assert one["latency_ms"]["p95"]["times_as_fast"]["value"] is None
-    assert all(cell.value and cell.note is not None for row in switch_rows(found["engines"]) for cell in row.cells)
+    assert all(cell.value and cell.note is not None for row in engine_rows(found["engines"]) for cell in row.cells)
 
 
 def test_deployed_stacks_are_compared_like_twins():
@@ -262,21 +263,21 @@ def test_the_readme_takes_the_table_of_the_switch_along(page_dir):
 
 
 def test_two_engines_of_a_target_share_its_colour_and_have_numbers_of_their_own():
-    found = numbers(EIGHT, {f"{name}-onnx": name for name in TARGETS})
+    found = assign_styles(EIGHT, {f"{name}-onnx": name for name in TARGETS})
     assert len(set(found.values())) == len(EIGHT)
     for name in TARGETS:
-        assert found[name] % COLOURS == found[f"{name}-onnx"] % COLOURS
-    assert len({found[name] % COLOURS for name in TARGETS}) == len(TARGETS)
+        assert found[name] % COLOUR_COUNT == found[f"{name}-onnx"] % COLOUR_COUNT
+    assert len({found[name] % COLOUR_COUNT for name in TARGETS}) == len(TARGETS)
 
 
 def test_without_a_second_engine_numbers_are_places():
-    assert list(numbers(TARGETS, {}).values()) == [0, 1, 2, 3]
+    assert list(assign_styles(TARGETS, {}).values()) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [8, 9, 30])
 def test_however_many_endpoints_there_are_no_two_have_one_number(count):
     names = [f"n{i}" for i in range(count)]
-    assert len(set(numbers(names, {"n5": "n1", "n6": "n1", "n7": "n6"}).values())) == count
+    assert len(set(assign_styles(names, {"n5": "n1", "n6": "n1", "n7": "n6"}).values())) == count
 
 
 def test_a_trend_keeps_the_engines_of_a_target_together(tmp_path):
@@ -295,8 +296,8 @@ def test_a_trend_keeps_the_engines_of_a_target_together(tmp_path):
 def test_runs_of_another_engine_under_one_name_are_unlike():
     torch, onnx = (make_run(names=["heroku"], n_images=20)[0] for _ in ENGINES)
     onnx = replace(onnx, targets=[replace(onnx.targets[0], engine="onnx")])
-    assert unlike(torch, onnx, {}, {}) == ["heroku ran torch, and onnx"]
-    assert unlike(torch, torch, {}, {}) == []
+    assert incompatibilities(torch, onnx, {}, {}) == ["heroku ran torch, and onnx"]
+    assert incompatibilities(torch, torch, {}, {}) == []
 
 
 @pytest.mark.browser
@@ -337,17 +338,17 @@ def test_a_run_of_before_engines_were_kept_is_read_and_reported():
 
 
 def screen():
-    return Screen(Console(file=io.StringIO(), width=200))
+    return Reporter(Console(file=io.StringIO(), width=200))
 
 
 @pytest.mark.slow
 def test_both_engines_of_a_target_take_turns_start_cold_and_agree(tmp_path):
-    images = open_images("golden", 40, 0, print)
+    images = load_images("golden", 40, 0, print)
     config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, floor=2, engines=ENGINES)
     with local_twins(["heroku"], tmp_path / "logs", engines=ENGINES) as twins:
-        fleet = Fleet(tuple(Endpoint(t.name, t.target.name, t.url, t) for t in twins.running), twins.failures)
-        begun = opening("some-id", fleet, images, config, Options())
-        done = run_comparison(tmp_path, begun, fleet, images, config, Options(), screen())
+        fleet = TargetSet(tuple(Endpoint(t.name, t.target.name, t.url, t) for t in twins.running), twins.failures)
+        begun = new_run("some-id", fleet, images, config, RunOptions())
+        done = execute_run(tmp_path, begun, fleet, images, config, RunOptions(), screen())
     assert descendants() == []
     assert done.complete
     assert [(t.name, t.target, t.engine, t.failure) for t in done.targets] == [
@@ -376,10 +377,10 @@ def fake():
 def begin(folder, fake, **known):
     """A run of one endpoint of which that much is known before it is asked."""
     images, config = image_set(4), Config(warmup=0, floor=0)
-    fleet = Fleet((Endpoint("heroku-onnx", "heroku", fake.url),), {})
-    begun = opening("some-id", fleet, images, config, Options())
+    fleet = TargetSet((Endpoint("heroku-onnx", "heroku", fake.url),), {})
+    begun = new_run("some-id", fleet, images, config, RunOptions())
     begun = replace(begun, targets=[replace(begun.targets[0], **known)])
-    return run_comparison(folder, begun, fleet, images, config, Options(), screen()), fake.posts
+    return execute_run(folder, begun, fleet, images, config, RunOptions(), screen()), fake.posts
 
 
 @pytest.mark.parametrize("known", [{"engine": "onnx"}, {"version": {"engine": "onnx"}}], ids=["started", "before"])
@@ -397,14 +398,14 @@ def test_an_endpoint_that_runs_what_it_should_is_measured(tmp_path, fake):
 
 
 def test_a_twin_that_did_not_start_keeps_target_and_engine():
-    fleet = Fleet((), {"heroku-onnx": "no model"})
-    (target,) = opening("some-id", fleet, image_set(1), Config(), Options()).targets
+    fleet = TargetSet((), {"heroku-onnx": "no model"})
+    (target,) = new_run("some-id", fleet, image_set(1), Config(), RunOptions()).targets
     assert (target.name, target.target, target.engine) == ("heroku-onnx", "heroku", "onnx")
 
 
 def test_no_engines_no_twins(tmp_path):
-    with open_fleet((), [], tmp_path, print) as fleet:
-        assert fleet == Fleet((), {})
+    with start_targets((), [], tmp_path, print) as fleet:
+        assert fleet == TargetSet((), {})
 
 
 # The command line

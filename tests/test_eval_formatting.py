@@ -35,7 +35,7 @@ from eval import formatting
         (formatting.mib, 341.4, "341 MiB"),
         (formatting.mib, 2048, "2 GiB"),
         (formatting.mib, 1500, "1,500 MiB"),
-        (formatting.share, 0.95344, "0.9534"),
+        (formatting.score, 0.95344, "0.9534"),
         (formatting.unit_price, 0.0000025, "$0.0000025"),
         (formatting.unit_price, 25, "$25"),
         (formatting.count, 10_000, "10,000"),
@@ -47,7 +47,7 @@ def test_units(unit, value, text):
 
 def test_an_estimate_shows_its_interval_with_the_unit_once():
     estimate = {"value": 12.3, "low": 12.0, "high": 12.9, "n": 400}
-    assert formatting.text_of(estimate, formatting.ms) == "12.3 ms (12.0–12.9 ms)"
+    assert formatting.estimate_text(estimate, formatting.ms) == "12.3 ms (12.0–12.9 ms)"
 
 
 def test_an_interval_of_money_keeps_its_signs():
@@ -60,12 +60,12 @@ def test_an_interval_across_units_names_both():
 
 def test_a_missing_number_shows_its_reason():
     estimate = {"value": None, "reason": "needs n >= 368, have 200"}
-    assert formatting.text_of(estimate, formatting.ms) == "n/a: needs n >= 368, have 200"
+    assert formatting.estimate_text(estimate, formatting.ms) == "n/a: needs n >= 368, have 200"
 
 
 @pytest.mark.parametrize("estimate", [None, {"value": None}], ids=["none", "no reason"])
 def test_a_missing_number_without_a_reason_was_not_measured(estimate):
-    assert formatting.text_of(estimate, formatting.ms) == "n/a: not measured"
+    assert formatting.estimate_text(estimate, formatting.ms) == "n/a: not measured"
 
 
 @pytest.mark.parametrize("estimate", [0, {"value": 0}], ids=["plain", "estimate"])
@@ -86,7 +86,7 @@ def test_zero_is_a_number(estimate):
     ids=["fits", "too large", "no limit", "not known", "nothing"],
 )
 def test_memory_says_whether_it_fits(facts, text):
-    assert formatting.memory(facts) == text
+    assert formatting.memory_text(facts) == text
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,19 @@ def test_memory_says_whether_it_fits(facts, text):
     ],
 )
 def test_the_name_of_a_figure_says_its_unit(name, value, words, text):
-    assert (formatting.words(name), formatting.measured(name, value)) == (words, text)
+    assert (formatting.figure_label(name), formatting.format_figure(name, value)) == (words, text)
 
 
 def test_listing_reads_as_a_sentence():
-    written = [formatting.listing(list(letters)) for letters in ("", "a", "ab", "abc")]
+    written = [formatting.join_words(list(letters)) for letters in ("", "a", "ab", "abc")]
     assert written == ["", "a", "a and b", "a, b and c"]
 
 
 def test_sentence_adds_what_is_missing():
-    assert formatting.sentence("interrupted from the keyboard") == "Interrupted from the keyboard."
-    assert formatting.sentence("Done.") == "Done."
+    assert formatting.as_sentence("interrupted from the keyboard") == "Interrupted from the keyboard."
+    assert formatting.as_sentence("Done.") == "Done."
 
 
 def test_moment_and_short_hash_of_nothing():
-    assert formatting.moment("2026-11-21T12:00:09+00:00") == "2026-11-21 12:00 UTC"
-    assert (formatting.moment(None), formatting.short_hash(None)) == ("n/a", "n/a")
+    assert formatting.timestamp("2026-11-21T12:00:09+00:00") == "2026-11-21 12:00 UTC"
+    assert (formatting.timestamp(None), formatting.short_hash(None)) == ("n/a", "n/a")

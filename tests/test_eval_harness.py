@@ -16,18 +16,18 @@ from conftest import descendants
 from eval_kit import CERTAIN, CLASSES, closed_port, fake_endpoint, image_set
 from rich.console import Console
 
-from eval.dataset.images import ImageSet, open_images
-from eval.errors import EvalError, NoReference
+from eval.dataset.images import ImageSet, load_images
+from eval.errors import EvalError, ReferenceUnavailable
 from eval.load import circuit_breaker, load_generator
 from eval.plan.config import Config
-from eval.progress import Screen
+from eval.progress import Reporter
 from eval.run.reference import reference_samples
-from eval.run.run_dir import claim_folder, point_latest
-from eval.run.runner import Options, opening, run_comparison
+from eval.run.run_dir import create_run_dir, update_latest
+from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples import store
 from eval.samples.model import RUN_JSON
 from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import Endpoint, Fleet
+from eval.targets.endpoints import Endpoint, TargetSet
 from infra.local.twins import local_twins
 
 pytestmark = pytest.mark.integration
@@ -50,15 +50,15 @@ def config(**changes):
 def run(folder, endpoints, images=None, failures=None, token=None, command=("eval",), **changes):
     """A run; gives run.json, the samples but the reference's, and what was printed."""
     console = Console(file=io.StringIO(), width=200)
-    fleet, images = Fleet(tuple(endpoints), failures or {}), images or image_set(10)
-    done = begin(folder, fleet, images, Screen(console), Options(token, command), **changes)
+    fleet, images = TargetSet(tuple(endpoints), failures or {}), images or image_set(10)
+    done = begin(folder, fleet, images, Reporter(console), RunOptions(token, command), **changes)
     assert read_run(folder) == done
     return done, [s for s in read_samples(folder) if s.target != "reference"], console.file.getvalue()
 
 
 def begin(folder, fleet, images, screen, options=None, **changes):
-    options, how = options or Options(), config(**changes)
-    return run_comparison(folder, opening("some-id", fleet, images, how, options), fleet, images, how, options, screen)
+    options, how = options or RunOptions(), config(**changes)
+    return execute_run(folder, new_run("some-id", fleet, images, how, options), fleet, images, how, options, screen)
 
 
 def measured(samples, name):
@@ -69,7 +69,7 @@ def test_a_run_asks_every_endpoint_for_every_picture_once_with_the_same_bytes(tm
     images = image_set(10)
     with two_fakes() as (one, other):
         done, samples, _ = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images)
-        assert sorted(one.bodies[2:]) == sorted(other.bodies[2:]) == sorted(p.data for p in images.pictures)
+        assert sorted(one.bodies[2:]) == sorted(other.bodies[2:]) == sorted(p.data for p in images.images)
     assert done.complete and done.note is None and done.ended_at
     assert done.planned == 20
     for name in "ab":
@@ -148,7 +148,7 @@ def test_failures_are_counted_and_do_not_end_the_run(tmp_path, mode):
 
 
 def test_an_endpoint_that_dies_is_given_up_and_every_planned_request_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(load_generator, "RECOVERY_S", 0.05)
+    monkeypatch.setattr(load_generator, "RECOVERY_TIMEOUT_S", 0.05)
     with two_fakes() as (one, other):
         other.on_post = lambda count: one.stop() if count == 10 else None
         done, samples, said = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images=image_set(60))
@@ -156,7 +156,7 @@ def test_an_endpoint_that_dies_is_given_up_and_every_planned_request_is_a_failur
     dead = measured(samples, "a")
     assert sorted(s.image for s in dead) == list(range(60))
     assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith("the target was given up: connect: ")
-    assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - circuit_breaker.FAILURES_IN_A_ROW
+    assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - circuit_breaker.MAX_CONSECUTIVE_FAILURES
     assert (done.targets[0].failure or "").startswith("given up after 20 failures in a row, connect: ")
     assert "a: given up" in said
     assert not any(s.error for s in measured(samples, "b"))
@@ -173,7 +173,7 @@ def test_an_endpoint_that_recovers_is_asked_on(tmp_path, monkeypatch):
 def test_an_endpoint_that_says_ready_and_answers_nothing_is_given_up_in_the_end(tmp_path):
     with fake_endpoint("hangup") as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(80), warmup=0)
-        assert len(fake.posts) == circuit_breaker.FAILURES_IN_A_ROW * (circuit_breaker.UNHEEDED_CHECKS + 1)
+        assert len(fake.posts) == circuit_breaker.MAX_CONSECUTIVE_FAILURES * (circuit_breaker.MAX_READY_PROBES + 1)
     assert Counter(s.error for s in samples) == {"disconnected": 60, "not_sent": 20}
     assert (done.targets[0].failure or "").startswith("given up after 60 failures")
 
@@ -251,35 +251,35 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     with fake_endpoint() as fake:
         run(tmp_path, [endpoint(fake, "a")])
     with pytest.raises(EvalError, match=r"holds a run already \(run.json\)"):
-        claim_folder(tmp_path)
+        create_run_dir(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(EvalError, match=r"cannot write into .*: Not a directory"):
-        claim_folder(tmp_path / "file" / "run")
+        create_run_dir(tmp_path / "file" / "run")
 
 
 def test_latest_points_to_the_newest_run(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        point_latest(tmp_path / name)
+        update_latest(tmp_path / name)
     assert (tmp_path / "latest").readlink() == Path("two")
 
 
 def test_a_real_folder_called_latest_is_left_alone(tmp_path):
     (tmp_path / "latest").mkdir()
-    point_latest(tmp_path / "one")
+    update_latest(tmp_path / "one")
     assert not (tmp_path / "latest").is_symlink()
 
 
 def test_a_twin_that_is_killed_in_mid_run_ends_neither_the_run_nor_the_count(tmp_path):
-    images = open_images("golden", 60, 0, print)
+    images = load_images("golden", 60, 0, print)
 
-    class Deadly(Screen):
-        def counting(self, what, total):
-            counting = super().counting(what, total)
-            counting.breathe = lambda: kill() if what == "Requests" and counting.done == 30 else None
+    class Deadly(Reporter):
+        def progress_bar(self, description, total):
+            counting = super().progress_bar(description, total)
+            counting.maybe_refresh = lambda: kill() if description == "Requests" and counting.completed == 30 else None
             return counting
 
     with local_twins(["heroku"], tmp_path / "logs", engines=["onnx"]) as twins, fake_endpoint() as fake:
@@ -290,7 +290,7 @@ def test_a_twin_that_is_killed_in_mid_run_ends_neither_the_run_nor_the_count(tmp
 
         endpoints = (Endpoint(twin.name, "heroku", twin.url, twin), endpoint(fake, "a"))
         screen = Deadly(Console(file=io.StringIO()))
-        done = begin(tmp_path, Fleet(endpoints, {}), images, screen, warmup=5, block=5)
+        done = begin(tmp_path, TargetSet(endpoints, {}), images, screen, warmup=5, block=5)
     assert done.complete
     asked = measured(read_samples(tmp_path), "heroku-onnx")
     assert sorted(s.image for s in asked) == list(range(60))
@@ -307,7 +307,7 @@ def test_a_twin_that_is_killed_in_mid_run_ends_neither_the_run_nor_the_count(tmp
 def bare(count):
     """Pictures without reference answers beside them."""
     images = image_set(count)
-    return ImageSet(images.source, images.classes, images.pictures)
+    return ImageSet(images.source, images.classes, images.images)
 
 
 async def collect(images, *command):
@@ -329,7 +329,7 @@ def test_the_reference_process_is_given_the_posted_bytes_in_order(tmp_path):
     )
     images = bare(5)
     found = asyncio.run(collect(images, script(tmp_path, program)))
-    assert [s.label for s in found] == [len(p.data) % 10 for p in images.pictures]
+    assert [s.label for s in found] == [len(p.data) % 10 for p in images.images]
     assert [s.image for s in found] == [0, 1, 2, 3, 4]
 
 
@@ -343,7 +343,7 @@ def test_the_reference_process_is_given_the_posted_bytes_in_order(tmp_path):
     ids=["fails", "garbage", "silent"],
 )
 def test_a_reference_that_cannot_be_had_says_why(tmp_path, program, says):
-    with pytest.raises(NoReference, match=says):
+    with pytest.raises(ReferenceUnavailable, match=says):
         asyncio.run(collect(bare(3), script(tmp_path, program)))
 
 

@@ -2,18 +2,18 @@
 
 import pytest
 
-from eval.analysis.accuracy import Answer, parity, quality
+from eval.analysis.accuracy import Prediction, classification_metrics, prediction_agreement
 
 CLASSES = ["cat", "dog", "fox"]
 SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}
 
 
 def said(*labels, first=0):
-    return {first + i: Answer(label, SURE[label]) for i, label in enumerate(labels)}
+    return {first + i: Prediction(label, SURE[label]) for i, label in enumerate(labels)}
 
 
 def scores(truth, answers):
-    return quality(dict(enumerate(truth)), answers, CLASSES)
+    return classification_metrics(dict(enumerate(truth)), answers, CLASSES)
 
 
 def reason(value):
@@ -63,12 +63,12 @@ def test_roc_auc_needs_every_class():
 
 
 def test_roc_auc_takes_rows_that_rounding_left_off_one():
-    off = {i: Answer(i, tuple(p + 2e-5 for p in SURE[i])) for i in range(3)}
+    off = {i: Prediction(i, tuple(p + 2e-5 for p in SURE[i])) for i in range(3)}
     assert scores([0, 1, 2], off)["roc_auc"] == 1.0
 
 
 def test_roc_auc_refuses_rows_that_are_no_probabilities():
-    off = {i: Answer(i, tuple(p * 2 for p in SURE[i])) for i in range(3)}
+    off = {i: Prediction(i, tuple(p * 2 for p in SURE[i])) for i in range(3)}
     assert reason(scores([0, 1, 2], off)["roc_auc"]) == "the probabilities of some answers do not add up to 1"
 
 
@@ -77,12 +77,12 @@ def test_calibration_error_is_the_gap_between_sure_and_right():
 
 
 def test_calibration_error_does_not_let_bins_make_up_for_each_other():
-    answers = {0: Answer(0, (0.99, 0.005, 0.005)), 1: Answer(0, (0.5, 0.25, 0.25))}
+    answers = {0: Prediction(0, (0.99, 0.005, 0.005)), 1: Prediction(0, (0.5, 0.25, 0.25))}
     assert scores([1, 0], answers)["ece"] == pytest.approx((0.99 + 0.5) / 2)
 
 
 def test_answers_without_probabilities_have_accuracy_but_no_auc_nor_calibration():
-    found = scores([0, 1, 2], {i: Answer(i, None) for i in range(3)})
+    found = scores([0, 1, 2], {i: Prediction(i, None) for i in range(3)})
     assert found["accuracy"]["value"] == 1.0
     for score in ("roc_auc", "ece"):
         assert reason(found[score]) == "not every answer has a probability for each class"
@@ -97,20 +97,20 @@ def test_no_answer_at_all_has_a_reason_for_each_score():
 
 
 def test_parity_of_equal_answers():
-    found = parity(said(0, 1, 2), said(0, 1, 2))
+    found = prediction_agreement(said(0, 1, 2), said(0, 1, 2))
     assert found["agreement"]["value"] == 1.0
     assert found["agreement"]["low"] < 1
     assert (found["n"], found["disagreements"], found["max_abs_dprob"]) == (3, 0, 0.0)
 
 
 def test_parity_counts_only_what_both_answered():
-    found = parity(said(0, 1, 2), said(2, 2, first=1))
+    found = prediction_agreement(said(0, 1, 2), said(2, 2, first=1))
     assert (found["n"], found["disagreements"]) == (2, 1)
     assert found["agreement"]["value"] == 0.5
     assert found["max_abs_dprob"] == pytest.approx(0.7)
 
 
 def test_parity_with_someone_who_answered_nothing():
-    found = parity(said(0), {})
+    found = prediction_agreement(said(0), {})
     assert reason(found["agreement"]) == "no image that both answered"
     assert reason(found["max_abs_dprob"]) == "no image with probabilities from both"

@@ -16,17 +16,23 @@ from eval.report.plots import core, scenarios
 TIMES = [float(t) for t in np.random.default_rng(3).lognormal(2.3, 0.2, 300)]
 REQUESTS = [float(n) for n in np.logspace(3, 9, 30)]
 DRAWN = {
-    "latency": lambda: core.latency(
-        [core.Latencies("Heroku", 0, TIMES, 310), core.Latencies("EC2", 1, TIMES, 300)], "single"
+    "latency": lambda: core.latency_ecdf(
+        [core.LatencySeries("Heroku", 0, TIMES, 310), core.LatencySeries("EC2", 1, TIMES, 300)], "single"
     ),
-    "cost": lambda: core.cost(
-        [core.CostCurve("Heroku", 1, REQUESTS, [7.0] * 30, [7.0] * 30),
-         core.CostCurve("Run", 2, REQUESTS, [max(0, n * 3e-6 - 6) for n in REQUESTS], [n * 3e-6 for n in REQUESTS])],
-        [core.Crossing(4.3e6, 7.0)],
+    "cost": lambda: core.cost_curves(
+        [
+            core.CostCurve("Heroku", 1, REQUESTS, [7.0] * 30, [7.0] * 30),
+            core.CostCurve("Run", 2, REQUESTS, [max(0, n * 3e-6 - 6) for n in REQUESTS], [n * 3e-6 for n in REQUESTS]),
+        ],
+        [core.CostCrossing(4.3e6, 7.0)],
     ),
-    "accuracy": lambda: core.accuracy([core.Interval("Heroku", 0, 0.95, 0.94, 0.96, over_sent=0.9)]),
-    "calibration": lambda: core.calibration([core.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90))]),
-}  # fmt: skip
+    "accuracy": lambda: core.accuracy_intervals(
+        [core.AccuracyInterval("Heroku", 0, 0.95, 0.94, 0.96, failures_as_wrong=0.9)]
+    ),
+    "calibration": lambda: core.reliability_diagram(
+        [core.ReliabilityCurve("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90))]
+    ),
+}
 
 
 @pytest.fixture(params=DRAWN, scope="module")
@@ -72,17 +78,17 @@ def test_drawing_twice_gives_the_same_bytes(name):
 
 
 def test_titles_are_escaped():
-    drawn = str(core.accuracy([core.Interval("<script>alert(1)</script>", 0, 0.9, 0.8, 0.95)]))
+    drawn = str(core.accuracy_intervals([core.AccuracyInterval("<script>alert(1)</script>", 0, 0.9, 0.8, 0.95)]))
     assert "<script" not in drawn
 
 
 def test_titles_are_no_mathematics():
-    drawn = str(core.accuracy([core.Interval("a$b$ and _c_", 0, 0.9, 0.8, 0.95)]))
+    drawn = str(core.accuracy_intervals([core.AccuracyInterval("a$b$ and _c_", 0, 0.9, 0.8, 0.95)]))
     assert drawn.count(">a$b$ and _c_</text>") == 1  # the narrow one breaks the line
 
 
 def test_a_title_with_an_underscore_is_in_the_legend():
-    drawn = str(core.latency([core.Latencies("_mine", 0, TIMES, 300)], "single"))
+    drawn = str(core.latency_ecdf([core.LatencySeries("_mine", 0, TIMES, 300)], "single"))
     assert drawn.count("_mine</text>") == 2
 
 
@@ -92,13 +98,13 @@ def test_the_legend_names_each_target_and_a_crossing_its_traffic():
 
 
 def test_one_instant_answer_can_be_drawn():
-    assert "svg" in core.latency([core.Latencies("Heroku", 0, [5.0], 1)], "single")
+    assert "svg" in core.latency_ecdf([core.LatencySeries("Heroku", 0, [5.0], 1)], "single")
 
 
 STEPS = [
-    scenarios.RateStep(10, 20.0, 18.0, 23.0, held=True),
-    scenarios.RateStep(20, 90.0, 80.0, None, held=False),
-    scenarios.RateStep(40, None, None, None, held=False),
+    scenarios.RateStep(10, 20.0, 18.0, 23.0, passed=True),
+    scenarios.RateStep(20, 90.0, 80.0, None, passed=False),
+    scenarios.RateStep(40, None, None, None, passed=False),
 ]
 
 
@@ -109,8 +115,8 @@ def test_what_is_drawn_of_a_target_is_its_group_in_plot_and_legend():
 
 
 def test_a_line_of_several_targets_belongs_to_each():
-    line = core.Reliability("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90), (0, 1, 2))
-    assert 'data-target="0 1 2"' in str(core.calibration([line]))
+    line = core.ReliabilityCurve("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90), (0, 1, 2))
+    assert 'data-target="0 1 2"' in str(core.reliability_diagram([line]))
 
 
 def test_values_can_be_read_off_where_the_curve_is_drawn():
@@ -130,7 +136,7 @@ def test_values_can_be_read_off_where_the_curve_is_drawn():
 
 def test_steps_of_a_search_show_whether_they_held_and_what_has_no_end():
     one = scenarios.RateSearch("Heroku", 0, STEPS, 10.0)
-    wide = str(scenarios.rate([one], 50.0)).split("</svg>")[0]
+    wide = str(scenarios.rate_search([one], 50.0)).split("</svg>")[0]
     marks = re.findall(r'<use [^>]*style="fill: (var\(--\w+\))', wide)
     assert marks.count("var(--t0)") == 1  # filled: it held
     assert marks.count("var(--surface)") >= 1
@@ -139,9 +145,9 @@ def test_steps_of_a_search_show_whether_they_held_and_what_has_no_end():
 
 @pytest.mark.parametrize("usd", [(7.0, 7.0, 7.0), (0.0, 0.0, 0.0)])
 def test_offers_are_drawn_also_where_one_is_free(usd):
-    first = scenarios.Offer("EC2", 0, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1), 0.93, dominated=False)
-    second = scenarios.Offer("Run", 1, usd, (14.0, 13.5, 15.0), None, dominated=True)
-    drawn = str(scenarios.pareto([first, second], "1M"))
+    first = scenarios.CostLatencyPoint("EC2", 0, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1), 0.93, dominated=False)
+    second = scenarios.CostLatencyPoint("Run", 1, usd, (14.0, 13.5, 15.0), None, dominated=True)
+    drawn = str(scenarios.cost_latency([first, second], "1M"))
     assert "EC2, 93.00%" in drawn and ">Run<" in drawn
     assert re.findall(r"fill: var\((--t\d)\); fill-opacity: 0.35", drawn.split("</svg>")[0]) == ["--t1"] * 2
 

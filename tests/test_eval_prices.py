@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from eval.cost.price_list import PRICES, Price, load_prices, stale, table, unconfirmed
+from eval.cost.price_list import PRICE_LIST_PATH, Price, format_table, load_price_list, stale_prices, unconfirmed_prices
 from eval.errors import PriceError
 
 GOOD = {
@@ -33,7 +33,7 @@ def whole(*prices, **changes):
 
 
 def test_every_price_has_source_date_and_unit():
-    prices = load_prices()
+    prices = load_price_list()
     assert len(prices.entries) == len({price.id for price in prices.entries}) > 20
     for price in prices.entries:
         assert price.source.strip()
@@ -43,22 +43,22 @@ def test_every_price_has_source_date_and_unit():
 
 
 def test_allowances_have_no_currency_and_prices_have_one():
-    currencies = {price.id: price.currency for price in load_prices().entries}
+    currencies = {price.id: price.currency for price in load_price_list().entries}
     assert currencies["aws_free_egress_gb"] is None
     assert currencies["aws_egress_gb"] == "USD"
 
 
 @pytest.mark.parametrize("price_id", ["aws_free_egress_gb", "gcp_function_vcpu_second", "gcp_function_free_requests"])
 def test_what_was_inferred_or_remembered_is_not_confirmed(price_id):
-    assert not next(price for price in load_prices().entries if price.id == price_id).confirmed
+    assert not next(price for price in load_price_list().entries if price.id == price_id).confirmed
 
 
 def test_the_checksum_is_the_files():
-    assert load_prices().sha256 == hashlib.sha256(PRICES.read_bytes()).hexdigest()
+    assert load_price_list().sha256 == hashlib.sha256(PRICE_LIST_PATH.read_bytes()).hexdigest()
 
 
 def test_a_price_is_found_by_id_and_region(tmp_path):
-    prices = load_prices(write(tmp_path, whole(GOOD)))
+    prices = load_price_list(write(tmp_path, whole(GOOD)))
     assert prices.get("vm_hour", "us-east-1") == Price(**GOOD)
     with pytest.raises(PriceError, match=r"'vm_day'; add it to prices\.yaml"):
         prices.get("vm_day", "us-east-1")
@@ -83,7 +83,7 @@ def test_a_price_is_found_by_id_and_region(tmp_path):
 )
 def test_a_broken_entry_is_named_with_what_would_be_right(tmp_path, change, message):
     with pytest.raises(PriceError) as error:
-        load_prices(write(tmp_path, whole(GOOD | change)))
+        load_price_list(write(tmp_path, whole(GOOD | change)))
     assert "prices, vm_hour: " in str(error.value)
     assert message in str(error.value)
 
@@ -91,7 +91,7 @@ def test_a_broken_entry_is_named_with_what_would_be_right(tmp_path, change, mess
 def test_a_missing_key_is_named(tmp_path):
     entry = {key: value for key, value in GOOD.items() if key not in ("source", "date")}
     with pytest.raises(PriceError, match="vm_hour: source, date is missing"):
-        load_prices(write(tmp_path, whole(entry)))
+        load_price_list(write(tmp_path, whole(entry)))
 
 
 @pytest.mark.parametrize(
@@ -108,39 +108,39 @@ def test_a_missing_key_is_named(tmp_path):
 )
 def test_a_broken_file_is_an_error_that_says_why(tmp_path, text, message):
     with pytest.raises(PriceError) as error:
-        load_prices(write(tmp_path, text))
+        load_price_list(write(tmp_path, text))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(PriceError, match="cannot be read"):
-        load_prices(tmp_path / "none.yaml")
+        load_price_list(tmp_path / "none.yaml")
 
 
 def test_a_price_is_stale_after_180_days():
     old = Price(**GOOD)
-    assert stale([old], date(2026, 6, 30)) == []
-    assert stale([old], date(2026, 7, 1)) == [old]
+    assert stale_prices([old], date(2026, 6, 30)) == []
+    assert stale_prices([old], date(2026, 7, 1)) == [old]
 
 
 def test_what_no_source_has_confirmed_is_named_by_id():
     entries = [
         Price(**GOOD | {"id": name, "confirmed": sure}) for name, sure in (("b", False), ("c", True), ("a", False))
     ]
-    assert [price.id for price in unconfirmed(entries)] == ["a", "b"]
+    assert [price.id for price in unconfirmed_prices(entries)] == ["a", "b"]
 
 
 def test_a_superseded_list_that_is_broken_hinders_nobody_else(tmp_path):
     path = write(tmp_path, whole(GOOD))
     (tmp_path / "prices").mkdir()
     (tmp_path / "prices" / "2025-01-01.yaml").write_text("a: [")
-    assert load_prices(path, sha256="0" * 64) == load_prices(path)
+    assert load_price_list(path, sha256="0" * 64) == load_price_list(path)
 
 
 def test_the_table_has_every_price_with_amount_and_source():
-    prices = load_prices()
-    text = table(prices)
+    prices = load_price_list()
+    text = format_table(prices)
     for price in prices.entries:
         line = next(line for line in text.splitlines() if line.startswith(f"{price.id} "))
         assert price.source in line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.samples.processors import differ, processor_of
+from eval.samples.processors import parse_processor, processors_differ
 from service.machine import processor
 
 ZEN_3 = {"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}
@@ -30,37 +30,41 @@ FORM = "bfloat16, channels_last, fused by oneDNN"
     ids=["zen 3", "zen 4", "limited", "none", "not known", "old", "nothing", "nonsense"],
 )  # fmt: skip
 def test_a_processor_in_words(facts, text):
-    assert processor_of(facts).with_cores == text
+    assert parse_processor(facts).with_cores == text
 
 
 def test_bfloat16_that_an_engine_chose_shows_what_was_not_recorded():
-    assert str(processor_of(OLD, FORM)) == "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded)"
-    assert str(processor_of(ZEN_3, FORM)) == "AMD EPYC (Zen 3; AVX2)"  # recorded, so nothing is concluded
+    assert str(parse_processor(OLD, FORM)) == "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded)"
+    assert str(parse_processor(ZEN_3, FORM)) == "AMD EPYC (Zen 3; AVX2)"  # recorded, so nothing is concluded
 
 
 @pytest.mark.parametrize(
     ("a", "b", "unlike"),
     [
-        (processor_of(ZEN_3), processor_of(ZEN_3), False),
-        (processor_of(ZEN_3 | {"cores": 2}), processor_of(ZEN_3 | {"cores": 4}), False),
-        (processor_of(ZEN_3), processor_of(ZEN_4), True),
-        (processor_of(ZEN_3), processor_of(ZEN_3 | {"cpu_generation": "Zen 2"}), True),
-        (processor_of(ZEN_4), processor_of(ZEN_4 | {"instruction_limits": {"ATEN_CPU_CAPABILITY": "avx2"}}), True),
-        (processor_of(OLD), processor_of(ZEN_3), None),
-        (processor_of(OLD), processor_of(OLD), None),
-        (processor_of(OLD), processor_of({"cpu_model": "Xeon"}), True),
-        (processor_of(OLD, FORM), processor_of(ZEN_3), True),
-        (processor_of(OLD, FORM), processor_of(ZEN_4), None),
-        (processor_of({}), processor_of(ZEN_3), None),
+        (parse_processor(ZEN_3), parse_processor(ZEN_3), False),
+        (parse_processor(ZEN_3 | {"cores": 2}), parse_processor(ZEN_3 | {"cores": 4}), False),
+        (parse_processor(ZEN_3), parse_processor(ZEN_4), True),
+        (parse_processor(ZEN_3), parse_processor(ZEN_3 | {"cpu_generation": "Zen 2"}), True),
+        (
+            parse_processor(ZEN_4),
+            parse_processor(ZEN_4 | {"instruction_limits": {"ATEN_CPU_CAPABILITY": "avx2"}}),
+            True,
+        ),
+        (parse_processor(OLD), parse_processor(ZEN_3), None),
+        (parse_processor(OLD), parse_processor(OLD), None),
+        (parse_processor(OLD), parse_processor({"cpu_model": "Xeon"}), True),
+        (parse_processor(OLD, FORM), parse_processor(ZEN_3), True),
+        (parse_processor(OLD, FORM), parse_processor(ZEN_4), None),
+        (parse_processor({}), parse_processor(ZEN_3), None),
     ],
 )
 def test_processors_are_unlike_where_anything_recorded_of_both_differs(a, b, unlike):
-    assert differ(a, b) is unlike
+    assert processors_differ(a, b) is unlike
 
 
 def test_what_the_service_says_of_this_processor_is_understood():
-    here = processor_of(processor())
+    here = parse_processor(processor())
     assert here.cpu_model and (
         here.instruction_sets is None or here.instruction_sets == processor()["instruction_sets"]
     )
-    assert differ(here, here) is not True
+    assert processors_differ(here, here) is not True

@@ -34,14 +34,14 @@ def cached_command(tmp_path, monkeypatch):
     """A program in the reference's place, with a cache; returns the file in which it notes what it was asked."""
     program, asked = tmp_path / "program.py", tmp_path / "asked"
     program.write_text(PROGRAM)
-    monkeypatch.setattr(reference, "COMMAND", (sys.executable, str(program), str(asked)))
-    monkeypatch.setattr(reference, "reference_cache", lambda: ReferenceCache(tmp_path / "cache" / "answers.jsonl"))
+    monkeypatch.setattr(reference, "REFERENCE_COMMAND", (sys.executable, str(program), str(asked)))
+    monkeypatch.setattr(reference, "open_reference_cache", lambda: ReferenceCache(tmp_path / "cache" / "answers.jsonl"))
     return asked
 
 
 def collect(images):
     async def gather():
-        return [sample async for sample in reference.reference_samples(images, reference.COMMAND)]
+        return [sample async for sample in reference.reference_samples(images, reference.REFERENCE_COMMAND)]
 
     return asyncio.run(gather())
 
@@ -49,22 +49,22 @@ def collect(images):
 def bare(count):
     """Images without reference answers beside them."""
     images = image_set(count)
-    return ImageSet(images.source, images.classes, images.pictures)
+    return ImageSet(images.source, images.classes, images.images)
 
 
 def test_only_images_without_a_kept_answer_are_computed(cached_command):
     images = bare(5)
-    first = collect(ImageSet(images.source, images.classes, images.pictures[:3]))
+    first = collect(ImageSet(images.source, images.classes, images.images[:3]))
     assert len(cached_command.read_text().split()) == 3
     found = collect(images)
     assert len(cached_command.read_text().split()) == 5
     assert found[:3] == first
-    assert [(s.image, s.label) for s in found] == [(i, len(p.data) % 10) for i, p in enumerate(images.pictures)]
+    assert [(s.image, s.label) for s in found] == [(i, len(p.data) % 10) for i, p in enumerate(images.images)]
 
 
 def test_an_image_that_occurs_twice_is_computed_once(cached_command):
     images = bare(2)
-    twice = ImageSet(images.source, images.classes, images.pictures * 2)
+    twice = ImageSet(images.source, images.classes, images.images * 2)
     assert len(collect(twice)) == 4
     assert len(cached_command.read_text().split()) == 2
 
@@ -87,7 +87,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path):
 
 def test_answers_are_kept_apart_by_weights_and_by_what_the_processor_computes_with(tmp_path, monkeypatch, bundle_dir):
     def name():
-        cache = reference_cache.reference_cache(tmp_path)
+        cache = reference_cache.open_reference_cache(tmp_path)
         return cache and cache.path.name
 
     monkeypatch.setenv("MODEL_DIR", str(bundle_dir))

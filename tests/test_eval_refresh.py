@@ -17,9 +17,9 @@ import pytest
 from eval_kit import closed_port
 
 from eval.__main__ import main
-from eval.cost.price_list import PRICES, load_prices
+from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
 from eval.cost.price_refresh import refresh
-from eval.cost.price_sources import SOURCES, Source, read_aws, read_google, read_heroku, read_skypilot
+from eval.cost.price_sources import SOURCES, Source, parse_aws, parse_google, parse_heroku, parse_skypilot
 from eval.errors import PriceError
 
 DAY = date(2027, 3, 4)
@@ -114,18 +114,18 @@ def served():
 def shipped(tmp_path):
     """A copy of the shipped list."""
     path = tmp_path / "prices.yaml"
-    path.write_bytes(PRICES.read_bytes())
+    path.write_bytes(PRICE_LIST_PATH.read_bytes())
     return path
 
 
 def ec2(url):
-    return Source("AWS machines", url, partial(read_aws, "AmazonEC2"))
+    return Source("AWS machines", url, partial(parse_aws, "AmazonEC2"))
 
 
 def held(path, *sources, environment=None, **options):
     """What was found, and all that was said."""
     said = []
-    done = refresh(path, sources, day=DAY, environment=environment or {}, say=said.append, **options)
+    done = refresh(path, sources, today=DAY, environment=environment or {}, write_line=said.append, **options)
     return done, "\n".join(said)
 
 
@@ -134,7 +134,7 @@ def amounts(done):
 
 
 def entry(path, price_id):
-    return next(price for price in load_prices(path).entries if price.id == price_id)
+    return next(price for price in load_price_list(path).entries if price.id == price_id)
 
 
 def test_the_difference_is_shown_and_nothing_written_unless_asked(shipped, served):
@@ -150,11 +150,11 @@ def test_the_difference_is_shown_and_nothing_written_unless_asked(shipped, serve
 
 
 def test_a_written_list_is_dated_confirmed_and_otherwise_as_it_was(shipped, served):
-    old = load_prices(shipped)
+    old = load_price_list(shipped)
     comments = [line for line in shipped.read_text().splitlines() if line.strip().startswith("#")]
     credits_row = {"usageType": "CPUCredits:t4g", "Unit": "vCPU-Hours", "PricePerUnit": "0.0400000000"}
     done, _ = held(shipped, ec2(served(aws(box("t3.small", "0.026"), credits_row))), write=True)
-    new = load_prices(shipped)
+    new = load_price_list(shipped)
     assert new.date == DAY
     small = entry(shipped, "aws_ec2_t3_small_hour")
     assert (small.amount, small.date, small.confirmed) == (0.026, DAY, True)
@@ -164,25 +164,25 @@ def test_a_written_list_is_dated_confirmed_and_otherwise_as_it_was(shipped, serv
     touched = {"aws_ec2_t3_small_hour", "aws_ec2_t4g_surplus_vcpu_hour"}
     assert [p for p in new.entries if p.id not in touched] == [p for p in old.entries if p.id not in touched]
     assert [line for line in shipped.read_text().splitlines() if line.strip().startswith("#")] == comments
-    assert done.written == shipped.parent / "prices" / "2026-11-20.yaml"
+    assert done.archived_path == shipped.parent / "prices" / "2026-11-20.yaml"
 
 
 def test_the_list_that_was_replaced_is_found_by_its_checksum(shipped, served):
-    old = load_prices(shipped)
+    old = load_price_list(shipped)
     held(shipped, ec2(served(aws(box("t3.small", "0.026")))), write=True)
-    new = load_prices(shipped)
+    new = load_price_list(shipped)
     assert new.sha256 != old.sha256
-    assert load_prices(shipped, sha256=old.sha256) == old
-    assert load_prices(shipped, sha256=new.sha256) == new
-    assert load_prices(shipped, sha256="0" * 64) == new
+    assert load_price_list(shipped, sha256=old.sha256) == old
+    assert load_price_list(shipped, sha256=new.sha256) == new
+    assert load_price_list(shipped, sha256="0" * 64) == new
 
 
 def test_every_list_that_a_day_writes_is_kept(shipped, served):
     sums = []
     for usd in ("0.021", "0.022", "0.023"):
-        sums.append(load_prices(shipped).sha256)
+        sums.append(load_price_list(shipped).sha256)
         held(shipped, ec2(served(aws(box("t3.small", usd)))), write=True)
-    assert [load_prices(shipped, sha256=one).sha256 for one in sums] == sums
+    assert [load_price_list(shipped, sha256=one).sha256 for one in sums] == sums
     assert entry(shipped, "aws_ec2_t3_small_hour").note.count("before:") == 1
 
 
@@ -190,14 +190,14 @@ def test_what_says_the_same_on_the_same_day_is_written_once(shipped, served):
     sources = [ec2(served(aws(box("t3.small", "0.026"))))]
     held(shipped, *sources, write=True)
     done, said = held(shipped, *sources, write=True)
-    assert done.written is None
+    assert done.archived_path is None
     assert said.endswith("1 as listed, 0 changed; nothing was written")
 
 
 def test_a_change_of_more_than_half_is_refused_unless_accepted(shipped, served):
     source = ec2(served(aws(box("t3.small", "0.0313"), box("t3.micro", "0.0050"), box("t3.medium", "0.0624"))))
     done, said = held(shipped, source, write=True)
-    assert [change.price.id for change in done.refused] == ["aws_ec2_t3_micro_hour", "aws_ec2_t3_small_hour"]
+    assert [change.price.id for change in done.rejected] == ["aws_ec2_t3_micro_hour", "aws_ec2_t3_small_hour"]
     assert "+50.5% refused" in said
     assert "-51.9% refused" in said
     assert "2 refused as changes of more than 50%: look at them, then --accept-large-changes" in said
@@ -205,7 +205,7 @@ def test_a_change_of_more_than_half_is_refused_unless_accepted(shipped, served):
     assert entry(shipped, "aws_ec2_t3_small_hour").date == date(2026, 11, 20)
     assert entry(shipped, "aws_ec2_t3_medium_hour").amount == 0.0624
     done, _ = held(shipped, source, write=True, accept_large=True)
-    assert done.refused == ()
+    assert done.rejected == ()
     assert entry(shipped, "aws_ec2_t3_small_hour").amount == 0.0313
 
 
@@ -235,8 +235,8 @@ def test_only_the_row_that_is_meant_is_taken_from_the_aws_list(shipped, served):
     done, said = held(
         shipped,
         ec2(served(machines)),
-        Source("AWS addresses", served(network), partial(read_aws, "AmazonVPC")),
-        Source("AWS egress", served(transfer), partial(read_aws, "AWSDataTransfer")),
+        Source("AWS addresses", served(network), partial(parse_aws, "AmazonVPC")),
+        Source("AWS egress", served(transfer), partial(parse_aws, "AWSDataTransfer")),
     )
     assert amounts(done) == {
         "aws_ec2_t3_small_hour": 0.0209, "aws_ebs_gp3_gb_month": 0.081, "aws_public_ipv4_hour": 0.0051,
@@ -255,24 +255,24 @@ def test_the_copy_counts_where_the_original_is_silent_and_a_contradiction_is_sai
     copy = Source("SkyPilot", served(catalog(
         ("t3.micro", 0.0105, "us-east-1"), ("t3.micro", 0.0105, "us-east-1"), ("t3.micro", 0.0114, "eu-west-1"),
         ("t3.small", 0.0208, "us-east-1"),
-    )), read_skypilot)  # fmt: skip
+    )), parse_skypilot)  # fmt: skip
     done, said = held(shipped, ec2(served(aws(box("t3.small", "0.0209")))), copy)
     assert amounts(done) == {"aws_ec2_t3_micro_hour": 0.0105, "aws_ec2_t3_small_hour": 0.0209}
     assert "SkyPilot: aws_ec2_t3_small_hour is 0.0208, not 0.0209 as in AWS Price List" in said
 
 
 def test_dynos_are_read_from_the_table_and_eco_from_its_sentence(shipped, served):
-    done, _ = held(shipped, Source("Heroku", served(HEROKU), read_heroku))
+    done, _ = held(shipped, Source("Heroku", served(HEROKU), parse_heroku))
     assert amounts(done) == {
         "heroku_eco_month": 5, "heroku_basic_month": 7, "heroku_standard_1x_month": 25, "heroku_standard_2x_month": 50
     }  # fmt: skip
-    done, said = held(shipped, Source("Heroku", served(HEROKU.replace("flat monthly fee", "fee")), read_heroku))
+    done, said = held(shipped, Source("Heroku", served(HEROKU.replace("flat monthly fee", "fee")), parse_heroku))
     assert "heroku_eco_month" not in amounts(done)  # the table's 0 is no price
     assert "heroku_eco_month: not there" in said
 
 
 def google(served, page, service="Cloud Run"):
-    return Source(f"Google {service}", served(json.dumps(page)), partial(read_google, service), "GOOGLE_API_KEY")
+    return Source(f"Google {service}", served(json.dumps(page)), partial(parse_google, service), "GOOGLE_API_KEY")
 
 
 def test_google_is_read_with_a_key_that_stands_in_no_address(shipped, served):
@@ -302,10 +302,10 @@ def test_google_is_read_with_a_key_that_stands_in_no_address(shipped, served):
 
 
 def test_without_a_key_google_is_kept_and_said(shipped, served):
-    done, said = held(shipped, google(served, {}), Source("Heroku", served(HEROKU), read_heroku), write=True)
+    done, said = held(shipped, google(served, {}), Source("Heroku", served(HEROKU), parse_heroku), write=True)
     assert "Google Cloud Run: not read, it wants a key: set GOOGLE_API_KEY" in said
-    assert entry(shipped, "gcp_cloudrun_vcpu_second") == entry(PRICES, "gcp_cloudrun_vcpu_second")
-    assert done.written
+    assert entry(shipped, "gcp_cloudrun_vcpu_second") == entry(PRICE_LIST_PATH, "gcp_cloudrun_vcpu_second")
+    assert done.archived_path
 
 
 BROKEN = {
@@ -322,11 +322,11 @@ BROKEN = {
 
 @pytest.mark.parametrize(("page", "line"), BROKEN.values(), ids=BROKEN)
 def test_a_source_that_cannot_be_read_is_one_line_and_the_others_go_on(shipped, served, page, line):
-    done, _ = held(shipped, ec2(served(page)), Source("Heroku", served(HEROKU), read_heroku), write=True)
+    done, _ = held(shipped, ec2(served(page)), Source("Heroku", served(HEROKU), parse_heroku), write=True)
     (told,) = [note for note in done.notes if note.startswith("AWS machines: ")]
     assert line in told
     assert "\n" not in told
-    assert entry(shipped, "aws_ec2_t3_small_hour") == entry(PRICES, "aws_ec2_t3_small_hour")
+    assert entry(shipped, "aws_ec2_t3_small_hour") == entry(PRICE_LIST_PATH, "aws_ec2_t3_small_hour")
     assert entry(shipped, "heroku_basic_month").date == DAY
     assert len(served.asked) == 2  # a redirect is not followed
 
@@ -334,7 +334,7 @@ def test_a_source_that_cannot_be_read_is_one_line_and_the_others_go_on(shipped, 
 def test_a_list_of_which_no_source_can_be_read_is_an_error(shipped):
     with pytest.raises(PriceError, match=r"no source could be read; AWS machines: cannot be read: .*refused"):
         held(shipped, ec2(f"http://127.0.0.1:{closed_port()}/index.csv"), write=True)
-    assert shipped.read_bytes() == PRICES.read_bytes()
+    assert shipped.read_bytes() == PRICE_LIST_PATH.read_bytes()
 
 
 def test_google_units_sold_by_something_else_are_not_taken(shipped, served):

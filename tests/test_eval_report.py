@@ -13,9 +13,9 @@ from page_kit import Page, text_of
 from run_kit import image_bytes, make_run
 
 from eval.errors import EvalError
-from eval.report.context import INCOMPLETE
+from eval.report.context import INCOMPLETE_PREFIX
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
-from eval.samples.model import SAMPLES, SAMPLES_GZ
+from eval.samples.model import SAMPLES_FILE, SAMPLES_GZ_FILE
 from eval.samples.store import append_sample, write_run
 
 ATTACK = '<script>alert("1")</script>'
@@ -25,7 +25,7 @@ def write_run_dir(folder: Path, **options) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     run, samples = make_run(**options)
     write_run(folder, run)
-    with (folder / SAMPLES).open("w") as file:
+    with (folder / SAMPLES_FILE).open("w") as file:
         for sample in samples:
             append_sample(file, sample)
     return folder
@@ -69,8 +69,8 @@ def test_report_json_is_strict(broken_dir):
 @pytest.mark.parametrize("name", [REPORT_HTML, REPORT_MD, REPORT_JSON])
 def test_packed_samples_give_the_same_bytes(run_dir, tmp_path, name):
     shutil.copy(run_dir / "run.json", tmp_path)
-    with gzip.open(tmp_path / SAMPLES_GZ, "wb") as packed:
-        packed.write((run_dir / SAMPLES).read_bytes())
+    with gzip.open(tmp_path / SAMPLES_GZ_FILE, "wb") as packed:
+        packed.write((run_dir / SAMPLES_FILE).read_bytes())
     write_reports(tmp_path, image_bytes)
     assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes()
 
@@ -155,7 +155,7 @@ def test_an_interrupted_run_says_so_and_why(broken_dir, name):
 def test_every_warning_is_shown(broken_dir, name):
     warnings = json.loads(text_of(broken_dir, REPORT_JSON))["run"]["warnings"]
     shown = Page(text_of(broken_dir, name)).text.replace("\\", "")
-    others = [w for w in warnings if not w.startswith(INCOMPLETE)]  # that one has a banner of its own
+    others = [w for w in warnings if not w.startswith(INCOMPLETE_PREFIX)]  # that one has a banner of its own
     assert 0 < len(others) < len(warnings)
     assert [w for w in others if " ".join(w.split())[1:].rstrip(".") not in shown] == []
 

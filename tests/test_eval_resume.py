@@ -15,7 +15,7 @@ import pytest
 from eval_kit import fake_endpoint
 
 from eval.__main__ import main
-from eval.samples.model import SAMPLES
+from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import read_run, read_samples
 
 pytestmark = pytest.mark.integration
@@ -36,8 +36,8 @@ def keys(folder):
 
 def cut(folder, count):
     """Leave a run as a kill would after so many samples, the next one half written."""
-    lines = (folder / SAMPLES).read_bytes().splitlines(keepends=True)
-    (folder / SAMPLES).write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
+    lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+    (folder / SAMPLES_FILE).write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
     facts = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(facts | {"complete": False, "note": "running"}))
 
@@ -55,9 +55,9 @@ def whole(tmp_path):
 def test_every_planned_request_is_measured_exactly_once_wherever_the_run_was_cut(whole):
     folder = whole.folder
     before = keys(folder)
-    lines = (folder / SAMPLES).read_bytes().splitlines(keepends=True)
+    lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
     for count in random.Random(7).sample(range(len(lines) - 1), 6):
-        (folder / SAMPLES).write_bytes(b"".join(lines))
+        (folder / SAMPLES_FILE).write_bytes(b"".join(lines))
         cut(folder, count)
         assert main(["run", "--resume", str(folder)]) == 0
         after = Counter({key: n for key, n in keys(folder).items() if key[0] > -2})  # but for the new warm-up

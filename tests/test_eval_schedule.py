@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from eval.dataset.sampling import stratified
+from eval.dataset.sampling import stratified_sample
 from eval.plan.arrivals import poisson_arrivals, ramp_arrivals
 from eval.plan.config import SCENARIOS, Config, config_from_json
-from eval.plan.schedule import schedule, search_block
+from eval.plan.schedule import build_schedule, search_step_block
 
 TARGETS = ["aws_ec2", "heroku", "gcp_cloudrun", "gcp_function"]
 
 
 def plan(images=103, **changes):
-    return schedule(Config(**{"seed": 1, "warmup": 7, "block": 10, "floor": 0} | changes), TARGETS, images)
+    return build_schedule(Config(**{"seed": 1, "warmup": 7, "block": 10, "floor": 0} | changes), TARGETS, images)
 
 
 def stream(name, scenario="poisson", **changes):
@@ -26,12 +26,16 @@ def stream(name, scenario="poisson", **changes):
 @pytest.mark.parametrize("images", [1, 9, 10, 11, 103])
 def test_every_target_gets_every_image_exactly_once(images):
     for target in TARGETS:
-        posted = [i for b in plan(images=images) if b.target == target and b.phase == "measure" for i in b.images]
+        posted = [
+            i for b in plan(images=images) if b.target == target and b.phase == "measure" for i in b.image_indices
+        ]
         assert sorted(posted) == list(range(images))
 
 
 def test_all_targets_get_the_images_in_the_same_order():
-    orders = {tuple(i for b in plan() if b.target == t and b.phase == "measure" for i in b.images) for t in TARGETS}
+    orders = {
+        tuple(i for b in plan() if b.target == t and b.phase == "measure" for i in b.image_indices) for t in TARGETS
+    }
     assert len(orders) == 1
     assert list(orders.pop()) != list(range(103))
 
@@ -41,7 +45,7 @@ def test_a_round_takes_the_same_chunk_to_every_target():
     for start in range(0, len(blocks), len(TARGETS)):
         round_ = blocks[start : start + len(TARGETS)]
         assert sorted(b.target for b in round_) == sorted(TARGETS)
-        assert len({b.images for b in round_}) == 1
+        assert len({b.image_indices for b in round_}) == 1
 
 
 def test_no_target_is_always_first():
@@ -55,11 +59,11 @@ def test_warm_up_comes_before_everything_measured_and_has_its_own_blocks():
     phases = [b.phase for b in blocks]
     assert phases == sorted(phases, reverse=True)
     for target in TARGETS:
-        assert sum(len(b.images) for b in blocks if b.target == target and b.phase == "warmup") == 25
+        assert sum(len(b.image_indices) for b in blocks if b.target == target and b.phase == "warmup") == 25
 
 
 def test_warm_up_repeats_pictures_when_there_are_too_few():
-    assert [len(b.images) for b in plan(2, warmup=5) if b.target == "heroku"] == [5, 2]
+    assert [len(b.image_indices) for b in plan(2, warmup=5) if b.target == "heroku"] == [5, 2]
 
 
 def test_block_numbers_are_the_places_in_the_schedule():
@@ -78,7 +82,7 @@ def test_the_order_of_scenarios_on_the_command_line_changes_nothing():
 
 def test_a_stream_has_the_rate_and_the_length_that_were_asked_for():
     blocks = stream("heroku", rate_rps=50.0, duration_s=200.0)
-    count = sum(len(b.images) for b in blocks)
+    count = sum(len(b.image_indices) for b in blocks)
     assert abs(count - 10_000) < 4 * 100  # four standard deviations
     assert all(
         b.rate_rps == 50.0 and max(b.offsets_s) < 10 and list(b.offsets_s) == sorted(b.offsets_s) for b in blocks
@@ -95,7 +99,7 @@ def test_all_targets_get_the_same_stream_and_take_turns_within_it():
     for start in range(0, len(blocks), len(TARGETS)):
         round_ = blocks[start : start + len(TARGETS)]
         assert sorted(b.target for b in round_) == sorted(TARGETS)
-        assert len({(b.images, b.offsets_s) for b in round_}) == 1
+        assert len({(b.image_indices, b.offsets_s) for b in round_}) == 1
 
 
 def test_a_ramp_grows_evenly_to_its_rate():
@@ -106,30 +110,30 @@ def test_a_ramp_grows_evenly_to_its_rate():
 
 def test_a_burst_is_due_at_once():
     blocks = stream("heroku", "burst", burst=9)
-    assert [(len(b.images), set(b.offsets_s)) for b in blocks] == [(9, {0.0})] * 5
+    assert [(len(b.image_indices), set(b.offsets_s)) for b in blocks] == [(9, {0.0})] * 5
 
 
 def test_the_cache_audit_posts_one_picture_again_and_again():
     (block,) = stream("heroku", "repeat")
-    assert len(block.images) == 10 and len(set(block.images)) == 1
+    assert len(block.image_indices) == 10 and len(set(block.image_indices)) == 1
 
 
 @pytest.mark.parametrize("scenario", ["cold", "idle"])
 def test_starts_and_gaps_are_single_requests_with_the_targets_in_turn(scenario):
     blocks = plan(scenarios=(scenario,), warmup=0, **{scenario: 3})
-    assert [len(b.images) for b in blocks] == [1] * 12
+    assert [len(b.image_indices) for b in blocks] == [1] * 12
     assert {tuple(sorted(b.target for b in blocks[i : i + 4])) for i in (0, 4, 8)} == {tuple(sorted(TARGETS))}
 
 
 def test_a_no_op_floor_is_taken_before_and_after():
     blocks = [b for b in plan(floor=3) if b.phase == "measure"]
     assert [b.scenario for b in blocks[:4] + blocks[-4:]] == ["floor"] * 8
-    assert {b.images for b in blocks if b.scenario == "floor"} == {(-1, -1, -1)}
+    assert {b.image_indices for b in blocks if b.scenario == "floor"} == {(-1, -1, -1)}
 
 
 def test_a_step_of_the_search_has_enough_requests_for_a_percentile_and_ends():
-    slow, fast = (search_block(Config(), 50, 7, "heroku", 0, rate) for rate in (3.0, 500.0))
-    assert 100 < len(slow.images) < 200 and max(slow.offsets_s) < 60
+    slow, fast = (search_step_block(Config(), 50, 7, "heroku", 0, rate) for rate in (3.0, 500.0))
+    assert 100 < len(slow.image_indices) < 200 and max(slow.offsets_s) < 60
     assert max(fast.offsets_s) < 10
 
 
@@ -139,33 +143,37 @@ def test_a_configuration_survives_json():
 
 
 def test_a_changed_configuration_is_named_value_by_value():
-    assert Config(seed=2, burst=9).difference(Config(seed=1)) == ["seed is 2, was 1", "burst is 9, was 32"]
+    assert Config(seed=2, burst=9).differences_from(Config(seed=1)) == ["seed is 2, was 1", "burst is 9, was 32"]
 
 
 LABELS = [i % 10 for i in range(1000)]
 
 
 def test_a_sample_holds_every_class_alike():
-    assert set(Counter(LABELS[i] for i in stratified(LABELS, 50, 3)).values()) == {5}
+    assert set(Counter(LABELS[i] for i in stratified_sample(LABELS, 50, 3)).values()) == {5}
 
 
 def test_a_sample_that_does_not_divide_differs_by_one_between_classes():
-    counts = Counter(LABELS[i] for i in stratified(LABELS, 57, 3))
+    counts = Counter(LABELS[i] for i in stratified_sample(LABELS, 57, 3))
     assert set(counts.values()) == {5, 6}
     assert counts.total() == 57
 
 
 def test_a_sample_keeps_the_proportions_of_unequal_classes():
     labels = [0] * 900 + [1] * 100
-    assert Counter(labels[i] for i in stratified(labels, 100, 0)) == {0: 90, 1: 10}
+    assert Counter(labels[i] for i in stratified_sample(labels, 100, 0)) == {0: 90, 1: 10}
 
 
 def test_a_sample_is_chosen_by_the_seed_and_keeps_the_order():
-    one, again, other = stratified(LABELS, 20, 1), stratified(LABELS, 20, 1), stratified(LABELS, 20, 2)
+    one, again, other = (
+        stratified_sample(LABELS, 20, 1),
+        stratified_sample(LABELS, 20, 1),
+        stratified_sample(LABELS, 20, 2),
+    )
     assert one == again == sorted(one)
     assert one != other
 
 
 @pytest.mark.parametrize("limit", [None, 1000, 5000])
 def test_no_limit_or_a_large_one_takes_all(limit):
-    assert stratified(LABELS, limit, 1) == list(range(1000))
+    assert stratified_sample(LABELS, limit, 1) == list(range(1000))

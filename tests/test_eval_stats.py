@@ -8,46 +8,46 @@ from scipy.special import betainc
 from scipy.stats import binom
 
 from eval.stats.intervals import (
-    certificates,
-    certified,
-    holm,
-    least_certified_n,
-    least_n,
+    ci_ranks,
+    early_stopping_bound,
+    early_stopping_bounds,
+    early_stopping_min_n,
+    holm_adjust,
+    intervals_overlap,
+    is_autocorrelated,
+    min_sample_size,
     nearest_rank,
-    neighbours_alike,
-    overlap,
     percentile,
     percentiles,
     proportion,
-    ranks,
-    tail_to_median,
-    tight_ranks,
+    shortest_ci_ranks,
+    tail_ratio,
 )
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.50, 6), (0.90, 36), (0.95, 72), (0.99, 368), (0.999, 3688)])
 def test_an_interval_exists_from_a_known_sample_size_on(p, n):
-    assert least_n(p) == n
-    assert ranks(p, n)[0] >= 1
-    assert ranks(p, n)[1] <= n
-    assert not (ranks(p, n - 1)[0] >= 1 and ranks(p, n - 1)[1] <= n - 1)
+    assert min_sample_size(p) == n
+    assert ci_ranks(p, n)[0] >= 1
+    assert ci_ranks(p, n)[1] <= n
+    assert not (ci_ranks(p, n - 1)[0] >= 1 and ci_ranks(p, n - 1)[1] <= n - 1)
 
 
 @pytest.mark.parametrize(
     ("n", "low", "high"), [(1000, 983, 997), (2000, 1971, 1989), (10_000, 9880, 9920)], ids=lambda value: str(value)
 )
 def test_ranks_around_the_99th_percentile(n, low, high):
-    assert ranks(0.99, n) == (low, high)
+    assert ci_ranks(0.99, n) == (low, high)
 
 
 def test_a_percentile_has_its_value_its_interval_and_its_sample_size():
-    found = percentile([float(x) for x in range(1000, 0, -1)], 0.99).to_json()
+    found = percentile([float(x) for x in range(1000, 0, -1)], 0.99).to_report()
     assert found == {"value": 990.0, "low": 983.0, "high": 996.0, "n": 1000}
 
 
 def test_too_small_a_sample_has_no_percentile_but_a_reason():
-    assert percentile([1.0] * 40, 0.95).to_json() == {"value": None, "reason": "needs n >= 72, have 40"}
-    assert percentile([], 0.5).to_json() == {"value": None, "reason": "needs n >= 6, have 0"}
+    assert percentile([1.0] * 40, 0.95).to_report() == {"value": None, "reason": "needs n >= 72, have 40"}
+    assert percentile([], 0.5).to_report() == {"value": None, "reason": "needs n >= 6, have 0"}
 
 
 def test_each_percentile_has_its_own_floor():
@@ -64,7 +64,7 @@ def test_intervals_hold_the_true_percentile_about_as_often_as_they_say():
 
 def test_an_infinite_percentile_is_missing_with_the_number_of_failures():
     found = percentile([1.0] * 90 + [math.inf] * 10, 0.95)
-    assert found.to_json() == {"value": None, "reason": "it is infinite: 10 of 100 requests failed"}
+    assert found.to_report() == {"value": None, "reason": "it is infinite: 10 of 100 requests failed"}
 
 
 def test_a_percentile_whose_interval_is_infinite_is_missing_too():
@@ -99,22 +99,22 @@ def test_wilson_intervals(right, n, low, high):
 
 
 def test_a_share_of_nothing_is_missing():
-    assert proportion(0, 0, "answers").to_json() == {"value": None, "reason": "no answers"}
+    assert proportion(0, 0, "answers").to_report() == {"value": None, "reason": "no answers"}
 
 
 def test_overlapping_intervals_cannot_be_told_apart():
     a, b, c = ({"low": low, "high": high} for low, high in ((1, 3), (2.9, 5), (3.1, 4)))
-    assert overlap(a, b)
-    assert overlap(b, a)
-    assert not overlap(a, c)
+    assert intervals_overlap(a, b)
+    assert intervals_overlap(b, a)
+    assert not intervals_overlap(a, c)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.9, 0.95, 0.99])
 def test_the_interval_is_the_closest_pair_of_samples_that_holds_the_truth_in_95_of_100_runs(p):
-    for n in (least_n(p), 400, 1000, 1001, 2500, 10_000):
-        if n < least_n(p):
+    for n in (min_sample_size(p), 400, 1000, 1001, 2500, 10_000):
+        if n < min_sample_size(p):
             continue
-        low, high = tight_ranks(p, n)
+        low, high = shortest_ci_ranks(p, n)
         assert 1 <= low < high <= n
         held = {(a, b): binom.cdf(b - 1, n, p) - binom.cdf(a - 1, n, p)
                 for a in range(max(1, low - 6), low + 7) for b in range(high - 6, min(n, high + 6) + 1)}  # fmt: skip
@@ -125,17 +125,17 @@ def test_the_interval_is_the_closest_pair_of_samples_that_holds_the_truth_in_95_
 def test_samples_in_time_have_the_interval_of_independent_ones_unless_neighbours_are_alike():
     dice = np.random.default_rng(9)
     values = dice.lognormal(3, 0.3, 2000)
-    assert not neighbours_alike(values)
-    assert percentile(values.tolist(), 0.95, correlated=True) == percentile(values.tolist(), 0.95)
+    assert not is_autocorrelated(values)
+    assert percentile(values.tolist(), 0.95, autocorrelated=True) == percentile(values.tolist(), 0.95)
     alike = (values * np.repeat(dice.lognormal(0, 0.15, 80), 25)).tolist()
-    assert neighbours_alike(alike)
-    wide, narrow = percentile(alike, 0.95, correlated=True), percentile(alike, 0.95)
+    assert is_autocorrelated(alike)
+    wide, narrow = percentile(alike, 0.95, autocorrelated=True), percentile(alike, 0.95)
     assert wide.low < narrow.low and wide.high > narrow.high
 
 
 def test_independent_neighbours_are_called_alike_in_about_5_of_100_runs():
     dice = np.random.default_rng(10)
-    assert 8 <= sum(neighbours_alike(dice.exponential(size=600)) for _ in range(400)) <= 34
+    assert 8 <= sum(is_autocorrelated(dice.exponential(size=600)) for _ in range(400)) <= 34
 
 
 # MLPerf's early stopping
@@ -149,31 +149,31 @@ def test_independent_neighbours_are_called_alike_in_about_5_of_100_runs():
     ],
 )  # fmt: skip
 def test_the_counts_are_those_of_mlperf(p, counts):
-    assert [least_certified_n(p, over) for over in range(3)] == counts
+    assert [early_stopping_min_n(p, over) for over in range(3)] == counts
 
 
 def test_the_count_is_the_smallest_that_the_rule_allows():
     for over in (0, 1, 5, 40):
-        within = least_certified_n(0.97, over) - over
+        within = early_stopping_min_n(0.97, over) - over
         assert betainc(within, over + 1, 0.97) <= 0.01 < betainc(within - 1, over + 1, 0.97)
 
 
 def test_a_bound_is_certified_from_the_least_count_on():
     values = [float(x) for x in range(1, 663)]
-    assert certified(values[:661], 0.99).to_json() == {"value": None, "reason": "needs n >= 662, have 661"}
-    assert certified(values, 0.99).value == 662.0  # one may be over it, so it is the largest
-    assert certified([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
+    assert early_stopping_bound(values[:661], 0.99).to_report() == {"value": None, "reason": "needs n >= 662, have 661"}
+    assert early_stopping_bound(values, 0.99).value == 662.0  # one may be over it, so it is the largest
+    assert early_stopping_bound([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
 
 
 def test_a_certified_bound_is_below_the_truth_in_one_run_of_100_at_most():
     dice, truth = np.random.default_rng(3), math.log(20)
-    bounds = [certified(dice.exponential(size=500).tolist(), 0.95).value for _ in range(500)]
+    bounds = [early_stopping_bound(dice.exponential(size=500).tolist(), 0.95).value for _ in range(500)]
     assert sum(bound < truth for bound in bounds) <= 10
     assert np.median(bounds) < math.log(40)  # and it is no wild one
 
 
 def test_failures_certify_nothing():
-    found = certificates([1.0] * 690 + [math.inf] * 10)
+    found = early_stopping_bounds([1.0] * 690 + [math.inf] * 10)
     assert found["p50"] == {"value": 1.0, "n": 700}
     assert found["p99"] == {"value": None, "reason": "it is infinite: 10 of 700 requests failed"}
 
@@ -183,15 +183,15 @@ def test_failures_certify_nothing():
 
 def test_the_tail_over_the_median_has_an_interval_that_holds_the_truth():
     dice, truth = np.random.default_rng(5), math.log(100) / math.log(2)  # of an exponential
-    found = [tail_to_median(dice.exponential(size=1000).tolist()) for _ in range(300)]
+    found = [tail_ratio(dice.exponential(size=1000).tolist()) for _ in range(300)]
     assert sum(e.low <= truth <= e.high for e in found) >= 0.95 * 300
     assert np.median([e.high - e.low for e in found]) < 0.6 * truth
 
 
 def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_a_reason():
-    assert tail_to_median([1.0] * 436).reason == "needs n >= 437, have 436"
-    assert tail_to_median([1.0] * 437).to_json() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 437}
-    assert tail_to_median([1.0] * 490 + [math.inf] * 10).reason == (
+    assert tail_ratio([1.0] * 436).reason == "needs n >= 437, have 436"
+    assert tail_ratio([1.0] * 437).to_report() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 437}
+    assert tail_ratio([1.0] * 490 + [math.inf] * 10).reason == (
         "the upper end of p99's interval is infinite: 10 of 500 requests failed"
     )
 
@@ -200,6 +200,6 @@ def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_
 
 
 def test_holm_adjusts_as_in_the_textbook():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm_adjust([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_adjust([0.9, 0.8]) == [1.0, 1.0]
+    assert holm_adjust([]) == []

@@ -9,11 +9,11 @@ import pytest
 from run_kit import ANSWER_BYTES, CLASSES, MEDIAN_MS, MODEL_VERSION, STARTUP_MS, WARMUP_MS, make_run
 
 from eval.analysis.summary import summarise
-from eval.cost.billing import MONTH_S
-from eval.cost.price_list import load_prices
+from eval.cost.billing import SECONDS_PER_MONTH
+from eval.cost.price_list import load_price_list
 from infra.targets import TARGETS
 
-PRICES = load_prices()
+PRICES = load_price_list()
 NAMES = list(TARGETS)
 SURPLUS_IS_OLD = "prices older than 180 days when the run was made: aws_ec2_t3_surplus_vcpu_hour (2021-08-30)"
 
@@ -374,7 +374,7 @@ def test_traffic_beyond_the_instances_of_a_target_is_priced_and_said():
 
 def test_dollars_per_million_are_gross_at_a_steady_rate(plain):
     cost = plain["targets"]["heroku"]["cost"]
-    assert cost["usd_per_million"]["1"] == pytest.approx(7 / (MONTH_S / 1e6), abs=1e-6)
+    assert cost["usd_per_million"]["1"] == pytest.approx(7 / (SECONDS_PER_MONTH / 1e6), abs=1e-6)
     assert set(cost["usd_per_million"]) == {"1", "10", "100"}
 
 
@@ -399,7 +399,7 @@ def test_break_even_is_where_the_two_net_bills_meet(plain):
     assert len(points) == 6
     found = points["heroku", "gcp_cloudrun"]
     assert found["requests_per_month"] == pytest.approx(4.5e6, rel=0.02)
-    assert found["rps"] == pytest.approx(found["requests_per_month"] / MONTH_S, abs=1e-4)
+    assert found["rps"] == pytest.approx(found["requests_per_month"] / SECONDS_PER_MONTH, abs=1e-4)
     assert (found["cheaper_below"], found["cheaper_above"]) == ("gcp_cloudrun", "heroku")
     curve = plain["targets"]["gcp_cloudrun"]["cost"]["curve"]
     near = min(curve, key=lambda point: abs(math.log(point["requests_per_month"] / found["requests_per_month"])))

@@ -10,50 +10,50 @@ import numpy as np
 import pytest
 
 from eval.errors import ProfileError
-from eval.mock_server.profile import STREAM, Truth, read_truth
-from eval.mock_server.queueing import Pauses, waits
+from eval.mock_server.profile import SIMULATED_REQUESTS, EndpointProfile, parse_profile
+from eval.mock_server.queueing import PeriodicStalls, waiting_times
 
 EXPONENTIAL = {"distribution": "gamma", "sigma": 1.0, "median_ms": 20 * math.log(2)}  # with a mean of 20 ms
 SHAPES = (
-    Truth(),
-    Truth(slow_share=0.1),
-    Truth(slow_share=0.2, slow_factor=0.1),
-    Truth(sigma=0),
-    Truth(sigma=0, slow_share=0.2),
-    Truth(**EXPONENTIAL),
-    Truth(distribution="gamma", sigma=0.5, slow_share=0.03),
+    EndpointProfile(),
+    EndpointProfile(slow_share=0.1),
+    EndpointProfile(slow_share=0.2, slow_factor=0.1),
+    EndpointProfile(sigma=0),
+    EndpointProfile(sigma=0, slow_share=0.2),
+    EndpointProfile(**EXPONENTIAL),
+    EndpointProfile(distribution="gamma", sigma=0.5, slow_share=0.03),
 )
 
 
 @pytest.mark.parametrize("truth", SHAPES)
 @pytest.mark.parametrize("p", [0.5, 0.95, 0.99])
 def test_quantiles_and_mean_are_those_of_what_is_drawn(truth, p):
-    drawn = truth.draw(np.random.default_rng(1), 400_000)
-    assert truth.quantile_ms(p) == pytest.approx(np.quantile(drawn, p), rel=0.02)
-    assert truth.mean_ms == pytest.approx(drawn.mean(), rel=0.01)
-    assert truth.share_within(truth.quantile_ms(p) * (1 + 1e-6)) >= p - 1e-6
+    drawn = truth.draw_service_times_ms(np.random.default_rng(1), 400_000)
+    assert truth.service_time_quantile_ms(p) == pytest.approx(np.quantile(drawn, p), rel=0.02)
+    assert truth.mean_service_ms == pytest.approx(drawn.mean(), rel=0.01)
+    assert truth.service_time_cdf(truth.service_time_quantile_ms(p) * (1 + 1e-6)) >= p - 1e-6
 
 
 def test_an_exponential_has_its_known_quantiles():
-    assert Truth(**EXPONENTIAL).quantile_ms(0.95) == pytest.approx(20 * math.log(20))
+    assert EndpointProfile(**EXPONENTIAL).service_time_quantile_ms(0.95) == pytest.approx(20 * math.log(20))
 
 
 def test_failures_count_as_infinitely_slow_where_all_are_counted():
-    truth = Truth(faults={"http_5xx": 0.02})
-    assert truth.quantile_of_all_ms(0.95) == truth.quantile_ms(0.95 / 0.98)
-    assert truth.quantile_of_all_ms(0.99) == math.inf
+    truth = EndpointProfile(faults={"http_5xx": 0.02})
+    assert truth.quantile_with_failures_ms(0.95) == truth.service_time_quantile_ms(0.95 / 0.98)
+    assert truth.quantile_with_failures_ms(0.99) == math.inf
 
 
 def test_waits_follow_the_queue():
-    assert waits([3, 3, 3, 1], [0, 1, 10, 1]).tolist() == [0, 2, 0, 2]
-    assert waits([3, 3, 3, 1], [0, 1, 1, 1], servers=2).tolist() == [0, 0, 1, 1]
+    assert waiting_times([3, 3, 3, 1], [0, 1, 10, 1]).tolist() == [0, 2, 0, 2]
+    assert waiting_times([3, 3, 3, 1], [0, 1, 1, 1], servers=2).tolist() == [0, 0, 1, 1]
 
 
 def test_one_exponential_server_keeps_requests_as_long_as_queueing_theory_says():
     """M/M/1: the time from arrival to answer is exponential, its rate the service's minus the arrivals'."""
-    truth = Truth(**EXPONENTIAL, servers=1)
+    truth = EndpointProfile(**EXPONENTIAL, servers=1)
     assert truth.capacity_rps() == pytest.approx(50)
-    assert np.quantile(truth.stays_ms(30), 0.95) == pytest.approx(1000 * math.log(20) / (50 - 30), rel=0.03)
+    assert np.quantile(truth.sojourn_times_ms(30), 0.95) == pytest.approx(1000 * math.log(20) / (50 - 30), rel=0.03)
     assert truth.max_rate_rps(150) == pytest.approx(50 - 1000 * math.log(20) / 150, rel=0.02)
     assert truth.max_rate_rps(150, p=0.5) == pytest.approx(50 - 1000 * math.log(2) / 150, rel=0.02)
 
@@ -62,38 +62,40 @@ def test_several_servers_make_as_many_wait_as_erlangs_formula_says():
     load = 30 * 0.020  # erlangs, on two servers: the second formula of Erlang
     waiting = load**2 / (2 - load) / (1 + load + load**2 / (2 - load))
     dice = np.random.default_rng(4)
-    waited = waits(dice.exponential(0.020, STREAM), dice.exponential(1 / 30, STREAM), servers=2)
+    waited = waiting_times(
+        dice.exponential(0.020, SIMULATED_REQUESTS), dice.exponential(1 / 30, SIMULATED_REQUESTS), servers=2
+    )
     assert (waited > 0).mean() == pytest.approx(waiting, rel=0.03)
 
 
 def test_pauses_stop_the_clock_of_work():
-    pauses = Pauses(10, 2)
-    assert pauses.worked(np.array([5, 10, 11, 12, 15, 20, 22, 23])).tolist() == [5, 10, 10, 10, 13, 18, 18, 19]
-    assert pauses.ended(np.array([5, 10, 13, 18, 18.5])).tolist() == [5, 10, 15, 20, 22.5]
+    pauses = PeriodicStalls(10, 2)
+    assert pauses.work_done(np.array([5, 10, 11, 12, 15, 20, 22, 23])).tolist() == [5, 10, 10, 10, 13, 18, 18, 19]
+    assert pauses.finish_time(np.array([5, 10, 13, 18, 18.5])).tolist() == [5, 10, 15, 20, 22.5]
     work = np.random.default_rng(1).uniform(0, 200, 1000)
-    assert pauses.worked(pauses.ended(work)) == pytest.approx(work)
-    assert not Pauses(10, 0) and not Pauses(0, 2)
+    assert pauses.work_done(pauses.finish_time(work)) == pytest.approx(work)
+    assert not PeriodicStalls(10, 0) and not PeriodicStalls(0, 2)
 
 
 def test_the_highest_rate_is_lower_with_stalls_and_there_may_be_none_or_no_limit():
-    truth = Truth(median_ms=20, sigma=0.3, servers=1)
-    stalling = Truth(median_ms=20, sigma=0.3, servers=1, stall_every_s=2, stall_ms=400)
-    assert Truth(sigma=0, servers=1, stall_every_s=2, stall_ms=400).capacity_rps() == 40
+    truth = EndpointProfile(median_ms=20, sigma=0.3, servers=1)
+    stalling = EndpointProfile(median_ms=20, sigma=0.3, servers=1, stall_every_s=2, stall_ms=400)
+    assert EndpointProfile(sigma=0, servers=1, stall_every_s=2, stall_ms=400).capacity_rps() == 40
     assert 0 < stalling.max_rate_rps(200, p=0.5) < truth.max_rate_rps(200, p=0.5)
     assert truth.max_rate_rps(5) == 0
-    assert Truth().max_rate_rps(100) == math.inf and Truth().max_rate_rps(25) == 0
+    assert EndpointProfile().max_rate_rps(100) == math.inf and EndpointProfile().max_rate_rps(25) == 0
 
 
 def test_two_servers_bear_more_than_twice_the_rate_of_one():
-    one, two = (Truth(servers=servers).max_rate_rps(100) for servers in (1, 2))
+    one, two = (EndpointProfile(servers=servers).max_rate_rps(100) for servers in (1, 2))
     assert 2 * one < two < 100
 
 
 def test_what_it_says_of_a_picture_depends_on_seed_and_picture_only():
     shas = [hashlib.sha256(bytes([i])).hexdigest() for i in range(200)]
-    one, same, other = (Truth(seed=seed, accuracy=0.5) for seed in (1, 1, 2))
-    assert [one.says(sha) for sha in shas] == [same.says(sha) for sha in reversed(shas)][::-1]
-    assert [one.says(sha) for sha in shas] != [other.says(sha) for sha in shas]
+    one, same, other = (EndpointProfile(seed=seed, accuracy=0.5) for seed in (1, 1, 2))
+    assert [one.predicted_class(sha) for sha in shas] == [same.predicted_class(sha) for sha in reversed(shas)][::-1]
+    assert [one.predicted_class(sha) for sha in shas] != [other.predicted_class(sha) for sha in shas]
 
 
 @pytest.mark.parametrize(
@@ -125,13 +127,13 @@ def test_what_it_says_of_a_picture_depends_on_seed_and_picture_only():
 )
 def test_a_truth_that_makes_no_sense_is_refused_with_what_would(text, says):
     with pytest.raises(ProfileError, match=says):
-        read_truth(text, "my.json")
+        parse_profile(text, "my.json")
 
 
 def test_a_truth_survives_its_file():
-    truth = Truth(
+    truth = EndpointProfile(
         seed=4, faults={"never": 0.1}, labels={"ab": 1}, idle_s=5, servers=2, classes=("cat", "dog"),
         confusion={"cat": {"dog": 1.0}},
     )  # fmt: skip
-    assert read_truth(json.dumps(truth.to_json())) == truth
-    assert read_truth(json.dumps(Truth().to_json())) == Truth()
+    assert parse_profile(json.dumps(truth.to_json())) == truth
+    assert parse_profile(json.dumps(EndpointProfile().to_json())) == EndpointProfile()

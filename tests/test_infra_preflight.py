@@ -339,9 +339,9 @@ def test_eval_cost_says_what_it_cannot_price_in_one_line(capsys, arguments, says
 
 
 def test_a_larger_burstable_machine_has_its_own_baseline():
-    from eval.cost.estimate import Deployment, sized
+    from eval.cost.estimate import Deployment, resolve_target
 
-    found = {size: sized(Deployment("aws_ec2", size=size)).baseline_vcpus for size in EC2_SIZES}
+    found = {size: resolve_target(Deployment("aws_ec2", size=size)).baseline_vcpus for size in EC2_SIZES}
     assert found["t3.micro"] == 0.2 and found["t3.small"] == TARGETS["aws_ec2"].baseline_vcpus == 0.4
     assert found["c7i.large"] == 2
 

@@ -25,7 +25,7 @@ from eval_kit import Fake, fake_endpoint
 from scenario_kit import write_full_run
 from service_kit import SECRETS, ready_gunicorn
 
-from eval.__main__ import parser
+from eval.__main__ import build_parser
 
 pytestmark = pytest.mark.slow
 
@@ -154,7 +154,7 @@ def test_a_command_that_is_not_run_is_well_formed_at_least(command, tree):
         done = call(f"{leave_environment(command)} --dry-run", tree)
         assert done.returncode == 0, done.stderr
     elif words[:2] == ["./cloudtrial", "run"]:
-        parser().parse_args(words[1:])
+        build_parser().parse_args(words[1:])
 
 
 def leave_environment(command: str) -> str:

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from eval.samples.processors import processor_of
+from eval.samples.processors import parse_processor
 from scripts.benchmarks import engine_variants
 from service.machine import processor
 
@@ -42,11 +42,11 @@ def test_a_variant_that_cannot_run_is_left_out_with_the_reason():
 def test_a_precision_that_the_processor_lacks_is_left_out(monkeypatch):
     monkeypatch.setattr(engine_variants, "usable_precisions", lambda: ["float32"])
     assert list(engine_variants.unavailable_precisions()) == ["bfloat16"]
-    assert engine_variants.unavailable_precisions()["bfloat16"].startswith(f"{processor_of(processor())}: ")
+    assert engine_variants.unavailable_precisions()["bfloat16"].startswith(f"{parse_processor(processor())}: ")
     monkeypatch.setattr(engine_variants, "usable_precisions", lambda: ["float32", "bfloat16"])
     assert engine_variants.unavailable_precisions() == {}
 
 
 def test_the_caption_names_processor_cores_and_libraries():
     caption = engine_variants.table_caption(1)
-    assert caption.startswith(f"1 core of {processor_of(processor())}, torch ")
+    assert caption.startswith(f"1 core of {parse_processor(processor())}, torch ")

@@ -13,13 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.cost.billing import Work
-from eval.cost.cost_model import Costing, costing
-from eval.cost.price_list import Prices
+from eval.cost.billing import ResourceDemand
+from eval.cost.cost_model import CostModel, build_cost_model
+from eval.cost.price_list import PriceList
 from eval.samples.model import Sample, TargetRun
-from eval.stats.bootstrap import REPLICATES, interval, relative, relative_all, two_sided
+from eval.stats.bootstrap import REPLICATES, bootstrap_p, percentile_interval, relative_change, relative_changes
 
-MEANS = ("service_s", "window_s", "cpu_s", "sent_bytes")  # fields of Work that are means over requests
+MEAN_FIELDS = (
+    "service_s",
+    "billed_s",
+    "cpu_s",
+    "egress_bytes",
+)  # fields of ResourceDemand that are means over requests
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class CostChange:
 
     a: float
     b: float
-    by_price: float  # adds up with by_speed to b - a
-    by_speed: float
+    price_effect: float  # adds up with by_speed to b - a
+    speed_effect: float
     net_a: float  # after the free allowances
     net_b: float
     change: float  # as a share of a
@@ -39,60 +44,67 @@ class CostChange:
 
 
 @dataclass(frozen=True)
-class Priced:
+class PricedRun:
     """A target of a run with its work, whole and by block."""
 
-    whole: Costing
-    blocks: tuple[tuple[int, Work], ...]  # requests, and the work of those alone
+    cost_model: CostModel
+    blocks: tuple[tuple[int, ResourceDemand], ...]  # requests, and the work of those alone
 
 
-def priced(
-    run: TargetRun, answered: Sequence[Sample], prices: Prices, max_rate_rps: float | None = None
-) -> Priced | str:
+def price_run(
+    target_run: TargetRun, succeeded: Sequence[Sample], prices: PriceList, max_rate_rps: float | None = None
+) -> PricedRun | str:
     """What is needed to compare costs, or the reason why there is no cost. The rate is that of one instance."""
-    whole = costing(run, answered, prices, max_rate_rps)
-    if isinstance(whole, str):
-        return whole
-    grouped: Mapping[int, list[Sample]] = defaultdict(list)
-    for sample in answered:
-        grouped[sample.block].append(sample)
-    each = [(len(of), costing(run, of, prices)) for of in grouped.values()]
-    return Priced(whole, tuple((n, found.work) for n, found in each if isinstance(found, Costing)))
+    run_model = build_cost_model(target_run, succeeded, prices, max_rate_rps)
+    if isinstance(run_model, str):
+        return run_model
+    samples_by_block: Mapping[int, list[Sample]] = defaultdict(list)
+    for sample in succeeded:
+        samples_by_block[sample.block].append(sample)
+    block_models = [
+        (len(block_samples), build_cost_model(target_run, block_samples, prices))
+        for block_samples in samples_by_block.values()
+    ]
+    return PricedRun(run_model, tuple((n, model.demand) for n, model in block_models if isinstance(model, CostModel)))
 
 
-def cost_change(a: Priced, b: Priced, requests: int, seed: int, replicates: int = REPLICATES) -> CostChange:
+def cost_change(
+    a: PricedRun, b: PricedRun, requests_per_month: int, seed: int, n_replicates: int = REPLICATES
+) -> CostChange:
     """From run a to run b, at so many requests a month. The interval is that of the work; prices are not uncertain."""
-    dice = np.random.default_rng(seed)
-    bill_a, bill_b = a.whole.bill(requests), b.whole.bill(requests)
-    between = dataclasses.replace(a.whole, prices=b.whole.prices).bill(requests)
-    drawn_a, drawn_b = (_drawn_bills(side, requests, dice, replicates) for side in (a, b))
-    drawn = relative_all(drawn_a, drawn_b)
-    low, high = interval(drawn)
+    rng = np.random.default_rng(seed)
+    bill_a, bill_b = a.cost_model.bill(requests_per_month), b.cost_model.bill(requests_per_month)
+    bill_a_at_prices_b = dataclasses.replace(a.cost_model, prices=b.cost_model.prices).bill(requests_per_month)
+    resampled_a, resampled_b = (_resampled_bills(side, requests_per_month, rng, n_replicates) for side in (a, b))
+    replicates = relative_changes(resampled_a, resampled_b)
+    low, high = percentile_interval(replicates)
     return CostChange(
-        a=bill_a.gross,
-        b=bill_b.gross,
-        by_price=between.gross - bill_a.gross,
-        by_speed=bill_b.gross - between.gross,
-        net_a=bill_a.net,
-        net_b=bill_b.net,
-        change=relative(bill_a.gross, bill_b.gross),
+        a=bill_a.gross_usd,
+        b=bill_b.gross_usd,
+        price_effect=bill_a_at_prices_b.gross_usd - bill_a.gross_usd,
+        speed_effect=bill_b.gross_usd - bill_a_at_prices_b.gross_usd,
+        net_a=bill_a.net_usd,
+        net_b=bill_b.net_usd,
+        change=relative_change(bill_a.gross_usd, bill_b.gross_usd),
         low=low,
         high=high,
-        p=two_sided(drawn),
+        p=bootstrap_p(replicates),
     )
 
 
-def _drawn_bills(side: Priced, requests: int, dice: np.random.Generator, replicates: int) -> np.ndarray:
+def _resampled_bills(
+    side: PricedRun, requests_per_month: int, rng: np.random.Generator, n_replicates: int
+) -> np.ndarray:
     """The bill again and again, each time for blocks drawn anew."""
     sizes = np.array([n for n, _ in side.blocks], dtype=float)
-    means = np.array([[getattr(work, name) for name in MEANS] for _, work in side.blocks])
-    weights = dice.multinomial(len(sizes), [1 / len(sizes)] * len(sizes), size=replicates) * sizes
-    drawn = weights @ means / weights.sum(axis=1, keepdims=True)
-    whole = side.whole.work
+    means = np.array([[getattr(resampled_demand, name) for name in MEAN_FIELDS] for _, resampled_demand in side.blocks])
+    weights = rng.multinomial(len(sizes), [1 / len(sizes)] * len(sizes), size=n_replicates) * sizes
+    resampled_means = weights @ means / weights.sum(axis=1, keepdims=True)
+    demand = side.cost_model.demand
     bills = []
-    for row in drawn.tolist():
-        found = dict(zip(MEANS, row, strict=True))
-        faster = 1.0 if whole.rated else whole.service_s / found["service_s"]
-        work = dataclasses.replace(whole, **found, instance_rps=whole.instance_rps * faster)
-        bills.append(dataclasses.replace(side.whole, work=work).bill(requests).gross)
+    for row in resampled_means.tolist():
+        resampled = dict(zip(MEAN_FIELDS, row, strict=True))
+        speedup = 1.0 if demand.rate_measured else demand.service_s / resampled["service_s"]
+        resampled_demand = dataclasses.replace(demand, **resampled, instance_rps=demand.instance_rps * speedup)
+        bills.append(dataclasses.replace(side.cost_model, demand=resampled_demand).bill(requests_per_month).gross_usd)
     return np.array(bills)

@@ -25,21 +25,21 @@ import scipy
 
 from eval.formatting import plural
 from eval.samples.model import Sample
-from eval.stats.intervals import holm
+from eval.stats.intervals import holm_adjust
 
-LEVEL = 0.05  # of p-values after Holm
-LEAST_BLOCKS = 8  # with 5 the smallest p of Kendall's test is 0.017, too large for four targets
-LEAST_ANSWERS = 5  # of a block that is compared with others as a whole
-WARN_CHANGE = 0.05  # of the median, first third of the blocks to last; a trend below it is told, not warned of
-WARN_WIDER = 1.5  # times as wide as they are should intervals be
-CHANGING = {"ramp", "max_rate", "idle"}  # whose load or whose instance changes by plan
+ALPHA = 0.05  # of p-values after Holm
+MIN_BLOCKS = 8  # with 5 the smallest p of Kendall's test is 0.017, too large for four targets
+MIN_RESPONSES_PER_BLOCK = 5  # of a block that is compared with others as a whole
+WARN_RELATIVE_CHANGE = 0.05  # of the median, first third of the blocks to last; a trend below it is told, not warned of
+WARN_DESIGN_EFFECT_FACTOR = 1.5  # times as wide as they are should intervals be
+NONSTATIONARY_SCENARIOS = {"ramp", "max_rate", "idle"}  # whose load or whose instance changes by plan
 
 
 @dataclass(frozen=True)
-class Block:
+class LatencyBlock:
     """The answers of one block."""
 
-    began_s: float
+    start_s: float
     latency_ms: tuple[float, ...]
 
 
@@ -59,111 +59,136 @@ class Trend:
 
 
 @dataclass(frozen=True)
-class Between:
+class BlockEffect:
     """How much of the spread is between blocks rather than in them."""
 
-    statistic: float  # Kruskal and Wallis's H
+    h_statistic: float  # Kruskal and Wallis's H
     p: float
-    share: float  # of the ranks' variance (epsilon squared)
-    wider: float  # times as wide should intervals be: root of the design effect
+    epsilon_squared: float  # of the ranks' variance (epsilon squared)
+    design_effect_factor: float  # times as wide should intervals be: root of the design effect
 
 
-def drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any]]]:
+def detect_drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any]]]:
     """Target -> scenario -> the `drift` of report.json: both tests and a verdict in words, or the reason for none."""
-    grouped: dict[tuple[str, str], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    samples_by_block: dict[tuple[str, str], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for s in samples:
         if s.phase == "measure" and s.error is None:
-            grouped[s.target, s.scenario][s.block].append(s)
-    blocks = {key: _in_time(of) for key, of in grouped.items()}
-    tested = {key: of for key, of in blocks.items() if key[1] not in CHANGING and len(of) >= LEAST_BLOCKS}
-    trends = {key: trend(of) for key, of in tested.items()}
-    spreads = {key: found for key, of in tested.items() if (found := between(of))}
-    trend_p = dict(zip(trends, holm([t.p for t in trends.values()]), strict=True))
-    between_p = dict(zip(spreads, holm([b.p for b in spreads.values()]), strict=True))
-    out: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for key, of in blocks.items():
+            samples_by_block[s.target, s.scenario][s.block].append(s)
+    blocks_by_key = {key: _chronological_blocks(block_samples) for key, block_samples in samples_by_block.items()}
+    tested = {
+        key: block_samples
+        for key, block_samples in blocks_by_key.items()
+        if key[1] not in NONSTATIONARY_SCENARIOS and len(block_samples) >= MIN_BLOCKS
+    }
+    trends = {key: kendall_trend(block_samples) for key, block_samples in tested.items()}
+    block_effects = {key: effect for key, block_samples in tested.items() if (effect := block_effect(block_samples))}
+    trend_p = dict(zip(trends, holm_adjust([t.p for t in trends.values()]), strict=True))
+    block_effect_p = dict(zip(block_effects, holm_adjust([b.p for b in block_effects.values()]), strict=True))
+    drift_by_target: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for key, block_samples in blocks_by_key.items():
         if key not in tested:
-            out[key[0]][key[1]] = {"value": None, "reason": _untested(key[1], len(of))}
+            drift_by_target[key[0]][key[1]] = {"value": None, "reason": _untested_reason(key[1], len(block_samples))}
             continue
-        spread = (spreads[key], between_p[key]) if key in spreads else None
-        out[key[0]][key[1]] = _json(len(of), trends[key], trend_p[key], spread)
-    return dict(out)
+        effect_and_p = (block_effects[key], block_effect_p[key]) if key in block_effects else None
+        drift_by_target[key[0]][key[1]] = _drift_to_report(len(block_samples), trends[key], trend_p[key], effect_and_p)
+    return dict(drift_by_target)
 
 
-def drift_warnings(found: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+def drift_warnings(drift_by_target: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
     """A line for every target that became faster or slower. Blocks that differ need none: intervals allow for them."""
     lines = []
-    for target, scenarios in found.items():
-        tests = {name: facts for name, facts in scenarios.items() if "verdict" in facts}
+    for target, scenarios in drift_by_target.items():
+        tests = {name: result for name, result in scenarios.items() if "verdict" in result}
         title = titles.get(target, target)
-        drifting = [f"{name}: {facts['verdict']}" for name, facts in tests.items() if facts["drifts"]]
+        drifting = [f"{name}: {result['verdict']}" for name, result in tests.items() if result["drifts"]]
         if drifting:
             lines.append(f"{title} drifted while the run went on ({'; '.join(drifting)})")
     return lines
 
 
-def trend(blocks: Sequence[Block]) -> Trend:
+def kendall_trend(blocks: Sequence[LatencyBlock]) -> Trend:
     """Kendall's test of the medians against their order in time."""
     medians = [median(block.latency_ms) for block in blocks]
-    found: Any = scipy.stats.kendalltau(range(len(medians)), medians)
-    third = max(1, len(medians) // 3)
-    flat = math.isnan(found.statistic)  # all medians are equal
+    result: Any = scipy.stats.kendalltau(range(len(medians)), medians)
+    n_third = max(1, len(medians) // 3)
+    all_equal = math.isnan(result.statistic)  # all medians are equal
     return Trend(
-        tau=0.0 if flat else float(found.statistic),
-        p=1.0 if flat else float(found.pvalue),
-        first_ms=median(medians[:third]),
-        last_ms=median(medians[-third:]),
+        tau=0.0 if all_equal else float(result.statistic),
+        p=1.0 if all_equal else float(result.pvalue),
+        first_ms=median(medians[:n_third]),
+        last_ms=median(medians[-n_third:]),
     )
 
 
-def between(blocks: Sequence[Block]) -> Between | None:
+def block_effect(blocks: Sequence[LatencyBlock]) -> BlockEffect | None:
     """Kruskal and Wallis's test; None where too few blocks are large enough."""
-    large = [block.latency_ms for block in blocks if len(block.latency_ms) >= LEAST_ANSWERS]
-    if len(large) < LEAST_BLOCKS:
+    large_blocks = [block.latency_ms for block in blocks if len(block.latency_ms) >= MIN_RESPONSES_PER_BLOCK]
+    if len(large_blocks) < MIN_BLOCKS:
         return None
-    if len({value for of in large for value in of}) == 1:
-        return Between(0.0, 1.0, 0.0, 1.0)
-    found: Any = scipy.stats.kruskal(*large)
-    n, k = sum(map(len, large)), len(large)
-    share = max(0.0, float(found.statistic - k + 1) / (n - k))
-    size = fmean(np.square([len(of) for of in large])) / (n / k)  # of a block, as an answer sees it
-    return Between(float(found.statistic), float(found.pvalue), share, math.sqrt(1 + (size - 1) * share))
+    if len({value for latencies_ms in large_blocks for value in latencies_ms}) == 1:
+        return BlockEffect(0.0, 1.0, 0.0, 1.0)
+    result: Any = scipy.stats.kruskal(*large_blocks)
+    n, k = sum(map(len, large_blocks)), len(large_blocks)
+    epsilon_squared = max(0.0, float(result.statistic - k + 1) / (n - k))
+    effective_block_size = fmean(np.square([len(latencies_ms) for latencies_ms in large_blocks])) / (
+        n / k
+    )  # of a block, as an answer sees it
+    return BlockEffect(
+        float(result.statistic),
+        float(result.pvalue),
+        epsilon_squared,
+        math.sqrt(1 + (effective_block_size - 1) * epsilon_squared),
+    )
 
 
-def _in_time(blocks: Mapping[int, Sequence[Sample]]) -> list[Block]:
-    made = [Block(min(s.started_s for s in of), tuple(s.latency_ms for s in of)) for of in blocks.values()]
-    return sorted(made, key=lambda block: block.began_s)
+def _chronological_blocks(blocks: Mapping[int, Sequence[Sample]]) -> list[LatencyBlock]:
+    latency_blocks = [
+        LatencyBlock(min(s.started_s for s in samples), tuple(s.latency_ms for s in samples))
+        for samples in blocks.values()
+    ]
+    return sorted(latency_blocks, key=lambda block: block.start_s)
 
 
-def _untested(scenario: str, blocks: int) -> str:
-    if scenario in CHANGING:
+def _untested_reason(scenario: str, n_blocks: int) -> str:
+    if scenario in NONSTATIONARY_SCENARIOS:
         return "its load changes by plan, so its times do too"
-    return f"needs {LEAST_BLOCKS} blocks, has {blocks}"
+    return f"needs {MIN_BLOCKS} blocks, has {n_blocks}"
 
 
-def _json(blocks: int, trend: Trend, trend_p: float, spread: tuple[Between, float] | None) -> dict[str, Any]:
-    moves = trend_p < LEVEL
-    differ = spread is not None and spread[1] < LEVEL
+def _drift_to_report(
+    n_blocks: int, trend: Trend, trend_p: float, effect_and_p: tuple[BlockEffect, float] | None
+) -> dict[str, Any]:
+    has_trend = trend_p < ALPHA
+    has_block_effect = effect_and_p is not None and effect_and_p[1] < ALPHA
     return {
-        "blocks": blocks,
+        "blocks": n_blocks,
         "change": round(trend.change, 6),
         "first_ms": trend.first_ms,
         "last_ms": trend.last_ms,
         "trend": {"tau": round(trend.tau, 6), "p": trend.p, "p_holm": trend_p},
-        "between": {"h": spread[0].statistic, "p": spread[0].p, "p_holm": spread[1], "share": round(spread[0].share, 6),
-                    "wider": round(spread[0].wider, 4)}
-        if spread
-        else {"value": None, "reason": f"needs {LEAST_BLOCKS} blocks of {plural(LEAST_ANSWERS, 'answer')}"},
-        "drifts": moves and abs(trend.change) >= WARN_CHANGE,
-        "uneven": differ and spread is not None and spread[0].wider >= WARN_WIDER,
-        "verdict": _verdict(blocks, trend, moves, differ),
-    }  # fmt: skip
+        "between": {
+            "h": effect_and_p[0].h_statistic,
+            "p": effect_and_p[0].p,
+            "p_holm": effect_and_p[1],
+            "share": round(effect_and_p[0].epsilon_squared, 6),
+            "wider": round(effect_and_p[0].design_effect_factor, 4),
+        }
+        if effect_and_p
+        else {"value": None, "reason": f"needs {MIN_BLOCKS} blocks of {plural(MIN_RESPONSES_PER_BLOCK, 'answer')}"},
+        "drifts": has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE,
+        "uneven": has_block_effect
+        and effect_and_p is not None
+        and effect_and_p[0].design_effect_factor >= WARN_DESIGN_EFFECT_FACTOR,
+        "verdict": _drift_text(n_blocks, trend, has_trend, has_block_effect),
+    }
 
 
-def _verdict(blocks: int, trend: Trend, moves: bool, differ: bool) -> str:
-    change = f"{trend.change:+.1%} from the first third of {blocks} blocks to the last"
-    if moves and abs(trend.change) >= WARN_CHANGE:
+def _drift_text(n_blocks: int, trend: Trend, has_trend: bool, has_block_effect: bool) -> str:
+    change = f"{trend.change:+.1%} from the first third of {n_blocks} blocks to the last"
+    if has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE:
         return f"{'slower' if trend.change > 0 else 'faster'}, {change}"
-    if moves:
+    if has_trend:
         return f"a small trend, {change}"
-    return f"blocks differ, but not in one direction ({change})" if differ else f"no drift to be seen ({change})"
+    return (
+        f"blocks differ, but not in one direction ({change})" if has_block_effect else f"no drift to be seen ({change})"
+    )

@@ -6,110 +6,138 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from eval.analysis.accuracy import Answers
-from eval.analysis.mcnemar import Discordance, discordance, mcnemar
+from eval.analysis.accuracy import Predictions
+from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
 from eval.formatting import value_of
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
-from eval.stats.bootstrap import Blocks, Shift, shifts
+from eval.stats.bootstrap import LatenciesByBlock, RelativeChange, compare_quantiles
 from eval.stats.intervals import PERCENTILES
-from eval.targets.engines import pairs
+from eval.targets.engines import matching_engine_pairs
 from infra.local.names import PLAIN_ENGINE
 
-COMPARED = ("p50", "p95")
+COMPARED_PERCENTILES = ("p50", "p95")
 
-Facts = Mapping[str, Any]  # one entry of report.json's `targets`
+TargetReport = Mapping[str, Any]  # one entry of report.json's `targets`
 
 
-def engines_json(
+def compare_engines(
     run: Run,
-    taken: Mapping[str, Sequence[Sample]],
-    said: Mapping[str, Answers],
-    targets: Mapping[str, Facts],
-    parity: Mapping[str, Any],
+    samples_by_target: Mapping[str, Sequence[Sample]],
+    predictions: Mapping[str, Predictions],
+    targets: Mapping[str, TargetReport],
+    agreements: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """The `engines` of report.json: an entry for each pair, empty where no target was asked with two engines.
 
     taken: the measured samples of each target. said: its answers at usual work.
     """
-    couples = pairs(run.targets)
-    truth = {number: image.label for number, image in enumerate(run.images)}
-    splits = {f"{p.a}|{p.b}": discordance(truth, said.get(p.a, {}), said.get(p.b, {})) for p in couples}
-    tests = mcnemar(splits)  # adjusted for these pairs alone: no other was meant to differ
-    found = []
-    for pair in couples:
-        key = f"{pair.a}|{pair.b}"
-        both = targets[pair.a], targets[pair.b]
-        of = [taken.get(name, ()) for name in (pair.a, pair.b)]
-        alike = parity.get(key) or parity.get(f"{pair.b}|{pair.a}")
-        found.append(
+    paired_targets = matching_engine_pairs(run.targets)
+    true_labels = {number: image.label for number, image in enumerate(run.images)}
+    discordant_by_pair = {
+        f"{p.plain}|{p.alternative}": discordant_pairs(
+            true_labels, predictions.get(p.plain, {}), predictions.get(p.alternative, {})
+        )
+        for p in paired_targets
+    }
+    mcnemar_by_pair = mcnemar_tests(discordant_by_pair)  # adjusted for these pairs alone: no other was meant to differ
+    comparisons = []
+    for pair in paired_targets:
+        key = f"{pair.plain}|{pair.alternative}"
+        pair_reports = targets[pair.plain], targets[pair.alternative]
+        pair_samples = [samples_by_target.get(name, ()) for name in (pair.plain, pair.alternative)]
+        agreement = agreements.get(key) or agreements.get(f"{pair.alternative}|{pair.plain}")
+        comparisons.append(
             {
-                "a": pair.a,
-                "b": pair.b,
-                "title": both[0]["title"],
-                "engines": {"a": both[0]["engine"] or PLAIN_ENGINE, "b": both[1]["engine"]},
-                **_latency(both, of, run.seed),
-                **_money(both),
-                "start_ms": _start(both),
-                "memory_mib": _side_by_side(both, lambda facts: facts["memory"]["peak_mib"]),
-                "shipped": _side_by_side(both, lambda facts: facts["shipped"]),
-                "accuracy": _accuracy(both, splits[key], tests[key]),
-                "parity": {k: v for k, v in (alike or {}).items() if k != "mcnemar"} or _none("one gave no answer"),
+                "a": pair.plain,
+                "b": pair.alternative,
+                "title": pair_reports[0]["title"],
+                "engines": {"a": pair_reports[0]["engine"] or PLAIN_ENGINE, "b": pair_reports[1]["engine"]},
+                **_latency(pair_reports, pair_samples, run.seed),
+                **_cost_pairs(pair_reports),
+                "start_ms": _startup_time(pair_reports),
+                "memory_mib": _side_by_side(pair_reports, lambda facts: facts["memory"]["peak_mib"]),
+                "shipped": _side_by_side(pair_reports, lambda facts: facts["shipped"]),
+                "accuracy": _accuracy(pair_reports, discordant_by_pair[key], mcnemar_by_pair[key]),
+                "parity": {k: v for k, v in (agreement or {}).items() if k != "mcnemar"}
+                or _unavailable("one gave no answer"),
             }
         )
-    return found
+    return comparisons
 
 
-def _side_by_side(both: Sequence[Facts], figure: Callable[[Facts], Any]) -> dict[str, Any]:
-    return {side: figure(facts) for side, facts in zip("ab", both, strict=True)}
+def _side_by_side(pair_reports: Sequence[TargetReport], get_figure: Callable[[TargetReport], Any]) -> dict[str, Any]:
+    return {side: get_figure(target_report) for side, target_report in zip("ab", pair_reports, strict=True)}
 
 
-def _latency(both: Sequence[Facts], taken: Sequence[Sequence[Sample]], seed: int) -> dict[str, Any]:
+def _latency(
+    pair_reports: Sequence[TargetReport], pair_samples: Sequence[Sequence[Sample]], seed: int
+) -> dict[str, Any]:
     """The first scenario that both answered, and by how much the second is faster; the highest rates where known."""
-    scenario = next((n for n in both[0]["scenarios"] if n in both[1]["scenarios"] and n != MAX_RATE), None)
-    of = [facts["scenarios"][scenario]["latency_ms"] if scenario else {} for facts in both]
-    estimates = {p: [one.get(p) or _none("no scenario that both were asked in") for one in of] for p in COMPARED}
-    blocks = [_blocks(samples, scenario) for samples in taken]
-    changes: dict[str, Shift] = {}
+    scenario = next(
+        (name for name in pair_reports[0]["scenarios"] if name in pair_reports[1]["scenarios"] and name != MAX_RATE),
+        None,
+    )
+    latency_reports = [
+        target_report["scenarios"][scenario]["latency_ms"] if scenario else {} for target_report in pair_reports
+    ]
+    estimates = {
+        p: [
+            latency_report.get(p) or _unavailable("no scenario that both were asked in")
+            for latency_report in latency_reports
+        ]
+        for p in COMPARED_PERCENTILES
+    }
+    blocks = [_latencies_by_block(samples, scenario) for samples in pair_samples]
+    changes: dict[str, RelativeChange] = {}
     if all(blocks):
-        found = shifts(blocks[0], blocks[1], [PERCENTILES[p] for p in COMPARED], seed)
-        changes = dict(zip(COMPARED, found, strict=True))
-    rates = [facts["scenarios"].get(MAX_RATE, {}).get("max_rate_rps") for facts in both]
+        quantile_changes = compare_quantiles(blocks[0], blocks[1], [PERCENTILES[p] for p in COMPARED_PERCENTILES], seed)
+        changes = dict(zip(COMPARED_PERCENTILES, quantile_changes, strict=True))
+    max_rates = [target_report["scenarios"].get(MAX_RATE, {}).get("max_rate_rps") for target_report in pair_reports]
     return {
         "scenario": scenario,
         "latency_ms": {
-            p: {"a": a, "b": b, "times_as_fast": _times(changes[p]) if _known(a, b) else _none("not known of both")}
+            p: {
+                "a": a,
+                "b": b,
+                "times_as_fast": _speedup(changes[p]) if _both_known(a, b) else _unavailable("not known of both"),
+            }
             for p, (a, b) in estimates.items()
         },
-        "max_rate_rps": {"a": rates[0], "b": rates[1]} if all(rates) else None,
+        "max_rate_rps": {"a": max_rates[0], "b": max_rates[1]} if all(max_rates) else None,
     }
 
 
-def _blocks(samples: Sequence[Sample], scenario: str | None) -> Blocks:
+def _latencies_by_block(samples: Sequence[Sample], scenario: str | None) -> LatenciesByBlock:
     """What each block's answers took."""
-    found: dict[int, list[float]] = defaultdict(list)
+    latencies_by_block: dict[int, list[float]] = defaultdict(list)
     for s in samples:
         if s.scenario == scenario and s.error is None:
-            found[s.block].append(s.latency_ms)
-    return found
+            latencies_by_block[s.block].append(s.latency_ms)
+    return latencies_by_block
 
 
-def _times(shift: Shift) -> dict[str, Any]:
+def _speedup(latency_change: RelativeChange) -> dict[str, Any]:
     """As a factor: half the latency is 2 times as fast."""
-    value, high, low = (1 / (1 + change) if change > -1 else None for change in (shift.change, shift.low, shift.high))
-    return _none("it took no time") if value is None else {"value": value, "low": low, "high": high}
+    value, high, low = (
+        1 / (1 + change) if change > -1 else None
+        for change in (latency_change.change, latency_change.low, latency_change.high)
+    )
+    return _unavailable("it took no time") if value is None else {"value": value, "low": low, "high": high}
 
 
-def _money(both: Sequence[Facts]) -> dict[str, Any]:
+def _cost_pairs(pair_reports: Sequence[TargetReport]) -> dict[str, Any]:
     """Dollars by the same meters; only the work differs."""
-    a, b = (facts["cost"] for facts in both)
+    a, b = (target_report["cost"] for target_report in pair_reports)
     return {
-        kind: {at: {"a": a[kind][at], "b": b[kind][at]} for at in a[kind]}  # a month's requests, or requests a second
+        kind: {
+            volume: {"a": a[kind][volume], "b": b[kind][volume]} for volume in a[kind]
+        }  # a month's requests, or requests a second
         for kind in ("monthly_usd", "usd_per_million")
     }
 
 
-STARTS: dict[str, Callable[[Facts], Any]] = {  # what a start was seen to take, the most telling first
+START_METRICS: dict[str, Callable[[TargetReport], Any]] = {  # what a start was seen to take, the most telling first
     "create": lambda facts: facts["cold_start_ms"]["forced"].get("create_ms", {}).get("p50"),
     "natural": lambda facts: facts["cold_start_ms"]["idle"].get("latency_ms", {}).get("p50"),
     "forced": lambda facts: facts["cold_start_ms"]["forced"].get("latency_ms", {}).get("p50"),
@@ -117,29 +145,31 @@ STARTS: dict[str, Callable[[Facts], Any]] = {  # what a start was seen to take, 
 }
 
 
-def _start(both: Sequence[Facts]) -> dict[str, Any]:
+def _startup_time(pair_reports: Sequence[TargetReport]) -> dict[str, Any]:
     """`of` says which: start command to the first correct prediction, the first request of a natural or of a forced
     start, or a twin's start-up until it was ready, which happened once."""
-    for of, figure in STARTS.items():
-        a, b = map(figure, both)
-        if _known(a, b):
-            return {"of": of, "a": a, "b": b}
-    none = _none("no start of both was measured")
-    return {"of": None, "a": none, "b": none}
+    for metric, get_figure in START_METRICS.items():
+        a, b = map(get_figure, pair_reports)
+        if _both_known(a, b):
+            return {"of": metric, "a": a, "b": b}
+    unavailable = _unavailable("no start of both was measured")
+    return {"of": None, "a": unavailable, "b": unavailable}
 
 
-def _accuracy(both: Sequence[Facts], split: Discordance, test: Mapping[str, Any]) -> dict[str, Any]:
+def _accuracy(
+    pair_reports: Sequence[TargetReport], discordant: DiscordantPairs, mcnemar_report: Mapping[str, Any]
+) -> dict[str, Any]:
     """Of each, and the difference on the images that both answered."""
     return {
-        **_side_by_side(both, lambda facts: facts["accuracy"]),
-        "difference": split.difference() if split.n else _none("no image that both answered"),
-        "mcnemar": test,
+        **_side_by_side(pair_reports, lambda target_report: target_report["accuracy"]),
+        "difference": discordant.difference() if discordant.n else _unavailable("no image that both answered"),
+        "mcnemar": mcnemar_report,
     }
 
 
-def _known(a: Any, b: Any) -> bool:
+def _both_known(a: Any, b: Any) -> bool:
     return value_of(a) is not None and value_of(b) is not None
 
 
-def _none(reason: str) -> dict[str, Any]:
+def _unavailable(reason: str) -> dict[str, Any]:
     return {"value": None, "reason": reason}

@@ -8,56 +8,65 @@ from typing import Any
 
 import scipy
 
-from eval.analysis.accuracy import Answer
-from eval.stats.intervals import CONFIDENCE, holm
+from eval.analysis.accuracy import Prediction
+from eval.stats.intervals import CONFIDENCE, holm_adjust
 
 
 @dataclass(frozen=True)
-class Discordance:
+class DiscordantPairs:
     """The images on which one of two was right and the other wrong."""
 
     n: int  # images that both answered
-    only_a_right: int
-    only_b_right: int
+    only_a_correct: int
+    only_b_correct: int
 
     @property
     def p(self) -> float:
         """The chance of so uneven a split, or a more uneven one, if both were right equally often."""
-        split = self.only_a_right + self.only_b_right
-        return float(scipy.stats.binomtest(self.only_a_right, split, 0.5).pvalue) if split else 1.0
+        n_discordant = self.only_a_correct + self.only_b_correct
+        return float(scipy.stats.binomtest(self.only_a_correct, n_discordant, 0.5).pvalue) if n_discordant else 1.0
 
     def difference(self) -> dict[str, Any]:
         """By how much the second is right more often, as a share of the images, with an exact 95% interval.
 
         The interval takes the number of images on which they split as given, and says who is right on those.
         """
-        split, value = self.only_a_right + self.only_b_right, (self.only_b_right - self.only_a_right) / self.n
-        if not split:
+        n_discordant, value = (
+            self.only_a_correct + self.only_b_correct,
+            (self.only_b_correct - self.only_a_correct) / self.n,
+        )
+        if not n_discordant:
             return {"value": value, "low": None, "high": None, "n": self.n}
-        share = scipy.stats.binomtest(self.only_b_right, split).proportion_ci(CONFIDENCE, method="exact")
-        low, high = ((2 * float(end) - 1) * split / self.n for end in (share.low, share.high))
+        interval = scipy.stats.binomtest(self.only_b_correct, n_discordant).proportion_ci(CONFIDENCE, method="exact")
+        low, high = ((2 * float(end) - 1) * n_discordant / self.n for end in (interval.low, interval.high))
         return {"value": value, "low": low, "high": high, "n": self.n}
 
 
-def discordance(truth: Mapping[Any, int], a: Mapping[Any, Answer], b: Mapping[Any, Answer]) -> Discordance:
+def discordant_pairs(
+    true_labels: Mapping[Any, int], a: Mapping[Any, Prediction], b: Mapping[Any, Prediction]
+) -> DiscordantPairs:
     """Of the images that both answered. `truth` has the label of each image, by the keys that the answers have."""
-    both = a.keys() & b.keys()
-    right = [(a[image].label == truth[image], b[image].label == truth[image]) for image in both]
-    return Discordance(len(both), sum(x and not y for x, y in right), sum(y and not x for x, y in right))
+    common_images = a.keys() & b.keys()
+    outcomes = [(a[image].label == true_labels[image], b[image].label == true_labels[image]) for image in common_images]
+    return DiscordantPairs(
+        len(common_images),
+        sum(a_correct and not b_correct for a_correct, b_correct in outcomes),
+        sum(b_correct and not a_correct for a_correct, b_correct in outcomes),
+    )
 
 
-def mcnemar(pairs: Mapping[str, Discordance]) -> dict[str, dict[str, Any]]:
+def mcnemar_tests(pairs_by_key: Mapping[str, DiscordantPairs]) -> dict[str, dict[str, Any]]:
     """The `mcnemar` of each pair as report.json has it, adjusted for all pairs that have an image in common."""
-    tested = [pair for pair, found in pairs.items() if found.n]
-    adjusted = dict(zip(tested, holm([pairs[pair].p for pair in tested]), strict=True))
-    return {pair: _json(found, adjusted.get(pair)) for pair, found in pairs.items()}
+    tested = [key for key, pair in pairs_by_key.items() if pair.n]
+    adjusted = dict(zip(tested, holm_adjust([pairs_by_key[key].p for key in tested]), strict=True))
+    return {key: _mcnemar_to_report(pair, adjusted.get(key)) for key, pair in pairs_by_key.items()}
 
 
-def _json(found: Discordance, p_holm: float | None) -> dict[str, Any]:
-    none = {"value": None, "reason": "no image that both answered"}
+def _mcnemar_to_report(pair: DiscordantPairs, p_holm: float | None) -> dict[str, Any]:
+    unavailable = {"value": None, "reason": "no image that both answered"}
     return {
-        "only_a_right": found.only_a_right,
-        "only_b_right": found.only_b_right,
-        "p": none if p_holm is None else found.p,
-        "p_holm": none if p_holm is None else p_holm,
+        "only_a_right": pair.only_a_correct,
+        "only_b_right": pair.only_b_correct,
+        "p": unavailable if p_holm is None else pair.p,
+        "p_holm": unavailable if p_holm is None else p_holm,
     }

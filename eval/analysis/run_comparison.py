@@ -19,28 +19,28 @@ from typing import Any
 
 import scipy
 
-from eval.analysis.accuracy import Answer
+from eval.analysis.accuracy import Prediction
 from eval.analysis.comparability import common_scenarios, common_targets
-from eval.analysis.cost_comparison import cost_change, priced
-from eval.analysis.latency import at_work
-from eval.analysis.mcnemar import discordance
-from eval.analysis.summary import answers
+from eval.analysis.cost_comparison import cost_change, price_run
+from eval.analysis.latency import normal_load
+from eval.analysis.mcnemar import discordant_pairs
+from eval.analysis.summary import first_predictions
 from eval.cost.billing import REQUESTS_PER_MONTH
-from eval.cost.price_list import Prices
+from eval.cost.price_list import PriceList
 from eval.formatting import count
 from eval.plan.config import MAX_RATE, SINGLE
 from eval.samples.model import Run, Sample, TargetRun
-from eval.samples.processors import client_of, differ
-from eval.stats.bootstrap import REPLICATES, relative, shifts
-from eval.stats.intervals import PERCENTILES, holm, least_n, nearest_rank
+from eval.samples.processors import client_processor, processors_differ
+from eval.stats.bootstrap import REPLICATES, compare_quantiles, relative_change
+from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, nearest_rank
 
-LEVEL = 0.05
-SHOWN = ("p50", "p95", "p99")
-BY_SPEED = ("p95", "cost")  # figures that another processor changes, though nothing else did
+ALPHA = 0.05
+LATENCY_PERCENTILES = ("p50", "p95", "p99")
+PROCESSOR_DEPENDENT = ("p95", "cost")  # figures that another processor changes, though nothing else did
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """How much worse is too much. Shares: 0.1 is 10%, and of accuracy and failures 0.01 is one point."""
 
     p95_increase: float = 0.10
@@ -53,19 +53,19 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Side:
+class RunData:
     """One of the two runs."""
 
     folder: str
     run: Run
     samples: Sequence[Sample]  # without the warm-up
-    prices: Prices
+    prices: PriceList
     max_rates: Mapping[str, float | None] = field(default_factory=dict)  # target -> of one instance, where measured
 
-    def of(self, target: str, scenario: str | None = None) -> list[Sample]:
+    def samples_of(self, target: str, scenario: str | None = None) -> list[Sample]:
         return [s for s in self.samples if s.target == target and scenario in (None, s.scenario)]
 
-    def target(self, name: str) -> TargetRun:
+    def target_run(self, name: str) -> TargetRun:
         return next(t for t in self.run.targets if t.name == name)
 
 
@@ -91,158 +91,213 @@ class Difference:
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def loss(self) -> float:
+    def regression(self) -> float:
         """The change in the bad direction."""
         change = self.change or 0.0
         return -change if self.figure == "accuracy" else change
 
     @property
     def significant(self) -> bool:
-        return self.p_holm is not None and self.p_holm < LEVEL
+        return self.p_holm is not None and self.p_holm < ALPHA
 
 
-def differences(a: Side, b: Side, limits: Limits) -> list[Difference]:
+def compare_runs(a: RunData, b: RunData, thresholds: Thresholds) -> list[Difference]:
     """Of everything that both runs have, target by target, judged; of twins on unlike processors not by their speed."""
-    found = []
-    unlike = differ(client_of(a.run), client_of(b.run))
+    differences = []
+    processors_unlike = processors_differ(client_processor(a.run), client_processor(b.run))
     for name in common_targets(a.run, b.run):
-        if gone := _gone(a, b, name):
-            found.append(gone)
+        if not_measured := _not_measured(a, b, name):
+            differences.append(not_measured)
             continue
         for scenario in common_scenarios(a.run, b.run):
-            found += _scenario(a, b, name, scenario, limits)
-        found += [_accuracy(a, b, name, limits), _cost(a, b, name, limits)]
-    if unlike:
-        found = [replace(d, limit=None) if d.figure in BY_SPEED and b.target(d.target).twin else d for d in found]
-    return judged(found)
+            differences += _scenario_differences(a, b, name, scenario, thresholds)
+        differences += [_accuracy_difference(a, b, name, thresholds), _cost_difference(a, b, name, thresholds)]
+    if processors_unlike:
+        differences = [
+            replace(d, limit=None) if d.figure in PROCESSOR_DEPENDENT and b.target_run(d.target).twin else d
+            for d in differences
+        ]
+    return judge_differences(differences)
 
 
-def judged(found: Sequence[Difference]) -> list[Difference]:
+def judge_differences(differences: Sequence[Difference]) -> list[Difference]:
     """With p-values adjusted figure by figure, and what is worse marked as such."""
-    adjusted: dict[int, float] = {}
-    for figure in {d.figure for d in found}:
-        tested = [(i, d.p) for i, d in enumerate(found) if d.figure == figure and d.p is not None]
-        adjusted |= dict(zip([i for i, _ in tested], holm([p for _, p in tested]), strict=True))
-    out = [replace(d, p_holm=adjusted.get(i)) for i, d in enumerate(found)]
-    return [replace(d, worse=d.worse or _is_worse(d)) for d in out]
+    adjusted_p: dict[int, float] = {}
+    for figure in {d.figure for d in differences}:
+        tested = [(i, d.p) for i, d in enumerate(differences) if d.figure == figure and d.p is not None]
+        adjusted_p |= dict(zip([i for i, _ in tested], holm_adjust([p for _, p in tested]), strict=True))
+    adjusted = [replace(d, p_holm=adjusted_p.get(i)) for i, d in enumerate(differences)]
+    return [replace(d, worse=d.worse or _is_regression(d)) for d in adjusted]
 
 
-def _is_worse(d: Difference) -> bool:
-    return d.limit is not None and d.significant and d.loss > d.limit
+def _is_regression(d: Difference) -> bool:
+    return d.limit is not None and d.significant and d.regression > d.limit
 
 
-def _gone(a: Side, b: Side, name: str) -> Difference | None:
+def _not_measured(a: RunData, b: RunData, name: str) -> Difference | None:
     """A target that was measured in one run only."""
-    n_a, n_b = len(a.of(name)), len(b.of(name))
+    n_a, n_b = len(a.samples_of(name)), len(b.samples_of(name))
     if n_a and n_b:
         return None
-    side, words = (b, "B") if n_a else (a, "A" if n_b else "A, nor in B")
-    why = (side.target(name).failure or "no request of it is left").splitlines()[0]
-    return Difference(name, None, "measured", n_a=n_a, n_b=n_b, worse=bool(n_a),
-                      reason=f"not measured in {words}: {why}")  # fmt: skip
+    missing_run, missing_in = (b, "B") if n_a else (a, "A" if n_b else "A, nor in B")
+    reason = (missing_run.target_run(name).failure or "no request of it is left").splitlines()[0]
+    return Difference(
+        name, None, "measured", n_a=n_a, n_b=n_b, worse=bool(n_a), reason=f"not measured in {missing_in}: {reason}"
+    )
 
 
-def _scenario(a: Side, b: Side, name: str, scenario: str, limits: Limits) -> list[Difference]:
-    of_a, of_b = a.of(name, scenario), b.of(name, scenario)
-    if not of_a or not of_b:
-        where = " and ".join(side for side, of in (("A", of_a), ("B", of_b)) if not of)
-        return [Difference(name, scenario, "p95", limit=limits.p95_increase, reason=f"no request in {where}")]
+def _scenario_differences(a: RunData, b: RunData, name: str, scenario: str, thresholds: Thresholds) -> list[Difference]:
+    samples_a, samples_b = a.samples_of(name, scenario), b.samples_of(name, scenario)
+    if not samples_a or not samples_b:
+        empty_runs = " and ".join(side for side, samples in (("A", samples_a), ("B", samples_b)) if not samples)
+        return [Difference(name, scenario, "p95", limit=thresholds.p95_increase, reason=f"no request in {empty_runs}")]
     if scenario == MAX_RATE:  # the load differs from step to step, so the latencies are no sample of one thing
-        return [_rate(a, b, name, len(of_a), len(of_b))]
-    return [*_latency(of_a, of_b, name, scenario, limits), _failures(of_a, of_b, name, scenario, limits)]
+        return [_max_rate_difference(a, b, name, len(samples_a), len(samples_b))]
+    return [
+        *_latency_differences(samples_a, samples_b, name, scenario, thresholds),
+        _failure_difference(samples_a, samples_b, name, scenario, thresholds),
+    ]
 
 
-def _rate(a: Side, b: Side, name: str, n_a: int, n_b: int) -> Difference:
+def _max_rate_difference(a: RunData, b: RunData, name: str, n_a: int, n_b: int) -> Difference:
     """The highest rate that held: shown, not judged, as it has no test."""
-    row = Difference(name, MAX_RATE, "max_rate", n_a=n_a, n_b=n_b)
+    difference = Difference(name, MAX_RATE, "max_rate", n_a=n_a, n_b=n_b)
     rate_a, rate_b = a.max_rates.get(name), b.max_rates.get(name)
     if rate_a is None or rate_b is None:
-        return replace(row, reason="no rate held in both runs")
-    return replace(row, a=rate_a, b=rate_b, change=relative(rate_a, rate_b))
+        return replace(difference, reason="no rate held in both runs")
+    return replace(difference, a=rate_a, b=rate_b, change=relative_change(rate_a, rate_b))
 
 
-def _latency(
-    of_a: Sequence[Sample], of_b: Sequence[Sample], name: str, scenario: str, limits: Limits
+def _latency_differences(
+    samples_a: Sequence[Sample], samples_b: Sequence[Sample], name: str, scenario: str, thresholds: Thresholds
 ) -> list[Difference]:
-    blocks_a, blocks_b = _blocks(of_a), _blocks(of_b)
-    n_a, n_b = len(of_a), len(of_b)
-    whole_a, whole_b = (sorted(map(_latency_of, of)) for of in (of_a, of_b))
-    enough = [figure for figure in SHOWN if min(n_a, n_b) >= least_n(PERCENTILES[figure])]
-    shares = [PERCENTILES[figure] for figure in enough]
-    moved = dict(zip(enough, shifts(blocks_a, blocks_b, shares, limits.seed, limits.replicates), strict=True))
-    found = []
-    for figure in SHOWN:
+    blocks_a, blocks_b = _latencies_by_block(samples_a), _latencies_by_block(samples_b)
+    n_a, n_b = len(samples_a), len(samples_b)
+    sorted_a, sorted_b = (sorted(map(_latency_or_inf, samples)) for samples in (samples_a, samples_b))
+    computable = [figure for figure in LATENCY_PERCENTILES if min(n_a, n_b) >= min_sample_size(PERCENTILES[figure])]
+    quantile_levels = [PERCENTILES[figure] for figure in computable]
+    changes = dict(
+        zip(
+            computable,
+            compare_quantiles(blocks_a, blocks_b, quantile_levels, thresholds.seed, thresholds.replicates),
+            strict=True,
+        )
+    )
+    differences = []
+    for figure in LATENCY_PERCENTILES:
         p = PERCENTILES[figure]
-        limit = limits.p95_increase if figure == "p95" else None
-        row = Difference(name, scenario, figure, n_a=n_a, n_b=n_b, limit=limit)
-        if shift := moved.get(figure):
-            detail = {"drawn": shift.unit, "blocks_a": len(blocks_a), "blocks_b": len(blocks_b)}
-            row = replace(row, a=nearest_rank(whole_a, p), b=nearest_rank(whole_b, p), change=shift.change,
-                          low=shift.low, high=shift.high, p=shift.p, detail=detail)  # fmt: skip
+        limit = thresholds.p95_increase if figure == "p95" else None
+        difference = Difference(name, scenario, figure, n_a=n_a, n_b=n_b, limit=limit)
+        if change := changes.get(figure):
+            detail = {"drawn": change.resampling_unit, "blocks_a": len(blocks_a), "blocks_b": len(blocks_b)}
+            difference = replace(
+                difference,
+                a=nearest_rank(sorted_a, p),
+                b=nearest_rank(sorted_b, p),
+                change=change.change,
+                low=change.low,
+                high=change.high,
+                p=change.p,
+                detail=detail,
+            )
         else:
-            row = replace(row, reason=f"needs n >= {least_n(p)} in both, have {count(n_a)} and {count(n_b)}")
-        found.append(row)
-    return found
+            difference = replace(
+                difference, reason=f"needs n >= {min_sample_size(p)} in both, have {count(n_a)} and {count(n_b)}"
+            )
+        differences.append(difference)
+    return differences
 
 
-def _blocks(samples: Sequence[Sample]) -> dict[int, list[float]]:
+def _latencies_by_block(samples: Sequence[Sample]) -> dict[int, list[float]]:
     grouped: dict[int, list[float]] = defaultdict(list)
     for sample in samples:
-        grouped[sample.block].append(_latency_of(sample))
+        grouped[sample.block].append(_latency_or_inf(sample))
     return grouped
 
 
-def _latency_of(sample: Sample) -> float:
+def _latency_or_inf(sample: Sample) -> float:
     return math.inf if sample.error else sample.latency_ms
 
 
-def _failures(of_a: Sequence[Sample], of_b: Sequence[Sample], name: str, scenario: str, limits: Limits) -> Difference:
-    n_a, n_b = len(of_a), len(of_b)
-    bad_a, bad_b = (sum(s.error is not None for s in of) for of in (of_a, of_b))
-    p = float(scipy.stats.fisher_exact([[bad_a, n_a - bad_a], [bad_b, n_b - bad_b]]).pvalue)  # type: ignore[attr-defined]  # untyped
+def _failure_difference(
+    samples_a: Sequence[Sample], samples_b: Sequence[Sample], name: str, scenario: str, thresholds: Thresholds
+) -> Difference:
+    n_a, n_b = len(samples_a), len(samples_b)
+    failed_a, failed_b = (sum(s.error is not None for s in samples) for samples in (samples_a, samples_b))
+    p = float(scipy.stats.fisher_exact([[failed_a, n_a - failed_a], [failed_b, n_b - failed_b]]).pvalue)  # type: ignore[attr-defined]  # untyped
     return Difference(
-        name, scenario, "failed", a=bad_a / n_a, b=bad_b / n_b, change=bad_b / n_b - bad_a / n_a, n_a=n_a, n_b=n_b, p=p,
-        limit=limits.failure_increase, detail={"failed_a": bad_a, "failed_b": bad_b},
-    )  # fmt: skip
+        name,
+        scenario,
+        "failed",
+        a=failed_a / n_a,
+        b=failed_b / n_b,
+        change=failed_b / n_b - failed_a / n_a,
+        n_a=n_a,
+        n_b=n_b,
+        p=p,
+        limit=thresholds.failure_increase,
+        detail={"failed_a": failed_a, "failed_b": failed_b},
+    )
 
 
-def _accuracy(a: Side, b: Side, name: str, limits: Limits) -> Difference:
+def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
     """On the pictures that both answered: same name, same bytes."""
-    said_a, said_b = _answers(a, name), _answers(b, name)
-    truth = {(entry.name, entry.sha256): entry.label for entry in b.run.images}
-    both = [key for key in said_a if key in said_b]
-    row = Difference(name, None, "accuracy", n_a=len(both), n_b=len(both), limit=limits.accuracy_drop)
-    if not both:
-        return replace(row, reason="no image that both runs answered")
-    split = discordance(truth, said_a, said_b)
-    right_a, right_b = (sum(said[key].label == truth[key] for key in both) for said in (said_a, said_b))
+    predictions_a, predictions_b = _predictions_by_image(a, name), _predictions_by_image(b, name)
+    true_labels = {(entry.name, entry.sha256): entry.label for entry in b.run.images}
+    common_images = [key for key in predictions_a if key in predictions_b]
+    difference = Difference(
+        name, None, "accuracy", n_a=len(common_images), n_b=len(common_images), limit=thresholds.accuracy_drop
+    )
+    if not common_images:
+        return replace(difference, reason="no image that both runs answered")
+    discordant = discordant_pairs(true_labels, predictions_a, predictions_b)
+    correct_a, correct_b = (
+        sum(predictions[key].label == true_labels[key] for key in common_images)
+        for predictions in (predictions_a, predictions_b)
+    )
     return replace(
-        row, a=right_a / len(both), b=right_b / len(both), change=(right_b - right_a) / len(both), p=split.p,
-        detail={"only_a_right": split.only_a_right, "only_b_right": split.only_b_right},
-    )  # fmt: skip
+        difference,
+        a=correct_a / len(common_images),
+        b=correct_b / len(common_images),
+        change=(correct_b - correct_a) / len(common_images),
+        p=discordant.p,
+        detail={"only_a_right": discordant.only_a_correct, "only_b_right": discordant.only_b_correct},
+    )
 
 
-def _answers(side: Side, name: str) -> dict[tuple[str, str], Answer]:
-    entries = side.run.images
-    said = answers(at_work(side.of(name)))
-    return {(entries[i].name, entries[i].sha256): answer for i, answer in said.items()}
+def _predictions_by_image(side: RunData, name: str) -> dict[tuple[str, str], Prediction]:
+    images = side.run.images
+    predictions = first_predictions(normal_load(side.samples_of(name)))
+    return {(images[i].name, images[i].sha256): prediction for i, prediction in predictions.items()}
 
 
-def _cost(a: Side, b: Side, name: str, limits: Limits) -> Difference:
-    row = Difference(name, None, "cost", limit=limits.cost_increase)
-    shared = common_scenarios(a.run, b.run)
-    if not shared:
-        return replace(row, reason="no scenario that both runs tried")
-    basis = SINGLE if SINGLE in shared else shared[0]
-    of_a, of_b = ([s for s in side.of(name, basis) if s.error is None] for side in (a, b))
-    row = replace(row, n_a=len(of_a), n_b=len(of_b))
+def _cost_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
+    difference = Difference(name, None, "cost", limit=thresholds.cost_increase)
+    common = common_scenarios(a.run, b.run)
+    if not common:
+        return replace(difference, reason="no scenario that both runs tried")
+    cost_scenario = SINGLE if SINGLE in common else common[0]
+    samples_a, samples_b = ([s for s in side.samples_of(name, cost_scenario) if s.error is None] for side in (a, b))
+    difference = replace(difference, n_a=len(samples_a), n_b=len(samples_b))
     first, second = (
-        priced(side.target(name), of, side.prices, side.max_rates.get(name)) for side, of in ((a, of_a), (b, of_b))
+        price_run(side.target_run(name), samples, side.prices, side.max_rates.get(name))
+        for side, samples in ((a, samples_a), (b, samples_b))
     )
     if isinstance(first, str) or isinstance(second, str):
-        return replace(row, reason=first if isinstance(first, str) else str(second))
-    found = cost_change(first, second, limits.requests_per_month, limits.seed, limits.replicates)
+        return replace(difference, reason=first if isinstance(first, str) else str(second))
+    cost_difference = cost_change(first, second, thresholds.requests_per_month, thresholds.seed, thresholds.replicates)
     return replace(
-        row, a=found.a, b=found.b, change=found.change, low=found.low, high=found.high, p=found.p,
-        detail={"by_price": found.by_price, "by_speed": found.by_speed, "net_a": found.net_a, "net_b": found.net_b},
-    )  # fmt: skip
+        difference,
+        a=cost_difference.a,
+        b=cost_difference.b,
+        change=cost_difference.change,
+        low=cost_difference.low,
+        high=cost_difference.high,
+        p=cost_difference.p,
+        detail={
+            "by_price": cost_difference.price_effect,
+            "by_speed": cost_difference.speed_effect,
+            "net_a": cost_difference.net_a,
+            "net_b": cost_difference.net_b,
+        },
+    )

@@ -8,23 +8,23 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from eval.analysis.accuracy import Answer, Answers, parity, quality
-from eval.analysis.cold_starts import boot_s, cold_start_json, known_answers
-from eval.analysis.drift import drift
-from eval.analysis.engine_comparison import engines_json
+from eval.analysis.accuracy import Prediction, Predictions, classification_metrics, prediction_agreement
+from eval.analysis.cold_starts import cold_start_metrics, expected_labels, startup_s_for_billing
+from eval.analysis.drift import detect_drift
+from eval.analysis.engine_comparison import compare_engines
 from eval.analysis.findings import Findings
-from eval.analysis.latency import at_work, cache_json, floor_json, max_rate, scenario_json
-from eval.analysis.mcnemar import discordance, mcnemar
-from eval.analysis.validity import caveats, invalid, model_versions, run_day
-from eval.cost.billing import HIGH_RPS, LOW_RPS, MONTH_S
-from eval.cost.break_even import compare
-from eval.cost.cost_model import Costing, cost_json, costing, one_instance_rps
-from eval.cost.price_list import STALE_DAYS, Prices
+from eval.analysis.latency import baseline_rtt, cache_test, max_rate, normal_load, scenario_report
+from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
+from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_warnings
+from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
+from eval.cost.break_even import compare_bills
+from eval.cost.cost_model import CostModel, build_cost_model, cost_to_report, rps_per_instance
+from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.formatting import count
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.report.verdict import verdict
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
-from eval.samples.processors import target_of
+from eval.samples.processors import target_processor
 from eval.targets.engines import engine_of
 from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.targets import TARGETS, Target
@@ -33,44 +33,68 @@ REPORT_SCHEMA_VERSION = 1
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
 
 
-def summarise(run: Run, samples: Iterable[Sample], prices: Prices) -> dict[str, Any]:
+def summarise(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[str, Any]:
     """Everything that report.json holds. The warm-up is left out of all of it."""
-    everything: dict[str, list[Sample]] = defaultdict(list)
+    samples_by_target: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        everything[sample.target].append(sample)
-    taken = {name: [s for s in of if s.phase == "measure"] for name, of in everything.items()}
-    taken |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in taken}
+        samples_by_target[sample.target].append(sample)
+    measured = {name: [s for s in of if s.phase == "measure"] for name, of in samples_by_target.items()}
+    measured |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in measured}
     slo_ms = config_from_json(run.config).slo_ms
-    drifts = drift(s for t in run.targets for s in taken[t.name])
-    scenarios = {t.name: scenarios_json(run, taken[t.name], drifts.get(t.name, {}), slo_ms) for t in run.targets}
-    colds = {t.name: _cold_start(run, t, everything[t.name], taken[REFERENCE]) for t in run.targets}
-    costings = {t.name: _costing(t, taken[t.name], scenarios[t.name], colds[t.name], prices) for t in run.targets}
-    targets = {
-        t.name: target_json(run, t, taken[t.name], scenarios[t.name], colds[t.name], costings[t.name])
+    drift_by_target = detect_drift(s for t in run.targets for s in measured[t.name])
+    scenarios_by_target = {
+        t.name: build_scenario_reports(run, measured[t.name], drift_by_target.get(t.name, {}), slo_ms)
         for t in run.targets
     }
-    titles = {name: facts["title"] for name, facts in targets.items()}
-    said = {t.name: answers(at_work(taken[t.name])) for t in run.targets}
-    pairs = parity_json(run, taken)
-    switches = engines_json(run, taken, said, targets, pairs)
+    cold_starts = {
+        t.name: _cold_start_metrics(run, t, samples_by_target[t.name], measured[REFERENCE]) for t in run.targets
+    }
+    cost_models = {
+        t.name: _target_cost_model(t, measured[t.name], scenarios_by_target[t.name], cold_starts[t.name], prices)
+        for t in run.targets
+    }
+    targets = {
+        t.name: build_target_report(
+            run, t, measured[t.name], scenarios_by_target[t.name], cold_starts[t.name], cost_models[t.name]
+        )
+        for t in run.targets
+    }
+    titles = {name: target_report["title"] for name, target_report in targets.items()}
+    predictions = {t.name: first_predictions(normal_load(measured[t.name])) for t in run.targets}
+    agreements = pairwise_agreement(run, measured)
+    engine_comparisons = compare_engines(run, measured, predictions, targets, agreements)
     twins = any(t.twin for t in run.targets)
     note = None if run.complete else run.note or "interrupted, or still running"
-    found = Findings(targets, pairs, note, invalid(run, taken, targets), twins, slo_ms, switches=switches)
-    used = {p.id: p for c in costings.values() if isinstance(c, Costing) for p in c.prices.values()}
+    findings = Findings(
+        targets,
+        agreements,
+        note,
+        invalid_reasons(run, measured, targets),
+        twins,
+        slo_ms,
+        engine_comparisons=engine_comparisons,
+    )
+    prices_used = {
+        p.id: p for model in cost_models.values() if isinstance(model, CostModel) for p in model.prices.values()
+    }
     return {
         "schema_version": REPORT_SCHEMA_VERSION,
-        "run": {**run_json(run, prices), "twins": twins, "warnings": caveats(run, found, prices, list(used.values()))},
-        "verdict": verdict(found),
+        "run": {
+            **run_metadata(run, prices),
+            "twins": twins,
+            "warnings": run_warnings(run, findings, prices, list(prices_used.values())),
+        },
+        "verdict": verdict(findings),
         "targets": targets,
-        "parity": pairs,
-        "engines": switches,
-        "break_even": break_even_json(costings, titles),
+        "parity": agreements,
+        "engines": engine_comparisons,
+        "break_even": break_even_points(cost_models, titles),
     }
 
 
-def run_json(run: Run, prices: Prices) -> dict[str, Any]:
+def run_metadata(run: Run, prices: PriceList) -> dict[str, Any]:
     """Who, what and when."""
-    age = (run_day(run) - prices.date).days
+    age = (run_date(run) - prices.date).days
     return {
         "id": run.id,
         "started_at": run.started_at,
@@ -87,176 +111,199 @@ def run_json(run: Run, prices: Prices) -> dict[str, Any]:
         "prices": {
             "sha256": prices.sha256,
             "date": prices.date.isoformat(),
-            "stale_days": age if age > STALE_DAYS else None,
+            "stale_days": age if age > STALE_AFTER_DAYS else None,
         },
         "machine": run.machine,
         "versions": run.versions,
     }
 
 
-def scenarios_json(run: Run, samples: Sequence[Sample], drifts: Mapping[str, Any], slo_ms: float) -> dict[str, Any]:
+def build_scenario_reports(
+    run: Run, samples: Sequence[Sample], drift_by_scenario: Mapping[str, Any], slo_ms: float
+) -> dict[str, Any]:
     """Every scenario in which the target was asked, in the order of the schedule."""
-    found = {}
+    scenario_reports = {}
     for name in (name for name in SCENARIOS if name in run.scenarios):
-        if of := [s for s in samples if s.scenario == name]:
-            found[name] = scenario_json(name, of, slo_ms) | {"drift": drifts.get(name)}
-    return found
+        if scenario_samples := [s for s in samples if s.scenario == name]:
+            scenario_reports[name] = scenario_report(name, scenario_samples, slo_ms) | {
+                "drift": drift_by_scenario.get(name)
+            }
+    return scenario_reports
 
 
-def target_json(
+def build_target_report(
     run: Run,
-    it: TargetRun,
+    target_run: TargetRun,
     samples: Sequence[Sample],
     scenarios: Mapping[str, Any],
     cold_start: Mapping[str, Any],
-    cost: Costing | str,
+    cost: CostModel | str,
 ) -> dict[str, Any]:
     """One target: what it is, what it answered, how fast, at what price."""
-    target = TARGETS.get(it.target or "")
-    asked = at_work(samples)
-    answered = _answered(asked)
-    truth = {s.image: run.images[s.image].label for s in asked}
-    model = it.version.get("model") or {}
+    target = TARGETS.get(target_run.target or "")
+    normal_samples = normal_load(samples)
+    succeeded = _succeeded(normal_samples)
+    true_labels = {s.image: run.images[s.image].label for s in normal_samples}
+    model = target_run.version.get("model") or {}
     return {
-        "title": _title(it, target),
+        "title": _title(target_run, target),
         "kind": target and target.kind,
         "size": target and target.size,
         "region": target and target.region,
         "vcpus": target and target.vcpus,
         "memory_mib": target and target.memory_mib,
-        "twin": it.twin,
-        "url": it.url,
-        "behind": it.behind,
-        "cpus": it.cpus,
-        "processor": asdict(target_of(run, it)),
-        "failure": it.failure,
+        "twin": target_run.twin,
+        "url": target_run.url,
+        "behind": target_run.behind,
+        "cpus": target_run.cpus,
+        "processor": asdict(target_processor(run, target_run)),
+        "failure": target_run.failure,
         "asked": len(samples),  # of every kind; what follows is of the target at its usual work
-        "sent": len(asked),
-        "n": len(answered),
-        "errors": dict(sorted(Counter(s.error for s in asked if s.error).items())),
-        **quality(truth, answers(asked), run.classes),
+        "sent": len(normal_samples),
+        "n": len(succeeded),
+        "errors": dict(sorted(Counter(s.error for s in normal_samples if s.error).items())),
+        **classification_metrics(true_labels, first_predictions(normal_samples), run.classes),
         "scenarios": scenarios,
-        "floor_ms": floor_json(samples),
-        "cache": cache_json(samples),
+        "floor_ms": baseline_rtt(samples),
+        "cache": cache_test(samples),
         "cold_start_ms": cold_start,
-        "startup_ms": it.startup_ms if it.startup_ms is not None else _none("only the start of a twin is seen"),
-        "startup_phases_ms": it.version.get("startup_ms") or {},
-        "memory": _memory(it, target and target.memory_mib),
-        "cost": cost_json(cost),
-        "model_version": ", ".join(model_versions(answered)) or model.get("version"),
-        "engine": engine_of(it),
-        "shipped": _shipped(it),
-        "instance_ids": len({s.instance_id for s in answered if s.instance_id}),
+        "startup_ms": target_run.startup_ms
+        if target_run.startup_ms is not None
+        else _unavailable("only the start of a twin is seen"),
+        "startup_phases_ms": target_run.version.get("startup_ms") or {},
+        "memory": _memory(target_run, target and target.memory_mib),
+        "cost": cost_to_report(cost),
+        "model_version": ", ".join(model_versions(succeeded)) or model.get("version"),
+        "engine": engine_of(target_run),
+        "shipped": _artifact_size(target_run),
+        "instance_ids": len({s.instance_id for s in succeeded if s.instance_id}),
     }
 
 
-def answers(samples: Iterable[Sample]) -> Answers:
+def first_predictions(samples: Iterable[Sample]) -> Predictions:
     """What was said of each image, the first time that it was asked."""
-    first: dict[int, Sample] = {}
+    first_samples: dict[int, Sample] = {}
     for sample in samples:
-        first.setdefault(sample.image, sample)
+        first_samples.setdefault(sample.image, sample)
     return {
-        image: Answer(s.label, s.probabilities)
-        for image, s in first.items()
+        image: Prediction(s.label, s.probabilities)
+        for image, s in first_samples.items()
         if s.error is None and s.label is not None
     }  # fmt: skip
 
 
-def parity_json(run: Run, taken: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     """Every pair of targets that were asked, then each with the reference where there is one."""
-    of = {t.name: answers(asked) for t in run.targets if (asked := at_work(taken[t.name]))}
-    couples = list(combinations(of, 2))
-    if reference := answers(taken[REFERENCE]):
-        couples += [(name, REFERENCE) for name in of]
-        of[REFERENCE] = reference
-    truth = {number: image.label for number, image in enumerate(run.images)}
-    tests = mcnemar({f"{a}|{b}": discordance(truth, of[a], of[b]) for a, b in couples})
-    return {f"{a}|{b}": parity(of[a], of[b]) | {"mcnemar": tests[f"{a}|{b}"]} for a, b in couples}
+    predictions = {
+        t.name: first_predictions(normal_samples)
+        for t in run.targets
+        if (normal_samples := normal_load(samples_by_target[t.name]))
+    }
+    pairs = list(combinations(predictions, 2))
+    if reference := first_predictions(samples_by_target[REFERENCE]):
+        pairs += [(name, REFERENCE) for name in predictions]
+        predictions[REFERENCE] = reference
+    true_labels = {number: image.label for number, image in enumerate(run.images)}
+    mcnemar_by_pair = mcnemar_tests(
+        {f"{a}|{b}": discordant_pairs(true_labels, predictions[a], predictions[b]) for a, b in pairs}
+    )
+    return {
+        f"{a}|{b}": prediction_agreement(predictions[a], predictions[b]) | {"mcnemar": mcnemar_by_pair[f"{a}|{b}"]}
+        for a, b in pairs
+    }
 
 
-def break_even_json(costings: Mapping[str, Costing | str], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def break_even_points(cost_models: Mapping[str, CostModel | str], titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
 
     As if there could be any number of instances; `beyond_limit` names those that may not have as many.
     """
-    priced = [(name, c) for name, c in costings.items() if isinstance(c, Costing)]
-    found = []
-    for (a, first), (b, second) in combinations(priced, 2):
-        order = compare(lambda n, c=first: c.bill(n).net, lambda n, c=second: c.bill(n).net)
-        for crossing in order.crossings:
+    priced = [(name, model) for name, model in cost_models.items() if isinstance(model, CostModel)]
+    points = []
+    for (a, model_a), (b, model_b) in combinations(priced, 2):
+        cost_order = compare_bills(
+            lambda n, model=model_a: model.bill(n).net_usd, lambda n, model=model_b: model.bill(n).net_usd
+        )
+        for crossing in cost_order.crossings:
             below, above = (a, b) if crossing.first_below else (b, a)
-            requests, rps = round(crossing.requests), float(f"{crossing.requests / MONTH_S:.6g}")
-            beyond = [name for name, c in ((a, first), (b, second)) if c.bill(requests).beyond_limit]
-            found.append(_break_even(a, b, requests, rps, below, above, beyond))
-        if not order.crossings:
-            cheaper = None if order.first_is_cheaper is None else a if order.first_is_cheaper else b
-            who = f"{titles[cheaper]} is never" if cheaper else "neither is"
-            none = _none(f"{who} dearer, from {LOW_RPS:g} to {count(HIGH_RPS)} requests a second")
-            found.append(_break_even(a, b, none, none, cheaper, cheaper, []))
-    return found
+            requests, rps = round(crossing.requests), float(f"{crossing.requests / SECONDS_PER_MONTH:.6g}")
+            over_limit = [name for name, c in ((a, model_a), (b, model_b)) if c.bill(requests).exceeds_max_instances]
+            points.append(_break_even_point(a, b, requests, rps, below, above, over_limit))
+        if not cost_order.crossings:
+            cheaper = None if cost_order.first_is_cheaper is None else a if cost_order.first_is_cheaper else b
+            subject = f"{titles[cheaper]} is never" if cheaper else "neither is"
+            unavailable = _unavailable(f"{subject} dearer, from {MIN_RPS:g} to {count(MAX_RPS)} requests a second")
+            points.append(_break_even_point(a, b, unavailable, unavailable, cheaper, cheaper, []))
+    return points
 
 
-def _break_even(
-    a: str, b: str, requests: Any, rps: Any, below: str | None, above: str | None, beyond: list[str]
+def _break_even_point(
+    a: str, b: str, requests: Any, rps: Any, below: str | None, above: str | None, over_limit: list[str]
 ) -> dict[str, Any]:
     return {
         "a": a, "b": b, "requests_per_month": requests, "rps": rps, "cheaper_below": below, "cheaper_above": above,
-        "beyond_limit": beyond,
+        "beyond_limit": over_limit,
     }  # fmt: skip
 
 
-def _memory(it: TargetRun, limit_mib: int | None) -> dict[str, Any]:
-    peak = it.peak_memory_mib
+def _memory(target_run: TargetRun, limit_mib: int | None) -> dict[str, Any]:
+    peak = target_run.peak_memory_mib
     return {
-        "peak_mib": _none("only a twin's memory is seen") if peak is None else peak,
+        "peak_mib": _unavailable("only a twin's memory is seen") if peak is None else peak,
         "limit_mib": limit_mib,
         "fits": None if peak is None or limit_mib is None else peak <= limit_mib,
-        "cuda_build": CUDA_BUILD in str((it.version.get("versions") or {}).get("torch")),
+        "cuda_build": CUDA_BUILD in str((target_run.version.get("versions") or {}).get("torch")),
     }
 
 
-def _shipped(it: TargetRun) -> dict[str, Any]:
+def _artifact_size(target_run: TargetRun) -> dict[str, Any]:
     """Bytes of what was deployed, and of the libraries that its requirements install; only of a twin they are known."""
-    files, installed = it.shipped.get("files_bytes"), it.shipped.get("installed_bytes")
-    unseen = "only of a twin it is known what was shipped"
+    files, installed = target_run.shipped.get("files_bytes"), target_run.shipped.get("installed_bytes")
+    not_observed = "only of a twin it is known what was shipped"
     return {
-        "files_bytes": _none(unseen) if files is None else files,
-        "installed_bytes": _none(it.shipped.get("reason") or unseen) if installed is None else installed,
+        "files_bytes": _unavailable(not_observed) if files is None else files,
+        "installed_bytes": _unavailable(target_run.shipped.get("reason") or not_observed)
+        if installed is None
+        else installed,
     }
 
 
-def _answered(samples: Iterable[Sample]) -> list[Sample]:
+def _succeeded(samples: Iterable[Sample]) -> list[Sample]:
     return [s for s in samples if s.error is None]
 
 
-def _cold_start(run: Run, it: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]) -> dict[str, Any]:
-    known = known_answers([image.label for image in run.images], samples, reference)
-    return cold_start_json(it, samples, known)
+def _cold_start_metrics(
+    run: Run, target_run: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]
+) -> dict[str, Any]:
+    expected = expected_labels([image.label for image in run.images], samples, reference)
+    return cold_start_metrics(target_run, samples, expected)
 
 
-def _costing(
-    it: TargetRun,
+def _target_cost_model(
+    target_run: TargetRun,
     samples: Sequence[Sample],
     scenarios: Mapping[str, Any],
     cold_start: Mapping[str, Any],
-    prices: Prices,
-) -> Costing | str:
+    prices: PriceList,
+) -> CostModel | str:
     """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none."""
-    basis = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
-    answered = [s for s in samples if s.scenario == basis and s.error is None]
+    cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
+    succeeded = [s for s in samples if s.scenario == cost_scenario and s.error is None]
     rate_rps = max_rate(scenarios)
-    held = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
-    return costing(it, answered, prices, one_instance_rps(rate_rps, held), boot_s(cold_start))
+    max_rate_samples = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
+    return build_cost_model(
+        target_run, succeeded, prices, rps_per_instance(rate_rps, max_rate_samples), startup_s_for_billing(cold_start)
+    )
 
 
-def _title(it: TargetRun, target: Target | None) -> str:
+def _title(target_run: TargetRun, target: Target | None) -> str:
     if target is None:
-        return it.name
-    engine = engine_of(it) or PLAIN_ENGINE
-    if it.name in (target.name, twin_name(target.name, engine)):
+        return target_run.name
+    engine = engine_of(target_run) or PLAIN_ENGINE
+    if target_run.name in (target.name, twin_name(target.name, engine)):
         return titled(target.title, engine)
-    return f"{target.title} ({it.name})"
+    return f"{target.title} ({target_run.name})"
 
 
-def _none(reason: str) -> dict[str, Any]:
+def _unavailable(reason: str) -> dict[str, Any]:
     return {"value": None, "reason": reason}

@@ -8,48 +8,48 @@ from collections.abc import Callable
 from eval.plan.config import SCENARIOS
 
 
-def scenarios(text: str) -> list[str]:
+def scenario_list(text: str) -> list[str]:
     """Names of scenarios, each once."""
-    found = names(text)
-    for name in found:
+    scenario_names = comma_separated(text)
+    for name in scenario_names:
         if name not in SCENARIOS:
             raise argparse.ArgumentTypeError(f"{name!r} is not a scenario; there are {', '.join(SCENARIOS)}")
-    if not found:
+    if not scenario_names:
         raise argparse.ArgumentTypeError(f"names no scenario; there are {', '.join(SCENARIOS)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(scenario_names))
 
 
-def names(text: str) -> list[str]:
+def comma_separated(text: str) -> list[str]:
     """A,B as a list."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def at_least(least: int) -> Callable[[str], int]:
+def int_at_least(minimum: int) -> Callable[[str], int]:
     """A reader of whole numbers from `least` on."""
 
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
+    def parse(argument: str) -> int:
+        if not argument.isascii() or not argument.isdigit() or int(argument) < minimum:
+            raise argparse.ArgumentTypeError(f"{argument!r} is not a whole number of at least {minimum}")
+        return int(argument)
 
-    return read
+    return parse
 
 
-def seconds(text: str) -> float:
+def positive_seconds(text: str) -> float:
     """A time above 0."""
-    return _above_zero(text, "number of seconds")
+    return _parse_positive(text, "number of seconds")
 
 
-def number(text: str) -> float:
+def positive_float(text: str) -> float:
     """A number above 0."""
-    return _above_zero(text, "number")
+    return _parse_positive(text, "number")
 
 
-def _above_zero(text: str, what: str) -> float:
+def _parse_positive(text: str, description: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a {what} above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {description} above 0")
     return value

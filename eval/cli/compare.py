@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from eval.errors import EvalError
 
 if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
-    from eval.analysis.run_comparison import Side
+    from eval.analysis.run_comparison import RunData
 
-NO_WORSE, WORSE, UNLIKE = 0, 1, 2  # exit codes
-INVALID = "not a valid comparison"  # how such a warning of report.json begins
+NOT_REGRESSED, REGRESSED, INCOMPATIBLE = 0, 1, 2  # exit codes
+INVALID_PREFIX = "not a valid comparison"  # how such a warning of report.json begins
 
 EXAMPLES = """
 examples:
@@ -47,94 +47,113 @@ Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage.
 def add_compare(commands: Any) -> None:
     """Add the subcommand to the parser of `./cloudtrial`."""
     parser = commands.add_parser(
-        "compare", help="say whether a run is worse than another, for people and for CI", epilog=EXAMPLES,
+        "compare",
+        help="say whether a run is worse than another, for people and for CI",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     add: Callable[..., Any] = parser.add_argument
     add("a", type=Path, metavar="A", help="run directory to compare with, such as reports/example")
     add("b", type=Path, metavar="B", help="run directory that may be worse")
-    add("--max-p95-increase", type=_percent, metavar="P%", help="of latency, a target and scenario (default: 10%%)")
-    add("--max-failure-increase", type=_points, metavar="Npp", help="of requests that fail (default: 1pp)")
-    add("--max-accuracy-drop", type=_points, metavar="Npp", help="on the same images (default: 0.5pp)")
-    add("--max-cost-increase", type=_percent, metavar="P%", help="of the monthly bill (default: 10%%)")
-    add("--requests-per-month", type=_requests, metavar="N", help="at which costs are compared (default: 1,000,000)")
+    add(
+        "--max-p95-increase",
+        type=_parse_percent,
+        metavar="P%",
+        help="of latency, a target and scenario (default: 10%%)",
+    )
+    add("--max-failure-increase", type=_parse_points, metavar="Npp", help="of requests that fail (default: 1pp)")
+    add("--max-accuracy-drop", type=_parse_points, metavar="Npp", help="on the same images (default: 0.5pp)")
+    add("--max-cost-increase", type=_parse_percent, metavar="P%", help="of the monthly bill (default: 10%%)")
+    add(
+        "--requests-per-month",
+        type=_parse_request_count,
+        metavar="N",
+        help="at which costs are compared (default: 1,000,000)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     add("--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)")
     add("--force", action="store_true", help="compare unlike runs too")
-    parser.set_defaults(command=compare)
+    parser.set_defaults(command=compare_command)
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def compare_command(arguments: argparse.Namespace) -> int:
     """Compare, print, and give the exit code."""
     try:
-        return _compare(arguments)
+        return _compare_runs(arguments)
     except EvalError as error:
         print(error, file=sys.stderr)
-        return UNLIKE
+        return INCOMPATIBLE
 
 
-def _compare(arguments: argparse.Namespace) -> int:
+def _compare_runs(arguments: argparse.Namespace) -> int:
     from eval.analysis import run_comparison as comparing
-    from eval.analysis.comparability import common_targets, models, notes, unlike
+    from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, notices
     from eval.report.comparison import WRITERS, Comparison
 
-    limits = comparing.Limits(seed=arguments.seed)
-    asked = {
+    thresholds = comparing.Thresholds(seed=arguments.seed)
+    overrides = {
         "p95_increase": arguments.max_p95_increase,
         "failure_increase": arguments.max_failure_increase,
         "accuracy_drop": arguments.max_accuracy_drop,
         "cost_increase": arguments.max_cost_increase,
         "requests_per_month": arguments.requests_per_month,
     }
-    limits = dataclasses.replace(limits, **{name: value for name, value in asked.items() if value is not None})
-    (a, doubts_a), (b, doubts_b) = _read(arguments.a, "A"), _read(arguments.b, "B")
+    thresholds = dataclasses.replace(
+        thresholds, **{name: value for name, value in overrides.items() if value is not None}
+    )
+    (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
     if not common_targets(a.run, b.run):
         raise EvalError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
-    apart = [*unlike(a.run, b.run, models(a.samples), models(b.samples)), *doubts_a, *doubts_b]
+    apart = [
+        *incompatibilities(a.run, b.run, models_by_target(a.samples), models_by_target(b.samples)),
+        *invalid_a,
+        *invalid_b,
+    ]
     if apart and not arguments.force:
         lines = [f"{a.folder} and {b.folder} are unlike, so their differences mean little; --force compares them:"]
         raise EvalError("\n".join([*lines, *(f"  {line}" for line in apart)]))
-    said = [*notes([("A", a.run), ("B", b.run)]), *_of_prices(a, "A"), *_of_prices(b, "B")]
-    found = Comparison(a, b, limits, apart, said, comparing.differences(a, b, limits))
-    print(WRITERS[arguments.format](found))
-    return WORSE if found.worse else NO_WORSE
+    said = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
+    comparison = Comparison(a, b, thresholds, apart, said, comparing.compare_runs(a, b, thresholds))
+    print(WRITERS[arguments.format](comparison))
+    return REGRESSED if comparison.regressions else NOT_REGRESSED
 
 
-def _read(folder: Path, letter: str) -> tuple[Side, list[str]]:
+def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[str]]:
     """A run with its prices, and why its own report calls it invalid."""
     from eval.analysis.latency import max_rate
-    from eval.analysis.run_comparison import Side
+    from eval.analysis.run_comparison import RunData
     from eval.analysis.summary import summarise
-    from eval.cost.price_list import load_prices
+    from eval.cost.price_list import load_price_list
     from eval.samples.store import read_run, read_samples
 
     run = read_run(folder)
     samples = [s for s in read_samples(folder) if s.phase == "measure"]
-    prices = load_prices(sha256=run.prices_sha256)
-    said = summarise(run, samples, prices)
-    rates = {name: max_rate(facts["scenarios"]) for name, facts in said["targets"].items()}
-    doubts = [f"{letter} is {line}" for line in said["run"]["warnings"] if line.startswith(INVALID)]
-    return Side(str(folder), run, samples, prices, rates), doubts
+    prices = load_price_list(sha256=run.prices_sha256)
+    summary = summarise(run, samples, prices)
+    rates = {name: max_rate(target_report["scenarios"]) for name, target_report in summary["targets"].items()}
+    invalid_reasons = [f"{label} is {line}" for line in summary["run"]["warnings"] if line.startswith(INVALID_PREFIX)]
+    return RunData(str(folder), run, samples, prices, rates), invalid_reasons
 
 
-def _of_prices(side: Side, letter: str) -> list[str]:
-    if side.prices.sha256 == side.run.prices_sha256:
+def _price_notices(run_data: RunData, label: str) -> list[str]:
+    if run_data.prices.sha256 == run_data.run.prices_sha256:
         return []
     return [
-        f"{letter}'s price list (sha256 {side.run.prices_sha256[:12]}) is not kept here; it is priced by the list of "
-        f"{side.prices.date}, so no price change is seen"
+        f"{label}'s price list (sha256 {run_data.run.prices_sha256[:12]}) is not kept here; it is priced "
+        "by the list of "
+        f"{run_data.prices.date}, so no price change is seen"
     ]
 
 
-def _percent(text: str) -> float:
-    return _share(text, "%", "10%")
+def _parse_percent(text: str) -> float:
+    return _parse_threshold(text, "%", "10%")
 
 
-def _points(text: str) -> float:
-    return _share(text, "pp", "0.5pp")
+def _parse_points(text: str) -> float:
+    return _parse_threshold(text, "pp", "0.5pp")
 
 
-def _share(text: str, unit: str, example: str) -> float:
+def _parse_threshold(text: str, unit: str, example: str) -> float:
     try:
         value = float(text.removesuffix(unit)) if text.endswith(unit) else -1.0
     except ValueError:
@@ -144,7 +163,7 @@ def _share(text: str, unit: str, example: str) -> float:
     return value / 100
 
 
-def _requests(text: str) -> int:
+def _parse_request_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

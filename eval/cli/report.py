@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.errors import EvalError
-from eval.progress import Screen
+from eval.progress import Reporter
 
 if TYPE_CHECKING:
     from eval.dataset.images import ImageSet
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def add_report(commands: Any) -> None:
     """The command and its options."""
-    one = commands.add_parser("report", help="write the reports of a run again, from its samples alone, or a trend")
-    one.add_argument("folder", type=Path, nargs="?", metavar="RUN_DIR", help="such as reports/latest")
-    one.add_argument("--trend", type=Path, nargs="+", metavar="DIR", help="write trend.html and .json of these runs")
-    one.add_argument("--out", type=Path, metavar="DIR", help="where --trend writes (default: beside the first DIR)")
-    one.set_defaults(command=report)
+    parser = commands.add_parser("report", help="write the reports of a run again, from its samples alone, or a trend")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="RUN_DIR", help="such as reports/latest")
+    parser.add_argument("--trend", type=Path, nargs="+", metavar="DIR", help="write trend.html and .json of these runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where --trend writes (default: beside the first DIR)")
+    parser.set_defaults(command=report_command)
 
 
-def report(arguments: argparse.Namespace) -> int:
+def report_command(arguments: argparse.Namespace) -> int:
     """Write the reports of a run again, or one over several runs."""
     if bool(arguments.trend) == bool(arguments.folder):
         raise EvalError("report takes either one RUN_DIR or --trend DIR...")
@@ -32,16 +32,16 @@ def report(arguments: argparse.Namespace) -> int:
         for path in write_trend(arguments.trend, arguments.out):
             print(path)
     else:
-        write_report(arguments.folder, Screen())
+        write_run_report(arguments.folder, Reporter())
     return 0
 
 
-def write_report(folder: Path, screen: Screen, images: ImageSet | None = None) -> None:
+def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None = None) -> None:
     """Write the reports and say where they are, and the verdict."""
     from eval.report import render  # plotting takes a second to import, and has no place beside the measuring
 
-    picture = (lambda index: images.pictures[index].data) if images else None
-    written = render.write_reports(folder, picture)
+    read_image = (lambda index: images.images[index].data) if images else None
+    summary = render.write_reports(run_dir, read_image)
     for name in (render.REPORT_HTML, render.REPORT_MD, render.REPORT_JSON):
-        screen.say(str(folder / name))
-    screen.say(written["verdict"]["sentence"])
+        reporter.print(str(run_dir / name))
+    reporter.print(summary["verdict"]["sentence"])

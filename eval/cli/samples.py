@@ -21,15 +21,26 @@ from eval.formatting import count, ms, plural
 from eval.samples.model import ERROR_KINDS, Run, Sample
 from eval.samples.store import read_run, read_samples
 
-COLUMNS = ("target", "scenario", "block", "place", "picture", "truth", "label", "error", "latency_ms", "service_ms",
-           "lateness_ms")  # fmt: skip
-DERIVED: Mapping[str, Callable[[Run, Sample], Any]] = {  # beside the fields of a sample
+DEFAULT_COLUMNS = (
+    "target",
+    "scenario",
+    "block",
+    "place",
+    "picture",
+    "truth",
+    "label",
+    "error",
+    "latency_ms",
+    "service_ms",
+    "lateness_ms",
+)
+DERIVED_COLUMNS: Mapping[str, Callable[[Run, Sample], Any]] = {  # beside the fields of a sample
     "picture": lambda run, s: run.images[s.image].name if s.image >= 0 else None,
     "truth": lambda run, s: run.images[s.image].label if s.image >= 0 else None,
 }
-FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
-MAPPINGS = ("server_ms", "network_ms", "startup_ms")  # whose parts have names of their own
-TAB, NOTHING = "\t", "-"
+SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
+MAPPING_FIELDS = ("server_ms", "network_ms", "startup_ms")  # whose parts have names of their own
+TAB, NO_VALUE = "\t", "-"
 EXAMPLES = """
 examples:
   ./cloudtrial samples reports/latest --target heroku --scenario poisson
@@ -43,7 +54,7 @@ and parts of server_ms, network_ms and startup_ms, such as server_ms.total.
 
 
 @dataclasses.dataclass(frozen=True)
-class Filter:
+class SampleFilter:
     """Which samples are wanted; None: all."""
 
     target: str | None = None
@@ -52,10 +63,10 @@ class Filter:
     error: str | None = None  # a kind, "any" or "none"
     image: int | None = None
 
-    def takes(self, sample: Sample) -> bool:
+    def matches(self, sample: Sample) -> bool:
         """Whether the sample is one of them."""
-        asked = ("target", "scenario", "phase", "image")
-        if any(getattr(self, name) not in (None, getattr(sample, name)) for name in asked):
+        filter_fields = ("target", "scenario", "phase", "image")
+        if any(getattr(self, name) not in (None, getattr(sample, name)) for name in filter_fields):
             return False
         return {None: True, "any": sample.error is not None, "none": sample.error is None}.get(
             self.error, sample.error == self.error
@@ -65,9 +76,11 @@ class Filter:
 def add_samples(commands: Any) -> None:
     """Add the subcommand to the parser of `./cloudtrial`."""
     parser = commands.add_parser(
-        "samples", help="print the samples behind a report's figures", epilog=EXAMPLES,
+        "samples",
+        help="print the samples behind a report's figures",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     add: Callable[..., Any] = parser.add_argument
     add("folder", type=Path, metavar="RUN_DIR", help="such as reports/latest")
     add("--target", metavar="NAME", help="of this target only")
@@ -75,91 +88,96 @@ def add_samples(commands: Any) -> None:
     add("--phase", choices=("measure", "warmup", "all"), default="measure", help="default: measure")
     add("--error", metavar="KIND", help=f"any, none, or one of {', '.join(ERROR_KINDS)}")
     add("--image", type=int, metavar="N", help="of this picture only, by its number in run.json, from 0")
-    add("--columns", type=lambda text: tuple(text.split(",")), default=COLUMNS, metavar="A,B", help="see below")
+    add("--columns", type=lambda text: tuple(text.split(",")), default=DEFAULT_COLUMNS, metavar="A,B", help="see below")
     add("--json", action="store_true", help="whole samples, one JSON object a line")
-    parser.set_defaults(command=samples)
+    parser.set_defaults(command=samples_command)
 
 
-def samples(arguments: argparse.Namespace) -> int:
+def samples_command(arguments: argparse.Namespace) -> int:
     """Print the samples that are asked for. Gives the exit code."""
     run = read_run(arguments.folder)
-    wanted = Filter(
-        arguments.target, arguments.scenario, None if arguments.phase == "all" else arguments.phase, arguments.error,
+    sample_filter = SampleFilter(
+        arguments.target,
+        arguments.scenario,
+        None if arguments.phase == "all" else arguments.phase,
+        arguments.error,
         arguments.image,
-    )  # fmt: skip
-    _check(run, wanted, arguments.columns)
-    taken = [sample for sample in read_samples(arguments.folder) if wanted.takes(sample)]
+    )
+    _check_arguments(run, sample_filter, arguments.columns)
+    matching = [sample for sample in read_samples(arguments.folder) if sample_filter.matches(sample)]
     try:
-        for line in json_lines(taken) if arguments.json else tab_lines(run, taken, arguments.columns):
+        for line in json_lines(matching) if arguments.json else tab_lines(run, matching, arguments.columns):
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:  # as when `head` has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    for line in told(taken, arguments.columns):
+    for line in summary_lines(matching, arguments.columns):
         print(line, file=sys.stderr)
     return 0
 
 
-def tab_lines(run: Run, taken: Iterable[Sample], columns: Sequence[str]) -> Iterator[str]:
+def tab_lines(run: Run, samples: Iterable[Sample], columns: Sequence[str]) -> Iterator[str]:
     """The columns' names, then a line for each sample; "-" where there is no value."""
     yield TAB.join(columns)
-    for sample in taken:
-        yield TAB.join(_cell(value_at(run, sample, column)) for column in columns)
+    for sample in samples:
+        yield TAB.join(_format_cell(column_value(run, sample, column)) for column in columns)
 
 
-def json_lines(taken: Iterable[Sample]) -> Iterator[str]:
+def json_lines(samples: Iterable[Sample]) -> Iterator[str]:
     """Samples as samples.jsonl has them."""
-    for sample in taken:
-        facts = {name: value for name, value in vars(sample).items() if value is not None and value != {}}
-        yield json.dumps(facts, separators=(",", ":"))
+    for sample in samples:
+        fields = {name: value for name, value in vars(sample).items() if value is not None and value != {}}
+        yield json.dumps(fields, separators=(",", ":"))
 
 
-def told(taken: Sequence[Sample], columns: Sequence[str]) -> Iterator[str]:
+def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator[str]:
     """How many there are, and the percentiles of the times among the columns, for each target and scenario."""
     from eval.stats.intervals import PERCENTILES  # scipy takes a second to import, which --help should not wait for
 
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for sample in taken:
+    for sample in samples:
         groups[sample.target, sample.scenario].append(sample)
-    for (target, scenario), of in groups.items():
-        failed = sum(s.error is not None for s in of)
-        yield f"{target}, {scenario}: {plural(len(of), 'sample')}, {count(failed)} failed"
+    for (target, scenario), group in groups.items():
+        failed = sum(s.error is not None for s in group)
+        yield f"{target}, {scenario}: {plural(len(group), 'sample')}, {count(failed)} failed"
         for column in (c for c in columns if c.split(".")[0].endswith("_ms")):
             # lateness is the client's own, so a failed request has one as good as any
-            values = [_number(s, column) for s in of if s.error is None or column == "lateness_ms"]
+            values = [_numeric_value(s, column) for s in group if s.error is None or column == "lateness_ms"]
             known = [value for value in values if value is not None]
             if known:
-                yield f"  {column}: " + ", ".join(f"{name} {_told(known, p)}" for name, p in PERCENTILES.items())
-    if not taken:
+                yield f"  {column}: " + ", ".join(
+                    f"{name} {_format_percentile(known, p)}" for name, p in PERCENTILES.items()
+                )
+    if not samples:
         yield "no such sample"
 
 
-def value_at(run: Run, sample: Sample, column: str) -> Any:
+def column_value(run: Run, sample: Sample, column: str) -> Any:
     """The sample's value in a column, None where it has none."""
-    if column in DERIVED:
-        return DERIVED[column](run, sample)
+    if column in DERIVED_COLUMNS:
+        return DERIVED_COLUMNS[column](run, sample)
     name, _, part = column.partition(".")
     value = getattr(sample, name)
     return value.get(part) if part else value
 
 
-def _number(sample: Sample, column: str) -> float | None:
+def _numeric_value(sample: Sample, column: str) -> float | None:
     name, _, part = column.partition(".")
     value = getattr(sample, name)
     value = value.get(part) if part else value
     return value if isinstance(value, int | float) else None
 
 
-def _told(values: Sequence[float], p: float) -> str:
+def _format_percentile(values: Sequence[float], p: float) -> str:
     from eval.stats.intervals import percentile
 
-    found = percentile(values, p)
-    return f"n/a ({found.reason})" if found.value is None else ms(found.value)
+    estimate = percentile(values, p)
+    return f"n/a ({estimate.reason})" if estimate.value is None else ms(estimate.value)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None or value == {}:
-        return NOTHING
+        return NO_VALUE
     if isinstance(value, Mapping):
         return " ".join(f"{name}={part:g}" for name, part in value.items())
     if isinstance(value, tuple):
@@ -167,16 +185,20 @@ def _cell(value: Any) -> str:
     return " ".join(str(value).split())  # a detail may have lines and tabs of its own
 
 
-def _check(run: Run, wanted: Filter, columns: Sequence[str]) -> None:
+def _check_arguments(run: Run, sample_filter: SampleFilter, columns: Sequence[str]) -> None:
     """Refuse what no sample can have, rather than print nothing."""
     for column in columns:
         name, dot, part = column.partition(".")
-        if column not in DERIVED and (name not in FIELDS or (dot and (name not in MAPPINGS or not part))):
-            raise EvalError(f"--columns: {column!r} is no column; there are {', '.join((*FIELDS, *DERIVED))}")
-    if wanted.error not in (None, "any", "none", *ERROR_KINDS):
-        raise EvalError(f"--error {wanted.error}: there are any, none, {', '.join(ERROR_KINDS)}")
-    names = [*(t.name for t in run.targets), "reference"]
-    if wanted.target not in (None, *names):
-        raise EvalError(f"--target {wanted.target}: the run has {', '.join(names)}")
-    if wanted.image is not None and not 0 <= wanted.image < len(run.images):
-        raise EvalError(f"--image {wanted.image}: the run has pictures 0 to {len(run.images) - 1}")
+        if column not in DERIVED_COLUMNS and (
+            name not in SAMPLE_FIELDS or (dot and (name not in MAPPING_FIELDS or not part))
+        ):
+            raise EvalError(
+                f"--columns: {column!r} is no column; there are {', '.join((*SAMPLE_FIELDS, *DERIVED_COLUMNS))}"
+            )
+    if sample_filter.error not in (None, "any", "none", *ERROR_KINDS):
+        raise EvalError(f"--error {sample_filter.error}: there are any, none, {', '.join(ERROR_KINDS)}")
+    names = [*(target_run.name for target_run in run.targets), "reference"]
+    if sample_filter.target not in (None, *names):
+        raise EvalError(f"--target {sample_filter.target}: the run has {', '.join(names)}")
+    if sample_filter.image is not None and not 0 <= sample_filter.image < len(run.images):
+        raise EvalError(f"--image {sample_filter.image}: the run has pictures 0 to {len(run.images) - 1}")

@@ -14,67 +14,71 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from eval.cost.price_list import Price, Prices
+from eval.cost.price_list import Price, PriceList
 from infra.targets import ONE_DYNO_SIZES, Target
 
 REQUESTS_PER_MONTH = 1_000_000  # the traffic at which targets are compared
 HOURS_PER_MONTH = 730
-MONTH_S = HOURS_PER_MONTH * 3600
-LOW_RPS, HIGH_RPS = 1e-3, 1e4  # the traffic that is looked at: from one request in a quarter of an hour
-UTILISATION = 0.7  # of an instance's highest rate where that was never put to the test; more are started above it
+SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
+MIN_RPS, MAX_RPS = 1e-3, 1e4  # the traffic that is looked at: from one request in a quarter of an hour
+TARGET_UTILISATION = (
+    0.7  # of an instance's highest rate where that was never put to the test; more are started above it
+)
 AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
-QUANTUM_S = 0.1  # Cloud Run rounds billed time up to this
-IDLE_KEPT_S = 900  # at most; after so long without a request the next one meets a cold start
-ECO_SLEEPS_S = 1800  # without a request, then an Eco dyno sleeps
-SCALABLE_DYNO = "standard_1x"  # the smallest of which there can be several; as large as a Basic
+BILLING_INCREMENT_S = 0.1  # Cloud Run rounds billed time up to this
+IDLE_TIMEOUT_S = 900  # at most; after so long without a request the next one meets a cold start
+ECO_IDLE_TIMEOUT_S = 1800  # without a request, then an Eco dyno sleeps
+SCALABLE_DYNO_SIZE = "standard_1x"  # the smallest of which there can be several; as large as a Basic
 
 
 @dataclass(frozen=True)
-class Work:
+class ResourceDemand:
     """What one request needs, and what its deployment needs besides."""
 
     service_s: float  # wall time in the instance, mean
-    window_s: float  # the same with every request rounded up to QUANTUM_S, mean
+    billed_s: float  # the same with every request rounded up to QUANTUM_S, mean
     cpu_s: float  # vCPU-seconds, mean
     instance_rps: float  # most that one instance serves in a second
-    boot_s: float  # from nothing to the first answer
-    sent_bytes: float  # out, per request: body and headers
-    image_gib: float = 0.0  # container images that are kept
-    rated: bool = False  # whether instance_rps was measured under load, with latency as it should be
+    startup_s: float  # from nothing to the first answer
+    egress_bytes: float  # out, per request: body and headers
+    container_image_gib: float = 0.0  # container images that are kept
+    rate_measured: bool = False  # whether instance_rps was measured under load, with latency as it should be
 
     @property
-    def room_rps(self) -> float:
+    def capacity_rps(self) -> float:
         """What an instance is given before another is added. A rate that was measured needs no margin on top."""
-        return self.instance_rps * (1.0 if self.rated else UTILISATION)
+        return self.instance_rps * (1.0 if self.rate_measured else TARGET_UTILISATION)
 
 
 @dataclass(frozen=True)
 class Bill:
     """Dollars for a month."""
 
-    gross: float
-    net: float
+    gross_usd: float
+    net_usd: float
     instances: int  # needed at that traffic
-    beyond_limit: bool  # more than the target's max_instances, so that it would not be served
-    low: float  # bounds of `gross` where a billing rule is not documented
-    high: float
-    net_low: float  # the same of `net`
-    net_high: float
+    exceeds_max_instances: bool  # more than the target's max_instances, so that it would not be served
+    gross_low_usd: float  # bounds of `gross` where a billing rule is not documented
+    gross_high_usd: float
+    net_low_usd: float  # the same of `net`
+    net_high_usd: float
 
 
-def exact(gross: float, net: float, instances: int, target: Target) -> Bill:
+def flat_bill(gross_usd: float, net_usd: float, instances: int, target: Target) -> Bill:
     """A bill whose rules are all documented."""
-    return Bill(gross, net, instances, instances > target.max_instances, gross, gross, net, net)
+    return Bill(gross_usd, net_usd, instances, instances > target.max_instances, gross_usd, gross_usd, net_usd, net_usd)
 
 
-Rates = Mapping[str, float]  # dollars per unit, and allowances, by role
-Formula = Callable[[float, Work, Target, Rates], Bill]
+UnitPrices = Mapping[str, float]  # dollars per unit, and allowances, by role
+BillFormula = Callable[[float, ResourceDemand, Target, UnitPrices], Bill]
 
 
-def skus(target: Target) -> dict[str, str]:
+def price_ids_by_role(target: Target) -> dict[str, str]:
     """Role in the formula -> id in the price list."""
     if target.billing == "hourly":
-        burstable = {"surplus": f"aws_ec2_{target.size.split('.')[0]}_surplus_vcpu_hour"} if _burstable(target) else {}
+        burstable = (
+            {"surplus": f"aws_ec2_{target.size.split('.')[0]}_surplus_vcpu_hour"} if _is_burstable(target) else {}
+        )
         return {
             "hour": f"aws_ec2_{target.size.replace('.', '_')}_hour",
             **burstable,
@@ -85,8 +89,8 @@ def skus(target: Target) -> dict[str, str]:
         }
     if target.billing == "dyno":
         size = target.size.replace("-", "_")
-        scaled = {"scaled": f"heroku_{SCALABLE_DYNO}_month"} if size in ONE_DYNO_SIZES else {}
-        return {"month": f"heroku_{size}_month", **scaled}
+        scalable = {"scaled": f"heroku_{SCALABLE_DYNO_SIZE}_month"} if size in ONE_DYNO_SIZES else {}
+        return {"month": f"heroku_{size}_month", **scalable}
     return {
         "vcpu_s": f"{target.name}_vcpu_second",
         "gib_s": f"{target.name}_gib_second",
@@ -101,116 +105,135 @@ def skus(target: Target) -> dict[str, str]:
     }
 
 
-def used_prices(target: Target, prices: Prices) -> dict[str, Price]:
+def prices_for(target: Target, prices: PriceList) -> dict[str, Price]:
     """Role -> the list's entry. Raises PriceError when the list has not all that the target is billed by."""
-    return {role: prices.get(price_id, target.region) for role, price_id in skus(target).items()}
+    return {role: prices.get(price_id, target.region) for role, price_id in price_ids_by_role(target).items()}
 
 
-def monthly(requests: float, work: Work, target: Target, rates: Rates) -> Bill:
+def monthly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
     """The bill for so many requests in a month, by the target's own meters."""
-    return FORMULAS[target.billing](requests, work, target, rates)
+    return BILL_FORMULAS[target.billing](requests, demand, target, unit_prices)
 
 
-def hourly_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bill:
+def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
     """EC2. The free 100 GB of egress are a free tier like any other: only the net bill has them."""
-    rate = requests / MONTH_S
-    n = always_on(rate, work)
-    fixed = n * (HOURS_PER_MONTH * (rates["hour"] + rates["ipv4"]) + target.disk_gb * rates["disk"])
-    above = rate * work.cpu_s / n - target.baseline_vcpus if _burstable(target) else 0.0
-    surplus = n * max(0.0, above) * HOURS_PER_MONTH * rates.get("surplus", 0.0)
-    sent_gb = requests * work.sent_bytes / 1e9
-    gross = fixed + surplus + sent_gb * rates["egress"]
-    net = fixed + surplus + max(0.0, sent_gb - rates["free_egress"]) * rates["egress"]
-    return exact(gross, net, n, target)
+    rate_rps = requests / SECONDS_PER_MONTH
+    instances = always_on_instances(rate_rps, demand)
+    fixed_usd = instances * (
+        HOURS_PER_MONTH * (unit_prices["hour"] + unit_prices["ipv4"]) + target.disk_gb * unit_prices["disk"]
+    )
+    surplus_vcpus = rate_rps * demand.cpu_s / instances - target.baseline_vcpus if _is_burstable(target) else 0.0
+    surplus_usd = instances * max(0.0, surplus_vcpus) * HOURS_PER_MONTH * unit_prices.get("surplus", 0.0)
+    egress_gb = requests * demand.egress_bytes / 1e9
+    gross_usd = fixed_usd + surplus_usd + egress_gb * unit_prices["egress"]
+    net_usd = fixed_usd + surplus_usd + max(0.0, egress_gb - unit_prices["free_egress"]) * unit_prices["egress"]
+    return flat_bill(gross_usd, net_usd, instances, target)
 
 
-def dyno_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bill:
+def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
     """Heroku. A size of which there can be but one gives way to Standard-1X where one is not enough."""
-    n = always_on(requests / MONTH_S, work)
-    usd = n * rates["scaled"] if n > 1 and "scaled" in rates else n * rates["month"]
-    return exact(usd, usd, n, target)
+    instances = always_on_instances(requests / SECONDS_PER_MONTH, demand)
+    usd = (
+        instances * unit_prices["scaled"]
+        if instances > 1 and "scaled" in unit_prices
+        else instances * unit_prices["month"]
+    )
+    return flat_bill(usd, usd, instances, target)
 
 
-def request_bill(requests: float, work: Work, target: Target, rates: Rates) -> Bill:
+def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
     """Cloud Run and Cloud Functions, billed by request, no instance kept warm."""
-    n = autoscaled(requests / MONTH_S, work, target)
-    seconds, low, high = billed_seconds(requests, work, target)
-    gib = target.memory_mib / 1024
-    sent_gib = requests * work.sent_bytes / 2**30
+    instances = autoscaled_instances(requests / SECONDS_PER_MONTH, demand, target)
+    expected_s, min_s, max_s = billed_seconds(requests, demand, target)
+    memory_gib = target.memory_mib / 1024
+    egress_gib = requests * demand.egress_bytes / 2**30
 
-    def gross(active_s: float) -> float:
-        compute = active_s * (target.vcpus * rates["vcpu_s"] + gib * rates["gib_s"])
-        rest = sent_gib * rates["egress"] + work.image_gib * rates["image"]
-        return compute + requests / 1e6 * rates["million"] + rest
+    def gross_usd(billed_s: float) -> float:
+        compute_usd = billed_s * (target.vcpus * unit_prices["vcpu_s"] + memory_gib * unit_prices["gib_s"])
+        other_usd = egress_gib * unit_prices["egress"] + demand.container_image_gib * unit_prices["image"]
+        return compute_usd + requests / 1e6 * unit_prices["million"] + other_usd
 
-    def net(active_s: float) -> float:
+    def net_usd(billed_s: float) -> float:
         return (
-            max(0.0, active_s * target.vcpus - rates["free_vcpu_s"]) * rates["vcpu_s"]
-            + max(0.0, active_s * gib - rates["free_gib_s"]) * rates["gib_s"]
-            + max(0.0, requests - rates["free_requests"]) / 1e6 * rates["million"]
-            + max(0.0, sent_gib - rates["free_egress"]) * rates["egress"]
-            + max(0.0, work.image_gib - rates["free_image"]) * rates["image"]
+            max(0.0, billed_s * target.vcpus - unit_prices["free_vcpu_s"]) * unit_prices["vcpu_s"]
+            + max(0.0, billed_s * memory_gib - unit_prices["free_gib_s"]) * unit_prices["gib_s"]
+            + max(0.0, requests - unit_prices["free_requests"]) / 1e6 * unit_prices["million"]
+            + max(0.0, egress_gib - unit_prices["free_egress"]) * unit_prices["egress"]
+            + max(0.0, demand.container_image_gib - unit_prices["free_image"]) * unit_prices["image"]
         )
 
-    return Bill(gross(seconds), net(seconds), n, n > target.max_instances, gross(low), gross(high), net(low), net(high))
+    return Bill(
+        gross_usd(expected_s),
+        net_usd(expected_s),
+        instances,
+        instances > target.max_instances,
+        gross_usd(min_s),
+        gross_usd(max_s),
+        net_usd(min_s),
+        net_usd(max_s),
+    )
 
 
-FORMULAS: dict[str, Formula] = {"hourly": hourly_bill, "dyno": dyno_bill, "request": request_bill}
+BILL_FORMULAS: dict[str, BillFormula] = {"hourly": hourly_bill, "dyno": dyno_bill, "request": request_bill}
 
 
-def billed_seconds(requests: float, work: Work, target: Target) -> tuple[float, float, float]:
+def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> tuple[float, float, float]:
     """Instance-seconds billed by request in a month: the model's figure, and its lower and upper bound.
 
     An instance is billed while at least one request is in it. Requests that overlap share their time, so several in
     one instance cost the union of their windows; one at a time, each costs its own. Google does not say whether each
     request or each active interval is rounded up. The bounds: nothing rounded, and every window on its own.
     """
-    rate = requests / MONTH_S
-    n = autoscaled(rate, work, target)
-    boots = cold_starts(requests) * work.boot_s
-    unrounded = n * MONTH_S * -math.expm1(-rate * work.service_s / n)
-    separate = requests * work.window_s
+    rate_rps = requests / SECONDS_PER_MONTH
+    instances = autoscaled_instances(rate_rps, demand, target)
+    startup_total_s = cold_starts_per_month(requests) * demand.startup_s
+    unrounded_s = instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * demand.service_s / instances)
+    per_request_s = requests * demand.billed_s
     if target.concurrency == 1:
-        return separate + boots, unrounded + boots, separate + boots
-    union = n * MONTH_S * -math.expm1(-rate * work.window_s / n)
-    return union + boots, unrounded + boots, min(separate, n * MONTH_S) + boots
+        return per_request_s + startup_total_s, unrounded_s + startup_total_s, per_request_s + startup_total_s
+    merged_s = instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * demand.billed_s / instances)
+    return (
+        merged_s + startup_total_s,
+        unrounded_s + startup_total_s,
+        min(per_request_s, instances * SECONDS_PER_MONTH) + startup_total_s,
+    )
 
 
-def cold_starts(requests: float) -> float:
+def cold_starts_per_month(requests: float) -> float:
     """Requests in a month that come after so long a gap that no instance is left."""
-    return requests * math.exp(-requests / MONTH_S * IDLE_KEPT_S)
+    return requests * math.exp(-requests / SECONDS_PER_MONTH * IDLE_TIMEOUT_S)
 
 
-def always_on(rate: float, work: Work) -> int:
+def always_on_instances(rate_rps: float, demand: ResourceDemand) -> int:
     """Machines or dynos that serve this rate, at least one."""
-    return max(1, math.ceil(round(rate / work.room_rps, 9)))
+    return max(1, math.ceil(round(rate_rps / demand.capacity_rps, 9)))
 
 
-def autoscaled(rate: float, work: Work, target: Target) -> int:
+def autoscaled_instances(rate_rps: float, demand: ResourceDemand, target: Target) -> int:
     """Instances that Cloud Run's autoscaler would start for this rate, by CPU or by concurrency.
 
     Never fewer than the rate takes that one instance was measured to keep up with.
     """
-    by_cpu = rate * work.cpu_s / (AUTOSCALER_UTILISATION * target.vcpus)
-    by_concurrency = rate * work.service_s / (AUTOSCALER_UTILISATION * target.concurrency)
-    by_rate = rate / work.instance_rps if work.rated else 0.0
+    by_cpu = rate_rps * demand.cpu_s / (AUTOSCALER_UTILISATION * target.vcpus)
+    by_concurrency = rate_rps * demand.service_s / (AUTOSCALER_UTILISATION * target.concurrency)
+    by_rate = rate_rps / demand.instance_rps if demand.rate_measured else 0.0
     return max(1, math.ceil(round(max(by_cpu, by_concurrency, by_rate), 9)))
 
 
 def eco_awake_hours(requests: float) -> float:
     """Hours of the Eco pool that an app uses in a month; never more than the month has."""
-    return HOURS_PER_MONTH * -math.expm1(-requests / MONTH_S * ECO_SLEEPS_S)
+    return HOURS_PER_MONTH * -math.expm1(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
 
 
-def eco_wakes(requests: float) -> float:
+def eco_wakeups(requests: float) -> float:
     """Requests in a month that wake a sleeping Eco dyno."""
-    return requests * math.exp(-requests / MONTH_S * ECO_SLEEPS_S)
+    return requests * math.exp(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
 
 
-def rounded_up(seconds: float) -> float:
+def round_up_billed_s(seconds: float) -> float:
     """Billed time of one request on its own."""
-    return math.ceil(round(seconds / QUANTUM_S, 9)) * QUANTUM_S
+    return math.ceil(round(seconds / BILLING_INCREMENT_S, 9)) * BILLING_INCREMENT_S
 
 
-def _burstable(target: Target) -> bool:
+def _is_burstable(target: Target) -> bool:
     return target.baseline_vcpus < target.vcpus

@@ -9,13 +9,16 @@ from itertools import pairwise
 import numpy as np
 import scipy
 
-from eval.cost.billing import HIGH_RPS, LOW_RPS, MONTH_S
+from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
 
-LOW, HIGH = LOW_RPS * MONTH_S, HIGH_RPS * MONTH_S  # requests a month that are looked at
+MIN_REQUESTS, MAX_REQUESTS = (
+    MIN_RPS * SECONDS_PER_MONTH,
+    MAX_RPS * SECONDS_PER_MONTH,
+)  # requests a month that are looked at
 POINTS_PER_DECADE = 60
-ALIKE_USD = 0.005  # two bills that differ by less, or by less than ALIKE_SHARE, have no order
-ALIKE_SHARE = 0.005
-LASTING = 2.0  # a new order that ends before the traffic has grown by this factor is a step, not a break-even
+TIE_USD = 0.005  # two bills that differ by less, or by less than ALIKE_SHARE, have no order
+TIE_FRACTION = 0.005
+MIN_SPAN = 2.0  # a new order that ends before the traffic has grown by this factor is a step, not a break-even
 
 Cost = Callable[[float], float]  # requests a month -> dollars a month
 
@@ -29,36 +32,36 @@ class Crossing:
 
 
 @dataclass(frozen=True)
-class Order:
+class CostOrder:
     """How two bills compare over a range of traffic."""
 
     crossings: list[Crossing]  # ascending
     first_is_cheaper: bool | None  # without a crossing: throughout; None when there is never a difference
 
 
-def compare(first: Cost, second: Cost, low: float = LOW, high: float = HIGH) -> Order:
+def compare_bills(first: Cost, second: Cost, low: float = MIN_REQUESTS, high: float = MAX_REQUESTS) -> CostOrder:
     """Scan a logarithmic grid for changes of order, then narrow each down.
 
     Costs step where another instance is needed, so there can be several crossings, and one can be a jump across;
     every one is reported whose new order lasts. Where both are free, there is no order and no crossing.
     """
-    points = max(2, round(np.log10(high / low) * POINTS_PER_DECADE) + 1)
-    signs = [(x, sign) for x in np.geomspace(low, high, points).tolist() if (sign := _sign(first(x), second(x)))]
-    found: list[Crossing] = []
+    n_points = max(2, round(np.log10(high / low) * POINTS_PER_DECADE) + 1)
+    signs = [(x, sign) for x in np.geomspace(low, high, n_points).tolist() if (sign := _sign(first(x), second(x)))]
+    crossings: list[Crossing] = []
     for (x0, before), (x1, after) in pairwise(signs):
         if before == after:
             continue
         crossing = Crossing(_root(lambda x: first(x) - second(x), x0, x1), first_below=before < 0)
-        if found and crossing.requests < LASTING * found[-1].requests:
-            found.pop()  # the order is back to what it was
+        if crossings and crossing.requests < MIN_SPAN * crossings[-1].requests:
+            crossings.pop()  # the order is back to what it was
         else:
-            found.append(crossing)
-    return Order(found, signs[0][1] < 0 if signs else None)
+            crossings.append(crossing)
+    return CostOrder(crossings, signs[0][1] < 0 if signs else None)
 
 
 def _sign(a: float, b: float) -> int:
     """-1 when a is cheaper, 1 when b is, 0 when it makes no difference."""
-    if abs(a - b) <= max(ALIKE_USD, ALIKE_SHARE * max(a, b)):
+    if abs(a - b) <= max(TIE_USD, TIE_FRACTION * max(a, b)):
         return 0
     return -1 if a < b else 1
 

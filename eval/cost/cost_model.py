@@ -11,43 +11,46 @@ from typing import Any
 import numpy as np
 
 from eval.cost import billing
-from eval.cost.billing import Bill, Work
-from eval.cost.price_list import Price, Prices
+from eval.cost.billing import Bill, ResourceDemand
+from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
-from eval.formatting import count, listing, per_second, significant
+from eval.formatting import count, join_words, per_second, significant
 from eval.samples.model import Sample, TargetRun
 from infra.targets import TARGETS, Target
 
-RATES = (1, 10, 100)  # requests a second, of which a million is priced
-VOLUMES = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
-CURVE_RPS = np.geomspace(billing.LOW_RPS, billing.HIGH_RPS, 141)  # 20 a decade
-HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
-IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
-BOOT_S = 8.0  # where the start was not seen
-MEASURED_RATE = "the highest rate that one was measured to serve with its latency within the objective"
+PRICED_RATES_RPS = (1, 10, 100)  # requests a second, of which a million is priced
+PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
+CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 a decade
+RESPONSE_HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
+CONTAINER_IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
+DEFAULT_STARTUP_S = 8.0  # where the start was not seen
+MEASURED_RATE_TEXT = "the highest rate that one was measured to serve with its latency within the objective"
 
 
 @dataclass(frozen=True)
-class Costing:
+class CostModel:
     """A target that can be priced."""
 
     target: Target
-    run: TargetRun
-    work: Work
+    target_run: TargetRun
+    demand: ResourceDemand
     prices: dict[str, Price]  # by role; all that it is billed by
-    cpus: int  # that a forward pass was spread over
-    boot_measured: bool
-    listed: str  # the day of the price list
+    inference_cpus: int  # that a forward pass was spread over
+    startup_measured: bool
+    price_list_date: str  # the day of the price list
 
     def bill(self, requests: float) -> Bill:
-        rates = {role: price.amount for role, price in self.prices.items()}
-        return billing.monthly(requests, self.work, self.target, rates)
+        unit_prices = {role: price.amount for role, price in self.prices.items()}
+        return billing.monthly_bill(requests, self.demand, self.target, unit_prices)
 
 
-def costing(
-    run: TargetRun, answered: Sequence[Sample], prices: Prices, max_rate_rps: float | None = None,
-    boot_s: float | None = None,
-) -> Costing | str:  # fmt: skip
+def build_cost_model(
+    run: TargetRun,
+    succeeded: Sequence[Sample],
+    prices: PriceList,
+    max_rate_rps: float | None = None,
+    startup_s: float | None = None,
+) -> CostModel | str:
     """What is needed to price a target, or the reason why it cannot be priced.
 
     answered: one scenario's answers. max_rate_rps: the highest rate that ONE instance was measured to serve with its
@@ -56,199 +59,218 @@ def costing(
     if run.target is None:
         return "a foreign endpoint: its size and its price are not known"
     if run.target not in TARGETS:
-        return f"{run.target!r} is not one of the targets: {listing(list(TARGETS))}"
-    timed = [s for s in answered if "total" in s.server_ms]
-    if not timed:
+        return f"{run.target!r} is not one of the targets: {join_words(list(TARGETS))}"
+    with_server_time = [s for s in succeeded if "total" in s.server_ms]
+    if not with_server_time:
         return "no answer says how long the service took (Server-Timing: total)"
     target = TARGETS[run.target]
     try:
-        used = billing.used_prices(target, prices)
+        prices_by_role = billing.prices_for(target, prices)
     except PriceError as error:
         return str(error)
-    cpus = run.cpus or run.version.get("cpus") or math.ceil(target.vcpus)
-    boot_ms = run.startup_ms or (run.version.get("startup_ms") or {}).get("total")
-    if boot_s is None and boot_ms is not None:
-        boot_s = boot_ms / 1000
-    work = _work(timed, cpus, boot_s, max_rate_rps, target)
-    return Costing(target, run, work, used, cpus, boot_s is not None, prices.date.isoformat())
+    inference_cpus = run.cpus or run.version.get("cpus") or math.ceil(target.vcpus)
+    startup_ms = run.startup_ms or (run.version.get("startup_ms") or {}).get("total")
+    if startup_s is None and startup_ms is not None:
+        startup_s = startup_ms / 1000
+    demand = _resource_demand(with_server_time, inference_cpus, startup_s, max_rate_rps, target)
+    return CostModel(
+        target, run, demand, prices_by_role, inference_cpus, startup_s is not None, prices.date.isoformat()
+    )
 
 
-def one_instance_rps(max_rate_rps: float | None, held: Sequence[Sample]) -> float | None:
+def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
     """Its share of the highest rate that a target held, as `costing` wants it. `held`: the samples of that step.
 
     A platform that scales out holds a rate with several instances; how many is told by their ids in the answers.
     """
     if max_rate_rps is None:
         return None
-    return max_rate_rps / max(1, len({s.instance_id for s in held if s.instance_id}))
+    return max_rate_rps / max(1, len({s.instance_id for s in step_samples if s.instance_id}))
 
 
-def _work(timed: Sequence[Sample], cpus: int, boot_s: float | None, max_rate_rps: float | None, target: Target) -> Work:
+def _resource_demand(
+    samples: Sequence[Sample], inference_cpus: int, startup_s: float | None, max_rate_rps: float | None, target: Target
+) -> ResourceDemand:
     """Means, because bills add up. Server time rather than the client's: a platform bills no network."""
-    totals = [s.server_ms["total"] / 1000 for s in timed]
-    inference = [min(s.server_ms.get("inference", math.inf), s.server_ms["total"]) / 1000 for s in timed]
-    service_s = max(fmean(totals), 1e-6)
-    return Work(
+    total_s = [s.server_ms["total"] / 1000 for s in samples]
+    inference_s = [min(s.server_ms.get("inference", math.inf), s.server_ms["total"]) / 1000 for s in samples]
+    service_s = max(fmean(total_s), 1e-6)
+    return ResourceDemand(
         service_s=service_s,
-        window_s=fmean(billing.rounded_up(total) for total in totals),
-        cpu_s=service_s + (cpus - 1) * fmean(inference),
+        billed_s=fmean(billing.round_up_billed_s(total) for total in total_s),
+        cpu_s=service_s + (inference_cpus - 1) * fmean(inference_s),
         instance_rps=max_rate_rps or 1 / service_s,
-        rated=bool(max_rate_rps),
-        boot_s=BOOT_S if boot_s is None else boot_s,
-        sent_bytes=fmean(s.answer_bytes for s in timed) + HEADER_BYTES,
-        image_gib=IMAGE_GIB if target.billing == "request" else 0.0,
+        rate_measured=bool(max_rate_rps),
+        startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
+        egress_bytes=fmean(s.answer_bytes for s in samples) + RESPONSE_HEADER_BYTES,
+        container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
     )
 
 
-def cost_json(it: Costing | str, volumes: Sequence[int] = VOLUMES) -> dict[str, Any]:
+def cost_to_report(model: CostModel | str, monthly_requests: Sequence[int] = PRICED_MONTHLY_REQUESTS) -> dict[str, Any]:
     """The `cost` of report.json, at `volumes` requests a month. Where there is none, every figure says why."""
-    if isinstance(it, str):
-        none = {"value": None, "reason": it}
+    if isinstance(model, str):
+        unavailable = {"value": None, "reason": model}
         return {
-            "usd_per_million": {str(rate): none for rate in RATES},
-            "idle_usd_per_month": none,
-            "monthly_usd": {str(n): {"gross": none, "net": none} for n in volumes},
+            "usd_per_million": {str(rate): unavailable for rate in PRICED_RATES_RPS},
+            "idle_usd_per_month": unavailable,
+            "monthly_usd": {str(requests): {"gross": unavailable, "net": unavailable} for requests in monthly_requests},
             "curve": [],
             "measured": {},
             "assumed": [],
         }
-    a_month = [rate * billing.MONTH_S for rate in RATES]
+    requests_at_rate = [rate * billing.SECONDS_PER_MONTH for rate in PRICED_RATES_RPS]
     return {
         "usd_per_million": {
-            str(rate): _usd(it.bill(n).gross / n * 1e6) for rate, n in zip(RATES, a_month, strict=True)
+            str(rate): _round_usd(model.bill(requests).gross_usd / requests * 1e6)
+            for rate, requests in zip(PRICED_RATES_RPS, requests_at_rate, strict=True)
         },
-        "idle_usd_per_month": _usd(it.bill(0).net),
-        "monthly_usd": {str(n): _monthly(it.bill(n)) for n in volumes},
-        "curve": [_point(rps, it.bill(rps * billing.MONTH_S)) for rps in CURVE_RPS.tolist()],
-        "measured": _measured(it),
-        "assumed": _assumed(it),
+        "idle_usd_per_month": _round_usd(model.bill(0).net_usd),
+        "monthly_usd": {str(requests): _bill_to_report(model.bill(requests)) for requests in monthly_requests},
+        "curve": [_curve_point(rps, model.bill(rps * billing.SECONDS_PER_MONTH)) for rps in CURVE_RPS.tolist()],
+        "measured": _measurements(model),
+        "assumed": _assumptions(model),
     }
 
 
-def _usd(value: float) -> float:
-    return round(value, 6)
+def _round_usd(usd: float) -> float:
+    return round(usd, 6)
 
 
-def _monthly(bill: Bill) -> dict[str, Any]:
+def _bill_to_report(bill: Bill) -> dict[str, Any]:
     """The bill, how many instances it pays for, and its bounds where a billing rule is not documented."""
     return {
-        "gross": _usd(bill.gross),
-        "net": _usd(bill.net),
-        "gross_low": _usd(bill.low),
-        "gross_high": _usd(bill.high),
-        "net_low": _usd(bill.net_low),
-        "net_high": _usd(bill.net_high),
+        "gross": _round_usd(bill.gross_usd),
+        "net": _round_usd(bill.net_usd),
+        "gross_low": _round_usd(bill.gross_low_usd),
+        "gross_high": _round_usd(bill.gross_high_usd),
+        "net_low": _round_usd(bill.net_low_usd),
+        "net_high": _round_usd(bill.net_high_usd),
         "instances": bill.instances,
-        "beyond_limit": bill.beyond_limit,
+        "beyond_limit": bill.exceeds_max_instances,
     }
 
 
-def _point(rps: float, bill: Bill) -> dict[str, Any]:
+def _curve_point(rps: float, bill: Bill) -> dict[str, Any]:
     """A point of the curve: the traffic, and what a month of it costs."""
-    return {"rps": float(f"{rps:.6g}"), "requests_per_month": round(rps * billing.MONTH_S), **_monthly(bill)}
+    return {
+        "rps": float(f"{rps:.6g}"),
+        "requests_per_month": round(rps * billing.SECONDS_PER_MONTH),
+        **_bill_to_report(bill),
+    }
 
 
-def _measured(it: Costing) -> dict[str, Any]:
+def _measurements(model: CostModel) -> dict[str, Any]:
     """The figures that the bills are made of."""
-    measured: dict[str, Any] = {"service_ms": round(it.work.service_s * 1000, 3)}
-    if it.target.billing == "request":
-        measured["billed_window_ms"] = round(it.work.window_s * 1000, 3)
-    measured["cpu_ms"] = round(it.work.cpu_s * 1000, 3)
-    if it.work.rated:
-        measured["max_rate_rps"] = round(it.work.instance_rps, 3)
-    if it.boot_measured and it.target.billing == "request":
-        measured["startup_s"] = round(it.work.boot_s, 3)
-    measured["answer_bytes"] = round(it.work.sent_bytes - HEADER_BYTES, 1)
-    return measured
+    measurements: dict[str, Any] = {"service_ms": round(model.demand.service_s * 1000, 3)}
+    if model.target.billing == "request":
+        measurements["billed_window_ms"] = round(model.demand.billed_s * 1000, 3)
+    measurements["cpu_ms"] = round(model.demand.cpu_s * 1000, 3)
+    if model.demand.rate_measured:
+        measurements["max_rate_rps"] = round(model.demand.instance_rps, 3)
+    if model.startup_measured and model.target.billing == "request":
+        measurements["startup_s"] = round(model.demand.startup_s, 3)
+    measurements["answer_bytes"] = round(model.demand.egress_bytes - RESPONSE_HEADER_BYTES, 1)
+    return measurements
 
 
-def _assumed(it: Costing) -> list[str]:
+def _assumptions(model: CostModel) -> list[str]:
     """Everything that the bills stand on and that nobody measured."""
     month = f"a month of {billing.HOURS_PER_MONTH} hours"
-    lines = [f"requests come one picture each, at random (Poisson) and evenly over {month}"]
-    if it.run.twin:
-        lines.append("the cloud's CPU is as fast as this machine's, on which the twin ran")
-    lines.append(
+    assumptions = [f"requests come one picture each, at random (Poisson) and evenly over {month}"]
+    if model.target_run.twin:
+        assumptions.append("the cloud's CPU is as fast as this machine's, on which the twin ran")
+    assumptions.append(
         "service time is the mean of what the service reports; the web server's and proxy's own time is left out"
     )
-    lines.append(
-        f"CPU time is the service time, {it.cpus} cores counted as busy during inference"
-        if it.cpus > 1
+    assumptions.append(
+        f"CPU time is the service time, {model.inference_cpus} cores counted as busy during inference"
+        if model.inference_cpus > 1
         else "CPU time is the service time"
     )
-    lines += BASIS[it.target.billing](it)
-    if it.target.billing != "dyno":
-        lines.append(
-            f"an answer has {HEADER_BYTES} bytes of headers; connections stay open, TLS handshakes are not counted"
+    assumptions += ASSUMPTIONS_BY_BILLING[model.target.billing](model)
+    if model.target.billing != "dyno":
+        assumptions.append(
+            f"an answer has {RESPONSE_HEADER_BYTES} bytes of headers; connections stay open, TLS "
+            "handshakes are not counted"
         )
-    lines += [
-        f"{count(n)} requests a month need {bill.instances} instances; the target may have {it.target.max_instances}, "
+    assumptions += [
+        f"{count(requests)} requests a month need {bill.instances} instances; the target may have "
+        f"{model.target.max_instances}, "
         "so they would not be served, and are priced all the same"
-        for n in VOLUMES
-        if (bill := it.bill(n)).beyond_limit
+        for requests in PRICED_MONTHLY_REQUESTS
+        if (bill := model.bill(requests)).exceeds_max_instances
     ]
-    lines.append(f"list prices of {it.listed}; dollars per million requests are gross, without free allowances")
-    if unsure := [price.id for price in it.prices.values() if not price.confirmed]:
-        lines.append(f"not confirmed: {listing(unsure)}")
-    return lines
+    assumptions.append(
+        f"list prices of {model.price_list_date}; dollars per million requests are gross, without free allowances"
+    )
+    if unconfirmed := [price.id for price in model.prices.values() if not price.confirmed]:
+        assumptions.append(f"not confirmed: {join_words(unconfirmed)}")
+    return assumptions
 
 
-def _always_on(it: Costing) -> str:
-    limit = it.work.room_rps
-    if it.work.rated:
-        return f"another instance is added above {per_second(limit)}, {MEASURED_RATE}"
+def _always_on_assumption(model: CostModel) -> str:
+    capacity_rps = model.demand.capacity_rps
+    if model.demand.rate_measured:
+        return f"another instance is added above {per_second(capacity_rps)}, {MEASURED_RATE_TEXT}"
     return (
-        f"one instance serves {per_second(it.work.instance_rps)}, the inverse of the service time of single requests, "
-        f"no figure of a load test; another is added above {billing.UTILISATION:.0%} of that, {per_second(limit)}"
+        f"one instance serves {per_second(model.demand.instance_rps)}, the inverse of the service time "
+        "of single requests, "
+        f"no figure of a load test; another is added above {billing.TARGET_UTILISATION:.0%} of that, "
+        f"{per_second(capacity_rps)}"
     )
 
 
-def _hourly(it: Costing) -> list[str]:
-    lines = [
-        _always_on(it),
-        f"each machine has {it.target.disk_gb} GB of gp3 disk and a public IPv4 address and is never stopped; a load "
+def _hourly_assumptions(model: CostModel) -> list[str]:
+    assumptions = [
+        _always_on_assumption(model),
+        f"each machine has {model.target.disk_gb} GB of gp3 disk and a public IPv4 address and is never "
+        "stopped; a load "
         "balancer, which several need, is not priced",
     ]
-    if "surplus" in it.prices:
-        lines.append(f"CPU use above {it.target.baseline_vcpus} vCPUs on average is paid as surplus credits")
-    return lines
+    if "surplus" in model.prices:
+        assumptions.append(f"CPU use above {model.target.baseline_vcpus} vCPUs on average is paid as surplus credits")
+    return assumptions
 
 
-def _dyno(it: Costing) -> list[str]:
-    lines = [_always_on(it), "egress is not metered"]
-    if "scaled" in it.prices:
-        lines.append(f"there can be but one {it.target.size} dyno; where one is not enough, all are Standard-1X")
-    if it.target.size == "eco":
-        awake = billing.eco_awake_hours(VOLUMES[0])
-        lines.append(
-            f"nothing else uses the Eco pool; {count(VOLUMES[0])} requests a month keep the dyno up {awake:.0f} h"
+def _dyno_assumptions(model: CostModel) -> list[str]:
+    assumptions = [_always_on_assumption(model), "egress is not metered"]
+    if "scaled" in model.prices:
+        assumptions.append(
+            f"there can be but one {model.target.size} dyno; where one is not enough, all are Standard-1X"
         )
-    return lines
+    if model.target.size == "eco":
+        awake_h = billing.eco_awake_hours(PRICED_MONTHLY_REQUESTS[0])
+        assumptions.append(
+            f"nothing else uses the Eco pool; {count(PRICED_MONTHLY_REQUESTS[0])} requests a month keep "
+            f"the dyno up {awake_h:.0f} h"
+        )
+    return assumptions
 
 
-def _request(it: Costing) -> list[str]:
-    start = "" if it.boot_measured else f"; a start takes {significant(BOOT_S)} s"
-    overlap = (
+def _request_assumptions(model: CostModel) -> list[str]:
+    startup_text = "" if model.startup_measured else f"; a start takes {significant(DEFAULT_STARTUP_S)} s"
+    overlap_text = (
         "every request is billed its own time: an instance takes one at a time"
-        if it.target.concurrency == 1
-        else f"requests that overlap in an instance are billed once; it takes {it.target.concurrency} at a time"
+        if model.target.concurrency == 1
+        else f"requests that overlap in an instance are billed once; it takes {model.target.concurrency} at a time"
     )
-    load = (
-        f", or above {per_second(it.work.instance_rps)}, {MEASURED_RATE}"
-        if it.work.rated
+    rate_text = (
+        f", or above {per_second(model.demand.instance_rps)}, {MEASURED_RATE_TEXT}"
+        if model.demand.rate_measured
         else ", no figures of a load test"
     )
     return [
         f"an instance is added above {billing.AUTOSCALER_UTILISATION:.0%} of its CPU or concurrency, by the times of "
-        f"single requests{load}",
-        overlap,
+        f"single requests{rate_text}",
+        overlap_text,
         "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not "
         "documented, so gross_low and gross_high, net_low and net_high are bounds",
-        f"an idle instance is kept for {billing.IDLE_KEPT_S} s; starts are billed{start}; "
+        f"an idle instance is kept for {billing.IDLE_TIMEOUT_S} s; starts are billed{startup_text}; "
         "those to scale out are left out",
-        f"{IMAGE_GIB} GiB of container images are kept; builds are not priced",
+        f"{CONTAINER_IMAGE_GIB} GiB of container images are kept; builds are not priced",
         "the free allowances are used by nothing else in the account",
     ]
 
 
-BASIS = {"hourly": _hourly, "dyno": _dyno, "request": _request}
+ASSUMPTIONS_BY_BILLING = {"hourly": _hourly_assumptions, "dyno": _dyno_assumptions, "request": _request_assumptions}

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.cost import billing
-from eval.cost.cost_model import BOOT_S, HEADER_BYTES, IMAGE_GIB
-from eval.cost.price_list import Prices
+from eval.cost.cost_model import CONTAINER_IMAGE_GIB, DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES
+from eval.cost.price_list import PriceList
 from eval.errors import EstimateError
 from infra.targets import EC2_SIZES, HEROKU_SIZES, TARGETS, Target
 
-SERVICE_MS = 80.0  # the slow end of what ResNet-18 took on one thread: 50 to 80 ms
-ANSWER_BYTES = 400  # of JSON, with five classes
+DEFAULT_SERVICE_MS = 80.0  # the slow end of what ResNet-18 took on one thread: 50 to 80 ms
+RESPONSE_BODY_BYTES = 400  # of JSON, with five classes
 
 
 @dataclass(frozen=True)
@@ -29,76 +29,89 @@ class Deployment:
     concurrency: int | None = None
     max_instances: int | None = None
     instances: int = 0  # that run without any request: dynos, instances kept warm
-    service_ms: float = SERVICE_MS
-    boot_s: float = BOOT_S
+    service_ms: float = DEFAULT_SERVICE_MS
+    boot_s: float = DEFAULT_STARTUP_S
 
 
-def estimate(asked: Deployment, requests: Sequence[int], prices: Prices) -> dict[str, Any]:
+def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: PriceList) -> dict[str, Any]:
     """Bills at rest and at so many requests a month. Raises EvalError for what the price list does not know."""
-    target = sized(asked)
-    if target.billing == "request" and asked.instances:
+    target = resolve_target(deployment)
+    if target.billing == "request" and deployment.instances:
         raise EstimateError("instances kept warm are billed at idle prices, which the price list does not have")
-    used = billing.used_prices(target, prices)
-    rates = {role: price.amount for role, price in used.items()}
-    work = _work(asked, target)
+    prices_by_role = billing.prices_for(target, prices)
+    unit_prices = {role: price.amount for role, price in prices_by_role.items()}
+    demand = _resource_demand(deployment, target)
 
-    def bill(n: int) -> dict[str, Any]:
-        made = billing.monthly(n, work, target, rates)
-        more = max(1.0, asked.instances / made.instances)
-        return {"gross": round(made.gross * more, 2), "net": round(made.net * more, 2), "instances": made.instances,
-                "beyond_limit": made.beyond_limit}  # fmt: skip
+    def bill(requests: int) -> dict[str, Any]:
+        monthly_bill = billing.monthly_bill(requests, demand, target, unit_prices)
+        scale = max(1.0, deployment.instances / monthly_bill.instances)
+        return {
+            "gross": round(monthly_bill.gross_usd * scale, 2),
+            "net": round(monthly_bill.net_usd * scale, 2),
+            "instances": monthly_bill.instances,
+            "beyond_limit": monthly_bill.exceeds_max_instances,
+        }
 
     return {
         "target": target.name,
         "size": target.size,
         "region": target.region,
         "at_rest": bill(0),
-        "monthly": {str(n): bill(n) for n in requests},
+        "monthly": {str(n): bill(n) for n in monthly_requests},
         "prices_of": prices.date.isoformat(),
-        "not_confirmed": sorted(price.id for price in used.values() if not price.confirmed),
+        "not_confirmed": sorted(price.id for price in prices_by_role.values() if not price.confirmed),
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def summary_lines(result: dict[str, Any]) -> list[str]:
     """The same for people."""
-    told = [f"{found['target']}, {found['size']}, {found['region']}; list prices of {found['prices_of']}"]
-    for what, bill in [
-        ("at rest", found["at_rest"]),
-        *((f"{int(n):,} a month", b) for n, b in found["monthly"].items()),
+    output = [f"{result['target']}, {result['size']}, {result['region']}; list prices of {result['prices_of']}"]
+    for label, bill in [
+        ("at rest", result["at_rest"]),
+        *((f"{int(requests):,} a month", monthly_bill) for requests, monthly_bill in result["monthly"].items()),
     ]:
         limit = "; more than the instances allowed can serve" if bill["beyond_limit"] else ""
-        told.append(f"{what}: ${bill['gross']:,.2f}, ${bill['net']:,.2f} after free allowances{limit}")
-    return told
+        output.append(f"{label}: ${bill['gross']:,.2f}, ${bill['net']:,.2f} after free allowances{limit}")
+    return output
 
 
-def sized(asked: Deployment) -> Target:
+def resolve_target(deployment: Deployment) -> Target:
     """The target as it would be deployed."""
-    target = TARGETS[asked.target]
-    region = asked.region or target.region
+    target = TARGETS[deployment.target]
+    region = deployment.region or target.region
     if target.billing == "request":
         return replace(
-            target, region=region, vcpus=asked.vcpus or target.vcpus, memory_mib=asked.memory_mib or target.memory_mib,
-            concurrency=asked.concurrency or target.concurrency,
-            max_instances=asked.max_instances or target.max_instances,
-        )  # fmt: skip
+            target,
+            region=region,
+            vcpus=deployment.vcpus or target.vcpus,
+            memory_mib=deployment.memory_mib or target.memory_mib,
+            concurrency=deployment.concurrency or target.concurrency,
+            max_instances=deployment.max_instances or target.max_instances,
+        )
     sizes = EC2_SIZES if target.billing == "hourly" else HEROKU_SIZES
-    size = asked.size or target.size
+    size = deployment.size or target.size
     if size not in sizes:
-        raise EstimateError(f"{asked.target} has no size {size!r}; choose from {', '.join(sizes)}")
-    facts = sizes[size]
-    return replace(target, region=region, size=size, vcpus=facts.vcpus, memory_mib=facts.memory_mib,
-                   baseline_vcpus=facts.baseline_vcpus or facts.vcpus)  # fmt: skip
+        raise EstimateError(f"{deployment.target} has no size {size!r}; choose from {', '.join(sizes)}")
+    size_spec = sizes[size]
+    return replace(
+        target,
+        region=region,
+        size=size,
+        vcpus=size_spec.vcpus,
+        memory_mib=size_spec.memory_mib,
+        baseline_vcpus=size_spec.baseline_vcpus or size_spec.vcpus,
+    )
 
 
-def _work(asked: Deployment, target: Target) -> billing.Work:
+def _resource_demand(deployment: Deployment, target: Target) -> billing.ResourceDemand:
     """As costing.py has it for a run; every core is taken to be busy all the while."""
-    service_s = asked.service_ms / 1000
-    return billing.Work(
+    service_s = deployment.service_ms / 1000
+    return billing.ResourceDemand(
         service_s=service_s,
-        window_s=billing.rounded_up(service_s),
+        billed_s=billing.round_up_billed_s(service_s),
         cpu_s=service_s * math.ceil(target.vcpus),
         instance_rps=1 / service_s,
-        boot_s=asked.boot_s,
-        sent_bytes=ANSWER_BYTES + HEADER_BYTES,
-        image_gib=IMAGE_GIB if target.billing == "request" else 0.0,
+        startup_s=deployment.boot_s,
+        egress_bytes=RESPONSE_BODY_BYTES + RESPONSE_HEADER_BYTES,
+        container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
     )

@@ -17,13 +17,21 @@ import yaml
 
 from eval.errors import PriceError
 
-PRICES = Path(__file__).with_name("prices.yaml")
-SUPERSEDED = "prices"  # folder beside the list, of the lists before it
-STALE_DAYS = 180  # from then on a price is taken with a warning
+PRICE_LIST_PATH = Path(__file__).with_name("prices.yaml")
+SUPERSEDED_DIR = "prices"  # folder beside the list, of the lists before it
+STALE_AFTER_DAYS = 180  # from then on a price is taken with a warning
 CURRENCY = "USD"
-KINDS = {"id": str, "amount": (int, float), "unit": str, "region": str, "source": str, "date": date, "confirmed": bool,
-         "note": str}  # fmt: skip
-COLUMNS = ("id", "amount", "unit", "region", "date", "confirmed", "source")
+FIELD_TYPES = {
+    "id": str,
+    "amount": (int, float),
+    "unit": str,
+    "region": str,
+    "source": str,
+    "date": date,
+    "confirmed": bool,
+    "note": str,
+}
+TABLE_COLUMNS = ("id", "amount", "unit", "region", "date", "confirmed", "source")
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,12 @@ class Price:
     confirmed: bool  # False: from memory or inferred
     note: str
 
-    def age_days(self, day: date) -> int:
-        return (day - self.date).days
+    def age_days(self, on_date: date) -> int:
+        return (on_date - self.date).days
 
 
 @dataclass(frozen=True)
-class Prices:
+class PriceList:
     """The whole list."""
 
     date: date  # when it was put together
@@ -56,15 +64,17 @@ class Prices:
         """The entry with that id. Raises PriceError when there is none for the region."""
         found = next((price for price in self.entries if price.id == price_id), None)
         if found is None:
-            raise PriceError(f"there is no price {price_id!r}; add it to {PRICES.name} with its source and date")
+            raise PriceError(
+                f"there is no price {price_id!r}; add it to {PRICE_LIST_PATH.name} with its source and date"
+            )
         if found.region != region:
             raise PriceError(
-                f"price {price_id!r} is for {found.region}, not {region}; add that region to {PRICES.name}"
+                f"price {price_id!r} is for {found.region}, not {region}; add that region to {PRICE_LIST_PATH.name}"
             )
         return found
 
 
-def load_prices(path: Path = PRICES, sha256: str | None = None) -> Prices:
+def load_price_list(path: Path = PRICE_LIST_PATH, sha256: str | None = None) -> PriceList:
     """Read and check the list. Raises PriceError that says which entry is wrong and how.
 
     With `sha256`, the one of that checksum: this list or one that it superseded. Where there is none such, the list
@@ -73,64 +83,71 @@ def load_prices(path: Path = PRICES, sha256: str | None = None) -> Prices:
     try:
         data = path.read_bytes()
         if sha256 is not None:
-            path, data = _of_checksum(path, data, sha256)
+            path, data = _find_by_checksum(path, data, sha256)
     except OSError as error:
         raise PriceError(f"the price list cannot be read: {error}") from None
-    return read_prices(data, path)
+    return parse_price_list(data, path)
 
 
-def _of_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes]:
-    for other in [path, *sorted(path.with_name(SUPERSEDED).glob("*.yaml"))]:
-        found = data if other == path else other.read_bytes()
-        if hashlib.sha256(found).hexdigest() == sha256:
-            return other, found
+def _find_by_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes]:
+    for candidate in [path, *sorted(path.with_name(SUPERSEDED_DIR).glob("*.yaml"))]:
+        content = data if candidate == path else candidate.read_bytes()
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return candidate, content
     return path, data
 
 
-def read_prices(data: bytes, path: Path) -> Prices:
+def parse_price_list(data: bytes, path: Path) -> PriceList:
     """The list that these bytes are. `path` is named in errors. Raises PriceError."""
     try:
-        facts = yaml.safe_load(data)
+        document = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError) as error:
         raise PriceError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(facts, dict) or set(facts) != {"date", "prices", "allowances"}:
+    if not isinstance(document, dict) or set(document) != {"date", "prices", "allowances"}:
         raise PriceError(f"{path} must have the keys date, prices and allowances, and no other")
-    if not _is(facts["date"], date):
-        raise PriceError(f"{path}: date is {facts['date']!r}; write it as 2026-11-20")
-    entries = [_entry(path, "prices", n, entry) for n, entry in _numbered(path, facts, "prices")]
-    entries += [_entry(path, "allowances", n, entry) for n, entry in _numbered(path, facts, "allowances")]
+    if not _has_exact_type(document["date"], date):
+        raise PriceError(f"{path}: date is {document['date']!r}; write it as 2026-11-20")
+    entries = [
+        _parse_entry(path, "prices", number, entry) for number, entry in _numbered_entries(path, document, "prices")
+    ]
+    entries += [
+        _parse_entry(path, "allowances", number, entry)
+        for number, entry in _numbered_entries(path, document, "allowances")
+    ]
     seen: set[str] = set()
     for entry in entries:
         if entry.id in seen:
             raise PriceError(f"{path}: the id {entry.id!r} is there twice; keep one")
         seen.add(entry.id)
-    return Prices(facts["date"], hashlib.sha256(data).hexdigest(), tuple(entries))
+    return PriceList(document["date"], hashlib.sha256(data).hexdigest(), tuple(entries))
 
 
-def stale(prices: Iterable[Price], day: date) -> list[Price]:
+def stale_prices(prices: Iterable[Price], on_date: date) -> list[Price]:
     """Those that are too old on that day, the oldest first."""
-    return sorted((p for p in prices if p.age_days(day) > STALE_DAYS), key=lambda price: (price.date, price.id))
+    return sorted(
+        (p for p in prices if p.age_days(on_date) > STALE_AFTER_DAYS), key=lambda price: (price.date, price.id)
+    )
 
 
-def unconfirmed(prices: Iterable[Price]) -> list[Price]:
+def unconfirmed_prices(prices: Iterable[Price]) -> list[Price]:
     """Those that no source has confirmed, by id: from memory or inferred, and so is every figure made of them."""
     return sorted((p for p in prices if not p.confirmed), key=lambda price: price.id)
 
 
-def table(prices: Prices) -> str:
+def format_table(prices: PriceList) -> str:
     """The list as text, one entry a line, with what holds for all below."""
-    rows = [COLUMNS, *(_row(price) for price in prices.entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    rows = [TABLE_COLUMNS, *(_table_row(price) for price in prices.entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    unsure = len(unconfirmed(prices.entries))
-    last = f"{len(prices.entries)} entries, {unsure} not confirmed; put together {prices.date}"
-    return "\n".join([*lines, "", last, f"sha256 {prices.sha256}"])
+    unconfirmed_count = len(unconfirmed_prices(prices.entries))
+    footer = f"{len(prices.entries)} entries, {unconfirmed_count} not confirmed; put together {prices.date}"
+    return "\n".join([*lines, "", footer, f"sha256 {prices.sha256}"])
 
 
-def _row(price: Price) -> tuple[str, ...]:
+def _table_row(price: Price) -> tuple[str, ...]:
     return (
         price.id,
-        f"${plain(price.amount)}" if price.currency else f"{plain(price.amount)} free",
+        f"${format_amount(price.amount)}" if price.currency else f"{format_amount(price.amount)} free",
         price.unit,
         price.region,
         price.date.isoformat(),
@@ -139,44 +156,44 @@ def _row(price: Price) -> tuple[str, ...]:
     )
 
 
-def plain(amount: float) -> str:
+def format_amount(amount: float) -> str:
     """All its digits, and none besides: "0.0000025", "7"."""
     return f"{amount:.12f}".rstrip("0").rstrip(".")
 
 
-def _numbered(path: Path, facts: Mapping[str, Any], section: str) -> Iterable[tuple[int, Any]]:
-    if not isinstance(facts[section], list):
+def _numbered_entries(path: Path, document: Mapping[str, Any], section: str) -> Iterable[tuple[int, Any]]:
+    if not isinstance(document[section], list):
         raise PriceError(f"{path}: {section} must be a list")
-    return enumerate(facts[section], 1)
+    return enumerate(document[section], 1)
 
 
-def _entry(path: Path, section: str, number: int, facts: Any) -> Price:
+def _parse_entry(path: Path, section: str, number: int, fields: Any) -> Price:
     """One checked entry. Raises PriceError naming it, the key, and what would be right."""
-    kinds = KINDS | ({"currency": str} if section == "prices" else {})
-    name = facts.get("id", f"number {number}") if isinstance(facts, dict) else f"number {number}"
-    where = f"{path}: {section}, {name}"
-    if not isinstance(facts, dict):
-        raise PriceError(f"{where}: {facts!r} is not a set of keys; write {', '.join(kinds)}")
-    if missing := [key for key in kinds if key not in facts]:
-        raise PriceError(f"{where}: {', '.join(missing)} is missing")
-    if unknown := [str(key) for key in facts if key not in kinds]:
-        raise PriceError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(kinds)}")
-    for key, kind in kinds.items():
-        if not _is(facts[key], kind):
-            raise PriceError(f"{where}: {key} is {facts[key]!r}; write {_in_words(kind)}")
-    if not (math.isfinite(facts["amount"]) and facts["amount"] >= 0):
-        raise PriceError(f"{where}: amount is {facts['amount']}; write a number that is not negative")
-    if facts.get("currency", CURRENCY) != CURRENCY:
-        raise PriceError(f"{where}: currency is {facts['currency']!r}; prices are in {CURRENCY}")
-    if not facts["source"].strip():
-        raise PriceError(f"{where}: source is empty; every price says where it is from")
-    return Price(**{"currency": None, **facts, "amount": float(facts["amount"])})
+    field_types = FIELD_TYPES | ({"currency": str} if section == "prices" else {})
+    name = fields.get("id", f"number {number}") if isinstance(fields, dict) else f"number {number}"
+    location = f"{path}: {section}, {name}"
+    if not isinstance(fields, dict):
+        raise PriceError(f"{location}: {fields!r} is not a set of keys; write {', '.join(field_types)}")
+    if missing := [key for key in field_types if key not in fields]:
+        raise PriceError(f"{location}: {', '.join(missing)} is missing")
+    if unknown := [str(key) for key in fields if key not in field_types]:
+        raise PriceError(f"{location}: unknown key {', '.join(unknown)}; known are {', '.join(field_types)}")
+    for key, expected_type in field_types.items():
+        if not _has_exact_type(fields[key], expected_type):
+            raise PriceError(f"{location}: {key} is {fields[key]!r}; write {_describe_type(expected_type)}")
+    if not (math.isfinite(fields["amount"]) and fields["amount"] >= 0):
+        raise PriceError(f"{location}: amount is {fields['amount']}; write a number that is not negative")
+    if fields.get("currency", CURRENCY) != CURRENCY:
+        raise PriceError(f"{location}: currency is {fields['currency']!r}; prices are in {CURRENCY}")
+    if not fields["source"].strip():
+        raise PriceError(f"{location}: source is empty; every price says where it is from")
+    return Price(**{"currency": None, **fields, "amount": float(fields["amount"])})
 
 
-def _is(value: Any, kind: Any) -> bool:
+def _has_exact_type(value: Any, expected_type: Any) -> bool:
     """Of that type exactly: True is no number, and a time is no date."""
-    return type(value) in (kind if isinstance(kind, tuple) else (kind,))
+    return type(value) in (expected_type if isinstance(expected_type, tuple) else (expected_type,))
 
 
-def _in_words(kind: Any) -> str:
-    return {str: "text", bool: "true or false", date: "a date, as 2026-11-20"}.get(kind, "a number, as 0.0208")
+def _describe_type(expected_type: Any) -> str:
+    return {str: "text", bool: "true or false", date: "a date, as 2026-11-20"}.get(expected_type, "a number, as 0.0208")

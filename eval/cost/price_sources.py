@@ -21,12 +21,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from eval.cost.price_list import Price, plain
+from eval.cost.price_list import Price, format_amount
 from eval.errors import SourceError
 
-AWS_REGION, AWS_PREFIX = "us-east-1", "USE1-"  # the prefix is left out of some usage types of this oldest region
+AWS_REGION, AWS_USAGE_PREFIX = "us-east-1", "USE1-"  # the prefix is left out of some usage types of this oldest region
 GOOGLE_REGIONS = ("us-central1", "global")
-PREAMBLE = 20  # lines in which an AWS price list must have its header
+MAX_PREAMBLE_LINES = 20  # lines in which an AWS price list must have its header
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,25 @@ class Quote:
 
 
 @dataclass
-class Reading:
+class SourceQuotes:
     """All that a source says, and what it leaves open."""
 
     quotes: list[Quote] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def settle(self, price_id: str, amounts: Iterable[float], source: str) -> None:
+    def add_unique(self, price_id: str, amounts: Iterable[float], source: str) -> None:
         """Take the amount that was found for an entry, where it is one alone."""
-        found = sorted(set(amounts))
-        if len(found) == 1 and found[0] > 0:
-            self.quotes.append(Quote(price_id, found[0], source))
+        unique_amounts = sorted(set(amounts))
+        if len(unique_amounts) == 1 and unique_amounts[0] > 0:
+            self.quotes.append(Quote(price_id, unique_amounts[0], source))
         else:
-            several = ", ".join(plain(amount) for amount in found)
-            self.notes.append(f"{price_id}: " + (f"one price was expected, found {several}" if found else "not there"))
+            amounts_text = ", ".join(format_amount(amount) for amount in unique_amounts)
+            self.notes.append(
+                f"{price_id}: " + (f"one price was expected, found {amounts_text}" if unique_amounts else "not there")
+            )
 
 
-Reader = Callable[[Iterable[str], Sequence[Price]], Reading]  # lines of the source, entries of the list
+SourceParser = Callable[[Iterable[str], Sequence[Price]], SourceQuotes]  # lines of the source, entries of the list
 
 
 @dataclass(frozen=True)
@@ -64,37 +66,39 @@ class Source:
 
     name: str
     url: str
-    read: Reader
-    key: str | None = None  # environment variable with the key that it wants
+    parse: SourceParser
+    api_key_variable: str | None = None  # environment variable with the key that it wants
 
 
 @dataclass(frozen=True)
-class Rate:
+class AwsRowFilter:
     """How a row of the AWS price list is known."""
 
-    usage: str  # type, without the region's prefix
+    usage_type: str  # type, without the region's prefix
     unit: str
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> what it may hold
+    column_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> what it may hold
 
 
-LINUX = {
+LINUX_ON_DEMAND = {
     "operatingsystem": ("Linux",),
     "tenancy": ("Shared",),
     "preinstalleds/w": ("NA",),
     "capacitystatus": ("Used",),
     "operation": ("RunInstances",),
 }
-EC2_HOUR = re.compile(r"aws_ec2_([a-z0-9]+)_([a-z0-9]+)_hour")
-EC2_SURPLUS = re.compile(r"aws_ec2_([a-z0-9]+)_surplus_vcpu_hour")
-AWS_RATES: dict[str, dict[str, Rate]] = {  # offer -> id -> row; EC2's instances and credits follow from their ids
-    "AmazonEC2": {"aws_ebs_gp3_gb_month": Rate("EBS:VolumeUsage.gp3", "GB-Mo")},
-    "AmazonVPC": {"aws_public_ipv4_hour": Rate("PublicIPv4:InUseAddress", "Hrs")},
+EC2_HOUR_ID = re.compile(r"aws_ec2_([a-z0-9]+)_([a-z0-9]+)_hour")
+EC2_SURPLUS_ID = re.compile(r"aws_ec2_([a-z0-9]+)_surplus_vcpu_hour")
+AWS_FILTERS: dict[
+    str, dict[str, AwsRowFilter]
+] = {  # offer -> id -> row; EC2's instances and credits follow from their ids
+    "AmazonEC2": {"aws_ebs_gp3_gb_month": AwsRowFilter("EBS:VolumeUsage.gp3", "GB-Mo")},
+    "AmazonVPC": {"aws_public_ipv4_hour": AwsRowFilter("PublicIPv4:InUseAddress", "Hrs")},
     "AWSDataTransfer": {
-        "aws_egress_gb": Rate("DataTransfer-Out-Bytes", "GB", {"transfertype": ("AWS Outbound",)}),
+        "aws_egress_gb": AwsRowFilter("DataTransfer-Out-Bytes", "GB", {"transfertype": ("AWS Outbound",)}),
     },
 }
 # id -> stock-keeping unit, or its description where the unit is not known; unit; how many of them the price is for
-GOOGLE_UNITS: dict[str, dict[str, tuple[str, str, float]]] = {
+GOOGLE_SKUS: dict[str, dict[str, tuple[str, str, float]]] = {
     "Cloud Run": {
         "gcp_cloudrun_vcpu_second": ("4856-B847-F1EB", "s", 1),
         "gcp_cloudrun_gib_second": ("02A2-9231-36A6", "GiBy.s", 1),
@@ -111,109 +115,121 @@ HEROKU_ROW = re.compile(r"^\s*'?([\w.-]+)'?\s*:\s*([\d.]+)\s*,?\s*$", re.MULTILI
 HEROKU_ECO = re.compile(r"\$(\d+(?:\.\d+)?) \(flat monthly fee, shared across all Eco dynos\)")
 
 
-def read_aws(offer: str, lines: Iterable[str], entries: Sequence[Price]) -> Reading:
+def parse_aws(offer: str, lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
     """A regional offer file of the AWS price list. Of a price in tiers, the first that is not free."""
-    rates = {p.id: rate for p in entries if p.region == AWS_REGION and (rate := _aws_rate(offer, p.id))}
+    filters = {p.id: row_filter for p in entries if p.region == AWS_REGION and (row_filter := _aws_filter(offer, p.id))}
     rows = csv.reader(lines)
-    columns, published = _aws_header(rows, rates.values())
-    by_usage = {usage: i for i, rate in rates.items() for usage in (rate.usage, AWS_PREFIX + rate.usage)}
+    columns, published = _aws_header(rows, filters.values())
+    by_usage = {
+        usage: i
+        for i, row_filter in filters.items()
+        for usage in (row_filter.usage_type, AWS_USAGE_PREFIX + row_filter.usage_type)
+    }
     tiers: dict[str, dict[float, set[float]]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
         price_id = by_usage.get(row[columns["usagetype"]]) if len(row) == len(columns) else None
-        if price_id and _is_of(row, columns, rates[price_id]):
+        if price_id and _matches(row, columns, filters[price_id]):
             amount = float(row[columns["priceperunit"]])
             if amount > 0:
                 tiers[price_id][float(row[columns["startingrange"]] or 0)].add(amount)
-    found = Reading()
-    for price_id in rates:
-        starts = tiers.get(price_id)
-        found.settle(
-            price_id, starts[min(starts)] if starts else (), f"AWS Price List, {offer}, {AWS_REGION}{published}"
+    result = SourceQuotes()
+    for price_id in filters:
+        amounts_by_tier = tiers.get(price_id)
+        result.add_unique(
+            price_id,
+            amounts_by_tier[min(amounts_by_tier)] if amounts_by_tier else (),
+            f"AWS Price List, {offer}, {AWS_REGION}{published}",
         )
-    return found
+    return result
 
 
-def _aws_rate(offer: str, price_id: str) -> Rate | None:
+def _aws_filter(offer: str, price_id: str) -> AwsRowFilter | None:
     if offer == "AmazonEC2":
-        if of := EC2_SURPLUS.fullmatch(price_id):
-            return Rate(f"CPUCredits:{of[1]}", "vCPU-Hours", {"operatingsystem": ("Linux", "")})
-        if of := EC2_HOUR.fullmatch(price_id):
-            return Rate(f"BoxUsage:{of[1]}.{of[2]}", "Hrs", LINUX)
-    return AWS_RATES[offer].get(price_id)
+        if match := EC2_SURPLUS_ID.fullmatch(price_id):
+            return AwsRowFilter(f"CPUCredits:{match[1]}", "vCPU-Hours", {"operatingsystem": ("Linux", "")})
+        if match := EC2_HOUR_ID.fullmatch(price_id):
+            return AwsRowFilter(f"BoxUsage:{match[1]}.{match[2]}", "Hrs", LINUX_ON_DEMAND)
+    return AWS_FILTERS[offer].get(price_id)
 
 
-def _aws_header(rows: Iterable[list[str]], rates: Iterable[Rate]) -> tuple[dict[str, int], str]:
+def _aws_header(rows: Iterable[list[str]], filters: Iterable[AwsRowFilter]) -> tuple[dict[str, int], str]:
     """Column -> its place, and the day of publication in words."""
     published = ""
-    for row in islice(rows, PREAMBLE):
+    for row in islice(rows, MAX_PREAMBLE_LINES):
         if row[:1] == ["Publication Date"] and len(row) > 1:
             published = f", published {row[1][:10]}"
         if row[:1] == ["SKU"]:
-            columns = {name.replace(" ", "").lower(): place for place, name in enumerate(row)}
+            columns = {name.replace(" ", "").lower(): index for index, name in enumerate(row)}
             needed = {"termtype", "unit", "priceperunit", "currency", "startingrange", "usagetype"}
-            if missing := sorted((needed | {name for rate in rates for name in rate.where}) - columns.keys()):
+            if missing := sorted(
+                (needed | {name for row_filter in filters for name in row_filter.column_values}) - columns.keys()
+            ):
                 raise SourceError(f"its header has no {', '.join(missing)}")
             return columns, published
-    raise SourceError(f"no header that begins with SKU in the first {PREAMBLE} lines")
+    raise SourceError(f"no header that begins with SKU in the first {MAX_PREAMBLE_LINES} lines")
 
 
-def _is_of(row: Sequence[str], columns: Mapping[str, int], rate: Rate) -> bool:
-    wanted = {"termtype": ("OnDemand",), "unit": (rate.unit,), "currency": ("USD",), **rate.where}
-    return all(row[columns[name]] in values for name, values in wanted.items())
+def _matches(row: Sequence[str], columns: Mapping[str, int], row_filter: AwsRowFilter) -> bool:
+    accepted = {"termtype": ("OnDemand",), "unit": (row_filter.unit,), "currency": ("USD",), **row_filter.column_values}
+    return all(row[columns[name]] in values for name, values in accepted.items())
 
 
-def read_skypilot(lines: Iterable[str], entries: Sequence[Price]) -> Reading:
+def parse_skypilot(lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
     """SkyPilot's catalog of AWS machines, a row for each availability zone."""
-    sizes = {f"{of[1]}.{of[2]}": p.id for p in entries if p.region == AWS_REGION and (of := EC2_HOUR.fullmatch(p.id))}
+    price_id_by_type = {
+        f"{match[1]}.{match[2]}": p.id
+        for p in entries
+        if p.region == AWS_REGION and (match := EC2_HOUR_ID.fullmatch(p.id))
+    }
     rows = csv.DictReader(lines)
     if missing := sorted({"InstanceType", "Region", "Price"} - set(rows.fieldnames or ())):
         raise SourceError(f"its header has no {', '.join(missing)}")
-    amounts: dict[str, set[float]] = {price_id: set() for price_id in sizes.values()}
+    amounts: dict[str, set[float]] = {price_id: set() for price_id in price_id_by_type.values()}
     for row in rows:
-        if row["Region"] == AWS_REGION and row["InstanceType"] in sizes and row["Price"]:
-            amounts[sizes[row["InstanceType"]]].add(float(row["Price"]))
-    found = Reading()
-    for price_id, of in amounts.items():
-        found.settle(price_id, of, "SkyPilot catalog v9, aws/vms.csv, a copy of the AWS price list")
-    return found
+        if row["Region"] == AWS_REGION and row["InstanceType"] in price_id_by_type and row["Price"]:
+            amounts[price_id_by_type[row["InstanceType"]]].add(float(row["Price"]))
+    result = SourceQuotes()
+    for price_id, match in amounts.items():
+        result.add_unique(price_id, match, "SkyPilot catalog v9, aws/vms.csv, a copy of the AWS price list")
+    return result
 
 
-def read_heroku(lines: Iterable[str], entries: Sequence[Price]) -> Reading:
+def parse_heroku(lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
     """The table in the source of Heroku's command line. It has no price for Eco, but a sentence."""
     text = "".join(lines)
     table = HEROKU_TABLE.search(text)
     if table is None:
         raise SourceError("it has no table COST_MONTHLY")
     amounts = {name.lower().replace("-", "_"): float(usd) for name, usd in HEROKU_ROW.findall(table[1])}
-    if flat := HEROKU_ECO.search(text):
-        amounts["eco"] = float(flat[1])
-    found = Reading()
+    if eco_match := HEROKU_ECO.search(text):
+        amounts["eco"] = float(eco_match[1])
+    result = SourceQuotes()
     for price in entries:
-        if of := re.fullmatch(r"heroku_(\w+)_month", price.id):
-            amount = amounts.get(of[1], 0.0)
-            found.settle(price.id, [amount] if amount else [], "heroku/cli, src/commands/ps/type.ts, COST_MONTHLY")
-    return found
+        if match := re.fullmatch(r"heroku_(\w+)_month", price.id):
+            amount = amounts.get(match[1], 0.0)
+            result.add_unique(price.id, [amount] if amount else [], "heroku/cli, src/commands/ps/type.ts, COST_MONTHLY")
+    return result
 
 
-def read_google(service: str, lines: Iterable[str], entries: Sequence[Price]) -> Reading:
+def parse_google(service: str, lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
     """A service's units in the Cloud Billing Catalog. Of a price in tiers, the last: the first may be free."""
-    page = json.loads("".join(lines))
-    if not isinstance(page, dict) or not isinstance(page.get("skus"), list):
+    catalog = json.loads("".join(lines))
+    if not isinstance(catalog, dict) or not isinstance(catalog.get("skus"), list):
         raise SourceError("it has no list called skus")
-    if page.get("nextPageToken"):
+    if catalog.get("nextPageToken"):
         raise SourceError("it goes on on a second page, which is not read")
-    found = Reading()
-    known = {price.id for price in entries}
-    for price_id, (name, unit, times) in GOOGLE_UNITS[service].items():
-        if price_id in known:
-            units = [sku for sku in page["skus"] if name in (sku.get("skuId"), sku.get("description"))]
-            amounts = [round(_google_amount(s, unit) * times, 12) for s in units if _is_sold(s)]
-            ids = ", ".join(sorted({sku["skuId"] for sku in units}))
-            found.settle(price_id, amounts, f"Cloud Billing Catalog, {service}, SKU {ids}")
-    return found
+    result = SourceQuotes()
+    known_ids = {price.id for price in entries}
+    for price_id, (name, unit, multiplier) in GOOGLE_SKUS[service].items():
+        if price_id in known_ids:
+            skus = [sku for sku in catalog["skus"] if name in (sku.get("skuId"), sku.get("description"))]
+            amounts = [round(_google_amount(s, unit) * multiplier, 12) for s in skus if _is_sold_in_region(s)]
+            ids = ", ".join(sorted({sku["skuId"] for sku in skus}))
+            result.add_unique(price_id, amounts, f"Cloud Billing Catalog, {service}, SKU {ids}")
+    return result
 
 
-def _is_sold(sku: Mapping[str, Any]) -> bool:
+def _is_sold_in_region(sku: Mapping[str, Any]) -> bool:
     return any(region in GOOGLE_REGIONS for region in sku["serviceRegions"])
 
 
@@ -227,18 +243,28 @@ def _google_amount(sku: Mapping[str, Any], unit: str) -> float:
     return int(price.get("units", 0)) + price.get("nanos", 0) / 1e9
 
 
-AWS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws"
-GITHUB = "https://raw.githubusercontent.com"
-GOOGLE = "https://cloudbilling.googleapis.com/v1/services"
+AWS_URL = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws"
+GITHUB_URL = "https://raw.githubusercontent.com"
+GOOGLE_URL = "https://cloudbilling.googleapis.com/v1/services"
 
 SOURCES = (
-    Source("AWS addresses", f"{AWS}/AmazonVPC/current/us-east-1/index.csv", partial(read_aws, "AmazonVPC")),
-    Source("AWS egress", f"{AWS}/AWSDataTransfer/current/us-east-1/index.csv", partial(read_aws, "AWSDataTransfer")),
-    Source("AWS machines", f"{AWS}/AmazonEC2/current/us-east-1/index.csv", partial(read_aws, "AmazonEC2")),
-    Source("SkyPilot", f"{GITHUB}/skypilot-org/skypilot-catalog/master/catalogs/v9/aws/vms.csv", read_skypilot),
-    Source("Heroku", f"{GITHUB}/heroku/cli/main/src/commands/ps/type.ts", read_heroku),
-    Source("Google Cloud Run", f"{GOOGLE}/152E-C115-5142/skus?pageSize=5000", partial(read_google, "Cloud Run"),
-           "GOOGLE_API_KEY"),
-    Source("Google functions", f"{GOOGLE}/29E7-DA93-CA13/skus?pageSize=5000",
-           partial(read_google, "Cloud Run Functions"), "GOOGLE_API_KEY"),
-)  # fmt: skip
+    Source("AWS addresses", f"{AWS_URL}/AmazonVPC/current/us-east-1/index.csv", partial(parse_aws, "AmazonVPC")),
+    Source(
+        "AWS egress", f"{AWS_URL}/AWSDataTransfer/current/us-east-1/index.csv", partial(parse_aws, "AWSDataTransfer")
+    ),
+    Source("AWS machines", f"{AWS_URL}/AmazonEC2/current/us-east-1/index.csv", partial(parse_aws, "AmazonEC2")),
+    Source("SkyPilot", f"{GITHUB_URL}/skypilot-org/skypilot-catalog/master/catalogs/v9/aws/vms.csv", parse_skypilot),
+    Source("Heroku", f"{GITHUB_URL}/heroku/cli/main/src/commands/ps/type.ts", parse_heroku),
+    Source(
+        "Google Cloud Run",
+        f"{GOOGLE_URL}/152E-C115-5142/skus?pageSize=5000",
+        partial(parse_google, "Cloud Run"),
+        "GOOGLE_API_KEY",
+    ),
+    Source(
+        "Google functions",
+        f"{GOOGLE_URL}/29E7-DA93-CA13/skus?pageSize=5000",
+        partial(parse_google, "Cloud Run Functions"),
+        "GOOGLE_API_KEY",
+    ),
+)

@@ -21,26 +21,26 @@ from typing import Any
 
 from PIL import Image
 
-from eval.dataset.sampling import stratified
+from eval.dataset.sampling import stratified_sample
 from eval.errors import ImagesError
 from eval.samples.model import ImageEntry
 from service.schema import IMAGE_TYPES
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN_DIR = Path(__file__).parent.parent / "golden"
 GOLDEN_SOURCE = "golden set (synthetic, bundled)"
-CACHE = Path.home() / ".cache" / "cloudtrial"
-BATCHES = "cifar-10-batches-py"  # the folder in which torchvision keeps CIFAR-10
+CACHE_DIR = Path.home() / ".cache" / "cloudtrial"
+CIFAR10_BATCHES_DIR = "cifar-10-batches-py"  # the folder in which torchvision keeps CIFAR-10
 CIFAR10_TEST_IMAGES = 10_000
-PROBE_S = 4.0  # for the first answer of the download's host; without a network the demo shall not wait
-STALL_S = 15.0  # without a byte, and the download has failed
-SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
+PROBE_TIMEOUT_S = 4.0  # for the first answer of the download's host; without a network the demo shall not wait
+DOWNLOAD_STALL_TIMEOUT_S = 15.0  # without a byte, and the download has failed
+MEDIA_TYPE_BY_SUFFIX = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
             ".gif": "image/gif", ".bmp": "image/bmp"}  # fmt: skip
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """One picture, as it is posted."""
 
     entry: ImageEntry
@@ -54,13 +54,13 @@ class ImageSet:
 
     source: str  # what they are, in words
     classes: tuple[str, ...]  # in the order of their ids
-    pictures: tuple[Picture, ...]
-    reference: tuple[tuple[float, ...], ...] | None = None  # the golden set's probabilities, by picture
-    reference_version: str | None = None  # of the model that gave them
+    images: tuple[EncodedImage, ...]
+    reference_probabilities: tuple[tuple[float, ...], ...] | None = None  # the golden set's probabilities, by picture
+    reference_model_version: str | None = None  # of the model that gave them
 
     @property
     def entries(self) -> list[ImageEntry]:
-        return [picture.entry for picture in self.pictures]
+        return [picture.entry for picture in self.images]
 
     @property
     def sha256(self) -> str:
@@ -70,7 +70,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ImageSource:
     """A picture that has not been read yet."""
 
     name: str
@@ -79,74 +79,79 @@ class _Found:
     read: Callable[[], bytes]
 
 
-def open_images(wanted: str | None, limit: int | None, seed: int, say: Say) -> ImageSet:
+def load_images(selection: str | None, limit: int | None, seed: int, notify: Notify) -> ImageSet:
     """The pictures that `--images` names, or the best that are at hand; `limit` of them, every class alike.
 
     `wanted` is "golden", "cifar10", a folder, or None. Raises ImagesError.
     """
-    if wanted == "golden":
-        return _golden(limit, seed)
-    if wanted == "cifar10":
-        found, source = _torchvision_set(CACHE, say)
-    elif wanted is not None:
-        found, source = _folder_set(Path(wanted).expanduser())
+    if selection == "golden":
+        return _load_golden_set(limit, seed)
+    if selection == "cifar10":
+        sources, source = _list_cached_cifar10(CACHE_DIR, notify)
+    elif selection is not None:
+        sources, source = _list_directory(Path(selection).expanduser())
     elif folder := os.environ.get("CIFAR10_DIR"):
-        found, source = _folder_set(Path(folder).expanduser())
+        sources, source = _list_directory(Path(folder).expanduser())
     else:
         try:
-            found, source = _torchvision_set(CACHE, say)
+            sources, source = _list_cached_cifar10(CACHE_DIR, notify)
         except ImagesError as error:
-            say(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real pictures.")
-            return _golden(limit, seed)
-    chosen = stratified([one.label for one in found], limit, seed)
-    pictures = tuple(_read(found[index]) for index in chosen)
-    return ImageSet(_described(source, len(chosen), len(found)), known_classes(), pictures)
+            notify(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real pictures.")
+            return _load_golden_set(limit, seed)
+    chosen_indices = stratified_sample([source_file.label for source_file in sources], limit, seed)
+    images = tuple(_load_image(sources[index]) for index in chosen_indices)
+    return ImageSet(_describe_source(source, len(chosen_indices), len(sources)), model_classes(), images)
 
 
-def known_classes() -> tuple[str, ...]:
+def model_classes() -> tuple[str, ...]:
     """The classes of the shipped network, as the golden set lists them."""
     return tuple(_golden_manifest()["classes"])
 
 
-def _described(source: str, chosen: int, found: int) -> str:
-    return source if chosen == found else f"{source}; a sample of {chosen:,} of {found:,}"
+def _describe_source(source: str, chosen_count: int, available_count: int) -> str:
+    return (
+        source if chosen_count == available_count else f"{source}; a sample of {chosen_count:,} of {available_count:,}"
+    )
 
 
-def _read(one: _Found) -> Picture:
+def _load_image(source_file: _ImageSource) -> EncodedImage:
     try:
-        data = one.read()
+        data = source_file.read()
     except OSError as error:
-        raise ImagesError(f"cannot read {one.name}: {error.strerror}") from None
+        raise ImagesError(f"cannot read {source_file.name}: {error.strerror}") from None
     checksum = hashlib.sha256(data).hexdigest()
-    return Picture(ImageEntry(one.name, checksum, one.label), data, one.media_type)
+    return EncodedImage(ImageEntry(source_file.name, checksum, source_file.label), data, source_file.media_type)
 
 
 # The golden set
 
 
 def _golden_manifest() -> dict[str, Any]:
-    path = GOLDEN / "manifest.json"
+    path = GOLDEN_DIR / "manifest.json"
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ImagesError(f"cannot read {path}: {error}; `make golden` writes it again") from None
 
 
-def _golden(limit: int | None, seed: int) -> ImageSet:
+def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
     manifest = _golden_manifest()
-    rows = manifest["images"]
-    chosen = [rows[index] for index in stratified([row["label"] for row in rows], limit, seed)]
-    pictures = tuple(
-        _read(_Found(row["name"], row["label"], "image/png", (GOLDEN / row["name"]).read_bytes)) for row in chosen
+    entries = manifest["images"]
+    chosen_entries = [entries[index] for index in stratified_sample([entry["label"] for entry in entries], limit, seed)]
+    images = tuple(
+        _load_image(_ImageSource(entry["name"], entry["label"], "image/png", (GOLDEN_DIR / entry["name"]).read_bytes))
+        for entry in chosen_entries
     )
-    for picture, row in zip(pictures, chosen, strict=True):
-        if picture.entry.sha256 != row["sha256"]:
-            raise ImagesError(f"{GOLDEN / row['name']} is not the file of the manifest; `make golden` makes both again")
+    for image, entry in zip(images, chosen_entries, strict=True):
+        if image.entry.sha256 != entry["sha256"]:
+            raise ImagesError(
+                f"{GOLDEN_DIR / entry['name']} is not the file of the manifest; `make golden` makes both again"
+            )
     return ImageSet(
-        _described(GOLDEN_SOURCE, len(chosen), len(rows)),
+        _describe_source(GOLDEN_SOURCE, len(chosen_entries), len(entries)),
         tuple(manifest["classes"]),
-        pictures,
-        tuple(tuple(row["probabilities"]) for row in chosen),
+        images,
+        tuple(tuple(entry["probabilities"]) for entry in chosen_entries),
         manifest["model_version"],
     )
 
@@ -154,62 +159,69 @@ def _golden(limit: int | None, seed: int) -> ImageSet:
 # Folders
 
 
-def _folder_set(folder: Path) -> tuple[list[_Found], str]:
+def _list_directory(directory: Path) -> tuple[list[_ImageSource], str]:
     """Pictures of torchvision's layout, of FOLDER/test/CLASS/*, or of FOLDER/CLASS/*."""
-    if not folder.is_dir():
-        raise ImagesError(f"there is no folder {folder}: name one that holds CLASS/* or test/CLASS/*")
-    for root in (folder, folder.parent):
-        if (root / BATCHES).is_dir() and folder in (root, root / BATCHES):
-            return _torchvision_pictures(root, download=False)
-    return _class_folders(folder / "test" if (folder / "test").is_dir() else folder)
+    if not directory.is_dir():
+        raise ImagesError(f"there is no folder {directory}: name one that holds CLASS/* or test/CLASS/*")
+    for root in (directory, directory.parent):
+        if (root / CIFAR10_BATCHES_DIR).is_dir() and directory in (root, root / CIFAR10_BATCHES_DIR):
+            return _list_cifar10(root, download=False)
+    return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory)
 
 
-def _class_folders(root: Path) -> tuple[list[_Found], str]:
-    classes = known_classes()
-    found: list[_Found] = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if folder.name not in classes:
-            raise ImagesError(f"{folder} is a class that the network does not know; it knows {', '.join(classes)}")
-        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-        label = classes.index(folder.name)
-        found += [_Found(f"{folder.name}/{p.name}", label, SUFFIXES[p.suffix.lower()], p.read_bytes) for p in files]
-    if not found:
+def _list_class_dirs(root: Path) -> tuple[list[_ImageSource], str]:
+    classes = model_classes()
+    sources: list[_ImageSource] = []
+    for class_dir in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if class_dir.name not in classes:
+            raise ImagesError(f"{class_dir} is a class that the network does not know; it knows {', '.join(classes)}")
+        paths = [path for path in sorted(class_dir.iterdir()) if path.suffix.lower() in MEDIA_TYPE_BY_SUFFIX]
+        label = classes.index(class_dir.name)
+        sources += [
+            _ImageSource(f"{class_dir.name}/{p.name}", label, MEDIA_TYPE_BY_SUFFIX[p.suffix.lower()], p.read_bytes)
+            for p in paths
+        ]
+    if not sources:
         raise ImagesError(f"{root} holds no pictures: expected CLASS/*.png or the like, of the classes {classes}")
-    return found, _folder_source(root, found, len(classes))
+    return sources, _describe_directory(root, sources, len(classes))
 
 
-def _folder_source(root: Path, found: Sequence[_Found], classes: int) -> str:
-    formats = "/".join(sorted({IMAGE_TYPES[one.media_type] for one in found}))
-    sizes = Counter(one.label for one in found)
-    is_cifar10 = set(sizes.values()) == {CIFAR10_TEST_IMAGES // classes} and len(found) == CIFAR10_TEST_IMAGES
-    origin = "CIFAR-10 test set" if is_cifar10 else f"{root.name}/"
-    return f"{origin}, class folders of {formats} files"
+def _describe_directory(root: Path, sources: Sequence[_ImageSource], class_count: int) -> str:
+    formats = "/".join(sorted({IMAGE_TYPES[source_file.media_type] for source_file in sources}))
+    class_sizes = Counter(source_file.label for source_file in sources)
+    is_cifar10 = (
+        set(class_sizes.values()) == {CIFAR10_TEST_IMAGES // class_count} and len(sources) == CIFAR10_TEST_IMAGES
+    )
+    dataset_name = "CIFAR-10 test set" if is_cifar10 else f"{root.name}/"
+    return f"{dataset_name}, class folders of {formats} files"
 
 
 # torchvision
 
 
-def _torchvision_set(cache: Path, say: Say) -> tuple[list[_Found], str]:
+def _list_cached_cifar10(cache_dir: Path, notify: Notify) -> tuple[list[_ImageSource], str]:
     """The copy in the cache; downloaded first if it is not there and its host answers soon."""
     try:
-        return _torchvision_pictures(cache, download=False)
+        return _list_cifar10(cache_dir, download=False)
     except FileNotFoundError:
         pass
     from torchvision.datasets import CIFAR10
 
-    _probe(CIFAR10.url)
-    say(f"Images: downloading CIFAR-10 (170 MB, once) into {cache}")
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_S)  # torchvision sets none, and a stalled download would hang for ever
+    _check_reachable(CIFAR10.url)
+    notify(f"Images: downloading CIFAR-10 (170 MB, once) into {cache_dir}")
+    previous_timeout_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(
+        DOWNLOAD_STALL_TIMEOUT_S
+    )  # torchvision sets none, and a stalled download would hang for ever
     try:
-        return _torchvision_pictures(cache, download=True)
+        return _list_cifar10(cache_dir, download=True)
     except (OSError, RuntimeError) as error:
         raise ImagesError(f"the download of CIFAR-10 failed: {error}") from None
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous_timeout_s)
 
 
-def _torchvision_pictures(root: Path, *, download: bool) -> tuple[list[_Found], str]:
+def _list_cifar10(root: Path, *, download: bool) -> tuple[list[_ImageSource], str]:
     """Raises FileNotFoundError when torchvision has no whole copy there and may not download one."""
     try:
         from torchvision.datasets import CIFAR10
@@ -220,42 +232,44 @@ def _torchvision_pictures(root: Path, *, download: bool) -> tuple[list[_Found], 
     except RuntimeError as error:
         if download:
             raise
-        if (root / BATCHES).is_dir() and root != CACHE:
-            raise ImagesError(f"{root / BATCHES} is not a whole copy of CIFAR-10: {error}") from None
+        if (root / CIFAR10_BATCHES_DIR).is_dir() and root != CACHE_DIR:
+            raise ImagesError(f"{root / CIFAR10_BATCHES_DIR} is not a whole copy of CIFAR-10: {error}") from None
         raise FileNotFoundError(root) from None
-    if tuple(dataset.classes) != known_classes():
-        raise ImagesError(f"the network knows {known_classes()}, not CIFAR-10's classes")
-    found = [
-        _Found(f"{dataset.classes[label]}/{index:05d}.png", label, "image/png", _png_of(pixels))
+    if tuple(dataset.classes) != model_classes():
+        raise ImagesError(f"the network knows {model_classes()}, not CIFAR-10's classes")
+    sources = [
+        _ImageSource(f"{dataset.classes[label]}/{index:05d}.png", label, "image/png", _png_encoder(pixels))
         for index, (pixels, label) in enumerate(zip(dataset.data, dataset.targets, strict=True))
     ]
-    return found, "CIFAR-10 test set, original pixels as PNG"
+    return sources, "CIFAR-10 test set, original pixels as PNG"
 
 
-def _png_of(pixels: Any) -> Callable[[], bytes]:
+def _png_encoder(pixels: Any) -> Callable[[], bytes]:
     """Packs when called. The settings are fixed, so that the same pixels give the same bytes."""
 
-    def pack() -> bytes:
+    def encode() -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", optimize=False, compress_level=6)
         return buffer.getvalue()
 
-    return pack
+    return encode
 
 
-def _probe(url: str) -> None:
+def _check_reachable(url: str) -> None:
     """Raises ImagesError unless the host of `url` answers within PROBE_S, name look-up included."""
     failures: list[str] = ["no answer in time"]
 
-    def ask() -> None:
+    def send_request() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_S):
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_TIMEOUT_S):
                 failures.clear()
         except (OSError, ValueError) as error:
             failures[0] = str(getattr(error, "reason", error))
 
-    asking = threading.Thread(target=ask, daemon=True)  # a name look-up knows no timeout, so it may be left behind
-    asking.start()
-    asking.join(PROBE_S)
+    thread = threading.Thread(
+        target=send_request, daemon=True
+    )  # a name look-up knows no timeout, so it may be left behind
+    thread.start()
+    thread.join(PROBE_TIMEOUT_S)
     if failures:
-        raise ImagesError(f"CIFAR-10 is not in {CACHE} and its host cannot be reached ({failures[0]})")
+        raise ImagesError(f"CIFAR-10 is not in {CACHE_DIR} and its host cannot be reached ({failures[0]})")

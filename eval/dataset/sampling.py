@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def stratified(labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
+def stratified_sample(labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
     """Indices of at most `limit` items, each class in its proportion, chosen by the seed, in the old order."""
     if limit is None or limit >= len(labels):
         return list(range(len(labels)))
-    dice = random.Random(seed)
-    sizes, seen = Counter(labels), Counter[int]()
-    order = list(range(len(labels)))
-    dice.shuffle(order)
-    tie = {label: dice.random() for label in sorted(sizes)}
-    places = []
-    for index in order:
+    rng = random.Random(seed)
+    class_sizes, drawn = Counter(labels), Counter[int]()
+    shuffled = list(range(len(labels)))
+    rng.shuffle(shuffled)
+    tie_breaks = {label: rng.random() for label in sorted(class_sizes)}
+    ranked = []
+    for index in shuffled:
         label = labels[index]
-        places.append(((seen[label] + 0.5) / sizes[label], tie[label], index))
-        seen[label] += 1
-    return sorted(index for _, _, index in sorted(places)[:limit])
+        ranked.append(((drawn[label] + 0.5) / class_sizes[label], tie_breaks[label], index))
+        drawn[label] += 1
+    return sorted(index for _, _, index in sorted(ranked)[:limit])

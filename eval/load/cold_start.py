@@ -15,18 +15,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from eval.errors import Unreachable
-from eval.load.client import Ask, Client
-from eval.samples.model import CREATE, PROCESS, READY, Sample
+from eval.load.client import Client, RequestSpec
+from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, TIME_TO_READY, Sample
 
 if TYPE_CHECKING:
     pass
 from eval.errors import RestartFailed
-from eval.targets.restart import Forcing
+from eval.targets.restart import RestartMethod
 
-READY_POLL_S = 0.02  # between two questions whether it is ready
+READY_POLL_INTERVAL_S = 0.02  # between two questions whether it is ready
 
 
-async def force(forcing: Forcing, client: Client, ask: Ask) -> tuple[Sample, float]:
+async def measure_cold_start(
+    restart_method: RestartMethod, client: Client, request: RequestSpec
+) -> tuple[Sample, float]:
     """Start it anew and ask it once. Gives what Client.ask gives; a failed start gives a request that was not sent.
 
     `started_s` and the latency count from the first yes of /readyz, or where that is not asked from the end of the
@@ -34,54 +36,56 @@ async def force(forcing: Forcing, client: Client, ask: Ask) -> tuple[Sample, flo
     answer), "process" (start command to the beginning of the process that loads the model, good to 20 ms), and the
     phases that /version tells, if it is the same instance that tells them.
     """
-    planned = time.perf_counter()
+    scheduled_at = time.perf_counter()
     try:
-        began = await forcing.restart()
-        if forcing.ready_timeout_s is not None:
-            await _until_ready(forcing, client, forcing.ready_timeout_s)
+        restart_at = await restart_method.restart()
+        if restart_method.ready_timeout_s is not None:
+            await _wait_until_ready(restart_method, client, restart_method.ready_timeout_s)
     except RestartFailed as error:
-        return client.not_sent(ask, planned, str(error)), time.perf_counter()
-    ready = time.perf_counter()
-    began_unix = time.time() - (ready - began)
-    sample, done = await client.ask(ask, ready)
-    startup: dict[str, float] = {}
+        return client.dropped(request, scheduled_at, str(error)), time.perf_counter()
+    ready_at = time.perf_counter()
+    restart_unix_s = time.time() - (ready_at - restart_at)
+    sample, finished_at = await client.send(request, ready_at)
+    startup_ms: dict[str, float] = {}
     if sample.error is None:
-        startup[CREATE] = _ms(done - began)
-        if forcing.ready_timeout_s is not None:
-            startup[READY] = _ms(ready - began)
-        startup |= await phases_of(client, sample, began_unix if forcing.same_clock else None)
-    return replace(sample, startup_ms=startup), done
+        startup_ms[TIME_TO_FIRST_PREDICTION] = _to_ms(finished_at - restart_at)
+        if restart_method.ready_timeout_s is not None:
+            startup_ms[TIME_TO_READY] = _to_ms(ready_at - restart_at)
+        startup_ms |= await startup_phases(client, sample, restart_unix_s if restart_method.shares_clock else None)
+    return replace(sample, startup_ms=startup_ms), finished_at
 
 
-async def phases_of(client: Client, sample: Sample, began_unix: float | None = None) -> dict[str, float]:
+async def startup_phases(client: Client, sample: Sample, restart_unix_s: float | None = None) -> dict[str, float]:
     """The phases of the instance that gave an answer, as /version has them; nothing when another one tells its own.
 
     began_unix: when the start command was given, by the wall clock of the instance's machine.
     """
     try:
-        version = await client.version()
+        version = await client.fetch_version()
     except Unreachable:
         return {}
-    told = version.get("startup_ms")
-    if not sample.instance_id or version.get("instance_id") != sample.instance_id or not isinstance(told, dict):
+    reported = version.get("startup_ms")
+    if not sample.instance_id or version.get("instance_id") != sample.instance_id or not isinstance(reported, dict):
         return {}
-    phases = {str(name): float(ms) for name, ms in told.items() if type(ms) in (int, float)}
+    phases_ms = {str(name): float(ms) for name, ms in reported.items() if type(ms) in (int, float)}
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        if began_unix is not None:
-            phases[PROCESS] = _ms(datetime.fromisoformat(version["started_at"]).timestamp() - began_unix)
-    return phases
+        if restart_unix_s is not None:
+            phases_ms[PROCESS_START] = _to_ms(
+                datetime.fromisoformat(version["started_at"]).timestamp() - restart_unix_s
+            )
+    return phases_ms
 
 
-async def _until_ready(forcing: Forcing, client: Client, timeout_s: float) -> None:
+async def _wait_until_ready(restart_method: RestartMethod, client: Client, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
-            while not await client.ready():
-                if why := forcing.ended():
-                    raise RestartFailed(why)
-                await asyncio.sleep(READY_POLL_S)
+            while not await client.is_ready():
+                if reason := restart_method.failure_reason():
+                    raise RestartFailed(reason)
+                await asyncio.sleep(READY_POLL_INTERVAL_S)
     except TimeoutError:
         raise RestartFailed(f"was not ready within {timeout_s:.0f} s of its start") from None
 
 
-def _ms(seconds: float) -> float:
+def _to_ms(seconds: float) -> float:
     return round(seconds * 1000, 3)

@@ -16,271 +16,304 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
-from eval.cost.run_cost import Tally
+from eval.cost.run_cost import CostMeter
 from eval.dataset.images import ImageSet
 from eval.errors import BudgetExceeded
-from eval.load.circuit_breaker import Patience
-from eval.load.client import Ask, Client
-from eval.load.cold_start import force, phases_of
-from eval.load.distributed import SHARD_LEAD_S, Shard, send_sharded
-from eval.load.open_loop import LEAD_S, send_stream
+from eval.load.circuit_breaker import CircuitBreaker
+from eval.load.client import Client, RequestSpec
+from eval.load.cold_start import measure_cold_start, startup_phases
+from eval.load.distributed import SHARD_START_DELAY_S, Shard, run_distributed
+from eval.load.open_loop import START_DELAY_S, run_open_loop
 from eval.plan import rate_search
-from eval.plan.arrivals import idle_schedule
+from eval.plan.arrivals import idle_arrivals
 from eval.plan.config import COLD, IDLE, MAX_RATE, Config
-from eval.plan.schedule import SEARCH_STEPS, Block, schedule, search_block
-from eval.progress import Counting, Screen
+from eval.plan.schedule import MAX_SEARCH_STEPS, Block, build_schedule, search_step_block
+from eval.progress import ProgressBar, Reporter
 from eval.samples.model import Sample
-from eval.samples.store import Journal, Past
+from eval.samples.store import ResumeState, SampleWriter
 from eval.targets.endpoints import Endpoint
-from eval.targets.restart import Forcing, command_forcing, twin_forcing
+from eval.targets.restart import RestartMethod, command_restart, twin_restart
 from infra.targets import TARGETS
 
-RECOVERY_S = 5.0  # that a target which stopped answering has to become ready again
-RECOVERY_POLL_S = 0.5
-SEARCH_BLOCKS = 1_000_000  # from here on blocks are steps of the search
-WARM_BLOCKS = 10_000  # block numbers that are kept for the warm-up of one such going on
-REWARMED = -2  # block of the warm-up before a run is gone on with; -1 is the reference's
-NO_FORCING = "no way to start {0} anew: name a command with --cold-command {0}=..."
-GIVEN_UP = "the target was given up: {}: {}"
+RECOVERY_TIMEOUT_S = 5.0  # that a target which stopped answering has to become ready again
+RECOVERY_POLL_INTERVAL_S = 0.5
+FIRST_SEARCH_BLOCK = 1_000_000  # from here on blocks are steps of the search
+REWARM_BLOCKS_PER_RESUME = 10_000  # block numbers that are kept for the warm-up of one such going on
+FIRST_REWARM_BLOCK = -2  # block of the warm-up before a run is gone on with; -1 is the reference's
+NO_RESTART_METHOD = "no way to start {0} anew: name a command with --cold-command {0}=..."
+CIRCUIT_OPEN = "the target was given up: {}: {}"
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """What a run is told beside its configuration; no part of the schedule."""
 
-    token: str | None = None  # bearer token; goes into no file
-    command: tuple[str, ...] = ()  # the command line, for the record
-    cold_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> what makes it start anew
+    bearer_token: str | None = None  # bearer token; goes into no file
+    command_line: tuple[str, ...] = ()  # the command line, for the record
+    restart_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> what makes it start anew
     max_usd: float | None = None  # that the run may cost; it ends there
-    scheduler: str | None = None  # address of a dask scheduler, whose workers send the open streams
+    dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open streams
 
 
-class Asker:
+class LoadGenerator:
     """The requests of one run while it runs."""
 
     def __init__(
         self,
-        names: Sequence[str],
+        target_names: Sequence[str],
         endpoints: Mapping[str, Endpoint],
-        images: ImageSet,
+        image_set: ImageSet,
         config: Config,
-        options: Options,
-        screen: Screen,
-        journal: Journal,
-        past: Past,
-        workers: Executor | None,
-        tally: Tally,
-        origin: float,
+        options: RunOptions,
+        reporter: Reporter,
+        sample_writer: SampleWriter,
+        resume_state: ResumeState,
+        executor: Executor | None,
+        cost_meter: CostMeter,
+        run_start: float,
     ):
         """names: all targets of the run, those out of reach too. origin: perf_counter() of the run's beginning."""
-        self.names = names
+        self.target_names = target_names
         self.endpoints = endpoints
-        self.images = images
+        self.image_set = image_set
         self.config = config
         self.options = options
-        self.screen = screen
-        self.journal = journal
-        self.past = past
-        self.workers = workers
-        self.tally = tally
-        self.origin = origin
-        self.planned = 0  # measured requests, those of the search as it goes
-        self.measured = 0
+        self.reporter = reporter
+        self.sample_writer = sample_writer
+        self.resume_state = resume_state
+        self.executor = executor
+        self.cost_meter = cost_meter
+        self.run_start = run_start
+        self.planned_requests = 0  # measured requests, those of the search as it goes
+        self.measured_requests = 0
         self.failures: dict[str, str] = {}  # target -> why it ended early
-        self._patience = {name: Patience() for name in endpoints}
-        self._last_asked: dict[str, float] = {}  # target -> when its last request ended
-        self._forcings = {name: how for name, e in endpoints.items() if (how := _forcing(e, options.cold_commands))}
+        self._breakers = {name: CircuitBreaker() for name in endpoints}
+        self._last_request_end: dict[str, float] = {}  # target -> when its last request ended
+        self._restart_methods = {
+            name: method
+            for name, endpoint in endpoints.items()
+            if (method := _restart_method_of(endpoint, options.restart_commands))
+        }
 
-    def plan(self, clients: Mapping[str, Client]) -> list[Block]:
+    def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
         """The schedule of those that can be asked; numbered over all, so that numbers stay when one returns."""
-        every = schedule(self.config, self.names, len(self.images.pictures))
-        blocks = [block for block in every if block.target in clients]
-        self.planned = sum(len(block.images) for block in blocks if block.phase == "measure")
+        all_blocks = build_schedule(self.config, self.target_names, len(self.image_set.images))
+        blocks = [block for block in all_blocks if block.target in clients]
+        self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
 
-    async def ask_all(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
+    async def run(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
         """Every block of the schedule, but for what was measured before."""
-        left = [block for block in blocks if block.scenario == MAX_RATE or self._left(block)]
-        before = sum(len(block.images) - len(self._left(block)) for block in blocks if block.phase == "measure")
-        self.measured += before
-        if self.past.times:
-            left = self._warm_again(left, blocks) + left
-        with quiet_memory(), self.screen.counting("Requests", sum(len(self._left(b)) for b in left)) as counting:
-            for scenario, group in itertools.groupby(left, lambda block: block.scenario):
+        pending_blocks = [block for block in blocks if block.scenario == MAX_RATE or self._pending_indices(block)]
+        already_measured = sum(
+            len(block.image_indices) - len(self._pending_indices(block)) for block in blocks if block.phase == "measure"
+        )
+        self.measured_requests += already_measured
+        if self.resume_state.resume_count:
+            pending_blocks = self._rewarm_blocks(pending_blocks, blocks) + pending_blocks
+        with (
+            gc_disabled(),
+            self.reporter.progress_bar(
+                "Requests", sum(len(self._pending_indices(b)) for b in pending_blocks)
+            ) as progress,
+        ):
+            for scenario, scenario_blocks in itertools.groupby(pending_blocks, lambda block: block.scenario):
                 if scenario == MAX_RATE:
-                    await self._search(clients, counting)
+                    await self._run_rate_search(clients, progress)
                 elif scenario == IDLE:
-                    await self._leave_alone(clients, list(group), counting)
+                    await self._run_idle_gaps(clients, list(scenario_blocks), progress)
                 else:
-                    for block in group:
-                        await self._do(clients[block.target], block, counting)
+                    for block in scenario_blocks:
+                        await self._run_block(clients[block.target], block, progress)
 
-    def _warm_again(self, left: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:
+    def _rewarm_blocks(self, pending_blocks: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:
         """A warm-up of its own for every target that is gone on with: its instance may be a new one by now."""
-        names = {block.target for block in left if block.phase == "measure"}
-        warm = [b for b in blocks if b.phase == "warmup" and b.target in names and not self._left(b)]
-        first = REWARMED - WARM_BLOCKS * self.past.times
-        return [replace(block, number=first - i) for i, block in enumerate(warm)]
+        target_names = {block.target for block in pending_blocks if block.phase == "measure"}
+        warmup_blocks = [
+            b for b in blocks if b.phase == "warmup" and b.target in target_names and not self._pending_indices(b)
+        ]
+        first_number = FIRST_REWARM_BLOCK - REWARM_BLOCKS_PER_RESUME * self.resume_state.resume_count
+        return [replace(block, number=first_number - i) for i, block in enumerate(warmup_blocks)]
 
-    def _left(self, block: Block) -> list[int]:
+    def _pending_indices(self, block: Block) -> list[int]:
         """Places of the block's requests that were not measured before."""
-        return [place for place in range(len(block.images)) if (block.number, place) not in self.past.keys]
+        return [
+            index
+            for index in range(len(block.image_indices))
+            if (block.number, index) not in self.resume_state.completed
+        ]
 
-    async def _do(self, client: Client, block: Block, counting: Counting) -> None:
+    async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
         """One block, in the way of its scenario."""
         gc.collect()
-        counting.now = f"{block.target} {block.scenario}"
-        counting.breathe()
+        progress.current_target = f"{block.target} {block.scenario}"
+        progress.maybe_refresh()
         if block.offsets_s is None:
-            await self._ask_in_turn(client, block, counting)
+            await self._run_closed_loop(client, block, progress)
         else:
-            await self._ask_in_stream(client, block, counting)
-        self._last_asked[block.target] = time.perf_counter()
+            await self._run_open_loop(client, block, progress)
+        self._last_request_end[block.target] = time.perf_counter()
 
-    async def _ask_in_turn(self, client: Client, block: Block, counting: Counting) -> None:
-        patience = self._patience[client.name]
-        due = time.perf_counter()
-        for place in self._left(block):
-            ask = self._ask(block, place)
-            if patience.lost:
-                sample = client.not_sent(ask, due, GIVEN_UP.format(*patience.lost))
+    async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> None:
+        breaker = self._breakers[client.name]
+        scheduled_at = time.perf_counter()
+        for index in self._pending_indices(block):
+            request = self._request_spec(block, index)
+            if breaker.trip_reason:
+                sample = client.dropped(request, scheduled_at, CIRCUIT_OPEN.format(*breaker.trip_reason))
             elif block.scenario == COLD:
-                sample, due = await self._cold(client, ask)
+                sample, scheduled_at = await self._run_cold_start(client, request)
             else:
-                sample, due = await client.ask(ask, due)
+                sample, scheduled_at = await client.send(request, scheduled_at)
             if block.scenario == IDLE and sample.ordinal == 1:
-                sample = replace(sample, startup_ms=await phases_of(client, sample))
-            self._keep(sample, patience, counting)
-            if patience.wants_check:
-                await self._check(client, patience)
-                due = time.perf_counter()
+                sample = replace(sample, startup_ms=await startup_phases(client, sample))
+            self._record(sample, breaker, progress)
+            if breaker.should_probe:
+                await self._probe_target(client, breaker)
+                scheduled_at = time.perf_counter()
 
-    async def _ask_in_stream(self, client: Client, block: Block, counting: Counting) -> list[Sample]:
+    async def _run_open_loop(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         """What is left of an open block, its first request due at once. Gives its samples."""
-        patience, taken = self._patience[client.name], list[Sample]()
-        places = self._left(block)
-        if not places:
-            return taken
+        breaker, samples = self._breakers[client.name], list[Sample]()
+        indices = self._pending_indices(block)
+        if not indices:
+            return samples
 
-        def keep(sample: Sample) -> None:
-            taken.append(sample)
-            self._keep(sample, patience, counting)
+        def record(new_sample: Sample) -> None:
+            samples.append(new_sample)
+            self._record(new_sample, breaker, progress)
 
-        asks = [self._ask(block, place) for place in places]
-        if patience.lost:
-            for ask in asks:
-                keep(client.not_sent(ask, time.perf_counter(), GIVEN_UP.format(*patience.lost)))
-            return taken
+        requests = [self._request_spec(block, index) for index in indices]
+        if breaker.trip_reason:
+            for request in requests:
+                record(client.dropped(request, time.perf_counter(), CIRCUIT_OPEN.format(*breaker.trip_reason)))
+            return samples
         assert block.offsets_s is not None
-        first = block.offsets_s[places[0]]
-        offsets_s = [block.offsets_s[place] - first for place in places]
-        if self.workers is None:
-            start = time.perf_counter() + LEAD_S
-            await send_stream(client, asks, offsets_s, start, self.config.in_flight, keep)
+        first_offset_s = block.offsets_s[indices[0]]
+        offsets_s = [block.offsets_s[index] - first_offset_s for index in indices]
+        if self.executor is None:
+            start = time.perf_counter() + START_DELAY_S
+            await run_open_loop(client, requests, offsets_s, start, self.config.in_flight, record)
         else:
-            await send_sharded(self.workers, self._shard(client, asks, offsets_s), self.config.workers, keep)
-        if patience.wants_check:
-            await self._check(client, patience)
-        return taken
+            await run_distributed(
+                self.executor, self._unsplit_shard(client, requests, offsets_s), self.config.workers, record
+            )
+        if breaker.should_probe:
+            await self._probe_target(client, breaker)
+        return samples
 
-    def _shard(self, client: Client, asks: Sequence[Ask], offsets_s: Sequence[float]) -> Shard:
+    def _unsplit_shard(self, client: Client, requests: Sequence[RequestSpec], offsets_s: Sequence[float]) -> Shard:
         """The whole stream, not dealt out yet."""
-        config, now = self.config, time.time()
+        config, now_unix_s = self.config, time.time()
         return Shard(
-            client.name, self.endpoints[client.name].url, self.images.classes, config.timeout_s, self.options.token,
-            config.fresh, self.endpoints[client.name].keepalive_s, config.in_flight, tuple(asks), tuple(offsets_s),
-            start_unix_s=now + SHARD_LEAD_S, origin_unix_s=now - (time.perf_counter() - self.origin),
+            client.name, self.endpoints[client.name].url, self.image_set.classes, config.timeout_s,
+            self.options.bearer_token,
+            config.fresh, self.endpoints[client.name].keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
+            start_unix_s=now_unix_s + SHARD_START_DELAY_S,
+            run_start_unix_s=now_unix_s - (time.perf_counter() - self.run_start),
         )  # fmt: skip
 
-    async def _search(self, clients: Mapping[str, Client], counting: Counting) -> None:
+    async def _run_rate_search(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
         """The highest rate of every target, one step of each in turn."""
-        steps: dict[str, list[rate_search.Step]] = {name: [] for name in clients}
-        searching = list(clients)
-        while searching:
-            for name in list(searching):
-                rate_rps = rate_search.next_rate(steps[name], self.config.rate_rps, SEARCH_STEPS)
-                if rate_rps is None or self._patience[name].lost:
-                    searching.remove(name)
+        steps: dict[str, list[rate_search.SearchStep]] = {name: [] for name in clients}
+        active_targets = list(clients)
+        while active_targets:
+            for name in list(active_targets):
+                rate_rps = rate_search.next_rate(steps[name], self.config.rate_rps, MAX_SEARCH_STEPS)
+                if rate_rps is None or self._breakers[name].trip_reason:
+                    active_targets.remove(name)
                     continue
-                number = SEARCH_BLOCKS + len(steps[name]) * len(self.names) + self.names.index(name)
-                block = search_block(self.config, len(self.images.pictures), number, name, len(steps[name]), rate_rps)
-                left = len(self._left(block))
-                self.planned += len(block.images)
-                self.measured += len(block.images) - left
-                counting.more(left)
-                samples = self.past.steps.get(number, []) + await self._step(clients[name], block, counting)
-                steps[name].append(rate_search.judged(rate_rps, samples, self.config.slo_ms))
+                block_number = (
+                    FIRST_SEARCH_BLOCK + len(steps[name]) * len(self.target_names) + self.target_names.index(name)
+                )
+                block = search_step_block(
+                    self.config, len(self.image_set.images), block_number, name, len(steps[name]), rate_rps
+                )
+                pending_count = len(self._pending_indices(block))
+                self.planned_requests += len(block.image_indices)
+                self.measured_requests += len(block.image_indices) - pending_count
+                progress.add_total(pending_count)
+                samples = self.resume_state.search_samples.get(block_number, []) + await self._run_search_step(
+                    clients[name], block, progress
+                )
+                steps[name].append(rate_search.evaluate_step(rate_rps, samples, self.config.slo_ms))
 
-    async def _step(self, client: Client, block: Block, counting: Counting) -> list[Sample]:
+    async def _run_search_step(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         gc.collect()
-        counting.now = f"{block.target} at {block.rate_rps:.3g}/s"
-        counting.breathe()
-        return await self._ask_in_stream(client, block, counting)
+        progress.current_target = f"{block.target} at {block.rate_rps:.3g}/s"
+        progress.maybe_refresh()
+        return await self._run_open_loop(client, block, progress)
 
-    async def _leave_alone(self, clients: Mapping[str, Client], blocks: Sequence[Block], counting: Counting) -> None:
+    async def _run_idle_gaps(
+        self, clients: Mapping[str, Client], blocks: Sequence[Block], progress: ProgressBar
+    ) -> None:
         """Gaps without a request, those of all targets at the same time, and one request after each."""
-        left = {name: [block for block in blocks if block.target == name] for name in clients}
-        began = time.perf_counter()
-        self._last_asked = dict.fromkeys(clients, began)
+        pending_blocks = {name: [block for block in blocks if block.target == name] for name in clients}
+        start = time.perf_counter()
+        self._last_request_end = dict.fromkeys(clients, start)
         config = self.config
-        for due_s, name in idle_schedule(list(clients), config.idle, config.gap_s, config.seed):
-            if left[name]:
-                counting.now = f"{name} is left alone"
-                counting.draw()
-                due = max(began + due_s, self._last_asked[name] + config.gap_s)  # a slow start shortens no gap
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                await self._do(clients[name], left[name].pop(0), counting)
+        for offset_s, name in idle_arrivals(list(clients), config.idle, config.gap_s, config.seed):
+            if pending_blocks[name]:
+                progress.current_target = f"{name} is left alone"
+                progress.refresh()
+                scheduled_at = max(
+                    start + offset_s, self._last_request_end[name] + config.gap_s
+                )  # a slow start shortens no gap
+                await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))
+                await self._run_block(clients[name], pending_blocks[name].pop(0), progress)
 
-    async def _cold(self, client: Client, ask: Ask) -> tuple[Sample, float]:
+    async def _run_cold_start(self, client: Client, request: RequestSpec) -> tuple[Sample, float]:
         """Start the target anew, and ask it once."""
-        forcing = self._forcings.get(client.name)
-        if forcing is None:
+        restart_method = self._restart_methods.get(client.name)
+        if restart_method is None:
             now = time.perf_counter()
-            return client.not_sent(ask, now, NO_FORCING.format(client.name)), now
-        return await force(forcing, client, ask)
+            return client.dropped(request, now, NO_RESTART_METHOD.format(client.name)), now
+        return await measure_cold_start(restart_method, client, request)
 
-    async def _check(self, client: Client, patience: Patience) -> None:
+    async def _probe_target(self, client: Client, breaker: CircuitBreaker) -> None:
         """Nothing answers any more: wait a little for the target, then give it up."""
-        patience.checked(await _becomes_ready(client))
-        if patience.lost:
-            kind, detail = patience.lost
-            self.failures[client.name] = f"given up after {patience.in_a_row} failures in a row, {kind}: {detail}"
-            self.screen.say(f"{client.name}: {self.failures[client.name]}; the rest counts as failed")
+        breaker.record_probe(await _wait_until_ready(client))
+        if breaker.trip_reason:
+            kind, detail = breaker.trip_reason
+            self.failures[client.name] = (
+                f"given up after {breaker.consecutive_failures} failures in a row, {kind}: {detail}"
+            )
+            self.reporter.print(f"{client.name}: {self.failures[client.name]}; the rest counts as failed")
 
-    def _ask(self, block: Block, place: int) -> Ask:
-        image = block.images[place]
-        picture = None if image < 0 else self.images.pictures[image]
-        gap_s = round(time.perf_counter() - self._last_asked[block.target], 3) if block.scenario == IDLE else None
-        return Ask(block.scenario, block.phase, block.number, image, picture, place, block.rate_rps, gap_s)
+    def _request_spec(self, block: Block, index: int) -> RequestSpec:
+        image_index = block.image_indices[index]
+        image = None if image_index < 0 else self.image_set.images[image_index]
+        gap_s = round(time.perf_counter() - self._last_request_end[block.target], 3) if block.scenario == IDLE else None
+        return RequestSpec(block.scenario, block.phase, block.number, image_index, image, index, block.rate_rps, gap_s)
 
-    def _keep(self, sample: Sample, patience: Patience, counting: Counting) -> None:
-        self.journal.keep(sample)
-        self.measured += sample.phase == "measure"
-        counting.count(failed=sample.error is not None)
-        patience.note(sample)
-        self.tally.add(sample)
-        cap = self.options.max_usd
-        if cap is not None and self.tally.over(cap, self.elapsed_s()):
+    def _record(self, sample: Sample, breaker: CircuitBreaker, progress: ProgressBar) -> None:
+        self.sample_writer.append(sample)
+        self.measured_requests += sample.phase == "measure"
+        progress.advance(failed=sample.error is not None)
+        breaker.record(sample)
+        self.cost_meter.record(sample)
+        max_usd = self.options.max_usd
+        if max_usd is not None and self.cost_meter.exceeds(max_usd, self.elapsed_s()):
             raise BudgetExceeded(
-                f"the run has cost {self.tally.usd(self.elapsed_s()):.4f} dollars, --max-usd is {cap:g}"
+                f"the run has cost {self.cost_meter.total_usd(self.elapsed_s()):.4f} dollars, --max-usd is {max_usd:g}"
             )
 
     def elapsed_s(self) -> float:
         """Since the run began, whatever it was ended and gone on with in between."""
-        return time.perf_counter() - self.origin
+        return time.perf_counter() - self.run_start
 
 
-async def _becomes_ready(client: Client) -> bool:
+async def _wait_until_ready(client: Client) -> bool:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(RECOVERY_S):
-            while not await client.ready():
-                await asyncio.sleep(RECOVERY_POLL_S)
+        async with asyncio.timeout(RECOVERY_TIMEOUT_S):
+            while not await client.is_ready():
+                await asyncio.sleep(RECOVERY_POLL_INTERVAL_S)
             return True
     return False
 
 
 @contextlib.contextmanager
-def quiet_memory() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """No garbage collection of Python's choosing: it would stop the clock's own process in the middle of a request.
 
     What is there already (the pictures, the libraries) is frozen, so that a collection by hand takes a millisecond.
@@ -295,8 +328,8 @@ def quiet_memory() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _forcing(endpoint: Endpoint, commands: Mapping[str, Sequence[str]]) -> Forcing | None:
+def _restart_method_of(endpoint: Endpoint, restart_commands: Mapping[str, Sequence[str]]) -> RestartMethod | None:
     """How the endpoint is made to start anew, if there is a way."""
-    if command := commands.get(endpoint.name):
-        return command_forcing(command, TARGETS.get(endpoint.target or ""))
-    return twin_forcing(endpoint.twin) if endpoint.twin else None
+    if command := restart_commands.get(endpoint.name):
+        return command_restart(command, TARGETS.get(endpoint.target or ""))
+    return twin_restart(endpoint.twin) if endpoint.twin else None

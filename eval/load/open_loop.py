@@ -11,44 +11,49 @@ import time
 from collections.abc import Callable, Sequence
 
 from eval.errors import EvalError
-from eval.load.client import Ask, Client
+from eval.load.client import Client, RequestSpec
 from eval.samples.model import Sample
 
-LEAD_S = 0.05  # from the decision to send a stream to its first request
-CROWDED = "{} requests were under way already (--in-flight)"
+START_DELAY_S = 0.05  # from the decision to send a stream to its first request
+DROPPED = "{} requests were under way already (--in-flight)"
 
-Keep = Callable[[Sample], None]
+SampleSink = Callable[[Sample], None]
 
 
-async def send_stream(
-    client: Client, asks: Sequence[Ask], offsets_s: Sequence[float], start: float, in_flight: int, keep: Keep
+async def run_open_loop(
+    client: Client,
+    requests: Sequence[RequestSpec],
+    offsets_s: Sequence[float],
+    start: float,
+    max_in_flight: int,
+    record: SampleSink,
 ) -> None:
     """Send each request at `start` (of time.perf_counter) plus its offset, and keep each sample as it finishes.
 
     With `in_flight` under way already the next one is not sent, and counted as such: waiting for a free place would
     let the target set the rate. Returns when all are answered or failed. An error of `keep` ends the stream.
     """
-    under_way: set[asyncio.Task[None]] = set()
+    in_flight: set[asyncio.Task[None]] = set()
     try:
-        async with asyncio.TaskGroup() as group:
-            for ask, offset_s in zip(asks, offsets_s, strict=True):
-                due = start + offset_s
-                await _until(due)
-                if len(under_way) >= in_flight:
-                    keep(client.not_sent(ask, due, CROWDED.format(in_flight)))
+        async with asyncio.TaskGroup() as task_group:
+            for request, offset_s in zip(requests, offsets_s, strict=True):
+                scheduled_at = start + offset_s
+                await _sleep_until(scheduled_at)
+                if len(in_flight) >= max_in_flight:
+                    record(client.dropped(request, scheduled_at, DROPPED.format(max_in_flight)))
                     continue
-                task = group.create_task(_ask(client, ask, due, keep))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+                task = task_group.create_task(_send_one(client, request, scheduled_at, record))
+                in_flight.add(task)
+                task.add_done_callback(in_flight.discard)
     except* EvalError as errors:
         raise errors.exceptions[0] from None
 
 
-async def _ask(client: Client, ask: Ask, due: float, keep: Keep) -> None:
-    sample, _ = await client.ask(ask, due)
-    keep(sample)
+async def _send_one(client: Client, request: RequestSpec, scheduled_at: float, record: SampleSink) -> None:
+    sample, _ = await client.send(request, scheduled_at)
+    record(sample)
 
 
-async def _until(due: float) -> None:
+async def _sleep_until(scheduled_at: float) -> None:
     """Sleep; when the time is over already, still let the answers of the others in."""
-    await asyncio.sleep(max(0.0, due - time.perf_counter()))
+    await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))

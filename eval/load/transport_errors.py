@@ -8,22 +8,22 @@ import ssl
 
 import aiohttp
 
-from eval.load.connection_timing import Opening
+from eval.load.connection_timing import ConnectionTimings
 
 
-def transport_failure(error: Exception, opening: Opening, timeout_s: float | None) -> tuple[str, str]:
+def classify_transport_error(error: Exception, timings: ConnectionTimings, timeout_s: float | None) -> tuple[str, str]:
     """Kind and detail of an exchange that broke off. Order matters: the errors inherit from one another."""
     if isinstance(error, TimeoutError):
-        return "timeout", f"{_missing(opening)} within {timeout_s:g} s"
+        return "timeout", f"{_describe_timeout(timings)} within {timeout_s:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
-        where = f"{error.host}:{error.port}"
+        host_port = f"{error.host}:{error.port}"
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return "dns", f"{error.host} is not found: {_reason(error.os_error)}"
+            return "dns", f"{error.host} is not found: {_error_text(error.os_error)}"
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return "tls", f"the certificate of {where} is not trusted: {_reason(error.os_error)}"
-        if opening.securing is not None:
-            return "tls", f"no TLS with {where}: {_reason(error.os_error)}"
-        return "connect", f"no connection to {where}: {_reason(error.os_error)}"
+            return "tls", f"the certificate of {host_port} is not trusted: {_error_text(error.os_error)}"
+        if timings.tls_start is not None:
+            return "tls", f"no TLS with {host_port}: {_error_text(error.os_error)}"
+        return "connect", f"no connection to {host_port}: {_error_text(error.os_error)}"
     if isinstance(error, aiohttp.InvalidURL):
         return "connect", f"not an address: {error}"
     if isinstance(error, aiohttp.ClientResponseError):
@@ -35,16 +35,16 @@ def transport_failure(error: Exception, opening: Opening, timeout_s: float | Non
     return "disconnected", str(error) or type(error).__name__
 
 
-def _missing(opening: Opening) -> str:
+def _describe_timeout(timings: ConnectionTimings) -> str:
     """What did not come in time."""
-    if opening.began is None or opening.ended is not None:
+    if timings.start is None or timings.end is not None:
         return "no whole answer"
-    if opening.securing is not None:
+    if timings.tls_start is not None:
         return "connected, but no TLS"
-    return "no connection" if opening.connecting is not None else "no address for the name"
+    return "no connection" if timings.connect_start is not None else "no address for the name"
 
 
-def _reason(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     """The plainest words for a refusal."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from eval.errors import EvalError
-from eval.mock_server.profile import Truth, read_truth
-from eval.mock_server.server import FineSelector, serve
+from eval.mock_server.profile import EndpointProfile, parse_profile
+from eval.mock_server.server import MicrosecondSelector, serve
 
-EXAMPLE = """
+EPILOG = """
 A truth file holds any values of eval/mock_server/profile.py's Truth, such as
   {"seed": 1, "median_ms": 50, "sigma": 0.5, "servers": 2, "accuracy": 0.93,
    "faults": {"http_5xx": 0.01, "never": 0.001}, "cold_start_ms": 2500, "idle_s": 60}
@@ -24,14 +24,14 @@ GET /oracle/counts says what it was asked and what it gave.
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the truth and serve it. Gives the exit code."""
-    options = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        truth = read_truth(options.truth.read_text(), str(options.truth)) if options.truth else Truth()
-        tls = _tls(options.certfile, options.keyfile)
-        if options.core is not None:
-            os.sched_setaffinity(0, {options.core})
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FineSelector())) as runner:
-            runner.run(serve(truth, options.host, options.port, tls))
+        profile = parse_profile(args.truth.read_text(), str(args.truth)) if args.truth else EndpointProfile()
+        ssl_context = _ssl_context(args.certfile, args.keyfile)
+        if args.core is not None:
+            os.sched_setaffinity(0, {args.core})
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(MicrosecondSelector())) as runner:
+            runner.run(serve(profile, args.host, args.port, ssl_context))
     except (EvalError, OSError) as error:
         print(f"oracle: {error}", file=sys.stderr)
         return 1
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./cloudtrial mock-endpoint",
         description="An endpoint whose truth is known.",
-        epilog=EXAMPLE,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--truth", type=Path, metavar="FILE", help="JSON (default: 20 ms, no faults, 90%% right)")
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tls(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
+def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
     """For the server; None without a certificate. Raises EvalError or OSError."""
     if certfile is None:
         if keyfile:

@@ -18,157 +18,176 @@ from typing import Any
 
 import numpy as np
 
-from eval.mock_server.http_protocol import LOGIN, Reply, Request, faulty, problem, response
-from eval.mock_server.profile import Truth
+from eval.mock_server.http_protocol import LOGIN_PATH, Reply, Request, fault_reply, problem_response, response
+from eval.mock_server.profile import EndpointProfile
 from service import schema
 from service.machine import processor, usable_cpus
 
-COUNTS = "/oracle/counts"
-DRAWS = 1024  # predictions that are drawn for at once, so few that nobody has to wait for it
-CERTAINTY = 0.82  # probability that the oracle gives its class
-PHASES = {"import": 0.7, "load": 0.2, "first_prediction": 0.1}  # shares of a cold start, named as the service does
-MODEL = "oracle"
+COUNTS_PATH = "/oracle/counts"
+DRAW_CHUNK = 1024  # predictions that are drawn for at once, so few that nobody has to wait for it
+CONFIDENCE = 0.82  # probability that the oracle gives its class
+STARTUP_PHASES = {
+    "import": 0.7,
+    "load": 0.2,
+    "first_prediction": 0.1,
+}  # shares of a cold start, named as the service does
+MODEL_NAME = "oracle"
 
 
-class Oracle:
+class MockEndpoint:
     """The endpoint's state, shared by its connections."""
 
-    def __init__(self, truth: Truth, began: float):
+    def __init__(self, profile: EndpointProfile, start_s: float):
         """`began` is the event loop's time."""
-        self.truth = truth
-        self.began = self._last = began
-        self.pictures: Counter[str] = Counter()  # sha256 -> predictions asked for
-        self.given: Counter[str] = Counter()  # fault, "good" or "no-op"
-        self.instances: list[str] = []
-        self._draws = self._drawn()
-        self._faults = [(fault, share) for fault, share in truth.faults.items() if share]
-        self._bodies: dict[tuple[str, bool], bytes] = {}
+        self.profile = profile
+        self.start_s = self._last_done_s = start_s
+        self.image_counts: Counter[str] = Counter()  # sha256 -> predictions asked for
+        self.response_counts: Counter[str] = Counter()  # fault, "good" or "no-op"
+        self.instance_ids: list[str] = []
+        self._prediction_draws = self._draw_predictions()
+        self._fault_fractions = [(fault, fraction) for fault, fraction in profile.faults.items() if fraction]
+        self._body_cache: dict[tuple[str, bool], bytes] = {}
         self._start_instance()
-        next(self._draws)  # the libraries are warm now
+        next(self._prediction_draws)  # the libraries are warm now
 
-    def reply(self, request: Request, arrived: float) -> Reply:
+    def reply(self, request: Request, arrived_s: float) -> Reply:
         """What is answered, and when."""
         if request.path != schema.PREDICT:
-            return Reply(arrived if request.path == COUNTS else self._awake(arrived), self._other(request))
+            return Reply(
+                arrived_s if request.path == COUNTS_PATH else self._after_stall(arrived_s), self._other_route(request)
+            )
         if request.method != "POST":
-            return Reply(arrived, problem(405, "POST a picture", f"Allow: POST\r\n{self._identity}"))
+            return Reply(arrived_s, problem_response(405, "POST a picture", f"Allow: POST\r\n{self._identity_headers}"))
         sha256 = hashlib.sha256(request.body).hexdigest()
-        self.pictures[sha256] += 1
-        start, done, fault = self._work(arrived, known=self.pictures[sha256] > 1)
-        self.given[fault] += 1
-        head = f"{self._head()}{_timing(start - arrived, done - start)}"
-        right = response(200, self._body(sha256, "probabilities=1" in request.query.split("&")), head)
-        return Reply(done, right) if fault == "good" else faulty(fault, done, right, head, self.truth.retry_after_s)
+        self.image_counts[sha256] += 1
+        start_s, done_s, fault = self._schedule_prediction(arrived_s, seen_before=self.image_counts[sha256] > 1)
+        self.response_counts[fault] += 1
+        headers = f"{self._headers()}{_server_timing(start_s - arrived_s, done_s - start_s)}"
+        correct = response(200, self._body(sha256, "probabilities=1" in request.query.split("&")), headers)
+        return (
+            Reply(done_s, correct)
+            if fault == "good"
+            else fault_reply(fault, done_s, correct, headers, self.profile.retry_after_s)
+        )
 
     def _start_instance(self) -> None:
         """A new instance, which has answered nothing yet."""
-        instance_id, started = uuid.uuid4().hex[:12], datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.instances.append(instance_id)
-        self._started = started
-        self._identity = f"{schema.INSTANCE_ID}: {instance_id}\r\n{schema.INSTANCE_STARTED}: {started}\r\n"
-        self._identity += f"{schema.MODEL_VERSION}: {self.truth.model_version}\r\n"
-        self._ordinal = 0
-        self._warm_at = self.began
-        self._free = [0.0] * (self.truth.servers or 0)  # when each has nothing left to do; a heap
+        instance_id, started_at = uuid.uuid4().hex[:12], datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.instance_ids.append(instance_id)
+        self._instance_started_at = started_at
+        self._identity_headers = f"{schema.INSTANCE_ID}: {instance_id}\r\n{schema.INSTANCE_STARTED}: {started_at}\r\n"
+        self._identity_headers += f"{schema.MODEL_VERSION}: {self.profile.model_version}\r\n"
+        self._request_ordinal = 0
+        self._warm_at_s = self.start_s
+        self._servers_free_at_s = [0.0] * (self.profile.servers or 0)  # when each has nothing left to do; a heap
 
-    def _work(self, arrived: float, *, known: bool) -> tuple[float, float, str]:
+    def _schedule_prediction(self, arrived_s: float, *, seen_before: bool) -> tuple[float, float, str]:
         """When work on a prediction begins and ends, and the fault, or "good"."""
-        truth = self.truth
-        if self._ordinal and arrived - self._last >= truth.idle_s:
+        profile = self.profile
+        if self._request_ordinal and arrived_s - self._last_done_s >= profile.idle_s:
             self._start_instance()
-        if not self._ordinal:
-            self._warm_at = arrived + truth.cold_start_ms / 1000
-        self._ordinal += 1
-        drawn_ms, dice = next(self._draws)
-        if known and truth.cached_ms is not None:
-            drawn_ms = truth.cached_ms
-        since = arrived - self.began
-        service_s = drawn_ms / 1000 * (1 + truth.drift_per_minute * since / 60)
-        begin = self._worked(max(arrived, self._warm_at) - self.began)
-        if self._free:
-            begin = max(begin, self._free[0])
-            heapq.heapreplace(self._free, begin + service_s)
-        done = self.began + self._ended(begin + service_s)
-        self._last = max(self._last, done)
-        return max(arrived, self.began + self._ended(begin)), done, self._fault(dice)
+        if not self._request_ordinal:
+            self._warm_at_s = arrived_s + profile.cold_start_ms / 1000
+        self._request_ordinal += 1
+        service_ms, fault_draw = next(self._prediction_draws)
+        if seen_before and profile.cached_ms is not None:
+            service_ms = profile.cached_ms
+        elapsed_s = arrived_s - self.start_s
+        service_s = service_ms / 1000 * (1 + profile.drift_per_minute * elapsed_s / 60)
+        start_s = self._work_done(max(arrived_s, self._warm_at_s) - self.start_s)
+        if self._servers_free_at_s:
+            start_s = max(start_s, self._servers_free_at_s[0])
+            heapq.heapreplace(self._servers_free_at_s, start_s + service_s)
+        done_s = self.start_s + self._finish_time(start_s + service_s)
+        self._last_done_s = max(self._last_done_s, done_s)
+        return max(arrived_s, self.start_s + self._finish_time(start_s)), done_s, self._pick_fault(fault_draw)
 
-    def _worked(self, since: float) -> float:
-        return float(self.truth.pauses.worked(since)) if self.truth.pauses else since
+    def _work_done(self, elapsed_s: float) -> float:
+        return float(self.profile.stalls.work_done(elapsed_s)) if self.profile.stalls else elapsed_s
 
-    def _ended(self, worked: float) -> float:
-        return float(self.truth.pauses.ended(worked)) if self.truth.pauses else worked
+    def _finish_time(self, work_s: float) -> float:
+        return float(self.profile.stalls.finish_time(work_s)) if self.profile.stalls else work_s
 
-    def _awake(self, now: float) -> float:
+    def _after_stall(self, now_s: float) -> float:
         """Now, or when the stall is over."""
-        if not self.truth.pauses:
-            return now
-        return max(now, self.began + self._ended(self._worked(now - self.began) + 1e-6))
+        if not self.profile.stalls:
+            return now_s
+        return max(now_s, self.start_s + self._finish_time(self._work_done(now_s - self.start_s) + 1e-6))
 
-    def _fault(self, dice: float) -> str:
-        for fault, share in self._faults:
-            dice -= share
-            if dice < 0:
+    def _pick_fault(self, fault_draw: float) -> str:
+        for fault, fraction in self._fault_fractions:
+            fault_draw -= fraction
+            if fault_draw < 0:
                 return fault
         return "good"
 
-    def _drawn(self) -> Iterator[tuple[float, float]]:
+    def _draw_predictions(self) -> Iterator[tuple[float, float]]:
         """Time in the service and a throw for the faults, of each prediction in turn; from the seed alone."""
         for chunk in range(sys.maxsize):
-            dice = np.random.default_rng((self.truth.seed, chunk))
-            yield from zip(self.truth.draw(dice, DRAWS).tolist(), dice.random(DRAWS).tolist(), strict=True)
+            rng = np.random.default_rng((self.profile.seed, chunk))
+            yield from zip(
+                self.profile.draw_service_times_ms(rng, DRAW_CHUNK).tolist(),
+                rng.random(DRAW_CHUNK).tolist(),
+                strict=True,
+            )
 
-    def _head(self) -> str:
-        return f"{self._identity}{schema.REQUEST_ORDINAL}: {self._ordinal}\r\n"
+    def _headers(self) -> str:
+        return f"{self._identity_headers}{schema.REQUEST_ORDINAL}: {self._request_ordinal}\r\n"
 
     def _body(self, sha256: str, with_probabilities: bool) -> bytes:
         key = sha256, with_probabilities
-        if key not in self._bodies:
-            classes, said = self.truth.classes, self.truth.says(sha256)
-            rest = (1 - CERTAINTY) / (len(classes) - 1)
-            probabilities = tuple(CERTAINTY if i == said else rest for i in range(len(classes)))
+        if key not in self._body_cache:
+            classes, predicted = self.profile.classes, self.profile.predicted_class(sha256)
+            other_probability = (1 - CONFIDENCE) / (len(classes) - 1)
+            probabilities = tuple(CONFIDENCE if i == predicted else other_probability for i in range(len(classes)))
             prediction = schema.Prediction(probabilities, classes)
-            answer = prediction.to_json(with_probabilities=with_probabilities) | {"model": self._model.to_json()}
-            self._bodies[key] = json.dumps(answer).encode()
-        return self._bodies[key]
+            payload = prediction.to_json(with_probabilities=with_probabilities) | {"model": self._model_info.to_json()}
+            self._body_cache[key] = json.dumps(payload).encode()
+        return self._body_cache[key]
 
     @property
-    def _model(self) -> schema.ModelInfo:
-        return schema.ModelInfo(MODEL, self.truth.model_version, MODEL)
+    def _model_info(self) -> schema.ModelInfo:
+        return schema.ModelInfo(MODEL_NAME, self.profile.model_version, MODEL_NAME)
 
-    def _other(self, request: Request) -> bytes:
+    def _other_route(self, request: Request) -> bytes:
         """What the other routes answer."""
         match request.path:
             case schema.HEALTHZ | schema.READYZ:
-                self.given["no-op"] += 1
-                facts: dict[str, Any] = {"status": "ready" if request.path == schema.READYZ else "alive"}
+                self.response_counts["no-op"] += 1
+                payload: dict[str, Any] = {"status": "ready" if request.path == schema.READYZ else "alive"}
             case schema.VERSION:
-                facts = self._version()
-            case _ if request.path == COUNTS:
-                facts = {"asked": self.pictures.total(), "pictures": self.pictures, "given": self.given}
-                facts["instances"] = self.instances
-            case _ if request.path == LOGIN:
-                self.given["login page"] += 1
+                payload = self._version_payload()
+            case _ if request.path == COUNTS_PATH:
+                payload = {
+                    "asked": self.image_counts.total(),
+                    "pictures": self.image_counts,
+                    "given": self.response_counts,
+                }
+                payload["instances"] = self.instance_ids
+            case _ if request.path == LOGIN_PATH:
+                self.response_counts["login page"] += 1
                 return response(200, b"<html>Please log in</html>", media_type="text/html")
             case _:
-                return problem(404, f"the oracle has no {request.path}", self._head())
-        return response(200, json.dumps(facts).encode(), self._head() + _timing(0, 0))
+                return problem_response(404, f"the oracle has no {request.path}", self._headers())
+        return response(200, json.dumps(payload).encode(), self._headers() + _server_timing(0, 0))
 
-    def _version(self) -> dict[str, Any]:
-        start_ms = self.truth.cold_start_ms
+    def _version_payload(self) -> dict[str, Any]:
+        start_ms = self.profile.cold_start_ms
         return {
-            "model": self._model.to_json(),
-            "engine": MODEL,
+            "model": self._model_info.to_json(),
+            "engine": MODEL_NAME,
             "git_sha": None,
             "versions": {"numpy": np.__version__},
             **processor(),
             "cpus": usable_cpus(),
-            "instance_id": self.instances[-1],
-            "started_at": self._started,
-            "startup_ms": {phase: round(share * start_ms, 3) for phase, share in PHASES.items()} | {"total": start_ms},
+            "instance_id": self.instance_ids[-1],
+            "started_at": self._instance_started_at,
+            "startup_ms": {phase: round(fraction * start_ms, 3) for phase, fraction in STARTUP_PHASES.items()}
+            | {"total": start_ms},
         }
 
 
-def _timing(queued_s: float, service_s: float) -> str:
+def _server_timing(queued_s: float, service_s: float) -> str:
     """Server-Timing, as drawn."""
     parts = zip(schema.SERVER_TIMING_PARTS, (0.0, queued_s, service_s, queued_s + service_s), strict=True)
     return f"{schema.SERVER_TIMING}: {', '.join(f'{part};dur={s * 1000:.3f}' for part, s in parts)}\r\n"

@@ -17,9 +17,15 @@ from eval.errors import MalformedRequest
 from service import schema
 
 MAX_HEAD_BYTES = 65_536
-ENDLESS = b"%x\r\n%b\r\n" % (65_536, b" " * 65_536)  # one chunk
-LOGIN = "/login"
-KEEP, CLOSE, ABORT, SILENT, POUR = "keep", "close", "abort", "silent", "pour"  # what follows the answer's bytes
+INFINITE_BODY_CHUNK = b"%x\r\n%b\r\n" % (65_536, b" " * 65_536)  # one chunk
+LOGIN_PATH = "/login"
+KEEP_ALIVE, CLOSE, ABORT, NO_RESPONSE, STREAM_FOREVER = (
+    "keep",
+    "close",
+    "abort",
+    "silent",
+    "pour",
+)  # what follows the answer's bytes
 
 
 @dataclass(frozen=True)
@@ -28,89 +34,91 @@ class Request:
     path: str
     query: str
     body: bytes
-    last: bool = False  # the client wants the connection to be closed
+    close_requested: bool = False  # the client wants the connection to be closed
 
 
 @dataclass(frozen=True)
 class Reply:
     """What goes over the wire, and when."""
 
-    due: float  # time of the event loop
+    due_s: float  # time of the event loop
     data: bytes
-    then: str = KEEP
+    action: str = KEEP_ALIVE
 
 
-class Answering(Protocol):
+class Responder(Protocol):
     """Who gives the replies."""
 
-    def reply(self, request: Request, arrived: float) -> Reply: ...
+    def reply(self, request: Request, arrived_s: float) -> Reply: ...
 
 
-def take_request(buffer: bytearray) -> Request | None:
+def parse_request(buffer: bytearray) -> Request | None:
     """The next whole request, taken out of the buffer; None while it is not all there. Raises MalformedRequest."""
-    end = buffer.find(b"\r\n\r\n")
-    if end < 0:
+    head_end = buffer.find(b"\r\n\r\n")
+    if head_end < 0:
         if len(buffer) > MAX_HEAD_BYTES:
             raise MalformedRequest(f"the head is over {MAX_HEAD_BYTES} bytes")
         return None
-    line, *lines = buffer[:end].decode("latin-1").split("\r\n")
-    fields = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in lines)}
-    length = fields.get("content-length", "0")
-    if not length.isdecimal() or int(length) > schema.MAX_BODY_BYTES or "transfer-encoding" in fields:
+    request_line, *header_lines = buffer[:head_end].decode("latin-1").split("\r\n")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (header_line.partition(":") for header_line in header_lines)
+    }
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > schema.MAX_BODY_BYTES or "transfer-encoding" in headers:
         raise MalformedRequest(f"the oracle needs a Content-Length of at most {schema.MAX_BODY_BYTES}")
-    whole = end + 4 + int(length)
-    if len(buffer) < whole:
+    total_bytes = head_end + 4 + int(length)
+    if len(buffer) < total_bytes:
         return None
-    body = bytes(buffer[end + 4 : whole])
-    del buffer[:whole]
+    body = bytes(buffer[head_end + 4 : total_bytes])
+    del buffer[:total_bytes]
     try:
-        method, target, _ = line.split(" ")
+        method, target, _ = request_line.split(" ")
     except ValueError:
         raise MalformedRequest("the first line is not HTTP") from None
     path, _, query = target.partition("?")
-    return Request(method, path, query, body, fields.get("connection", "").lower() == "close")
+    return Request(method, path, query, body, headers.get("connection", "").lower() == "close")
 
 
-def response(status: int, body: bytes, head: str = "", media_type: str = "application/json") -> bytes:
+def response(status: int, body: bytes, headers: str = "", media_type: str = "application/json") -> bytes:
     """An answer as it goes over the wire; `head` holds further header lines, each with its line end."""
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {media_type}\r\n"
-        f"Content-Length: {len(body)}\r\n{head}\r\n"
+        f"Content-Length: {len(body)}\r\n{headers}\r\n"
     ).encode() + body
 
 
-def problem(status: int, detail: str, head: str = "") -> bytes:
+def problem_response(status: int, detail: str, headers: str = "") -> bytes:
     """A problem document, as the service has it."""
-    facts = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return response(status, json.dumps(facts).encode(), head, schema.PROBLEM_TYPE)
+    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return response(status, json.dumps(document).encode(), headers, schema.PROBLEM_TYPE)
 
 
-def faulty(fault: str, due: float, right: bytes, head: str, retry_after_s: int) -> Reply:
+def fault_reply(fault: str, due_s: float, correct: bytes, headers: str, retry_after_s: int) -> Reply:
     """What is given instead of the right answer: a name of profile_validation.FAULTS. `head`: who answers."""
-    later = f"{head}Retry-After: {retry_after_s}\r\n"
+    retry_headers = f"{headers}Retry-After: {retry_after_s}\r\n"
     match fault:
         case "http_4xx":
-            return Reply(due, problem(422, "the oracle does not like this picture", head))
+            return Reply(due_s, problem_response(422, "the oracle does not like this picture", headers))
         case "http_429":
-            return Reply(due, problem(429, "the oracle was asked too often", later))
+            return Reply(due_s, problem_response(429, "the oracle was asked too often", retry_headers))
         case "http_5xx":
-            return Reply(due, problem(503, "the oracle is too busy", later))
+            return Reply(due_s, problem_response(503, "the oracle is too busy", retry_headers))
         case "wrong_shape":
-            return Reply(due, response(200, b'{"id": 3, "label": "cat", "probabilities": [1]}', head))
+            return Reply(due_s, response(200, b'{"id": 3, "label": "cat", "probabilities": [1]}', headers))
         case "not_json":
-            return Reply(due, response(200, b"<html>all is well</html>", head, "text/html"))
+            return Reply(due_s, response(200, b"<html>all is well</html>", headers, "text/html"))
         case "login":
-            return Reply(due, response(302, b"", f"Location: {LOGIN}\r\n", "text/html"))
+            return Reply(due_s, response(302, b"", f"Location: {LOGIN_PATH}\r\n", "text/html"))
         case "endless":
-            return Reply(due, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", POUR)
+            return Reply(due_s, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", STREAM_FOREVER)
         case "not_http":
-            return Reply(due, b"SSH-2.0-OpenSSH_9.9\r\n", CLOSE)
+            return Reply(due_s, b"SSH-2.0-OpenSSH_9.9\r\n", CLOSE)
         case "torn":
-            return Reply(due, right[: right.index(b"\r\n\r\n") + 10], CLOSE)
+            return Reply(due_s, correct[: correct.index(b"\r\n\r\n") + 10], CLOSE)
         case "hang_up":
-            return Reply(due, b"", ABORT)
+            return Reply(due_s, b"", ABORT)
         case "never":
-            return Reply(due, b"", SILENT)
+            return Reply(due_s, b"", NO_RESPONSE)
     raise ValueError(fault)
 
 
@@ -119,53 +127,53 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, oracle: Answering, loop: asyncio.AbstractEventLoop):
-        self._oracle = oracle
+    def __init__(self, responder: Responder, loop: asyncio.AbstractEventLoop):
+        self._responder = responder
         self._loop = loop
         self._buffer = bytearray()
         self._may_write = True
-        self._pouring = False
+        self._streaming = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream protocol is given a Transport
 
     def data_received(self, data: bytes) -> None:
-        arrived = self._loop.time()
+        arrived_s = self._loop.time()
         self._buffer += data
         try:
-            while (request := take_request(self._buffer)) is not None:
-                reply = self._oracle.reply(request, arrived)
-                give = partial(self._give, reply.data, reply.then, request.last)
-                if reply.due > arrived:
-                    self._loop.call_at(reply.due, give)
+            while (request := parse_request(self._buffer)) is not None:
+                reply = self._responder.reply(request, arrived_s)
+                send = partial(self._send, reply.data, reply.action, request.close_requested)
+                if reply.due_s > arrived_s:
+                    self._loop.call_at(reply.due_s, send)
                 else:
-                    give()
+                    send()
         except MalformedRequest as error:
-            self._give(problem(400, str(error)), CLOSE, True)
+            self._send(problem_response(400, str(error)), CLOSE, True)
 
-    def _give(self, data: bytes, then: str, last: bool) -> None:
-        if self.transport.is_closing() or then == SILENT:
+    def _send(self, data: bytes, action: str, close: bool) -> None:
+        if self.transport.is_closing() or action == NO_RESPONSE:
             return
-        if then == ABORT:
+        if action == ABORT:
             self.transport.abort()
             return
         self.transport.write(data)
-        if then == POUR:
-            self._pouring = True
-            self._pour()
-        elif then == CLOSE or last:
+        if action == STREAM_FOREVER:
+            self._streaming = True
+            self._stream()
+        elif action == CLOSE or close:
             self.transport.close()
 
-    def _pour(self) -> None:
+    def _stream(self) -> None:
         """On and on, as fast as somebody reads."""
         if self._may_write and not self.transport.is_closing():
-            self.transport.write(ENDLESS)
-            self._loop.call_later(0.001, self._pour)
+            self.transport.write(INFINITE_BODY_CHUNK)
+            self._loop.call_later(0.001, self._stream)
 
     def pause_writing(self) -> None:
         self._may_write = False
 
     def resume_writing(self) -> None:
         self._may_write = True
-        if self._pouring:
-            self._pour()
+        if self._streaming:
+            self._stream()

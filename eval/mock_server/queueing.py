@@ -12,58 +12,58 @@ Seconds = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
-class Pauses:
+class PeriodicStalls:
     """Every so often all work stands still, as in a collection of garbage or when a quota of CPU time is used up.
 
     The first pause begins `every_s` after the beginning. None where `every_s` or `pause_s` is 0.
     """
 
     every_s: float
-    pause_s: float
+    stall_s: float
 
     def __bool__(self) -> bool:
-        return bool(self.every_s and self.pause_s)
+        return bool(self.every_s and self.stall_s)
 
-    def worked(self, since_s: float | np.ndarray) -> np.ndarray:
+    def work_done(self, elapsed_s: float | np.ndarray) -> np.ndarray:
         """Seconds of work that are possible in the first so many seconds."""
-        since = np.asarray(since_s, float)
-        turn = np.floor(since / self.every_s)
-        before = self.every_s + (turn - 1) * (self.every_s - self.pause_s)
-        after = np.maximum(0.0, since - turn * self.every_s - self.pause_s)
-        return np.where(turn < 1, since, before + after)
+        elapsed = np.asarray(elapsed_s, float)
+        n_stalls = np.floor(elapsed / self.every_s)
+        work_before = self.every_s + (n_stalls - 1) * (self.every_s - self.stall_s)
+        work_after = np.maximum(0.0, elapsed - n_stalls * self.every_s - self.stall_s)
+        return np.where(n_stalls < 1, elapsed, work_before + work_after)
 
-    def ended(self, worked_s: float | np.ndarray) -> np.ndarray:
+    def finish_time(self, work_s: float | np.ndarray) -> np.ndarray:
         """Seconds since the beginning after which so many seconds of work are done: the inverse."""
-        worked = np.asarray(worked_s, float)
-        turn = np.maximum(0, np.ceil((worked - self.every_s) / (self.every_s - self.pause_s)))
-        return worked + turn * self.pause_s
+        work = np.asarray(work_s, float)
+        n_stalls = np.maximum(0, np.ceil((work - self.every_s) / (self.every_s - self.stall_s)))
+        return work + n_stalls * self.stall_s
 
 
-def waits(service_s: Seconds, gaps_s: Seconds, servers: int = 1) -> np.ndarray:
+def waiting_times(service_s: Seconds, gaps_s: Seconds, servers: int = 1) -> np.ndarray:
     """Seconds that each request waits, first come first served. `gaps_s` are between arrivals, the first before all.
 
     One server: Lindley's recursion, all at once; the wait is how far the sum of (service before, minus gap) stands
     above its lowest point so far. Several: each request takes the server that is free first (Kiefer and Wolfowitz).
     """
     if servers == 1:
-        walk = np.cumsum(np.concatenate([[0.0], np.asarray(service_s)[:-1] - np.asarray(gaps_s)[1:]]))
-        return walk - np.minimum.accumulate(walk)
-    free, found = [0.0] * servers, []
+        random_walk = np.cumsum(np.concatenate([[0.0], np.asarray(service_s)[:-1] - np.asarray(gaps_s)[1:]]))
+        return random_walk - np.minimum.accumulate(random_walk)
+    server_free_at, waiting = [0.0] * servers, []
     for arrival, service in zip(np.cumsum(gaps_s).tolist(), np.asarray(service_s).tolist(), strict=True):
-        start = max(arrival, free[0])
-        heapq.heapreplace(free, start + service)
-        found.append(start - arrival)
-    return np.array(found)
+        start = max(arrival, server_free_at[0])
+        heapq.heapreplace(server_free_at, start + service)
+        waiting.append(start - arrival)
+    return np.array(waiting)
 
 
-def stays(service_s: np.ndarray, gaps_s: np.ndarray, servers: int | None, pauses: Pauses) -> np.ndarray:
+def sojourn_times(service_s: np.ndarray, gaps_s: np.ndarray, servers: int | None, stalls: PeriodicStalls) -> np.ndarray:
     """Seconds from arrival to answer: waiting, service and pauses. Without `servers` nobody waits for anybody.
 
     A pause stops all work, so the queue is reckoned on a clock that stands still with it.
     """
     arrivals = np.cumsum(gaps_s)
-    if not pauses:
-        return service_s + (waits(service_s, gaps_s, servers) if servers else 0.0)
-    worked = pauses.worked(arrivals)
-    queued = waits(service_s, np.diff(worked, prepend=0.0), servers) if servers else 0.0
-    return pauses.ended(worked + queued + service_s) - arrivals
+    if not stalls:
+        return service_s + (waiting_times(service_s, gaps_s, servers) if servers else 0.0)
+    work_at_arrival = stalls.work_done(arrivals)
+    waiting = waiting_times(service_s, np.diff(work_at_arrival, prepend=0.0), servers) if servers else 0.0
+    return stalls.finish_time(work_at_arrival + waiting + service_s) - arrivals

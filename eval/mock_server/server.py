@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.errors import EvalError
-from eval.mock_server.behaviour import COUNTS, Oracle
+from eval.mock_server.behaviour import COUNTS_PATH, MockEndpoint
 from eval.mock_server.http_protocol import Connection
-from eval.mock_server.profile import Truth
+from eval.mock_server.profile import EndpointProfile
 
 ROOT = Path(__file__).resolve().parents[2]
-END_S = 10.0  # that an oracle gets to end
+SHUTDOWN_TIMEOUT_S = 10.0  # that an oracle gets to end
 
 
-class FineSelector(selectors.DefaultSelector):
+class MicrosecondSelector(selectors.DefaultSelector):
     """Waits to the microsecond: epoll alone rounds up to whole milliseconds, and every answer would be late by half."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -39,28 +39,28 @@ class FineSelector(selectors.DefaultSelector):
         return super().select(0)
 
 
-async def serve(truth: Truth, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+async def serve(profile: EndpointProfile, host: str, port: int, ssl_context: ssl.SSLContext | None) -> None:
     """Answer until SIGTERM or Ctrl-C."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    oracle = Oracle(truth, loop.time())
-    server = await loop.create_server(lambda: Connection(oracle, loop), host, port, backlog=1024, ssl=tls)
-    print(f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}", flush=True)
-    await ended.wait()
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    endpoint = MockEndpoint(profile, loop.time())
+    server = await loop.create_server(lambda: Connection(endpoint, loop), host, port, backlog=1024, ssl=ssl_context)
+    print(f"http{'s' if ssl_context else ''}://{host}:{server.sockets[0].getsockname()[1]}", flush=True)
+    await stop.wait()
     server.close()
 
 
 @contextlib.contextmanager
-def running_oracle(truth: Truth, *options: str) -> Iterator[str]:
+def running_mock_endpoint(profile: EndpointProfile, *options: str) -> Iterator[str]:
     """The address of an oracle that knows this truth, in a process of its own. Raises EvalError.
 
     `options` are of its command line, such as "--core", "1".
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "truth.json"
-        path.write_text(json.dumps(truth.to_json()))
+        path.write_text(json.dumps(profile.to_json()))
         command = [sys.executable, "-m", "eval.mock_server", "--truth", str(path), *options]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout
@@ -69,23 +69,23 @@ def running_oracle(truth: Truth, *options: str) -> Iterator[str]:
                     yield url
             finally:
                 process.terminate()
-                said = _last_words(process)
+                stderr_text = _stop_and_show_stderr(process)
             if not url:
-                raise EvalError(f"the oracle did not start: {said}")
+                raise EvalError(f"the oracle did not start: {stderr_text}")
 
 
-def _last_words(process: subprocess.Popen[str]) -> str:
+def _stop_and_show_stderr(process: subprocess.Popen[str]) -> str:
     """Wait for its end. Gives what it wrote as errors, and shows it."""
     try:
-        _, said = process.communicate(timeout=END_S)
+        _, stderr_text = process.communicate(timeout=SHUTDOWN_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, said = process.communicate()
-    sys.stderr.write(said)
-    return said.strip()
+        _, stderr_text = process.communicate()
+    sys.stderr.write(stderr_text)
+    return stderr_text.strip()
 
 
-def counts(url: str) -> dict[str, Any]:
+def request_counts(url: str) -> dict[str, Any]:
     """What an oracle was asked: number of predictions, of each picture by sha256, what was given, its instances."""
-    with urllib.request.urlopen(url + COUNTS, timeout=10) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(url + COUNTS_PATH, timeout=10) as response:
+        return json.load(response)

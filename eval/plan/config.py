@@ -12,8 +12,12 @@ Phase = Literal["warmup", "measure"]
 SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
     "single", "poisson", "ramp", "burst", "max_rate", "repeat", "cold", "idle",
 )  # fmt: skip
-FLOOR = "floor"  # no-op round trips, part of every run
-OVERLOADING = (RAMP, BURST, MAX_RATE)  # their failures tell of the load that was tried, not of the target at work
+BASELINE_RTT = "floor"  # no-op round trips, part of every run
+OVERLOAD_SCENARIOS = (
+    RAMP,
+    BURST,
+    MAX_RATE,
+)  # their failures tell of the load that was tried, not of the target at work
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,21 @@ class Config:
     fresh: bool = False  # a new connection for every request
     workers: int = 1  # processes that send the open streams
 
-    def difference(self, other: Config) -> list[str]:
+    def differences_from(self, other: Config) -> list[str]:
         """What is not the same, one line each."""
-        mine, theirs = vars(self), vars(other)
-        return [f"{name} is {mine[name]!r}, was {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
+        own_values, other_values = vars(self), vars(other)
+        return [
+            f"{name} is {own_values[name]!r}, was {other_values[name]!r}"
+            for name in own_values
+            if own_values[name] != other_values[name]
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """As run.json keeps it."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
-def config_from_json(facts: Mapping[str, Any]) -> Config:
+def config_from_json(data: Mapping[str, Any]) -> Config:
     """The configuration that run.json keeps."""
-    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in facts.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     return Config(**values)

@@ -12,82 +12,95 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from eval.samples.model import Sample
-from eval.stats.intervals import Estimate, least_n, nearest_rank, ranks_in_time
+from eval.stats.intervals import Estimate, ci_ranks_autocorrelated, min_sample_size, nearest_rank
 
 P95 = 0.95
-FAILED_SHARE = 0.01  # of a step's requests, at most
-RESOLUTION = 1.05  # the search ends when the lowest broken rate is no more than this over the highest held one
-LOWEST_RPS = 0.05
+MAX_FAILED_FRACTION = 0.01  # of a step's requests, at most
+MAX_BRACKET_RATIO = 1.05  # the search ends when the lowest broken rate is no more than this over the highest held one
+MIN_RATE_RPS = 0.05
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """One rate that was tried."""
 
     rate_rps: float  # offered
-    n: int  # requests, the ones never sent included
-    failed: int
+    request_count: int  # requests, the ones never sent included
+    failed_count: int
     p95_ms: float  # failures as infinite
     p95_low_ms: float  # its 95% interval
     p95_high_ms: float
-    held: bool
-    sure: bool = True  # whether the interval, or the share that failed, leaves no doubt of it
+    passed: bool
+    conclusive: bool = True  # whether the interval, or the share that failed, leaves no doubt of it
 
 
-def judged(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> Step:
+def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> SearchStep:
     """What came of a step."""
-    taken = sorted(samples, key=lambda s: s.started_s)
-    failed = sum(s.error is not None for s in taken)
-    in_time = [math.inf if s.error else s.latency_ms for s in taken]
-    latencies = sorted(in_time)
-    p95_ms, low_ms, high_ms = nearest_rank(latencies, P95) if latencies else math.inf, 0.0, math.inf
-    if len(taken) >= least_n(P95):
-        low, high = ranks_in_time(latencies, in_time, P95)
-        low_ms, high_ms = latencies[low - 1], latencies[high - 1]
-    failing = failed > FAILED_SHARE * len(taken)
-    held = p95_ms <= slo_ms and not failing
-    sure = high_ms <= slo_ms if held else failing or low_ms > slo_ms
-    return Step(rate_rps, len(taken), failed, p95_ms, low_ms, high_ms, held, sure)
+    ordered_samples = sorted(samples, key=lambda sample: sample.started_s)
+    failed_count = sum(s.error is not None for s in ordered_samples)
+    latencies_in_order_ms = [math.inf if s.error else s.latency_ms for s in ordered_samples]
+    sorted_latencies_ms = sorted(latencies_in_order_ms)
+    p95_ms, low_ms, high_ms = nearest_rank(sorted_latencies_ms, P95) if sorted_latencies_ms else math.inf, 0.0, math.inf
+    if len(ordered_samples) >= min_sample_size(P95):
+        low_rank, high_rank = ci_ranks_autocorrelated(sorted_latencies_ms, latencies_in_order_ms, P95)
+        low_ms, high_ms = sorted_latencies_ms[low_rank - 1], sorted_latencies_ms[high_rank - 1]
+    too_many_failed = failed_count > MAX_FAILED_FRACTION * len(ordered_samples)
+    passed = p95_ms <= slo_ms and not too_many_failed
+    conclusive = high_ms <= slo_ms if passed else too_many_failed or low_ms > slo_ms
+    return SearchStep(rate_rps, len(ordered_samples), failed_count, p95_ms, low_ms, high_ms, passed, conclusive)
 
 
-def bounds(steps: Sequence[Step]) -> tuple[float | None, float | None]:
+def rate_bracket(steps: Sequence[SearchStep]) -> tuple[float | None, float | None]:
     """The highest rate that held and the lowest that broke above it. A rate that held in one of two tries held.
 
     A step that held by luck above one that broke does not count: a target that breaks at a rate breaks beyond it.
     """
-    good = {s.rate_rps for s in steps if s.held}
-    broke = min((s.rate_rps for s in steps if s.rate_rps not in good), default=None)
-    held = max((rate for rate in good if broke is None or rate < broke), default=None)
-    return held, broke
+    passed_rates = {s.rate_rps for s in steps if s.passed}
+    lowest_failed_rps = min((s.rate_rps for s in steps if s.rate_rps not in passed_rates), default=None)
+    highest_passed_rps = max(
+        (rate for rate in passed_rates if lowest_failed_rps is None or rate < lowest_failed_rps), default=None
+    )
+    return highest_passed_rps, lowest_failed_rps
 
 
-def next_rate(steps: Sequence[Step], start_rps: float, most: int) -> float | None:
+def next_rate(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> float | None:
     """The rate to try next, or None when the search is over."""
-    held, broke = bounds(steps)
-    if len(steps) >= most:
+    highest_passed_rps, lowest_failed_rps = rate_bracket(steps)
+    if len(steps) >= max_steps:
         return None
     if not steps:
         return start_rps
-    last = steps[-1]
-    if not last.held and not last.sure and sum(s.rate_rps == last.rate_rps for s in steps) == 1:
-        return last.rate_rps  # once more: a hiccup of the machine would cap the whole search
-    if broke is None:
-        return last.rate_rps * 2
-    if held is None:
-        return broke / 2 if broke / 2 >= LOWEST_RPS else None
-    return None if broke / held <= RESOLUTION else math.sqrt(held * broke)
+    last_step = steps[-1]
+    if not last_step.passed and not last_step.conclusive and sum(s.rate_rps == last_step.rate_rps for s in steps) == 1:
+        return last_step.rate_rps  # once more: a hiccup of the machine would cap the whole search
+    if lowest_failed_rps is None:
+        return last_step.rate_rps * 2
+    if highest_passed_rps is None:
+        return lowest_failed_rps / 2 if lowest_failed_rps / 2 >= MIN_RATE_RPS else None
+    return (
+        None
+        if lowest_failed_rps / highest_passed_rps <= MAX_BRACKET_RATIO
+        else math.sqrt(highest_passed_rps * lowest_failed_rps)
+    )
 
 
-def found(steps: Sequence[Step], slo_ms: float) -> Estimate:
+def estimate_max_rate(steps: Sequence[SearchStep], slo_ms: float) -> Estimate:
     """The highest rate that held, between the highest that held for sure and the lowest that broke for sure.
 
     For sure: the whole interval of the step's p95 lies on one side of the objective.
     """
-    held, broke = bounds(steps)
-    if held is None:
-        tried = "no rate was tried" if broke is None else f"it broke already at {broke:g} requests/s"
-        return Estimate(None, reason=tried)
-    low = max((s.rate_rps for s in steps if s.rate_rps <= held and s.p95_high_ms <= slo_ms), default=0.0)
-    high = min((s.rate_rps for s in steps if s.rate_rps > held and not s.held and s.p95_low_ms > slo_ms),
-               default=math.inf)  # fmt: skip
-    return Estimate(held, low, high, len(steps))
+    highest_passed_rps, lowest_failed_rps = rate_bracket(steps)
+    if highest_passed_rps is None:
+        reason = (
+            "no rate was tried"
+            if lowest_failed_rps is None
+            else f"it broke already at {lowest_failed_rps:g} requests/s"
+        )
+        return Estimate(None, reason=reason)
+    conclusive_low_rps = max(
+        (s.rate_rps for s in steps if s.rate_rps <= highest_passed_rps and s.p95_high_ms <= slo_ms), default=0.0
+    )
+    conclusive_high_rps = min(
+        (s.rate_rps for s in steps if s.rate_rps > highest_passed_rps and not s.passed and s.p95_low_ms > slo_ms),
+        default=math.inf)  # fmt: skip
+    return Estimate(highest_passed_rps, conclusive_low_rps, conclusive_high_rps, len(steps))

@@ -13,58 +13,71 @@ if TYPE_CHECKING:
     from eval.analysis.findings import Findings
 
 
-def rightness(found: Findings) -> str:
+def accuracy_text(findings: Findings) -> str:
     """Whether the answers are those of the one model, and how many of them are right."""
-    disputes = found.disputes()
-    if disputes:
-        words = [f"{found.title(a)} and {found.title(b)} differ on {differing(both)}" for a, b, both in disputes]
-        return f"not all answers are right: {', '.join(words)}"
-    if not any(both["n"] for both in found.parity.values()):
-        return f"whether the answers are those of the model was not checked ({_accuracies(found)})"
-    if len(engines := list(dict.fromkeys(map(found.engine, found.answered)))) > 1 or engines != [REFERENCE_ENGINE]:
-        return _right_by_engine(found, engines)
-    numbers = {both["n"] for both in found.parity.values()}
-    images = f"all {plural(numbers.pop(), 'image')}" if len(numbers) == 1 else "every image answered"
-    alone = len(found.answered) == 1
-    who = f"{found.title(found.answered[0])} gives" if alone else f"all {len(found.answered)} targets give"
-    if len(found.answered) < len(found.targets):
-        who = who.replace("all ", "the other ", 1)
-    same = "the reference's answers" if found.has_reference else "the same answers, not checked against a reference,"
-    return f"{who} {same} on {images} ({_accuracies(found)})"
+    disagreements = findings.disagreements()
+    if disagreements:
+        pair_texts = [
+            f"{findings.title(a)} and {findings.title(b)} differ on {disagreement_text(agreement)}"
+            for a, b, agreement in disagreements
+        ]
+        return f"not all answers are right: {', '.join(pair_texts)}"
+    if not any(agreement["n"] for agreement in findings.parity.values()):
+        return f"whether the answers are those of the model was not checked ({_accuracy_range(findings)})"
+    if len(engines := list(dict.fromkeys(map(findings.engine, findings.measured_targets)))) > 1 or engines != [
+        REFERENCE_ENGINE
+    ]:
+        return _accuracy_by_engine(findings, engines)
+    image_counts = {agreement["n"] for agreement in findings.parity.values()}
+    images = f"all {plural(image_counts.pop(), 'image')}" if len(image_counts) == 1 else "every image answered"
+    only_one = len(findings.measured_targets) == 1
+    subject = (
+        f"{findings.title(findings.measured_targets[0])} gives"
+        if only_one
+        else f"all {len(findings.measured_targets)} targets give"
+    )
+    if len(findings.measured_targets) < len(findings.targets):
+        subject = subject.replace("all ", "the other ", 1)
+    compared_with = (
+        "the reference's answers" if findings.has_reference else "the same answers, not checked against a reference,"
+    )
+    return f"{subject} {compared_with} on {images} ({_accuracy_range(findings)})"
 
 
-def _right_by_engine(found: Findings, engines: Sequence[str]) -> str:
+def _accuracy_by_engine(findings: Findings, engines: Sequence[str]) -> str:
     """Every target answers as the others of its engine do; how far the engines are from one another."""
-    names = {engine: [name for name in found.answered if found.engine(name) == engine] for engine in engines}
-    return ", ".join(_of_engine(found, engine, names[engine]) for engine in engines)
+    names_by_engine = {
+        engine: [name for name in findings.measured_targets if findings.engine(name) == engine] for engine in engines
+    }
+    return ", ".join(_engine_text(findings, engine, names_by_engine[engine]) for engine in engines)
 
 
-def _of_engine(found: Findings, engine: str, names: Sequence[str]) -> str:
-    title, plain = engine_title(engine), engine_title(REFERENCE_ENGINE)
+def _engine_text(findings: Findings, engine: str, names: Sequence[str]) -> str:
+    title, reference_title = engine_title(engine), engine_title(REFERENCE_ENGINE)
     targets = f" on all {len(names)} targets" if len(names) > 1 else ""
-    whose = "the reference's" if found.has_reference else "the same"
-    both = found.beside(names)
+    whose_answers = "the reference's" if findings.has_reference else "the same"
+    agreement = findings.vs_reference(names)
     if engine == REFERENCE_ENGINE:
-        words = f"gives {whose} answers{targets}"
-    elif both is None:
-        words = f"gives the same answers{targets}, not checked against {plain},"
-    elif both["disagreements"]:
-        words = f"differs from {plain} on {differing(both)}{targets and ', alike' + targets}"
+        text = f"gives {whose_answers} answers{targets}"
+    elif agreement is None:
+        text = f"gives the same answers{targets}, not checked against {reference_title},"
+    elif agreement["disagreements"]:
+        text = f"differs from {reference_title} on {disagreement_text(agreement)}{targets and ', alike' + targets}"
     else:
-        words = f"gives the answers of {plain}{targets}"
-    return f"{title} {words} ({_accuracies(found, names)})"
+        text = f"gives the answers of {reference_title}{targets}"
+    return f"{title} {text} ({_accuracy_range(findings, names)})"
 
 
-def _accuracies(found: Findings, names: Sequence[str] | None = None) -> str:
-    names = found.answered if names is None else names
-    values = sorted({percent(found.targets[name]["accuracy"]["value"]) for name in names}, key=_number)
+def _accuracy_range(findings: Findings, names: Sequence[str] | None = None) -> str:
+    names = findings.measured_targets if names is None else names
+    values = sorted({percent(findings.targets[name]["accuracy"]["value"]) for name in names}, key=_percent_value)
     return f"accuracy {values[0]}" if len(values) == 1 else f"accuracy {values[0]} to {values[-1]}"
 
 
-def _number(text: str) -> float:
+def _percent_value(text: str) -> float:
     return float(text.strip("<>% "))
 
 
-def differing(both: Mapping[str, Any]) -> str:
+def disagreement_text(agreement: Mapping[str, Any]) -> str:
     """ "2 of 400 images"."""
-    return f"{count(both['disagreements'])} of {plural(both['n'], 'image')}"
+    return f"{count(agreement['disagreements'])} of {plural(agreement['n'], 'image')}"

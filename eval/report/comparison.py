@@ -7,179 +7,217 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.analysis.run_comparison import BY_SPEED, Difference, Limits, Side
-from eval.formatting import count, listing, moment, ms, per_second, percent, plural, sentence, usd
-from eval.samples.processors import client_of
+from eval.analysis.run_comparison import PROCESSOR_DEPENDENT, Difference, RunData, Thresholds
+from eval.formatting import as_sentence, count, join_words, ms, per_second, percent, plural, timestamp, usd
+from eval.samples.processors import client_processor
 
 COMPARE_SCHEMA_VERSION = 1
-COLUMNS = ("target", "scenario", "figure", "A", "B", "change", "95% interval", "p", "limit", "judgement", "detail")
-SHARES = ("failed", "accuracy")  # whose change is in percentage points
-UNITS = {"cost": usd, "max_rate": per_second}
+TABLE_COLUMNS = (
+    "target",
+    "scenario",
+    "figure",
+    "A",
+    "B",
+    "change",
+    "95% interval",
+    "p",
+    "limit",
+    "judgement",
+    "detail",
+)
+FRACTION_FIGURES = ("failed", "accuracy")  # whose change is in percentage points
+FIGURE_UNITS = {"cost": usd, "max_rate": per_second}
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All that is said of two runs."""
 
-    a: Side
-    b: Side
-    limits: Limits
-    unlike: list[str]  # for which it was forced
-    notes: list[str]
+    a: RunData
+    b: RunData
+    thresholds: Thresholds
+    incompatibilities: list[str]  # for which it was forced
+    notices: list[str]
     differences: list[Difference]
 
     @property
-    def worse(self) -> list[Difference]:
+    def regressions(self) -> list[Difference]:
         return [d for d in self.differences if d.worse]
 
 
-def verdict(it: Comparison) -> str:
+def verdict(comparison: Comparison) -> str:
     """One sentence for someone who reads no other."""
-    judged = [d for d in it.differences if d.limit is not None and d.reason is None]
-    if it.worse:
-        said = f"B is worse than A: {'; '.join(map(_told, it.worse))}"
-    elif judged:
-        said = f"B is no worse than A: of {plural(len(judged), 'figure')} none is beyond its limit and more than chance"
+    evaluated = [d for d in comparison.differences if d.limit is not None and d.reason is None]
+    if comparison.regressions:
+        message = f"B is worse than A: {'; '.join(map(_describe_regression, comparison.regressions))}"
+    elif evaluated:
+        message = (
+            f"B is no worse than A: of {plural(len(evaluated), 'figure')} none is beyond its limit and more than chance"
+        )
     else:
-        said = "whether B is worse than A cannot be told"
-    untold = [d for d in it.differences if d.limit is not None and d.reason]
-    if untold:
-        names = listing(sorted({f"{d.figure} of {d.target}" for d in untold}))
-        said += f"; not judged: {names}"
-    if any(d.figure in BY_SPEED and d.limit is None for d in it.differences):
-        said += f"; {' and '.join(BY_SPEED)} of twins not judged, as the processors differ"
-    if it.unlike:
-        said += "; but the runs are unlike"
-    return sentence(said)
+        message = "whether B is worse than A cannot be told"
+    unevaluated = [d for d in comparison.differences if d.limit is not None and d.reason]
+    if unevaluated:
+        names = join_words(sorted({f"{d.figure} of {d.target}" for d in unevaluated}))
+        message += f"; not judged: {names}"
+    if any(d.figure in PROCESSOR_DEPENDENT and d.limit is None for d in comparison.differences):
+        message += f"; {' and '.join(PROCESSOR_DEPENDENT)} of twins not judged, as the processors differ"
+    if comparison.incompatibilities:
+        message += "; but the runs are unlike"
+    return as_sentence(message)
 
 
-def text(it: Comparison) -> str:
+def to_text(comparison: Comparison) -> str:
     """For a terminal: an aligned table and the sentence."""
-    rows = [COLUMNS, *(_row(d) for d in it.differences)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    rows = [TABLE_COLUMNS, *(_table_row(d) for d in comparison.differences)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE_COLUMNS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*_head(it), "", *table, "", *_foot(it), "", verdict(it)])
+    return "\n".join([*_header_lines(comparison), "", *table, "", *_footer_lines(comparison), "", verdict(comparison)])
 
 
-def markdown(it: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """For a pull request's comment: the sentence and the table."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *(_row(d) for d in it.differences)]
-    table = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
-    return "\n".join([f"**{_escaped(verdict(it))}**", "", *(f"- {_escaped(line)}" for line in _head(it)), "", *table,
-                      "", *(f"- {_escaped(line)}" for line in _foot(it))])  # fmt: skip
+    rows = [TABLE_COLUMNS, ["---"] * len(TABLE_COLUMNS), *(_table_row(d) for d in comparison.differences)]
+    table = ["| " + " | ".join(_escape_markdown(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(
+        [
+            f"**{_escape_markdown(verdict(comparison))}**",
+            "",
+            *(f"- {_escape_markdown(line)}" for line in _header_lines(comparison)),
+            "",
+            *table,
+            "",
+            *(f"- {_escape_markdown(line)}" for line in _footer_lines(comparison)),
+        ]
+    )
 
 
-def to_json(it: Comparison) -> str:
+def to_json(comparison: Comparison) -> str:
     """For programs. What is endless is null, with `endless` naming it."""
-    limits = asdict(it.limits)
+    thresholds = asdict(comparison.thresholds)
     return json.dumps(
         {
             "schema_version": COMPARE_SCHEMA_VERSION,
-            "a": _side(it.a),
-            "b": _side(it.b),
-            "unlike": it.unlike,
-            "notes": it.notes,
-            "limits": {name: limits[name] for name in limits if name not in ("seed", "replicates")},
-            "bootstrap": {"replicates": it.limits.replicates, "seed": it.limits.seed},
-            "differences": [_facts(d) for d in it.differences],
-            "worse": bool(it.worse),
-            "verdict": verdict(it),
+            "a": _run_to_json(comparison.a),
+            "b": _run_to_json(comparison.b),
+            "unlike": comparison.incompatibilities,
+            "notes": comparison.notices,
+            "limits": {name: thresholds[name] for name in thresholds if name not in ("seed", "replicates")},
+            "bootstrap": {"replicates": comparison.thresholds.replicates, "seed": comparison.thresholds.seed},
+            "differences": [_difference_to_json(d) for d in comparison.differences],
+            "worse": bool(comparison.regressions),
+            "verdict": verdict(comparison),
         },
         indent=1,
         allow_nan=False,
     )
 
 
-WRITERS = {"text": text, "markdown": markdown, "json": to_json}
+WRITERS = {"text": to_text, "markdown": to_markdown, "json": to_json}
 
 
-def _side(side: Side) -> dict[str, Any]:
-    return {"folder": side.folder, "id": side.run.id, "started_at": side.run.started_at,
-            "prices_sha256": side.prices.sha256, "processor": asdict(client_of(side.run))}  # fmt: skip
+def _run_to_json(run_data: RunData) -> dict[str, Any]:
+    return {
+        "folder": run_data.folder,
+        "id": run_data.run.id,
+        "started_at": run_data.run.started_at,
+        "prices_sha256": run_data.prices.sha256,
+        "processor": asdict(client_processor(run_data.run)),
+    }
 
 
-def _facts(d: Difference) -> dict[str, Any]:
-    facts = asdict(d) | {"significant": d.significant}
-    endless = [name for name, value in facts.items() if isinstance(value, float) and math.isinf(value)]
-    return facts | {name: None for name in endless} | ({"endless": endless} if endless else {})
+def _difference_to_json(d: Difference) -> dict[str, Any]:
+    fields = asdict(d) | {"significant": d.significant}
+    infinite = [name for name, value in fields.items() if isinstance(value, float) and math.isinf(value)]
+    return fields | {name: None for name in infinite} | ({"endless": infinite} if infinite else {})
 
 
-def _head(it: Comparison) -> list[str]:
+def _header_lines(comparison: Comparison) -> list[str]:
     return [
-        *(f"{letter}: {side.folder}, run {side.run.id} of {moment(side.run.started_at)}, on "
-          f"{client_of(side.run).with_cores}"
-          for letter, side in (("A", it.a), ("B", it.b))),
-        *(f"unlike: {line}" for line in it.unlike),
-        *it.notes,
-    ]  # fmt: skip
+        *(
+            f"{letter}: {run_data.folder}, run {run_data.run.id} of {timestamp(run_data.run.started_at)}, on "
+            f"{client_processor(run_data.run).with_cores}"
+            for letter, run_data in (("A", comparison.a), ("B", comparison.b))
+        ),
+        *(f"unlike: {line}" for line in comparison.incompatibilities),
+        *comparison.notices,
+    ]
 
 
-def _foot(it: Comparison) -> list[str]:
-    units = sorted({d.detail["drawn"] for d in it.differences if "drawn" in d.detail})
-    ways = f", of whole {units[0]}" if units == ["blocks"] else f", of {listing(units)}" if units else ""
+def _footer_lines(comparison: Comparison) -> list[str]:
+    units = sorted({d.detail["drawn"] for d in comparison.differences if "drawn" in d.detail})
+    unit_text = f", of whole {units[0]}" if units == ["blocks"] else f", of {join_words(units)}" if units else ""
     return [
         "latency counts failures as endless; p is adjusted for all targets and scenarios (Holm); a change is worse "
         "when it is beyond its limit and p is below 0.05",
-        f"intervals: percentile bootstrap, {count(it.limits.replicates)} draws, seed {it.limits.seed}{ways}",
-        f"cost: dollars a month by list price at {count(it.limits.requests_per_month)} requests a month; by price: A's "
+        f"intervals: percentile bootstrap, {count(comparison.thresholds.replicates)} draws, seed "
+        f"{comparison.thresholds.seed}{unit_text}",
+        f"cost: dollars a month by list price at {count(comparison.thresholds.requests_per_month)} "
+        "requests a month; by price: A's "
         "work at B's prices less A's bill, by speed: the rest",
     ]
 
 
-def _row(d: Difference) -> tuple[str, ...]:
-    head = (d.target, d.scenario or "", d.figure)
+def _table_row(d: Difference) -> tuple[str, ...]:
+    identity = (d.target, d.scenario or "", d.figure)
     if d.reason:
-        return (*head, "", "", "", "", "", "", "worse" if d.worse else "n/a", d.reason)
+        return (*identity, "", "", "", "", "", "", "worse" if d.worse else "n/a", d.reason)
     return (
-        *head, _value(d, d.a), _value(d, d.b), _change(d, d.change),
-        "" if d.low is None else f"{_change(d, d.low)} to {_change(d, d.high)}",
-        "" if d.p_holm is None else _p(d.p_holm), _limit(d), _judgement(d), _detail(d),
-    )  # fmt: skip
+        *identity,
+        _format_value(d, d.a),
+        _format_value(d, d.b),
+        _format_change(d, d.change),
+        "" if d.low is None else f"{_format_change(d, d.low)} to {_format_change(d, d.high)}",
+        "" if d.p_holm is None else _format_p(d.p_holm),
+        _format_limit(d),
+        _outcome(d),
+        _format_detail(d),
+    )
 
 
-def _judgement(d: Difference) -> str:
+def _outcome(d: Difference) -> str:
     if d.worse:
         return "worse"
-    if d.significant and d.loss < 0:
+    if d.significant and d.regression < 0:
         return "better"
     if d.limit is None:
         return ""
     return "no worse"
 
 
-def _value(d: Difference, value: float | None) -> str:
+def _format_value(d: Difference, value: float | None) -> str:
     if value is None or math.isinf(value):
         return "endless"
-    return percent(value) if d.figure in SHARES else UNITS.get(d.figure, ms)(value)
+    return percent(value) if d.figure in FRACTION_FIGURES else FIGURE_UNITS.get(d.figure, ms)(value)
 
 
-def _change(d: Difference, change: float | None) -> str:
+def _format_change(d: Difference, change: float | None) -> str:
     if change is None or math.isinf(change):
         return "endless"
-    return f"{change * 100:+.2f} pp" if d.figure in SHARES else f"{change:+.1%}"
+    return f"{change * 100:+.2f} pp" if d.figure in FRACTION_FIGURES else f"{change:+.1%}"
 
 
-def _p(p: float) -> str:
+def _format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _limit(d: Difference) -> str:
+def _format_limit(d: Difference) -> str:
     if d.limit is None:
         return ""
-    bad = -d.limit if d.figure == "accuracy" else d.limit
-    return f"{bad * 100:+g} pp" if d.figure in SHARES else f"{bad * 100:+g}%"
+    limit = -d.limit if d.figure == "accuracy" else d.limit
+    return f"{limit * 100:+g} pp" if d.figure in FRACTION_FIGURES else f"{limit * 100:+g}%"
 
 
-def _detail(d: Difference) -> str:
+def _format_detail(d: Difference) -> str:
     """What the figure stands on."""
     if d.figure == "accuracy":
-        only = f"only A right {count(d.detail['only_a_right'])}, only B {count(d.detail['only_b_right'])}"
-        return f"{only}, of {count(d.n_a)} images"
+        discordant_text = f"only A right {count(d.detail['only_a_right'])}, only B {count(d.detail['only_b_right'])}"
+        return f"{discordant_text}, of {count(d.n_a)} images"
     if d.figure == "failed":
         return f"{count(d.detail['failed_a'])} of {count(d.n_a)}, {count(d.detail['failed_b'])} of {count(d.n_b)}"
     if d.figure == "cost":
         net = f"after free allowances {usd(d.detail['net_a'])}, {usd(d.detail['net_b'])}"
-        return f"by price {_signed(d.detail['by_price'])}, by speed {_signed(d.detail['by_speed'])}; {net}"
+        return f"by price {_signed_usd(d.detail['by_price'])}, by speed {_signed_usd(d.detail['by_speed'])}; {net}"
     if d.figure == "max_rate":
         return "in the search for the highest rate"
     return (
@@ -187,16 +225,19 @@ def _detail(d: Difference) -> str:
     )
 
 
-def _signed(value: float) -> str:
+def _signed_usd(value: float) -> str:
     return f"{'-' if value < 0 else '+'}{usd(abs(value))}"
 
 
-def _told(d: Difference) -> str:
-    where = f"{d.target}'s {d.figure}{f' ({d.scenario})' if d.scenario else ''}"
+def _describe_regression(d: Difference) -> str:
+    figure_text = f"{d.target}'s {d.figure}{f' ({d.scenario})' if d.scenario else ''}"
     if d.reason:
         return f"{d.target} was {d.reason}"
-    return f"{where} {_value(d, d.a)} to {_value(d, d.b)}, {_change(d, d.change)} (limit {_limit(d)})"
+    return (
+        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.change)} "
+        f"(limit {_format_limit(d)})"
+    )
 
 
-def _escaped(cell: str) -> str:
+def _escape_markdown(cell: str) -> str:
     return cell.replace("|", "\\|")

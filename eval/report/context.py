@@ -16,20 +16,20 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.analysis.latency import at_work
-from eval.plan.config import FLOOR
+from eval.analysis.latency import normal_load
+from eval.plan.config import BASELINE_RTT
 from eval.report import figures, scenario_sections
-from eval.report.engine_table import Row, break_evens, headline, switch_rows, titles_of
-from eval.report.plots.style import numbers
-from eval.report.scenario_sections import Audit, Scene, Start
+from eval.report.engine_table import EngineRow, engine_change, engine_rows, group_titles, split_break_evens
+from eval.report.plots.style import assign_styles
+from eval.report.scenario_sections import CacheCheck, ColdStartBar, ScenarioSection
 from eval.samples.model import REFERENCE, Run, Sample
-from eval.samples.processors import client_of, target_of
+from eval.samples.processors import client_processor, target_processor
 from eval.targets.engines import REFERENCE_ENGINE
 
-MISTAKES_SHOWN = 12
-INCOMPLETE = "the run is not complete"  # how that warning begins
-INVALID = "not a valid comparison: "  # how those begin that make the run's figures no comparison of targets
-PARTS = (  # of a request's time, in the order in which it is spent
+MAX_MISCLASSIFICATIONS = 12
+INCOMPLETE_PREFIX = "the run is not complete"  # how that warning begins
+INVALID_PREFIX = "not a valid comparison: "  # how those begin that make the run's figures no comparison of targets
+LATENCY_PARTS = (  # of a request's time, in the order in which it is spent
     ("lateness", "late send"),
     ("decode", "decode"),
     ("queue", "queue"),
@@ -37,14 +37,14 @@ PARTS = (  # of a request's time, in the order in which it is spent
     ("server", "rest of the service"),
     ("outside", "server, proxy, network"),
 )
-SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpeg"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"RIFF", "webp"))
+IMAGE_SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpeg"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"RIFF", "webp"))
 
-Summary = Mapping[str, Any]
-ImageBytes = Callable[[int], bytes | None]
+SummaryReport = Mapping[str, Any]
+ImageReader = Callable[[int], bytes | None]
 
 
 @dataclass(frozen=True)
-class Group:
+class TargetGroup:
     """Targets that answered alike, and what they share."""
 
     titles: list[str]
@@ -52,238 +52,305 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrongPrediction:
     """A wrong label and who gave it."""
 
     label: str
-    probability: float | None  # the largest among those who gave it
+    max_probability: float | None  # the largest among those who gave it
     titles: list[str]
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Misclassification:
     """A picture that at least one target got wrong."""
 
-    image: int
-    name: str
-    truth: str
-    answers: list[Answer]
-    picture: str | None  # data URI
+    image_index: int
+    image_name: str
+    true_label: str
+    predictions: list[WrongPrediction]
+    image_uri: str | None  # data URI
 
 
 @dataclass(frozen=True)
-class View:
+class ReportContext:
     """Everything the templates draw that is not in the summary."""
 
-    colours: dict[str, int]  # target -> its number, of which colour and lines follow
-    scenes: list[Scene]  # the scenarios that were tried, in their order
+    styles: dict[str, int]  # target -> its number, of which colour and lines follow
+    scenarios: list[ScenarioSection]  # the scenarios that were tried, in their order
     latency_plots: dict[str, Markup]  # by scenario
     rate_plot: Markup | None
-    course_plots: dict[str, Markup]  # by scenario
+    latency_over_time_plots: dict[str, Markup]  # by scenario
     pareto_plot: Markup | None
     cost_plot: Markup | None
     accuracy_plot: Markup | None
     calibration_plot: Markup | None
-    parts: dict[str, dict[str, float]]  # target -> part -> mean ms
-    confusion: list[Group]
-    per_class: list[Group]
-    mistakes: list[Mistake]
-    mistakes_total: int
+    latency_breakdown: dict[str, dict[str, float]]  # target -> part -> mean ms
+    confusion_groups: list[TargetGroup]
+    per_class_groups: list[TargetGroup]
+    misclassifications: list[Misclassification]
+    misclassified_total: int
     error_kinds: list[str]
-    parity_names: list[str]  # the rows and columns of the matrix
+    compared_targets: list[str]  # the rows and columns of the matrix
     titles: dict[str, str]  # target -> how people write it, the reference included
-    what: dict[str, str]  # target -> kind, size and region in a line
+    descriptions: dict[str, str]  # target -> kind, size and region in a line
     main_latency: dict[str, Mapping[str, Any] | None]  # target -> percentiles of its first scenario
-    longest_mean_ms: float  # the longest bar
-    phases: list[str]  # of the start-up, in the order in which they come
-    measured_names: list[str]  # of the figures behind the costs
-    assumed_by_all: list[str]
-    assumed: dict[str, list[str]]  # target -> what is assumed for it beside that
-    starts: dict[str, list[Start]]  # forced and natural cold starts, as bars
-    cold_phases: dict[str, list[str]]  # of the kinds of start that were tried
-    audits: list[Audit]  # for a cache of answers
-    switch_rows: list[Row]  # what the switch of engines is worth
-    switch_from_to: str
+    max_mean_ms: float  # the longest bar
+    startup_phases: list[str]  # of the start-up, in the order in which they come
+    measured_figures: list[str]  # of the figures behind the costs
+    shared_assumptions: list[str]
+    assumptions: dict[str, list[str]]  # target -> what is assumed for it beside that
+    cold_start_bars: dict[str, list[ColdStartBar]]  # forced and natural cold starts, as bars
+    cold_start_phases: dict[str, list[str]]  # of the kinds of start that were tried
+    cache_checks: list[CacheCheck]  # for a cache of answers
+    engine_rows: list[EngineRow]  # what the switch of engines is worth
+    engine_change: str
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
-    engine: dict[str, str]  # target -> what it answered with; the reference included
-    network: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
-    invalid: list[str]  # warnings for which the run is no comparison, and how to do better
+    engine_by_target: dict[str, str]  # target -> what it answered with; the reference included
+    connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
+    invalid_reasons: list[str]  # warnings for which the run is no comparison, and how to do better
     warnings: list[str]  # the others, but for the one that says what the banner says
-    sent: int  # measured requests, failures included
-    at_work: int  # those of them that were not sent to overload a target
+    requests_sent: int  # measured requests, failures included
+    normal_load_requests: int  # those of them that were not sent to overload a target
     command: str
-    client: str  # the processor of whoever sent the requests
-    processors: dict[str, str]  # target -> its own, where it did not run on the client's machine
+    client_processor: str  # the processor of whoever sent the requests
+    target_processors: dict[str, str]  # target -> its own, where it did not run on the client's machine
 
     @property
     def engines(self) -> list[str]:
         """Of the targets, each once."""
-        return list(dict.fromkeys(engine for name, engine in self.engine.items() if name != REFERENCE))
+        return list(dict.fromkeys(engine for name, engine in self.engine_by_target.items() if name != REFERENCE))
 
-    def may_differ(self, a: str, b: str) -> bool:
+    def labels_may_differ(self, a: str, b: str) -> bool:
         """Whether different answers of these two are no fault."""
-        return self.engine[a] != self.engine[b]
+        return self.engine_by_target[a] != self.engine_by_target[b]
 
 
-def view(run: Run, samples: Sequence[Sample], summary: Summary, image_bytes: ImageBytes) -> View:
+def build_context(
+    run: Run, samples: Sequence[Sample], summary: SummaryReport, read_image: ImageReader
+) -> ReportContext:
     """Draw and group what the page shows."""
-    measured = [s for s in samples if s.phase == "measure" and s.target != REFERENCE and s.scenario != FLOOR]
-    work = at_work(measured)
-    targets = summary["targets"]
-    colours = numbers(targets, {one["b"]: one["a"] for one in summary["engines"]})
-    mistakes = _mistakes(run, work, targets)
-    parts = _mean_parts(scenario_sections.main_scenario(measured))
-    by_all = _assumed_by_all(targets)
-    return View(
-        colours=colours,
-        scenes=scenario_sections.scenes(run, targets),
-        latency_plots=figures.latency_plots(measured, targets, colours),
-        rate_plot=figures.rate_plot(targets, colours, summary["verdict"]["slo"]["p95_ms"]),
-        course_plots=figures.course_plots(measured, targets, colours),
-        pareto_plot=figures.pareto_plot(summary, colours),
-        cost_plot=figures.cost_plot(summary, colours),
-        accuracy_plot=figures.accuracy_plot(targets, colours),
-        calibration_plot=figures.calibration_plot(run, work, targets, colours),
-        parts=parts,
-        confusion=_groups(targets, "confusion"),
-        per_class=_groups(targets, "per_class"),
-        mistakes=[_with_picture(run, m, image_bytes) for m in mistakes[:MISTAKES_SHOWN]],
-        mistakes_total=len(mistakes),
-        error_kinds=sorted({kind for facts in targets.values() for kind in facts["errors"]}),
-        parity_names=_parity_names(summary),
-        titles={name: facts["title"] for name, facts in targets.items()} | {REFERENCE: REFERENCE},
-        what={name: _what(facts) for name, facts in targets.items()},
-        main_latency={name: _main_latency(facts) for name, facts in targets.items()},
-        longest_mean_ms=max((sum(one.values()) for one in parts.values()), default=0.0),
-        phases=_ordered(facts["startup_phases_ms"] for facts in targets.values()),
-        measured_names=_ordered(facts["cost"]["measured"] for facts in targets.values()),
-        assumed_by_all=by_all,
-        assumed={n: [line for line in f["cost"]["assumed"] if line not in by_all] for n, f in targets.items()},
-        starts=scenario_sections.starts(targets),
-        cold_phases=scenario_sections.cold_phases(targets),
-        audits=scenario_sections.audits(targets),
-        switch_rows=switch_rows(summary["engines"]),
-        switch_from_to=headline(summary["engines"]),
-        break_even=break_evens(summary),
-        engine={n: facts["engine"] or REFERENCE_ENGINE for n, facts in targets.items()} | {REFERENCE: REFERENCE_ENGINE},
-        network=scenario_sections.network(targets),
-        invalid=[w.removeprefix(INVALID) for w in summary["run"]["warnings"] if w.startswith(INVALID)],
-        warnings=[w for w in summary["run"]["warnings"] if not w.startswith((INCOMPLETE, INVALID))],
-        sent=len(measured),
-        at_work=len(work),
-        command=shlex.join(as_typed(run.command)),
-        client=client_of(run).with_cores,
-        processors=_other_processors(run),
+    measured_samples = [
+        s for s in samples if s.phase == "measure" and s.target != REFERENCE and s.scenario != BASELINE_RTT
+    ]
+    normal_load_samples = normal_load(measured_samples)
+    target_reports = summary["targets"]
+    styles = assign_styles(target_reports, {pair["b"]: pair["a"] for pair in summary["engines"]})
+    misclassifications = _misclassifications(run, normal_load_samples, target_reports)
+    latency_breakdown = _mean_latency_breakdown(scenario_sections.main_scenario_samples(measured_samples))
+    shared_assumptions = _shared_assumptions(target_reports)
+    return ReportContext(
+        styles=styles,
+        scenarios=scenario_sections.scenario_sections(run, target_reports),
+        latency_plots=figures.latency_plots(measured_samples, target_reports, styles),
+        rate_plot=figures.rate_plot(target_reports, styles, summary["verdict"]["slo"]["p95_ms"]),
+        latency_over_time_plots=figures.latency_over_time_plots(measured_samples, target_reports, styles),
+        pareto_plot=figures.cost_latency_plot(summary, styles),
+        cost_plot=figures.cost_plot(summary, styles),
+        accuracy_plot=figures.accuracy_plot(target_reports, styles),
+        calibration_plot=figures.calibration_plot(run, normal_load_samples, target_reports, styles),
+        latency_breakdown=latency_breakdown,
+        confusion_groups=_group_targets(target_reports, "confusion"),
+        per_class_groups=_group_targets(target_reports, "per_class"),
+        misclassifications=[
+            _with_image(run, misclassification, read_image)
+            for misclassification in misclassifications[:MAX_MISCLASSIFICATIONS]
+        ],
+        misclassified_total=len(misclassifications),
+        error_kinds=sorted({kind for target_report in target_reports.values() for kind in target_report["errors"]}),
+        compared_targets=_compared_targets(summary),
+        titles={name: target_report["title"] for name, target_report in target_reports.items()}
+        | {REFERENCE: REFERENCE},
+        descriptions={name: _describe_target(target_report) for name, target_report in target_reports.items()},
+        main_latency={name: _main_latency(target_report) for name, target_report in target_reports.items()},
+        max_mean_ms=max((sum(pair.values()) for pair in latency_breakdown.values()), default=0.0),
+        startup_phases=_unique_in_order(
+            target_report["startup_phases_ms"] for target_report in target_reports.values()
+        ),
+        measured_figures=_unique_in_order(
+            target_report["cost"]["measured"] for target_report in target_reports.values()
+        ),
+        shared_assumptions=shared_assumptions,
+        assumptions={
+            n: [line for line in f["cost"]["assumed"] if line not in shared_assumptions]
+            for n, f in target_reports.items()
+        },
+        cold_start_bars=scenario_sections.cold_start_bars(target_reports),
+        cold_start_phases=scenario_sections.cold_start_phases(target_reports),
+        cache_checks=scenario_sections.cache_checks(target_reports),
+        engine_rows=engine_rows(summary["engines"]),
+        engine_change=engine_change(summary["engines"]),
+        break_even=split_break_evens(summary),
+        engine_by_target={n: target_report["engine"] or REFERENCE_ENGINE for n, target_report in target_reports.items()}
+        | {REFERENCE: REFERENCE_ENGINE},
+        connection_stats=scenario_sections.connection_stats(target_reports),
+        invalid_reasons=[
+            warning.removeprefix(INVALID_PREFIX)
+            for warning in summary["run"]["warnings"]
+            if warning.startswith(INVALID_PREFIX)
+        ],
+        warnings=[
+            warning
+            for warning in summary["run"]["warnings"]
+            if not warning.startswith((INCOMPLETE_PREFIX, INVALID_PREFIX))
+        ],
+        requests_sent=len(measured_samples),
+        normal_load_requests=len(normal_load_samples),
+        command=shlex.join(current_command_line(run.command)),
+        client_processor=client_processor(run).with_cores,
+        target_processors=_remote_processors(run),
     )
 
 
-def _other_processors(run: Run) -> dict[str, str]:
+def _remote_processors(run: Run) -> dict[str, str]:
     """Of the targets that did not run on the client's machine, as their /version told it."""
-    return {t.name: target_of(run, t).with_cores for t in run.targets if not t.twin}
+    return {
+        target_run.name: target_processor(run, target_run).with_cores
+        for target_run in run.targets
+        if not target_run.twin
+    }
 
 
-def as_typed(command: list[str]) -> list[str]:
+def current_command_line(command: list[str]) -> list[str]:
     """A run's command line as it is typed now: runs of before ./cloudtrial hold `python -m eval ...`."""
     return ["./cloudtrial", *command[3:]] if command[:3] == ["python", "-m", "eval"] else command
 
 
-def cell(parity: Mapping[str, Any], a: str, b: str) -> Mapping[str, Any] | None:
+def pair_of(comparisons: Mapping[str, Any], a: str, b: str) -> Mapping[str, Any] | None:
     """The comparison of two targets, whichever way round it is stored."""
-    return parity.get(f"{a}|{b}") or parity.get(f"{b}|{a}")
+    return comparisons.get(f"{a}|{b}") or comparisons.get(f"{b}|{a}")
 
 
-def _mean_parts(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
+def _mean_latency_breakdown(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
     """Where the mean request's time went. Means, because they add up to the mean latency; percentiles do not."""
-    spent: dict[str, list[dict[str, float]]] = defaultdict(list)
+    breakdowns: dict[str, list[dict[str, float]]] = defaultdict(list)
     for s in samples:
         if s.error is None and "total" in s.server_ms:
-            inside = {part: s.server_ms.get(part, 0.0) for part in ("decode", "queue", "inference")}
-            rest = max(0.0, s.server_ms["total"] - sum(inside.values()))
-            outside = max(0.0, s.service_ms - s.server_ms["total"])
-            spent[s.target].append({"lateness": s.lateness_ms, **inside, "server": rest, "outside": outside})
-    return {name: {part: fmean(one[part] for one in all_) for part, _ in PARTS} for name, all_ in spent.items()}
+            server_parts = {part: s.server_ms.get(part, 0.0) for part in ("decode", "queue", "inference")}
+            other_server_ms = max(0.0, s.server_ms["total"] - sum(server_parts.values()))
+            outside_ms = max(0.0, s.service_ms - s.server_ms["total"])
+            breakdowns[s.target].append(
+                {"lateness": s.lateness_ms, **server_parts, "server": other_server_ms, "outside": outside_ms}
+            )
+    return {
+        name: {part: fmean(breakdown[part] for breakdown in of_target) for part, _ in LATENCY_PARTS}
+        for name, of_target in breakdowns.items()
+    }
 
 
-def _groups(targets: Mapping[str, Any], key: str) -> list[Group]:
+def _group_targets(target_reports: Mapping[str, Any], key: str) -> list[TargetGroup]:
     """Targets whose `key` is the same, together; those that have none are left out."""
     groups: list[tuple[Any, list[str]]] = []
-    for name, facts in targets.items():
-        value = facts.get(key)
+    for name, target_report in target_reports.items():
+        value = target_report.get(key)
         if not value or isinstance(value, Mapping):
             continue
-        same = next((names for known, names in groups if known == value), None)
-        if same:
-            same.append(name)
+        matching_names = next((names for known_value, names in groups if known_value == value), None)
+        if matching_names:
+            matching_names.append(name)
         else:
             groups.append((value, [name]))
-    return [Group(titles_of(names, targets), value) for value, names in groups]
+    return [TargetGroup(group_titles(names, target_reports), value) for value, names in groups]
 
 
-def _mistakes(run: Run, samples: Iterable[Sample], targets: Mapping[str, Any]) -> list[Mistake]:
+def _misclassifications(
+    run: Run, samples: Iterable[Sample], target_reports: Mapping[str, Any]
+) -> list[Misclassification]:
     """Every picture that somebody got wrong: those on which targets differ first, then the surest mistakes."""
-    answers: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    asked: dict[int, set[str]] = defaultdict(set)
+    wrong_by_image: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    targets_by_image: dict[int, set[str]] = defaultdict(set)
     for s in samples:
         if s.error is None and s.label is not None:
-            asked[s.image].add(s.target)
+            targets_by_image[s.image].add(s.target)
             if s.label != run.images[s.image].label:
-                answers[s.image][s.label].append(s)
+                wrong_by_image[s.image][s.label].append(s)
 
-    def key(image: int) -> tuple:
-        everyone = len(answers[image]) == 1 and {s.target for s in next(iter(answers[image].values()))} == asked[image]
-        return everyone, -max(_confidence(s) or 0 for given in answers[image].values() for s in given), image
+    def sort_key(image_index: int) -> tuple:
+        unanimous = (
+            len(wrong_by_image[image_index]) == 1
+            and {s.target for s in next(iter(wrong_by_image[image_index].values()))} == targets_by_image[image_index]
+        )
+        return (
+            unanimous,
+            -max(
+                _max_probability(s) or 0
+                for label_samples in wrong_by_image[image_index].values()
+                for s in label_samples
+            ),
+            image_index,
+        )
 
-    return [_mistake(run, image, answers[image], targets) for image in sorted(answers, key=key)]
+    return [
+        _misclassification(run, image, wrong_by_image[image], target_reports)
+        for image in sorted(wrong_by_image, key=sort_key)
+    ]
 
 
-def _mistake(run: Run, image: int, answers: Mapping[int, list[Sample]], targets: Mapping[str, Any]) -> Mistake:
-    entry = run.images[image]
-    given = []
-    for label, samples in sorted(answers.items()):
+def _misclassification(
+    run: Run, image_index: int, samples_by_label: Mapping[int, list[Sample]], target_reports: Mapping[str, Any]
+) -> Misclassification:
+    entry = run.images[image_index]
+    predictions = []
+    for label, samples in sorted(samples_by_label.items()):
         names = {s.target for s in samples}
-        titles = titles_of([name for name in targets if name in names], targets)
-        given.append(Answer(run.classes[label], max((_confidence(s) or 0 for s in samples), default=None), titles))
-    return Mistake(image, entry.name, run.classes[entry.label], given, picture=None)
+        titles = group_titles([name for name in target_reports if name in names], target_reports)
+        predictions.append(
+            WrongPrediction(run.classes[label], max((_max_probability(s) or 0 for s in samples), default=None), titles)
+        )
+    return Misclassification(image_index, entry.name, run.classes[entry.label], predictions, image_uri=None)
 
 
-def _confidence(sample: Sample) -> float | None:
+def _max_probability(sample: Sample) -> float | None:
     return max(sample.probabilities) if sample.probabilities else None
 
 
-def _with_picture(run: Run, mistake: Mistake, image_bytes: ImageBytes) -> Mistake:
+def _with_image(run: Run, misclassification: Misclassification, read_image: ImageReader) -> Misclassification:
     """The mistake with its picture, if its bytes can be had and are the ones that were posted."""
-    data = image_bytes(mistake.image)
-    if data is None or hashlib.sha256(data).hexdigest() != run.images[mistake.image].sha256:
-        return mistake
-    kind = next((kind for start, kind in SIGNATURES if data.startswith(start)), None)
-    if kind is None:
-        return mistake
-    uri = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return Mistake(mistake.image, mistake.name, mistake.truth, mistake.answers, uri)
+    data = read_image(misclassification.image_index)
+    if data is None or hashlib.sha256(data).hexdigest() != run.images[misclassification.image_index].sha256:
+        return misclassification
+    subtype = next((subtype for signature, subtype in IMAGE_SIGNATURES if data.startswith(signature)), None)
+    if subtype is None:
+        return misclassification
+    uri = f"data:image/{subtype};base64,{base64.b64encode(data).decode()}"
+    return Misclassification(
+        misclassification.image_index,
+        misclassification.image_name,
+        misclassification.true_label,
+        misclassification.predictions,
+        uri,
+    )
 
 
-def _parity_names(summary: Summary) -> list[str]:
+def _compared_targets(summary: SummaryReport) -> list[str]:
     """Targets that were compared with any other, the reference last."""
     compared = {name for pair in summary["parity"] for name in pair.split("|")}
     return [name for name in (*summary["targets"], REFERENCE) if name in compared]
 
 
-def _what(facts: Mapping[str, Any]) -> str:
+def _describe_target(target_report: Mapping[str, Any]) -> str:
     """Kind, size and region, or the address of an endpoint of which no more is known."""
-    known = [str(facts[key]) for key in ("kind", "size", "region") if facts.get(key)]
-    return ", ".join(known) or str(facts["url"])
+    parts = [str(target_report[key]) for key in ("kind", "size", "region") if target_report.get(key)]
+    return ", ".join(parts) or str(target_report["url"])
 
 
-def _main_latency(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((one["latency_ms"] for one in facts["scenarios"].values()), None)
+def _main_latency(target_report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((scenario_report["latency_ms"] for scenario_report in target_report["scenarios"].values()), None)
 
 
-def _ordered(namings: Iterable[Iterable[str]]) -> list[str]:
+def _unique_in_order(name_lists: Iterable[Iterable[str]]) -> list[str]:
     """Every name once, in the order in which they first come."""
-    return list(dict.fromkeys(name for names in namings for name in names))
+    return list(dict.fromkeys(name for names in name_lists for name in names))
 
 
-def _assumed_by_all(targets: Mapping[str, Any]) -> list[str]:
+def _shared_assumptions(target_reports: Mapping[str, Any]) -> list[str]:
     """What is assumed for every target that has a price."""
-    lists = [facts["cost"]["assumed"] for facts in targets.values() if facts["cost"]["assumed"]]
-    return [line for line in lists[0] if all(line in other for other in lists)] if len(lists) > 1 else []
+    assumption_lists = [
+        target_report["cost"]["assumed"]
+        for target_report in target_reports.values()
+        if target_report["cost"]["assumed"]
+    ]
+    return (
+        [line for line in assumption_lists[0] if all(line in other for other in assumption_lists)]
+        if len(assumption_lists) > 1
+        else []
+    )

@@ -15,18 +15,18 @@ from eval.formatting import (
     ms,
     per_second,
     percent,
+    percentage_points,
     plural,
-    points,
+    ratio,
     reason_of,
-    times,
     usd,
     value_of,
 )
 from infra.local.names import PLAIN_ENGINE, engine_title
 
-MONTH = str(REQUESTS_PER_MONTH)  # requests a month at which the bills are shown
-RATES = ("10", "100")  # requests a second at which they are
-STARTS = {
+BILL_MONTHLY_REQUESTS = str(REQUESTS_PER_MONTH)  # requests a month at which the bills are shown
+PRICED_RATES = ("10", "100")  # requests a second at which they are
+START_DESCRIPTIONS = {
     "create": "start command to first correct prediction, p50",
     "natural": "first request after a gap, p50",
     "forced": "first request after a forced start, p50",
@@ -34,11 +34,11 @@ STARTS = {
     None: "",
 }
 
-Entry = Mapping[str, Any]  # one of report.json's `engines`
+PairReport = Mapping[str, Any]  # one of report.json's `engines`
 
 
 @dataclass(frozen=True)
-class Cell:
+class EngineCell:
     """A figure of one target before and after the switch."""
 
     value: str  # "9.20 ms → 1.90 ms"
@@ -46,117 +46,145 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class EngineRow:
     """One figure of all targets."""
 
     title: str
-    about: str  # in small print
-    cells: list[Cell]
+    subtitle: str  # in small print
+    cells: list[EngineCell]
 
 
-def titles_of(names: Sequence[str], targets: Mapping[str, Any]) -> list[str]:
+def group_titles(names: Sequence[str], target_reports: Mapping[str, Any]) -> list[str]:
     """How targets are called together: all that run one engine by the engine, where there are several."""
-    engines = {name: facts["engine"] or PLAIN_ENGINE for name, facts in targets.items()}
-    of = {engines[name] for name in names}
-    if len(of) == 1 < len(names) < len(targets) and set(names) == {n for n, engine in engines.items() if engine in of}:
-        return [f"all with {engine_title(*of)}"]
-    return [targets[name]["title"] for name in names]
+    engines = {name: target_report["engine"] or PLAIN_ENGINE for name, target_report in target_reports.items()}
+    group_engines = {engines[name] for name in names}
+    if len(group_engines) == 1 < len(names) < len(target_reports) and set(names) == {
+        other_name for other_name, other_engine in engines.items() if other_engine in group_engines
+    }:
+        return [f"all with {engine_title(*group_engines)}"]
+    return [target_reports[name]["title"] for name in names]
 
 
-def break_evens(summary: Mapping[str, Any]) -> tuple[list[Entry], list[Entry]]:
+def split_break_evens(summary: Mapping[str, Any]) -> tuple[list[PairReport], list[PairReport]]:
     """The points where two targets cost the same: those of one engine, or of one target; and all others."""
-    engines = {name: facts["engine"] or PLAIN_ENGINE for name, facts in summary["targets"].items()}
-    partners = [{one["a"], one["b"]} for one in summary["engines"]]
+    engines = {name: target_report["engine"] or PLAIN_ENGINE for name, target_report in summary["targets"].items()}
+    partners = [{pair["a"], pair["b"]} for pair in summary["engines"]]
     points = summary["break_even"]
-    near = [p for p in points if engines[p["a"]] == engines[p["b"]] or {p["a"], p["b"]} in partners]
-    return near, [point for point in points if point not in near]
+    same_engine = [p for p in points if engines[p["a"]] == engines[p["b"]] or {p["a"], p["b"]} in partners]
+    return same_engine, [point for point in points if point not in same_engine]
 
 
-def headline(engines: Sequence[Entry]) -> str:
+def engine_change(engines: Sequence[PairReport]) -> str:
     """From what to what."""
-    switches = dict.fromkeys((one["engines"]["a"], one["engines"]["b"]) for one in engines)
-    return ", ".join(f"{engine_title(a)} to {engine_title(b)}" for a, b in switches)
+    changes = dict.fromkeys((pair["engines"]["a"], pair["engines"]["b"]) for pair in engines)
+    return ", ".join(f"{engine_title(a)} to {engine_title(b)}" for a, b in changes)
 
 
-def switch_rows(engines: Sequence[Entry]) -> list[Row]:
+def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
     """The table of "What the engine is worth"; none where no target was asked with two engines."""
-    if not engines:
+    if not pairs:
         return []
-    scenarios = ", ".join(dict.fromkeys(one["scenario"] for one in engines if one["scenario"]))
-    starts = ", ".join(dict.fromkeys(STARTS[one["start_ms"]["of"]] for one in engines))
+    scenario_text = ", ".join(dict.fromkeys(pair["scenario"] for pair in pairs if pair["scenario"]))
+    start_text = ", ".join(dict.fromkeys(START_DESCRIPTIONS[pair["start_ms"]["of"]] for pair in pairs))
     rows = [
-        Row(f"Latency {p}", scenarios, [_latency(one["latency_ms"][p]) for one in engines]) for p in ("p50", "p95")
-    ]  # fmt: skip
-    if any(one["max_rate_rps"] for one in engines):
-        rates = [one["max_rate_rps"] or {"a": None, "b": None} for one in engines]
-        rows.append(Row("Highest rate", "within the objective", [_rate(one) for one in rates]))
+        EngineRow(
+            f"Latency {percentile}", scenario_text, [_latency_cell(pair["latency_ms"][percentile]) for pair in pairs]
+        )
+        for percentile in ("p50", "p95")
+    ]
+    if any(pair["max_rate_rps"] for pair in pairs):
+        rate_pairs = [pair["max_rate_rps"] or {"a": None, "b": None} for pair in pairs]
+        rows.append(EngineRow("Highest rate", "within the objective", [_rate_cell(pair) for pair in rate_pairs]))
     return [
         *rows,
-        *[Row("$ per million", f"at {rate}/s, list price", _per_million(engines, rate)) for rate in RATES],
-        Row("$ a month", "at 1M requests, after the free tier", [_bill(one["monthly_usd"][MONTH]) for one in engines]),
-        Row("Start", starts, [_pair(one["start_ms"], ms) for one in engines]),
-        Row("Shipped", "service and model", [_size(one, "files_bytes") for one in engines]),
-        Row("Libraries", "of its requirements, as installed here", [_size(one, "installed_bytes") for one in engines]),
-        Row("Memory", "peak", [_pair(one["memory_mib"], mib) for one in engines]),
-        Row("Accuracy", "McNemar’s test, after Holm", [_accuracy(one["accuracy"]) for one in engines]),
-        Row("Same label", "on the same picture", [_alike(one["parity"]) for one in engines]),
+        *[
+            EngineRow("$ per million", f"at {rate}/s, list price", _per_million_cells(pairs, rate))
+            for rate in PRICED_RATES
+        ],
+        EngineRow(
+            "$ a month",
+            "at 1M requests, after the free tier",
+            [_bill_cell(pair["monthly_usd"][BILL_MONTHLY_REQUESTS]) for pair in pairs],
+        ),
+        EngineRow("Start", start_text, [_pair_cell(pair["start_ms"], ms) for pair in pairs]),
+        EngineRow("Shipped", "service and model", [_size_cell(pair, "files_bytes") for pair in pairs]),
+        EngineRow(
+            "Libraries",
+            "of its requirements, as installed here",
+            [_size_cell(pair, "installed_bytes") for pair in pairs],
+        ),
+        EngineRow("Memory", "peak", [_pair_cell(pair["memory_mib"], mib) for pair in pairs]),
+        EngineRow("Accuracy", "McNemar’s test, after Holm", [_accuracy_cell(pair["accuracy"]) for pair in pairs]),
+        EngineRow("Same label", "on the same picture", [_agreement_cell(pair["parity"]) for pair in pairs]),
     ]
 
 
-def _pair(both: Entry, unit: Callable[[float], str], note: str | None = None) -> Cell:
+def _pair_cell(pair: PairReport, formatter: Callable[[float], str], note: str | None = None) -> EngineCell:
     """Both values, and by how much the second is more or less."""
-    a, b = value_of(both["a"]), value_of(both["b"])
+    a, b = value_of(pair["a"]), value_of(pair["b"])
     if a is None and b is None:
-        return Cell(NOT_AVAILABLE, reason_of(both["a"]))
-    value = " → ".join(NOT_AVAILABLE if one is None else unit(one) for one in (a, b))
+        return EngineCell(NOT_AVAILABLE, reason_of(pair["a"]))
+    value = " → ".join(NOT_AVAILABLE if side_value is None else formatter(side_value) for side_value in (a, b))
     if a is None or b is None:
-        return Cell(value, reason_of(both["a"]) or reason_of(both["b"]))
-    return Cell(value, _change(a, b) if note is None else note)
+        return EngineCell(value, reason_of(pair["a"]) or reason_of(pair["b"]))
+    return EngineCell(value, _change_text(a, b) if note is None else note)
 
 
-def _change(a: float, b: float) -> str:
-    share = b / a - 1 if a else None
-    if a == b or (share and abs(share) < 0.0005):
+def _change_text(a: float, b: float) -> str:
+    relative_change = b / a - 1 if a else None
+    if a == b or (relative_change and abs(relative_change) < 0.0005):
         return "the same"
-    return "" if share is None else f"{share:+.0%}" if abs(share) >= 0.1 else f"{share:+.1%}"
+    return (
+        ""
+        if relative_change is None
+        else f"{relative_change:+.0%}"
+        if abs(relative_change) >= 0.1
+        else f"{relative_change:+.1%}"
+    )
 
 
-def _latency(both: Entry) -> Cell:
-    factor = both["times_as_fast"]
-    if value_of(factor) is None:
-        return _pair(both, ms)
-    interval = interval_of(factor, times)
-    return _pair(both, ms, f"{times(factor['value'])} as fast{f' ({interval})' if interval else ''}")
+def _latency_cell(pair: PairReport) -> EngineCell:
+    speedup = pair["times_as_fast"]
+    if value_of(speedup) is None:
+        return _pair_cell(pair, ms)
+    interval = interval_of(speedup, ratio)
+    return _pair_cell(pair, ms, f"{ratio(speedup['value'])} as fast{f' ({interval})' if interval else ''}")
 
 
-def _rate(both: Entry) -> Cell:
-    a, b = value_of(both["a"]), value_of(both["b"])
-    return _pair(both, per_second, times(b / a) if a and b and a != b else None)
+def _rate_cell(pair: PairReport) -> EngineCell:
+    a, b = value_of(pair["a"]), value_of(pair["b"])
+    return _pair_cell(pair, per_second, ratio(b / a) if a and b and a != b else None)
 
 
-def _per_million(engines: Sequence[Entry], rate: str) -> list[Cell]:
-    return [_pair(one["usd_per_million"][rate], usd) for one in engines]
+def _per_million_cells(pairs: Sequence[PairReport], rate: str) -> list[EngineCell]:
+    return [_pair_cell(pair["usd_per_million"][rate], usd) for pair in pairs]
 
 
-def _bill(both: Entry) -> Cell:
-    return _pair({side: both[side]["net"] for side in "ab"}, usd)
+def _bill_cell(pair: PairReport) -> EngineCell:
+    return _pair_cell({side: pair[side]["net"] for side in "ab"}, usd)
 
 
-def _size(one: Entry, key: str) -> Cell:
-    return _pair({side: one["shipped"][side][key] for side in "ab"}, megabytes)
+def _size_cell(pair: PairReport, key: str) -> EngineCell:
+    return _pair_cell({side: pair["shipped"][side][key] for side in "ab"}, megabytes)
 
 
-def _accuracy(both: Entry) -> Cell:
-    change, p = both["difference"], value_of(both["mcnemar"]["p_holm"])
+def _accuracy_cell(pair: PairReport) -> EngineCell:
+    change, p_holm = pair["difference"], value_of(pair["mcnemar"]["p_holm"])
     if value_of(change) is None:
-        return _pair(both, percent)
-    interval = interval_of(change, points)
-    note = points(change["value"]) + (f" ({interval})" if interval else "") + (f", p {p:.2g}" if p is not None else "")
-    return _pair(both, percent, note)
+        return _pair_cell(pair, percent)
+    interval = interval_of(change, percentage_points)
+    note = (
+        percentage_points(change["value"])
+        + (f" ({interval})" if interval else "")
+        + (f", p {p_holm:.2g}" if p_holm is not None else "")
+    )
+    return _pair_cell(pair, percent, note)
 
 
-def _alike(parity: Entry) -> Cell:
+def _agreement_cell(parity: PairReport) -> EngineCell:
     agreement = parity.get("agreement")
     if agreement is None or value_of(agreement) is None:
-        return Cell(NOT_AVAILABLE, reason_of(agreement or parity))
-    return Cell(percent(agreement["value"]), f"{parity['disagreements']:,} of {plural(parity['n'], 'picture')} differ")
+        return EngineCell(NOT_AVAILABLE, reason_of(agreement or parity))
+    return EngineCell(
+        percent(agreement["value"]), f"{parity['disagreements']:,} of {plural(parity['n'], 'picture')} differ"
+    )

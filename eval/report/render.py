@@ -17,12 +17,12 @@ from markupsafe import Markup
 
 from eval import formatting
 from eval.analysis.summary import summarise
-from eval.cost.billing import skus
-from eval.cost.cost_model import VOLUMES
-from eval.cost.price_list import Price, Prices, load_prices
+from eval.cost.billing import price_ids_by_role
+from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS
+from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.report import context, scenario_sections
-from eval.report.context import ImageBytes
-from eval.report.plots.style import row_of
+from eval.report.context import ImageReader
+from eval.report.plots.style import engine_row
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
@@ -32,22 +32,40 @@ from infra.targets import TARGETS
 REPORT_HTML = "report.html"
 REPORT_MD = "report.md"
 REPORT_JSON = "report.json"
-TEMPLATES = Path(__file__).parent / "templates"
-GOLDEN = Path(__file__).parent.parent / "golden"
-OTHER_ENGINE = (
+TEMPLATE_DIR = Path(__file__).parent / "templates"
+GOLDEN_DIR = Path(__file__).parent.parent / "golden"
+ENGINE_DIFFERENCE_NOTE = (
     "Another engine may answer a few pictures otherwise, as it computes with other numbers: that is no fault of a "
     "deployment. Targets of one engine have to agree."
 )
-TRAFFICS = tuple(map(str, VOLUMES))  # requests a month that the tables price
+TABLE_MONTHLY_REQUESTS = tuple(map(str, PRICED_MONTHLY_REQUESTS))  # requests a month that the tables price
 
 FORMATTERS = (  # of eval.formatting, as the templates call them
-    "value_of", "reason_of", "interval_of", "ms", "percent", "times", "share", "probability_gap", "usd", "unit_price",
-    "count", "short_count", "per_second", "mib", "moment", "short_hash", "plural", "listing", "words", "measured",
-    "sentence",
-)  # fmt: skip
+    "value_of",
+    "reason_of",
+    "interval_of",
+    "ms",
+    "percent",
+    "ratio",
+    "score",
+    "probability_difference",
+    "usd",
+    "unit_price",
+    "count",
+    "short_count",
+    "per_second",
+    "mib",
+    "timestamp",
+    "short_hash",
+    "plural",
+    "join_words",
+    "figure_label",
+    "format_figure",
+    "as_sentence",
+)
 
 
-def write_reports(run_dir: Path, image_bytes: ImageBytes | None = None) -> dict[str, Any]:
+def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict[str, Any]:
     """Write the three reports of a run and return the contents of report.json.
 
     `image_bytes` gives the posted bytes of a picture of the run's manifest, to show what was misclassified. Without
@@ -55,72 +73,81 @@ def write_reports(run_dir: Path, image_bytes: ImageBytes | None = None) -> dict[
     """
     run = read_run(run_dir)
     samples = list(read_samples(run_dir))
-    prices = load_prices(sha256=run.prices_sha256)
+    prices = load_price_list(sha256=run.prices_sha256)
     summary = summarise(run, samples, prices)
-    view = context.view(run, samples, summary, image_bytes or golden_bytes(run))
-    facts = {"run": run, "summary": summary, "view": view, "prices": _used_prices(run, prices)}
+    view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
+    variables = {"run": run, "summary": summary, "context": view, "prices": _billed_prices(run, prices)}
     files = {
         REPORT_JSON: json.dumps(summary, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
-        REPORT_MD: environment(escape_html=False).get_template("report.md.j2").render(facts),
-        REPORT_HTML: environment(escape_html=True).get_template("report.html.j2").render(facts),
+        REPORT_MD: template_environment(escape_html=False).get_template("report.md.j2").render(variables),
+        REPORT_HTML: template_environment(escape_html=True).get_template("report.html.j2").render(variables),
     }
     for name, text in files.items():
         (run_dir / name).write_text(text, encoding="utf-8")
     return summary
 
 
-def golden_bytes(run: Run) -> ImageBytes:
+def golden_image_reader(run: Run) -> ImageReader:
     """Reads pictures of the golden set; the caller checks that they are the ones that were posted."""
 
-    def read(image: int) -> bytes | None:
-        path = GOLDEN / Path(run.images[image].name).name
+    def read_image(image_index: int) -> bytes | None:
+        path = GOLDEN_DIR / Path(run.images[image_index].name).name
         return path.read_bytes() if path.is_file() else None
 
-    return read
+    return read_image
 
 
-def _used_prices(run: Run, prices: Prices) -> list[Price]:
+def _billed_prices(run: Run, prices: PriceList) -> list[Price]:
     """Those by which the run's targets are billed, in the order of the price file."""
-    used = {price_id for t in run.targets if t.target in TARGETS for price_id in skus(TARGETS[t.target]).values()}
-    return [price for price in prices.entries if price.id in used]
+    used_ids = {
+        price_id
+        for target_run in run.targets
+        if target_run.target in TARGETS
+        for price_id in price_ids_by_role(TARGETS[target_run.target]).values()
+    }
+    return [price for price in prices.entries if price.id in used_ids]
 
 
-def environment(*, escape_html: bool) -> jinja2.Environment:
+def template_environment(*, escape_html: bool) -> jinja2.Environment:
     """The templates' language: the formatters as filters, and a missing fact is an error."""
-    language = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+    jinja_environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_DIR),
         autoescape=escape_html,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    written = {name: getattr(formatting, name) for name in FORMATTERS}
-    language.filters |= written | {"md": _markdown, "shell": shlex.quote, "engine_title": engine_title}
-    language.globals |= written
-    script = (TEMPLATES / "report.js").read_text()
-    language.globals |= {
-        "cell": context.cell,
-        "discards": scenario_sections.discards,
-        "felt": scenario_sections.felt,
-        "memory_text": formatting.memory,
-        "PARTS": context.PARTS,
+    formatters = {name: getattr(formatting, name) for name in FORMATTERS}
+    jinja_environment.filters |= formatters | {
+        "md": _escape_markdown,
+        "shell": shlex.quote,
+        "engine_title": engine_title,
+    }
+    jinja_environment.globals |= formatters
+    script = (TEMPLATE_DIR / "report.js").read_text()
+    jinja_environment.globals |= {
+        "pair_of": context.pair_of,
+        "discard_reasons": scenario_sections.discard_reasons,
+        "user_visible_waits": scenario_sections.user_visible_waits,
+        "memory_text": formatting.memory_text,
+        "LATENCY_PARTS": context.LATENCY_PARTS,
         "REFERENCE": REFERENCE,
         "REFERENCE_ENGINE": REFERENCE_ENGINE,
-        "OTHER_ENGINE": OTHER_ENGINE,
-        "row_of": row_of,
-        "TRAFFICS": TRAFFICS,
-        "PHASES": scenario_sections.PHASES,
-        "css": Markup((TEMPLATES / "report.css").read_text()),
+        "ENGINE_DIFFERENCE_NOTE": ENGINE_DIFFERENCE_NOTE,
+        "engine_row": engine_row,
+        "TABLE_MONTHLY_REQUESTS": TABLE_MONTHLY_REQUESTS,
+        "PHASE_TITLES": scenario_sections.PHASE_TITLES,
+        "css": Markup((TEMPLATE_DIR / "report.css").read_text()),
         "script": Markup(script),
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    return language
+    return jinja_environment
 
 
-def _markdown(text: object) -> str:
+def _escape_markdown(text: object) -> str:
     """Text that stays text inside a Markdown table: no cell ends, no line ends, no tags."""
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|":
-        escaped = escaped.replace(mark, "\\" + mark)
+    for character in "\\`*_[]|":
+        escaped = escaped.replace(character, "\\" + character)
     return " ".join(escaped.split())

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.analysis.cold_starts import CREATE_MS, FORCED, NATURAL, OUTSIDE
-from eval.analysis.latency import CACHE_LEVEL
-from eval.formatting import count, ms, per_second, plural, sentence, significant, value_of
+from eval.analysis.cold_starts import FORCED_START, IDLE_START, PLATFORM_OVERHEAD, TIME_TO_FIRST_PREDICTION_MS
+from eval.analysis.latency import CACHE_ALPHA
+from eval.formatting import as_sentence, count, ms, per_second, plural, significant, value_of
 from eval.plan.config import (
     BURST,
     COLD,
@@ -24,179 +24,248 @@ from eval.plan.config import (
 )
 from eval.samples.model import Run, Sample
 
-NAMES = {  # in a column's head
-    SINGLE: "One at a time", POISSON: "Steady stream", RAMP: "Growing stream", BURST: "All at once",
-    REPEAT: "Same picture", COLD: "After a start", IDLE: "After a gap", MAX_RATE: "Highest rate",
-}  # fmt: skip
-PHASES = {  # of a start, as the page calls them
-    "process": "until the process runs", "import": "imports", "load": "loading the model",
-    "first_prediction": "first prediction", OUTSIDE: "request and platform",
-}  # fmt: skip
-KINDS = {FORCED: COLD, NATURAL: IDLE}
-DISCARDED = {
-    "unmarked": "without a mark", "not_first": "by an instance that was warm", "known_instance": "by a known instance",
-}  # fmt: skip
+SHORT_TITLES = {  # in a column's head
+    SINGLE: "One at a time",
+    POISSON: "Steady stream",
+    RAMP: "Growing stream",
+    BURST: "All at once",
+    REPEAT: "Same picture",
+    COLD: "After a start",
+    IDLE: "After a gap",
+    MAX_RATE: "Highest rate",
+}
+PHASE_TITLES = {  # of a start, as the page calls them
+    "process": "until the process runs",
+    "import": "imports",
+    "load": "loading the model",
+    "first_prediction": "first prediction",
+    PLATFORM_OVERHEAD: "request and platform",
+}
+SCENARIO_OF_KIND = {FORCED_START: COLD, IDLE_START: IDLE}
+DISCARD_REASONS = {
+    "unmarked": "without a mark",
+    "not_first": "by an instance that was warm",
+    "known_instance": "by a known instance",
+}
 
-Facts = Mapping[str, Any]  # one entry of report.json's `targets`
+JsonObject = Mapping[str, Any]  # one entry of report.json's `targets`
 
 
 @dataclass(frozen=True)
-class Scene:
+class ScenarioSection:
     """A scenario as a reader meets it."""
 
     name: str  # in report.json and on the command line
-    short: str
+    short_title: str
     heading: str
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseBar:
     """One stretch of a start's bar."""
 
     title: str
-    number: int  # of its colour
-    ms: float
+    colour_index: int  # of its colour
+    duration_ms: float
 
 
 @dataclass(frozen=True)
-class Start:
+class ColdStartBar:
     """The median start of one target, as a bar."""
 
-    name: str
-    of: str  # what the bar is the whole of, in words
-    whole_ms: float
-    phases: list[Phase]
+    target: str
+    scope: str  # what the bar is the whole of, in words
+    total_ms: float
+    phases: list[PhaseBar]
 
 
 @dataclass(frozen=True)
-class Audit:
+class CacheCheck:
     """What the search for a cache in between found."""
 
-    name: str
-    facts: Facts
-    words: str
+    target: str
+    result: JsonObject
+    conclusion: str
 
 
-def scenes(run: Run, targets: Mapping[str, Facts]) -> list[Scene]:
+def scenario_sections(run: Run, target_reports: Mapping[str, JsonObject]) -> list[ScenarioSection]:
     """Every scenario that some target was asked in, in the order of the schedule."""
-    tried = {name for facts in targets.values() for name in facts["scenarios"]}
+    tried_names = {name for target_report in target_reports.values() for name in target_report["scenarios"]}
     config = config_from_json(run.config)
-    return [Scene(name, NAMES[name], *_told(name, config)) for name in SCENARIOS if name in tried]
+    return [
+        ScenarioSection(name, SHORT_TITLES[name], *_describe(name, config)) for name in SCENARIOS if name in tried_names
+    ]
 
 
-def _told(name: str, config: Config) -> tuple[str, str]:
+def _describe(name: str, config: Config) -> tuple[str, str]:
     """A heading and an explanation for somebody who knows no load test."""
-    rate, gap = per_second(config.rate_rps), f"{significant(config.gap_s)} s"
+    rate_text, gap_text = per_second(config.rate_rps), f"{significant(config.gap_s)} s"
     return {
-        SINGLE: ("One request at a time", "The next request leaves when the answer before it has come: what one user "
-                 "alone would wait, without any queue."),
-        POISSON: (f"A steady stream, {rate} at random times", "Requests leave at times that were drawn before (a "
-                  "Poisson process), whether the ones before are answered or not: what many independent users would "
-                  "wait, queues included."),
-        RAMP: (f"A stream that grows to {rate}", "Requests leave at random times, and ever more of them: how the "
-               "target copes with growing traffic, and whether more instances come in time. Failures are of the load."),
-        BURST: (f"{config.burst} requests at once", "All leave in the same moment, and all but the first have to queue "
-                "or find another instance. The last to be answered waits longest. Failures are of the load."),
-        REPEAT: ("The same picture again and again", "Asked like single requests, but always with one picture: a "
-                 "cache in between would answer it faster than new ones."),
-        COLD: ("The first request after a forced start", "Each follows a restart or a new revision. All answers are "
-               "in this plot, proven cold starts or not; what is proven is under Cold starts."),
-        IDLE: (f"The first request after {gap} without one", "The target was left alone, and may have stopped its "
-               "instance. All answers are in this plot; which of them were cold starts is under Cold starts."),
-        MAX_RATE: ("The highest rate that keeps the objective", f"The rate doubles from {rate} until p95, failures "
-                   f"counting as endless, is over {ms(config.slo_ms)} or more than 1% fail; then the gap is halved."),
-    }[name]  # fmt: skip
+        SINGLE: (
+            "One request at a time",
+            "The next request leaves when the answer before it has come: what one user "
+            "alone would wait, without any queue.",
+        ),
+        POISSON: (
+            f"A steady stream, {rate_text} at random times",
+            "Requests leave at times that were drawn before (a "
+            "Poisson process), whether the ones before are answered or not: what many independent users would "
+            "wait, queues included.",
+        ),
+        RAMP: (
+            f"A stream that grows to {rate_text}",
+            "Requests leave at random times, and ever more of them: how the "
+            "target copes with growing traffic, and whether more instances come in time. Failures are of the load.",
+        ),
+        BURST: (
+            f"{config.burst} requests at once",
+            "All leave in the same moment, and all but the first have to queue "
+            "or find another instance. The last to be answered waits longest. Failures are of the load.",
+        ),
+        REPEAT: (
+            "The same picture again and again",
+            "Asked like single requests, but always with one picture: a "
+            "cache in between would answer it faster than new ones.",
+        ),
+        COLD: (
+            "The first request after a forced start",
+            "Each follows a restart or a new revision. All answers are "
+            "in this plot, proven cold starts or not; what is proven is under Cold starts.",
+        ),
+        IDLE: (
+            f"The first request after {gap_text} without one",
+            "The target was left alone, and may have stopped its "
+            "instance. All answers are in this plot; which of them were cold starts is under Cold starts.",
+        ),
+        MAX_RATE: (
+            "The highest rate that keeps the objective",
+            f"The rate doubles from {rate_text} until p95, failures "
+            f"counting as endless, is over {ms(config.slo_ms)} or more than 1% fail; then the gap is halved.",
+        ),
+    }[name]
 
 
-def starts(targets: Mapping[str, Facts]) -> dict[str, list[Start]]:
+def cold_start_bars(target_reports: Mapping[str, JsonObject]) -> dict[str, list[ColdStartBar]]:
     """The bars of forced starts and of natural ones; targets whose phases are not known have none."""
     return {
-        kind: [bar for name, facts in targets.items() if (bar := _start(name, facts["cold_start_ms"].get(kind)))]
-        for kind in KINDS
+        kind: [
+            bar
+            for name, target_report in target_reports.items()
+            if (bar := _cold_start_bar(name, target_report["cold_start_ms"].get(kind)))
+        ]
+        for kind in SCENARIO_OF_KIND
     }
 
 
-def cold_phases(targets: Mapping[str, Facts]) -> dict[str, list[str]]:
+def cold_start_phases(target_reports: Mapping[str, JsonObject]) -> dict[str, list[str]]:
     """The phases that are known of some target's starts, for each kind of start that was tried."""
-    tried = {kind: [f["cold_start_ms"][kind] for f in targets.values() if "asked" in f["cold_start_ms"][kind]]
-             for kind in KINDS}  # fmt: skip
+    starts_by_kind = {
+        kind: [
+            target_report["cold_start_ms"][kind]
+            for target_report in target_reports.values()
+            if "asked" in target_report["cold_start_ms"][kind]
+        ]
+        for kind in SCENARIO_OF_KIND
+    }
     return {
-        kind: [phase for phase in PHASES if any(phase in found["phases_ms"]["parts"] for found in of)]
-        for kind, of in tried.items()
-        if of
+        kind: [
+            phase
+            for phase in PHASE_TITLES
+            if any(phase in start_report["phases_ms"]["parts"] for start_report in start_reports)
+        ]
+        for kind, start_reports in starts_by_kind.items()
+        if start_reports
     }
 
 
-def _start(name: str, facts: Facts | None) -> Start | None:
-    phases = (facts or {}).get("phases_ms") or {}
-    whole = value_of(phases.get("whole"))
-    if whole is None or not phases["parts"]:
+def _cold_start_bar(target: str, start_report: JsonObject | None) -> ColdStartBar | None:
+    phases = (start_report or {}).get("phases_ms") or {}
+    total_ms = value_of(phases.get("whole"))
+    if total_ms is None or not phases["parts"]:
         return None
-    numbers = {phase: number for number, phase in enumerate(PHASES)}
+    colour_indices = {phase: index for index, phase in enumerate(PHASE_TITLES)}
     bars = [
-        Phase(str(PHASES.get(phase, phase)), numbers.get(phase, len(numbers)), max(0.0, part["value"]))
+        PhaseBar(
+            str(PHASE_TITLES.get(phase, phase)), colour_indices.get(phase, len(colour_indices)), max(0.0, part["value"])
+        )
         for phase, part in phases["parts"].items()
     ]
-    of = (
+    scope = (
         "from the start command to the first correct prediction"
-        if phases["of"] == CREATE_MS
+        if phases["of"] == TIME_TO_FIRST_PREDICTION_MS
         else "of the first request"
     )
-    return Start(name, of, whole, bars)
+    return ColdStartBar(target, scope, total_ms, bars)
 
 
-def discards(facts: Facts) -> str:
+def discard_reasons(start_report: JsonObject) -> str:
     """Why answers were no proven cold starts, in words; empty when all were."""
-    counts = {DISCARDED.get(why, why): n for why, n in facts["discarded"].items() if n}
-    counts |= {"failed": facts["failed"]} if facts["failed"] else {}
-    return ", ".join(f"{n} {why}" for why, n in counts.items())
+    counts = {
+        DISCARD_REASONS.get(reason, reason): number for reason, number in start_report["discarded"].items() if number
+    }
+    counts |= {"failed": start_report["failed"]} if start_report["failed"] else {}
+    return ", ".join(f"{number} {reason}" for reason, number in counts.items())
 
 
-def felt(targets: Mapping[str, Facts], kind: str) -> list[tuple[list[str], str]]:
+def user_visible_waits(target_reports: Mapping[str, JsonObject], kind: str) -> list[tuple[list[str], str]]:
     """What a user waits for at a start, or why there was none: the targets of which it is the same, and a line."""
-    lines: dict[str, list[str]] = {}
-    for facts in targets.values():
-        lines.setdefault(_felt(facts["cold_start_ms"][kind]), []).append(facts["title"])
-    return [(titles, line) for line, titles in lines.items()]
+    titles_by_line: dict[str, list[str]] = {}
+    for target_report in target_reports.values():
+        titles_by_line.setdefault(_user_visible_wait(target_report["cold_start_ms"][kind]), []).append(
+            target_report["title"]
+        )
+    return [(titles, line) for line, titles in titles_by_line.items()]
 
 
-def _felt(start: Facts) -> str:
-    if "asked" not in start:
-        return sentence(start["reason"])
-    waits = "the time from the start command" if start["felt"]["figure"] == CREATE_MS else "the first request"
-    line = f"a user feels {waits}: {start['felt']['why']}."
-    if early := start["phases_ms"]["in_advance"]:
-        line += f" {plural(early, 'instance')} had been started before they were asked, and are not in the phases."
-    if gap := start["gap_s"]:
-        line += f" Left alone for {count(gap['least'])} to {count(gap['most'])} s."
+def _user_visible_wait(start_report: JsonObject) -> str:
+    if "asked" not in start_report:
+        return as_sentence(start_report["reason"])
+    user_wait = (
+        "the time from the start command"
+        if start_report["felt"]["figure"] == TIME_TO_FIRST_PREDICTION_MS
+        else "the first request"
+    )
+    line = f"a user feels {user_wait}: {start_report['felt']['why']}."
+    if prewarmed := start_report["phases_ms"]["in_advance"]:
+        line += f" {plural(prewarmed, 'instance')} had been started before they were asked, and are not in the phases."
+    if idle_gap_s := start_report["gap_s"]:
+        line += f" Left alone for {count(idle_gap_s['least'])} to {count(idle_gap_s['most'])} s."
     return line
 
 
-def audits(targets: Mapping[str, Facts]) -> list[Audit]:
+def cache_checks(target_reports: Mapping[str, JsonObject]) -> list[CacheCheck]:
     """What is to be said of a cache, target by target; none where nobody looked."""
-    return [Audit(n, f["cache"], _audit(f["cache"])) for n, f in targets.items() if f["cache"]["suspected"] is not None]
+    return [
+        CacheCheck(name, target_report["cache"], _cache_conclusion(target_report["cache"]))
+        for name, target_report in target_reports.items()
+        if target_report["cache"]["suspected"] is not None
+    ]
 
 
-def _audit(cache: Facts) -> str:
+def _cache_conclusion(cache: JsonObject) -> str:
     if cache["suspected"]:
         return "the repeated picture is answered faster: something in between remembers answers"
-    faster = cache["again_ms"] < cache["new_ms"] and cache["p"] < CACHE_LEVEL
-    return "a little faster, by too little to be a cache" if faster else "no cache to be seen"
+    slightly_faster = cache["again_ms"] < cache["new_ms"] and cache["p"] < CACHE_ALPHA
+    return "a little faster, by too little to be a cache" if slightly_faster else "no cache to be seen"
 
 
-def network(targets: Mapping[str, Facts]) -> dict[str, tuple[str, Facts] | None]:
+def connection_stats(target_reports: Mapping[str, JsonObject]) -> dict[str, tuple[str, JsonObject] | None]:
     """Target -> the scenario with the most new connections, which tells most of the way there."""
-    return {name: _most_connections(facts["scenarios"]) for name, facts in targets.items()}
+    return {name: _most_new_connections(target_report["scenarios"]) for name, target_report in target_reports.items()}
 
 
-def _most_connections(scenarios: Mapping[str, Facts]) -> tuple[str, Facts] | None:
-    opened = {name: of for name, of in scenarios.items() if of["new_connections"] and of["network_ms"]}
-    return max(opened.items(), key=lambda item: item[1]["new_connections"], default=None)
+def _most_new_connections(scenario_reports: Mapping[str, JsonObject]) -> tuple[str, JsonObject] | None:
+    with_connections = {
+        name: scenario_report
+        for name, scenario_report in scenario_reports.items()
+        if scenario_report["new_connections"] and scenario_report["network_ms"]
+    }
+    return max(with_connections.items(), key=lambda item: item[1]["new_connections"], default=None)
 
 
-def main_scenario(samples: Sequence[Sample]) -> list[Sample]:
+def main_scenario_samples(samples: Sequence[Sample]) -> list[Sample]:
     """The samples of the scenario that tells most of a single request: the first of the schedule that was answered."""
-    answered = {s.scenario for s in samples if s.error is None}
-    first = next((name for name in SCENARIOS if name in answered), None)
+    succeeded = {s.scenario for s in samples if s.error is None}
+    first = next((name for name in SCENARIOS if name in succeeded), None)
     return [s for s in samples if s.scenario == first]

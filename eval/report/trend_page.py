@@ -18,78 +18,82 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from eval.analysis.comparability import common_targets, models, processor_notes, unlike
+from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, processor_notices
 from eval.analysis.summary import summarise
 from eval.cost.billing import REQUESTS_PER_MONTH
-from eval.cost.price_list import load_prices
+from eval.cost.price_list import load_price_list
 from eval.errors import EvalError
-from eval.formatting import moment, ms, percent, usd, value_of
+from eval.formatting import ms, percent, timestamp, usd, value_of
 from eval.plan.config import MAX_RATE, SCENARIOS
-from eval.report.plots.style import numbers
-from eval.report.plots.trend import Point, Series, trend
-from eval.report.render import REPORT_HTML, environment
+from eval.report.plots.style import assign_styles
+from eval.report.plots.trend import TrendPoint, TrendSeries, trend_plot
+from eval.report.render import REPORT_HTML, template_environment
 from eval.samples.model import Run
-from eval.samples.processors import client_of
-from eval.samples.store import read_run, read_samples, writing
+from eval.samples.processors import client_processor
+from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 
 TREND_HTML, TREND_JSON = "trend.html", "trend.json"
 TREND_SCHEMA_VERSION = 1
-FIGURES = {  # key in trend.json -> heading, unit, and what its plot's axis says
+METRICS = {  # key in trend.json -> heading, unit, and what its plot's axis says
     "p50_ms": ("Median latency", ms, "p50"),
     "p95_ms": ("95th percentile of latency", ms, "p95"),
     "accuracy": ("Accuracy", percent, "top-1 accuracy"),
     "usd_per_month": ("Cost", usd, "a month"),
 }
 
-Facts = Mapping[str, Any]
+Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrendRun:
     """A run and what came of it."""
 
     folder: Path
     run: Run
-    summary: Facts
-    models: Mapping[str, str]  # target -> versions that answered
+    summary: Report
+    model_versions: Mapping[str, str]  # target -> versions that answered
 
 
-def write_trend(folders: Sequence[Path], out: Path | None = None) -> list[Path]:
+def write_trend(folders: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
     """Write trend.html and trend.json into `out`, by default beside the first folder. Gives their paths."""
-    entries = _entries(folders)
-    out = out or folders[0].resolve().parent
-    facts = trend_json(entries, out)
-    page = environment(escape_html=True).get_template("trend.html.j2").render({"trend": facts, "view": view(facts)})
-    texts = {
-        TREND_HTML: page,
-        TREND_JSON: json.dumps(facts, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
+    runs = _load_runs(folders)
+    out_dir = out_dir or folders[0].resolve().parent
+    trend_report = build_trend_report(runs, out_dir)
+    html = (
+        template_environment(escape_html=True)
+        .get_template("trend.html.j2")
+        .render({"trend": trend_report, "context": template_context(trend_report)})
+    )
+    contents = {
+        TREND_HTML: html,
+        TREND_JSON: json.dumps(trend_report, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
     }
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
-    return [out / name for name in texts]
+    with os_errors_as_eval_error(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            (out_dir / name).write_text(text, encoding="utf-8")
+    return [out_dir / name for name in contents]
 
 
-def _entries(folders: Sequence[Path]) -> list[Entry]:
+def _load_runs(folders: Sequence[Path]) -> list[TrendRun]:
     """By the time at which they began; a run that is named twice, as by a link, counts once."""
-    found: dict[str, Entry] = {}
+    runs_by_id: dict[str, TrendRun] = {}
     for folder in folders:
         run = read_run(folder)
-        if run.id not in found:
+        if run.id not in runs_by_id:
             samples = list(read_samples(folder))
-            summary = summarise(run, samples, load_prices(sha256=run.prices_sha256))
-            found[run.id] = Entry(folder.resolve(), run, summary, models(samples))
-    if len(found) < 2:
+            summary = summarise(run, samples, load_price_list(sha256=run.prices_sha256))
+            runs_by_id[run.id] = TrendRun(folder.resolve(), run, summary, models_by_target(samples))
+    if len(runs_by_id) < 2:
         raise EvalError(f"a trend needs two runs at least; {', '.join(map(str, folders))} is one")
-    return sorted(found.values(), key=lambda entry: (entry.run.started_at, entry.run.id))
+    return sorted(runs_by_id.values(), key=lambda entry: (entry.run.started_at, entry.run.id))
 
 
-def trend_json(entries: Sequence[Entry], out: Path) -> dict[str, Any]:
+def build_trend_report(runs: Sequence[TrendRun], out_dir: Path) -> dict[str, Any]:
     """The contents of trend.json, oldest run first. Links are relative to `out`."""
-    scenario = common_scenario(entries)
-    newest = entries[-1]
-    titles = {name: f["title"] for entry in entries for name, f in entry.summary["targets"].items()}
+    scenario = common_scenario(runs)
+    newest = runs[-1]
+    titles = {name: f["title"] for entry in runs for name, f in entry.summary["targets"].items()}
     order = dict.fromkeys([*newest.summary["targets"], *titles])
     return {
         "schema_version": TREND_SCHEMA_VERSION,
@@ -97,90 +101,94 @@ def trend_json(entries: Sequence[Entry], out: Path) -> dict[str, Any]:
         "requests_per_month": REQUESTS_PER_MONTH,
         "titles": {name: titles[name] for name in order},
         "order": list(order),
-        "partners": {one["b"]: one["a"] for entry in entries for one in entry.summary["engines"]},
-        "runs": [_run_json(entry, newest, scenario, out.resolve()) for entry in entries],
+        "partners": {comparison["b"]: comparison["a"] for entry in runs for comparison in entry.summary["engines"]},
+        "runs": [_run_report(entry, newest, scenario, out_dir.resolve()) for entry in runs],
     }
 
 
-def common_scenario(entries: Sequence[Entry]) -> str:
+def common_scenario(runs: Sequence[TrendRun]) -> str:
     """The first that every run tried; where there is none, the newest run's first."""
-    tried = [name for name in SCENARIOS if name != MAX_RATE and any(name in e.run.scenarios for e in entries)]
-    shared = [name for name in tried if all(name in e.run.scenarios for e in entries)]
-    return next(iter([*shared, *[name for name in tried if name in entries[-1].run.scenarios]]), SCENARIOS[0])
+    tried = [name for name in SCENARIOS if name != MAX_RATE and any(name in e.run.scenarios for e in runs)]
+    common = [name for name in tried if all(name in e.run.scenarios for e in runs)]
+    return next(iter([*common, *[name for name in tried if name in runs[-1].run.scenarios]]), SCENARIOS[0])
 
 
-def _run_json(entry: Entry, newest: Entry, scenario: str, out: Path) -> dict[str, Any]:
-    report = entry.folder / REPORT_HTML
+def _run_report(entry: TrendRun, newest: TrendRun, scenario: str, out_dir: Path) -> dict[str, Any]:
+    report_html = entry.folder / REPORT_HTML
     return {
         "id": entry.run.id,
         "started_at": entry.run.started_at,
-        "folder": _relative(entry.folder, out),
-        "report": quote(_relative(report, out)) if report.exists() else None,
+        "folder": _relative_path(entry.folder, out_dir),
+        "report": quote(_relative_path(report_html, out_dir)) if report_html.exists() else None,
         "complete": entry.run.complete,
         "valid": entry.summary["verdict"]["valid"],
         "git_sha": entry.run.versions.get("git_sha"),
         "images": {"n": len(entry.run.images), "source": entry.run.images_source, "sha256": entry.run.images_sha256},
         "prices": entry.summary["run"]["prices"]["date"],
-        "processor": client_of(entry.run).with_cores,
-        "unlike": differences(entry, newest, scenario),
-        "notes": [] if entry is newest else processor_notes(entry.run, newest.run),
-        "targets": {name: _figures(facts, scenario) for name, facts in entry.summary["targets"].items()},
+        "processor": client_processor(entry.run).with_cores,
+        "unlike": incompatible_with_newest(entry, newest, scenario),
+        "notes": [] if entry is newest else processor_notices(entry.run, newest.run),
+        "targets": {
+            name: _target_metrics(target_report, scenario) for name, target_report in entry.summary["targets"].items()
+        },
     }
 
 
-def _relative(path: Path, out: Path) -> str:
-    return Path(os.path.relpath(path, out)).as_posix()
+def _relative_path(path: Path, out_dir: Path) -> str:
+    return Path(os.path.relpath(path, out_dir)).as_posix()
 
 
-def differences(entry: Entry, newest: Entry, scenario: str) -> list[str]:
+def incompatible_with_newest(entry: TrendRun, newest: TrendRun, scenario: str) -> list[str]:
     """Why the run cannot be held against the newest one, in the scenario and for the targets that both have."""
     names = common_targets(newest.run, entry.run)
 
-    def alone(run: Run) -> Run:
+    def restricted(run: Run) -> Run:
         targets = [t for t in run.targets if t.name in names] or run.targets
         return dataclasses.replace(run, targets=targets, scenarios=[scenario])
 
-    return unlike(alone(entry.run), alone(newest.run), entry.models, newest.models)
+    return incompatibilities(restricted(entry.run), restricted(newest.run), entry.model_versions, newest.model_versions)
 
 
-def _figures(facts: Facts, scenario: str) -> dict[str, Any]:
+def _target_metrics(target_report: Report, scenario: str) -> dict[str, Any]:
     """One target in one run: each figure with its interval, or why there is none."""
-    of = facts["scenarios"].get(scenario)
-    untried = {"value": None, "reason": f"scenario {scenario} was not tried"}
-    bill = facts["cost"]["monthly_usd"][str(REQUESTS_PER_MONTH)]
+    scenario_report = target_report["scenarios"].get(scenario)
+    not_tested = {"value": None, "reason": f"scenario {scenario} was not tried"}
+    bill = target_report["cost"]["monthly_usd"][str(REQUESTS_PER_MONTH)]
     cost = bill["net"]
     if value_of(cost) is not None:
         cost = {"value": cost, "low": bill["net_low"], "high": bill["net_high"]}
     return {
-        "p50_ms": of["latency_ms"]["p50"] if of else untried,
-        "p95_ms": of["latency_ms"]["p95"] if of else untried,
-        "accuracy": facts["accuracy"],
+        "p50_ms": scenario_report["latency_ms"]["p50"] if scenario_report else not_tested,
+        "p95_ms": scenario_report["latency_ms"]["p95"] if scenario_report else not_tested,
+        "accuracy": target_report["accuracy"],
         "usd_per_month": cost,
     }
 
 
-def view(facts: Facts) -> dict[str, Any]:
+def template_context(trend_report: Report) -> dict[str, Any]:
     """What the page draws beside the numbers."""
-    colours = numbers(facts["order"], facts["partners"])
+    colours = assign_styles(trend_report["order"], trend_report["partners"])
     return {
-        "colours": colours,
-        "titles": facts["titles"],
-        "plots": {key: plot for key in FIGURES if (plot := _plot(key, facts, colours))},
-        "headings": {key: heading for key, (heading, _, _) in FIGURES.items()},
-        "units": {key: unit for key, (_, unit, _) in FIGURES.items()},
+        "styles": colours,
+        "titles": trend_report["titles"],
+        "plots": {key: plot for key in METRICS if (plot := _plot(key, trend_report, colours))},
+        "headings": {key: heading for key, (heading, _, _) in METRICS.items()},
+        "units": {key: unit for key, (_, unit, _) in METRICS.items()},
     }
 
 
-def _plot(key: str, facts: Facts, colours: Mapping[str, int]) -> Markup | None:
+def _plot(key: str, trend_report: Report, colours: Mapping[str, int]) -> Markup | None:
     series = []
     for name, colour in colours.items():
         points = []
-        for place, run in enumerate(facts["runs"]):
-            found: Facts = run["targets"].get(name, {}).get(key) or {"value": None}
-            if found["value"] is not None:
-                points.append(Point(place, found["value"], found["low"], found["high"], not run["unlike"]))
+        for index, run in enumerate(trend_report["runs"]):
+            estimate: Report = run["targets"].get(name, {}).get(key) or {"value": None}
+            if estimate["value"] is not None:
+                points.append(
+                    TrendPoint(index, estimate["value"], estimate["low"], estimate["high"], not run["unlike"])
+                )
         if points:
-            series.append(Series(facts["titles"][name], colour, points))
-    labels = [moment(run["started_at"]).removesuffix(" UTC") for run in facts["runs"]]
-    heading, unit, axis = FIGURES[key]
-    return trend(key, heading, series, labels, axis, unit) if series else None
+            series.append(TrendSeries(trend_report["titles"][name], colour, points))
+    labels = [timestamp(run["started_at"]).removesuffix(" UTC") for run in trend_report["runs"]]
+    heading, unit, axis = METRICS[key]
+    return trend_plot(key, heading, series, labels, axis, unit) if series else None

@@ -5,130 +5,153 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.analysis.findings import Findings, _latency, alike, by_latency
-from eval.analysis.slo import ERROR_RATE, close_bills
-from eval.cost.billing import MONTH_S
-from eval.formatting import count, listing, ms, plural, times, usd
-from eval.report.accuracy_text import rightness
+from eval.analysis.findings import Findings, _latency_percentiles, rank_by_latency, tied_fastest
+from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
+from eval.cost.billing import SECONDS_PER_MONTH
+from eval.formatting import count, join_words, ms, plural, ratio, usd
+from eval.report.accuracy_text import accuracy_text
 from eval.targets.engines import REFERENCE_ENGINE
 from infra.local.names import engine_title
 
 
-def verdict(found: Findings) -> dict[str, Any]:
+def verdict(findings: Findings) -> dict[str, Any]:
     """The `verdict` of report.json."""
-    speed, order = by_latency(found.targets)
-    costs = found.contest
+    percentile, ranked = rank_by_latency(findings.targets)
+    ranking = findings.cost_ranking
     return {
-        "sentence": sentence(found),
-        "fastest": order[0] if order else None,
-        "as_fast": alike(found.targets, speed, order),
-        "cheapest": costs.order[0] if costs.order else None,
-        "runner_up": costs.order[1] if len(costs.order) > 1 else None,
-        "too_close": costs.close,
-        "right": found.right(),
-        "valid": not found.invalid,
+        "sentence": verdict_sentence(findings),
+        "fastest": ranked[0] if ranked else None,
+        "as_fast": tied_fastest(findings.targets, percentile, ranked),
+        "cheapest": ranking.ranked[0] if ranking.ranked else None,
+        "runner_up": ranking.ranked[1] if len(ranking.ranked) > 1 else None,
+        "too_close": ranking.tied,
+        "right": findings.all_targets_agree(),
+        "valid": not findings.invalid,
         "slo": {
-            "p95_ms": found.slo_ms,
-            "meets": costs.meets,
-            "unsure": costs.unsure,
-            "left_out": costs.left_out,
+            "p95_ms": findings.slo_ms,
+            "meets": ranking.meets_slo,
+            "unsure": ranking.slo_uncertain,
+            "left_out": ranking.excluded,
         },
-        "traffic": {"requests_per_month": found.requests, "rps": round(found.requests / MONTH_S, 4)},
+        "traffic": {
+            "requests_per_month": findings.requests_per_month,
+            "rps": round(findings.requests_per_month / SECONDS_PER_MONTH, 4),
+        },
     }
 
 
-def sentence(found: Findings) -> str:
+def verdict_sentence(findings: Findings) -> str:
     """One sentence for someone who reads no other."""
-    doubts = [f"incomplete run ({found.note})"] if found.note else []
-    doubts += [f"not a valid comparison, as {'; '.join(found.invalid)}"] if found.invalid else []
-    if found.answered:
-        parts = (_speed(found), _switch(found), _price(found), _left_out(found), rightness(found), _missing(found))
-        said = "; ".join(part for part in parts if part)
-        if found.twins:
-            said = f"on local twins, {said}"
+    doubts = [f"incomplete run ({findings.note})"] if findings.note else []
+    doubts += [f"not a valid comparison, as {'; '.join(findings.invalid)}"] if findings.invalid else []
+    if findings.measured_targets:
+        parts = (
+            _latency_text(findings),
+            _speedup_text(findings),
+            _cost_text(findings),
+            _excluded_text(findings),
+            accuracy_text(findings),
+            _failed_targets_text(findings),
+        )
+        body = "; ".join(part for part in parts if part)
+        if findings.twins:
+            body = f"on local twins, {body}"
     else:
-        said = "no target answered, so there is nothing to compare"
-    text = ": ".join([*doubts, said])
-    is_name = any(text.startswith(facts["title"]) for facts in found.targets.values())
+        body = "no target answered, so there is nothing to compare"
+    text = ": ".join([*doubts, body])
+    is_name = any(text.startswith(target_report["title"]) for target_report in findings.targets.values())
     return f"{text if is_name else text[0].upper() + text[1:]}."
 
 
-def _speed(found: Findings) -> str:
-    name, order = by_latency(found.targets)
-    if not order:
+def _latency_text(findings: Findings) -> str:
+    percentile, ranked = rank_by_latency(findings.targets)
+    if not ranked:
         return "too few requests were answered to say which is fastest"
-    value = ms(_latency(found.targets[order[0]])[name]["value"])
-    first = found.title(order[0])
-    if len(found.answered) == 1:
-        return f"{first} answers within {value} ({name})"
-    if close := alike(found.targets, name, order):
-        return f"{first} is fastest ({name} {value}), with {listing([found.title(n) for n in close])} about as fast"
-    return f"{first} is fastest ({name} {value})"
+    value = ms(_latency_percentiles(findings.targets[ranked[0]])[percentile]["value"])
+    first = findings.title(ranked[0])
+    if len(findings.measured_targets) == 1:
+        return f"{first} answers within {value} ({percentile})"
+    if tied := tied_fastest(findings.targets, percentile, ranked):
+        return (
+            f"{first} is fastest ({percentile} {value}), with "
+            f"{join_words([findings.title(n) for n in tied])} about as fast"
+        )
+    return f"{first} is fastest ({percentile} {value})"
 
 
-def _switch(found: Findings) -> str:
+def _speedup_text(findings: Findings) -> str:
     """By how much each other engine is faster, over all targets that have both."""
-    factors: dict[str, list[float]] = {}
-    for one in found.switches:
-        value = one["latency_ms"]["p50"]["times_as_fast"]["value"]
+    speedups_by_engine: dict[str, list[float]] = {}
+    for comparison in findings.engine_comparisons:
+        value = comparison["latency_ms"]["p50"]["times_as_fast"]["value"]
         if value is not None:
-            factors.setdefault(one["engines"]["b"], []).append(value)
-    told = []
-    for engine, of in factors.items():
-        least, most = times(min(of)), times(max(of))
-        factor = least if least == most else f"{least} to {most}"
-        told.append(f"{engine_title(engine)} is {factor} as fast as {engine_title(REFERENCE_ENGINE)} (p50)")
-    return ", ".join(told)
+            speedups_by_engine.setdefault(comparison["engines"]["b"], []).append(value)
+    texts = []
+    for engine, speedups in speedups_by_engine.items():
+        lowest, highest = ratio(min(speedups)), ratio(max(speedups))
+        speedup_text = lowest if lowest == highest else f"{lowest} to {highest}"
+        texts.append(f"{engine_title(engine)} is {speedup_text} as fast as {engine_title(REFERENCE_ENGINE)} (p50)")
+    return ", ".join(texts)
 
 
-def _price(found: Findings) -> str:
-    costs = found.contest
-    traffic = f"at {count(found.requests)} requests a month"
-    if not costs.order:
-        return f"no target can be named cheapest {traffic} with p95 within {ms(found.slo_ms)}" if costs.left_out else ""
-    first, *others = costs.order
-    title, close = found.title(first), costs.close
-    if others and (either := found.either_engine(first, others[0])):
-        title, others = f"{either}, with either engine,", others[1:]
-        close = bool(others) and close_bills(_month(found, first), _month(found, others[0]))
-    surely = "probably " if first in costs.unsure else ""
-    within = f"with p95 {surely}within {ms(found.slo_ms)}, " if costs.meets[first] else ""
+def _cost_text(findings: Findings) -> str:
+    ranking = findings.cost_ranking
+    traffic = f"at {count(findings.requests_per_month)} requests a month"
+    if not ranking.ranked:
+        return (
+            f"no target can be named cheapest {traffic} with p95 within {ms(findings.slo_ms)}"
+            if ranking.excluded
+            else ""
+        )
+    first, *others = ranking.ranked
+    title, tied = findings.title(first), ranking.tied
+    if others and (both_engines_title := findings.same_bill_title(first, others[0])):
+        title, others = f"{both_engines_title}, with either engine,", others[1:]
+        tied = bool(others) and bills_tied(_monthly_bill(findings, first), _monthly_bill(findings, others[0]))
+    qualifier = "probably " if first in ranking.slo_uncertain else ""
+    within = f"with p95 {qualifier}within {ms(findings.slo_ms)}, " if ranking.meets_slo[first] else ""
     if not others:
-        one = "only " if costs.left_out else ""
-        return f"{within}{one}{title} costs {_bill(found, first)} {traffic}"
-    unknown = "" if within else f" (whether p95 is within {ms(found.slo_ms)} is not known)"
-    cheapest = f"{within}{title} is cheapest {traffic} ({_bill(found, first)})"
-    return f"{cheapest}, {_runner_up(found, first, others[0], close)}{unknown}"
+        only = "only " if ranking.excluded else ""
+        return f"{within}{only}{title} costs {_bill_text(findings, first)} {traffic}"
+    slo_unknown = "" if within else f" (whether p95 is within {ms(findings.slo_ms)} is not known)"
+    cheapest = f"{within}{title} is cheapest {traffic} ({_bill_text(findings, first)})"
+    return f"{cheapest}, {_runner_up_text(findings, first, others[0], tied)}{slo_unknown}"
 
 
-def _runner_up(found: Findings, first: str, second: str, close: bool) -> str:
-    text = f"{found.title(second)} ({_bill(found, second)})"
-    if close:
+def _runner_up_text(findings: Findings, first: str, second: str, tied: bool) -> str:
+    text = f"{findings.title(second)} ({_bill_text(findings, second)})"
+    if tied:
         return f"though {text} may be as cheap (how billed time is rounded is not documented)"
-    return f"as is {found.title(second)}" if _bill(found, first) == _bill(found, second) else f"ahead of {text}"
+    return (
+        f"as is {findings.title(second)}"
+        if _bill_text(findings, first) == _bill_text(findings, second)
+        else f"ahead of {text}"
+    )
 
 
-def _left_out(found: Findings) -> str:
+def _excluded_text(findings: Findings) -> str:
     """Who is not in the comparison of costs, and why."""
-    reasons = [f"{found.title(name)} ({why})" for name, why in found.contest.left_out.items()]
-    return f"left out: {listing(reasons)}" if reasons else ""
+    reasons = [f"{findings.title(name)} ({reason})" for name, reason in findings.cost_ranking.excluded.items()]
+    return f"left out: {join_words(reasons)}" if reasons else ""
 
 
-def _month(found: Findings, name: str) -> Mapping[str, Any]:
-    return found.targets[name]["cost"]["monthly_usd"][str(found.requests)]
+def _monthly_bill(findings: Findings, name: str) -> Mapping[str, Any]:
+    return findings.targets[name]["cost"]["monthly_usd"][str(findings.requests_per_month)]
 
 
-def _bill(found: Findings, name: str) -> str:
-    bill = _month(found, name)
+def _bill_text(findings: Findings, name: str) -> str:
+    bill = _monthly_bill(findings, name)
     net, gross = usd(round(bill["net"], 2)), usd(round(bill["gross"], 2))
     return net if net == gross else f"{net} after the free tier, list price {gross}"
 
 
-def _missing(found: Findings) -> str:
+def _failed_targets_text(findings: Findings) -> str:
     """Who failed, so that nobody reads the rest as the whole."""
-    parts = [f"{found.title(name)} was not measured" for name in found.targets if name not in found.answered]
-    for name in found.answered:
-        failed, sent = sum(found.targets[name]["errors"].values()), found.targets[name]["sent"]
-        if failed > ERROR_RATE * sent:
-            parts.append(f"{found.title(name)} failed {count(failed)} of {plural(sent, 'request')}")
-    return listing(parts)
+    parts = [
+        f"{findings.title(name)} was not measured" for name in findings.targets if name not in findings.measured_targets
+    ]
+    for name in findings.measured_targets:
+        failed, sent = sum(findings.targets[name]["errors"].values()), findings.targets[name]["sent"]
+        if failed > MAX_ERROR_RATE * sent:
+            parts.append(f"{findings.title(name)} failed {count(failed)} of {plural(sent, 'request')}")
+    return join_words(parts)

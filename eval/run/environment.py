@@ -14,10 +14,16 @@ import psutil
 from service.machine import processor
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("aiohttp", "numpy", "pillow", "scipy", "scikit-learn")  # that send requests or work on their answers
+RECORDED_LIBRARIES = (
+    "aiohttp",
+    "numpy",
+    "pillow",
+    "scipy",
+    "scikit-learn",
+)  # that send requests or work on their answers
 
 
-def machine_facts() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """Processor, cores, memory and system."""
     return {
         **processor(),
@@ -28,24 +34,24 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Python, the libraries, and this repository's commit where it is a checkout with git at hand."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    version_of = {"python": platform.python_version()}
+    for name in RECORDED_LIBRARIES:
         try:
-            found[name] = version(name)
+            version_of[name] = version(name)
         except PackageNotFoundError:
             continue
     if sha := git_sha():
-        found["git_sha"] = sha
-    return found
+        version_of["git_sha"] = sha
+    return version_of
 
 
-def git_sha(root: Path = ROOT) -> str | None:
+def git_sha(repository: Path = ROOT) -> str | None:
     """The commit, "-dirty" after it when files differ from it; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

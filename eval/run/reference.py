@@ -17,81 +17,89 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
-from eval.dataset.images import ImageSet, Picture
-from eval.errors import NoReference
-from eval.load.responses import shortened
-from eval.run.reference_cache import Answer, reference_cache
+from eval.dataset.images import EncodedImage, ImageSet
+from eval.errors import ReferenceUnavailable
+from eval.load.responses import to_short_line
+from eval.run.reference_cache import Prediction, open_reference_cache
 from eval.samples.model import REFERENCE, Sample
 from eval.targets.endpoints import ROOT
 from eval.targets.engines import REFERENCE_ENGINE
 
 REFERENCE_BLOCK = -1
-COMMAND = (sys.executable, "-m", "service.reference")
+REFERENCE_COMMAND = (sys.executable, "-m", "service.reference")
 
 
-async def reference_samples(images: ImageSet, command: tuple[str, ...] = COMMAND) -> AsyncGenerator[Sample, None]:
+async def reference_samples(
+    image_set: ImageSet, command: tuple[str, ...] = REFERENCE_COMMAND
+) -> AsyncGenerator[Sample, None]:
     """One sample per image, in order. Raises NoReference."""
-    if images.reference is not None:
-        for index, row in enumerate(images.reference):
-            yield _sample(index, row.index(max(row)), row, images.reference_version)
+    if image_set.reference_probabilities is not None:
+        for index, probabilities in enumerate(image_set.reference_probabilities):
+            yield _reference_sample(
+                index, probabilities.index(max(probabilities)), probabilities, image_set.reference_model_version
+            )
         return
-    cache = reference_cache() if command == COMMAND else None  # answers of another program are not the model's
-    known = cache.read() if cache else {}
-    missing = {p.entry.sha256: p for p in images.pictures if p.entry.sha256 not in known}
-    with tempfile.TemporaryDirectory(prefix="reference-") as folder:
-        paths = _lay_out(missing.values(), Path(folder))
-        async with contextlib.aclosing(_answers(paths, command)) as answers:
-            for index, picture in enumerate(images.pictures):
+    cache = (
+        open_reference_cache() if command == REFERENCE_COMMAND else None
+    )  # answers of another program are not the model's
+    predictions = cache.read() if cache else {}
+    uncached_images = {image.entry.sha256: image for image in image_set.images if image.entry.sha256 not in predictions}
+    with tempfile.TemporaryDirectory(prefix="reference-") as temp_dir:
+        path_list = _write_image_files(uncached_images.values(), Path(temp_dir))
+        async with contextlib.aclosing(_compute_predictions(path_list, command)) as computed:
+            for index, picture in enumerate(image_set.images):
                 sha256 = picture.entry.sha256
-                if sha256 not in known:
+                if sha256 not in predictions:
                     try:
-                        known[sha256] = await anext(answers)
+                        predictions[sha256] = await anext(computed)
                     except StopAsyncIteration:
-                        raise NoReference(f"the reference answered {index} of {len(images.pictures)} images") from None
+                        raise ReferenceUnavailable(
+                            f"the reference answered {index} of {len(image_set.images)} images"
+                        ) from None
                     if cache:
-                        cache.append(sha256, known[sha256])
-                yield _sample(index, *known[sha256], None)
+                        cache.append(sha256, predictions[sha256])
+                yield _reference_sample(index, *predictions[sha256], None)
 
 
-async def _answers(paths: Path, command: tuple[str, ...]) -> AsyncGenerator[Answer, None]:
+async def _compute_predictions(path_list: Path, command: tuple[str, ...]) -> AsyncGenerator[Prediction, None]:
     """The child's lines. It is in a session of its own, out of reach of the terminal's Ctrl-C, and ended by us."""
-    with paths.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
-        child = await asyncio.create_subprocess_exec(
+    with path_list.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
+        process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=os.environ | {"ENGINE": REFERENCE_ENGINE}, stdin=stdin,
             stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True,
         )  # fmt: skip
-        assert child.stdout is not None
+        assert process.stdout is not None
         try:
-            async for line in child.stdout:
-                answer = json.loads(line)
-                yield answer["id"], tuple(answer["probabilities"])
-            if await child.wait() != 0:
+            async for line in process.stdout:
+                row = json.loads(line)
+                yield row["id"], tuple(row["probabilities"])
+            if await process.wait() != 0:
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
-                raise NoReference(shortened(lines[-1] if lines else f"it ended with {child.returncode}"))
+                raise ReferenceUnavailable(to_short_line(lines[-1] if lines else f"it ended with {process.returncode}"))
         except (ValueError, KeyError, TypeError):
-            raise NoReference("it wrote a line that is not an answer") from None
+            raise ReferenceUnavailable("it wrote a line that is not an answer") from None
         finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
-def _lay_out(pictures: Iterable[Picture], folder: Path) -> Path:
+def _write_image_files(images: Iterable[EncodedImage], directory: Path) -> Path:
     """Write the posted bytes as files; returns the file that lists them."""
-    names = []
-    for index, picture in enumerate(pictures):
-        path = folder / f"{index:05d}"
-        path.write_bytes(picture.data)
-        names.append(f"{path}\n")
-    listing = folder / "paths"
-    listing.write_text("".join(names))
-    return listing
+    path_lines = []
+    for index, image in enumerate(images):
+        path = directory / f"{index:05d}"
+        path.write_bytes(image.data)
+        path_lines.append(f"{path}\n")
+    path_list = directory / "paths"
+    path_list.write_text("".join(path_lines))
+    return path_list
 
 
-def _sample(index: int, label: int, row: tuple[float, ...], version: str | None) -> Sample:
+def _reference_sample(index: int, label: int, probabilities: tuple[float, ...], model_version: str | None) -> Sample:
     return Sample(
         target=REFERENCE, scenario=REFERENCE, phase="measure", block=REFERENCE_BLOCK, place=index, image=index,
         started_s=0.0, latency_ms=0.0, service_ms=0.0, lateness_ms=0.0, new_connection=False, label=label,
-        probabilities=row, model_version=version,
+        probabilities=probabilities, model_version=model_version,
     )  # fmt: skip

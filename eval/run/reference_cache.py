@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from eval.dataset.images import CACHE
+from eval.dataset.images import CACHE_DIR
 from eval.targets.engines import REFERENCE_ENGINE
 from service.machine import processor
 from service.model import WEIGHTS_OF, BundleError, load_bundle
 from service.settings import Settings, SettingsError
 
-Answer = tuple[int, tuple[float, ...]]  # label, probabilities
+Prediction = tuple[int, tuple[float, ...]]  # label, probabilities
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,24 @@ class ReferenceCache:
 
     path: Path
 
-    def read(self) -> dict[str, Answer]:
+    def read(self) -> dict[str, Prediction]:
         """Image sha256 -> answer. A line that a kill tore apart counts as not there."""
-        answers: dict[str, Answer] = {}
+        predictions: dict[str, Prediction] = {}
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except OSError:
-            return answers
+            return predictions
         for line in lines:
             try:
-                row = json.loads(line)
-                answers[row["sha256"]] = int(row["id"]), tuple(map(float, row["probabilities"]))
+                entry = json.loads(line)
+                predictions[entry["sha256"]] = int(entry["id"]), tuple(map(float, entry["probabilities"]))
             except (ValueError, KeyError, TypeError):
                 continue
-        return answers
+        return predictions
 
-    def append(self, sha256: str, answer: Answer) -> None:
+    def append(self, sha256: str, prediction: Prediction) -> None:
         """Keep one more. A cache that cannot be written is none, and no fault of the run."""
-        line = json.dumps({"sha256": sha256, "id": answer[0], "probabilities": answer[1]}) + "\n"
+        line = json.dumps({"sha256": sha256, "id": prediction[0], "probabilities": prediction[1]}) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -50,7 +50,7 @@ class ReferenceCache:
             return
 
 
-def reference_cache(folder: Path = CACHE / "reference") -> ReferenceCache | None:
+def open_reference_cache(cache_dir: Path = CACHE_DIR / "reference") -> ReferenceCache | None:
     """The cache of what the reference process would answer here: weights, PyTorch and processor are part of its name.
 
     None where the bundle or the settings cannot be read; the process itself then says why.
@@ -58,8 +58,8 @@ def reference_cache(folder: Path = CACHE / "reference") -> ReferenceCache | None
     try:
         weights = WEIGHTS_OF[REFERENCE_ENGINE]
         bundle = load_bundle(Settings.from_env(os.environ).model_dir, [weights])
-        torch = version("torch")
+        torch_version = version("torch")
     except (BundleError, SettingsError, PackageNotFoundError, OSError):
         return None
-    machine = hashlib.sha256(json.dumps([torch, processor()]).encode()).hexdigest()[:12]
-    return ReferenceCache(folder / f"{bundle.version(weights)}-{machine}.jsonl")
+    environment_hash = hashlib.sha256(json.dumps([torch_version, processor()]).encode()).hexdigest()[:12]
+    return ReferenceCache(cache_dir / f"{bundle.version(weights)}-{environment_hash}.jsonl")

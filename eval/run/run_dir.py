@@ -9,22 +9,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eval.errors import EvalError
-from eval.samples.model import RUN_JSON, SAMPLES, SAMPLES_GZ
-from eval.samples.store import writing
+from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE
+from eval.samples.store import os_errors_as_eval_error
 
-LATEST = "latest"
-PROBE = ".writable"
+LATEST_LINK = "latest"
+WRITE_PROBE = ".writable"
 
 
-def claim_folder(folder: Path) -> None:
+def create_run_dir(run_dir: Path) -> None:
     """Make the run's folder. Raises EvalError when it cannot be, or holds a run already."""
-    taken = [name for name in (RUN_JSON, SAMPLES, SAMPLES_GZ) if (folder / name).exists()]
-    if taken:
-        raise EvalError(f"{folder} holds a run already ({taken[0]}): name another folder with --out, or remove it")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / PROBE).touch()
-        (folder / PROBE).unlink()
+    existing_files = [name for name in (RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE) if (run_dir / name).exists()]
+    if existing_files:
+        raise EvalError(
+            f"{run_dir} holds a run already ({existing_files[0]}): name another folder with --out, or remove it"
+        )
+    with os_errors_as_eval_error(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / WRITE_PROBE).touch()
+        (run_dir / WRITE_PROBE).unlink()
 
 
 def new_run_id() -> str:
@@ -32,11 +34,11 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def point_latest(folder: Path) -> None:
+def update_latest(run_dir: Path) -> None:
     """Let `latest` beside the run's folder name it; a real folder of that name is left alone."""
-    link, part = folder.parent / LATEST, folder.parent / f".latest-{folder.name}"
+    link, temp_link = run_dir.parent / LATEST_LINK, run_dir.parent / f".latest-{run_dir.name}"
     if link.exists() and not link.is_symlink():
         return
     with contextlib.suppress(OSError):  # a file system without links
-        part.symlink_to(folder.name)
-        os.replace(part, link)
+        temp_link.symlink_to(run_dir.name)
+        os.replace(temp_link, link)

@@ -15,31 +15,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from eval.cost.price_list import load_prices
-from eval.cost.run_cost import Tally, planned, predicted, tariff
+from eval.cost.price_list import load_price_list
+from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.images import ImageSet
-from eval.errors import BudgetExceeded, NoReference, Unreachable
+from eval.errors import BudgetExceeded, ReferenceUnavailable, Unreachable
 from eval.load.client import Client
-from eval.load.distributed import open_workers
-from eval.load.load_generator import Asker, Options
+from eval.load.distributed import open_executor
+from eval.load.load_generator import LoadGenerator, RunOptions
 from eval.plan.config import Config
 from eval.plan.schedule import Block
-from eval.progress import Screen
-from eval.run.environment import machine_facts, versions
+from eval.progress import Reporter
+from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
 from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun
-from eval.samples.store import Journal, Past, read_samples, write_run, writing
-from eval.targets.endpoints import Endpoint, Fleet, target_of
-from eval.targets.engines import engine_of, told_engine
+from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
+from eval.targets.endpoints import Endpoint, TargetSet, target_for_name
+from eval.targets.engines import engine_of, reported_engine
 from infra.local.names import engine_named
 
-RUNNING = "running"  # the note of a run that has not ended, or was killed
-INTERRUPTED = "interrupted"  # begins the note of one that Ctrl-C has ended
+RUNNING_NOTE = "running"  # the note of a run that has not ended, or was killed
+INTERRUPTED_PREFIX = "interrupted"  # begins the note of one that Ctrl-C has ended
 
 
-def run_comparison(
-    folder: Path, run: Run, fleet: Fleet, images: ImageSet, config: Config, options: Options, screen: Screen,
-    past: Past | None = None,
+def execute_run(
+    run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions,
+    reporter: Reporter,
+    resume_state: ResumeState | None = None,
 ) -> Run:  # fmt: skip
     """Do the run, or what is left of it, and give what its run.json says. Ctrl-C ends it early; the run then says so.
 
@@ -47,204 +48,229 @@ def run_comparison(
     """
     importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measuring
     with contextlib.ExitStack() as stack:
-        with writing(folder):
-            write_run(folder, run)
-        journal = stack.enter_context(Journal(folder, new=past is None))
-        workers = stack.enter_context(open_workers(config.workers, options.scheduler))
-        session = Session(run, fleet.endpoints, images, config, options, screen, journal, past or Past(), workers)
+        with os_errors_as_eval_error(run_dir):
+            write_run(run_dir, run)
+        sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None))
+        executor = stack.enter_context(open_executor(config.workers, options.dask_scheduler))
+        session = RunSession(
+            run,
+            target_set.endpoints,
+            image_set,
+            config,
+            options,
+            reporter,
+            sample_writer,
+            resume_state or ResumeState(),
+            executor,
+        )
         try:
-            asyncio.run(session.go())
+            asyncio.run(session.run())
         finally:
-            closed = session.closed()
-            with writing(folder):
-                write_run(folder, closed)
-    return closed
+            final_run = session.finished_run()
+            with os_errors_as_eval_error(run_dir):
+                write_run(run_dir, final_run)
+    return final_run
 
 
-def opening(run_id: str, fleet: Fleet, images: ImageSet, config: Config, options: Options) -> Run:
+def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions) -> Run:
     """The run as it begins."""
-    failed = [
-        TargetRun(name, target_of(name), "", True, failure=why, engine=engine_named(name))
-        for name, why in fleet.failures.items()
+    failed_targets = [
+        TargetRun(name, target_for_name(name), "", True, failure=reason, engine=engine_named(name))
+        for name, reason in target_set.start_failures.items()
     ]
     return Run(
         schema_version=RUN_SCHEMA_VERSION,
         id=run_id,
-        started_at=_now(),
+        started_at=_utc_now(),
         ended_at=None,
         complete=False,
-        note=RUNNING,
-        command=list(options.command),
+        note=RUNNING_NOTE,
+        command=list(options.command_line),
         seed=config.seed,
         scenarios=list(config.scenarios),
-        images_source=images.source,
-        images_sha256=images.sha256,
-        images=images.entries,
-        classes=list(images.classes),
-        prices_sha256=load_prices().sha256,
-        targets=[_target_run(endpoint) for endpoint in fleet.endpoints] + failed,
-        machine=machine_facts(),
-        versions=versions(),
+        images_source=image_set.source,
+        images_sha256=image_set.sha256,
+        images=image_set.entries,
+        classes=list(image_set.classes),
+        prices_sha256=load_price_list().sha256,
+        targets=[_new_target_run(endpoint) for endpoint in target_set.endpoints] + failed_targets,
+        machine=collect_environment(),
+        versions=collect_versions(),
         planned=0,
         config=config.to_json(),
     )
 
 
-class Session:
+class RunSession:
     """One run while it runs."""
 
     def __init__(
         self,
         run: Run,
         endpoints: Sequence[Endpoint],
-        images: ImageSet,
+        image_set: ImageSet,
         config: Config,
-        options: Options,
-        screen: Screen,
-        journal: Journal,
-        past: Past,
-        workers: Executor | None,
+        options: RunOptions,
+        reporter: Reporter,
+        sample_writer: SampleWriter,
+        resume_state: ResumeState,
+        executor: Executor | None,
     ):
-        self.run = run
+        self.run_record = run
         self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self.images = images
+        self.image_set = image_set
         self.config = config
         self.options = options
-        self.screen = screen
-        self.journal = journal
-        self.past = past
-        since = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed else 0.0
-        self.origin = time.perf_counter() - since
-        self.tariffs = {t.name: tariff(t.target, t.twin, load_prices()) for t in run.targets}
-        tally = Tally(self.tariffs)
+        self.reporter = reporter
+        self.sample_writer = sample_writer
+        self.resume_state = resume_state
+        elapsed_s = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed else 0.0
+        self.run_start = time.perf_counter() - elapsed_s
+        self.rate_cards = {
+            target.name: rate_card_for(target.target, target.twin, load_price_list()) for target in run.targets
+        }
+        cost_meter = CostMeter(self.rate_cards)
         if run.resumed:
-            for sample in read_samples(journal.folder):
-                tally.add(sample)
-        self.asker = Asker(
-            [t.name for t in run.targets], self.endpoints, images, config, options, screen, journal, past, workers,
-            tally, self.origin,
+            for sample in read_samples(sample_writer.run_dir):
+                cost_meter.record(sample)
+        self.load_generator = LoadGenerator(
+            [target.name for target in run.targets], self.endpoints, image_set, config, options, reporter,
+            sample_writer, resume_state, executor, cost_meter, self.run_start,
         )  # fmt: skip
-        self.note: str | None = RUNNING
-        self.unreached: dict[str, str] = {}  # target -> why
+        self.note: str | None = RUNNING_NOTE
+        self.unreachable: dict[str, str] = {}  # target -> why
 
-    async def go(self) -> None:
+    async def run(self) -> None:
         """All phases. Cancelled (by Ctrl-C), it returns early and leaves a note."""
         try:
             async with contextlib.AsyncExitStack() as stack:
-                clients = [await stack.enter_async_context(self._client(e)) for e in self.endpoints.values()]
-                await self._meet(clients)
-                reached = {client.name: client for client in clients if client.name not in self.unreached}
-                if reached:
-                    blocks = self.asker.plan(reached)
-                    self._say_cost(blocks)
-                    await self._ask_reference()
-                    await self.asker.ask_all(reached, blocks)
-            self.note = None if reached else "no target could be reached"
+                clients = [
+                    await stack.enter_async_context(self._create_client(endpoint))
+                    for endpoint in self.endpoints.values()
+                ]
+                await self._identify_targets(clients)
+                reachable = {client.name: client for client in clients if client.name not in self.unreachable}
+                if reachable:
+                    blocks = self.load_generator.plan_blocks(reachable)
+                    self._print_cost_estimate(blocks)
+                    await self._run_reference()
+                    await self.load_generator.run(reachable, blocks)
+            self.note = None if reachable else "no target could be reached"
         except BudgetExceeded as error:
-            self.note = f"ended after {self._done()}: {error}"
-            self.screen.say(f"Ended: {error}")
+            self.note = f"ended after {self._progress_text()}: {error}"
+            self.reporter.print(f"Ended: {error}")
         except asyncio.CancelledError:
-            self.note = f"{INTERRUPTED} after {self._done()}"
+            self.note = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
         except Exception as error:
-            self.note = f"ended after {self._done()}: {error}"
+            self.note = f"ended after {self._progress_text()}: {error}"
             raise
 
-    def closed(self) -> Run:
+    def finished_run(self) -> Run:
         """The run as it has ended."""
-        targets = [self._closed_target(target) for target in self.run.targets]
+        targets = [self._finished_target(target) for target in self.run_record.targets]
         return replace(
-            self.run, targets=targets, ended_at=_now(), complete=self.note is None, note=self.note,
-            planned=self.asker.planned, spent=self.asker.tally.spent(self.asker.elapsed_s()).to_json(),
+            self.run_record, targets=targets, ended_at=_utc_now(), complete=self.note is None, note=self.note,
+            planned=self.load_generator.planned_requests,
+            spent=self.load_generator.cost_meter.run_cost(self.load_generator.elapsed_s()).to_report(),
         )  # fmt: skip
 
-    def _done(self) -> str:
-        return f"{self.asker.measured:,} of {self.asker.planned:,} requests"
+    def _progress_text(self) -> str:
+        return f"{self.load_generator.measured_requests:,} of {self.load_generator.planned_requests:,} requests"
 
-    def _client(self, endpoint: Endpoint) -> Client:
+    def _create_client(self, endpoint: Endpoint) -> Client:
         config = self.config
         return Client(
-            endpoint.name, endpoint.url, self.images.classes, config.timeout_s, self.origin, self.options.token,
-            connections=config.in_flight, fresh=config.fresh, keepalive_s=endpoint.keepalive_s,
+            endpoint.name, endpoint.url, self.image_set.classes, config.timeout_s, self.run_start,
+            self.options.bearer_token,
+            max_connections=config.in_flight, no_connection_reuse=config.fresh, keepalive_s=endpoint.keepalive_s,
         )  # fmt: skip
 
-    async def _meet(self, clients: Sequence[Client]) -> None:
+    async def _identify_targets(self, clients: Sequence[Client]) -> None:
         """Ask everyone who they are. Who cannot be reached at all is out, and none of its requests is planned."""
-        answers = await asyncio.gather(*(client.version() for client in clients), return_exceptions=True)
-        versions_of, known = {}, {target.name: target for target in self.run.targets}
-        for client, answer in zip(clients, answers, strict=True):
-            if isinstance(answer, Unreachable):
-                self.unreached[client.name] = f"not reached before the run: {answer}"
-                self.screen.say(f"{client.name}: {self.unreached[client.name]}")
-            elif isinstance(answer, BaseException):
-                raise answer
-            elif other := _other_engine(known[client.name], answer):
-                self.unreached[client.name] = other
-                self.screen.say(f"{client.name}: {other}")
+        responses = await asyncio.gather(*(client.fetch_version() for client in clients), return_exceptions=True)
+        versions_by_target, targets_by_name = {}, {target.name: target for target in self.run_record.targets}
+        for client, response in zip(clients, responses, strict=True):
+            if isinstance(response, Unreachable):
+                self.unreachable[client.name] = f"not reached before the run: {response}"
+                self.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
+            elif isinstance(response, BaseException):
+                raise response
+            elif mismatch := _engine_mismatch(targets_by_name[client.name], response):
+                self.unreachable[client.name] = mismatch
+                self.reporter.print(f"{client.name}: {mismatch}")
             else:
-                versions_of[client.name] = answer
-        targets = [replace(target, version=versions_of.get(target.name, {})) for target in self.run.targets]
-        self.run = replace(self.run, targets=targets)
+                versions_by_target[client.name] = response
+        targets = [
+            replace(target, version=versions_by_target.get(target.name, {})) for target in self.run_record.targets
+        ]
+        self.run_record = replace(self.run_record, targets=targets)
 
-    async def _ask_reference(self) -> None:
+    async def _run_reference(self) -> None:
         """The reference's samples, before the measuring: it would take the twins' cores."""
-        if all((-1, index) in self.past.keys for index in range(len(self.images.pictures))):
+        if all((-1, index) in self.resume_state.completed for index in range(len(self.image_set.images))):
             return
         try:
-            with self.screen.counting("Reference", len(self.images.pictures)) as counting:
-                async with contextlib.aclosing(reference_samples(self.images)) as found:
-                    async for sample in found:
-                        if (sample.block, sample.place) not in self.past.keys:
-                            self.journal.keep(sample)
-                        counting.count()
-                        counting.breathe()
-        except (NoReference, OSError) as error:
-            self.screen.say(f"No reference answers, so no parity to the model itself: {error}")
+            with self.reporter.progress_bar("Reference", len(self.image_set.images)) as progress:
+                async with contextlib.aclosing(reference_samples(self.image_set)) as samples:
+                    async for sample in samples:
+                        if (sample.block, sample.place) not in self.resume_state.completed:
+                            self.sample_writer.append(sample)
+                        progress.advance()
+                        progress.maybe_refresh()
+        except (ReferenceUnavailable, OSError) as error:
+            self.reporter.print(f"No reference answers, so no parity to the model itself: {error}")
 
-    def _say_cost(self, blocks: Sequence[Block]) -> None:
+    def _print_cost_estimate(self, blocks: Sequence[Block]) -> None:
         """What the run will cost, where it costs anything."""
-        plan = planned(blocks, self.config)
-        ahead = predicted(plan.requests, self.tariffs, plan.duration_s, starts=plan.starts)
-        if ahead.total_usd or self.options.max_usd is not None:
-            self.screen.say(ahead.line("The run will cost"))
-        if self.options.max_usd is not None and ahead.total_usd > self.options.max_usd:
-            self.screen.say(f"That may be more than --max-usd {self.options.max_usd:g}, at which it would end")
+        demand = demand_of_schedule(blocks, self.config)
+        estimate = estimate_run_cost(
+            demand.requests_by_target, self.rate_cards, demand.duration_s, starts_by_target=demand.starts_by_target
+        )
+        if estimate.total_usd or self.options.max_usd is not None:
+            self.reporter.print(estimate.summary_line("The run will cost"))
+        if self.options.max_usd is not None and estimate.total_usd > self.options.max_usd:
+            self.reporter.print(f"That may be more than --max-usd {self.options.max_usd:g}, at which it would end")
 
-    def _closed_target(self, target: TargetRun) -> TargetRun:
+    def _finished_target(self, target: TargetRun) -> TargetRun:
         """With what only the end can tell."""
         endpoint = self.endpoints.get(target.name)
-        failure = self.unreached.get(target.name) or self.asker.failures.get(target.name) or target.failure
+        failure = self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
         if endpoint is None or endpoint.twin is None:
             return replace(target, failure=failure)
         twin = endpoint.twin
         if twin.crashed():
-            ended = f"its process ended; the log's last lines:\n{twin.log_tail()}"
-            failure = f"{failure}; {ended}" if failure else ended
+            exit_message = f"its process ended; the log's last lines:\n{twin.log_tail()}"
+            failure = f"{failure}; {exit_message}" if failure else exit_message
         return replace(target, failure=failure, peak_memory_mib=round(twin.peak_memory_mib(), 1))
 
 
-def _target_run(endpoint: Endpoint) -> TargetRun:
+def _new_target_run(endpoint: Endpoint) -> TargetRun:
     twin = endpoint.twin
-    known = TargetRun(endpoint.name, endpoint.target, endpoint.url, twin is not None)
+    target_run = TargetRun(endpoint.name, endpoint.target, endpoint.url, twin is not None)
     if twin is None:
-        return known
+        return target_run
     return replace(
-        known, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.proxy, engine=twin.engine,
-        shipped=_shipped(twin.engine, twin.target.name),
+        target_run, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.proxy, engine=twin.engine,
+        shipped=_artifact_sizes(twin.engine, twin.target.name),
     )  # fmt: skip
 
 
 @functools.cache
-def _shipped(engine: str, target: str) -> dict[str, Any]:
+def _artifact_sizes(engine: str, target: str) -> dict[str, Any]:
     from infra.local.artifact_size import measure_artifact
 
     return dataclasses.asdict(measure_artifact(engine, target))
 
 
-def _other_engine(known: TargetRun, version: Mapping[str, Any]) -> str | None:
+def _engine_mismatch(target_run: TargetRun, version: Mapping[str, Any]) -> str | None:
     """Why an endpoint is not what it was started as, or what it was before; None when it is, or nobody knows."""
-    before, told = engine_of(known), told_engine(version)
-    return f"is to run {before} and says that it runs {told}" if before and told and before != told else None
+    expected, reported = engine_of(target_run), reported_engine(version)
+    return (
+        f"is to run {expected} and says that it runs {reported}"
+        if expected and reported and expected != reported
+        else None
+    )
 
 
-def _now() -> str:
+def _utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

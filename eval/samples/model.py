@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     pass
 
 RUN_JSON = "run.json"
-SAMPLES = "samples.jsonl"
-SAMPLES_GZ = "samples.jsonl.gz"  # the same, packed, as committed with the example
+SAMPLES_FILE = "samples.jsonl"
+SAMPLES_GZ_FILE = "samples.jsonl.gz"  # the same, packed, as committed with the example
 RUN_SCHEMA_VERSION = 2
 
 ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "bad_answer", "disconnected",
@@ -105,6 +105,10 @@ class Run:
     resumed: list[str] = field(default_factory=list)  # when it was gone on with after an end, ISO 8601, UTC
 
 
-CREATE, READY, PROCESS = "create", "ready", "process"  # keys of Sample.startup_ms beside the service's own
+TIME_TO_FIRST_PREDICTION, TIME_TO_READY, PROCESS_START = (
+    "create",
+    "ready",
+    "process",
+)  # keys of Sample.startup_ms beside the service's own
 
 REFERENCE = "reference"  # the model's own answers, which stand among the samples like a target's

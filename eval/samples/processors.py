@@ -14,7 +14,7 @@ from typing import Any
 from eval.formatting import plural
 from eval.samples.model import Run, TargetRun
 
-BFLOAT16 = ("AVX-512 BF16", "AMX-BF16", "bf16")  # of service.machine.INSTRUCTION_SETS
+BFLOAT16_INSTRUCTION_SETS = ("AVX-512 BF16", "AMX-BF16", "bf16")  # of service.machine.INSTRUCTION_SETS
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Processor:
         if not self.cpu_model:
             return "a processor that was not recorded"
         if self.instruction_sets is not None:
-            sets = ", ".join(self.instruction_sets) or "no AVX2 or later"
+            instruction_text = ", ".join(self.instruction_sets) or "no AVX2 or later"
         elif self.instruction_limits is not None:  # both were looked for
-            sets = "instruction sets not known"
+            instruction_text = "instruction sets not known"
         elif self.bfloat16:
-            sets = "bfloat16 in hardware, other instruction sets not recorded"
+            instruction_text = "bfloat16 in hardware, other instruction sets not recorded"
         else:
-            sets = "instruction sets not recorded"
-        limits = [f"kept to {name}={value}" for name, value in (self.instruction_limits or {}).items()]
-        about = [self.cpu_generation, sets, *limits]
-        return f"{self.cpu_model} ({'; '.join(filter(None, about))})"
+            instruction_text = "instruction sets not recorded"
+        limit_texts = [f"kept to {name}={value}" for name, value in (self.instruction_limits or {}).items()]
+        details = [self.cpu_generation, instruction_text, *limit_texts]
+        return f"{self.cpu_model} ({'; '.join(filter(None, details))})"
 
     @property
     def with_cores(self) -> str:
@@ -50,46 +50,52 @@ class Processor:
         return f"{plural(self.cores, 'core')} of {self}" if self.cores and self.cpu_model else str(self)
 
 
-def processor_of(facts: Mapping[str, Any], form: str = "") -> Processor:
+def parse_processor(data: Mapping[str, Any], variant: str = "") -> Processor:
     """From the machine of a run or an answer of /version; `form` is how a torch engine ran on it, where known.
 
     An endpoint may answer anything at /version: what is not of the right type counts as not recorded.
     """
-    sets = _typed(facts.get("instruction_sets"), list)
+    instruction_sets = _value_if_type(data.get("instruction_sets"), list)
     return Processor(
-        cpu_model=_typed(facts.get("cpu_model"), str),
-        cpu_generation=_typed(facts.get("cpu_generation"), str),
-        instruction_sets=None if sets is None else [str(name) for name in sets],
-        instruction_limits=_typed(facts.get("instruction_limits"), dict),
-        bfloat16=form.startswith("bfloat16") or None if sets is None else any(name in BFLOAT16 for name in sets),
-        cores=_typed(facts.get("cores", facts.get("cpus")), int),
+        cpu_model=_value_if_type(data.get("cpu_model"), str),
+        cpu_generation=_value_if_type(data.get("cpu_generation"), str),
+        instruction_sets=None if instruction_sets is None else [str(name) for name in instruction_sets],
+        instruction_limits=_value_if_type(data.get("instruction_limits"), dict),
+        bfloat16=variant.startswith("bfloat16") or None
+        if instruction_sets is None
+        else any(name in BFLOAT16_INSTRUCTION_SETS for name in instruction_sets),
+        cores=_value_if_type(data.get("cores", data.get("cpus")), int),
     )
 
 
-def _typed(value: Any, kind: type) -> Any:
-    return value if isinstance(value, kind) else None
+def _value_if_type(value: Any, expected_type: type) -> Any:
+    return value if isinstance(value, expected_type) else None
 
 
-def client_of(run: Run) -> Processor:
+def client_processor(run: Run) -> Processor:
     """The machine that sent the requests, on which the twins ran as well."""
-    forms = [form for t in run.targets if t.twin and (form := form_of(t.version)).startswith("bfloat16")]
-    return processor_of(run.machine, next(iter(forms), ""))
+    variants = [
+        variant
+        for target in run.targets
+        if target.twin and (variant := engine_variant(target.version)).startswith("bfloat16")
+    ]
+    return parse_processor(run.machine, next(iter(variants), ""))
 
 
-def target_of(run: Run, target: TargetRun) -> Processor:
+def target_processor(run: Run, target: TargetRun) -> Processor:
     """Where the target ran: of a deployed one, the instance that answered /version."""
-    return client_of(run) if target.twin else processor_of(target.version, form_of(target.version))
+    return client_processor(run) if target.twin else parse_processor(target.version, engine_variant(target.version))
 
 
-def form_of(version: Mapping[str, Any]) -> str:
+def engine_variant(version: Mapping[str, Any]) -> str:
     """How an engine ran, as its /version tells it: "bfloat16, channels_last, fused by oneDNN"; or ""."""
-    return str((_typed(version.get("engine_details"), dict) or {}).get("form", ""))
+    return str((_value_if_type(version.get("engine_details"), dict) or {}).get("form", ""))
 
 
-def differ(a: Processor, b: Processor) -> bool | None:
+def processors_differ(a: Processor, b: Processor) -> bool | None:
     """Whether two processors are unlike; None where too little of them was recorded to tell."""
-    pairs = [(getattr(a, key), getattr(b, key)) for key in
+    value_pairs = [(getattr(a, field), getattr(b, field)) for field in
              ("cpu_model", "cpu_generation", "instruction_sets", "instruction_limits", "bfloat16")]  # fmt: skip
-    if any(x is not None and y is not None and x != y for x, y in pairs):
+    if any(value_a is not None and value_b is not None and value_a != value_b for value_a, value_b in value_pairs):
         return True
     return None if a.instruction_sets is None or b.instruction_sets is None else False

@@ -14,136 +14,139 @@ from types import TracebackType
 from typing import IO, Self
 
 from eval.errors import EvalError
-from eval.samples.model import RUN_JSON, SAMPLES, SAMPLES_GZ, ImageEntry, Run, Sample, TargetRun
+from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE, ImageEntry, Run, Sample, TargetRun
 
-Key = tuple[int, int]  # block and place: one request of the plan
+RequestKey = tuple[int, int]  # block and place: one request of the plan
 
 
 @dataclass(frozen=True)
-class Past:
+class ResumeState:
     """What was measured before a run was gone on with."""
 
-    keys: frozenset[Key] = frozenset()
-    steps: dict[int, list[Sample]] = field(default_factory=dict)  # samples of each search step, by its block
-    times: int = 0  # that it was gone on with
+    completed: frozenset[RequestKey] = frozenset()
+    search_samples: dict[int, list[Sample]] = field(default_factory=dict)  # samples of each search step, by its block
+    resume_count: int = 0  # that it was gone on with
 
 
-def past_of(samples: Iterable[Sample], step_scenario: str, times: int) -> Past:
+def build_resume_state(samples: Iterable[Sample], search_scenario: str, resume_count: int) -> ResumeState:
     """What the samples say; only those of the search are kept, as it needs them to go on."""
-    keys: set[Key] = set()
-    steps: dict[int, list[Sample]] = {}
+    completed: set[RequestKey] = set()
+    search_samples: dict[int, list[Sample]] = {}
     for sample in samples:
-        keys.add((sample.block, sample.place))
-        if sample.scenario == step_scenario:
-            steps.setdefault(sample.block, []).append(sample)
-    return Past(frozenset(keys), steps, times)
+        completed.add((sample.block, sample.place))
+        if sample.scenario == search_scenario:
+            search_samples.setdefault(sample.block, []).append(sample)
+    return ResumeState(frozenset(completed), search_samples, resume_count)
 
 
-class Journal:
+class SampleWriter:
     """samples.jsonl, open for appending. What is in it survives the process, whatever ends it."""
 
-    def __init__(self, folder: Path, *, new: bool):
-        self.folder = folder
-        self._new = new
+    def __init__(self, run_dir: Path, *, create: bool):
+        self.run_dir = run_dir
+        self._create = create
 
     def __enter__(self) -> Self:
-        with writing(self.folder):
-            self._file: IO[str] = (self.folder / SAMPLES).open("x" if self._new else "a", encoding="utf-8")
+        with os_errors_as_eval_error(self.run_dir):
+            self._file: IO[str] = (self.run_dir / SAMPLES_FILE).open("x" if self._create else "a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         with contextlib.suppress(OSError):  # a full disk; it was said when the sample was refused
             self._file.close()
 
-    def keep(self, sample: Sample) -> None:
+    def append(self, sample: Sample) -> None:
         """Append one sample. Raises EvalError when the disk does not take it."""
-        with writing(self.folder):
+        with os_errors_as_eval_error(self.run_dir):
             append_sample(self._file, sample)
 
 
-def mend(folder: Path) -> int:
+def truncate_torn_line(run_dir: Path) -> int:
     """Cut off a last line that a killed run has left half written. Gives the bytes cut. Raises EvalError."""
-    with writing(folder):
-        (folder / SAMPLES).touch()  # a kill may have come before it was made
-    with writing(folder), (folder / SAMPLES).open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = _last_line_end(file, size)
-        file.truncate(end)
-    return size - end
+    with os_errors_as_eval_error(run_dir):
+        (run_dir / SAMPLES_FILE).touch()  # a kill may have come before it was made
+    with os_errors_as_eval_error(run_dir), (run_dir / SAMPLES_FILE).open("r+b") as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        end_offset = _last_line_end(file, size_bytes)
+        file.truncate(end_offset)
+    return size_bytes - end_offset
 
 
-def recorded(folder: Path, step_scenario: str, times: int) -> Past:
+def load_resume_state(run_dir: Path, search_scenario: str, resume_count: int) -> ResumeState:
     """What a run's samples hold so far."""
-    return past_of(read_samples(folder), step_scenario, times)
+    return build_resume_state(read_samples(run_dir), search_scenario, resume_count)
 
 
-def _last_line_end(file: IO[bytes], size: int, chunk: int = 65536) -> int:
+def _last_line_end(file: IO[bytes], size_bytes: int, chunk_bytes: int = 65536) -> int:
     """The place behind the last line feed."""
-    end = size
+    end = size_bytes
     while end > 0:
-        start = max(0, end - chunk)
+        start = max(0, end - chunk_bytes)
         file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        newline_index = file.read(end - start).rfind(b"\n")
+        if newline_index >= 0:
+            return start + newline_index + 1
         end = start
     return 0
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def os_errors_as_eval_error(run_dir: Path) -> Iterator[None]:
     """Turns what the operating system refuses (full, read-only, not ours) into a EvalError that names the folder."""
     try:
         yield
     except OSError as error:
-        raise EvalError(f"cannot write into {folder}: {error.strerror}") from None
+        raise EvalError(f"cannot write into {run_dir}: {error.strerror}") from None
 
 
-READABLE = (1, 2)  # 1 knew one scenario, and could not be resumed
+READABLE_SCHEMAS = (1, 2)  # 1 knew one scenario, and could not be resumed
 
 
-def write_run(folder: Path, run: Run) -> None:
+def write_run(run_dir: Path, run: Run) -> None:
     """Write run.json in one step, so that a reader never sees half of it."""
-    part = folder / (RUN_JSON + ".part")
-    part.write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
-    os.replace(part, folder / RUN_JSON)
+    temp_path = run_dir / (RUN_JSON + ".part")
+    temp_path.write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
+    os.replace(temp_path, run_dir / RUN_JSON)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(run_dir: Path) -> Run:
     """Read run.json. Raises EvalError when it is missing, broken, or of a later schema."""
     try:
-        facts = json.loads((folder / RUN_JSON).read_text())
+        data = json.loads((run_dir / RUN_JSON).read_text())
     except FileNotFoundError:
-        raise EvalError(f"{folder} is not a run: it has no {RUN_JSON}") from None
+        raise EvalError(f"{run_dir} is not a run: it has no {RUN_JSON}") from None
     except json.JSONDecodeError as error:
-        raise EvalError(f"{folder / RUN_JSON} is not JSON: {error}") from None
-    schema = facts.get("schema_version")
-    if schema not in READABLE:
-        raise EvalError(f"{folder / RUN_JSON} has schema {schema}, this program reads {READABLE[0]} to {READABLE[-1]}")
-    facts["images"] = [ImageEntry(**entry) for entry in facts["images"]]
-    facts["targets"] = [TargetRun(**entry) for entry in facts["targets"]]
-    return Run(**facts)
+        raise EvalError(f"{run_dir / RUN_JSON} is not JSON: {error}") from None
+    schema_version = data.get("schema_version")
+    if schema_version not in READABLE_SCHEMAS:
+        raise EvalError(
+            f"{run_dir / RUN_JSON} has schema {schema_version},"
+            f" this program reads {READABLE_SCHEMAS[0]} to {READABLE_SCHEMAS[-1]}"
+        )
+    data["images"] = [ImageEntry(**entry) for entry in data["images"]]
+    data["targets"] = [TargetRun(**entry) for entry in data["targets"]]
+    return Run(**data)
 
 
 def append_sample(file: IO[str], sample: Sample) -> None:
     """Append one line and hand it to the operating system at once."""
-    facts = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # asdict copies deep, and is slow
-    file.write(json.dumps(facts, separators=(",", ":")) + "\n")
+    data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # asdict copies deep, and is slow
+    file.write(json.dumps(data, separators=(",", ":")) + "\n")
     file.flush()
 
 
-def read_samples(folder: Path) -> Iterator[Sample]:
+def read_samples(run_dir: Path) -> Iterator[Sample]:
     """Every sample, in the order they finished; a torn last line (a killed run) is passed over."""
-    plain, packed = folder / SAMPLES, folder / SAMPLES_GZ
-    if not plain.exists() and not packed.exists():
-        raise EvalError(f"{folder} has neither {SAMPLES} nor {SAMPLES_GZ}")
-    with plain.open() if plain.exists() else gzip.open(packed, "rt") as lines:
-        for number, line in enumerate(lines, 1):
+    plain_path, gzip_path = run_dir / SAMPLES_FILE, run_dir / SAMPLES_GZ_FILE
+    if not plain_path.exists() and not gzip_path.exists():
+        raise EvalError(f"{run_dir} has neither {SAMPLES_FILE} nor {SAMPLES_GZ_FILE}")
+    with plain_path.open() if plain_path.exists() else gzip.open(gzip_path, "rt") as lines:
+        for line_number, line in enumerate(lines, 1):
             if not line.endswith("\n"):
                 return
             try:
-                facts = json.loads(line)
-                facts["probabilities"] = tuple(p) if (p := facts.get("probabilities")) else None
-                yield Sample(**facts)
+                data = json.loads(line)
+                data["probabilities"] = tuple(p) if (p := data.get("probabilities")) else None
+                yield Sample(**data)
             except (ValueError, TypeError) as error:
-                raise EvalError(f"{folder}: line {number} of the samples is broken: {error}") from None
+                raise EvalError(f"{run_dir}: line {line_number} of the samples is broken: {error}") from None

@@ -19,10 +19,12 @@ import numpy as np
 import scipy  # each part of it is loaded when it is first used: scipy.stats alone takes a second
 
 CONFIDENCE = 0.95
-TAIL = (1 - CONFIDENCE) / 2  # on either side
-LAGS = 10  # neighbours after each sample that it is compared with
+TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
+AUTOCORRELATION_LAGS = 10  # neighbours after each sample that it is compared with
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-CERTAIN = 0.99  # of MLPerf's early stopping: a one-sided bound is below the true percentile in 1% of runs at most
+EARLY_STOPPING_CONFIDENCE = (
+    0.99  # of MLPerf's early stopping: a one-sided bound is below the true percentile in 1% of runs at most
+)
 
 
 @dataclass(frozen=True)
@@ -35,42 +37,46 @@ class Estimate:
     n: int | None = None  # how many samples it stands on
     reason: str | None = None  # why `value` is None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_report(self) -> dict[str, Any]:
         """As report.json has it."""
         if self.value is None:
             return {"value": None, "reason": self.reason}
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
-def least_n(p: float) -> int:
+def min_sample_size(p: float) -> int:
     """The smallest sample whose order statistics enclose the p-quantile on both sides."""
-    return math.ceil(math.log(TAIL) / math.log(max(p, 1 - p)))
+    return math.ceil(math.log(TAIL_PROBABILITY) / math.log(max(p, 1 - p)))
 
 
-def ranks(p: float, n: int, tail: float = TAIL) -> tuple[int, int]:
+def ci_ranks(p: float, n: int, tail_probability: float = TAIL_PROBABILITY) -> tuple[int, int]:
     """Ranks (from 1) of the two samples between which the p-quantile lies, but for `tail` on either side at most."""
-    low, high = scipy.stats.binom.ppf([tail, 1 - tail], n, p)
+    low, high = scipy.stats.binom.ppf([tail_probability, 1 - tail_probability], n, p)
     return int(low), int(high) + 1
 
 
 @lru_cache(maxsize=4096)
-def tight_ranks(p: float, n: int) -> tuple[int, int]:
+def shortest_ci_ranks(p: float, n: int) -> tuple[int, int]:
     """Ranks of the closest two samples between which the p-quantile lies, but for 5% at most.
 
     Ranks are whole numbers, so each side of `ranks` spends less than its 2.5%: around p99 of 1,000 samples 97.5% are
     held instead of 95%. What one side leaves is given to the other where that saves a rank; of equally close pairs
     the one with the most even sides is taken. The data have no say in the choice.
     """
-    low, high = ranks(p, n)
-    pairs = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
-    sides = {
-        pair: (scipy.stats.binom.cdf(pair[0] - 1, n, p), scipy.stats.binom.sf(pair[1] - 1, n, p)) for pair in pairs
+    low, high = ci_ranks(p, n)
+    candidates = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
+    tail_probabilities = {
+        pair: (scipy.stats.binom.cdf(pair[0] - 1, n, p), scipy.stats.binom.sf(pair[1] - 1, n, p)) for pair in candidates
     }
-    held = [pair for pair in pairs if sum(sides[pair]) <= 2 * TAIL]
-    return min(held, key=lambda pair: (pair[1] - pair[0], abs(sides[pair][0] - sides[pair][1])), default=(low, high))
+    covering = [pair for pair in candidates if sum(tail_probabilities[pair]) <= 2 * TAIL_PROBABILITY]
+    return min(
+        covering,
+        key=lambda pair: (pair[1] - pair[0], abs(tail_probabilities[pair][0] - tail_probabilities[pair][1])),
+        default=(low, high),
+    )
 
 
-def ranks_in_time(ordered: Sequence[float], in_time: Sequence[float], p: float) -> tuple[int, int]:
+def ci_ranks_autocorrelated(ordered: Sequence[float], chronological: Sequence[float], p: float) -> tuple[int, int]:
     """The same for samples of which each is like the one before, as in a queue: wider, for they say less.
 
     As wide as for the independent samples that they are worth: n over the autocorrelation time, the longer one of
@@ -78,45 +84,47 @@ def ranks_in_time(ordered: Sequence[float], in_time: Sequence[float], p: float) 
     Where neighbours are no more alike than chance makes them, the ranks are those of independent samples.
     """
     n = len(ordered)
-    middle = nearest_rank(ordered, p)
-    values = np.asarray(in_time, float)
-    longest = values[np.isfinite(values)].max(initial=0.0)
-    views = [values > middle, np.minimum(values, longest)]
-    if not any(map(neighbours_alike, views)):
-        return tight_ranks(p, n)
-    worth = max(1, round(n / max(map(autocorrelation_time, views))))
-    low, high = scipy.stats.binom.ppf([TAIL, 1 - TAIL], worth, p) / worth * n
+    quantile = nearest_rank(ordered, p)
+    values = np.asarray(chronological, float)
+    max_finite = values[np.isfinite(values)].max(initial=0.0)
+    series = [values > quantile, np.minimum(values, max_finite)]
+    if not any(map(is_autocorrelated, series)):
+        return shortest_ci_ranks(p, n)
+    effective_n = max(1, round(n / max(map(integrated_autocorrelation_time, series))))
+    low, high = scipy.stats.binom.ppf([TAIL_PROBABILITY, 1 - TAIL_PROBABILITY], effective_n, p) / effective_n * n
     return max(1, math.floor(low)), min(n, math.ceil(high) + 1)
 
 
-def neighbours_alike(values: Sequence[float] | np.ndarray) -> bool:
+def is_autocorrelated(values: Sequence[float] | np.ndarray) -> bool:
     """Whether the first autocorrelations add up to more than independent samples would have in 95% of cases.
 
     Of independent samples each is about normal with mean 0 and variance 1 / n.
     """
-    deviation = np.asarray(values, float) - np.mean(values)
-    n, variance = len(deviation), float(np.dot(deviation, deviation))
-    if n <= LAGS or not variance:
+    deviations = np.asarray(values, float) - np.mean(values)
+    n, variance = len(deviations), float(np.dot(deviations, deviations))
+    if n <= AUTOCORRELATION_LAGS or not variance:
         return False
-    total = sum(float(np.dot(deviation[lag:], deviation[:-lag])) for lag in range(1, LAGS + 1)) / variance
-    return bool(total > scipy.stats.norm.ppf(CONFIDENCE) * math.sqrt(LAGS / n))
+    autocorrelation_sum = (
+        sum(float(np.dot(deviations[lag:], deviations[:-lag])) for lag in range(1, AUTOCORRELATION_LAGS + 1)) / variance
+    )
+    return bool(autocorrelation_sum > scipy.stats.norm.ppf(CONFIDENCE) * math.sqrt(AUTOCORRELATION_LAGS / n))
 
 
-def autocorrelation_time(values: Sequence[float] | np.ndarray) -> float:
+def integrated_autocorrelation_time(values: Sequence[float] | np.ndarray) -> float:
     """How many samples in a row are worth one independent sample; 1 when they are independent.
 
     1 plus twice the sum of autocorrelations, as long as two in a row are positive together. Source: Geyer,
     "Practical Markov chain Monte Carlo" (1992), the initial positive sequence.
     """
-    deviation = np.asarray(values, float) - np.mean(values)
-    n, variance = len(deviation), float(np.dot(deviation, deviation))
+    deviations = np.asarray(values, float) - np.mean(values)
+    n, variance = len(deviations), float(np.dot(deviations, deviations))
     if n < 4 or not variance:
         return 1.0
-    spectrum = np.abs(np.fft.rfft(deviation, 2 * n)) ** 2
-    correlation = np.fft.irfft(spectrum)[:n] / variance
-    pairs = correlation[0 : n - 1 : 2] + correlation[1:n:2]
-    positive = np.argmax(pairs <= 0) if (pairs <= 0).any() else len(pairs)
-    return max(1.0, 2 * float(pairs[:positive].sum()) - 1)
+    power_spectrum = np.abs(np.fft.rfft(deviations, 2 * n)) ** 2
+    autocorrelation = np.fft.irfft(power_spectrum)[:n] / variance
+    pair_sums = autocorrelation[0 : n - 1 : 2] + autocorrelation[1:n:2]
+    n_positive = np.argmax(pair_sums <= 0) if (pair_sums <= 0).any() else len(pair_sums)
+    return max(1.0, 2 * float(pair_sums[:n_positive].sum()) - 1)
 
 
 def nearest_rank(ordered: Sequence[float], p: float) -> float:
@@ -124,102 +132,105 @@ def nearest_rank(ordered: Sequence[float], p: float) -> float:
     return ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)]
 
 
-def percentile(values: Sequence[float], p: float, *, correlated: bool = False) -> Estimate:
+def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = False) -> Estimate:
     """The p-quantile. An infinite value stands for a request that never got its answer.
 
     `correlated`: the values are in the order of time, and neighbours may be alike.
     """
     n = len(values)
-    if n < least_n(p):
-        return Estimate(None, reason=f"needs n >= {least_n(p)}, have {n}")
+    if n < min_sample_size(p):
+        return Estimate(None, reason=f"needs n >= {min_sample_size(p)}, have {n}")
     ordered = sorted(values)
-    low, high = ranks_in_time(ordered, values, p) if correlated else tight_ranks(p, n)
+    low, high = ci_ranks_autocorrelated(ordered, values, p) if autocorrelated else shortest_ci_ranks(p, n)
     if math.isinf(ordered[high - 1]):
-        what = "it" if math.isinf(nearest_rank(ordered, p)) else "the upper end of its interval"
-        return Estimate(None, reason=f"{what} is infinite: {_failed(ordered)}")
+        infinite_part = "it" if math.isinf(nearest_rank(ordered, p)) else "the upper end of its interval"
+        return Estimate(None, reason=f"{infinite_part} is infinite: {_failure_count(ordered)}")
     return Estimate(nearest_rank(ordered, p), ordered[low - 1], ordered[high - 1], n)
 
 
-def percentiles(values: Sequence[float], *, correlated: bool = False) -> dict[str, dict[str, Any]]:
+def percentiles(values: Sequence[float], *, autocorrelated: bool = False) -> dict[str, dict[str, Any]]:
     """p50, p90, p95 and p99 as report.json has them."""
-    return {name: percentile(values, p, correlated=correlated).to_json() for name, p in PERCENTILES.items()}
+    return {name: percentile(values, p, autocorrelated=autocorrelated).to_report() for name, p in PERCENTILES.items()}
 
 
-def least_certified_n(p: float, over: int = 1) -> int:
+def early_stopping_min_n(p: float, n_above: int = 1) -> int:
     """The smallest sample of which `over` may lie above a bound on the p-quantile: MLPerf's early-stopping count.
 
     The rule (mlcommons/inference_policies): the smallest h with I_p(h, over + 1) <= 1 - 0.99 are within, so h + over
     in all. I_p is the chance of at least h samples below the quantile before over + 1 are above it, which is negative
     binomial.
     """
-    return int(scipy.stats.nbinom.ppf(CERTAIN, over + 1, 1 - p)) + 1 + over
+    return int(scipy.stats.nbinom.ppf(EARLY_STOPPING_CONFIDENCE, n_above + 1, 1 - p)) + 1 + n_above
 
 
-def certified(values: Sequence[float], p: float) -> Estimate:
+def early_stopping_bound(values: Sequence[float], p: float) -> Estimate:
     """A bound that the p-quantile exceeds in 1% of runs at most, as MLPerf reports it, or why there is none.
 
     With the largest number of samples that may be over, the bound is the smallest of just as many samples.
     """
     n = len(values)
-    if n < (needed := least_certified_n(p)):
-        return Estimate(None, reason=f"needs n >= {needed}, have {n}")
-    over = int(scipy.stats.binom.ppf(1 - CERTAIN, n, 1 - p))
-    while least_certified_n(p, over) > n:
-        over -= 1
+    if n < (min_n := early_stopping_min_n(p)):
+        return Estimate(None, reason=f"needs n >= {min_n}, have {n}")
+    n_above = int(scipy.stats.binom.ppf(1 - EARLY_STOPPING_CONFIDENCE, n, 1 - p))
+    while early_stopping_min_n(p, n_above) > n:
+        n_above -= 1
     ordered = sorted(values)
-    bound = ordered[n - over]
+    bound = ordered[n - n_above]
     if math.isinf(bound):
-        return Estimate(None, reason=f"it is infinite: {_failed(ordered)}")
+        return Estimate(None, reason=f"it is infinite: {_failure_count(ordered)}")
     return Estimate(bound, n=n)
 
 
-def certificates(values: Sequence[float]) -> dict[str, dict[str, Any]]:
+def early_stopping_bounds(values: Sequence[float]) -> dict[str, dict[str, Any]]:
     """The certified bounds of p50, p90, p95 and p99 as report.json has them: a value and n, or a reason."""
-    found = {name: certified(values, p).to_json() for name, p in PERCENTILES.items()}
-    return {name: {key: value for key, value in e.items() if key not in ("low", "high")} for name, e in found.items()}
+    bounds = {name: early_stopping_bound(values, p).to_report() for name, p in PERCENTILES.items()}
+    return {
+        name: {key: value for key, value in bound.items() if key not in ("low", "high")}
+        for name, bound in bounds.items()
+    }
 
 
-def tail_to_median(values: Sequence[float]) -> Estimate:
+def tail_ratio(values: Sequence[float]) -> Estimate:
     """TMR: p99 over p50, by how much the slow tail is slower than the usual.
 
     Its interval is from order statistics and conservative: p50 and p99 lie between their ranks in 97.5% of runs each,
     so both do in 95% at least, and the ratio lies between the extreme ratios of the ends. Nothing is drawn at random.
     """
-    n, tail = len(values), TAIL / 2
-    needed = math.ceil(math.log(tail) / math.log(0.99))
-    if n < needed:
-        return Estimate(None, reason=f"needs n >= {needed}, have {n}")
+    n, tail_probability = len(values), TAIL_PROBABILITY / 2
+    min_n = math.ceil(math.log(tail_probability) / math.log(0.99))
+    if n < min_n:
+        return Estimate(None, reason=f"needs n >= {min_n}, have {n}")
     ordered = sorted(values)
-    (low50, high50), (low99, high99) = ranks(0.5, n, tail), ranks(0.99, n, tail)
+    (low50, high50), (low99, high99) = ci_ranks(0.5, n, tail_probability), ci_ranks(0.99, n, tail_probability)
     if math.isinf(ordered[high99 - 1]):
-        return Estimate(None, reason=f"the upper end of p99's interval is infinite: {_failed(ordered)}")
+        return Estimate(None, reason=f"the upper end of p99's interval is infinite: {_failure_count(ordered)}")
     if ordered[low50 - 1] <= 0:
         return Estimate(None, reason="the median may be 0")
     ratio = nearest_rank(ordered, 0.99) / nearest_rank(ordered, 0.5)
     return Estimate(ratio, ordered[low99 - 1] / ordered[high50 - 1], ordered[high99 - 1] / ordered[low50 - 1], n)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_adjust(p_values: Sequence[float]) -> list[float]:
     """Adjusted for their number (Holm 1979): below 5% wrongly for any of them in 5% of cases at most."""
-    adjusted, largest = [1.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
+    adjusted, running_max = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running_max = max(running_max, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running_max
     return adjusted
 
 
-def proportion(successes: int, n: int, what: str = "samples") -> Estimate:
+def proportion(successes: int, n: int, unit: str = "samples") -> Estimate:
     """A share with its Wilson interval."""
     if n == 0:
-        return Estimate(None, reason=f"no {what}")
+        return Estimate(None, reason=f"no {unit}")
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
 
-def overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def intervals_overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether two estimates of report.json cannot be told apart."""
     return a["low"] <= b["high"] and b["low"] <= a["high"]
 
 
-def _failed(ordered: Sequence[float]) -> str:
+def _failure_count(ordered: Sequence[float]) -> str:
     return f"{sum(map(math.isinf, ordered))} of {len(ordered)} requests failed"

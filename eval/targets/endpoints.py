@@ -22,7 +22,7 @@ from eval.errors import EndpointError
 from eval.samples.model import REFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PULUMI_TIMEOUT_S = 60
 
 
@@ -42,57 +42,57 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class TargetSet:
     """The endpoints of a run, and the twins that could not be started."""
 
     endpoints: tuple[Endpoint, ...]
-    failures: Mapping[str, str]  # name of a twin -> why it did not start
+    start_failures: Mapping[str, str]  # name of a twin -> why it did not start
 
 
-def remote_endpoints(twins: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
+def remote_endpoints(twin_names: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
     """What `--stacks` and `--target` name, beside the twins of those names. Raises EndpointError."""
-    found = [named_endpoint(text) for text in addresses] + [stack_endpoint(stack) for stack in stacks]
-    names = [*twins, *(endpoint.name for endpoint in found)]
+    endpoints = [parse_target(text) for text in addresses] + [stack_endpoint(stack) for stack in stacks]
+    names = [*twin_names, *(endpoint.name for endpoint in endpoints)]
     for name in names:
         if names.count(name) > 1:
             raise EndpointError(f"two endpoints are called {name!r}: give one of them another name")
-    return found
+    return endpoints
 
 
 @contextlib.contextmanager
-def open_fleet(
-    engines: Sequence[str], remote: Sequence[Endpoint], log_dir: Path, say: Callable[[str], None]
-) -> Iterator[Fleet]:
+def start_targets(
+    engines: Sequence[str], remote: Sequence[Endpoint], log_dir: Path, notify: Callable[[str], None]
+) -> Iterator[TargetSet]:
     """The remote endpoints, and every target's twins with these engines, which live as long as the context.
 
     Raises EndpointError.
     """
     if not engines:
-        yield Fleet(tuple(remote), {})
+        yield TargetSet(tuple(remote), {})
         return
     from infra.errors import TwinError
     from infra.local.twins import local_twins
 
     try:
-        with local_twins(tuple(TARGETS), log_dir, on_event=say, engines=engines) as twins:
-            here = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
-            yield Fleet((*here, *remote), twins.failures)
+        with local_twins(tuple(TARGETS), log_dir, on_event=notify, engines=engines) as twins:
+            twin_endpoints = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
+            yield TargetSet((*twin_endpoints, *remote), twins.failures)
     except TwinError as error:
         raise EndpointError(f"the twins cannot be started: {error}") from None
 
 
-def named_endpoint(text: str) -> Endpoint:
+def parse_target(text: str) -> Endpoint:
     """The endpoint of `--target NAME=URL`."""
-    name, equals, url = text.partition("=")
-    if not equals:
+    name, separator, url = text.partition("=")
+    if not separator:
         raise EndpointError(f"--target {text}: expected NAME=URL, such as heroku=https://app.example")
-    return Endpoint(_checked_name(name), target_of(name), _checked_url(url))
+    return Endpoint(_validate_name(name), target_for_name(name), _validate_url(url))
 
 
-def target_of(name: str) -> str | None:
+def target_for_name(name: str) -> str | None:
     """The target that a stack or endpoint is named for: aws_ec2-prod is aws_ec2."""
-    stem = name.partition("-")[0]
-    return stem if stem in TARGETS else None
+    prefix = name.partition("-")[0]
+    return prefix if prefix in TARGETS else None
 
 
 def stack_endpoint(stack: str) -> Endpoint:
@@ -105,44 +105,44 @@ def stack_endpoint(stack: str) -> Endpoint:
         )
     command = [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PULUMI_TIMEOUT_S)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PULUMI_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise EndpointError(f"stack {stack}: pulumi did not answer within {PULUMI_TIMEOUT_S} s") from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"pulumi ended with {done.returncode}"]
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or [f"pulumi ended with {result.returncode}"]
         raise EndpointError(f"stack {stack}: {lines[-1]}")
-    return _exported_endpoint(stack, done.stdout)
+    return _endpoint_from_outputs(stack, result.stdout)
 
 
-def _exported_endpoint(stack: str, output: str) -> Endpoint:
+def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
     try:
-        exports = json.loads(output)
-        url = exports["url"]
+        outputs = json.loads(output)
+        url = outputs["url"]
     except (ValueError, KeyError, TypeError):
         raise EndpointError(f"stack {stack} exports no url; run `pulumi up --stack {stack}` first") from None
-    name = _checked_name(stack.rpartition("/")[2])
-    target = exports.get("target")
-    return Endpoint(name, target if target in TARGETS else target_of(name), _checked_url(url))
+    name = _validate_name(stack.rpartition("/")[2])
+    target = outputs.get("target")
+    return Endpoint(name, target if target in TARGETS else target_for_name(name), _validate_url(url))
 
 
-def _checked_name(name: str) -> str:
-    if not NAME.fullmatch(name) or name == REFERENCE:
+def _validate_name(name: str) -> str:
+    if not NAME_PATTERN.fullmatch(name) or name == REFERENCE:
         raise EndpointError(f"{name!r} cannot name an endpoint: use letters, digits, . _ - (and not {REFERENCE!r})")
     return name
 
 
-def _checked_url(url: str) -> str:
+def _validate_url(url: str) -> str:
     """The address without its last slash. What is secret has no place in it: it is stored with the run."""
     try:
-        parts = urlsplit(url)
-        _ = parts.port
+        split_url = urlsplit(url)
+        _ = split_url.port
     except ValueError as error:
         raise EndpointError(f"{url!r} is not an address: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if split_url.scheme not in ("http", "https") or not split_url.hostname:
         raise EndpointError(f"{url!r} is not an address: expected http://HOST[:PORT] or https://HOST[:PORT]")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if split_url.username or split_url.password or split_url.query or split_url.fragment:
         raise EndpointError(
-            f"the address of {parts.hostname} has a user, a query or a fragment: leave them out;"
+            f"the address of {split_url.hostname} has a user, a query or a fragment: leave them out;"
             " --token-env takes a token"
         )
     return url.rstrip("/")

@@ -21,72 +21,72 @@ if TYPE_CHECKING:
 from eval.errors import RestartFailed
 
 ROOT = Path(__file__).resolve().parents[2]  # where the commands run, and Pulumi's project is
-REMOTE_READY_S = 600.0  # from the end of a command to the first yes, at most
-COMMAND_S = 1800.0  # a command may take so long: a virtual machine is made anew, a function is built
-CANCEL_S = 60.0  # to end in good order after an interrupt, before it is killed
-REVISION = "{revision}"  # in a command: replaced by something new every time
+REMOTE_READY_TIMEOUT_S = 600.0  # from the end of a command to the first yes, at most
+COMMAND_TIMEOUT_S = 1800.0  # a command may take so long: a virtual machine is made anew, a function is built
+INTERRUPT_GRACE_S = 60.0  # to end in good order after an interrupt, before it is killed
+REVISION_PLACEHOLDER = "{revision}"  # in a command: replaced by something new every time
 
 
 @dataclass(frozen=True)
-class Forcing:
+class RestartMethod:
     """How one endpoint is made to start anew."""
 
     restart: Callable[[], Awaitable[float]]  # gives time.perf_counter() of the start command; raises RestartFailed
-    ended: Callable[[], str | None]  # why nothing will become ready any more; None while it may
+    failure_reason: Callable[[], str | None]  # why nothing will become ready any more; None while it may
     ready_timeout_s: float | None  # that it has until the first yes of /readyz; None: /readyz is not asked
-    same_clock: bool  # whether its wall clock is this machine's
+    shares_clock: bool  # whether its wall clock is this machine's
 
 
-def twin_forcing(twin: Twin, everything: bool = False) -> Forcing:
+def twin_restart(twin: Twin, restart_proxy: bool = False) -> RestartMethod:
     """A restart of a twin's process; with `everything` of the nginx before it too, as when a VM is made."""
     from infra.local.twins import ready_timeout_s
 
     async def restart() -> float:
         try:
-            await asyncio.to_thread(twin.stop, everything)
+            await asyncio.to_thread(twin.stop, restart_proxy)
             return twin.start()  # in this thread, with which the process ends
         except OSError as error:
             raise RestartFailed(f"could not be started again: {error}") from None
 
-    def ended() -> str | None:
-        last = twin.log_tail().splitlines()[-1:] or ["it is empty"]
-        return None if twin.alive() else f"ended before it was ready; its log's last line: {last[0]}"
+    def failure_reason() -> str | None:
+        last_lines = twin.log_tail().splitlines()[-1:] or ["it is empty"]
+        return None if twin.alive() else f"ended before it was ready; its log's last line: {last_lines[0]}"
 
-    return Forcing(restart, ended, ready_timeout_s(twin.target), same_clock=True)
+    return RestartMethod(restart, failure_reason, ready_timeout_s(twin.target), shares_clock=True)
 
 
-def command_forcing(command: Sequence[str], target: Target | None) -> Forcing:
+def command_restart(command: Sequence[str], target: Target | None) -> RestartMethod:
     """A command that makes a new revision or a new instance. `target`: what it deploys, None for a foreign service."""
 
     async def restart() -> float:
-        began = time.perf_counter()
-        await run_command(with_revision(command, datetime.now(UTC).strftime("r%Y%m%d%H%M%S%f")))
-        return began
+        restart_at = time.perf_counter()
+        await run_restart_command(fill_revision(command, datetime.now(UTC).strftime("r%Y%m%d%H%M%S%f")))
+        return restart_at
 
-    waits = target is None or not target.scales_to_zero
-    return Forcing(restart, lambda: None, REMOTE_READY_S if waits else None, same_clock=False)
+    has_ready_check = target is None or not target.scales_to_zero
+    return RestartMethod(restart, lambda: None, REMOTE_READY_TIMEOUT_S if has_ready_check else None, shares_clock=False)
 
 
-def read_cold_commands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_restart_commands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The commands of `--cold-command NAME=COMMAND`, by endpoint, in words. Raises EndpointError."""
-    found: dict[str, tuple[str, ...]] = {}
+    commands: dict[str, tuple[str, ...]] = {}
     for text in texts:
-        name, equals, line = text.partition("=")
+        name, separator, command_line = text.partition("=")
         try:
-            words = tuple(shlex.split(line))
+            argv = tuple(shlex.split(command_line))
         except ValueError as error:
             raise EndpointError(f"--cold-command {text}: {error}") from None
-        if not (name and equals and words):
+        if not (name and separator and argv):
             raise EndpointError(
                 f"--cold-command {text}: expected NAME=COMMAND, such as heroku='heroku ps:restart --app my-app'"
             )
-        if name in found:
+        if name in commands:
             raise EndpointError(f"--cold-command: {name} has two commands; give it one")
-        found[name] = words
-    return found
+        commands[name] = argv
+    return commands
 
 
-def refuse_unknown(commands: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
+def check_restart_targets(commands: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
     """Raises EndpointError when a command is for an endpoint that the run does not have."""
     if unknown := sorted(set(commands) - set(names)):
         raise EndpointError(f"--cold-command {unknown[0]}: the run has no such endpoint, only {', '.join(names)}")
@@ -98,15 +98,15 @@ def revision_command(stack: str) -> tuple[str, ...]:
     Pulumi keeps the setting in the stack's file.
     """
     flags = ("--yes", "--skip-preview", "--non-interactive", "--color", "never")
-    return ("pulumi", "up", *flags, "--stack", stack, "--config", f"cloudtrial:revision={REVISION}")
+    return ("pulumi", "up", *flags, "--stack", stack, "--config", f"cloudtrial:revision={REVISION_PLACEHOLDER}")
 
 
-def with_revision(command: Sequence[str], revision: str) -> list[str]:
+def fill_revision(command: Sequence[str], revision: str) -> list[str]:
     """The command with its placeholder replaced; one without it is left as it is."""
-    return [word.replace(REVISION, revision) for word in command]
+    return [argument.replace(REVISION_PLACEHOLDER, revision) for argument in command]
 
 
-async def run_command(command: Sequence[str]) -> None:
+async def run_restart_command(command: Sequence[str]) -> None:
     """Run it without a shell, in the project's folder. Raises RestartFailed with the last line that it printed.
 
     Cancelled, it interrupts the command once and waits for its end: Pulumi writes down what it has done.
@@ -119,24 +119,24 @@ async def run_command(command: Sequence[str]) -> None:
     except OSError as error:
         raise RestartFailed(f"{command[0]}: {error.strerror}") from None
     try:
-        async with asyncio.timeout(COMMAND_S):
-            printed, _ = await process.communicate()
+        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            output, _ = await process.communicate()
     except TimeoutError:
-        raise RestartFailed(f"{command[0]} did not end within {COMMAND_S:.0f} s") from None
+        raise RestartFailed(f"{command[0]} did not end within {COMMAND_TIMEOUT_S:.0f} s") from None
     finally:
-        await _end(process)
+        await _terminate(process)
     if process.returncode:
-        lines = printed.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+        lines = output.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
         raise RestartFailed(f"{command[0]} ended with status {process.returncode}: {lines[-1]}")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _terminate(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
     try:
-        async with asyncio.timeout(CANCEL_S):
+        async with asyncio.timeout(INTERRUPT_GRACE_S):
             await process.communicate()
     except TimeoutError:
         process.kill()

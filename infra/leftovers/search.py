@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.cost.price_list import load_prices
+from eval.cost.price_list import load_price_list
 from infra.errors import ProbeError
 from infra.naming import resource_name, tags
 from infra.targets import Target
@@ -84,7 +84,7 @@ def run_probes(probes: Mapping[str, Probe]) -> SearchResult:
 @functools.cache
 def list_prices() -> dict[str, float]:
     """List price in dollars per unit, by its id in eval/cost/prices.yaml."""
-    return {price.id: price.amount for price in load_prices().entries}
+    return {price.id: price.amount for price in load_price_list().entries}
 
 
 def monthly_cost(price_id: str, amount: float, unknown: str) -> str:

@@ -112,7 +112,7 @@ def _check_user_data(spec: DeploymentSpec) -> CheckResult:
 def _estimate(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> dict[str, Any] | str:
     """The estimate of eval's cost model, or why there is none."""
     from eval.cost.estimate import Deployment, estimate  # NumPy, which --help does not wait for
-    from eval.cost.price_list import load_prices
+    from eval.cost.price_list import load_price_list
     from eval.errors import EvalError
 
     target = spec.target
@@ -125,7 +125,7 @@ def _estimate(spec: DeploymentSpec, requests: int, local: measure.LocalMeasureme
     if not isinstance(local, str):
         deployment = replace(deployment, service_ms=local.service_ms, boot_s=local.startup_s)
     try:
-        return estimate(deployment, [requests], load_prices())
+        return estimate(deployment, [requests], load_price_list())
     except EvalError as error:
         return str(error)
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from eval.samples.processors import processor_of
+from eval.samples.processors import parse_processor
 from scripts.paths import GOLDEN_DIR, MODEL_DIR
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
@@ -104,7 +104,7 @@ def onnx_variants(bundle: Bundle) -> Iterator[tuple[str, Callable[[], Predict]]]
 
 def table_caption(cores: int) -> str:
     """What gave the figures, as a table's caption needs it."""
-    here = replace(processor_of(processor()), cores=cores)
+    here = replace(parse_processor(processor()), cores=cores)
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if find_spec(name))
     return f"{here.with_cores}, {libraries}, {datetime.now(UTC).date()}"
 
@@ -112,7 +112,7 @@ def table_caption(cores: int) -> str:
 def unavailable_precisions() -> dict[str, str]:
     """The precisions whose variants are left out, each with the reason."""
     return {
-        name: f"{processor_of(processor())}: {probe_precision(name).reason}"
+        name: f"{parse_processor(processor())}: {probe_precision(name).reason}"
         for name in PRECISIONS
         if name not in usable_precisions()
     }

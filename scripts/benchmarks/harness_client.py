@@ -23,12 +23,12 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from eval.dataset.images import open_images
+from eval.dataset.images import load_images
 from eval.plan.config import Config
-from eval.progress import Screen
-from eval.run.runner import Options, opening, run_comparison
+from eval.progress import Reporter
+from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples.store import read_samples
-from eval.targets.endpoints import Endpoint, Fleet
+from eval.targets.endpoints import Endpoint, TargetSet
 from scripts.paths import ROOT
 
 RATE_RPS = 1000.0
@@ -57,7 +57,7 @@ class MemorySampler(threading.Thread):
 
 def bench(requests: int, rate_rps: float) -> None:
     """Send a stream to the mock endpoint and print what the client did."""
-    images = open_images("golden", None, 0, lambda _: None)
+    images = load_images("golden", None, 0, lambda _: None)
     config = Config(
         scenarios=("poisson",),
         warmup=WARMUP,
@@ -72,12 +72,12 @@ def bench(requests: int, rate_rps: float) -> None:
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as oracle,
     ):
         assert oracle.stdout
-        fleet = Fleet((Endpoint("oracle", None, oracle.stdout.readline().strip()),), {})
+        fleet = TargetSet((Endpoint("oracle", None, oracle.stdout.readline().strip()),), {})
         memory = MemorySampler()
         memory.start()
         cpu_s, started_at = time.process_time(), time.perf_counter()
-        run = opening("bench", fleet, images, config, Options())
-        run_comparison(Path(folder), run, fleet, images, config, Options(), Screen(Console(file=io.StringIO())))
+        run = new_run("bench", fleet, images, config, RunOptions())
+        execute_run(Path(folder), run, fleet, images, config, RunOptions(), Reporter(Console(file=io.StringIO())))
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - started_at
         memory.ended.set()
         oracle.terminate()

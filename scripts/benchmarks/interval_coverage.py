@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.mock_server.profile import Truth
+from eval.mock_server.profile import EndpointProfile
 from eval.stats.intervals import PERCENTILES, Estimate, percentile, proportion
 
 RUNS = 4000  # of 1,000, chance alone would put some figure outside in one case of seven; of these, hardly ever
@@ -44,26 +44,28 @@ class Model:
     """An endpoint, and how much its blocks differ."""
 
     name: str
-    truth: Truth
+    truth: EndpointProfile
     block_sigma: float = 0.0  # standard deviation of the logarithm of a block's factor
 
     def quantile_ms(self, p: float) -> float:
         """Of the latency of all requests. Two lognormal factors make a lognormal one."""
         spread = math.hypot(self.truth.sigma, self.block_sigma)
-        return Truth(median_ms=self.truth.median_ms, sigma=spread, slow_share=self.truth.slow_share,
-                     slow_factor=self.truth.slow_factor).quantile_ms(p)  # fmt: skip
+        return EndpointProfile(median_ms=self.truth.median_ms, sigma=spread, slow_share=self.truth.slow_share,
+                     slow_factor=self.truth.slow_factor).service_time_quantile_ms(p)  # fmt: skip
 
     def draw(self, rng: np.random.Generator, n: int) -> list[float]:
-        times = self.truth.draw(rng, n)
+        times = self.truth.draw_service_times_ms(rng, n)
         if self.block_sigma:
             times = times * np.exp(np.repeat(rng.normal(0, self.block_sigma, -(-n // BLOCK)), BLOCK)[:n])
         return times.tolist()
 
 
 MODELS = (
-    Model("one kind", Truth(seed=1, median_ms=20, sigma=0.3, accuracy=0.93)),
-    Model("some slow", Truth(seed=2, median_ms=12, sigma=0.15, slow_share=0.03, slow_factor=8, accuracy=0.955)),
-    Model("blocks", Truth(seed=3, median_ms=20, sigma=0.26, accuracy=0.93), block_sigma=0.15),
+    Model("one kind", EndpointProfile(seed=1, median_ms=20, sigma=0.3, accuracy=0.93)),
+    Model(
+        "some slow", EndpointProfile(seed=2, median_ms=12, sigma=0.15, slow_share=0.03, slow_factor=8, accuracy=0.955)
+    ),
+    Model("blocks", EndpointProfile(seed=3, median_ms=20, sigma=0.26, accuracy=0.93), block_sigma=0.15),
 )
 
 
@@ -102,7 +104,7 @@ def _simulate(
     """Each figure of one simulated run, and whether its interval holds the truth."""
     series = model.draw(rng, n)
     for figure, truth in truths.items():
-        yield f"{figure} in time", _holds(percentile(series, PERCENTILES[figure], correlated=True), truth)
+        yield f"{figure} in time", _holds(percentile(series, PERCENTILES[figure], autocorrelated=True), truth)
     if model.block_sigma:
         return
     ordered = sorted(series)

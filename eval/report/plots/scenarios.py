@@ -11,13 +11,25 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from eval import formatting
-from eval.report.plots.style import MARKERS, entry, face, gid, legend, line_style, log_ticks, marker_style
-from eval.report.plots.svg import COLOURS, MUTED, SERIES, SURFACE, render
+from eval.report.plots.style import (
+    MARKERS,
+    add_legend,
+    legend_label,
+    line_style,
+    marker_face,
+    marker_style,
+    set_log_axis,
+    target_group_id,
+)
+from eval.report.plots.svg import COLOUR_COUNT, MUTED, SERIES_COLOURS, SURFACE, render_svg
 
-WIDE_RANGE = 20.0  # times the smallest; from there on an axis is logarithmic
-BEYOND = 1.6  # times the highest value on the plot, where a p95 without end is drawn
-FAINT = 0.35
-SMALLEST, LARGEST = 60.0, 260.0  # areas of the marks for the least and the most accurate target, in square points
+LOG_SCALE_RATIO = 20.0  # times the smallest; from there on an axis is logarithmic
+INFINITE_FACTOR = 1.6  # times the highest value on the plot, where a p95 without end is drawn
+FAINT_ALPHA = 0.35
+MIN_MARKER_AREA, MAX_MARKER_AREA = (
+    60.0,
+    260.0,
+)  # areas of the marks for the least and the most accurate target, in square points
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class RateStep:
     p95_ms: float | None
     low_ms: float | None
     high_ms: float | None
-    held: bool
+    passed: bool
 
 
 @dataclass(frozen=True)
@@ -36,145 +48,205 @@ class RateSearch:
     """All rates that were tried on one target."""
 
     title: str
-    colour: int
+    style: int
     steps: Sequence[RateStep]  # by rate
     max_rps: float | None  # the highest that held
 
 
 @dataclass(frozen=True)
-class Course:
+class LatencyOverTime:
     """How long one target took while the run went on."""
 
     title: str
-    colour: int
+    style: int
     time_s: Sequence[float]  # since the run began: when each block did
     median_ms: Sequence[float]  # of each block
 
 
 @dataclass(frozen=True)
-class Offer:
+class CostLatencyPoint:
     """What one target costs and how fast and right it is."""
 
     title: str
-    colour: int
-    usd: tuple[float, float, float]  # a month: value, low, high
+    style: int
+    usd_per_month: tuple[float, float, float]  # a month: value, low, high
     p95_ms: tuple[float, float, float]
     accuracy: float | None
     dominated: bool  # another is as cheap, as fast and as right, and better in one of them
 
 
-def rate(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
+def rate_search(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
     """p95 over the rate that was offered, with the objective."""
-    ends = [e for one in searches for s in one.steps for e in (s.p95_ms, s.high_ms, s.low_ms) if e]
-    beyond = max([slo_ms, *ends]) * BEYOND
+    bounds_ms = [bound for one in searches for s in one.steps for bound in (s.p95_ms, s.high_ms, s.low_ms) if bound]
+    infinite_at_ms = max([slo_ms, *bounds_ms]) * INFINITE_FACTOR
 
     def draw(axes: Axes, narrow: bool) -> None:
-        for one in searches:
-            _search(axes, one, beyond)
+        for search in searches:
+            _draw_rate_search(axes, search, infinite_at_ms)
         axes.axhline(slo_ms, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-        said = f"{'' if narrow else 'objective: '}p95 within {formatting.ms(slo_ms)}"
-        axes.annotate(said, (0, slo_ms), (4, 5), color=MUTED, fontsize=9, xycoords=("axes fraction", "data"),
-                      textcoords="offset points", bbox={"facecolor": SURFACE, "edgecolor": "none", "pad": 1.5},
-                      zorder=4)  # fmt: skip
-        log_ticks(axes, [s.rate_rps for one in searches for s in one.steps], room=1.2, least=3 if narrow else 4)
-        log_ticks(axes, [*ends, slo_ms, beyond], "y", room=1.15)
+        objective_text = f"{'' if narrow else 'objective: '}p95 within {formatting.ms(slo_ms)}"
+        axes.annotate(
+            objective_text,
+            (0, slo_ms),
+            (4, 5),
+            color=MUTED,
+            fontsize=9,
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            bbox={"facecolor": SURFACE, "edgecolor": "none", "pad": 1.5},
+            zorder=4,
+        )
+        set_log_axis(
+            axes,
+            [step.rate_rps for search in searches for step in search.steps],
+            padding=1.2,
+            min_ticks=3 if narrow else 4,
+        )
+        set_log_axis(axes, [*bounds_ms, slo_ms, infinite_at_ms], "y", padding=1.15)
         axes.set_xlabel("requests a second, log scale" if narrow else "requests a second that were offered, log scale")
         axes.set_ylabel("p95, ms, log scale")
-        legend(axes, narrow)
+        add_legend(axes, narrow)
 
-    held = [f"{one.title} {formatting.per_second(one.max_rps)}" for one in searches if one.max_rps]
-    label = f"95th percentile of latency over the offered rate, per target. Highest rates that held: {_or_none(held)}."
-    return render("rate", draw, label)
+    rate_texts = [f"{one.title} {formatting.per_second(one.max_rps)}" for one in searches if one.max_rps]
+    label = (
+        "95th percentile of latency over the offered rate, per target. Highest rates that held: "
+        f"{_join_or_none(rate_texts)}."
+    )
+    return render_svg("rate", draw, label)
 
 
-def _search(axes: Axes, one: RateSearch, beyond: float) -> None:
-    colour, marker = SERIES[one.colour % COLOURS], MARKERS[one.colour % COLOURS]
-    rates, heights = [s.rate_rps for s in one.steps], [s.p95_ms or beyond for s in one.steps]
-    axes.plot(rates, heights, label=entry(one.title), **line_style(one.colour, linewidth=1.2))
-    for step, height in zip(one.steps, heights, strict=True):
-        bounds = [step.low_ms or height, step.high_ms or beyond]
-        axes.plot([step.rate_rps] * 2, bounds, color=colour, linewidth=4, alpha=FAINT, gid=gid(one.colour))
+def _draw_rate_search(axes: Axes, search: RateSearch, infinite_at_ms: float) -> None:
+    colour, marker = SERIES_COLOURS[search.style % COLOUR_COUNT], MARKERS[search.style % COLOUR_COUNT]
+    rates, heights_ms = [s.rate_rps for s in search.steps], [s.p95_ms or infinite_at_ms for s in search.steps]
+    axes.plot(rates, heights_ms, label=legend_label(search.title), **line_style(search.style, linewidth=1.2))
+    for step, height_ms in zip(search.steps, heights_ms, strict=True):
+        interval_ms = [step.low_ms or height_ms, step.high_ms or infinite_at_ms]
+        axes.plot(
+            [step.rate_rps] * 2,
+            interval_ms,
+            color=colour,
+            linewidth=4,
+            alpha=FAINT_ALPHA,
+            gid=target_group_id(search.style),
+        )
         shape = "x" if step.p95_ms is None else marker
-        face = colour if step.held else SURFACE
-        axes.plot(step.rate_rps, height, shape, markersize=7, markerfacecolor=face, markeredgecolor=colour,
-                  zorder=3, gid=gid(one.colour))  # fmt: skip
-    if one.max_rps:
-        axes.axvline(one.max_rps, **line_style(one.colour, linewidth=0.9, alpha=0.7), zorder=1)
+        face = colour if step.passed else SURFACE
+        axes.plot(
+            step.rate_rps,
+            height_ms,
+            shape,
+            markersize=7,
+            markerfacecolor=face,
+            markeredgecolor=colour,
+            zorder=3,
+            gid=target_group_id(search.style),
+        )
+    if search.max_rps:
+        axes.axvline(search.max_rps, **line_style(search.style, linewidth=0.9, alpha=0.7), zorder=1)
 
 
-def course(courses: Sequence[Course], scenario: str) -> Markup:
+def latency_over_time(series: Sequence[LatencyOverTime], scenario: str) -> Markup:
     """The median of every block over the time of the run."""
-    longest_s = max((t for one in courses for t in one.time_s), default=0.0)
-    unit_s, unit = (1, "seconds") if longest_s < 180 else (60, "minutes") if longest_s < 3 * 3600 else (3600, "hours")
+    max_time_s = max((t for one in series for t in one.time_s), default=0.0)
+    unit_s, unit = (1, "seconds") if max_time_s < 180 else (60, "minutes") if max_time_s < 3 * 3600 else (3600, "hours")
 
     def draw(axes: Axes, narrow: bool) -> None:
-        for one in courses:
-            times = [t / unit_s for t in one.time_s]
-            axes.plot(times, one.median_ms, label=entry(one.title), **line_style(one.colour, linewidth=1.6),
-                      marker=MARKERS[one.colour % COLOURS], markersize=4 if len(times) < 60 else 0,
-                      **face(one.colour))  # fmt: skip
-        medians = [m for one in courses for m in one.median_ms if m > 0]
-        log_ticks(axes, medians, "y", room=1.08)
+        for target_series in series:
+            times = [time_s / unit_s for time_s in target_series.time_s]
+            axes.plot(
+                times,
+                target_series.median_ms,
+                label=legend_label(target_series.title),
+                **line_style(target_series.style, linewidth=1.6),
+                marker=MARKERS[target_series.style % COLOUR_COUNT],
+                markersize=4 if len(times) < 60 else 0,
+                **marker_face(target_series.style),
+            )
+        medians = [median for target_series in series for median in target_series.median_ms if median > 0]
+        set_log_axis(axes, medians, "y", padding=1.08)
         axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 9, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
         axes.set_xlabel(f"{unit} since the run began")
         axes.set_ylabel("median of a block, ms, log scale")
-        legend(axes, narrow)
+        add_legend(axes, narrow)
 
-    return render(f"course-{scenario}", draw, f"Median latency of every block over the {unit} of the run, per target.")
+    return render_svg(
+        f"course-{scenario}", draw, f"Median latency of every block over the {unit} of the run, per target."
+    )
 
 
-def pareto(offers: Sequence[Offer], traffic: str) -> Markup:
+def cost_latency(marks: Sequence[CostLatencyPoint], traffic: str) -> Markup:
     """p95 over the monthly cost; the size of a mark is the accuracy."""
-    known = [one.accuracy for one in offers if one.accuracy is not None]
-    front = sorted((one for one in offers if not one.dominated), key=lambda one: (one.usd[0], -one.p95_ms[0]))
+    accuracies = [one.accuracy for one in marks if one.accuracy is not None]
+    pareto_front = sorted(
+        (one for one in marks if not one.dominated), key=lambda one: (one.usd_per_month[0], -one.p95_ms[0])
+    )
 
     def draw(axes: Axes, narrow: bool) -> None:
-        if len(front) > 1:
-            axes.step([one.usd[0] for one in front], [one.p95_ms[0] for one in front], where="post", color=MUTED,
-                      linewidth=1, linestyle=(0, (3, 3)), zorder=1)  # fmt: skip
-        for one in offers:
-            _offer(axes, one, known)
-        _money_axis(axes, [end for one in offers for end in one.usd])
-        times = [end for one in offers for end in one.p95_ms]
-        if max(times) > WIDE_RANGE * min(times):
-            log_ticks(axes, times, "y", room=1.2)
+        if len(pareto_front) > 1:
+            axes.step(
+                [mark.usd_per_month[0] for mark in pareto_front],
+                [mark.p95_ms[0] for mark in pareto_front],
+                where="post",
+                color=MUTED,
+                linewidth=1,
+                linestyle=(0, (3, 3)),
+                zorder=1,
+            )
+        for mark in marks:
+            _draw_mark(axes, mark, accuracies)
+        _set_cost_axis(axes, [bound for mark in marks for bound in mark.usd_per_month])
+        p95_bounds = [bound for mark in marks for bound in mark.p95_ms]
+        if max(p95_bounds) > LOG_SCALE_RATIO * min(p95_bounds):
+            set_log_axis(axes, p95_bounds, "y", padding=1.2)
         else:
-            axes.set_ylim(0, max(times) * 1.15)
+            axes.set_ylim(0, max(p95_bounds) * 1.15)
         axes.set_xlabel(f"$ a month at {traffic} requests")
         axes.set_ylabel("p95, ms")
-        legend(axes, narrow, (4 if len(offers) <= 4 else 2, 1))
+        add_legend(axes, narrow, (4 if len(marks) <= 4 else 2, 1))
 
-    places = "; ".join(
-        f"{one.title} {formatting.usd(one.usd[0])}, {formatting.ms(one.p95_ms[0])}" for one in offers
-    )  # fmt: skip
-    return render("pareto", draw, f"95th percentile of latency over cost a month, per target. {places}.")
+    mark_texts = "; ".join(
+        f"{one.title} {formatting.usd(one.usd_per_month[0])}, {formatting.ms(one.p95_ms[0])}" for one in marks
+    )
+    return render_svg("pareto", draw, f"95th percentile of latency over cost a month, per target. {mark_texts}.")
 
 
-def _offer(axes: Axes, one: Offer, known: Sequence[float]) -> None:
+def _draw_mark(axes: Axes, mark: CostLatencyPoint, accuracies: Sequence[float]) -> None:
     """A mark with the bounds of both its figures."""
-    alpha = FAINT if one.dominated else 1.0
-    (usd, *usds), (p95, *p95s) = one.usd, one.p95_ms
-    bounds = {"color": SERIES[one.colour % COLOURS], "linewidth": 2, "alpha": alpha * 0.6, "gid": gid(one.colour)}
-    axes.plot(usds, [p95, p95], **bounds)
-    axes.plot([usd, usd], p95s, **bounds)
-    spread = max(known, default=0.0) - min(known, default=0.0)
-    share = (one.accuracy - min(known)) / spread if spread and one.accuracy is not None else 0.5
-    said = "" if one.accuracy is None else f", {formatting.percent(one.accuracy)}"
-    size = (SMALLEST + share * (LARGEST - SMALLEST)) ** 0.5
-    axes.plot(usd, p95, label=entry(one.title) + said, markersize=size, alpha=alpha, zorder=3,
-              **marker_style(one.colour))  # fmt: skip
+    alpha = FAINT_ALPHA if mark.dominated else 1.0
+    (usd, *usd_bounds), (p95, *p95_bounds) = mark.usd_per_month, mark.p95_ms
+    line_options = {
+        "color": SERIES_COLOURS[mark.style % COLOUR_COUNT],
+        "linewidth": 2,
+        "alpha": alpha * 0.6,
+        "gid": target_group_id(mark.style),
+    }
+    axes.plot(usd_bounds, [p95, p95], **line_options)
+    axes.plot([usd, usd], p95_bounds, **line_options)
+    spread = max(accuracies, default=0.0) - min(accuracies, default=0.0)
+    relative_accuracy = (mark.accuracy - min(accuracies)) / spread if spread and mark.accuracy is not None else 0.5
+    accuracy_text = "" if mark.accuracy is None else f", {formatting.percent(mark.accuracy)}"
+    size = (MIN_MARKER_AREA + relative_accuracy * (MAX_MARKER_AREA - MIN_MARKER_AREA)) ** 0.5
+    axes.plot(
+        usd,
+        p95,
+        label=legend_label(mark.title) + accuracy_text,
+        markersize=size,
+        alpha=alpha,
+        zorder=3,
+        **marker_style(mark.style),
+    )
 
 
-def _money_axis(axes: Axes, ends: Sequence[float]) -> None:
-    least = min(ends)
-    if least > 0 and max(ends) > WIDE_RANGE * least:
-        log_ticks(axes, ends, room=1.3)
+def _set_cost_axis(axes: Axes, amounts: Sequence[float]) -> None:
+    min_usd = min(amounts)
+    if min_usd > 0 and max(amounts) > LOG_SCALE_RATIO * min_usd:
+        set_log_axis(axes, amounts, padding=1.3)
     else:
-        room = max(ends) * 0.08 or 1.0
-        axes.set_xlim(-room, max(ends) + room)
+        padding = max(amounts) * 0.08 or 1.0
+        axes.set_xlim(-padding, max(amounts) + padding)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda usd, _: "" if usd < 0 else f"${usd:,g}"))
 
 
-def _or_none(words: Sequence[str]) -> str:
-    return ", ".join(words) or "none"
+def _join_or_none(texts: Sequence[str]) -> str:
+    return ", ".join(texts) or "none"

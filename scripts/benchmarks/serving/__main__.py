@@ -26,9 +26,9 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.dataset.images import ImagesError, open_images
-from eval.run.environment import machine_facts
-from eval.run.environment import versions as client_versions
+from eval.dataset.images import ImagesError, load_images
+from eval.run.environment import collect_environment
+from eval.run.environment import collect_versions as client_versions
 from scripts.benchmarks.serving.engine_throughput import EngineError
 from scripts.benchmarks.serving.goals import evaluate_goals, missed
 from scripts.benchmarks.serving.plots import write_plots
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     plan = replace(plan, seed=options.seed, rounds=options.rounds or plan.rounds)
     servers = [SERVERS[name] for name in options.servers]
     try:
-        images = open_images(options.images, options.limit, options.seed, _print)
+        images = load_images(options.images, options.limit, options.seed, _print)
     except ImagesError as error:
         sys.exit(f"bench-serve: {error}")
     cpus = {"server": cores[-1], "client": cores[0]}
@@ -127,7 +127,7 @@ def _new_record(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(("python", "-m", "scripts.benchmarks.serving", *arguments)),
         quick=quick,
-        machine=machine_facts(),
+        machine=collect_environment(),
         cores=cpus,
         versions=versions(servers, python)
         | {name: client[name] for name in ("python", "numpy", "pillow", "git_sha") if name in client},

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from eval.report.plots.style import MARKERS, legend, line_style, log_ticks
-from eval.report.plots.svg import MUTED, POINTS, render
+from eval.report.plots.style import MARKERS, add_legend, line_style, set_log_axis
+from eval.report.plots.svg import MUTED, POINTS_PER_INCH, render_svg
 from scripts.benchmarks.serving.record import Record
 from scripts.paths import ROOT
 
@@ -29,7 +29,7 @@ def write_plots(record: Record, folder: Path) -> None:
     for name, (label, figure, levels) in plots.items():
         if any(figure(server.name, c) for server in record.measured_servers() for c in record.concurrencies()):
             draw = partial(_draw, record=record, label=label, figure=figure, levels=levels)
-            drawn = str(render(name, draw, f"{label} over requests at once, by server", SIZES))
+            drawn = str(render_svg(name, draw, f"{label} over requests at once, by server", SIZES))
             (folder / f"{name}.svg").write_text(standalone_svg(drawn))
 
 
@@ -54,14 +54,14 @@ def _draw(axes: Axes, narrow: bool, *, record: Record, label: str, figure: Figur
         axes.annotate(
             name, (concurrencies[-1], level), (0, 3), textcoords="offset points", ha="right", color=MUTED, fontsize=9
         )
-    log_ticks(axes, drawn, "y", room=1.25)
+    set_log_axis(axes, drawn, "y", padding=1.25)
     axes.set_xscale("log", base=4)
     axes.xaxis.set_major_locator(FixedLocator(concurrencies))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("requests at once")
     axes.set_ylabel(label)
-    legend(axes, narrow, (2, 1))
+    add_legend(axes, narrow, (2, 1))
 
 
 def standalone_svg(svg: str) -> str:
@@ -69,7 +69,7 @@ def standalone_svg(svg: str) -> str:
     light, dark = (_variables(text, svg) for text in STYLE_SHEET.read_text().split("@media", 2)[:2])
     style = f"svg{{font-family:system-ui,sans-serif;{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--surface)"/>'
-    width, height = (round(inches * POINTS) for inches in SIZES["wide"])
+    width, height = (round(inches * POINTS_PER_INCH) for inches in SIZES["wide"])
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head, rest = svg.replace("<svg ", f'<svg {names} width="{width}" height="{height}" ', 1).split(">", 1)
     return f"{head}><style>{style}</style>{ground}{rest}"

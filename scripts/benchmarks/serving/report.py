@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from eval.formatting import moment, ms, percent, plural, significant
-from eval.samples.processors import Processor, form_of, processor_of
+from eval.formatting import ms, percent, plural, significant, timestamp
+from eval.samples.processors import Processor, engine_variant, parse_processor
 from scripts.benchmarks.serving.goals import HIGH_CONCURRENCY, Goal, best_torch_baseline, evaluate_goals, missed
 from scripts.benchmarks.serving.record import Record, ServerInfo
 
@@ -52,7 +52,9 @@ def verdict(record: Record, goals: list[Goal]) -> str:
 
 def processor(record: Record) -> Processor:
     """What gave the figures."""
-    return processor_of(record.machine, form_of({"engine_details": record.engines.get("torch", {}).get("details")}))
+    return parse_processor(
+        record.machine, engine_variant({"engine_details": record.engines.get("torch", {}).get("details")})
+    )
 
 
 def weights_replaced(record: Record) -> bool:
@@ -162,7 +164,7 @@ def _how(record: Record) -> str:
         for cell in record.client
     )
     lines = [
-        f"- `{record.command}`, {moment(record.started_at)}, {record.duration_s / 60:.1f} minutes.",
+        f"- `{record.command}`, {timestamp(record.started_at)}, {record.duration_s / 60:.1f} minutes.",
         f"- {processor(record).with_cores}: the server and all its processes kept to core "
         f"{record.cores['server']}, the client to core {record.cores['client']}. {machine['os']}.",
         f"- {', '.join(f'{name} {version}' for name, version in record.versions.items())}.",

@@ -113,7 +113,7 @@ class Benchmark:
     def _start_engines(self, stack: ExitStack) -> None:
         """Each one that a server of ours runs."""
         paths = []
-        for index, image in enumerate(self._image_set.pictures):
+        for index, image in enumerate(self._image_set.images):
             paths.append(self.workspace.folder / f"image-{index:05d}")
             paths[-1].write_bytes(image.data)
         for server in [server for server in self.servers if server.ours]:
@@ -132,14 +132,14 @@ class Benchmark:
 
     def _choose_images(self) -> None:
         """Those on which all engines, and the reference if there is one, agree."""
-        infos, reference = [engine.info for engine in self._engines.values()], self._image_set.reference
-        for index, image in enumerate(self._image_set.pictures):
+        infos, reference = [engine.info for engine in self._engines.values()], self._image_set.reference_probabilities
+        for index, image in enumerate(self._image_set.images):
             labels = {info["labels"][index] for info in infos}
             if reference is not None:
                 labels.add(self._image_set.classes[reference[index].index(max(reference[index]))])
             if len(labels) == 1 and min(info["margins"][index] for info in infos) >= NEAR_TIE:
                 self._images.append((image.data, image.media_type, labels.pop()))
-        left_out = len(self._image_set.pictures) - len(self._images)
+        left_out = len(self._image_set.images) - len(self._images)
         self.record.images = {"source": self._image_set.source, "n": len(self._images), "left_out": left_out}
         if not self._images:
             raise EngineError("the engines agree on no image; make golden draws the golden set for these weights")
