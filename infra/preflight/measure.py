@@ -1,18 +1,18 @@
-"""What can be measured here: the bundle, what its requirements install, the user data, and the twin at work."""
+"""What can be measured here: the artifact, the libraries that it requires, the user data, and the local twin."""
 
 from __future__ import annotations
 
 import http.client
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
 from infra.artifact import REPOSITORY, deployment_files, direct_requirements, write_tar_gz, write_zip
 from infra.aws_ec2.user_data import render
-from infra.errors import TwinError
+from infra.errors import NotMeasured, TwinError
+from infra.local.artifact_size import installed_bytes
 from infra.preflight.deployment_spec import DeploymentSpec
 
 MB = 1_000_000
@@ -20,18 +20,17 @@ GOLDEN = REPOSITORY / "eval" / "golden"
 PREDICTIONS = 12  # of the twin; the first ones are warm-up
 WARM_UP = 2
 TIMEOUT_S = 60  # of one prediction
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CUDA = "libtorch_cuda.so"  # in a torch that is not the CPU build
 
 STATED_PEAK = "313 MiB with torch 2.13.0+cpu, measured 2026-11"
-# Share that gzip leaves of what an engine's requirements install, measured with these two
+# Packed over unpacked size of what an engine's requirements install, measured with these two
 GZIP_RATIO = {"torch": 265 / 995, "onnx": 59 / 179}
 PYTHON_MB = (20.0, 60.0)  # of Heroku's Python in the slug, an estimate
 
 
 @dataclass(frozen=True)
 class PackageSize:
-    """The archive that goes to the cloud."""
+    """The archive that is uploaded."""
 
     packed_mb: float
     unpacked_mb: float
@@ -42,19 +41,19 @@ class InstalledSize:
     """What the service's requirements take on a disk."""
 
     megabytes: float
-    basis: str  # it is known
+    basis: str  # measured, or as stated by whom
 
 
 # Where an engine's libraries, or the shipped build of them, are not at hand: all that its requirements install.
 STATED_INSTALLED = {
-    "torch": InstalledSize(995.0, "torch 2.13.0+cpu, measured 2026-11; no CPU build of torch is installed here"),
-    "onnx": InstalledSize(179.0, "onnxruntime 1.31.1, measured 2026-11; it is not installed here"),
+    "torch": InstalledSize(995.0, "torch 2.13.0+cpu, measured 2026-11"),
+    "onnx": InstalledSize(179.0, "onnxruntime 1.31.1, measured 2026-11"),
 }
 
 
 @dataclass(frozen=True)
 class LocalMeasurement:
-    """What the twin showed."""
+    """What the local twin used."""
 
     peak_mib: float
     startup_s: float
@@ -72,16 +71,13 @@ def measure_package(spec: DeploymentSpec) -> PackageSize:
 
 
 def measure_installed(spec: DeploymentSpec) -> InstalledSize:
-    """What the engine requires, measured where the build that is shipped is at hand; else as stated."""
-    names = requirement_names(direct_requirements(spec.engine, spec.target.name))
+    """The size of what the engine requires: measured where just that is installed here, else as stated."""
     try:
-        files = [file for name in closure(names) for file in metadata.files(name) or ()]
-    except metadata.PackageNotFoundError:
-        return STATED_INSTALLED[spec.engine]
-    if any(file.name == CUDA for file in files):
-        return STATED_INSTALLED[spec.engine]
-    paths = [path for path in {Path(file.locate()) for file in files} if path.is_file()]
-    return InstalledSize(sum(path.stat().st_size for path in paths) / MB, "measured in this environment")
+        size = installed_bytes(direct_requirements(spec.engine, spec.target.name))
+    except NotMeasured as error:
+        stated = STATED_INSTALLED[spec.engine]
+        return replace(stated, basis=f"{stated.basis}; {error}")
+    return InstalledSize(size / MB, "measured in this environment")
 
 
 def uses_cuda_build() -> bool:
@@ -89,33 +85,8 @@ def uses_cuda_build() -> bool:
     return any(file.name == CUDA for file in metadata.files("torch") or ())
 
 
-def requirement_names(text: str) -> list[str]:
-    """The packages that a requirements file names."""
-    return [match[0] for line in text.splitlines() if (match := NAME.match(line))]
-
-
-def closure(names: list[str]) -> set[str]:
-    """The packages, and what they require without extras. Raises PackageNotFoundError when one of them is missing."""
-    found: dict[str, str] = {}
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in found:
-            continue
-        try:
-            requires = metadata.requires(name) or []
-        except metadata.PackageNotFoundError:
-            if name in names:
-                raise
-            continue  # required on other systems only
-        found[key] = name
-        todo += [match[0] for line in requires if "extra ==" not in line and (match := NAME.match(line))]
-    return set(found.values())
-
-
 def user_data_bytes(spec: DeploymentSpec) -> int:
-    """Of the stack's user data, with facts as long as they get. Raises UserDataError when it is too long."""
+    """Size of the stack's user data with the longest possible values. Raises UserDataError when it is too long."""
     bucket = "s3://cloudtrial-bundle-" + "x" * 18
     facts = {
         "AWS_DEFAULT_REGION": spec.target.region,
@@ -133,7 +104,7 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
 
 
 def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
-    """Start the stack's twin, let it predict, look at its memory. Raises TwinError."""
+    """Start the stack's twin, send it images, read its memory. Raises TwinError, in one line."""
     from infra.local.twins import local_twins
 
     try:
@@ -150,7 +121,7 @@ def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
 
 
 def _predict(url: str, number: int) -> float:
-    """One prediction; its milliseconds in the service."""
+    """Sends one image; returns the service's own time for it, in ms."""
     images = sorted(GOLDEN.rglob("*.png"))
     image = images[number % len(images)].read_bytes()
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
@@ -164,5 +135,5 @@ def _predict(url: str, number: int) -> float:
         connection.close()
     timing = re.search(r"total;dur=([0-9.]+)", response.headers.get("Server-Timing", ""))
     if response.status != http.client.OK or not timing:
-        raise TwinError(f"the twin answered {response.status} to a picture")
+        raise TwinError(f"the twin answered an image with {response.status}")
     return float(timing[1])
