@@ -98,7 +98,7 @@ down: a-stack a-pulumi .venv/.infra ## destroy all that STACK made
 	pulumi destroy --stack $(STACK) $(ARGS)
 	@echo "To see whether anything is left: make leftovers STACK=$(STACK)"
 
-leftovers: a-stack .venv/.infra ## list what is still there of STACK, after `make down`
+leftovers: a-stack .venv/.infra ## list resources of STACK left after `make down`
 	./cloudtrial leftovers --stack $(STACK) $(ARGS)
 
 a-stack:

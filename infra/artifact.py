@@ -1,4 +1,4 @@
-"""What is shipped, packed so that the same files give the same bytes: on any machine, in any folder, at any time.
+"""The deployment artifact: what is shipped, packed reproducibly (same files, same bytes, on any machine, at any time).
 
 A cloud that is given the same bytes again changes nothing. So no archive holds a clock time, an owner or a path of
 this machine, and files stand in it in the order of their names.
@@ -59,7 +59,7 @@ def deployment_files(
 
 
 def direct_requirements(engine: str, target: str) -> str:
-    """What is asked for by name: the .in files of the lock that is shipped, one after the other."""
+    """The requirements that are named directly: the .in files behind the lock that is shipped, concatenated."""
     files = [(REPOSITORY / "service" / REQUIREMENTS[engine]).with_suffix(".in")]
     if target in TARGETS_WITH_OWN_LOCK:
         files.append(REPOSITORY / "infra" / target / "requirements.in")
@@ -103,7 +103,7 @@ def write_folder(name: str, files: Mapping[str, Path]) -> Artifact:
 
 
 def digest(files: Mapping[str, Path]) -> str:
-    """One sha256 of all names and contents."""
+    """The sha256 of all names and contents."""
     total = hashlib.sha256()
     for member, path in files.items():
         content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,7 +16,7 @@ from service.settings import Settings, SettingsError
 
 
 class StackConfig:
-    """The stack's settings under `cloudtrial:`. Each is checked as it is read; `done` refuses those nobody read."""
+    """The stack's settings under `cloudtrial:`. Each is checked as it is read; `reject_unknown` refuses the rest."""
 
     def __init__(self) -> None:
         self._config = pulumi.Config(PROJECT)
@@ -60,7 +60,7 @@ class StackConfig:
         return value
 
     def engine(self) -> str:
-        """What computes: checked by the service's own rules, and its file has to be there to be shipped."""
+        """The inference engine: checked by the service's own rules; its weights must exist to be shipped."""
         value = self._get("engine") or Settings.engine
         try:
             engine = Settings.from_env({"ENGINE": value}).engine
@@ -93,7 +93,7 @@ class StackConfig:
         return {"REVISION": value} if value else {}
 
     def reject_unknown(self) -> None:
-        """Refuse settings that no one has read: a misspelt one would be passed over in silence."""
+        """Refuse settings that the program does not read: a misspelt one would be ignored silently."""
         keys = {key.partition(":")[2] for key in pulumi.runtime.get_config_env() if key.startswith(f"{PROJECT}:")}
         if unknown := sorted(keys - self._read):
             raise ConfigError(

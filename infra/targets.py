@@ -1,4 +1,4 @@
-"""The four targets: what is deployed where, how large, and how it is billed. One home for these facts; no Pulumi.
+"""The four targets: region, size, limits and billing of each. The only place where these are written; no Pulumi.
 
 The Pulumi programs take their defaults from here, the twins their limits, the cost model its meters.
 Sources of sizes, limits and meters: see eval/cost/prices.yaml, which prices them.

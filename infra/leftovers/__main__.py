@@ -1,4 +1,4 @@
-"""`./cloudtrial leftovers --stack NAME`: what is still there after `pulumi destroy`."""
+"""`./cloudtrial leftovers --stack NAME`: list the resources that are left after `pulumi destroy`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.targets import AWS_EC2, HEROKU, read_stack
 
 CLEAN, LEFTOVERS, INCOMPLETE = 0, 1, 2  # exit codes
 
-# What the programs call the things that need a name: resource_name(part, stack).
+# The parts that the programs name by resource_name(part, stack).
 NAMED_PARTS: dict[str, tuple[str, ...]] = {
     "aws_ec2": ("vm", "web", "bundle", "api-token"),
     "gcp_cloudrun": ("run",),
@@ -26,9 +26,9 @@ NAMED_PARTS: dict[str, tuple[str, ...]] = {
 }
 
 EPILOG = """
-Each line: what it is, its name, since when it is there, what it costs while it
-lies there, and the command that removes it. Lines stand in the order in which
-things can be removed. Nothing is removed here. A stack that is up is listed whole.
+Each line: the kind of resource, its name, the date of its creation, its cost, and
+the command that deletes it, in the order in which they can be deleted. Nothing is
+deleted here. A stack that is up is listed whole.
 
 It looks where the stack file Pulumi.NAME.yaml says. `pulumi stack rm` deletes
 that file; then say where with --region, --project or --app.
@@ -44,12 +44,12 @@ examples:
   ./cloudtrial leftovers --stack gcp_function-prod --project my-project
   ./cloudtrial leftovers --stack heroku --app my-classifier
 
-Exit codes: 0 nothing is left, 1 something is, 2 it could not look everywhere.
+Exit codes: 0 nothing is left, 1 something is, 2 the search is incomplete.
 """
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
-    """Look, list, say. Gives the exit code."""
+    """Search, and print the list. Returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         location = locate(arguments, folder, os.environ)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
 
 
 def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) -> StackLocation:
-    """Where the stack is, by the command line, its file and the environment. Raises ProbeError when none says it."""
+    """Where the stack is, by the command line, its file, the environment. Raises ProbeError when none of them says."""
     stack = arguments.stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     settings = read_settings(stack, folder)
@@ -81,7 +81,7 @@ def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) 
 
 
 def find_leftovers(location: StackLocation) -> SearchResult:
-    """Ask the stack's cloud. Each cloud's libraries are loaded only when it is asked."""
+    """Search the stack's cloud. Each cloud's libraries are imported only when they are used."""
     parts = NAMED_PARTS[location.target.name]
     if location.target is AWS_EC2:
         from infra.leftovers import aws
@@ -97,7 +97,7 @@ def find_leftovers(location: StackLocation) -> SearchResult:
 
 
 def report(location: StackLocation, result: SearchResult) -> None:
-    """The lines, and a last one that says how many."""
+    """Print a line for each leftover, and their number last."""
     for line in table(result.leftovers):
         print(line)
     for reason in result.errors:
@@ -130,7 +130,7 @@ def _checked_name(value: str | None, what: str, flag: str, setting: str, stack: 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./cloudtrial leftovers", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="List by tag and name what is still there after `pulumi destroy`.",
+        description="List, by tag and name, the resources that are left after `pulumi destroy`.",
     )  # fmt: skip
     parser.add_argument("--stack", required=True, metavar="NAME", help="such as aws_ec2 or aws_ec2-prod")
     parser.add_argument("--region", help="of AWS or Google, where the stack file does not say it")

@@ -35,17 +35,17 @@ Client = Any  # boto3 makes its clients while it runs
 
 @dataclass(frozen=True)
 class Ec2ResourceType:
-    """A kind of thing that EC2 has, how to list it and how to remove it."""
+    """A type of EC2 resource: how to list it, and how to delete it."""
 
     kind: str
     call: str
-    items: str  # where they are in the answer
+    items: str  # JMESPath to them in the response
     id: str  # the key of the identifier
     remove: str  # after `aws ec2`
     since: str = ""
     cost: Callable[[Mapping[str, Any]], str] = lambda item: ""
     owned: Mapping[str, Any] | None = None  # arguments that leave out other accounts' public ones
-    in_vpc: bool = False  # what others made in the stack's VPC is in the way too
+    in_vpc: bool = False  # others' in the stack's VPC are listed too, for they block its deletion
 
 
 def instance_cost(item: Mapping[str, Any]) -> str:
@@ -61,7 +61,7 @@ def address_cost(item: Mapping[str, Any]) -> str:
     return monthly_cost("aws_public_ipv4_hour", HOURS_PER_MONTH, "billed by the hour")
 
 
-# In the order in which they can be removed.
+# In the order in which they can be deleted.
 EC2_RESOURCE_TYPES = (
     Ec2ResourceType("EC2 instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
             "terminate-instances --instance-ids {}", "LaunchTime", instance_cost),
@@ -87,7 +87,7 @@ EC2_RESOURCE_TYPES = (
 
 
 def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchResult:
-    """Everything of the stack that is left. Raises ProbeError when AWS lets nobody in."""
+    """Everything of the stack that is left. Raises ProbeError when AWS accepts no credentials."""
     aws = AwsSearch(location, parts)
     aws.check_login()
     probes: dict[str, Probe] = {kind.kind: functools.partial(aws.ec2, kind) for kind in EC2_RESOURCE_TYPES}
@@ -104,15 +104,15 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchRes
 
 
 class AwsSearch:
-    """The stack's region of one account."""
+    """Probes of the stack's region in one account."""
 
     def __init__(self, location: StackLocation, parts: tuple[str, ...]) -> None:
         self.location, self.parts = location, parts
         self._session = boto3.Session(region_name=location.region)
-        self._clients: dict[str, Client] = {}  # making one takes longer than asking it
+        self._clients: dict[str, Client] = {}  # creating a client takes longer than a request
 
     def check_login(self) -> None:
-        """Raises ProbeError unless AWS knows who asks."""
+        """Raises ProbeError unless AWS accepts the credentials."""
         try:
             self._client("sts").get_caller_identity()
         except NoCredentialsError:
@@ -121,7 +121,7 @@ class AwsSearch:
             raise ProbeError(f"AWS lets nobody in: {_reason(error)}") from None
 
     def ec2(self, kind: Ec2ResourceType) -> Iterator[Leftover]:
-        """Things of one kind, by the stack's tags, and by its VPC."""
+        """Resources of one type, by the stack's tags, and by its VPC."""
         client = self._client("ec2")
         filter_sets = [self._tag_filters()]
         if kind.in_vpc:
@@ -211,7 +211,7 @@ class AwsSearch:
                                f"{command} --hosted-zone-id {zone} --change-batch '{batch}'")  # fmt: skip
 
     def other_tagged_resources(self) -> Iterator[Leftover]:
-        """Tagged things of other kinds. The tagging service forgets late, so each may be gone already."""
+        """Tagged resources of other types. The tagging service lags, so each may be deleted already."""
         filters = [{"Key": key, "Values": [value]} for key, value in self.location.tags.items()]
         client = self._client("resourcegroupstaggingapi")
         for arn in _items(client, "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters):
@@ -240,7 +240,7 @@ class AwsSearch:
 
 
 def _with_short_errors(probe: Probe) -> Iterator[Leftover]:
-    """The look, with AWS's errors said in one line."""
+    """Run the probe; AWS's errors become one line."""
     try:
         yield from probe()
     except (BotoCoreError, ClientError) as error:
@@ -248,7 +248,7 @@ def _with_short_errors(probe: Probe) -> Iterator[Leftover]:
 
 
 def _items(client: Client, call: str, path: str, **arguments: Any) -> Iterator[Any]:
-    """What stands at `path` in every page of the answer."""
+    """The items at `path` in every page of the response."""
     if client.can_paginate(call):
         yield from client.get_paginator(call).paginate(**arguments).search(path)
     else:

@@ -49,7 +49,7 @@ def open_session() -> requests.Session:
 
 
 def find_leftovers(location: StackLocation, parts: tuple[str, ...], base: str = BASE) -> SearchResult:
-    """Everything of the stack that is left. Raises ProbeError when Google lets nobody in."""
+    """Everything of the stack that is left. Raises ProbeError when Google accepts no credentials."""
     google_project = GoogleSearch(location, parts, open_session(), base)
     google_project.check_login()
     probes: dict[str, Probe] = {
@@ -67,7 +67,7 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...], base: str = 
 
 
 class GoogleSearch:
-    """The stack's project and region."""
+    """Probes of the stack's project and region."""
 
     def __init__(self, location: StackLocation, parts: tuple[str, ...], session: requests.Session, base: str) -> None:
         self.location, self.names, self._session, self._base = location, location.resource_names(parts), session, base
@@ -75,7 +75,7 @@ class GoogleSearch:
         self._flags = f"--project {location.project} --quiet"
 
     def check_login(self) -> None:
-        """Raises ProbeError unless Google lets us see the project."""
+        """Raises ProbeError unless the project can be read."""
         response = self._request("GET", "cloudresourcemanager", f"v1/projects/{self.location.project}")
         if response.status == 401:
             raise ProbeError(NO_CREDENTIALS)

@@ -19,7 +19,7 @@ ACCEPT = "application/vnd.heroku+json; version=3"
 
 
 def find_leftovers(location: StackLocation, base: str = BASE) -> SearchResult:
-    """The app, if it is there. Raises ProbeError when Heroku lets nobody in."""
+    """The app, if it exists. Raises ProbeError when Heroku accepts no key."""
     key = os.environ.get(KEY_VARIABLE)
     if not key:
         raise ProbeError(NO_KEY)

@@ -1,4 +1,4 @@
-"""Asking an HTTP API for JSON, with its errors said in one line."""
+"""Requests JSON from an HTTP API; an error is one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Response:
-    """What an API said."""
+    """Status and body of an API's response."""
 
     status: int
     body: Any  # of JSON; None when it was none
@@ -28,7 +28,7 @@ class Response:
 def request_json(
     session: requests.Session, method: str, url: str, params: Mapping[str, str] | None = None, json: Any = None
 ) -> Response:
-    """One request. Raises ProbeError when nothing answers."""
+    """Send one request. Raises ProbeError when there is no response, or one without JSON."""
     try:
         response = session.request(method, url, params=params, json=json, timeout=TIMEOUT_S)
     except requests.RequestException as error:

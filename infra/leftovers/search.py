@@ -1,4 +1,4 @@
-"""What a search for leftovers gives: things that are still there, and places that could not be looked at."""
+"""The search for leftovers: one probe for each kind of resource, and the records that it returns."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that is still there."""
+    """One resource that is left."""
 
     kind: str  # "S3 bucket"
     name: str  # as its cloud calls it
     remove: str  # the command that removes it
-    since: str = ""  # when it was made, as a date; empty: not told
-    cost: str = ""  # what it costs while it lies there; empty: nothing
+    since: str = ""  # the date of its creation; empty: not known
+    cost: str = ""  # while it exists; empty: nothing
 
 
 @dataclass(frozen=True)
 class StackLocation:
-    """Where to look, and for what."""
+    """Where the resources of a stack are, and how they are recognised."""
 
     stack: str
     target: Target
@@ -40,12 +40,12 @@ class StackLocation:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What everything of the stack is marked with that can be marked."""
+        """The tags of every resource of the stack that can carry tags."""
         return tags(self.stack)
 
-    def has_stack_tags(self, found: Mapping[str, str] | None) -> bool:
-        """Whether these tags or labels are the stack's."""
-        return self.tags.items() <= (found or {}).items()
+    def has_stack_tags(self, tags_or_labels: Mapping[str, str] | None) -> bool:
+        """Whether these are the stack's."""
+        return self.tags.items() <= (tags_or_labels or {}).items()
 
     def resource_names(self, parts: Iterable[str]) -> set[str]:
         """The names that the program gives to these parts."""
@@ -62,22 +62,22 @@ class SearchResult:
     """The outcome of a search."""
 
     leftovers: tuple[Leftover, ...]
-    errors: tuple[str, ...]  # what could not be looked at, and why
+    errors: tuple[str, ...]  # which probe failed, and why
 
 
 Probe = Callable[[], Iterable[Leftover]]
 
 
 def run_probes(probes: Mapping[str, Probe]) -> SearchResult:
-    """Look everywhere; one place that cannot be looked at does not hide the others."""
+    """Run every probe; one that fails does not hide what the others find."""
     leftovers: dict[tuple[str, str], Leftover] = {}
     errors: list[str] = []
-    for what, probe in probes.items():
+    for kind, probe in probes.items():
         try:
             for leftover in probe():
                 leftovers.setdefault((leftover.kind, leftover.name), leftover)
         except ProbeError as error:
-            errors.append(f"{what}: {error}")
+            errors.append(f"{kind}: {error}")
     return SearchResult(tuple(leftovers.values()), tuple(errors))
 
 
@@ -88,11 +88,11 @@ def list_prices() -> dict[str, float]:
 
 
 def monthly_cost(price_id: str, amount: float, unknown: str) -> str:
-    """So many units at the list price, as text; `unknown` where the list has no such price."""
+    """The cost of `amount` units at the list price, as text; `unknown` where the list has no such price."""
     price = list_prices().get(price_id)
     return unknown if price is None else f"${price * amount:,.2f} a month"
 
 
 def iso_date(moment: object) -> str:
-    """The date of a moment, which clouds give as text or as a datetime."""
+    """The date of a timestamp, which clouds return as text or as a datetime."""
     return str(moment)[:10] if moment else ""

@@ -1,4 +1,4 @@
-"""How much an engine's deployment is: the files that are shipped, and what their requirements install.
+"""The size of an engine's deployment: the files that are shipped, and what their requirements install.
 
 The second is measured in the environment that this runs in, and only where that has just what the requirements ask
 for by name. Another version or another build says nothing of the clouds': then there is no figure but a reason.

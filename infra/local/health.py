@@ -14,7 +14,7 @@ from infra.local.process import Process
 from infra.local.start_commands import HOST
 
 READY_ROUTE = "/readyz"
-REQUEST_TIMEOUT_S = 5  # of one question whether it is ready
+REQUEST_TIMEOUT_S = 5  # of one readiness request
 POLL_S = 0.02  # between two
 PORT_IN_USE = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as gunicorn and nginx say it
 
@@ -29,12 +29,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float) -> None:
-    """Ask until the answer is yes. Raises StartError, with the log's last lines, when a process ends or time is up."""
+    """Poll until ready. Raises StartError, with the log's last lines, when a process ends or the time is up."""
     deadline = time.monotonic() + timeout_s
     while True:
         ready = _is_ready(port)
         for process in running:
-            _raise_if_failed(process)  # after a yes as well: another program may have our port, and say it
+            _raise_if_failed(process)  # when ready as well: another program may have the port, and answer
         if ready:
             return
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Becomes a command that is kept to some cores and ends with the process that asked for it.
+"""Executes a command pinned to some cores, which ends with the process that started it.
 
     python pinned_exec.py PARENT_PID CPU,CPU,... COMMAND [ARGUMENT...]
 
@@ -21,7 +21,7 @@ def main(parent: str, cpus: str, *command: str) -> None:
         os.sched_setaffinity(0, [int(cpu) for cpu in cpus.split(",")])
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(parent):
-            sys.exit("the process that wanted this one is gone")
+            sys.exit("the process that started this one is gone")
     try:
         os.execvp(command[0], command)
     except OSError as error:

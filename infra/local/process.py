@@ -1,4 +1,4 @@
-"""One process of a twin with all its children: started on its cores, again if need be, measured, ended for certain."""
+"""A process of a twin with all its children: pinned to cores, restarted, measured, ended for certain."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Process:
         return not self._reaped and self.exit_status() is not None
 
     def peak_memory_mib(self) -> float:
-        """The most that it has held since it was first started, its children included; while it does not run, as seen.
+        """Peak memory since it was first started, children included; while it does not run, the last value read.
 
         Sums each process's own high-water mark, so that pages which they share count once in each: an upper bound.
         Where there is no /proc (macOS) it is the largest sum of resident sizes at the moments of asking: a lower bound.

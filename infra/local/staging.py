@@ -1,4 +1,4 @@
-"""What is shipped for an engine, laid out in a folder as every cloud has it: service/, models/, a few files beside."""
+"""Stages what is shipped for an engine in a folder, as every cloud has it: service/, models/, a few files beside."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from service.settings import Settings
 
 
 def stage(root: Path, engine: str = Settings.engine) -> Path:
-    """Make `root` such a folder. What stays whole is linked; lifted files are copies, for they find the rest by their
-    path.
-    """
+    """Make `root` such a folder: folders are linked; root files are copied, for they find the rest by their path."""
     root.mkdir(parents=True)
     (root / "service").symlink_to(REPOSITORY / "service", target_is_directory=True)
     for name, path in deployment_files(engine=engine).items():

@@ -1,4 +1,4 @@
-"""How each platform would start the service here: its own file, plus what the platform itself sets."""
+"""How each platform starts the service: the command of its own file, and the environment that the platform sets."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Twin:
     port: int  # of the URL
     startup_ms: float  # from starting the process to the first yes of /readyz
     cpus: int  # cores that it is kept to; all of the machine's where it cannot be kept (macOS)
-    proxy: str | None  # "nginx", or None when it is asked directly
+    proxy: str | None  # "nginx", or None without one
     processes: tuple[Process, ...]  # the service first
 
     @property
@@ -71,7 +71,7 @@ class Twin:
         return self.processes[0].pid
 
     def peak_memory_mib(self) -> float:
-        """The most memory held so far; see Process.peak_memory_mib for what the figure is worth."""
+        """Peak memory so far; see Process.peak_memory_mib for how exact it is."""
         return sum(process.peak_memory_mib() for process in self.processes)
 
     def fits(self) -> bool:
@@ -159,7 +159,7 @@ def local_twins(
     """Start the named targets' twins; end them when the context is left, in the thread that entered it.
 
     `log_dir` keeps NAME.log of each. `env` holds settings of the service by the twin's name, as one would set them on
-    that platform. `on_event` is told what happens; a twin's failure comes with the last lines of its log.
+    that platform. `on_event` receives a line for every event; a failure has the last lines of the log.
     """
     twins = Twins()
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:

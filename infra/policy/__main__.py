@@ -1,4 +1,4 @@
-"""Serves the rules to the pulumi program, until that ends this process. Tests run them without it: check.py."""
+"""Serves the rules to the pulumi program until that ends. Tests run them without it, on the offline engine."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where resources of the clouds keep what the rules ask for. A path's `*` stands for every item of a list."""
+"""Property paths of what the rules check, by resource type. A path's `*` stands for every item of a list."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ POLICY_DOCUMENTS: dict[str, str] = {
     "aws:iam/rolePolicy:RolePolicy": "policy",
 }
 
-# The most instances that a service may become.
+# The maximum number of instances of a service.
 MAX_INSTANCE_COUNTS: dict[str, str] = {
     "gcp:cloudrunv2/service:Service": "template.scaling.maxInstanceCount",
     "gcp:cloudfunctionsv2/function:Function": "serviceConfig.maxInstanceCount",

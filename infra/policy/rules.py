@@ -1,4 +1,4 @@
-"""The rules that every program must keep, one function each: it yields a message for every breach it finds.
+"""The rules that every program must keep: a function for each, which yields a message for every violation.
 
 A rule sees one resource's inputs as the program sent them, secrets laid open. In a preview, what a rule reads may be
 unknown; the pack then says so, and judges in the `up`. To whom an endpoint answers is the user's choice, not a rule.
@@ -24,7 +24,7 @@ from infra.policy import property_paths
 Rule = Callable[[ResourceValidationArgs], Iterator[str]]
 
 WEB_PORTS = (80, 443)
-MAX_INSTANCES = 100  # of one service, as many as the programs' settings allow at most
+MAX_INSTANCES = 100  # of a service, as the programs' settings allow
 EVERYONE = ("allUsers", "allAuthenticatedUsers")
 PRIMITIVE_ROLES = ("roles/owner", "roles/editor", "roles/viewer")
 ACCESS_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")

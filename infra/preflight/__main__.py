@@ -1,4 +1,4 @@
-"""`./cloudtrial preflight STACK`: whether the stack will fit, and what it will cost; without any account."""
+"""`./cloudtrial preflight STACK`: check without an account whether a stack fits its target, and what it costs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Exit codes: 0 all fits as far as is known, 1 something does not fit, 2 wrong usa
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
-    """Measure, compare, print. Gives the exit code."""
+    """Measure, compare with the limits, print. Returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         spec = read_deployment_spec(arguments.stack, read_settings(arguments.stack.rpartition("/")[2], folder))
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
 
 
 def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[CheckResult]:
-    """All lines of the table."""
+    """Every row of the table."""
     local: measure.LocalMeasurement | str = "not measured (--no-twin)"
     if twin:
         print(f"starting the twin of {spec.target.title} ...", file=sys.stderr, flush=True)
@@ -66,7 +66,7 @@ def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[Check
 
 
 def table(results: Sequence[CheckResult]) -> Iterator[str]:
-    """Verdict and what, below it the value, and the limit with its source."""
+    """Verdict and name; below them the value, and the limit with its source."""
     width = max(60, min(100, shutil.get_terminal_size().columns))
     for line in results:
         yield f"{line.verdict:<{INDENT}}{line.name}"
@@ -93,7 +93,7 @@ def _requests(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./cloudtrial preflight", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Say without any account whether a stack will fit its target, and what it will cost.",
+        description="Check without an account whether a stack fits its target, and what it costs.",
     )  # fmt: skip
     parser.add_argument("stack", metavar="STACK", help=f"{', '.join(TARGETS)}, or one of these-STAGE")
     parser.add_argument("--requests-per-month", type=_requests, default=REQUESTS, metavar="N",

@@ -1,4 +1,4 @@
-"""The lines of the table: what was measured or stated, against which limit, and whether it fits."""
+"""The checks: a measured or stated value against its limit, and the verdict."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from infra.preflight.limits import Limit
 from service.schema import MAX_BODY_BYTES
 
 FITS, EXCEEDS, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
-DEBIAN_DISK_GB = 2.0  # an estimate; the bundle, packed and unpacked, and the packages come on top
+DEBIAN_DISK_GB = 2.0  # an estimate; the artifact, packed and unpacked, and the packages come on top
 BASE_IMAGE_MB = 130.0  # python:3.11-slim-bookworm, an estimate
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
     value: str
@@ -29,7 +29,7 @@ class CheckResult:
 
 
 def check_sizes(spec: DeploymentSpec) -> Iterator[CheckResult]:
-    """What is shipped and installed, against what the target takes."""
+    """Size of what is shipped and installed, against the target's limits."""
     shipped, installed = measure.measure_package(spec), measure.measure_installed(spec)
     unpacked_mb = shipped.unpacked_mb + installed.megabytes
     match spec.target.name:
@@ -76,7 +76,7 @@ def check_twin(spec: DeploymentSpec, local: measure.LocalMeasurement | str) -> I
 
 
 def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> Iterator[CheckResult]:
-    """At rest and at the traffic, by the cost model that `./cloudtrial cost` prints."""
+    """Cost at rest and at the given traffic, by the cost model of `./cloudtrial cost`."""
     estimated = _estimate(spec, requests, local)
     if isinstance(estimated, str):
         yield CheckResult("cost", estimated, "", UNKNOWN, "eval/cost/prices.yaml")
@@ -93,12 +93,13 @@ def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasu
 
 
 def _check_memory(local: measure.LocalMeasurement, limit: Limit, amount: float) -> CheckResult:
-    """What fits with the larger build of torch fits with the shipped one; what does not, says nothing of it."""
-    line = _check_limit("memory", local.peak_mib, limit, amount, f"peak of the twin, {measure.PREDICTIONS} predictions")
-    if line.verdict == EXCEEDS and local.cuda_build:
+    """Peak memory. With torch's larger CUDA build, a peak that fits is conclusive, one that does not is not."""
+    note = f"peak of the twin, {measure.PREDICTIONS} predictions"
+    result = _check_limit("memory", local.peak_mib, limit, amount, note)
+    if result.verdict == EXCEEDS and local.cuda_build:
         text = f"{_number_text(local.peak_mib)} MiB (peak of the twin, on torch's CUDA build; {measure.STATED_PEAK})"
-        return replace(line, value=text, verdict=UNKNOWN)
-    return line
+        return replace(result, value=text, verdict=UNKNOWN)
+    return result
 
 
 def _check_user_data(spec: DeploymentSpec) -> CheckResult:

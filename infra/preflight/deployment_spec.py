@@ -1,4 +1,4 @@
-"""What a stack would deploy: its target with the settings of its file."""
+"""What a stack would deploy: its target with the settings of its stack file."""
 
 from __future__ import annotations
 
@@ -24,43 +24,44 @@ class DeploymentSpec:
 
 
 def read_deployment_spec(stack: str, settings: Mapping[str, str]) -> DeploymentSpec:
-    """The plan. Raises StackError or ConfigError; the program checks more, when it runs."""
+    """The deployment that the settings describe. Raises StackError or ConfigError; the program itself checks more."""
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
-    ours = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
-    engine = ours.get("engine", Settings.engine)
+    own_settings = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
+    engine = own_settings.get("engine", Settings.engine)
     if engine not in ENGINES:
         raise ConfigError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
     if target is AWS_EC2:
-        target = replace(_sized(target, ours, EC2_SIZES), region=settings.get("aws:region", target.region))
-        return DeploymentSpec(stack, target, engine, https="domain" in ours)
+        target = replace(_sized(target, own_settings, EC2_SIZES), region=settings.get("aws:region", target.region))
+        return DeploymentSpec(stack, target, engine, https="domain" in own_settings)
     if target is HEROKU:
-        target = replace(_sized(target, ours, HEROKU_SIZES), region=ours.get("region", target.region))
-        dynos = _integer(ours, "dynos", 1)
-        return DeploymentSpec(stack, target, engine, container=ours.get("build") == "container", instances=dynos)
-    vcpus = ours.get("vcpus", f"{target.vcpus:g}")
+        target = replace(_sized(target, own_settings, HEROKU_SIZES), region=own_settings.get("region", target.region))
+        dynos = _integer(own_settings, "dynos", 1)
+        container = own_settings.get("build") == "container"
+        return DeploymentSpec(stack, target, engine, container=container, instances=dynos)
+    vcpus = own_settings.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
-    memory = _integer(ours, "memoryMib", target.memory_mib)
+    memory = _integer(own_settings, "memoryMib", target.memory_mib)
     size = target.size if (float(vcpus), memory) == (target.vcpus, target.memory_mib) else f"{vcpus} vCPU, {memory} MiB"
     target = replace(
         target, region=settings.get("gcp:region", target.region), size=size, vcpus=float(vcpus), memory_mib=memory,
-        concurrency=_integer(ours, "concurrency", target.concurrency),
-        max_instances=_integer(ours, "maxInstances", target.max_instances),
+        concurrency=_integer(own_settings, "concurrency", target.concurrency),
+        max_instances=_integer(own_settings, "maxInstances", target.max_instances),
     )  # fmt: skip
-    return DeploymentSpec(stack, target, engine, instances=_integer(ours, "minInstances", 0))
+    return DeploymentSpec(stack, target, engine, instances=_integer(own_settings, "minInstances", 0))
 
 
-def _sized(target: Target, ours: Mapping[str, str], sizes: Mapping[str, object]) -> Target:
-    name = ours.get("size", target.size)
+def _sized(target: Target, own_settings: Mapping[str, str], sizes: Mapping[str, object]) -> Target:
+    name = own_settings.get("size", target.size)
     if name not in sizes:
         raise ConfigError(f"cloudtrial:size is {name!r}; it has to be one of {', '.join(sizes)}")
-    facts = (EC2_SIZES | HEROKU_SIZES)[name]
-    return replace(target, size=name, vcpus=facts.vcpus, memory_mib=facts.memory_mib)
+    size = (EC2_SIZES | HEROKU_SIZES)[name]
+    return replace(target, size=name, vcpus=size.vcpus, memory_mib=size.memory_mib)
 
 
-def _integer(ours: Mapping[str, str], key: str, default: int) -> int:
-    text = ours.get(key, str(default))
+def _integer(own_settings: Mapping[str, str], key: str, default: int) -> int:
+    text = own_settings.get(key, str(default))
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ConfigError(f"cloudtrial:{key} is {text!r}; it has to be a whole number")
     return int(text)

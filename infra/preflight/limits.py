@@ -1,4 +1,4 @@
-"""The limits that a deployment has to keep, each with its source: the one home for them."""
+"""The providers' limits for a deployment, each with its source."""
 
 from __future__ import annotations
 
