@@ -21,7 +21,7 @@ from eval.errors import EvalError, MalformedRequest
 from eval.load.client import Client, RequestSpec
 from eval.mock_server.__main__ import main
 from eval.mock_server.behaviour import DRAW_CHUNK, STARTUP_PHASES, MockEndpoint
-from eval.mock_server.http_protocol import CLOSE, Connection, Request, parse_request
+from eval.mock_server.http_protocol import CLOSE, Connection, Request, RequestReader
 from eval.mock_server.profile import EndpointProfile
 from eval.mock_server.profile_validation import FAULT_ERROR_KINDS
 from eval.mock_server.queueing import sojourn_times
@@ -276,24 +276,26 @@ def test_after_an_idle_gap_which_begins_with_the_last_answer_another_instance_st
 
 def test_a_request_is_read_when_it_is_all_there():
     whole = b"POST /predict?probabilities=1 HTTP/1.1\r\ncontent-LENGTH: 3\r\nConnection: close\r\n\r\nabc"
-    buffer = bytearray()
-    for byte in whole[:-1]:
-        buffer.append(byte)
-        assert parse_request(buffer) is None
-    buffer += b"cGET"
-    assert parse_request(buffer) == Request("POST", "/predict", "probabilities=1", b"abc", close_requested=True)
-    assert buffer == b"GET"
+    reader = RequestReader()
+    for number in range(len(whole) - 1):
+        assert reader.feed(whole[number : number + 1]) == []
+    assert reader.feed(b"c") == [Request("POST", "/predict", "probabilities=1", b"abc", close_requested=True)]
+
+
+def test_requests_that_arrive_together_are_read_one_by_one():
+    text = b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+    assert RequestReader().feed(text) == [Request("POST", "/predict", "", b"abc"), Request("GET", "/", "", b"")]
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"GET /\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"x" * 70_000,
-     b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"],
-    ids=["HTTP/0.9", "length", "head", "chunked"],
+    [b"SSH-2.0-OpenSSH_9.9\r\n", b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+     b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + bytes(schema.MAX_BODY_BYTES + 1)],
+    ids=["not HTTP", "length", "body"],
 )  # fmt: skip
 def test_what_it_cannot_read_is_refused(text):
     with pytest.raises(MalformedRequest):
-        parse_request(bytearray(text))
+        RequestReader().feed(text)
 
     async def use(url, _):
         reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
