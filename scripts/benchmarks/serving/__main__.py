@@ -26,7 +26,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.dataset.images import ImagesError, load_images
+from eval.dataset.images import load_images
+from eval.errors import ImagesError
 from eval.run.environment import collect_environment
 from eval.run.environment import collect_versions as client_versions
 from scripts.benchmarks.serving.engine_throughput import EngineError

@@ -1,4 +1,4 @@
-"""Mutants of the program for Google Cloud ProgramResult, and in the settings that both Google programs read."""
+"""Mutants of the program for Google Cloud Run, and in the settings that both Google programs read."""
 
 PROGRAM = "infra/gcp_cloudrun/__main__.py"
 SETTINGS = "infra/google.py"

@@ -12,7 +12,7 @@ MUTANTS = {
             "info.size, info.mode, info.mtime = len(content), FILE_MODE, int(path.stat().st_mtime)",
         ),
         "gzip's clock stands in the tar": ("GZIP_LEVEL, mtime=0)", "GZIP_LEVEL)"),
-        "files are packed in the order in which the disk has them": (
+        "files are artifact in the order in which the disk has them": (
             "return dict(sorted((files | dict(extra or {})).items()))",
             "return files | dict(extra or {})",
         ),
