@@ -355,7 +355,7 @@ def test_a_failing_command_is_told_by_its_last_line():
 
 
 def test_a_command_that_hangs_is_interrupted_and_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(restart, "COMMAND_S", 0.5)
+    monkeypatch.setattr(restart, "COMMAND_TIMEOUT_S", 0.5)
     script = (
         "import sys, time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open(sys.argv[1], 'w').write('end')"
     )

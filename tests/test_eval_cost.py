@@ -106,7 +106,7 @@ def test_a_t3_small_uses_0_38_of_its_0_40_baseline_at_100_million_requests():
 
 def test_one_isolated_cloud_run_request():
     per_million = 1e6 * (0.1 * (24e-6 + 2.5e-6) + 0.4e-6)
-    one = bill(CLOUDRUN, 1, replace(WORK, boot_s=0, sent_bytes=0)).gross_usd
+    one = bill(CLOUDRUN, 1, replace(WORK, startup_s=0, egress_bytes=0)).gross_usd
     assert per_million == pytest.approx(3.05)
     assert one * 1e6 == pytest.approx(3.05, rel=1e-6)
 
@@ -164,8 +164,8 @@ def test_break_even_of_request_and_instance_billing_on_cloud_run():
 def test_answers_over_new_tls_connections_cost_egress():
     # 4 KB more of each of 100 million answers. The example's $27 for AWS takes the 400 GB alone against the free
     # 100 GB; beside the 70 GB that the answers have already it is $33.30.
-    with_tls = replace(WORK, sent_bytes=4700)
-    only_tls = replace(WORK, sent_bytes=4000)
+    with_tls = replace(WORK, egress_bytes=4700)
+    only_tls = replace(WORK, egress_bytes=4000)
     assert bill(CLOUDRUN, 100e6, with_tls).net_usd - bill(CLOUDRUN, 100e6).net_usd == pytest.approx(45, abs=0.5)
     assert bill(AWS_EC2, 100e6, only_tls).net_usd - bill(AWS_EC2, 1).net_usd == pytest.approx(27, abs=CENT)
     assert bill(AWS_EC2, 100e6, with_tls).net_usd - bill(AWS_EC2, 100e6).net_usd == pytest.approx(33.30, abs=CENT)
@@ -176,7 +176,7 @@ def test_gross_has_no_free_allowance_at_all():
 
 
 def test_nothing_is_asked_and_nothing_is_paid_but_what_stands_ready():
-    with_image = replace(WORK, image_gib=0.8)
+    with_image = replace(WORK, container_image_gib=0.8)
     assert bill(AWS_EC2, 0).net_usd == pytest.approx(20.11, abs=CENT)
     assert bill(HEROKU, 0).net_usd == 7
     assert bill(CLOUDRUN, 0).net_usd == 0
@@ -264,17 +264,17 @@ def test_a_region_without_a_price_is_an_error_that_names_both():
 
 @pytest.mark.parametrize(("rate", "needed"), [(30, 1), (30.1, 2), (60, 2), (61, 3)], ids=lambda value: str(value))
 def test_a_rate_that_was_measured_is_used_to_the_full(rate, needed):
-    assert always_on_instances(rate, replace(ON_DYNO, rated=True)) == needed
+    assert always_on_instances(rate, replace(ON_DYNO, rate_measured=True)) == needed
 
 
 def test_a_measured_rate_decides_how_many_dynos_are_paid():
     # 100 million a month are 38.05 a second.
-    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=40, rated=True)).net_usd == 7
-    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=20, rated=True)).net_usd == 2 * 25
+    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=40, rate_measured=True)).net_usd == 7
+    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=20, rate_measured=True)).net_usd == 2 * 25
 
 
 def test_an_autoscaler_needs_no_fewer_instances_than_the_measured_rate_does():
-    slow = replace(WORK, instance_rps=5, rated=True)
+    slow = replace(WORK, instance_rps=5, rate_measured=True)
     assert [autoscaled_instances(rate, slow, CLOUDRUN) for rate in (1, 5, 20, 21)] == [1, 1, 4, 5]
     assert autoscaled_instances(20, WORK, CLOUDRUN) == 1
 

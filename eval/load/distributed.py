@@ -70,7 +70,7 @@ def split(shard: Shard, worker_count: int) -> list[Shard]:
             | {
                 "requests": shard.requests[i::worker_count],
                 "offsets_s": shard.offsets_s[i::worker_count],
-                "in_flight": in_flight_per_worker,
+                "max_in_flight": in_flight_per_worker,
             }
         )
         for i in range(worker_count)
