@@ -63,6 +63,8 @@ def direct_requirements(engine: str, target: str) -> str:
     files = [(REPOSITORY / "service" / REQUIREMENTS[engine]).with_suffix(".in")]
     if target in TARGETS_WITH_OWN_LOCK:
         files.append(REPOSITORY / "infra" / target / "requirements.in")
+    else:
+        files.append(REPOSITORY / "service" / "requirements-server.in")
     return "".join(path.read_text() for path in files)
 
 

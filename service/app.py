@@ -23,7 +23,7 @@ from service.machine import processor, usable_cpus
 from service.schema import Problem, TooLarge, Unauthorised
 from service.settings import Settings
 
-LIBRARIES = ("flask", "gunicorn", "numpy", "pillow")  # besides the engine's own
+LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender gets to see the answer
 DRAIN_SECONDS = 20
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
@@ -195,7 +195,7 @@ class Service:
 
 
 def json_answer(facts: Any, status: int = 200, media_type: str = schema.JSON_TYPE) -> Response:
-    return Response(json_line(facts), status, mimetype=media_type)
+    return Response(json_line(facts), status, content_type=media_type)
 
 
 def too_large() -> TooLarge:
@@ -205,17 +205,21 @@ def too_large() -> TooLarge:
 
 def wants_page() -> bool:
     """Whether a browser's own form asks, rather than a program."""
+    if "text/html" not in request.environ.get("HTTP_ACCEPT", ""):
+        return False
     accepts = request.accept_mimetypes
     return request.endpoint in ("predict", "predict_form") and accepts["text/html"] > accepts["application/json"]
 
 
 def wants_probabilities() -> bool:
-    return request.args.get("probabilities") == "1"
+    return bool(request.environ.get("QUERY_STRING")) and request.args.get("probabilities") == "1"
 
 
 def drain(environ: dict[str, Any]) -> None:
     """Read on after a refusal was sent: closing a connection with unread bytes resets it, and the answer is lost."""
     if not environ.get("wsgi.input_terminated"):  # a plain socket, where reading past the body would block
+        return
+    if "HTTP_EXPECT" in environ:  # its sender waits to be asked for it, and reading would ask
         return
     until, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
     with suppress(Exception):  # the client may be gone, or the body malformed; the answer is out already

@@ -11,11 +11,10 @@ back at once, and no longer than `batch_wait_s` after its end. A lone request st
 from __future__ import annotations
 
 import math
-import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,6 @@ from service.schema import Busy, GaveUp
 
 SMOOTHING = 0.2  # weight of the latest pass in the running mean of its cost
 LONGEST_WAIT_S = 30.0  # as long as any platform's front waits (Heroku's router); after it nobody listens
-LOOK_AFTER_S = 0.05  # clients that have waited longer are looked at before they are computed for
-HUNG_UP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a connection that broke is seen
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,12 @@ class Asked:
     """One request's pictures, from the queue to their answers."""
 
     __slots__ = (
-        *("client", "done", "ended", "error", "given_up", "left"),
-        *("pictures", "rows", "since", "started", "taken"),
+        *("done", "ended", "error", "given_up", "left"),
+        *("pictures", "rows", "started", "taken"),
     )
 
-    def __init__(self, pictures: Sequence[np.ndarray], client: int | None):
+    def __init__(self, pictures: Sequence[np.ndarray]):
         self.pictures = pictures
-        self.client = client  # file descriptor of the connection that waits for the answer
-        self.since = time.perf_counter()
         self.taken = 0  # pictures that went into a pass
         self.left = len(pictures)  # pictures without an answer
         self.rows: list[np.ndarray] = [_NO_ROW] * len(pictures)
@@ -74,12 +69,6 @@ class Asked:
         if self.error is not None:
             raise self.error
         return Passes(self.rows, self.started, self.ended)
-
-    def give_up(self, error: BaseException) -> None:
-        """Wake the caller without an answer; what is still in the queue is passed over."""
-        if not self.given_up:
-            self.given_up, self.error = True, error
-            self.done.release()
 
 
 _NO_ROW = np.empty(0, np.float32)
@@ -135,14 +124,13 @@ class Batcher:
         """Whether one picture more would be taken in: to be asked before the work of decoding it."""
         return self._depth < self._max_queue
 
-    def run(self, pictures: Sequence[np.ndarray], client: int | None = None) -> Passes:
+    def run(self, pictures: Sequence[np.ndarray]) -> Passes:
         """Wait for the network's answers.
 
-        client: the file descriptor of the connection that waits; when it has hung up, its turn is passed over.
         Raises Busy at once when the queue is full, GaveUp, or what the network raised. One caller's pictures are taken
         in together or not at all. An empty queue takes any number, so that a batch larger than it has its chance.
         """
-        asked = Asked(pictures, client)
+        asked = Asked(pictures)
         with self._changed:
             alone = self._any_thread and self._at_rest() and len(pictures) == 1
             if alone:
@@ -195,7 +183,7 @@ class Batcher:
 
     def _work(self) -> None:
         while True:
-            turns = self._still_wanted(self._take())
+            turns = self._take()
             if turns:
                 self._pass(turns)
             with self._changed:
@@ -231,18 +219,6 @@ class Batcher:
     def _enough_for(self, requests: int) -> bool:
         return len(self._queue) >= requests or self._depth >= self._enough
 
-    def _still_wanted(self, turns: list[Turn]) -> list[Turn]:
-        """Without the turns whose client has hung up."""
-        long_ago = time.perf_counter() - LOOK_AFTER_S
-        clients = {asked.client for asked, _ in turns if asked.since < long_ago and asked.client is not None}
-        gone = hung_up(clients) if clients else ()
-        if not gone:
-            return turns
-        for asked, _ in turns:
-            if asked.client in gone:
-                asked.give_up(GaveUp("the client hung up before its turn came", self._retry_after_s()))
-        return [turn for turn in turns if not turn[0].given_up]
-
     def _pass(self, turns: list[Turn]) -> None:
         """Run the pictures in one pass; when that fails, one by one, so that one of them cannot fail the others."""
         started = time.perf_counter()
@@ -268,14 +244,3 @@ class Batcher:
     def _learn(self, seconds: float) -> None:
         known = self._seconds_per_picture or seconds
         self._seconds_per_picture = known + SMOOTHING * (seconds - known)
-
-
-def hung_up(clients: Iterable[int]) -> set[int]:
-    """Those of these connections whose other end has closed, found in one call to the kernel.
-
-    A client that has only shut down its sending side looks the same; few do, and none is looked at that is soon served.
-    """
-    poll = select.poll()
-    for client in clients:
-        poll.register(client, HUNG_UP)
-    return {client for client, _ in poll.poll(0)}

@@ -37,7 +37,6 @@ class Classifier:
         self.libraries = engine.libraries
         self.details = engine.details
         self.startup_ms: dict[str, float] = {}
-        self.places = settings.max_queue + settings.batch_max  # pictures that can wait or be computed at once
         self._batcher = Batcher(
             engine.probabilities,
             max_queue=settings.max_queue,
@@ -88,12 +87,9 @@ class Classifier:
         if not self.has_room():
             raise self.busy()
 
-    def classify(self, pictures: Sequence[np.ndarray], client: int | None = None) -> tuple[list[Prediction], Timings]:
-        """One prediction per float32 [3, S, S] picture. Raises Busy when too many wait.
-
-        client: the connection that the answer goes to, as a file descriptor; when it hangs up, Busy's kind GaveUp.
-        """
+    def classify(self, pictures: Sequence[np.ndarray]) -> tuple[list[Prediction], Timings]:
+        """One prediction per float32 [3, S, S] picture. Raises Busy when too many wait."""
         asked = time.perf_counter()
-        passes = self._batcher.run(pictures, client)
+        passes = self._batcher.run(pictures)
         predictions = [Prediction(tuple(row.tolist()), self.classes) for row in passes.rows]
         return predictions, Timings((passes.started - asked) * 1000, (passes.ended - passes.started) * 1000)

@@ -1,32 +1,24 @@
-"""WSGI, around Flask: identity, timings and counts on every answer, and a short way for what is asked most.
-
-Nearly all that a classifier is sent is one small picture, alone in the body. Flask's way to an answer (request,
-session, routing and response objects) takes a tenth as long as a quantised network's pass, so such a request is
-answered here. Whatever is unusual about one goes Flask's way, and the answers are the same.
-"""
+"""WSGI, around Flask: identity, timings and counts on every answer, and quick refusals while the queue is full."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from werkzeug.http import HTTP_STATUS_CODES
 
 from service import schema
 from service.classifier import Classifier
-from service.inputs import read_exactly
 from service.machine import process_started_at
 from service.metrics import Metrics
-from service.preprocess import read_picture
 from service.schema import Busy, Prediction, Problem, Unauthorised
 
 Environ = dict[str, Any]
@@ -40,11 +32,9 @@ ROUTES = {
     *(schema.VERSION, schema.METRICS, schema.OPENAPI),
 }
 OTHER_ROUTE = "other"
-SHORT_BODY_BYTES = 64 * 1024  # what gunicorn reads past by itself where a body was refused unread
+SHORT_BODY_BYTES = 64 * 1024  # of a body that is not counted, and is read before it is refused
 UNDECLARED_BYTES = 2**20  # that a body of undeclared length is counted as; few are longer
 HELD_BYTES = 64 * 1024 * 1024  # of long bodies that may be in memory at once, each up to three times over
-QUERIES = {"": False, "probabilities=0": False, "probabilities=1": True}  # -> whether the full vector is wanted
-PLAIN_ACCEPTS = ("*/*", schema.JSON_TYPE)  # of programs; a browser wants a page
 DETAIL_CHARACTERS = 500  # of a problem; some quote what the client sent
 
 encode_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps would make one for each answer
@@ -106,7 +96,7 @@ class Desk:
     def classify(self, environ: Environ, pictures: Sequence[np.ndarray], begun: float) -> list[Prediction]:
         """One prediction for each picture; begun: when their reading did. Raises Busy."""
         decoded = time.perf_counter()
-        predictions, timings = self.classifier.classify(pictures, connection(environ))
+        predictions, timings = self.classifier.classify(pictures)
         parts = ((decoded - begun) * 1000, timings.queue_ms, timings.inference_ms)
         trace: Trace = environ[TRACE]
         trace.timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)
@@ -131,7 +121,6 @@ class Front:
         self._flask = flask
         self._desk = desk
         self._guarded = guarded  # checking tokens is Flask's affair
-        self.places = math.inf if guarded else desk.classifier.places  # requests that can be inside at once
         self._fixed = [
             (schema.INSTANCE_ID, desk.instance_id),
             (schema.INSTANCE_STARTED, desk.started_at),
@@ -140,13 +129,8 @@ class Front:
         ]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return self.answer(environ, start_response)
-        finally:
-            self.count(environ)
-
-    def answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """As WSGI has it, but for the counting: `count` is to be called afterwards, whatever became of it."""
+        if self._finds_no_room(environ):
+            return self._refusal(environ, start_response)
         trace = environ[TRACE] = Trace(time.perf_counter())
         desk = self._desk
 
@@ -159,12 +143,12 @@ class Front:
             return start_response(status, headers, *more)
 
         desk.metrics.in_flight.inc()
-        if self.has_short_way(environ):
-            return self._short_way(environ, signed)
-        return self._flask(environ, signed)
+        try:
+            return self._flask(environ, signed)
+        finally:
+            self._count(environ)
 
-    def count(self, environ: Environ) -> None:
-        """Put a request that is over into the metrics, which need not be done before its client has the answer."""
+    def _count(self, environ: Environ) -> None:
         trace: Trace = environ[TRACE]
         desk, path = self._desk, environ.get("PATH_INFO", "")
         desk.metrics.in_flight.dec()
@@ -174,54 +158,31 @@ class Front:
         if trace.status:
             desk.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
 
-    def has_short_way(self, environ: Environ) -> bool:
-        """Whether this request is answered without Flask."""
-        return environ.get("PATH_INFO") == schema.PREDICT and not self._guarded and is_one_small_picture(environ)
+    def _finds_no_room(self, environ: Environ) -> bool:
+        """Whether this is a program's short request for a prediction, and the queue is full."""
+        length = environ.get("CONTENT_LENGTH", "")
+        return (
+            not self._desk.classifier.has_room()
+            and not self._guarded
+            and environ["REQUEST_METHOD"] == "POST"
+            and environ.get("PATH_INFO") == schema.PREDICT
+            and length.isdecimal()
+            and int(length) <= SHORT_BODY_BYTES
+            and "text/html" not in environ.get("HTTP_ACCEPT", "")
+        )
 
-    def full(self) -> bool:
-        """Whether the next picture would be refused, and nothing else has to be looked at before."""
-        return not self._guarded and not self._desk.classifier.has_room()
-
-    def refusal(self) -> tuple[str, Headers, bytes]:
-        """Status, headers and body for a prediction that finds the queue full, for a worker without time for more.
-
-        `count_refusal` is to be called for every request that is told so.
-        """
+    def _refusal(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        """503, without Flask: under overload most of the answers are this one, and the network needs the core."""
+        with suppress(Exception):  # a body that broke off
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         desk = self._desk
-        facts, headers = problem_document(desk.classifier.busy())
+        facts, headers = desk.refuse(desk.classifier.busy())
         body = json_line(facts)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(desk.accepted))]
-        return "503 SERVICE UNAVAILABLE", headers + self._fixed, body
-
-    def count_refusal(self) -> None:
-        """Put one into the metrics."""
-        self._desk.metrics.error(Busy.title)
-        self._desk.metrics.request(schema.PREDICT, "503", 0.0)
-
-    def _short_way(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
-        status, media_type, headers = 200, schema.JSON_TYPE, []
-        try:
-            answer = self._predict(environ)
-        except Exception as error:
-            problem = error if isinstance(error, Problem) else self._desk.failure(environ, error)
-            status, media_type = problem.status, schema.PROBLEM_TYPE
-            answer, headers = self._desk.refuse(problem)
-        body = json_line(answer)
-        headers = [("Content-Type", media_type), ("Content-Length", str(len(body))), *headers]
-        start_response(f"{status} {HTTP_STATUS_CODES[status].upper()}", headers)
+        start_response("503 SERVICE UNAVAILABLE", headers + self._fixed)
+        desk.metrics.request(schema.PREDICT, "503", 0.0)
         return [body]
-
-    def _predict(self, environ: Environ) -> dict[str, Any]:
-        desk = self._desk
-        desk.classifier.check_room()
-        data = read_exactly(environ["wsgi.input"], int(environ["CONTENT_LENGTH"]))
-        desk.accept(environ)
-        begun = time.perf_counter()
-        picture = read_picture(data, desk.classifier.bundle)
-        (prediction,) = desk.classify(environ, [picture], begun)
-        answer = prediction.to_json(with_probabilities=QUERIES[environ.get("QUERY_STRING", "")])
-        return answer | {"model": desk.model}
 
 
 def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:
@@ -234,26 +195,6 @@ def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:
     if isinstance(problem, Unauthorised):
         headers.append(("WWW-Authenticate", "Bearer"))
     return facts, headers
-
-
-def is_one_small_picture(environ: Environ) -> bool:
-    """Whether this is a program's plain request: an image type, a short body of known length, JSON wanted."""
-    length = environ.get("CONTENT_LENGTH", "")
-    return (
-        environ["REQUEST_METHOD"] == "POST"
-        and environ.get("CONTENT_TYPE", "").startswith("image/")
-        and length.isdecimal()
-        and 0 < int(length) <= SHORT_BODY_BYTES
-        and environ.get("HTTP_ACCEPT", "*/*") in PLAIN_ACCEPTS
-        and environ.get("QUERY_STRING", "") in QUERIES
-    )
-
-
-def connection(environ: Environ) -> int | None:
-    """The file descriptor of the client's connection, where the server tells it: gunicorn does."""
-    socket = environ.get("gunicorn.socket")
-    descriptor = -1 if socket is None else socket.fileno()
-    return None if descriptor < 0 else descriptor
 
 
 def json_line(facts: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from flask import Request
@@ -48,33 +48,17 @@ def read_body(request: Request) -> None:
     A declared length may be more than what comes, and a body of undeclared length is cut at the limit: neither is
     told by the server, so both are looked for.
     """
+    declared = request.content_length
     try:
         size = len(request.get_data())
-        request.stream.read(1)  # at the limit this raises RequestEntityTooLarge
+        if declared is None:
+            request.stream.read(1)  # at the limit this raises RequestEntityTooLarge
     except HTTPException:
         raise
     except Exception as error:  # what a server raises for a broken chunk or a lost connection is its own affair
-        raise _broken(error) from error
-    _check_length(size, request.content_length or 0)
-
-
-def read_exactly(stream: IO[bytes], length: int) -> bytes:
-    """The same for a body whose declared length is within the limits."""
-    try:
-        data = stream.read(length)
-    except Exception as error:  # as above
-        raise _broken(error) from error
-    _check_length(len(data), length)
-    return data
-
-
-def _broken(error: Exception) -> NothingToRead:
-    return NothingToRead(f"the body broke off before its end ({type(error).__name__}); send it again")
-
-
-def _check_length(found: int, declared: int) -> None:
-    if found < declared:
-        raise NothingToRead(f"the body broke off after {found} of {declared} bytes; send it again")
+        raise NothingToRead(f"the body broke off before its end ({type(error).__name__}); send it again") from error
+    if size < (declared or 0):
+        raise NothingToRead(f"the body broke off after {size} of {declared} bytes; send it again")
 
 
 def one_picture(request: Request, bundle: Bundle) -> Posted:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-M_ARENA_MAX, ARENAS = -8, 2  # glibc's name for the places that its malloc takes memory from, and how many are enough
 CGROUPS = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 # The instruction sets that decide how fast a network runs, by the kernel's names, each with the one that people know
@@ -118,12 +117,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def few_arenas() -> None:
-    """Left alone, glibc gives the threads up to eight arenas for each of the host's cores, which keep what they had."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def give_back_memory() -> None:

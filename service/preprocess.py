@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -32,9 +30,6 @@ PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
 
 # Pillow would import a reader when it first meets a format, in the middle of somebody's request.
 READERS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin)
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))  # the last chunk
 
 # Our own limit is checked on every header. Pillow's would warn first and fail later.
 Image.MAX_IMAGE_PIXELS = None
@@ -57,9 +52,6 @@ def read_picture(data: bytes, bundle: Bundle) -> np.ndarray:
 
     The upright centre square is resized to S; a picture that is S x S already keeps every bit.
     """
-    plain = _plain_png(data, bundle.size_px)
-    if plain is not None:
-        return normalise(plain, bundle)
     with _opened(data, bundle.size_px * DRAFT_FACTOR) as image:
         small = _square(image, bundle.size_px)
     return normalise(np.asarray(small), bundle)
@@ -127,35 +119,6 @@ def preview_uri(data: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _plain_png(data: bytes, side: int) -> np.ndarray | None:
-    """uint8 [side, side, 3] of a PNG that holds RGB pixels of that size and nothing else, as most that is sent do.
-
-    Pillow's decoder does the work; left out is its search for all that a PNG might hold besides, which takes longer
-    than the pixels. None, whatever is odd about the file: it is read as any other then, or refused in the right words.
-    """
-    begin = _png_begin(side)
-    if not data.startswith(begin):
-        return None
-    kind = len(begin) + 4  # of the next chunk, after its length
-    pixels = kind + 4
-    end = pixels + int.from_bytes(data[kind - 4 : kind], "big")
-    if data[kind:pixels] != b"IDAT" or data[end + 4 :] != PNG_END:
-        return None
-    if zlib.crc32(data[kind:end]) != int.from_bytes(data[end : end + 4], "big"):
-        return None
-    try:
-        return np.asarray(Image.frombytes("RGB", (side, side), data[pixels:end], "zip", "RGB"))
-    except Exception:  # damaged bytes raise nearly anything
-        return None
-
-
-@cache
-def _png_begin(side: int) -> bytes:
-    """Signature and header of a PNG of side x side RGB pixels, 8 bits each, not interlaced."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return PNG_SIGNATURE + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-
-
 @contextmanager
 def _opened(data: bytes, draft_px: int) -> Iterator[Image.Image]:
     """The decoded picture, in a mode that can be resized. Whatever fails inside is the picture's fault."""
@@ -177,7 +140,7 @@ def _sniff(data: bytes) -> str:
     """The format's name, by the first bytes."""
     if not data:
         raise NothingToRead("the picture has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
-    if data.startswith(PNG_SIGNATURE):
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from service.model import WEIGHTS_OF
@@ -20,7 +21,9 @@ class SettingsError(Exception):
 class Settings:
     """The service's settings, each from the environment variable of the same name in capitals."""
 
+    host: str = "0.0.0.0"  # address to listen on
     port: int = 8080
+    web_threads: int = 288  # requests that are answered at once, those that wait for the network included
     engine: str = "torch"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
     max_queue: int = 256  # pictures waiting for the network; beyond it, 503
@@ -39,7 +42,9 @@ class Settings:
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise SettingsError("API_TOKEN does not fit a header; use printable ASCII characters without spaces")
         return cls(
+            host=_address(env, "HOST", cls.host),
             port=_whole(env, "PORT", cls.port, 1, 65535),
+            web_threads=_whole(env, "WEB_THREADS", cls.web_threads, 1, 10_000),
             engine=engine,
             model_dir=ROOT / (env.get("MODEL_DIR") or cls.model_dir),
             max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),
@@ -48,6 +53,14 @@ class Settings:
             api_token=token,
             git_sha=env.get("GIT_SHA") or None,
         )
+
+
+def _address(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}; use an IP address, 0.0.0.0 for all of this machine's") from None
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -1,4 +1,4 @@
-"""The app for WSGI servers: `gunicorn --config service/gunicorn.conf.py service.wsgi:app`."""
+"""The app for WSGI servers, loaded and warmed by its import; service/server.py and service/main.py serve it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from service.app import create_app  # noqa: E402  # after gc.disable
 from service.model import BundleError  # noqa: E402  # after gc.disable
 from service.settings import SettingsError  # noqa: E402  # after gc.disable
 
-WORKER_BOOT_ERROR = 3  # on this status gunicorn ends; on any other it would start the worker again, for ever
-
 try:
     app = create_app()
 except (BundleError, SettingsError) as error:
     print(f"service: {error}", file=sys.stderr, flush=True)
-    sys.exit(WORKER_BOOT_ERROR)
+    sys.exit(1)
 
 gc.freeze()  # and it is not looked through again while requests wait
 gc.enable()

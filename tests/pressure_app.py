@@ -1,4 +1,4 @@
-"""The service with a network of our own, for gunicorn: `gunicorn pressure_app:app` with this folder on PYTHONPATH.
+"""The service with a network of our own, as `pressure_app:app` with this folder on PYTHONPATH.
 
 It tells one-coloured pictures apart by their brightness, computes like a real one (outside Python's lock, for
 as long as WORK says), and holds every pass for as long as there is a file GATE; GATE.entered says that one is held.

@@ -69,7 +69,7 @@ async def call(port: int, number: int, heard: Heard, go_on: Callable[[], bool]) 
                     heard.wrong.append(f"caller {number} got {body[:60]!r}")
                 if status == 503 and not int(headers.get("retry-after", "0")) >= 1:
                     heard.wrong.append(f"503 without Retry-After: {headers}")
-                kept = headers["connection"] != "close"
+                kept = headers.get("connection") != "close"
         except (asyncio.IncompleteReadError, ConnectionError):
             heard.turned_away += late
             heard.lost += not late

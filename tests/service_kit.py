@@ -1,23 +1,26 @@
-"""A real gunicorn with the real app, and an HTTP client for it."""
+"""The real service, and an HTTP client for it."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local.health import free_ports
+
 ROOT = Path(__file__).resolve().parent.parent
+SERVE = (sys.executable, "-m", "service.server")
 START_TIMEOUT_S = 120
-SECRETS = ("API_TOKEN", "ENGINE", "MODEL_DIR", "MAX_QUEUE", "BATCH_MAX", "BATCH_WAIT_MS", "GIT_SHA", "WEB_THREADS")
+SETTINGS = ("API_TOKEN", "ENGINE", "MODEL_DIR", "MAX_QUEUE", "BATCH_MAX", "BATCH_WAIT_MS", "GIT_SHA", "WEB_THREADS")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ class Server:
         finally:
             connection.close()
 
+    def ready(self) -> bool:
+        try:
+            return self.get("/readyz").status == 200
+        except OSError:
+            return False
+
     def get(self, path: str, **headers) -> Reply:
         return self.ask("GET", path, headers=headers)
 
@@ -58,17 +67,13 @@ class Server:
 
 
 @contextmanager
-def gunicorn(log: Path, app: str = "service.wsgi:app", command: Sequence[str] = (), **settings) -> Iterator[Server]:
-    """The app as it is deployed. The socket is bound here: the first request waits until the app is there.
-
-    `command` starts it in another way; it takes gunicorn's options.
-    """
-    env = {name: value for name, value in os.environ.items() if name not in SECRETS} | settings
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("wb") as output:
-        port, fd = listener.getsockname()[1], listener.fileno()
-        command = command or (sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", app)
-        words = [*command, "--bind", f"fd://{fd}"]
-        process = subprocess.Popen(words, cwd=ROOT, env=env, pass_fds=(fd,), stdout=output, stderr=output)
+def started_service(log: Path, command: Sequence[str] = SERVE, **settings: str) -> Iterator[Server]:
+    """The service as it is deployed, still loading. `command` starts it in another way."""
+    (port,) = free_ports(1)
+    env = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    env |= {"HOST": "127.0.0.1", "PORT": str(port)} | settings
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)
     try:
         yield Server(port, process, log)
     finally:
@@ -77,14 +82,13 @@ def gunicorn(log: Path, app: str = "service.wsgi:app", command: Sequence[str] = 
 
 
 @contextmanager
-def ready_gunicorn(log: Path, app: str = "service.wsgi:app", **settings) -> Iterator[Server]:
+def ready_service(log: Path, command: Sequence[str] = SERVE, **settings: str) -> Iterator[Server]:
     """The same, once it is ready."""
-    with gunicorn(log, app, **settings) as server:
-        try:
-            reply = server.ask("GET", "/readyz", timeout=START_TIMEOUT_S)
-        except OSError as error:
-            raise AssertionError(f"not ready ({error}):\n{log.read_text()}") from None
-        assert reply.status == 200, log.read_text()
+    with started_service(log, command, **settings) as server:
+        give_up = time.monotonic() + START_TIMEOUT_S
+        while not server.ready():
+            assert time.monotonic() < give_up and server.process.poll() is None, f"not ready:\n{log.read_text()}"
+            time.sleep(0.01)
         yield server
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from eval_kit import fake_endpoint
-from service_kit import ready_gunicorn
+from service_kit import ready_service
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +78,7 @@ def test_without_an_environment_it_says_what_to_type(elsewhere):
     )
 
 
-@pytest.mark.parametrize(("command", "package"), [("run", "rich"), ("serve", "gunicorn")])
+@pytest.mark.parametrize(("command", "package"), [("run", "rich"), ("serve", "granian")])
 def test_an_environment_that_lacks_a_package_is_one_line_that_says_what_to_type(elsewhere, command, package):
     venv.create(elsewhere / ".venv", symlinks=True)
     done = call(command, program=elsewhere / "cloudtrial")
@@ -122,6 +122,6 @@ def test_a_signal_reaches_the_run_itself_and_the_run_holds_what_was_typed(number
 
 
 def test_serve_starts_the_service_with_its_settings_and_ends_on_sigterm(tmp_path, png):
-    with ready_gunicorn(tmp_path / "log", command=(str(PROGRAM), "serve"), ENGINE="onnx") as service:
+    with ready_service(tmp_path / "log", command=(str(PROGRAM), "serve"), ENGINE="onnx") as service:
         assert service.post("/predict", png, "image/png").json["model"]["engine"] == "onnx"
     assert service.process.returncode == 0

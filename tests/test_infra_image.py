@@ -61,7 +61,7 @@ def test_the_unmodified_dockerfile_builds_and_classifies_as_its_own_user(engine,
     with builder.run(env | {"PORT": str(port)}) as process:
         wait_until_ready(port, [process], START_TIMEOUT_S)
         assert_answers_as_reference(port, TOLERANCE[engine])
-        servers = [each for each in family(process) if each.name() == "gunicorn"]
+        servers = [each for each in family(process) if "service.server" in each.cmdline()]
         assert servers and {each.uids() for each in servers} == {(USER_ID,) * 3}
     say(f"{engine}: built on a stand-in for {base_of(dockerfile)}, Debian with its own Python; ran as user {USER_ID}")
     assert not any(map(psutil.Process.is_running, servers))

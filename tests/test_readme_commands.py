@@ -23,7 +23,7 @@ import pytest
 from conftest import ROOT
 from eval_kit import Fake, fake_endpoint
 from scenario_kit import write_full_run
-from service_kit import SECRETS, ready_gunicorn
+from service_kit import SETTINGS, ready_service
 
 from eval.__main__ import build_parser
 
@@ -83,7 +83,7 @@ def listed(command: str, table: dict[str, str]) -> str | None:
 def service(tmp_path_factory):
     """The service, started as the README says; it stands for every deployed one."""
     log = tmp_path_factory.mktemp("service") / "log"
-    with ready_gunicorn(log, command=("./cloudtrial", "serve"), ENGINE="onnx") as server:
+    with ready_service(log, command=("./cloudtrial", "serve"), ENGINE="onnx") as server:
         yield server
 
 
@@ -123,7 +123,7 @@ def start_and_end(folder: Path, fake: Fake) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """Nothing is activated, nothing of this machine's user is there, and no other host can be reached."""
-    kept = {name: value for name, value in os.environ.items() if name not in (*SECRETS, "CIFAR10_DIR", "VIRTUAL_ENV")}
+    kept = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, "CIFAR10_DIR", "VIRTUAL_ENV")}
     path = os.pathsep.join((str(folder / "bin"), os.environ["PATH"]))
     return kept | {"PATH": path, "HOME": str(folder / "home"), "https_proxy": "http://127.0.0.1:9"}
 

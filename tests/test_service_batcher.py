@@ -1,5 +1,4 @@
 import math
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import batcher as module
-from service.batcher import Batcher, hung_up
+from service.batcher import Batcher
 from service.schema import Busy, GaveUp
 
 LIMITS = {"max_queue": 4, "batch_max": 3}
@@ -72,13 +70,13 @@ def occupied(gate, pool, **limits):
     return batcher, first
 
 
-def fill(batcher, pool, *requests, client=None):
+def fill(batcher, pool, *requests):
     """Put these requests' pictures in the queue, in this order; returns when they wait there."""
     calls = []
     for request in requests:
         pictures = [picture(value) for value in (request if isinstance(request, list) else [request])]
         wanted = batcher.depth() + len(pictures)
-        calls.append(pool.submit(batcher.run, pictures, client))
+        calls.append(pool.submit(batcher.run, pictures))
         while batcher.depth() < wanted:
             assert not calls[-1].done(), calls[-1].exception()
             time.sleep(0.0005)
@@ -288,39 +286,6 @@ def test_an_empty_queue_takes_a_batch_larger_than_itself():
 # Callers who are gone
 
 
-def test_what_a_client_asked_that_hung_up_is_not_computed(gate, pool, monkeypatch):
-    monkeypatch.setattr(module, "LOOK_AFTER_S", 0)
-    batcher, first = occupied(gate, pool, max_queue=9, batch_max=9)
-    ours, theirs = socket.socketpair()
-    with ours:
-        (gone,) = fill(batcher, pool, [1, 2], client=ours.fileno())
-        (stays,) = fill(batcher, pool, 3)
-        theirs.close()
-        gate.open.set()
-        with pytest.raises(GaveUp, match="hung up"):
-            gone.result(30)
-    assert values(stays.result(30)) == [3]
-    assert values(first.result(30)) == [0]
-    assert gate.seen == [[0], [3]]
-    assert batcher.depth() == 0
-
-
-def test_pictures_of_a_gone_client_that_are_left_in_the_queue_are_passed_over(gate, pool, monkeypatch):
-    monkeypatch.setattr(module, "LOOK_AFTER_S", 0)
-    batcher, _ = occupied(gate, pool, max_queue=9, batch_max=2)
-    ours, theirs = socket.socketpair()
-    with ours:
-        (gone,) = fill(batcher, pool, [1, 2, 3, 4, 5, 6], client=ours.fileno())
-        (stays,) = fill(batcher, pool, 7)
-        theirs.close()
-        gate.open.set()
-        assert gone.exception(30).status == 503
-    assert values(stays.result(30)) == [7]
-    assert values(batcher.run([picture(8)])) == [8]
-    assert gate.seen == [[0], [7], [8]]
-    assert batcher.depth() == 0
-
-
 def test_nobody_waits_longer_than_the_longest_wait(gate, pool):
     batcher, first = occupied(gate, pool, longest_wait_s=0.2)
     with pytest.raises(GaveUp, match=r"no answer within 0\.2 s"):
@@ -331,13 +296,3 @@ def test_nobody_waits_longer_than_the_longest_wait(gate, pool):
         time.sleep(0.0005)
     assert values(batcher.run([picture(2)])) == [2]
     assert gate.seen == [[0], [2]]
-
-
-def test_a_connection_has_hung_up_when_its_other_end_is_closed():
-    pairs = [socket.socketpair() for _ in range(3)]
-    pairs[1][1].close()
-    pairs[2][1].sendall(b"its next request")
-    assert hung_up([ours.fileno() for ours, _ in pairs]) == {pairs[1][0].fileno()}
-    for pair in pairs:
-        for end in pair:
-            end.close()

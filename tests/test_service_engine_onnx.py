@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ROOT
 from onnx import numpy_helper
-from service_kit import ready_gunicorn
+from service_kit import ready_service
 
 from infra.local.staging import stage
 from service.engines import engine_class, onnx_engine
@@ -154,7 +154,7 @@ def test_a_deployment_of_the_onnx_engine_serves_without_any_of_torchs_files(tmp_
     root = stage(tmp_path / "app", "onnx")
     model = root / "models" / "resnet18-cifar10"
     assert not (model / WEIGHTS).exists()
-    with ready_gunicorn(tmp_path / "log", ENGINE="onnx", MODEL_DIR=str(model)) as server:
+    with ready_service(tmp_path / "log", ENGINE="onnx", MODEL_DIR=str(model)) as server:
         reply = server.post("/predict", png, "image/png")
         assert reply.status == 200 and reply.json["model"]["engine"] == "onnx"
         assert reply.json["model"]["version"] == sha256(model / "int8.onnx")[:12]

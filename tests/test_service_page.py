@@ -1,4 +1,4 @@
-"""The upload form, in a real browser against a real gunicorn."""
+"""The upload form, in a real browser against the real service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import pytest
 from conftest import picture_bytes
 from playwright.sync_api import expect
-from service_kit import ready_gunicorn
+from service_kit import ready_service
 
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 
@@ -19,13 +19,13 @@ STATES = ["empty", "result", "problem"]
 
 @pytest.fixture(scope="module")
 def server(browser, tmp_path_factory):
-    with ready_gunicorn(tmp_path_factory.mktemp("page") / "log") as server:
+    with ready_service(tmp_path_factory.mktemp("page") / "log") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def guarded_server(browser, tmp_path_factory):
-    with ready_gunicorn(tmp_path_factory.mktemp("guarded") / "log", API_TOKEN=TOKEN) as server:
+    with ready_service(tmp_path_factory.mktemp("guarded") / "log", API_TOKEN=TOKEN) as server:
         yield server
 
 

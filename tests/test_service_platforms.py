@@ -6,9 +6,9 @@ import http.client
 import io
 import json
 import os
-import runpy
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -19,10 +19,13 @@ from infra.local.start_commands import read_vm_unit
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
+from service.server import KEEP_ALIVE_MS
+from service.settings import Settings
 
 pytestmark = pytest.mark.integration
 
 SERVICE = REPOSITORY / "service"
+NGINX_UPSTREAM_S, HEROKU_ROUTER_S = 60, 90  # after which they close a connection at rest
 # What belongs to the server in front, to the process or to the moment; everything else must agree.
 OWN_HEADERS = {"server", "date", "connection", "keep-alive"} | {
     name.lower() for name in (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.SERVER_TIMING)
@@ -143,23 +146,13 @@ def test_every_twin_reports_start_up_and_memory(twins):
 # The files themselves
 
 
-def gunicorn_settings(monkeypatch, **env: str) -> dict:
-    for name in ("HOST", "PORT", "WEB_THREADS", "WEB_CONCURRENCY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    return runpy.run_path(str(SERVICE / "gunicorn.conf.py"))
+def test_the_dyno_runs_one_worker_whatever_the_buildpack_sets(twins):
+    """Its start command sets WEB_CONCURRENCY to 2."""
+    assert len(psutil.Process(twins["heroku"].pid).children()) == 1
 
 
-def test_gunicorn_listens_on_every_address_at_port(monkeypatch):
-    assert gunicorn_settings(monkeypatch, PORT="4711")["bind"] == "0.0.0.0:4711"
-    assert gunicorn_settings(monkeypatch)["bind"] == "0.0.0.0:8080"
-
-
-def test_gunicorn_runs_one_worker_with_the_targets_concurrency(monkeypatch):
-    settings = gunicorn_settings(monkeypatch, WEB_CONCURRENCY="4")
-    assert (settings["workers"], settings["threads"]) == (1, HEROKU.concurrency)
-    assert gunicorn_settings(monkeypatch, WEB_THREADS="3")["threads"] == 3
+def test_there_are_as_many_threads_as_the_targets_concurrency():
+    assert Settings().web_threads == HEROKU.concurrency
     assert int(read_vm_unit().env["WEB_THREADS"]) == AWS_EC2.concurrency
 
 
@@ -168,6 +161,10 @@ def test_the_vm_the_dyno_and_the_container_run_the_same_command():
     (container,) = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "CMD"]
     vm = read_vm_unit().exec_start
     assert dyno == tuple(json.loads(container)) == (os.path.basename(vm[0]), *vm[1:])
+
+
+def test_connections_at_rest_are_closed_by_the_fronts_first():
+    assert max(NGINX_UPSTREAM_S, HEROKU_ROUTER_S) * 1000 < KEEP_ALIVE_MS
 
 
 def test_the_vms_service_is_reached_only_through_nginx():

@@ -112,33 +112,24 @@ def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
     return png[:33] + chunk(kind, content) + png[33:]
 
 
-def test_a_png_of_nothing_but_pixels_is_read_as_any_other_and_so_is_what_only_looks_like_one(monkeypatch):
+def test_a_png_of_the_right_size_keeps_every_bit():
     noise = Image.fromarray(np.random.default_rng(5).integers(0, 256, (32, 32, 3), np.uint8))
-    pixels = zlib.decompress(encode(noise)[41:-16])
-    halves = [pixels[:50], pixels[50:]]
-    header, end = encode(noise)[:33], encode(noise)[-12:]
-    opened = []
-    open_image = Image.open
-    monkeypatch.setattr(Image, "open", lambda *args, **options: opened.append(1) or open_image(*args, **options))
     for picture in (noise, quarters(), quarters(32).effect_spread(3)):
         for level in (0, 1, 9):
             assert (look(encode(picture, compress_level=level)) == np.asarray(picture)).all()
-    assert not opened  # by the general way
-    data, twice = zlib.compress(pixels), zlib.compressobj()
-    parts = [twice.compress(halves[0]) + twice.flush(zlib.Z_SYNC_FLUSH), twice.compress(halves[1]) + twice.flush()]
-    for png in (
-        with_chunk(encode(noise), b"tEXt", b"a\0b"),
-        header + chunk(b"IDAT", parts[0]) + chunk(b"IDAT", parts[1]) + end,
-        encode(noise) + b"more",
-    ):
+    for png in (with_chunk(encode(noise), b"tEXt", b"a\0b"), encode(noise) + b"more"):
         assert (look(png) == np.asarray(noise)).all()
-    assert len(opened) == 3
     turned = Image.Exif()
     turned[0x0112] = 3
     assert (look(encode(noise, exif=turned)) == np.asarray(noise)[::-1, ::-1]).all()
-    broken = encode(noise)[:-20] + b"\0\0\0\0" + encode(noise)[-16:]
-    short = header + chunk(b"IDAT", zlib.compress(pixels[:-40])) + end
-    for png in (broken, short, header + chunk(b"IDAT", data[:-9]) + end, header + chunk(b"IDAT", b"") + end, header):
+
+
+def test_a_damaged_png_is_refused():
+    noise = Image.fromarray(np.random.default_rng(5).integers(0, 256, (32, 32, 3), np.uint8))
+    header, data, end = encode(noise)[:33], encode(noise)[41:-16], encode(noise)[-12:]
+    wrong_sum = encode(noise)[:-20] + b"\0\0\0\0" + encode(noise)[-16:]
+    short = header + chunk(b"IDAT", zlib.compress(zlib.decompress(data)[:-40])) + end
+    for png in (wrong_sum, short, header + chunk(b"IDAT", data[:-9]) + end, header + chunk(b"IDAT", b"") + end, header):
         with pytest.raises(Undecodable, match="damaged or cut short"):
             look(png)
 

@@ -6,13 +6,16 @@ from service.settings import ROOT, Settings, SettingsError
 def test_an_empty_environment_gives_the_defaults():
     settings = Settings.from_env({})
     assert settings == Settings()
-    assert (settings.port, settings.engine, settings.api_token) == (8080, "torch", None)
+    assert (settings.host, settings.port, settings.web_threads) == ("0.0.0.0", 8080, 288)
+    assert (settings.engine, settings.api_token) == ("torch", None)
     assert settings.model_dir == ROOT / "models" / "resnet18-cifar10"
 
 
 def test_every_setting_is_read():
     env = {
+        "HOST": "127.0.0.1",
         "PORT": "9000",
+        "WEB_THREADS": "7",
         "ENGINE": "torch",
         "MODEL_DIR": "models/other",
         "MAX_QUEUE": "3",
@@ -21,7 +24,9 @@ def test_every_setting_is_read():
         "API_TOKEN": "s3cret",
         "GIT_SHA": "abc",
     }
-    assert Settings.from_env(env) == Settings(9000, "torch", ROOT / "models" / "other", 3, 4, 2.5, "s3cret", "abc")
+    assert Settings.from_env(env) == Settings(
+        "127.0.0.1", 9000, 7, "torch", ROOT / "models" / "other", 3, 4, 2.5, "s3cret", "abc"
+    )
 
 
 def test_an_absolute_model_dir_stays_absolute(tmp_path):
@@ -35,9 +40,11 @@ def test_an_empty_value_counts_as_unset():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("HOST", "localhost"),
         ("PORT", "http"),
         ("PORT", "0"),
         ("PORT", "65536"),
+        ("WEB_THREADS", "0"),
         ("ENGINE", "tensorflow"),
         ("MAX_QUEUE", "0"),
         ("MAX_QUEUE", "1.5"),
@@ -49,7 +56,7 @@ def test_an_empty_value_counts_as_unset():
     ],
 )
 def test_a_bad_value_is_named_with_what_would_be_right(name, value):
-    with pytest.raises(SettingsError, match=r"use (a whole number|milliseconds|one of)") as caught:
+    with pytest.raises(SettingsError, match=r"use (an IP address|a whole number|milliseconds|one of)") as caught:
         Settings.from_env({name: value})
     assert str(caught.value).startswith(f"{name} is {value!r}")
 

@@ -52,7 +52,7 @@ root_files = {
 # 2. Resources
 
 # The service reads these variables. WEB_CONCURRENCY, which the buildpack sets by the dyno's memory, may stay: the
-# number of workers stands in gunicorn.conf.py. The secret ones are a map of their own, there even when it is empty:
+# number of workers stands in service/server.py. The secret ones are a map of their own, there even when it is empty:
 # a map that goes away leaves its variables on the app.
 app = heroku.app.App(
     "app",

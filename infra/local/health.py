@@ -16,7 +16,7 @@ from infra.local.start_commands import HOST
 READY_ROUTE = "/readyz"
 REQUEST_TIMEOUT_S = 5  # of one readiness request
 POLL_S = 0.02  # between two
-PORT_IN_USE = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as gunicorn and nginx say it
+PORT_IN_USE = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as service, gunicorn and nginx say it
 
 
 def free_ports(count: int) -> list[int]:

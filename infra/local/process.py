@@ -17,7 +17,7 @@ import psutil
 
 PINNED_EXEC = Path(__file__).with_name("pinned_exec.py")
 LOG_TAIL_LINES = 12
-GRACE_PERIOD_S = 12  # from SIGTERM to SIGKILL: more than gunicorn's graceful_timeout
+GRACE_PERIOD_S = 12  # from SIGTERM to SIGKILL: more than DRAIN_S of service/server.py
 KILL_S = 2  # in which the kernel has removed what was killed
 POLL_S = 0.02
 MIB = 1024 * 1024

@@ -95,9 +95,9 @@ SERVERS = {
     server.name: server
     for server in (
         Server("ours-onnx", "This service, ONNX int8", "onnx", True,
-               "as on Heroku: Procfile, gunicorn.conf.py, ENGINE=onnx", RAW, _ours("onnx")),
+               "as on Heroku: Procfile, ENGINE=onnx", RAW, _ours("onnx")),
         Server("ours-torch", "This service, PyTorch", "torch", True,
-               "as on Heroku: Procfile, gunicorn.conf.py, ENGINE=torch", RAW, _ours("torch")),
+               "as on Heroku: Procfile, ENGINE=torch", RAW, _ours("torch")),
         Server("every-post", "Flask, weights loaded on every POST", "torch", False,
                "the original design, under gunicorn with 8 threads", RAW, _flask("every_post")),
         Server("flask", "Flask, one pass per request", "torch", False,
@@ -138,6 +138,6 @@ def package_version(python: Path, package: str) -> str | None:
 
 def versions(servers: Iterable[Server], python: Path) -> dict[str, str]:
     """Of the libraries that these servers run on."""
-    pythons = dict.fromkeys(("torch", "onnxruntime", "flask", "gunicorn"), Path(sys.executable))
+    pythons = dict.fromkeys(("torch", "onnxruntime", "flask", "granian", "gunicorn"), Path(sys.executable))
     pythons |= {server.package: python for server in servers if server.package}
     return {name: version for name, python in pythons.items() if (version := package_version(python, name))}

@@ -1,0 +1,73 @@
+"""Starts the service: `python -m service.server`, the same on the VM, the dyno and in the container.
+
+granian serves HTTP/1.1. Its parent process holds the port and starts one worker process, which holds the model; a
+worker that dies is started again. One worker, because a forward pass already uses every core. Its threads wait for
+bodies and for the model meanwhile.
+
+Overload. There are more threads than MAX_QUEUE and BATCH_MAX hold images; what comes on top is refused with 503, before
+its image is decoded. Connections that are not even accepted wait in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from service.model import BundleError, load_bundle
+from service.settings import Settings, SettingsError
+
+APP = "service.wsgi:app"
+MAX_CONNECTIONS = 800  # open at once, where a process may have 1024 files; more wait to be accepted
+BACKLOG = 512  # that may wait so
+# For a head to come, counted from the end of the last answer, so for a connection at rest as well: longer than the
+# fronts keep theirs (nginx 60 s, Heroku's router 90 s), so that they close first
+KEEP_ALIVE_MS = 100_000
+DRAIN_S = 8  # for running requests after SIGTERM: Cloud Run kills after 10 s, Heroku after 30 s
+
+
+def serve(app: str = APP) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError or BundleError for what can be seen beforehand."""
+    settings = Settings.from_env(os.environ)
+    load_bundle(settings.model_dir, [])  # without checksums: the worker looks at those of the files that it loads
+    check_port_free(settings.host, settings.port)
+    print(f"service: listening on {settings.host}:{settings.port} as soon as the model is loaded", flush=True)
+    Granian(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        workers=1,
+        blocking_threads=settings.web_threads,
+        backpressure=MAX_CONNECTIONS,
+        backlog=BACKLOG,
+        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_MS),
+        respawn_failed_workers=True,
+        workers_kill_timeout=DRAIN_S,
+        log_level=LogLevels.error,
+    ).serve()
+    print("service: has ended", flush=True)
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Raise SettingsError when something listens there: granian would share the port with another granian."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger do not count
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(f"port {port} of {host} cannot be had: {error.strerror}; set PORT or HOST") from None
+
+
+if __name__ == "__main__":
+    try:
+        serve()
+    except (SettingsError, BundleError) as error:
+        sys.exit(f"service: {error}")
