@@ -1,4 +1,4 @@
-"""The Flask app: routes, forms, pages, problem documents. What every request passes first is in service/front.py."""
+"""The Flask app: routes, forms, pages, problem documents. Every request passes service/middleware.py first."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
 from service.classifier import Classifier
-from service.front import PAGE, Desk, Front, json_line
-from service.inputs import MULTIPART, many_pictures, one_picture, read_body
-from service.machine import processor, usable_cpus
+from service.middleware import PAGE, Desk, Front, json_line
+from service.request_parsing import MULTIPART, many_pictures, one_picture, read_body
 from service.schema import Problem, TooLarge, Unauthorised
 from service.settings import Settings
+from service.system import processor, usable_cpus
 
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender gets to see the answer

@@ -10,10 +10,10 @@ import numpy as np
 
 from service.batcher import Batcher
 from service.engines import Engine, engine_class
-from service.machine import give_back_memory, process_started_at
 from service.model import Bundle, load_bundle
 from service.schema import Busy, ModelInfo, Prediction
 from service.settings import Settings
+from service.system import give_back_memory, process_started_at
 
 PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.samples.processors import parse_processor, processors_differ
-from service.machine import processor
+from service.system import processor
 
 ZEN_3 = {"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}
 ZEN_4 = ZEN_3 | {"cpu_generation": "Zen 4", "instruction_sets": ["AVX2", "AVX-512 BF16"]}

@@ -105,7 +105,7 @@ def test_the_reference_answers_in_order_as_the_golden_manifest_does(golden_dir):
     rows = json.loads((golden_dir / "manifest.json").read_text())["images"][::5]
     assert len(rows) > 16  # more than one batch
     done = subprocess.run(
-        [sys.executable, "-m", "service.reference"], cwd=ROOT, capture_output=True, text=True, check=True,
+        [sys.executable, "-m", "service.offline_predict"], cwd=ROOT, capture_output=True, text=True, check=True,
         input="".join(f"{golden_dir / row['name']}\n" for row in rows),
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]

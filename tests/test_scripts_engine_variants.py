@@ -9,7 +9,7 @@ from rich.console import Console
 
 from eval.samples.processors import parse_processor
 from scripts.benchmarks import engine_variants
-from service.machine import processor
+from service.system import processor
 
 IMAGES = np.zeros((64, 3, 2, 2), np.float32)
 

@@ -20,8 +20,8 @@ from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
 from service.model import BundleError, load_bundle, sha256
-from service.network import build_network
 from service.preprocess import read_picture
+from service.resnet import build_network
 from service.settings import SettingsError
 from training.onnx_graph import onnx_model
 from training.promote import write_bundle

@@ -15,7 +15,7 @@ from PIL import Image
 from service_kit import ROOT, multipart, png_of, ready_service, started_service
 
 from service import schema
-from service.machine import processor
+from service.system import processor
 
 pytestmark = pytest.mark.integration
 
@@ -139,7 +139,7 @@ def test_the_reference_gives_the_same_answers(server, tmp_path):
     for seed, path in enumerate(paths):
         path.write_bytes(noise_png(seed))
     lines = "".join(f"{path}\n" for path in paths)
-    command = [sys.executable, "-m", "service.reference"]
+    command = [sys.executable, "-m", "service.offline_predict"]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
     wanted = [server.post("/predict?probabilities=1", p.read_bytes(), "image/png").json for p in paths]
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -149,7 +149,7 @@ def test_the_reference_gives_the_same_answers(server, tmp_path):
 
 def test_the_reference_names_a_picture_that_it_cannot_read(tmp_path):
     (tmp_path / "cat.png").write_text("meow")
-    command = [sys.executable, "-m", "service.reference"]
+    command = [sys.executable, "-m", "service.offline_predict"]
     path = str(tmp_path / "cat.png")
     done = subprocess.run(command, input=path, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 1

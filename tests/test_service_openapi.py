@@ -21,8 +21,8 @@ from infra.targets import TARGETS
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
-from service.machine import INSTRUCTION_SETS
 from service.settings import ENGINES, Settings
+from service.system import INSTRUCTION_SETS
 
 pytestmark = pytest.mark.integration
 

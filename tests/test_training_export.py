@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from service.engines.onnx_engine import OnnxEngine
 from service.model import load_bundle, sha256
-from service.network import build_network
+from service.resnet import build_network
 from training import data, export
 from training.__main__ import main
 from training.data import CLASSES, Split

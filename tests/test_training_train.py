@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from service.model import BundleError, load_bundle
-from service.network import build_network
+from service.resnet import build_network
 from training import promote, train
 from training.__main__ import main
 from training.data import CLASSES, DataError, Split, load_split

@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from service.engines.onnx_engine import INPUT, OUTPUT, open_session
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
-from service.machine import usable_cpus
 from service.model import MODEL_JSON, WEIGHTS_OF, Bundle, load_bundle, sha256
+from service.system import usable_cpus
 from training.data import Split
 from training.measure import Probabilities, accuracy, normalise, parity, predict
 from training.onnx_graph import OPSET, onnx_model

@@ -21,9 +21,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine
-from service.machine import cpu_model
 from service.model import MODEL_JSON, load_bundle, sha256
-from service.network import ARCHITECTURE
+from service.resnet import ARCHITECTURE
+from service.system import cpu_model
 from training import train
 from training.data import CLASSES, SIZE_PX, Split
 from training.defaults import NAME

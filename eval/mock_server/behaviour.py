@@ -21,7 +21,7 @@ import numpy as np
 from eval.mock_server.http_protocol import LOGIN_PATH, Reply, Request, fault_reply, problem_response, response
 from eval.mock_server.profile import EndpointProfile
 from service import schema
-from service.machine import processor, usable_cpus
+from service.system import processor, usable_cpus
 
 COUNTS_PATH = "/oracle/counts"
 DRAW_CHUNK = 1024  # predictions that are drawn for at once, so few that nobody has to wait for it

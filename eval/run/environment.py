@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from service.machine import processor
+from service.system import processor
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED_LIBRARIES = (

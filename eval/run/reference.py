@@ -26,7 +26,7 @@ from eval.targets.endpoints import ROOT
 from eval.targets.engines import REFERENCE_ENGINE
 
 REFERENCE_BLOCK = -1
-REFERENCE_COMMAND = (sys.executable, "-m", "service.reference")
+REFERENCE_COMMAND = (sys.executable, "-m", "service.offline_predict")
 
 
 async def reference_samples(

@@ -1,6 +1,6 @@
 """Which processor gave a figure: in words, and whether two are alike.
 
-The facts are those of service.machine.processor, as run.json and the answers of /version hold them. Runs made before
+The facts are those of service.system.processor, as run.json and the answers of /version hold them. Runs made before
 instruction sets were recorded lack them. One thing is still known where their torch engine ran in bfloat16: it takes
 that precision only on a processor with instructions for it.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from eval.formatting import plural
 from eval.samples.model import Run, TargetRun
 
-BFLOAT16_INSTRUCTION_SETS = ("AVX-512 BF16", "AMX-BF16", "bf16")  # of service.machine.INSTRUCTION_SETS
+BFLOAT16_INSTRUCTION_SETS = ("AVX-512 BF16", "AMX-BF16", "bf16")  # of service.system.INSTRUCTION_SETS
 
 
 @dataclass(frozen=True)

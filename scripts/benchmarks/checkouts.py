@@ -32,7 +32,7 @@ from scripts.benchmarks.http_load import ClosedLoop, LoadResult
 from scripts.benchmarks.http_messages import HOST, Request
 from scripts.benchmarks.serving.servers import RAW
 from scripts.paths import EXAMPLE_IMAGE
-from service.machine import processor
+from service.system import processor
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONCURRENCY = (1, 16, 64, 256)

@@ -33,10 +33,10 @@ from scripts.paths import GOLDEN_DIR, MODEL_DIR
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
 from service.engines.torch_engine import LayeredResNet18, fold_batch_norm, load_network
-from service.machine import processor
 from service.model import Bundle, BundleError, load_bundle
-from service.network import ResNet18
 from service.preprocess import read_picture
+from service.resnet import ResNet18
+from service.system import processor
 
 BATCH_SIZES = (1, 4, 16, 64)
 Predict = Callable[[np.ndarray], np.ndarray]  # float32 [N, 3, S, S] -> probabilities float32 [N, classes]

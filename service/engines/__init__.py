@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from service.machine import usable_cpus
 from service.settings import ENGINES, SettingsError
+from service.system import usable_cpus
 
 if TYPE_CHECKING:
     from service.engines.onnx_engine import OnnxEngine

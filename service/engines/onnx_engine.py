@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from service.machine import usable_cpus
 from service.model import WEIGHTS_OF, Bundle, BundleError
+from service.system import usable_cpus
 
 WEIGHTS = WEIGHTS_OF["onnx"]
 INPUT, OUTPUT = "images", "probabilities"  # of the graph

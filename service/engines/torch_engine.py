@@ -20,9 +20,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
-from service.machine import usable_cpus
 from service.model import Bundle, BundleError
-from service.network import ARCHITECTURE, ResNet18, build_network
+from service.resnet import ARCHITECTURE, ResNet18, build_network
+from service.system import usable_cpus
 
 WEIGHTS = "weights.safetensors"
 CONV_AND_NORM = (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1"))  # the last one: inside `downsample`

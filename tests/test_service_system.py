@@ -6,7 +6,7 @@ import time
 import pytest
 
 from service import machine
-from service.machine import LIMITS, _cgroup_quota, cpu_flags, cpu_model, process_started_at, processor, usable_cpus
+from service.system import LIMITS, _cgroup_quota, cpu_flags, cpu_model, process_started_at, processor, usable_cpus
 
 
 def test_at_least_one_cpu_and_at_most_those_of_the_affinity():
@@ -113,7 +113,7 @@ def test_a_variable_that_keeps_libraries_from_instructions_is_told(monkeypatch):
 
 RESIDENT_AFTER = """
 import psutil
-from service.machine import give_back_memory
+from service.system import give_back_memory
 blocks = [b"x" * 65536 for _ in range(1600)]
 last = b"x" * 65536  # above the others, so that freeing them does not shorten the heap
 del blocks

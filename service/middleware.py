@@ -17,9 +17,9 @@ import numpy as np
 
 from service import schema
 from service.classifier import Classifier
-from service.machine import process_started_at
 from service.metrics import Metrics
 from service.schema import Busy, Prediction, Problem, Unauthorised
+from service.system import process_started_at
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
