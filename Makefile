@@ -61,8 +61,7 @@ test-all: .venv/.dev ## every test; those that need root by themselves, as they 
 	$(PY) -m pytest -m root $(ARGS)
 
 # All that computes with vector instructions
-ENGINE_TESTS := $(wildcard tests/test_service_engine*.py tests/test_service_torch_*.py tests/test_training_*.py) \
-	tests/test_eval_reference.py
+ENGINE_TESTS := tests/service/engines tests/training tests/eval/run/test_reference.py
 
 test-lesser: .venv/.dev ## the tests of engines, training, export and golden set as on a lesser processor
 	scripts/setup/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)

@@ -12,9 +12,10 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from eval_kit import fake_endpoint
-from service_kit import ready_service
+
+from tests.conftest import ROOT
+from tests.helpers.fake_endpoint import fake_endpoint
+from tests.helpers.running_service import ready_service
 
 pytestmark = pytest.mark.integration
 

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from eval_kit import Fake, fake_endpoint
-from scenario_kit import write_full_run
-from service_kit import SETTINGS, ready_service
 
 from eval.__main__ import build_parser
+from tests.conftest import ROOT
+from tests.helpers.fake_endpoint import Fake, fake_endpoint
+from tests.helpers.running_service import SETTINGS, ready_service
+from tests.helpers.synthetic_scenarios import write_full_run
 
 pytestmark = pytest.mark.slow
 

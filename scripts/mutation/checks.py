@@ -45,14 +45,14 @@ OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
 TOKEN = {"cloudtrial:apiToken": "a-token-nobody-may-see"}
 
 TESTS: Mapping[str, Sequence[str]] = {
-    "aws_ec2": ("test_infra_aws_ec2.py", "test_infra_stacks.py"),
-    "gcp_cloudrun": ("test_infra_gcp_cloudrun.py", "test_infra_stacks.py"),
-    "gcp_function": ("test_infra_gcp_function.py", "test_infra_stacks.py"),
-    "heroku": ("test_infra_heroku.py", "test_infra_stacks.py"),
-    "vm_files": ("test_infra_vm_files.py", "test_infra_aws_ec2.py"),
-    "shared": ("test_infra_bundle.py", "test_infra_stacks.py"),
+    "aws_ec2": ("programs/test_aws_ec2.py", "programs/test_stacks.py"),
+    "gcp_cloudrun": ("programs/test_gcp_cloudrun.py", "programs/test_stacks.py"),
+    "gcp_function": ("programs/test_gcp_function.py", "programs/test_stacks.py"),
+    "heroku": ("programs/test_heroku.py", "programs/test_stacks.py"),
+    "vm_files": ("test_vm_files.py", "programs/test_aws_ec2.py"),
+    "shared": ("test_artifact.py", "programs/test_stacks.py"),
 }
-MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("test_infra_moto.py",)}
+MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("programs/test_moto.py",)}
 
 CHECKS = ("engine", "policy", "tests", "moto", "pyright")
 ERROR = re.compile(r"[\w.]+(Error|Exception): ")
@@ -150,7 +150,7 @@ def _by_pytest(check: str, copy: Path, group: str, files: Mapping[str, Sequence[
     if group not in files:
         return
     elsewhere = " and ".join(f"not {name}" for name in TARGETS if name != STACK_OF[group])
-    if failed := first_failure(copy, [f"tests/{name}" for name in files[group]], ["-k", elsewhere]):
+    if failed := first_failure(copy, [f"tests/infra/{name}" for name in files[group]], ["-k", elsewhere]):
         yield Detection(check, failed)
 
 

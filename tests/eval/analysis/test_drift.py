@@ -1,0 +1,122 @@
+"""Drift is seen where there is some, and where there is none it is hardly ever claimed."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from eval.analysis.drift import LatencyBlock, block_effect, detect_drift, drift_warnings, kendall_trend
+from tests.helpers.synthetic_run import make_run, make_sample
+
+SIZE = 25
+
+
+def samples(latencies, target="heroku", scenario="single", size=SIZE):
+    return [
+        make_sample(
+            image=i, target=target, scenario=scenario, block=i // size, started_s=float(i), latency_ms=float(ms)
+        )
+        for i, ms in enumerate(latencies)
+    ]
+
+
+def steady(blocks, seed=0, size=SIZE):
+    return 20 * np.random.default_rng(seed).lognormal(0, 0.3, blocks * size)
+
+
+def of(found, target="heroku", scenario="single"):
+    return found[target][scenario]
+
+
+def test_a_run_that_grows_slower_says_so_and_by_how_much():
+    found = detect_drift(samples(steady(24) * np.linspace(1, 1.3, 24 * SIZE)))
+    assert of(found)["drifts"]
+    assert of(found)["change"] == pytest.approx(0.2, abs=0.08)  # first third to last
+    assert of(found)["trend"]["p_holm"] < 0.001
+    (line,) = drift_warnings(found, {"heroku": "Heroku"})
+    assert line.startswith("Heroku drifted while the run went on (single: slower, +")
+    assert "from the first third of 24 blocks to the last" in line
+
+
+def test_growing_faster_is_drift_too():
+    found = of(detect_drift(samples(steady(24) * np.linspace(1.3, 1, 24 * SIZE))))
+    assert found["drifts"] and found["verdict"].startswith("faster, -")
+
+
+def test_blocks_are_taken_in_the_order_of_time_not_of_their_numbers():
+    taken = samples(steady(24) * np.linspace(1, 1.5, 24 * SIZE))
+    turned = [dataclasses.replace(s, block=1000 - s.block) for s in taken]
+    assert of(detect_drift(turned)) == of(detect_drift(taken))
+
+
+def test_a_trend_that_hardly_matters_is_told_but_not_warned_of():
+    found = detect_drift(samples(steady(400) * np.linspace(1, 1.04, 400 * SIZE)))
+    assert of(found)["verdict"].startswith("a small trend, +")
+    assert not of(found)["drifts"]
+    assert drift_warnings(found, {}) == []
+
+
+def test_blocks_that_jump_about_are_called_uneven_and_need_no_warning():
+    jumps = np.repeat(np.random.default_rng(4).lognormal(0, 0.15, 40), SIZE)
+    found = detect_drift(samples(steady(40) * jumps))
+    assert of(found)["uneven"] and drift_warnings(found, {}) == []
+
+
+def test_intervals_should_be_as_much_wider_as_the_blocks_make_them():
+    """Normal blocks in which half of the variance is between: of 25 alike samples the mean varies 13 times as much."""
+    dice = np.random.default_rng(8)
+    blocks = [LatencyBlock(i, tuple(dice.normal(dice.normal(), 1, SIZE) + 10)) for i in range(400)]
+    assert block_effect(blocks).epsilon_squared == pytest.approx(0.5, abs=0.05)
+    assert block_effect(blocks).design_effect_factor == pytest.approx(13**0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("blocks", [8, 12, 40])
+def test_without_drift_each_test_is_wrong_in_about_5_of_100_runs(blocks):
+    dice = np.random.default_rng(blocks)
+    runs = [[LatencyBlock(i, tuple(dice.lognormal(3, 0.4, SIZE).tolist())) for i in range(blocks)] for _ in range(300)]
+    assert sum(kendall_trend(run).p < 0.05 for run in runs) <= 26  # 15 are expected, more than 26 in one case of 200
+    assert sum(block_effect(run).p < 0.05 for run in runs) <= 26
+
+
+def test_p_values_are_adjusted_for_all_targets_and_scenarios():
+    taken = [s for i, name in enumerate("abcd") for s in samples(steady(12, seed=i), target=name)]
+    found = detect_drift(taken)
+    p = sorted(found[name]["single"]["trend"]["p"] for name in "abcd")
+    assert min(found[name]["single"]["trend"]["p_holm"] for name in "abcd") == pytest.approx(min(1, 4 * p[0]))
+
+
+def test_too_few_blocks_have_a_reason():
+    assert of(detect_drift(samples(steady(7)))) == {"value": None, "reason": "needs 8 blocks, has 7"}
+    assert drift_warnings(detect_drift(samples(steady(7))), {}) == []
+
+
+def test_blocks_of_one_request_have_a_trend_but_are_not_compared_as_wholes():
+    found = of(detect_drift(samples(np.linspace(100, 200, 20), scenario="cold", size=1)), scenario="cold")
+    assert found["drifts"]
+    assert found["between"] == {"value": None, "reason": "needs 8 blocks of 5 answers"}
+
+
+def test_a_load_that_changes_by_plan_is_not_tested():
+    found = of(detect_drift(samples(steady(20), scenario="ramp")), scenario="ramp")
+    assert found["reason"] == "its load changes by plan, so its times do too"
+
+
+def test_failures_and_the_warm_up_are_left_out():
+    taken = samples(steady(20))
+    odd = [make_sample(image=i, block=i, latency_ms=9000.0, error="timeout") for i in range(20)]
+    warm = [make_sample(image=i, block=i, latency_ms=9000.0, phase="warmup") for i in range(20)]
+    assert detect_drift(odd + warm + taken) == detect_drift(taken)
+
+
+def test_equal_times_are_no_drift():
+    found = of(detect_drift(samples([7.0] * 20 * SIZE)))
+    assert found["verdict"] == "no drift to be seen (+0.0% from the first third of 20 blocks to the last)"
+
+
+def test_it_is_json_of_a_whole_run():
+    _, taken = make_run()
+    found = detect_drift(taken)
+    assert set(found) == {"aws_ec2", "heroku", "gcp_cloudrun", "gcp_function", "reference"}
+    assert not any(found[name]["single"]["drifts"] for name in found if name != "reference")
+    json.dumps(found, allow_nan=False)

@@ -1,0 +1,437 @@
+"""Two engines in one run: who is held against whom, what the switch is worth, and what is no fault."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from playwright import sync_api as playwright
+from rich.console import Console
+
+from eval.__main__ import main
+from eval.analysis.comparability import incompatibilities
+from eval.analysis.summary import summarise
+from eval.cost.price_list import load_price_list
+from eval.dataset.images import load_images
+from eval.plan.config import Config, config_from_json
+from eval.progress import Reporter
+from eval.report.engine_table import engine_rows
+from eval.report.plots.style import assign_styles
+from eval.report.plots.svg import COLOUR_COUNT
+from eval.report.render import REPORT_HTML, REPORT_MD, write_reports
+from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
+from eval.run.runner import RunOptions, execute_run, new_run
+from eval.samples.model import TargetRun
+from eval.samples.store import read_run, read_samples
+from eval.targets.endpoints import Endpoint, TargetSet, start_targets
+from eval.targets.engines import EnginePair, matching_engine_pairs
+from infra.local.names import twin_names
+from infra.local.twins import local_twins
+from infra.targets import TARGETS
+from scripts.docs.readme import results
+from service.settings import ENGINES
+from tests.conftest import CHROMIUM, descendants
+from tests.helpers.fake_endpoint import fake_endpoint, image_set
+from tests.helpers.html_pages import Page, text_of
+from tests.helpers.synthetic_run import MODEL_VERSION, ONNX_VERSION, SHIPPED, image_bytes, make_run
+from tests.helpers.synthetic_scenarios import make_full_run, write_full_run
+
+pytestmark = pytest.mark.integration
+
+PRICES = load_price_list()
+BOTH = ["heroku", "heroku-onnx", "gcp_cloudrun", "gcp_cloudrun-onnx"]
+EIGHT = twin_names(TARGETS, ENGINES)
+FEW_OTHERWISE = {"heroku-onnx": 2, "gcp_cloudrun-onnx": 2}  # of 400 pictures
+
+
+def report(names=BOTH, **options):
+    run, samples = make_run(names=names, **options)
+    return summarise(run, samples, PRICES)
+
+
+def faults(found):
+    """The warnings but for those that the price list gives to every run."""
+    return [line for line in found["run"]["warnings"] if "prices" not in line]
+
+
+@pytest.fixture(scope="module")
+def both():
+    return report(disagreements=FEW_OTHERWISE)
+
+
+# Who is held against whom
+
+
+def endpoint(name, engine, twin=False, target="heroku"):
+    return TargetRun(name, target, "", twin, version={"engine": engine})
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        ([endpoint("heroku", "torch"), endpoint("heroku-onnx", "onnx")], [EnginePair("heroku", "heroku-onnx")]),
+        ([endpoint("heroku-onnx", "onnx"), endpoint("heroku-prod", "torch")],
+         [EnginePair("heroku-prod", "heroku-onnx")]),
+        ([endpoint("heroku-eu", "torch"), endpoint("heroku", "torch"), endpoint("heroku-onnx", "onnx")],
+         [EnginePair("heroku", "heroku-onnx")]),
+        ([endpoint("heroku", "torch"), endpoint("heroku-fast", "onnx")], [EnginePair("heroku", "heroku-fast")]),
+        ([endpoint("heroku", "torch"), endpoint("aws_ec2-onnx", "onnx", target="aws_ec2")], []),
+        ([endpoint("heroku", "torch", twin=True), endpoint("heroku-onnx", "onnx")], []),
+        ([endpoint("heroku", "torch"), endpoint("heroku-onnx", "torch")], []),
+        ([endpoint("heroku-onnx", "onnx")], []),
+        ([endpoint("mine", "torch", target=None), endpoint("mine-onnx", "onnx", target=None)],
+         [EnginePair("mine", "mine-onnx")]),
+        ([endpoint("mine", "torch", target=None), endpoint("other", "onnx", target=None)], []),
+    ],
+    ids=["stage", "whatever the order", "same name first", "any stage", "two targets", "twin and cloud",
+         "the name does not count", "alone", "foreign", "two foreign"],
+)  # fmt: skip
+def test_endpoints_of_one_target_that_say_different_engines_are_a_pair(targets, found):
+    assert matching_engine_pairs(targets) == found
+
+
+# What is no fault
+
+
+def test_a_second_engine_has_its_own_model_file_and_may_answer_a_few_pictures_otherwise(both):
+    assert both["targets"]["heroku-onnx"]["model_version"] == ONNX_VERSION != MODEL_VERSION
+    assert both["parity"]["heroku-onnx|reference"]["disagreements"] == 2
+    assert both["verdict"]["right"] is both["verdict"]["valid"] is True
+    assert faults(both) == []
+    assert (
+        "PyTorch gives the reference's answers on all 2 targets (accuracy 93.00%), ONNX int8 differs from PyTorch on "
+        "2 of 400 images, alike on all 2 targets (accuracy 92.50%)"
+    ) in both["verdict"]["sentence"]
+
+
+def test_engines_that_answer_alike_are_said_to():
+    assert "ONNX int8 gives the answers of PyTorch on all 2 targets" in report()["verdict"]["sentence"]
+
+
+def test_one_engine_alone_is_held_against_the_reference_of_the_other():
+    found = report(["heroku-onnx", "aws_ec2-onnx"], disagreements={"heroku-onnx": 2, "aws_ec2-onnx": 2})
+    assert found["verdict"]["right"] is True and faults(found) == []
+    assert found["engines"] == []
+    assert "ONNX int8 differs from PyTorch on 2 of 400 images" in found["verdict"]["sentence"]
+
+
+def test_two_targets_of_one_engine_that_differ_are_a_fault():
+    found = report(disagreements={"heroku-onnx": 2, "gcp_cloudrun-onnx": 3})
+    assert found["verdict"]["right"] is False
+    told = "Heroku (ONNX int8) and Google Cloud Run (ONNX int8) differ on 1 of 400 images"
+    assert faults(found) == [f"{told}; the same model must answer alike everywhere"]
+
+
+def test_an_engine_that_answers_too_many_pictures_otherwise_does_not_run_the_same_model():
+    found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 40})
+    assert found["verdict"]["right"] is False
+    assert any("engines may round differently, but not so often" in line for line in faults(found))
+
+
+def test_other_weights_for_one_engine_are_no_comparison():
+    found = report(model_versions={"heroku-onnx": "fedcba987654"})
+    assert found["verdict"]["valid"] is False
+    assert "Heroku (ONNX int8)" in faults(found)[0] and MODEL_VERSION not in faults(found)[0]
+
+
+def test_a_loss_of_accuracy_that_is_not_chance_is_a_warning_and_no_fault():
+    found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 8})
+    assert found["verdict"]["right"] is True
+    (line,) = faults(found)
+    assert line.startswith("ONNX int8 is right less often than PyTorch, by up to 2.00 points; that is not chance")
+
+
+# What it is worth
+
+
+def test_the_second_engine_is_priced_as_its_target(both):
+    first, second = both["targets"]["heroku"], both["targets"]["heroku-onnx"]
+    assert (second["title"], second["size"], second["memory_mib"]) == ("Heroku (ONNX int8)", "basic", 512)
+    assert first["cost"]["idle_usd_per_month"] == second["cost"]["idle_usd_per_month"] == 7.0
+
+
+def test_where_both_engines_cost_the_same_that_is_said_once(both):
+    sentence = both["verdict"]["sentence"]
+    assert "Google Cloud Run, with either engine, is cheapest at 1,000,000 requests a month ($0 after the" in sentence
+    assert "ahead of Heroku ($7.00)" in sentence
+
+
+def test_every_figure_stands_before_and_after_the_switch(both):
+    one = both["engines"][0]
+    assert (one["a"], one["b"], one["title"]) == ("heroku", "heroku-onnx", "Heroku")
+    assert one["engines"] == {"a": "torch", "b": "onnx"}
+    for side, name in (("a", "heroku"), ("b", "heroku-onnx")):
+        facts = both["targets"][name]
+        assert one["latency_ms"]["p95"][side] == facts["scenarios"]["single"]["latency_ms"]["p95"]
+        assert one["usd_per_million"]["10"][side] == facts["cost"]["usd_per_million"]["10"]
+        assert one["monthly_usd"]["1000000"][side] == facts["cost"]["monthly_usd"]["1000000"]
+        assert one["start_ms"][side] == facts["startup_ms"]
+        assert one["memory_mib"][side] == facts["memory"]["peak_mib"]
+        assert one["shipped"][side]["files_bytes"] == SHIPPED[one["engines"][side]]["files_bytes"]
+        assert one["accuracy"][side] == facts["accuracy"]
+    assert one["start_ms"]["of"] == "ready"
+    assert one["parity"]["disagreements"] == 2
+
+
+def test_how_many_times_as_fast_has_an_interval_around_the_truth(both):
+    for one in both["engines"]:
+        for factor in (one["latency_ms"][p]["times_as_fast"] for p in ("p50", "p95")):
+            assert 4.0 < factor["low"] < factor["value"] < factor["high"] < 6.0
+        assert (
+            one["latency_ms"]["p50"]["times_as_fast"]["low"] < 5.0 < one["latency_ms"]["p50"]["times_as_fast"]["high"]
+        )
+
+
+def test_the_difference_of_accuracy_is_paired_and_tested(both):
+    change = both["engines"][0]["accuracy"]
+    assert change["difference"]["value"] == pytest.approx(-2 / 400)
+    assert change["difference"]["low"] == pytest.approx(-2 / 400)  # both splits went one way
+    assert 0 < change["difference"]["high"] < 2 / 400
+    assert (change["mcnemar"]["only_a_right"], change["mcnemar"]["p"]) == (2, 0.5)
+    assert change["mcnemar"]["p_holm"] == 1.0  # of the two pairs of engines
+
+
+def test_a_start_is_the_proven_cold_one_where_there_is_one():
+    run, samples = make_full_run(60, scenarios=("single", "cold"), names=["heroku", "heroku-onnx"])
+    (one,) = summarise(run, samples, PRICES)["engines"]
+    assert one["start_ms"]["of"] == "create"
+    assert one["start_ms"]["a"]["value"] > 2000
+
+
+@pytest.mark.parametrize(
+    "options", [{"failures": {"heroku-onnx": 400}}, {"not_started": {"heroku-onnx": "no model"}}, {"n_images": 3}]
+)
+def test_what_could_not_be_measured_of_both_says_so(options):
+    found = report(["heroku", "heroku-onnx"], **options)
+    json.dumps(found, allow_nan=False)
+    (one,) = found["engines"]
+    assert one["latency_ms"]["p95"]["times_as_fast"]["value"] is None
+    assert all(cell.value and cell.note is not None for row in engine_rows(found["engines"]) for cell in row.cells)
+
+
+def test_deployed_stacks_are_compared_like_twins():
+    found = report(["heroku", "heroku-onnx"], twin=False)
+    (one,) = found["engines"]
+    assert one["shipped"]["b"]["files_bytes"]["reason"] == "only of a twin it is known what was shipped"
+    assert one["start_ms"]["of"] is None
+
+
+def test_a_run_of_one_engine_has_no_such_part():
+    assert report(["heroku", "aws_ec2"])["engines"] == []
+
+
+# On the page
+
+
+@pytest.fixture(scope="module")
+def page_dir(tmp_path_factory):
+    """Eight twins in every scenario."""
+    folder = tmp_path_factory.mktemp("eight")
+    few = {name: 2 for name in EIGHT if name.endswith("-onnx")}
+    write_reports(write_full_run(folder, n_images=200, names=EIGHT, disagreements=few), image_bytes)
+    return folder
+
+
+@pytest.mark.parametrize("name", [REPORT_HTML, REPORT_MD])
+def test_the_report_tells_what_the_switch_is_worth(page_dir, name):
+    text = Page(text_of(page_dir, name)).text
+    worth = text.split("What the engine is worth")[1]
+    for figure in ("Latency p50", "Latency p95", "$ per million", "Start", "Shipped", "Memory", "Accuracy", "Same"):
+        assert figure in worth
+    assert "22.6 MB → 11.4 MB" in worth and "as fast" in worth and "2 of 200 pictures differ" in worth
+
+
+def test_a_report_of_one_engine_does_not_mention_engines(tmp_path):
+    write_reports(write_full_run(tmp_path, n_images=40, scenarios=("single",)))
+    for name in (REPORT_HTML, REPORT_MD):
+        assert "What the engine is worth" not in text_of(tmp_path, name)
+        assert "Another engine" not in text_of(tmp_path, name)
+
+
+def test_in_the_parity_matrix_another_engines_differences_are_no_alarm(page_dir):
+    matrix = text_of(page_dir).split('class="heat parity"')[1].split("</table>")[0]
+    assert 'class="other"' in matrix and 'class="right"' in matrix and 'class="miss"' not in matrix
+
+
+def test_the_readme_takes_the_table_of_the_switch_along(page_dir):
+    block = results(text_of(page_dir, REPORT_MD))
+    lines = [line for line in block.splitlines() if line.startswith("| ")]
+    assert sum(line.startswith("| **") for line in lines) == 8
+    assert sum(line.count("→") == len(TARGETS) for line in lines) >= 8
+
+
+def test_two_engines_of_a_target_share_its_colour_and_have_numbers_of_their_own():
+    found = assign_styles(EIGHT, {f"{name}-onnx": name for name in TARGETS})
+    assert len(set(found.values())) == len(EIGHT)
+    for name in TARGETS:
+        assert found[name] % COLOUR_COUNT == found[f"{name}-onnx"] % COLOUR_COUNT
+    assert len({found[name] % COLOUR_COUNT for name in TARGETS}) == len(TARGETS)
+
+
+def test_without_a_second_engine_numbers_are_places():
+    assert list(assign_styles(TARGETS, {}).values()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [8, 9, 30])
+def test_however_many_endpoints_there_are_no_two_have_one_number(count):
+    names = [f"n{i}" for i in range(count)]
+    assert len(set(assign_styles(names, {"n5": "n1", "n6": "n1", "n7": "n6"}).values())) == count
+
+
+def test_a_trend_keeps_the_engines_of_a_target_together(tmp_path):
+    for day in (1, 2):
+        folder = write_full_run(tmp_path / str(day), n_images=40, scenarios=("single",), names=BOTH,
+                                started_at=f"2026-11-0{day}T08:30:00+00:00")  # fmt: skip
+        record = json.loads((folder / "run.json").read_text()) | {"id": f"run-{day}"}
+        (folder / "run.json").write_text(json.dumps(record))
+    write_trend([tmp_path / "1", tmp_path / "2"])
+    assert json.loads((tmp_path / TREND_JSON).read_text())["partners"] == {
+        "heroku-onnx": "heroku", "gcp_cloudrun-onnx": "gcp_cloudrun",
+    }  # fmt: skip
+    assert 'class="chip open"' in text_of(tmp_path, TREND_HTML)
+
+
+def test_runs_of_another_engine_under_one_name_are_unlike():
+    torch, onnx = (make_run(names=["heroku"], n_images=20)[0] for _ in ENGINES)
+    onnx = replace(onnx, targets=[replace(onnx.targets[0], engine="onnx")])
+    assert incompatibilities(torch, onnx, {}, {}) == ["heroku ran torch, and onnx"]
+    assert incompatibilities(torch, torch, {}, {}) == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 390, 800, 1280])
+def test_a_page_of_eight_never_scrolls_sideways(needs_tool, page_dir, width):
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=needs_tool("chromium"), args=CHROMIUM)
+        page = chromium.new_page(viewport={"width": width, "height": 900})
+        said = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((page_dir / REPORT_HTML).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        button = page.get_by_role("group", name="Targets that are shown").get_by_role("button", name="Heroku (ONNX")
+        button.focus()
+        page.keyboard.press("Enter")
+        assert "Heroku (ONNX int8)" not in page.locator(".readout p").first.inner_text()
+        assert "Heroku " in page.locator(".readout p").first.inner_text()
+        assert said == []
+        chromium.close()
+
+
+# Old runs
+
+
+def test_a_run_of_before_engines_were_kept_is_read_and_reported():
+    run, samples = make_run(names=["heroku"])
+    facts = asdict(run)
+    for target in facts["targets"]:
+        del target["engine"], target["shipped"]
+    old = replace(run, targets=[TargetRun(**target) for target in facts["targets"]])
+    found = summarise(old, samples, PRICES)["targets"]["heroku"]
+    assert (found["engine"], found["title"]) == ("torch", "Heroku")
+    assert config_from_json({"seed": 1}).engines == ("torch",)
+
+
+# Running
+
+
+def screen():
+    return Reporter(Console(file=io.StringIO(), width=200))
+
+
+@pytest.mark.slow
+def test_both_engines_of_a_target_take_turns_start_cold_and_agree(tmp_path):
+    images = load_images("golden", 40, 0, print)
+    config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, floor=2, engines=ENGINES)
+    with local_twins(["heroku"], tmp_path / "logs", engines=ENGINES) as twins:
+        fleet = TargetSet(tuple(Endpoint(t.name, t.target.name, t.url, t) for t in twins.running), twins.failures)
+        begun = new_run("some-id", fleet, images, config, RunOptions())
+        done = execute_run(tmp_path, begun, fleet, images, config, RunOptions(), screen())
+    assert descendants() == []
+    assert done.complete
+    assert [(t.name, t.target, t.engine, t.failure) for t in done.targets] == [
+        ("heroku", "heroku", "torch", None), ("heroku-onnx", "heroku", "onnx", None),
+    ]  # fmt: skip
+    assert done.targets[1].shipped["installed_bytes"] > 0
+    samples = [s for s in read_samples(tmp_path) if s.phase == "measure" and s.target != "reference"]
+    assert all(s.error is None for s in samples)
+    turns = [s.target for s in samples if s.scenario == "single"]
+    assert {*turns[:20]} == {*turns[-20:]} == {"heroku", "heroku-onnx"}
+    found = write_reports(tmp_path)
+    (one,) = found["engines"]
+    assert [f["cold_start_ms"]["forced"]["proven"] for f in found["targets"].values()] == [1, 1]
+    assert one["start_ms"]["b"] < one["start_ms"]["a"]
+    assert one["memory_mib"]["b"] < one["memory_mib"]["a"]
+    assert one["parity"]["agreement"]["value"] >= 0.95
+    assert found["verdict"]["valid"] and found["verdict"]["right"]
+
+
+@pytest.fixture
+def fake():
+    with fake_endpoint() as endpoint_:
+        yield endpoint_
+
+
+def begin(folder, fake, **known):
+    """A run of one endpoint of which that much is known before it is asked."""
+    images, config = image_set(4), Config(warmup=0, floor=0)
+    fleet = TargetSet((Endpoint("heroku-onnx", "heroku", fake.url),), {})
+    begun = new_run("some-id", fleet, images, config, RunOptions())
+    begun = replace(begun, targets=[replace(begun.targets[0], **known)])
+    return execute_run(folder, begun, fleet, images, config, RunOptions(), screen()), fake.posts
+
+
+@pytest.mark.parametrize("known", [{"engine": "onnx"}, {"version": {"engine": "onnx"}}], ids=["started", "before"])
+def test_an_endpoint_that_runs_another_engine_than_it_should_is_not_measured(tmp_path, fake, known):
+    fake.engine = "torch"
+    done, posts = begin(tmp_path, fake, **known)
+    assert "is to run onnx and says that it runs torch" in (done.targets[0].failure or "")
+    assert posts == []
+
+
+def test_an_endpoint_that_runs_what_it_should_is_measured(tmp_path, fake):
+    fake.engine = "onnx"
+    done, posts = begin(tmp_path, fake, engine="onnx")
+    assert done.complete and len(posts) == 4
+
+
+def test_a_twin_that_did_not_start_keeps_target_and_engine():
+    fleet = TargetSet((), {"heroku-onnx": "no model"})
+    (target,) = new_run("some-id", fleet, image_set(1), Config(), RunOptions()).targets
+    assert (target.name, target.target, target.engine) == ("heroku-onnx", "heroku", "onnx")
+
+
+def test_no_engines_no_twins(tmp_path):
+    with start_targets((), [], tmp_path, print) as fleet:
+        assert fleet == TargetSet((), {})
+
+
+# The command line
+
+
+def refused(capsys, *arguments):
+    assert main(["run", *arguments]) == 1
+    return capsys.readouterr().err
+
+
+def test_engines_of_a_deployed_stack_are_not_chosen_here(capsys):
+    said = refused(capsys, "--target", "heroku=http://127.0.0.1:9", "--engines", "onnx")
+    assert said.startswith("--engines is of the twins on this machine") and "cloudtrial:engine" in said
+
+
+def test_an_address_may_not_have_the_name_of_a_second_engines_twin(capsys):
+    address = "heroku-onnx=http://127.0.0.1:9"
+    said = refused(capsys, "--local", "--engines", "torch,onnx", "--target", address, "--images", "golden")
+    assert said == "two endpoints are called 'heroku-onnx': give one of them another name\n"
+
+
+def test_a_run_is_not_gone_on_with_in_other_engines(tmp_path, capsys, fake):
+    main(["run", "--target", f"a={fake.url}", "--images", "golden", "--limit", "3", "--out", str(tmp_path)])
+    facts = json.loads((tmp_path / "run.json").read_text())
+    facts["config"] |= {"local": True, "targets": [], "engines": ["torch", "onnx"]}
+    (tmp_path / "run.json").write_text(json.dumps(facts | {"complete": False}))
+    said = refused(capsys, "--resume", str(tmp_path), "--engines", "onnx")
+    assert "was made otherwise: engines is ('onnx',), was ('torch', 'onnx')" in said
+    assert read_run(tmp_path).config["engines"] == ["torch", "onnx"]

@@ -1,0 +1,53 @@
+"""McNemar's test on a few answers that can be counted by hand."""
+
+import numpy as np
+import pytest
+
+from eval.analysis.accuracy import Prediction
+from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
+from eval.analysis.summary import summarise
+from eval.cost.price_list import load_price_list
+from tests.helpers.synthetic_run import make_run
+
+
+def said(*labels, first=0):
+    return {first + i: Prediction(label, None) for i, label in enumerate(labels)}
+
+
+def test_only_images_that_both_answered_and_one_got_right_count():
+    truth = dict.fromkeys(range(6), 1)
+    found = discordant_pairs(truth, said(1, 1, 0, 1, 0), said(1, 0, 1, 0, 0, 1))
+    assert found == DiscordantPairs(n=5, only_a_correct=2, only_b_correct=1)
+
+
+@pytest.mark.parametrize(("b", "c", "p"), [(0, 0, 1.0), (5, 0, 2 / 32), (0, 6, 2 / 64), (3, 3, 1.0), (8, 1, 20 / 512)])
+def test_the_p_value_is_exact(b, c, p):
+    assert DiscordantPairs(100, b, c).p == pytest.approx(p)
+
+
+def test_p_values_are_adjusted_for_the_number_of_pairs():
+    found = mcnemar_tests(
+        {"a|b": DiscordantPairs(100, 6, 0), "a|c": DiscordantPairs(100, 5, 0), "b|c": DiscordantPairs(100, 0, 0)}
+    )
+    assert [found[pair]["p_holm"] for pair in ("a|b", "a|c", "b|c")] == pytest.approx([3 * 2 / 64, 2 * 2 / 32, 1.0])
+
+
+def test_a_pair_without_a_common_image_has_a_reason_and_does_not_count_among_the_tests():
+    found = mcnemar_tests({"a|b": DiscordantPairs(100, 6, 0), "a|c": DiscordantPairs(0, 0, 0)})
+    assert found["a|b"]["p_holm"] == found["a|b"]["p"] == pytest.approx(2 / 64)
+    assert found["a|c"]["p"] == {"value": None, "reason": "no image that both answered"}
+
+
+def test_targets_that_are_equally_often_right_are_seldom_told_apart():
+    dice = np.random.default_rng(2)
+    p = [DiscordantPairs(1000, int(b), int(30 - b)).p for b in dice.binomial(30, 0.5, size=400)]
+    assert sum(value < 0.05 for value in p) <= 0.05 * 400
+
+
+def test_the_report_says_for_every_pair_who_alone_was_right():
+    run, samples = make_run(disagreements={"heroku": 9})
+    pairs = summarise(run, samples, load_price_list())["parity"]
+    worse = pairs["aws_ec2|heroku"]["mcnemar"]
+    assert (worse["only_a_right"], worse["only_b_right"], worse["p"]) == (9, 0, pytest.approx(2 / 2**9))
+    assert worse["p_holm"] == pytest.approx(10 * 2 / 2**9)  # six pairs of targets, four with the reference
+    assert pairs["aws_ec2|gcp_function"]["mcnemar"] == {"only_a_right": 0, "only_b_right": 0, "p": 1.0, "p_holm": 1.0}

@@ -1,0 +1,418 @@
+"""Two made-up runs, of which it is known what differs."""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+from eval.__main__ import main
+from eval.analysis.comparability import incompatibilities, processor_notices
+from eval.analysis.run_comparison import RunData, Thresholds, compare_runs
+from eval.cost import price_list as price_module
+from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
+from eval.samples.store import append_sample, write_run
+from eval.stats.bootstrap import compare_quantiles, relative_change, resampled_quantiles
+from eval.stats.intervals import nearest_rank
+from tests.helpers.synthetic_run import make_run
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("heroku", "gcp_cloudrun")
+QUICK = Thresholds(replicates=500)
+
+
+def a_run(**options):
+    run, samples = make_run(**{"names": NAMES, "n_images": 500} | options)
+    return run, [s for s in samples if s.phase == "measure"]
+
+
+def slowed(samples, factor, target="heroku"):
+    """The same run with one target slower, the service too."""
+    return [
+        dataclasses.replace(s, latency_ms=s.latency_ms * factor, service_ms=s.service_ms * factor,
+                            server_ms={part: ms * factor for part, ms in s.server_ms.items()})
+        if s.target == target else s
+        for s in samples
+    ]  # fmt: skip
+
+
+def failing(samples, every, target="heroku"):
+    """The same run with every so-manieth request to one target failed."""
+    return [
+        dataclasses.replace(s, error="http_5xx", label=None, probabilities=None, server_ms={})
+        if s.target == target and s.image % every == 0 else s
+        for s in samples
+    ]  # fmt: skip
+
+
+def side(run, samples, prices=None):
+    return RunData("a folder", run, samples, prices or load_price_list())
+
+
+def compared(a, b, limits=QUICK):
+    found = compare_runs(side(*a), side(*b), limits)
+    return {(d.target, d.figure): d for d in found}
+
+
+def written(folder, run, samples):
+    folder.mkdir()
+    write_run(folder, run)
+    with (folder / "samples.jsonl").open("w") as file:
+        for sample in samples:
+            append_sample(file, sample)
+    return str(folder)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Writes two runs and gives their folders."""
+
+    def write(a, b):
+        return written(tmp_path / "before", *a), written(tmp_path / "after", *b)
+
+    return write
+
+
+# What is found
+
+
+def test_a_run_is_no_worse_than_itself():
+    found = compared(a_run(), a_run())
+    assert {figure for _, figure in found} == {"p50", "p95", "p99", "failed", "accuracy", "cost"}
+    for d in found.values():
+        assert (d.change, d.worse, d.reason) == (0, False, None)
+        assert d.p_holm == 1.0 if d.figure in ("failed", "accuracy") else d.p_holm > 0.05
+
+
+def test_another_run_of_the_same_is_no_worse():
+    found = compared(a_run(seed=1), a_run(seed=2, wrong=35))
+    assert not any(d.worse for d in found.values())
+
+
+def test_a_slower_target_is_worse_and_the_others_are_not():
+    run, samples = a_run()
+    other, again = a_run(seed=3)
+    found = compared((run, samples), (other, slowed(again, 1.25)))
+    assert [key for key, d in found.items() if d.worse] == [("heroku", "p95")]
+    d = found["heroku", "p95"]
+    assert d.low < 0.25 < d.high and d.low > 0.1
+    assert (d.n_a, d.n_b, d.detail["drawn"]) == (500, 500, "blocks")
+    assert found["heroku", "p50"].significant and not found["heroku", "p50"].worse  # shown, not judged
+
+
+def test_within_the_limit_slower_is_no_worse_however_sure():
+    run, samples = a_run(spread=0.05)
+    d = compared((run, samples), (run, slowed(samples, 1.08)))["heroku", "p95"]
+    assert d.significant and not d.worse
+    tight = dataclasses.replace(QUICK, p95_increase=0.05)
+    assert compared((run, samples), (run, slowed(samples, 1.08)), tight)["heroku", "p95"].worse
+
+
+def test_beyond_the_limit_but_by_chance_is_no_worse():
+    a, b = a_run(n_images=80, spread=0.8, seed=1), a_run(n_images=80, spread=0.8, seed=5)
+    loose = dataclasses.replace(QUICK, p95_increase=0.0)
+    beyond = [d for d in compared(a, b, loose).values() if d.figure == "p95" and d.change > 0]
+    assert beyond and not any(d.worse for d in beyond)
+    assert all(d.detail["drawn"] == "requests" for d in beyond)  # four blocks are too few to draw from
+
+
+def test_the_same_truth_is_called_worse_in_at_most_5_of_100_comparisons():
+    dice = np.random.default_rng(11)
+    wrong = 0
+    for seed in range(120):
+        a, b = ({i: dice.lognormal(3, 0.4, 25).tolist() for i in range(24)} for _ in range(2))
+        wrong += compare_quantiles(a, b, [0.95], seed, 300)[0].p < 0.05
+    assert wrong <= 12  # 6 are expected, more than 12 in one case of 100
+
+
+def test_a_bootstrap_interval_of_a_median_is_as_wide_as_its_order_statistics_say():
+    values = np.random.default_rng(1).lognormal(3, 0.4, 2000).tolist()
+    drawn = resampled_quantiles(dict(enumerate([values])), [0.5], np.random.default_rng(2), False, 1000)[:, 0]
+    ordered = sorted(values)
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([ordered[955], ordered[1044]], rel=0.01)
+    assert np.median(drawn) == pytest.approx(nearest_rank(ordered, 0.5), rel=0.005)
+
+
+def test_blocks_that_differ_make_the_interval_wider_than_requests_would():
+    dice = np.random.default_rng(6)
+    uneven = {i: (dice.lognormal(3, 0.3) * dice.lognormal(0, 0.05, 25)).tolist() for i in range(40)}
+    whole = {0: [value for of in uneven.values() for value in of]}
+    by_block, by_request = (compare_quantiles(of, of, [0.5], 1)[0] for of in (uneven, whole))
+    assert by_block.high - by_block.low > 2 * (by_request.high - by_request.low)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "change"), [(10, 12, 0.2), (10, math.inf, math.inf), (math.inf, 10, -1), (math.inf, math.inf, 0)]
+)
+def test_failures_are_endless_latencies_in_a_change_too(a, b, change):
+    assert relative_change(a, b) == pytest.approx(change)
+
+
+def test_a_target_that_fails_more_often_is_worse():
+    run, samples = a_run()
+    found = compared((run, samples), (run, failing(samples, 10)))
+    assert found["heroku", "failed"].worse and found["heroku", "failed"].change == pytest.approx(0.1)
+    assert found["heroku", "p95"].worse and found["heroku", "p95"].b == math.inf
+    assert not found["gcp_cloudrun", "failed"].worse
+
+
+def test_one_outage_is_many_failures_but_no_proof_of_a_slower_tail():
+    found = compared(a_run(), a_run(failures={"heroku": 40}))  # two blocks of 25
+    assert found["heroku", "failed"].worse
+    assert found["heroku", "p95"].b == math.inf and not found["heroku", "p95"].significant
+
+
+def test_accuracy_is_compared_on_the_same_images():
+    found = compared(a_run(wrong=20), a_run(wrong=20, disagreements={"heroku": 30}))
+    d = found["heroku", "accuracy"]
+    assert d.worse and d.detail == {"only_a_right": 30, "only_b_right": 0}
+    assert (d.a, d.b, d.change) == (0.96, 0.9, pytest.approx(-0.06))
+    assert not found["gcp_cloudrun", "accuracy"].worse
+
+
+def test_a_better_accuracy_is_not_worse():
+    found = compared(a_run(disagreements={"heroku": 30}), a_run())
+    assert found["heroku", "accuracy"].significant and not found["heroku", "accuracy"].worse
+
+
+def test_a_target_that_is_gone_is_worse():
+    found = compared(a_run(), a_run(not_started={"heroku": "it would not listen"}))
+    assert found["heroku", "measured"].worse
+    assert found["heroku", "measured"].reason == "not measured in B: it would not listen"
+
+
+def test_too_few_requests_have_a_reason():
+    found = compared(a_run(n_images=60), a_run(n_images=60))
+    assert found["heroku", "p95"].reason == "needs n >= 72 in both, have 60 and 60"
+
+
+# Cost
+
+
+def dearer(prices, factor):
+    return dataclasses.replace(
+        prices, entries=tuple(dataclasses.replace(p, amount=p.amount * factor) if p.currency else p for p in
+                              prices.entries))  # fmt: skip
+
+
+def test_a_difference_in_cost_is_split_into_price_and_speed():
+    run, samples = a_run()
+    prices = load_price_list()
+    limits = dataclasses.replace(QUICK, requests_per_month=10_000_000)
+    found = compare_runs(
+        side(run, samples), side(run, slowed(samples, 20, "gcp_cloudrun"), dearer(prices, 1.5)), limits
+    )
+    cost = next(d for d in found if (d.target, d.figure) == ("gcp_cloudrun", "cost"))
+    assert cost.worse
+    assert cost.detail["by_price"] == pytest.approx(0.5 * cost.a)
+    assert cost.detail["by_price"] + cost.detail["by_speed"] == pytest.approx(cost.b - cost.a)
+    assert cost.detail["by_speed"] > 0
+
+
+def test_a_dyno_costs_the_same_however_fast_so_only_its_price_can_change():
+    run, samples = a_run()
+    found = compare_runs(side(run, samples), side(run, slowed(samples, 1.5), dearer(load_price_list(), 1.2)), QUICK)
+    cost = next(d for d in found if (d.target, d.figure) == ("heroku", "cost"))
+    assert cost.worse and (cost.low, cost.high) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert cost.detail["by_speed"] == 0
+
+
+def test_each_run_is_priced_by_the_list_that_it_holds(tmp_path, monkeypatch, capsys, pair):
+    old = PRICE_LIST_PATH.read_bytes()
+    new = old.replace(b"id: heroku_basic_month\n    amount: 7\n", b"id: heroku_basic_month\n    amount: 14\n")
+    assert new != old
+    listed = tmp_path / "prices.yaml"
+    listed.write_bytes(new)
+    kept = tmp_path / "prices"
+    kept.mkdir()
+    (kept / "2026-11-20.yaml").write_bytes(old)
+    monkeypatch.setattr(price_module, "PRICE_LIST_PATH", listed)
+    monkeypatch.setattr(price_module.load_price_list, "__defaults__", (listed, None))
+    run, samples = a_run()
+    later = dataclasses.replace(run, prices_sha256=hashlib.sha256(new).hexdigest())
+    assert main(["compare", *pair((run, samples), (later, samples)), "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    (cost,) = [d for d in found["differences"] if d["worse"]]
+    assert (cost["target"], cost["figure"], cost["a"], cost["b"]) == ("heroku", "cost", 7.0, 14.0)
+
+
+def test_a_list_that_is_not_kept_is_told(pair, capsys):
+    run, samples = a_run(n_images=100)
+    old = dataclasses.replace(run, prices_sha256="f" * 64)
+    assert main(["compare", *pair((old, samples), (run, samples))]) == 0
+    assert "A's price list (sha256 ffffffffffff) is not kept here" in capsys.readouterr().out
+
+
+# The command
+
+
+def test_no_worse_is_exit_0_and_one_sentence(pair, capsys):
+    assert main(["compare", *pair(a_run(), a_run(seed=9))]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "B is no worse than A: of 8 figures none is beyond its limit and more than chance."
+    rows = [line for line in printed if line.startswith(("heroku", "gcp_cloudrun"))]
+    assert len(rows) == 12 and any("no worse" in row for row in rows)
+
+
+def test_worse_is_exit_1_and_says_what_and_by_how_much(pair, capsys):
+    run, samples = a_run()
+    folders = pair((run, samples), (run, slowed(samples, 1.5)))
+    assert main(["compare", *folders]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("B is worse than A: heroku's p95 (single) ") and last.endswith("+50.0% (limit +10%).")
+    assert main(["compare", "--max-p95-increase", "60%", *folders]) == 0
+
+
+def test_a_figure_that_could_not_be_judged_is_named(pair, capsys):
+    assert main(["compare", *pair(a_run(n_images=60), a_run(n_images=60))]) == 0
+    assert "not judged: p95 of gcp_cloudrun and p95 of heroku" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"images_sha256": "0" * 64}, "the images differ: made-up pictures (500, sha256 "),
+        ({"scenarios": ["single", "poisson"]}, "the scenarios differ: single, and single and poisson"),
+        ({"machine": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A (instruction "),
+        ({"config": {"rate_rps": 5.0, "fresh": True}}, "fresh differs: False, and True"),
+    ],
+    ids=["images", "scenarios", "machine", "connections"],
+)
+def test_unlike_runs_are_refused_with_the_difference_unless_forced(pair, capsys, change, says):
+    run, samples = a_run()
+    run = dataclasses.replace(run, machine={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False})
+    folders = pair((run, samples), (dataclasses.replace(run, **change), samples))
+    assert main(["compare", *folders]) == 2
+    refused = capsys.readouterr()
+    assert refused.out == ""
+    assert refused.err.splitlines()[0].endswith("--force compares them:")
+    assert [line for line in refused.err.splitlines() if line.startswith(f"  {says}")]
+    assert len(refused.err.splitlines()) == 2  # a rate that no scenario uses is no difference
+    assert main(["compare", "--force", *folders]) == 0
+    out = capsys.readouterr().out
+    assert f"unlike: {says}" in out and out.endswith("; but the runs are unlike.\n")
+
+
+ZEN_3 = {"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "instruction_limits": {}}
+ZEN_5 = ZEN_3 | {"cpu_generation": "Zen 5", "instruction_sets": ["AVX2", "AVX-512", "AVX-512 BF16"]}
+OLD = {"cpu_model": "AMD EPYC"}  # as recorded before instruction sets were
+BF16 = {"engine_details": {"form": "bfloat16, channels_last, fused by oneDNN"}}
+
+
+def on(processor, made=None, version=None):
+    """A run on that processor; of deployed targets the client's stays the same."""
+    run, samples = made or a_run()
+    targets = [dataclasses.replace(t, version=processor | (version or {})) for t in run.targets]
+    twins = any(t.twin for t in targets)
+    return dataclasses.replace(run, machine=(processor if twins else ZEN_3) | {"cores": 2}, targets=targets), samples
+
+
+def test_twins_of_one_cpu_name_with_other_instructions_are_refused_and_by_force_not_judged_by_speed(pair, capsys):
+    run, samples = a_run()
+    folders = pair(on(ZEN_5, (run, samples)), on(ZEN_3, (run, slowed(samples, 3))))
+    assert main(["compare", *folders]) == 2
+    refused = capsys.readouterr().err
+    assert (
+        "processor differs: AMD EPYC (Zen 5; AVX2, AVX-512, AVX-512 BF16), and AMD EPYC (Zen 3; AVX2); lat" in refused
+    )
+    assert refused.endswith("latencies, rates and costs of twins cannot be compared, accuracy can\n")
+    assert main(["compare", "--force", *folders]) == 0
+    out = capsys.readouterr().out
+    assert "p95 and cost of twins not judged, as the processors differ; but the runs are unlike." in out
+    assert f"A: {folders[0]}, run {run.id} of 2026-11-21 12:00 UTC, on 2 cores of AMD EPYC (Zen 5; AVX2, AVX" in out
+
+
+def test_accuracy_is_judged_on_unlike_processors_too(pair, capsys):
+    a, (run, samples) = on(ZEN_5), a_run()
+    broken = [dataclasses.replace(s, label=(s.label + 1) % 10) if s.label is not None else s for s in samples]
+    assert main(["compare", "--force", *pair(a, on(ZEN_3, (run, broken)))]) == 1
+    assert "B is worse than A: heroku's accuracy" in capsys.readouterr().out
+
+
+def test_a_processor_of_which_too_little_was_recorded_is_a_warning(pair, capsys):
+    assert main(["compare", *pair(on(OLD), on(ZEN_3))]) == 0
+    said = "whether the client ran on like processors is not known: AMD EPYC (instruction sets not recorded), and AMD"
+    assert said in capsys.readouterr().out
+    assert processor_notices(on(ZEN_3)[0], on(ZEN_3)[0]) == []
+
+
+def test_an_older_run_whose_engine_chose_bfloat16_is_unlike_one_on_a_processor_without():
+    old = on(OLD, version=BF16)[0]
+    (line,) = incompatibilities(old, on(ZEN_3)[0], {}, {})
+    assert "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded), and AMD EPYC (Zen 3; AVX2)" in line
+    assert incompatibilities(old, on(ZEN_5)[0], {}, {}) == []
+
+
+def test_a_cloud_that_changed_its_processor_is_told_and_judged(pair, capsys):
+    run, samples = a_run(twin=False)
+    folders = pair(on(ZEN_5, (run, samples)), on(ZEN_3, (run, slowed(samples, 3))))
+    assert main(["compare", *folders]) == 1
+    out = capsys.readouterr().out
+    assert "heroku and gcp_cloudrun ran on AMD EPYC (Zen 5; AVX2, AVX-512, AVX-512 BF16), and on AMD EPYC (Zen 3" in out
+    assert "that alone may change latencies" in out and "B is worse than A: heroku's p95" in out
+
+
+def test_other_weights_and_another_place_are_unlike(pair, capsys):
+    changed = a_run(model_versions={"heroku": "ffff", "gcp_cloudrun": "ffff"}, reference=False, twin=False)
+    assert main(["compare", *pair(a_run(reference=False), changed)]) == 2
+    said = capsys.readouterr().err
+    assert "heroku is a local twin, and in the cloud" in said
+    assert "the model of gcp_cloudrun and heroku differs: 0123456789ab, and ffff" in said
+
+
+def test_a_run_whose_client_was_late_is_no_basis(pair, capsys):
+    assert main(["compare", *pair(a_run(), a_run(lateness_ms=50.0))]) == 2
+    assert "B is not a valid comparison: the client sent late" in capsys.readouterr().err
+
+
+def test_without_a_common_target_there_is_nothing_to_compare_even_by_force(pair, capsys):
+    assert main(["compare", "--force", *pair(a_run(names=("heroku",)), a_run(names=("aws_ec2",)))]) == 2
+    assert "have no target in common" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_exit_2(tmp_path, capsys):
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"{tmp_path} is not a run: it has no run.json\n"
+
+
+@pytest.mark.parametrize("text", ["10", "-1%", "much%", "10pp"])
+def test_a_limit_without_its_unit_is_wrong_usage(text, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", f"--max-p95-increase={text}", "a", "b"])
+    assert stopped.value.code == 2
+    assert f"{text!r} is not a limit of 0 or more; write it as 10%" in capsys.readouterr().err
+
+
+def test_help_teaches_with_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    text = capsys.readouterr().out
+    assert "./cloudtrial compare reports/before reports/after" in text
+    assert "Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage" in text
+
+
+def test_json_holds_every_difference_and_no_infinity(pair, capsys):
+    run, samples = a_run()
+    folders = pair((run, samples), (run, failing(samples, 10)))
+    assert main(["compare", "--format", "json", *folders]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    p95 = next(d for d in found["differences"] if (d["target"], d["figure"]) == ("heroku", "p95"))
+    assert p95["b"] is None and "b" in p95["endless"] and p95["worse"]
+    assert found["limits"]["accuracy_drop"] == 0.005 and found["worse"] is True
+
+
+def test_markdown_is_the_sentence_and_a_table(pair, capsys):
+    assert main(["compare", "--format", "markdown", *pair(a_run(), a_run())]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("**B is no worse than A")
+    rows = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1 and len(rows) == 2 + 12
+
+
+def test_the_same_two_runs_give_the_same_words(pair, capsys):
+    folders = pair(a_run(), a_run(seed=9))
+    said = {(main(["compare", *folders]), capsys.readouterr().out) for _ in range(2)}
+    assert len(said) == 1

@@ -1,0 +1,412 @@
+"""What report.json says of runs whose numbers are known."""
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from eval.analysis.summary import summarise
+from eval.cost.billing import SECONDS_PER_MONTH
+from eval.cost.price_list import load_price_list
+from infra.targets import TARGETS
+from tests.helpers.synthetic_run import ANSWER_BYTES, CLASSES, MEDIAN_MS, MODEL_VERSION, STARTUP_MS, WARMUP_MS, make_run
+
+PRICES = load_price_list()
+NAMES = list(TARGETS)
+SURPLUS_IS_OLD = "prices older than 180 days when the run was made: aws_ec2_t3_surplus_vcpu_hour (2021-08-30)"
+
+
+def report(**options):
+    run, samples = make_run(**options)
+    return summarise(run, samples, PRICES)
+
+
+def warnings(found):
+    """All but those that the price list gives to every run."""
+    of_prices = SURPLUS_IS_OLD, "prices from memory, or not confirmed: "
+    return [line for line in found["run"]["warnings"] if not line.startswith(of_prices)]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return report()
+
+
+def reasons(value, path=""):
+    """Every missing figure below, with where it is."""
+    if isinstance(value, dict):
+        if set(value) == {"value", "reason"}:
+            yield path, value["reason"]
+        for key, inner in value.items():
+            yield from reasons(inner, f"{path}/{key}")
+
+
+def test_it_is_json_without_nan_or_infinity_whatever_failed():
+    for options in ({}, {"failures": {"heroku": 400}}, {"not_started": {"aws_ec2": "no"}}, {"n_images": 3}):
+        json.dumps(report(**options), allow_nan=False)
+
+
+def test_it_is_pure():
+    run, samples = make_run(n_images=60)
+    assert summarise(run, iter(samples), PRICES) == summarise(run, list(samples), PRICES)
+
+
+def test_it_has_the_parts_that_are_documented(plain):
+    assert set(plain) == {"schema_version", "run", "verdict", "targets", "parity", "engines", "break_even"}
+    assert set(plain["run"]) == {
+        "id", "started_at", "ended_at", "complete", "note", "command", "seed", "scenarios", "images", "prices",
+        "machine", "versions", "twins", "warnings", "config", "resumed", "spent",
+    }  # fmt: skip
+    assert {"sentence", "cheapest", "runner_up", "fastest", "right", "traffic"} <= set(plain["verdict"])
+    for facts in plain["targets"].values():
+        assert {
+            "title", "kind", "size", "region", "vcpus", "memory_mib", "twin", "url", "behind", "cpus", "failure",
+            "sent", "n", "errors", "accuracy", "accuracy_over_sent", "f1_macro", "roc_auc", "ece", "per_class",
+            "confusion", "scenarios", "startup_ms", "startup_phases_ms", "memory", "cost", "model_version", "engine",
+            "instance_ids", "asked", "floor_ms", "cache", "cold_start_ms", "shipped", "processor",
+        } == set(facts)  # fmt: skip
+        assert {
+            "n", "latency_ms", "latency_with_failures_ms", "service_ms", "server_ms", "throughput_rps", "lateness_ms"
+        } <= set(facts["scenarios"]["single"])  # fmt: skip
+        assert {
+            "usd_per_million", "idle_usd_per_month", "monthly_usd", "curve", "measured", "assumed"
+        } == set(facts["cost"])  # fmt: skip
+
+
+def test_a_whole_run_of_400_images_misses_no_figure_but_break_even_of_those_that_never_cross(plain):
+    more = ("/cold_start_ms", "/floor_ms", "/latency_certified_ms/p99", "/tail_to_median")  # not tried, or from more
+    missing = [path for path, _ in reasons(plain["targets"]) if not any(name in path for name in more)]
+    assert list(reasons(plain["run"])) == missing == list(reasons(plain["parity"])) == []
+    assert warnings(plain) == []
+
+
+def test_the_warm_up_is_in_no_figure(plain):
+    run, samples = make_run()
+    without = [s for s in samples if s.phase == "measure"]
+    assert len(without) < len(samples)
+    assert summarise(run, without, PRICES) == plain
+    assert plain["targets"]["heroku"]["scenarios"]["single"]["latency_ms"]["p99"]["high"] < WARMUP_MS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_latency_is_that_of_the_samples(plain, name):
+    single = plain["targets"][name]["scenarios"]["single"]
+    p50 = single["latency_ms"]["p50"]
+    assert p50["low"] <= p50["value"] <= p50["high"]
+    assert p50["value"] == pytest.approx(MEDIAN_MS[name], rel=0.05)
+    assert single["latency_ms"] == single["latency_with_failures_ms"]
+    assert single["throughput_rps"] == pytest.approx(1000 / p50["value"], rel=0.05)
+
+
+def test_throughput_is_answers_over_busy_time():
+    run, samples = make_run(failures={"heroku": 10})
+    taken = [s for s in samples if s.target == "heroku" and s.phase == "measure"]
+    busy_s = sum(s.latency_ms for s in taken) / 1000
+    found = summarise(run, samples, PRICES)["targets"]["heroku"]["scenarios"]["single"]["throughput_rps"]
+    assert found == pytest.approx(390 / busy_s)
+
+
+def test_accuracy_is_known_and_equal_on_all(plain):
+    for facts in plain["targets"].values():
+        assert facts["accuracy"]["value"] == facts["accuracy_over_sent"]["value"] == 0.93
+        assert [row["label"] for row in facts["per_class"]] == CLASSES
+        assert sum(map(sum, facts["confusion"])) == 400
+
+
+def test_the_verdict_of_a_good_run_names_the_fastest_the_cheapest_and_that_all_are_right(plain):
+    verdict = plain["verdict"]
+    assert (verdict["fastest"], verdict["cheapest"], verdict["runner_up"]) == (
+        "aws_ec2",
+        "gcp_cloudrun",
+        "gcp_function",
+    )
+    assert verdict["right"] is True
+    assert verdict["traffic"] == {"requests_per_month": 1_000_000, "rps": pytest.approx(0.3805)}
+    sentence = verdict["sentence"]
+    assert sentence.startswith("On local twins, AWS EC2 is fastest")
+    assert "Google Cloud Run is cheapest at 1,000,000 requests a month ($0 after the free tier" in sentence
+    assert "all 4 targets give the reference's answers on all 400 images (accuracy 93.00%)" in sentence
+
+
+def test_a_run_in_clouds_does_not_speak_of_twins():
+    found = report(twin=False)
+    assert "twin" not in found["verdict"]["sentence"]
+    assert found["run"]["twins"] is False
+    assert found["targets"]["heroku"]["startup_ms"]["reason"] == "only the start of a twin is seen"
+    assert found["targets"]["heroku"]["memory"]["fits"] is None
+
+
+def test_targets_whose_intervals_overlap_are_about_as_fast():
+    found = report(names=["heroku", "gcp_cloudrun"])
+    assert found["verdict"]["fastest"] == "gcp_cloudrun"
+    assert found["verdict"]["as_fast"] == ["heroku"]
+    assert "with Heroku about as fast" in found["verdict"]["sentence"]
+
+
+def test_a_short_run_is_judged_by_its_median_and_a_tiny_one_not_at_all():
+    short, tiny = report(n_images=40), report(n_images=5)
+    assert "AWS EC2 is fastest (p50 " in short["verdict"]["sentence"]
+    assert short["targets"]["aws_ec2"]["scenarios"]["single"]["latency_ms"]["p95"] == {
+        "value": None,
+        "reason": "needs n >= 72, have 40",
+    }
+    assert tiny["verdict"]["fastest"] is None
+    assert "too few requests were answered to say which is fastest" in tiny["verdict"]["sentence"].lower()
+
+
+def test_failures_count_as_wrong_and_as_latency_without_end():
+    found = report(failures={"aws_ec2": 40}, failure_kind="disconnected")
+    facts = found["targets"]["aws_ec2"]
+    assert (facts["sent"], facts["n"], facts["errors"]) == (400, 360, {"disconnected": 40})
+    assert facts["accuracy"]["value"] == 1.0  # the last 28, which the model gets wrong, were not answered
+    assert facts["accuracy_over_sent"]["value"] == 0.9
+    single = facts["scenarios"]["single"]
+    assert single["latency_ms"]["p95"]["value"] < 15
+    assert single["latency_with_failures_ms"]["p95"]["reason"] == "it is infinite: 40 of 400 requests failed"
+    assert single["latency_with_failures_ms"]["p50"]["value"] < 15
+
+
+def test_a_target_that_was_fast_until_it_died_is_not_the_fastest():
+    found = report(failures={"aws_ec2": 40})
+    assert found["verdict"]["fastest"] != "aws_ec2"
+    assert "AWS EC2 failed 40 of 400 requests" in found["verdict"]["sentence"]
+    assert "AWS EC2: 40 of 400 requests failed (10.00%): disconnected 40" in warnings(found)
+
+
+def test_one_failure_in_four_hundred_is_counted_but_no_warning():
+    found = report(failures={"aws_ec2": 1}, failure_kind="timeout")
+    assert found["targets"]["aws_ec2"]["errors"] == {"timeout": 1}
+    assert warnings(found) == []
+
+
+def test_a_target_that_did_not_start_is_in_the_report_with_its_reason():
+    found = report(not_started={"heroku": "port 5000 was never opened\nlast lines of its log"})
+    facts = found["targets"]["heroku"]
+    assert (facts["sent"], facts["n"], facts["scenarios"]) == (0, 0, {})
+    assert (
+        facts["cost"]["idle_usd_per_month"]["reason"]
+        == "no answer says how long the service took (Server-Timing: total)"
+    )
+    assert warnings(found) == ["Heroku: port 5000 was never opened"]
+    assert "the other 3 targets give the reference's answers" in found["verdict"]["sentence"]
+    assert "Heroku was not measured" in found["verdict"]["sentence"]
+    assert found["verdict"]["right"] is False
+
+
+def test_nothing_answered_is_said_and_nothing_is_compared():
+    found = report(failures=dict.fromkeys(NAMES, 400), failure_kind="connect", reference=False)
+    assert found["verdict"]["sentence"] == "No target answered, so there is nothing to compare."
+    assert found["verdict"]["fastest"] is found["verdict"]["cheapest"] is None
+
+
+def test_an_incomplete_run_says_so_first_and_counts_what_was_never_sent():
+    run, samples = make_run(complete=False)
+    found = summarise(run, samples[:1000], PRICES)
+    assert found["verdict"]["sentence"].startswith("Incomplete run (interrupted from the keyboard): ")
+    assert warnings(found)[:2] == [
+        "the run is not complete: interrupted from the keyboard",
+        "620 of 1,600 planned requests were never sent",
+    ]
+
+
+def test_a_disagreement_is_told_once_and_by_whom():
+    found = report(disagreements={"gcp_function": 2})
+    assert found["parity"]["gcp_function|reference"]["disagreements"] == 2
+    assert found["parity"]["aws_ec2|gcp_function"]["agreement"]["value"] == 0.995
+    assert found["parity"]["aws_ec2|heroku"]["disagreements"] == 0
+    assert found["verdict"]["right"] is False
+    told = "Google Cloud Functions and the reference differ on 2 of 400 images"
+    assert f"not all answers are right: {told}." in found["verdict"]["sentence"]
+    assert warnings(found) == [f"{told}; the same model must answer alike everywhere"]
+
+
+def test_without_a_reference_targets_are_held_against_each_other():
+    alike = report(reference=False)
+    assert not any("reference" in pair for pair in alike["parity"])
+    assert "give the same answers, not checked against a reference, on all 400 images" in alike["verdict"]["sentence"]
+    assert any("could not be had" in line for line in warnings(alike))
+    differ = report(reference=False, disagreements={"heroku": 1})
+    assert differ["verdict"]["right"] is False
+    assert sum("differ on 1 of 400 images" in line for line in warnings(differ)) == 3
+
+
+def test_a_single_target_without_a_reference_is_not_called_right():
+    found = report(names=["heroku"], reference=False)
+    assert found["verdict"]["right"] is False
+    assert "was not checked" in found["verdict"]["sentence"]
+
+
+def test_different_models_make_the_comparison_invalid():
+    found = report(model_versions={"heroku": "fedcba987654"})
+    assert found["verdict"]["valid"] is found["verdict"]["right"] is False
+    assert found["verdict"]["sentence"].startswith("Not a valid comparison, as the models differ")
+    assert "fedcba987654: Heroku)" in warnings(found)[0]
+    assert MODEL_VERSION in warnings(found)[0]
+
+
+def test_a_late_client_makes_the_comparison_invalid():
+    found = report(lateness_ms=6.0)
+    assert found["verdict"]["valid"] is False
+    assert "the client sent late to AWS EC2, Heroku, " in warnings(found)[0]
+    assert report(lateness_ms=4.9)["verdict"]["valid"] is True
+
+
+def test_five_percent_of_a_long_latency_may_be_late():
+    run, samples = make_run(names=["heroku"])
+    slow = [replace(s, latency_ms=s.latency_ms * 20, lateness_ms=8.0) if s.target == "heroku" else s for s in samples]
+    assert summarise(run, slow, PRICES)["verdict"]["valid"] is True
+
+
+@pytest.mark.parametrize(
+    ("torch", "suffix"),
+    [
+        pytest.param("2.14.1+cpu", "", id="the clouds' build"),
+        pytest.param(
+            "2.14.1+cu132",
+            "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build",
+            id="the CUDA build",
+        ),
+    ],
+)
+def test_too_much_memory_is_a_warning(torch, suffix):
+    run, samples = make_run()
+    version = {"versions": {"torch": torch}}
+    run = replace(run, targets=[replace(t, peak_memory_mib=600.0, version=version) for t in run.targets])
+    found = summarise(run, samples, PRICES)
+    assert found["targets"]["heroku"]["memory"]["fits"] is False
+    assert warnings(found) == ["Heroku: took 600 MiB of memory, the target has 512 MiB" + suffix]
+
+
+def test_a_twin_that_shares_its_cores_with_the_client_is_named():
+    run, samples = make_run()
+    found = summarise(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
+    assert next(w for w in found["run"]["warnings"] if "shared with the client" in w).startswith("AWS EC2: ")
+    assert not any("shared with the client" in w for w in summarise(run, samples, PRICES)["run"]["warnings"])
+
+
+def test_prices_older_than_180_days_are_named(plain):
+    assert SURPLUS_IS_OLD in plain["run"]["warnings"]
+    assert plain["run"]["prices"]["stale_days"] is None
+    run, samples = make_run()
+    later = summarise(replace(run, started_at="2027-11-21T00:00:00+00:00"), samples, PRICES)
+    assert later["run"]["prices"]["stale_days"] == 366
+    assert any("older than 180 days" in line and "heroku_basic_month" in line for line in later["run"]["warnings"])
+
+
+def test_another_price_list_than_the_runs_is_a_warning():
+    run, samples = make_run()
+    found = summarise(replace(run, prices_sha256="0" * 64), samples, PRICES)
+    assert any("the price list has changed since the run" in line for line in warnings(found))
+
+
+def test_foreign_endpoints_have_every_figure_but_costs():
+    found = report(foreign=True, twin=False)
+    facts = found["targets"]["heroku"]
+    assert (facts["title"], facts["kind"], facts["vcpus"]) == ("heroku", None, None)
+    assert facts["accuracy"]["value"] == 0.93
+    for where, reason in reasons(facts["cost"]):
+        assert "foreign endpoint" in reason, where
+    assert set(facts["cost"]["monthly_usd"]) == {"10000", "1000000", "100000000"}
+    assert found["break_even"] == []
+    assert found["verdict"]["cheapest"] is None
+    assert found["verdict"]["sentence"].startswith("aws_ec2 is fastest (p95 ")
+
+
+def test_two_endpoints_of_one_target_are_told_apart():
+    run, samples = make_run(names=["heroku"], n_images=40)
+    twice = replace(run.targets[0], name="heroku-eu")
+    both = samples + [replace(s, target="heroku-eu") for s in samples if s.target == "heroku"]
+    found = summarise(replace(run, targets=[*run.targets, twice]), both, PRICES)
+    assert [facts["title"] for facts in found["targets"].values()] == ["Heroku", "Heroku (heroku-eu)"]
+
+
+def test_cost_says_what_was_measured(plain):
+    measured = plain["targets"]["gcp_cloudrun"]["cost"]["measured"]
+    _, samples = make_run()
+    totals = [s.server_ms["total"] for s in samples if s.target == "gcp_cloudrun" and s.phase == "measure"]
+    assert measured["service_ms"] == pytest.approx(sum(totals) / len(totals), abs=1e-3)
+    assert measured["billed_window_ms"] == pytest.approx(100)
+    assert measured["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
+    assert measured["answer_bytes"] == ANSWER_BYTES
+
+
+def test_two_cores_are_both_busy_during_inference_and_one_otherwise(plain):
+    measured = plain["targets"]["aws_ec2"]["cost"]["measured"]
+    _, samples = make_run()
+    taken = [s.server_ms for s in samples if s.target == "aws_ec2" and s.phase == "measure"]
+    cpu = sum(ms["total"] + ms["inference"] for ms in taken) / len(taken)
+    assert measured["cpu_ms"] == pytest.approx(cpu, abs=1e-3)
+
+
+def test_windows_are_rounded_request_by_request():
+    run, samples = make_run(names=["gcp_cloudrun"])
+    slow = [
+        replace(s, server_ms={"total": 150.0 if s.image % 2 else 50.0}) if s.target == "gcp_cloudrun" else s
+        for s in samples
+    ]
+    measured = summarise(run, slow, PRICES)["targets"]["gcp_cloudrun"]["cost"]["measured"]
+    assert (measured["service_ms"], measured["billed_window_ms"]) == (100.0, 150.0)  # the mean alone would give 100
+
+
+def test_cost_says_what_was_assumed(plain):
+    for name, expected in {
+        "aws_ec2": ["Poisson", "this machine's", "2 cores", "load test", "surplus", "500 bytes", "2026-11-20",
+                    "not confirmed: aws_free_egress_gb"],
+        "heroku": ["Poisson", "730 hours", "load test", "not metered", "Standard-1X"],
+        "gcp_cloudrun": ["billed once; it takes 4", "100 ms", "900 s", "0.5 GiB", "free allowances"],
+        "gcp_function": ["one at a time", "not confirmed: gcp_function_vcpu_second"],
+    }.items():  # fmt: skip
+        text = "\n".join(plain["targets"][name]["cost"]["assumed"])
+        for words in expected:
+            assert words in text, name
+
+
+def test_traffic_beyond_the_instances_of_a_target_is_priced_and_said():
+    run, samples = make_run(names=["heroku"])
+    slow = [replace(s, server_ms={"total": 200.0}) if s.target == "heroku" else s for s in samples]
+    cost = summarise(run, slow, PRICES)["targets"]["heroku"]["cost"]
+    month = cost["monthly_usd"]["100000000"]
+    assert (month["instances"], month["beyond_limit"], month["net"]) == (11, True, 11 * 25)
+    assert any("need 11 instances; the target may have 3" in line for line in cost["assumed"])
+
+
+def test_dollars_per_million_are_gross_at_a_steady_rate(plain):
+    cost = plain["targets"]["heroku"]["cost"]
+    assert cost["usd_per_million"]["1"] == pytest.approx(7 / (SECONDS_PER_MONTH / 1e6), abs=1e-6)
+    assert set(cost["usd_per_million"]) == {"1", "10", "100"}
+
+
+def test_idle_costs_nothing_only_where_a_target_scales_to_zero(plain):
+    idle = {name: facts["cost"]["idle_usd_per_month"] for name, facts in plain["targets"].items()}
+    assert idle == {"aws_ec2": pytest.approx(20.114), "heroku": 7.0, "gcp_cloudrun": 0.0, "gcp_function": 0.0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bills_grow_with_traffic_and_net_is_never_above_gross(plain, name):
+    cost = plain["targets"][name]["cost"]
+    for key in ("gross", "net"):
+        values = [point[key] for point in cost["curve"]]
+        # Longer gaps mean more cold starts, so a little traffic may cost cents more than somewhat more of it.
+        assert all(after >= before - 0.05 for before, after in pairwise(values))
+    assert all(point["net"] <= point["gross"] for point in cost["curve"])
+    assert (cost["curve"][0]["rps"], cost["curve"][-1]["rps"]) == (0.001, 10_000)
+
+
+def test_break_even_is_where_the_two_net_bills_meet(plain):
+    points = {(p["a"], p["b"]): p for p in plain["break_even"]}
+    assert len(points) == 6
+    found = points["heroku", "gcp_cloudrun"]
+    assert found["requests_per_month"] == pytest.approx(4.5e6, rel=0.02)
+    assert found["rps"] == pytest.approx(found["requests_per_month"] / SECONDS_PER_MONTH, abs=1e-4)
+    assert (found["cheaper_below"], found["cheaper_above"]) == ("gcp_cloudrun", "heroku")
+    curve = plain["targets"]["gcp_cloudrun"]["cost"]["curve"]
+    near = min(curve, key=lambda point: abs(math.log(point["requests_per_month"] / found["requests_per_month"])))
+    assert near["net"] == pytest.approx(7, rel=0.5)
+
+
+def test_a_pair_that_never_crosses_says_who_is_cheaper(plain):
+    found = next(p for p in plain["break_even"] if (p["a"], p["b"]) == ("aws_ec2", "heroku"))
+    assert found["cheaper_below"] == found["cheaper_above"] == "heroku"
+    assert found["requests_per_month"]["reason"] == "Heroku is never dearer, from 0.001 to 10,000 requests a second"

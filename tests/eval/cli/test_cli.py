@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from eval.__main__ import main
+from eval.errors import EndpointError
+from eval.samples.store import read_run, read_samples
+from eval.targets.endpoints import parse_target, stack_endpoint, target_for_name
+from tests.conftest import ROOT
+from tests.helpers.fake_endpoint import closed_port, fake_endpoint
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(*arguments, limit=20):
+    return main(["run", "--images", "golden", "--limit", str(limit), *map(str, arguments)])
+
+
+def test_a_run_writes_its_files_and_prints_paths_and_verdict(tmp_path, capsys):
+    with fake_endpoint() as fake:
+        assert run("--target", f"heroku={fake.url}", "--out", tmp_path) == 0
+    printed = capsys.readouterr().out.splitlines()
+    names = ("report.html", "report.md", "report.json")
+    for name in names:
+        assert (tmp_path / name).stat().st_size > 100
+        assert str(tmp_path / name) in printed
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"]["sentence"] == printed[-1]
+
+
+def test_without_out_the_run_is_under_reports_and_linked_as_latest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with fake_endpoint() as fake:
+        assert run("--target", f"a={fake.url}") == 0
+    latest = tmp_path / "reports" / "latest"
+    assert latest.is_symlink()
+    assert latest.resolve().name == read_run(latest).id
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path, capsys):
+    with fake_endpoint() as fake:
+        run("--target", f"a={fake.url}", "--out", tmp_path)
+        capsys.readouterr()
+        assert run("--target", f"a={fake.url}", "--out", tmp_path) == 1
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path} holds a run already (run.json): name another folder with --out, or remove it\n"
+    )
+
+
+def test_the_report_can_be_written_again(tmp_path, capsys):
+    with fake_endpoint() as fake:
+        run("--target", f"a={fake.url}", "--out", tmp_path)
+    before = (tmp_path / "report.json").read_text()
+    (tmp_path / "report.json").unlink()
+    assert main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.json").read_text() == before
+
+
+def test_the_command_line_is_recorded(tmp_path):
+    with fake_endpoint() as fake:
+        run("--target", f"a={fake.url}", "--out", tmp_path, "--seed", "7")
+        done = read_run(tmp_path)
+        assert done.command[:2] == ["./cloudtrial", "run"] and f"a={fake.url}" in done.command
+    assert done.seed == 7
+
+
+def test_the_token_comes_from_the_environment_and_stays_out_of_every_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_TOKEN", "s3cret-t0ken")
+    with fake_endpoint("unauthorised") as fake:
+        assert run("--target", f"a={fake.url}", "--out", tmp_path, "--token-env", "MY_TOKEN") == 0
+        assert fake.posts[0].headers["Authorization"] == "Bearer s3cret-t0ken"
+    assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())
+    assert "s3cret" not in "".join(capsys.readouterr())
+
+
+def test_a_token_variable_that_is_not_set_is_an_error(capsys, monkeypatch):
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    assert run("--target", "a=http://127.0.0.1:9", "--token-env", "MY_TOKEN") == 1
+    assert capsys.readouterr().err == "--token-env MY_TOKEN: no such environment variable, or an empty one\n"
+
+
+def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
+    assert run("--target", f"a=http://127.0.0.1:{closed_port()}", "--out", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"nothing could be measured, see {tmp_path}: a: not reached before the run: connect: ")
+    assert error.count("\n") == 1
+    assert not read_run(tmp_path).complete
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_run_is_reported_and_ends_with_130(tmp_path, number):
+    command = [
+        sys.executable,
+        "-m",
+        "eval",
+        "run",
+        "--images",
+        "golden",
+        "--floor",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with fake_endpoint() as fake:
+        process = subprocess.Popen(
+            [*command, "--target", f"a={fake.url}"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+        def interrupt(count):
+            if count == 20 + 40:
+                fake.mode = "slow"
+                process.send_signal(number)
+
+        fake.on_post = interrupt
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "")
+    assert "Not complete: interrupted after 39 of 100 requests" in out
+    assert len([s for s in read_samples(tmp_path / "run") if s.target == "a" and s.phase == "measure"]) == 39
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["run"]["complete"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--limit", "0"], "'0' is not a whole number of at least 1"),
+        (["--limit", "many"], "'many' is not a whole number of at least 1"),
+        (["--warmup", "-1"], "'-1' is not a whole number of at least 0"),
+        (["--timeout-s", "0"], "'0' is not a number of seconds above 0"),
+        (["--scenario", "steady"], "'steady' is not a scenario; there are single, poisson, ramp"),
+        (["--scenario", ","], "names no scenario; there are single, poisson, ramp"),
+        (["--images"], "expected one argument"),
+    ],
+    ids=["none", "words", "negative", "no time", "scenario", "no scenario", "no value"],
+)
+def test_wrong_usage_is_exit_2_and_says_what_is_expected(arguments, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *arguments])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_exit_1_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--target", "a=http://127.0.0.1:9", "--images", "nowhere"]) == 1
+    assert capsys.readouterr().err == "there is no folder nowhere: name one that holds CLASS/* or test/CLASS/*\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reporting_on_what_is_no_run_is_exit_1(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{tmp_path} is not a run: it has no run.json\n"
+
+
+def test_help_teaches_with_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = capsys.readouterr().out
+    assert "./cloudtrial run --stacks aws_ec2,heroku" in text
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C" in text
+
+
+def test_prices_prints_the_dated_table(capsys):
+    assert main(["prices"]) == 0
+    assert "sha256" in capsys.readouterr().out
+
+
+# Endpoints
+
+
+def test_an_address_loses_its_last_slash():
+    assert parse_target("mine=http://127.0.0.1:8080/").url == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("aws_ec2", "aws_ec2"), ("aws_ec2-prod", "aws_ec2"), ("mine", None), ("aws_ec2prod", None)],
+)
+def test_an_endpoint_named_for_a_target_is_priced_as_it(name, target):
+    assert target_for_name(name) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("http://a.example", "expected NAME=URL"),
+        ("a=ftp://a.example", "expected http://HOST"),
+        ("a=a.example", "expected http://HOST"),
+        ("a=http://a.example:port", "is not an address"),
+        ("a=https://me:secret@a.example", "the address of a.example has a user, a query or a fragment"),
+        ("a=https://a.example?key=secret", "the address of a.example has a user, a query or a fragment"),
+        ("a|b=http://a.example", "'a|b' cannot name an endpoint"),
+        ("reference=http://a.example", "'reference' cannot name an endpoint"),
+    ],
+    ids=["no name", "scheme", "no scheme", "port", "user", "query", "bar", "reference"],
+)
+def test_an_address_that_cannot_be_used_says_why_and_keeps_secrets(text, says):
+    with pytest.raises(EndpointError) as error:
+        parse_target(text)
+    assert says in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("other", [("--target", "heroku=http://127.0.0.1:2"), ("--local",)], ids=["address", "twin"])
+def test_two_endpoints_of_one_name_are_an_error_and_leave_nothing_behind(other, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("--target", "heroku=http://127.0.0.1:1", *other) == 1
+    assert capsys.readouterr().err == "two endpoints are called 'heroku': give one of them another name\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def fake_pulumi(folder, monkeypatch, text):
+    """A pulumi program that records how it was called."""
+    program = folder / "pulumi"
+    program.write_text(f'#!/bin/sh\necho "$@" > {folder}/called\n{text}\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_stack_is_asked_for_what_it_exports(tmp_path, monkeypatch):
+    fake_pulumi(tmp_path, monkeypatch, """echo '{"url": "https://app.example/", "target": "heroku"}'""")
+    found = stack_endpoint("me/cloudtrial/heroku-prod")
+    assert (found.name, found.target, found.url) == ("heroku-prod", "heroku", "https://app.example")
+    called = (tmp_path / "called").read_text()
+    assert called == "stack output --json --stack me/cloudtrial/heroku-prod --non-interactive\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("echo 'error: no stack named heroku' >&2; exit 255", "stack heroku: error: no stack named heroku"),
+        ("echo '{}'", "stack heroku exports no url; run `pulumi up --stack heroku` first"),
+    ],
+    ids=["unknown", "not up"],
+)
+def test_a_stack_that_cannot_be_asked_is_an_error(tmp_path, monkeypatch, capsys, text, says):
+    fake_pulumi(tmp_path, monkeypatch, text)
+    assert run("--stacks", "heroku") == 1
+    assert capsys.readouterr().err == f"{says}\n"
+
+
+def test_stacks_without_pulumi_say_what_is_missing_and_where_to_get_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run("--stacks", "heroku,aws_ec2") == 1
+    error = capsys.readouterr().err
+    assert "--stacks heroku needs the pulumi program on PATH: `make pulumi`" in error and "--target NAME=URL" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["prices"], ["cost", "heroku"]], ids=["prices", "cost"])
+def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(command):
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # as `head` does
+    with os.fdopen(write_end, "wb") as pipe:
+        done = subprocess.run([sys.executable, "-m", "eval", *command], cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")

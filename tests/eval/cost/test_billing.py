@@ -1,0 +1,350 @@
+"""The worked examples of the cost model: s = 15 ms, 10 ms of CPU, 700 B out, cold boot 8 s, 16 GB gp3, public IPv4."""
+
+from dataclasses import replace
+
+import pytest
+
+from eval.cost.billing import (
+    SECONDS_PER_MONTH,
+    ResourceDemand,
+    always_on_instances,
+    autoscaled_instances,
+    billed_seconds,
+    cold_starts_per_month,
+    eco_awake_hours,
+    eco_wakeups,
+    monthly_bill,
+    price_ids_by_role,
+    prices_for,
+    round_up_billed_s,
+)
+from eval.cost.break_even import compare_bills
+from eval.cost.cost_model import build_cost_model, cost_to_report, rps_per_instance
+from eval.cost.price_list import load_price_list
+from eval.errors import PriceError
+from infra.targets import AWS_EC2, GCP_CLOUDRUN, GCP_FUNCTION, HEROKU
+from tests.helpers.synthetic_run import STARTUP_MS, make_run, make_sample
+
+PRICES = load_price_list()
+CENT = 0.006  # the examples are printed to the cent
+TRAFFICS = (10_000, 1_000_000, 10_000_000, 100_000_000)
+
+WORK = ResourceDemand(
+    service_s=0.015, billed_s=0.1, cpu_s=0.010, instance_rps=1.3 / 0.010, startup_s=8, egress_bytes=700
+)
+ON_DYNO = replace(WORK, instance_rps=30)
+CLOUDRUN = replace(GCP_CLOUDRUN, concurrency=80)
+FUNCTION_1GIB = replace(GCP_FUNCTION, vcpus=0.583)
+FUNCTION_512MIB = replace(GCP_FUNCTION, vcpus=0.333, memory_mib=512)
+
+
+def vm(size, vcpus=2.0, baseline=2.0):
+    return replace(AWS_EC2, size=size, vcpus=vcpus, baseline_vcpus=baseline)
+
+
+T3_MICRO = vm("t3.micro", baseline=0.2)
+
+
+def bill(target, requests, work=WORK):
+    rates = {role: price.amount for role, price in prices_for(target, PRICES).items()}
+    return monthly_bill(requests, work, target, rates)
+
+
+def net(target, work=WORK):
+    return lambda requests: bill(target, requests, work).net_usd
+
+
+def gross(target, work=WORK):
+    return lambda requests: bill(target, requests, work).gross_usd
+
+
+@pytest.mark.parametrize(
+    ("target", "work", "expected"),
+    [
+        pytest.param(T3_MICRO, WORK, (12.52, 12.52, 12.52, 19.11), id="t3.micro"),
+        pytest.param(AWS_EC2, WORK, (20.11, 20.11, 20.11, 20.11), id="t3.small"),
+        pytest.param(vm("t4g.small", baseline=0.4), WORK, (17.19, 17.19, 17.19, 17.19), id="t4g.small"),
+        pytest.param(vm("t3.medium", baseline=0.4), WORK, (35.30, 35.30, 35.30, 35.30), id="t3.medium"),
+        pytest.param(vm("c7i.large"), WORK, (70.08, 70.08, 70.08, 70.08), id="c7i.large"),
+        pytest.param(HEROKU, ON_DYNO, (7, 7, 7, 50), id="heroku-basic"),
+        pytest.param(replace(HEROKU, size="standard-1x"), ON_DYNO, (25, 25, 25, 50), id="heroku-standard-1x"),
+        pytest.param(CLOUDRUN, WORK, (0.00, 0.00, 20.68, 109.78), id="cloud-run"),
+        pytest.param(FUNCTION_1GIB, WORK, (0, 0, 15.13, 206.60), id="function-1gib"),
+        pytest.param(FUNCTION_512MIB, WORK, (0, 0, 7.88, 134.10), id="function-512mib"),
+    ],
+)
+def test_net_bills_are_those_of_the_worked_example(target, work, expected):
+    assert [bill(target, n, work).net_usd for n in TRAFFICS] == pytest.approx(expected, abs=CENT)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param(CLOUDRUN, (0.10, 3.08, 26.82, 115.92), id="cloud-run"),
+        pytest.param(FUNCTION_1GIB, (0.06, 2.13, 21.27, 212.74), id="function-1gib"),
+        pytest.param(FUNCTION_512MIB, (0.04, 1.40, 14.02, 140.24), id="function-512mib"),
+    ],
+)
+def test_gross_bills_are_those_of_the_worked_example(target, expected):
+    assert [bill(target, n).gross_usd for n in TRAFFICS] == pytest.approx(expected, abs=CENT)
+
+
+def test_an_eco_dyno_costs_its_flat_price_and_sleeps_most_of_a_quiet_month():
+    assert bill(replace(HEROKU, size="eco"), 10_000, ON_DYNO).net_usd == 5
+    assert eco_awake_hours(100) == pytest.approx(48.3, abs=0.1)
+    assert eco_wakeups(100) == pytest.approx(93.4, abs=0.1)
+    assert eco_awake_hours(10_000_000) == pytest.approx(730)
+
+
+def test_surplus_credits_of_a_t3_micro_at_100_million_requests():
+    assert bill(T3_MICRO, 100e6).net_usd - bill(T3_MICRO, 1e6).net_usd == pytest.approx(6.59, abs=CENT)
+
+
+def test_a_t3_small_uses_0_38_of_its_0_40_baseline_at_100_million_requests():
+    assert 100e6 / SECONDS_PER_MONTH * WORK.cpu_s == pytest.approx(0.38, abs=0.005)
+
+
+def test_one_isolated_cloud_run_request():
+    per_million = 1e6 * (0.1 * (24e-6 + 2.5e-6) + 0.4e-6)
+    one = bill(CLOUDRUN, 1, replace(WORK, startup_s=0, egress_bytes=0)).gross_usd
+    assert per_million == pytest.approx(3.05)
+    assert one * 1e6 == pytest.approx(3.05, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "billed"), [(0.001, 0.1), (0.015, 0.1), (0.1, 0.1), (0.1001, 0.2), (0.3, 0.3), (0, 0)]
+)
+def test_billed_time_is_rounded_up_to_100_ms(seconds, billed):
+    assert round_up_billed_s(seconds) == pytest.approx(billed)
+
+
+def test_cold_starts_of_10k_requests_a_month():
+    assert cold_starts_per_month(10_000) == pytest.approx(326, abs=0.6)
+    assert cold_starts_per_month(10_000) / 10_000 == pytest.approx(0.033, abs=0.0005)
+    mean_gap_s = SECONDS_PER_MONTH / 10_000
+    assert mean_gap_s == pytest.approx(263, abs=0.5)
+
+
+def test_cold_starts_are_72_percent_of_the_billed_seconds_at_10k():
+    seconds, _, _ = billed_seconds(10_000, WORK, CLOUDRUN)
+    assert cold_starts_per_month(10_000) * WORK.startup_s / seconds == pytest.approx(0.72, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "after_free_tier", "at_list_price"),
+    [
+        pytest.param(7, 4.5e6, 2.3e6, id="heroku-basic"),
+        pytest.param(12.522, 6.6e6, 4.3e6, id="t3.micro"),
+        pytest.param(20.114, 9.8e6, 7.2e6, id="t3.small"),
+        pytest.param(25, 11.9e6, 9.2e6, id="heroku-standard-1x"),
+        pytest.param(70.083, 42.6e6, 36.8e6, id="c7i.large"),
+    ],
+)
+def test_break_even_of_cloud_run_with_a_fixed_price(fixed, after_free_tier, at_list_price):
+    # The examples hold a fixed price against Cloud Run, and are printed to 0.1 million.
+    for cost, expected in ((net(CLOUDRUN), after_free_tier), (gross(CLOUDRUN), at_list_price)):
+        (crossing,) = compare_bills(cost, lambda _: fixed).crossings
+        assert crossing.requests == pytest.approx(expected, abs=0.06e6)
+        assert crossing.first_below
+
+
+def test_break_even_of_cloud_run_with_the_whole_bill_of_a_t3_small():
+    (crossing,) = compare_bills(net(CLOUDRUN), net(AWS_EC2), high=300e6).crossings
+    assert crossing.requests == pytest.approx(9.8e6, abs=0.06e6)
+
+
+def test_break_even_of_request_and_instance_billing_on_cloud_run():
+    def instance_billed(requests):
+        return SECONDS_PER_MONTH * (18e-6 + 2e-6) + requests * WORK.egress_bytes / 2**30 * 0.12
+
+    (crossing,) = compare_bills(gross(CLOUDRUN), instance_billed).crossings
+    assert crossing.requests == pytest.approx(25e6, rel=0.03)
+
+
+def test_answers_over_new_tls_connections_cost_egress():
+    # 4 KB more of each of 100 million answers. The example's $27 for AWS takes the 400 GB alone against the free
+    # 100 GB; beside the 70 GB that the answers have already it is $33.30.
+    with_tls = replace(WORK, egress_bytes=4700)
+    only_tls = replace(WORK, egress_bytes=4000)
+    assert bill(CLOUDRUN, 100e6, with_tls).net_usd - bill(CLOUDRUN, 100e6).net_usd == pytest.approx(45, abs=0.5)
+    assert bill(AWS_EC2, 100e6, only_tls).net_usd - bill(AWS_EC2, 1).net_usd == pytest.approx(27, abs=CENT)
+    assert bill(AWS_EC2, 100e6, with_tls).net_usd - bill(AWS_EC2, 100e6).net_usd == pytest.approx(33.30, abs=CENT)
+
+
+def test_gross_has_no_free_allowance_at_all():
+    assert bill(AWS_EC2, 100e6).gross_usd - bill(AWS_EC2, 100e6).net_usd == pytest.approx(70 * 0.09, abs=CENT)
+
+
+def test_nothing_is_asked_and_nothing_is_paid_but_what_stands_ready():
+    with_image = replace(WORK, container_image_gib=0.8)
+    assert bill(AWS_EC2, 0).net_usd == pytest.approx(20.11, abs=CENT)
+    assert bill(HEROKU, 0).net_usd == 7
+    assert bill(CLOUDRUN, 0).net_usd == 0
+    assert bill(CLOUDRUN, 0, with_image).gross_usd == pytest.approx(0.08)
+    assert bill(CLOUDRUN, 0, with_image).net_usd == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("target", [CLOUDRUN, GCP_CLOUDRUN, FUNCTION_1GIB], ids=["run-80", "run-4", "function"])
+@pytest.mark.parametrize("requests", [1, 1e4, 1e6, 1e8, 1e9])
+def test_billed_seconds_lie_between_their_bounds(target, requests):
+    seconds, low, high = billed_seconds(requests, WORK, target)
+    assert low <= seconds <= high * (1 + 1e-9)
+
+
+def test_billed_seconds_tend_to_their_limits():
+    boots = cold_starts_per_month(1000) * WORK.startup_s
+    assert billed_seconds(1000, WORK, CLOUDRUN)[0] - boots == pytest.approx(1000 * 0.1, rel=1e-3)
+    busy = replace(WORK, cpu_s=0.0001)
+    assert billed_seconds(500e6, busy, CLOUDRUN)[0] == pytest.approx(SECONDS_PER_MONTH, rel=1e-6)
+
+
+def test_one_request_at_a_time_costs_each_window_on_its_own():
+    assert billed_seconds(100e6, WORK, FUNCTION_1GIB)[0] == pytest.approx(100e6 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "needed"), [(0, 1), (20, 1), (21, 1), (21.1, 2), (42.1, 3)], ids=lambda value: str(value)
+)
+def test_dynos_needed_at_70_percent_of_30_a_second(rate, needed):
+    assert always_on_instances(rate, ON_DYNO) == needed
+
+
+def test_the_autoscaler_counts_cpu_and_concurrency():
+    by_cpu = autoscaled_instances(100, replace(WORK, cpu_s=0.01, service_s=0.01), CLOUDRUN)
+    by_concurrency = autoscaled_instances(100, replace(WORK, cpu_s=0.001, service_s=0.03), GCP_FUNCTION)
+    assert (by_cpu, by_concurrency) == (2, 5)
+
+
+def test_more_instances_than_the_target_may_have_are_priced_and_flagged():
+    one, many = bill(AWS_EC2, 100e6), bill(AWS_EC2, 2e9)
+    assert not one.exceeds_max_instances
+    assert many.exceeds_max_instances
+    assert many.instances == 9
+    assert many.net_usd > 9 * one.net_usd
+
+
+def test_costs_step_and_only_lasting_changes_of_order_are_reported():
+    def steps(requests):
+        return 10 if requests < 1e6 else 30
+
+    def dips(requests):
+        return 5 if 2e5 < requests < 3e5 else 20
+
+    order = compare_bills(steps, dips)
+    assert [round(c.requests) for c in order.crossings] == [pytest.approx(1e6, rel=1e-6)]
+    assert order.crossings[0].first_below
+
+
+def test_two_that_never_cross_keep_their_order():
+    assert compare_bills(lambda _: 7, lambda _: 20).first_is_cheaper is True
+    assert compare_bills(lambda _: 20, lambda _: 7).first_is_cheaper is False
+    assert compare_bills(lambda _: 20, lambda _: 7).crossings == []
+
+
+def test_two_that_are_free_have_no_order():
+    order = compare_bills(lambda _: 0, lambda _: 0.004)
+    assert order.crossings == []
+    assert order.first_is_cheaper is None
+
+
+@pytest.mark.parametrize("target", [AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION], ids=lambda target: target.name)
+def test_every_sku_of_the_shipped_targets_is_in_the_list(target):
+    assert set(prices_for(target, PRICES)) == set(price_ids_by_role(target))
+
+
+def test_a_size_without_a_price_is_an_error_that_names_it():
+    with pytest.raises(PriceError, match="aws_ec2_x9_huge_hour"):
+        prices_for(vm("x9.huge"), PRICES)
+
+
+def test_a_region_without_a_price_is_an_error_that_names_both():
+    with pytest.raises(PriceError, match=r"us-east-1.*eu-west-1"):
+        prices_for(replace(AWS_EC2, region="eu-west-1"), PRICES)
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(30, 1), (30.1, 2), (60, 2), (61, 3)], ids=lambda value: str(value))
+def test_a_rate_that_was_measured_is_used_to_the_full(rate, needed):
+    assert always_on_instances(rate, replace(ON_DYNO, rate_measured=True)) == needed
+
+
+def test_a_measured_rate_decides_how_many_dynos_are_paid():
+    # 100 million a month are 38.05 a second.
+    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=40, rate_measured=True)).net_usd == 7
+    assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=20, rate_measured=True)).net_usd == 2 * 25
+
+
+def test_an_autoscaler_needs_no_fewer_instances_than_the_measured_rate_does():
+    slow = replace(WORK, instance_rps=5, rate_measured=True)
+    assert [autoscaled_instances(rate, slow, CLOUDRUN) for rate in (1, 5, 20, 21)] == [1, 1, 4, 5]
+    assert autoscaled_instances(20, WORK, CLOUDRUN) == 1
+
+
+def test_a_function_at_one_request_a_second_by_hand():
+    # A month of it is 2,628,000 requests of 0.1 s, 1.71326 GiB, and no cold start at all.
+    found = bill(GCP_FUNCTION, SECONDS_PER_MONTH)
+    seconds, egress = 262_800, 1.71326 * 0.12
+    assert found.gross_usd == pytest.approx(seconds * 26.5e-6 + 2.628 * 0.4 + egress, abs=1e-4)
+    assert found.net_usd == pytest.approx((seconds - 180_000) * 24e-6 + 0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
+
+
+def test_bounds_of_the_net_bill_by_hand():
+    # At best nothing is rounded up: 2,628,000 s * (1 - e^-0.015) are 39,126 s, all of them free.
+    found = bill(GCP_FUNCTION, SECONDS_PER_MONTH)
+    assert found.gross_low_usd == pytest.approx(39_126 * 26.5e-6 + 2.628 * 0.4 + 1.71326 * 0.12, abs=1e-4)
+    assert found.net_low_usd == pytest.approx(0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
+    assert (found.gross_high_usd, found.net_high_usd) == (found.gross_usd, found.net_usd)
+
+
+@pytest.mark.parametrize("target", [CLOUDRUN, GCP_FUNCTION, AWS_EC2, HEROKU], ids=lambda target: target.name)
+@pytest.mark.parametrize("rate", [1e-3, 0.1, 1, 100, 1e4])
+def test_every_bill_lies_between_its_bounds(target, rate):
+    found = bill(target, rate * SECONDS_PER_MONTH)
+    assert found.gross_low_usd <= found.gross_usd <= found.gross_high_usd * (1 + 1e-9)
+    assert found.net_low_usd <= found.net_usd <= found.net_high_usd * (1 + 1e-9)
+
+
+def test_ten_thousand_requests_a_second_on_machines_by_hand():
+    # 91 a second each make 110 machines; 100 vCPUs are busy of which 44 are the baseline; 18,396 GB go out.
+    found = bill(AWS_EC2, 1e4 * SECONDS_PER_MONTH)
+    assert (found.instances, found.exceeds_max_instances) == (110, True)
+    assert found.gross_usd == pytest.approx(110 * 20.114 + 56 * 730 * 0.05 + 18_396 * 0.09, abs=0.01)
+
+
+def whole(max_rate_rps=None, boot_s=None, name="heroku"):
+    run, samples = make_run(names=[name], reference=False)
+    answered = [s for s in samples if s.phase == "measure"]
+    return cost_to_report(build_cost_model(run.targets[0], answered, PRICES, max_rate_rps, boot_s))
+
+
+def test_the_curve_goes_from_a_thousandth_to_ten_thousand_requests_a_second():
+    curve = whole(name="gcp_cloudrun")["curve"]
+    assert [curve[0]["rps"], curve[60]["rps"], curve[-1]["rps"]] == [0.001, 1.0, 10_000.0]
+    assert [curve[0]["requests_per_month"], curve[-1]["requests_per_month"]] == [2628, 26_280_000_000]
+    for point in curve:
+        assert point["gross_low"] <= point["gross"] <= point["gross_high"] + 1e-6
+        assert point["net_low"] <= point["net"] <= point["net_high"] + 1e-6
+    assert curve[0]["instances"] == 1
+    assert curve[-1]["beyond_limit"]
+
+
+def test_a_measured_rate_is_what_instances_are_counted_by_and_is_said():
+    by_service, by_rate = whole(), whole(max_rate_rps=10.0)
+    at_38_a_second = [found["monthly_usd"]["100000000"]["instances"] for found in (by_service, by_rate)]
+    assert at_38_a_second == [1, 4]
+    assert by_rate["measured"]["max_rate_rps"] == 10
+    assert "max_rate_rps" not in by_service["measured"]
+    assert any("no figure of a load test" in line for line in by_service["assumed"])
+    assert any("above 10.0/s, the highest rate that one was measured to serve" in line for line in by_rate["assumed"])
+    assert not any("no figure" in line for line in by_rate["assumed"])
+
+
+def test_a_proven_cold_start_is_what_starts_are_billed_by():
+    assert whole(boot_s=12.5, name="gcp_cloudrun")["measured"]["startup_s"] == 12.5
+    assert whole(name="gcp_cloudrun")["measured"]["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
+
+
+def test_a_rate_that_several_instances_held_is_shared_among_them():
+    held = [make_sample(instance_id=name) for name in ("a", "b", "c", "a", None)]
+    assert rps_per_instance(90.0, held) == 30
+    assert rps_per_instance(90.0, [make_sample()]) == 90
+    assert rps_per_instance(None, held) is None

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import socket
+import tarfile
+import threading
+from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from eval.dataset import images as images_module
+from eval.dataset.images import GOLDEN_SOURCE, load_images, model_classes
+from eval.errors import ImagesError
+from tests.conftest import picture_bytes
+from tests.helpers.fake_endpoint import CLASSES, closed_port
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch, tmp_path):
+    """No picture folder of this machine, no cache of this user, no network."""
+    monkeypatch.delenv("CIFAR10_DIR", raising=False)
+    monkeypatch.setattr(images_module, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{closed_port()}/cifar.tar.gz")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Class folders with a few JPEG files each."""
+    root = tmp_path / "pictures"
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            size = (32, 33 + 4 * label + number)
+            (root / name / f"{number:04d}.jpg").write_bytes(picture_bytes(size=size, fmt="JPEG"))
+    return root
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """CIFAR-10 in torchvision's layout, with a handful of pictures and checksums to match."""
+    root = tmp_path / "torchvision"
+    folder = root / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+
+    def write(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return name, hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    test = {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]}
+    name, checksum = write("batches.meta", {"label_names": list(CLASSES)})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": checksum})
+    monkeypatch.setattr(CIFAR10, "test_list", [list(write("test_batch", test))])
+    monkeypatch.setattr(CIFAR10, "train_list", [])
+    return root
+
+
+def quiet(_):
+    pass
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_class_folders_are_posted_as_their_own_bytes(folders):
+    found = load_images(str(folders), None, 0, quiet)
+    assert len(found.images) == 40
+    for picture in found.images:
+        data = (folders / picture.entry.name).read_bytes()
+        assert picture.data == data
+        assert picture.entry.sha256 == hashlib.sha256(data).hexdigest()
+        assert picture.media_type == "image/jpeg"
+        assert picture.entry.label == CLASSES.index(picture.entry.name.split("/")[0])
+
+
+def test_the_source_names_the_file_format(folders):
+    assert load_images(str(folders), None, 0, quiet).source == "pictures/, class folders of JPEG files"
+
+
+def test_a_whole_cifar10_test_set_in_folders_is_called_so(folders, monkeypatch):
+    monkeypatch.setattr(images_module, "CIFAR10_TEST_IMAGES", 40)
+    assert load_images(str(folders), None, 0, quiet).source == "CIFAR-10 test set, class folders of JPEG files"
+
+
+def test_a_folder_with_test_inside_means_that(folders, tmp_path):
+    (tmp_path / "both").mkdir()
+    folders.rename(tmp_path / "both" / "test")
+    assert len(load_images(str(tmp_path / "both"), None, 0, quiet).images) == 40
+
+
+def test_files_that_are_no_pictures_and_hidden_folders_are_passed_over(folders):
+    (folders / "cat" / "Thumbs.db").write_bytes(b"x")
+    (folders / ".git").mkdir()
+    (folders / "README").write_text("x")
+    assert len(load_images(str(folders), None, 0, quiet).images) == 40
+
+
+def test_folders_of_some_classes_only_keep_their_ids(folders):
+    for name in CLASSES[:8]:
+        for path in (folders / name).iterdir():
+            path.unlink()
+        (folders / name).rmdir()
+    assert {p.entry.label for p in load_images(str(folders), None, 0, quiet).images} == {8, 9}
+
+
+def test_an_unknown_class_folder_is_an_error_that_names_it(folders):
+    (folders / "zebra").mkdir()
+    with pytest.raises(ImagesError, match="zebra is a class that the network does not know; it knows airplane, "):
+        load_images(str(folders), None, 0, quiet)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ImagesError, match=r"there is no folder .*nowhere"):
+        load_images(str(tmp_path / "nowhere"), None, 0, quiet)
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path):
+    with pytest.raises(ImagesError, match="holds no pictures"):
+        load_images(str(tmp_path), None, 0, quiet)
+
+
+def test_a_limit_takes_every_class_alike_and_the_source_says_so(folders):
+    found = load_images(str(folders), 20, 5, quiet)
+    assert set(Counter(p.entry.label for p in found.images).values()) == {2}
+    assert found.source.endswith("; a sample of 20 of 40")
+    assert found.sha256 == load_images(str(folders), 20, 5, quiet).sha256
+    assert found.sha256 != load_images(str(folders), 20, 6, quiet).sha256
+
+
+def test_the_manifest_checksum_changes_with_a_byte_of_a_picture(folders):
+    before = load_images(str(folders), None, 0, quiet).sha256
+    with (folders / "cat" / "0001.jpg").open("ab") as file:
+        file.write(b"x")
+    assert load_images(str(folders), None, 0, quiet).sha256 != before
+
+
+def test_the_golden_set_comes_with_its_reference_answers():
+    found = load_images("golden", None, 0, quiet)
+    assert found.source == GOLDEN_SOURCE
+    assert found.reference_probabilities and len(found.reference_probabilities) == len(found.images) == 100
+    assert found.reference_model_version
+    assert found.classes == model_classes() == CLASSES
+
+
+def test_a_limit_on_the_golden_set_keeps_answers_and_pictures_together():
+    everything, some = (load_images("golden", limit, 0, quiet) for limit in (None, 20))
+    assert everything.reference_probabilities and some.reference_probabilities
+    by_name = dict(zip((p.entry.name for p in everything.images), everything.reference_probabilities, strict=True))
+    assert [by_name[p.entry.name] for p in some.images] == list(some.reference_probabilities)
+
+
+def test_a_changed_golden_picture_is_an_error(tmp_path, monkeypatch, golden_dir):
+    for path in golden_dir.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    some = next(tmp_path.glob("*.png"))
+    some.write_bytes(picture_bytes())
+    monkeypatch.setattr(images_module, "GOLDEN_DIR", tmp_path)
+    with pytest.raises(ImagesError, match=f"{some.name} is not the file of the manifest"):
+        load_images("golden", None, 0, quiet)
+
+
+@pytest.mark.parametrize("where", ["", CIFAR10.base_folder], ids=["root", "batches"])
+def test_torchvisions_layout_becomes_lossless_png(batches, where):
+    found = load_images(str(batches / where), None, 0, quiet)
+    assert found.source == "CIFAR-10 test set, original pixels as PNG"
+    dataset = CIFAR10(batches, train=False)
+    for picture, pixels, label in zip(found.images, dataset.data, dataset.targets, strict=True):
+        assert picture.media_type == "image/png"
+        assert picture.entry.label == label
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.data))), pixels)
+
+
+def test_packing_the_same_pixels_twice_gives_the_same_bytes(batches):
+    assert load_images(str(batches), None, 0, quiet).sha256 == load_images(str(batches), None, 0, quiet).sha256
+
+
+def test_a_damaged_torchvision_folder_is_an_error(batches):
+    (batches / CIFAR10.base_folder / "test_batch").write_bytes(b"x")
+    with pytest.raises(ImagesError, match="is not a whole copy of CIFAR-10"):
+        load_images(str(batches), None, 0, quiet)
+
+
+def test_the_cache_is_used_without_a_word(batches, monkeypatch):
+    monkeypatch.setattr(images_module, "CACHE_DIR", batches)
+    said = []
+    assert len(load_images(None, None, 0, said.append).images) == 20
+    assert said == []
+
+
+def test_without_a_copy_it_is_downloaded_into_the_cache_with_one_line(batches, tmp_path, monkeypatch):
+    archive = tmp_path / "cifar.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(batches / CIFAR10.base_folder, CIFAR10.base_folder)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    said = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
+        try:
+            assert len(load_images(None, None, 0, said.append).images) == 20
+        finally:
+            server.shutdown()
+    assert len(said) == 1 and said[0].startswith("Images: downloading CIFAR-10")
+    assert (images_module.CACHE_DIR / CIFAR10.base_folder).is_dir()
+
+
+def test_without_copy_and_network_the_golden_set_is_used_and_one_line_says_why():
+    said = []
+    assert load_images(None, None, 0, said.append).source == GOLDEN_SOURCE
+    assert len(said) == 1
+    assert "golden set, because CIFAR-10 is not in" in said[0] and "cannot be reached" in said[0]
+
+
+def test_a_host_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(images_module, "PROBE_TIMEOUT_S", 0.1)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{mute.getsockname()[1]}/cifar.tar.gz")
+        assert load_images(None, None, 0, quiet).source == GOLDEN_SOURCE
+
+
+def test_asked_for_by_name_a_missing_cifar10_is_an_error():
+    with pytest.raises(ImagesError, match="its host cannot be reached"):
+        load_images("cifar10", None, 0, quiet)
+
+
+def test_the_environments_folder_goes_before_cache_and_golden_set(folders, monkeypatch):
+    monkeypatch.setenv("CIFAR10_DIR", str(folders))
+    assert load_images(None, None, 0, quiet).source.startswith("pictures/")

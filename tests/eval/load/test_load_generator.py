@@ -1,0 +1,109 @@
+"""Scenarios that are not streams: starts, gaps, the search gone on with; and the cap on what a run may cost."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from eval.load.load_generator import RunOptions
+from eval.mock_server.profile import EndpointProfile
+from eval.plan.config import Config
+from eval.progress import Reporter
+from eval.run.runner import execute_run, new_run
+from eval.samples.model import SAMPLES_FILE
+from eval.samples.store import load_resume_state, read_run, read_samples
+from eval.targets.endpoints import Endpoint, TargetSet
+from tests.helpers.mock_endpoint import pictures, running_mock_endpoint
+
+pytestmark = pytest.mark.integration
+
+
+def run(folder, url, target=None, options=None, past=None, **changes):
+    """A run against one endpoint; gives run.json, its samples, and what was said."""
+    images, config = pictures(20), Config(**{"warmup": 0, "floor": 0, "block": 10} | changes)
+    fleet, options = TargetSet((Endpoint("a", target, url),), {}), options or RunOptions()
+    console = Console(file=io.StringIO(), width=300)
+    begun = new_run("some-id", fleet, images, config, options) if past is None else read_run(folder)
+    done = execute_run(folder, begun, fleet, images, config, options, Reporter(console), past)
+    return done, [s for s in read_samples(folder) if s.target == "a"], console.file.getvalue()
+
+
+def test_after_a_gap_the_instance_itself_says_that_it_is_new(tmp_path):
+    truth = EndpointProfile(median_ms=1, idle_s=0.05, cold_start_ms=40)
+    with running_mock_endpoint(truth) as url:
+        _, samples, _ = run(tmp_path, url, scenarios=("single", "idle"), idle=3, gap_s=0.2)
+    gaps = [s for s in samples if s.scenario == "idle"]
+    assert len(gaps) == 3
+    assert all(s.ordinal == 1 and s.gap_s >= 0.2 and s.latency_ms > 40 for s in gaps)
+    assert len({s.instance_id for s in gaps}) == 3
+    assert all("total" in s.startup_ms for s in gaps)  # the phases that the new instance tells of itself
+
+
+def test_a_start_that_nobody_can_force_is_not_sent_and_says_how_it_could_be(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        done, samples, _ = run(tmp_path, url, scenarios=("cold",), cold=2)
+    assert [s.error for s in samples] == ["not_sent"] * 2
+    assert samples[0].detail == "no way to start a anew: name a command with --cold-command a=..."
+    assert done.complete
+
+
+def test_a_command_that_starts_nothing_new_proves_nothing(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        options = RunOptions(restart_commands={"a": ("true",)})
+        _, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
+    forced = [s for s in samples if s.scenario == "cold"]
+    assert [s.error for s in forced] == [None, None]
+    assert all(s.ordinal and s.ordinal > 1 for s in forced)
+
+
+def test_a_command_that_fails_is_a_request_that_was_not_sent_and_the_run_goes_on(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        options = RunOptions(restart_commands={"a": ("false",)})
+        done, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
+    forced = [s for s in samples if s.scenario == "cold"]
+    assert [s.error for s in forced] == ["not_sent"] * 2
+    assert "false ended with status 1" in forced[0].detail
+    assert done.complete
+
+
+def test_a_run_ends_when_it_has_cost_what_it_may_and_keeps_what_it_has(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        options = RunOptions(max_usd=0.000004)  # some requests to Cloud Run
+        done, samples, said = run(tmp_path, url, "gcp_cloudrun", options, scenarios=("single", "poisson"))
+    assert not done.complete
+    assert 0 < len(samples) < done.planned
+    assert "--max-usd is 4e-06" in done.note
+    assert done.spent["usd"] >= 0.000004
+    assert "The run will cost at most" in said and "That may be more than --max-usd 4e-06" in said
+
+
+def test_a_run_that_costs_nothing_says_nothing_of_costs(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        done, _, said = run(tmp_path, url)
+    assert done.complete and done.spent["usd"] == 0
+    assert "cost" not in said
+
+
+def test_a_search_that_was_cut_is_gone_on_with_from_its_steps(tmp_path):
+    how = {"scenarios": ("max_rate",), "rate_rps": 100.0, "slo_ms": 12.0, "step_s": 0.5, "in_flight": 100}
+    with running_mock_endpoint(EndpointProfile(median_ms=2, servers=1)) as url:
+        _, whole, _ = run(tmp_path, url, **how)
+        lines = (tmp_path / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+        (tmp_path / SAMPLES_FILE).write_bytes(b"".join(lines[: len(lines) // 2]))
+        facts = json.loads((tmp_path / "run.json").read_text())
+        (tmp_path / "run.json").write_text(
+            json.dumps(facts | {"complete": False, "resumed": ["2026-11-21T10:00:00+00:00"]})
+        )
+        done, again, _ = run(tmp_path, url, past=load_resume_state(tmp_path, "max_rate", 1), **how)
+    assert done.complete
+    assert set(Counter((s.block, s.place) for s in again).values()) == {1}
+    tried = dict.fromkeys(s.rate_rps for s in whole)
+    tried_again = dict.fromkeys(s.rate_rps for s in again)
+    assert list(tried)[:2] == list(tried_again)[:2]
+    per_step = Counter(s.block for s in again)
+    first = min(per_step)
+    assert per_step[first] == Counter(s.block for s in whole)[first]

@@ -1,0 +1,166 @@
+"""Open-loop scenarios, held against an endpoint whose truth is known."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from eval.analysis.latency import cache_test
+from eval.errors import EvalError
+from eval.load.distributed import Shard, open_executor, split
+from eval.mock_server.profile import EndpointProfile
+from eval.plan.config import Config
+from eval.plan.rate_search import evaluate_step, next_rate
+from eval.plan.schedule import MAX_SEARCH_STEPS
+from eval.progress import Reporter
+from eval.run.runner import RunOptions, execute_run, new_run
+from eval.samples.model import Sample
+from eval.samples.store import read_samples
+from eval.targets.endpoints import Endpoint, TargetSet
+from tests.helpers.fake_endpoint import fake_endpoint, image_set
+from tests.helpers.mock_endpoint import labels, pictures, request_counts, running_mock_endpoint
+
+pytestmark = pytest.mark.integration
+
+
+def run(folder, url, images=None, options=None, **changes):
+    folder.mkdir(exist_ok=True)
+    images, config = images or pictures(50), Config(**{"warmup": 0, "floor": 0, "block": 10} | changes)
+    fleet = TargetSet((Endpoint("a", None, url),), {})
+    options = options or RunOptions()
+    begun = new_run("some-id", fleet, images, config, options)
+    done = execute_run(folder, begun, fleet, images, config, options, Reporter(Console(file=io.StringIO())))
+    return done, [s for s in read_samples(folder) if s.target == "a"]
+
+
+def test_a_stream_does_not_wait_for_answers(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=300, sigma=0)) as url:
+        _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=100.0, duration_s=1.0)
+    assert len(samples) > 60 and not any(s.error for s in samples)
+    by_start = sorted(samples, key=lambda s: s.started_s)
+    assert by_start[-1].started_s - by_start[0].started_s < 1.0  # one after the other they would have taken 20 s
+
+
+def test_latency_counts_from_the_schedule_so_that_a_stall_is_felt_by_all_it_held_up(tmp_path):
+    """Coordinated omission: a client that waits for answers would see the stall once."""
+    truth = EndpointProfile(median_ms=2, sigma=0, stall_every_s=0.5, stall_ms=300)
+    with running_mock_endpoint(truth) as url:
+        _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=200.0, duration_s=1.4)
+    held_up = [s for s in samples if s.latency_ms > 20]
+    assert len(held_up) > 0.2 * len(samples)
+    assert all(s.latency_ms == pytest.approx(s.service_ms + s.lateness_ms, abs=0.01) for s in samples)
+
+
+def test_requests_beyond_what_may_be_under_way_are_counted_and_not_sent(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=300, sigma=0)) as url:
+        done, samples = run(tmp_path, url, scenarios=("burst",), burst=10, in_flight=4)
+        asked = request_counts(url)["asked"]
+    errors = Counter(s.error for s in samples)
+    assert errors == {None: 20, "not_sent": 30}
+    assert asked == 20 and done.planned == 50
+    assert "4 requests were under way already" in next(s.detail for s in samples if s.error)
+
+
+def test_a_burst_leaves_at_once(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=50, sigma=0)) as url:
+        _, samples = run(tmp_path, url, scenarios=("burst",), burst=8)
+    assert Counter(s.block for s in samples) == dict.fromkeys(range(5), 8)
+    for block in range(5):
+        assert len({s.started_s for s in samples if s.block == block}) == 1
+
+
+def test_each_step_of_a_search_is_the_rate_that_the_answers_before_call_for(tmp_path):
+    """Whether the search then finds the right rate is tested on simulated answers, which no neighbour can slow down."""
+    truth = EndpointProfile(seed=5, median_ms=5, sigma=0.2, servers=1)
+    with running_mock_endpoint(truth) as url:
+        _, samples = run(tmp_path, url, scenarios=("max_rate",), rate_rps=60.0, slo_ms=30.0, step_s=0.5, in_flight=200)
+    blocks: dict[int, list[Sample]] = {}
+    for sample in samples:
+        blocks.setdefault(sample.block, []).append(sample)
+    steps = [evaluate_step(blocks[number][0].rate_rps, blocks[number], 30.0) for number in sorted(blocks)]
+    assert len(steps) > 2
+    for done, step in enumerate(steps):
+        assert step.rate_rps == next_rate(steps[:done], 60.0, MAX_SEARCH_STEPS)
+    assert next_rate(steps, 60.0, MAX_SEARCH_STEPS) is None
+
+
+def test_an_endpoint_with_a_cache_is_found_out_and_one_without_is_not(tmp_path):
+    found = []
+    for name, cached_ms in (("cache", 1.0), ("none", None)):
+        with running_mock_endpoint(EndpointProfile(median_ms=8, cached_ms=cached_ms)) as url:
+            _, samples = run(tmp_path / name, url, scenarios=("single", "repeat"), block=25)
+        found.append(cache_test(samples)["suspected"])
+    assert found == [True, False]
+
+
+def identity(sample):
+    """All of a sample but its timing."""
+    return sample.block, sample.place, sample.image, sample.scenario, sample.label, sample.error, sample.rate_rps
+
+
+def test_four_workers_give_the_same_samples_as_one_process_but_for_timing(tmp_path):
+    images = pictures(40)
+    truth = EndpointProfile(median_ms=1, labels=labels(images))
+    found = []
+    for workers in (1, 4):
+        with running_mock_endpoint(truth) as url:
+            _, samples = run(
+                tmp_path / str(workers), url, images, scenarios=("single", "poisson"), rate_rps=150.0, duration_s=2.0,
+                workers=workers,
+            )  # fmt: skip
+        found.append(sorted(map(identity, samples)))
+    assert found[0] == found[1]
+    assert len(found[0]) > 300
+
+
+def test_workers_keep_to_the_common_schedule(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=100.0, duration_s=1.0, workers=2)
+    starts = [s.started_s for s in sorted(samples, key=lambda s: s.place)]
+    assert starts == sorted(starts)
+    ends = [s.started_s + s.latency_ms / 1000 for s in samples]
+    assert ends == sorted(ends)
+
+
+def test_the_workers_of_a_dask_scheduler_send_the_stream(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None)
+    with cluster, running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        options = RunOptions(dask_scheduler=cluster.scheduler_address)
+        _, samples = run(
+            tmp_path, url, options=options, scenarios=("poisson",), rate_rps=50.0, duration_s=1.0, workers=2
+        )
+    assert samples and not any(s.error for s in samples)
+
+
+def test_a_scheduler_that_is_not_there_is_one_clear_line():
+    pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
+    says = r"--scheduler tcp://127.0.0.1:9: no dask scheduler answers there"
+    with pytest.raises(EvalError, match=says), open_executor(2, "tcp://127.0.0.1:9"):
+        pass
+
+
+def test_a_stream_is_dealt_out_completely_and_evenly():
+    whole = Shard(
+        "a", "http://x", (), 1.0, None, False, 55.0, 100, tuple(range(10)), tuple(map(float, range(10))), 0.0, 0.0
+    )  # type: ignore[arg-type]  # numbers stand in for what is asked
+    parts = split(whole, 4)
+    assert sorted(ask for part in parts for ask in part.requests) == list(range(10))
+    assert {len(part.requests) for part in parts} == {2, 3}
+    assert all(part.max_in_flight == 25 for part in parts)
+
+
+def test_a_target_that_vanishes_in_mid_stream_does_not_end_the_run(tmp_path):
+    with fake_endpoint() as fake:
+        stop = threading.Thread(target=fake.stop)  # it waits for the answer that is being given
+        fake.on_post = lambda count: stop.start() if count == 10 else None
+        done, samples = run(
+            tmp_path, fake.url, image_set(20), scenarios=("poisson", "burst"), rate_rps=100.0, duration_s=0.5, burst=4
+        )
+    assert done.complete
+    assert len(samples) == done.planned
+    assert {s.error for s in samples if s.place > 20} <= {"connect", "disconnected", "not_sent"}

@@ -1,0 +1,346 @@
+"""What the report says of streams, searches, cold starts, drift and caches; and how its page behaves in a browser."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import math
+import re
+import shlex
+
+import pytest
+
+from eval.__main__ import main
+from eval.formatting import ms
+from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
+from tests.helpers.html_pages import Page, text_of
+from tests.helpers.synthetic_run import image_bytes
+from tests.helpers.synthetic_scenarios import BREAKS_AT, COLD_N, write_full_run
+
+pytestmark = pytest.mark.integration
+
+SECTIONS = ("results", "latency", "rate", "cold", "cost", "accuracy", "parity", "stability", "network", "errors",
+            "startup", "basis", "prices", "machine")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def full_dir(tmp_path_factory):
+    """A run of every scenario, in a folder whose name has to be quoted: one target caches, one drifts, one differs."""
+    folder = tmp_path_factory.mktemp("full") / "my run"
+    options = {"cached": ("heroku",), "drifting": ("aws_ec2",), "disagreements": {"gcp_cloudrun": 9}}
+    write_reports(write_full_run(folder, n_images=200, **options), image_bytes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def summary(full_dir):
+    return json.loads(text_of(full_dir, REPORT_JSON))
+
+
+def section(folder, name):
+    """A section of the page as markup."""
+    return text_of(folder).split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
+def words(markup):
+    return Page(f"<p>{markup}").text
+
+
+def row(markup, table, title):
+    """The cells of a target's row in the table of that name."""
+    body = markup.split(f'aria-label="{table}"')[1].split("</table>")[0]
+    found = next(part for part in body.split("<tr")[1:] if title in part)
+    return [words(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", found, re.DOTALL)]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "heading"),
+    [("single", "One request at a time"), ("poisson", "A steady stream, 25.0/s at random times"),
+     ("ramp", "A stream that grows to 25.0/s"), ("burst", "32 requests at once"),
+     ("repeat", "The same picture again and again"), ("cold", "The first request after a forced start"),
+     ("idle", "The first request after 900 s without one")],
+)  # fmt: skip
+def test_every_scenario_has_a_plain_heading_and_its_curves(full_dir, scenario, heading):
+    latency = section(full_dir, "latency")
+    assert f'<h3 id="scenario-{scenario}">{heading}</h3>' in latency
+    assert len(re.findall(rf'clip-path="url\(#latency-{scenario}-(?:wide|narrow)-', latency)) >= 8  # 4 targets, twice
+
+
+def test_scenarios_stand_side_by_side_with_what_report_json_says(full_dir, summary):
+    cells = row(section(full_dir, "latency"), "Latency by scenario", "Heroku")
+    scenarios = summary["targets"]["heroku"]["scenarios"]
+    assert len(cells) == 1 + len(scenarios)
+    p50, p95 = (scenarios["poisson"]["latency_ms"][p]["value"] for p in ("p50", "p95"))
+    assert cells[2] == f"{ms(p50)} p95 {ms(p95)}"
+    assert cells[3].endswith("5.0% failed")  # ramp: 10 of 200
+    assert cells[5] == "58.2/s"  # max_rate
+
+
+def test_failures_are_counted_in_the_scenario_that_had_them(full_dir):
+    assert section(full_dir, "latency").count("failures counted") == 4  # ramp, each target
+
+
+def test_the_highest_rate_is_drawn_with_every_step_and_listed(full_dir, summary):
+    rate = section(full_dir, "rate")
+    for name, breaks_at in BREAKS_AT.items():
+        steps = summary["targets"][name]["scenarios"]["max_rate"]["steps"]
+        found = summary["targets"][name]["scenarios"]["max_rate"]["max_rate_rps"]["value"]
+        assert found == pytest.approx(breaks_at * 0.97)
+        assert rate.count(f'<th scope="row"><span class="chip" data-chip="{list(BREAKS_AT).index(name)}"') == 1 + len(
+            steps
+        )
+    assert "p95 within 60.0 ms" in rate
+    assert {"held", "broken"} <= set(words(rate).split())
+
+
+def test_a_step_whose_p95_has_no_end_is_drawn_and_said(full_dir, summary):
+    steps = summary["targets"]["aws_ec2"]["scenarios"]["max_rate"]["steps"]
+    assert steps[-1]["p95_ms"] == {"value": None, "low": None, "high": None}
+    assert "no end" in words(section(full_dir, "rate"))
+
+
+def test_cold_starts_say_how_many_are_proven_and_split_the_time(full_dir, summary):
+    cold = section(full_dir, "cold")
+    proven, created = row(cold, "Forced starts by target", "Heroku")[1:3]
+    assert proven == f"{COLD_N - 1} of {COLD_N} 1 by an instance that was warm"
+    assert created.startswith(ms(summary["targets"]["heroku"]["cold_start_ms"]["forced"]["create_ms"]["p50"]["value"]))
+    assert [s for s in ("Forced starts", "Natural starts") if f"<h3>{s}</h3>" in cold] == [
+        "Forced starts",
+        "Natural starts",
+    ]
+    bar = re.search(r'class="bar" data-target="1".*?</div>', cold, re.DOTALL)
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", bar[0])]
+    assert len(widths) == 5 and 90 < sum(widths) <= 100.1
+
+
+def test_a_run_without_starts_has_no_section_about_them(tmp_path):
+    write_reports(write_full_run(tmp_path, n_images=40, scenarios=("single", "poisson")))
+    assert '<section id="cold"' not in text_of(tmp_path)
+    assert '<section id="rate"' not in text_of(tmp_path)
+    assert "Nobody looked" in section(tmp_path, "stability")
+
+
+def test_drift_is_drawn_and_said_in_words(full_dir):
+    stability = section(full_dir, "stability")
+    lines = [words(line) for line in re.findall(r"<li data-target.*?</li>", stability, re.DOTALL)]
+    assert re.search(r"AWS EC2: slower, \+\d+\.\d%", lines[0])
+    assert "no drift to be seen" in lines[1]
+    assert 'id="course-single-wide-' in stability
+
+
+def test_the_cache_audit_accuses_only_the_target_that_caches(full_dir):
+    stability = section(full_dir, "stability")
+    assert "remembers answers" in row(stability, "Search for a response cache", "Heroku")[-1]
+    assert row(stability, "Search for a response cache", "Google Cloud Run")[-1] == "no cache to be seen"
+
+
+def test_the_network_table_has_the_floor_and_the_steps_of_a_connection(full_dir):
+    cells = row(section(full_dir, "network"), "Network floor and connections", "Heroku")
+    assert cells[1].startswith("0.") and "ms" in cells[1]
+    assert cells[3] == "20 of 600 poisson"
+    assert [cell.split(" ")[0] for cell in cells[4:]] == ["0.40", "0.20", "1.90"]
+
+
+def test_mcnemar_stands_where_answers_differ_and_only_there(full_dir, summary):
+    differing = [pair for pair, both in summary["parity"].items() if both["disagreements"]]
+    assert len(differing) == 4 == section(full_dir, "parity").count("McNemar p ")
+
+
+def test_cost_and_latency_are_drawn_against_each_other(full_dir):
+    wide = section(full_dir, "results").split("Cost against latency")[1].split("</svg>")[0]
+    assert "Heroku, 93.00%" in wide and "Google Cloud Run, 88.50%" in wide
+    assert "fill-opacity: 0.35" not in wide  # who is cheaper and faster but less right does not dominate
+
+
+def test_a_late_client_makes_the_run_invalid_in_red_with_the_cure(tmp_path):
+    write_reports(write_full_run(tmp_path, n_images=80, scenarios=("single", "poisson"), late_ms=9.0))
+    banner = text_of(tmp_path).split('class="banner invalid" role="alert"')[1].split("</div>")[0]
+    assert "sent late" in banner and "--workers" in banner
+    assert "**Not a valid comparison:**" in text_of(tmp_path, REPORT_MD)
+
+
+def test_markdown_has_the_scenarios_and_the_cold_starts(full_dir):
+    text = text_of(full_dir, REPORT_MD)
+    table = text.split("## Scenarios")[1].split("##")[0].strip().splitlines()
+    rows = [line for line in table if line.startswith("|")]
+    assert len(rows) == 2 + 4 and len({line.count("|") for line in rows}) == 1
+    starts = [line for line in text.split("## Cold starts")[1].split("##")[0].splitlines() if "natural" in line]
+    assert len(starts) == 4
+
+
+def test_the_same_run_gives_the_same_bytes(full_dir):
+    before = [(full_dir / name).read_bytes() for name in (REPORT_HTML, REPORT_MD, REPORT_JSON)]
+    write_reports(full_dir, image_bytes)
+    assert before == [(full_dir / name).read_bytes() for name in (REPORT_HTML, REPORT_MD, REPORT_JSON)]
+
+
+def test_only_the_pages_own_script_may_run(full_dir):
+    html = text_of(full_dir)
+    script = html.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy.split("script-src")[1].split(";")[0]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_names_a_command_for_its_figures(full_dir, name):
+    assert re.search(r"from: <code>(\./cloudtrial |cat DIR/run\.json<)", section(full_dir, name))
+
+
+def test_the_commands_work_and_give_the_figures_of_the_tables(full_dir, summary, capsys):
+    html = text_of(full_dir)
+    commands = set(re.findall(r"<code>\./cloudtrial (samples [^<]*)</code>", html))
+    assert len(commands) > 12
+    for command in commands:
+        assert main([str(full_dir) if word == "DIR" else word for word in shlex.split(command)]) == 0
+        printed = capsys.readouterr()
+        assert len(printed.out.splitlines()) > 1 or "--error any" in command
+        if command == "samples DIR --scenario poisson":
+            found = summary["targets"]["heroku"]["scenarios"]["poisson"]["latency_ms"]
+            values = ", ".join(f"{p} {ms(found[p]['value'])}" for p in ("p50", "p90", "p95", "p99"))
+            assert f"latency_ms: {values}" in printed.err
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page from its file; at the end it must have said nothing on the console and asked no network."""
+    contexts, asked, said = [], [], []
+
+    def open_page(path, **options):
+        context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"} | options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_target_can_be_hidden_and_shown_again_by_keyboard(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML)
+    chip = page.get_by_role("group", name="Targets that are shown").get_by_role("button", name="Heroku")
+    rows, curves = page.locator("tr[data-target='1']:visible"), page.locator("svg.wide [data-target='1']:visible")
+    shown = rows.count(), curves.count()
+    others = page.locator("tr[data-target='0']:visible").count()
+    chip.focus()
+    page.keyboard.press("Enter")
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert (rows.count(), curves.count()) == (0, 0)
+    assert page.locator("tr[data-target='0']:visible").count() == others > 10
+    assert "Heroku" not in page.locator(".readout p").first.inner_text()
+    page.keyboard.press("Space")
+    assert (rows.count(), curves.count()) == shown and min(shown) > 10
+
+
+def test_hiding_the_last_target_shows_all_again(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML)
+    for button in page.locator(".filter button").all():
+        button.click()
+    assert page.locator(".filter button[aria-pressed='true']").count() == 4
+
+
+def test_a_target_is_picked_out_everywhere_by_row_legend_and_focus(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML)
+    curve = page.locator("#latency svg.wide [data-curve]").nth(0)
+    opacity = "element => getComputedStyle(element).opacity"
+    assert curve.evaluate(opacity) == "1"
+    page.locator("#results tbody tr").nth(1).hover()
+    assert curve.evaluate(opacity) != "1"
+    assert page.locator("#latency svg.wide [data-curve][data-target='1']").first.evaluate(opacity) == "1"
+    assert page.locator("#cold tr.lit").count() == page.locator("#cold tr[data-target='1']").count() > 0
+    page.locator("#rate svg.wide text[data-target='0'], #rate svg.wide [data-target='0'] text").first.hover()
+    assert curve.evaluate(opacity) == "1"
+    page.locator("h1").hover()
+    page.locator(".filter button").nth(2).focus()
+    assert page.locator("#results tr.lit").get_attribute("data-target") == "2"
+
+
+def test_a_tap_keeps_a_target_picked_until_the_next(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML, viewport={"width": 390, "height": 844}, has_touch=True)
+    page.locator("#results tbody tr").nth(3).locator("th").tap()
+    assert page.locator("#network tr.lit").get_attribute("data-target") == "3"
+    page.locator("#results tbody tr").nth(3).locator("th").tap()
+    assert page.locator("tr.lit").count() == 0
+
+
+def test_the_slider_reads_the_curves(visit, full_dir, summary):
+    page = visit(full_dir / REPORT_HTML)
+    figure = page.locator("#latency figure").first
+    slider, told = figure.get_by_role("slider", name="Read the curves at"), figure.locator(".readout p")
+    median = summary["targets"]["gcp_function"]["scenarios"]["single"]["latency_ms"]["p50"]["value"]
+    slider.focus()
+    page.keyboard.press("Home")
+    assert re.search(r"Functions 0%", told.inner_text())
+    nearest = None
+    while nearest is None:
+        page.keyboard.press("PageUp")
+        at = float(re.match(r"([\d.]+) ms:", told.inner_text())[1])
+        nearest = at if at >= median else None
+    share = float(re.search(r"Functions ([\d.]+)%", told.inner_text())[1])
+    page.keyboard.press("End")
+    assert 50 <= share < 100
+    assert re.search(r"Functions 100%", told.inner_text())
+    assert told.inner_text().split("\n")[0].rstrip(":") in slider.get_attribute("aria-valuetext")
+
+
+def test_the_pointer_reads_the_cost_curves_and_picks_the_nearest(visit, full_dir, summary):
+    page = visit(full_dir / REPORT_HTML)
+    svg = page.locator("#cost svg.wide")
+    svg.scroll_into_view_if_needed()
+    box, scales = svg.bounding_box(), json.loads(svg.get_attribute("data-read"))
+    zoom = box["width"] / float(svg.get_attribute("viewBox").split()[2])
+    point = summary["targets"]["heroku"]["cost"]["curve"][40]
+
+    def place(scale, value):
+        share = (value - scale["low"]) / (scale["high"] - scale["low"])
+        return (scale["start"] + share * (scale["end"] - scale["start"])) * zoom
+
+    x, y = place(scales["x"], math.log10(point["requests_per_month"])), place(scales["y"], math.log10(point["net"]))
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    told = page.locator("#cost .readout p").inner_text()
+    assert f"Heroku ${point['net']:.2f}" in told
+    assert page.locator("#results tr.lit").get_attribute("data-target") == "1"
+
+
+def test_the_page_names_its_own_folder_in_the_commands(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML)
+    command = page.locator("#errors .trace code").inner_text()
+    words_ = shlex.split(command)
+    assert words_[:3] == ["./cloudtrial", "samples", str(full_dir)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(words_[1:]) == 0
+
+
+def test_without_javascript_everything_is_there_and_no_control_is(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML, java_script_enabled=False)
+    assert page.locator(".filter").is_hidden()
+    assert page.locator(".readout").count() == 0
+    assert page.locator("#results tbody tr:visible").count() == 4
+    assert page.locator("#latency svg.wide:visible").count() == 7
+
+
+def test_printed_it_shows_all_targets_and_no_control(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML)
+    page.locator(".filter button").first.click()
+    page.emulate_media(media="print")
+    assert page.locator("#results tbody tr:visible").count() == 4
+    assert page.locator(".filter:visible, .readout:visible").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 390, 800, 1280])
+def test_the_full_page_never_scrolls_sideways(visit, full_dir, width):
+    page = visit(full_dir / REPORT_HTML, viewport={"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

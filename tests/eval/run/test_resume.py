@@ -1,0 +1,163 @@
+"""A run that was killed is gone on with: nothing is lost, nothing is measured twice."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+from collections import Counter
+
+import pytest
+
+from eval.__main__ import main
+from eval.samples.model import SAMPLES_FILE
+from eval.samples.store import read_run, read_samples
+from tests.helpers.fake_endpoint import fake_endpoint
+
+pytestmark = pytest.mark.integration
+
+KILLS = 100
+
+
+def arguments(fake, folder, *more):
+    return [
+        "run", "--target", f"a={fake.url}", "--images", "golden", "--limit", "20", "--warmup", "2", "--block", "4",
+        "--floor", "2", "--out", str(folder), *more,
+    ]  # fmt: skip
+
+
+def keys(folder):
+    return Counter((s.block, s.place) for s in read_samples(folder))
+
+
+def cut(folder, count):
+    """Leave a run as a kill would after so many samples, the next one half written."""
+    lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+    (folder / SAMPLES_FILE).write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"complete": False, "note": "running"}))
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A finished run of two scenarios, and the endpoint that it asked."""
+    with fake_endpoint() as fake:
+        fake.folder = tmp_path / "run"
+        more = "--scenario", "single,poisson,burst", "--rate", "200", "--duration", "0.5", "--burst", "5"
+        assert main(arguments(fake, fake.folder, *more)) == 0
+        yield fake
+
+
+def test_every_planned_request_is_measured_exactly_once_wherever_the_run_was_cut(whole):
+    folder = whole.folder
+    before = keys(folder)
+    lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+    for count in random.Random(7).sample(range(len(lines) - 1), 6):
+        (folder / SAMPLES_FILE).write_bytes(b"".join(lines))
+        cut(folder, count)
+        assert main(["run", "--resume", str(folder)]) == 0
+        after = Counter({key: n for key, n in keys(folder).items() if key[0] > -2})  # but for the new warm-up
+        assert after == before
+        assert read_run(folder).complete
+
+
+def test_a_run_that_is_gone_on_with_says_when_and_warms_up_again(whole):
+    cut(whole.folder, 130)
+    main(["run", "--resume", str(whole.folder)])
+    run = read_run(whole.folder)
+    assert len(run.resumed) == 1
+    again = [s for s in read_samples(whole.folder) if s.block < -1]
+    assert len(again) == 2 and {s.phase for s in again} == {"warmup"}
+
+
+def test_time_goes_on_after_the_break(whole):
+    cut(whole.folder, 130)
+    last = max(s.started_s for s in read_samples(whole.folder))
+    main(["run", "--resume", str(whole.folder)])
+    assert all(s.started_s > last for s in list(read_samples(whole.folder))[130:])
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(whole, capsys):
+    cut(whole.folder, 50)
+    assert main(["run", "--resume", str(whole.folder), "--seed", "5", "--rate", "200"]) == 1
+    assert "was made otherwise: seed is 5, was 0; leave the option out" in capsys.readouterr().err
+
+
+def test_another_endpoint_is_refused(whole, capsys):
+    cut(whole.folder, 50)
+    assert main(["run", "--resume", str(whole.folder), "--target", "a=http://127.0.0.1:9"]) == 1
+    assert "targets is ('a=http://127.0.0.1:9',)" in capsys.readouterr().err
+
+
+def test_other_pictures_are_refused(whole, capsys):
+    cut(whole.folder, 50)
+    facts = json.loads((whole.folder / "run.json").read_text())
+    (whole.folder / "run.json").write_text(json.dumps(facts | {"images_sha256": "0" * 64}))
+    assert main(["run", "--resume", str(whole.folder)]) == 1
+    assert "the pictures are not those of" in capsys.readouterr().err
+
+
+def test_a_complete_run_and_a_folder_without_a_run_are_refused(whole, tmp_path, capsys):
+    assert main(["run", "--resume", str(whole.folder)]) == 1
+    assert "is complete, there is nothing left to measure" in capsys.readouterr().err
+    assert main(["run", "--resume", str(tmp_path)]) == 1
+    assert "is not a run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_hundred_random_moments_is_whole_in_the_end(tmp_path):
+    """Some kills hit the start, most come within some milliseconds of a random answer."""
+    dice, folder = random.Random(11), tmp_path / "run"
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["eval.__main__", "scipy.stats"])
+    kills = 0
+    with fake_endpoint() as fake:
+        more = "--scenario", "single,poisson", "--rate", "400", "--duration", "3", "--warmup", "0"
+        command = arguments(fake, folder, *more)
+        while True:
+            child = processes.Process(target=quietly, args=(command,))
+            child.start()
+            if kills < KILLS:
+                kill_soon(child, fake, dice, at_start=kills > 0 and dice.random() < 0.2)
+            child.join(60)
+            if child.exitcode == 0:
+                break
+            assert child.exitcode == -signal.SIGKILL
+            kills += 1
+            command = ["run", "--resume", str(folder)]
+    assert kills == KILLS
+    assert set(keys(folder).values()) == {1}
+    run = read_run(folder)
+    assert run.complete and len(run.resumed) > KILLS / 2
+    assert sum(s.phase == "measure" and s.target == "a" for s in read_samples(folder)) == run.planned
+
+
+def quietly(command):
+    """A run in a process of its own, its words to nowhere."""
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        sys.exit(main(command))
+
+
+def kill_soon(child, fake, dice, at_start):
+    """Kill -9 at a random moment."""
+
+    def kill(after_s):
+        timer = threading.Timer(after_s, child.kill)
+        timer.daemon = True
+        timer.start()
+
+    def count_down(_):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            kill(dice.uniform(0, 0.02))
+
+    left = dice.randint(1, 5)
+    fake.on_post = count_down
+    if at_start:
+        kill(dice.uniform(0, 0.15))

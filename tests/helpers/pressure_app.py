@@ -1,0 +1,41 @@
+"""The service with a network of our own, as `tests.helpers.pressure_app:app`.
+
+It tells one-coloured pictures apart by their brightness, computes like a real one (outside Python's lock, for
+as long as WORK says), and holds every pass for as long as there is a file GATE; GATE.entered says that one is held.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from service.app import create_app
+from service.classifier import Classifier
+from service.model import Bundle
+from service.settings import Settings
+
+CLASSES = 10
+WORK = bytes(int(os.environ.get("WORK", "0")))  # hashed for each picture; about a millisecond for each MB
+GATE = Path(os.environ.get("GATE", "/nowhere"))
+BUNDLE = Bundle(
+    Path(), "test", "none", tuple("abcdefghij"), 32, (0.0,) * 3, (1.0,) * 3, {"weights": "0123456789abcdef" * 4}
+)
+
+
+class Engine:
+    name, weights, libraries, details = "test", "weights", {"test": "1"}, {"form": "brightness"}
+    any_thread = True
+
+    def probabilities(self, batch):
+        while GATE.exists():
+            GATE.with_suffix(".entered").touch()
+            time.sleep(0.002)
+        for _ in batch:
+            hashlib.sha256(WORK)
+        return np.eye(CLASSES, dtype=np.float32)[np.rint(batch.mean((1, 2, 3)) * (CLASSES - 1)).astype(int)]
+
+
+settings = Settings.from_env(os.environ)
+app = create_app(Classifier(BUNDLE, Engine(), settings), settings)

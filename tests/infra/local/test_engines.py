@@ -1,0 +1,172 @@
+"""A target's twins with either engine: their names, what starts them, what they hold, how much is shipped for them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.artifact import REPOSITORY, deployment_files
+from infra.errors import NotMeasured
+from infra.local.artifact_size import installed_bytes, measure_artifact
+from infra.local.names import engine_named, read_engines, titled, twin_name, twin_names
+from infra.local.staging import stage
+from infra.local.start_commands import START_COMMANDS
+from infra.local.twins import local_twins
+from infra.targets import TARGETS, read_stack
+from service.settings import ENGINES
+from tests.conftest import descendants
+
+pytestmark = pytest.mark.integration
+
+# Names
+
+
+def test_twins_of_a_target_stand_side_by_side_and_the_plain_name_is_torchs():
+    assert twin_names(["heroku", "aws_ec2"], ENGINES) == ["heroku", "heroku-onnx", "aws_ec2", "aws_ec2-onnx"]
+    assert twin_names(["heroku"], ["onnx"]) == ["heroku-onnx"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_twins_name_is_one_that_a_stack_may_have_and_tells_its_engine(engine):
+    name = twin_name("gcp_function", engine)
+    assert read_stack(name)[0] is TARGETS["gcp_function"]
+    assert engine_named(name) == engine
+
+
+def test_only_the_other_engine_is_part_of_a_title():
+    assert [titled("Heroku", engine) for engine in (*ENGINES, None)] == ["Heroku", "Heroku (ONNX int8)", "Heroku"]
+
+
+def test_engines_are_read_once_each_in_one_order():
+    assert read_engines("onnx, torch,onnx") == ["torch", "onnx"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("torch,tflite", "'tflite' is not an engine; there are torch, onnx"), (",", "names no engine")]
+)
+def test_an_engine_that_is_none_is_refused_with_those_that_are(text, says):
+    with pytest.raises(argparse.ArgumentTypeError, match=says):
+        read_engines(text)
+
+
+# Starting
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_both_engines_are_started_by_one_command_and_one_environment_but_for_the_engine(name, tmp_path):
+    torch, onnx = (START_COMMANDS[name](stage(tmp_path / engine, engine), 4711, engine) for engine in ENGINES)
+    assert torch.command == onnx.command
+    assert torch.env.items() ^ onnx.env.items() == {("ENGINE", "torch"), ("ENGINE", "onnx")}
+
+
+def version(url: str) -> dict:
+    with urllib.request.urlopen(f"{url}/version", timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_both_twins_of_a_target_run_at_once_and_hold_only_their_own_engine(tmp_path):
+    events: list[str] = []
+    with local_twins(["heroku"], tmp_path, on_event=events.append, engines=ENGINES) as twins:
+        assert twins.failures == {}
+        assert [twin.name for twin in twins.running] == ["heroku", "heroku-onnx"]
+        assert [version(twin.url)["engine"] for twin in twins.running] == list(ENGINES)
+        torch, onnx = twins.running
+        assert onnx.peak_memory_mib() < torch.peak_memory_mib()
+        if sys.platform == "linux":
+            shipped = {path.name for path in Path(f"/proc/{onnx.pid}/cwd").resolve().glob("models/*/*")}
+            assert shipped == {"model.json", "int8.onnx"}
+            service = psutil.Process(onnx.pid)
+            loaded = [Path(f"/proc/{one.pid}/maps").read_text() for one in (service, *service.children(recursive=True))]
+            assert "onnxruntime" in "".join(loaded) and "libtorch" not in "".join(loaded)
+        assert (tmp_path / "heroku-onnx.log").stat().st_size > 0
+    assert descendants() == []
+    assert any(event.startswith("Heroku (ONNX int8): ready after") for event in events)
+
+
+def test_the_settings_of_a_twin_are_found_by_its_own_name(tmp_path):
+    env = {"heroku-onnx": {"MODEL_DIR": "models/none-of-this-name"}}
+    with local_twins(["heroku"], tmp_path, env, engines=["onnx"]) as twins:
+        assert twins.running == []
+        assert list(twins.failures) == ["heroku-onnx"]
+
+
+def test_the_program_refuses_an_unknown_engine():
+    command = [sys.executable, "-m", "infra.local", "--engines", "tflite"]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "'tflite' is not an engine; there are torch, onnx" in ran.stderr
+
+
+# Sizes
+
+
+def install(folder: Path, name: str, version: str, size: int, *requires: str) -> None:
+    """A distribution with one file of that size, a compiled one beside it, and what it requires."""
+    (folder / f"{name}.py").write_bytes(b"#" * size)
+    (folder / f"{name}.pyc").write_bytes(b"#" * 1000)
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    needs = "".join(f"Requires-Dist: {text}\n" for text in requires)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+    (info / "RECORD").write_text(f"{name}.py,,\n{name}.pyc,,\n")
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """Made-up libraries that need one another."""
+    install(
+        tmp_path, "made_one", "1.0", 10, "made-two>=1", "made-three; python_version < '3'", "made-four; extra == 'x'"
+    )
+    install(tmp_path, "made_two", "2.0", 200, "made_one")
+    install(tmp_path, "made_four", "4.0+cpu", 4000)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("requirements", "size"),
+    [
+        pytest.param("# so\nmade-two==2.0 # why\n", 210, id="and what it needs"),
+        pytest.param("made_one==1.0\nMade.Two==2.0\n", 210, id="each once"),
+        pytest.param("made_one[x]==1.0\n", 4210, id="with an extra"),
+        pytest.param("made_four==4.0+cpu\n", 4000, id="the very build"),
+        pytest.param("made_two; sys_platform == 'none'\n", 0, id="not on this machine"),
+    ],
+)  # fmt: skip
+def test_libraries_are_counted_with_what_they_need_and_without_compiled_files(environment, requirements, size):
+    assert installed_bytes(requirements) == size
+
+
+@pytest.mark.parametrize(
+    ("requirements", "says"),
+    [
+        ("made_two==2.1", "made_two is 2.0 here, and not made_two==2.1"),
+        ("made_two==2.0+cpu", r"made_two is 2.0 here, and not made_two==2.0\+cpu"),
+        ("made_five==1", "made_five is not installed here"),
+        ("made two", "'made two' in an .in file is not one requirement"),
+        ("-r other.txt", "'-r other.txt' in an .in file is not one requirement"),
+    ],
+    ids=["version", "build", "missing", "garbage", "another file"],
+)
+def test_what_is_not_installed_here_as_it_is_shipped_is_no_figure(environment, requirements, says):
+    with pytest.raises(NotMeasured, match=says):
+        installed_bytes(requirements)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_shipped_for_an_engine_has_a_size(engine):
+    found = measure_artifact(engine, "heroku")
+    assert found.files_bytes == sum(path.stat().st_size for path in deployment_files(engine=engine).values())
+    assert (found.installed_bytes is None) == bool(found.reason)
+
+
+def test_the_onnx_twins_libraries_are_installed_here_as_they_are_shipped():
+    found, function = (measure_artifact("onnx", target) for target in ("heroku", "gcp_function"))
+    assert (found.reason, function.reason) == (None, None)
+    assert 20e6 < found.installed_bytes < function.installed_bytes < 300e6

@@ -1,0 +1,398 @@
+"""infra/aws_ec2: what is open, what the VM may do, what it is told, what `up` waits for, and what is refused."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+
+import pytest
+import yaml
+
+from infra.artifact import deployment_files
+from infra.aws_ec2.user_data import FACTS_FILE, HERE
+from infra.policy.property_paths import TAGS, UNTAGGED
+from infra.targets import AWS_EC2
+from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
+from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, run_program
+from tests.offline_engine.fake_provider import PUBLIC_IP
+from tests.offline_engine.policy_check import find_violations
+
+pytestmark = pytest.mark.integration
+
+DOMAIN = {"domain": "classifier.example.com", "certificateEmail": "you@example.com"}
+ZONE = {"hostedZoneId": "Z0123456789ABC"}
+
+
+@pytest.fixture(scope="module")
+def plain() -> ProgramResult:
+    """No setting but the region."""
+    return well(rehearse("aws_ec2"))
+
+
+@pytest.fixture(scope="module")
+def full() -> ProgramResult:
+    """A token, a domain and its zone."""
+    return well(rehearse("aws_ec2", DOMAIN | ZONE, token=True))
+
+
+@pytest.fixture(params=["plain", "full"])
+def run(request) -> ProgramResult:
+    """Both."""
+    return request.getfixturevalue(request.param)
+
+
+def facts_of(run: ProgramResult) -> dict[str, str]:
+    """What the user data tells the VM."""
+    files = yaml.safe_load(run.single("Instance").unwrapped_inputs["userData"])["write_files"]
+    (text,) = [entry["content"] for entry in files if entry["path"] == FACTS_FILE]
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def allowed(run: ProgramResult) -> list[tuple[list[str], list[str]]]:
+    """(actions, resources) that the role's own policy allows."""
+    statements = json.loads(run.single("RolePolicy").unwrapped_inputs["policy"])["Statement"]
+    return [(each["Action"], each["Resource"]) for each in statements if each["Effect"] == "Allow"]
+
+
+def needs(resource: Resource, *others: Resource) -> bool:
+    return {other.urn for other in others} <= set(resource.dependencies)
+
+
+# What is open
+
+
+@pytest.mark.parametrize(("name", "ports"), [("plain", {80}), ("full", {80, 443})])
+def test_only_the_webs_ports_are_open(name, ports, request):
+    run = request.getfixturevalue(name)
+    rules = [rule.inputs for rule in run.of_type("SecurityGroupIngressRule")]
+    assert {(rule["ipProtocol"], rule["fromPort"], rule["toPort"]) for rule in rules} == {("tcp", p, p) for p in ports}
+    group = run.single("SecurityGroup")
+    assert {rule["securityGroupId"] for rule in rules} == {group.id}
+    assert not {"ingress", "egress"} & group.inputs.keys()
+    assert run.single("Instance").inputs["vpcSecurityGroupIds"] == [group.id]
+
+
+def test_there_is_no_ssh_key_and_the_metadata_service_wants_a_session(run):
+    vm = run.single("Instance").inputs
+    assert "keyName" not in vm
+    assert vm["metadataOptions"] == {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1}
+
+
+def test_a_shell_comes_through_session_manager(run):
+    attached = run.single("RolePolicyAttachment").inputs
+    assert attached["policyArn"] == "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+    assert attached["role"] == run.single("Role").id
+    assert run.outputs["session"] == f"aws ssm start-session --region us-east-1 --target {run.single('Instance').id}"
+    assert run.outputs["instance_id"] == run.single("Instance").id
+
+
+def test_the_disk_is_encrypted_and_marked(run):
+    vm = run.single("Instance").inputs
+    disk = vm["rootBlockDevice"]
+    assert (disk["encrypted"], disk["volumeType"], disk["volumeSize"]) == (True, "gp3", AWS_EC2.disk_gb)
+    assert disk["tags"] == vm["tags"]
+
+
+# What is shipped, and who may read it
+
+
+def test_the_bucket_is_private_encrypted_reached_over_tls_alone_and_goes_with_the_stack(run):
+    bucket = run.single("aws:s3/bucket:Bucket")
+    assert bucket.inputs["forceDestroy"] is True
+    flags = {key: value for key, value in run.single("BucketPublicAccessBlock").inputs.items() if key != "bucket"}
+    assert len(flags) == 4 and all(flags.values())
+    (rule,) = run.single("BucketServerSideEncryptionConfiguration").inputs["rules"]
+    assert rule["applyServerSideEncryptionByDefault"] == {"sseAlgorithm": "AES256"}
+    (denied,) = json.loads(run.single("BucketPolicy").inputs["policy"])["Statement"]
+    assert (denied["Effect"], denied["Principal"]) == ("Deny", "*")
+    assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    arn = bucket.outputs["arn"]
+    assert denied["Resource"] == [arn, f"{arn}/*"]
+
+
+def test_the_bundle_is_named_by_its_contents(run):
+    bundle = run.single("BucketObjectv2").inputs
+    sha256 = bundle["source"]["hash"]
+    assert bundle["key"] == f"bundle-{sha256[:16]}.tar.gz"
+    assert bundle["source"]["path"] == "./.build/aws_ec2.tar.gz"
+    facts = facts_of(run)
+    assert facts["BUNDLE_URI"] == f"s3://{run.single('aws:s3/bucket:Bucket').id}/{bundle['key']}"
+    assert facts["BUNDLE_SHA256"] == sha256
+
+
+def test_the_onnx_engines_vm_gets_no_torch_and_starts_with_its_engine(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
+    assert facts_of(run)["ENGINE"] == "onnx"
+    with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
+        assert set(archive.getnames()) == set(deployment_files(engine="onnx"))
+        requirements = archive.extractfile("requirements.txt").read()
+    assert b"onnxruntime==" in requirements and b"torch==" not in requirements
+
+
+def test_without_token_and_domain_the_role_reads_one_object_and_nothing_else(plain):
+    bucket, bundle = plain.single("aws:s3/bucket:Bucket"), plain.single("BucketObjectv2")
+    assert allowed(plain) == [(["s3:GetObject"], [f"{bucket.outputs['arn']}/{bundle.inputs['key']}"])]
+
+
+def test_with_them_it_reads_its_token_and_keeps_its_certificate_too(full):
+    bucket = full.single("aws:s3/bucket:Bucket")
+    assert allowed(full)[1:] == [
+        (["ssm:GetParameter"], [full.single("Parameter").outputs["arn"]]),
+        (["s3:GetObject", "s3:PutObject"], [f"{bucket.outputs['arn']}/certificate-classifier.example.com.tar.gz"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["plain", "full"])
+def test_session_managers_policy_opens_no_other_parameter(name, request):
+    run = request.getfixturevalue(name)
+    statements = json.loads(run.single("RolePolicy").unwrapped_inputs["policy"])["Statement"]
+    (denied,) = [each for each in statements if each["Effect"] == "Deny"]
+    assert denied["Action"] == ["ssm:GetParameter", "ssm:GetParameters"]
+    if name == "plain":
+        assert denied["Resource"] == ["*"]
+    else:
+        assert denied["NotResource"] == [run.single("Parameter").outputs["arn"]]
+
+
+def test_only_ec2_may_take_the_role(run):
+    (statement,) = json.loads(run.single("Role").inputs["assumeRolePolicy"])["Statement"]
+    assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
+    assert run.single("InstanceProfile").inputs["role"] == run.single("Role").id
+    assert run.single("Instance").inputs["iamInstanceProfile"] == run.single("InstanceProfile").id
+
+
+# The token
+
+
+def test_the_token_is_in_one_place_and_nowhere_in_clear(full):
+    parameter = full.single("Parameter")
+    assert (parameter.inputs["type"], parameter.unwrapped_inputs["value"]) == ("SecureString", TOKEN)
+    assert [r.name for r in full.resources.values() if TOKEN in json.dumps(r.unwrapped_inputs)] == ["api-token"]
+    assert TOKEN not in "".join(resource.cleartext for resource in full.resources.values())
+    assert TOKEN not in json.dumps(full.outputs)
+
+
+def test_the_vm_is_told_where_the_token_is_and_which_version_so_that_another_token_is_another_vm(full):
+    parameter = full.single("Parameter")
+    facts = facts_of(full)
+    assert facts["TOKEN_PARAMETER"] == parameter.inputs["name"] == "/cloudtrial-api-token"
+    assert facts["TOKEN_VERSION"] == str(parameter.outputs["version"])
+    assert isinstance(full.single("Instance").inputs["userData"], str)  # not marked secret: a preview shows it
+
+
+def test_without_a_token_there_is_no_parameter(plain):
+    assert plain.of_type("Parameter") == []
+    assert "TOKEN_PARAMETER" not in facts_of(plain)
+
+
+# The VM
+
+
+def test_new_user_data_is_a_new_vm_and_a_new_image_is_not(run):
+    vm = run.single("Instance")
+    assert vm.inputs["userDataReplaceOnChange"] is True
+    assert vm.ignore_changes == ("ami",)
+    asked = [arguments["name"] for token, arguments in run.invokes if token.endswith("getParameter")]
+    assert asked == ["/aws/service/debian/release/12/latest/amd64"]
+
+
+def test_the_vm_has_its_rights_and_its_way_out_before_it_boots(run):
+    (outwards,) = run.of_type("SecurityGroupEgressRule")
+    assert needs(
+        run.single("Instance"),
+        run.single("RolePolicy"),
+        run.single("RolePolicyAttachment"),
+        run.single("RouteTableAssociation"),
+        run.single("BucketObjectv2"),
+        outwards,
+    )
+    assert (outwards.inputs["ipProtocol"], outwards.inputs["cidrIpv4"]) == ("-1", "0.0.0.0/0")
+
+
+def test_the_subnet_is_in_a_zone_that_has_the_size(plain):
+    (asked,) = [arguments for token, arguments in plain.invokes if token.endswith("getInstanceTypeOfferings")]
+    assert asked["filters"] == [{"name": "instance-type", "values": [AWS_EC2.size]}]
+    subnet = plain.single("Subnet")
+    assert subnet.inputs["availabilityZone"] == "us-east-1b"  # the first of those that the offline cloud offers
+    assert subnet.ignore_changes == ("availabilityZone",)
+    assert plain.single("Vpc").inputs["cidrBlock"] == "10.42.0.0/16"
+
+
+def test_a_burstable_vm_says_that_computing_above_its_baseline_is_billed(plain):
+    assert plain.single("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
+
+
+def test_another_size_is_taken_without_credits_where_it_has_none():
+    run = well(rehearse("aws_ec2", {"size": "c7i.large"}))
+    vm = run.single("Instance").inputs
+    assert vm["instanceType"] == run.outputs["size"] == "c7i.large"
+    assert "creditSpecification" not in vm
+
+
+# The address, and what `up` waits for
+
+
+def test_the_address_is_the_vms_and_needs_the_gateway(run):
+    attached, address = run.single("EipAssociation"), run.single("Eip")
+    assert attached.inputs["instanceId"] == run.single("Instance").id
+    assert attached.inputs["allocationId"] == address.outputs["allocationId"]
+    assert needs(address, run.single("InternetGateway"))
+    assert run.outputs["address"] == PUBLIC_IP
+
+
+def test_outputs_are_the_contract(plain):
+    wanted = {"url": f"http://{PUBLIC_IP}", "target": "aws_ec2", "region": "us-east-1", "size": AWS_EC2.size}
+    assert {key: plain.outputs[key] for key in wanted} == wanted
+    assert len(plain.outputs["model_version"]) == 12
+    assert "aws:index/getRegion:getRegion" in [token for token, _ in plain.invokes]  # not the default by chance
+
+
+def test_with_a_domain_the_url_is_https_and_its_record_names_the_address(full):
+    assert full.outputs["url"] == "https://classifier.example.com"
+    record = full.single("Record").inputs
+    assert (record["name"], record["type"], record["records"]) == ("classifier.example.com", "A", [PUBLIC_IP])
+    assert record["zoneId"] == ZONE["hostedZoneId"]
+    facts = facts_of(full)
+    assert (facts["DOMAIN"], facts["CERTIFICATE_EMAIL"]) == tuple(DOMAIN.values())
+    assert "listen 443 ssl" in full.single("Instance").unwrapped_inputs["userData"]
+
+
+def test_a_domain_without_a_zone_leaves_dns_to_its_owner():
+    run = well(rehearse("aws_ec2", DOMAIN))
+    assert run.of_type("Record") == []
+    assert (run.outputs["url"], run.outputs["address"]) == ("https://classifier.example.com", PUBLIC_IP)
+
+
+def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
+    ready, vm = run.single("Command"), run.single("Instance")
+    given = ready.inputs["environment"]
+    assert given["URL"] == f"{run.outputs['url']}/readyz"
+    assert run.outputs["session"] in given["ADVICE"] and "/var/log/cloud-init-output.log" in given["ADVICE"]
+    assert int(given["TIMEOUT_S"]) >= AWS_EC2.boot_timeout_s
+    assert ready.inputs["triggers"] == [vm.id]
+    assert ready.inputs["interpreter"] == ["python3", "-c"]  # an absolute path would differ by machine
+    assert needs(ready, run.single("EipAssociation"), *run.of_type("Record"))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("plain", {}), ("full", DOMAIN | ZONE)])
+def test_the_preview_knows_the_resources_and_not_their_identifiers(name, settings, request):
+    run = request.getfixturevalue(name)
+    preview = well(rehearse("aws_ec2", settings, token=name == "full", preview=True))
+    assert set(preview.resources) == set(run.resources)
+    assert preview.single("Instance").inputs["userData"] == UNKNOWN
+
+
+# All of it
+
+
+def test_everything_is_marked_with_project_and_stack(run):
+    wanted = {"project": "cloudtrial", "stack": "aws_ec2"}
+    ours = [resource for resource in run.resources.values() if resource.type.startswith("aws:")]
+    assert {resource.type for resource in ours} <= {*TAGS, *UNTAGGED}
+    for resource in ours:
+        if resource.type in TAGS:
+            assert wanted.items() <= resource.inputs["tags"].items(), resource.urn
+
+
+def test_every_rule_is_kept(run):
+    assert find_violations(run.resources.values()) == []
+
+
+def test_nothing_stays_after_a_destroy(run):
+    assert [r.urn for r in run.resources.values() if r.protect or r.retain_on_delete] == []
+    for resource in run.resources.values():
+        assert not {"disableApiTermination", "skipDestroy"} & resource.inputs.keys()
+
+
+def test_a_stage_has_names_of_its_own():
+    run = well(rehearse("aws_ec2-prod", token=True))
+    assert run.single("aws:s3/bucket:Bucket").name == "cloudtrial-bundle-prod"
+    assert run.single("Parameter").inputs["name"] == "/cloudtrial-api-token-prod"
+    assert run.single("Instance").inputs["tags"] == {
+        "project": "cloudtrial",
+        "stack": "aws_ec2-prod",
+        "Name": "cloudtrial-vm-prod",
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        pytest.param({"size": "t2.micro"}, "one of t3.micro, t3.small", id="unknown-size"),
+        pytest.param({"size": "t4g.small"}, "one of t3.micro, t3.small", id="arm"),
+        pytest.param({"engine": "tensorflow"}, "use one of", id="unknown-engine"),
+        pytest.param({"domain": "a.example.com"}, "needs cloudtrial:certificateEmail", id="domain-without-email"),
+        pytest.param({"certificateEmail": "a@example.com"}, "without cloudtrial:domain", id="email-without-domain"),
+        pytest.param(ZONE, "without cloudtrial:domain", id="zone-without-domain"),
+        pytest.param(DOMAIN | {"domain": "https://a.example.com"}, "a name such as", id="url-for-domain"),
+        pytest.param(DOMAIN | {"domain": "localhost"}, "a name such as", id="domain-without-a-dot"),
+        pytest.param(DOMAIN | {"certificateEmail": "a@b.de;reboot"}, "an address such as", id="email-with-a-command"),
+        pytest.param(DOMAIN | {"hostedZoneId": "example.com"}, "a zone of Route 53", id="name-for-zone"),
+        pytest.param({"instanceType": "t3.small"}, "is not a setting of this stack", id="unknown-setting"),
+        pytest.param({"apiToken": "in-clear"}, "set it with --secret", id="token-in-clear"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(config, reason):
+    assert reason in refused(rehearse("aws_ec2", config))
+
+
+# wait_ready.py, as `up` runs it
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers with the statuses in `plan`, the last one for ever."""
+
+    plan: list[int]
+
+    def do_GET(self):
+        status = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
+        self.server.asked.append((self.path, status))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def wait_for():
+    """wait_for([503, 200]) -> (the script's process when it has ended, what the server was asked)."""
+    servers = []
+
+    def wait(plan: list[int], timeout_s: float = 60):
+        handler = type("Planned", (Answers,), {"plan": plan})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.asked = []
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        env = {"URL": f"http://127.0.0.1:{server.server_port}/readyz", "TIMEOUT_S": str(timeout_s), "POLL_S": "0.01"}
+        command = [sys.executable, "-c", (HERE / "wait_ready.py").read_text()]
+        done = subprocess.run(command, env=env | {"ADVICE": "Look there."}, capture_output=True, text=True)
+        return done, server.asked
+
+    yield wait
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_wait_ends_after_three_answers_in_a_row(wait_for):
+    done, asked = wait_for([502, 200, 200, 503, 200, 200, 200])
+    assert done.returncode == 0, done.stderr
+    assert asked == [("/readyz", status) for status in (502, 200, 200, 503, 200, 200, 200)]
+    assert "not yet: HTTP Error 502" in done.stdout and done.stdout.endswith("ready\n")
+
+
+def test_a_wait_in_vain_says_what_was_last_and_where_to_look(wait_for):
+    began = time.monotonic()
+    done, asked = wait_for([503], timeout_s=0.3)
+    assert done.returncode == 1 and len(asked) > 1
+    assert "not ready within 0 s; last: HTTP Error 503" in done.stderr and "Look there." in done.stderr
+    assert time.monotonic() - began < 30

@@ -1,0 +1,275 @@
+"""infra/gcp_cloudrun: what Google is asked to run, as whom, for whom, and at what cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from infra.artifact import REPOSITORY, deployment_files, digest
+from infra.local.dockerfile import instructions
+from infra.local.start_commands import gcp_cloudrun_process
+from infra.targets import GCP_CLOUDRUN
+from service.schema import HEALTHZ, READYZ
+from service.settings import ENGINES
+from tests.helpers.infra.gcp_programs import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
+from tests.helpers.infra.program_runs import TOKEN, make_checkout, refused, rehearse, well
+from tests.offline_engine.engine import ProgramResult, run_program
+
+pytestmark = pytest.mark.integration
+
+DOCKERFILE = REPOSITORY / "service" / "Dockerfile"
+STACK = "gcp_cloudrun"
+SERVICE = "gcp:cloudrunv2/service:Service"
+ACCOUNT = "cloudtrial-run@example-project.iam.gserviceaccount.com"
+
+
+@pytest.fixture(scope="module")
+def run() -> ProgramResult:
+    return well(rehearse(STACK))
+
+
+@pytest.fixture(scope="module")
+def guarded() -> ProgramResult:
+    return well(rehearse(STACK, token=True))
+
+
+def container(run: ProgramResult) -> dict:
+    (only,) = run.single(SERVICE).inputs["template"]["containers"]
+    return only
+
+
+def environment(run: ProgramResult) -> dict[str, str]:
+    return {variable["name"]: variable.get("value") for variable in container(run)["envs"]}
+
+
+def test_what_is_run_is_pinned_by_the_digest_of_what_was_built(run):
+    assert container(run)["image"] == run.single("Image").outputs["ref"]
+    assert "@sha256:" in container(run)["image"]
+
+
+def test_the_image_is_of_the_service_for_googles_processors(run):
+    image = run.single("Image").inputs
+    assert image["context"]["location"] == "./.build/gcp_cloudrun"
+    assert image["dockerfile"]["location"] == "./.build/gcp_cloudrun/service/Dockerfile"
+    assert image["platforms"] == ["linux/amd64"]
+    assert image["push"] is True
+
+
+def test_a_preview_builds_nothing(run):
+    assert run.single("Image").inputs["buildOnPreview"] is False
+
+
+def test_the_tag_is_the_hash_of_what_is_shipped(run):
+    repository = "us-central1-docker.pkg.dev/example-project/cloudtrial-run"
+    assert run.single("Image").inputs["tags"] == [f"{repository}/service:{digest(deployment_files())[:12]}"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(engine, tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    stale = checkout / ".build" / "gcp_cloudrun" / "stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    cache = checkout / "service" / "__pycache__"
+    cache.mkdir()
+    (cache / "app.cpython-311.pyc").touch()
+    config = {"gcp:project": "example-project", "cloudtrial:engine": engine}
+    image = well(run_program(checkout, STACK, config)).single("Image").inputs
+    folder = checkout / image["context"]["location"]
+    assert (checkout / image["dockerfile"]["location"]).is_file()
+    written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert written == set(deployment_files(engine=engine))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_image_is_of_the_engines_own_stage_and_started_with_it(engine):
+    run = well(rehearse(STACK, {"engine": engine}))
+    assert run.single("Image").inputs["buildArgs"] == {"ENGINE": engine}
+    assert environment(run)["ENGINE"] == engine
+    stages = [rest for name, rest in instructions(DOCKERFILE.read_text()) if name == "FROM"]
+    assert f"base AS {engine}" in stages and stages[-1] == "${ENGINE}"
+    tags = {well(rehearse(STACK, {"engine": each})).single("Image").inputs["tags"][0] for each in ENGINES}
+    assert len(tags) == len(ENGINES)
+
+
+def test_the_registrys_token_is_secret(run):
+    image = run.single("Image")
+    (registry,) = image.unwrapped_inputs["registries"]
+    assert registry == {
+        "address": "us-central1-docker.pkg.dev",
+        "username": "oauth2accesstoken",
+        "password": "ya29.example",
+    }
+    assert "ya29.example" not in image.cleartext
+
+
+@pytest.mark.parametrize("token", [False, True], ids=["open", "token"])
+def test_every_api_is_on_before_what_needs_it_and_stays_on(token):
+    run = well(rehearse(STACK, token=token))
+    for resource in run.resources.values():
+        if resource.type in API_OF:
+            assert API_OF[resource.type] in apis_before(run, resource), resource.urn
+    assert {api.inputs["disableOnDestroy"] for api in run.of_type(API)} == {False}
+
+
+def test_the_secret_managers_api_is_switched_on_only_for_a_token(run, guarded):
+    names = {api.inputs["service"] for api in run.of_type(API)}
+    assert names == {"run.googleapis.com", "artifactregistry.googleapis.com", "iam.googleapis.com"}
+    assert {api.inputs["service"] for api in guarded.of_type(API)} - names == {"secretmanager.googleapis.com"}
+
+
+def test_a_request_may_wait_for_an_instance_only_until_the_model_answers(run):
+    probe = container(run)["startupProbe"]
+    assert probe["httpGet"] == {"path": READYZ, "port": 8080}
+    assert probe["periodSeconds"] * probe["failureThreshold"] == GCP_CLOUDRUN.boot_timeout_s == 240
+    assert probe["timeoutSeconds"] <= probe["periodSeconds"] == 1
+
+
+def test_an_instance_is_killed_when_it_hangs_and_not_when_it_is_busy(run):
+    probe = container(run)["livenessProbe"]
+    assert probe["httpGet"] == {"path": HEALTHZ, "port": 8080}
+    assert probe["timeoutSeconds"] <= probe["periodSeconds"]
+    timeout = int(run.single(SERVICE).inputs["template"]["timeout"].removesuffix("s"))
+    assert probe["periodSeconds"] * probe["failureThreshold"] > timeout == 60
+
+
+def test_it_is_billed_by_request_and_boosted_at_start(run):
+    resources = container(run)["resources"]
+    assert resources == {"limits": {"cpu": "1", "memory": "1Gi"}, "cpuIdle": True, "startupCpuBoost": True}
+
+
+def test_an_instance_takes_as_many_requests_as_a_busy_processor_can_bear(run):
+    template = run.single(SERVICE).inputs["template"]
+    assert template["maxInstanceRequestConcurrency"] == GCP_CLOUDRUN.concurrency == 4
+    assert template["scaling"] == {"minInstanceCount": 0, "maxInstanceCount": GCP_CLOUDRUN.max_instances}
+    assert template["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
+
+
+def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
+    for name in ("service", "models"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "requirements.txt").symlink_to(REPOSITORY / "service" / "requirements.txt")
+    twin = gcp_cloudrun_process(tmp_path, 1234).env
+    assert environment(run) == {"ENGINE": "torch", "WEB_THREADS": twin["WEB_THREADS"]}
+    assert container(run)["ports"] == {"containerPort": 8080}
+
+
+def test_the_settings_reach_google():
+    asked = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
+    run = well(rehearse(STACK, {**asked, "revision": "r7", "gcp:region": "europe-west12"}))
+    service = run.single(SERVICE).inputs
+    assert container(run)["resources"]["limits"] == {"cpu": "2", "memory": "2Gi"}
+    assert service["template"]["maxInstanceRequestConcurrency"] == 9
+    assert service["template"]["scaling"] == {"minInstanceCount": 1, "maxInstanceCount": 7}
+    assert environment(run)["WEB_THREADS"] == "9"
+    assert environment(run)["REVISION"] == "r7"
+    assert run.outputs["size"] == "2 vCPU, 2 GiB"
+    places = {r.inputs["location"] for r in run.resources.values() if "location" in r.inputs}
+    assert places == {run.outputs["region"]} == {"europe-west12"}
+    assert run.single("Image").inputs["tags"][0].startswith("europe-west12-docker.pkg.dev/")
+
+
+def test_less_than_one_processor_runs_in_the_first_generation():
+    run = well(rehearse(STACK, SIZES["half"][0]))
+    assert run.single(SERVICE).inputs["template"]["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN1"
+
+
+@pytest.mark.parametrize(("asked", "size"), SIZES.values(), ids=SIZES)
+def test_the_size_is_told_as_it_was_asked_for(asked, size):
+    assert well(rehearse(STACK, asked)).outputs["size"] == size
+
+
+def test_the_service_runs_as_an_account_that_may_do_nothing(run):
+    assert run.single(SERVICE).inputs["template"]["serviceAccount"] == ACCOUNT
+    assert roles_of(run, ACCOUNT) == {}
+
+
+def test_with_a_token_the_account_may_read_that_one_secret(guarded):
+    secret = guarded.single("Secret")
+    assert roles_of(guarded, ACCOUNT) == {
+        "roles/secretmanager.secretAccessor": "gcp:secretmanager/secretIamMember:SecretIamMember"
+    }
+    assert guarded.single("SecretIamMember").inputs["secretId"] == secret.id
+
+
+def test_the_token_comes_from_the_secret_manager_by_its_version(guarded):
+    (variable,) = [v for v in container(guarded)["envs"] if v["name"] == "API_TOKEN"]
+    reference = {"secret": "cloudtrial-run", "version": "1"}
+    assert variable == {"name": "API_TOKEN", "valueSource": {"secretKeyRef": reference}}
+    version = guarded.single("SecretVersion")
+    assert version.unwrapped_inputs["secretData"] == TOKEN
+    assert version.inputs["secret"] == guarded.single("Secret").id
+
+
+@pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
+def test_the_token_is_nowhere_in_clear(preview):
+    run = well(rehearse(STACK, token=True, preview=preview))
+    for resource in run.resources.values():
+        assert TOKEN not in resource.cleartext, resource.urn
+    assert TOKEN not in json.dumps(run.outputs) + run.output
+
+
+def test_the_service_waits_for_the_right_to_read_its_token(guarded):
+    assert guarded.single("SecretIamMember") in before(guarded, guarded.single(SERVICE))
+
+
+def test_anyone_may_call_by_default(run):
+    invoker = run.single("ServiceIamMember")
+    assert invoker.inputs == {
+        "name": run.single(SERVICE).inputs["name"],
+        "location": "us-central1",
+        "role": "roles/run.invoker",
+        "member": "allUsers",
+    }
+    assert run.single(SERVICE).inputs["ingress"] == "INGRESS_TRAFFIC_ALL"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "user:a.b@example.com",
+        "serviceAccount:x@p.iam.gserviceaccount.com",
+        "domain:example.com",
+        "allAuthenticatedUsers",
+    ],
+)
+def test_another_invoker_takes_the_place_of_everyone(member):
+    assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
+
+
+def test_no_one_may_call_where_none_is_asked_for():
+    assert well(rehearse(STACK, {"invoker": "none"})).of_type("ServiceIamMember") == []
+
+
+def test_old_images_are_deleted_and_the_newest_kept(run):
+    repository = run.single("Repository").inputs
+    keep, delete = repository["cleanupPolicies"]
+    assert keep == {"id": "keep-newest", "action": "KEEP", "mostRecentVersions": {"keepCount": 9}}
+    # every image has a tag, so a policy for untagged ones alone would delete none
+    condition = {"tagState": "ANY", "olderThan": "604800s"}
+    assert delete == {"id": "delete-old", "action": "DELETE", "condition": condition}
+    assert repository["cleanupPolicyDryRun"] is False
+
+
+def test_destroy_is_not_held_up(guarded):
+    assert guarded.single(SERVICE).inputs["deletionProtection"] is False
+    assert guarded.single("Secret").inputs["deletionProtection"] is False
+
+
+def test_whatever_can_carry_labels_does(guarded):
+    labels = {"project": "cloudtrial", "stack": STACK}
+    labelled = [resource for kind in WITH_LABELS for resource in guarded.of_type(kind) if resource.type != API]
+    assert {r.type.rpartition(":")[2] for r in labelled} == {"Repository", "Image", "Secret", "Service"}
+    assert all(resource.inputs["labels"] == labels for resource in labelled)
+    assert guarded.single(SERVICE).inputs["template"]["labels"] == labels
+
+
+@pytest.mark.parametrize(("asked", "reason"), NONSENSE.values(), ids=NONSENSE)
+def test_what_makes_no_sense_is_refused(asked, reason):
+    assert reason in refused(rehearse(STACK, asked))
+
+
+def test_a_project_has_to_be_named(tmp_path):
+    message = refused(run_program(make_checkout(tmp_path / "checkout"), STACK))
+    assert "pulumi config set gcp:project" in message

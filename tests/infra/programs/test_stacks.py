@@ -1,0 +1,205 @@
+"""What the four programs have in common: outputs, refusals, secrets, and that only real changes are changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.artifact import REPOSITORY
+from infra.targets import TARGETS
+from service.model import WEIGHTS_OF
+from service.settings import ENGINES, Settings, SettingsError
+from tests.helpers.infra.program_runs import REQUIRED, STACKS, TOKEN, make_checkout, refused, rehearse, well
+from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
+
+pytestmark = pytest.mark.integration
+
+# What changes when one byte of the service does, and nothing else.
+AFTER_ONE_BYTE = {
+    "aws_ec2": {
+        "BucketObjectv2 bundle": "replace",
+        "RolePolicy vm": "update",  # it names the one object
+        "Instance vm": "replace",
+        "EipAssociation address": "replace",
+        "Command ready": "replace",
+    },
+    "gcp_cloudrun": {"Image image": "update", "Service service": "update"},
+    "gcp_function": {"BucketObject source": "replace", "Function function": "update"},
+    "heroku": {"Build build": "replace"},
+}
+NAMES = ("name", "bucket", "accountId", "repositoryId", "secretId")  # inputs that name a thing in the cloud
+NAMED_WITHIN_ANOTHER = ("gcp:storage/bucketObject:BucketObject",)
+NAMED_BY_THE_USER = ("heroku",)
+
+every_stack = pytest.mark.parametrize("stack", STACKS)
+
+
+def inputs_of(run: ProgramResult) -> dict[str, dict[str, Any]]:
+    return {urn: resource.inputs for urn, resource in run.resources.items()}
+
+
+def run_in(checkout: Path, stack: str) -> ProgramResult:
+    return well(run_program(checkout, stack, REQUIRED[stack]))
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory) -> Path:
+    """The project in another folder, its files of another time, with litter of an earlier run."""
+    checkout = make_checkout(tmp_path_factory.mktemp("moved") / "a folder" / "elsewhere")
+    for path in checkout.rglob("*"):
+        os.utime(path, (1, 1))
+    litter = checkout / "service" / "__pycache__"
+    litter.mkdir()
+    (litter / "app.cpython-311.pyc").write_bytes(b"x")
+    (checkout / ".build").mkdir()
+    (checkout / ".build" / "leftover").write_text("x")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory) -> Path:
+    """The project with one byte more in a file of the service."""
+    checkout = make_checkout(tmp_path_factory.mktemp("changed") / "checkout")
+    with (checkout / "service" / "schema.py").open("a") as file:
+        file.write("\n")
+    return checkout
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@every_stack
+def test_the_outputs_are_the_contract(stack, engine):
+    outputs = well(rehearse(stack, {"engine": engine})).outputs
+    weights = json.loads((REPOSITORY / "models" / "resnet18-cifar10" / "model.json").read_text())["files"]
+    contract = {
+        "target": stack,
+        "region": TARGETS[stack].region,
+        "size": TARGETS[stack].size,
+        "model_version": weights[WEIGHTS_OF[engine]][:12],
+    }
+    assert {key: outputs[key] for key in contract} == contract
+    assert re.fullmatch(r"https?://[^/]+", outputs["url"])
+
+
+@pytest.mark.parametrize("stack", ["aws_ec2", "heroku"])
+def test_the_default_size_is_one_that_is_sold(stack):
+    size = TARGETS[stack].size
+    assert well(rehearse(stack, {"size": size})).outputs["size"] == size
+
+
+@every_stack
+def test_a_preview_goes_through_with_what_only_the_cloud_knows_unknown(stack):
+    preview, up = well(rehearse(stack, preview=True)), well(rehearse(stack))
+    assert preview.outputs.keys() == up.outputs.keys()
+    assert {key: value for key, value in preview.outputs.items() if value != UNKNOWN}.items() <= up.outputs.items()
+    assert UNKNOWN not in (preview.outputs["target"], preview.outputs["size"], preview.outputs["model_version"])
+    assert set(preview.resources) == set(up.resources)
+    assert UNKNOWN in json.dumps(inputs_of(preview))
+    assert UNKNOWN not in json.dumps(inputs_of(up))
+
+
+@every_stack
+def test_every_resource_is_of_a_pinned_provider_and_goes_with_the_stack(stack):
+    for resource in well(rehearse(stack, token=True)).resources.values():
+        assert not resource.protect and not resource.retain_on_delete, resource.urn
+        if not resource.type.startswith("pulumi:"):
+            assert re.fullmatch(r"\d+\.\d+\.\d+", resource.provider_version), resource.urn
+
+
+@pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
+@every_stack
+def test_the_token_is_a_secret_all_the_way(stack, preview):
+    run = well(rehearse(stack, token=True, preview=preview))
+    holders = [r.name for r in run.resources.values() if TOKEN in json.dumps(r.unwrapped_inputs)]
+    assert holders
+    for resource in run.resources.values():
+        assert TOKEN not in resource.cleartext, resource.urn
+    assert TOKEN not in json.dumps(run.outputs) + json.dumps(run.invokes) + run.output
+
+
+def test_the_token_is_a_secret_wherever_a_program_puts_it(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    program = "import pulumi\nfrom infra.common import StackConfig\npulumi.export('token', StackConfig().api_token())"
+    (checkout / "__main__.py").write_text(f"import sys\nsys.path.insert(0, '.')\n{program}\n")
+    run = well(run_program(checkout, "heroku", secrets={"cloudtrial:apiToken": TOKEN}))
+    assert TOKEN in json.dumps(run.outputs["token"]) and run.outputs["token"] != TOKEN
+
+
+@every_stack
+def test_a_stage_has_names_of_its_own(stack):
+    def names(run: ProgramResult) -> set[tuple[str, str, str]]:
+        named = [r for r in run.resources.values() if r.type not in NAMED_WITHIN_ANOTHER]
+        return {(r.type, key, r.unwrapped_inputs[key]) for r in named for key in NAMES if key in r.unwrapped_inputs}
+
+    plain, stage = (well(rehearse(name, token=True)) for name in (stack, f"{stack}-prod"))
+    assert stage.outputs["target"] == stack
+    assert names(plain)
+    if stack not in NAMED_BY_THE_USER:
+        assert names(plain) & names(stage) == set()
+
+
+def test_an_unknown_stack_is_one_line_that_lists_the_valid_ones():
+    message = refused(rehearse("azure"))
+    assert "\n" not in message
+    assert all(name in message for name in ("azure", *STACKS))
+
+
+@pytest.mark.parametrize("stack", ["aws_ec2-Prod", "heroku-", "gcp_cloudrun-2nd"])
+def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stack):
+    assert "1 to 10 of a-z" in refused(rehearse(stack))
+
+
+@every_stack
+def test_a_setting_that_nobody_reads_is_refused(stack):
+    message = refused(rehearse(stack, {"engin": "torch"}))
+    assert "cloudtrial:engin is not a setting of this stack" in message
+    assert "engine" in message
+
+
+@every_stack
+def test_a_token_in_clear_is_refused_and_not_repeated(stack):
+    message = refused(rehearse(stack, {"apiToken": "written-in-clear"}))
+    assert "--secret" in message
+    assert "written-in-clear" not in message
+
+
+@every_stack
+def test_an_engine_that_the_service_does_not_have_is_refused_in_its_own_words(stack):
+    with pytest.raises(SettingsError) as reason:
+        Settings.from_env({"ENGINE": "abacus"})
+    assert str(reason.value) in refused(rehearse(stack, {"engine": "abacus"}))
+
+
+@pytest.mark.parametrize("missing", ["file", "entry"])
+def test_an_engine_whose_file_the_bundle_lacks_is_refused_before_anything_is_made(missing, tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    bundle = checkout / "models" / "resnet18-cifar10"
+    if missing == "file":
+        (bundle / "int8.onnx").unlink()
+    else:
+        facts = json.loads((bundle / "model.json").read_text())
+        del facts["files"]["int8.onnx"]
+        (bundle / "model.json").write_text(json.dumps(facts))
+    assert well(run_in(checkout, "heroku"))
+    config = REQUIRED["heroku"] | {"cloudtrial:engine": "onnx"}
+    assert "has no int8.onnx" in (message := refused(run_program(checkout, "heroku", config)))
+    assert "make export" in message
+
+
+@every_stack
+def test_another_folder_another_time_and_litter_change_no_input(stack, moved):
+    run = run_in(moved, stack)
+    assert inputs_of(run) == inputs_of(well(rehearse(stack)))
+    text = json.dumps(inputs_of(run))
+    assert str(moved.parent) not in text and str(REPOSITORY) not in text
+    assert f"{datetime.now(UTC):%Y-%m-%d}" not in text
+
+
+@every_stack
+def test_one_byte_more_in_the_service_changes_what_carries_it_and_nothing_else(stack, changed):
+    assert diff(well(rehearse(stack)), run_in(changed, stack)) == AFTER_ONE_BYTE[stack]

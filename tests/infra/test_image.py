@@ -1,0 +1,67 @@
+"""The images that Cloud Run serves, really built from what its program ships, and run as that runs them."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from infra.artifact import REPOSITORY
+from infra.local.health import free_ports, wait_until_ready
+from service.settings import ENGINES
+from tests.helpers.infra.debian_trees import assert_answers_as_reference, prepare, workplace
+from tests.helpers.infra.image_build import Builder, base_of, family
+from tests.helpers.infra.program_runs import REQUIRED, make_checkout, well
+from tests.offline_engine.engine import run_program
+
+pytestmark = pytest.mark.root
+
+USER_ID = 10001
+START_TIMEOUT_S = 300  # on a cold disk and a busy machine
+TOLERANCE = {"torch": 1e-3, "onnx": 0.15}  # of a probability; 8-bit integers are not the reference's floats
+OTHERS_LIBRARY = {"torch": "onnxruntime", "onnx": "torch"}
+
+
+@pytest.fixture(scope="module")
+def ground(complain, needs_tool, say):
+    """The Debian trees and their torch."""
+    return prepare(complain, needs_tool, say, "buildah")
+
+
+@pytest.fixture(scope="module")
+def builder(ground, needs_tool):
+    """buildah, with the base that both images share. Torch's stand-in is mounted into both; only one installs it."""
+    trees, torch = ground
+    with workplace("image") as folder:
+        builder = Builder(needs_tool("buildah"), folder, torch)
+        builder.make_base(trees / "image", base_of(REPOSITORY / "service" / "Dockerfile"))
+        yield builder
+
+
+def shipped(engine, checkout):
+    """The Dockerfile, its context, its arguments, and what the platform sets, as the program registers them."""
+    root = make_checkout(checkout)
+    config = REQUIRED["gcp_cloudrun"] | {"cloudtrial:engine": engine}
+    run = well(run_program(root, "gcp_cloudrun", config))
+    (image,) = [each.unwrapped_inputs for each in run.of_type("docker-build:index:Image")]
+    (service,) = [each.unwrapped_inputs for each in run.of_type("gcp:cloudrunv2/service:Service")]
+    (container,) = service["template"]["containers"]
+    env = {each["name"]: each["value"] for each in container["envs"]}
+    return root / image["dockerfile"]["location"], root / image["context"]["location"], image["buildArgs"], env
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_unmodified_dockerfile_builds_and_classifies_as_its_own_user(engine, ground, builder, tmp_path, say):
+    dockerfile, context, args, env = shipped(engine, tmp_path / "checkout")
+    (port,) = free_ports(1)
+    builder.build(dockerfile, context, args)
+    assert builder.config()["User"] == str(USER_ID)
+    assert f"ENGINE={engine}" in builder.config()["Env"]
+    installed = builder.installed()
+    assert engine in " ".join(installed) and OTHERS_LIBRARY[engine] not in installed
+    with builder.run(env | {"PORT": str(port)}) as process:
+        wait_until_ready(port, [process], START_TIMEOUT_S)
+        assert_answers_as_reference(port, TOLERANCE[engine])
+        servers = [each for each in family(process) if "service.server" in each.cmdline()]
+        assert servers and {each.uids() for each in servers} == {(USER_ID,) * 3}
+    say(f"{engine}: built on a stand-in for {base_of(dockerfile)}, Debian with its own Python; ran as user {USER_ID}")
+    assert not any(map(psutil.Process.is_running, servers))

@@ -1,0 +1,470 @@
+"""What is left after a destroy: on AWS against an emulator, on Google and Heroku against provider_responses/.
+
+No account stood behind those answers: they are written after the services' reference, not recorded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from infra.leftovers import google, heroku
+from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, main
+from infra.leftovers.search import StackLocation, list_prices
+from infra.targets import TARGETS
+from tests.helpers.infra.moto_cloud import ENVIRONMENT, ZONE
+from tests.helpers.infra.moto_cloud import Account as MotoAccount
+from tests.helpers.infra.program_runs import make_checkout, rehearse, well
+from tests.offline_engine.engine import run_program
+
+pytestmark = pytest.mark.integration
+
+ANSWERS = Path(__file__).parent / "provider_responses"
+REGION = "us-east-1"
+OURS = {"project": "cloudtrial", "stack": "aws_ec2"}
+OTHERS = {"project": "cloudtrial", "stack": "aws_ec2-prod"}
+POLICY = json.dumps(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}}
+)
+FOREIGN = {"project": "something", "stack": "aws_ec2"}
+
+
+@pytest.fixture(autouse=True)
+def _no_account_of_this_machine(monkeypatch, tmp_path):
+    """Whatever credentials the machine has, no test sees them."""
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION",
+                 "AWS_DEFAULT_REGION", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_PROJECT",
+                 "GOOGLE_CLOUD_PROJECT", "HEROKU_API_KEY"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+def look(capsys, *arguments, folder=Path("/nowhere")):
+    """Exit code, the lines, and what went to stderr."""
+    code = main(arguments, folder)
+    told = capsys.readouterr()
+    return code, told.out.splitlines(), told.err
+
+
+# AWS
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one search said."""
+
+    code: int
+    lines: list[str]
+    errors: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """An emulated account: what was planted by kind, and what was found there."""
+
+    plain: dict[str, str]
+    prod: dict[str, str]
+    found_plain: Looked
+    found_prod: Looked
+
+
+@pytest.fixture(scope="module")
+def account() -> Account:
+    """One account with the things of two stages and of someone else; each of our two stacks is searched once."""
+    with mock_aws():
+        plain, prod = plant(OURS, prefix="cloudtrial"), plant(OTHERS, prefix="cloudtrial-prod")
+        plant(FOREIGN, prefix="else")
+        made_by_aws = ("/aws/a/cloudtrial-vm", "/aws/a/cloudtrial-vm-prod", "/aws/a/my-cloudtrial-vm")
+        for name in made_by_aws:
+            boto3.client("logs", region_name=REGION).create_log_group(logGroupName=name)
+        return Account(plain, prod, search_quietly("aws_ec2"), search_quietly("me/cloudtrial/aws_ec2-prod"))
+
+
+def search_quietly(stack):
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors):
+        code = main(["--stack", stack, "--region", REGION], Path("/nowhere"))
+    return Looked(code, out.getvalue().splitlines(), errors.getvalue())
+
+
+@pytest.fixture
+def empty_account() -> Iterator[None]:
+    with mock_aws():
+        yield
+
+
+def pairs(tags):
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def plant(tags, *, prefix):
+    """One thing of every kind that the program makes, and of those that AWS leaves behind."""
+    ec2, s3, iam, ssm, logs = (boto3.client(name, region_name=REGION) for name in ("ec2", "s3", "iam", "ssm", "logs"))
+    machines = {"InstanceType": "t3.small", "MinCount": 1, "MaxCount": 1}
+
+    def spec(kind):
+        return [{"ResourceType": kind, "Tags": pairs(tags)}]
+
+    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16", TagSpecifications=spec("vpc"))["Vpc"]["VpcId"]
+    gateway = ec2.create_internet_gateway(TagSpecifications=spec("internet-gateway"))["InternetGateway"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc)
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24", TagSpecifications=spec("subnet"))["Subnet"]
+    table = ec2.create_route_table(VpcId=vpc, TagSpecifications=spec("route-table"))["RouteTable"]
+    group = ec2.create_security_group(GroupName=f"{prefix}-web", Description="web", VpcId=vpc,
+                                      TagSpecifications=spec("security-group"))["GroupId"]  # fmt: skip
+    interface = ec2.create_network_interface(SubnetId=subnet["SubnetId"])["NetworkInterface"]  # AWS's own, no tags
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    machines |= {"ImageId": image, "SubnetId": subnet["SubnetId"], "TagSpecifications": spec("instance")}
+    machine, ended = (ec2.run_instances(**machines)["Instances"][0] for _ in range(2))
+    ec2.terminate_instances(InstanceIds=[ended["InstanceId"]])
+    volume = ec2.create_volume(
+        Size=16, VolumeType="gp3", AvailabilityZone=f"{REGION}a", TagSpecifications=spec("volume")
+    )
+    snapshot = ec2.create_snapshot(VolumeId=volume["VolumeId"], TagSpecifications=spec("snapshot"))
+    address = ec2.allocate_address(Domain="vpc", TagSpecifications=spec("elastic-ip"))
+    kept = ec2.create_image(InstanceId=machine["InstanceId"], Name=f"{prefix}-kept", TagSpecifications=spec("image"))
+    s3.create_bucket(Bucket=f"{prefix}-bundle-1a2b3c4")
+    s3.put_bucket_tagging(Bucket=f"{prefix}-bundle-1a2b3c4", Tagging={"TagSet": pairs(tags)})
+    iam.create_role(RoleName=f"{prefix}-vm", AssumeRolePolicyDocument="{}", Tags=pairs(tags))
+    iam.put_role_policy(RoleName=f"{prefix}-vm", PolicyName="read",
+                        PolicyDocument=POLICY)  # fmt: skip
+    policy = iam.create_policy(PolicyName=f"{prefix}-p", PolicyDocument=POLICY)
+    iam.attach_role_policy(RoleName=f"{prefix}-vm", PolicyArn=policy["Policy"]["Arn"])
+    iam.create_instance_profile(InstanceProfileName=f"{prefix}-vm", Tags=pairs(tags))
+    iam.add_role_to_instance_profile(InstanceProfileName=f"{prefix}-vm", RoleName=f"{prefix}-vm")
+    ssm.put_parameter(Name=f"/{prefix}-api-token", Value="secret", Type="SecureString", Tags=pairs(tags))
+    logs.create_log_group(logGroupName=f"/{prefix}/tagged", tags=tags)
+    sqs = boto3.client("sqs", region_name=REGION).create_queue(QueueName=f"{prefix}-queue", tags=tags)
+    return {
+        "EC2 instance": machine["InstanceId"], "Elastic IP": address["AllocationId"], "EBS volume": volume["VolumeId"],
+        "machine image": kept["ImageId"], "EBS snapshot": snapshot["SnapshotId"],
+        "network interface": interface["NetworkInterfaceId"], "security group": group, "subnet": subnet["SubnetId"],
+        "route table": table["RouteTableId"], "internet gateway": gateway["InternetGatewayId"], "VPC": vpc,
+        "S3 bucket": f"{prefix}-bundle-1a2b3c4", "IAM instance profile": f"{prefix}-vm", "IAM role": f"{prefix}-vm",
+        "SSM parameter": f"/{prefix}-api-token", "log group": f"/{prefix}/tagged",
+        "sqs": sqs["QueueUrl"].split("/")[-1], "ended": ended["InstanceId"],
+    }  # fmt: skip
+
+
+def line_of(lines, kind, name):
+    """The one line about it."""
+    found = [line for line in lines if line.startswith(kind) and name in line]
+    assert len(found) == 1, (kind, name, lines)
+    return found[0]
+
+
+def test_every_kind_of_thing_that_can_be_left_on_aws_is_listed_with_what_removes_it(account):
+    found = account.found_plain
+    assert (found.code, found.errors) == (LEFTOVERS, "")
+    for kind, name in account.plain.items():
+        if kind != "ended":
+            line = line_of(found.lines, kind, name)
+            assert "aws " in line.split(name, 1)[1], line
+    assert found.lines[-1] == f"{len(found.lines) - 1} things of stack aws_ec2 are left ({REGION})."
+
+
+def test_a_clean_account_has_nothing_left(empty_account, capsys):
+    code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
+    assert (code, lines, errors) == (CLEAN, [f"Nothing of stack aws_ec2 is left ({REGION})."], "")
+
+
+def test_stages_and_other_projects_are_kept_apart(account):
+    """18 planted kinds less the ended machine, and the log group that AWS named; nobody else's, tagged or not."""
+    for found, ours in ((account.found_plain, account.plain), (account.found_prod, account.prod)):
+        for kind, name in ours.items():
+            assert kind == "ended" or line_of(found.lines, kind, name)
+        assert len(found.lines) - 1 == len(ours) - 1 + 1, found.lines
+
+
+def test_money_is_named_from_the_price_list(account):
+    lines = account.found_plain.lines
+    assert f"${list_prices()['aws_public_ipv4_hour'] * 730:.2f} a month" in line_of(lines, "Elastic IP", "eipalloc-")
+    planted = account.plain["EBS volume"]
+    assert f"${list_prices()['aws_ebs_gp3_gb_month'] * 16:.2f} a month" in line_of(lines, "EBS volume", planted)
+    assert f"${list_prices()['aws_ec2_t3_small_hour'] * 730:.2f} a month" in line_of(lines, "EC2 instance", "i-")
+    assert "no cost" in line_of(lines, "VPC", "vpc-")
+
+
+def test_a_terminated_machine_is_not_left(account):
+    assert not [line for line in account.found_plain.lines if account.plain["ended"] in line]
+
+
+def test_the_commands_for_role_and_profile_empty_them_first(account):
+    role = line_of(account.found_plain.lines, "IAM role", "cloudtrial-vm").split("aws iam ")[1:]
+    assert [command.split()[0] for command in role] == ["detach-role-policy", "delete-role-policy", "delete-role"]
+    profile = line_of(account.found_plain.lines, "IAM instance profile", "cloudtrial-vm").split("aws iam ")[1:]
+    assert [c.split()[0] for c in profile] == ["remove-role-from-instance-profile", "delete-instance-profile"]
+
+
+def test_an_untagged_log_group_is_found_by_the_name_it_was_made_after(account):
+    line_of(account.found_plain.lines, "log group", "/aws/a/cloudtrial-vm ")
+    line_of(account.found_prod.lines, "log group", "/aws/a/cloudtrial-vm-prod ")
+
+
+def test_the_record_of_the_domain_is_found_in_the_zone_that_the_stack_file_names(empty_account, capsys, tmp_path):
+    client = boto3.client("route53")
+    zone = client.create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"].rpartition("/")[2]
+    record = {"Name": "app.example.com.", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "203.0.113.7"}]}
+    change = {"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
+    client.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=change)
+    settings = (
+        f"config:\n  aws:region: {REGION}\n  cloudtrial:domain: app.example.com\n  cloudtrial:hostedZoneId: {zone}\n"
+    )
+    (tmp_path / "Pulumi.aws_ec2.yaml").write_text(settings)
+    code, lines, _ = look(capsys, "--stack", "aws_ec2", folder=tmp_path)
+    batch = json.loads(shlex.split(lines[0])[-1])
+    assert code == LEFTOVERS and batch["Changes"][0]["ResourceRecordSet"] == record
+    client.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)  # the command does what it says
+    assert look(capsys, "--stack", "aws_ec2", folder=tmp_path)[0] == CLEAN
+
+
+def test_one_service_that_refuses_hides_no_other(empty_account, capsys, monkeypatch):
+    from botocore.exceptions import ClientError
+
+    from infra.leftovers.aws import AwsSearch
+
+    def denied(self):
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not\nallowed"}}, "ListRoles")
+
+    monkeypatch.setattr(AwsSearch, "roles", denied)
+    code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
+    assert code == INCOMPLETE and "as far as could be seen" in lines[-1]
+    assert errors.startswith("leftovers: could not look at IAM roles: ") and errors.count("\n") == 1
+
+
+def test_without_credentials_it_says_what_to_set(capsys):
+    code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
+    assert (code, lines) == (INCOMPLETE, []) and "AWS_PROFILE" in errors and errors.count("\n") == 1
+
+
+def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_path):
+    """Created in the emulator from what the program registers, as if `pulumi destroy` had been forgotten."""
+    root = make_checkout(tmp_path / "checkout")
+    settings = {
+        "aws:region": REGION, "cloudtrial:domain": "app.example.com", "cloudtrial:certificateEmail": "you@example.com",
+        "cloudtrial:hostedZoneId": ZONE,
+    }  # fmt: skip
+    run = well(run_program(root, "aws_ec2-prod", settings, secrets={"cloudtrial:apiToken": "token"}))
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        zone = MotoAccount(run, root).real[ZONE]
+        lines = "\n".join(f"  {key}: {value}" for key, value in (settings | {"cloudtrial:hostedZoneId": zone}).items())
+        (tmp_path / "Pulumi.aws_ec2-prod.yaml").write_text(f"config:\n{lines}\n")
+        code, found, errors = look(capsys, "--stack", "aws_ec2-prod", folder=tmp_path)
+        other = look(capsys, "--stack", "aws_ec2", "--region", REGION)
+    assert (code, errors) == (LEFTOVERS, "")
+    kinds = {line.split("  ")[0] for line in found[:-1]}
+    assert kinds >= {
+        "EC2 instance", "Elastic IP", "security group", "subnet", "route table", "internet gateway", "VPC", "S3 bucket",
+        "IAM instance profile", "IAM role", "SSM parameter", "DNS record",
+    }, found  # fmt: skip
+    assert other[0] == CLEAN, other
+
+
+# Google and Heroku
+
+
+@contextmanager
+def serving(name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A server that gives provider_responses/NAME.json; its address, and what was asked with what key."""
+    answers = json.loads((ANSWERS / f"{name}.json").read_text())
+    asked: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            url = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(url.query).items() if key in ("prefix", "pageToken")}
+            key = f"{self.command} {url.path}" + "".join(f"?{name}={value}" for name, value in query.items())
+            asked.append((key, self.headers.get("Authorization", "")))
+            found = answers.get(key, {"status": 404, "body": {"error": {"code": 404, "message": f"no {key}"}}})
+            body = json.dumps(found.get("body", found) if isinstance(found, dict) else found).encode()
+            self.send_response(found.get("status", 200) if isinstance(found, dict) else 200)
+            self.send_header("Content-Type", "application/json; charset=UTF-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask_google(name, capsys, monkeypatch, stack="gcp_function"):
+    with serving(name) as (url, asked):
+        monkeypatch.setattr(google, "BASE", url + "/{api}")
+        monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "a-token")
+        found = look(capsys, "--stack", stack, "--project", "my-project")
+    assert {key for _, key in asked} == {"Bearer a-token"}
+    return found
+
+
+GOOGLE_LEFT = {
+    "function ": "gcloud functions delete cloudtrial-function --gen2 --region us-central1",
+    "Cloud Run service": "gcloud run services delete cloudtrial-function --region us-central1",
+    "image repository": "gcloud artifacts repositories delete cloudtrial-function --location us-central1",
+    "bucket": "gcloud storage rm --recursive gs://my-project-cloudtrial-function",
+    "secret": "gcloud secrets delete cloudtrial-function",
+    "service account  cloudtrial-function@": "gcloud iam service-accounts delete cloudtrial-function@my-project.iam",
+    "service account  cloudtrial-build@": "gcloud iam service-accounts delete cloudtrial-build@my-project.iam",
+    "grant to a deleted account": "gcloud projects remove-iam-policy-binding my-project --member 'deleted:serviceAccou",
+    "function source": "gcloud storage rm gs://gcf-v2-sources-123456789012-us-central1/cloudtrial-function/",
+    "function image  my--project__us--central1__cloudtrial--function ": "gcloud artifacts packages delete my--pro",
+    "function image  my--project__us--central1__cloudtrial--function/cache": "gcloud artifacts packages delete my--",
+}
+
+
+def test_every_kind_of_thing_that_can_be_left_at_google_is_listed_on_all_pages(capsys, monkeypatch):
+    code, lines, errors = ask_google("google_left", capsys, monkeypatch)
+    squeezed = [" ".join(line.split()) for line in lines]
+    assert (code, errors) == (LEFTOVERS, "")
+    for start, command in GOOGLE_LEFT.items():
+        found = [
+            line for line in squeezed if f"{line} ".startswith(" ".join(start.split()) + start[len(start.rstrip()) :])
+        ]
+        assert [line for line in found if command in line], (start, squeezed)
+    assert len(lines) - 1 == len(GOOGLE_LEFT)
+    assert lines[-1] == f"{len(GOOGLE_LEFT)} things of stack gcp_function are left (my-project us-central1)."
+    assert not [line for line in lines if "prod" in line or "someone" in line]
+
+
+def test_google_prices_and_dates_stand_in_the_lines(capsys, monkeypatch):
+    _, lines, _ = ask_google("google_left", capsys, monkeypatch)
+    price = list_prices()["gcp_artifact_registry_gib_month"] * 3
+    assert f"since 2026-11-20  ${price:.2f} a month" in line_of(lines, "image repository", "cloudtrial-function")
+    assert "1 instances kept warm" in line_of(lines, "Cloud Run service", "cloudtrial-function")
+
+
+@pytest.mark.parametrize("stack", ["gcp_cloudrun", "gcp_function-prod"])
+def test_what_a_google_program_names_is_what_is_looked_for(stack):
+    """Service accounts carry no labels, so they are found by these names alone; the rest carries the stack's labels."""
+    run = well(rehearse(stack, token=True))
+    place = StackLocation(stack, TARGETS[stack.partition("-")[0]], "us-central1", "example-project")
+    accounts = {account.unwrapped_inputs["accountId"] for account in run.of_type("Account")}
+    assert accounts and accounts == place.resource_names(NAMED_PARTS[place.target.name])
+    for kind in ("Repository", "Bucket", "Secret", "Service", "Function"):
+        for resource in run.of_type(kind):
+            if not resource.type.startswith("gcp:projects/"):
+                assert place.has_stack_tags(resource.unwrapped_inputs["labels"]), resource
+
+
+def test_googles_own_places_are_named_whole_when_no_other_function_uses_them(capsys, monkeypatch):
+    code, lines, _ = ask_google("google_alone", capsys, monkeypatch)
+    assert code == LEFTOVERS and [line.split("  ")[0] for line in lines[:-1]] == [
+        *["bucket of function sources"] * 3, "repository of function images"]  # fmt: skip
+    assert not [line for line in lines if "europe-west1" in line]
+
+
+@pytest.mark.parametrize("stack", ["gcp_function", "gcp_cloudrun", "gcp_cloudrun-prod"])
+def test_a_clean_project_has_nothing_left_and_an_api_that_is_off_has_nothing(capsys, monkeypatch, stack):
+    code, lines, errors = ask_google("google_clean", capsys, monkeypatch, stack)
+    assert (code, errors) == (CLEAN, "")
+    assert lines == [f"Nothing of stack {stack} is left (my-project us-central1)."]
+
+
+def test_what_google_does_not_show_is_said(capsys, monkeypatch):
+    code, _, errors = ask_google("google_denied", capsys, monkeypatch)
+    assert code == INCOMPLETE
+    assert "leftovers: could not look at service accounts: 403: Permission 'iam.serviceAccounts.list' denied" in errors
+    assert "leftovers: could not look at functions: Google could not reach projects/my-project/loc" in errors
+
+
+def test_google_without_credentials_says_how_to_get_them(capsys):
+    code, lines, errors = look(capsys, "--stack", "gcp_function", "--project", "my-project")
+    assert (code, lines) == (INCOMPLETE, [])
+    assert "gcloud auth application-default login" in errors and errors.count("\n") == 1
+
+
+def ask_heroku(name, capsys, monkeypatch):
+    with serving(name) as (url, asked):
+        monkeypatch.setattr(heroku, "BASE", url)
+        monkeypatch.setenv("HEROKU_API_KEY", "a-key")
+        found = look(capsys, "--stack", "heroku", "--app", "my-classifier")
+    assert {key for _, key in asked} == {"Bearer a-key"}
+    return found
+
+
+def test_a_heroku_app_that_is_left_is_listed_with_its_price_and_add_ons(capsys, monkeypatch):
+    code, lines, errors = ask_heroku("heroku_left", capsys, monkeypatch)
+    assert (code, errors) == (LEFTOVERS, "")
+    app = line_of(lines, "Heroku app", "my-classifier")
+    assert f"since 2026-11-20  ${list_prices()['heroku_basic_month']:.2f} a month for 1 basic" in app
+    assert app.endswith("heroku apps:destroy --app my-classifier --confirm my-classifier")
+    assert "as plan papertrail:choklad costs" in line_of(lines, "Heroku add-on", "papertrail-round-12345")
+    assert lines[-1] == "2 things of stack heroku are left (my-classifier)."
+
+
+@pytest.mark.parametrize("name", ["heroku_clean", "heroku_someone_elses"])
+def test_an_app_that_is_gone_or_not_ours_is_not_left(capsys, monkeypatch, name):
+    assert ask_heroku(name, capsys, monkeypatch) == (CLEAN, ["Nothing of stack heroku is left (my-classifier)."], "")
+
+
+def test_a_key_that_heroku_refuses_is_said(capsys, monkeypatch):
+    code, _, errors = ask_heroku("heroku_bad_key", capsys, monkeypatch)
+    assert code == INCOMPLETE and "set HEROKU_API_KEY" in errors and errors.count("\n") == 1
+
+
+def test_heroku_without_a_key_says_what_to_set(capsys):
+    code, lines, errors = look(capsys, "--stack", "heroku", "--app", "my-classifier")
+    assert (code, lines) == (INCOMPLETE, []) and "HEROKU_API_KEY" in errors and errors.count("\n") == 1
+
+
+def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(heroku, "BASE", "http://127.0.0.1:9")
+    monkeypatch.setenv("HEROKU_API_KEY", "a-key")
+    code, _, errors = look(capsys, "--stack", "heroku", "--app", "my-classifier")
+    assert code == INCOMPLETE and "does not answer" in errors and errors.count("\n") == 1
+
+
+# Where to look
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--stack", "azure"], "'azure' names no target", id="stack"),
+        pytest.param(["--stack", "aws_ec2"], "give --region, or set aws:region", id="region"),
+        pytest.param(["--stack", "gcp_cloudrun"], "give --project, or set gcp:project", id="project"),
+        pytest.param(["--stack", "heroku"], "give --app, or set cloudtrial:appName", id="app"),
+        pytest.param(["--stack", "heroku", "--app", "../account"], "cannot be '../account'", id="odd-app"),
+    ],
+)
+def test_not_knowing_where_to_look_is_one_line(capsys, arguments, says):
+    code, lines, errors = look(capsys, *arguments)
+    assert (code, lines) == (INCOMPLETE, []) and says in errors and errors.count("\n") == 1
+
+
+def test_a_stack_file_that_is_no_yaml_is_one_line(capsys, tmp_path):
+    (tmp_path / "Pulumi.aws_ec2.yaml").write_text("config: [\n")
+    code, _, errors = look(capsys, "--stack", "aws_ec2", folder=tmp_path)
+    assert code == INCOMPLETE and "Pulumi.aws_ec2.yaml cannot be read" in errors and errors.count("\n") == 1
+
+
+def test_every_target_has_its_names():
+    assert set(NAMED_PARTS) == set(TARGETS)

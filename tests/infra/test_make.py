@@ -1,0 +1,324 @@
+"""The commands around the programs: make's targets, with stand-ins for pulumi, pip and uv; how pulumi is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from pulumi.automation import _cmd
+
+from infra.targets import TARGETS
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.integration
+
+VERSION = "3.272.0"
+
+
+@pytest.fixture(autouse=True)
+def _make_is_here(needs_tool):
+    needs_tool("make")
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """What make needs of the project, with an environment that is said to be there already."""
+    folder = tmp_path / "project"
+    (folder / "infra").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "infra" / "requirements.txt", folder / "infra")
+    for name in ("requirements.txt", "requirements-torch.txt"):
+        shutil.copy(ROOT / name, folder)
+    for stamp in (".venv/.infra", ".venv/.demo"):
+        write_program(folder / stamp, "")
+    write_program(folder / "cloudtrial", f'#!/bin/sh\necho "$0" "$@" >> {tmp_path}/called\n')
+    write_program(folder / ".venv/bin/python", f'#!/bin/sh\necho python "$@" >> {tmp_path}/called\n')
+    return folder
+
+
+def write_program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def stand_in(project, folder="bin", answer="", name="pulumi"):
+    """A pulumi that writes down how it was called."""
+    write_program(project.parent / folder / "pulumi",
+                  f'#!/bin/sh\necho {name} "$@" >> {project.parent}/called\n{answer}\n')  # fmt: skip
+
+
+def make(project, *arguments):
+    """The outcome of make, and how the stand-ins were called."""
+    path = os.pathsep.join((str(project.parent / "bin"), "/usr/bin", "/bin"))
+    env = {"PATH": path, "HOME": str(project.parent), "LC_ALL": "C"}
+    command = [shutil.which("make"), *arguments]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+    called = project.parent / "called"
+    return done, called.read_text().splitlines() if called.exists() else []
+
+
+@pytest.mark.parametrize("stack", ["aws_ec2", "gcp_function-prod", "me/cloudtrial/heroku"])
+@pytest.mark.parametrize("command", ["up", "preview"])
+def test_up_and_preview_select_the_stack_or_make_it_and_go_on(project, command, stack):
+    stand_in(project)
+    done, called = make(project, command, f"STACK={stack}")
+    assert done.returncode == 0, done.stderr
+    assert called == [f"pulumi stack select --create {stack}", f"pulumi {command} --stack {stack}"]
+
+
+def test_down_makes_no_stack_and_says_how_to_look_for_what_is_left(project):
+    stand_in(project)
+    done, called = make(project, "down", "STACK=heroku", "ARGS=--yes")
+    assert done.returncode == 0 and called == ["pulumi destroy --stack heroku --yes"]
+    assert "make leftovers STACK=heroku" in done.stdout
+
+
+def test_a_pulumi_that_fails_ends_it_there(project):
+    stand_in(project, answer="exit 255")
+    done, called = make(project, "up", "STACK=heroku")
+    assert done.returncode != 0 and called == ["pulumi stack select --create heroku"]
+
+
+@pytest.mark.parametrize("stack", ["", "azure", "aws", "aws_ec2x"])
+@pytest.mark.parametrize("command", ["up", "down", "preview", "preflight", "leftovers"])
+def test_a_stack_that_is_not_named_or_names_no_target_is_one_line_and_starts_nothing(project, command, stack):
+    stand_in(project)
+    done, called = make(project, command, f"STACK={stack}")
+    assert done.returncode != 0 and called == []
+    assert done.stderr.count("\n") == 1 and f"STACK is '{stack}'" in done.stderr
+    assert all(name in done.stderr for name in TARGETS)
+
+
+def test_without_pulumi_it_says_how_to_get_it(project):
+    done, called = make(project, "up", "STACK=heroku")
+    assert done.returncode != 0 and called == []
+    assert done.stderr.count("\n") == 1 and "make pulumi installs it" in done.stderr
+
+
+def test_the_installed_pulumi_goes_before_any_other(project):
+    stand_in(project)
+    stand_in(project, f".pulumi/versions/{VERSION}/bin", name="pinned")
+    _, called = make(project, "preview", "STACK=heroku")
+    assert called == ["pinned stack select --create heroku", "pinned preview --stack heroku"]
+
+
+def test_the_other_commands_run_their_programs(project):
+    stand_in(project)
+    make(project, "leftovers", "STACK=aws_ec2", "ARGS=--region us-east-1")
+    make(project, "preflight", "STACK=aws_ec2", "ARGS=--no-twin")
+    _, called = make(project, "pulumi")
+    assert called == [
+        "./cloudtrial leftovers --stack aws_ec2 --region us-east-1",
+        "./cloudtrial preflight aws_ec2 --no-twin",
+        "python scripts/setup/install_pulumi.py",
+    ]
+
+
+def test_who_only_deploys_gets_no_torch(project):
+    stand_in(project)
+    (project / ".venv/.infra").unlink()
+    write_program(project / ".venv/bin/pip", "")
+    done, called = make(project, "up", "STACK=heroku", f"PYTHON={sys.executable}")
+    assert done.returncode == 0, done.stderr
+    assert called[0] == "python -m pip --disable-pip-version-check install -r infra/requirements.txt"
+    assert called[1:] == ["pulumi stack select --create heroku", "pulumi up --stack heroku"]
+    assert (project / ".venv/.infra").exists()
+
+
+# scripts/setup/venv
+
+PIP = """#!/bin/sh
+echo python "$@"
+case "$*" in *--no-index*) exit {installed};; *--index-url*) echo ERROR: nothing there >&2; exit {reached};; esac
+"""
+
+
+def set_up(project, installed=1, reached=1, **env):
+    """What a set-up says, with pip's own calls among it; pip finds torch installed, or at the index, with status 0."""
+    write_program(project / ".venv/bin/python", PIP.format(installed=installed, reached=reached))
+    write_program(project / ".venv/bin/pip", "")
+    env = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, **env}
+    done = subprocess.run(
+        [project / "scripts/setup/venv", "requirements.txt"], cwd=project, env=env, capture_output=True, text=True
+    )
+    return done, done.stdout.splitlines()
+
+
+REST = "python -m pip --disable-pip-version-check install -r requirements-torch.txt -r requirements.txt"
+
+
+def test_a_fresh_setup_says_which_torch_it_takes_and_how_large_it_is_before_pip_does_anything(project):
+    done, said = set_up(project, reached=0)
+    assert done.returncode == 0, done.stderr
+    assert "CPU wheels, about 200 MB, from https://download.pytorch.org/whl/cpu" in said[0]
+    assert "--index-url https://download.pytorch.org/whl/cpu" in said[1] and said[-2] == REST
+
+
+def test_without_the_cpu_index_the_size_of_the_cuda_build_is_said_before_it_is_downloaded(project):
+    done, said = set_up(project)
+    assert done.returncode == 0 and done.stderr == ""
+    size = next(number for number, line in enumerate(said) if "PyTorch from PyPI instead: on Linux 3.0 GB" in line)
+    assert 1 < size < said.index(REST)
+    _, said = set_up(project, TORCH_INDEX="pypi")
+    assert "as TORCH_INDEX asks: on Linux 3.0 GB" in said[0] and said[-2] == REST
+
+
+def test_the_sizes_that_setup_says_are_of_the_versions_that_it_installs(project):
+    pins = (project / "requirements-torch.txt").read_text().splitlines()[-2:]
+    script = (project / "scripts/setup/venv").read_text()
+    assert f"# Of {' and '.join(pin.replace('==', ' ') for pin in pins)}," in script
+
+
+def test_an_index_that_was_named_and_has_no_torch_is_an_error(project):
+    done, said = set_up(project, TORCH_INDEX="https://index.example")
+    assert done.returncode == 1 and REST not in said
+    assert "ERROR: nothing there" in done.stderr and "TORCH_INDEX=https://index.example" in done.stderr
+
+
+def test_an_environment_that_has_the_pair_is_told_no_size(project):
+    _, said = set_up(project, installed=0)
+    assert not any("MB" in line or "GB" in line for line in said) and said[-2] == REST
+
+
+def test_setup_lets_pip_say_what_it_downloads(project):
+    _, said = set_up(project)
+    assert len([line for line in said if line.startswith("python")]) == 2
+    assert not any("--quiet" in line for line in said)
+
+
+# scripts/setup/lock
+
+UV = """#!/bin/sh
+[ -z "$FAILS" ] || { echo "error: $FAILS" >&2; exit 1; }
+while [ "$1" != --output-file ]; do shift; done
+grep -q "^kept" "$2" && kept=kept
+printf 'one==1\n    # via\n    #   -c /tmp/any\n    #   two\n%s\n# The following packages were excluded\n' "$kept" >"$2"
+"""
+LOCKS = [f"{folder}/{name}.txt" for folder in ("service", "infra/gcp_function")
+         for name in ("requirements", "requirements-onnx")]  # fmt: skip
+
+
+@pytest.fixture
+def locked(project):
+    """A project with locks, and a uv that keeps what they hold."""
+    for folder in ("service", "infra/gcp_function"):
+        (project / folder).mkdir()
+    for lock in LOCKS:
+        (project / lock).write_text("kept\n")
+    (project / "service/torch-cpu.txt").write_text("torch\n")
+    write_program(project / ".venv/bin/uv", UV)
+    return project
+
+
+def lock(project, **env):
+    env = {"PATH": "/usr/bin:/bin", **env}
+    return subprocess.run([project / "scripts/setup/lock"], env=env, capture_output=True, text=True)
+
+
+def test_a_lock_is_torchs_own_lines_and_what_uv_makes_of_the_old_lock(locked):
+    done = lock(locked)
+    assert done.returncode == 0, done.stderr
+    body = "one==1\n    # via\n    #   two\nkept\n"
+    assert [(locked / name).read_text() for name in LOCKS] == [f"torch\n{body}", body] * 2
+
+
+def test_a_uv_that_fails_changes_no_lock(locked):
+    done = lock(locked, FAILS="PyPI cannot be reached")
+    assert done.returncode != 0 and "PyPI cannot be reached" in done.stderr
+    assert {(locked / name).read_text() for name in LOCKS} == {"kept\n"}
+
+
+def test_help_lists_the_commands_and_says_in_which_order(project):
+    done, _ = make(project, "help")
+    for command in ("pulumi", "preflight", "preview", "up", "down", "leftovers"):
+        assert f"make {command} " in done.stdout
+    assert " ".join(TARGETS_IN_ORDER) in done.stdout
+
+
+TARGETS_IN_ORDER = next(
+    line.partition(":=")[2].split()
+    for line in (ROOT / "Makefile").read_text().splitlines()
+    if line.startswith("TARGETS :=")
+)
+
+
+def test_make_knows_the_same_targets_as_the_programs():
+    assert set(TARGETS_IN_ORDER) == set(TARGETS)
+
+
+# scripts/setup/install_pulumi.py
+
+
+@pytest.fixture
+def installer(tmp_path, monkeypatch):
+    """The script as a module, in a home of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("install_pulumi", ROOT / "scripts" / "setup" / "install_pulumi.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def install_script(monkeypatch, text):
+    """What the SDK fetches and runs."""
+    fetched = []
+
+    def fetch(url, path):
+        fetched.append(url)
+        Path(path).write_text(f"#!/bin/sh\n{text}\n")
+
+    monkeypatch.setattr(_cmd, "_download_to_file", fetch)
+    return fetched
+
+
+PUTS_IT_THERE = f"""mkdir -p "$3/bin"; echo "$@" > "$3/arguments"
+printf '#!/bin/sh\\necho v{VERSION}\\n' > "$3/bin/pulumi"; chmod +x "$3/bin/pulumi"
+"""
+
+
+def test_pulumi_is_installed_once_in_the_version_of_the_sdk(installer, tmp_path, monkeypatch, capsys):
+    fetched = install_script(monkeypatch, PUTS_IT_THERE)
+    root = tmp_path / ".pulumi" / "versions" / VERSION
+    assert installer.main() == 0
+    assert (root / "arguments").read_text().split() == [
+        "--no-edit-path", "--install-root", str(root), "--version", VERSION]  # fmt: skip
+    said = capsys.readouterr().out
+    assert said.startswith(f"pulumi {VERSION}: fetching from") and f"is now in {root}" in said
+    assert installer.main() == 0
+    assert len(fetched) == 1 and f"pulumi {VERSION} is already in {root}" in capsys.readouterr().out
+
+
+def test_no_network_is_one_line(installer, monkeypatch, capsys):
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert installer.main() == 1
+    errors = capsys.readouterr().err
+    assert f"pulumi {VERSION} could not be installed from get.pulumi.com: " in errors and "refused" in errors
+    assert errors.count("\n") == 1
+
+
+def test_an_install_script_that_fails_is_told_by_its_last_line(installer, monkeypatch, capsys):
+    install_script(monkeypatch, "echo fetching; echo 'error: the disk is full' >&2; exit 3")
+    assert installer.main() == 1
+    errors = capsys.readouterr().err
+    assert "error: the disk is full" in errors and errors.count("\n") == 1
+
+
+def test_a_pulumi_that_is_too_old_after_all_is_said(installer, monkeypatch, capsys):
+    install_script(monkeypatch, PUTS_IT_THERE.replace(VERSION, "3.1.0"))
+    assert installer.main() == 1
+    assert "your current CLI version is 3.1.0" in capsys.readouterr().err
+
+
+def test_the_pinned_version_is_that_of_the_installed_sdk(installer):
+    from importlib.metadata import version
+
+    assert installer.pinned_version((ROOT / "infra" / "requirements.txt").read_text()) == version("pulumi") == VERSION

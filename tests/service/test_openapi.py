@@ -1,0 +1,215 @@
+"""service/openapi.json: a valid document, held against the app's routes, its constants and its real answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from infra.artifact import deployment_files
+from infra.targets import TARGETS
+from service import schema
+from service.app import create_app
+from service.classifier import Classifier
+from service.settings import ENGINES, Settings
+from service.system import INSTRUCTION_SETS
+from tests.conftest import ROOT, picture_bytes
+from tests.helpers.running_service import Reply, Server, multipart, ready_service
+
+pytestmark = pytest.mark.integration
+
+DOCUMENT = json.loads((ROOT / "service" / "openapi.json").read_text())
+COMPONENTS = DOCUMENT["components"]
+SCHEMAS = COMPONENTS["schemas"]
+PNG = picture_bytes()
+ONE, TWO = multipart(("image", PNG, "a.png")), multipart(("image", PNG, "a.png"), ("image", PNG, "b.png"))
+BROWSER = {"Accept": "text/html"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    with ready_service(tmp_path_factory.mktemp("service") / "log", ENGINE="onnx") as server:
+        yield server
+
+
+def resolved(node: dict[str, Any]) -> dict[str, Any]:
+    """The node itself, or the component that it refers to."""
+    if "$ref" not in node:
+        return node
+    kind, name = node["$ref"].removeprefix("#/components/").split("/")
+    return COMPONENTS[kind][name]
+
+
+def errors(value: Any, value_schema: dict[str, Any], **strict: Any) -> list[str]:
+    """How a value differs from its schema."""
+    found = Draft202012Validator({"components": COMPONENTS, **value_schema, **strict}).iter_errors(value)
+    return [error.message for error in found]
+
+
+def differences(method: str, path: str, reply: Reply) -> list[str]:
+    """How a real answer differs from the document: its status, media type, headers, body, or a field too many."""
+    responses = DOCUMENT["paths"][path.partition("?")[0]][method.lower()]["responses"]
+    if str(reply.status) not in responses:
+        return [f"status {reply.status}"]
+    response = resolved(responses[str(reply.status)])
+    content = response["content"].get(reply.headers.get_content_type())
+    if content is None:
+        return [f"media type {reply.headers['Content-Type']}"]
+    body = reply.json if "json" in reply.headers.get_content_type() else reply.body.decode()
+    found = errors(body, content["schema"], **({"unevaluatedProperties": False} if path != schema.OPENAPI else {}))
+    for name, header in response["headers"].items():
+        value = reply.headers[name]
+        described = resolved(header)["schema"]
+        found += errors(int(value) if described["type"] == "integer" and value else value, described)
+    return found
+
+
+def test_the_document_is_valid_openapi():
+    validate(DOCUMENT)
+
+
+def test_the_service_answers_with_the_file_itself(server):
+    reply = server.get(schema.OPENAPI)
+    assert reply.headers["Content-Type"] == schema.JSON_TYPE
+    assert reply.body == (ROOT / "service" / "openapi.json").read_bytes()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_document_is_shipped_to_every_target(target, engine):
+    assert "service/openapi.json" in deployment_files(engine=engine, target=target)
+
+
+def test_the_document_lists_exactly_the_routes_of_the_app():
+    settings = Settings(engine="onnx")
+    rules = create_app(Classifier.load(settings), settings).url_map.iter_rules()
+    routes = {(rule.rule, method.lower()) for rule in rules for method in rule.methods if rule.endpoint != "static"}
+    listed = {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert listed == {(path, method) for path, method in routes if method not in ("head", "options")}
+
+
+def test_the_document_has_the_limits_of_the_contract():
+    assert COMPONENTS["responses"]["ContentTooLarge"]["description"].startswith(
+        f"The body is over {schema.MAX_BODY_BYTES // 2**20} MiB"
+    )
+    pixels = f"{schema.MAX_PIXELS / 1e6:g} million pixels"
+    assert pixels in COMPONENTS["responses"]["UnprocessableContent"]["description"]
+    assert pixels in SCHEMAS["Pixels"]["properties"][schema.PIXELS_KEY]["description"]
+    batch = COMPONENTS["requestBodies"]["Images"]["content"]["multipart/form-data"]["schema"]
+    assert batch["properties"][schema.IMAGE_PART]["maxItems"] == schema.MAX_BATCH_IMAGES
+    assert SCHEMAS["Predictions"]["properties"]["predictions"]["maxItems"] == schema.MAX_BATCH_IMAGES
+    assert SCHEMAS["Answer"]["properties"]["top"]["maxItems"] == schema.TOP_K
+
+
+def test_the_document_has_the_image_types_of_the_contract():
+    content = COMPONENTS["requestBodies"]["Image"]["content"]
+    assert list(content) == ["multipart/form-data", *schema.IMAGE_TYPES, schema.JSON_TYPE]
+    assert list(content["multipart/form-data"]["schema"]["properties"]) == [schema.IMAGE_PART]
+    assert list(SCHEMAS["Base64Image"]["properties"]) == [schema.IMAGE_PART]
+
+
+def test_every_answer_has_the_headers_of_the_contract():
+    names = {schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION}
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            for response in map(resolved, operation["responses"].values()):
+                assert names | {schema.SERVER_TIMING} <= set(response["headers"]), path
+
+
+def test_every_post_lists_the_statuses_of_the_contract():
+    def statuses(problem: type[schema.Problem]) -> set[str]:
+        return {str(kind.status) for kind in problem.__subclasses__()}.union(*map(statuses, problem.__subclasses__()))
+
+    posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
+    assert len(posts) == 3
+    for operation in posts:
+        assert set(operation["responses"]) == {"200"} | statuses(schema.Problem)
+
+
+def test_the_document_knows_every_engine_and_instruction_set():
+    version = SCHEMAS["Version"]["properties"]
+    assert version["engine"]["enum"] == SCHEMAS["Model"]["properties"]["engine"]["enum"] == list(ENGINES)
+    assert version["instruction_sets"]["items"]["enum"] == list(INSTRUCTION_SETS.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "headers"),
+    [
+        *[pytest.param(path, 200, None, {}, id=f"GET {path}") for path in DOCUMENT["paths"] if "predict" not in path],
+        pytest.param("/metrics", 200, None, {"Accept": "application/openmetrics-text"}, id="OpenMetrics"),
+        *[
+            pytest.param(path, status, body, {"Content-Type": media_type, **headers}, id=f"{path} {name} {status}")
+            for path in ("/", "/predict", "/predict?probabilities=1", "/predict/batch")
+            for name, status, body, media_type, headers in [
+                ("form", 200, *ONE, {}),
+                ("empty", 400, b"", "multipart/form-data", {}),
+                ("wrong type", 415, b"x", "text/plain", {}),
+                ("damaged", 422, *multipart(("image", PNG[:99], "a.png")), {}),
+                ("large", 413, b"x" * (schema.MAX_BODY_BYTES + 1), "image/png", {}),
+            ]
+        ],
+        pytest.param("/predict/batch", 200, TWO[0], {"Content-Type": TWO[1]}, id="batch"),
+        pytest.param("/predict", 200, PNG, {"Content-Type": "image/png"}, id="raw"),
+        pytest.param("/predict", 200, b'{"img": [[[1, 2, 3]]]}', {"Content-Type": schema.JSON_TYPE}, id="pixels"),
+        pytest.param("/", 200, ONE[0], {"Content-Type": ONE[1], **BROWSER}, id="page"),
+        pytest.param("/", 422, PNG[:99], {"Content-Type": "image/png", **BROWSER}, id="page of a problem"),
+    ],
+)
+def test_a_real_answer_is_as_the_document_says(server, path, status, body, headers):
+    method = "GET" if body is None else "POST"
+    reply = server.ask(method, path, body, headers)
+    assert reply.status == status, reply.body[:300]
+    assert differences(method, path, reply) == []
+
+
+def test_the_vector_is_there_when_it_is_asked_for(server):
+    """The document does not require what only some answers have."""
+    single = server.post("/predict?probabilities=1", PNG, "image/png").json
+    assert set(single) == {*SCHEMAS["Answer"]["properties"], *SCHEMAS["Ranked"]["properties"], "model"}
+
+
+def test_a_refused_token_is_answered_as_the_document_says(tmp_path):
+    with ready_service(tmp_path / "log", ENGINE="onnx", API_TOKEN="s3cret") as guarded:
+        reply = guarded.post("/predict", PNG, "image/png")
+    assert reply.status == 401
+    assert differences("POST", "/predict", reply) == []
+
+
+def test_a_full_queue_is_answered_as_the_document_says(tmp_path):
+    settings = {"ENGINE": "onnx", "MAX_QUEUE": "1", "BATCH_MAX": "1"}
+    with ready_service(tmp_path / "log", **settings) as busy, ThreadPoolExecutor(32) as pool:
+        replies = list(pool.map(lambda _: busy.post("/predict", PNG, "image/png"), range(200)))
+    assert {reply.status for reply in replies} == {200, 503}
+    assert [found for reply in replies for found in differences("POST", "/predict", reply)] == []
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_no_fault_in_the_running_service(server, tmp_path):
+    """Some 260 generated requests: no 5xx, statuses, types, headers and bodies as documented, bad input refused."""
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    options = [
+        "--url",
+        f"http://127.0.0.1:{server.port}",
+        "--max-examples",
+        "20",
+        "--seed",
+        "1",
+        "--generation-database",
+        "none",
+        "--no-color",
+    ]
+    command = [program, "--config-file", str(ROOT / "tests" / "service" / "schemathesis.toml"), "run"]
+    done = subprocess.run(
+        [*command, str(ROOT / "service" / "openapi.json"), *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
+    assert f"Tested: {sum(map(len, DOCUMENT['paths'].values()))}" in done.stdout
+    assert "Traceback" not in server.log.read_text()

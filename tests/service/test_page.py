@@ -1,0 +1,352 @@
+"""The upload form, in a real browser against the real service."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
+from tests.conftest import picture_bytes
+from tests.helpers.running_service import ready_service
+
+TOKEN = "open-sesame"
+TEXT = {"name": "holiday.png", "mimeType": "image/png", "buffer": b"only text, whatever its name says"}
+STATES = ["empty", "result", "problem"]
+
+
+@pytest.fixture(scope="module")
+def server(browser, tmp_path_factory):
+    with ready_service(tmp_path_factory.mktemp("page") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guarded_server(browser, tmp_path_factory):
+    with ready_service(tmp_path_factory.mktemp("guarded") / "log", API_TOKEN=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page; at the end nothing may have been blocked or thrown in it."""
+    contexts, complaints = [], []
+
+    def open_page(at=server, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
+        page.goto(f"http://127.0.0.1:{at.port}/")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def photo(png):
+    return {"name": "photo.png", "mimeType": "image/png", "buffer": png}
+
+
+@pytest.fixture(scope="module")
+def answer(server, png):
+    """What the service says about the photo."""
+    return server.post_form("/predict", ("image", png, "photo.png")).json
+
+
+def choose(page, file):
+    page.get_by_label("Choose a picture").set_input_files(file)
+
+
+def post(page, file):
+    """As a person without JavaScript does."""
+    choose(page, file)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Classify").click()
+
+
+def percent(p):
+    return ">99.9%" if p >= 0.9995 else "<0.1%" if p < 0.0005 else f"{100 * p:.1f}%"
+
+
+def expect_result(page, answer):
+    expect(page.locator("#answer")).to_have_attribute("data-state", "result")
+    expect(page.get_by_role("status")).to_contain_text(answer["label"])
+    rows = page.get_by_role("list", name="The most likely things").get_by_role("listitem")
+    assert rows.evaluate_all("rows => rows.map(row => row.innerText.toLowerCase().split(/\\s+/))") == [
+        [entry["label"], percent(entry["probability"])] for entry in answer["top"]
+    ]
+
+
+def expect_problem(page, text):
+    expect(page.get_by_role("alert")).to_contain_text(text)
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.locator("#top")).to_be_hidden()
+
+
+def bring_to(page, state, photo):
+    if state != "empty":
+        choose(page, photo if state == "result" else TEXT)
+    expect(page.locator("#answer")).to_have_attribute("data-state", state)
+
+
+def carrying(page, data):
+    """A DataTransfer with one file, as a drop or a paste brings it."""
+    return page.evaluate_handle(
+        """text => {
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "photo.png", { type: "image/png" }));
+            return transfer;
+        }""",
+        base64.b64encode(data).decode(),
+    )
+
+
+def test_a_chosen_picture_is_shown_and_answered_without_a_reload(visit, photo, answer):
+    page = visit()
+    page.evaluate("window.stayed = true")
+    choose(page, photo)
+    expect_result(page, answer)
+    expect(page.get_by_role("img", name="Your picture, photo.png")).to_be_visible()
+    assert page.evaluate("document.getElementById('preview').naturalWidth") == 32
+    assert page.evaluate("window.stayed")
+    assert answer["label"] in page.title()
+
+
+def test_the_answer_says_which_model_and_how_long(visit, photo, answer):
+    page = visit()
+    choose(page, photo)
+    expect_result(page, answer)
+    model = answer["model"]
+    expect(page.locator(".by")).to_have_text(
+        f"Answered by {model['name']}, version {model['version']}, engine {model['engine']}, "
+        f"in {page.locator('#ms').inner_text()} ms"
+    )
+    assert page.locator("#ms").inner_text().isdigit()
+
+
+def test_without_javascript_the_server_renders_the_answer(visit, photo, answer):
+    page = visit(java_script_enabled=False)
+    post(page, photo)
+    expect_result(page, answer)
+    assert page.locator("#preview").get_attribute("src").startswith("data:image/png;base64,")
+    assert answer["label"] in page.title()
+
+
+def test_both_ways_render_the_same_answer(visit, photo, answer):
+    scripted, plain = visit(), visit(java_script_enabled=False)
+    choose(scripted, photo)
+    post(plain, photo)
+    parts = []
+    for page in (scripted, plain):
+        expect_result(page, answer)
+        parts.append([page.locator(part).inner_html() for part in ("#top", ".verdict")])
+    assert parts[0] == parts[1]
+
+
+def test_both_ways_say_the_same_about_a_text_named_png(visit):
+    scripted, plain = visit(), visit(java_script_enabled=False)
+    choose(scripted, TEXT)
+    post(plain, TEXT)
+    for page in (scripted, plain):
+        expect_problem(page, "That file is not a picture that can be read")
+        assert page.title().startswith("Problem: ")
+    assert scripted.locator("#problem").inner_text() == plain.locator("#problem").inner_text()
+    expect(scripted.locator("#preview")).to_be_hidden()
+
+
+def test_a_damaged_picture_is_explained_and_the_next_one_answered(visit, photo, png, answer):
+    page = visit()
+    choose(page, {**photo, "buffer": png[: len(png) // 2]})
+    expect_problem(page, "That picture cannot be opened")
+    choose(page, photo)
+    expect_result(page, answer)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_file_over_the_limit_is_not_even_sent(visit, tmp_path):
+    huge = tmp_path / "huge.png"
+    huge.write_bytes(bytes(MAX_BODY_BYTES + 1))
+    page = visit()
+    sent = []
+    page.on("request", lambda request: sent.append(request.method))
+    choose(page, huge)
+    expect_problem(page, "That file is too large")
+    assert "POST" not in sent
+
+
+def test_without_javascript_a_file_over_the_limit_is_explained(visit, tmp_path):
+    huge = tmp_path / "huge.png"
+    huge.write_bytes(bytes(MAX_BODY_BYTES + 1))
+    page = visit(java_script_enabled=False)
+    post(page, huge)
+    expect_problem(page, "That file is too large")
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        pytest.param(None, "No answer came back", id="no connection"),
+        pytest.param(
+            {"status": 503, "body": json.dumps({"detail": "64 wait already"}), "content_type": "application/json"},
+            "The service is busy",
+            id="queue full",
+        ),
+        pytest.param({"status": 413, "body": "<html>413</html>"}, "That file is too large", id="a front refuses"),
+        pytest.param({"status": 502, "body": "<html>502</html>"}, "Something went wrong", id="a front fails"),
+        pytest.param({"status": 200, "body": "<html>hello</html>"}, "Something went wrong", id="not an answer"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_said_in_plain_words(visit, photo, reply, words):
+    page = visit()
+    page.route("**/predict", lambda route: route.fulfill(**reply) if reply else route.abort())
+    choose(page, photo)
+    expect_problem(page, words)
+    expect(page.get_by_role("alert")).not_to_contain_text("<")
+
+
+def test_the_services_own_words_are_shown_and_a_retry_offered(visit, photo, answer):
+    page = visit()
+    busy = {"status": 503, "content_type": "application/problem+json", "body": '{"detail": "64 pictures <b>wait</b>"}'}
+    page.route("**/predict", lambda route: route.fulfill(**busy), times=1)
+    expect(page.get_by_role("button", name="Classify")).to_be_hidden()
+    choose(page, photo)
+    expect_problem(page, "The service says: 64 pictures <b>wait</b>")
+    page.get_by_role("button", name="Classify").click()
+    expect_result(page, answer)
+    expect(page.get_by_role("button", name="Classify")).to_be_hidden()
+
+
+def test_a_second_choice_replaces_one_that_is_still_under_way(visit, photo, answer):
+    page = visit()
+    page.route("**/predict", lambda route: None, times=1)  # never answered
+    choose(page, {**photo, "name": "first.png", "buffer": picture_bytes("L")})
+    expect(page.get_by_role("status")).to_contain_text("Looking at the picture")
+    choose(page, photo)
+    expect_result(page, answer)
+
+
+def test_a_picture_may_be_dropped_anywhere(visit, png, answer):
+    page = visit()
+    transfer = carrying(page, png)
+    page.dispatch_event("h1", "dragover", {"dataTransfer": transfer})
+    expect(page.locator("#drop")).to_have_class("drop is-over")
+    page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
+    expect(page.locator("#drop")).to_have_class("drop has-picture")
+    expect_result(page, answer)
+
+
+def test_dropping_something_else_is_explained(visit):
+    page = visit()
+    page.dispatch_event("#drop", "drop", {"dataTransfer": page.evaluate_handle("new DataTransfer()")})
+    expect_problem(page, "There is no picture yet")
+
+
+def test_a_picture_may_be_pasted(visit, png, answer):
+    page = visit()
+    carrying(page, png).evaluate(
+        "clipboardData => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true }))"
+    )
+    expect_result(page, answer)
+
+
+def test_the_keyboard_is_enough(visit, photo, answer):
+    page = visit()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Tab")
+        expect(page.get_by_label("Choose a picture")).to_be_focused()
+        assert page.locator("#drop").evaluate("box => getComputedStyle(box).outlineStyle") == "solid"
+        page.keyboard.press("Enter")
+    chooser.value.set_files(photo)
+    expect_result(page, answer)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
+def test_everything_has_an_accessible_name(visit, photo, state, scripted):
+    page = visit(java_script_enabled=scripted)
+    if scripted:
+        bring_to(page, state, photo)
+    elif state != "empty":
+        post(page, photo if state == "result" else TEXT)
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    named = {"button", "link", "textbox", "list", "image", "region", "navigation", "heading"}
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value"))
+        for node in tree
+        if not node["ignored"] and node.get("role", {}).get("value") in named
+    ]
+    roles = {role for role, _ in nodes}
+    assert {"button", "link", "heading", "region"} <= roles
+    assert [node for node in nodes if not node[1] and node[0] != "list"] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_scrolls_sideways_and_the_scheme_is_followed(visit, photo, scheme, width):
+    page = visit(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    for state in STATES:
+        bring_to(page, state, photo)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    red = page.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
+    assert (red < 60) == (scheme == "dark")
+
+
+def test_nothing_moves_for_those_who_ask_for_less_motion(visit, photo, answer):
+    page = visit(reduced_motion="reduce")
+    choose(page, photo)
+    expect_result(page, answer)
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_nothing_is_asked_of_any_other_host(visit, server, photo, answer):
+    page = visit()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    choose(page, photo)
+    expect_result(page, answer)
+    here = f"http://127.0.0.1:{server.port}"
+    assert {url.removeprefix(here) for url in asked if not url.startswith("blob:" + here)} >= {
+        "/",
+        "/static/page.css",
+        "/static/page.js",
+        "/static/favicon.svg",
+        "/predict",
+    }
+    assert [url for url in asked if not url.startswith((here + "/", "blob:" + here, "data:"))] == []
+
+
+def test_the_page_says_what_it_takes_and_what_it_knows(visit, server):
+    page = visit()
+    assert page.get_by_label("Choose a picture").get_attribute("accept") == ",".join(IMAGE_TYPES)
+    expect(page.locator("#limits")).to_have_text("PNG, JPEG, WebP, GIF or BMP, up to 16 MiB")
+    known = page.get_by_role("list").filter(has_text="airplane").get_by_role("listitem").all_inner_texts()
+    answered = server.post("/predict?probabilities=1", picture_bytes(), "image/png").json
+    assert len(known) == len(answered["probabilities"])
+    for link in ("Version", "API description"):
+        assert server.get("/" + page.get_by_role("link", name=link).get_attribute("href")).status == 200
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
+def test_a_token_is_asked_for_where_one_is_needed(visit, guarded_server, photo, answer, scripted):
+    page = visit(guarded_server, java_script_enabled=scripted)
+    for token in ("wrong", TOKEN):
+        choose(page, photo)
+        page.get_by_label("Access token").fill(token)
+        page.get_by_role("button", name="Classify").click()
+        if token == "wrong":
+            expect_problem(page, "The token is missing or wrong")
+    expect_result(page, answer)
+
+
+def test_no_token_is_asked_for_where_none_is_needed(visit):
+    expect(visit().get_by_label("Access token")).to_have_count(0)

@@ -1,0 +1,340 @@
+"""The service under more load than it can bear, told to end, or killed: a small network of our own.
+
+What is asserted are facts of counting and order. How much is still answered in time is measured, not tested:
+`python -m scripts.benchmarks.overload`.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from service import schema
+from tests.helpers.pressure import LABELS, Heard, call, grey_png, request_bytes
+from tests.helpers.running_service import multipart, ready_service
+
+pytestmark = pytest.mark.integration
+
+QUEUE, BATCH, THREADS = 8, 4, 24
+LIMITS = {"MAX_QUEUE": str(QUEUE), "BATCH_MAX": str(BATCH), "WEB_THREADS": str(THREADS)}
+GRACE_S = 10  # that a platform gives from SIGTERM to SIGKILL
+FROZEN_S = 90  # longer than every time-out but that of connections at rest
+PNG = grey_png(3)
+
+
+def pressed(tmp_path, **settings):
+    command = (sys.executable, "-c", "from service.server import serve; serve('tests.helpers.pressure_app:app')")
+    return ready_service(tmp_path / "log", command, **(LIMITS | settings))
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """While it exists, no pass ends."""
+    gate = tmp_path / "gate"
+    yield gate
+    gate.unlink(missing_ok=True)
+
+
+def metric(server, name: str) -> float:
+    for line in server.get("/metrics").body.decode().splitlines():
+        if line.startswith(f"classifier_{name} "):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+def until(fact, what: str):
+    """Wait for it; 60 s are as good as for ever."""
+    give_up = time.monotonic() + 60
+    while not fact():
+        assert time.monotonic() < give_up, f"never: {what}"
+        time.sleep(0.005)
+
+
+def occupy(server, gate, pool):
+    """A request in a pass that does not end."""
+    gate.touch()
+    first = pool.submit(server.post, "/predict", PNG, "image/png")
+    until(gate.with_suffix(".entered").exists, "a pass")
+    return first
+
+
+def fill(server, pool):
+    calls = [pool.submit(server.post, "/predict", PNG, "image/png") for _ in range(QUEUE)]
+    until(lambda: metric(server, "queue_pictures") == QUEUE, "a full queue")
+    return calls
+
+
+def status_of(connection: socket.socket) -> int:
+    """Of the next answer, which is read to its end."""
+    reply = http.client.HTTPResponse(connection)
+    reply.begin()
+    reply.read()
+    return reply.status
+
+
+def worker_of(server) -> psutil.Process:
+    (worker,) = psutil.Process(server.process.pid).children()
+    return worker
+
+
+# Too much
+
+
+def test_a_full_queue_refuses_before_it_decodes_still_says_how_it_is_and_then_answers_all_it_took_in(tmp_path, gate):
+    with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool:
+        calls = [occupy(server, gate, pool), *fill(server, pool)]
+        broken = multipart(("image", b"no picture", "a.png"))
+        for path, sent in {
+            "/predict": (b"no picture", "image/png"),
+            "/": (b"no picture", "image/png"),
+            "/predict/batch": broken,
+        }.items():
+            reply = server.post(path, *sent)
+            assert (reply.status, reply.headers["Content-Type"]) == (503, schema.PROBLEM_TYPE)
+            assert int(reply.headers["Retry-After"]) >= 1
+            assert reply.json["detail"].startswith(f"{QUEUE} pictures wait already, at most {QUEUE} may")
+        assert [server.get(path).status for path in ("/healthz", "/readyz", "/version", "/")] == [200] * 4
+        gate.unlink()
+        assert [call.result(60).status for call in calls] == [200] * (1 + QUEUE)
+        assert server.post("/predict", b"no picture", "image/png").status == 415
+
+
+def test_every_kind_of_request_is_refused_alike_while_the_queue_is_full(tmp_path, gate):
+    with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool:
+        calls = [occupy(server, gate, pool), *fill(server, pool)]
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+        def ask(path="/predict", body=PNG, **headers):
+            kept.request("POST", path, body, {"Content-Type": "image/png"} | headers)
+            reply = kept.getresponse()
+            return reply.status, reply.headers, json.loads(reply.read())
+
+        refused = metric(server, 'requests_total{route="/predict",status="503"}')
+        replies = [ask(), ask("/predict?probabilities=1"), ask("/predict?x=1"), ask(Connection="keep-alive")]
+        replies += [ask(Accept="application/json, text/html;q=0.5"), ask(body=bytes(200_000))]
+        replies += [ask(body=iter([PNG[:20], PNG[20:]]))]
+        assert {status for status, _, _ in replies} == {503}
+        assert len({json.dumps(body) for _, _, body in replies}) == 1
+        for _, headers, _ in replies:
+            assert set(headers) == set(replies[0][1])
+            assert headers[schema.REQUEST_ORDINAL] == str(1 + QUEUE)
+        assert metric(server, 'requests_total{route="/predict",status="503"}') == refused + len(replies)
+        assert metric(server, 'errors_total{kind="Queue full"}') >= len(replies)
+        gate.unlink()
+        assert [call.result(60).status for call in calls] == [200] * (1 + QUEUE)
+        assert ask()[0] == 200
+        kept.close()
+
+
+def test_slow_senders_do_not_hold_up_the_others(tmp_path):
+    head, body = request_bytes(PNG).split(b"\r\n\r\n")
+    with pressed(tmp_path) as server:
+        slow = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(THREADS // 2)]
+        for connection in slow:
+            connection.sendall(head + b"\r\n\r\n" + body[:1])
+        until(lambda: metric(server, "requests_in_flight") == 1 + len(slow), "bodies that have begun")
+        for k in range(1, 4):
+            assert server.post("/predict", PNG, "image/png").status == 200
+            for connection in slow:
+                connection.sendall(body[k : k + 1])
+        assert metric(server, "requests_in_flight") == 1 + len(slow)
+        for connection in slow:
+            connection.sendall(body[4:])
+        assert [status_of(connection) for connection in slow] == [200] * len(slow)
+        for connection in slow:
+            connection.close()
+
+
+def test_a_body_is_asked_for_where_its_sender_waits_for_that(tmp_path):
+    head, body = request_bytes(PNG).split(b"\r\n\r\n")
+    with (
+        pressed(tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        for _ in range(2):
+            connection.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+            assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(body)
+            assert status_of(connection) == 200
+
+
+def test_a_body_over_the_limit_is_not_asked_for(tmp_path):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\nExpect: 100-continue\r\n\r\n"
+    with (
+        pressed(tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_ten_times_the_callers_it_has_room_for_get_their_own_answer_or_a_503_and_memory_and_queue_stay_bounded(
+    tmp_path,
+):
+    callers, enough = 10 * (QUEUE + BATCH), 6000
+    with pressed(tmp_path, WORK="1000000") as server:
+        heard, depths, memory = Heard(), [], []
+
+        async def watch():
+            while heard.answers < enough:
+                depths.append(await asyncio.to_thread(metric, server, "queue_pictures"))
+                memory.append((heard.answers, worker_of(server).memory_info().rss))
+
+        async def everyone():
+            def go_on() -> bool:
+                return heard.answers < enough
+
+            await asyncio.gather(watch(), *(call(server.port, number, heard, go_on) for number in range(callers)))
+
+        asyncio.run(everyone())
+        assert heard.wrong == []
+        assert heard.lost == 0
+        assert set(heard.statuses) == {200, 503}
+        assert max(depths) <= QUEUE
+        settled = [rss for answers, rss in memory if answers > enough / 3]
+        assert max(settled) - min(settled) < 32 * 2**20
+        assert server.post("/predict", PNG, "image/png").json["label"] == LABELS[3]
+        assert metric(server, "queue_pictures") == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_bodies_that_would_fill_the_memory_are_refused_before_they_come(tmp_path):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 16000000\r\n\r\n"
+    with pressed(tmp_path) as server:
+        connections = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(5)]
+        for connection in connections[:4]:
+            connection.sendall(head + bytes(1000))
+        until(lambda: metric(server, "requests_in_flight") == 5, "four long bodies")
+        connections[4].sendall(head)
+        assert connections[4].recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert server.post("/predict", PNG, "image/png").status == 200
+        for connection in connections:
+            connection.close()
+        until(lambda: metric(server, "requests_in_flight") == 1, "all gone")
+        assert server.post("/predict", bytes(10_000_000), "image/png").status == 415
+
+
+def test_more_connections_than_threads_are_all_served(tmp_path):
+    with pressed(tmp_path, WEB_THREADS="2") as server:
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(12)]
+        for _ in range(3):
+            for level, connection in enumerate(connections):
+                connection.request("POST", "/predict", grey_png(level % 10), {"Content-Type": "image/png"})
+            labels = [json.load(connection.getresponse())["label"] for connection in connections]
+            assert labels == [LABELS[level % 10] for level in range(12)]
+        for connection in connections:
+            connection.close()
+
+
+def test_requests_that_are_sent_ahead_of_their_answers_are_answered_in_order(tmp_path):
+    with (
+        pressed(tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        for _ in range(2):
+            connection.sendall(b"".join(request_bytes(grey_png(level)) for level in (1, 7, 4)))
+            received = b""
+            while received.count(b'"top"') < 3 or not received.endswith(b"\n"):
+                received += connection.recv(65536)
+            assert [part[:1] for part in received.split(b'{"id":')[1:] if b'"top"' in part] == [b"1", b"7", b"4"]
+
+
+# The end
+
+
+def test_on_sigterm_every_request_on_an_open_connection_is_answered_and_new_ones_are_refused(tmp_path):
+    with pressed(tmp_path, WORK="2000000") as server:
+        heard, ended = Heard(), []
+
+        async def end():
+            while heard.answers < 200:
+                await asyncio.sleep(0.005)
+            heard.ending = True
+            server.process.send_signal(signal.SIGTERM)
+            ended.append(await asyncio.to_thread(server.process.wait, GRACE_S))
+
+        async def everyone():
+            await asyncio.gather(end(), *(call(server.port, number, heard, lambda: True) for number in range(10)))
+
+        asyncio.run(everyone())  # each caller goes on until it is refused a connection
+        assert ended == [0]
+        assert heard.lost == 0
+        assert heard.wrong == []
+        assert set(heard.statuses) <= {200, 503}
+        with pytest.raises(ConnectionRefusedError):
+            server.get("/healthz")
+
+
+def test_on_sigterm_what_waits_in_the_queue_is_answered(tmp_path, gate):
+    with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool:
+        calls = [occupy(server, gate, pool), *fill(server, pool)]
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: refused(server), "new connections are refused, while the old ones still wait")
+        assert not any(call.done() for call in calls)
+        gate.unlink()
+        assert [call.result(60).status for call in calls] == [200] * (1 + QUEUE)
+        assert server.process.wait(GRACE_S) == 0
+
+
+def refused(server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_killed_worker_is_replaced(tmp_path):
+    callers = 10
+    with pressed(tmp_path, WORK="1000000") as server:
+        heard, killed = Heard(), worker_of(server).pid
+
+        async def kill():
+            while heard.answers < 200:
+                await asyncio.sleep(0.005)
+            os.kill(killed, signal.SIGKILL)
+
+        async def everyone():
+            await asyncio.gather(kill(), *(call(server.port, number, heard, lambda: True) for number in range(callers)))
+
+        asyncio.run(everyone())  # each caller goes on until it is refused a connection
+        assert heard.lost <= 2 * callers  # of each, one request that was being answered and one that came too soon
+        assert heard.wrong == []
+        until(server.ready, "a worker that is ready")
+        assert server.post("/predict", PNG, "image/png").headers[schema.INSTANCE_ID] not in heard.instances
+        assert worker_of(server).pid != killed
+
+
+# Frozen, as platforms do with what nobody asks
+
+
+@pytest.mark.slow
+def test_a_service_that_was_frozen_goes_on_as_if_nothing_had_been(tmp_path):
+    with pressed(tmp_path) as server:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+        def instance(connection) -> str:
+            connection.request("POST", "/predict", PNG, {"Content-Type": "image/png"})
+            reply = connection.getresponse()
+            reply.read()
+            assert reply.status == 200
+            return reply.headers[schema.INSTANCE_ID]
+
+        before, processes = instance(kept), [worker_of(server), psutil.Process(server.process.pid)]
+        for process in processes:
+            process.suspend()
+        time.sleep(FROZEN_S)
+        for process in processes:
+            process.resume()
+        assert instance(kept) == before
+        assert server.post("/predict", PNG, "image/png").headers[schema.INSTANCE_ID] == before
+        assert "rror" not in server.log.read_text()
+        kept.close()

@@ -1,0 +1,222 @@
+"""Training: the recipe's parts, a whole small run, and its resumption."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from service.model import BundleError, load_bundle
+from service.resnet import build_network
+from tests.conftest import ROOT
+from training import promote, train
+from training.__main__ import main
+from training.data import CLASSES, DataError, Split, load_split
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images of noise for every class and split."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in CLASSES:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+def small_network() -> nn.Module:
+    """A few channels with all that the recipe treats apart: filters, a batch norm, a last layer."""
+    layers = {
+        "conv1": nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(4),
+        "relu": nn.ReLU(),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(4, len(CLASSES)),
+    }
+    return nn.Sequential(OrderedDict(layers)).to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs of two steps."""
+    monkeypatch.setattr(train, "EPOCHS", 2)
+    monkeypatch.setattr(train, "BATCH_SIZE", 20)
+
+
+@pytest.fixture
+def small_recipe(short_recipe: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a small network, which takes a moment."""
+    monkeypatch.setattr(train, "build_network", small_network)
+
+
+@pytest.fixture
+def finished_run(class_folders, small_recipe, tmp_path) -> Path:
+    run_train("--data", class_folders, "--out", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def run_train(*arguments: str | Path) -> None:
+    main(["train", *map(str, arguments)])
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(class_folders, finished_run, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "accuracy", interrupt)  # right after the first checkpoint
+        run_train("--data", class_folders, "--out", tmp_path / "resumed")
+    assert train.read_progress(tmp_path / "resumed" / train.CHECKPOINT).epoch == 1
+    run_train("--data", class_folders, "--out", tmp_path / "resumed", "--resume")
+    expected, resumed = (load_file(run / train.CHECKPOINT) for run in (finished_run, tmp_path / "resumed"))
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_every_epoch_is_a_line_of_the_log(finished_run):
+    lines = (finished_run / train.LOG).read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"]
+
+
+def test_training_lowers_the_loss(class_folders, small_recipe, monkeypatch, tmp_path):
+    """The images of a class share a colour; the network is to learn which."""
+    monkeypatch.setattr(train, "EPOCHS", 40)
+    split = load_split(class_folders, train=True)
+    coloured = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3), dtype=np.uint8)[split.labels]
+    coloured = np.broadcast_to(coloured, split.images.shape).copy()
+    monkeypatch.setattr(train, "load_split", lambda data, train: Split(coloured, split.labels, "colours"))
+    run_train("--data", class_folders, "--out", tmp_path / "run")
+    losses = [float(line.split()[1]) for line in (tmp_path / "run" / train.LOG).read_text().splitlines()]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_help_of_the_commands_imports_nothing_heavy():
+    code = """
+import sys
+from training.__main__ import parser
+parser().format_help()
+print(sorted({"torch", "torchvision", "onnx", "onnxruntime", "numpy"} & set(sys.modules)))
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
+
+
+def test_resuming_what_was_not_started_is_refused(class_folders, tmp_path):
+    with pytest.raises(SystemExit, match=r"is missing: start without --resume"):
+        run_train("--data", class_folders, "--out", tmp_path, "--resume")
+
+
+def test_an_existing_run_is_not_overwritten(class_folders, finished_run):
+    with pytest.raises(SystemExit, match=r"exists: add --resume"):
+        run_train("--data", class_folders, "--out", finished_run)
+
+
+@pytest.mark.slow  # trains ResNet-18 itself
+def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe, tmp_path):
+    run_train("--data", class_folders, "--out", tmp_path / "run")
+    test = load_split(class_folders, train=False)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "int8.onnx").write_bytes(b"of earlier weights")
+    stored = promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", min_accuracy=0.0)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert stored["n"] == 40
+    assert list(bundle.files) == ["weights.safetensors"]
+    made_by = json.loads((tmp_path / "bundle" / "model.json").read_text())["training"]
+    assert (made_by["epochs"], made_by["recipe"]["batch_size"], made_by["recipe"]["max_lr"]) == (2, 20, train.MAX_LR)
+    assert not list(bundle.folder.glob("*.onnx"))  # an export is of the weights that it was made from
+    assert bundle.classes == CLASSES
+    with (tmp_path / "bundle" / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    with pytest.raises(BundleError, match="sha256"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_network_below_the_floor_is_not_promoted(class_folders, finished_run, monkeypatch, tmp_path):
+    monkeypatch.setattr(promote, "measure", lambda folder, test: {"accuracy": 0.98})
+    test = load_split(class_folders, train=False)
+    with pytest.raises(promote.PromotionError, match=r"98\.00%, the floor is 99\.00%"):
+        promote.promote(finished_run, tmp_path / "bundle", test, "noise", min_accuracy=0.99)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_unfinished_run_is_not_promoted(finished_run, monkeypatch):
+    monkeypatch.setattr(train, "EPOCHS", 3)
+    with pytest.raises(promote.PromotionError, match="2 of 3 epochs"):
+        promote.read_run(finished_run)
+
+
+def test_cutout_greys_one_square_of_each_image():
+    images = torch.ones(50, 3, 32, 32)
+    result = train.cutout(images, 8, torch.Generator().manual_seed(0))
+    assert bool((images == 1).all())  # the input is not changed
+    for image in result:
+        rows, columns = torch.where(image[0] == 0)
+        assert len(rows) == 8 * 8
+        assert rows.max() - rows.min() == columns.max() - columns.min() == 7
+        assert bool((image == image[0]).all())  # the same square in every channel
+    corners = {(int(torch.where(i[0] == 0)[0].min()), int(torch.where(i[0] == 0)[1].min())) for i in result}
+    assert len(corners) > 40  # chosen for each image
+
+
+def test_the_service_network_computes_what_torchvisions_does():
+    torch.manual_seed(0)
+    theirs = train.build_network().eval()
+    ours = build_network(len(CLASSES)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_the_learning_rate_makes_one_cycle():
+    rates = [train.learning_rate(epoch) for epoch in range(train.EPOCHS + 1)]
+    assert (max(rates), rates[train.EPOCHS // 5], rates[-1]) == (train.MAX_LR, train.MAX_LR, 0)
+    assert 0 < rates[0] < train.MAX_LR
+
+
+def test_a_shifted_image_keeps_its_size_and_its_pixels():
+    images = torch.arange(32 * 32 * 3, dtype=torch.float32).reshape(1, 3, 32, 32).repeat(200, 1, 1, 1)
+    shifted = train.shift(images, 4, torch.Generator().manual_seed(0))
+    assert shifted.shape == images.shape
+    assert set(shifted.flatten().tolist()) <= set(images[0].flatten().tolist())
+    centres = set(shifted[:, 0, 16, 16].int().tolist())
+    assert centres <= {32 * row + column for row in range(12, 21) for column in range(12, 21)} and len(centres) > 60
+
+
+def test_an_image_is_mirrored_in_every_other_epoch(class_folders, small_recipe, monkeypatch, tmp_path):
+    flips = []
+    monkeypatch.setattr(train, "augment", lambda images, flip, generator: flips.append(flip) or images)
+    monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))
+    run_train("--data", class_folders, "--out", tmp_path / "run")
+    first, second = torch.cat(flips[:2]), torch.cat(flips[2:])
+    assert torch.equal(first, ~second) and 0 < first.sum() < len(first)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda root: None, "no folder", id="nothing there"),
+        pytest.param(lambda root: (root / "test" / "cat").mkdir(parents=True), "cat", id="a class without images"),
+    ],
+)
+def test_a_folder_that_is_not_cifar10_is_refused(make, message, tmp_path):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_split(tmp_path, train=False)
