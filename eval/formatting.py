@@ -203,3 +203,8 @@ def as_sentence(text: str) -> str:
     """The text with a capital at its start and a full stop at its end."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def disagreement_text(agreement: Mapping[str, Any]) -> str:
+    """ "2 of 400 images"."""
+    return f"{count(agreement['disagreements'])} of {plural(agreement['n'], 'image')}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, TargetReport, rank_by_cost
-from eval.cost.billing import REQUESTS_PER_MONTH
+from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH
 from eval.samples.model import REFERENCE
 from eval.stats.intervals import intervals_overlap
 from eval.targets.engines import REFERENCE_ENGINE, agreement_too_low
@@ -117,7 +117,7 @@ def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]
         values = {
             target: percentiles[name]["value"]
             for target, target_report in targets.items()
-            if (percentiles := _latency_percentiles(target_report))
+            if (percentiles := latency_percentiles(target_report))
         }
         known = {target: value for target, value in values.items() if value is not None}
         if known:
@@ -129,14 +129,39 @@ def tied_fastest(targets: Mapping[str, TargetReport], percentile: str, ranked: l
     """Those whose interval overlaps that of the fastest."""
     if not ranked:
         return []
-    fastest = _latency_percentiles(targets[ranked[0]])[percentile]
-    return [name for name in ranked[1:] if intervals_overlap(_latency_percentiles(targets[name])[percentile], fastest)]
+    fastest = latency_percentiles(targets[ranked[0]])[percentile]
+    return [name for name in ranked[1:] if intervals_overlap(latency_percentiles(targets[name])[percentile], fastest)]
 
 
-def _latency_percentiles(target_report: TargetReport) -> Mapping[str, Any]:
+def latency_percentiles(target_report: TargetReport) -> Mapping[str, Any]:
     """With failures, of the first scenario."""
     return (
         next(iter(target_report["scenarios"].values()))["latency_with_failures_ms"]
         if target_report["scenarios"]
         else {}
     )
+
+
+def verdict_facts(findings: Findings) -> dict[str, Any]:
+    """The `verdict` of report.json, but for its sentence."""
+    percentile, ranked = rank_by_latency(findings.targets)
+    ranking = findings.cost_ranking
+    return {
+        "fastest": ranked[0] if ranked else None,
+        "as_fast": tied_fastest(findings.targets, percentile, ranked),
+        "cheapest": ranking.ranked[0] if ranking.ranked else None,
+        "runner_up": ranking.ranked[1] if len(ranking.ranked) > 1 else None,
+        "too_close": ranking.tied,
+        "right": findings.all_targets_agree(),
+        "valid": not findings.invalid,
+        "slo": {
+            "p95_ms": findings.slo_ms,
+            "meets": ranking.meets_slo,
+            "unsure": ranking.slo_uncertain,
+            "left_out": ranking.excluded,
+        },
+        "traffic": {
+            "requests_per_month": findings.requests_per_month,
+            "rps": round(findings.requests_per_month / SECONDS_PER_MONTH, 4),
+        },
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +12,7 @@ from eval.analysis.accuracy import Prediction, Predictions, classification_metri
 from eval.analysis.cold_starts import cold_start_metrics, expected_labels, startup_s_for_billing
 from eval.analysis.drift import detect_drift
 from eval.analysis.engine_comparison import compare_engines
-from eval.analysis.findings import Findings
+from eval.analysis.findings import Findings, verdict_facts
 from eval.analysis.latency import baseline_rtt, cache_test, max_rate, normal_load, scenario_report
 from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_warnings
@@ -22,7 +22,6 @@ from eval.cost.cost_model import CostModel, build_cost_model, cost_to_report, rp
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.formatting import count
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
-from eval.report.verdict import verdict
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
 from eval.targets.engines import engine_of
@@ -33,8 +32,16 @@ REPORT_SCHEMA_VERSION = 1
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
 
 
-def summarise(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[str, Any]:
-    """Everything that report.json holds. The warm-up is left out of all of it."""
+@dataclass(frozen=True)
+class RunAnalysis:
+    """What a run's samples say."""
+
+    report: dict[str, Any]  # report.json, but for the verdict's sentence
+    findings: Findings  # what that sentence is made of
+
+
+def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAnalysis:
+    """Everything that report.json holds but for the verdict's sentence. The warm-up is left out of all of it."""
     samples_by_target: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         samples_by_target[sample.target].append(sample)
@@ -77,19 +84,20 @@ def summarise(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[st
     prices_used = {
         p.id: p for model in cost_models.values() if isinstance(model, CostModel) for p in model.prices.values()
     }
-    return {
+    report = {
         "schema_version": REPORT_SCHEMA_VERSION,
         "run": {
             **run_metadata(run, prices),
             "twins": twins,
             "warnings": run_warnings(run, findings, prices, list(prices_used.values())),
         },
-        "verdict": verdict(findings),
+        "verdict": verdict_facts(findings),
         "targets": targets,
         "parity": agreements,
         "engines": engine_comparisons,
         "break_even": break_even_points(cost_models, titles),
     }
+    return RunAnalysis(report, findings)
 
 
 def run_metadata(run: Run, prices: PriceList) -> dict[str, Any]:

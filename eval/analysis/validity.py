@@ -12,9 +12,8 @@ from eval.analysis.drift import drift_warnings
 from eval.analysis.findings import Findings
 from eval.analysis.slo import MAX_ERROR_RATE
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
-from eval.formatting import count, join_words, mib, percent, percentage_points, plural, value_of
+from eval.formatting import count, disagreement_text, join_words, mib, percent, percentage_points, plural, value_of
 from eval.plan.config import BURST
-from eval.report.accuracy_text import disagreement_text
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
 from eval.targets.engines import REFERENCE_ENGINE

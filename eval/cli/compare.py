@@ -122,14 +122,14 @@ def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[str]]:
     """A run with its prices, and why its own report calls it invalid."""
     from eval.analysis.latency import max_rate
     from eval.analysis.run_comparison import RunData
-    from eval.analysis.summary import summarise
+    from eval.analysis.summary import analyse_run
     from eval.cost.price_list import load_price_list
     from eval.samples.store import read_run, read_samples
 
     run = read_run(folder)
     samples = [s for s in read_samples(folder) if s.phase == "measure"]
     prices = load_price_list(sha256=run.prices_sha256)
-    summary = summarise(run, samples, prices)
+    summary = analyse_run(run, samples, prices).report
     rates = {name: max_rate(target_report["scenarios"]) for name, target_report in summary["targets"].items()}
     invalid_reasons = [f"{label} is {line}" for line in summary["run"]["warnings"] if line.startswith(INVALID_PREFIX)]
     return RunData(str(folder), run, samples, prices, rates), invalid_reasons

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from eval.formatting import count, percent, plural
+from eval.analysis.findings import Findings
+from eval.formatting import disagreement_text, percent, plural
 from eval.targets.engines import REFERENCE_ENGINE
 from infra.local.names import engine_title
-
-if TYPE_CHECKING:
-    from eval.analysis.findings import Findings
 
 
 def accuracy_text(findings: Findings) -> str:
@@ -76,8 +73,3 @@ def _accuracy_range(findings: Findings, names: Sequence[str] | None = None) -> s
 
 def _percent_value(text: str) -> float:
     return float(text.strip("<>% "))
-
-
-def disagreement_text(agreement: Mapping[str, Any]) -> str:
-    """ "2 of 400 images"."""
-    return f"{count(agreement['disagreements'])} of {plural(agreement['n'], 'image')}"

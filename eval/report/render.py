@@ -16,13 +16,13 @@ import jinja2
 from markupsafe import Markup
 
 from eval import formatting
-from eval.analysis.summary import summarise
 from eval.cost.billing import price_ids_by_role
 from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS
 from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.report import context, scenario_sections
 from eval.report.context import ImageReader
 from eval.report.plots.style import engine_row
+from eval.report.report_json import build_report
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
@@ -74,7 +74,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     run = read_run(run_dir)
     samples = list(read_samples(run_dir))
     prices = load_price_list(sha256=run.prices_sha256)
-    summary = summarise(run, samples, prices)
+    summary = build_report(run, samples, prices)
     view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
     variables = {"run": run, "summary": summary, "context": view, "prices": _billed_prices(run, prices)}
     files = {

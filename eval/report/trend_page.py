@@ -19,7 +19,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, processor_notices
-from eval.analysis.summary import summarise
+from eval.analysis.summary import analyse_run
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.price_list import load_price_list
 from eval.errors import EvalError
@@ -82,7 +82,7 @@ def _load_runs(folders: Sequence[Path]) -> list[TrendRun]:
         run = read_run(folder)
         if run.id not in runs_by_id:
             samples = list(read_samples(folder))
-            summary = summarise(run, samples, load_price_list(sha256=run.prices_sha256))
+            summary = analyse_run(run, samples, load_price_list(sha256=run.prices_sha256)).report
             runs_by_id[run.id] = TrendRun(folder.resolve(), run, summary, models_by_target(samples))
     if len(runs_by_id) < 2:
         raise EvalError(f"a trend needs two runs at least; {', '.join(map(str, folders))} is one")

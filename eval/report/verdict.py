@@ -5,39 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.analysis.findings import Findings, _latency_percentiles, rank_by_latency, tied_fastest
+from eval.analysis.findings import Findings, latency_percentiles, rank_by_latency, tied_fastest
 from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
-from eval.cost.billing import SECONDS_PER_MONTH
 from eval.formatting import count, join_words, ms, plural, ratio, usd
 from eval.report.accuracy_text import accuracy_text
 from eval.targets.engines import REFERENCE_ENGINE
 from infra.local.names import engine_title
-
-
-def verdict(findings: Findings) -> dict[str, Any]:
-    """The `verdict` of report.json."""
-    percentile, ranked = rank_by_latency(findings.targets)
-    ranking = findings.cost_ranking
-    return {
-        "sentence": verdict_sentence(findings),
-        "fastest": ranked[0] if ranked else None,
-        "as_fast": tied_fastest(findings.targets, percentile, ranked),
-        "cheapest": ranking.ranked[0] if ranking.ranked else None,
-        "runner_up": ranking.ranked[1] if len(ranking.ranked) > 1 else None,
-        "too_close": ranking.tied,
-        "right": findings.all_targets_agree(),
-        "valid": not findings.invalid,
-        "slo": {
-            "p95_ms": findings.slo_ms,
-            "meets": ranking.meets_slo,
-            "unsure": ranking.slo_uncertain,
-            "left_out": ranking.excluded,
-        },
-        "traffic": {
-            "requests_per_month": findings.requests_per_month,
-            "rps": round(findings.requests_per_month / SECONDS_PER_MONTH, 4),
-        },
-    }
 
 
 def verdict_sentence(findings: Findings) -> str:
@@ -67,7 +40,7 @@ def _latency_text(findings: Findings) -> str:
     percentile, ranked = rank_by_latency(findings.targets)
     if not ranked:
         return "too few requests were answered to say which is fastest"
-    value = ms(_latency_percentiles(findings.targets[ranked[0]])[percentile]["value"])
+    value = ms(latency_percentiles(findings.targets[ranked[0]])[percentile]["value"])
     first = findings.title(ranked[0])
     if len(findings.measured_targets) == 1:
         return f"{first} answers within {value} ({percentile})"

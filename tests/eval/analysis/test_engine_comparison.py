@@ -12,7 +12,6 @@ from rich.console import Console
 
 from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities
-from eval.analysis.summary import summarise
 from eval.cost.price_list import load_price_list
 from eval.dataset.images import load_images
 from eval.plan.config import Config, config_from_json
@@ -21,6 +20,7 @@ from eval.report.engine_table import engine_rows
 from eval.report.plots.style import assign_styles
 from eval.report.plots.svg import COLOUR_COUNT
 from eval.report.render import REPORT_HTML, REPORT_MD, write_reports
+from eval.report.report_json import build_report
 from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
 from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples.model import TargetRun
@@ -48,7 +48,7 @@ FEW_OTHERWISE = {"heroku-onnx": 2, "gcp_cloudrun-onnx": 2}  # of 400 pictures
 
 def report(names=BOTH, **options):
     run, samples = make_run(names=names, **options)
-    return summarise(run, samples, PRICES)
+    return build_report(run, samples, PRICES)
 
 
 def faults(found):
@@ -195,7 +195,7 @@ def test_the_difference_of_accuracy_is_paired_and_tested(both):
 
 def test_a_start_is_the_proven_cold_one_where_there_is_one():
     run, samples = make_full_run(60, scenarios=("single", "cold"), names=["heroku", "heroku-onnx"])
-    (one,) = summarise(run, samples, PRICES)["engines"]
+    (one,) = build_report(run, samples, PRICES)["engines"]
     assert one["start_ms"]["of"] == "create"
     assert one["start_ms"]["a"]["value"] > 2000
 
@@ -329,7 +329,7 @@ def test_a_run_of_before_engines_were_kept_is_read_and_reported():
     for target in facts["targets"]:
         del target["engine"], target["shipped"]
     old = replace(run, targets=[TargetRun(**target) for target in facts["targets"]])
-    found = summarise(old, samples, PRICES)["targets"]["heroku"]
+    found = build_report(old, samples, PRICES)["targets"]["heroku"]
     assert (found["engine"], found["title"]) == ("torch", "Heroku")
     assert config_from_json({"seed": 1}).engines == ("torch",)
 

@@ -5,8 +5,8 @@ import pytest
 
 from eval.analysis.accuracy import Prediction
 from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
-from eval.analysis.summary import summarise
 from eval.cost.price_list import load_price_list
+from eval.report.report_json import build_report
 from tests.helpers.synthetic_run import make_run
 
 
@@ -46,7 +46,7 @@ def test_targets_that_are_equally_often_right_are_seldom_told_apart():
 
 def test_the_report_says_for_every_pair_who_alone_was_right():
     run, samples = make_run(disagreements={"heroku": 9})
-    pairs = summarise(run, samples, load_price_list())["parity"]
+    pairs = build_report(run, samples, load_price_list())["parity"]
     worse = pairs["aws_ec2|heroku"]["mcnemar"]
     assert (worse["only_a_right"], worse["only_b_right"], worse["p"]) == (9, 0, pytest.approx(2 / 2**9))
     assert worse["p_holm"] == pytest.approx(10 * 2 / 2**9)  # six pairs of targets, four with the reference

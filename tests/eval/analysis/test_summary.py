@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from eval.analysis.summary import summarise
 from eval.cost.billing import SECONDS_PER_MONTH
 from eval.cost.price_list import load_price_list
+from eval.report.report_json import build_report
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import ANSWER_BYTES, CLASSES, MEDIAN_MS, MODEL_VERSION, STARTUP_MS, WARMUP_MS, make_run
 
@@ -20,7 +20,7 @@ SURPLUS_IS_OLD = "prices older than 180 days when the run was made: aws_ec2_t3_s
 
 def report(**options):
     run, samples = make_run(**options)
-    return summarise(run, samples, PRICES)
+    return build_report(run, samples, PRICES)
 
 
 def warnings(found):
@@ -50,7 +50,7 @@ def test_it_is_json_without_nan_or_infinity_whatever_failed():
 
 def test_it_is_pure():
     run, samples = make_run(n_images=60)
-    assert summarise(run, iter(samples), PRICES) == summarise(run, list(samples), PRICES)
+    assert build_report(run, iter(samples), PRICES) == build_report(run, list(samples), PRICES)
 
 
 def test_it_has_the_parts_that_are_documented(plain):
@@ -86,7 +86,7 @@ def test_the_warm_up_is_in_no_figure(plain):
     run, samples = make_run()
     without = [s for s in samples if s.phase == "measure"]
     assert len(without) < len(samples)
-    assert summarise(run, without, PRICES) == plain
+    assert build_report(run, without, PRICES) == plain
     assert plain["targets"]["heroku"]["scenarios"]["single"]["latency_ms"]["p99"]["high"] < WARMUP_MS
 
 
@@ -104,7 +104,7 @@ def test_throughput_is_answers_over_busy_time():
     run, samples = make_run(failures={"heroku": 10})
     taken = [s for s in samples if s.target == "heroku" and s.phase == "measure"]
     busy_s = sum(s.latency_ms for s in taken) / 1000
-    found = summarise(run, samples, PRICES)["targets"]["heroku"]["scenarios"]["single"]["throughput_rps"]
+    found = build_report(run, samples, PRICES)["targets"]["heroku"]["scenarios"]["single"]["throughput_rps"]
     assert found == pytest.approx(390 / busy_s)
 
 
@@ -203,7 +203,7 @@ def test_nothing_answered_is_said_and_nothing_is_compared():
 
 def test_an_incomplete_run_says_so_first_and_counts_what_was_never_sent():
     run, samples = make_run(complete=False)
-    found = summarise(run, samples[:1000], PRICES)
+    found = build_report(run, samples[:1000], PRICES)
     assert found["verdict"]["sentence"].startswith("Incomplete run (interrupted from the keyboard): ")
     assert warnings(found)[:2] == [
         "the run is not complete: interrupted from the keyboard",
@@ -256,7 +256,7 @@ def test_a_late_client_makes_the_comparison_invalid():
 def test_five_percent_of_a_long_latency_may_be_late():
     run, samples = make_run(names=["heroku"])
     slow = [replace(s, latency_ms=s.latency_ms * 20, lateness_ms=8.0) if s.target == "heroku" else s for s in samples]
-    assert summarise(run, slow, PRICES)["verdict"]["valid"] is True
+    assert build_report(run, slow, PRICES)["verdict"]["valid"] is True
 
 
 @pytest.mark.parametrize(
@@ -274,30 +274,30 @@ def test_too_much_memory_is_a_warning(torch, suffix):
     run, samples = make_run()
     version = {"versions": {"torch": torch}}
     run = replace(run, targets=[replace(t, peak_memory_mib=600.0, version=version) for t in run.targets])
-    found = summarise(run, samples, PRICES)
+    found = build_report(run, samples, PRICES)
     assert found["targets"]["heroku"]["memory"]["fits"] is False
     assert warnings(found) == ["Heroku: took 600 MiB of memory, the target has 512 MiB" + suffix]
 
 
 def test_a_twin_that_shares_its_cores_with_the_client_is_named():
     run, samples = make_run()
-    found = summarise(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
+    found = build_report(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
     assert next(w for w in found["run"]["warnings"] if "shared with the client" in w).startswith("AWS EC2: ")
-    assert not any("shared with the client" in w for w in summarise(run, samples, PRICES)["run"]["warnings"])
+    assert not any("shared with the client" in w for w in build_report(run, samples, PRICES)["run"]["warnings"])
 
 
 def test_prices_older_than_180_days_are_named(plain):
     assert SURPLUS_IS_OLD in plain["run"]["warnings"]
     assert plain["run"]["prices"]["stale_days"] is None
     run, samples = make_run()
-    later = summarise(replace(run, started_at="2027-11-21T00:00:00+00:00"), samples, PRICES)
+    later = build_report(replace(run, started_at="2027-11-21T00:00:00+00:00"), samples, PRICES)
     assert later["run"]["prices"]["stale_days"] == 366
     assert any("older than 180 days" in line and "heroku_basic_month" in line for line in later["run"]["warnings"])
 
 
 def test_another_price_list_than_the_runs_is_a_warning():
     run, samples = make_run()
-    found = summarise(replace(run, prices_sha256="0" * 64), samples, PRICES)
+    found = build_report(replace(run, prices_sha256="0" * 64), samples, PRICES)
     assert any("the price list has changed since the run" in line for line in warnings(found))
 
 
@@ -318,7 +318,7 @@ def test_two_endpoints_of_one_target_are_told_apart():
     run, samples = make_run(names=["heroku"], n_images=40)
     twice = replace(run.targets[0], name="heroku-eu")
     both = samples + [replace(s, target="heroku-eu") for s in samples if s.target == "heroku"]
-    found = summarise(replace(run, targets=[*run.targets, twice]), both, PRICES)
+    found = build_report(replace(run, targets=[*run.targets, twice]), both, PRICES)
     assert [facts["title"] for facts in found["targets"].values()] == ["Heroku", "Heroku (heroku-eu)"]
 
 
@@ -346,7 +346,7 @@ def test_windows_are_rounded_request_by_request():
         replace(s, server_ms={"total": 150.0 if s.image % 2 else 50.0}) if s.target == "gcp_cloudrun" else s
         for s in samples
     ]
-    measured = summarise(run, slow, PRICES)["targets"]["gcp_cloudrun"]["cost"]["measured"]
+    measured = build_report(run, slow, PRICES)["targets"]["gcp_cloudrun"]["cost"]["measured"]
     assert (measured["service_ms"], measured["billed_window_ms"]) == (100.0, 150.0)  # the mean alone would give 100
 
 
@@ -366,7 +366,7 @@ def test_cost_says_what_was_assumed(plain):
 def test_traffic_beyond_the_instances_of_a_target_is_priced_and_said():
     run, samples = make_run(names=["heroku"])
     slow = [replace(s, server_ms={"total": 200.0}) if s.target == "heroku" else s for s in samples]
-    cost = summarise(run, slow, PRICES)["targets"]["heroku"]["cost"]
+    cost = build_report(run, slow, PRICES)["targets"]["heroku"]["cost"]
     month = cost["monthly_usd"]["100000000"]
     assert (month["instances"], month["beyond_limit"], month["net"]) == (11, True, 11 * 25)
     assert any("need 11 instances; the target may have 3" in line for line in cost["assumed"])

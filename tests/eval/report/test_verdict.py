@@ -2,8 +2,8 @@
 
 import pytest
 
-from eval.analysis.findings import Findings
-from eval.report.verdict import verdict
+from eval.analysis.findings import Findings, verdict_facts
+from eval.report.verdict import verdict_sentence
 
 
 def estimate(value, low=None, high=None):
@@ -39,7 +39,8 @@ def facts(title, cost, **scenarios):
 
 def judged(slo_ms=200.0, requests=1_000_000, **targets):
     parity = {"a|reference": {"n": 400, "disagreements": 0}}
-    return verdict(Findings(targets, parity, None, [], False, slo_ms, requests))
+    findings = Findings(targets, parity, None, [], False, slo_ms, requests)
+    return verdict_facts(findings) | {"sentence": verdict_sentence(findings)}
 
 
 def quick(title, cost):
