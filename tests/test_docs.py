@@ -16,7 +16,7 @@ from training.defaults import MIN_ACCURACY
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parent.parent
-PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/design.md")}
 MAKEFILE = (ROOT / "Makefile").read_text()
 EXAMPLE = ROOT / "reports" / "example"
 
