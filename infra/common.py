@@ -11,8 +11,9 @@ import pulumi
 from infra.errors import ConfigError
 from infra.naming import PROJECT
 from infra.targets import Target
+from service.errors import SettingsError
 from service.model import MODEL_JSON, VERSION_DIGITS, WEIGHTS_OF
-from service.settings import Settings, SettingsError
+from service.settings import Settings
 
 
 class StackConfig:

@@ -17,9 +17,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
 from service.classifier import Classifier
-from service.middleware import PAGE, Desk, Front, json_line
-from service.request_parsing import MULTIPART, many_pictures, one_picture, read_body
-from service.schema import Problem, TooLarge, Unauthorised
+from service.errors import Problem, ServiceUnavailable, TooLarge, Unauthorised
+from service.middleware import PAGE, RequestMiddleware, ServiceState, json_line
+from service.request_parsing import MULTIPART, parse_image, parse_images, read_body
 from service.settings import Settings
 from service.system import processor, usable_cpus
 
@@ -30,18 +30,14 @@ OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
 CONTENT_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; frame-ancestors 'none'"
 
 
-class NotReady(Problem):
-    status, title = 503, "Not ready"
-
-
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
     """The app, its model loaded and warmed. Raises SettingsError or BundleError when that cannot be done."""
     settings = settings or Settings.from_env(os.environ)
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    desk = Desk(classifier, app.logger)
-    service = Service(desk, settings)
+    state = ServiceState(classifier, app.logger)
+    service = Service(state, settings)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
     app.add_url_rule(schema.PREDICT, "predict", service.predict, methods=["POST"])
@@ -56,16 +52,16 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.register_error_handler(Problem, service.problem)
     app.register_error_handler(HTTPException, service.http_problem)
     app.register_error_handler(Exception, service.failure)
-    app.wsgi_app = Front(app.wsgi_app, desk, guarded=bool(settings.api_token))  # type: ignore[method-assign]  # as Flask advises
+    app.wsgi_app = RequestMiddleware(app.wsgi_app, state, guarded=bool(settings.api_token))  # type: ignore[method-assign]  # as Flask advises
     return app
 
 
 class Service:
     """The views."""
 
-    def __init__(self, desk: Desk, settings: Settings):
-        self.desk = desk
-        self.classifier = desk.classifier
+    def __init__(self, state: ServiceState, settings: Settings):
+        self.state = state
+        self.classifier = state.classifier
         self.settings = settings
 
     def page(self, status: int = 200, **found: Any) -> tuple[str, int]:
@@ -77,47 +73,47 @@ class Service:
 
     def predict(self) -> Response | tuple[str, int]:
         """One picture, as JSON or for a browser as a page."""
-        begun = time.perf_counter()
-        posted = one_picture(request, self.classifier.bundle)
-        (prediction,) = self.desk.classify(request.environ, [posted.pixels], begun)
-        answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.desk.model}
-        return self.page(prediction=answer, picture=posted.preview()) if wants_page() else json_answer(answer)
+        started_at = time.perf_counter()
+        upload = parse_image(request, self.classifier.bundle)
+        (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
+        answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
+        return self.page(prediction=answer, picture=upload.preview()) if wants_page() else json_answer(answer)
 
     def predict_batch(self) -> Response:
-        """Several pictures; all are answered or none."""
-        begun = time.perf_counter()
-        pictures = many_pictures(request, self.classifier.bundle)
-        predictions = self.desk.classify(request.environ, pictures, begun)
+        """Several images; all are answered or none."""
+        started_at = time.perf_counter()
+        images = parse_images(request, self.classifier.bundle)
+        predictions = self.state.classify(request.environ, images, started_at)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]
-        return json_answer({"predictions": answers, "model": self.desk.model})
+        return json_answer({"predictions": answers, "model": self.state.model})
 
     def healthz(self) -> Response:
         return json_answer({"status": "alive"})
 
     def readyz(self) -> Response:
         if not self.classifier.ready():
-            raise NotReady("the thread that runs the model has ended; restart the process")
+            raise ServiceUnavailable("the thread that runs the model has ended; restart the process")
         return json_answer({"status": "ready"})
 
     def version(self) -> Response:
         """Who answers: model, code, libraries, machine, start."""
         facts = {
-            "model": {**self.desk.model, "sha256": self.classifier.sha256},
+            "model": {**self.state.model, "sha256": self.classifier.sha256},
             "engine": self.classifier.info.engine,
             "engine_details": self.classifier.details,
             "git_sha": self.settings.git_sha,
             "versions": library_versions() | self.classifier.libraries,
             **processor(),
             "cpus": usable_cpus(),
-            "instance_id": self.desk.instance_id,
-            "started_at": self.desk.started_at,
+            "instance_id": self.state.instance_id,
+            "started_at": self.state.started_at,
             "startup_ms": self.classifier.startup_ms,
         }
         return json_answer(facts)
 
     def metrics(self) -> Response:
         """Counts and times of this process, for Prometheus."""
-        text, media_type = self.desk.metrics.text(request.headers.get("Accept", ""))
+        text, media_type = self.state.metrics.text(request.headers.get("Accept", ""))
         return Response(text, content_type=media_type)
 
     def openapi(self) -> Response:
@@ -130,12 +126,12 @@ class Service:
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
             raise too_large()
         if request.method == "POST" and request.routing_exception is None:
-            self.desk.hold(request.environ, request.content_length)  # a token may be in the body
+            self.state.reserve_body(request.environ, request.content_length)  # a token may be in the body
             if self.settings.api_token:
                 self._check_token(self.settings.api_token)
             self.classifier.check_room()
             read_body(request)
-            self.desk.accept(request.environ)
+            self.state.accept(request.environ)
 
     def _check_token(self, wanted: str) -> None:
         """The header decides; a form, which cannot set headers, may carry the token as a field."""
@@ -164,7 +160,7 @@ class Service:
 
     def problem(self, problem: Problem) -> Response:
         """The problem document, or for a browser's post the page that shows it."""
-        facts, headers = self.desk.refuse(problem)
+        facts, headers = self.state.problem_response(problem)
         if wants_page():
             html, status = self.page(problem.status, problem=facts)
             response = Response(html, status)
@@ -191,7 +187,7 @@ class Service:
 
     def failure(self, error: Exception) -> Response:
         """Our own fault."""
-        return self.problem(self.desk.failure(request.environ, error))
+        return self.problem(self.state.failure(request.environ, error))
 
 
 def json_answer(facts: Any, status: int = 200, media_type: str = schema.JSON_TYPE) -> Response:
@@ -200,12 +196,12 @@ def json_answer(facts: Any, status: int = 200, media_type: str = schema.JSON_TYP
 
 def too_large() -> TooLarge:
     limit = f"{schema.MAX_BODY_BYTES // 2**20} MiB"
-    return TooLarge(f"the body, or a field of its form, is over the limit; send at most {limit}, the pictures as files")
+    return TooLarge(f"the body, or a field of its form, is over the limit; send at most {limit}, the images as files")
 
 
 def wants_page() -> bool:
     """Whether a browser's own form asks, rather than a program."""
-    if "text/html" not in request.environ.get("HTTP_ACCEPT", ""):
+    if "text/" not in request.environ.get("HTTP_ACCEPT", ""):  # to read the header takes longer
         return False
     accepts = request.accept_mimetypes
     return request.endpoint in ("predict", "predict_form") and accepts["text/html"] > accepts["application/json"]

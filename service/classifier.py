@@ -10,8 +10,9 @@ import numpy as np
 
 from service.batcher import Batcher
 from service.engines import Engine, engine_class
+from service.errors import QueueFull
 from service.model import Bundle, load_bundle
-from service.schema import Busy, ModelInfo, Prediction
+from service.schema import ModelInfo, Prediction
 from service.settings import Settings
 from service.system import give_back_memory, process_started_at
 
@@ -20,7 +21,7 @@ PHASES = ("import", "load", "first_prediction")  # of a start, beginning with th
 
 @dataclass(frozen=True)
 class Timings:
-    """Where a request's pictures spent their time."""
+    """Where a request's images spent their time."""
 
     queue_ms: float  # from asking to the start of the first forward pass
     inference_ms: float  # from there to the end of the last one
@@ -42,7 +43,7 @@ class Classifier:
             max_queue=settings.max_queue,
             batch_max=settings.batch_max,
             batch_wait_s=settings.batch_wait_ms / 1000,
-            any_thread=engine.any_thread,
+            caller_may_run=engine.caller_may_run,
         )
 
     @classmethod
@@ -67,29 +68,29 @@ class Classifier:
         return self._batcher.alive()
 
     def watch(self, on_pass: Callable[[int, float], None]) -> None:
-        """Tell of every forward pass from now on: its pictures, its seconds."""
+        """Tell of every forward pass from now on: its images, its seconds."""
         self._batcher.on_pass = on_pass
 
     def queue_depth(self) -> int:
-        """Pictures that wait for the network."""
+        """Images that wait for the network."""
         return self._batcher.depth()
 
     def has_room(self) -> bool:
-        """Whether a picture more would be taken in: to be asked before any work is done for it."""
+        """Whether a image more would be taken in: to be asked before any work is done for it."""
         return self._batcher.has_room()
 
-    def busy(self) -> Busy:
+    def queue_full(self) -> QueueFull:
         """What to raise when there is none."""
-        return self._batcher.busy()
+        return self._batcher.queue_full()
 
     def check_room(self) -> None:
-        """Raise Busy when there is none."""
+        """Raise QueueFull when there is none."""
         if not self.has_room():
-            raise self.busy()
+            raise self.queue_full()
 
-    def classify(self, pictures: Sequence[np.ndarray]) -> tuple[list[Prediction], Timings]:
-        """One prediction per float32 [3, S, S] picture. Raises Busy when too many wait."""
-        asked = time.perf_counter()
-        passes = self._batcher.run(pictures)
-        predictions = [Prediction(tuple(row.tolist()), self.classes) for row in passes.rows]
-        return predictions, Timings((passes.started - asked) * 1000, (passes.ended - passes.started) * 1000)
+    def classify(self, images: Sequence[np.ndarray]) -> tuple[list[Prediction], Timings]:
+        """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait."""
+        queued_at = time.perf_counter()
+        result = self._batcher.run(images)
+        predictions = [Prediction(tuple(row.tolist()), self.classes) for row in result.rows]
+        return predictions, Timings((result.started - queued_at) * 1000, (result.ended - result.started) * 1000)

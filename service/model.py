@@ -12,14 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.errors import BundleError
+
 MODEL_JSON = "model.json"
 VERSION_DIGITS = 12
 # Engine -> the one of the bundle's files that it runs, as ENGINE names it; whoever ships an engine ships that file
 WEIGHTS_OF = {"torch": "weights.safetensors", "onnx": "int8.onnx"}
-
-
-class BundleError(Exception):
-    """The bundle is missing, incomplete, or not what its model.json says."""
 
 
 @dataclass(frozen=True)

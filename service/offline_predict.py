@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from service.engines import engine_class
-from service.model import Bundle, BundleError, load_bundle
-from service.preprocess import read_picture
-from service.schema import Prediction, Problem
-from service.settings import Settings, SettingsError
+from service.errors import BundleError, Problem, SettingsError
+from service.model import Bundle, load_bundle
+from service.preprocess import decode_image
+from service.schema import Prediction
+from service.settings import Settings
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
 
 def _read(path: Path, bundle: Bundle) -> np.ndarray:
     try:
-        return read_picture(path.read_bytes(), bundle)
+        return decode_image(path.read_bytes(), bundle)
     except Problem as problem:
         sys.exit(f"reference: {path}: {problem.detail}")
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from service.errors import BadRequest, UnprocessableImage, Unsupported
 from service.model import Bundle
-from service.schema import IMAGE_PART, IMAGE_TYPES, MAX_PIXELS, PIXELS_KEY, NothingToRead, Undecodable, Unsupported
+from service.schema import IMAGE_PART, IMAGE_TYPES, MAX_PIXELS, PIXELS_KEY
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks, so that nothing aliases
 DRAFT_FACTOR = 4  # a JPEG is decoded at a fraction of its size, but never below this many times what is needed
@@ -47,7 +48,7 @@ TRANSPOSITIONS = {
 _one_big_picture = threading.Lock()
 
 
-def read_picture(data: bytes, bundle: Bundle) -> np.ndarray:
+def decode_image(data: bytes, bundle: Bundle) -> np.ndarray:
     """An encoded picture -> float32 [3, S, S], normalised. Raises Problem.
 
     The upright centre square is resized to S; a picture that is S x S already keeps every bit.
@@ -60,13 +61,13 @@ def read_picture(data: bytes, bundle: Bundle) -> np.ndarray:
 def read_base64(text: Any, bundle: Bundle) -> np.ndarray:
     """The same for a picture in base64."""
     if not isinstance(text, str) or not text:
-        raise NothingToRead(f'"{IMAGE_PART}" must be the picture in base64, as a non-empty string')
+        raise BadRequest(f'"{IMAGE_PART}" must be the picture in base64, as a non-empty string')
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         hint = "send standard base64 with padding, without line breaks or a data: prefix"
-        raise Undecodable(f'"{IMAGE_PART}" is not base64 ({error}); {hint}') from None
-    return read_picture(data, bundle)
+        raise UnprocessableImage(f'"{IMAGE_PART}" is not base64 ({error}); {hint}') from None
+    return decode_image(data, bundle)
 
 
 def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
@@ -75,17 +76,17 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
     try:
         pixels = np.array(rows)
     except (ValueError, OverflowError):
-        raise Undecodable(f"{wanted}; its rows or pixels differ in length") from None
+        raise UnprocessableImage(f"{wanted}; its rows or pixels differ in length") from None
     if pixels.dtype.kind not in "iuf":
-        raise Undecodable(f"{wanted}; it holds something that is not a number of that range")
+        raise UnprocessableImage(f"{wanted}; it holds something that is not a number of that range")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise Undecodable(f"{wanted}; its shape is {list(pixels.shape)}")
+        raise UnprocessableImage(f"{wanted}; its shape is {list(pixels.shape)}")
     if bool in set(map(type, chain.from_iterable(chain.from_iterable(rows)))):  # among numbers NumPy takes true for 1
-        raise Undecodable(f"{wanted}; it holds true or false")
+        raise UnprocessableImage(f"{wanted}; it holds true or false")
     _check_size(pixels.shape[1], pixels.shape[0])
     wrong = pixels[~((pixels >= 0) & (pixels <= 255))]  # this way round NaN is wrong too
     if wrong.size:
-        raise Undecodable(f"{wanted}; it holds {wrong.flat[0]:g}")
+        raise UnprocessableImage(f"{wanted}; it holds {wrong.flat[0]:g}")
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     return normalise(np.asarray(_square(image, bundle.size_px)), bundle)
 
@@ -106,7 +107,7 @@ def _line(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, 
 
 
 def preview_uri(data: bytes) -> str:
-    """A picture that read_picture took, as a data URI small enough for a page."""
+    """A picture that decode_image took, as a data URI small enough for a page."""
     media_type = {name: media for media, name in IMAGE_TYPES.items()}[_sniff(data)]
     if len(data) > PREVIEW_BYTES:
         with _opened(data, PREVIEW_PX) as image:
@@ -129,17 +130,19 @@ def _opened(data: bytes, draft_px: int) -> Iterator[Image.Image]:
             with _one_big_picture if image.width * image.height > BIG_PIXELS else nullcontext():
                 image.draft(None, (draft_px, draft_px))  # only JPEG listens
                 yield _resizable(image)
-    except Undecodable:
+    except UnprocessableImage:
         raise
     except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
         reason = "Pillow cannot identify it" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise Undecodable(f"the {kind} picture of {len(data)} bytes is damaged or cut short ({reason})") from error
+        raise UnprocessableImage(
+            f"the {kind} picture of {len(data)} bytes is damaged or cut short ({reason})"
+        ) from error
 
 
 def _sniff(data: bytes) -> str:
     """The format's name, by the first bytes."""
     if not data:
-        raise NothingToRead("the picture has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
+        raise BadRequest("the picture has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -157,7 +160,7 @@ def _sniff(data: bytes) -> str:
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         limit = f"at most {MAX_PIXELS / 1e6:g} million pixels are read"
-        raise Undecodable(f"the picture is {width} x {height} pixels; {limit}, so scale it down")
+        raise UnprocessableImage(f"the picture is {width} x {height} pixels; {limit}, so scale it down")
 
 
 def _resizable(image: Image.Image) -> Image.Image:

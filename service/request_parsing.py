@@ -11,19 +11,10 @@ import numpy as np
 from flask import Request
 from werkzeug.exceptions import HTTPException
 
+from service.errors import BadRequest, Problem, TooLarge, Unsupported
 from service.model import Bundle
-from service.preprocess import preview_uri, read_base64, read_picture, read_pixels
-from service.schema import (
-    IMAGE_PART,
-    JSON_TYPE,
-    MAX_BATCH_IMAGES,
-    PIXELS_KEY,
-    PREDICT_BATCH,
-    NothingToRead,
-    Problem,
-    TooLarge,
-    Unsupported,
-)
+from service.preprocess import decode_image, preview_uri, read_base64, read_pixels
+from service.schema import IMAGE_PART, JSON_TYPE, MAX_BATCH_IMAGES, PIXELS_KEY, PREDICT_BATCH
 
 MULTIPART = "multipart/form-data"
 UNTYPED = ("", "application/octet-stream")  # says nothing: the bytes decide
@@ -31,7 +22,7 @@ FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the picture's bytes as an imag
 
 
 @dataclass(frozen=True)
-class Posted:
+class ImageUpload:
     """A picture as it came."""
 
     pixels: np.ndarray  # the network's input
@@ -56,40 +47,40 @@ def read_body(request: Request) -> None:
     except HTTPException:
         raise
     except Exception as error:  # what a server raises for a broken chunk or a lost connection is its own affair
-        raise NothingToRead(f"the body broke off before its end ({type(error).__name__}); send it again") from error
+        raise BadRequest(f"the body broke off before its end ({type(error).__name__}); send it again") from error
     if size < (declared or 0):
-        raise NothingToRead(f"the body broke off after {size} of {declared} bytes; send it again")
+        raise BadRequest(f"the body broke off after {size} of {declared} bytes; send it again")
 
 
-def one_picture(request: Request, bundle: Bundle) -> Posted:
+def parse_image(request: Request, bundle: Bundle) -> ImageUpload:
     """The picture of a single prediction, in any of the three forms. Raises Problem."""
     kind = request.mimetype
     if kind == MULTIPART:
         parts = _parts(request)
         if len(parts) > 1:
             raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; post one, or post them all to {PREDICT_BATCH}")
-        return Posted(read_picture(parts[0][1], bundle), parts[0][1])
+        return ImageUpload(decode_image(parts[0][1], bundle), parts[0][1])
     if kind == JSON_TYPE:
-        return Posted(_from_json(request.get_data(), bundle), None)
+        return ImageUpload(_from_json(request.get_data(), bundle), None)
     if kind not in UNTYPED and not kind.startswith("image/"):
         raise Unsupported(f"a body of type {kind!r} is not read; {FORMS}")
     data = request.get_data()
     if not data:
-        raise NothingToRead(f"the body is empty; {FORMS}")
-    return Posted(read_picture(data, bundle), data)
+        raise BadRequest(f"the body is empty; {FORMS}")
+    return ImageUpload(decode_image(data, bundle), data)
 
 
-def many_pictures(request: Request, bundle: Bundle) -> list[np.ndarray]:
+def parse_images(request: Request, bundle: Bundle) -> list[np.ndarray]:
     """The pictures of a batch, in order. Raises Problem that names the part."""
     if request.mimetype != MULTIPART:
         wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
         if not request.get_data():
-            raise NothingToRead(f"the body is empty; send {wanted}")
+            raise BadRequest(f"the body is empty; send {wanted}")
         raise Unsupported(f"a batch of type {request.mimetype!r} is not read; send {wanted}")
     parts = _parts(request)
     if len(parts) > MAX_BATCH_IMAGES:
         raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; send at most {MAX_BATCH_IMAGES} in one request")
-    return [_named(f"part {i} ({name!r})", read_picture, data, bundle) for i, (name, data) in enumerate(parts, 1)]
+    return [_named(f"part {i} ({name!r})", decode_image, data, bundle) for i, (name, data) in enumerate(parts, 1)]
 
 
 def _named(name: str, read: Callable[[bytes, Bundle], np.ndarray], data: bytes, bundle: Bundle) -> np.ndarray:
@@ -107,7 +98,7 @@ def _parts(request: Request) -> list[tuple[str, bytes]]:
     if not parts:
         others = sorted({*request.files, *request.form} - {IMAGE_PART})
         found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {', '.join(others)}" if others else "")
-        raise NothingToRead(f"{found}; choose a picture and send it as that part, with a filename")
+        raise BadRequest(f"{found}; choose a picture and send it as that part, with a filename")
     return parts
 
 
@@ -116,10 +107,10 @@ def _from_json(text: bytes, bundle: Bundle) -> np.ndarray:
     try:
         body: Any = json.loads(text) if text else None
     except (ValueError, RecursionError) as error:
-        raise NothingToRead(f"the body is not JSON ({error}); {wanted}") from None
+        raise BadRequest(f"the body is not JSON ({error}); {wanted}") from None
     if not isinstance(body, dict) or (IMAGE_PART in body) == (PIXELS_KEY in body):
         found = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
-        raise NothingToRead(f"the JSON body is {found if text else 'empty'}; {wanted}")
+        raise BadRequest(f"the JSON body is {found if text else 'empty'}; {wanted}")
     if IMAGE_PART in body:
         return read_base64(body[IMAGE_PART], bundle)
     return read_pixels(body[PIXELS_KEY], bundle)

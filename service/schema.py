@@ -1,4 +1,4 @@
-"""The wire contract: routes, limits, answers and problems. Knows nothing of torch.
+"""The wire contract: routes, limits and answers. Knows nothing of torch.
 
 Clients (the harness, the tests) import this module too, so that service and client cannot disagree.
 """
@@ -84,59 +84,3 @@ class Prediction:
     def _entry(self, class_id: int) -> dict:
         probability = round(self.probabilities[class_id], PROBABILITY_DIGITS)
         return {"id": class_id, "label": self.classes[class_id], "probability": probability}
-
-
-class Problem(Exception):
-    """A request that cannot be answered, as an RFC 9457 problem document.
-
-    Problem
-     |- NothingToRead   400  no picture in the request, or JSON that is not JSON
-     |- Unauthorised    401  the bearer token is missing or wrong
-     |- TooLarge        413  body or batch over the limit
-     |- Unsupported     415  not a type of picture that the service reads
-     |- Undecodable     422  the right type, but broken, too many pixels, or values out of range
-     '- Busy            503  the queue is full; carries Retry-After
-         '- GaveUp      503  it was taken in, but its client hung up or has waited too long
-    """
-
-    status = 500
-    title = "Internal error"
-
-    def __init__(self, detail: str):
-        super().__init__(detail)
-        self.detail = detail
-
-    def to_json(self) -> dict:
-        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
-
-
-class NothingToRead(Problem):
-    status, title = 400, "Nothing to read"
-
-
-class Unauthorised(Problem):
-    status, title = 401, "Token needed"
-
-
-class TooLarge(Problem):
-    status, title = 413, "Too large"
-
-
-class Unsupported(Problem):
-    status, title = 415, "Unsupported type"
-
-
-class Undecodable(Problem):
-    status, title = 422, "Cannot be decoded"
-
-
-class Busy(Problem):
-    status, title = 503, "Queue full"
-
-    def __init__(self, detail: str, retry_after_s: int):
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-
-
-class GaveUp(Busy):
-    title = "Given up"

@@ -19,8 +19,9 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from service.model import BundleError, load_bundle
-from service.settings import Settings, SettingsError
+from service.errors import BundleError, SettingsError
+from service.model import load_bundle
+from service.settings import Settings
 
 APP = "service.wsgi:app"
 MAX_CONNECTIONS = 800  # open at once, where a process may have 1024 files; more wait to be accepted

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from service.errors import SettingsError
 from service.model import WEIGHTS_OF
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)
-
-
-class SettingsError(Exception):
-    """An environment variable with a value that cannot be used."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import sys
 gc.disable()  # while starting: next to nothing of what imports make is ever garbage, and looking for it takes long
 
 from service.app import create_app  # noqa: E402  # after gc.disable
-from service.model import BundleError  # noqa: E402  # after gc.disable
-from service.settings import SettingsError  # noqa: E402  # after gc.disable
+from service.errors import BundleError, SettingsError  # noqa: E402  # after gc.disable
 
 try:
     app = create_app()

@@ -85,7 +85,7 @@ def run_promote(arguments: argparse.Namespace) -> None:
 
 
 def run_export(arguments: argparse.Namespace) -> None:
-    from service.model import BundleError
+    from service.errors import BundleError
     from training.data import DataError, load_split
     from training.export import ExportError, export
 

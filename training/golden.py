@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine, load_network
 from service.model import Bundle
-from service.preprocess import read_picture
+from service.preprocess import decode_image
 from service.schema import PROBABILITY_DIGITS
 
 PER_CLASS = 10
@@ -104,7 +104,7 @@ def write_golden_set(folder: Path, bundle: Bundle, images: np.ndarray) -> int:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
         data = buffer.getvalue()
-        row = engine.probabilities(read_picture(data, bundle)[None])[0].tolist()
+        row = engine.probabilities(decode_image(data, bundle)[None])[0].tolist()
         name = f"{number:03d}-{bundle.classes[label]}.png"
         (folder / name).write_bytes(data)
         probabilities = [round(p, PROBABILITY_DIGITS) for p in row]

@@ -14,7 +14,7 @@ from eval.samples.model import Run, Sample
 from eval.stats.bootstrap import LatenciesByBlock, RelativeChange, compare_quantiles
 from eval.stats.intervals import PERCENTILES
 from eval.targets.engines import matching_engine_pairs
-from infra.local.names import PLAIN_ENGINE
+from service.engines.names import PLAIN_ENGINE
 
 COMPARED_PERCENTILES = ("p50", "p95")
 

@@ -25,8 +25,8 @@ from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
 from eval.targets.engines import engine_of
-from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.targets import TARGETS, Target
+from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
 REPORT_SCHEMA_VERSION = 1
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs

@@ -17,7 +17,7 @@ from eval.plan.config import BURST
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
 from eval.targets.engines import REFERENCE_ENGINE
-from infra.local.names import engine_title
+from service.engines.names import engine_title
 
 MAX_SEND_DELAY_FRACTION, MIN_SEND_DELAY_MS = (
     0.05,

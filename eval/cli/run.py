@@ -17,8 +17,8 @@ from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.run_dir import create_run_dir, new_run_id, update_latest
 from eval.samples.model import Run
-from infra.local.names import PLAIN_ENGINE, read_engines, twin_names
 from infra.targets import TARGETS
+from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
 from service.settings import ENGINES
 
 if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help should not wait for

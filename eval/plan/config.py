@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from infra.local.names import PLAIN_ENGINE
+from service.engines.names import PLAIN_ENGINE
 
 Phase = Literal["warmup", "measure"]
 SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (

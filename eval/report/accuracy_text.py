@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eval.analysis.findings import Findings
 from eval.formatting import disagreement_text, percent, plural
 from eval.targets.engines import REFERENCE_ENGINE
-from infra.local.names import engine_title
+from service.engines.names import engine_title
 
 
 def accuracy_text(findings: Findings) -> str:

@@ -22,7 +22,7 @@ from eval.formatting import (
     usd,
     value_of,
 )
-from infra.local.names import PLAIN_ENGINE, engine_title
+from service.engines.names import PLAIN_ENGINE, engine_title
 
 BILL_MONTHLY_REQUESTS = str(REQUESTS_PER_MONTH)  # requests a month at which the bills are shown
 PRICED_RATES = ("10", "100")  # requests a second at which they are

@@ -26,8 +26,8 @@ from eval.report.report_json import build_report
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
-from infra.local.names import engine_title
 from infra.targets import TARGETS
+from service.engines.names import engine_title
 
 REPORT_HTML = "report.html"
 REPORT_MD = "report.md"

@@ -10,7 +10,7 @@ from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
 from eval.formatting import count, join_words, ms, plural, ratio, usd
 from eval.report.accuracy_text import accuracy_text
 from eval.targets.engines import REFERENCE_ENGINE
-from infra.local.names import engine_title
+from service.engines.names import engine_title
 
 
 def verdict_sentence(findings: Findings) -> str:

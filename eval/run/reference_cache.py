@@ -11,8 +11,9 @@ from pathlib import Path
 
 from eval.dataset.images import CACHE_DIR
 from eval.targets.engines import REFERENCE_ENGINE
-from service.model import WEIGHTS_OF, BundleError, load_bundle
-from service.settings import Settings, SettingsError
+from service.errors import BundleError, SettingsError
+from service.model import WEIGHTS_OF, load_bundle
+from service.settings import Settings
 from service.system import processor
 
 Prediction = tuple[int, tuple[float, ...]]  # label, probabilities

@@ -31,7 +31,7 @@ from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
 from eval.targets.endpoints import Endpoint, TargetSet, target_for_name
 from eval.targets.engines import engine_of, reported_engine
-from infra.local.names import engine_named
+from service.engines.names import engine_named
 
 RUNNING_NOTE = "running"  # the note of a run that has not ended, or was killed
 INTERRUPTED_PREFIX = "interrupted"  # begins the note of one that Ctrl-C has ended

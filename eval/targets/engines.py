@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.samples.model import TargetRun
-from infra.local.names import PLAIN_ENGINE
+from service.engines.names import PLAIN_ENGINE
 
 REFERENCE_ENGINE = PLAIN_ENGINE  # what the reference answers are computed with
 MIN_AGREEMENT = 0.97  # of two engines; those that surely give the same label less often do not run the same model

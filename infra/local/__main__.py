@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from infra.errors import TwinError
-from infra.local.names import PLAIN_ENGINE, read_engines
 from infra.local.twins import Twin, local_twins
 from infra.targets import TARGETS
+from service.engines.names import PLAIN_ENGINE, read_engines
 from service.settings import ENGINES
 
 POLL_S = 1.0  # between two looks whether all still run

@@ -9,11 +9,11 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from infra.errors import PlatformFileError
 from infra.local.dockerfile import read_dockerfile
-from infra.local.names import PLAIN_ENGINE
 from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
+from service.engines.names import PLAIN_ENGINE
 
 UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier.service"
 VM_ROOT = "/opt/classifier/app"  # where the VM has what is shipped

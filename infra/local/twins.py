@@ -24,13 +24,13 @@ from pathlib import Path
 
 from infra.errors import PortInUse, TwinError
 from infra.local.health import free_ports, wait_until_ready
-from infra.local.names import PLAIN_ENGINE, titled, twin_name
 from infra.local.nginx import find_nginx, nginx_process
 from infra.local.process import Process
 from infra.local.process_spec import ProcessSpec
 from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS
 from infra.targets import AWS_EC2, TARGETS, Target
+from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
 READY_TIMEOUT_S = 120  # at most; a target's own limit where that is lower
 PORT_ATTEMPTS = 3  # a free port can be taken by another program before ours has it

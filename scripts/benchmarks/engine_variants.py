@@ -33,8 +33,9 @@ from scripts.paths import GOLDEN_DIR, MODEL_DIR
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
 from service.engines.torch_engine import LayeredResNet18, fold_batch_norm, load_network
-from service.model import Bundle, BundleError, load_bundle
-from service.preprocess import read_picture
+from service.errors import BundleError
+from service.model import Bundle, load_bundle
+from service.preprocess import decode_image
 from service.resnet import ResNet18
 from service.system import processor
 
@@ -172,7 +173,7 @@ def main() -> None:
     bundle = load_bundle(MODEL_DIR)
     net = load_network(bundle)
     fold_batch_norm(net)
-    images = np.stack([read_picture(path.read_bytes(), bundle) for path in sorted(GOLDEN_DIR.glob("*.png"))])
+    images = np.stack([decode_image(path.read_bytes(), bundle) for path in sorted(GOLDEN_DIR.glob("*.png"))])
     console, caption = Console(width=140), table_caption(args.cores)
     variants = [
         *service_variants(net, bundle.size_px),

@@ -29,7 +29,7 @@ from infra.local.twins import Twin, available_cores, cores_for, local_twins
 from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR, ROOT
 from service.engines.torch_engine import TorchEngine
 from service.model import load_bundle
-from service.preprocess import read_picture
+from service.preprocess import decode_image
 from service.schema import PREDICT
 
 REQUESTS = 200
@@ -60,7 +60,7 @@ def request_sender(twin: Twin, body: bytes) -> Callable[[], None]:
 def bench_requests(twins: list[Twin]) -> None:
     body = EXAMPLE_IMAGE.read_bytes()
     bundle = load_bundle(MODEL_DIR)
-    engine, image = TorchEngine(bundle), read_picture(body, bundle)[None]
+    engine, image = TorchEngine(bundle), decode_image(body, bundle)[None]
     print("request: median of POST /predict over one forward pass")
     for twin in twins:
         os.sched_setaffinity(0, cores_for(twin.target, available_cores()))

@@ -6,12 +6,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from service.settings import ENGINES, SettingsError
+from service.errors import SettingsError
+from service.settings import ENGINES
 from service.system import usable_cpus
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # infra and eval import the names of the engines, and start sooner without numpy
+    import numpy as np
+
     from service.engines.onnx_engine import OnnxEngine
     from service.engines.torch_engine import TorchEngine
 
@@ -22,7 +23,7 @@ class Engine(Protocol):
     """One way to run the network. Called from one thread at a time."""
 
     name: str  # as ENGINE has it
-    any_thread: bool  # whether it may be another thread each time
+    caller_may_run: bool  # whether it may be another thread each time
     weights: str  # the bundle's file that it runs
     libraries: dict[str, str]  # name -> version, of what it computes with
     details: dict[str, object]  # how it computes on this machine

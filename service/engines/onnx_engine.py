@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from service.model import WEIGHTS_OF, Bundle, BundleError
+from service.errors import BundleError
+from service.model import WEIGHTS_OF, Bundle
 from service.system import usable_cpus
 
 WEIGHTS = WEIGHTS_OF["onnx"]
@@ -21,7 +22,7 @@ class OnnxEngine:
     """Runs a bundle's quantised network with ONNX Runtime."""
 
     name = "onnx"
-    any_thread = True  # its compute threads belong to the session
+    caller_may_run = True  # its compute threads belong to the session
     weights = WEIGHTS
 
     def __init__(self, bundle: Bundle):

@@ -20,7 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
-from service.model import Bundle, BundleError
+from service.errors import BundleError
+from service.model import Bundle
 from service.resnet import ARCHITECTURE, ResNet18, build_network
 from service.system import usable_cpus
 
@@ -57,7 +58,7 @@ class TorchEngine:
         self.libraries = {"torch": str(torch.__version__)}
         if "OMP_NUM_THREADS" not in os.environ:  # left alone, PyTorch counts the host's cores, not the container's
             torch.set_num_threads(usable_cpus())
-        self.any_thread = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
+        self.caller_may_run = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
         net = load_network(bundle)
         fold_batch_norm(net)
         precisions = [precision] if precision else usable_precisions()

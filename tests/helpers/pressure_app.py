@@ -26,7 +26,7 @@ BUNDLE = Bundle(
 
 class Engine:
     name, weights, libraries, details = "test", "weights", {"test": "1"}, {"form": "brightness"}
-    any_thread = True
+    caller_may_run = True
 
     def probabilities(self, batch):
         while GATE.exists():

@@ -2,19 +2,18 @@
 
 import io
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flask import request
 
 from service import schema
 from service.app import create_app
 from service.batcher import Batcher
 from service.classifier import Classifier
+from service.errors import QueueFull
 from service.model import Bundle
-from service.schema import PROBLEM_TYPE, Busy
+from service.schema import PROBLEM_TYPE
 from service.settings import Settings
 
 BUNDLE = Bundle(
@@ -26,7 +25,7 @@ class Engine:
     """Answers evenly, or with the failure it was given."""
 
     name, weights, libraries, details = "test", "weights", {"test": "1"}, {"form": "even"}
-    any_thread = True
+    caller_may_run = True
     failure: BaseException | None = None
 
     def probabilities(self, batch):
@@ -90,77 +89,41 @@ def test_a_problem_quotes_only_so_much_of_what_was_sent(client):
     assert len(reply.json["detail"]) == 500
 
 
-# The short way of one small picture, and Flask's way
-
-SHORT, FLASKS = {"Accept": "*/*"}, {"Accept": "application/json, */*;q=0.1"}
-VARYING = {schema.REQUEST_ORDINAL, schema.SERVER_TIMING}
-
-
-@pytest.fixture
-def app(engine):
-    return create_app(Classifier(BUNDLE, engine, Settings(max_queue=1)), Settings())
+@pytest.mark.parametrize(("accept", "media_type"), [("text/*", "text/html"), ("*/*", "application/json")])
+def test_who_accepts_only_text_gets_the_page(client, png, accept, media_type):
+    reply = client.post("/predict", data=png, content_type="image/png", headers={"Accept": accept})
+    assert reply.mimetype == media_type
 
 
-@pytest.fixture
-def entered(app):
-    """The paths of requests that Flask has seen."""
-    entered = []
-    app.before_request(lambda: entered.append(request.path))
-    return entered
-
-
-@pytest.mark.parametrize("query", ["", "?probabilities=1", "?probabilities=0"])
-@pytest.mark.parametrize("cut", [None, 99, 5], ids=["good", "cut short", "unknown"])
-@pytest.mark.parametrize("failure", [None, Busy("full", 7), RuntimeError()], ids=["ok", "busy", "failure"])
-def test_the_short_way_and_flasks_way_give_the_same_answer(app, entered, engine, png, query, cut, failure, caplog):
-    client, engine.failure = app.test_client(), failure
-    answers = [
-        client.post(f"/predict{query}", data=png[:cut], content_type="image/png", headers=accept)
-        for accept in (SHORT, FLASKS)
-    ]
-    assert entered == ["/predict"]
-    short, flasks = [(a.status, {k: v for k, v in a.headers.items() if k not in VARYING}, a.data) for a in answers]
-    assert short == flasks
-    parts = [re.findall(r"(\w+);dur=[0-9.]+", a.headers[schema.SERVER_TIMING]) for a in answers]
-    assert parts[0] == parts[1]
-    assert [a.headers[schema.REQUEST_ORDINAL] for a in answers] == ["1", "2"]
+# Refusals while the queue is full
 
 
 @pytest.mark.parametrize(
-    ("path", "options"),
+    ("path", "data", "content_type"),
     [
-        ("/", {}),
-        ("/predict?x=1", {}),
-        ("/predict", {"headers": {"Accept": "text/html"}}),
-        ("/predict", {"headers": {"Accept": "text/*"}}),
-        ("/predict", {"content_type": "text/plain"}),
-        ("/predict", {"data": b""}),
-        ("/predict", {"data": bytes(70_000)}),
+        ("/predict", b"no picture", "image/png"),
+        ("/predict", bytes(70_000), "image/png"),
+        ("/predict/batch", b"--x--", "multipart/form-data; boundary=x"),
     ],
-    ids=["page", "query", "html", "any text", "not an image", "empty", "large"],
+    ids=["short", "long", "batch"],
 )
-def test_what_is_unusual_goes_flasks_way(app, entered, png, path, options):
-    app.test_client().post(path, **({"data": png, "content_type": "image/png"} | options))
-    assert len(entered) == 1
-
-
-def test_with_a_token_to_check_everything_goes_flasks_way(engine, png):
-    client = create_app(Classifier(BUNDLE, engine, Settings()), Settings(api_token="s3cret")).test_client()
-    assert client.post("/predict", data=png, content_type="image/png").status_code == 401
-
-
-@pytest.mark.parametrize("accept", [SHORT, FLASKS], ids=["short", "flask"])
-def test_a_full_queue_refuses_before_anything_is_decoded_or_numbered(app, monkeypatch, accept):
+def test_a_full_queue_refuses_before_anything_is_decoded(client, monkeypatch, path, data, content_type):
     monkeypatch.setattr(Batcher, "has_room", lambda self: False)
-    monkeypatch.setattr(Batcher, "busy", lambda self: Busy("full", 7))
-    reply = app.test_client().post("/predict", data=b"no picture", content_type="image/png", headers=accept)
+    monkeypatch.setattr(Batcher, "queue_full", lambda self: QueueFull("full", 7))
+    reply = client.post(path, data=data, content_type=content_type)
     assert (reply.status_code, reply.headers["Retry-After"], reply.json["detail"]) == (503, "7", "full")
     assert reply.headers[schema.REQUEST_ORDINAL] == "0"
+    assert reply.mimetype == PROBLEM_TYPE
+    assert {"Server-Timing", schema.INSTANCE_ID, schema.MODEL_VERSION} <= set(reply.headers.keys())
 
 
-def test_a_body_of_a_plain_request_that_breaks_off_is_the_clients_fault(app, entered, png):
+def test_a_full_queue_does_not_hide_that_the_token_is_missing(engine, monkeypatch):
+    client = create_app(Classifier(BUNDLE, engine, Settings()), Settings(api_token="s3cret")).test_client()
+    monkeypatch.setattr(Batcher, "has_room", lambda self: False)
+    assert client.post("/predict", data=b"no picture", content_type="image/png").status_code == 401
+
+
+def test_a_body_that_is_shorter_than_declared_is_the_clients_fault(client, png):
     longer = {"CONTENT_LENGTH": str(len(png) + 1)}
-    reply = app.test_client().post("/predict", data=png, content_type="image/png", environ_overrides=longer)
-    assert reply.status_code == 400
-    assert f"broke off after {len(png)} of {len(png) + 1} bytes" in reply.json["detail"]
-    assert not entered
+    reply = client.post("/predict", data=png, content_type="image/png", environ_overrides=longer)
+    assert (reply.status_code, reply.mimetype) == (400, PROBLEM_TYPE)

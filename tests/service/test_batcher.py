@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batcher import Batcher
-from service.schema import Busy, GaveUp
+from service.errors import QueueFull, RequestAbandoned
 
 LIMITS = {"max_queue": 4, "batch_max": 3}
 FOR_EVER_S = 10_000
@@ -93,10 +93,10 @@ def fill(batcher, pool, *requests):
     st.sampled_from([0.0, 0.001]),
     st.booleans(),
 )
-def test_every_request_gets_its_own_answers_whatever_the_order_of_arrival(pool, sizes, batch_max, wait_s, any_thread):
-    batcher = Batcher(echo, max_queue=10_000, batch_max=batch_max, batch_wait_s=wait_s, any_thread=any_thread)
-    asked = [[picture(100 * caller + i) for i in range(size)] for caller, size in enumerate(sizes)]
-    for pictures, passes in zip(asked, pool.map(batcher.run, asked), strict=True):
+def test_every_request_gets_its_own_answers_in_any_order(pool, sizes, batch_max, wait_s, caller_may_run):
+    batcher = Batcher(echo, max_queue=10_000, batch_max=batch_max, batch_wait_s=wait_s, caller_may_run=caller_may_run)
+    sent = [[picture(100 * caller + i) for i in range(size)] for caller, size in enumerate(sizes)]
+    for pictures, passes in zip(sent, pool.map(batcher.run, sent), strict=True):
         assert values(passes) == [p[0, 0, 0] for p in pictures]
     assert batcher.depth() == 0
 
@@ -105,16 +105,16 @@ def test_every_request_gets_its_own_answers_whatever_the_order_of_arrival(pool, 
 @given(
     st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=16), st.integers(1, 8), st.booleans()
 )
-def test_a_picture_that_cannot_be_computed_fails_its_own_request_and_no_other(pool, poisoned, batch_max, any_thread):
+def test_an_image_that_cannot_be_computed_fails_its_own_request(pool, poisoned, batch_max, caller_may_run):
     def run(batch):
         if (batch < 0).any():
             raise FloatingPointError(f"{(batch < 0).sum() // 12} bad")
         return echo(batch)
 
-    batcher, number = Batcher(run, max_queue=10_000, batch_max=batch_max, any_thread=any_thread), count(1)
-    asked = [[picture(-next(number) if bad else next(number)) for bad in request] for request in poisoned]
-    calls = [pool.submit(batcher.run, pictures) for pictures in asked]
-    for request, pictures, call in zip(poisoned, asked, calls, strict=True):
+    batcher, number = Batcher(run, max_queue=10_000, batch_max=batch_max, caller_may_run=caller_may_run), count(1)
+    sent = [[picture(-next(number) if bad else next(number)) for bad in request] for request in poisoned]
+    calls = [pool.submit(batcher.run, pictures) for pictures in sent]
+    for request, pictures, call in zip(poisoned, sent, calls, strict=True):
         if any(request):
             with pytest.raises(FloatingPointError, match=r"^1 bad$"):
                 call.result(30)
@@ -123,12 +123,12 @@ def test_a_picture_that_cannot_be_computed_fails_its_own_request_and_no_other(po
     assert batcher.alive()
 
 
-@pytest.mark.parametrize("any_thread", [False, True])
+@pytest.mark.parametrize("caller_may_run", [False, True])
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang(any_thread, pictures):
-    batcher = Batcher(lambda batch: batch[:0, 0, 0, :1], **LIMITS, any_thread=any_thread)
+def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang(caller_may_run, pictures):
+    batcher = Batcher(lambda batch: batch[:0, 0, 0, :1], **LIMITS, caller_may_run=caller_may_run)
     for _ in range(2):
-        with pytest.raises(ValueError, match="0 rows for 1 pictures"):
+        with pytest.raises(ValueError, match="0 rows for 1 images"):
             batcher.run([picture(1)] * pictures)
 
 
@@ -136,20 +136,20 @@ def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang(any_thr
 
 
 def test_a_lone_picture_is_run_by_its_callers_thread_where_the_engine_allows_that_and_by_no_other_else(pool):
-    for any_thread in (True, False):
+    for caller_may_run in (True, False):
         ran_in = []
         batcher = Batcher(
             lambda batch, ran_in=ran_in: ran_in.append(threading.get_ident()) or echo(batch),
-            **LIMITS, any_thread=any_thread,
+            **LIMITS, caller_may_run=caller_may_run,
         )  # fmt: skip
         for pictures in ([picture(1)], [picture(2)], [picture(3), picture(4)], [picture(5)]):
             assert len(values(batcher.run(pictures))) == len(pictures)
         own = threading.get_ident()
-        assert [ident == own for ident in ran_in] == [any_thread, any_thread, False, any_thread]
+        assert [ident == own for ident in ran_in] == [caller_may_run, caller_may_run, False, caller_may_run]
 
 
 def test_what_comes_while_a_caller_runs_its_own_picture_waits_for_it_and_then_runs_together(gate, pool):
-    batcher, first = occupied(gate, pool, any_thread=True)
+    batcher, first = occupied(gate, pool, caller_may_run=True)
     calls = fill(batcher, pool, 1, 2, 3)
     assert gate.sizes == [1]  # one pass at a time, whoever runs it
     gate.open.set()
@@ -158,7 +158,7 @@ def test_what_comes_while_a_caller_runs_its_own_picture_waits_for_it_and_then_ru
 
 
 def test_after_company_the_batchers_own_thread_runs_what_comes_next(gate, pool):
-    batcher, first = occupied(gate, pool, any_thread=True, batch_wait_s=0)
+    batcher, first = occupied(gate, pool, caller_may_run=True, batch_wait_s=0)
     calls = fill(batcher, pool, 1, 2)
     gate.open.set()
     for call in (first, *calls):
@@ -232,14 +232,14 @@ def test_a_full_pass_waits_for_nobody(gate, pool):
 
 
 def test_whoever_watches_is_told_of_every_pass_before_its_callers_go_on(gate, pool):
-    told = []
+    waits_s = []
     batcher, first = occupied(gate, pool)
-    batcher.on_pass = lambda pictures, seconds: told.append((pictures, seconds > 0))
+    batcher.on_pass = lambda pictures, seconds: waits_s.append((pictures, seconds > 0))
     calls = fill(batcher, pool, 1, 2)
     gate.open.set()
     for call in (first, *calls):
         call.result(30)
-    assert told == [(1, True), (2, True)]
+    assert waits_s == [(1, True), (2, True)]
 
 
 # The bound
@@ -250,7 +250,7 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(gate, poo
     assert batcher.has_room()
     calls = fill(batcher, pool, 1, 2, 3, 4)
     assert not batcher.has_room()
-    with pytest.raises(Busy, match="4 pictures wait already, at most 4 may") as caught:
+    with pytest.raises(QueueFull, match=r"queue full \(4/4\)") as caught:
         batcher.run([picture(5)])
     assert caught.value.retry_after_s == 1
     gate.open.set()
@@ -262,18 +262,18 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(gate, poo
 
 def test_retry_after_grows_with_the_queue(gate, pool):
     batcher, _ = occupied(gate, pool)
-    batcher._learn(2.5)
-    told = []
+    batcher._update_service_time(2.5)
+    waits_s = []
     for value in (1, 2, 3, 4):
         fill(batcher, pool, value)
-        told.append(batcher.busy().retry_after_s)
-    assert told == [3, 5, 8, 10]
+        waits_s.append(batcher.queue_full().retry_after_s)
+    assert waits_s == [3, 5, 8, 10]
 
 
 def test_a_callers_pictures_are_queued_together_or_not_at_all(gate, pool):
     batcher, _ = occupied(gate, pool)
     fill(batcher, pool, 1, 2)
-    with pytest.raises(Busy):
+    with pytest.raises(QueueFull):
         batcher.run([picture(3)] * 3)
     assert batcher.depth() == 2
 
@@ -287,10 +287,10 @@ def test_an_empty_queue_takes_a_batch_larger_than_itself():
 
 
 def test_nobody_waits_longer_than_the_longest_wait(gate, pool):
-    batcher, first = occupied(gate, pool, longest_wait_s=0.2)
-    with pytest.raises(GaveUp, match=r"no answer within 0\.2 s"):
+    batcher, first = occupied(gate, pool, max_wait_s=0.2)
+    with pytest.raises(RequestAbandoned, match=r"no answer within 0\.2 s"):
         batcher.run([picture(1)])
-    assert isinstance(first.exception(30), GaveUp)
+    assert isinstance(first.exception(30), RequestAbandoned)
     gate.open.set()
     while batcher.depth():
         time.sleep(0.0005)

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from service.engines import engine_class
-from service.model import WEIGHTS_OF, BundleError, load_bundle
+from service.errors import BundleError
+from service.model import WEIGHTS_OF, load_bundle
 from service.settings import ENGINES, Settings
 
 FILES = {"weights.safetensors": b"floats", "int8.onnx": b"integers"}

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
 from service.model import Bundle
-from service.preprocess import PREVIEW_PX, preview_uri, read_base64, read_picture, read_pixels
-from service.schema import IMAGE_TYPES, MAX_PIXELS, NothingToRead, Problem, Undecodable, Unsupported
+from service.preprocess import PREVIEW_PX, decode_image, preview_uri, read_base64, read_pixels
+from service.schema import IMAGE_TYPES, MAX_PIXELS
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import png_of
 
@@ -30,7 +31,7 @@ def seen(array: np.ndarray) -> np.ndarray:
 
 
 def look(data: bytes) -> np.ndarray:
-    return seen(read_picture(data, BUNDLE))
+    return seen(decode_image(data, BUNDLE))
 
 
 def encode(image: Image.Image, fmt: str = "PNG", **options) -> bytes:
@@ -67,7 +68,7 @@ def test_a_32_pixel_picture_keeps_every_bit(fmt):
 
 
 def test_the_input_is_normalised_as_the_bundle_says():
-    found = read_picture(picture_bytes(), BUNDLE)
+    found = decode_image(picture_bytes(), BUNDLE)
     pixels = np.asarray(Image.open(io.BytesIO(picture_bytes()))) / 255
     np.testing.assert_allclose(found, ((pixels - MEAN) / STD).transpose(2, 0, 1), atol=1e-6)
 
@@ -130,7 +131,7 @@ def test_a_damaged_png_is_refused():
     wrong_sum = encode(noise)[:-20] + b"\0\0\0\0" + encode(noise)[-16:]
     short = header + chunk(b"IDAT", zlib.compress(zlib.decompress(data)[:-40])) + end
     for png in (wrong_sum, short, header + chunk(b"IDAT", data[:-9]) + end, header + chunk(b"IDAT", b"") + end, header):
-        with pytest.raises(Undecodable, match="damaged or cut short"):
+        with pytest.raises(UnprocessableImage, match="damaged or cut short"):
             look(png)
 
 
@@ -218,7 +219,7 @@ def test_a_big_photo_is_seen_like_its_small_copy():
 def test_base64_and_nested_lists_are_seen_like_the_file():
     data = picture_bytes()
     rows = json.loads(json.dumps(np.asarray(Image.open(io.BytesIO(data))).tolist()))
-    wanted = read_picture(data, BUNDLE)
+    wanted = decode_image(data, BUNDLE)
     np.testing.assert_array_equal(read_base64(base64.b64encode(data).decode(), BUNDLE), wanted)
     np.testing.assert_array_equal(read_pixels(rows, BUNDLE), wanted)
 
@@ -226,7 +227,7 @@ def test_base64_and_nested_lists_are_seen_like_the_file():
 def test_nested_lists_of_another_size_are_resized_like_a_file():
     data = picture_bytes(size=(50, 40))
     rows = np.asarray(Image.open(io.BytesIO(data))).tolist()
-    np.testing.assert_array_equal(read_pixels(rows, BUNDLE), read_picture(data, BUNDLE))
+    np.testing.assert_array_equal(read_pixels(rows, BUNDLE), decode_image(data, BUNDLE))
 
 
 def test_fractions_are_rounded():
@@ -253,19 +254,19 @@ def test_fractions_are_rounded():
     ],
 )
 def test_wrong_lists_are_refused(rows, says):
-    with pytest.raises(Undecodable, match=says):
+    with pytest.raises(UnprocessableImage, match=says):
         read_pixels(rows, BUNDLE)
 
 
 @pytest.mark.parametrize("text", ["%%%", "abc", "aGVsbG8", "aGVs\nbG8=", "ä"], ids=repr)
 def test_broken_base64_is_refused(text):
-    with pytest.raises(Undecodable, match="not base64"):
+    with pytest.raises(UnprocessableImage, match="not base64"):
         read_base64(text, BUNDLE)
 
 
 @pytest.mark.parametrize("value", ["", None, 7, []], ids=repr)
 def test_base64_must_be_a_string_with_something_in_it(value):
-    with pytest.raises(NothingToRead, match="non-empty string"):
+    with pytest.raises(BadRequest, match="non-empty string"):
         read_base64(value, BUNDLE)
 
 
@@ -275,20 +276,20 @@ def test_base64_must_be_a_string_with_something_in_it(value):
 @pytest.mark.parametrize("data", [b"cat.png", b"<svg/>", b"II*\0tiff", b"%PDF-1.7", b"\0" * 100], ids=repr)
 def test_other_bytes_are_unsupported_whatever_they_are_called(data):
     with pytest.raises(Unsupported, match="no PNG, JPEG, WebP, GIF or BMP"):
-        read_picture(data, BUNDLE)
+        decode_image(data, BUNDLE)
 
 
 def test_no_bytes_are_nothing_to_read():
-    with pytest.raises(NothingToRead, match="0 bytes"):
-        read_picture(b"", BUNDLE)
+    with pytest.raises(BadRequest, match="0 bytes"):
+        decode_image(b"", BUNDLE)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_a_picture_cut_short_is_undecodable(fmt, share):
     data = picture_bytes(size=(200, 200), fmt=fmt)
-    with pytest.raises(Undecodable, match=f"{fmt} picture of .* damaged or cut short"):
-        read_picture(data[: max(12, int(len(data) * share))], BUNDLE)
+    with pytest.raises(UnprocessableImage, match=f"{fmt} picture of .* damaged or cut short"):
+        decode_image(data[: max(12, int(len(data) * share))], BUNDLE)
 
 
 def claims(fmt: str, side: int) -> bytes:
@@ -315,8 +316,8 @@ def claims(fmt: str, side: int) -> bytes:
 )
 def test_a_decompression_bomb_is_refused_by_its_header(data):
     assert len(data) < 100_000
-    with pytest.raises(Undecodable, match=r"\d+ x \d+ pixels; at most 24 million") as caught:
-        read_picture(data, BUNDLE)
+    with pytest.raises(UnprocessableImage, match=r"\d+ x \d+ pixels; at most 24 million") as caught:
+        decode_image(data, BUNDLE)
     assert "scale it down" in caught.value.detail
 
 
@@ -333,7 +334,7 @@ def test_damaged_bytes_end_in_a_picture_or_a_problem(fmt, seed):
     for _ in range(rng.randint(1, 20)):
         data[rng.randrange(len(data))] = rng.randrange(256)
     try:
-        assert np.isfinite(read_picture(bytes(data), BUNDLE)).all()
+        assert np.isfinite(decode_image(bytes(data), BUNDLE)).all()
     except Problem as problem:
         assert 400 <= problem.status < 500
 

@@ -100,7 +100,7 @@ def test_a_full_queue_refuses_before_it_decodes_still_says_how_it_is_and_then_an
             reply = server.post(path, *sent)
             assert (reply.status, reply.headers["Content-Type"]) == (503, schema.PROBLEM_TYPE)
             assert int(reply.headers["Retry-After"]) >= 1
-            assert reply.json["detail"].startswith(f"{QUEUE} pictures wait already, at most {QUEUE} may")
+            assert reply.json["detail"].startswith(f"queue full ({QUEUE}/{QUEUE})")
         assert [server.get(path).status for path in ("/healthz", "/readyz", "/version", "/")] == [200] * 4
         gate.unlink()
         assert [call.result(60).status for call in calls] == [200] * (1 + QUEUE)

@@ -1,6 +1,7 @@
 import pytest
 
-from service.settings import ROOT, Settings, SettingsError
+from service.errors import SettingsError
+from service.settings import ROOT, Settings
 
 
 def test_an_empty_environment_gives_the_defaults():

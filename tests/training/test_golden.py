@@ -10,7 +10,7 @@ import pytest
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.model import load_bundle
-from service.preprocess import read_picture
+from service.preprocess import decode_image
 from training import golden
 
 pytestmark = pytest.mark.integration
@@ -35,7 +35,7 @@ def test_every_golden_checksum_is_correct(manifest, golden_dir):
 def test_the_shipped_network_answers_as_the_manifest_says(manifest, golden_dir, bundle_dir):
     bundle = load_bundle(bundle_dir)
     assert manifest["model_version"] == bundle.version(WEIGHTS)
-    images = [read_picture((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
+    images = [decode_image((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
     predictions = TorchEngine(bundle, "float32").probabilities(np.stack(images))
     expected = np.array([entry["probabilities"] for entry in manifest["images"]])
     assert (predictions.argmax(1) == expected.argmax(1)).all()

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from service.model import BundleError, load_bundle
+from service.errors import BundleError
+from service.model import load_bundle
 from service.resnet import build_network
 from tests.conftest import ROOT
 from training import promote, train

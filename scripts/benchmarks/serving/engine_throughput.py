@@ -79,13 +79,13 @@ class EngineProcess:
 def main(engine_name: str, paths: Sequence[str]) -> None:
     from service.engines import engine_class
     from service.model import load_bundle
-    from service.preprocess import read_picture
+    from service.preprocess import decode_image
     from service.settings import Settings
 
     make_engine = engine_class(engine_name)
     bundle = load_bundle(Settings.model_dir, [make_engine.weights])
     engine = make_engine(bundle)
-    images = np.stack([read_picture(Path(path).read_bytes(), bundle) for path in paths])
+    images = np.stack([decode_image(Path(path).read_bytes(), bundle) for path in paths])
     rows = np.concatenate([engine.probabilities(part) for part in np.array_split(images, -(-len(images) // 50))])
     ordered = np.sort(rows, axis=1)
 

@@ -27,10 +27,10 @@ from eval.samples.model import TargetRun
 from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, TargetSet, start_targets
 from eval.targets.engines import EnginePair, matching_engine_pairs
-from infra.local.names import twin_names
 from infra.local.twins import local_twins
 from infra.targets import TARGETS
 from scripts.docs.readme import results
+from service.engines.names import twin_names
 from service.settings import ENGINES
 from tests.conftest import CHROMIUM, descendants
 from tests.helpers.fake_endpoint import fake_endpoint, image_set

@@ -15,11 +15,11 @@ import pytest
 from infra.artifact import REPOSITORY, deployment_files
 from infra.errors import NotMeasured
 from infra.local.artifact_size import installed_bytes, measure_artifact
-from infra.local.names import engine_named, read_engines, titled, twin_name, twin_names
 from infra.local.staging import stage
 from infra.local.start_commands import START_COMMANDS
 from infra.local.twins import local_twins
 from infra.targets import TARGETS, read_stack
+from service.engines.names import engine_named, read_engines, titled, twin_name, twin_names
 from service.settings import ENGINES
 from tests.conftest import descendants
 

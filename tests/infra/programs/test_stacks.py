@@ -13,8 +13,9 @@ import pytest
 
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
+from service.errors import SettingsError
 from service.model import WEIGHTS_OF
-from service.settings import ENGINES, Settings, SettingsError
+from service.settings import ENGINES, Settings
 from tests.helpers.infra.program_runs import REQUIRED, STACKS, TOKEN, make_checkout, refused, rehearse, well
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 

@@ -17,10 +17,10 @@ from infra.local.staging import stage
 from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
-from service.model import BundleError, load_bundle, sha256
-from service.preprocess import read_picture
+from service.errors import BundleError, SettingsError
+from service.model import load_bundle, sha256
+from service.preprocess import decode_image
 from service.resnet import build_network
-from service.settings import SettingsError
 from tests.conftest import ROOT
 from tests.helpers.running_service import ready_service
 from training.onnx_graph import onnx_model
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_onnx_is_refused_in_one_line(content, tmp_path):
 def test_the_shipped_engine_answers_the_golden_set_almost_as_the_reference_does(bundle_dir, golden_dir):
     bundle = load_bundle(bundle_dir, ["int8.onnx"])
     manifest = json.loads((golden_dir / "manifest.json").read_text())
-    pictures = [read_picture((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
+    pictures = [decode_image((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
     found = OnnxEngine(bundle).probabilities(np.stack(pictures))
     reference = np.array([entry["probabilities"] for entry in manifest["images"]])
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)

@@ -15,7 +15,8 @@ from torchvision.models import resnet18
 
 from service.classifier import Classifier
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
-from service.model import BundleError, load_bundle
+from service.errors import BundleError
+from service.model import load_bundle
 from service.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -181,7 +182,7 @@ for _ in range(8):
     ask = lambda: engine.probabilities(picture).any() and (answered.set() or hold.wait())
     threading.Thread(target=ask, daemon=True).start()
     assert answered.wait(60)
-print(engine.any_thread, len(os.listdir("/proc/self/task")) - before - 8, flush=True)
+print(engine.caller_may_run, len(os.listdir("/proc/self/task")) - before - 8, flush=True)
 """
 
 

@@ -16,7 +16,7 @@ from service.engines.fused import FusedConvolution, FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
 from service.engines.torch_engine import LayeredResNet18, TorchEngine, autotune, fold_batch_norm, load_network
 from service.model import load_bundle
-from service.preprocess import read_picture
+from service.preprocess import decode_image
 from service.settings import ROOT
 
 pytestmark = pytest.mark.integration
@@ -54,7 +54,7 @@ def net(bundle):
 
 @pytest.fixture(scope="module")
 def golden(bundle):
-    return np.stack([read_picture(path.read_bytes(), bundle) for path in sorted(GOLDEN.glob("*.png"))])
+    return np.stack([decode_image(path.read_bytes(), bundle) for path in sorted(GOLDEN.glob("*.png"))])
 
 
 @pytest.mark.parametrize("name", USABLE)

@@ -1,0 +1,77 @@
+"""Every exception of the service.
+
+ServiceError
+ |- SettingsError              an environment variable with a value that cannot be used
+ |- BundleError                the model bundle is missing, incomplete, or not what its model.json says
+ '- Problem                    a request that cannot be answered, as an RFC 9457 problem document
+     |- BadRequest         400 no image in the request, or JSON that is not JSON
+     |- Unauthorised       401 the bearer token is missing or wrong
+     |- TooLarge           413 body or batch over the limit
+     |- Unsupported        415 not a type of image that the service reads
+     |- UnprocessableImage 422 the right type, but broken, too many pixels, or values out of range
+     |- QueueFull          503 no room; carries Retry-After
+     |   '- RequestAbandoned   it was taken in, but has waited too long
+     '- ServiceUnavailable 503 the thread that runs the model has ended
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """The root."""
+
+
+class SettingsError(ServiceError):
+    pass
+
+
+class BundleError(ServiceError):
+    pass
+
+
+class Problem(ServiceError):
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str):
+        super().__init__(detail)
+        self.detail = detail
+
+    def to_json(self) -> dict:
+        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+
+
+class BadRequest(Problem):
+    status, title = 400, "Nothing to read"
+
+
+class Unauthorised(Problem):
+    status, title = 401, "Token needed"
+
+
+class TooLarge(Problem):
+    status, title = 413, "Too large"
+
+
+class Unsupported(Problem):
+    status, title = 415, "Unsupported type"
+
+
+class UnprocessableImage(Problem):
+    status, title = 422, "Cannot be decoded"
+
+
+class QueueFull(Problem):
+    status, title = 503, "Queue full"
+
+    def __init__(self, detail: str, retry_after_s: int):
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class RequestAbandoned(QueueFull):
+    title = "Given up"
+
+
+class ServiceUnavailable(Problem):
+    status, title = 503, "Not ready"
