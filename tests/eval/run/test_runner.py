@@ -179,7 +179,7 @@ def test_an_endpoint_that_says_ready_and_answers_nothing_is_given_up_in_the_end(
 
 
 def test_time_in_vain_counts_like_failures_in_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(circuit_breaker, "FAILING_S", 0.2)
+    monkeypatch.setattr(circuit_breaker, "MAX_FAILING_S", 0.2)
     with fake_endpoint("slow") as fake:
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(20), warmup=0, timeout_s=0.15)
     errors = Counter(s.error for s in samples)

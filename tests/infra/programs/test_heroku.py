@@ -110,7 +110,7 @@ def test_the_buildpack_finds_its_files_at_the_root(buildpack):
     assert b"torch==" in held["requirements.txt"] and b"+cpu" in held["requirements.txt"]
     assert b"functions-framework" not in held["requirements.txt"]
     procfile = read_procfile(held["Procfile"].decode(), {"PORT": "5000"})
-    assert procfile.command[procfile.command.index("--config") + 1] in held
+    assert procfile.command == ("python", "-m", "service.server") and "service/server.py" in held
 
 
 def test_the_buildpack_gets_the_python_of_the_image(buildpack):
