@@ -19,6 +19,7 @@ from infra.targets import TARGETS
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
+from service.errors import Problem
 from service.settings import ENGINES, Settings
 from service.system import INSTRUCTION_SETS
 from tests.conftest import ROOT, picture_bytes
@@ -125,13 +126,13 @@ def test_every_answer_has_the_headers_of_the_contract():
 
 
 def test_every_post_lists_the_statuses_of_the_contract():
-    def statuses(problem: type[schema.Problem]) -> set[str]:
+    def statuses(problem: type[Problem]) -> set[str]:
         return {str(kind.status) for kind in problem.__subclasses__()}.union(*map(statuses, problem.__subclasses__()))
 
     posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
     assert len(posts) == 3
     for operation in posts:
-        assert set(operation["responses"]) == {"200"} | statuses(schema.Problem)
+        assert set(operation["responses"]) == {"200"} | statuses(Problem)
 
 
 def test_the_document_knows_every_engine_and_instruction_set():
