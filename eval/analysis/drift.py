@@ -76,21 +76,21 @@ def detect_drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any
             samples_by_block[s.target, s.scenario][s.block].append(s)
     blocks_by_key = {key: _chronological_blocks(block_samples) for key, block_samples in samples_by_block.items()}
     tested = {
-        key: block_samples
-        for key, block_samples in blocks_by_key.items()
-        if key[1] not in NONSTATIONARY_SCENARIOS and len(block_samples) >= MIN_BLOCKS
+        key: blocks
+        for key, blocks in blocks_by_key.items()
+        if key[1] not in NONSTATIONARY_SCENARIOS and len(blocks) >= MIN_BLOCKS
     }
-    trends = {key: kendall_trend(block_samples) for key, block_samples in tested.items()}
-    block_effects = {key: effect for key, block_samples in tested.items() if (effect := block_effect(block_samples))}
+    trends = {key: kendall_trend(blocks) for key, blocks in tested.items()}
+    block_effects = {key: effect for key, blocks in tested.items() if (effect := block_effect(blocks))}
     trend_p = dict(zip(trends, holm_adjust([t.p for t in trends.values()]), strict=True))
     block_effect_p = dict(zip(block_effects, holm_adjust([b.p for b in block_effects.values()]), strict=True))
     drift_by_target: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for key, block_samples in blocks_by_key.items():
+    for key, blocks in blocks_by_key.items():
         if key not in tested:
-            drift_by_target[key[0]][key[1]] = {"value": None, "reason": _untested_reason(key[1], len(block_samples))}
+            drift_by_target[key[0]][key[1]] = {"value": None, "reason": _untested_reason(key[1], len(blocks))}
             continue
         effect_and_p = (block_effects[key], block_effect_p[key]) if key in block_effects else None
-        drift_by_target[key[0]][key[1]] = _drift_to_report(len(block_samples), trends[key], trend_p[key], effect_and_p)
+        drift_by_target[key[0]][key[1]] = _drift_to_report(len(blocks), trends[key], trend_p[key], effect_and_p)
     return dict(drift_by_target)
 
 

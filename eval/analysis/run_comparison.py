@@ -188,16 +188,16 @@ def _latency_differences(
         p = PERCENTILES[figure]
         limit = thresholds.p95_increase if figure == "p95" else None
         difference = Difference(name, scenario, figure, n_a=n_a, n_b=n_b, limit=limit)
-        if change := changes.get(figure):
-            detail = {"drawn": change.resampling_unit, "blocks_a": len(blocks_a), "blocks_b": len(blocks_b)}
+        if quantile_change := changes.get(figure):
+            detail = {"drawn": quantile_change.resampling_unit, "blocks_a": len(blocks_a), "blocks_b": len(blocks_b)}
             difference = replace(
                 difference,
                 a=nearest_rank(sorted_a, p),
                 b=nearest_rank(sorted_b, p),
-                change=change.change,
-                low=change.low,
-                high=change.high,
-                p=change.p,
+                change=quantile_change.change,
+                low=quantile_change.low,
+                high=quantile_change.high,
+                p=quantile_change.p,
                 detail=detail,
             )
         else:

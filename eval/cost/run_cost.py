@@ -136,13 +136,13 @@ class CostMeter:
     """What a run has cost so far."""
 
     def __init__(self, rate_cards: Mapping[str, RateCard]):
-        self._rate_cards = dict(rate_cards)
+        self.rate_cards = dict(rate_cards)
         self._request_usd: dict[str, float] = defaultdict(float)
         self._instance_ids: dict[str, set[str]] = defaultdict(set)
 
     def record(self, sample: Sample) -> None:
         """Count a request, the failed ones too: they may have been at work when the client gave up."""
-        rate_card = self._rate_cards.get(sample.target)
+        rate_card = self.rate_cards.get(sample.target)
         if rate_card is None or sample.error == "not_sent":
             return
         egress_bytes = sample.answer_bytes + RESPONSE_HEADER_BYTES + TLS_HANDSHAKE_BYTES * sample.new_connection
@@ -157,7 +157,7 @@ class CostMeter:
     def run_cost(self, elapsed_s: float) -> RunCost:
         """By target, `elapsed_s` seconds after the run began."""
         return _run_cost(
-            self._rate_cards, self._request_usd, {name: len(ids) for name, ids in self._instance_ids.items()}, elapsed_s
+            self.rate_cards, self._request_usd, {name: len(ids) for name, ids in self._instance_ids.items()}, elapsed_s
         )
 
     def total_usd(self, elapsed_s: float) -> float:

@@ -74,7 +74,7 @@ def _timed_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def create_trace_config() -> aiohttp.TraceConfig:
-    """Fills the Opening that a request carries as its trace_request_ctx."""
+    """Fills the ConnectionTimings that a request carries as its trace_request_ctx."""
     trace_config = aiohttp.TraceConfig()
     trace_config.on_connection_create_start.append(_on_connection_start)
     trace_config.on_dns_resolvehost_start.append(_on_dns_resolved)

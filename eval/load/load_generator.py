@@ -55,49 +55,46 @@ class RunOptions:
     dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open streams
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What the parts of one run share."""
+
+    target_names: Sequence[str]  # all targets of the run, those out of reach too
+    endpoints: Mapping[str, Endpoint]  # by name
+    image_set: ImageSet
+    config: Config
+    options: RunOptions
+    reporter: Reporter
+    sample_writer: SampleWriter
+    resume_state: ResumeState
+    executor: Executor | None  # the workers that send open loops; None: this process does
+    cost_meter: CostMeter
+    run_start: float  # of time.perf_counter(), as if the run had never been interrupted
+
+    def elapsed_s(self) -> float:
+        """Since the run began, whatever it was ended and gone on with in between."""
+        return time.perf_counter() - self.run_start
+
+
 class LoadGenerator:
     """The requests of one run while it runs."""
 
-    def __init__(
-        self,
-        target_names: Sequence[str],
-        endpoints: Mapping[str, Endpoint],
-        image_set: ImageSet,
-        config: Config,
-        options: RunOptions,
-        reporter: Reporter,
-        sample_writer: SampleWriter,
-        resume_state: ResumeState,
-        executor: Executor | None,
-        cost_meter: CostMeter,
-        run_start: float,
-    ):
-        """names: all targets of the run, those out of reach too. origin: perf_counter() of the run's beginning."""
-        self.target_names = target_names
-        self.endpoints = endpoints
-        self.image_set = image_set
-        self.config = config
-        self.options = options
-        self.reporter = reporter
-        self.sample_writer = sample_writer
-        self.resume_state = resume_state
-        self.executor = executor
-        self.cost_meter = cost_meter
-        self.run_start = run_start
+    def __init__(self, context: RunContext):
+        self.context = context
         self.planned_requests = 0  # measured requests, those of the search as it goes
         self.measured_requests = 0
         self.failures: dict[str, str] = {}  # target -> why it ended early
-        self._breakers = {name: CircuitBreaker() for name in endpoints}
+        self._breakers = {name: CircuitBreaker() for name in context.endpoints}
         self._last_request_end: dict[str, float] = {}  # target -> when its last request ended
         self._restart_methods = {
             name: method
-            for name, endpoint in endpoints.items()
-            if (method := _restart_method_of(endpoint, options.restart_commands))
+            for name, endpoint in context.endpoints.items()
+            if (method := _restart_method_of(endpoint, context.options.restart_commands))
         }
 
     def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
         """The schedule of those that can be asked; numbered over all, so that numbers stay when one returns."""
-        all_blocks = build_schedule(self.config, self.target_names, len(self.image_set.images))
+        all_blocks = build_schedule(self.context.config, self.context.target_names, len(self.context.image_set.images))
         blocks = [block for block in all_blocks if block.target in clients]
         self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
@@ -109,11 +106,11 @@ class LoadGenerator:
             len(block.image_indices) - len(self._pending_indices(block)) for block in blocks if block.phase == "measure"
         )
         self.measured_requests += already_measured
-        if self.resume_state.resume_count:
+        if self.context.resume_state.resume_count:
             pending_blocks = self._rewarm_blocks(pending_blocks, blocks) + pending_blocks
         with (
             gc_disabled(),
-            self.reporter.progress_bar(
+            self.context.reporter.progress_bar(
                 "Requests", sum(len(self._pending_indices(b)) for b in pending_blocks)
             ) as progress,
         ):
@@ -132,7 +129,7 @@ class LoadGenerator:
         warmup_blocks = [
             b for b in blocks if b.phase == "warmup" and b.target in target_names and not self._pending_indices(b)
         ]
-        first_number = FIRST_REWARM_BLOCK - REWARM_BLOCKS_PER_RESUME * self.resume_state.resume_count
+        first_number = FIRST_REWARM_BLOCK - REWARM_BLOCKS_PER_RESUME * self.context.resume_state.resume_count
         return [replace(block, number=first_number - i) for i, block in enumerate(warmup_blocks)]
 
     def _pending_indices(self, block: Block) -> list[int]:
@@ -140,7 +137,7 @@ class LoadGenerator:
         return [
             index
             for index in range(len(block.image_indices))
-            if (block.number, index) not in self.resume_state.completed
+            if (block.number, index) not in self.context.resume_state.completed
         ]
 
     async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
@@ -191,12 +188,15 @@ class LoadGenerator:
         assert block.offsets_s is not None
         first_offset_s = block.offsets_s[indices[0]]
         offsets_s = [block.offsets_s[index] - first_offset_s for index in indices]
-        if self.executor is None:
+        if self.context.executor is None:
             start = time.perf_counter() + START_DELAY_S
-            await run_open_loop(client, requests, offsets_s, start, self.config.in_flight, record)
+            await run_open_loop(client, requests, offsets_s, start, self.context.config.in_flight, record)
         else:
             await run_distributed(
-                self.executor, self._unsplit_shard(client, requests, offsets_s), self.config.workers, record
+                self.context.executor,
+                self._unsplit_shard(client, requests, offsets_s),
+                self.context.config.workers,
+                record,
             )
         if breaker.should_probe:
             await self._probe_target(client, breaker)
@@ -204,39 +204,39 @@ class LoadGenerator:
 
     def _unsplit_shard(self, client: Client, requests: Sequence[RequestSpec], offsets_s: Sequence[float]) -> Shard:
         """The whole stream, not dealt out yet."""
-        config, now_unix_s = self.config, time.time()
+        config, now_unix_s = self.context.config, time.time()
+        endpoint = self.context.endpoints[client.name]
         return Shard(
-            client.name, self.endpoints[client.name].url, self.image_set.classes, config.timeout_s,
-            self.options.bearer_token,
-            config.fresh, self.endpoints[client.name].keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
+            client.name, endpoint.url, self.context.image_set.classes, config.timeout_s,
+            self.context.options.bearer_token,
+            config.fresh, endpoint.keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
             start_unix_s=now_unix_s + SHARD_START_DELAY_S,
-            run_start_unix_s=now_unix_s - (time.perf_counter() - self.run_start),
+            run_start_unix_s=now_unix_s - (time.perf_counter() - self.context.run_start),
         )  # fmt: skip
 
     async def _run_rate_search(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
         """The highest rate of every target, one step of each in turn."""
+        context = self.context
         steps: dict[str, list[rate_search.SearchStep]] = {name: [] for name in clients}
         active_targets = list(clients)
         while active_targets:
             for name in list(active_targets):
-                rate_rps = rate_search.next_rate(steps[name], self.config.rate_rps, MAX_SEARCH_STEPS)
+                rate_rps = rate_search.next_rate(steps[name], context.config.rate_rps, MAX_SEARCH_STEPS)
                 if rate_rps is None or self._breakers[name].trip_reason:
                     active_targets.remove(name)
                     continue
-                block_number = (
-                    FIRST_SEARCH_BLOCK + len(steps[name]) * len(self.target_names) + self.target_names.index(name)
-                )
-                block = search_step_block(
-                    self.config, len(self.image_set.images), block_number, name, len(steps[name]), rate_rps
-                )
+                target_index = context.target_names.index(name)
+                block_number = FIRST_SEARCH_BLOCK + len(steps[name]) * len(context.target_names) + target_index
+                image_count = len(context.image_set.images)
+                block = search_step_block(context.config, image_count, block_number, name, len(steps[name]), rate_rps)
                 pending_count = len(self._pending_indices(block))
                 self.planned_requests += len(block.image_indices)
                 self.measured_requests += len(block.image_indices) - pending_count
                 progress.add_total(pending_count)
-                samples = self.resume_state.search_samples.get(block_number, []) + await self._run_search_step(
+                samples = context.resume_state.search_samples.get(block_number, []) + await self._run_search_step(
                     clients[name], block, progress
                 )
-                steps[name].append(rate_search.evaluate_step(rate_rps, samples, self.config.slo_ms))
+                steps[name].append(rate_search.evaluate_step(rate_rps, samples, context.config.slo_ms))
 
     async def _run_search_step(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         gc.collect()
@@ -251,7 +251,7 @@ class LoadGenerator:
         pending_blocks = {name: [block for block in blocks if block.target == name] for name in clients}
         start = time.perf_counter()
         self._last_request_end = dict.fromkeys(clients, start)
-        config = self.config
+        config = self.context.config
         for offset_s, name in idle_arrivals(list(clients), config.idle, config.gap_s, config.seed):
             if pending_blocks[name]:
                 progress.current_target = f"{name} is left alone"
@@ -278,29 +278,25 @@ class LoadGenerator:
             self.failures[client.name] = (
                 f"given up after {breaker.consecutive_failures} failures in a row, {kind}: {detail}"
             )
-            self.reporter.print(f"{client.name}: {self.failures[client.name]}; the rest counts as failed")
+            self.context.reporter.print(f"{client.name}: {self.failures[client.name]}; the rest counts as failed")
 
     def _request_spec(self, block: Block, index: int) -> RequestSpec:
         image_index = block.image_indices[index]
-        image = None if image_index < 0 else self.image_set.images[image_index]
+        image = None if image_index < 0 else self.context.image_set.images[image_index]
         gap_s = round(time.perf_counter() - self._last_request_end[block.target], 3) if block.scenario == IDLE else None
         return RequestSpec(block.scenario, block.phase, block.number, image_index, image, index, block.rate_rps, gap_s)
 
     def _record(self, sample: Sample, breaker: CircuitBreaker, progress: ProgressBar) -> None:
-        self.sample_writer.append(sample)
+        context = self.context
+        context.sample_writer.append(sample)
         self.measured_requests += sample.phase == "measure"
         progress.advance(failed=sample.error is not None)
         breaker.record(sample)
-        self.cost_meter.record(sample)
-        max_usd = self.options.max_usd
-        if max_usd is not None and self.cost_meter.exceeds(max_usd, self.elapsed_s()):
-            raise BudgetExceeded(
-                f"the run has cost {self.cost_meter.total_usd(self.elapsed_s()):.4f} dollars, --max-usd is {max_usd:g}"
-            )
-
-    def elapsed_s(self) -> float:
-        """Since the run began, whatever it was ended and gone on with in between."""
-        return time.perf_counter() - self.run_start
+        context.cost_meter.record(sample)
+        max_usd, elapsed_s = context.options.max_usd, context.elapsed_s()
+        if max_usd is not None and context.cost_meter.exceeds(max_usd, elapsed_s):
+            cost_usd = context.cost_meter.total_usd(elapsed_s)
+            raise BudgetExceeded(f"the run has cost {cost_usd:.4f} dollars, --max-usd is {max_usd:g}")
 
 
 async def _wait_until_ready(client: Client) -> bool:

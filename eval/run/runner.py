@@ -9,7 +9,6 @@ import functools
 import importlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from eval.dataset.images import ImageSet
 from eval.errors import BudgetExceeded, ReferenceUnavailable, Unreachable
 from eval.load.client import Client
 from eval.load.distributed import open_executor
-from eval.load.load_generator import LoadGenerator, RunOptions
+from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
 from eval.plan.config import Config
 from eval.plan.schedule import Block
 from eval.progress import Reporter
@@ -52,17 +51,20 @@ def execute_run(
             write_run(run_dir, run)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None))
         executor = stack.enter_context(open_executor(config.workers, options.dask_scheduler))
-        session = RunSession(
-            run,
-            target_set.endpoints,
-            image_set,
-            config,
-            options,
-            reporter,
-            sample_writer,
-            resume_state or ResumeState(),
-            executor,
+        context = RunContext(
+            target_names=[target.name for target in run.targets],
+            endpoints={endpoint.name: endpoint for endpoint in target_set.endpoints},
+            image_set=image_set,
+            config=config,
+            options=options,
+            reporter=reporter,
+            sample_writer=sample_writer,
+            resume_state=resume_state or ResumeState(),
+            executor=executor,
+            cost_meter=_cost_meter(run, run_dir),
+            run_start=_run_start(run),
         )
+        session = RunSession(run, context)
         try:
             asyncio.run(session.run())
         finally:
@@ -104,39 +106,10 @@ def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Con
 class RunSession:
     """One run while it runs."""
 
-    def __init__(
-        self,
-        run: Run,
-        endpoints: Sequence[Endpoint],
-        image_set: ImageSet,
-        config: Config,
-        options: RunOptions,
-        reporter: Reporter,
-        sample_writer: SampleWriter,
-        resume_state: ResumeState,
-        executor: Executor | None,
-    ):
+    def __init__(self, run: Run, context: RunContext):
         self.run_record = run
-        self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self.image_set = image_set
-        self.config = config
-        self.options = options
-        self.reporter = reporter
-        self.sample_writer = sample_writer
-        self.resume_state = resume_state
-        elapsed_s = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed else 0.0
-        self.run_start = time.perf_counter() - elapsed_s
-        self.rate_cards = {
-            target.name: rate_card_for(target.target, target.twin, load_price_list()) for target in run.targets
-        }
-        cost_meter = CostMeter(self.rate_cards)
-        if run.resumed:
-            for sample in read_samples(sample_writer.run_dir):
-                cost_meter.record(sample)
-        self.load_generator = LoadGenerator(
-            [target.name for target in run.targets], self.endpoints, image_set, config, options, reporter,
-            sample_writer, resume_state, executor, cost_meter, self.run_start,
-        )  # fmt: skip
+        self.context = context
+        self.load_generator = LoadGenerator(context)
         self.note: str | None = RUNNING_NOTE
         self.unreachable: dict[str, str] = {}  # target -> why
 
@@ -146,7 +119,7 @@ class RunSession:
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
                     await stack.enter_async_context(self._create_client(endpoint))
-                    for endpoint in self.endpoints.values()
+                    for endpoint in self.context.endpoints.values()
                 ]
                 await self._identify_targets(clients)
                 reachable = {client.name: client for client in clients if client.name not in self.unreachable}
@@ -158,7 +131,7 @@ class RunSession:
             self.note = None if reachable else "no target could be reached"
         except BudgetExceeded as error:
             self.note = f"ended after {self._progress_text()}: {error}"
-            self.reporter.print(f"Ended: {error}")
+            self.context.reporter.print(f"Ended: {error}")
         except asyncio.CancelledError:
             self.note = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
         except Exception as error:
@@ -171,17 +144,17 @@ class RunSession:
         return replace(
             self.run_record, targets=targets, ended_at=_utc_now(), complete=self.note is None, note=self.note,
             planned=self.load_generator.planned_requests,
-            spent=self.load_generator.cost_meter.run_cost(self.load_generator.elapsed_s()).to_report(),
+            spent=self.context.cost_meter.run_cost(self.context.elapsed_s()).to_report(),
         )  # fmt: skip
 
     def _progress_text(self) -> str:
         return f"{self.load_generator.measured_requests:,} of {self.load_generator.planned_requests:,} requests"
 
     def _create_client(self, endpoint: Endpoint) -> Client:
-        config = self.config
+        config = self.context.config
         return Client(
-            endpoint.name, endpoint.url, self.image_set.classes, config.timeout_s, self.run_start,
-            self.options.bearer_token,
+            endpoint.name, endpoint.url, self.context.image_set.classes, config.timeout_s, self.context.run_start,
+            self.context.options.bearer_token,
             max_connections=config.in_flight, no_connection_reuse=config.fresh, keepalive_s=endpoint.keepalive_s,
         )  # fmt: skip
 
@@ -192,12 +165,12 @@ class RunSession:
         for client, response in zip(clients, responses, strict=True):
             if isinstance(response, Unreachable):
                 self.unreachable[client.name] = f"not reached before the run: {response}"
-                self.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
+                self.context.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
             elif isinstance(response, BaseException):
                 raise response
             elif mismatch := _engine_mismatch(targets_by_name[client.name], response):
                 self.unreachable[client.name] = mismatch
-                self.reporter.print(f"{client.name}: {mismatch}")
+                self.context.reporter.print(f"{client.name}: {mismatch}")
             else:
                 versions_by_target[client.name] = response
         targets = [
@@ -207,33 +180,37 @@ class RunSession:
 
     async def _run_reference(self) -> None:
         """The reference's samples, before the measuring: it would take the twins' cores."""
-        if all((-1, index) in self.resume_state.completed for index in range(len(self.image_set.images))):
+        if all(
+            (-1, index) in self.context.resume_state.completed for index in range(len(self.context.image_set.images))
+        ):
             return
         try:
-            with self.reporter.progress_bar("Reference", len(self.image_set.images)) as progress:
-                async with contextlib.aclosing(reference_samples(self.image_set)) as samples:
+            with self.context.reporter.progress_bar("Reference", len(self.context.image_set.images)) as progress:
+                async with contextlib.aclosing(reference_samples(self.context.image_set)) as samples:
                     async for sample in samples:
-                        if (sample.block, sample.place) not in self.resume_state.completed:
-                            self.sample_writer.append(sample)
+                        if (sample.block, sample.place) not in self.context.resume_state.completed:
+                            self.context.sample_writer.append(sample)
                         progress.advance()
                         progress.maybe_refresh()
         except (ReferenceUnavailable, OSError) as error:
-            self.reporter.print(f"No reference answers, so no parity to the model itself: {error}")
+            self.context.reporter.print(f"No reference answers, so no parity to the model itself: {error}")
 
     def _print_cost_estimate(self, blocks: Sequence[Block]) -> None:
         """What the run will cost, where it costs anything."""
-        demand = demand_of_schedule(blocks, self.config)
+        reporter, max_usd = self.context.reporter, self.context.options.max_usd
+        demand = demand_of_schedule(blocks, self.context.config)
+        rate_cards = self.context.cost_meter.rate_cards
         estimate = estimate_run_cost(
-            demand.requests_by_target, self.rate_cards, demand.duration_s, starts_by_target=demand.starts_by_target
+            demand.requests_by_target, rate_cards, demand.duration_s, starts_by_target=demand.starts_by_target
         )
-        if estimate.total_usd or self.options.max_usd is not None:
-            self.reporter.print(estimate.summary_line("The run will cost"))
-        if self.options.max_usd is not None and estimate.total_usd > self.options.max_usd:
-            self.reporter.print(f"That may be more than --max-usd {self.options.max_usd:g}, at which it would end")
+        if estimate.total_usd or max_usd is not None:
+            reporter.print(estimate.summary_line("The run will cost"))
+        if max_usd is not None and estimate.total_usd > max_usd:
+            reporter.print(f"That may be more than --max-usd {max_usd:g}, at which it would end")
 
     def _finished_target(self, target: TargetRun) -> TargetRun:
         """With what only the end can tell."""
-        endpoint = self.endpoints.get(target.name)
+        endpoint = self.context.endpoints.get(target.name)
         failure = self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
         if endpoint is None or endpoint.twin is None:
             return replace(target, failure=failure)
@@ -242,6 +219,21 @@ class RunSession:
             exit_message = f"its process ended; the log's last lines:\n{twin.log_tail()}"
             failure = f"{failure}; {exit_message}" if failure else exit_message
         return replace(target, failure=failure, peak_memory_mib=round(twin.peak_memory_mib(), 1))
+
+
+def _cost_meter(run: Run, run_dir: Path) -> CostMeter:
+    """It has counted what a resumed run has sent already."""
+    prices = load_price_list()
+    cost_meter = CostMeter({target.name: rate_card_for(target.target, target.twin, prices) for target in run.targets})
+    if run.resumed:
+        for sample in read_samples(run_dir):
+            cost_meter.record(sample)
+    return cost_meter
+
+
+def _run_start(run: Run) -> float:
+    elapsed_s = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed else 0.0
+    return time.perf_counter() - elapsed_s
 
 
 def _new_target_run(endpoint: Endpoint) -> TargetRun:
