@@ -18,7 +18,7 @@ A truth file holds any values of eval/mock_server/profile.py's Truth, such as
   {"seed": 1, "median_ms": 50, "sigma": 0.5, "servers": 2, "accuracy": 0.93,
    "faults": {"http_5xx": 0.01, "never": 0.001}, "cold_start_ms": 2500, "idle_s": 60}
 The address is printed when it answers; then it goes on until Ctrl-C or SIGTERM.
-GET /oracle/counts says what it was asked and what it gave.
+GET /mock/counts says what it was asked and what it gave.
 """
 
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(MicrosecondSelector())) as runner:
             runner.run(serve(profile, args.host, args.port, ssl_context))
     except (EvalError, OSError) as error:
-        print(f"oracle: {error}", file=sys.stderr)
+        print(f"mock-endpoint: {error}", file=sys.stderr)
         return 1
     return 0
 

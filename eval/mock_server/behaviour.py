@@ -1,4 +1,4 @@
-"""What the oracle answers, and when: instances, queue, stalls, cache, faults and predictions, as its truth says.
+"""What the mock endpoint answers, and when: instances, queue, stalls, cache, faults and predictions, as its truth says.
 
 The same for the same seed and the same order of requests. Only predictions wake an instance, keep it awake, wait in
 the queue and can fail; the other routes wait for nothing but a stall.
@@ -23,15 +23,15 @@ from eval.mock_server.profile import EndpointProfile
 from service import schema
 from service.system import processor, usable_cpus
 
-COUNTS_PATH = "/oracle/counts"
+COUNTS_PATH = "/mock/counts"
 DRAW_CHUNK = 1024  # predictions that are drawn for at once, so few that nobody has to wait for it
-CONFIDENCE = 0.82  # probability that the oracle gives its class
+CONFIDENCE = 0.82  # probability that the mock endpoint gives its class
 STARTUP_PHASES = {
     "import": 0.7,
     "load": 0.2,
     "first_prediction": 0.1,
 }  # shares of a cold start, named as the service does
-MODEL_NAME = "oracle"
+MODEL_NAME = "mock"
 
 
 class MockEndpoint:
@@ -168,7 +168,7 @@ class MockEndpoint:
                 self.response_counts["login page"] += 1
                 return response(200, b"<html>Please log in</html>", media_type="text/html")
             case _:
-                return problem_response(404, f"the oracle has no {request.path}", self._headers())
+                return problem_response(404, f"the mock endpoint has no {request.path}", self._headers())
         return response(200, json.dumps(payload).encode(), self._headers() + _server_timing(0, 0))
 
     def _version_payload(self) -> dict[str, Any]:

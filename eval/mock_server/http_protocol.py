@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the oracle speaks it: requests are read by the parser of Node.js, which is fast enough for thousands a
+"""HTTP/1.1 as the mock endpoint speaks it: the parser of Node.js reads requests, fast enough for thousands a
 second beside the client that measures; responses are written by hand, because they have to break every rule of HTTP.
 """
 
@@ -100,11 +100,11 @@ def fault_reply(fault: str, due_s: float, correct: bytes, headers: str, retry_af
     retry_headers = f"{headers}Retry-After: {retry_after_s}\r\n"
     match fault:
         case "http_4xx":
-            return Reply(due_s, problem_response(422, "the oracle does not like this picture", headers))
+            return Reply(due_s, problem_response(422, "the mock endpoint does not like this picture", headers))
         case "http_429":
-            return Reply(due_s, problem_response(429, "the oracle was asked too often", retry_headers))
+            return Reply(due_s, problem_response(429, "the mock endpoint was asked too often", retry_headers))
         case "http_5xx":
-            return Reply(due_s, problem_response(503, "the oracle is too busy", retry_headers))
+            return Reply(due_s, problem_response(503, "the mock endpoint is too busy", retry_headers))
         case "wrong_shape":
             return Reply(due_s, response(200, b'{"id": 3, "label": "cat", "probabilities": [1]}', headers))
         case "not_json":

@@ -1,6 +1,6 @@
 """What an endpoint is like, set by whoever tests the harness: latency, failures, cold starts, capacity, accuracy.
 
-The same record drives the oracle (eval/mock_server/server.py) and says what a measurement of it should find.
+The same record drives the mock endpoint (eval/mock_server/server.py) and says what a measurement of it should find.
 """
 
 from __future__ import annotations

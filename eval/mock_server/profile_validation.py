@@ -9,7 +9,7 @@ from typing import Any
 from eval.errors import ProfileError
 
 DISTRIBUTIONS = ("lognormal", "gamma")
-FAULT_ERROR_KINDS = {  # what the oracle can do wrong -> the kind of failure that the client has to call it
+FAULT_ERROR_KINDS = {  # what the mock endpoint can do wrong -> the kind of failure that the client has to call it
     "http_4xx": "http_4xx",
     "http_429": "http_429",  # with Retry-After
     "http_5xx": "http_5xx",  # with Retry-After

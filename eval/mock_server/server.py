@@ -27,7 +27,7 @@ from eval.mock_server.http_protocol import Connection
 from eval.mock_server.profile import EndpointProfile
 
 ROOT = Path(__file__).resolve().parents[2]
-SHUTDOWN_TIMEOUT_S = 10.0  # that an oracle gets to end
+SHUTDOWN_TIMEOUT_S = 10.0  # that a mock endpoint gets to end
 
 
 class MicrosecondSelector(selectors.DefaultSelector):
@@ -54,7 +54,7 @@ async def serve(profile: EndpointProfile, host: str, port: int, ssl_context: ssl
 
 @contextlib.contextmanager
 def running_mock_endpoint(profile: EndpointProfile, *options: str) -> Iterator[str]:
-    """The address of an oracle that knows this truth, in a process of its own. Raises EvalError.
+    """The address of a mock endpoint that knows this truth, in a process of its own. Raises EvalError.
 
     `options` are of its command line, such as "--core", "1".
     """
@@ -71,7 +71,7 @@ def running_mock_endpoint(profile: EndpointProfile, *options: str) -> Iterator[s
                 process.terminate()
                 stderr_text = _stop_and_show_stderr(process)
             if not url:
-                raise EvalError(f"the oracle did not start: {stderr_text}")
+                raise EvalError(f"the mock endpoint did not start: {stderr_text}")
 
 
 def _stop_and_show_stderr(process: subprocess.Popen[str]) -> str:
@@ -86,6 +86,6 @@ def _stop_and_show_stderr(process: subprocess.Popen[str]) -> str:
 
 
 def request_counts(url: str) -> dict[str, Any]:
-    """What an oracle was asked: number of predictions, of each picture by sha256, what was given, its instances."""
+    """What it was sent: number of predictions, of each image by sha256, what was given, its instances."""
     with urllib.request.urlopen(url + COUNTS_PATH, timeout=10) as response:
         return json.load(response)

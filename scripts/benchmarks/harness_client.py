@@ -69,10 +69,10 @@ def bench(requests: int, rate_rps: float) -> None:
     command = [sys.executable, "-m", "eval.mock_server"]
     with (
         tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as oracle,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as mock,
     ):
-        assert oracle.stdout
-        fleet = TargetSet((Endpoint("oracle", None, oracle.stdout.readline().strip()),), {})
+        assert mock.stdout
+        fleet = TargetSet((Endpoint("mock", None, mock.stdout.readline().strip()),), {})
         memory = MemorySampler()
         memory.start()
         cpu_s, started_at = time.process_time(), time.perf_counter()
@@ -80,14 +80,16 @@ def bench(requests: int, rate_rps: float) -> None:
         execute_run(Path(folder), run, fleet, images, config, RunOptions(), Reporter(Console(file=io.StringIO())))
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - started_at
         memory.ended.set()
-        oracle.terminate()
-        samples = [s for s in read_samples(Path(folder)) if s.phase == "measure" and s.target == "oracle"]
+        mock.terminate()
+        samples = [s for s in read_samples(Path(folder)) if s.phase == "measure" and s.target == "mock"]
     lateness_ms = np.array([s.lateness_ms for s in samples])
     failed = sum(s.error is not None for s in samples)
     streamed_s = max(s.started_s for s in samples) - min(s.started_s for s in samples)
     p50, p99 = np.quantile(lateness_ms, [0.5, 0.99])
     rate = f"{len(samples) / streamed_s:,.0f} a second sent, {failed} failed"
-    print(f"client: one process, {len(samples):,} requests to the oracle on {os.cpu_count()} cores shared with it")
+    print(
+        f"client: one process, {len(samples):,} requests to the mock endpoint on {os.cpu_count()} cores shared with it"
+    )
     print(f"  {rate}; lateness p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     print(f"  {cpu_s / len(samples) * 1e6:.0f} us of CPU a request ({cpu_s / wall_s:.0%} of a core)")
     print(f"  memory {memory.resident_mib[-1]:.0f} MiB, {memory.growth_mib():+.1f} MiB, second tenth to last")

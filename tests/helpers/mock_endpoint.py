@@ -1,4 +1,4 @@
-"""Pictures for the oracle, and the oracle in this process or in one of its own."""
+"""Pictures for the mock endpoint, and the mock endpoint in this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from eval.mock_server.profile import CIFAR10_CLASSES, EndpointProfile
 from eval.mock_server.server import request_counts, running_mock_endpoint
 from eval.samples.model import ImageEntry, Sample
 
-__all__ = ["against_oracle", "asked_in_turn", "labels", "pictures", "request_counts", "running_mock_endpoint"]
+__all__ = ["asked_in_turn", "labels", "pictures", "request_counts", "running_mock_endpoint", "with_mock_endpoint"]
 
 
 def pictures(count: int) -> ImageSet:
-    """Pictures that only the oracle can read: any bytes will do for it. Labels go round the classes.
+    """Pictures that only the mock endpoint can read: any bytes will do for it. Labels go round the classes.
 
     The reference stands beside them, so that no network is asked.
     """
@@ -28,22 +28,22 @@ def pictures(count: int) -> ImageSet:
         entry = ImageEntry(f"{index}.png", hashlib.sha256(data).hexdigest(), index % 10)
         found.append(EncodedImage(entry, data, "image/png"))
     sure = tuple(tuple(float(i == picture.entry.label) for i in range(10)) for picture in found)
-    return ImageSet("oracle's pictures", CIFAR10_CLASSES, tuple(found), sure, EndpointProfile().model_version)
+    return ImageSet("mock endpoint's pictures", CIFAR10_CLASSES, tuple(found), sure, EndpointProfile().model_version)
 
 
 def labels(images: ImageSet) -> dict[str, int]:
     return {picture.entry.sha256: picture.entry.label for picture in images.images}
 
 
-def against_oracle(truth: EndpointProfile, use):
-    """What `use(url, oracle)` gives, with an oracle in the same event loop."""
+def with_mock_endpoint(truth: EndpointProfile, use):
+    """What `use(url, mock)` gives, with a mock endpoint in the same event loop."""
 
     async def go():
         loop = asyncio.get_running_loop()
-        oracle = MockEndpoint(truth, loop.time())
-        server = await loop.create_server(lambda: Connection(oracle, loop), "127.0.0.1", 0)
+        mock = MockEndpoint(truth, loop.time())
+        server = await loop.create_server(lambda: Connection(mock, loop), "127.0.0.1", 0)
         try:
-            return await use(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", oracle)
+            return await use(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", mock)
         finally:
             server.close()
 

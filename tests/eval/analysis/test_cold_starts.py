@@ -229,13 +229,13 @@ def test_every_gap_is_long_enough_and_all_targets_wait_at_the_same_time():
     assert plan != idle_arrivals(list(TARGETS), 5, 900, 4)
 
 
-def test_the_oracles_cold_starts_are_found_and_no_others():
+def test_the_mock_endpoints_cold_starts_are_found_and_no_others():
     truth = EndpointProfile(median_ms=5.0, sigma=0.4, cold_start_ms=120.0, idle_s=0.1)
     images = pictures(1)
     gaps_s = [0.2, 0.0, 0.2, 0.2, 0.0, 0.2, 0.2, 0.0, 0.2, 0.2, 0.2]  # the long ones bring a new instance
 
     async def measure(url: str):
-        async with Client("oracle", url, images.classes, 10, time.perf_counter()) as client:
+        async with Client("mock", url, images.classes, 10, time.perf_counter()) as client:
             first, _ = await client.send(RequestSpec("single", "warmup", 0, 0, images.images[0]), time.perf_counter())
             samples = [first]
             for block, gap_s in enumerate(gaps_s, 1):
@@ -249,7 +249,7 @@ def test_the_oracles_cold_starts_are_found_and_no_others():
     found = find_cold_starts(samples, "idle")
     assert [s.gap_s for s in found.confirmed] == [0.2] * 8
     assert found.discarded["not_first"] == 3
-    median = report(samples, twin_run("oracle", twin=False))["idle"]["latency_ms"]["p50"]
+    median = report(samples, twin_run("mock", twin=False))["idle"]["latency_ms"]["p50"]
     assert median["low"] <= truth.median_ms + truth.cold_start_ms + 5 and median["low"] > truth.cold_start_ms
 
 

@@ -316,10 +316,10 @@ def test_a_client_keeps_nothing_of_the_requests_it_has_sent():
 
     async def go():
         loop = asyncio.get_running_loop()
-        oracle = MockEndpoint(EndpointProfile(median_ms=0.01, sigma=0, faults=faults), loop.time())
-        server = await loop.create_server(lambda: Connection(oracle, loop), "127.0.0.1", 0)
+        mock = MockEndpoint(EndpointProfile(median_ms=0.01, sigma=0, faults=faults), loop.time())
+        server = await loop.create_server(lambda: Connection(mock, loop), "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, Client("oracle", url, CIFAR10_CLASSES, TIMEOUT_S, 0.0, max_connections=10) as client:
+        async with server, Client("mock", url, CIFAR10_CLASSES, TIMEOUT_S, 0.0, max_connections=10) as client:
             await send(client, 500)
             gc.collect()
             before, _ = tracemalloc.get_traced_memory()

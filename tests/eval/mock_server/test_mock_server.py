@@ -1,4 +1,4 @@
-"""The oracle does what its truth says: over the wire, and by a clock that the test sets."""
+"""The mock endpoint does what its truth says: over the wire, and by a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from eval.mock_server.queueing import sojourn_times
 from service import schema
 from tests.conftest import ROOT
 from tests.helpers.mock_endpoint import (
-    against_oracle,
     asked_in_turn,
     labels,
     pictures,
     request_counts,
     running_mock_endpoint,
+    with_mock_endpoint,
 )
 
 pytestmark = pytest.mark.integration
 
 
 def in_turn(truth, images, **options):
-    """The samples of one post after the other, and the oracle that answered them."""
+    """The samples of one post after the other, and the mock endpoint that answered them."""
 
-    async def use(url, oracle):
-        return await asked_in_turn(url, images, **options), oracle
+    async def use(url, mock):
+        return await asked_in_turn(url, images, **options), mock
 
-    return against_oracle(truth, use)
+    return with_mock_endpoint(truth, use)
 
 
 def replies(truth, arrivals_s, picture=None):
-    """An oracle's replies to posts at these times of its clock: new pictures, or the same one again and again."""
-    oracle = MockEndpoint(truth, 0.0)
+    """A mock endpoint's replies to posts at these times of its clock: new pictures, or the same one again and again."""
+    mock = MockEndpoint(truth, 0.0)
     bodies = (picture or f"picture {index}".encode() for index in range(len(arrivals_s)))
     posts = (Request("POST", schema.PREDICT, "", body) for body in bodies)
-    return [oracle.reply(post, at) for post, at in zip(posts, arrivals_s, strict=True)], oracle
+    return [mock.reply(post, at) for post, at in zip(posts, arrivals_s, strict=True)], mock
 
 
 def stays_ms(truth, arrivals_s, picture=None):
@@ -69,27 +69,27 @@ def header(reply, name):
 
 @pytest.mark.parametrize("fault", FAULT_ERROR_KINDS)
 def test_the_client_gives_every_fault_its_kind(fault):
-    (sample,), oracle = in_turn(EndpointProfile(median_ms=1, faults={fault: 1.0}), pictures(1), timeout_s=0.5)
+    (sample,), mock = in_turn(EndpointProfile(median_ms=1, faults={fault: 1.0}), pictures(1), timeout_s=0.5)
     assert sample.error == FAULT_ERROR_KINDS[fault]
     assert sample.detail and "\n" not in sample.detail
-    assert oracle.response_counts == {fault: 1}  # a login page was not asked for either
+    assert mock.response_counts == {fault: 1}  # a login page was not asked for either
 
 
 def test_faults_have_their_shares():
     truth = EndpointProfile(seed=3, faults={"http_5xx": 0.05, "hang_up": 0.02, "torn": 0.01})
-    _, oracle = replies(truth, [0.0] * 20_000)
+    _, mock = replies(truth, [0.0] * 20_000)
     for fault, share in truth.faults.items():
-        assert oracle.response_counts[fault] in range(*map(int, binom.interval(0.9999, 20_000, share)))
-    assert oracle.response_counts.total() == 20_000
+        assert mock.response_counts[fault] in range(*map(int, binom.interval(0.9999, 20_000, share)))
+    assert mock.response_counts.total() == 20_000
     assert truth.error_fractions() == pytest.approx({"http_5xx": 0.05, "disconnected": 0.03})
 
 
 @pytest.mark.parametrize(("fault", "status"), [("http_429", b"429"), ("http_5xx", b"503")])
 def test_who_has_to_wait_is_told_how_long_and_by_whom(fault, status):
-    (reply,), oracle = replies(EndpointProfile(faults={fault: 1.0}, retry_after_s=7), [0.0])
+    (reply,), mock = replies(EndpointProfile(faults={fault: 1.0}, retry_after_s=7), [0.0])
     assert reply.data.split(b" ")[1] == status
     assert header(reply, "Retry-After") == "7"
-    assert header(reply, schema.INSTANCE_ID) == oracle.instance_ids[0]
+    assert header(reply, schema.INSTANCE_ID) == mock.instance_ids[0]
     assert json.loads(reply.data.partition(b"\r\n\r\n")[2]).keys() == {"type", "title", "status", "detail"}
 
 
@@ -103,8 +103,8 @@ def test_an_endless_body_that_nobody_reads_does_not_fill_the_memory():
 
     async def go():
         loop = asyncio.get_running_loop()
-        oracle = MockEndpoint(EndpointProfile(median_ms=1, faults={"endless": 1.0}), loop.time())
-        server = await loop.create_server(lambda: Noted(oracle, loop), "127.0.0.1", 0)
+        mock = MockEndpoint(EndpointProfile(median_ms=1, faults={"endless": 1.0}), loop.time())
+        server = await loop.create_server(lambda: Noted(mock, loop), "127.0.0.1", 0)
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
         async with asyncio.timeout(30):
@@ -151,7 +151,7 @@ def test_the_answer_is_the_contracts():
         writer.close()
         return answers
 
-    (head, plain), (_, full) = against_oracle(EndpointProfile(median_ms=0.01), use)
+    (head, plain), (_, full) = with_mock_endpoint(EndpointProfile(median_ms=0.01), use)
     fields = (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION)
     assert {*fields, schema.SERVER_TIMING} <= {line.partition(":")[0] for line in head.splitlines()}
     assert plain.keys() == {"id", "label", "probability", "top", "model"}
@@ -185,15 +185,15 @@ def test_without_spread_every_request_takes_the_median():
 
 def test_the_same_seed_is_equally_slow_and_equally_faulty_and_another_is_not():
     def seen(seed):
-        found, oracle = replies(EndpointProfile(seed=seed, faults={"http_5xx": 0.3}), [0.0] * 50)
-        return [reply.due_s for reply in found], oracle.response_counts
+        found, mock = replies(EndpointProfile(seed=seed, faults={"http_5xx": 0.3}), [0.0] * 50)
+        return [reply.due_s for reply in found], mock.response_counts
 
     assert seen(9) == seen(9) != seen(8)
 
 
 @pytest.mark.parametrize("servers", [None, 1, 3])
 @pytest.mark.parametrize("stalls", [{}, {"stall_every_s": 0.5, "stall_ms": 120}], ids=["", "stalls"])
-def test_the_oracle_queues_and_stalls_as_the_simulation_does(servers, stalls):
+def test_the_mock_endpoint_queues_and_stalls_as_the_simulation_does(servers, stalls):
     truth = EndpointProfile(seed=6, servers=servers, **stalls)
     dice = np.random.default_rng((6, 0))
     service_s = truth.draw_service_times_ms(dice, DRAW_CHUNK)[1:] / 1000  # it takes the first one for itself
@@ -203,9 +203,9 @@ def test_the_oracle_queues_and_stalls_as_the_simulation_does(servers, stalls):
 
 
 def test_no_op_requests_wait_for_the_end_of_a_stall_only():
-    oracle = MockEndpoint(EndpointProfile(servers=1, median_ms=500, stall_every_s=1, stall_ms=100), 0.0)
-    oracle.reply(Request("POST", schema.PREDICT, "", b"x"), 0.9)
-    dues = [oracle.reply(Request("GET", schema.READYZ, "", b""), at).due_s for at in (0.05, 0.95, 1.02, 1.2)]
+    mock = MockEndpoint(EndpointProfile(servers=1, median_ms=500, stall_every_s=1, stall_ms=100), 0.0)
+    mock.reply(Request("POST", schema.PREDICT, "", b"x"), 0.9)
+    dues = [mock.reply(Request("GET", schema.READYZ, "", b""), at).due_s for at in (0.05, 0.95, 1.02, 1.2)]
     assert dues == pytest.approx([0.05, 0.95, 1.1, 1.2], abs=1e-4)
 
 
@@ -242,7 +242,7 @@ def test_a_stream_through_the_queue_stays_about_as_long_as_the_truth_says():
             offsets = np.cumsum(np.random.default_rng(2).exponential(1 / rate_rps, 240))
             return await asyncio.gather(*map(later, offsets))
 
-    found = [s.server_ms["total"] for s in against_oracle(truth, use)]
+    found = [s.server_ms["total"] for s in with_mock_endpoint(truth, use)]
     low, high = np.quantile(found, [0.2, 0.8])
     assert low < np.median(truth.sojourn_times_ms(rate_rps)) < high
 
@@ -258,7 +258,7 @@ def test_a_cold_start_is_slow_and_proves_itself_and_says_of_what_it_consists():
         async with Client("a", url, images.classes, 20, time.perf_counter()) as client:
             return first, second, await client.fetch_version()
 
-    first, second, version = against_oracle(EndpointProfile(median_ms=1, sigma=0, cold_start_ms=150), use)
+    first, second, version = with_mock_endpoint(EndpointProfile(median_ms=1, sigma=0, cold_start_ms=150), use)
     assert (first.ordinal, second.ordinal) == (1, 2)
     assert first.instance_id == second.instance_id == version["instance_id"]
     assert first.server_ms["total"] == 151 and second.server_ms["total"] == 1
@@ -271,10 +271,10 @@ def test_a_cold_start_is_slow_and_proves_itself_and_says_of_what_it_consists():
 
 def test_after_an_idle_gap_which_begins_with_the_last_answer_another_instance_starts():
     truth = EndpointProfile(sigma=0, cold_start_ms=300, idle_s=2, servers=1)
-    found, oracle = replies(truth, [0.0, 0.1, 2.2, 2.9, 5.0])
+    found, mock = replies(truth, [0.0, 0.1, 2.2, 2.9, 5.0])
     assert [reply.due_s for reply in found] == pytest.approx([0.32, 0.34, 2.22, 2.92, 5.32])
     assert [header(reply, schema.REQUEST_ORDINAL) for reply in found] == ["1", "2", "3", "4", "1"]
-    first, other = oracle.instance_ids
+    first, other = mock.instance_ids
     assert [header(reply, schema.INSTANCE_ID) for reply in found] == [first] * 4 + [other]
 
 
@@ -311,7 +311,7 @@ def test_what_it_cannot_read_is_refused(text):
         writer.close()
         return answer
 
-    assert against_oracle(EndpointProfile(), use).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert with_mock_endpoint(EndpointProfile(), use).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 @pytest.mark.parametrize(
@@ -373,12 +373,12 @@ def test_over_tls_the_handshake_is_seen(tmp_path, monkeypatch, needs_tool):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--truth", "t.json"], "oracle: t.json: sigma is 'wide'; it has to be a number, 0 to 10\n"),
-        (["--truth", "none.json"], "oracle: [Errno 2] No such file or directory: 'none.json'\n"),
-        (["--keyfile", "t.json"], "oracle: --keyfile needs --certfile, the certificate that it belongs to\n"),
+        (["--truth", "t.json"], "mock-endpoint: t.json: sigma is 'wide'; it has to be a number, 0 to 10\n"),
+        (["--truth", "none.json"], "mock-endpoint: [Errno 2] No such file or directory: 'none.json'\n"),
+        (["--keyfile", "t.json"], "mock-endpoint: --keyfile needs --certfile, the certificate that it belongs to\n"),
         (
             ["--certfile", "t.json"],
-            "oracle: t.json and its key cannot be used; give two in PEM that belong together\n",
+            "mock-endpoint: t.json and its key cannot be used; give two in PEM that belong together\n",
         ),
     ],
 )
@@ -389,9 +389,9 @@ def test_what_it_cannot_serve_is_named_in_one_line(options, says, tmp_path, monk
     assert capsys.readouterr().err == says
 
 
-def test_an_oracle_that_does_not_start_says_why(capsys):
+def test_a_mock_endpoint_that_does_not_start_says_why(capsys):
     with (
-        pytest.raises(EvalError, match=r"did not start: oracle: .*Invalid argument"),
+        pytest.raises(EvalError, match=r"did not start: mock-endpoint: .*Invalid argument"),
         running_mock_endpoint(EndpointProfile(), "--core", "99999"),
     ):
         pass
@@ -402,4 +402,4 @@ def test_help_teaches():
     done = subprocess.run(
         [sys.executable, "-m", "eval.mock_server", "--help"], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 0 and "/oracle/counts" in done.stdout and '"faults"' in done.stdout
+    assert done.returncode == 0 and "/mock/counts" in done.stdout and '"faults"' in done.stdout
