@@ -1,4 +1,4 @@
-"""The Flask app: routes, forms, pages, problem documents. Every request passes service/middleware.py first."""
+"""The Flask app: routes, forms, pages, problem documents. Every request passes service/web/middleware.py first."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, ServiceUnavailable, TooLarge, Unauthorised
-from service.middleware import PAGE, RequestMiddleware, ServiceState, json_line
-from service.request_parsing import MULTIPART, parse_image, parse_images, read_body
 from service.settings import Settings
 from service.system import processor, usable_cpus
+from service.web.middleware import PAGE, RequestMiddleware, ServiceState, json_line
+from service.web.request_parsing import MULTIPART, parse_image, parse_images, read_body
 
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender gets to see the answer

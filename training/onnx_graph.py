@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from service.engines.onnx_engine import INPUT, OUTPUT
+from service.engines.resnet import BasicBlock, ResNet18
 from service.model import Bundle
-from service.resnet import BasicBlock, ResNet18
 
 OPSET = 17  # the oldest that has all that is needed, with quantisation per channel
 IR_VERSION = 8  # of the file, which goes with that opset

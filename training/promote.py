@@ -20,9 +20,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from service.engines.resnet import ARCHITECTURE
 from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.model import MODEL_JSON, load_bundle, sha256
-from service.resnet import ARCHITECTURE
 from service.system import cpu_model
 from training import train
 from training.data import CLASSES, SIZE_PX, Split

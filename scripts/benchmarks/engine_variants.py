@@ -32,11 +32,11 @@ from eval.samples.processors import parse_processor
 from scripts.paths import GOLDEN_DIR, MODEL_DIR
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
+from service.engines.resnet import ResNet18
 from service.engines.torch_engine import LayeredResNet18, fold_batch_norm, load_network
 from service.errors import BundleError
 from service.model import Bundle, load_bundle
 from service.preprocess import decode_image
-from service.resnet import ResNet18
 from service.system import processor
 
 BATCH_SIZES = (1, 4, 16, 64)

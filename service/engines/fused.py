@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from service.resnet import BasicBlock, ResNet18
+from service.engines.resnet import BasicBlock, ResNet18
 
 operators = torch.ops.mkldnn
 

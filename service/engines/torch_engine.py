@@ -20,9 +20,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
+from service.engines.resnet import ARCHITECTURE, ResNet18, build_network
 from service.errors import BundleError
 from service.model import Bundle
-from service.resnet import ARCHITECTURE, ResNet18, build_network
 from service.system import usable_cpus
 
 WEIGHTS = "weights.safetensors"

@@ -15,8 +15,8 @@ import torch
 from onnx import numpy_helper
 
 from service.engines.onnx_engine import OnnxEngine
+from service.engines.resnet import build_network
 from service.model import load_bundle, sha256
-from service.resnet import build_network
 from tests.conftest import ROOT
 from training import data, export
 from training.__main__ import main

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from service.engines.resnet import build_network
 from service.errors import BundleError
 from service.model import load_bundle
-from service.resnet import build_network
 from tests.conftest import ROOT
 from training import promote, train
 from training.__main__ import main

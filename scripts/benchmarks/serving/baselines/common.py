@@ -22,7 +22,7 @@ def load_network() -> Any:
     """The network with its weights, ready to answer."""
     from safetensors.torch import load_file
 
-    from service.resnet import build_network
+    from service.engines.resnet import build_network
 
     net = build_network(len(CLASSES))
     net.load_state_dict(load_file(MODEL_DIR / "weights.safetensors"), strict=False)

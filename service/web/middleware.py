@@ -18,9 +18,9 @@ import numpy as np
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, Unauthorised
-from service.metrics import Metrics
 from service.schema import Prediction
 from service.system import process_started_at
+from service.web.metrics import Metrics
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
