@@ -6,13 +6,24 @@ bodies and for the model meanwhile.
 
 Overload. There are more threads than MAX_QUEUE and BATCH_MAX hold images; what comes on top is refused with 503, before
 its image is decoded. Connections that are not even accepted wait in the kernel's backlog.
+
+The end. Whoever keeps a connection open may send its next request just as the server closes it, and that request is
+lost. So after SIGTERM every answer says `Connection: close` for a moment, before connections at rest are closed.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import import_module
+from multiprocessing import active_children
+from typing import Any
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
@@ -29,7 +40,13 @@ BACKLOG = 512  # that may wait so
 # For a head to come, counted from the end of the last answer, so for a connection at rest as well: longer than the
 # fronts keep theirs (nginx 60 s, Heroku's router 90 s), so that they close first
 KEEP_ALIVE_MS = 100_000
-DRAIN_S = 8  # for running requests after SIGTERM: Cloud Run kills after 10 s, Heroku after 30 s
+ANNOUNCE_S = 0.25  # in which whoever keeps a connection open hears that it ends
+DRAIN_S = 8  # for running requests after that: Cloud Run kills 10 s after SIGTERM, Heroku after 30 s
+END_SIGNAL = signal.SIGUSR1  # to the worker: say so
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 def serve(app: str = APP) -> None:
@@ -38,7 +55,7 @@ def serve(app: str = APP) -> None:
     load_bundle(settings.model_dir, [])  # without checksums: the worker looks at those of the files that it loads
     check_port_free(settings.host, settings.port)
     print(f"service: listening on {settings.host}:{settings.port} as soon as the model is loaded", flush=True)
-    Granian(
+    server = Granian(
         app,
         address=settings.host,
         port=settings.port,
@@ -52,8 +69,43 @@ def serve(app: str = APP) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_S,
         log_level=LogLevels.error,
-    ).serve()
+    )
+    server.on_startup(announce_the_end)
+    server.serve(target_loader=load_app)
     print("service: has ended", flush=True)
+
+
+def announce_the_end() -> None:
+    """In the parent, whose handler of SIGTERM is granian's by now: tell the worker first, and wait a moment."""
+    signal.signal(END_SIGNAL, signal.SIG_IGN)  # inherited: a worker that still loads its model is not killed by it
+    end = signal.getsignal(signal.SIGTERM)
+    assert callable(end)
+
+    def announce_and_end(*received: Any) -> None:
+        for worker in active_children():
+            if worker.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, END_SIGNAL)
+        time.sleep(ANNOUNCE_S)  # in the handler: a worker that ends meanwhile, told by the platform, is not replaced
+        end(*received)
+
+    signal.signal(signal.SIGTERM, announce_and_end)
+
+
+def load_app(name: str) -> App:
+    """In the worker: the app called MODULE:ATTRIBUTE, whose answers close their connections once the end is near."""
+    module, _, attribute = name.partition(":")
+    app: App = getattr(import_module(module), attribute)
+    ending = threading.Event()
+    signal.signal(END_SIGNAL, lambda *_: ending.set())
+
+    def announcing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        def start_closing(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, ("Connection", "close")], *more)
+
+        return app(environ, start_closing if ending.is_set() else start_response)
+
+    return announcing
 
 
 def check_port_free(host: str, port: int) -> None:
