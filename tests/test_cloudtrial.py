@@ -40,7 +40,7 @@ def elsewhere(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
-def test_help_needs_no_environment_and_lists_every_command_with_examples(elsewhere, word):
+def test_help_needs_no_venv_and_lists_commands_with_examples(elsewhere, word):
     done = call(word, program=elsewhere / "cloudtrial")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(NAMES) == 16 and all(f"\n  {name}  " in done.stdout for name in NAMES)
@@ -58,7 +58,7 @@ def test_every_command_explains_itself_under_its_own_name(name):
     ("word", "near"),
     [("rum", "did you mean run? "), ("twin", "did you mean twins"), ("zzz", ""), ("--version", "")],
 )
-def test_an_unknown_command_is_one_line_with_the_nearest_names_and_exit_2(word, near):
+def test_unknown_command_is_one_line_with_near_names_and_exit_2(word, near):
     done = call(word)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"cloudtrial: there is no command '{word}': {near}") and done.stderr.count("\n") == 1
@@ -80,14 +80,14 @@ def test_without_an_environment_it_says_what_to_type(elsewhere):
 
 
 @pytest.mark.parametrize(("command", "package"), [("run", "rich"), ("serve", "granian")])
-def test_an_environment_that_lacks_a_package_is_one_line_that_says_what_to_type(elsewhere, command, package):
+def test_missing_package_is_one_line_with_the_command_to_type(elsewhere, command, package):
     venv.create(elsewhere / ".venv", symlinks=True)
     done = call(command, program=elsewhere / "cloudtrial")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert f"lacks the package {package}: type `make demo`" in done.stderr
 
 
-def test_it_works_from_another_folder_through_a_link_and_beside_a_module_of_the_same_name(elsewhere, tmp_path):
+def test_it_works_from_any_folder_by_a_link_beside_a_namesake(elsewhere, tmp_path):
     (elsewhere / ".venv").symlink_to(sys.prefix)
     link = tmp_path / "bin" / "cloudtrial"
     link.parent.mkdir()
@@ -109,7 +109,7 @@ def test_the_exit_code_is_the_commands_own(words, code, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_signal_reaches_the_run_itself_and_the_run_holds_what_was_typed(number, tmp_path):
+def test_signal_reaches_the_run_which_records_its_command_line(number, tmp_path):
     with fake_endpoint() as fake:
         words = ["run", "--target", f"a={fake.url}", "--images", "golden", "--floor", "0", "--out", "out"]
         process = subprocess.Popen(
@@ -122,7 +122,7 @@ def test_a_signal_reaches_the_run_itself_and_the_run_holds_what_was_typed(number
     assert json.loads((tmp_path / "out" / "run.json").read_text())["command"] == ["./cloudtrial", *words]
 
 
-def test_serve_starts_the_service_with_its_settings_and_ends_on_sigterm(tmp_path, png):
+def test_serve_applies_its_settings_and_ends_on_sigterm(tmp_path, png):
     with ready_service(tmp_path / "log", command=(str(PROGRAM), "serve"), ENGINE="onnx") as service:
         assert service.post("/predict", png, "image/png").json["model"]["engine"] == "onnx"
     assert service.process.returncode == 0

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/design.md")}
 MAKEFILE = (ROOT / "Makefile").read_text()
+TEST_NAME = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
 EXAMPLE = ROOT / "reports" / "example"
 
 
@@ -54,6 +55,11 @@ def test_the_architecture_page_is_what_the_programs_make_now():
     subprocess.run([sys.executable, "-m", "scripts.docs.architecture", "--check"], cwd=ROOT, check=True)
 
 
+def test_no_test_name_is_longer_than_60_characters():
+    names = [name for path in Path(__file__).parent.rglob("*.py") for name in TEST_NAME.findall(path.read_text())]
+    assert len(names) > 1000 and not [name for name in names if len(name) > 60]
+
+
 def test_the_example_was_measured_with_the_shipped_weights(bundle_dir):
     model = json.loads((bundle_dir / "model.json").read_text())
     report = json.loads((EXAMPLE / "report.json").read_text())
@@ -65,7 +71,7 @@ def test_the_example_was_measured_with_the_shipped_weights(bundle_dir):
         assert target["accuracy"]["value"] == pytest.approx(measured, abs=5e-4), name
 
 
-def test_the_shipped_networks_accuracy_is_measured_on_the_whole_test_set(bundle_dir):
+def test_shipped_accuracy_is_measured_on_the_whole_test_set(bundle_dir):
     test = json.loads((bundle_dir / "model.json").read_text())["metrics"]["test"]
     assert test["n"] == 10_000
     assert test["low"] <= test["accuracy"] <= test["high"]
@@ -82,7 +88,7 @@ def test_the_example_report_is_what_its_samples_give(tmp_path):
     assert again == kept
 
 
-def test_no_cifar10_picture_is_in_the_example():
+def test_no_cifar10_image_is_in_the_example():
     assert "data:image/" not in (EXAMPLE / "report.html").read_text().replace("data:image/svg", "")
 
 

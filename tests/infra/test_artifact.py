@@ -95,7 +95,7 @@ def test_an_archive_holds_what_is_shipped_and_lifted_by_name(tmp_path, pack_in, 
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)
-def test_each_engine_gets_its_own_file_of_the_model_and_its_own_requirements(tmp_path, pack_in, write, name):
+def test_each_engine_gets_its_own_model_file_and_requirements(tmp_path, pack_in, write, name):
     project = make_project(tmp_path, upside_down=True)
     packed = pack_in(project, write, name, engine="onnx")
     torch_weights = "models/net/weights.safetensors"
@@ -151,7 +151,7 @@ def test_a_folder_holds_the_files_and_nothing_of_an_earlier_time(tmp_path, pack_
     assert second.sha256 != first.sha256
 
 
-def test_a_folders_hash_counts_names_and_contents_and_nothing_else(tmp_path, pack_in):
+def test_folder_hash_depends_on_names_and_contents_only(tmp_path, pack_in):
     here, there = make_project(tmp_path / "here"), make_project(tmp_path / "there", upside_down=True)
     first, second = (pack_in(folder, artifact.write_folder, "image") for folder in (here, there))
     assert first == second
@@ -169,7 +169,7 @@ def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_projects_own_bundle_is_the_service_and_the_model_and_no_litter(engine):
+def test_project_artifact_is_service_and_model_without_litter(engine):
     names = set(artifact.deployment_files(engine=engine))
     assert {"service/wsgi.py", "service/Dockerfile"} <= names
     model = "models/resnet18-cifar10"

@@ -50,7 +50,7 @@ def shipped(engine, checkout):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_unmodified_dockerfile_builds_and_classifies_as_its_own_user(engine, ground, builder, tmp_path, say):
+def test_unmodified_dockerfile_builds_and_serves_as_its_own_user(engine, ground, builder, tmp_path, say):
     dockerfile, context, args, env = shipped(engine, tmp_path / "checkout")
     (port,) = free_ports(1)
     builder.build(dockerfile, context, args)

@@ -167,7 +167,7 @@ def line_of(lines, kind, name):
     return found[0]
 
 
-def test_every_kind_of_thing_that_can_be_left_on_aws_is_listed_with_what_removes_it(account):
+def test_every_kind_of_aws_leftover_is_listed_with_its_removal(account):
     found = account.found_plain
     assert (found.code, found.errors) == (LEFTOVERS, "")
     for kind, name in account.plain.items():
@@ -210,12 +210,12 @@ def test_the_commands_for_role_and_profile_empty_them_first(account):
     assert [c.split()[0] for c in profile] == ["remove-role-from-instance-profile", "delete-instance-profile"]
 
 
-def test_an_untagged_log_group_is_found_by_the_name_it_was_made_after(account):
+def test_untagged_log_group_is_matched_by_its_name(account):
     line_of(account.found_plain.lines, "log group", "/aws/a/cloudtrial-vm ")
     line_of(account.found_prod.lines, "log group", "/aws/a/cloudtrial-vm-prod ")
 
 
-def test_the_record_of_the_domain_is_found_in_the_zone_that_the_stack_file_names(empty_account, capsys, tmp_path):
+def test_domain_record_is_looked_up_in_the_stack_files_zone(empty_account, capsys, tmp_path):
     client = boto3.client("route53")
     zone = client.create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"].rpartition("/")[2]
     record = {"Name": "app.example.com.", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "203.0.113.7"}]}
@@ -340,7 +340,7 @@ GOOGLE_LEFT = {
 }
 
 
-def test_every_kind_of_thing_that_can_be_left_at_google_is_listed_on_all_pages(capsys, monkeypatch):
+def test_every_kind_of_google_leftover_is_listed_on_all_pages(capsys, monkeypatch):
     code, lines, errors = ask_google("google_left", capsys, monkeypatch)
     squeezed = [" ".join(line.split()) for line in lines]
     assert (code, errors) == (LEFTOVERS, "")
@@ -374,7 +374,7 @@ def test_what_a_google_program_names_is_what_is_looked_for(stack):
                 assert place.has_stack_tags(resource.unwrapped_inputs["labels"]), resource
 
 
-def test_googles_own_places_are_named_whole_when_no_other_function_uses_them(capsys, monkeypatch):
+def test_google_buckets_are_listed_whole_unless_shared(capsys, monkeypatch):
     code, lines, _ = ask_google("google_alone", capsys, monkeypatch)
     assert code == LEFTOVERS and [line.split("  ")[0] for line in lines[:-1]] == [
         *["bucket of function sources"] * 3, "repository of function images"]  # fmt: skip
@@ -382,7 +382,7 @@ def test_googles_own_places_are_named_whole_when_no_other_function_uses_them(cap
 
 
 @pytest.mark.parametrize("stack", ["gcp_function", "gcp_cloudrun", "gcp_cloudrun-prod"])
-def test_a_clean_project_has_nothing_left_and_an_api_that_is_off_has_nothing(capsys, monkeypatch, stack):
+def test_clean_project_and_disabled_api_have_no_leftovers(capsys, monkeypatch, stack):
     code, lines, errors = ask_google("google_clean", capsys, monkeypatch, stack)
     assert (code, errors) == (CLEAN, "")
     assert lines == [f"Nothing of stack {stack} is left (my-project us-central1)."]
@@ -410,7 +410,7 @@ def ask_heroku(name, capsys, monkeypatch):
     return found
 
 
-def test_a_heroku_app_that_is_left_is_listed_with_its_price_and_add_ons(capsys, monkeypatch):
+def test_leftover_heroku_app_is_listed_with_price_and_add_ons(capsys, monkeypatch):
     code, lines, errors = ask_heroku("heroku_left", capsys, monkeypatch)
     assert (code, errors) == (LEFTOVERS, "")
     app = line_of(lines, "Heroku app", "my-classifier")

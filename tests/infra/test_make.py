@@ -74,7 +74,7 @@ def test_up_and_preview_select_the_stack_or_make_it_and_go_on(project, command, 
     assert called == [f"pulumi stack select --create {stack}", f"pulumi {command} --stack {stack}"]
 
 
-def test_down_makes_no_stack_and_says_how_to_look_for_what_is_left(project):
+def test_down_creates_no_stack_and_names_the_leftovers_command(project):
     stand_in(project)
     done, called = make(project, "down", "STACK=heroku", "ARGS=--yes")
     assert done.returncode == 0 and called == ["pulumi destroy --stack heroku --yes"]
@@ -89,7 +89,7 @@ def test_a_pulumi_that_fails_ends_it_there(project):
 
 @pytest.mark.parametrize("stack", ["", "azure", "aws", "aws_ec2x"])
 @pytest.mark.parametrize("command", ["up", "down", "preview", "preflight", "leftovers"])
-def test_a_stack_that_is_not_named_or_names_no_target_is_one_line_and_starts_nothing(project, command, stack):
+def test_missing_or_unknown_stack_is_one_line_and_starts_nothing(project, command, stack):
     stand_in(project)
     done, called = make(project, command, f"STACK={stack}")
     assert done.returncode != 0 and called == []
@@ -155,14 +155,14 @@ def set_up(project, installed=1, reached=1, **env):
 REST = "python -m pip --disable-pip-version-check install -r requirements-torch.txt -r requirements.txt"
 
 
-def test_a_fresh_setup_says_which_torch_it_takes_and_how_large_it_is_before_pip_does_anything(project):
+def test_setup_says_which_torch_and_its_size_before_pip_runs(project):
     done, said = set_up(project, reached=0)
     assert done.returncode == 0, done.stderr
     assert "CPU wheels, about 200 MB, from https://download.pytorch.org/whl/cpu" in said[0]
     assert "--index-url https://download.pytorch.org/whl/cpu" in said[1] and said[-2] == REST
 
 
-def test_without_the_cpu_index_the_size_of_the_cuda_build_is_said_before_it_is_downloaded(project):
+def test_setup_without_cpu_index_says_the_cuda_builds_size_first(project):
     done, said = set_up(project)
     assert done.returncode == 0 and done.stderr == ""
     size = next(number for number, line in enumerate(said) if "PyTorch from PyPI instead: on Linux 3.0 GB" in line)
@@ -171,7 +171,7 @@ def test_without_the_cpu_index_the_size_of_the_cuda_build_is_said_before_it_is_d
     assert "as TORCH_INDEX asks: on Linux 3.0 GB" in said[0] and said[-2] == REST
 
 
-def test_the_sizes_that_setup_says_are_of_the_versions_that_it_installs(project):
+def test_sizes_in_setup_are_of_the_installed_versions(project):
     pins = (project / "requirements-torch.txt").read_text().splitlines()[-2:]
     script = (project / "scripts/setup/venv").read_text()
     assert f"# Of {' and '.join(pin.replace('==', ' ') for pin in pins)}," in script
@@ -223,7 +223,7 @@ def lock(project, **env):
     return subprocess.run([project / "scripts/setup/lock"], env=env, capture_output=True, text=True)
 
 
-def test_a_lock_is_torchs_own_lines_and_what_uv_makes_of_the_old_lock(locked):
+def test_lock_is_torchs_lines_plus_uvs_update_of_the_old_lock(locked):
     done = lock(locked)
     assert done.returncode == 0, done.stderr
     body = "one==1\n    # via\n    #   two\nkept\n"

@@ -72,7 +72,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("stack", TARGETS)
-def test_every_target_fits_as_it_is_and_every_line_has_its_source(capsys, monkeypatch, stack):
+def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, stack):
     code, rows, out, _ = preflight(capsys, monkeypatch, stack)
     assert code == FITS and "Fits, as far as is known.\n" in out
     for what in (*EXPECTED[stack], "memory", "start"):
@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, g
     assert out.rstrip().endswith(f"Does not fit: {line}.")
 
 
-def test_memory_of_a_cuda_build_that_is_too_much_says_nothing_of_the_shipped_cpu_build(capsys, monkeypatch):
+def test_memory_of_a_cuda_build_says_nothing_of_the_cpu_build(capsys, monkeypatch):
     code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", worked=LocalMeasurement(662, 4, 60, cuda_build=True))
     assert (
         code == FITS
@@ -133,7 +133,7 @@ def test_user_data_that_ec2_would_refuse_does_not_fit(capsys, monkeypatch):
     assert code == DOES_NOT_FIT and "does not fit" in rows["user data"] and "EC2 takes 100" in rows["user data"][0]
 
 
-def test_the_limit_of_user_data_is_the_one_that_the_program_keeps():
+def test_user_data_limit_is_the_programs():
     from infra.aws_ec2.user_data import MAX_BYTES
 
     assert limits.EC2_USER_DATA.amount == MAX_BYTES
@@ -170,7 +170,7 @@ def test_a_twin_that_does_not_start_is_not_known_and_why(capsys, monkeypatch):
 # The stack's settings
 
 
-def test_the_stack_file_sets_the_size_that_memory_and_price_are_held_against(capsys, monkeypatch, tmp_path):
+def test_stack_file_sets_the_size_for_memory_and_price_checks(capsys, monkeypatch, tmp_path):
     settings = "config:\n  cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2\n"
     worked = LocalMeasurement(700, 4, 60)
     _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, worked=worked)
@@ -242,7 +242,7 @@ def test_every_limit_says_where_it_is_from_and_when():
         assert len(limit.source) > 20 and limit.date.removeprefix("read ")[:2] == "20", limit
 
 
-def test_the_heroku_and_cloud_run_boot_limits_are_those_of_the_targets():
+def test_boot_limits_of_heroku_and_cloud_run_are_the_targets():
     assert limits.HEROKU_BOOT.amount == TARGETS["heroku"].boot_timeout_s
     assert (
         limits.CLOUD_RUN_BOOT.amount == TARGETS["gcp_cloudrun"].boot_timeout_s == TARGETS["gcp_function"].boot_timeout_s
@@ -270,7 +270,7 @@ def test_libraries_that_are_those_shipped_are_measured(monkeypatch):
     assert size == InstalledSize(2.5, "measured in this environment")
 
 
-def test_the_onnx_engine_is_measured_without_torch_and_is_a_fraction_of_it():
+def test_onnx_engine_is_measured_without_torch_and_is_smaller():
     plan = read_deployment_spec("heroku", {"cloudtrial:engine": "onnx"})
     found = measure.measure_installed(plan)
     assert found.basis == "measured in this environment"

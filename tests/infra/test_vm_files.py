@@ -125,7 +125,7 @@ def test_too_long_user_data_is_refused_with_its_size():
 
 
 @pytest.mark.parametrize("value", ["two words", "$(reboot)", "a'b", 'a"b', "a\nB=c", "a#b", "a\\b"])
-def test_a_fact_that_bash_or_systemd_would_read_otherwise_is_refused(value):
+def test_setting_that_bash_or_systemd_would_misread_is_refused(value):
     with pytest.raises(UserDataError, match="ENGINE is"):
         render(FACTS | {"ENGINE": value}, https=False)
 
@@ -190,7 +190,7 @@ def test_the_service_is_not_root_and_comes_back_when_it_dies():
     assert "\nRestart=always\n" in text
 
 
-def test_the_unit_reads_the_facts_and_the_token_and_reaches_nothing_but_this_machine():
+def test_unit_reads_settings_and_token_and_reaches_loopback_only():
     text = files_of("http")["/etc/systemd/system/classifier.service"]
     files = re.findall(r"^EnvironmentFile=(\S+)", text, re.MULTILINE)
     assert files == [FACTS_FILE, "-/etc/classifier-token.env"]  # the second need not be there
@@ -303,7 +303,7 @@ def ask(connection: http.client.HTTPConnection, path: str, host: str) -> tuple[h
         connection.close()
 
 
-def test_with_a_domain_port_80_leads_to_https_and_443_to_the_service(with_domain):
+def test_domain_redirects_port_80_and_serves_443(with_domain):
     port_80, port_443 = with_domain
     answer, _ = ask(http.client.HTTPConnection("127.0.0.1", port_80), "/predict?probabilities=1", "a.example.com")
     assert (answer.status, answer.headers["Location"]) == (308, "https://a.example.com/predict?probabilities=1")
@@ -421,7 +421,7 @@ def test_the_boot_ends_with_the_service_behind_nginx(vm):
     assert ran.output.endswith("bootstrap: done\n")
 
 
-def test_the_session_managers_agent_is_installed_before_anything_can_fail(vm):
+def test_session_manager_agent_is_installed_before_other_steps(vm):
     ran = vm("bootstrap")
     place = "https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_amd64/amazon-ssm-agent.deb"
     assert ran.calls[0].startswith("curl ") and ran.calls[0].endswith(place)
@@ -429,7 +429,7 @@ def test_the_session_managers_agent_is_installed_before_anything_can_fail(vm):
     assert ran.calls[2] == "systemctl enable --now amazon-ssm-agent"
 
 
-def test_without_that_agent_the_service_comes_up_and_the_log_says_so_loudly(vm):
+def test_failed_agent_install_is_logged_and_the_service_starts(vm):
     ran = vm("bootstrap", curl="exit 22")
     assert ran.status == 0 and SERVICE_STARTS in ran.calls
     assert "NO SESSION MANAGER" in ran.output
@@ -479,7 +479,7 @@ def test_without_its_token_the_service_does_not_start(vm):
     assert not (ran.root / "etc/classifier-token.env").exists()
 
 
-def test_with_a_domain_the_boot_does_not_wait_for_the_certificate(vm):
+def test_boot_with_a_domain_does_not_wait_for_the_certificate(vm):
     ran = vm("bootstrap", facts=HTTPS_FACTS)
     assert ran.calls[-1] == "systemctl enable --now --no-block classifier-certificate.service"
 
@@ -524,7 +524,7 @@ def test_a_kept_certificate_is_used_without_asking_for_another(vm, needs_tool, t
     assert (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").is_symlink()
 
 
-def test_a_certificate_that_was_not_given_is_asked_for_again_later(vm):
+def test_refused_certificate_is_requested_again_later(vm):
     ran = vm("certificate", "get", facts=HTTPS_FACTS, aws=NO_COPY, curl=LATER, certbot="exit 1")
     assert ran.status != 0
     assert not (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").exists()

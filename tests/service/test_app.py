@@ -45,7 +45,7 @@ def client(engine):
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("secret path"), MemoryError()], ids=repr)
-def test_a_failing_engine_gives_a_500_problem_and_the_next_request_is_answered(client, engine, png, caplog, failure):
+def test_engine_failure_is_a_500_problem_and_the_next_succeeds(client, engine, png, caplog, failure):
     engine.failure = failure
     with caplog.at_level(logging.ERROR):
         reply = client.post("/predict", data=png, content_type="image/png")
@@ -57,7 +57,7 @@ def test_a_failing_engine_gives_a_500_problem_and_the_next_request_is_answered(c
     assert client.post("/predict", data=png, content_type="image/png").status_code == 200
 
 
-def test_a_service_whose_batcher_has_ended_is_alive_but_not_ready(client, monkeypatch):
+def test_service_without_its_batcher_is_alive_but_not_ready(client, monkeypatch):
     monkeypatch.setattr(Classifier, "ready", lambda self: False)
     reply = client.get("/readyz")
     assert (reply.status_code, reply.json["title"]) == (503, "Not ready")
@@ -69,7 +69,7 @@ def test_equal_probabilities_are_ranked_by_id_and_cut_at_five(client, png):
     assert [entry["id"] for entry in top] == [0, 1, 2, 3, 4]
 
 
-def test_the_page_shows_the_picture_that_was_posted(client, png):
+def test_the_page_shows_the_image_that_was_posted(client, png):
     form = {"image": (io.BytesIO(png), "a.png")}
     reply = client.post("/", data=form, headers={"Accept": "text/html"})
     assert reply.status_code == 200
@@ -123,7 +123,7 @@ def test_a_full_queue_does_not_hide_that_the_token_is_missing(engine, monkeypatc
     assert client.post("/predict", data=b"no picture", content_type="image/png").status_code == 401
 
 
-def test_a_body_that_is_shorter_than_declared_is_the_clients_fault(client, png):
+def test_body_shorter_than_declared_is_a_client_error(client, png):
     longer = {"CONTENT_LENGTH": str(len(png) + 1)}
     reply = client.post("/predict", data=png, content_type="image/png", environ_overrides=longer)
     assert (reply.status_code, reply.mimetype) == (400, PROBLEM_TYPE)

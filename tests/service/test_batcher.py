@@ -125,7 +125,7 @@ def test_an_image_that_cannot_be_computed_fails_its_own_request(pool, poisoned, 
 
 @pytest.mark.parametrize("caller_may_run", [False, True])
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang(caller_may_run, pictures):
+def test_engine_with_too_few_rows_is_a_failure_not_a_hang(caller_may_run, pictures):
     batcher = Batcher(lambda batch: batch[:0, 0, 0, :1], **LIMITS, caller_may_run=caller_may_run)
     for _ in range(2):
         with pytest.raises(ValueError, match="0 rows for 1 images"):
@@ -135,7 +135,7 @@ def test_an_engine_that_answers_too_few_rows_is_a_failure_and_not_a_hang(caller_
 # Who runs it
 
 
-def test_a_lone_picture_is_run_by_its_callers_thread_where_the_engine_allows_that_and_by_no_other_else(pool):
+def test_lone_image_runs_on_its_callers_thread_if_engine_allows(pool):
     for caller_may_run in (True, False):
         ran_in = []
         batcher = Batcher(
@@ -148,7 +148,7 @@ def test_a_lone_picture_is_run_by_its_callers_thread_where_the_engine_allows_tha
         assert [ident == own for ident in ran_in] == [caller_may_run, caller_may_run, False, caller_may_run]
 
 
-def test_what_comes_while_a_caller_runs_its_own_picture_waits_for_it_and_then_runs_together(gate, pool):
+def test_images_arriving_in_a_callers_pass_share_the_next_one(gate, pool):
     batcher, first = occupied(gate, pool, caller_may_run=True)
     calls = fill(batcher, pool, 1, 2, 3)
     assert gate.sizes == [1]  # one pass at a time, whoever runs it
@@ -157,7 +157,7 @@ def test_what_comes_while_a_caller_runs_its_own_picture_waits_for_it_and_then_ru
     assert gate.sizes == [1, 3]
 
 
-def test_after_company_the_batchers_own_thread_runs_what_comes_next(gate, pool):
+def test_batcher_thread_runs_the_image_after_a_shared_pass(gate, pool):
     batcher, first = occupied(gate, pool, caller_may_run=True, batch_wait_s=0)
     calls = fill(batcher, pool, 1, 2)
     gate.open.set()
@@ -181,7 +181,7 @@ def test_what_waits_together_runs_together_up_to_the_limit(gate, pool):
     assert gate.sizes == [1, 3, 1]
 
 
-def test_a_single_that_comes_after_a_batch_of_64_is_in_the_next_pass(gate, pool):
+def test_single_image_after_a_batch_of_64_is_in_the_next_pass(gate, pool):
     batcher, _ = occupied(gate, pool, max_queue=100, batch_max=16)
     many, single = fill(batcher, pool, list(range(1, 65)), 99)
     gate.open.set()
@@ -193,7 +193,7 @@ def test_a_single_that_comes_after_a_batch_of_64_is_in_the_next_pass(gate, pool)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12), st.integers(1, 8))
-def test_no_request_waits_for_more_than_one_turn_of_each_that_came_before_it(pool, sizes, batch_max):
+def test_request_waits_at_most_one_turn_of_each_earlier_request(pool, sizes, batch_max):
     gate = Gate()
     batcher, _ = occupied(gate, pool, max_queue=10_000, batch_max=batch_max)
     requests = [[1000 * (place + 1) + i for i in range(size)] for place, size in enumerate(sizes)]
@@ -231,7 +231,7 @@ def test_a_full_pass_waits_for_nobody(gate, pool):
     assert gate.sizes == [1, 2, 2]
 
 
-def test_whoever_watches_is_told_of_every_pass_before_its_callers_go_on(gate, pool):
+def test_observer_sees_every_pass_before_its_callers_resume(gate, pool):
     waits_s = []
     batcher, first = occupied(gate, pool)
     batcher.on_pass = lambda pictures, seconds: waits_s.append((pictures, seconds > 0))
@@ -245,7 +245,7 @@ def test_whoever_watches_is_told_of_every_pass_before_its_callers_go_on(gate, po
 # The bound
 
 
-def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(gate, pool):
+def test_full_queue_refuses_at_once_and_accepts_when_empty(gate, pool):
     batcher, _ = occupied(gate, pool)
     assert batcher.has_room()
     calls = fill(batcher, pool, 1, 2, 3, 4)
@@ -270,7 +270,7 @@ def test_retry_after_grows_with_the_queue(gate, pool):
     assert waits_s == [3, 5, 8, 10]
 
 
-def test_a_callers_pictures_are_queued_together_or_not_at_all(gate, pool):
+def test_a_callers_images_are_queued_together_or_not_at_all(gate, pool):
     batcher, _ = occupied(gate, pool)
     fill(batcher, pool, 1, 2)
     with pytest.raises(QueueFull):

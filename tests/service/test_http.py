@@ -73,7 +73,7 @@ def test_the_full_vector_comes_when_asked_for(server, png):
     assert answer["probabilities"][answer["id"]] == answer["probability"] == max(answer["probabilities"])
 
 
-def test_every_way_to_send_a_picture_gives_the_same_answer(server, png):
+def test_every_way_to_send_an_image_gives_the_same_answer(server, png):
     forms = {
         "raw": (png, "image/png"),
         "raw, other image type": (png, "image/jpeg"),
@@ -98,7 +98,7 @@ def test_a_chunked_body_is_read(server, png):
     assert reply.body == server.post("/predict", png, "image/png").body
 
 
-def test_a_batch_answers_each_picture_in_order(server):
+def test_a_batch_answers_each_image_in_order(server):
     pictures = [noise_png(seed) for seed in range(schema.MAX_BATCH_IMAGES)]
     reply = server.post_form(
         "/predict/batch?probabilities=1", *(("image", p, f"{i}.png") for i, p in enumerate(pictures))
@@ -147,7 +147,7 @@ def test_the_reference_gives_the_same_answers(server, tmp_path):
     np.testing.assert_allclose([f["probabilities"] for f in found], [w["probabilities"] for w in wanted], atol=2e-6)
 
 
-def test_the_reference_names_a_picture_that_it_cannot_read(tmp_path):
+def test_the_reference_names_an_image_that_it_cannot_read(tmp_path):
     (tmp_path / "cat.png").write_text("meow")
     command = [sys.executable, "-m", "service.offline_predict"]
     path = str(tmp_path / "cat.png")
@@ -446,7 +446,7 @@ def test_a_browsers_post_gets_a_page_with_the_answer(server):
     [(b"", 400), (b"hello", 415), (PNG[:99], 422), (b"x" * 20_000_000, 413)],
     ids=["nothing", "text", "cut short", "large"],
 )
-def test_a_browsers_post_gets_a_page_with_the_problem_and_its_status(server, body, status):
+def test_browser_post_gets_a_page_with_the_problem_and_status(server, body, status):
     sent, kind = multipart(("image", body, "a.png" if body else ""))
     reply = server.post("/predict", sent, kind, **BROWSER)
     assert (reply.status, reply.headers.get_content_type()) == (status, "text/html")

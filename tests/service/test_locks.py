@@ -72,7 +72,7 @@ EVERY = pytest.mark.parametrize(("engine", "target"), list(product(ENGINES, TARG
 
 
 @EVERY
-def test_a_lock_has_what_is_asked_for_at_that_version_and_all_that_it_needs(engine, target):
+def test_lock_pins_the_required_versions_and_all_dependencies(engine, target):
     asked = pins(direct_requirements(engine, target))
     locked = read_lock(engine, target)
     assert asked.items() <= {name: one.version for name, (one, *_) in locked.items()}.items()
@@ -80,7 +80,7 @@ def test_a_lock_has_what_is_asked_for_at_that_version_and_all_that_it_needs(engi
 
 
 @EVERY
-def test_a_lock_has_no_cuda_and_the_functions_framework_only_for_cloud_functions(engine, target):
+def test_locks_have_no_cuda_and_the_framework_only_for_functions(engine, target):
     locked = read_lock(engine, target)
     assert not [name for name in locked if CUDA.match(name)]
     assert (FRAMEWORK in locked) == (target == FUNCTION)
@@ -88,7 +88,7 @@ def test_a_lock_has_no_cuda_and_the_functions_framework_only_for_cloud_functions
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_cloud_functions_installs_the_others_versions_and_what_the_framework_needs(engine):
+def test_cloud_functions_lock_is_the_others_plus_the_framework(engine):
     others, function = read_lock(engine, "heroku"), read_lock(engine, FUNCTION)
     assert set(others) - set(function) == {"granian"}
     assert all(function[name] == others[name] for name in set(others) & set(function))
@@ -96,14 +96,14 @@ def test_cloud_functions_installs_the_others_versions_and_what_the_framework_nee
 
 
 @EVERY
-def test_what_is_asked_for_is_installed_here_at_that_version_and_torch_is_the_cpu_build(engine, target):
+def test_required_versions_are_installed_with_torchs_cpu_build(engine, target):
     texts = [(REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-torch.txt")]
     here = pins("".join(texts))
     asked = pins(direct_requirements(engine, target))
     assert asked == {name: here[name] + "+cpu" * (name == "torch") for name in asked}
 
 
-def test_the_engines_requirements_differ_in_what_computes_and_nothing_else():
+def test_engine_requirements_differ_only_in_the_runtime():
     torch, onnx = (pins(direct_requirements(engine, "heroku")).items() for engine in ENGINES)
     assert {name for name, _ in torch ^ onnx} == LIBRARIES
 

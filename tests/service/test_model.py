@@ -41,7 +41,7 @@ def test_a_deployment_needs_its_own_engines_file_and_no_other(folder, spoil):
             load_bundle(folder, needed)
 
 
-def test_a_file_that_was_never_written_is_named_with_the_command_that_writes_it(folder):
+def test_missing_file_is_named_with_the_command_that_writes_it(folder):
     facts = json.loads((folder / "model.json").read_text())
     del facts["files"]["int8.onnx"]
     (folder / "model.json").write_text(json.dumps(facts))
@@ -49,7 +49,7 @@ def test_a_file_that_was_never_written_is_named_with_the_command_that_writes_it(
         load_bundle(folder, ["int8.onnx"])
 
 
-def test_every_engine_says_its_name_and_its_file_as_the_bundle_has_them():
+def test_engine_names_and_files_match_the_bundle():
     classes = [engine_class(name) for name in ENGINES]
     assert {made.name: made.weights for made in classes} == WEIGHTS_OF
     assert Settings.engine in ENGINES

@@ -110,7 +110,7 @@ def carrying(page, data):
     )
 
 
-def test_a_chosen_picture_is_shown_and_answered_without_a_reload(visit, photo, answer):
+def test_a_chosen_image_is_shown_and_answered_without_a_reload(visit, photo, answer):
     page = visit()
     page.evaluate("window.stayed = true")
     choose(page, photo)
@@ -163,7 +163,7 @@ def test_both_ways_say_the_same_about_a_text_named_png(visit):
     expect(scripted.locator("#preview")).to_be_hidden()
 
 
-def test_a_damaged_picture_is_explained_and_the_next_one_answered(visit, photo, png, answer):
+def test_damaged_image_is_explained_and_the_next_one_classified(visit, photo, png, answer):
     page = visit()
     choose(page, {**photo, "buffer": png[: len(png) // 2]})
     expect_problem(page, "That picture cannot be opened")
@@ -234,7 +234,7 @@ def test_a_second_choice_replaces_one_that_is_still_under_way(visit, photo, answ
     expect_result(page, answer)
 
 
-def test_a_picture_may_be_dropped_anywhere(visit, png, answer):
+def test_an_image_may_be_dropped_anywhere(visit, png, answer):
     page = visit()
     transfer = carrying(page, png)
     page.dispatch_event("h1", "dragover", {"dataTransfer": transfer})
@@ -250,7 +250,7 @@ def test_dropping_something_else_is_explained(visit):
     expect_problem(page, "There is no picture yet")
 
 
-def test_a_picture_may_be_pasted(visit, png, answer):
+def test_an_image_may_be_pasted(visit, png, answer):
     page = visit()
     carrying(page, png).evaluate(
         "clipboardData => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true }))"

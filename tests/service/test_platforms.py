@@ -65,7 +65,7 @@ def form(part: str, data: bytes) -> tuple[bytes, dict[str, str]]:
     return head.encode() + data + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
 
 
-def test_the_same_picture_gets_the_same_answer_everywhere(twins, picture):
+def test_the_same_image_gets_the_same_answer_everywhere(twins, picture):
     body, headers = form(schema.IMAGE_PART, picture)
     answers, forms = {}, {}
     for name, twin in twins.items():

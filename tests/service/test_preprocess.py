@@ -61,7 +61,7 @@ def close(found, wanted, by=3):
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "BMP", "GIF", "WEBP"])
-def test_a_32_pixel_picture_keeps_every_bit(fmt):
+def test_a_32_pixel_image_keeps_every_bit(fmt):
     image = quarters()
     options = {"lossless": True} if fmt == "WEBP" else {}
     np.testing.assert_array_equal(look(encode(image, fmt, **options)), np.asarray(image))
@@ -97,7 +97,7 @@ MODES = [
 
 @pytest.mark.parametrize("kind", MODES)
 @pytest.mark.parametrize("side", [32, 100])
-def test_a_white_picture_is_white_in_every_mode(kind, side):
+def test_a_white_image_is_white_in_every_mode(kind, side):
     mode, fmt = kind.split("-")
     white = Image.new("RGB", (side, side), WHITE)
     image = Image.fromarray(np.full((side, side), 65535, np.uint16)) if mode == "I;16" else white.convert(mode)
@@ -182,7 +182,7 @@ def test_a_rotated_photo_is_turned_upright(orientation, fmt, side):
     close(corners(look(encode(stored, fmt, exif=exif))), [RED, GREEN, BLUE, WHITE], 12)
 
 
-def test_a_16_bit_picture_is_turned_too():
+def test_a_16_bit_image_is_turned_too():
     exif = Image.Exif()
     exif[0x0112] = 3
     ramp = np.repeat(np.arange(32, dtype=np.uint16)[None] * 257, 32, 0)
@@ -194,7 +194,7 @@ def test_damaged_exif_data_is_passed_over():
     close(corners(look(data)), [RED, GREEN, BLUE, WHITE])
 
 
-def test_the_centre_square_of_an_oblong_picture_is_seen():
+def test_the_centre_square_of_an_oblong_image_is_seen():
     image = Image.new("RGB", (128, 64), BLACK)
     image.paste(quarters(64), (32, 0))
     close(corners(look(encode(image))), [RED, GREEN, BLUE, WHITE])
@@ -286,7 +286,7 @@ def test_no_bytes_are_nothing_to_read():
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_a_picture_cut_short_is_undecodable(fmt, share):
+def test_an_image_cut_short_is_undecodable(fmt, share):
     data = picture_bytes(size=(200, 200), fmt=fmt)
     with pytest.raises(UnprocessableImage, match=f"{fmt} picture of .* damaged or cut short"):
         decode_image(data[: max(12, int(len(data) * share))], BUNDLE)
@@ -321,7 +321,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(data):
     assert "scale it down" in caught.value.detail
 
 
-def test_the_largest_picture_allowed_is_read():
+def test_the_largest_image_allowed_is_read():
     assert MAX_PIXELS == 6000 * 4000
     close(look(png_of(6000, 4000)), np.zeros((32, 32, 3)))
 
@@ -329,7 +329,7 @@ def test_the_largest_picture_allowed_is_read():
 @pytest.mark.parametrize("fmt", IMAGE_TYPES.values())
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.filterwarnings("ignore")  # Pillow's remarks on damaged metadata
-def test_damaged_bytes_end_in_a_picture_or_a_problem(fmt, seed):
+def test_damaged_bytes_end_in_an_image_or_a_problem(fmt, seed):
     rng, data = random.Random(seed), bytearray(picture_bytes(size=(48, 40), fmt=fmt))
     for _ in range(rng.randint(1, 20)):
         data[rng.randrange(len(data))] = rng.randrange(256)

@@ -89,7 +89,7 @@ def worker_of(server) -> psutil.Process:
 # Too much
 
 
-def test_a_full_queue_refuses_before_it_decodes_still_says_how_it_is_and_then_answers_all_it_took_in(tmp_path, gate):
+def test_full_queue_refuses_undecoded_and_answers_what_it_took(tmp_path, gate):
     with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool:
         calls = [occupy(server, gate, pool), *fill(server, pool)]
         broken = multipart(("image", b"no picture", "a.png"))
@@ -108,7 +108,7 @@ def test_a_full_queue_refuses_before_it_decodes_still_says_how_it_is_and_then_an
         assert server.post("/predict", b"no picture", "image/png").status == 415
 
 
-def test_every_kind_of_request_is_refused_alike_while_the_queue_is_full(tmp_path, gate):
+def test_full_queue_refuses_every_kind_of_request_alike(tmp_path, gate):
     with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool:
         calls = [occupy(server, gate, pool), *fill(server, pool)]
         kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -178,7 +178,7 @@ def test_a_body_over_the_limit_is_not_asked_for(tmp_path):
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_ten_times_the_callers_it_has_room_for_get_their_own_answer_or_a_503_and_memory_and_queue_stay_bounded(
+def test_tenfold_overload_gives_answers_or_503_in_bounded_memory(
     tmp_path,
 ):
     callers, enough = 10 * (QUEUE + BATCH), 6000
@@ -208,7 +208,7 @@ def test_ten_times_the_callers_it_has_room_for_get_their_own_answer_or_a_503_and
         assert "Traceback" not in server.log.read_text()
 
 
-def test_bodies_that_would_fill_the_memory_are_refused_before_they_come(tmp_path):
+def test_bodies_beyond_the_memory_limit_are_refused_unread(tmp_path):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 16000000\r\n\r\n"
     with pressed(tmp_path) as server:
         connections = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(5)]
@@ -236,7 +236,7 @@ def test_more_connections_than_threads_are_all_served(tmp_path):
             connection.close()
 
 
-def test_requests_that_are_sent_ahead_of_their_answers_are_answered_in_order(tmp_path):
+def test_pipelined_requests_are_answered_in_order(tmp_path):
     with (
         pressed(tmp_path) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
@@ -252,7 +252,7 @@ def test_requests_that_are_sent_ahead_of_their_answers_are_answered_in_order(tmp
 # The end
 
 
-def test_on_sigterm_every_request_on_an_open_connection_is_answered_and_new_ones_are_refused(tmp_path):
+def test_sigterm_answers_open_requests_and_refuses_new(tmp_path):
     with pressed(tmp_path, WORK="2000000") as server:
         heard, ended = Heard(), []
 
@@ -319,7 +319,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_service_that_was_frozen_goes_on_as_if_nothing_had_been(tmp_path):
+def test_frozen_service_resumes_without_a_restart(tmp_path):
     with pressed(tmp_path) as server:
         kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 

@@ -62,7 +62,7 @@ def test_a_bad_value_is_named_with_what_would_be_right(name, value):
     assert str(caught.value).startswith(f"{name} is {value!r}")
 
 
-def test_a_token_that_no_header_can_carry_is_refused_without_being_shown():
+def test_token_invalid_in_a_header_is_refused_and_not_shown():
     with pytest.raises(SettingsError, match="API_TOKEN") as caught:
         Settings.from_env({"API_TOKEN": "two words"})
     assert "two words" not in str(caught.value)

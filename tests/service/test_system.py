@@ -23,7 +23,7 @@ def test_the_smallest_quota_on_the_way_to_the_root_holds(tmp_path):
     assert _cgroup_quota(tmp_path, membership) == 0.5
 
 
-def test_a_quota_of_the_first_version_of_control_groups_holds_too(tmp_path):
+def test_cgroup_v1_cpu_quota_is_honoured(tmp_path):
     folder = tmp_path / "cpu"
     folder.mkdir()
     (folder / "cpu.cfs_period_us").write_text("100000\n")
@@ -103,7 +103,7 @@ def test_without_cpuinfo_nothing_is_made_up(monkeypatch, tmp_path):
     assert (processor()["cpu_generation"], processor()["instruction_sets"], cpu_flags()) == (None, None, set())
 
 
-def test_a_variable_that_keeps_libraries_from_instructions_is_told(monkeypatch):
+def test_variable_that_limits_instruction_sets_is_reported(monkeypatch):
     for name in LIMITS:
         monkeypatch.delenv(name, raising=False)
     assert processor()["instruction_limits"] == {}

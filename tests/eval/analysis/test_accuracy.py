@@ -53,7 +53,7 @@ def test_confusion_has_the_truth_in_rows():
     assert scores([0, 0, 1, 2], said(0, 1, 1, 2))["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_roc_auc_is_one_when_each_class_is_ranked_first_where_it_is():
+def test_roc_auc_of_a_perfect_ranking_is_one():
     assert scores([0, 1, 2], said(0, 1, 2))["roc_auc"] == 1.0
 
 
@@ -76,12 +76,12 @@ def test_calibration_error_is_the_gap_between_sure_and_right():
     assert scores([0, 1, 2, 0], said(0, 1, 2, 1))["ece"] == pytest.approx(0.8 - 0.75)
 
 
-def test_calibration_error_does_not_let_bins_make_up_for_each_other():
+def test_calibration_error_does_not_cancel_between_bins():
     answers = {0: Prediction(0, (0.99, 0.005, 0.005)), 1: Prediction(0, (0.5, 0.25, 0.25))}
     assert scores([1, 0], answers)["ece"] == pytest.approx((0.99 + 0.5) / 2)
 
 
-def test_answers_without_probabilities_have_accuracy_but_no_auc_nor_calibration():
+def test_labels_without_probabilities_give_accuracy_but_no_auc():
     found = scores([0, 1, 2], {i: Prediction(i, None) for i in range(3)})
     assert found["accuracy"]["value"] == 1.0
     for score in ("roc_auc", "ece"):

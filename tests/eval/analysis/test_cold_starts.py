@@ -118,7 +118,7 @@ def test_forced_and_natural_starts_are_apart():
 # The figures
 
 
-def test_twenty_starts_have_a_median_with_its_interval_and_no_p95():
+def test_twenty_starts_give_a_median_with_interval_and_no_p95():
     low, high = ci_ranks(0.5, 20)
     found = report([*warm(), *(cold(i) for i in reversed(range(20))), cold(30, ordinal=2, latency_ms=9e9)])["forced"]
     assert (found["asked"], found["proven"], found["discarded"]["not_first"]) == (21, 20, 1)
@@ -155,7 +155,7 @@ def test_the_phases_add_up_to_the_median_start():
         pytest.param(twin_run("heroku"), "idle", 43.0, id="idle"),
     ],
 )
-def test_overhead_is_what_a_user_of_that_platform_feels_over_a_warm_answer(it, kind, felt_ms):
+def test_platform_overhead_is_the_time_beyond_a_warm_request(it, kind, felt_ms):
     scenario = {"forced": "cold", "idle": "idle"}[kind]
     found = report([*warm(latency_ms=10.0), *(cold(i, scenario) for i in range(7))], it)[kind]
     assert found[found["felt"]["figure"]]["p50"]["value"] == felt_ms
@@ -188,7 +188,7 @@ def test_correct_is_what_the_model_says_even_where_it_errs():
     assert expected_labels([0, 1, 2], [cold(0, image=1, label=9)], [])[1] == 1  # what is in question is no witness
 
 
-def test_an_instance_that_was_started_before_it_was_asked_is_no_part_of_the_phases():
+def test_prewarmed_instance_is_excluded_from_the_startup_phases():
     late = {"import": 1000.0, "load": 200.0, "first_prediction": 50.0}
     held = [cold(i, "idle", startup_ms=late, latency_ms=1500.0 + i) for i in range(7)]
     early = [cold(i, "idle", startup_ms=late, latency_ms=20.0) for i in range(10, 12)]
@@ -216,7 +216,7 @@ def test_a_whole_runs_samples_have_no_start_by_chance():
 # The gaps
 
 
-def test_every_gap_is_long_enough_and_all_targets_wait_at_the_same_time():
+def test_idle_gaps_are_long_enough_and_shared_by_all_targets():
     plan = idle_arrivals(list(TARGETS), repeats=5, gap_s=900, seed=3)
     assert plan == sorted(plan) == idle_arrivals(list(TARGETS), 5, 900, 3)
     assert len({due for due, _ in plan}) == 20  # nobody at the same moment
@@ -273,7 +273,7 @@ def forced(make_forcing, url: str, times: int = 1, seen=lambda index, sample: No
     return asyncio.run(go())
 
 
-def test_a_forced_start_is_proven_timed_and_leaves_the_twin_running(tmp_path, monkeypatch):
+def test_forced_start_is_confirmed_timed_and_leaves_the_twin_up(tmp_path, monkeypatch):
     small_service(monkeypatch, tmp_path)
     with local_twins(["heroku"], tmp_path) as twins:
         (twin,) = twins.running
@@ -289,7 +289,7 @@ def test_a_forced_start_is_proven_timed_and_leaves_the_twin_running(tmp_path, mo
         assert (told["import"], told["load"], told["first_prediction"]) == (2.0, 1.0, 0.5)
 
 
-def test_a_start_that_fails_is_a_request_that_was_not_sent_and_the_next_one_succeeds(tmp_path, monkeypatch):
+def test_failed_start_drops_its_request_and_the_next_succeeds(tmp_path, monkeypatch):
     small_service(monkeypatch, tmp_path)
     (tmp_path / "large").touch()
     with local_twins(["heroku"], tmp_path) as twins:

@@ -44,7 +44,7 @@ def test_growing_faster_is_drift_too():
     assert found["drifts"] and found["verdict"].startswith("faster, -")
 
 
-def test_blocks_are_taken_in_the_order_of_time_not_of_their_numbers():
+def test_blocks_are_ordered_by_time_not_by_number():
     taken = samples(steady(24) * np.linspace(1, 1.5, 24 * SIZE))
     turned = [dataclasses.replace(s, block=1000 - s.block) for s in taken]
     assert of(detect_drift(turned)) == of(detect_drift(taken))
@@ -57,13 +57,13 @@ def test_a_trend_that_hardly_matters_is_told_but_not_warned_of():
     assert drift_warnings(found, {}) == []
 
 
-def test_blocks_that_jump_about_are_called_uneven_and_need_no_warning():
+def test_blocks_that_vary_are_heterogeneous_without_a_warning():
     jumps = np.repeat(np.random.default_rng(4).lognormal(0, 0.15, 40), SIZE)
     found = detect_drift(samples(steady(40) * jumps))
     assert of(found)["uneven"] and drift_warnings(found, {}) == []
 
 
-def test_intervals_should_be_as_much_wider_as_the_blocks_make_them():
+def test_design_effect_factor_widens_intervals_as_blocks_demand():
     """Normal blocks in which half of the variance is between: of 25 alike samples the mean varies 13 times as much."""
     dice = np.random.default_rng(8)
     blocks = [LatencyBlock(i, tuple(dice.normal(dice.normal(), 1, SIZE) + 10)) for i in range(400)]
@@ -91,7 +91,7 @@ def test_too_few_blocks_have_a_reason():
     assert drift_warnings(detect_drift(samples(steady(7))), {}) == []
 
 
-def test_blocks_of_one_request_have_a_trend_but_are_not_compared_as_wholes():
+def test_blocks_of_one_request_have_a_trend_but_no_block_effect():
     found = of(detect_drift(samples(np.linspace(100, 200, 20), scenario="cold", size=1)), scenario="cold")
     assert found["drifts"]
     assert found["between"] == {"value": None, "reason": "needs 8 blocks of 5 answers"}

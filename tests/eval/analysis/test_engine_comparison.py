@@ -88,14 +88,14 @@ def endpoint(name, engine, twin=False, target="heroku"):
     ids=["stage", "whatever the order", "same name first", "any stage", "two targets", "twin and cloud",
          "the name does not count", "alone", "foreign", "two foreign"],
 )  # fmt: skip
-def test_endpoints_of_one_target_that_say_different_engines_are_a_pair(targets, found):
+def test_endpoints_of_one_target_with_two_engines_are_a_pair(targets, found):
     assert matching_engine_pairs(targets) == found
 
 
 # What is no fault
 
 
-def test_a_second_engine_has_its_own_model_file_and_may_answer_a_few_pictures_otherwise(both):
+def test_second_engine_has_its_own_file_and_may_differ_slightly(both):
     assert both["targets"]["heroku-onnx"]["model_version"] == ONNX_VERSION != MODEL_VERSION
     assert both["parity"]["heroku-onnx|reference"]["disagreements"] == 2
     assert both["verdict"]["right"] is both["verdict"]["valid"] is True
@@ -110,7 +110,7 @@ def test_engines_that_answer_alike_are_said_to():
     assert "ONNX int8 gives the answers of PyTorch on all 2 targets" in report()["verdict"]["sentence"]
 
 
-def test_one_engine_alone_is_held_against_the_reference_of_the_other():
+def test_single_engine_is_compared_with_the_others_reference():
     found = report(["heroku-onnx", "aws_ec2-onnx"], disagreements={"heroku-onnx": 2, "aws_ec2-onnx": 2})
     assert found["verdict"]["right"] is True and faults(found) == []
     assert found["engines"] == []
@@ -124,7 +124,7 @@ def test_two_targets_of_one_engine_that_differ_are_a_fault():
     assert faults(found) == [f"{told}; the same model must answer alike everywhere"]
 
 
-def test_an_engine_that_answers_too_many_pictures_otherwise_does_not_run_the_same_model():
+def test_engine_that_differs_on_too_many_images_is_another_model():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 40})
     assert found["verdict"]["right"] is False
     assert any("engines may round differently, but not so often" in line for line in faults(found))
@@ -136,7 +136,7 @@ def test_other_weights_for_one_engine_are_no_comparison():
     assert "Heroku (ONNX int8)" in faults(found)[0] and MODEL_VERSION not in faults(found)[0]
 
 
-def test_a_loss_of_accuracy_that_is_not_chance_is_a_warning_and_no_fault():
+def test_significant_accuracy_loss_is_a_warning_and_no_error():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 8})
     assert found["verdict"]["right"] is True
     (line,) = faults(found)
@@ -250,7 +250,7 @@ def test_a_report_of_one_engine_does_not_mention_engines(tmp_path):
         assert "Another engine" not in text_of(tmp_path, name)
 
 
-def test_in_the_parity_matrix_another_engines_differences_are_no_alarm(page_dir):
+def test_parity_matrix_raises_no_alarm_for_another_engine(page_dir):
     matrix = text_of(page_dir).split('class="heat parity"')[1].split("</table>")[0]
     assert 'class="other"' in matrix and 'class="right"' in matrix and 'class="miss"' not in matrix
 
@@ -262,7 +262,7 @@ def test_the_readme_takes_the_table_of_the_switch_along(page_dir):
     assert sum(line.count("→") == len(TARGETS) for line in lines) >= 8
 
 
-def test_two_engines_of_a_target_share_its_colour_and_have_numbers_of_their_own():
+def test_engines_of_a_target_share_its_colour_not_its_figures():
     found = assign_styles(EIGHT, {f"{name}-onnx": name for name in TARGETS})
     assert len(set(found.values())) == len(EIGHT)
     for name in TARGETS:
@@ -342,7 +342,7 @@ def screen():
 
 
 @pytest.mark.slow
-def test_both_engines_of_a_target_take_turns_start_cold_and_agree(tmp_path):
+def test_both_engines_of_a_target_alternate_start_cold_and_agree(tmp_path):
     images = load_images("golden", 40, 0, print)
     config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, floor=2, engines=ENGINES)
     with local_twins(["heroku"], tmp_path / "logs", engines=ENGINES) as twins:
@@ -384,7 +384,7 @@ def begin(folder, fake, **known):
 
 
 @pytest.mark.parametrize("known", [{"engine": "onnx"}, {"version": {"engine": "onnx"}}], ids=["started", "before"])
-def test_an_endpoint_that_runs_another_engine_than_it_should_is_not_measured(tmp_path, fake, known):
+def test_endpoint_that_runs_the_wrong_engine_is_not_measured(tmp_path, fake, known):
     fake.engine = "torch"
     done, posts = begin(tmp_path, fake, **known)
     assert "is to run onnx and says that it runs torch" in (done.targets[0].failure or "")
@@ -421,7 +421,7 @@ def test_engines_of_a_deployed_stack_are_not_chosen_here(capsys):
     assert said.startswith("--engines is of the twins on this machine") and "cloudtrial:engine" in said
 
 
-def test_an_address_may_not_have_the_name_of_a_second_engines_twin(capsys):
+def test_endpoint_may_not_take_the_name_of_a_second_engines_twin(capsys):
     address = "heroku-onnx=http://127.0.0.1:9"
     said = refused(capsys, "--local", "--engines", "torch,onnx", "--target", address, "--images", "golden")
     assert said == "two endpoints are called 'heroku-onnx': give one of them another name\n"

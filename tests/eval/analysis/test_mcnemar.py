@@ -32,13 +32,13 @@ def test_p_values_are_adjusted_for_the_number_of_pairs():
     assert [found[pair]["p_holm"] for pair in ("a|b", "a|c", "b|c")] == pytest.approx([3 * 2 / 64, 2 * 2 / 32, 1.0])
 
 
-def test_a_pair_without_a_common_image_has_a_reason_and_does_not_count_among_the_tests():
+def test_pair_without_common_images_is_not_tested_and_says_why():
     found = mcnemar_tests({"a|b": DiscordantPairs(100, 6, 0), "a|c": DiscordantPairs(0, 0, 0)})
     assert found["a|b"]["p_holm"] == found["a|b"]["p"] == pytest.approx(2 / 64)
     assert found["a|c"]["p"] == {"value": None, "reason": "no image that both answered"}
 
 
-def test_targets_that_are_equally_often_right_are_seldom_told_apart():
+def test_equally_accurate_targets_are_seldom_significant():
     dice = np.random.default_rng(2)
     p = [DiscordantPairs(1000, int(b), int(30 - b)).p for b in dice.binomial(30, 0.5, size=400)]
     assert sum(value < 0.05 for value in p) <= 0.05 * 400

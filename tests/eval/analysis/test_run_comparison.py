@@ -119,7 +119,7 @@ def test_beyond_the_limit_but_by_chance_is_no_worse():
     assert all(d.detail["drawn"] == "requests" for d in beyond)  # four blocks are too few to draw from
 
 
-def test_the_same_truth_is_called_worse_in_at_most_5_of_100_comparisons():
+def test_false_regressions_are_at_most_5_of_100_comparisons():
     dice = np.random.default_rng(11)
     wrong = 0
     for seed in range(120):
@@ -128,7 +128,7 @@ def test_the_same_truth_is_called_worse_in_at_most_5_of_100_comparisons():
     assert wrong <= 12  # 6 are expected, more than 12 in one case of 100
 
 
-def test_a_bootstrap_interval_of_a_median_is_as_wide_as_its_order_statistics_say():
+def test_bootstrap_interval_of_a_median_matches_order_statistics():
     values = np.random.default_rng(1).lognormal(3, 0.4, 2000).tolist()
     drawn = resampled_quantiles(dict(enumerate([values])), [0.5], np.random.default_rng(2), False, 1000)[:, 0]
     ordered = sorted(values)
@@ -136,7 +136,7 @@ def test_a_bootstrap_interval_of_a_median_is_as_wide_as_its_order_statistics_say
     assert np.median(drawn) == pytest.approx(nearest_rank(ordered, 0.5), rel=0.005)
 
 
-def test_blocks_that_differ_make_the_interval_wider_than_requests_would():
+def test_block_effects_widen_the_interval():
     dice = np.random.default_rng(6)
     uneven = {i: (dice.lognormal(3, 0.3) * dice.lognormal(0, 0.05, 25)).tolist() for i in range(40)}
     whole = {0: [value for of in uneven.values() for value in of]}
@@ -159,7 +159,7 @@ def test_a_target_that_fails_more_often_is_worse():
     assert not found["gcp_cloudrun", "failed"].worse
 
 
-def test_one_outage_is_many_failures_but_no_proof_of_a_slower_tail():
+def test_one_outage_adds_failures_but_proves_no_slower_tail():
     found = compared(a_run(), a_run(failures={"heroku": 40}))  # two blocks of 25
     assert found["heroku", "failed"].worse
     assert found["heroku", "p95"].b == math.inf and not found["heroku", "p95"].significant
@@ -212,7 +212,7 @@ def test_a_difference_in_cost_is_split_into_price_and_speed():
     assert cost.detail["by_speed"] > 0
 
 
-def test_a_dyno_costs_the_same_however_fast_so_only_its_price_can_change():
+def test_flat_rate_dyno_cost_changes_only_with_its_price():
     run, samples = a_run()
     found = compare_runs(side(run, samples), side(run, slowed(samples, 1.5), dearer(load_price_list(), 1.2)), QUICK)
     cost = next(d for d in found if (d.target, d.figure) == ("heroku", "cost"))
@@ -281,7 +281,7 @@ def test_a_figure_that_could_not_be_judged_is_named(pair, capsys):
     ],
     ids=["images", "scenarios", "machine", "connections"],
 )
-def test_unlike_runs_are_refused_with_the_difference_unless_forced(pair, capsys, change, says):
+def test_incompatible_runs_are_refused_unless_forced(pair, capsys, change, says):
     run, samples = a_run()
     run = dataclasses.replace(run, machine={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False})
     folders = pair((run, samples), (dataclasses.replace(run, **change), samples))
@@ -310,7 +310,7 @@ def on(processor, made=None, version=None):
     return dataclasses.replace(run, machine=(processor if twins else ZEN_3) | {"cores": 2}, targets=targets), samples
 
 
-def test_twins_of_one_cpu_name_with_other_instructions_are_refused_and_by_force_not_judged_by_speed(pair, capsys):
+def test_forced_comparison_across_instruction_sets_omits_latency(pair, capsys):
     run, samples = a_run()
     folders = pair(on(ZEN_5, (run, samples)), on(ZEN_3, (run, slowed(samples, 3))))
     assert main(["compare", *folders]) == 2
@@ -332,14 +332,14 @@ def test_accuracy_is_judged_on_unlike_processors_too(pair, capsys):
     assert "B is worse than A: heroku's accuracy" in capsys.readouterr().out
 
 
-def test_a_processor_of_which_too_little_was_recorded_is_a_warning(pair, capsys):
+def test_incomplete_processor_record_is_a_warning(pair, capsys):
     assert main(["compare", *pair(on(OLD), on(ZEN_3))]) == 0
     said = "whether the client ran on like processors is not known: AMD EPYC (instruction sets not recorded), and AMD"
     assert said in capsys.readouterr().out
     assert processor_notices(on(ZEN_3)[0], on(ZEN_3)[0]) == []
 
 
-def test_an_older_run_whose_engine_chose_bfloat16_is_unlike_one_on_a_processor_without():
+def test_older_bfloat16_run_differs_from_a_processor_without_it():
     old = on(OLD, version=BF16)[0]
     (line,) = incompatibilities(old, on(ZEN_3)[0], {}, {})
     assert "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded), and AMD EPYC (Zen 3; AVX2)" in line
@@ -368,7 +368,7 @@ def test_a_run_whose_client_was_late_is_no_basis(pair, capsys):
     assert "B is not a valid comparison: the client sent late" in capsys.readouterr().err
 
 
-def test_without_a_common_target_there_is_nothing_to_compare_even_by_force(pair, capsys):
+def test_runs_without_a_common_target_are_refused_even_if_forced(pair, capsys):
     assert main(["compare", "--force", *pair(a_run(names=("heroku",)), a_run(names=("aws_ec2",)))]) == 2
     assert "have no target in common" in capsys.readouterr().err
 

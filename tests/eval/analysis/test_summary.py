@@ -75,7 +75,7 @@ def test_it_has_the_parts_that_are_documented(plain):
         } == set(facts["cost"])  # fmt: skip
 
 
-def test_a_whole_run_of_400_images_misses_no_figure_but_break_even_of_those_that_never_cross(plain):
+def test_full_run_of_400_images_lacks_only_break_evens_never_met(plain):
     more = ("/cold_start_ms", "/floor_ms", "/latency_certified_ms/p99", "/tail_to_median")  # not tried, or from more
     missing = [path for path, _ in reasons(plain["targets"]) if not any(name in path for name in more)]
     assert list(reasons(plain["run"])) == missing == list(reasons(plain["parity"])) == []
@@ -115,7 +115,7 @@ def test_accuracy_is_known_and_equal_on_all(plain):
         assert sum(map(sum, facts["confusion"])) == 400
 
 
-def test_the_verdict_of_a_good_run_names_the_fastest_the_cheapest_and_that_all_are_right(plain):
+def test_verdict_names_fastest_cheapest_and_that_all_are_correct(plain):
     verdict = plain["verdict"]
     assert (verdict["fastest"], verdict["cheapest"], verdict["runner_up"]) == (
         "aws_ec2",
@@ -145,7 +145,7 @@ def test_targets_whose_intervals_overlap_are_about_as_fast():
     assert "with Heroku about as fast" in found["verdict"]["sentence"]
 
 
-def test_a_short_run_is_judged_by_its_median_and_a_tiny_one_not_at_all():
+def test_short_run_is_ranked_by_median_and_a_tiny_one_not_at_all():
     short, tiny = report(n_images=40), report(n_images=5)
     assert "AWS EC2 is fastest (p50 " in short["verdict"]["sentence"]
     assert short["targets"]["aws_ec2"]["scenarios"]["single"]["latency_ms"]["p95"] == {
@@ -181,7 +181,7 @@ def test_one_failure_in_four_hundred_is_counted_but_no_warning():
     assert warnings(found) == []
 
 
-def test_a_target_that_did_not_start_is_in_the_report_with_its_reason():
+def test_target_that_did_not_start_is_reported_with_its_reason():
     found = report(not_started={"heroku": "port 5000 was never opened\nlast lines of its log"})
     facts = found["targets"]["heroku"]
     assert (facts["sent"], facts["n"], facts["scenarios"]) == (0, 0, {})
@@ -201,7 +201,7 @@ def test_nothing_answered_is_said_and_nothing_is_compared():
     assert found["verdict"]["fastest"] is found["verdict"]["cheapest"] is None
 
 
-def test_an_incomplete_run_says_so_first_and_counts_what_was_never_sent():
+def test_incomplete_run_says_so_first_and_counts_unsent_requests():
     run, samples = make_run(complete=False)
     found = build_report(run, samples[:1000], PRICES)
     assert found["verdict"]["sentence"].startswith("Incomplete run (interrupted from the keyboard): ")
@@ -332,7 +332,7 @@ def test_cost_says_what_was_measured(plain):
     assert measured["answer_bytes"] == ANSWER_BYTES
 
 
-def test_two_cores_are_both_busy_during_inference_and_one_otherwise(plain):
+def test_inference_uses_two_cores_and_the_rest_one(plain):
     measured = plain["targets"]["aws_ec2"]["cost"]["measured"]
     _, samples = make_run()
     taken = [s.server_ms for s in samples if s.target == "aws_ec2" and s.phase == "measure"]
@@ -363,7 +363,7 @@ def test_cost_says_what_was_assumed(plain):
             assert words in text, name
 
 
-def test_traffic_beyond_the_instances_of_a_target_is_priced_and_said():
+def test_traffic_beyond_max_instances_is_priced_and_reported():
     run, samples = make_run(names=["heroku"])
     slow = [replace(s, server_ms={"total": 200.0}) if s.target == "heroku" else s for s in samples]
     cost = build_report(run, slow, PRICES)["targets"]["heroku"]["cost"]

@@ -41,7 +41,7 @@ def test_a_run_writes_its_files_and_prints_paths_and_verdict(tmp_path, capsys):
     assert json.loads((tmp_path / "report.json").read_text())["verdict"]["sentence"] == printed[-1]
 
 
-def test_without_out_the_run_is_under_reports_and_linked_as_latest(tmp_path, monkeypatch):
+def test_default_out_is_under_reports_and_linked_as_latest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with fake_endpoint() as fake:
         assert run("--target", f"a={fake.url}") == 0
@@ -78,7 +78,7 @@ def test_the_command_line_is_recorded(tmp_path):
     assert done.seed == 7
 
 
-def test_the_token_comes_from_the_environment_and_stays_out_of_every_file(tmp_path, monkeypatch, capsys):
+def test_token_is_read_from_the_environment_and_written_nowhere(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MY_TOKEN", "s3cret-t0ken")
     with fake_endpoint("unauthorised") as fake:
         assert run("--target", f"a={fake.url}", "--out", tmp_path, "--token-env", "MY_TOKEN") == 0
@@ -154,7 +154,7 @@ def test_wrong_usage_is_exit_2_and_says_what_is_expected(arguments, says, capsys
     assert says in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_there_is_exit_1_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+def test_missing_folder_exits_1_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--target", "a=http://127.0.0.1:9", "--images", "nowhere"]) == 1
     assert capsys.readouterr().err == "there is no folder nowhere: name one that holds CLASS/* or test/CLASS/*\n"
@@ -208,7 +208,7 @@ def test_an_endpoint_named_for_a_target_is_priced_as_it(name, target):
     ],
     ids=["no name", "scheme", "no scheme", "port", "user", "query", "bar", "reference"],
 )
-def test_an_address_that_cannot_be_used_says_why_and_keeps_secrets(text, says):
+def test_unusable_url_error_says_why_and_hides_secrets(text, says):
     with pytest.raises(EndpointError) as error:
         parse_target(text)
     assert says in str(error.value)
@@ -216,7 +216,7 @@ def test_an_address_that_cannot_be_used_says_why_and_keeps_secrets(text, says):
 
 
 @pytest.mark.parametrize("other", [("--target", "heroku=http://127.0.0.1:2"), ("--local",)], ids=["address", "twin"])
-def test_two_endpoints_of_one_name_are_an_error_and_leave_nothing_behind(other, tmp_path, monkeypatch, capsys):
+def test_duplicate_endpoint_names_fail_and_leave_nothing_behind(other, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("--target", "heroku=http://127.0.0.1:1", *other) == 1
     assert capsys.readouterr().err == "two endpoints are called 'heroku': give one of them another name\n"
@@ -253,7 +253,7 @@ def test_a_stack_that_cannot_be_asked_is_an_error(tmp_path, monkeypatch, capsys,
     assert capsys.readouterr().err == f"{says}\n"
 
 
-def test_stacks_without_pulumi_say_what_is_missing_and_where_to_get_it(tmp_path, monkeypatch, capsys):
+def test_missing_pulumi_error_says_where_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run("--stacks", "heroku,aws_ec2") == 1
     error = capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_stacks_without_pulumi_say_what_is_missing_and_where_to_get_it(tmp_path,
 
 
 @pytest.mark.parametrize("command", [["prices"], ["cost", "heroku"]], ids=["prices", "cost"])
-def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(command):
+def test_closed_pipe_ends_a_command_without_a_traceback(command):
     read_end, write_end = os.pipe()
     os.close(read_end)  # as `head` does
     with os.fdopen(write_end, "wb") as pipe:

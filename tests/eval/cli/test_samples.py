@@ -55,7 +55,7 @@ def test_errors_are_found_by_kind(printed, error, number):
     assert ("no such sample" in told) == (number == 0)
 
 
-def test_one_picture_is_followed_over_all_targets_and_the_reference(printed):
+def test_one_image_is_shown_over_all_targets_and_the_reference(printed):
     rows, _ = printed("--image", "30", "--scenario", "single", "--columns", "target,picture,truth,label")
     assert len(rows) == 1 + 4
     assert len({tuple(row[1:]) for row in rows[1:]}) == 1

@@ -89,7 +89,7 @@ def test_gross_bills_are_those_of_the_worked_example(target, expected):
     assert [bill(target, n).gross_usd for n in TRAFFICS] == pytest.approx(expected, abs=CENT)
 
 
-def test_an_eco_dyno_costs_its_flat_price_and_sleeps_most_of_a_quiet_month():
+def test_eco_dyno_costs_its_flat_price_and_sleeps_when_idle():
     assert bill(replace(HEROKU, size="eco"), 10_000, ON_DYNO).net_usd == 5
     assert eco_awake_hours(100) == pytest.approx(48.3, abs=0.1)
     assert eco_wakeups(100) == pytest.approx(93.4, abs=0.1)
@@ -100,7 +100,7 @@ def test_surplus_credits_of_a_t3_micro_at_100_million_requests():
     assert bill(T3_MICRO, 100e6).net_usd - bill(T3_MICRO, 1e6).net_usd == pytest.approx(6.59, abs=CENT)
 
 
-def test_a_t3_small_uses_0_38_of_its_0_40_baseline_at_100_million_requests():
+def test_t3_small_uses_0_38_vcpu_at_100_million_requests():
     assert 100e6 / SECONDS_PER_MONTH * WORK.cpu_s == pytest.approx(0.38, abs=0.005)
 
 
@@ -148,7 +148,7 @@ def test_break_even_of_cloud_run_with_a_fixed_price(fixed, after_free_tier, at_l
         assert crossing.first_below
 
 
-def test_break_even_of_cloud_run_with_the_whole_bill_of_a_t3_small():
+def test_break_even_of_cloud_run_with_a_t3_smalls_whole_bill():
     (crossing,) = compare_bills(net(CLOUDRUN), net(AWS_EC2), high=300e6).crossings
     assert crossing.requests == pytest.approx(9.8e6, abs=0.06e6)
 
@@ -175,7 +175,7 @@ def test_gross_has_no_free_allowance_at_all():
     assert bill(AWS_EC2, 100e6).gross_usd - bill(AWS_EC2, 100e6).net_usd == pytest.approx(70 * 0.09, abs=CENT)
 
 
-def test_nothing_is_asked_and_nothing_is_paid_but_what_stands_ready():
+def test_zero_requests_cost_only_what_is_always_on():
     with_image = replace(WORK, container_image_gib=0.8)
     assert bill(AWS_EC2, 0).net_usd == pytest.approx(20.11, abs=CENT)
     assert bill(HEROKU, 0).net_usd == 7
@@ -215,7 +215,7 @@ def test_the_autoscaler_counts_cpu_and_concurrency():
     assert (by_cpu, by_concurrency) == (2, 5)
 
 
-def test_more_instances_than_the_target_may_have_are_priced_and_flagged():
+def test_instances_beyond_the_maximum_are_priced_and_flagged():
     one, many = bill(AWS_EC2, 100e6), bill(AWS_EC2, 2e9)
     assert not one.exceeds_max_instances
     assert many.exceeds_max_instances
@@ -223,7 +223,7 @@ def test_more_instances_than_the_target_may_have_are_priced_and_flagged():
     assert many.net_usd > 9 * one.net_usd
 
 
-def test_costs_step_and_only_lasting_changes_of_order_are_reported():
+def test_only_lasting_changes_of_cost_order_are_reported():
     def steps(requests):
         return 10 if requests < 1e6 else 30
 
@@ -273,7 +273,7 @@ def test_a_measured_rate_decides_how_many_dynos_are_paid():
     assert bill(HEROKU, 100e6, replace(ON_DYNO, instance_rps=20, rate_measured=True)).net_usd == 2 * 25
 
 
-def test_an_autoscaler_needs_no_fewer_instances_than_the_measured_rate_does():
+def test_autoscaler_needs_at_least_the_measured_rates_instances():
     slow = replace(WORK, instance_rps=5, rate_measured=True)
     assert [autoscaled_instances(rate, slow, CLOUDRUN) for rate in (1, 5, 20, 21)] == [1, 1, 4, 5]
     assert autoscaled_instances(20, WORK, CLOUDRUN) == 1
@@ -316,7 +316,7 @@ def whole(max_rate_rps=None, boot_s=None, name="heroku"):
     return cost_to_report(build_cost_model(run.targets[0], answered, PRICES, max_rate_rps, boot_s))
 
 
-def test_the_curve_goes_from_a_thousandth_to_ten_thousand_requests_a_second():
+def test_cost_curve_spans_0_001_to_10_000_requests_a_second():
     curve = whole(name="gcp_cloudrun")["curve"]
     assert [curve[0]["rps"], curve[60]["rps"], curve[-1]["rps"]] == [0.001, 1.0, 10_000.0]
     assert [curve[0]["requests_per_month"], curve[-1]["requests_per_month"]] == [2628, 26_280_000_000]
@@ -327,7 +327,7 @@ def test_the_curve_goes_from_a_thousandth_to_ten_thousand_requests_a_second():
     assert curve[-1]["beyond_limit"]
 
 
-def test_a_measured_rate_is_what_instances_are_counted_by_and_is_said():
+def test_measured_rate_sets_the_instance_count_and_is_reported():
     by_service, by_rate = whole(), whole(max_rate_rps=10.0)
     at_38_a_second = [found["monthly_usd"]["100000000"]["instances"] for found in (by_service, by_rate)]
     assert at_38_a_second == [1, 4]

@@ -137,7 +137,7 @@ def entry(path, price_id):
     return next(price for price in load_price_list(path).entries if price.id == price_id)
 
 
-def test_the_difference_is_shown_and_nothing_written_unless_asked(shipped, served):
+def test_refresh_prints_the_diff_and_writes_only_on_request(shipped, served):
     before = shipped.read_bytes()
     url = served(aws(box("t3.micro", "0.0104000000"), box("t3.small", "0.0260000000")))
     done, said = held(shipped, ec2(url))
@@ -149,7 +149,7 @@ def test_the_difference_is_shown_and_nothing_written_unless_asked(shipped, serve
     assert list(shipped.parent.iterdir()) == [shipped]
 
 
-def test_a_written_list_is_dated_confirmed_and_otherwise_as_it_was(shipped, served):
+def test_written_list_changes_only_dates_and_confirmations(shipped, served):
     old = load_price_list(shipped)
     comments = [line for line in shipped.read_text().splitlines() if line.strip().startswith("#")]
     credits_row = {"usageType": "CPUCredits:t4g", "Unit": "vCPU-Hours", "PricePerUnit": "0.0400000000"}
@@ -251,7 +251,7 @@ def test_of_two_prices_for_one_thing_neither_is_taken(shipped, served):
     assert "aws_ec2_t3_small_hour: one price was expected, found 0.021, 0.022" in said
 
 
-def test_the_copy_counts_where_the_original_is_silent_and_a_contradiction_is_said(shipped, served):
+def test_copy_fills_gaps_and_contradictions_are_reported(shipped, served):
     copy = Source("SkyPilot", served(catalog(
         ("t3.micro", 0.0105, "us-east-1"), ("t3.micro", 0.0105, "us-east-1"), ("t3.micro", 0.0114, "eu-west-1"),
         ("t3.small", 0.0208, "us-east-1"),
@@ -321,7 +321,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("page", "line"), BROKEN.values(), ids=BROKEN)
-def test_a_source_that_cannot_be_read_is_one_line_and_the_others_go_on(shipped, served, page, line):
+def test_unreadable_source_is_one_line_and_others_continue(shipped, served, page, line):
     done, _ = held(shipped, ec2(served(page)), Source("Heroku", served(HEROKU), parse_heroku), write=True)
     (told,) = [note for note in done.notes if note.startswith("AWS machines: ")]
     assert line in told
@@ -355,7 +355,7 @@ def test_a_list_laid_out_otherwise_is_not_written_to(shipped, served):
     assert shipped.read_text() == text
 
 
-def test_the_sources_are_named_once_by_secure_addresses_and_speak_of_all_that_can_be_bought():
+def test_sources_are_unique_https_urls_and_cover_every_price():
     assert len({source.name for source in SOURCES}) == len(SOURCES)
     assert all(source.url.startswith("https://") for source in SOURCES)
 

@@ -31,7 +31,7 @@ def test_starts_are_billed_each():
     assert found[1] - found[0] == pytest.approx(20 * 8 * ACTIVE)
 
 
-def test_a_machine_is_charged_by_the_hour_with_disk_address_and_a_busy_processor():
+def test_vm_is_charged_by_the_hour_with_disk_address_and_credits():
     # 16 GB of disk at 0.08 a month; 1.6 vCPUs above the baseline at 0.05.
     by_hand = 0.0208 + 0.005 + 16 * 0.08 / 730 + 1.6 * 0.05
     assert estimate_run_cost({}, {"aws_ec2": TARIFFS["aws_ec2"]}, 3600).total_usd == pytest.approx(by_hand)
@@ -43,7 +43,7 @@ def test_a_dyno_is_charged_by_the_hour_alone():
     )
 
 
-def test_a_twin_costs_nothing_a_foreign_endpoint_is_unknown_and_both_are_said():
+def test_twin_costs_nothing_and_custom_endpoint_cost_is_unknown():
     tariffs = {"heroku": rate_card_for("heroku", True, PRICES), "mine": rate_card_for(None, False, PRICES)}
     found = estimate_run_cost({"heroku": 100, "mine": 100}, tariffs, 3600)
     assert found.usd_by_target == {"heroku": 0, "mine": None}
@@ -61,7 +61,7 @@ def sample(name="gcp_cloudrun", **changes):
     return make_sample(target=name, **{"service_ms": 120.0, "answer_bytes": 412, "instance_id": "a"} | changes)
 
 
-def test_what_was_sent_is_counted_with_its_rounding_its_starts_and_its_bytes():
+def test_metered_cost_counts_rounding_starts_and_bytes():
     tally = CostMeter({"gcp_cloudrun": TARIFFS["gcp_cloudrun"]})
     tally.record(sample(new_connection=True))
     tally.record(sample())
@@ -74,7 +74,7 @@ def test_what_was_sent_is_counted_with_its_rounding_its_starts_and_its_bytes():
     assert tally.run_cost(0).usd_by_target == {"gcp_cloudrun": pytest.approx(by_hand)}
 
 
-def test_a_failed_request_is_counted_and_one_that_was_never_sent_is_not():
+def test_failed_requests_are_charged_and_unsent_ones_are_not():
     tally = CostMeter({"gcp_cloudrun": TARIFFS["gcp_cloudrun"]})
     tally.record(sample(error="not_sent"))
     tally.record(sample("reference"))
@@ -101,7 +101,7 @@ def test_the_cap_is_reached_by_time_and_by_requests():
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_prediction_is_no_less_than_what_is_counted_when_it_comes_as_expected(name):
+def test_estimate_is_at_least_the_metered_cost(name):
     tally = CostMeter({name: TARIFFS[name]})
     for _ in range(200):
         tally.record(sample(name, service_ms=80.0, answer_bytes=400, new_connection=True))
@@ -125,7 +125,7 @@ def test_a_plan_counts_requests_time_and_starts():
     assert plan.duration_s == pytest.approx(2 * each * 0.1 + 2 * (3 + 2) * 8 + 2 * 100)
 
 
-def test_a_search_is_planned_up_to_twice_what_the_instances_could_serve():
+def test_rate_search_is_estimated_up_to_twice_the_capacity():
     config = Config(scenarios=("max_rate",), warmup=0, floor=0, rate_rps=10, step_s=20)
     plan = demand_of_schedule(build_schedule(config, ["gcp_function"], 40), config, service_s=0.1)
     assert plan.requests_by_target["gcp_function"] == 24 * 60 * 20  # steps, twice 3 instances of 10 a second, seconds

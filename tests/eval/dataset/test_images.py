@@ -97,7 +97,7 @@ def test_a_folder_with_test_inside_means_that(folders, tmp_path):
     assert len(load_images(str(tmp_path / "both"), None, 0, quiet).images) == 40
 
 
-def test_files_that_are_no_pictures_and_hidden_folders_are_passed_over(folders):
+def test_non_image_files_and_hidden_folders_are_skipped(folders):
     (folders / "cat" / "Thumbs.db").write_bytes(b"x")
     (folders / ".git").mkdir()
     (folders / "README").write_text("x")
@@ -123,7 +123,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
         load_images(str(tmp_path / "nowhere"), None, 0, quiet)
 
 
-def test_a_folder_without_pictures_is_an_error(tmp_path):
+def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(ImagesError, match="holds no pictures"):
         load_images(str(tmp_path), None, 0, quiet)
 
@@ -136,7 +136,7 @@ def test_a_limit_takes_every_class_alike_and_the_source_says_so(folders):
     assert found.sha256 != load_images(str(folders), 20, 6, quiet).sha256
 
 
-def test_the_manifest_checksum_changes_with_a_byte_of_a_picture(folders):
+def test_the_manifest_checksum_changes_with_a_byte_of_an_image(folders):
     before = load_images(str(folders), None, 0, quiet).sha256
     with (folders / "cat" / "0001.jpg").open("ab") as file:
         file.write(b"x")
@@ -151,14 +151,14 @@ def test_the_golden_set_comes_with_its_reference_answers():
     assert found.classes == model_classes() == CLASSES
 
 
-def test_a_limit_on_the_golden_set_keeps_answers_and_pictures_together():
+def test_limited_golden_set_keeps_images_with_their_labels():
     everything, some = (load_images("golden", limit, 0, quiet) for limit in (None, 20))
     assert everything.reference_probabilities and some.reference_probabilities
     by_name = dict(zip((p.entry.name for p in everything.images), everything.reference_probabilities, strict=True))
     assert [by_name[p.entry.name] for p in some.images] == list(some.reference_probabilities)
 
 
-def test_a_changed_golden_picture_is_an_error(tmp_path, monkeypatch, golden_dir):
+def test_a_changed_golden_image_is_an_error(tmp_path, monkeypatch, golden_dir):
     for path in golden_dir.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     some = next(tmp_path.glob("*.png"))
@@ -196,7 +196,7 @@ def test_the_cache_is_used_without_a_word(batches, monkeypatch):
     assert said == []
 
 
-def test_without_a_copy_it_is_downloaded_into_the_cache_with_one_line(batches, tmp_path, monkeypatch):
+def test_missing_dataset_is_downloaded_to_the_cache_in_one_line(batches, tmp_path, monkeypatch):
     archive = tmp_path / "cifar.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(batches / CIFAR10.base_folder, CIFAR10.base_folder)
@@ -213,7 +213,7 @@ def test_without_a_copy_it_is_downloaded_into_the_cache_with_one_line(batches, t
     assert (images_module.CACHE_DIR / CIFAR10.base_folder).is_dir()
 
 
-def test_without_copy_and_network_the_golden_set_is_used_and_one_line_says_why():
+def test_golden_set_is_used_offline_and_one_line_says_why():
     said = []
     assert load_images(None, None, 0, said.append).source == GOLDEN_SOURCE
     assert len(said) == 1
@@ -234,6 +234,6 @@ def test_asked_for_by_name_a_missing_cifar10_is_an_error():
         load_images("cifar10", None, 0, quiet)
 
 
-def test_the_environments_folder_goes_before_cache_and_golden_set(folders, monkeypatch):
+def test_environment_folder_precedes_cache_and_golden_set(folders, monkeypatch):
     monkeypatch.setenv("CIFAR10_DIR", str(folders))
     assert load_images(None, None, 0, quiet).source.startswith("pictures/")

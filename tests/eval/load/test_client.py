@@ -43,7 +43,7 @@ def posts(url, count=1, timeout_s=TIMEOUT_S, token=None, between=lambda: None, *
     return asyncio.run(go())
 
 
-def test_a_good_answer_becomes_a_sample_with_everything_that_was_said():
+def test_valid_response_becomes_a_complete_sample():
     with fake_endpoint() as fake:
         (sample,) = posts(fake.url)
     assert (sample.error, sample.detail, sample.status) == (None, None, 200)
@@ -64,13 +64,13 @@ def test_the_files_own_bytes_are_posted_with_their_type():
     assert request.query == {"probabilities": "1"}
 
 
-def test_the_connection_is_kept_and_only_the_first_sample_opened_one():
+def test_connection_is_reused_after_the_first_sample():
     with fake_endpoint() as fake:
         samples = posts(fake.url, 3)
     assert [s.new_connection for s in samples] == [True, False, False]
 
 
-def test_latency_counts_from_the_scheduled_time_and_lateness_is_part_of_it():
+def test_latency_starts_at_the_scheduled_time():
     async def go(url):
         origin = time.perf_counter()
         async with Client("fake", url, CLASSES, TIMEOUT_S, origin) as client:
@@ -261,13 +261,13 @@ def test_garbage_is_left_at_once_and_named_in_one_line(handle, detail):
     ],
     ids=["drip", "body", "head", "tls"],
 )
-def test_whatever_stops_half_way_ends_at_the_timeout_and_says_how_far_it_came(handle, detail, scheme):
+def test_stalled_request_times_out_and_names_the_stage_reached(handle, detail, scheme):
     (sample,) = samples_from(handle, timeout_s=0.3, scheme=scheme)
     assert sample.error == "timeout"
     assert sample.detail and sample.detail.startswith(detail)
 
 
-def test_a_connection_that_closes_in_the_middle_of_tls_is_a_tls_failure():
+def test_connection_closed_during_the_handshake_is_a_tls_failure():
     async def hang_up(reader, writer):
         await reader.read(1)
 
@@ -276,7 +276,7 @@ def test_a_connection_that_closes_in_the_middle_of_tls_is_a_tls_failure():
     assert (sample.detail or "").startswith("no TLS with 127.0.0.1:")
 
 
-def test_a_no_op_on_a_connection_just_closed_is_not_sent_a_second_time():
+def test_no_op_on_a_closed_connection_is_not_retried():
     heads = []
 
     async def answer_once(reader, writer):
@@ -290,7 +290,7 @@ def test_a_no_op_on_a_connection_just_closed_is_not_sent_a_second_time():
     assert len(heads) == 2
 
 
-def test_as_many_requests_are_under_way_at_once_as_there_may_be_connections():
+def test_requests_in_flight_are_limited_by_max_connections():
     count, arrived, all_there = 20, [], asyncio.Event()
 
     async def wait_for_all(reader, writer):
@@ -358,7 +358,7 @@ def test_a_certificate_that_nobody_vouches_for_is_a_tls_failure(certificate):
     assert fake.posts == []
 
 
-def test_the_parts_of_a_new_connection_are_apart_and_within_the_service_time(certificate, monkeypatch):
+def test_connection_timings_are_separate_and_within_service_time(certificate, monkeypatch):
     context, trusted = certificate
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with fake_endpoint(tls=context) as fake:
@@ -371,7 +371,7 @@ def test_the_parts_of_a_new_connection_are_apart_and_within_the_service_time(cer
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["each looks up the name", "all wait for one look-up"])
-def test_the_parts_of_connections_opened_at_once_are_not_mixed_up(certificate, monkeypatch, fresh):
+def test_timings_of_concurrent_connections_are_not_mixed_up(certificate, monkeypatch, fresh):
     context, trusted = certificate
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
 
@@ -389,7 +389,7 @@ def test_the_parts_of_connections_opened_at_once_are_not_mixed_up(certificate, m
         assert sum(sample.network_ms.values()) < sample.first_byte_ms
 
 
-def test_without_tls_and_without_a_name_there_is_only_the_connection():
+def test_plain_http_to_an_ip_has_no_dns_or_tls_timing():
     with fake_endpoint() as fake:
         (sample,) = posts(fake.url)
     assert list(sample.network_ms) == ["connect"]
@@ -407,7 +407,7 @@ def test_in_fresh_mode_every_request_opens_a_connection():
     assert all(s.new_connection and s.network_ms for s in samples)
 
 
-def test_a_no_op_asks_whether_the_service_is_ready_and_sends_no_picture():
+def test_no_op_requests_readyz_and_sends_no_image():
     async def go(url):
         async with Client("fake", url, CLASSES, TIMEOUT_S, 0.0) as client:
             return (
@@ -420,7 +420,7 @@ def test_a_no_op_asks_whether_the_service_is_ready_and_sends_no_picture():
     assert sample.error is None and sample.label is None and fake.posts == []
 
 
-def test_a_request_that_is_never_sent_is_a_sample_of_its_own_kind():
+def test_dropped_request_is_a_sample_of_its_own_kind():
     client = Client("fake", "http://127.0.0.1:9", CLASSES, TIMEOUT_S, 0.0)
     sample = client.dropped(ask(), time.perf_counter() - 2, "too many under way")
     assert (sample.error, sample.detail, sample.status) == ("not_sent", "too many under way", None)
@@ -435,7 +435,7 @@ def test_a_listener_that_never_accepts_is_a_timeout():
     assert sample.error == "timeout"
 
 
-def test_the_token_is_sent_and_never_kept_even_when_the_server_returns_it():
+def test_token_is_sent_and_never_recorded_even_when_echoed():
     with fake_endpoint("unauthorised") as fake:
         (sample,) = posts(fake.url, token="s3cret")
     assert fake.posts[0].headers["Authorization"] == "Bearer s3cret"
@@ -459,7 +459,7 @@ def test_version_is_the_answer_of_the_endpoint():
         assert asyncio.run(go(fake.url)) == ({"model": {"name": "fake"}, "instance_id": "abc123"}, True)
 
 
-def test_version_of_an_endpoint_that_is_not_there_raises_with_the_kind():
+def test_version_of_an_unreachable_endpoint_raises_with_the_kind():
     async def go():
         async with Client("fake", f"http://127.0.0.1:{closed_port()}", CLASSES, TIMEOUT_S, 0) as client:
             await client.fetch_version()

@@ -43,7 +43,7 @@ def test_after_a_gap_the_instance_itself_says_that_it_is_new(tmp_path):
     assert all("total" in s.startup_ms for s in gaps)  # the phases that the new instance tells of itself
 
 
-def test_a_start_that_nobody_can_force_is_not_sent_and_says_how_it_could_be(tmp_path):
+def test_start_without_restart_method_is_dropped_with_advice(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         done, samples, _ = run(tmp_path, url, scenarios=("cold",), cold=2)
     assert [s.error for s in samples] == ["not_sent"] * 2
@@ -60,7 +60,7 @@ def test_a_command_that_starts_nothing_new_proves_nothing(tmp_path):
     assert all(s.ordinal and s.ordinal > 1 for s in forced)
 
 
-def test_a_command_that_fails_is_a_request_that_was_not_sent_and_the_run_goes_on(tmp_path):
+def test_failed_restart_drops_its_request_and_the_run_continues(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         options = RunOptions(restart_commands={"a": ("false",)})
         done, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
@@ -70,7 +70,7 @@ def test_a_command_that_fails_is_a_request_that_was_not_sent_and_the_run_goes_on
     assert done.complete
 
 
-def test_a_run_ends_when_it_has_cost_what_it_may_and_keeps_what_it_has(tmp_path):
+def test_run_ends_at_its_budget_and_keeps_its_samples(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         options = RunOptions(max_usd=0.000004)  # some requests to Cloud Run
         done, samples, said = run(tmp_path, url, "gcp_cloudrun", options, scenarios=("single", "poisson"))

@@ -45,7 +45,7 @@ def test_a_stream_does_not_wait_for_answers(tmp_path):
     assert by_start[-1].started_s - by_start[0].started_s < 1.0  # one after the other they would have taken 20 s
 
 
-def test_latency_counts_from_the_schedule_so_that_a_stall_is_felt_by_all_it_held_up(tmp_path):
+def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
     """Coordinated omission: a client that waits for answers would see the stall once."""
     truth = EndpointProfile(median_ms=2, sigma=0, stall_every_s=0.5, stall_ms=300)
     with running_mock_endpoint(truth) as url:
@@ -55,7 +55,7 @@ def test_latency_counts_from_the_schedule_so_that_a_stall_is_felt_by_all_it_held
     assert all(s.latency_ms == pytest.approx(s.service_ms + s.lateness_ms, abs=0.01) for s in samples)
 
 
-def test_requests_beyond_what_may_be_under_way_are_counted_and_not_sent(tmp_path):
+def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=300, sigma=0)) as url:
         done, samples = run(tmp_path, url, scenarios=("burst",), burst=10, in_flight=4)
         asked = request_counts(url)["asked"]
@@ -73,7 +73,7 @@ def test_a_burst_leaves_at_once(tmp_path):
         assert len({s.started_s for s in samples if s.block == block}) == 1
 
 
-def test_each_step_of_a_search_is_the_rate_that_the_answers_before_call_for(tmp_path):
+def test_each_search_step_uses_the_rate_earlier_steps_call_for(tmp_path):
     """Whether the search then finds the right rate is tested on simulated answers, which no neighbour can slow down."""
     truth = EndpointProfile(seed=5, median_ms=5, sigma=0.2, servers=1)
     with running_mock_endpoint(truth) as url:
@@ -88,7 +88,7 @@ def test_each_step_of_a_search_is_the_rate_that_the_answers_before_call_for(tmp_
     assert next_rate(steps, 60.0, MAX_SEARCH_STEPS) is None
 
 
-def test_an_endpoint_with_a_cache_is_found_out_and_one_without_is_not(tmp_path):
+def test_cache_is_detected_where_there_is_one_only(tmp_path):
     found = []
     for name, cached_ms in (("cache", 1.0), ("none", None)):
         with running_mock_endpoint(EndpointProfile(median_ms=8, cached_ms=cached_ms)) as url:
@@ -102,7 +102,7 @@ def identity(sample):
     return sample.block, sample.place, sample.image, sample.scenario, sample.label, sample.error, sample.rate_rps
 
 
-def test_four_workers_give_the_same_samples_as_one_process_but_for_timing(tmp_path):
+def test_four_workers_give_one_process_samples_but_for_timing(tmp_path):
     images = pictures(40)
     truth = EndpointProfile(median_ms=1, labels=labels(images))
     found = []
@@ -154,7 +154,7 @@ def test_a_stream_is_dealt_out_completely_and_evenly():
     assert all(part.max_in_flight == 25 for part in parts)
 
 
-def test_a_target_that_vanishes_in_mid_stream_does_not_end_the_run(tmp_path):
+def test_target_lost_in_mid_stream_does_not_end_the_run(tmp_path):
     with fake_endpoint() as fake:
         stop = threading.Thread(target=fake.stop)  # it waits for the answer that is being given
         fake.on_post = lambda count: stop.start() if count == 10 else None

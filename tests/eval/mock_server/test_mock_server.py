@@ -93,7 +93,7 @@ def test_who_has_to_wait_is_told_how_long_and_by_whom(fault, status):
     assert json.loads(reply.data.partition(b"\r\n\r\n")[2]).keys() == {"type", "title", "status", "detail"}
 
 
-def test_an_endless_body_that_nobody_reads_does_not_fill_the_memory():
+def test_infinite_response_body_does_not_fill_the_memory():
     made = []
 
     class Noted(Connection):
@@ -183,7 +183,7 @@ def test_without_spread_every_request_takes_the_median():
     assert stays_ms(EndpointProfile(sigma=0), [0.0] * 50) == pytest.approx([20.0] * 50)
 
 
-def test_the_same_seed_is_equally_slow_and_equally_faulty_and_another_is_not():
+def test_seed_determines_latency_and_failures():
     def seen(seed):
         found, mock = replies(EndpointProfile(seed=seed, faults={"http_5xx": 0.3}), [0.0] * 50)
         return [reply.due_s for reply in found], mock.response_counts
@@ -193,7 +193,7 @@ def test_the_same_seed_is_equally_slow_and_equally_faulty_and_another_is_not():
 
 @pytest.mark.parametrize("servers", [None, 1, 3])
 @pytest.mark.parametrize("stalls", [{}, {"stall_every_s": 0.5, "stall_ms": 120}], ids=["", "stalls"])
-def test_the_mock_endpoint_queues_and_stalls_as_the_simulation_does(servers, stalls):
+def test_mock_endpoint_queues_and_stalls_like_the_simulation(servers, stalls):
     truth = EndpointProfile(seed=6, servers=servers, **stalls)
     dice = np.random.default_rng((6, 0))
     service_s = truth.draw_service_times_ms(dice, DRAW_CHUNK)[1:] / 1000  # it takes the first one for itself
@@ -209,7 +209,7 @@ def test_no_op_requests_wait_for_the_end_of_a_stall_only():
     assert dues == pytest.approx([0.05, 0.95, 1.1, 1.2], abs=1e-4)
 
 
-def test_a_cache_answers_a_known_picture_faster():
+def test_a_cache_answers_a_known_image_faster():
     assert stays_ms(EndpointProfile(sigma=0, cached_ms=1), [0.0, 5.0, 6.0], b"one") == pytest.approx([20.0, 1.0, 1.0])
 
 
@@ -226,7 +226,7 @@ def test_what_the_client_measures_is_what_was_drawn_and_the_way():
     assert all(s.service_ms >= s.server_ms["total"] for s in samples)
 
 
-def test_a_stream_through_the_queue_stays_about_as_long_as_the_truth_says():
+def test_sojourn_times_of_a_stream_match_the_profile():
     truth = EndpointProfile(seed=5, median_ms=8, sigma=0.2, servers=1)
     images, rate_rps = pictures(1), 80.0
 
@@ -250,7 +250,7 @@ def test_a_stream_through_the_queue_stays_about_as_long_as_the_truth_says():
 # Instances
 
 
-def test_a_cold_start_is_slow_and_proves_itself_and_says_of_what_it_consists():
+def test_cold_start_is_slow_confirmed_and_reports_its_phases():
     images = pictures(1)
 
     async def use(url, _):
@@ -269,7 +269,7 @@ def test_a_cold_start_is_slow_and_proves_itself_and_says_of_what_it_consists():
     assert {"engine", "cpus", "cpu_model", "instruction_sets", "started_at", "git_sha", "versions"} <= version.keys()
 
 
-def test_after_an_idle_gap_which_begins_with_the_last_answer_another_instance_starts():
+def test_idle_gap_after_the_last_response_starts_a_new_instance():
     truth = EndpointProfile(sigma=0, cold_start_ms=300, idle_s=2, servers=1)
     found, mock = replies(truth, [0.0, 0.1, 2.2, 2.9, 5.0])
     assert [reply.due_s for reply in found] == pytest.approx([0.32, 0.34, 2.22, 2.92, 5.32])

@@ -49,7 +49,7 @@ def test_waits_follow_the_queue():
     assert waiting_times([3, 3, 3, 1], [0, 1, 1, 1], servers=2).tolist() == [0, 0, 1, 1]
 
 
-def test_one_exponential_server_keeps_requests_as_long_as_queueing_theory_says():
+def test_single_server_sojourn_times_match_queueing_theory():
     """M/M/1: the time from arrival to answer is exponential, its rate the service's minus the arrivals'."""
     truth = EndpointProfile(**EXPONENTIAL, servers=1)
     assert truth.capacity_rps() == pytest.approx(50)
@@ -58,7 +58,7 @@ def test_one_exponential_server_keeps_requests_as_long_as_queueing_theory_says()
     assert truth.max_rate_rps(150, p=0.5) == pytest.approx(50 - 1000 * math.log(2) / 150, rel=0.02)
 
 
-def test_several_servers_make_as_many_wait_as_erlangs_formula_says():
+def test_waiting_fraction_of_many_servers_matches_erlang_c():
     load = 30 * 0.020  # erlangs, on two servers: the second formula of Erlang
     waiting = load**2 / (2 - load) / (1 + load + load**2 / (2 - load))
     dice = np.random.default_rng(4)
@@ -77,7 +77,7 @@ def test_pauses_stop_the_clock_of_work():
     assert not PeriodicStalls(10, 0) and not PeriodicStalls(0, 2)
 
 
-def test_the_highest_rate_is_lower_with_stalls_and_there_may_be_none_or_no_limit():
+def test_stalls_lower_the_max_rate_which_may_be_zero_or_infinite():
     truth = EndpointProfile(median_ms=20, sigma=0.3, servers=1)
     stalling = EndpointProfile(median_ms=20, sigma=0.3, servers=1, stall_every_s=2, stall_ms=400)
     assert EndpointProfile(sigma=0, servers=1, stall_every_s=2, stall_ms=400).capacity_rps() == 40
@@ -91,7 +91,7 @@ def test_two_servers_bear_more_than_twice_the_rate_of_one():
     assert 2 * one < two < 100
 
 
-def test_what_it_says_of_a_picture_depends_on_seed_and_picture_only():
+def test_predicted_class_depends_on_seed_and_image_only():
     shas = [hashlib.sha256(bytes([i])).hexdigest() for i in range(200)]
     one, same, other = (EndpointProfile(seed=seed, accuracy=0.5) for seed in (1, 1, 2))
     assert [one.predicted_class(sha) for sha in shas] == [same.predicted_class(sha) for sha in reversed(shas)][::-1]

@@ -57,12 +57,12 @@ def test_the_search_finds_the_rate_that_the_queue_can_bear():
     assert np.median([it.value for it in searches]) == pytest.approx(limit_rps, rel=0.05)
 
 
-def test_the_search_ends_for_a_target_that_never_holds_or_never_breaks():
+def test_search_ends_for_a_target_that_never_passes_or_fails():
     assert estimate_max_rate(search(0.0), 200).value is None
     assert len(search(math.inf)) == 24
 
 
-def test_the_steps_so_far_decide_the_next_rate_so_that_a_search_can_be_gone_on_with():
+def test_next_rate_depends_on_past_steps_so_a_search_can_resume():
     steps = search(57.0)
     for done in range(len(steps)):
         assert next_rate(steps[:done], 10.0, 24) == steps[done].rate_rps
@@ -72,7 +72,7 @@ def samples(count, latency_ms, failed=0):
     return [make_sample(i, latency_ms=latency_ms, error="http_5xx" if i < failed else None) for i in range(count)]
 
 
-def test_a_step_breaks_when_p95_is_beyond_the_objective_or_too_many_fail():
+def test_step_fails_when_p95_misses_the_slo_or_too_many_fail():
     assert evaluate_step(10, samples(200, 199.0), 200).passed
     assert not evaluate_step(10, samples(200, 201.0), 200).passed
     assert evaluate_step(10, samples(200, 20.0, failed=2), 200).passed
@@ -83,7 +83,7 @@ def test_failures_count_as_endless():
     assert evaluate_step(10, samples(200, 20.0, failed=30), 200).p95_ms == math.inf
 
 
-def test_the_found_rate_lies_between_what_held_and_what_broke_for_sure():
+def test_max_rate_lies_between_conclusive_pass_and_failure():
     unsure = SearchStep(40.0, 200, 0, 190.0, 150.0, 260.0, passed=True)
     it = estimate_max_rate([step(10.0, True), step(20.0, True), step(80.0, False), unsure], 200)
     assert (it.value, it.low, it.high) == (40.0, 20.0, 80.0)
@@ -97,7 +97,7 @@ def test_a_rate_that_broke_within_doubt_is_tried_once_more():
     assert rate_bracket([step(10.0, True), hiccup, step(20.0, True)]) == (20.0, None)
 
 
-def test_a_step_is_in_no_doubt_when_its_interval_lies_on_one_side_or_too_many_failed():
+def test_step_is_conclusive_on_one_side_or_with_many_failures():
     assert evaluate_step(10, samples(200, 100.0), 200).conclusive
     assert evaluate_step(10, samples(200, 300.0), 200).conclusive
     assert evaluate_step(10, samples(200, 100.0, failed=9), 200).conclusive

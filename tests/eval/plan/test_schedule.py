@@ -54,7 +54,7 @@ def test_no_target_is_always_first():
     assert set(firsts) == set(TARGETS)
 
 
-def test_warm_up_comes_before_everything_measured_and_has_its_own_blocks():
+def test_warm_up_precedes_measurement_in_its_own_blocks():
     blocks = plan(warmup=25)
     phases = [b.phase for b in blocks]
     assert phases == sorted(phases, reverse=True)
@@ -62,7 +62,7 @@ def test_warm_up_comes_before_everything_measured_and_has_its_own_blocks():
         assert sum(len(b.image_indices) for b in blocks if b.target == target and b.phase == "warmup") == 25
 
 
-def test_warm_up_repeats_pictures_when_there_are_too_few():
+def test_warm_up_repeats_images_when_there_are_too_few():
     assert [len(b.image_indices) for b in plan(2, warmup=5) if b.target == "heroku"] == [5, 2]
 
 
@@ -71,16 +71,16 @@ def test_block_numbers_are_the_places_in_the_schedule():
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_same_seed_gives_the_same_schedule_and_another_seed_another(scenario):
+def test_seed_determines_the_schedule(scenario):
     assert plan(seed=4, scenarios=(scenario,)) == plan(seed=4, scenarios=(scenario,))
     assert plan(seed=4, scenarios=(scenario,)) != plan(seed=5, scenarios=(scenario,))
 
 
-def test_the_order_of_scenarios_on_the_command_line_changes_nothing():
+def test_scenario_order_on_the_command_line_changes_nothing():
     assert plan(scenarios=("cold", "poisson", "single")) == plan(scenarios=("single", "poisson", "cold"))
 
 
-def test_a_stream_has_the_rate_and_the_length_that_were_asked_for():
+def test_stream_has_the_configured_rate_and_duration():
     blocks = stream("heroku", rate_rps=50.0, duration_s=200.0)
     count = sum(len(b.image_indices) for b in blocks)
     assert abs(count - 10_000) < 4 * 100  # four standard deviations
@@ -94,7 +94,7 @@ def test_gaps_of_a_stream_are_exponential():
     assert kstest(gaps, "expon", args=(0, 1 / 20.0)).pvalue > 0.01
 
 
-def test_all_targets_get_the_same_stream_and_take_turns_within_it():
+def test_all_targets_get_the_same_stream_in_rotation():
     blocks = [b for b in plan(scenarios=("poisson",), warmup=0, duration_s=30.0)]
     for start in range(0, len(blocks), len(TARGETS)):
         round_ = blocks[start : start + len(TARGETS)]
@@ -113,13 +113,13 @@ def test_a_burst_is_due_at_once():
     assert [(len(b.image_indices), set(b.offsets_s)) for b in blocks] == [(9, {0.0})] * 5
 
 
-def test_the_cache_audit_posts_one_picture_again_and_again():
+def test_the_cache_audit_posts_one_image_again_and_again():
     (block,) = stream("heroku", "repeat")
     assert len(block.image_indices) == 10 and len(set(block.image_indices)) == 1
 
 
 @pytest.mark.parametrize("scenario", ["cold", "idle"])
-def test_starts_and_gaps_are_single_requests_with_the_targets_in_turn(scenario):
+def test_cold_starts_and_gaps_send_one_request_a_target_in_turn(scenario):
     blocks = plan(scenarios=(scenario,), warmup=0, **{scenario: 3})
     assert [len(b.image_indices) for b in blocks] == [1] * 12
     assert {tuple(sorted(b.target for b in blocks[i : i + 4])) for i in (0, 4, 8)} == {tuple(sorted(TARGETS))}
@@ -131,7 +131,7 @@ def test_a_no_op_floor_is_taken_before_and_after():
     assert {b.image_indices for b in blocks if b.scenario == "floor"} == {(-1, -1, -1)}
 
 
-def test_a_step_of_the_search_has_enough_requests_for_a_percentile_and_ends():
+def test_search_step_has_enough_requests_for_a_percentile():
     slow, fast = (search_step_block(Config(), 50, 7, "heroku", 0, rate) for rate in (3.0, 500.0))
     assert 100 < len(slow.image_indices) < 200 and max(slow.offsets_s) < 60
     assert max(fast.offsets_s) < 10
@@ -153,7 +153,7 @@ def test_a_sample_holds_every_class_alike():
     assert set(Counter(LABELS[i] for i in stratified_sample(LABELS, 50, 3)).values()) == {5}
 
 
-def test_a_sample_that_does_not_divide_differs_by_one_between_classes():
+def test_indivisible_sample_differs_by_one_between_classes():
     counts = Counter(LABELS[i] for i in stratified_sample(LABELS, 57, 3))
     assert set(counts.values()) == {5, 6}
     assert counts.total() == 57

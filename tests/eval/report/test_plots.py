@@ -108,7 +108,7 @@ STEPS = [
 ]
 
 
-def test_what_is_drawn_of_a_target_is_its_group_in_plot_and_legend():
+def test_each_target_is_one_group_in_plot_and_legend():
     drawn = str(DRAWN["latency"]()).split("</svg>")[0]
     assert drawn.count('data-target="0" data-curve="1"') == 1  # the curve, which can be read
     assert drawn.count('data-target="0">') == 2  # its sign and its name in the legend
@@ -134,7 +134,7 @@ def test_values_can_be_read_off_where_the_curve_is_drawn():
     assert value(scales["y"], y) == pytest.approx(300 / 310 * 100, abs=0.05)
 
 
-def test_steps_of_a_search_show_whether_they_held_and_what_has_no_end():
+def test_search_steps_show_pass_or_fail_and_infinite_latency():
     one = scenarios.RateSearch("Heroku", 0, STEPS, 10.0)
     wide = str(scenarios.rate_search([one], 50.0)).split("</svg>")[0]
     marks = re.findall(r'<use [^>]*style="fill: (var\(--\w+\))', wide)
@@ -155,5 +155,5 @@ def test_offers_are_drawn_also_where_one_is_free(usd):
 @pytest.mark.parametrize(
     ("a", "b", "better"), [((1, 2), (1, 3), True), ((1, 2), (1, 2), False), ((1, 3), (2, 2), False)]
 )
-def test_a_target_is_dominated_when_another_is_nowhere_worse_and_somewhere_better(a, b, better):
+def test_dominated_target_is_nowhere_better_and_somewhere_worse(a, b, better):
     assert dominates(a, b) is better

@@ -171,7 +171,7 @@ def test_failures_are_counted_by_kind(broken_dir):
     assert "disconnected" in text
 
 
-def test_a_number_that_the_samples_cannot_support_shows_its_reason(broken_dir):
+def test_figure_without_enough_samples_shows_the_reason(broken_dir):
     assert re.search(r"n/a needs n >= 368, have 200", Page(text_of(broken_dir)).text)
 
 
@@ -204,13 +204,13 @@ def test_a_run_without_the_reference_says_so(tmp_path):
     assert "The reference answers are not part of this run" in text_of(tmp_path)
 
 
-def test_misclassified_pictures_are_embedded(run_dir):
+def test_misclassified_images_are_embedded(run_dir):
     pictures = [attrs for tag, attrs in Page(text_of(run_dir)).elements if tag == "img"]
     assert 0 < len(pictures) <= 12
     assert all(p["src"].startswith("data:image/png;base64,") and p["alt"] for p in pictures)
 
 
-def test_without_the_pictures_the_labels_are_shown(broken_dir):
+def test_without_the_images_the_labels_are_shown(broken_dir):
     assert not [tag for tag, _ in Page(text_of(broken_dir)).elements if tag == "img"]
     assert "answered" in text_of(broken_dir).split("Misclassified")[1]
 

@@ -137,7 +137,7 @@ def test_the_cache_audit_accuses_only_the_target_that_caches(full_dir):
     assert row(stability, "Search for a response cache", "Google Cloud Run")[-1] == "no cache to be seen"
 
 
-def test_the_network_table_has_the_floor_and_the_steps_of_a_connection(full_dir):
+def test_network_table_has_baseline_rtt_and_connection_timings(full_dir):
     cells = row(section(full_dir, "network"), "Network floor and connections", "Heroku")
     assert cells[1].startswith("0.") and "ms" in cells[1]
     assert cells[3] == "20 of 600 poisson"
@@ -155,7 +155,7 @@ def test_cost_and_latency_are_drawn_against_each_other(full_dir):
     assert "fill-opacity: 0.35" not in wide  # who is cheaper and faster but less right does not dominate
 
 
-def test_a_late_client_makes_the_run_invalid_in_red_with_the_cure(tmp_path):
+def test_late_client_makes_the_run_invalid_in_red_with_a_remedy(tmp_path):
     write_reports(write_full_run(tmp_path, n_images=80, scenarios=("single", "poisson"), late_ms=9.0))
     banner = text_of(tmp_path).split('class="banner invalid" role="alert"')[1].split("</div>")[0]
     assert "sent late" in banner and "--workers" in banner
@@ -252,7 +252,7 @@ def test_hiding_the_last_target_shows_all_again(visit, full_dir):
     assert page.locator(".filter button[aria-pressed='true']").count() == 4
 
 
-def test_a_target_is_picked_out_everywhere_by_row_legend_and_focus(visit, full_dir):
+def test_target_is_highlighted_by_row_legend_and_focus(visit, full_dir):
     page = visit(full_dir / REPORT_HTML)
     curve = page.locator("#latency svg.wide [data-curve]").nth(0)
     opacity = "element => getComputedStyle(element).opacity"
@@ -324,7 +324,7 @@ def test_the_page_names_its_own_folder_in_the_commands(visit, full_dir):
         assert main(words_[1:]) == 0
 
 
-def test_without_javascript_everything_is_there_and_no_control_is(visit, full_dir):
+def test_page_without_javascript_has_all_content_and_no_controls(visit, full_dir):
     page = visit(full_dir / REPORT_HTML, java_script_enabled=False)
     assert page.locator(".filter").is_hidden()
     assert page.locator(".readout").count() == 0

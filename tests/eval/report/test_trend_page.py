@@ -64,7 +64,7 @@ def test_latency_is_of_a_scenario_that_all_tried(trend):
     assert trend["scenario"] == "single"
 
 
-def test_a_run_with_other_pictures_is_unlike_and_one_with_another_scenario_beside_is_not(trend):
+def test_other_images_are_incompatible_and_added_scenarios_not(trend):
     assert [bool(run["unlike"]) for run in trend["runs"]] == [False, True, False]
     assert "images differ" in trend["runs"][1]["unlike"][0]
 
@@ -90,7 +90,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(runs, trend):
     assert before == ((runs / TREND_HTML).read_bytes(), (runs / TREND_JSON).read_bytes())
 
 
-def test_the_command_writes_elsewhere_when_told_and_links_from_there(runs, tmp_path, capsys):
+def test_out_option_moves_the_page_and_its_links(runs, tmp_path, capsys):
     out = tmp_path / "x" / "y"
     assert main(["report", "--trend", str(runs / "b"), str(runs / "c"), "--out", str(out)]) == 0
     assert capsys.readouterr().out.split() == [str(out / TREND_HTML), str(out / TREND_JSON)]
@@ -128,7 +128,7 @@ def moved(runs, tmp_path_factory):
     return root, {run["id"]: run for run in json.loads((root / TREND_JSON).read_text())["runs"]}
 
 
-def test_a_run_from_another_processor_is_unlike_and_one_that_may_be_is_warned_of(moved):
+def test_other_processor_is_incompatible_and_unknown_one_warns(moved):
     root, found = moved
     assert {name: (bool(run["unlike"]), bool(run["notes"])) for name, run in found.items()} == {
         "old": (False, True), "client": (True, False), "cloud": (False, True), "newest": (False, False)

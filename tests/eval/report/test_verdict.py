@@ -84,7 +84,7 @@ def test_who_fails_too_often_is_left_out_however_quick():
     )
 
 
-def test_failures_beyond_the_tail_are_a_miss_although_p95_has_no_number():
+def test_too_many_failures_miss_the_slo_though_p95_is_missing():
     found = judged(a=facts("Broken", bill(5.0), single=scenario(None, failed=21)), b=quick("Sound", bill(7.0)))
     assert found["slo"]["meets"] == {"a": False, "b": True}
 
@@ -125,7 +125,7 @@ def test_an_interval_that_reaches_past_the_objective_is_said():
         pytest.param(bill(5.0), bill(7.0), False, id="no bounds"),
     ],
 )  # fmt: skip
-def test_an_order_within_the_bounds_of_what_is_known_of_billing_is_said(first, second, close):
+def test_cost_order_within_billing_uncertainty_is_reported(first, second, close):
     found = judged(a=quick("One", first), b=quick("Two", second))
     assert found["cheapest"] == "a"
     assert found["too_close"] is close

@@ -85,7 +85,7 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path):
     assert cache.read() == {}
 
 
-def test_answers_are_kept_apart_by_weights_and_by_what_the_processor_computes_with(tmp_path, monkeypatch, bundle_dir):
+def test_reference_cache_is_keyed_by_weights_and_processor(tmp_path, monkeypatch, bundle_dir):
     def name():
         cache = reference_cache.open_reference_cache(tmp_path)
         return cache and cache.path.name
@@ -101,7 +101,7 @@ def test_answers_are_kept_apart_by_weights_and_by_what_the_processor_computes_wi
     assert name() is None
 
 
-def test_the_reference_answers_in_order_as_the_golden_manifest_does(golden_dir):
+def test_reference_labels_match_the_golden_manifest_in_order(golden_dir):
     rows = json.loads((golden_dir / "manifest.json").read_text())["images"][::5]
     assert len(rows) > 16  # more than one batch
     done = subprocess.run(

@@ -52,7 +52,7 @@ def whole(tmp_path):
         yield fake
 
 
-def test_every_planned_request_is_measured_exactly_once_wherever_the_run_was_cut(whole):
+def test_resumed_run_measures_every_request_exactly_once(whole):
     folder = whole.folder
     before = keys(folder)
     lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
@@ -93,7 +93,7 @@ def test_another_endpoint_is_refused(whole, capsys):
     assert "targets is ('a=http://127.0.0.1:9',)" in capsys.readouterr().err
 
 
-def test_other_pictures_are_refused(whole, capsys):
+def test_other_images_are_refused(whole, capsys):
     cut(whole.folder, 50)
     facts = json.loads((whole.folder / "run.json").read_text())
     (whole.folder / "run.json").write_text(json.dumps(facts | {"images_sha256": "0" * 64}))

@@ -65,7 +65,7 @@ def measured(samples, name):
     return [s for s in samples if s.target == name and s.phase == "measure"]
 
 
-def test_a_run_asks_every_endpoint_for_every_picture_once_with_the_same_bytes(tmp_path):
+def test_run_sends_the_same_bytes_once_to_every_endpoint(tmp_path):
     images = image_set(10)
     with two_fakes() as (one, other):
         done, samples, _ = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images)
@@ -83,7 +83,7 @@ def test_warm_up_is_sampled_apart(tmp_path):
     assert [s.phase for s in samples[:3]] == ["warmup"] * 3
 
 
-def test_within_a_block_each_request_is_due_when_the_last_one_ended(tmp_path):
+def test_request_in_a_block_is_due_when_the_last_one_ended(tmp_path):
     with fake_endpoint() as fake:
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")])
     for before, after in itertools.pairwise(samples):
@@ -147,7 +147,7 @@ def test_failures_are_counted_and_do_not_end_the_run(tmp_path, mode):
     assert "32 failed" in said
 
 
-def test_an_endpoint_that_dies_is_given_up_and_every_planned_request_is_a_failure(tmp_path, monkeypatch):
+def test_dead_endpoint_is_given_up_and_its_requests_are_failures(tmp_path, monkeypatch):
     monkeypatch.setattr(load_generator, "RECOVERY_TIMEOUT_S", 0.05)
     with two_fakes() as (one, other):
         other.on_post = lambda count: one.stop() if count == 10 else None
@@ -170,7 +170,7 @@ def test_an_endpoint_that_recovers_is_asked_on(tmp_path, monkeypatch):
     assert done.targets[0].failure is None
 
 
-def test_an_endpoint_that_says_ready_and_answers_nothing_is_given_up_in_the_end(tmp_path):
+def test_ready_endpoint_that_never_responds_is_given_up(tmp_path):
     with fake_endpoint("hangup") as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(80), warmup=0)
         assert len(fake.posts) == circuit_breaker.MAX_CONSECUTIVE_FAILURES * (circuit_breaker.MAX_READY_PROBES + 1)
@@ -186,7 +186,7 @@ def test_time_in_vain_counts_like_failures_in_a_row(tmp_path, monkeypatch):
     assert set(errors) == {"timeout", "not_sent"} and errors["not_sent"] > 10
 
 
-def test_an_endpoint_that_is_not_there_gets_a_failure_and_no_samples(tmp_path):
+def test_unreachable_endpoint_gets_a_failure_and_no_samples(tmp_path):
     with fake_endpoint() as fake:
         dead = endpoint(f"http://127.0.0.1:{closed_port()}", "dead")
         done, samples, _ = run(tmp_path, [dead, endpoint(fake, "a")])
@@ -209,7 +209,7 @@ def test_a_run_in_which_nobody_can_be_reached_is_not_complete(tmp_path):
     assert samples == []
 
 
-def test_ctrl_c_cancels_the_request_in_flight_and_leaves_a_usable_run_marked_incomplete(tmp_path):
+def test_ctrl_c_cancels_the_request_and_marks_the_run_incomplete(tmp_path):
     def interrupt(count):
         if count == 2 + 5:  # warm-up, and four that were answered
             fake.mode = "slow"
@@ -273,7 +273,7 @@ def test_a_real_folder_called_latest_is_left_alone(tmp_path):
     assert not (tmp_path / "latest").is_symlink()
 
 
-def test_a_twin_that_is_killed_in_mid_run_ends_neither_the_run_nor_the_count(tmp_path):
+def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
     images = load_images("golden", 60, 0, print)
 
     class Deadly(Reporter):
@@ -320,7 +320,7 @@ def script(tmp_path, text):
     return (sys.executable, str(path))
 
 
-def test_the_reference_process_is_given_the_posted_bytes_in_order(tmp_path):
+def test_reference_process_gets_the_posted_bytes_in_order(tmp_path):
     program = (
         "import sys, json, pathlib, hashlib\n"
         "for line in sys.stdin:\n"

@@ -33,7 +33,7 @@ def test_a_processor_in_words(facts, text):
     assert parse_processor(facts).with_cores == text
 
 
-def test_bfloat16_that_an_engine_chose_shows_what_was_not_recorded():
+def test_engines_bfloat16_fills_in_what_was_not_recorded():
     assert str(parse_processor(OLD, FORM)) == "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded)"
     assert str(parse_processor(ZEN_3, FORM)) == "AMD EPYC (Zen 3; AVX2)"  # recorded, so nothing is concluded
 
@@ -58,7 +58,7 @@ def test_bfloat16_that_an_engine_chose_shows_what_was_not_recorded():
         (parse_processor({}), parse_processor(ZEN_3), None),
     ],
 )
-def test_processors_are_unlike_where_anything_recorded_of_both_differs(a, b, unlike):
+def test_processors_differ_where_any_common_record_differs(a, b, unlike):
     assert processors_differ(a, b) is unlike
 
 

@@ -38,7 +38,7 @@ def test_appending_goes_on_after_the_mended_line(tmp_path):
     assert [s.image for s in read_samples(tmp_path)] == [0, 1]
 
 
-def test_what_is_recorded_names_each_request_and_keeps_the_steps_of_a_search(tmp_path):
+def test_resume_state_names_each_request_and_keeps_search_steps(tmp_path):
     step = make_sample(5, scenario="max_rate", block=9, place=2)
     write(tmp_path, make_sample(0, block=3, place=1), step)
     past = load_resume_state(tmp_path, "max_rate", 1)

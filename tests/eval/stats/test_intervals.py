@@ -40,7 +40,7 @@ def test_ranks_around_the_99th_percentile(n, low, high):
     assert ci_ranks(0.99, n) == (low, high)
 
 
-def test_a_percentile_has_its_value_its_interval_and_its_sample_size():
+def test_percentile_has_value_interval_and_sample_size():
     found = percentile([float(x) for x in range(1000, 0, -1)], 0.99).to_report()
     assert found == {"value": 990.0, "low": 983.0, "high": 996.0, "n": 1000}
 
@@ -55,14 +55,14 @@ def test_each_percentile_has_its_own_floor():
     assert [found[p]["value"] for p in ("p50", "p90", "p95", "p99")] == [1.0, 1.0, 1.0, None]
 
 
-def test_intervals_hold_the_true_percentile_about_as_often_as_they_say():
+def test_intervals_cover_the_true_percentile_at_their_level():
     rng = np.random.default_rng(1)
     truth = math.log(20)  # the 95th percentile of an exponential
     found = [percentile(rng.exponential(size=400).tolist(), 0.95) for _ in range(400)]
     assert sum(e.low <= truth <= e.high for e in found) / 400 > 0.93
 
 
-def test_an_infinite_percentile_is_missing_with_the_number_of_failures():
+def test_infinite_percentile_is_missing_with_the_failure_count():
     found = percentile([1.0] * 90 + [math.inf] * 10, 0.95)
     assert found.to_report() == {"value": None, "reason": "it is infinite: 10 of 100 requests failed"}
 
@@ -110,7 +110,7 @@ def test_overlapping_intervals_cannot_be_told_apart():
 
 
 @pytest.mark.parametrize("p", [0.5, 0.9, 0.95, 0.99])
-def test_the_interval_is_the_closest_pair_of_samples_that_holds_the_truth_in_95_of_100_runs(p):
+def test_interval_is_the_shortest_pair_of_ranks_with_95_coverage(p):
     for n in (min_sample_size(p), 400, 1000, 1001, 2500, 10_000):
         if n < min_sample_size(p):
             continue
@@ -122,7 +122,7 @@ def test_the_interval_is_the_closest_pair_of_samples_that_holds_the_truth_in_95_
         assert high - low == min(b - a for (a, b), share in held.items() if share >= 0.95)
 
 
-def test_samples_in_time_have_the_interval_of_independent_ones_unless_neighbours_are_alike():
+def test_only_autocorrelation_widens_the_independent_interval():
     dice = np.random.default_rng(9)
     values = dice.lognormal(3, 0.3, 2000)
     assert not is_autocorrelated(values)
@@ -133,7 +133,7 @@ def test_samples_in_time_have_the_interval_of_independent_ones_unless_neighbours
     assert wide.low < narrow.low and wide.high > narrow.high
 
 
-def test_independent_neighbours_are_called_alike_in_about_5_of_100_runs():
+def test_independent_samples_are_autocorrelated_in_5_of_100_runs():
     dice = np.random.default_rng(10)
     assert 8 <= sum(is_autocorrelated(dice.exponential(size=600)) for _ in range(400)) <= 34
 
@@ -165,7 +165,7 @@ def test_a_bound_is_certified_from_the_least_count_on():
     assert early_stopping_bound([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
 
 
-def test_a_certified_bound_is_below_the_truth_in_one_run_of_100_at_most():
+def test_early_stopping_bound_is_too_low_in_1_of_100_runs():
     dice, truth = np.random.default_rng(3), math.log(20)
     bounds = [early_stopping_bound(dice.exponential(size=500).tolist(), 0.95).value for _ in range(500)]
     assert sum(bound < truth for bound in bounds) <= 10
@@ -181,14 +181,14 @@ def test_failures_certify_nothing():
 # Tail to median
 
 
-def test_the_tail_over_the_median_has_an_interval_that_holds_the_truth():
+def test_interval_of_the_tail_ratio_covers_the_truth():
     dice, truth = np.random.default_rng(5), math.log(100) / math.log(2)  # of an exponential
     found = [tail_ratio(dice.exponential(size=1000).tolist()) for _ in range(300)]
     assert sum(e.low <= truth <= e.high for e in found) >= 0.95 * 300
     assert np.median([e.high - e.low for e in found]) < 0.6 * truth
 
 
-def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_a_reason():
+def test_tail_ratio_of_few_or_failed_requests_has_a_reason():
     assert tail_ratio([1.0] * 436).reason == "needs n >= 437, have 436"
     assert tail_ratio([1.0] * 437).to_report() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 437}
     assert tail_ratio([1.0] * 490 + [math.inf] * 10).reason == (

@@ -28,13 +28,13 @@ pytestmark = pytest.mark.integration
 # Names
 
 
-def test_twins_of_a_target_stand_side_by_side_and_the_plain_name_is_torchs():
+def test_twins_of_a_target_are_adjacent_and_torchs_has_no_suffix():
     assert twin_names(["heroku", "aws_ec2"], ENGINES) == ["heroku", "heroku-onnx", "aws_ec2", "aws_ec2-onnx"]
     assert twin_names(["heroku"], ["onnx"]) == ["heroku-onnx"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_twins_name_is_one_that_a_stack_may_have_and_tells_its_engine(engine):
+def test_twin_name_is_a_valid_stack_name_and_says_its_engine(engine):
     name = twin_name("gcp_function", engine)
     assert read_stack(name)[0] is TARGETS["gcp_function"]
     assert engine_named(name) == engine
@@ -60,7 +60,7 @@ def test_an_engine_that_is_none_is_refused_with_those_that_are(text, says):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_both_engines_are_started_by_one_command_and_one_environment_but_for_the_engine(name, tmp_path):
+def test_start_commands_of_both_engines_differ_only_in_engine(name, tmp_path):
     torch, onnx = (START_COMMANDS[name](stage(tmp_path / engine, engine), 4711, engine) for engine in ENGINES)
     assert torch.command == onnx.command
     assert torch.env.items() ^ onnx.env.items() == {("ENGINE", "torch"), ("ENGINE", "onnx")}
@@ -71,7 +71,7 @@ def version(url: str) -> dict:
         return json.load(answer)
 
 
-def test_both_twins_of_a_target_run_at_once_and_hold_only_their_own_engine(tmp_path):
+def test_twins_of_a_target_run_together_each_with_its_own_engine(tmp_path):
     events: list[str] = []
     with local_twins(["heroku"], tmp_path, on_event=events.append, engines=ENGINES) as twins:
         assert twins.failures == {}
@@ -139,7 +139,7 @@ def environment(tmp_path, monkeypatch):
         pytest.param("made_two; sys_platform == 'none'\n", 0, id="not on this machine"),
     ],
 )  # fmt: skip
-def test_libraries_are_counted_with_what_they_need_and_without_compiled_files(environment, requirements, size):
+def test_library_size_counts_dependencies_and_no_compiled_files(environment, requirements, size):
     assert installed_bytes(requirements) == size
 
 
@@ -154,7 +154,7 @@ def test_libraries_are_counted_with_what_they_need_and_without_compiled_files(en
     ],
     ids=["version", "build", "missing", "garbage", "another file"],
 )
-def test_what_is_not_installed_here_as_it_is_shipped_is_no_figure(environment, requirements, says):
+def test_library_size_needs_the_shipped_versions_installed(environment, requirements, says):
     with pytest.raises(NotMeasured, match=says):
         installed_bytes(requirements)
 
@@ -166,7 +166,7 @@ def test_what_is_shipped_for_an_engine_has_a_size(engine):
     assert (found.installed_bytes is None) == bool(found.reason)
 
 
-def test_the_onnx_twins_libraries_are_installed_here_as_they_are_shipped():
+def test_onnx_twins_libraries_have_the_shipped_versions_here():
     found, function = (measure_artifact("onnx", target) for target in ("heroku", "gcp_function"))
     assert (found.reason, function.reason) == (None, None)
     assert all(20e6 < size.installed_bytes < 300e6 for size in (found, function))

@@ -123,14 +123,14 @@ def test_dockerfile_reader_refuses_and_names(line, named, tmp_path):
         read_dockerfile(f'FROM x\nCMD ["a"]\n{line}\n', tmp_path, {})
 
 
-def test_dockerfile_reader_joins_lines_and_lets_the_platform_override(tmp_path):
+def test_dockerfile_reader_joins_lines_and_accepts_overrides(tmp_path):
     text = 'FROM x\n# a comment\nENV PORT=8080 \\\n    NAME="two words"\nRUN a \\\n  && b\nCMD ["gunicorn", "x"]\n'
     launch = read_dockerfile(text, tmp_path, {"PORT": "81"})
     assert launch == ProcessSpec(("gunicorn", "x"), {"PORT": "81", "NAME": "two words"})
 
 
 @pytest.mark.parametrize(("build_args", "env"), [({}, {"A": "1", "B": "red"}), ({"KIND": "blue"}, {"A": "2"})])
-def test_dockerfile_reader_follows_the_stage_that_a_build_argument_names_down_to_the_base(build_args, env, tmp_path):
+def test_dockerfile_reader_follows_a_build_arg_to_its_base(build_args, env, tmp_path):
     text = """
     ARG KIND=red
     FROM x AS base
@@ -153,7 +153,7 @@ def test_dockerfile_reader_follows_the_stage_that_a_build_argument_names_down_to
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_each_engines_image_has_its_own_environment_and_the_one_command(engine, tmp_path):
+def test_engine_images_differ_in_environment_not_in_command(engine, tmp_path):
     text = (REPOSITORY / "service" / "Dockerfile").read_text()
     launch = read_dockerfile(text, stage(tmp_path / "app", engine), {}, {"ENGINE": engine})
     assert launch.env["ENGINE"] == engine
@@ -219,7 +219,7 @@ def test_local_site_changes_only_the_two_addresses():
     assert changed == ["server 127.0.0.1:82;", "listen 127.0.0.1:81 default_server;"]
 
 
-def test_local_site_refuses_a_site_that_does_not_lead_to_the_unit():
+def test_local_site_refuses_a_site_that_does_not_reach_the_unit():
     with pytest.raises(PlatformFileError, match=r"server 127\.0\.0\.1:8080;"):
         local_site(SITE_FILE.read_text().replace("8080", "8081"), 81, 82)
 
@@ -301,7 +301,7 @@ def test_a_twin_is_pinned_measured_and_ended_after_an_exception(tmp_path):
     assert "has ended" in twin.log_tail()
 
 
-def test_without_nginx_the_vms_twin_is_asked_directly_and_says_so(tmp_path, monkeypatch):
+def test_vm_twin_without_nginx_is_reached_directly_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(twins_module, "find_nginx", lambda: None)
     with local_twins(["aws_ec2"], tmp_path, engines=LIGHT) as twins:
         assert twins.running[0].proxy is None
@@ -384,7 +384,7 @@ def test_nginx_stays_up_while_the_service_behind_it_is_restarted(needs_tool, tmp
     assert all(map(has_ended, ours))
 
 
-def test_a_restart_that_fails_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
+def test_failed_restart_leaves_nothing_and_can_be_retried(tmp_path, monkeypatch):
     small_service(monkeypatch, tmp_path)
     with local_twins(["heroku"], tmp_path) as twins:
         (twin,) = twins.running

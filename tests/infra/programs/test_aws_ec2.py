@@ -77,7 +77,7 @@ def test_only_the_webs_ports_are_open(name, ports, request):
     assert run.single("Instance").inputs["vpcSecurityGroupIds"] == [group.id]
 
 
-def test_there_is_no_ssh_key_and_the_metadata_service_wants_a_session(run):
+def test_vm_has_no_ssh_key_and_requires_metadata_sessions(run):
     vm = run.single("Instance").inputs
     assert "keyName" not in vm
     assert vm["metadataOptions"] == {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1}
@@ -101,7 +101,7 @@ def test_the_disk_is_encrypted_and_marked(run):
 # What is shipped, and who may read it
 
 
-def test_the_bucket_is_private_encrypted_reached_over_tls_alone_and_goes_with_the_stack(run):
+def test_bucket_is_private_encrypted_tls_only_and_destroyed(run):
     bucket = run.single("aws:s3/bucket:Bucket")
     assert bucket.inputs["forceDestroy"] is True
     flags = {key: value for key, value in run.single("BucketPublicAccessBlock").inputs.items() if key != "bucket"}
@@ -125,7 +125,7 @@ def test_the_bundle_is_named_by_its_contents(run):
     assert facts["BUNDLE_SHA256"] == sha256
 
 
-def test_the_onnx_engines_vm_gets_no_torch_and_starts_with_its_engine(tmp_path):
+def test_vm_of_the_onnx_engine_gets_no_torch_and_starts_onnx(tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
     assert facts_of(run)["ENGINE"] == "onnx"
@@ -135,12 +135,12 @@ def test_the_onnx_engines_vm_gets_no_torch_and_starts_with_its_engine(tmp_path):
     assert b"onnxruntime==" in requirements and b"torch==" not in requirements
 
 
-def test_without_token_and_domain_the_role_reads_one_object_and_nothing_else(plain):
+def test_role_without_token_and_domain_reads_one_object_only(plain):
     bucket, bundle = plain.single("aws:s3/bucket:Bucket"), plain.single("BucketObjectv2")
     assert allowed(plain) == [(["s3:GetObject"], [f"{bucket.outputs['arn']}/{bundle.inputs['key']}"])]
 
 
-def test_with_them_it_reads_its_token_and_keeps_its_certificate_too(full):
+def test_role_may_read_the_token_and_store_the_certificate(full):
     bucket = full.single("aws:s3/bucket:Bucket")
     assert allowed(full)[1:] == [
         (["ssm:GetParameter"], [full.single("Parameter").outputs["arn"]]),
@@ -178,7 +178,7 @@ def test_the_token_is_in_one_place_and_nowhere_in_clear(full):
     assert TOKEN not in json.dumps(full.outputs)
 
 
-def test_the_vm_is_told_where_the_token_is_and_which_version_so_that_another_token_is_another_vm(full):
+def test_user_data_names_the_tokens_place_and_version(full):
     parameter = full.single("Parameter")
     facts = facts_of(full)
     assert facts["TOKEN_PARAMETER"] == parameter.inputs["name"] == "/cloudtrial-api-token"
@@ -224,7 +224,7 @@ def test_the_subnet_is_in_a_zone_that_has_the_size(plain):
     assert plain.single("Vpc").inputs["cidrBlock"] == "10.42.0.0/16"
 
 
-def test_a_burstable_vm_says_that_computing_above_its_baseline_is_billed(plain):
+def test_burstable_vm_says_that_cpu_above_baseline_is_billed(plain):
     assert plain.single("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
 
 
@@ -253,7 +253,7 @@ def test_outputs_are_the_contract(plain):
     assert "aws:index/getRegion:getRegion" in [token for token, _ in plain.invokes]  # not the default by chance
 
 
-def test_with_a_domain_the_url_is_https_and_its_record_names_the_address(full):
+def test_domain_gives_an_https_url_and_a_record_of_the_address(full):
     assert full.outputs["url"] == "https://classifier.example.com"
     record = full.single("Record").inputs
     assert (record["name"], record["type"], record["records"]) == ("classifier.example.com", "A", [PUBLIC_IP])
@@ -281,7 +281,7 @@ def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
 
 
 @pytest.mark.parametrize(("name", "settings"), [("plain", {}), ("full", DOMAIN | ZONE)])
-def test_the_preview_knows_the_resources_and_not_their_identifiers(name, settings, request):
+def test_preview_knows_the_resources_and_not_their_ids(name, settings, request):
     run = request.getfixturevalue(name)
     preview = well(rehearse("aws_ec2", settings, token=name == "full", preview=True))
     assert set(preview.resources) == set(run.resources)

@@ -58,7 +58,7 @@ def test_a_run_records_inputs_dependencies_and_options(tmp_path):
     assert run.single("pulumi:pulumi:Stack").name == "tiny-dev"
 
 
-def test_a_preview_knows_no_computed_value_and_runs_no_apply_on_one(tmp_path):
+def test_preview_has_no_computed_values_and_applies_none(tmp_path):
     program = """
         thing = Thing("thing", size=3)
         Thing("next", of=thing.arn, id_of=thing.id, twice=thing.arn.apply(lambda arn: 1 / 0))
@@ -93,7 +93,7 @@ def test_a_secret_is_marked_on_the_wire(tmp_path):
     assert run.outputs["word"] != "hush"
 
 
-def test_settings_of_the_stacks_file_reach_the_program_and_config_overrides_them(tmp_path):
+def test_config_overrides_the_stack_files_settings(tmp_path):
     (tmp_path / "Pulumi.dev.yaml").write_text("config:\n  tiny:size: 3\n  tiny:fast: true\n  tiny:word: a\n")
     run = well(
         play(
@@ -124,7 +124,7 @@ def test_a_program_that_is_wrong_fails_and_says_why(tmp_path, program, reason):
     assert any(reason in error for error in run.errors), run.errors
 
 
-def test_changes_are_told_apart_as_create_delete_update_and_replace(tmp_path):
+def test_diff_distinguishes_create_delete_update_and_replace(tmp_path):
     before = well(
         play(
             tmp_path / "before",

@@ -66,7 +66,7 @@ def test_the_tag_is_the_hash_of_what_is_shipped(run):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(engine, tmp_path):
+def test_build_folder_holds_the_deployment_files_only(engine, tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     stale = checkout / ".build" / "gcp_cloudrun" / "stale.py"
     stale.parent.mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_the_folder_that_is_built_holds_what_is_shipped_and_nothing_else(engine,
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_image_is_of_the_engines_own_stage_and_started_with_it(engine):
+def test_image_is_built_from_the_engines_stage_and_starts_it(engine):
     run = well(rehearse(STACK, {"engine": engine}))
     assert run.single("Image").inputs["buildArgs"] == {"ENGINE": engine}
     assert environment(run)["ENGINE"] == engine
@@ -119,14 +119,14 @@ def test_the_secret_managers_api_is_switched_on_only_for_a_token(run, guarded):
     assert {api.inputs["service"] for api in guarded.of_type(API)} - names == {"secretmanager.googleapis.com"}
 
 
-def test_a_request_may_wait_for_an_instance_only_until_the_model_answers(run):
+def test_request_waits_for_an_instance_until_the_model_is_ready(run):
     probe = container(run)["startupProbe"]
     assert probe["httpGet"] == {"path": READYZ, "port": 8080}
     assert probe["periodSeconds"] * probe["failureThreshold"] == GCP_CLOUDRUN.boot_timeout_s == 240
     assert probe["timeoutSeconds"] <= probe["periodSeconds"] == 1
 
 
-def test_an_instance_is_killed_when_it_hangs_and_not_when_it_is_busy(run):
+def test_hung_instance_is_killed_and_a_busy_one_is_not(run):
     probe = container(run)["livenessProbe"]
     assert probe["httpGet"] == {"path": HEALTHZ, "port": 8080}
     assert probe["timeoutSeconds"] <= probe["periodSeconds"]
@@ -139,7 +139,7 @@ def test_it_is_billed_by_request_and_boosted_at_start(run):
     assert resources == {"limits": {"cpu": "1", "memory": "1Gi"}, "cpuIdle": True, "startupCpuBoost": True}
 
 
-def test_an_instance_takes_as_many_requests_as_a_busy_processor_can_bear(run):
+def test_instance_concurrency_is_what_a_busy_processor_can_serve(run):
     template = run.single(SERVICE).inputs["template"]
     assert template["maxInstanceRequestConcurrency"] == GCP_CLOUDRUN.concurrency == 4
     assert template["scaling"] == {"minInstanceCount": 0, "maxInstanceCount": GCP_CLOUDRUN.max_instances}

@@ -73,7 +73,7 @@ def test_the_zip_has_the_entry_and_the_requirements_at_its_root(shipped):
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_the_onnx_engines_zip_asks_for_no_torch_and_has_no_weights_of_it(checkout):
+def test_onnx_zip_requires_no_torch_and_has_no_torch_weights(checkout):
     run, content = run_and_read(checkout, "onnx")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert set(archive.namelist()) == set(deployment_files(engine="onnx")) - {"Procfile"}
@@ -83,7 +83,7 @@ def test_the_onnx_engines_zip_asks_for_no_torch_and_has_no_weights_of_it(checkou
     assert part(run, "serviceConfig")["environmentVariables"]["ENGINE"] == "onnx"
 
 
-def test_the_zip_has_no_procfile_that_would_be_started_instead_of_the_function(shipped):
+def test_zip_has_no_procfile_to_start_instead_of_the_function(shipped):
     with zipfile.ZipFile(io.BytesIO(shipped[1])) as archive:
         assert set(archive.namelist()) == set(deployment_files()) - {"Procfile"}
 
@@ -132,7 +132,7 @@ def test_the_longest_bucket_name_is_one_that_google_allows():
     assert max(len(account.inputs["accountId"]) for account in run.of_type("Account")) <= 30
 
 
-def test_the_image_goes_to_a_repository_of_ours_that_is_cleaned_up(run):
+def test_image_goes_to_our_repository_which_is_cleaned_up(run):
     repository = run.single("Repository").inputs
     path = f"projects/example-project/locations/us-central1/repositories/{repository['repositoryId']}"
     assert part(run, "buildConfig")["dockerRepository"] == path
@@ -143,7 +143,7 @@ def test_the_image_goes_to_a_repository_of_ours_that_is_cleaned_up(run):
     assert repository["cleanupPolicyDryRun"] is False
 
 
-def test_the_account_that_builds_has_three_roles_and_the_push_on_its_repository_alone(run):
+def test_build_account_has_three_roles_and_one_repository(run):
     assert part(run, "buildConfig")["serviceAccount"] == f"projects/example-project/serviceAccounts/{BUILDER}"
     assert roles_of(run, BUILDER) == {
         "roles/logging.logWriter": PROJECT_ROLE,
@@ -153,7 +153,7 @@ def test_the_account_that_builds_has_three_roles_and_the_push_on_its_repository_
     assert run.single("RepositoryIamMember").inputs["repository"] == run.single("Repository").inputs["repositoryId"]
 
 
-def test_the_account_that_builds_reads_no_bucket_but_those_with_sources(run):
+def test_build_account_reads_only_the_source_buckets(run):
     (reading,) = [r.inputs for r in run.of_type("IAMMember") if r.inputs["role"] == "roles/storage.objectViewer"]
     assert reading["condition"]["expression"] == (
         'resource.type == "storage.googleapis.com/Object" && ('
@@ -168,7 +168,7 @@ def test_the_function_runs_as_an_account_that_may_do_nothing(run):
     assert roles_of(run, RUNNER) == {}
 
 
-def test_the_build_waits_until_every_grant_has_reached_all_of_google(guarded):
+def test_build_waits_until_every_grant_has_propagated(guarded):
     wait, function = guarded.single("Command"), guarded.single("Function")
     grants = [r for r in guarded.resources.values() if "serviceAccount:" in r.inputs.get("member", "")]
     assert len(grants) == 4
@@ -268,7 +268,7 @@ def test_the_token_is_nowhere_in_clear(preview):
     assert TOKEN not in json.dumps(run.outputs) + run.output
 
 
-def test_anyone_may_call_the_service_that_the_function_is_underneath(run):
+def test_anyone_may_invoke_the_functions_underlying_service(run):
     path = run.single("Function").outputs["serviceConfig"]["service"]
     assert path == "projects/example-project/locations/us-central1/services/cloudtrial-function"
     assert run.single("ServiceIamMember").inputs == {

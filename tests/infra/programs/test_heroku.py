@@ -79,7 +79,7 @@ def test_the_address_is_apps_own_without_a_slash_and_no_secret(buildpack):
 
 
 @pytest.mark.parametrize("mode", ["buildpack", "container"])
-def test_the_build_belongs_to_the_app_and_names_the_bytes_that_are_sent(mode, request):
+def test_build_belongs_to_the_app_and_names_the_source_checksum(mode, request):
     run, tarball = request.getfixturevalue(mode)
     build, app = run.single("Build"), run.single(APP)
     assert build.inputs["appId"] == app.id
@@ -121,7 +121,7 @@ def test_the_buildpack_gets_the_python_of_the_image(buildpack):
     assert base.startswith(f"python:{wanted}-")
 
 
-def test_the_image_is_built_at_the_root_where_all_that_it_copies_lies(container):
+def test_image_build_context_is_the_root_with_all_copied_files(container):
     """Heroku's context is the folder of the Dockerfile."""
     held = files_in(container[1])
     assert set(held) == {*deployment_files(), "heroku.yml", "Dockerfile"}
@@ -133,7 +133,7 @@ def test_the_image_is_built_at_the_root_where_all_that_it_copies_lies(container)
 
 
 @pytest.mark.parametrize("mode", ["buildpack", "container"])
-def test_the_onnx_engines_tarball_asks_for_no_torch_and_has_no_weights_of_it(mode, checkout):
+def test_onnx_tarball_requires_no_torch_and_has_no_torch_weights(mode, checkout):
     run, tarball = run_and_unpack(checkout, mode, "onnx")
     held = files_in(tarball)
     assert run.single(APP).inputs["configVars"] == {"ENGINE": "onnx"}
@@ -169,5 +169,5 @@ def test_a_setting_that_makes_no_sense_is_refused(config, reason):
     assert all(value in message for value in config.values() if value != "eco")
 
 
-def test_an_app_without_a_name_is_refused_with_the_command_that_sets_it(checkout):
+def test_missing_app_name_is_refused_with_the_command_to_set_it(checkout):
     assert "pulumi config set cloudtrial:appName" in refused(run_program(checkout, "heroku"))

@@ -114,7 +114,7 @@ def test_the_bundle_that_the_vm_asks_for_is_what_is_shipped(account, facts):
         assert set(archive.getnames()) == set(deployment_files())
 
 
-def test_the_bucket_is_private_encrypted_and_reached_over_tls_alone(account, facts):
+def test_emulated_bucket_is_private_encrypted_and_tls_only(account, facts):
     bucket = facts["BUNDLE_URI"].split("/")[2]
     block = account.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     assert len(block) == 4 and all(block.values())
@@ -138,7 +138,7 @@ def test_the_role_has_session_managers_policy_and_one_of_its_own(account, vm):
     assert len(account.iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]) == 1
 
 
-def test_the_role_reads_its_bundle_keeps_its_certificate_and_does_nothing_else(account, vm, facts):
+def test_role_reads_its_artifact_stores_its_certificate_only(account, vm, facts):
     profile = vm["IamInstanceProfile"]["Arn"].rpartition("/")[2]
     (role,) = account.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
     sts = boto3.client("sts")

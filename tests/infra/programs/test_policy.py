@@ -207,7 +207,7 @@ def test_a_protected_resource_is_a_breach():
     assert [v.message for v in find_violations([app])] == ["is protected; leave `protect` out"]
 
 
-def test_every_rule_is_described_in_one_sentence_has_a_breach_here_and_blocks():
+def test_every_rule_has_one_sentence_a_violation_here_and_blocks():
     assert {case[0] for case in PLANTED} == {rule.__name__ for rule in RULES}
     for policy in POLICIES:
         assert policy.description.endswith(".") and policy.description.count(". ") == 0, policy.description

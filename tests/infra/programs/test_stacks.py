@@ -94,7 +94,7 @@ def test_the_default_size_is_one_that_is_sold(stack):
 
 
 @every_stack
-def test_a_preview_goes_through_with_what_only_the_cloud_knows_unknown(stack):
+def test_preview_succeeds_with_unknown_cloud_values(stack):
     preview, up = well(rehearse(stack, preview=True)), well(rehearse(stack))
     assert preview.outputs.keys() == up.outputs.keys()
     assert {key: value for key, value in preview.outputs.items() if value != UNKNOWN}.items() <= up.outputs.items()
@@ -105,7 +105,7 @@ def test_a_preview_goes_through_with_what_only_the_cloud_knows_unknown(stack):
 
 
 @every_stack
-def test_every_resource_is_of_a_pinned_provider_and_goes_with_the_stack(stack):
+def test_every_resource_has_a_pinned_provider_and_is_destroyed(stack):
     for resource in well(rehearse(stack, token=True)).resources.values():
         assert not resource.protect and not resource.retain_on_delete, resource.urn
         if not resource.type.startswith("pulumi:"):
@@ -170,14 +170,14 @@ def test_a_token_in_clear_is_refused_and_not_repeated(stack):
 
 
 @every_stack
-def test_an_engine_that_the_service_does_not_have_is_refused_in_its_own_words(stack):
+def test_unknown_engine_is_refused_with_the_services_message(stack):
     with pytest.raises(SettingsError) as reason:
         Settings.from_env({"ENGINE": "abacus"})
     assert str(reason.value) in refused(rehearse(stack, {"engine": "abacus"}))
 
 
 @pytest.mark.parametrize("missing", ["file", "entry"])
-def test_an_engine_whose_file_the_bundle_lacks_is_refused_before_anything_is_made(missing, tmp_path):
+def test_engine_without_its_model_file_is_refused_at_once(missing, tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     bundle = checkout / "models" / "resnet18-cifar10"
     if missing == "file":
@@ -202,5 +202,5 @@ def test_another_folder_another_time_and_litter_change_no_input(stack, moved):
 
 
 @every_stack
-def test_one_byte_more_in_the_service_changes_what_carries_it_and_nothing_else(stack, changed):
+def test_changed_service_byte_changes_only_what_carries_it(stack, changed):
     assert diff(well(rehearse(stack)), run_in(changed, stack)) == AFTER_ONE_BYTE[stack]

@@ -73,7 +73,7 @@ def test_the_engine_answers_as_torch_does_from_the_same_weights(folder, count):
     np.testing.assert_allclose(found, TorchEngine(bundle, "float32").probabilities(inputs(count)), atol=1e-5)
 
 
-def test_it_uses_the_cores_that_this_process_may_use_and_not_the_hosts(folder, monkeypatch):
+def test_threads_follow_the_processs_cores_not_the_hosts(folder, monkeypatch):
     monkeypatch.setattr(onnx_engine, "usable_cpus", lambda: 3)
     engine = OnnxEngine(load_bundle(folder))
     assert engine.details["threads"] == 3
@@ -87,7 +87,7 @@ def test_it_brings_in_no_torch_and_nothing_of_the_export(folder):
     assert "onnxruntime" in loaded and not loaded & {"torch", "safetensors", "onnx", "scipy", "google.protobuf"}
 
 
-def test_an_engine_whose_library_is_not_installed_is_refused_in_one_line(monkeypatch):
+def test_engine_without_its_library_is_refused_in_one_line(monkeypatch):
     monkeypatch.delitem(sys.modules, "service.engines.onnx_engine")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SettingsError, match="ENGINE is 'onnx', and onnxruntime is not installed here"):
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_onnx_is_refused_in_one_line(content, tmp_path):
 # The shipped file
 
 
-def test_the_shipped_engine_answers_the_golden_set_almost_as_the_reference_does(bundle_dir, golden_dir):
+def test_shipped_engine_nearly_matches_the_golden_reference(bundle_dir, golden_dir):
     bundle = load_bundle(bundle_dir, ["int8.onnx"])
     manifest = json.loads((golden_dir / "manifest.json").read_text())
     pictures = [decode_image((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]
@@ -150,7 +150,7 @@ def test_the_shipped_engine_answers_the_golden_set_almost_as_the_reference_does(
     assert np.abs(found - reference).max() <= GOLDEN_DIFFERENCE
 
 
-def test_a_deployment_of_the_onnx_engine_serves_without_any_of_torchs_files(tmp_path, png):
+def test_onnx_deployment_serves_without_any_torch_file(tmp_path, png):
     root = stage(tmp_path / "app", "onnx")
     model = root / "models" / "resnet18-cifar10"
     assert not (model / WEIGHTS).exists()

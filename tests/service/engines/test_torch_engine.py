@@ -82,7 +82,7 @@ def test_the_engine_answers_as_torchvisions_network_does(theirs, folder, count):
     np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
-def test_half_precision_weights_without_counters_are_the_same_network(theirs, tmp_path):
+def test_half_precision_without_counters_gives_the_same_output(theirs, tmp_path):
     half = {k: v.half() for k, v in theirs.state_dict().items() if "num_batches" not in k}
     found = TorchEngine(load_bundle(write_bundle(tmp_path, half)), "float32").probabilities(inputs(2))
     with torch.inference_mode():
@@ -186,7 +186,7 @@ print(engine.caller_may_run, len(os.listdir("/proc/self/task")) - before - 8, fl
 """
 
 
-def test_on_one_core_of_several_the_callers_threads_make_no_teams_of_their_own():
+def test_caller_threads_on_one_core_start_no_openmp_teams():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", THREADS_OF_CALLERS]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)

@@ -107,7 +107,7 @@ def test_a_precision_is_used_where_a_trial_shows_that_it_pays(monkeypatch, float
     [([10, 5], "bfloat16"), ([10, 9.9], "float32"), ([10, 12], "float32")],
     ids=["clearly faster", "within noise", "slower"],
 )
-def test_the_fastest_precision_is_taken_and_noise_decides_nothing(monkeypatch, net, times_ms, taken):
+def test_fastest_precision_is_chosen_and_noise_decides_nothing(monkeypatch, net, times_ms, taken):
     clock = iter(times_ms)
     monkeypatch.setattr(torch_engine, "time_variant", lambda variant, images: next(clock))
     _, details = autotune(net, ["float32", "bfloat16"], 32)
@@ -115,7 +115,7 @@ def test_the_fastest_precision_is_taken_and_noise_decides_nothing(monkeypatch, n
     assert list(details["trial_ms"].values()) == times_ms
 
 
-def test_a_precision_that_is_asked_for_answers_rightly_on_any_processor(bundle, golden):
+def test_requested_precision_predicts_correctly_on_any_processor(bundle, golden):
     """Where oneDNN refuses to fuse in that precision, the network runs layer by layer, and /version says so."""
     engine = TorchEngine(bundle, "bfloat16")
     exact = TorchEngine(bundle, "float32").probabilities(golden[:10])
@@ -159,7 +159,7 @@ def test_a_fused_operator_that_does_not_work_is_not_used(monkeypatch, bundle, go
     np.testing.assert_allclose(engine.probabilities(golden[:10]), exact, atol=1e-5)
 
 
-def test_the_chosen_variant_names_the_golden_pictures_as_float32_does(bundle, golden):
+def test_chosen_variant_labels_golden_images_as_float32_does(bundle, golden):
     engine = TorchEngine(bundle)
     chosen, exact = engine.probabilities(golden), TorchEngine(bundle, "float32").probabilities(golden)
     assert (chosen.argmax(1) == exact.argmax(1)).mean() >= 0.99
