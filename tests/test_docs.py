@@ -51,6 +51,7 @@ def test_the_readmes_table_is_the_example_reports():
     subprocess.run([sys.executable, "-m", "scripts.docs.readme", "--check"], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_the_architecture_page_is_what_the_programs_make_now():
     subprocess.run([sys.executable, "-m", "scripts.docs.architecture", "--check"], cwd=ROOT, check=True)
 

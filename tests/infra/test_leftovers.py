@@ -251,6 +251,7 @@ def test_without_credentials_it_says_what_to_set(capsys):
     assert (code, lines) == (INCOMPLETE, []) and "AWS_PROFILE" in errors and errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_path):
     """Created in the emulator from what the program registers, as if `pulumi destroy` had been forgotten."""
     root = make_checkout(tmp_path / "checkout")

@@ -191,6 +191,7 @@ def test_every_section_names_a_command_for_its_figures(full_dir, name):
     assert re.search(r"from: <code>(\./cloudtrial |cat DIR/run\.json<)", section(full_dir, name))
 
 
+@pytest.mark.slow
 def test_the_commands_work_and_give_the_figures_of_the_tables(full_dir, summary, capsys):
     html = text_of(full_dir)
     commands = set(re.findall(r"<code>\./cloudtrial (samples [^<]*)</code>", html))
