@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,48 +13,13 @@ import pytest
 from infra.local.health import free_ports
 from scripts.benchmarks.http_load import CANNOT_CONNECT, CONNECTION_LOST, ClosedLoop, OpenLoop, ServerGone, quantile_ms
 from scripts.benchmarks.http_messages import QUEUE_FULL, WRONG_LABEL, ResponseReader, UploadFormat, send_once
+from tests.helpers.http_server import http_server, send
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 CAT = UploadFormat("/predict").request(b"the cat's bytes", "image/png", "cat")
 DOG = UploadFormat("/predict", "images").request(b"the dog's bytes", "image/png", "dog")
-
-
-@contextmanager
-def server(respond):
-    """A server on this machine; `respond(handler, body)` answers a POST. Yields its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            respond(self, self.rfile.read(int(self.headers["Content-Length"])))
-
-        def log_message(self, *_):
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 64
-
-        def handle_error(self, request, client_address):
-            pass  # clients may leave
-
-    with Server(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield listening.server_port
-        listening.shutdown()
-
-
-def send(handler, status, text, **headers):
-    body = text.encode()
-    handler.send_response(status)
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body)
 
 
 def classify(handler, body):
@@ -69,7 +32,7 @@ def load(port, concurrency=4, window_s=0.3, requests=(CAT, DOG)):
 
 
 def test_correct_responses_are_counted_and_timed():
-    with server(classify) as port:
+    with http_server(classify) as port:
         result = load(port)
     assert result.errors == {} and result.drained
     assert result.succeeded > 0 and result.rate_rps == result.succeeded / result.window_s
@@ -78,7 +41,7 @@ def test_correct_responses_are_counted_and_timed():
 
 
 def test_a_wrong_label_is_an_error_and_no_success():
-    with server(lambda handler, body: send(handler, 200, '{"label": "cat"}')) as port:
+    with http_server(lambda handler, body: send(handler, 200, '{"label": "cat"}')) as port:
         result = load(port, concurrency=1)
     assert list(result.errors) == [WRONG_LABEL]
     assert result.errors[WRONG_LABEL] >= result.succeeded - 1 >= 0  # every other one, and those of the warm-up
@@ -91,7 +54,7 @@ def test_a_503_is_sent_again_when_the_server_says():
         bodies.append(body)
         send(handler, 503, "{}", Retry_After="1")
 
-    with server(refuse) as port:
+    with http_server(refuse) as port:
         result = load(port, concurrency=3)
     assert result.errors == {QUEUE_FULL: 3} and len(bodies) == 3
     assert result.succeeded == 0 and result.p50_ms is None
@@ -99,7 +62,7 @@ def test_a_503_is_sent_again_when_the_server_says():
 
 def test_what_is_not_answered_in_the_window_has_no_latency():
     gate = threading.Event()
-    with server(lambda handler, body: gate.wait(60)) as port:
+    with http_server(lambda handler, body: gate.wait(60)) as port:
         result = ClosedLoop(port, [CAT], 8).run(0.05, 0.2, 0.1)
         gate.set()
     assert (result.succeeded, result.open_at_end, result.drained) == (0, 8, False)
@@ -115,7 +78,7 @@ def test_a_lost_connection_is_an_error_and_the_load_goes_on():
         else:
             classify(handler, body)
 
-    with server(every_tenth_is_lost) as port:
+    with http_server(every_tenth_is_lost) as port:
         result = load(port)
     assert set(result.errors) == {CONNECTION_LOST}
     assert result.succeeded > result.errors[CONNECTION_LOST]
@@ -126,13 +89,13 @@ def test_a_server_may_close_between_two_requests():
         handler.close_connection = True
         send(handler, 200, json.dumps({"label": "cat"}), Connection="close")
 
-    with server(once) as port:
+    with http_server(once) as port:
         result = load(port, requests=(CAT,))
     assert result.errors == {} and result.succeeded > 1
 
 
 def test_a_closed_loop_ends_when_nothing_listens():
-    with server(classify) as port:
+    with http_server(classify) as port:
         pass
     with pytest.raises(ServerGone, match=str(port)):
         load(port)
@@ -170,7 +133,7 @@ def test_a_request_larger_than_the_sockets_buffer_arrives_whole():
         send(handler, 200, '{"label": "cat"}')
 
     large = UploadFormat("/predict").request(bytes(20_000_000), "image/png", "cat")
-    with server(measure) as port:
+    with http_server(measure) as port:
         result = load(port, concurrency=1, requests=(large,))
     assert result.errors == {} and set(sizes) == {20_000_000}
 
@@ -180,14 +143,14 @@ def test_a_request_larger_than_the_sockets_buffer_arrives_whole():
 
 def test_an_open_loop_sends_whether_or_not_it_is_answered():
     gate = threading.Event()
-    with server(lambda handler, body: gate.wait(60)) as port:
+    with http_server(lambda handler, body: gate.wait(60)) as port:
         result = OpenLoop(port, CAT).run(400, 0.5)
         gate.set()
     assert (result.succeeded, result.errors, result.open_at_end, result.drained) == (0, {}, 200, False)
 
 
 def test_an_open_loop_counts_every_request_once():
-    with server(classify) as port:
+    with http_server(classify) as port:
         result = OpenLoop(port, CAT).run(200, 0.5, drain_s=60)
     assert result.errors == {} and result.drained
     assert result.succeeded + result.open_at_end == 100
@@ -200,13 +163,13 @@ def test_an_open_loop_does_not_send_a_503_again():
         bodies.append(body)
         send(handler, 503, "{}", Retry_After="0")
 
-    with server(refuse) as port:
+    with http_server(refuse) as port:
         result = OpenLoop(port, CAT).run(200, 0.5, drain_s=60)
     assert (result.succeeded, result.errors, len(bodies)) == (0, {QUEUE_FULL: 100}, 100)
 
 
 def test_an_open_loop_goes_on_where_nothing_listens():
-    with server(classify) as port:
+    with http_server(classify) as port:
         pass
     result = OpenLoop(port, CAT).run(200, 0.2)
     assert result.succeeded == 0 and set(result.errors) == {CANNOT_CONNECT}
@@ -215,7 +178,7 @@ def test_an_open_loop_goes_on_where_nothing_listens():
 def test_an_open_loops_callers_hang_up_when_it_takes_too_long(monkeypatch):
     monkeypatch.setattr("scripts.benchmarks.http_load.CLIENT_TIMEOUT_S", 0.1)
     gate = threading.Event()
-    with server(lambda handler, body: gate.wait(60)) as port:
+    with http_server(lambda handler, body: gate.wait(60)) as port:
         result = OpenLoop(port, CAT).run(100, 0.5)
         gate.set()
     assert list(result.errors) == ["no response in 10 s"] and result.errors["no response in 10 s"] > 0
