@@ -1,13 +1,13 @@
 """The dated price list, eval/cost/prices.yaml: read, checked, looked up, printed.
 
-A list that was superseded stays in eval/cost/prices/, so that the report of an older run is priced as the run was.
+Keep each earlier list in eval/cost/prices/: the report of an older run is then priced as the run was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,8 +18,8 @@ import yaml
 from eval.errors import PriceError
 
 PRICE_LIST_PATH = Path(__file__).with_name("prices.yaml")
-SUPERSEDED_DIR = "prices"  # folder beside the list, of the lists before it
-STALE_AFTER_DAYS = 180  # from then on a price is taken with a warning
+ARCHIVE_DIR = "prices"  # folder of the earlier lists, beside the list
+STALE_AFTER_DAYS = 180  # a run warns of prices that are older
 CURRENCY = "USD"
 FIELD_TYPES = {
     "id": str,
@@ -43,7 +43,7 @@ class Price:
     unit: str
     currency: str | None  # None: an allowance
     region: str
-    source: str  # address, or the document in words
+    source: str  # URL, or the name of the document
     date: date  # when the source stated it, or else when it was read
     confirmed: bool  # False: from memory or inferred
     note: str
@@ -61,7 +61,7 @@ class PriceList:
     entries: tuple[Price, ...]  # in the file's order
 
     def get(self, price_id: str, region: str) -> Price:
-        """The entry with that id. Raises PriceError when there is none for the region."""
+        """The entry with that id. Raises PriceError if there is none for the region."""
         found = next((price for price in self.entries if price.id == price_id), None)
         if found is None:
             raise PriceError(
@@ -75,10 +75,10 @@ class PriceList:
 
 
 def load_price_list(path: Path = PRICE_LIST_PATH, sha256: str | None = None) -> PriceList:
-    """Read and check the list. Raises PriceError that says which entry is wrong and how.
+    """Read and check the list. Raises PriceError that says which entry is invalid and why.
 
-    With `sha256`, the one of that checksum: this list or one that it superseded. Where there is none such, the list
-    itself; its own checksum then tells.
+    With `sha256`, the list with that checksum: this one or an earlier one. If there is none, this list; its own
+    checksum then shows the difference.
     """
     try:
         data = path.read_bytes()
@@ -90,7 +90,7 @@ def load_price_list(path: Path = PRICE_LIST_PATH, sha256: str | None = None) -> 
 
 
 def _find_by_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes]:
-    for candidate in [path, *sorted(path.with_name(SUPERSEDED_DIR).glob("*.yaml"))]:
+    for candidate in [path, *sorted(path.with_name(ARCHIVE_DIR).glob("*.yaml"))]:
         content = data if candidate == path else candidate.read_bytes()
         if hashlib.sha256(content).hexdigest() == sha256:
             return candidate, content
@@ -98,7 +98,7 @@ def _find_by_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes
 
 
 def parse_price_list(data: bytes, path: Path) -> PriceList:
-    """The list that these bytes are. `path` is named in errors. Raises PriceError."""
+    """Parse the list. Raises PriceError, which names `path`."""
     try:
         document = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError) as error:
@@ -123,25 +123,29 @@ def parse_price_list(data: bytes, path: Path) -> PriceList:
 
 
 def stale_prices(prices: Iterable[Price], on_date: date) -> list[Price]:
-    """Those that are too old on that day, the oldest first."""
+    """The prices that are stale on that day, oldest first."""
     return sorted(
         (p for p in prices if p.age_days(on_date) > STALE_AFTER_DAYS), key=lambda price: (price.date, price.id)
     )
 
 
 def unconfirmed_prices(prices: Iterable[Price]) -> list[Price]:
-    """Those that no source has confirmed, by id: from memory or inferred, and so is every figure made of them."""
+    """The prices that no source has confirmed, sorted by id. Every figure computed from them is unconfirmed too."""
     return sorted((p for p in prices if not p.confirmed), key=lambda price: price.id)
 
 
 def format_table(prices: PriceList) -> str:
-    """The list as text, one entry a line, with what holds for all below."""
+    """The list as text, one entry a line, with a summary at the end."""
     rows = [TABLE_COLUMNS, *(_table_row(price) for price in prices.entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE_COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     unconfirmed_count = len(unconfirmed_prices(prices.entries))
     footer = f"{len(prices.entries)} entries, {unconfirmed_count} not confirmed; put together {prices.date}"
-    return "\n".join([*lines, "", footer, f"sha256 {prices.sha256}"])
+    return "\n".join([*table_lines(rows), "", footer, f"sha256 {prices.sha256}"])
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines of text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _table_row(price: Price) -> tuple[str, ...]:
@@ -157,7 +161,7 @@ def _table_row(price: Price) -> tuple[str, ...]:
 
 
 def format_amount(amount: float) -> str:
-    """All its digits, and none besides: "0.0000025", "7"."""
+    """All digits, without exponent or trailing zeros: "0.0000025", "7"."""
     return f"{amount:.12f}".rstrip("0").rstrip(".")
 
 
@@ -168,7 +172,7 @@ def _numbered_entries(path: Path, document: Mapping[str, Any], section: str) -> 
 
 
 def _parse_entry(path: Path, section: str, number: int, fields: Any) -> Price:
-    """One checked entry. Raises PriceError naming it, the key, and what would be right."""
+    """One checked entry. Raises PriceError that names the entry, the key and what is expected."""
     field_types = FIELD_TYPES | ({"currency": str} if section == "prices" else {})
     name = fields.get("id", f"number {number}") if isinstance(fields, dict) else f"number {number}"
     location = f"{path}: {section}, {name}"
@@ -186,12 +190,12 @@ def _parse_entry(path: Path, section: str, number: int, fields: Any) -> Price:
     if fields.get("currency", CURRENCY) != CURRENCY:
         raise PriceError(f"{location}: currency is {fields['currency']!r}; prices are in {CURRENCY}")
     if not fields["source"].strip():
-        raise PriceError(f"{location}: source is empty; every price says where it is from")
+        raise PriceError(f"{location}: source is empty; say where the price is from")
     return Price(**{"currency": None, **fields, "amount": float(fields["amount"])})
 
 
 def _has_exact_type(value: Any, expected_type: Any) -> bool:
-    """Of that type exactly: True is no number, and a time is no date."""
+    """Exact types: bool does not count as a number, nor datetime as a date."""
     return type(value) in (expected_type if isinstance(expected_type, tuple) else (expected_type,))
 
 

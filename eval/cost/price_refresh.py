@@ -1,17 +1,15 @@
-"""Hold the price list against its sources, show the difference, and write a new dated list where that is asked for.
+"""Compare the price list with its sources and print what differs, with the YAML of each changed entry to paste.
 
-An amount is taken from a source only when the source is of the shape it is known by and states one price for it. What
-cannot be read, or is not understood, is said in one line, and its entries stay as they are.
+Nothing is written: a person looks at each change first. An amount is taken from a source only when the source has the
+expected format and states one price for it; what cannot be read or parsed is reported in one line.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import http.client
 import math
 import os
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,107 +19,105 @@ from pathlib import Path
 
 import yaml
 
-from eval.cost.price_list import PRICE_LIST_PATH, SUPERSEDED_DIR, Price, PriceList, format_amount, parse_price_list
+from eval.cost.price_list import (
+    ARCHIVE_DIR,
+    PRICE_LIST_PATH,
+    STALE_AFTER_DAYS,
+    Price,
+    PriceList,
+    format_amount,
+    load_price_list,
+    table_lines,
+)
 from eval.cost.price_sources import SOURCES, Quote, Source, SourceQuotes
 from eval.errors import PriceError, SourceError
 from eval.formatting import join_words
-from eval.samples.store import os_errors_as_eval_error
 
-LARGE_CHANGE = 0.5  # a change by more than this share is not believed without --accept-large-changes
 READ_TIMEOUT_S = 60.0  # without a byte
-MAX_SOURCE_BYTES, MAX_LINE_BYTES = 4 * 2**30, 2**20  # of a source; the largest has some hundred MB
+MAX_SOURCE_BYTES, MAX_LINE_BYTES = 4 * 2**30, 2**20  # the largest source has some hundred MB
 TABLE_COLUMNS = ("id", "listed", "found", "change", "source")
-
-ENTRY_LINE = re.compile(r"\s*- id:\s*(\S+)")
-FIELD_LINE = re.compile(r"(\s+)(amount|source|date|confirmed|note):")
-LIST_DATE_LINE = re.compile(r"^date:\s*\S+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class PriceChange:
-    """An entry of the list beside what a source says of it."""
+class PriceCheck:
+    """An entry of the list beside the price that a source states."""
 
     price: Price  # as it is listed
     quote: Quote
-    rejected: bool  # too large a change to be believed
+    checked_on: date
 
     @property
     def unchanged(self) -> bool:
         return math.isclose(self.price.amount, self.quote.amount, rel_tol=1e-9)
 
     @property
-    def relative_change(self) -> float:
-        """By which the price has grown."""
-        return self.quote.amount / self.price.amount - 1 if self.price.amount else math.inf
+    def needs_update(self) -> bool:
+        """Whether the amount differs, or the entry is unconfirmed or stale, which this quote mends."""
+        stale = self.price.age_days(self.checked_on) > STALE_AFTER_DAYS
+        return not self.unchanged or not self.price.confirmed or stale
+
+    @property
+    def updated_price(self) -> Price:
+        """The entry as the source states it. Its note keeps the amount of any other source before it."""
+        price, note = self.price, self.price.note
+        if price.source.split(", published")[0] != self.quote.source.split(", published")[0]:
+            before = f"before: {format_amount(price.amount)}, {price.source}, {price.date}"
+            note = f"{before}; {note}" if note else before
+        return replace(
+            price, amount=self.quote.amount, source=self.quote.source, date=self.checked_on, confirmed=True, note=note
+        )
 
 
 @dataclass(frozen=True)
 class RefreshResult:
-    """What came of it."""
+    """All that the sources state of the list's entries."""
 
-    changes: tuple[PriceChange, ...]  # one for each entry that a source speaks of, in the list's order
-    notes: tuple[str, ...]  # what was not read, not understood, or contradicts
-    archived_path: Path | None  # where the list before it is now; None: nothing was written
+    checks: tuple[PriceCheck, ...]  # one for each entry that a source has, in the list's order
+    notes: tuple[str, ...]  # what was not read, not parsed, or contradicts
 
     @property
-    def rejected(self) -> tuple[PriceChange, ...]:
-        return tuple(change for change in self.changes if change.rejected)
+    def updates(self) -> tuple[PriceCheck, ...]:
+        return tuple(check for check in self.checks if check.needs_update)
 
 
 def refresh(
     path: Path = PRICE_LIST_PATH,
     sources: Sequence[Source] = SOURCES,
     *,
-    write: bool = False,
-    accept_large: bool = False,
     today: date | None = None,
     environment: Mapping[str, str] = os.environ,
     write_line: Callable[[str], None] = print,
 ) -> RefreshResult:
-    """Read the sources, say the difference, and with `write` put a new list in the place of the old.
-
-    The old list moves to the folder of superseded ones. Raises PriceError when no source could be read, or when the
-    list cannot be read or written.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PriceError(f"the price list cannot be read: {error}") from None
-    prices, today = parse_price_list(data, path), today or datetime.now(UTC).date()
+    """Read the sources and print the difference. Raises PriceError if the list or every source cannot be read."""
+    prices, today = load_price_list(path), today or datetime.now(UTC).date()
     quotes_by_source, notes = _read_sources(sources, prices, environment, write_line)
     if not quotes_by_source:
         raise PriceError("; ".join(["no source could be read", *notes]))
     quotes, contradictions = _preferred_quotes(quotes_by_source)
-    changes = tuple(
-        _price_change(price, quotes[price.id], accept_large) for price in prices.entries if price.id in quotes
-    )
-    unquoted_ids = [price.id for price in prices.entries if price.id not in quotes]
-    notes += contradictions + (
-        [f"no source speaks of {join_words(unquoted_ids)}; they stay as they are"] if unquoted_ids else []
-    )
-    write_line(format_changes(changes))
-    for note in notes:
-        write_line(note)
-    archived_path = _write_price_list(path, data, prices, changes, today) if write else None
-    write_line(_summary_line(changes, archived_path, write, path))
-    return RefreshResult(changes, tuple(notes), archived_path)
+    checks = tuple(PriceCheck(price, quotes[price.id], today) for price in prices.entries if price.id in quotes)
+    if unquoted_ids := [price.id for price in prices.entries if price.id not in quotes]:
+        contradictions.append(f"no source has {join_words(unquoted_ids)}")
+    result = RefreshResult(checks, (*notes, *contradictions))
+    for line in (format_table(checks), *result.notes, *_update_lines(result, prices, path)):
+        write_line(line)
+    return result
 
 
 def _read_sources(
     sources: Sequence[Source], prices: PriceList, environment: Mapping[str, str], write_line: Callable[[str], None]
 ) -> tuple[dict[str, SourceQuotes], list[str]]:
-    """What each source says that could be read, and a line for each other."""
+    """The quotes of each source that could be read, and a note for each other."""
     quotes_by_source, notes = {}, []
     for source in sources:
         api_key = environment.get(source.api_key_variable) if source.api_key_variable else None
         if source.api_key_variable and not api_key:
-            notes.append(f"{source.name}: not read, it wants a key: set {source.api_key_variable}")
+            notes.append(f"{source.name}: not read, it needs a key: set {source.api_key_variable}")
             continue
         write_line(f"reading {source.name}: {source.url}")
         try:
             quotes_by_source[source.name] = source.parse(_fetch_lines(source.url, api_key), prices.entries)
         except (SourceError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
-            notes.append(f"{source.name}: not understood: {_error_text(error)}")
+            notes.append(f"{source.name}: cannot be parsed: {_error_text(error)}")
         except (OSError, http.client.HTTPException) as error:
             notes.append(f"{source.name}: cannot be read: {_error_text(error)}")
     return quotes_by_source, notes + [
@@ -130,14 +126,14 @@ def _read_sources(
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A price list that has moved is looked at by a person first; and a key goes to nobody else."""
+    """A person checks a price list that has moved first, and an API key is sent to no other host."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl) -> None:
         return None
 
 
 def _fetch_lines(url: str, api_key: str | None) -> Iterator[str]:
-    """The lines of what is at an address, as they come."""
+    """Yield the lines of a URL as they arrive."""
     headers = {"User-Agent": "cloudtrial", **({"X-Goog-Api-Key": api_key} if api_key else {})}
     opener = urllib.request.build_opener(_NoRedirects)
     with opener.open(urllib.request.Request(url, headers=headers), timeout=READ_TIMEOUT_S) as response:
@@ -145,14 +141,14 @@ def _fetch_lines(url: str, api_key: str | None) -> Iterator[str]:
         while line := response.readline(MAX_LINE_BYTES):
             bytes_read += len(line)
             if len(line) == MAX_LINE_BYTES or bytes_read > MAX_SOURCE_BYTES:
-                raise SourceError("it is longer than any price list")
+                raise SourceError("it is too large for a price list")
             yield line.decode()
         if response.length:
             raise SourceError(f"it ended {response.length} bytes early")
 
 
 def _preferred_quotes(quotes_by_source: Mapping[str, SourceQuotes]) -> tuple[dict[str, Quote], list[str]]:
-    """For each entry the quote of the first source that has one, and where a later one contradicts it."""
+    """For each entry the quote of the first source that has one, and a note for each later one that contradicts it."""
     quotes: dict[str, Quote] = {}
     notes = []
     for name, source_quotes in quotes_by_source.items():
@@ -166,113 +162,48 @@ def _preferred_quotes(quotes_by_source: Mapping[str, SourceQuotes]) -> tuple[dic
     return quotes, notes
 
 
-def _price_change(price: Price, quote: Quote, accept_large: bool) -> PriceChange:
-    change = PriceChange(price, quote, rejected=False)
-    return replace(change, rejected=abs(change.relative_change) > LARGE_CHANGE and not accept_large)
-
-
-def format_changes(changes: Iterable[PriceChange]) -> str:
+def format_table(checks: Iterable[PriceCheck]) -> str:
     """The difference as text, one entry a line."""
-    rows = [TABLE_COLUMNS, *(_table_row(change) for change in changes)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE_COLUMNS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    return "\n".join(table_lines([TABLE_COLUMNS, *(_table_row(check) for check in checks)]))
+
+
+def _table_row(check: PriceCheck) -> tuple[str, ...]:
+    listed, found = check.price.amount, check.quote.amount
+    change = "as listed" if check.unchanged else f"{found / listed - 1:+.1%}" if listed else "was free"
+    return check.price.id, format_amount(listed), format_amount(found), change, check.quote.source
+
+
+def _update_lines(result: RefreshResult, prices: PriceList, path: Path) -> Iterator[str]:
+    """What to change in the list by hand, and a summary."""
+    changed_count = sum(not check.unchanged for check in result.checks)
+    summary = f"{len(result.checks) - changed_count} as listed, {changed_count} changed"
+    if not result.updates:
+        yield f"{summary}; no entry to update"
+        return
+    yield f"\nentries to update in {path}:\n"
+    for check in result.updates:
+        yield yaml_entry(check.updated_price)
+    archive_path = path.with_name(ARCHIVE_DIR) / f"{prices.date}.yaml"
+    yield (
+        f"\n{summary}; nothing was written. Check each entry, copy {path.name} to {archive_path}, which prices the "
+        f"reports of older runs, then paste the entries and set the list's date to {result.updates[0].checked_on}"
     )
 
 
-def _table_row(change: PriceChange) -> tuple[str, ...]:
-    change_text = "" if math.isinf(change.relative_change) else f"{change.relative_change:+.1%}"
-    status = "as listed" if change.unchanged else f"{change_text} refused".strip() if change.rejected else change_text
-    listed_amount, quoted_amount = format_amount(change.price.amount), format_amount(change.quote.amount)
-    return change.price.id, listed_amount, quoted_amount, status, change.quote.source
+def yaml_entry(price: Price) -> str:
+    """The entry as it stands in the list."""
+    fields = {name: _yaml_scalar(value) for name, value in vars(price).items() if value is not None}
+    fields["amount"] = format_amount(price.amount)
+    return "  - " + "\n    ".join(f"{name}: {text}" for name, text in fields.items())
 
 
-def _summary_line(changes: Sequence[PriceChange], archived_path: Path | None, write: bool, path: Path) -> str:
-    changed = sum(not change.unchanged and not change.rejected for change in changes)
-    unchanged = sum(change.unchanged for change in changes)
-    rejected = sum(change.rejected for change in changes)
-    line = f"{unchanged} as listed, {changed} changed"
-    if rejected:
-        line += (
-            f", {rejected} refused as changes of more than {LARGE_CHANGE:.0%}: look at them, then "
-            "--accept-large-changes"
-        )
-    if archived_path:
-        return f"{line}; {path} is written, the list before it is {archived_path}"
-    return f"{line}; nothing was written" + ("" if write else ": --write does")
-
-
-def update_yaml(text: str, changes: Iterable[PriceChange], today: date) -> str:
-    """The list with the changes in it, everything else, comments too, as it was."""
-    fields_by_id = {change.price.id: _updated_fields(change, today) for change in changes if not change.rejected}
-    lines, fields = [], {}
-    for line in text.splitlines(keepends=True):
-        if entry := ENTRY_LINE.match(line):
-            fields = fields_by_id.get(entry[1], {})
-        elif (key := FIELD_LINE.match(line)) and key[2] in fields:
-            line = f"{key[1]}{key[2]}: {fields[key[2]]}\n"
-        lines.append(line)
-    return LIST_DATE_LINE.sub(f"date: {today}", "".join(lines), count=1)
-
-
-def _updated_fields(change: PriceChange, today: date) -> dict[str, str]:
-    """Key of an entry -> its new value as YAML. The note tells what stood there before a source took its place."""
-    price = _updated_price(change, today)
-    return {
-        "amount": format_amount(price.amount),
-        "source": _yaml_scalar(price.source),
-        "date": str(today),
-        "confirmed": "true",
-        "note": _yaml_scalar(price.note),
-    }
-
-
-def _updated_price(change: PriceChange, today: date) -> Price:
-    price, quote = change.price, change.quote
-    note = price.note
-    if price.source.split(", published")[0] != quote.source.split(", published")[0]:
-        note = f"before: {format_amount(price.amount)}, {price.source}, {price.date}" + (f"; {note}" if note else "")
-    return replace(price, amount=quote.amount, source=quote.source, date=today, confirmed=True, note=note)
-
-
-def _yaml_scalar(text: str) -> str:
-    return yaml.safe_dump([text], width=math.inf, allow_unicode=True)[2:].rstrip("\n")
-
-
-def _write_price_list(
-    path: Path, data: bytes, prices: PriceList, changes: Sequence[PriceChange], today: date
-) -> Path | None:
-    """Put the new list in the old one's place. Gives where the old one is kept, or None when nothing is new."""
-    accepted = [change for change in changes if not change.rejected]
-    if not accepted:
-        return None
-    new_data = update_yaml(data.decode(), accepted, today).encode()
-    updates = {change.price.id: _updated_price(change, today) for change in accepted}
-    expected = replace(prices, date=today, entries=tuple(updates.get(price.id, price) for price in prices.entries))
-    if replace(parse_price_list(new_data, path), sha256="") != replace(expected, sha256=""):
-        raise PriceError(f"{path} is not laid out one key a line, an entry's id first; nothing was written")
-    if new_data == data:
-        return None
-    folder = path.with_name(SUPERSEDED_DIR)
-    with os_errors_as_eval_error(folder):
-        folder.mkdir(exist_ok=True)
-        archived_path = folder / f"{prices.date}.yaml"
-        if archived_path.exists() and archived_path.read_bytes() != data:
-            archived_path = folder / f"{prices.date}-{hashlib.sha256(data).hexdigest()[:8]}.yaml"
-        _write_atomically(archived_path, data)
-        _write_atomically(path, new_data)
-    return archived_path
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+def _yaml_scalar(value: object) -> str:
+    return yaml.safe_dump([value], width=math.inf, allow_unicode=True)[2:].rstrip("\n")
 
 
 def _error_text(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f"it answered {error.code} {error.reason}"
+        return f"HTTP {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
         return " ".join(str(error.reason).split())
     if isinstance(error, LookupError):

@@ -1,12 +1,10 @@
-"""Where prices can be read by a program, and how what is found there is understood. Pure: nothing is fetched here.
+"""Public price lists that a program can read, and a parser for each. Pure: nothing is fetched here.
 
-Shapes of the sources:
-
-    AWS price list   CSV: five lines of facts, a header, a row for each rate. Seen: header, rows of instances and
-                     of egress. From documentation alone: rows of surplus credits, gp3 and addresses
-    SkyPilot         CSV with a header; seen. A copy of the AWS price list for instances
-    Heroku           the table COST_MONTHLY in the source of its command line; seen
-    Google           JSON of the Cloud Billing Catalog; seen. Wants an API key, which is free
+AWS price list   CSV: five lines of metadata, a header, a row for each rate. Checked on the real file: header, rows
+                 of instances and of egress. From documentation only: surplus credits, gp3 and addresses
+SkyPilot         CSV with a header; a copy of the AWS price list for instances. Checked on the real file
+Heroku           the table COST_MONTHLY in the source of its command line. Checked on the real file
+Google           JSON of the Cloud Billing Catalog; needs a free API key. Checked on the real file
 """
 
 from __future__ import annotations
@@ -31,29 +29,29 @@ MAX_PREAMBLE_LINES = 20  # lines in which an AWS price list must have its header
 
 @dataclass(frozen=True)
 class Quote:
-    """What a source says of one entry of the list."""
+    """The price that a source states for one entry of the list."""
 
     price_id: str
     amount: float  # dollars per the entry's unit
-    source: str  # where it stands, for the list
+    source: str  # as the entry will name it
 
 
 @dataclass
 class SourceQuotes:
-    """All that a source says, and what it leaves open."""
+    """All quotes of a source, and notes on the entries that it has no usable price for."""
 
     quotes: list[Quote] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add_unique(self, price_id: str, amounts: Iterable[float], source: str) -> None:
-        """Take the amount that was found for an entry, where it is one alone."""
+        """Add a quote if exactly one amount was found for the entry, else a note."""
         unique_amounts = sorted(set(amounts))
         if len(unique_amounts) == 1 and unique_amounts[0] > 0:
             self.quotes.append(Quote(price_id, unique_amounts[0], source))
         else:
             amounts_text = ", ".join(format_amount(amount) for amount in unique_amounts)
             self.notes.append(
-                f"{price_id}: " + (f"one price was expected, found {amounts_text}" if unique_amounts else "not there")
+                f"{price_id}: " + (f"expected one price, found {amounts_text}" if unique_amounts else "not found")
             )
 
 
@@ -62,21 +60,21 @@ SourceParser = Callable[[Iterable[str], Sequence[Price]], SourceQuotes]  # lines
 
 @dataclass(frozen=True)
 class Source:
-    """A place where prices are stated. Of two that state the same price, the first in SOURCES counts."""
+    """A public price list. If two state the same price, the first in SOURCES is used."""
 
     name: str
     url: str
     parse: SourceParser
-    api_key_variable: str | None = None  # environment variable with the key that it wants
+    api_key_variable: str | None = None  # environment variable that holds the API key it needs
 
 
 @dataclass(frozen=True)
 class AwsRowFilter:
-    """How a row of the AWS price list is known."""
+    """Which row of the AWS price list belongs to an entry."""
 
     usage_type: str  # type, without the region's prefix
     unit: str
-    column_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> what it may hold
+    column_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> accepted values
 
 
 LINUX_ON_DEMAND = {
@@ -88,16 +86,15 @@ LINUX_ON_DEMAND = {
 }
 EC2_HOUR_ID = re.compile(r"aws_ec2_([a-z0-9]+)_([a-z0-9]+)_hour")
 EC2_SURPLUS_ID = re.compile(r"aws_ec2_([a-z0-9]+)_surplus_vcpu_hour")
-AWS_FILTERS: dict[
-    str, dict[str, AwsRowFilter]
-] = {  # offer -> id -> row; EC2's instances and credits follow from their ids
+# offer -> id -> row; the filters of EC2 instances and credits follow from their ids
+AWS_FILTERS: dict[str, dict[str, AwsRowFilter]] = {
     "AmazonEC2": {"aws_ebs_gp3_gb_month": AwsRowFilter("EBS:VolumeUsage.gp3", "GB-Mo")},
     "AmazonVPC": {"aws_public_ipv4_hour": AwsRowFilter("PublicIPv4:InUseAddress", "Hrs")},
     "AWSDataTransfer": {
         "aws_egress_gb": AwsRowFilter("DataTransfer-Out-Bytes", "GB", {"transfertype": ("AWS Outbound",)}),
     },
 }
-# id -> stock-keeping unit, or its description where the unit is not known; unit; how many of them the price is for
+# id -> SKU, or its description if the SKU is not known; usage unit; units that the price is for
 GOOGLE_SKUS: dict[str, dict[str, tuple[str, str, float]]] = {
     "Cloud Run": {
         "gcp_cloudrun_vcpu_second": ("4856-B847-F1EB", "s", 1),
@@ -116,7 +113,7 @@ HEROKU_ECO = re.compile(r"\$(\d+(?:\.\d+)?) \(flat monthly fee, shared across al
 
 
 def parse_aws(offer: str, lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
-    """A regional offer file of the AWS price list. Of a price in tiers, the first that is not free."""
+    """Parse a regional offer file of the AWS price list. Of a tiered price, the first tier that is not free."""
     filters = {p.id: row_filter for p in entries if p.region == AWS_REGION and (row_filter := _aws_filter(offer, p.id))}
     rows = csv.reader(lines)
     columns, published = _aws_header(rows, filters.values())
@@ -153,7 +150,7 @@ def _aws_filter(offer: str, price_id: str) -> AwsRowFilter | None:
 
 
 def _aws_header(rows: Iterable[list[str]], filters: Iterable[AwsRowFilter]) -> tuple[dict[str, int], str]:
-    """Column -> its place, and the day of publication in words."""
+    """Column name -> index, and the publication date as text."""
     published = ""
     for row in islice(rows, MAX_PREAMBLE_LINES):
         if row[:1] == ["Publication Date"] and len(row) > 1:
@@ -166,7 +163,7 @@ def _aws_header(rows: Iterable[list[str]], filters: Iterable[AwsRowFilter]) -> t
             ):
                 raise SourceError(f"its header has no {', '.join(missing)}")
             return columns, published
-    raise SourceError(f"no header that begins with SKU in the first {MAX_PREAMBLE_LINES} lines")
+    raise SourceError(f"no header that starts with SKU in the first {MAX_PREAMBLE_LINES} lines")
 
 
 def _matches(row: Sequence[str], columns: Mapping[str, int], row_filter: AwsRowFilter) -> bool:
@@ -175,7 +172,7 @@ def _matches(row: Sequence[str], columns: Mapping[str, int], row_filter: AwsRowF
 
 
 def parse_skypilot(lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
-    """SkyPilot's catalog of AWS machines, a row for each availability zone."""
+    """Parse SkyPilot's catalog of AWS instances, which has a row for each availability zone."""
     price_id_by_type = {
         f"{match[1]}.{match[2]}": p.id
         for p in entries
@@ -189,13 +186,13 @@ def parse_skypilot(lines: Iterable[str], entries: Sequence[Price]) -> SourceQuot
         if row["Region"] == AWS_REGION and row["InstanceType"] in price_id_by_type and row["Price"]:
             amounts[price_id_by_type[row["InstanceType"]]].add(float(row["Price"]))
     result = SourceQuotes()
-    for price_id, match in amounts.items():
-        result.add_unique(price_id, match, "SkyPilot catalog v9, aws/vms.csv, a copy of the AWS price list")
+    for price_id, zone_amounts in amounts.items():
+        result.add_unique(price_id, zone_amounts, "SkyPilot catalog v9, aws/vms.csv, a copy of the AWS price list")
     return result
 
 
 def parse_heroku(lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
-    """The table in the source of Heroku's command line. It has no price for Eco, but a sentence."""
+    """Parse the table in the source of Heroku's command line. The price of Eco is in a sentence beside it."""
     text = "".join(lines)
     table = HEROKU_TABLE.search(text)
     if table is None:
@@ -212,12 +209,12 @@ def parse_heroku(lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes
 
 
 def parse_google(service: str, lines: Iterable[str], entries: Sequence[Price]) -> SourceQuotes:
-    """A service's units in the Cloud Billing Catalog. Of a price in tiers, the last: the first may be free."""
+    """Parse a service's SKUs in the Cloud Billing Catalog. Of a tiered price, the last tier: the first may be free."""
     catalog = json.loads("".join(lines))
     if not isinstance(catalog, dict) or not isinstance(catalog.get("skus"), list):
         raise SourceError("it has no list called skus")
     if catalog.get("nextPageToken"):
-        raise SourceError("it goes on on a second page, which is not read")
+        raise SourceError("it has a second page, which is not read")
     result = SourceQuotes()
     known_ids = {price.id for price in entries}
     for price_id, (name, unit, multiplier) in GOOGLE_SKUS[service].items():

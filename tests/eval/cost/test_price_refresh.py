@@ -9,6 +9,7 @@ import csv
 import http.server
 import io
 import json
+import re
 import threading
 from datetime import date
 from functools import partial
@@ -122,54 +123,70 @@ def ec2(url):
     return Source("AWS machines", url, partial(parse_aws, "AmazonEC2"))
 
 
-def held(path, *sources, environment=None, **options):
-    """What was found, and all that was said."""
-    said = []
-    done = refresh(path, sources, today=DAY, environment=environment or {}, write_line=said.append, **options)
-    return done, "\n".join(said)
+def refreshed(path, *sources, environment=None, today=DAY):
+    """The result, and all that was printed."""
+    lines = []
+    result = refresh(path, sources, today=today, environment=environment or {}, write_line=lines.append)
+    return result, "\n".join(lines)
 
 
-def amounts(done):
-    return {change.price.id: change.quote.amount for change in done.changes}
+def amounts(result):
+    return {check.price.id: check.quote.amount for check in result.checks}
 
 
-def entry(path, price_id):
-    return next(price for price in load_price_list(path).entries if price.id == price_id)
-
-
-def test_refresh_prints_the_diff_and_writes_only_on_request(shipped, served):
+def test_the_difference_is_printed_and_nothing_is_written(shipped, served):
     before = shipped.read_bytes()
     url = served(aws(box("t3.micro", "0.0104000000"), box("t3.small", "0.0260000000")))
-    done, said = held(shipped, ec2(url))
-    assert amounts(done) == {"aws_ec2_t3_micro_hour": 0.0104, "aws_ec2_t3_small_hour": 0.026}
-    assert "0.0208  0.026   +25.0%     AWS Price List, AmazonEC2, us-east-1, published 2027-03-01" in said
-    assert "0.0104  0.0104  as listed" in said
-    assert "1 as listed, 1 changed; nothing was written: --write does" in said
+    result, printed = refreshed(shipped, ec2(url), today=date(2026, 12, 1))
+    assert amounts(result) == {"aws_ec2_t3_micro_hour": 0.0104, "aws_ec2_t3_small_hour": 0.026}
+    assert [check.price.id for check in result.updates] == ["aws_ec2_t3_small_hour"]
+    assert "0.0208  0.026   +25.0%     AWS Price List, AmazonEC2, us-east-1, published 2027-03-01" in printed
+    assert "0.0104  0.0104  as listed" in printed
+    assert "1 as listed, 1 changed; nothing was written" in printed
     assert shipped.read_bytes() == before
     assert list(shipped.parent.iterdir()) == [shipped]
 
 
-def test_written_list_changes_only_dates_and_confirmations(shipped, served):
-    old = load_price_list(shipped)
-    comments = [line for line in shipped.read_text().splitlines() if line.strip().startswith("#")]
-    credits_row = {"usageType": "CPUCredits:t4g", "Unit": "vCPU-Hours", "PricePerUnit": "0.0400000000"}
-    done, _ = held(shipped, ec2(served(aws(box("t3.small", "0.026"), credits_row))), write=True)
-    new = load_price_list(shipped)
-    assert new.date == DAY
-    small = entry(shipped, "aws_ec2_t3_small_hour")
+def test_the_printed_entries_can_be_pasted_over_the_old_ones(shipped, served):
+    credits_row = {"usageType": "CPUCredits:t4g", "Unit": "vCPU-Hours", "PricePerUnit": "0.0000250000"}
+    result, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.026"), credits_row))))
+    snippets = dict(re.findall(r"^(  - id: (?:\S+)\n)((?:    .*\n?)+)", printed, re.MULTILINE))
+    old, text = load_price_list(shipped), shipped.read_text()
+    for id_line, fields in snippets.items():
+        text = re.sub(f"{re.escape(id_line)}(?:    .*\n)+", lambda _: id_line + fields.rstrip("\n") + "\n", text)  # noqa: B023
+    shipped.write_text(text)
+    new = {price.id: price for price in load_price_list(shipped).entries}
+    small, surplus = new["aws_ec2_t3_small_hour"], new["aws_ec2_t4g_surplus_vcpu_hour"]
     assert (small.amount, small.date, small.confirmed) == (0.026, DAY, True)
     assert small.note.startswith("before: 0.0208, https://cloud-bench.com/blog/aws-t3-micro-vs-t3-small, 2026-11-20; ")
-    surplus = entry(shipped, "aws_ec2_t4g_surplus_vcpu_hour")
-    assert (surplus.amount, surplus.date, surplus.confirmed) == (0.04, DAY, True)
-    touched = {"aws_ec2_t3_small_hour", "aws_ec2_t4g_surplus_vcpu_hour"}
-    assert [p for p in new.entries if p.id not in touched] == [p for p in old.entries if p.id not in touched]
-    assert [line for line in shipped.read_text().splitlines() if line.strip().startswith("#")] == comments
-    assert done.archived_path == shipped.parent / "prices" / "2026-11-20.yaml"
+    assert (surplus.amount, surplus.date, surplus.confirmed) == (0.000025, DAY, True)
+    assert {price.id for price in old.entries if price != new[price.id]} == {small.id, surplus.id}
+    assert len(result.updates) == len(snippets) == 2
 
 
-def test_the_list_that_was_replaced_is_found_by_its_checksum(shipped, served):
+def test_an_entry_as_listed_is_updated_if_stale_or_unconfirmed(shipped, served):
+    prices = {price.id: price for price in load_price_list(shipped).entries}
+    assert not prices["aws_ec2_t4g_surplus_vcpu_hour"].confirmed
+    credits_row = {"usageType": "CPUCredits:t4g", "Unit": "vCPU-Hours", "PricePerUnit": "0.04"}
+    sources = [ec2(served(aws(box("t3.small", "0.0208"), credits_row)))]
+    fresh, _ = refreshed(shipped, *sources, today=date(2026, 12, 1))
+    assert [check.price.id for check in fresh.updates] == ["aws_ec2_t4g_surplus_vcpu_hour"]
+    stale, _ = refreshed(shipped, *sources, today=date(2027, 12, 1))
+    assert [check.price.id for check in stale.updates] == ["aws_ec2_t3_small_hour", "aws_ec2_t4g_surplus_vcpu_hour"]
+
+
+def test_a_list_that_agrees_has_no_entry_to_update(shipped, served):
+    result, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.0208")))), today=date(2026, 12, 1))
+    assert result.updates == ()
+    assert printed.endswith("1 as listed, 0 changed; no entry to update")
+
+
+def test_an_earlier_list_is_found_by_its_checksum(shipped):
     old = load_price_list(shipped)
-    held(shipped, ec2(served(aws(box("t3.small", "0.026")))), write=True)
+    archive = shipped.parent / "prices"
+    archive.mkdir()
+    (archive / "2026-11-20.yaml").write_bytes(shipped.read_bytes())
+    shipped.write_text(shipped.read_text().replace("amount: 0.0208", "amount: 0.026"))
     new = load_price_list(shipped)
     assert new.sha256 != old.sha256
     assert load_price_list(shipped, sha256=old.sha256) == old
@@ -177,36 +194,13 @@ def test_the_list_that_was_replaced_is_found_by_its_checksum(shipped, served):
     assert load_price_list(shipped, sha256="0" * 64) == new
 
 
-def test_every_list_that_a_day_writes_is_kept(shipped, served):
-    sums = []
-    for usd in ("0.021", "0.022", "0.023"):
-        sums.append(load_price_list(shipped).sha256)
-        held(shipped, ec2(served(aws(box("t3.small", usd)))), write=True)
-    assert [load_price_list(shipped, sha256=one).sha256 for one in sums] == sums
-    assert entry(shipped, "aws_ec2_t3_small_hour").note.count("before:") == 1
-
-
-def test_what_says_the_same_on_the_same_day_is_written_once(shipped, served):
-    sources = [ec2(served(aws(box("t3.small", "0.026"))))]
-    held(shipped, *sources, write=True)
-    done, said = held(shipped, *sources, write=True)
-    assert done.archived_path is None
-    assert said.endswith("1 as listed, 0 changed; nothing was written")
-
-
-def test_a_change_of_more_than_half_is_refused_unless_accepted(shipped, served):
-    source = ec2(served(aws(box("t3.small", "0.0313"), box("t3.micro", "0.0050"), box("t3.medium", "0.0624"))))
-    done, said = held(shipped, source, write=True)
-    assert [change.price.id for change in done.rejected] == ["aws_ec2_t3_micro_hour", "aws_ec2_t3_small_hour"]
-    assert "+50.5% refused" in said
-    assert "-51.9% refused" in said
-    assert "2 refused as changes of more than 50%: look at them, then --accept-large-changes" in said
-    assert entry(shipped, "aws_ec2_t3_small_hour").amount == 0.0208
-    assert entry(shipped, "aws_ec2_t3_small_hour").date == date(2026, 11, 20)
-    assert entry(shipped, "aws_ec2_t3_medium_hour").amount == 0.0624
-    done, _ = held(shipped, source, write=True, accept_large=True)
-    assert done.rejected == ()
-    assert entry(shipped, "aws_ec2_t3_small_hour").amount == 0.0313
+@pytest.mark.parametrize(("usd", "exit_code"), [("0.0209", 3), ("0.0208", 0)])
+def test_the_exit_status_says_whether_an_entry_is_to_be_updated(served, monkeypatch, capsys, usd, exit_code):
+    source = ec2(served(aws(box("t3.small", usd))))
+    from_source = partial(refresh, PRICE_LIST_PATH, [source], today=date(2026, 12, 1))
+    monkeypatch.setattr("eval.cost.price_refresh.refresh", from_source)
+    assert main(["prices", "--refresh"]) == exit_code
+    assert "aws_ec2_t3_small_hour" in capsys.readouterr().out
 
 
 def test_only_the_row_that_is_meant_is_taken_from_the_aws_list(shipped, served):
@@ -232,23 +226,23 @@ def test_only_the_row_that_is_meant_is_taken_from_the_aws_list(shipped, served):
         egress("0", "0.02", **{"Transfer Type": "InterRegion Outbound"}),
         egress("0", "0.11", usageType="EU-DataTransfer-Out-Bytes"),
     )  # fmt: skip
-    done, said = held(
+    result, printed = refreshed(
         shipped,
         ec2(served(machines)),
         Source("AWS addresses", served(network), partial(parse_aws, "AmazonVPC")),
         Source("AWS egress", served(transfer), partial(parse_aws, "AWSDataTransfer")),
     )
-    assert amounts(done) == {
+    assert amounts(result) == {
         "aws_ec2_t3_small_hour": 0.0209, "aws_ebs_gp3_gb_month": 0.081, "aws_public_ipv4_hour": 0.0051,
         "aws_egress_gb": 0.091,
     }  # fmt: skip
-    assert "AWS machines: aws_ec2_t3_micro_hour: not there" in said
+    assert "AWS machines: aws_ec2_t3_micro_hour: not found" in printed
 
 
 def test_of_two_prices_for_one_thing_neither_is_taken(shipped, served):
-    done, said = held(shipped, ec2(served(aws(box("t3.small", "0.021"), box("t3.small", "0.022")))))
-    assert done.changes == ()
-    assert "aws_ec2_t3_small_hour: one price was expected, found 0.021, 0.022" in said
+    result, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.021"), box("t3.small", "0.022")))))
+    assert result.checks == ()
+    assert "aws_ec2_t3_small_hour: expected one price, found 0.021, 0.022" in printed
 
 
 def test_copy_fills_gaps_and_contradictions_are_reported(shipped, served):
@@ -256,19 +250,20 @@ def test_copy_fills_gaps_and_contradictions_are_reported(shipped, served):
         ("t3.micro", 0.0105, "us-east-1"), ("t3.micro", 0.0105, "us-east-1"), ("t3.micro", 0.0114, "eu-west-1"),
         ("t3.small", 0.0208, "us-east-1"),
     )), parse_skypilot)  # fmt: skip
-    done, said = held(shipped, ec2(served(aws(box("t3.small", "0.0209")))), copy)
-    assert amounts(done) == {"aws_ec2_t3_micro_hour": 0.0105, "aws_ec2_t3_small_hour": 0.0209}
-    assert "SkyPilot: aws_ec2_t3_small_hour is 0.0208, not 0.0209 as in AWS Price List" in said
+    result, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.0209")))), copy)
+    assert amounts(result) == {"aws_ec2_t3_micro_hour": 0.0105, "aws_ec2_t3_small_hour": 0.0209}
+    assert "SkyPilot: aws_ec2_t3_small_hour is 0.0208, not 0.0209 as in AWS Price List" in printed
 
 
 def test_dynos_are_read_from_the_table_and_eco_from_its_sentence(shipped, served):
-    done, _ = held(shipped, Source("Heroku", served(HEROKU), parse_heroku))
-    assert amounts(done) == {
+    result, _ = refreshed(shipped, Source("Heroku", served(HEROKU), parse_heroku))
+    assert amounts(result) == {
         "heroku_eco_month": 5, "heroku_basic_month": 7, "heroku_standard_1x_month": 25, "heroku_standard_2x_month": 50
     }  # fmt: skip
-    done, said = held(shipped, Source("Heroku", served(HEROKU.replace("flat monthly fee", "fee")), parse_heroku))
-    assert "heroku_eco_month" not in amounts(done)  # the table's 0 is no price
-    assert "heroku_eco_month: not there" in said
+    without_eco = served(HEROKU.replace("flat monthly fee", "fee"))
+    result, printed = refreshed(shipped, Source("Heroku", without_eco, parse_heroku))
+    assert "heroku_eco_month" not in amounts(result)  # the table's 0 is no price
+    assert "heroku_eco_month: not found" in printed
 
 
 def google(served, page, service="Cloud Run"):
@@ -286,80 +281,61 @@ def test_google_is_read_with_a_key_that_stands_in_no_address(shipped, served):
         unit("C3", 33_600, description="Cloud Run functions CPU (Request-based billing) in europe-west2"),
     ]}  # fmt: skip
     key = {"GOOGLE_API_KEY": "not-a-real-key"}
-    done, said = held(
-        shipped, google(served, page), google(served, functions, "Cloud Run Functions"), environment=key, write=True
+    result, printed = refreshed(
+        shipped, google(served, page), google(served, functions, "Cloud Run Functions"), environment=key
     )
-    assert amounts(done) == {
+    assert amounts(result) == {
         "gcp_cloudrun_vcpu_second": 0.000025, "gcp_cloudrun_gib_second": 0.0000025,
         "gcp_cloudrun_million_requests": 0.4, "gcp_function_vcpu_second": 0.000024,
     }  # fmt: skip
-    assert entry(shipped, "gcp_function_vcpu_second").confirmed
-    assert entry(shipped, "gcp_function_vcpu_second").source == "Cloud Billing Catalog, Cloud Run Functions, SKU A1"
-    assert "not-a-real-key" not in said
+    sources = {check.price.id: check.quote.source for check in result.checks}
+    assert sources["gcp_function_vcpu_second"] == "Cloud Billing Catalog, Cloud Run Functions, SKU A1"
+    assert "not-a-real-key" not in printed
     for path, headers in served.asked:
         assert "not-a-real-key" not in path
         assert headers["X-Goog-Api-Key"] == "not-a-real-key"
 
 
-def test_without_a_key_google_is_kept_and_said(shipped, served):
-    done, said = held(shipped, google(served, {}), Source("Heroku", served(HEROKU), parse_heroku), write=True)
-    assert "Google Cloud Run: not read, it wants a key: set GOOGLE_API_KEY" in said
-    assert entry(shipped, "gcp_cloudrun_vcpu_second") == entry(PRICE_LIST_PATH, "gcp_cloudrun_vcpu_second")
-    assert done.archived_path
+def test_without_a_key_google_is_not_read(shipped, served):
+    result, printed = refreshed(shipped, google(served, {}), Source("Heroku", served(HEROKU), parse_heroku))
+    assert "Google Cloud Run: not read, it needs a key: set GOOGLE_API_KEY" in printed
+    assert {price_id.partition("_")[0] for price_id in amounts(result)} == {"heroku"}
+    assert len(served.asked) == 1
 
 
 BROKEN = {
-    "not there": ((404, {}, b""), "cannot be read: it answered 404 Not Found"),
-    "moved": ((302, {"Location": "/elsewhere"}, b""), "cannot be read: it answered 302 Found"),
-    "a login page": ("<html>Please log in</html>\n", "not understood: no header that begins with SKU"),
-    "another header": (aws().replace('"Tenancy"', '"Tenure"'), "not understood: its header has no tenancy"),
-    "no number": (aws(box("t3.small", "free")), "not understood: could not convert string to float: 'free'"),
-    "not text": ((200, {}, b"\xff\xfe\x00"), "not understood: 'utf-8' codec can't decode"),
+    "not there": ((404, {}, b""), "cannot be read: HTTP 404 Not Found"),
+    "moved": ((302, {"Location": "/elsewhere"}, b""), "cannot be read: HTTP 302 Found"),
+    "a login page": ("<html>Please log in</html>\n", "cannot be parsed: no header that starts with SKU"),
+    "another header": (aws().replace('"Tenancy"', '"Tenure"'), "cannot be parsed: its header has no tenancy"),
+    "no number": (aws(box("t3.small", "free")), "cannot be parsed: could not convert string to float: 'free'"),
+    "not text": ((200, {}, b"\xff\xfe\x00"), "cannot be parsed: 'utf-8' codec can't decode"),
     "torn": ((200, {"Content-Length": "99999"}, aws().encode()), "bytes early"),
-    "a line without end": ((200, {}, b"x" * 2**21), "not understood: it is longer than any price list"),
+    "a line without end": ((200, {}, b"x" * 2**21), "cannot be parsed: it is too large for a price list"),
 }
 
 
-@pytest.mark.parametrize(("page", "line"), BROKEN.values(), ids=BROKEN)
-def test_unreadable_source_is_one_line_and_others_continue(shipped, served, page, line):
-    done, _ = held(shipped, ec2(served(page)), Source("Heroku", served(HEROKU), parse_heroku), write=True)
-    (told,) = [note for note in done.notes if note.startswith("AWS machines: ")]
-    assert line in told
-    assert "\n" not in told
-    assert entry(shipped, "aws_ec2_t3_small_hour") == entry(PRICE_LIST_PATH, "aws_ec2_t3_small_hour")
-    assert entry(shipped, "heroku_basic_month").date == DAY
+@pytest.mark.parametrize(("page", "message"), BROKEN.values(), ids=BROKEN)
+def test_unreadable_source_is_one_note_and_others_continue(shipped, served, page, message):
+    result, _ = refreshed(shipped, ec2(served(page)), Source("Heroku", served(HEROKU), parse_heroku))
+    (note,) = [line for line in result.notes if line.startswith("AWS machines: ")]
+    assert message in note
+    assert "\n" not in note
+    assert {price_id.partition("_")[0] for price_id in amounts(result)} == {"heroku"}
     assert len(served.asked) == 2  # a redirect is not followed
 
 
 def test_a_list_of_which_no_source_can_be_read_is_an_error(shipped):
     with pytest.raises(PriceError, match=r"no source could be read; AWS machines: cannot be read: .*refused"):
-        held(shipped, ec2(f"http://127.0.0.1:{closed_port()}/index.csv"), write=True)
-    assert shipped.read_bytes() == PRICE_LIST_PATH.read_bytes()
+        refreshed(shipped, ec2(f"http://127.0.0.1:{closed_port()}/index.csv"))
 
 
 def test_google_units_sold_by_something_else_are_not_taken(shipped, served):
     page = {"skus": [unit("4856-B847-F1EB", 24_000, "h")]}
     with pytest.raises(PriceError, match="SKU 4856-B847-F1EB is sold by 'h', expected 's'"):
-        held(shipped, google(served, page), environment={"GOOGLE_API_KEY": "k"})
+        refreshed(shipped, google(served, page), environment={"GOOGLE_API_KEY": "k"})
 
 
-def test_a_list_laid_out_otherwise_is_not_written_to(shipped, served):
-    id_first, id_second = (
-        "- id: aws_ec2_t3_small_hour\n    amount: 0.0208\n",
-        "- amount: 0.0208\n    id: aws_ec2_t3_small_hour\n",
-    )
-    text = shipped.read_text().replace(id_first, id_second)
-    shipped.write_text(text)
-    with pytest.raises(PriceError, match="one key a line, an entry's id first; nothing was written"):
-        held(shipped, ec2(served(aws(box("t3.small", "0.026")))), write=True)
-    assert shipped.read_text() == text
-
-
-def test_sources_are_unique_https_urls_and_cover_every_price():
+def test_sources_have_unique_names_and_https_urls():
     assert len({source.name for source in SOURCES}) == len(SOURCES)
     assert all(source.url.startswith("https://") for source in SOURCES)
-
-
-def test_writing_without_refreshing_is_an_error(capsys):
-    assert main(["prices", "--write"]) == 1
-    assert "go with --refresh" in capsys.readouterr().err
