@@ -23,10 +23,10 @@ from eval.report.plots.style import (
     set_log_axis,
     target_group_id,
 )
-from eval.report.plots.svg import COLOUR_COUNT, INK, MUTED, SERIES_COLOURS, SQUARE, SURFACE, render_svg
+from eval.report.plots.svg import COLOUR_COUNT, INK, MUTED, SERIES_COLOURS, SQUARE, SURFACE, WIDTH_INCHES, render_plot
 
 MAX_ECDF_POINTS = 400  # of a distribution that are drawn; more cannot be seen
-PERCENT_TICKS, PERCENT_TICKS_NARROW = (0, 10, 25, 50, 75, 90, 95, 100), (0, 25, 50, 75, 95, 100)  # percent, on the axis
+PERCENT_TICKS = (0, 10, 25, 50, 75, 90, 100)
 MIN_SHOWN_USD = 0.1  # what is cheaper is drawn here: a logarithmic axis has no zero
 
 
@@ -89,7 +89,7 @@ class ReliabilityCurve:
 def latency_ecdf(series: Sequence[LatencySeries], scenario: str) -> Markup:
     """The share of requests answered within a time."""
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         for target_series in series:
             sorted_ms = np.sort(np.asarray(target_series.latencies_ms, dtype=float))
             ranks = np.unique(np.linspace(0, len(sorted_ms) - 1, min(len(sorted_ms), MAX_ECDF_POINTS)).astype(int))
@@ -107,21 +107,21 @@ def latency_ecdf(series: Sequence[LatencySeries], scenario: str) -> Markup:
             [t for target_series in series for t in (min(target_series.latencies_ms), max(target_series.latencies_ms))],
         )
         axes.set_ylim(0, 101)
-        axes.yaxis.set_major_locator(FixedLocator(PERCENT_TICKS_NARROW if narrow else PERCENT_TICKS))
+        axes.yaxis.set_major_locator(FixedLocator(PERCENT_TICKS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0f}%"))
-        axes.set_xlabel("milliseconds, log scale" if narrow else "milliseconds from the scheduled time, log scale")
-        add_legend(axes, narrow)
+        axes.set_xlabel("milliseconds from the scheduled time, log scale")
+        add_legend(axes)
 
     series = [one for one in series if one.latencies_ms]
     medians = ", ".join(f"{one.title} {formatting.ms(float(np.median(one.latencies_ms)))}" for one in series)
     label = f"Share of requests answered within a time, per target. Medians: {medians}."
-    return render_svg(f"latency-{scenario}", draw, label, axis_units=("ms", "percent"))
+    return render_plot(f"latency-{scenario}", draw, label, axis_units=("ms", "percent"))
 
 
 def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) -> Markup:
     """Dollars a month over requests a month, both on log axes."""
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         for curve in curves:
             gross, net = (np.maximum(amounts, MIN_SHOWN_USD) for amounts in (curve.gross_usd, curve.net_usd))
             servable = len(curve.monthly_requests) if curve.servable_points is None else curve.servable_points
@@ -152,10 +152,10 @@ def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) 
         rate_axis = axes.secondary_xaxis("top", functions=per_second)
         rate_axis.xaxis.set_major_formatter(FuncFormatter(lambda rps, _: f"{rps:,.7g}/s"))
         rate_axis.xaxis.set_minor_locator(NullLocator())
-        add_legend(axes, narrow)
+        add_legend(axes)
 
     crossing_text = ", ".join(formatting.short_count(crossing.monthly_requests) for crossing in crossings) or "none"
-    return render_svg(
+    return render_plot(
         "cost",
         draw,
         f"Monthly cost over monthly requests, per target. The cheapest changes at: {crossing_text}.",
@@ -166,7 +166,7 @@ def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) 
 def accuracy_intervals(intervals: Sequence[AccuracyInterval]) -> Markup:
     """Top-1 accuracy of each target with its interval."""
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         for row, interval in enumerate(intervals):
             colour = SERIES_COLOURS[interval.style % COLOUR_COUNT]
             axes.plot(
@@ -195,27 +195,26 @@ def accuracy_intervals(intervals: Sequence[AccuracyInterval]) -> Markup:
                     markersize=8,
                     gid=target_group_id(interval.style),
                 )
-        titles = [_wrap_title(interval.title) if narrow else interval.title for interval in intervals]
-        axes.set_yticks(range(len(intervals)), titles)
+        axes.set_yticks(range(len(intervals)), [interval.title for interval in intervals])
         for interval, title in zip(intervals, axes.get_yticklabels(), strict=True):
             title.set_gid(target_group_id(interval.style))
         axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.set_ylim(len(intervals) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.grid(axis="y", visible=False)
-        axes.locator_params(axis="x", nbins=4 if narrow else 8)
+        axes.locator_params(axis="x", nbins=7)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}%"))
         axes.set_xlabel("top-1 accuracy, 95% interval")
 
     values = ", ".join(f"{one.title} {formatting.percent(one.value)}" for one in intervals)
-    sizes = {"wide": (10.0, 1.1 + 0.42 * len(intervals)), "narrow": (3.75, 1.3 + 0.52 * len(intervals))}
-    return render_svg("accuracy", draw, f"Top-1 accuracy with its 95% interval. {values}.", sizes)
+    size = (WIDTH_INCHES, 1.1 + 0.42 * len(intervals))
+    return render_plot("accuracy", draw, f"Top-1 accuracy with its 95% interval. {values}.", size)
 
 
 def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> Markup:
     """How often an answer of a given confidence was right."""
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.annotate("as sure as right", (30, 30), (34, 22), color=MUTED, fontsize=9)
         for curve in curves:
@@ -238,17 +237,11 @@ def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> Markup:
         axes.set_ylim(0, 103)
         axes.set_xlabel("probability of the answer")
         axes.set_ylabel("share that was right")
-        add_legend(axes, narrow)
+        add_legend(axes)
 
     total = sum(curves[0].counts) if curves else 0
     label = f"Share of right answers by the probability given, {formatting.count(total)} answers."
-    return render_svg("calibration", draw, label, SQUARE)
-
-
-def _wrap_title(title: str) -> str:
-    """On lines that leave a phone room for the plot."""
-    name, engine, remainder = title.partition(" (")
-    return (name.replace(" ", "\n", 1) if len(name) > 10 else name) + (f"\n({remainder}" if engine else "")
+    return render_plot("calibration", draw, label, SQUARE)
 
 
 def _cost_tick(usd: float, _: int) -> str:

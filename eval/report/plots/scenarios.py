@@ -21,7 +21,7 @@ from eval.report.plots.style import (
     set_log_axis,
     target_group_id,
 )
-from eval.report.plots.svg import COLOUR_COUNT, MUTED, SERIES_COLOURS, SURFACE, render_svg
+from eval.report.plots.svg import COLOUR_COUNT, MUTED, SERIES_COLOURS, SURFACE, render_plot
 
 LOG_SCALE_RATIO = 20.0  # times the smallest; from there on an axis is logarithmic
 INFINITE_FACTOR = 1.6  # times the highest value on the plot, where a p95 without end is drawn
@@ -80,13 +80,12 @@ def rate_search(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
     bounds_ms = [bound for one in searches for s in one.steps for bound in (s.p95_ms, s.high_ms, s.low_ms) if bound]
     infinite_at_ms = max([slo_ms, *bounds_ms]) * INFINITE_FACTOR
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         for search in searches:
             _draw_rate_search(axes, search, infinite_at_ms)
         axes.axhline(slo_ms, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-        objective_text = f"{'' if narrow else 'objective: '}p95 within {formatting.ms(slo_ms)}"
         axes.annotate(
-            objective_text,
+            f"objective: p95 within {formatting.ms(slo_ms)}",
             (0, slo_ms),
             (4, 5),
             color=MUTED,
@@ -100,19 +99,18 @@ def rate_search(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
             axes,
             [step.rate_rps for search in searches for step in search.steps],
             padding=1.2,
-            min_ticks=3 if narrow else 4,
         )
         set_log_axis(axes, [*bounds_ms, slo_ms, infinite_at_ms], "y", padding=1.15)
-        axes.set_xlabel("requests a second, log scale" if narrow else "requests a second that were offered, log scale")
+        axes.set_xlabel("offered requests per second, log scale")
         axes.set_ylabel("p95, ms, log scale")
-        add_legend(axes, narrow)
+        add_legend(axes)
 
     rate_texts = [f"{one.title} {formatting.per_second(one.max_rps)}" for one in searches if one.max_rps]
     label = (
         "95th percentile of latency over the offered rate, per target. Highest rates that held: "
         f"{_join_or_none(rate_texts)}."
     )
-    return render_svg("rate", draw, label)
+    return render_plot("rate", draw, label)
 
 
 def _draw_rate_search(axes: Axes, search: RateSearch, infinite_at_ms: float) -> None:
@@ -150,7 +148,7 @@ def latency_over_time(series: Sequence[LatencyOverTime], scenario: str) -> Marku
     max_time_s = max((t for one in series for t in one.time_s), default=0.0)
     unit_s, unit = (1, "seconds") if max_time_s < 180 else (60, "minutes") if max_time_s < 3 * 3600 else (3600, "hours")
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         for target_series in series:
             times = [time_s / unit_s for time_s in target_series.time_s]
             axes.plot(
@@ -164,13 +162,13 @@ def latency_over_time(series: Sequence[LatencyOverTime], scenario: str) -> Marku
             )
         medians = [median for target_series in series for median in target_series.median_ms if median > 0]
         set_log_axis(axes, medians, "y", padding=1.08)
-        axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 9, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
         axes.set_xlabel(f"{unit} since the run began")
         axes.set_ylabel("median of a block, ms, log scale")
-        add_legend(axes, narrow)
+        add_legend(axes)
 
-    return render_svg(
+    return render_plot(
         f"course-{scenario}", draw, f"Median latency of every block over the {unit} of the run, per target."
     )
 
@@ -182,7 +180,7 @@ def cost_latency(marks: Sequence[CostLatencyPoint], traffic: str) -> Markup:
         (one for one in marks if not one.dominated), key=lambda one: (one.usd_per_month[0], -one.p95_ms[0])
     )
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         if len(pareto_front) > 1:
             axes.step(
                 [mark.usd_per_month[0] for mark in pareto_front],
@@ -203,12 +201,12 @@ def cost_latency(marks: Sequence[CostLatencyPoint], traffic: str) -> Markup:
             axes.set_ylim(0, max(p95_bounds) * 1.15)
         axes.set_xlabel(f"$ a month at {traffic} requests")
         axes.set_ylabel("p95, ms")
-        add_legend(axes, narrow, (4 if len(marks) <= 4 else 2, 1))
+        add_legend(axes, columns=2)
 
     mark_texts = "; ".join(
         f"{one.title} {formatting.usd(one.usd_per_month[0])}, {formatting.ms(one.p95_ms[0])}" for one in marks
     )
-    return render_svg("pareto", draw, f"95th percentile of latency over cost a month, per target. {mark_texts}.")
+    return render_plot("pareto", draw, f"95th percentile of latency over cost a month, per target. {mark_texts}.")
 
 
 def _draw_mark(axes: Axes, mark: CostLatencyPoint, accuracies: Sequence[float]) -> None:

@@ -19,6 +19,7 @@ ENGINE_ROWS = 1 + len(ENGINE_DASH_PATTERNS)
 MARKERS = "osD^vPX*"
 MARKER_SPACING = 0.13  # of the plot's diagonal
 MAX_LEGEND_MARKER_PT = 7  # points; on the plot marks may be larger
+MIN_TICKS = 4  # on a logarithmic axis, if there are so many
 TICK_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.5).tolist()))
 
 
@@ -98,16 +99,15 @@ def legend_label(title: str) -> str:
     return "\u200b" + title if title.startswith("_") else title
 
 
-def add_legend(axes: Axes, narrow: bool, columns: tuple[int, int] = (4, 2)) -> None:
-    """Above the plot, on as many lines as the width asks for. `columns`: where it is wide, and narrow."""
+def add_legend(axes: Axes, columns: int = 4) -> None:
+    """Above the plot, in so many columns, and one more for how the lines of another engine look."""
     handles, titles, group_ids = _legend_entries(axes)
     if not handles:
         return
-    column_count = columns[narrow] + (
-        not narrow and None in group_ids
-    )  # a column more for how another engine's lines look
-    figure_legend = axes.figure.legend(handles, titles, loc="outside upper left", ncols=column_count, borderaxespad=0,
-                              fontsize=9 if narrow else 10, handlelength=2.4, columnspacing=1.2)  # fmt: skip
+    figure_legend = axes.figure.legend(
+        handles, titles, loc="outside upper left", ncols=columns + (None in group_ids), borderaxespad=0,
+        handlelength=2.2, columnspacing=1.2,
+    )  # fmt: skip
     for group_id, handle, text in zip(group_ids, figure_legend.legend_handles, figure_legend.get_texts(), strict=True):
         for artist in (handle, text):
             if artist is not None:
@@ -162,18 +162,17 @@ def set_log_axis(
     axis_name: Literal["x", "y"] = "x",
     *,
     padding: float = 1.05,
-    min_ticks: int = 4,
 ) -> None:
-    """A logarithmic axis with 1, 2, 5, 10, ... as plain numbers; closer ones where the range is short.
+    """A logarithmic axis with 1, 2, 5, 10, ... as plain numbers; closer ones if the range is short.
 
-    room: how much further than the values it reaches, as a factor on either side. least: numbers that it should have.
+    padding: the factor by which the axis extends beyond the values on either side.
     """
     low, high = min(values) / padding, max(values) * padding
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in TICK_STEPS:
         ticks = [tick for decade in decades for step in steps if low <= (tick := step * 10.0**decade) <= high]
-        if len(ticks) >= min_ticks:
+        if len(ticks) >= MIN_TICKS:
             break
     axes.set(**{f"{axis_name}scale": "log", f"{axis_name}lim": (low, high)})
     axis = axes.xaxis if axis_name == "x" else axes.yaxis

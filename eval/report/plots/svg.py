@@ -1,11 +1,11 @@
 """Matplotlib figures as SVG that belongs to a page: its colours, its font, its width.
 
-Each plot comes out twice, wide and narrow; the style sheet shows the one that suits the screen. Colours leave as CSS
-variables and text stays text, so that one SVG serves the light and the dark scheme. The same figures give the same
-bytes.
+A plot scales with the page as far as its text stays readable; on a narrower screen it scrolls sideways in its box.
+Colours are CSS variables and text stays text, so that one SVG serves the light and the dark scheme. The same figures
+give the same bytes.
 
-What is drawn of a target is a group of its own, found by `data-target`: the numbers of its targets. Of a plot that can
-be read, `data-read` says which place stands for which value.
+Everything drawn for a target is in groups with the attribute `data-target`: the style numbers of its targets.
+`data-read` maps coordinates of the drawing to values of the axes, for plots whose curves can be read off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -23,14 +23,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-Sizes = Mapping[str, tuple[float, float]]  # inches; a narrow one fills a phone of 390 px
-SIZES: Sizes = {"wide": (10.0, 4.1), "narrow": (3.75, 3.9)}
-SQUARE: Sizes = {"wide": (6.6, 4.6), "narrow": (3.75, 3.9)}
-TARGET_GID, CURVE_GID = "target-", "curve-"  # begin the name of a target's group; of the line that is read off
-POINTS_PER_INCH = 72  # an inch, in SVG as matplotlib writes it
-COLOUR_COUNT = 8  # that the style sheet has; see plot_parts.numbers for who gets which
+WIDTH_INCHES = 7.7
+SIZE, SQUARE = (WIDTH_INCHES, 3.8), (5.2, 4.1)  # inches: width and height of a drawing
+TARGET_GID, CURVE_GID = "target-", "curve-"  # prefixes of group ids: of a target, and of a curve that can be read off
+POINTS_PER_INCH = 72  # matplotlib's SVG unit is the point
+COLOUR_COUNT = 8  # in the style sheet; plots.style.assign_styles says who gets which
 
-# Stand-ins that matplotlib can draw with; each leaves as a variable of the style sheet.
+# Placeholder colours that matplotlib can draw with; each is replaced by a variable of the style sheet.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
 SERIES_COLOURS = tuple(f"#0201{i:02d}" for i in range(COLOUR_COUNT))
 CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface"}
@@ -61,46 +60,44 @@ RC_PARAMS: dict[Any, Any] = {
 }
 
 
-def render_svg(
+def render_plot(
     name: str,
-    draw: Callable[[Axes, bool], None],
+    draw: Callable[[Axes], None],
     label: str,
-    sizes: Sizes = SIZES,
+    size: tuple[float, float] = SIZE,
     axis_units: tuple[str, str] | None = None,
 ) -> Markup:
-    """Draw a plot wide and narrow, as inline SVG with a text alternative.
-
-    read: what the axes count (a key of UNITS in report.js, each), where the values of the lines can be read off.
-    """
-    return Markup("").join(
-        _render_size(f"{name}-{width_class}", draw, label, size, width_class, axis_units)
-        for width_class, size in sizes.items()
-    )
+    """A plot of the page: the SVG of `render_svg` in a box that scrolls sideways if the screen is narrow."""
+    svg = render_svg(name, draw, label, size, axis_units)
+    title = escape(label.partition(".")[0])
+    return Markup(f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{svg}</div>')
 
 
-def _render_size(
+def render_svg(
     name: str,
-    draw: Callable[[Axes, bool], None],
+    draw: Callable[[Axes], None],
     label: str,
-    size: tuple[float, float],
-    width_class: str,
-    axis_units: tuple[str, str] | None,
+    size: tuple[float, float] = SIZE,
+    axis_units: tuple[str, str] | None = None,
 ) -> Markup:
+    """Draw a plot as inline SVG with a text alternative.
+
+    size: width and height in inches. axis_units: keys of UNITS in report.js, for plots whose curves can be read off.
+    """
     with mpl.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        draw(axes, width_class == "narrow")
+        draw(axes)
         if axis_units:
             _name_curves(axes)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return _inline_svg(
-        buffer.getvalue(), name, label, width_class, _axis_scales(axes, size, axis_units) if axis_units else None
-    )
+    scales_json = _axis_scales(axes, size, axis_units) if axis_units else None
+    return _inline_svg(buffer.getvalue(), name, label, size, scales_json)
 
 
 def _name_curves(axes: Axes) -> None:
-    """Those lines are read that the legend names."""
+    """Mark the lines that the legend names as curves that can be read off."""
     for line in axes.get_lines():
         group_id = line.get_gid()
         if group_id and not str(line.get_label()).startswith("_"):
@@ -108,7 +105,7 @@ def _name_curves(axes: Axes) -> None:
 
 
 def _axis_scales(axes: Axes, size: tuple[float, float], axis_units: tuple[str, str]) -> str:
-    """Where the axes begin and end, in the drawing's points from its upper left, and which values stand there."""
+    """Where the axes start and end, in points from the drawing's upper left, and the values there, as JSON."""
     width, height = (inches * POINTS_PER_INCH for inches in size)
     plot_box = axes.get_position()
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -120,15 +117,15 @@ def _axis_scales(axes: Axes, size: tuple[float, float], axis_units: tuple[str, s
 
 
 def _axis_scale(start: float, end: float, low: float, high: float, scale_type: str, unit: str) -> dict[str, Any]:
-    """From place to value; `low` and `high` are logarithms where `log` is true."""
+    """Maps a coordinate to a value; `low` and `high` are logarithms if `log` is true."""
     is_log = scale_type == "log"
     values = (math.log10(low), math.log10(high)) if is_log else (low, high)
     ends = dict(zip(("start", "end", "low", "high"), (round(v, 5) for v in (start, end, *values)), strict=True))
     return ends | {"log": is_log, "unit": unit}
 
 
-def _inline_svg(svg: str, name: str, label: str, width_class: str, scales_json: str | None) -> Markup:
-    """A stand-alone SVG file as an element of the page: own ids, the page's colours and font, no outside names."""
+def _inline_svg(svg: str, name: str, label: str, size: tuple[float, float], scales_json: str | None) -> Markup:
+    """Turn a stand-alone SVG file into an element of the page: unique ids, the page's colours and font."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
@@ -144,12 +141,12 @@ def _inline_svg(svg: str, name: str, label: str, width_class: str, scales_json: 
     children = body[body.index(">") + 1 :]
     scales_attribute = f' data-read="{escape(scales_json)}"' if scales_json else ""
     return Markup(
-        f'<svg class="plot {width_class}" {view_box[0]}{scales_attribute} role="img" '
+        f'<svg class="plot" style="--width:{size[0] * POINTS_PER_INCH:g}px" {view_box[0]}{scales_attribute} role="img" '
         f'aria-label="{escape(label)}">{children}'
     )
 
 
 def _target_attribute(match: re.Match[str]) -> str:
-    """The name of a target's group as an attribute: unlike a name, it may stand in many places."""
+    """Replace the id of a target's group by an attribute, which may occur more than once."""
     curve_attribute = ' data-curve="1"' if match[1] == CURVE_GID else ""
     return f'data-target="{match[2].replace("-", " ")}"{curve_attribute}'

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from eval.report.plots.style import MARKERS, add_legend, legend_label, line_style, target_group_id
-from eval.report.plots.svg import COLOUR_COUNT, SERIES_COLOURS, SURFACE, render_svg
+from eval.report.plots.svg import COLOUR_COUNT, SERIES_COLOURS, SURFACE, render_plot
 
 TARGET_OFFSET = 0.06  # of the room between two runs: how far targets stand from one another, so that none hides another
-MAX_LABELS, MAX_LABELS_NARROW = 7, 3  # runs that are named below the plot, at most
+MAX_LABELS = 6  # runs that are named below the plot
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ def trend_plot(
 ) -> Markup:
     """A line through the runs that are alike; the others as hollow marks. `labels` name the runs."""
 
-    def draw(axes: Axes, narrow: bool) -> None:
+    def draw(axes: Axes) -> None:
         for index, target_series in enumerate(series):
             _draw_series(axes, target_series, TARGET_OFFSET * (index - (len(series) - 1) / 2))
-        label_indices = _spread_indices(len(labels), MAX_LABELS_NARROW if narrow else MAX_LABELS)
+        label_indices = _spread_indices(len(labels), MAX_LABELS)
         axes.set_xticks(label_indices, [labels[label_index].replace(" ", "\n") for label_index in label_indices])
         axes.set_xlim(-0.35, len(labels) - 0.65)
         axes.margins(y=0.12)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: formatter(y) if y >= 0 else ""))
         axes.set_ylabel(axis)
-        add_legend(axes, narrow)
+        add_legend(axes)
 
     last_values = ", ".join(f"{one.title} {formatter(one.points[-1].value)}" for one in series)
-    return render_svg(
+    return render_plot(
         f"trend-{name}", draw, f"{heading} of every target over {len(labels)} runs. Last known: {last_values}."
     )
 

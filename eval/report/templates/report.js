@@ -84,24 +84,21 @@
     return y0 + ((x - x0) / (x1 - x0)) * (y1 - y0);
   };
   const makeReadable = (figure) => {
-    const plots = [...figure.querySelectorAll("svg[data-read]")].map((svg) => {
-      const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
-      const scales = JSON.parse(svg.dataset.read);
-      cursor.setAttribute("class", "cursor");
-      cursor.setAttribute("y1", scales.y.start);
-      cursor.setAttribute("y2", scales.y.end);
-      svg.append(cursor);
-      return { svg, cursor, scales, curves: curvesOf(svg) };
-    });
+    const svg = figure.querySelector("svg[data-read]"), scroller = svg.parentElement;
+    const scales = JSON.parse(svg.dataset.read), curves = curvesOf(svg);
+    const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    cursor.setAttribute("class", "cursor");
+    cursor.setAttribute("y1", scales.y.start);
+    cursor.setAttribute("y2", scales.y.end);
+    svg.append(cursor);
     const [box, slider, said] = ["div", "input", "p"].map((name) => document.createElement(name));
     box.className = "readout";
     Object.assign(slider, { type: "range", min: 0, max: 1000, value: 500 });
     slider.setAttribute("aria-label", "Read the curves at");
     box.append(slider, said);
-    plots.at(-1).svg.after(box);
+    scroller.after(box);
     const read = () => {
-      const share = slider.value / 1000, { scales, curves } = plots[0];
-      const x = scales.x.start + share * (scales.x.end - scales.x.start);
+      const x = scales.x.start + (slider.value / 1000) * (scales.x.end - scales.x.start);
       const at = UNITS[scales.x.unit](valueAt(scales.x, x));
       const told = curves.filter(({ group }) => !group.classList.contains("off")).map(({ group, points }) => {
         const y = heightAt(points, x, scales.y.unit);
@@ -114,25 +111,24 @@
         return one;
       }));
       slider.setAttribute("aria-valuetext", `${at}: ${told.map(([, text]) => text).join(", ")}`);
-      for (const plot of plots) {
-        const place = plot.scales.x.start + share * (plot.scales.x.end - plot.scales.x.start);
-        for (const end of ["x1", "x2"]) plot.cursor.setAttribute(end, place);
-      }
+      for (const end of ["x1", "x2"]) cursor.setAttribute(end, x);
     };
-    slider.addEventListener("input", read);
-    for (const { svg, scales, curves } of plots) {
-      svg.addEventListener("pointermove", (event) => {
-        const around = svg.getBoundingClientRect(), zoom = svg.viewBox.baseVal.width / around.width;
-        const x = (event.clientX - around.left) * zoom, y = (event.clientY - around.top) * zoom;
-        slider.value = Math.round(((x - scales.x.start) / (scales.x.end - scales.x.start)) * 1000);
-        read();
-        const gap = (curve) => Math.abs((heightAt(curve.points, x, scales.y.unit) ?? Infinity) - y);
-        const shown = curves.filter(({ group }) => !group.classList.contains("off")).sort((a, b) => gap(a) - gap(b));
-        const named = partAt(event); // an entry of the legend
-        point(named ? targetsOf(named) : shown.length && gap(shown[0]) < 24 ? targetsOf(shown[0].group) : []);
-      });
-      svg.addEventListener("pointerleave", () => point([]));
-    }
+    slider.addEventListener("input", () => {
+      read();
+      const x = Number(cursor.getAttribute("x1")) * (svg.clientWidth / svg.viewBox.baseVal.width);
+      scroller.scrollLeft = x - scroller.clientWidth / 2; // keeps the cursor in sight where the plot scrolls
+    });
+    svg.addEventListener("pointermove", (event) => {
+      const around = svg.getBoundingClientRect(), zoom = svg.viewBox.baseVal.width / around.width;
+      const x = (event.clientX - around.left) * zoom, y = (event.clientY - around.top) * zoom;
+      slider.value = Math.round(((x - scales.x.start) / (scales.x.end - scales.x.start)) * 1000);
+      read();
+      const gap = (curve) => Math.abs((heightAt(curve.points, x, scales.y.unit) ?? Infinity) - y);
+      const shown = curves.filter(({ group }) => !group.classList.contains("off")).sort((a, b) => gap(a) - gap(b));
+      const named = partAt(event); // an entry of the legend
+      point(named ? targetsOf(named) : shown.length && gap(shown[0]) < 24 ? targetsOf(shown[0].group) : []);
+    });
+    svg.addEventListener("pointerleave", () => point([]));
     readings.push(read);
   };
   for (const figure of document.querySelectorAll("figure")) if (figure.querySelector("svg[data-read]")) makeReadable(figure);

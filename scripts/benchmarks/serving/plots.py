@@ -16,7 +16,7 @@ from scripts.benchmarks.serving.record import Record
 from scripts.paths import ROOT
 
 STYLE_SHEET = ROOT / "eval" / "report" / "templates" / "report.css"
-SIZES = {"wide": (8.4, 5.2)}  # inches
+SIZE = (8.4, 5.2)  # inches
 Figure = Callable[[str, int], float | None]  # server, concurrency -> what is drawn
 
 
@@ -29,7 +29,7 @@ def write_plots(record: Record, folder: Path) -> None:
     for name, (label, figure, levels) in plots.items():
         if any(figure(server.name, c) for server in record.measured_servers() for c in record.concurrencies()):
             draw = partial(_draw, record=record, label=label, figure=figure, levels=levels)
-            drawn = str(render_svg(name, draw, f"{label} over requests at once, by server", SIZES))
+            drawn = str(render_svg(name, draw, f"{label} over requests at once, by server", SIZE))
             (folder / f"{name}.svg").write_text(standalone_svg(drawn))
 
 
@@ -41,7 +41,7 @@ def _engine_rates(record: Record) -> dict[str, float]:
     return {name: sum(rates) / len(rates) for name, rates in rates_rps.items()}
 
 
-def _draw(axes: Axes, narrow: bool, *, record: Record, label: str, figure: Figure, levels: dict[str, float]) -> None:
+def _draw(axes: Axes, *, record: Record, label: str, figure: Figure, levels: dict[str, float]) -> None:
     concurrencies, drawn = record.concurrencies(), list(levels.values())
     for number, server in enumerate(record.servers):
         points = [(c, value) for c in concurrencies if (value := figure(server.name, c))]
@@ -61,7 +61,7 @@ def _draw(axes: Axes, narrow: bool, *, record: Record, label: str, figure: Figur
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("requests at once")
     axes.set_ylabel(label)
-    add_legend(axes, narrow, (2, 1))
+    add_legend(axes, columns=2)
 
 
 def standalone_svg(svg: str) -> str:
@@ -69,7 +69,7 @@ def standalone_svg(svg: str) -> str:
     light, dark = (_variables(text, svg) for text in STYLE_SHEET.read_text().split("@media", 2)[:2])
     style = f"svg{{font-family:system-ui,sans-serif;{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--surface)"/>'
-    width, height = (round(inches * POINTS_PER_INCH) for inches in SIZES["wide"])
+    width, height = (round(inches * POINTS_PER_INCH) for inches in SIZE)
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head, rest = svg.replace("<svg ", f'<svg {names} width="{width}" height="{height}" ', 1).split(">", 1)
     return f"{head}><style>{style}</style>{ground}{rest}"

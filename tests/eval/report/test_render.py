@@ -259,12 +259,37 @@ def test_the_page_never_scrolls_sideways_and_asks_no_network(browser, request, f
     page.close()
 
 
-@pytest.mark.parametrize(("width", "shown", "hidden"), [(390, "narrow", "wide"), (1280, "wide", "narrow")])
-def test_each_width_has_its_own_plots(browser, run_dir, width, shown, hidden):
+@pytest.mark.parametrize("width", [360, 390, 800, 1280])
+def test_the_text_of_a_plot_is_readable_at_every_width(browser, run_dir, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto((run_dir / REPORT_HTML).as_uri())
-    assert page.locator(f"svg.{shown}:visible").count() == page.locator(f"svg.{shown}").count() > 0
-    assert page.locator(f"svg.{hidden}:visible").count() == 0
+    scales = page.locator("svg.plot").evaluate_all("all => all.map((svg) => svg.getScreenCTM().a)")
+    assert len(scales) > 4
+    smallest_unit, page_px = 10, 16  # font sizes: of a plot, in its own units, and of the page
+    assert all(9 <= scale * smallest_unit <= page_px for scale in scales)
+    page.close()
+
+
+def test_on_a_phone_a_plot_scrolls_sideways_in_its_box(browser, run_dir):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto((run_dir / REPORT_HTML).as_uri())
+    box = page.locator("figure .scroll:has(svg.plot)").first
+    assert box.evaluate("(box) => box.scrollWidth > box.clientWidth")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("(box) => box.scrollLeft > 0", arg=box.element_handle())
+    page.close()
+
+
+def test_a_printed_page_has_light_colours(browser, run_dir):
+    page = browser.new_page(color_scheme="dark")
+    page.goto((run_dir / REPORT_HTML).as_uri())
+    ink = "getComputedStyle(document.documentElement).getPropertyValue('--ink')"
+    on_screen = page.evaluate(ink)
+    page.emulate_media(media="print", color_scheme="dark")
+    printed = page.evaluate(ink)
+    page.emulate_media(media="screen", color_scheme="light")
+    assert printed == page.evaluate(ink) != on_screen
     page.close()
 
 

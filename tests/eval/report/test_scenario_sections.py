@@ -66,7 +66,7 @@ def row(markup, table, title):
 def test_every_scenario_has_a_plain_heading_and_its_curves(full_dir, scenario, heading):
     latency = section(full_dir, "latency")
     assert f'<h3 id="scenario-{scenario}">{heading}</h3>' in latency
-    assert len(re.findall(rf'clip-path="url\(#latency-{scenario}-(?:wide|narrow)-', latency)) >= 8  # 4 targets, twice
+    assert len(re.findall(rf'clip-path="url\(#latency-{scenario}-', latency)) >= 4
 
 
 def test_scenarios_stand_side_by_side_with_what_report_json_says(full_dir, summary):
@@ -128,7 +128,7 @@ def test_drift_is_drawn_and_said_in_words(full_dir):
     lines = [words(line) for line in re.findall(r"<li data-target.*?</li>", stability, re.DOTALL)]
     assert re.search(r"AWS EC2: slower, \+\d+\.\d%", lines[0])
     assert "no drift to be seen" in lines[1]
-    assert 'id="course-single-wide-' in stability
+    assert 'id="course-single-' in stability
 
 
 def test_the_cache_audit_accuses_only_the_target_that_caches(full_dir):
@@ -150,9 +150,9 @@ def test_mcnemar_stands_where_answers_differ_and_only_there(full_dir, summary):
 
 
 def test_cost_and_latency_are_drawn_against_each_other(full_dir):
-    wide = section(full_dir, "results").split("Cost against latency")[1].split("</svg>")[0]
-    assert "Heroku, 93.00%" in wide and "Google Cloud Run, 88.50%" in wide
-    assert "fill-opacity: 0.35" not in wide  # who is cheaper and faster but less right does not dominate
+    plot = section(full_dir, "results").split("Cost against latency")[1].split("</svg>")[0]
+    assert "Heroku, 93.00%" in plot and "Google Cloud Run, 88.50%" in plot
+    assert "fill-opacity: 0.35" not in plot  # who is cheaper and faster but less right does not dominate
 
 
 def test_late_client_makes_the_run_invalid_in_red_with_a_remedy(tmp_path):
@@ -233,7 +233,7 @@ def visit(browser):
 def test_a_target_can_be_hidden_and_shown_again_by_keyboard(visit, full_dir):
     page = visit(full_dir / REPORT_HTML)
     chip = page.get_by_role("group", name="Targets that are shown").get_by_role("button", name="Heroku")
-    rows, curves = page.locator("tr[data-target='1']:visible"), page.locator("svg.wide [data-target='1']:visible")
+    rows, curves = page.locator("tr[data-target='1']:visible"), page.locator("svg.plot [data-target='1']:visible")
     shown = rows.count(), curves.count()
     others = page.locator("tr[data-target='0']:visible").count()
     chip.focus()
@@ -255,14 +255,14 @@ def test_hiding_the_last_target_shows_all_again(visit, full_dir):
 
 def test_target_is_highlighted_by_row_legend_and_focus(visit, full_dir):
     page = visit(full_dir / REPORT_HTML)
-    curve = page.locator("#latency svg.wide [data-curve]").nth(0)
+    curve = page.locator("#latency svg.plot [data-curve]").nth(0)
     opacity = "element => getComputedStyle(element).opacity"
     assert curve.evaluate(opacity) == "1"
     page.locator("#results tbody tr").nth(1).hover()
     assert curve.evaluate(opacity) != "1"
-    assert page.locator("#latency svg.wide [data-curve][data-target='1']").first.evaluate(opacity) == "1"
+    assert page.locator("#latency svg.plot [data-curve][data-target='1']").first.evaluate(opacity) == "1"
     assert page.locator("#cold tr.lit").count() == page.locator("#cold tr[data-target='1']").count() > 0
-    page.locator("#rate svg.wide text[data-target='0'], #rate svg.wide [data-target='0'] text").first.hover()
+    page.locator("#rate svg.plot text[data-target='0'], #rate svg.plot [data-target='0'] text").first.hover()
     assert curve.evaluate(opacity) == "1"
     page.locator("h1").hover()
     page.locator(".filter button").nth(2).focus()
@@ -297,9 +297,20 @@ def test_the_slider_reads_the_curves(visit, full_dir, summary):
     assert told.inner_text().split("\n")[0].rstrip(":") in slider.get_attribute("aria-valuetext")
 
 
+def test_the_slider_scrolls_its_cursor_into_sight(visit, full_dir):
+    page = visit(full_dir / REPORT_HTML, viewport={"width": 390, "height": 844})
+    figure = page.locator("#latency figure").first
+    slider, box = figure.get_by_role("slider", name="Read the curves at"), figure.locator(".scroll")
+    slider.focus()
+    page.keyboard.press("End")
+    assert box.evaluate("(box) => box.scrollLeft + box.clientWidth >= box.scrollWidth - 20")
+    page.keyboard.press("Home")
+    assert box.evaluate("(box) => box.scrollLeft") == 0
+
+
 def test_the_pointer_reads_the_cost_curves_and_picks_the_nearest(visit, full_dir, summary):
     page = visit(full_dir / REPORT_HTML)
-    svg = page.locator("#cost svg.wide")
+    svg = page.locator("#cost svg.plot")
     svg.scroll_into_view_if_needed()
     box, scales = svg.bounding_box(), json.loads(svg.get_attribute("data-read"))
     zoom = box["width"] / float(svg.get_attribute("viewBox").split()[2])
@@ -330,7 +341,7 @@ def test_page_without_javascript_has_all_content_and_no_controls(visit, full_dir
     assert page.locator(".filter").is_hidden()
     assert page.locator(".readout").count() == 0
     assert page.locator("#results tbody tr:visible").count() == 4
-    assert page.locator("#latency svg.wide:visible").count() == 7
+    assert page.locator("#latency svg.plot:visible").count() == 7
 
 
 def test_printed_it_shows_all_targets_and_no_control(visit, full_dir):
