@@ -43,15 +43,6 @@ def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
     )
 
 
-def estimate_text(estimate: Estimate, unit: Callable[[float], str]) -> str:
-    """The number with its unit and interval, or "n/a: REASON", on one line."""
-    value = value_of(estimate)
-    if value is None:
-        return f"{NOT_AVAILABLE}: {reason_of(estimate)}"
-    interval = interval_of(estimate, unit)
-    return f"{unit(value)} ({interval})" if interval else unit(value)
-
-
 def significant(value: float, digits: int = 3) -> str:
     """At least so many significant digits, thousands separated: 0.0123, 1.23, 12.3, 1,234."""
     if value == 0:

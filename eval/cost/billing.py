@@ -225,11 +225,6 @@ def eco_awake_hours(requests: float) -> float:
     return HOURS_PER_MONTH * -math.expm1(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
 
 
-def eco_wakeups(requests: float) -> float:
-    """Requests in a month that wake a sleeping Eco dyno."""
-    return requests * math.exp(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
-
-
 def round_up_billed_s(seconds: float) -> float:
     """Billed time of one request on its own."""
     return math.ceil(round(seconds / BILLING_INCREMENT_S, 9)) * BILLING_INCREMENT_S

@@ -1,4 +1,4 @@
-"""The command line of the endpoint with a known profile: `./cloudtrial mock-endpoint`."""
+"""The command line of the mock endpoint: `./cloudtrial mock-endpoint`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from eval.mock_server.profile import EndpointProfile, parse_profile
 from eval.mock_server.server import MicrosecondSelector, serve
 
 EPILOG = """
-A truth file holds any values of eval/mock_server/profile.py's Truth, such as
+A profile holds any fields of EndpointProfile (eval/mock_server/profile.py), such as
   {"seed": 1, "median_ms": 50, "sigma": 0.5, "servers": 2, "accuracy": 0.93,
    "faults": {"http_5xx": 0.01, "never": 0.001}, "cold_start_ms": 2500, "idle_s": 60}
-The address is printed when it answers; then it goes on until Ctrl-C or SIGTERM.
-GET /mock/counts says what it was asked and what it gave.
+It prints its address when it is ready, and runs until Ctrl-C or SIGTERM.
+GET /mock/counts reports its requests, images, responses and instances.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the truth and serve it. Gives the exit code."""
+    """Read the profile and serve it. Returns the exit code."""
     args = _parser().parse_args(arguments)
     try:
-        profile = parse_profile(args.truth.read_text(), str(args.truth)) if args.truth else EndpointProfile()
+        profile = parse_profile(args.profile.read_text(), str(args.profile)) if args.profile else EndpointProfile()
         ssl_context = _ssl_context(args.certfile, args.keyfile)
         if args.core is not None:
             os.sched_setaffinity(0, {args.core})
@@ -41,24 +41,26 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./cloudtrial mock-endpoint",
-        description="An endpoint whose truth is known.",
+        description="Serve an endpoint with set latencies, failures and accuracy, to check measurements against.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--truth", type=Path, metavar="FILE", help="JSON (default: 20 ms, no faults, 90%% right)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--core", type=int, metavar="NUMBER", help="run on this core only (Linux)")
-    parser.add_argument("--certfile", type=Path, metavar="FILE", help="answer over TLS, with this certificate (PEM)")
-    parser.add_argument("--keyfile", type=Path, metavar="FILE", help="its key (default: in the certificate's file)")
+    parser.add_argument(
+        "--profile", "--truth", type=Path, metavar="FILE", help="JSON (default: 20 ms, no faults, accuracy 90%%)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    parser.add_argument("--core", type=int, metavar="NUMBER", help="pin the process to this core (Linux)")
+    parser.add_argument("--certfile", type=Path, metavar="FILE", help="serve TLS with this certificate (PEM)")
+    parser.add_argument("--keyfile", type=Path, metavar="FILE", help="its private key (default: in the same file)")
     return parser
 
 
 def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
-    """For the server; None without a certificate. Raises EvalError or OSError."""
+    """The server's TLS context, or None without a certificate. Raises EvalError or OSError."""
     if certfile is None:
         if keyfile:
-            raise EvalError("--keyfile needs --certfile, the certificate that it belongs to")
+            raise EvalError("--keyfile needs --certfile, the certificate of that key")
         return None
     for file in filter(None, (certfile, keyfile)):
         file.open().close()  # the error of the next line does not say which file is missing
@@ -66,7 +68,7 @@ def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext 
     try:
         context.load_cert_chain(certfile, keyfile)
     except ssl.SSLError:
-        raise EvalError(f"{certfile} and its key cannot be used; give two in PEM that belong together") from None
+        raise EvalError(f"{certfile} and its key do not match or are not PEM") from None
     return context
 
 

@@ -1,7 +1,7 @@
-"""What the mock endpoint answers, and when: instances, queue, stalls, cache, faults and predictions, as its truth says.
+"""The responses of the mock endpoint and when they are due: instances, queue, stalls, cache, faults, predictions.
 
-The same for the same seed and the same order of requests. Only predictions wake an instance, keep it awake, wait in
-the queue and can fail; the other routes wait for nothing but a stall.
+They are the same for the same profile, seed and order of requests. Only predictions start an instance, keep it alive,
+queue and fail; the other routes wait only for the end of a stall.
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ from service import schema
 from service.system import processor, usable_cpus
 
 COUNTS_PATH = "/mock/counts"
-DRAW_CHUNK = 1024  # predictions that are drawn for at once, so few that nobody has to wait for it
-CONFIDENCE = 0.82  # probability that the mock endpoint gives its class
-STARTUP_PHASES = {
-    "import": 0.7,
-    "load": 0.2,
-    "first_prediction": 0.1,
-}  # shares of a cold start, named as the service does
+DRAW_CHUNK = 1024  # predictions whose random values are drawn at once, in well under a millisecond
+CONFIDENCE = 0.82  # probability of the predicted class
+# Fractions of a cold start, named as the service names them
+STARTUP_PHASES = {"import": 0.7, "load": 0.2, "first_prediction": 0.1}
 MODEL_NAME = "mock"
 
 
@@ -38,26 +35,26 @@ class MockEndpoint:
     """The endpoint's state, shared by its connections."""
 
     def __init__(self, profile: EndpointProfile, start_s: float):
-        """`began` is the event loop's time."""
+        """`start_s` is the event loop's time."""
         self.profile = profile
         self.start_s = self._last_done_s = start_s
-        self.image_counts: Counter[str] = Counter()  # sha256 -> predictions asked for
+        self.image_counts: Counter[str] = Counter()  # sha256 -> prediction requests
         self.response_counts: Counter[str] = Counter()  # fault, "good" or "no-op"
         self.instance_ids: list[str] = []
         self._prediction_draws = self._draw_predictions()
         self._fault_fractions = [(fault, fraction) for fault, fraction in profile.faults.items() if fraction]
         self._body_cache: dict[tuple[str, bool], bytes] = {}
         self._start_instance()
-        next(self._prediction_draws)  # the libraries are warm now
+        next(self._prediction_draws)  # imports and caches are warm now
 
     def reply(self, request: Request, arrived_s: float) -> Reply:
-        """What is answered, and when."""
+        """The response to a request, and when it is due."""
         if request.path != schema.PREDICT:
             return Reply(
                 arrived_s if request.path == COUNTS_PATH else self._after_stall(arrived_s), self._other_route(request)
             )
         if request.method != "POST":
-            return Reply(arrived_s, problem_response(405, "POST a picture", f"Allow: POST\r\n{self._identity_headers}"))
+            return Reply(arrived_s, problem_response(405, "POST an image", f"Allow: POST\r\n{self._identity_headers}"))
         sha256 = hashlib.sha256(request.body).hexdigest()
         self.image_counts[sha256] += 1
         start_s, done_s, fault = self._schedule_prediction(arrived_s, seen_before=self.image_counts[sha256] > 1)
@@ -71,7 +68,7 @@ class MockEndpoint:
         )
 
     def _start_instance(self) -> None:
-        """A new instance, which has answered nothing yet."""
+        """Replace the instance by a new one, which has not served a request."""
         instance_id, started_at = uuid.uuid4().hex[:12], datetime.now(UTC).isoformat(timespec="milliseconds")
         self.instance_ids.append(instance_id)
         self._instance_started_at = started_at
@@ -79,10 +76,10 @@ class MockEndpoint:
         self._identity_headers += f"{schema.MODEL_VERSION}: {self.profile.model_version}\r\n"
         self._request_ordinal = 0
         self._warm_at_s = self.start_s
-        self._servers_free_at_s = [0.0] * (self.profile.servers or 0)  # when each has nothing left to do; a heap
+        self._servers_free_at_s = [0.0] * (self.profile.servers or 0)  # when each has no work left; a heap
 
     def _schedule_prediction(self, arrived_s: float, *, seen_before: bool) -> tuple[float, float, str]:
-        """When work on a prediction begins and ends, and the fault, or "good"."""
+        """When work on a prediction starts and ends, and its fault, or "good"."""
         profile = self.profile
         if self._request_ordinal and arrived_s - self._last_done_s >= profile.idle_s:
             self._start_instance()
@@ -109,7 +106,7 @@ class MockEndpoint:
         return float(self.profile.stalls.finish_time(work_s)) if self.profile.stalls else work_s
 
     def _after_stall(self, now_s: float) -> float:
-        """Now, or when the stall is over."""
+        """Now, or the end of the current stall."""
         if not self.profile.stalls:
             return now_s
         return max(now_s, self.start_s + self._finish_time(self._work_done(now_s - self.start_s) + 1e-6))
@@ -122,7 +119,7 @@ class MockEndpoint:
         return "good"
 
     def _draw_predictions(self) -> Iterator[tuple[float, float]]:
-        """Time in the service and a throw for the faults, of each prediction in turn; from the seed alone."""
+        """Yield the service time and the random value for faults of each prediction; they depend on the seed only."""
         for chunk in range(sys.maxsize):
             rng = np.random.default_rng((self.profile.seed, chunk))
             yield from zip(
@@ -150,7 +147,7 @@ class MockEndpoint:
         return schema.ModelInfo(MODEL_NAME, self.profile.model_version, MODEL_NAME)
 
     def _other_route(self, request: Request) -> bytes:
-        """What the other routes answer."""
+        """The response of the other routes."""
         match request.path:
             case schema.HEALTHZ | schema.READYZ:
                 self.response_counts["no-op"] += 1
@@ -159,11 +156,11 @@ class MockEndpoint:
                 payload = self._version_payload()
             case _ if request.path == COUNTS_PATH:
                 payload = {
-                    "asked": self.image_counts.total(),
-                    "pictures": self.image_counts,
-                    "given": self.response_counts,
+                    "requests": self.image_counts.total(),
+                    "images": self.image_counts,
+                    "responses": self.response_counts,
+                    "instances": self.instance_ids,
                 }
-                payload["instances"] = self.instance_ids
             case _ if request.path == LOGIN_PATH:
                 self.response_counts["login page"] += 1
                 return response(200, b"<html>Please log in</html>", media_type="text/html")
@@ -188,6 +185,6 @@ class MockEndpoint:
 
 
 def _server_timing(queued_s: float, service_s: float) -> str:
-    """Server-Timing, as drawn."""
+    """The header Server-Timing with the drawn times."""
     parts = zip(schema.SERVER_TIMING_PARTS, (0.0, queued_s, service_s, queued_s + service_s), strict=True)
     return f"{schema.SERVER_TIMING}: {', '.join(f'{part};dur={s * 1000:.3f}' for part, s in parts)}\r\n"

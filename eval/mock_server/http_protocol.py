@@ -1,5 +1,7 @@
-"""HTTP/1.1 as the mock endpoint speaks it: the parser of Node.js reads requests, fast enough for thousands a
-second beside the client that measures; responses are written by hand, because they have to break every rule of HTTP.
+"""HTTP/1.1 of the mock endpoint.
+
+Node.js's parser reads the requests: it keeps up with thousands a second beside the client that measures. Responses are
+bytes written here, because faults have to break every rule of HTTP.
 """
 
 from __future__ import annotations
@@ -7,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from http import HTTPStatus
 from typing import Protocol
@@ -18,8 +21,16 @@ from service import schema
 
 INFINITE_BODY_CHUNK = b"%x\r\n%b\r\n" % (65_536, b" " * 65_536)  # one chunk
 LOGIN_PATH = "/login"
-# What follows the answer's bytes
-KEEP_ALIVE, CLOSE, ABORT, NO_RESPONSE, STREAM_FOREVER = "keep", "close", "abort", "silent", "pour"
+
+
+class ConnectionAction(Enum):
+    """What happens to the connection with a response."""
+
+    KEEP_ALIVE = auto()
+    CLOSE = auto()
+    ABORT = auto()  # reset, and no byte is sent
+    NO_RESPONSE = auto()  # stays open, and no byte is sent
+    STREAM_FOREVER = auto()  # an infinite body follows
 
 
 @dataclass(frozen=True)
@@ -33,28 +44,28 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes over the wire, and when."""
+    """The bytes of a response, and when they are sent."""
 
     due_s: float  # time of the event loop
     data: bytes
-    action: str = KEEP_ALIVE
+    action: ConnectionAction = ConnectionAction.KEEP_ALIVE
 
 
 class Responder(Protocol):
-    """Who gives the replies."""
+    """Decides the reply to a request."""
 
     def reply(self, request: Request, arrived_s: float) -> Reply: ...
 
 
 class RequestReader:
-    """Reads the requests of one connection, one after another."""
+    """Parses the requests of one connection."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._requests: list[Request] = []
 
     def feed(self, data: bytes) -> list[Request]:
-        """The requests that these bytes complete. Raises MalformedRequest."""
+        """Returns the requests that these bytes complete. Raises MalformedRequest."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -82,7 +93,7 @@ class RequestReader:
 
 
 def response(status: int, body: bytes, headers: str = "", media_type: str = "application/json") -> bytes:
-    """An answer as it goes over the wire; `head` holds further header lines, each with its line end."""
+    """The bytes of a response. `headers`: further header lines, each with its line end."""
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {media_type}\r\n"
         f"Content-Length: {len(body)}\r\n{headers}\r\n"
@@ -90,19 +101,19 @@ def response(status: int, body: bytes, headers: str = "", media_type: str = "app
 
 
 def problem_response(status: int, detail: str, headers: str = "") -> bytes:
-    """A problem document, as the service has it."""
+    """A response with a problem document (RFC 9457), as the service sends it."""
     document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return response(status, json.dumps(document).encode(), headers, schema.PROBLEM_TYPE)
 
 
 def fault_reply(fault: str, due_s: float, correct: bytes, headers: str, retry_after_s: int) -> Reply:
-    """What is given instead of the right answer: a name of profile_validation.FAULTS. `head`: who answers."""
+    """The reply of a fault (see FAULT_ERROR_KINDS) in place of the correct response. `headers`: the instance's."""
     retry_headers = f"{headers}Retry-After: {retry_after_s}\r\n"
     match fault:
         case "http_4xx":
-            return Reply(due_s, problem_response(422, "the mock endpoint does not like this picture", headers))
+            return Reply(due_s, problem_response(422, "the mock endpoint rejects this image", headers))
         case "http_429":
-            return Reply(due_s, problem_response(429, "the mock endpoint was asked too often", retry_headers))
+            return Reply(due_s, problem_response(429, "too many requests for the mock endpoint", retry_headers))
         case "http_5xx":
             return Reply(due_s, problem_response(503, "the mock endpoint is too busy", retry_headers))
         case "wrong_shape":
@@ -112,20 +123,22 @@ def fault_reply(fault: str, due_s: float, correct: bytes, headers: str, retry_af
         case "login":
             return Reply(due_s, response(302, b"", f"Location: {LOGIN_PATH}\r\n", "text/html"))
         case "endless":
-            return Reply(due_s, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", STREAM_FOREVER)
+            return Reply(
+                due_s, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ConnectionAction.STREAM_FOREVER
+            )
         case "not_http":
-            return Reply(due_s, b"SSH-2.0-OpenSSH_9.9\r\n", CLOSE)
+            return Reply(due_s, b"SSH-2.0-OpenSSH_9.9\r\n", ConnectionAction.CLOSE)
         case "torn":
-            return Reply(due_s, correct[: correct.index(b"\r\n\r\n") + 10], CLOSE)
+            return Reply(due_s, correct[: correct.index(b"\r\n\r\n") + 10], ConnectionAction.CLOSE)
         case "hang_up":
-            return Reply(due_s, b"", ABORT)
+            return Reply(due_s, b"", ConnectionAction.ABORT)
         case "never":
-            return Reply(due_s, b"", NO_RESPONSE)
+            return Reply(due_s, b"", ConnectionAction.NO_RESPONSE)
     raise ValueError(fault)
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection: each request is answered when its reply is due."""
+    """One client's connection. Sends each reply when it is due."""
 
     transport: asyncio.Transport
 
@@ -137,7 +150,7 @@ class Connection(asyncio.Protocol):
         self._streaming = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # a stream protocol is given a Transport
+        self.transport = transport  # type: ignore[assignment]  # of a stream protocol it is a Transport
 
     def data_received(self, data: bytes) -> None:
         arrived_s = self._loop.time()
@@ -150,23 +163,23 @@ class Connection(asyncio.Protocol):
                 else:
                     send()
         except MalformedRequest as error:
-            self._send(problem_response(400, str(error)), CLOSE, True)
+            self._send(problem_response(400, str(error)), ConnectionAction.CLOSE, True)
 
-    def _send(self, data: bytes, action: str, close: bool) -> None:
-        if self.transport.is_closing() or action == NO_RESPONSE:
+    def _send(self, data: bytes, action: ConnectionAction, close: bool) -> None:
+        if self.transport.is_closing() or action is ConnectionAction.NO_RESPONSE:
             return
-        if action == ABORT:
+        if action is ConnectionAction.ABORT:
             self.transport.abort()
             return
         self.transport.write(data)
-        if action == STREAM_FOREVER:
+        if action is ConnectionAction.STREAM_FOREVER:
             self._streaming = True
             self._stream()
-        elif action == CLOSE or close:
+        elif action is ConnectionAction.CLOSE or close:
             self.transport.close()
 
     def _stream(self) -> None:
-        """On and on, as fast as somebody reads."""
+        """Send the infinite body as fast as the client reads it."""
         if self._may_write and not self.transport.is_closing():
             self.transport.write(INFINITE_BODY_CHUNK)
             self._loop.call_later(0.001, self._stream)

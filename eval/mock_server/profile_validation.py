@@ -1,4 +1,4 @@
-"""Which values of a truth make sense, and the message for those that do not. Pure."""
+"""Validation of a profile's values, with a message for each invalid one. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from eval.errors import ProfileError
 
 DISTRIBUTIONS = ("lognormal", "gamma")
-FAULT_ERROR_KINDS = {  # what the mock endpoint can do wrong -> the kind of failure that the client has to call it
+FAULT_ERROR_KINDS = {  # fault of the mock endpoint -> error kind that the client has to record
     "http_4xx": "http_4xx",
     "http_429": "http_429",  # with Retry-After
     "http_5xx": "http_5xx",  # with Retry-After
@@ -23,7 +23,7 @@ FAULT_ERROR_KINDS = {  # what the mock endpoint can do wrong -> the kind of fail
     "never": "timeout",
 }
 
-Rule = tuple[str, Callable[[Any], bool]]  # what a value has to be, and whether it is
+Rule = tuple[str, Callable[[Any], bool]]  # what is expected of a value, and whether it is met
 
 
 def _is_number(value: Any) -> bool:
@@ -49,7 +49,7 @@ RULES: Mapping[str, Rule] = {
     "stall_every_s": NON_NEGATIVE,
     "stall_ms": NON_NEGATIVE,
     "servers": (
-        "a whole number above 0, or left out for as many as it takes",
+        "a whole number above 0, or left out for no limit",
         lambda value: value is None or (_is_int(value) and value > 0),
     ),
     "cached_ms": (
@@ -63,7 +63,7 @@ RULES: Mapping[str, Rule] = {
     "accuracy": FRACTION,
     "confusion": JSON_OBJECT,
     "classes": (
-        "a list of two different names or more",
+        "a list of at least two different names",
         lambda value: isinstance(value, tuple) and all(isinstance(n, str) for n in value) and len(set(value)) > 1
         and len(set(value)) == len(value),
     ),
@@ -73,14 +73,14 @@ RULES: Mapping[str, Rule] = {
 
 
 def validate_profile(values: Mapping[str, Any]) -> None:
-    """Raise ProfileError for the first value that makes no sense, by itself or beside the others."""
+    """Raise ProfileError for the first invalid value or combination of values."""
     for name, rule in RULES.items():
         _require(name, values[name], rule)
     _check_faults(values["faults"])
     if values["stall_ms"] and values["stall_ms"] >= values["stall_every_s"] * 1000:
         raise ProfileError(
             f"stall_ms is {values['stall_ms']:g} and stall_every_s {values['stall_every_s']:g}: "
-            "it would never work; a stall has to be shorter than the time between two"
+            "a stall has to be shorter than its period"
         )
     _check_classes(values["classes"], values["confusion"], values["labels"])
 
@@ -88,7 +88,7 @@ def validate_profile(values: Mapping[str, Any]) -> None:
 def _require(name: str, value: Any, rule: Rule) -> None:
     requirement, is_valid = rule
     if not is_valid(value):
-        raise ProfileError(f"{name} is {value!r}; it has to be {requirement}")
+        raise ProfileError(f"{name} is {value!r}; expected {requirement}")
 
 
 def _check_faults(faults: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ def _check_faults(faults: Mapping[str, Any]) -> None:
     for name, fraction in faults.items():
         _require(f"faults: {name}", fraction, FRACTION)
     if (total := sum(faults.values())) > 1 + 1e-9:
-        raise ProfileError(f"the faults' shares add up to {total:g}; they have to be 1 together at most")
+        raise ProfileError(f"the faults' shares add up to {total:g}; their sum may be 1 at most")
 
 
 def _check_classes(classes: tuple[str, ...], confusion: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ def _check_classes(classes: tuple[str, ...], confusion: Mapping[str, Any], label
             _require(f"confusion: {name}: {other}", fraction, FRACTION)
         if abs(sum(fractions.values()) - 1) > 1e-6:
             raise ProfileError(
-                f"confusion: {name}: the shares add up to {sum(fractions.values()):g}; they have to make 1"
+                f"confusion: {name}: the shares add up to {sum(fractions.values()):g}; their sum has to be 1"
             )
     class_index_rule = (
         f"the number of a class, 0 to {len(classes) - 1}",

@@ -92,15 +92,6 @@ def check_restart_targets(commands: Mapping[str, Sequence[str]], names: Sequence
         raise EndpointError(f"--cold-command {unknown[0]}: the run has no such endpoint, only {', '.join(names)}")
 
 
-def revision_command(stack: str) -> tuple[str, ...]:
-    """Pulumi's command that deploys a stack once more with nothing changed but the setting cloudtrial:revision.
-
-    Pulumi keeps the setting in the stack's file.
-    """
-    flags = ("--yes", "--skip-preview", "--non-interactive", "--color", "never")
-    return ("pulumi", "up", *flags, "--stack", stack, "--config", f"cloudtrial:revision={REVISION_PLACEHOLDER}")
-
-
 def fill_revision(command: Sequence[str], revision: str) -> list[str]:
     """The command with its placeholder replaced; one without it is left as it is."""
     return [argument.replace(REVISION_PLACEHOLDER, revision) for argument in command]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
+import subprocess
+import sys
+import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from eval.dataset.images import EncodedImage, ImageSet
+from eval.errors import EvalError
 from eval.load.client import Client, RequestSpec
-from eval.mock_server.behaviour import MockEndpoint
+from eval.mock_server.behaviour import COUNTS_PATH, MockEndpoint
 from eval.mock_server.http_protocol import Connection
 from eval.mock_server.profile import CIFAR10_CLASSES, EndpointProfile
-from eval.mock_server.server import request_counts, running_mock_endpoint
 from eval.samples.model import ImageEntry, Sample
+from tests.conftest import ROOT
 
-__all__ = ["asked_in_turn", "labels", "pictures", "request_counts", "running_mock_endpoint", "with_mock_endpoint"]
+SHUTDOWN_TIMEOUT_S = 10.0
 
 
 def pictures(count: int) -> ImageSet:
@@ -59,3 +69,42 @@ async def asked_in_turn(url: str, images: ImageSet, count: int | None = None, ti
             ask = RequestSpec("single", "measure", 0, image, images.images[image], index)
             samples.append((await client.send(ask, time.perf_counter()))[0])
     return samples
+
+
+@contextlib.contextmanager
+def running_mock_endpoint(profile: EndpointProfile, *options: str) -> Iterator[str]:
+    """The address of a mock endpoint with this profile, in a process of its own. Raises EvalError.
+
+    options: of its command line, such as "--core", "1".
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.json"
+        path.write_text(json.dumps(profile.to_json()))
+        command = [sys.executable, "-m", "eval.mock_server", "--profile", str(path), *options]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            try:
+                if url := process.stdout.readline().strip():
+                    yield url
+            finally:
+                process.terminate()
+                stderr_text = _stop_and_show_stderr(process)
+            if not url:
+                raise EvalError(f"the mock endpoint did not start: {stderr_text}")
+
+
+def _stop_and_show_stderr(process: subprocess.Popen[str]) -> str:
+    """Wait for its end. Returns its standard error, and shows it."""
+    try:
+        _, stderr_text = process.communicate(timeout=SHUTDOWN_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, stderr_text = process.communicate()
+    sys.stderr.write(stderr_text)
+    return stderr_text.strip()
+
+
+def request_counts(url: str) -> dict[str, Any]:
+    """What it was sent and how it responded, as GET /mock/counts reports it."""
+    with urllib.request.urlopen(url + COUNTS_PATH, timeout=10) as response:
+        return json.load(response)

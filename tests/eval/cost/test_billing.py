@@ -12,7 +12,6 @@ from eval.cost.billing import (
     billed_seconds,
     cold_starts_per_month,
     eco_awake_hours,
-    eco_wakeups,
     monthly_bill,
     price_ids_by_role,
     prices_for,
@@ -92,7 +91,6 @@ def test_gross_bills_are_those_of_the_worked_example(target, expected):
 def test_eco_dyno_costs_its_flat_price_and_sleeps_when_idle():
     assert bill(replace(HEROKU, size="eco"), 10_000, ON_DYNO).net_usd == 5
     assert eco_awake_hours(100) == pytest.approx(48.3, abs=0.1)
-    assert eco_wakeups(100) == pytest.approx(93.4, abs=0.1)
     assert eco_awake_hours(10_000_000) == pytest.approx(730)
 
 

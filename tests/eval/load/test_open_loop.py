@@ -58,7 +58,7 @@ def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
 def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=300, sigma=0)) as url:
         done, samples = run(tmp_path, url, scenarios=("burst",), burst=10, in_flight=4)
-        asked = request_counts(url)["asked"]
+        asked = request_counts(url)["requests"]
     errors = Counter(s.error for s in samples)
     assert errors == {None: 20, "not_sent": 30}
     assert asked == 20 and done.planned == 50

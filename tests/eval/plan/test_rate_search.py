@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eval.mock_server.profile import EndpointProfile
-from eval.mock_server.queueing import sojourn_times
 from eval.plan.rate_search import SearchStep, estimate_max_rate, evaluate_step, next_rate, rate_bracket
+from tests.helpers.expected_measurements import max_rate_rps, sojourn_times
 from tests.helpers.synthetic_run import make_sample
 
 
@@ -50,7 +50,7 @@ def simulated_search(truth, slo_ms, rng, start_rps=60.0, step_s=10.0):
 
 def test_the_search_finds_the_rate_that_the_queue_can_bear():
     truth = EndpointProfile(seed=5, median_ms=5, sigma=0.2, servers=1)
-    limit_rps = truth.max_rate_rps(30.0)
+    limit_rps = max_rate_rps(truth, 30.0)
     searches = [simulated_search(truth, 30.0, np.random.default_rng(seed)) for seed in range(8)]
     assert all(it.low <= it.value <= it.high for it in searches)
     assert sum(it.low <= limit_rps <= it.high for it in searches) >= 7
