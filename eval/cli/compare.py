@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.errors import EvalError
 
 if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
@@ -24,7 +25,7 @@ examples:
   ./cloudtrial compare --max-p95-increase 5% --max-accuracy-drop 0.2pp A B
       with narrower limits
   ./cloudtrial compare --requests-per-month 100000000 A B
-      costs at that traffic; by default at 1,000,000
+      costs at that traffic
   ./cloudtrial compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
       for a pull request; --format json is for programs
   ./cloudtrial compare --force reports/example reports/latest
@@ -68,7 +69,7 @@ def add_compare(commands: Any) -> None:
         "--requests-per-month",
         type=_parse_request_count,
         metavar="N",
-        help="at which costs are compared (default: 1,000,000)",
+        help=f"at which costs are compared (default: {REQUESTS_PER_MONTH:,})",
     )
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     add("--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)")

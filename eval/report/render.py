@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from eval import formatting
-from eval.cost.billing import price_ids_by_role
+from eval.cost.billing import REQUESTS_PER_MONTH, price_ids_by_role
 from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS
 from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.report import context, scenario_sections
@@ -136,6 +136,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "REFERENCE_ENGINE": REFERENCE_ENGINE,
         "ENGINE_DIFFERENCE_NOTE": ENGINE_DIFFERENCE_NOTE,
         "engine_row": engine_row,
+        "REQUESTS_PER_MONTH": REQUESTS_PER_MONTH,
         "TABLE_MONTHLY_REQUESTS": TABLE_MONTHLY_REQUESTS,
         "PHASE_TITLES": scenario_sections.PHASE_TITLES,
         "css": Markup((TEMPLATE_DIR / "report.css").read_text()),
