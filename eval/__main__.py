@@ -19,17 +19,17 @@ EXIT_FAILED = 1  # exit code; 2 is for wrong usage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says. Gives the exit code."""
+    """Run the command line. Returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     arguments.line = ("./cloudtrial", *argv)
-    # SIGTERM, with which schedulers end a job, leaves as good a run as Ctrl-C does.
+    # SIGTERM, with which schedulers end a job, ends a run as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         exit_code = arguments.command(arguments)
         sys.stdout.flush()
         return exit_code
-    except BrokenPipeError:  # whoever reads has enough, such as `head`
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EvalError as error:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Of every command and its options."""
+    """The parser of all commands and options."""
     root_parser = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
     commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
     add_run_command(commands)

@@ -1,14 +1,14 @@
 """Every error of the harness.
 
 EvalError                 a command ends with its message, one line, and exit code 1
-├── ImagesError           the images cannot be had
-├── EndpointError         an endpoint that is not named well, or cannot be found
+├── ImagesError           the images are not available
+├── EndpointError         an endpoint with an invalid name, or that cannot be found
 ├── EstimateError         a deployment that cannot be priced
 ├── PriceError            a price list that cannot be read
-├── SourceError           a source of prices that is not of the shape it is known by
-├── ProfileError          a mock endpoint's profile that makes no sense
-├── BudgetExceeded        the run has cost what it may
-├── NoReference           caught by the run, which goes on without
+├── SourceError           a source of prices in an unexpected format
+├── ProfileError          a mock endpoint's invalid profile
+├── BudgetExceeded        the run has reached its cost limit
+├── ReferenceUnavailable  caught by the run, which continues without
 ├── Unreachable           caught: becomes the reason why a target was not measured
 ├── InvalidResponse       caught: becomes a sample's error
 ├── RestartFailed         caught: becomes a sample's error
@@ -19,15 +19,15 @@ from __future__ import annotations
 
 
 class EvalError(Exception):
-    """Something that the user can mend; the message says what, which value, and what to do."""
+    """An error that the user can fix; the message says what, which value, and what to do."""
 
 
 class ImagesError(EvalError):
-    """The images cannot be had, or are not what the network knows."""
+    """The images are not available, or do not fit the network's classes."""
 
 
 class EndpointError(EvalError):
-    """An endpoint that is not named well, or cannot be found."""
+    """An endpoint with an invalid name, or that cannot be found."""
 
 
 class EstimateError(EvalError):
@@ -39,31 +39,31 @@ class PriceError(EvalError):
 
 
 class SourceError(EvalError):
-    """A source of prices that is not of the shape it is known by."""
+    """A source of prices in an unexpected format."""
 
 
 class ProfileError(EvalError):
-    """A profile that makes no sense; the message names the value and what would be right."""
+    """An invalid profile; the message names the value and what is expected."""
 
 
 class BudgetExceeded(EvalError):
-    """The run has cost what it may."""
+    """The run has reached its cost limit."""
 
 
 class ReferenceUnavailable(EvalError):
-    """The reference answers cannot be had; the run goes on without parity to them."""
+    """The reference predictions are not available; the run continues without comparing to them."""
 
 
 class Unreachable(EvalError):
-    """Nothing answers there; the message begins with the kind of failure."""
+    """The endpoint does not respond; the message starts with the kind of failure."""
 
 
 class InvalidResponse(EvalError):
-    """Not what the contract says; the message says what instead."""
+    """A response that violates the wire contract; the message says how."""
 
 
 class RestartFailed(EvalError):
-    """It could not be started, or was not ready in time; one line that says why."""
+    """It could not be started, or was not ready in time; the message is one line that says why."""
 
 
 class MalformedRequest(EvalError):

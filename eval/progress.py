@@ -1,7 +1,7 @@
-"""How far a run is: a bar on a terminal, a plain line now and then elsewhere.
+"""Progress of a run: a bar on a terminal, a plain line now and then elsewhere.
 
-Drawing takes this process's time, so it is done where no request is under way or due; rich's own refreshing thread is
-off. Only when such a moment does not come for seconds is it drawn between two requests, as lateness of the next.
+Drawing takes CPU time of this process, so it is done while no request is in flight or due; rich's own refresh thread is
+off. Only if there is no such moment for seconds is it drawn between two requests, which delays the next one.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-TERMINAL_REFRESH_S = 0.5  # at least between two draws on a terminal
-LOG_REFRESH_S = 5.0  # the same between two plain lines
-MAX_SKIPPED_REFRESHES = 4  # intervals without a good moment, and it is drawn at a bad one
+TERMINAL_REFRESH_S = 0.5  # minimum between two draws on a terminal
+LOG_REFRESH_S = 5.0  # minimum between two plain lines
+MAX_SKIPPED_REFRESHES = 4  # after so many intervals it is drawn even while requests are due
 
 
 class Reporter:
-    """What a person sees of a run."""
+    """Output for the person who watches a run."""
 
     def __init__(self, console: Console | None = None):
         self._console = console or Console(highlight=False)
 
     def print(self, text: str) -> None:
-        """One line, not wrapped, at once."""
+        """Print one line, not wrapped, at once."""
         self._console.print(text, markup=False, soft_wrap=True)
 
     def progress_bar(self, description: str, total: int) -> ProgressBar:
-        """A display of `total` things to do; use it as a context."""
+        """A display of `total` items; use it as a context manager."""
         return (_TerminalProgressBar if self._console.is_terminal else _LogProgressBar)(
             self._console, description, total
         )
 
 
 class ProgressBar:
-    """Counts what is done, and draws when it is time to."""
+    """Counts completed items and draws the display when it is due."""
 
     interval_s = TERMINAL_REFRESH_S
 
     def __init__(self, console: Console, description: str, total: int):
         self.console = console
-        self.description = description  # is done
+        self.description = description
         self.total = total
         self.completed = 0
         self.failed = 0
-        self.current_target = ""  # the target at work
+        self.current_target = ""  # the target that requests are sent to
         self._start_s = self._last_draw_s = time.monotonic()
         self._drawn_count = 0
 
@@ -58,7 +58,7 @@ class ProgressBar:
             self.refresh()
 
     def advance(self, failed: bool = False) -> None:
-        """One more is done."""
+        """Count one completed item."""
         self.completed += 1
         self.failed += failed
         if (
@@ -68,11 +68,11 @@ class ProgressBar:
             self.refresh()
 
     def add_total(self, additional: int) -> None:
-        """There is more to do than was known."""
+        """Add items to the total."""
         self.total += additional
 
     def maybe_refresh(self) -> None:
-        """Nothing is under way: a good moment to draw."""
+        """Draw if it is due: call this while no request is in flight."""
         if time.monotonic() - self._last_draw_s >= self.interval_s:
             self.refresh()
 
@@ -85,12 +85,12 @@ class ProgressBar:
 
     @property
     def rate_per_s(self) -> float:
-        """Per second, since the beginning."""
+        """Completed items per second since the start."""
         return self.completed / max(time.monotonic() - self._start_s, 1e-9)
 
 
 class _TerminalProgressBar(ProgressBar):
-    """On a terminal."""
+    """A bar on a terminal."""
 
     def __enter__(self) -> Self:
         self._progress = Progress(
@@ -118,7 +118,7 @@ class _TerminalProgressBar(ProgressBar):
 
 
 class _LogProgressBar(ProgressBar):
-    """In a log."""
+    """Plain lines for a log."""
 
     interval_s = LOG_REFRESH_S
 

@@ -1,4 +1,4 @@
-"""What the command line's values may be; each says what is wrong with one that may not."""
+"""Parsers of command-line values; each reports why a value is invalid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eval.plan.config import SCENARIOS
 
 
 def scenario_list(text: str) -> list[str]:
-    """Names of scenarios, each once."""
+    """Names of scenarios, without duplicates."""
     scenario_names = comma_separated(text)
     for name in scenario_names:
         if name not in SCENARIOS:
@@ -25,7 +25,7 @@ def comma_separated(text: str) -> list[str]:
 
 
 def int_at_least(minimum: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` on."""
+    """A parser of whole numbers from `minimum` on."""
 
     def parse(argument: str) -> int:
         if not argument.isascii() or not argument.isdigit() or int(argument) < minimum:
@@ -36,7 +36,7 @@ def int_at_least(minimum: int) -> Callable[[str], int]:
 
 
 def positive_seconds(text: str) -> float:
-    """A time above 0."""
+    """A duration above 0."""
     return _parse_positive(text, "number of seconds")
 
 

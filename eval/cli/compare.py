@@ -12,36 +12,36 @@ from typing import TYPE_CHECKING, Any
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.errors import EvalError
 
-if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
+if TYPE_CHECKING:  # numpy and scipy take a second to import, which other commands should not wait for
     from eval.analysis.run_comparison import RunData
 
 NOT_REGRESSED, REGRESSED, INCOMPATIBLE = 0, 1, 2  # exit codes
-INVALID_PREFIX = "not a valid comparison"  # how such a warning of report.json begins
+INVALID_PREFIX = "not a valid comparison"  # start of such a warning in report.json
 
 EXAMPLES = """
 examples:
   ./cloudtrial compare reports/before reports/after
       is the second run worse than the first?
   ./cloudtrial compare --max-p95-increase 5% --max-accuracy-drop 0.2pp A B
-      with narrower limits
+      with stricter limits
   ./cloudtrial compare --requests-per-month 100000000 A B
       costs at that traffic
   ./cloudtrial compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
       for a pull request; --format json is for programs
   ./cloudtrial compare --force reports/example reports/latest
-      though the images, the model, the scenarios or the machine differ; where
-      twins ran on unlike processors, their p95 and cost are shown, not judged
+      although images, model, scenarios or machine differ; p95 and cost of twins
+      on different processors are shown, not judged
 
-A change counts as worse when it is beyond its limit and more than chance: its
+A change is a regression if it exceeds its threshold and is significant: its
 p-value, adjusted for all targets and scenarios (Holm), is below 5%. For a
-single one that means that its 95% interval leaves out zero. p50 and p99 are
-shown, not judged.
+single comparison this means that its 95% interval excludes zero. p50 and p99
+are shown, not judged.
 
-Each run is priced by the price list whose checksum it holds. The difference in
-cost is split: A's work at B's prices less A's bill is the price change, the
-rest is the change in speed.
+Each run is priced by the price list whose checksum it recorded. The difference
+in cost is split: A's demand at B's prices minus A's bill is the price change,
+the rest is the change in speed.
 
-Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage.
+Exit codes: 0 no regression, 1 regression, 2 incompatible runs or wrong usage.
 """
 
 
@@ -49,7 +49,7 @@ def add_compare(commands: Any) -> None:
     """Add the subcommand to the parser of `./cloudtrial`."""
     parser = commands.add_parser(
         "compare",
-        help="say whether a run is worse than another, for people and for CI",
+        help="check whether a run is worse than another, for people and for CI",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,7 +60,7 @@ def add_compare(commands: Any) -> None:
         "--max-p95-increase",
         type=_parse_percent,
         metavar="P%",
-        help="of latency, a target and scenario (default: 10%%)",
+        help="of p95, per target and scenario (default: 10%%)",
     )
     add("--max-failure-increase", type=_parse_points, metavar="Npp", help="of requests that fail (default: 1pp)")
     add("--max-accuracy-drop", type=_parse_points, metavar="Npp", help="on the same images (default: 0.5pp)")
@@ -73,12 +73,12 @@ def add_compare(commands: Any) -> None:
     )
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     add("--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)")
-    add("--force", action="store_true", help="compare unlike runs too")
+    add("--force", action="store_true", help="compare incompatible runs too")
     parser.set_defaults(command=compare_command)
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
-    """Compare, print, and give the exit code."""
+    """Compare and print. Returns the exit code."""
     try:
         return _compare_runs(arguments)
     except EvalError as error:
@@ -105,22 +105,22 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
     if not common_targets(a.run, b.run):
         raise EvalError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
-    apart = [
+    differences = [
         *incompatibilities(a.run, b.run, models_by_target(a.samples), models_by_target(b.samples)),
         *invalid_a,
         *invalid_b,
     ]
-    if apart and not arguments.force:
-        lines = [f"{a.folder} and {b.folder} are unlike, so their differences mean little; --force compares them:"]
-        raise EvalError("\n".join([*lines, *(f"  {line}" for line in apart)]))
-    said = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
-    comparison = Comparison(a, b, thresholds, apart, said, comparing.compare_runs(a, b, thresholds))
+    if differences and not arguments.force:
+        lines = [f"{a.folder} and {b.folder} are incompatible; --force compares them anyway:"]
+        raise EvalError("\n".join([*lines, *(f"  {line}" for line in differences)]))
+    notes = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
+    comparison = Comparison(a, b, thresholds, differences, notes, comparing.compare_runs(a, b, thresholds))
     print(WRITERS[arguments.format](comparison))
     return REGRESSED if comparison.regressions else NOT_REGRESSED
 
 
 def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[str]]:
-    """A run with its prices, and why its own report calls it invalid."""
+    """A run with its prices, and why its own report is invalid."""
     from eval.analysis.latency import max_rate
     from eval.analysis.run_comparison import RunData
     from eval.analysis.summary import analyse_run
@@ -140,9 +140,8 @@ def _price_notices(run_data: RunData, label: str) -> list[str]:
     if run_data.prices.sha256 == run_data.run.prices_sha256:
         return []
     return [
-        f"{label}'s price list (sha256 {run_data.run.prices_sha256[:12]}) is not kept here; it is priced "
-        "by the list of "
-        f"{run_data.prices.date}, so no price change is seen"
+        f"{label}'s price list (sha256 {run_data.run.prices_sha256[:12]}) is not available; the list of "
+        f"{run_data.prices.date} is used, which hides any price change"
     ]
 
 

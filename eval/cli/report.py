@@ -1,4 +1,4 @@
-"""`./cloudtrial report RUN_DIR`: the reports of a run, or a page over several."""
+"""`./cloudtrial report RUN_DIR`: the reports of a run, or a trend page of several."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_report(commands: Any) -> None:
-    """The command and its options."""
+    """Add the command and its options."""
     parser = commands.add_parser("report", help="write the reports of a run again, from its samples alone, or a trend")
     parser.add_argument("folder", type=Path, nargs="?", metavar="RUN_DIR", help="such as reports/latest")
     parser.add_argument("--trend", type=Path, nargs="+", metavar="DIR", help="write trend.html and .json of these runs")
@@ -23,7 +23,7 @@ def add_report(commands: Any) -> None:
 
 
 def report_command(arguments: argparse.Namespace) -> int:
-    """Write the reports of a run again, or one over several runs."""
+    """Write the reports of a run again, or a trend page of several runs."""
     if bool(arguments.trend) == bool(arguments.folder):
         raise EvalError("report takes either one RUN_DIR or --trend DIR...")
     if arguments.trend:
@@ -37,8 +37,8 @@ def report_command(arguments: argparse.Namespace) -> int:
 
 
 def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None = None) -> None:
-    """Write the reports and say where they are, and the verdict."""
-    from eval.report import render  # plotting takes a second to import, and has no place beside the measuring
+    """Write the reports, and print their paths and the verdict."""
+    from eval.report import render  # plotting takes a second to import, which must not happen during the measurement
 
     read_image = (lambda index: images.images[index].data) if images else None
     summary = render.write_reports(run_dir, read_image)

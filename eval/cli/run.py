@@ -1,4 +1,4 @@
-"""`./cloudtrial run`: measure, report, say the verdict."""
+"""`./cloudtrial run`: measure, report, print the verdict."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ EXIT_INTERRUPTED = 130  # exit code of a run that was interrupted
 EXAMPLES = f"""
 examples:
   ./cloudtrial run
-      four twins on this machine, pictures as below
+      four twins on this machine, images as below
   ./cloudtrial run --limit 300 --images ~/cifar10
-      300 pictures of class folders, each class alike
+      300 images of class folders, stratified by class
   ./cloudtrial run --local --engines torch,onnx
-      eight twins: what the switch of the engine is worth on each target
+      eight twins: compare the engines on each target
   ./cloudtrial run --stacks aws_ec2,heroku
-      what `pulumi up` has deployed
+      stacks that `pulumi up` has deployed
   ./cloudtrial run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
-      two addresses, the first priced as a Heroku dyno
+      two URLs, the first priced as a Heroku dyno
   API_TOKEN=... ./cloudtrial run --stacks gcp_cloudrun --token-env API_TOKEN
       with a bearer token, which is stored nowhere
 
 An endpoint called {", ".join(TARGETS)} (or aws_ec2-STAGE
 and so on) is priced as that target; any other is measured without costs.
-Two of one target that say in /version that they run different engines, such
-as heroku and heroku-onnx, are compared as such, on this machine or deployed.
+Two of one target with different engines in /version, such as heroku and
+heroku-onnx, are compared by engine, on this machine or deployed.
 
 Without --images: $CIFAR10_DIR, then the CIFAR-10 copy in ~/.cache/cloudtrial
 (downloaded once), then the golden set that comes with the project.
 
 scenarios:
-  single    one request after the other, every picture once to every target
-  poisson   --rate requests a second at random times, answered or not
-  ramp      the same, the rate growing from nothing to --rate
-  burst     --burst requests at once, five times
-  max_rate  the highest rate at which p95 stays within --slo-ms: doubling from
-            --rate until it breaks, then bisection
-  repeat    one picture again and again: is there a cache in between?
-  cold      --cold forced starts of each target
-  idle      --idle gaps of --gap seconds: does it start anew by itself?
+  single    closed loop: one request at a time, every image once to every target
+  poisson   open loop: --rate requests per second at random times
+  ramp      open loop: the rate grows from 0 to --rate
+  burst     --burst simultaneous requests, five times
+  max_rate  the highest rate with p95 within --slo-ms: doubling from --rate until
+            a step fails, then bisection
+  repeat    the same image repeatedly: is there a cache?
+  cold      --cold restarts of each target
+  idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
-Ctrl-C ends a run early; what was measured is reported, and --resume goes on.
+Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.
 """
 
 
 def add_run_command(commands: Any) -> None:
-    """The command and its options."""
+    """Add the command and its options."""
     parser = commands.add_parser(
-        "run", help="post the same pictures to every endpoint and compare", epilog=EXAMPLES,
+        "run", help="post the same images to every endpoint and compare", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add: Callable[..., Any] = parser.add_argument
@@ -85,58 +85,63 @@ def add_run_command(commands: Any) -> None:
         "--limit",
         type=int_at_least(1),
         metavar="N",
-        help="pictures, chosen by the seed, each class alike (default: all)",
+        help="number of images, stratified by class (default: all)",
     )
-    add("--seed", type=int, metavar="N", help="of sample, order and arrival times (default: 0)")
+    add("--seed", type=int, metavar="N", help="of image sample, order and arrival times (default: 0)")
     add(
         "--scenario",
         dest="scenarios",
         type=scenario_list,
         metavar="A,B",
-        help="what to try, see below (default: single)",
+        help="see below (default: single)",
     )
-    add("--rate", dest="rate_rps", type=positive_float, metavar="R", help="requests a second (default: 10)")
+    add("--rate", dest="rate_rps", type=positive_float, metavar="R", help="requests per second (default: 10)")
     add(
         "--duration",
         dest="duration_s",
         type=positive_seconds,
         metavar="S",
-        help="of poisson and ramp, a target (default: 60)",
+        help="of poisson and ramp, per target (default: 60)",
     )
-    add("--slo-ms", type=positive_float, metavar="MS", help="that p95 is held against (default: 200)")
-    add("--burst", type=int_at_least(2), metavar="N", help="requests at once (default: 32)")
-    add("--cold", type=int_at_least(1), metavar="N", help="starts of each target to force (default: 20)")
+    add("--slo-ms", type=positive_float, metavar="MS", help="latency objective for p95 (default: 200)")
+    add("--burst", type=int_at_least(2), metavar="N", help="simultaneous requests (default: 32)")
+    add("--cold", type=int_at_least(1), metavar="N", help="restarts per target (default: 20)")
     add(
         "--cold-command", action="append", default=[], metavar="NAME=COMMAND",
-        help="starts a deployed target anew, as `pulumi up --yes --stack NAME --config cloudtrial:revision={revision}`"
+        help="restarts a deployed target, as `pulumi up --yes --stack NAME --config cloudtrial:revision={revision}`"
         " does; twins need none",
     )  # fmt: skip
-    add("--idle", type=int_at_least(1), metavar="N", help="gaps to leave each target alone for (default: 5)")
-    add("--gap", dest="gap_s", type=positive_seconds, metavar="S", help="length of such a gap (default: 900)")
+    add("--idle", type=int_at_least(1), metavar="N", help="idle gaps per target (default: 5)")
+    add("--gap", dest="gap_s", type=positive_seconds, metavar="S", help="length of an idle gap (default: 900)")
     add("--fresh", action="store_true", default=None, help="a new connection for every request")
-    add("--in-flight", type=int_at_least(1), metavar="N", help="requests under way at once, at most (default: 256)")
-    add("--workers", type=int_at_least(1), metavar="N", help="processes that send the open streams (default: 1)")
+    add("--in-flight", type=int_at_least(1), metavar="N", help="maximum of requests in flight (default: 256)")
+    add("--workers", type=int_at_least(1), metavar="N", help="processes that send the open loops (default: 1)")
     add("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers send them, such as tcp://10.0.0.5:8786")
-    add("--warmup", type=int_at_least(0), metavar="N", help="requests a target before measuring (default: 20)")
-    add("--block", type=int_at_least(1), metavar="N", help="requests in a row to one target (default: 25)")
-    add("--floor", type=int_at_least(0), metavar="N", help="no-op round trips, first and last of all (default: 25)")
+    add("--warmup", type=int_at_least(0), metavar="N", help="warm-up requests per target (default: 20)")
+    add("--block", type=int_at_least(1), metavar="N", help="consecutive requests to one target (default: 25)")
+    add(
+        "--floor",
+        type=int_at_least(0),
+        metavar="N",
+        help="no-op round trips, first and last (default: 25)",
+    )
     add("--timeout-s", type=positive_seconds, metavar="S", help="for one request (default: 30)")
     add(
         "--max-usd",
         type=positive_float,
         metavar="X",
-        help="end the run when it has cost so much; what it may cost is said",
+        help="end the run at this cost; the estimated cost is printed first",
     )
     add("--token-env", metavar="NAME", help="environment variable with the bearer token for all endpoints")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: reports/ID, linked as"
                         " reports/latest)")  # fmt: skip
-    group.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was ended")
+    group.add_argument("--resume", type=Path, metavar="DIR", help="continue a run that was interrupted")
     parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, report, say the verdict."""
+    """Measure, report, print the verdict."""
     from eval.dataset.images import load_images
     from eval.load.load_generator import RunOptions
     from eval.run.runner import execute_run, new_run
@@ -168,7 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace, options: RunOptions, reporter: Reporter) -> int:
-    """Measure what is left of a run."""
+    """Measure the rest of a run."""
     from eval.dataset.images import load_images
     from eval.run.resume import check_same_config, load_resumable, resume_run
     from eval.run.runner import execute_run
@@ -182,34 +187,34 @@ def _resume(arguments: argparse.Namespace, options: RunOptions, reporter: Report
     image_set = load_images(config.images, config.limit, config.seed, reporter.print)
     with start_targets(engines, remote, run_dir / "logs", reporter.print) as target_set:
         run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
-        reporter.print(f"Going on with {run_dir}: {len(resume_state.completed):,} requests are measured")
+        reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter, resume_state)
     return _finish(run_dir, finished_run, image_set, reporter)
 
 
 def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
-    """What is known, with what the command line says in its place."""
+    """The configuration, with the options of the command line."""
     overrides = {name: value for name, value in vars(arguments).items() if name in CONFIG_FIELDS and value is not None}
-    if not overrides.get("local", True):  # not said
+    if not overrides.get("local", True):  # not given
         overrides["local"] = base.local
     if "stacks" in overrides or "targets" in overrides:
         overrides["local"] = arguments.local
     if "engines" in overrides and not overrides.get("local", base.local):
         raise EvalError(
-            "--engines is of the twins on this machine, and none was asked for: add --local, or leave it out; a "
+            "--engines is for local twins, and this run has none: add --local, or leave it out; a "
             "deployed stack runs the engine of its own configuration (pulumi config set cloudtrial:engine onnx)"
         )
     return dataclasses.replace(base, **{name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()})
 
 
 def _twins_of(config: Config) -> tuple[tuple[str, ...], list[str]]:
-    """The engines that there are twins for, and what those twins are called; nothing where there are none."""
+    """The engines of the twins, and the names of the twins; both empty without twins."""
     engines = config.engines if config.local else ()
     return engines, twin_names(TARGETS, engines)
 
 
 def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Reporter) -> int:
-    """Report as far as there is something to report."""
+    """Write the reports of the run. Returns the exit code."""
     from eval.run.runner import INTERRUPTED_PREFIX
 
     interrupted = (finished_run.note or "").startswith(INTERRUPTED_PREFIX)

@@ -1,7 +1,7 @@
-"""`./cloudtrial samples DIR`: the samples behind a report's figures, line by line, and the figures made of them.
+"""`./cloudtrial samples DIR`: the samples behind a report's figures, one per line.
 
-The lines go to standard output; how many they are, and the percentiles of their times, to standard error. The
-percentiles are those of the report: of answered requests, by the nearest rank.
+The lines go to standard output; their number and the percentiles of their times to standard error. The percentiles
+are computed as in the report: of successful requests, by the nearest rank.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DERIVED_COLUMNS: Mapping[str, Callable[[Run, Sample], Any]] = {  # beside the fi
     "truth": lambda run, s: run.images[s.image].label if s.image >= 0 else None,
 }
 SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
-MAPPING_FIELDS = ("server_ms", "network_ms", "startup_ms")  # whose parts have names of their own
+MAPPING_FIELDS = ("server_ms", "network_ms", "startup_ms")  # fields with named parts
 TAB, NO_VALUE = "\t", "-"
 EXAMPLES = """
 examples:
@@ -55,7 +55,7 @@ and parts of server_ms, network_ms and startup_ms, such as server_ms.total.
 
 @dataclasses.dataclass(frozen=True)
 class SampleFilter:
-    """Which samples are wanted; None: all."""
+    """Criteria for samples; None: any value."""
 
     target: str | None = None
     scenario: str | None = None
@@ -64,7 +64,7 @@ class SampleFilter:
     image: int | None = None
 
     def matches(self, sample: Sample) -> bool:
-        """Whether the sample is one of them."""
+        """Whether the sample meets all criteria."""
         filter_fields = ("target", "scenario", "phase", "image")
         if any(getattr(self, name) not in (None, getattr(sample, name)) for name in filter_fields):
             return False
@@ -83,18 +83,18 @@ def add_samples(commands: Any) -> None:
     )
     add: Callable[..., Any] = parser.add_argument
     add("folder", type=Path, metavar="RUN_DIR", help="such as reports/latest")
-    add("--target", metavar="NAME", help="of this target only")
-    add("--scenario", metavar="NAME", help="of this scenario only")
+    add("--target", metavar="NAME", help="only this target")
+    add("--scenario", metavar="NAME", help="only this scenario")
     add("--phase", choices=("measure", "warmup", "all"), default="measure", help="default: measure")
     add("--error", metavar="KIND", help=f"any, none, or one of {', '.join(ERROR_KINDS)}")
-    add("--image", type=int, metavar="N", help="of this picture only, by its number in run.json, from 0")
+    add("--image", type=int, metavar="N", help="only this image, by its index in run.json")
     add("--columns", type=lambda text: tuple(text.split(",")), default=DEFAULT_COLUMNS, metavar="A,B", help="see below")
     add("--json", action="store_true", help="whole samples, one JSON object a line")
     parser.set_defaults(command=samples_command)
 
 
 def samples_command(arguments: argparse.Namespace) -> int:
-    """Print the samples that are asked for. Gives the exit code."""
+    """Print the selected samples. Returns the exit code."""
     run = read_run(arguments.folder)
     sample_filter = SampleFilter(
         arguments.target,
@@ -109,7 +109,7 @@ def samples_command(arguments: argparse.Namespace) -> int:
         for line in json_lines(matching) if arguments.json else tab_lines(run, matching, arguments.columns):
             print(line)
         sys.stdout.flush()
-    except BrokenPipeError:  # as when `head` has enough
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for line in summary_lines(matching, arguments.columns):
         print(line, file=sys.stderr)
@@ -117,21 +117,21 @@ def samples_command(arguments: argparse.Namespace) -> int:
 
 
 def tab_lines(run: Run, samples: Iterable[Sample], columns: Sequence[str]) -> Iterator[str]:
-    """The columns' names, then a line for each sample; "-" where there is no value."""
+    """The names of the columns, then a line for each sample; "-" for no value."""
     yield TAB.join(columns)
     for sample in samples:
         yield TAB.join(_format_cell(column_value(run, sample, column)) for column in columns)
 
 
 def json_lines(samples: Iterable[Sample]) -> Iterator[str]:
-    """Samples as samples.jsonl has them."""
+    """Samples as in samples.jsonl."""
     for sample in samples:
         fields = {name: value for name, value in vars(sample).items() if value is not None and value != {}}
         yield json.dumps(fields, separators=(",", ":"))
 
 
 def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator[str]:
-    """How many there are, and the percentiles of the times among the columns, for each target and scenario."""
+    """The number of samples and the percentiles of their times, per target and scenario."""
     from eval.stats.intervals import PERCENTILES  # scipy takes a second to import, which --help should not wait for
 
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
@@ -141,7 +141,7 @@ def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator
         failed = sum(s.error is not None for s in group)
         yield f"{target}, {scenario}: {plural(len(group), 'sample')}, {count(failed)} failed"
         for column in (c for c in columns if c.split(".")[0].endswith("_ms")):
-            # lateness is the client's own, so a failed request has one as good as any
+            # the send delay is the client's own, so that of failed requests counts too
             values = [_numeric_value(s, column) for s in group if s.error is None or column == "lateness_ms"]
             known = [value for value in values if value is not None]
             if known:
@@ -149,11 +149,11 @@ def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator
                     f"{name} {_format_percentile(known, p)}" for name, p in PERCENTILES.items()
                 )
     if not samples:
-        yield "no such sample"
+        yield "no sample matches"
 
 
 def column_value(run: Run, sample: Sample, column: str) -> Any:
-    """The sample's value in a column, None where it has none."""
+    """The sample's value in a column, or None."""
     if column in DERIVED_COLUMNS:
         return DERIVED_COLUMNS[column](run, sample)
     name, _, part = column.partition(".")
@@ -182,18 +182,18 @@ def _format_cell(value: Any) -> str:
         return " ".join(f"{name}={part:g}" for name, part in value.items())
     if isinstance(value, tuple):
         return " ".join(f"{part:g}" for part in value)
-    return " ".join(str(value).split())  # a detail may have lines and tabs of its own
+    return " ".join(str(value).split())  # a detail may contain line feeds and tabs
 
 
 def _check_arguments(run: Run, sample_filter: SampleFilter, columns: Sequence[str]) -> None:
-    """Refuse what no sample can have, rather than print nothing."""
+    """Raise EvalError for values that no sample can have."""
     for column in columns:
         name, dot, part = column.partition(".")
         if column not in DERIVED_COLUMNS and (
             name not in SAMPLE_FIELDS or (dot and (name not in MAPPING_FIELDS or not part))
         ):
             raise EvalError(
-                f"--columns: {column!r} is no column; there are {', '.join((*SAMPLE_FIELDS, *DERIVED_COLUMNS))}"
+                f"--columns: {column!r} is not a column; there are {', '.join((*SAMPLE_FIELDS, *DERIVED_COLUMNS))}"
             )
     if sample_filter.error not in (None, "any", "none", *ERROR_KINDS):
         raise EvalError(f"--error {sample_filter.error}: there are any, none, {', '.join(ERROR_KINDS)}")
@@ -201,4 +201,4 @@ def _check_arguments(run: Run, sample_filter: SampleFilter, columns: Sequence[st
     if sample_filter.target not in (None, *names):
         raise EvalError(f"--target {sample_filter.target}: the run has {', '.join(names)}")
     if sample_filter.image is not None and not 0 <= sample_filter.image < len(run.images):
-        raise EvalError(f"--image {sample_filter.image}: the run has pictures 0 to {len(run.images) - 1}")
+        raise EvalError(f"--image {sample_filter.image}: the run has images 0 to {len(run.images) - 1}")

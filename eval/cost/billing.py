@@ -1,11 +1,11 @@
 """What a month of traffic costs on each target: the providers' billing rules as pure functions.
 
 A bill is *gross* (every unit at list price) and *net* (after the free allowances, as if nothing else used them).
-Traffic is Poisson and even over the month. Each formula takes what one request was measured to need (`Work`).
+Traffic is Poisson with a constant rate over the month. Each formula takes a `ResourceDemand`: what one request needs.
 
     hourly    EC2: machines by the hour, their disks and addresses, surplus CPU credits, egress
     dyno      Heroku: dynos by the month; no meter for requests or egress
-    request   Cloud Run, Cloud Functions: seconds in which at least one request is served, requests, egress
+    request   Cloud Run, Cloud Functions: seconds with at least one request in the instance, requests, egress
 """
 
 from __future__ import annotations
@@ -20,52 +20,50 @@ from infra.targets import ONE_DYNO_SIZES, Target
 REQUESTS_PER_MONTH = 1_000_000  # the traffic at which targets are compared
 HOURS_PER_MONTH = 730
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
-MIN_RPS, MAX_RPS = 1e-3, 1e4  # the traffic that is looked at: from one request in a quarter of an hour
-TARGET_UTILISATION = (
-    0.7  # of an instance's highest rate where that was never put to the test; more are started above it
-)
+MIN_RPS, MAX_RPS = 1e-3, 1e4  # range of traffic that is priced: from one request per quarter of an hour
+TARGET_UTILISATION = 0.7  # of an instance's estimated maximum rate; above it another instance is added
 AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
 BILLING_INCREMENT_S = 0.1  # Cloud Run rounds billed time up to this
-IDLE_TIMEOUT_S = 900  # at most; after so long without a request the next one meets a cold start
-ECO_IDLE_TIMEOUT_S = 1800  # without a request, then an Eco dyno sleeps
-SCALABLE_DYNO_SIZE = "standard_1x"  # the smallest of which there can be several; as large as a Basic
+IDLE_TIMEOUT_S = 900  # maximum; after so long without a request the next one meets a cold start
+ECO_IDLE_TIMEOUT_S = 1800  # after so long without a request an Eco dyno sleeps
+SCALABLE_DYNO_SIZE = "standard_1x"  # the smallest size that scales to several dynos; as large as a Basic
 
 
 @dataclass(frozen=True)
 class ResourceDemand:
-    """What one request needs, and what its deployment needs besides."""
+    """What one request needs, and what its deployment needs in addition."""
 
     service_s: float  # wall time in the instance, mean
-    billed_s: float  # the same with every request rounded up to QUANTUM_S, mean
+    billed_s: float  # the same with each request rounded up to BILLING_INCREMENT_S, mean
     cpu_s: float  # vCPU-seconds, mean
-    instance_rps: float  # most that one instance serves in a second
-    startup_s: float  # from nothing to the first answer
-    egress_bytes: float  # out, per request: body and headers
-    container_image_gib: float = 0.0  # container images that are kept
-    rate_measured: bool = False  # whether instance_rps was measured under load, with latency as it should be
+    instance_rps: float  # maximum rate of one instance
+    startup_s: float  # cold start until the first response
+    egress_bytes: float  # per response: body and headers
+    container_image_gib: float = 0.0  # stored container images
+    rate_measured: bool = False  # whether instance_rps was measured under load, within the latency objective
 
     @property
     def capacity_rps(self) -> float:
-        """What an instance is given before another is added. A rate that was measured needs no margin on top."""
+        """Rate of an instance above which another is added. A measured maximum needs no margin."""
         return self.instance_rps * (1.0 if self.rate_measured else TARGET_UTILISATION)
 
 
 @dataclass(frozen=True)
 class Bill:
-    """Dollars for a month."""
+    """Dollars per month."""
 
     gross_usd: float
     net_usd: float
     instances: int  # needed at that traffic
-    exceeds_max_instances: bool  # more than the target's max_instances, so that it would not be served
-    gross_low_usd: float  # bounds of `gross` where a billing rule is not documented
+    exceeds_max_instances: bool  # more than the target's max_instances: the traffic would not be served
+    gross_low_usd: float  # bounds of gross_usd where a billing rule is not documented
     gross_high_usd: float
-    net_low_usd: float  # the same of `net`
+    net_low_usd: float  # the same of net_usd
     net_high_usd: float
 
 
 def flat_bill(gross_usd: float, net_usd: float, instances: int, target: Target) -> Bill:
-    """A bill whose rules are all documented."""
+    """A bill without uncertainty: all its rules are documented."""
     return Bill(gross_usd, net_usd, instances, instances > target.max_instances, gross_usd, gross_usd, net_usd, net_usd)
 
 
@@ -106,12 +104,12 @@ def price_ids_by_role(target: Target) -> dict[str, str]:
 
 
 def prices_for(target: Target, prices: PriceList) -> dict[str, Price]:
-    """Role -> the list's entry. Raises PriceError when the list has not all that the target is billed by."""
+    """Role -> the list's entry. Raises PriceError if the list lacks one that the target is billed by."""
     return {role: prices.get(price_id, target.region) for role, price_id in price_ids_by_role(target).items()}
 
 
 def monthly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
-    """The bill for so many requests in a month, by the target's own meters."""
+    """The bill for so many requests in a month."""
     return BILL_FORMULAS[target.billing](requests, demand, target, unit_prices)
 
 
@@ -131,7 +129,7 @@ def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_pr
 
 
 def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
-    """Heroku. A size of which there can be but one gives way to Standard-1X where one is not enough."""
+    """Heroku. A size that does not scale is replaced by Standard-1X if one dyno is not enough."""
     instances = always_on_instances(requests / SECONDS_PER_MONTH, demand)
     usd = (
         instances * unit_prices["scaled"]
@@ -180,9 +178,9 @@ BILL_FORMULAS: dict[str, BillFormula] = {"hourly": hourly_bill, "dyno": dyno_bil
 def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> tuple[float, float, float]:
     """Instance-seconds billed by request in a month: the model's figure, and its lower and upper bound.
 
-    An instance is billed while at least one request is in it. Requests that overlap share their time, so several in
-    one instance cost the union of their windows; one at a time, each costs its own. Google does not say whether each
-    request or each active interval is rounded up. The bounds: nothing rounded, and every window on its own.
+    An instance is billed while at least one request is in it. Concurrent requests in one instance are billed once, for
+    the union of their times; with a concurrency of 1 each is billed on its own. Google does not say whether each
+    request or each active interval is rounded up. The bounds: no rounding, and each request billed on its own.
     """
     rate_rps = requests / SECONDS_PER_MONTH
     instances = autoscaled_instances(rate_rps, demand, target)
@@ -200,19 +198,19 @@ def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> t
 
 
 def cold_starts_per_month(requests: float) -> float:
-    """Requests in a month that come after so long a gap that no instance is left."""
+    """Requests in a month that follow a gap after which no instance is left."""
     return requests * math.exp(-requests / SECONDS_PER_MONTH * IDLE_TIMEOUT_S)
 
 
 def always_on_instances(rate_rps: float, demand: ResourceDemand) -> int:
-    """Machines or dynos that serve this rate, at least one."""
+    """Machines or dynos for this rate, at least one."""
     return max(1, math.ceil(round(rate_rps / demand.capacity_rps, 9)))
 
 
 def autoscaled_instances(rate_rps: float, demand: ResourceDemand, target: Target) -> int:
     """Instances that Cloud Run's autoscaler would start for this rate, by CPU or by concurrency.
 
-    Never fewer than the rate takes that one instance was measured to keep up with.
+    At least as many as the measured maximum rate of one instance requires.
     """
     by_cpu = rate_rps * demand.cpu_s / (AUTOSCALER_UTILISATION * target.vcpus)
     by_concurrency = rate_rps * demand.service_s / (AUTOSCALER_UTILISATION * target.concurrency)
@@ -221,12 +219,12 @@ def autoscaled_instances(rate_rps: float, demand: ResourceDemand, target: Target
 
 
 def eco_awake_hours(requests: float) -> float:
-    """Hours of the Eco pool that an app uses in a month; never more than the month has."""
+    """Hours of the Eco pool that an app uses in a month; at most those of the month."""
     return HOURS_PER_MONTH * -math.expm1(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
 
 
 def round_up_billed_s(seconds: float) -> float:
-    """Billed time of one request on its own."""
+    """Billed time of a single request."""
     return math.ceil(round(seconds / BILLING_INCREMENT_S, 9)) * BILLING_INCREMENT_S
 
 

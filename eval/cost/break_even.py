@@ -1,4 +1,4 @@
-"""At which traffic two targets cost the same."""
+"""The traffic at which two targets cost the same."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import scipy
 
 from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
 
-MIN_REQUESTS, MAX_REQUESTS = (
-    MIN_RPS * SECONDS_PER_MONTH,
-    MAX_RPS * SECONDS_PER_MONTH,
-)  # requests a month that are looked at
+MIN_REQUESTS, MAX_REQUESTS = MIN_RPS * SECONDS_PER_MONTH, MAX_RPS * SECONDS_PER_MONTH  # range per month
 POINTS_PER_DECADE = 60
-TIE_USD = 0.005  # two bills that differ by less, or by less than ALIKE_SHARE, have no order
+TIE_USD = 0.005  # two bills that differ by less, or by less than TIE_FRACTION, are tied
 TIE_FRACTION = 0.005
-MIN_SPAN = 2.0  # a new order that ends before the traffic has grown by this factor is a step, not a break-even
+MIN_SPAN = 2.0  # a new order that lasts for less than this factor of traffic is a step, not a break-even
 
-Cost = Callable[[float], float]  # requests a month -> dollars a month
+Cost = Callable[[float], float]  # requests per month -> dollars per month
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,14 @@ class CostOrder:
     """How two bills compare over a range of traffic."""
 
     crossings: list[Crossing]  # ascending
-    first_is_cheaper: bool | None  # without a crossing: throughout; None when there is never a difference
+    first_is_cheaper: bool | None  # below the first crossing; None if the bills never differ
 
 
 def compare_bills(first: Cost, second: Cost, low: float = MIN_REQUESTS, high: float = MAX_REQUESTS) -> CostOrder:
-    """Scan a logarithmic grid for changes of order, then narrow each down.
+    """Scan a logarithmic grid for changes of order, then refine each.
 
-    Costs step where another instance is needed, so there can be several crossings, and one can be a jump across;
-    every one is reported whose new order lasts. Where both are free, there is no order and no crossing.
+    Costs step up where another instance is needed, so there can be several crossings, and a step can jump across; a
+    crossing is reported if its new order lasts. Where both are free, there is no order and no crossing.
     """
     n_points = max(2, round(np.log10(high / low) * POINTS_PER_DECADE) + 1)
     signs = [(x, sign) for x in np.geomspace(low, high, n_points).tolist() if (sign := _sign(first(x), second(x)))]
@@ -60,7 +57,7 @@ def compare_bills(first: Cost, second: Cost, low: float = MIN_REQUESTS, high: fl
 
 
 def _sign(a: float, b: float) -> int:
-    """-1 when a is cheaper, 1 when b is, 0 when it makes no difference."""
+    """-1 if a is cheaper, 1 if b is, 0 if they are tied."""
     if abs(a - b) <= max(TIE_USD, TIE_FRACTION * max(a, b)):
         return 0
     return -1 if a < b else 1

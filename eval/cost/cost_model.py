@@ -1,4 +1,4 @@
-"""From a target's samples to its `cost` in report.json: what was measured, what is assumed, and the bills."""
+"""From a target's samples to its `cost` in report.json: measurements, assumptions and bills."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from eval.formatting import count, join_words, per_second, significant
 from eval.samples.model import Sample, TargetRun
 from infra.targets import TARGETS, Target
 
-PRICED_RATES_RPS = (1, 10, 100)  # requests a second, of which a million is priced
-PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
-CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 a decade
-RESPONSE_HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
-CONTAINER_IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
-DEFAULT_STARTUP_S = 8.0  # where the start was not seen
+PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests
+PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)
+CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per decade
+RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
+CONTAINER_IMAGE_GIB = 0.5  # one stored container image, compressed, with torch's CPU build
+DEFAULT_STARTUP_S = 8.0  # if no start was measured
 MEASURED_RATE_TEXT = "the highest rate that one was measured to serve with its latency within the objective"
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """A target that can be priced."""
+    """Everything needed to price a target."""
 
     target: Target
     target_run: TargetRun
     demand: ResourceDemand
-    prices: dict[str, Price]  # by role; all that it is billed by
-    inference_cpus: int  # that a forward pass was spread over
+    prices: dict[str, Price]  # by role
+    inference_cpus: int  # cores that a forward pass uses
     startup_measured: bool
-    price_list_date: str  # the day of the price list
+    price_list_date: str
 
     def bill(self, requests: float) -> Bill:
         unit_prices = {role: price.amount for role, price in self.prices.items()}
@@ -51,13 +51,13 @@ def build_cost_model(
     max_rate_rps: float | None = None,
     startup_s: float | None = None,
 ) -> CostModel | str:
-    """What is needed to price a target, or the reason why it cannot be priced.
+    """The cost model of a target, or the reason why it cannot be priced.
 
-    answered: one scenario's answers. max_rate_rps: the highest rate that ONE instance was measured to serve with its
-    latency within the objective; None where no search was made. boot_s: of proven cold starts, where there are some.
+    succeeded: one scenario's successful samples. max_rate_rps: the highest rate of ONE instance within the latency
+    objective; None without a rate search. startup_s: of confirmed cold starts, if there are any.
     """
     if run.target is None:
-        return "a foreign endpoint: its size and its price are not known"
+        return "a custom endpoint: its size and price are unknown"
     if run.target not in TARGETS:
         return f"{run.target!r} is not one of the targets: {join_words(list(TARGETS))}"
     with_server_time = [s for s in succeeded if "total" in s.server_ms]
@@ -79,9 +79,9 @@ def build_cost_model(
 
 
 def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
-    """Its share of the highest rate that a target held, as `costing` wants it. `held`: the samples of that step.
+    """The highest rate of a target per instance. `step_samples`: the samples of that step of the rate search.
 
-    A platform that scales out holds a rate with several instances; how many is told by their ids in the answers.
+    A platform that scales out serves a rate with several instances, counted by the instance IDs in the responses.
     """
     if max_rate_rps is None:
         return None
@@ -91,7 +91,7 @@ def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample])
 def _resource_demand(
     samples: Sequence[Sample], inference_cpus: int, startup_s: float | None, max_rate_rps: float | None, target: Target
 ) -> ResourceDemand:
-    """Means, because bills add up. Server time rather than the client's: a platform bills no network."""
+    """Means, because bills are sums. Server time, not the client's: a platform does not bill network time."""
     total_s = [s.server_ms["total"] / 1000 for s in samples]
     inference_s = [min(s.server_ms.get("inference", math.inf), s.server_ms["total"]) / 1000 for s in samples]
     service_s = max(fmean(total_s), 1e-6)
@@ -108,7 +108,7 @@ def _resource_demand(
 
 
 def cost_to_report(model: CostModel | str, monthly_requests: Sequence[int] = PRICED_MONTHLY_REQUESTS) -> dict[str, Any]:
-    """The `cost` of report.json, at `volumes` requests a month. Where there is none, every figure says why."""
+    """The `cost` of report.json. Without a cost model every figure has the reason."""
     if isinstance(model, str):
         unavailable = {"value": None, "reason": model}
         return {
@@ -138,7 +138,7 @@ def _round_usd(usd: float) -> float:
 
 
 def _bill_to_report(bill: Bill) -> dict[str, Any]:
-    """The bill, how many instances it pays for, and its bounds where a billing rule is not documented."""
+    """The bill, its number of instances, and its bounds where a billing rule is not documented."""
     return {
         "gross": _round_usd(bill.gross_usd),
         "net": _round_usd(bill.net_usd),
@@ -152,7 +152,7 @@ def _bill_to_report(bill: Bill) -> dict[str, Any]:
 
 
 def _curve_point(rps: float, bill: Bill) -> dict[str, Any]:
-    """A point of the curve: the traffic, and what a month of it costs."""
+    """A point of the cost curve."""
     return {
         "rps": float(f"{rps:.6g}"),
         "requests_per_month": round(rps * billing.SECONDS_PER_MONTH),
@@ -161,7 +161,7 @@ def _curve_point(rps: float, bill: Bill) -> dict[str, Any]:
 
 
 def _measurements(model: CostModel) -> dict[str, Any]:
-    """The figures that the bills are made of."""
+    """The measured figures that the bills are computed from."""
     measurements: dict[str, Any] = {"service_ms": round(model.demand.service_s * 1000, 3)}
     if model.target.billing == "request":
         measurements["billed_window_ms"] = round(model.demand.billed_s * 1000, 3)
@@ -175,7 +175,7 @@ def _measurements(model: CostModel) -> dict[str, Any]:
 
 
 def _assumptions(model: CostModel) -> list[str]:
-    """Everything that the bills stand on and that nobody measured."""
+    """The assumptions of the bills, one sentence each."""
     month = f"a month of {billing.HOURS_PER_MONTH} hours"
     assumptions = [f"requests come one picture each, at random (Poisson) and evenly over {month}"]
     if model.target_run.twin:

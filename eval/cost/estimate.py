@@ -1,4 +1,4 @@
-"""What a target would cost, before there is a run: the bills of billing.py for figures that are given or assumed."""
+"""Cost estimate without a run: the bills of billing.py for given or assumed figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from eval.cost.price_list import PriceList
 from eval.errors import EstimateError
 from infra.targets import EC2_SIZES, HEROKU_SIZES, TARGETS, Target
 
-DEFAULT_SERVICE_MS = 80.0  # the slow end of what ResNet-18 took on one thread: 50 to 80 ms
+DEFAULT_SERVICE_MS = 80.0  # upper end of ResNet-18 on one thread: 50 to 80 ms
 RESPONSE_BODY_BYTES = 400  # of JSON, with five classes
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is asked about; None stands for the target's own figure."""
+    """The deployment to price; None stands for the target's own figure."""
 
     target: str
     region: str | None = None
@@ -28,13 +28,13 @@ class Deployment:
     memory_mib: int | None = None
     concurrency: int | None = None
     max_instances: int | None = None
-    instances: int = 0  # that run without any request: dynos, instances kept warm
+    instances: int = 0  # always running: dynos, warm instances
     service_ms: float = DEFAULT_SERVICE_MS
     boot_s: float = DEFAULT_STARTUP_S
 
 
 def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: PriceList) -> dict[str, Any]:
-    """Bills at rest and at so many requests a month. Raises EvalError for what the price list does not know."""
+    """Bills at rest and at each traffic. Raises EvalError for what the price list does not have."""
     target = resolve_target(deployment)
     if target.billing == "request" and deployment.instances:
         raise EstimateError("instances kept warm are billed at idle prices, which the price list does not have")
@@ -64,13 +64,13 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:
-    """The same for people."""
+    """The estimate as text."""
     output = [f"{result['target']}, {result['size']}, {result['region']}; list prices of {result['prices_of']}"]
     for label, bill in [
         ("at rest", result["at_rest"]),
         *((f"{int(requests):,} a month", monthly_bill) for requests, monthly_bill in result["monthly"].items()),
     ]:
-        limit = "; more than the instances allowed can serve" if bill["beyond_limit"] else ""
+        limit = "; exceeds the maximum number of instances" if bill["beyond_limit"] else ""
         output.append(f"{label}: ${bill['gross']:,.2f}, ${bill['net']:,.2f} after free allowances{limit}")
     return output
 
@@ -104,7 +104,7 @@ def resolve_target(deployment: Deployment) -> Target:
 
 
 def _resource_demand(deployment: Deployment, target: Target) -> billing.ResourceDemand:
-    """As costing.py has it for a run; every core is taken to be busy all the while."""
+    """As cost_model.py computes it from a run, with every core busy all the time."""
     service_s = deployment.service_ms / 1000
     return billing.ResourceDemand(
         service_s=service_s,

@@ -1,17 +1,16 @@
-"""What a run itself costs: predicted before it, counted while it goes, stated after it. Pure.
+"""The cost of a run itself: estimated before it, metered while it runs, reported after it. Pure.
 
-Always too much rather than too little: free allowances are not counted, requests that overlap in an instance are billed
-each on its own, all of a request's time at the client counts as time in an instance, a machine's whole CPU is busy. A
-machine or a dyno is charged for as long as the run lasts, although it is paid for without the run too. Building and
-deploying are not counted, and a target is taken to have the size in infra/targets.py and one instance, or as many as
-answered.
+An upper bound: free allowances are not counted, concurrent requests in an instance are billed each on its own, all of
+a request's time at the client counts as time in an instance, and all of a machine's CPU counts as busy. A machine or a
+dyno is charged for the duration of the run, although it is paid for without the run too. Building and deploying are not
+counted. A target has the size in infra/targets.py, and one instance or as many as responded.
 
-    tariffs = {t.name: tariff(t.target, t.twin, prices) for t in run.targets}
-    ahead = predicted(requests, tariffs, duration_s, starts=starts)     # ahead.total_usd, ahead.line("...")
-    tally = Tally(tariffs)
-    tally.add(sample)                                                  # each sample of each phase, as it is kept
-    if tally.over(max_usd, elapsed_s): ...
-    tally.spent(elapsed_s)                                             # a Spending, as `predicted` gives
+    rate_cards = {t.name: rate_card_for(t.target, t.twin, prices) for t in run.targets}
+    estimate = estimate_run_cost(requests, rate_cards, duration_s)      # a RunCost: estimate.total_usd
+    meter = CostMeter(rate_cards)
+    meter.record(sample)                                                # each sample of each phase, as it is written
+    if meter.exceeds(max_usd, elapsed_s): ...
+    meter.run_cost(elapsed_s)                                           # a RunCost, as `estimate_run_cost` returns
 """
 
 from __future__ import annotations
@@ -33,35 +32,35 @@ from eval.plan.schedule import MAX_SEARCH_STEPS, MAX_STEP_DURATION_S, MIN_STEP_A
 from eval.samples.model import Sample
 from infra.targets import TARGETS
 
-HEROKU_HOURS_PER_MONTH = 720  # by which Heroku makes hours of its monthly prices
-TLS_HANDSHAKE_BYTES = 5000  # out, of a new TLS connection
-TWIN_NOTE = "a twin on this machine, which costs nothing"
-CUSTOM_ENDPOINT_NOTE = "a foreign endpoint, whose price is not known"
-UNKNOWN_PRICE_NOTE = "its price is not known: {}"
+HEROKU_HOURS_PER_MONTH = 720  # by which Heroku divides its monthly prices
+TLS_HANDSHAKE_BYTES = 5000  # egress of a new TLS connection
+TWIN_NOTE = "a local twin, which costs nothing"
+CUSTOM_ENDPOINT_NOTE = "a custom endpoint, whose price is unknown"
+UNKNOWN_PRICE_NOTE = "its price is unknown: {}"
 
 
 @dataclass(frozen=True)
 class RateCard:
-    """What is paid for one target. All zero for a twin; not `known` for an endpoint without a price."""
+    """The rates of one target. All zero for a twin; price_known is False for an endpoint without a price."""
 
-    instance_hour_usd: float = 0.0  # while an instance stands, asked or not
-    busy_second_usd: float = 0.0  # of an instance at work
+    instance_hour_usd: float = 0.0  # of an instance, idle or busy
+    busy_second_usd: float = 0.0  # of an instance with a request
     request_usd: float = 0.0
     egress_byte_usd: float = 0.0  # sent to the client
     price_known: bool = True
-    note: str | None = None  # why it is nothing, or not known
+    note: str | None = None  # why it is zero or unknown
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """Dollars by target, at most."""
+    """Dollars by target, as upper bounds."""
 
-    usd_by_target: dict[str, float | None]  # None: not known
-    notes_by_target: dict[str, str]  # target -> why it is nothing, or not known
+    usd_by_target: dict[str, float | None]  # None: unknown
+    notes_by_target: dict[str, str]  # target -> why it is zero or unknown
 
     @property
     def total_usd(self) -> float:
-        """Of all that is known."""
+        """The sum of the known amounts."""
         return sum(amount for amount in self.usd_by_target.values() if amount is not None)
 
     def to_report(self) -> dict[str, Any]:
@@ -72,7 +71,7 @@ class RunCost:
         return {"usd": self.total_usd, "targets": targets}
 
     def summary_line(self, prefix: str) -> str:
-        """For people; `prefix` is such as "The run will cost"."""
+        """The cost as a sentence. `prefix`: such as "The run will cost"."""
         paid_targets = [f"{name} {usd(amount)}" for name, amount in self.usd_by_target.items() if amount]
         text = f"{prefix} at most {usd(self.total_usd)}" + (f" ({', '.join(paid_targets)})" if paid_targets else "")
         for note in dict.fromkeys(self.notes_by_target.values()):
@@ -82,7 +81,7 @@ class RunCost:
 
 
 def rate_card_for(target_name: str | None, is_twin: bool, prices: PriceList) -> RateCard:
-    """What is paid for a target of this kind: a key of TARGETS, or None for a foreign endpoint."""
+    """The rates of a target: a key of TARGETS, or None for a custom endpoint."""
     if is_twin:
         return RateCard(note=TWIN_NOTE)
     if target_name not in TARGETS:
@@ -116,9 +115,9 @@ def estimate_run_cost(
     service_s: float = DEFAULT_SERVICE_MS / 1000,
     starts_by_target: Mapping[str, int] | None = None,
 ) -> RunCost:
-    """What a run of so many requests to each target will cost, if they take `service_s` each and it `duration_s`.
+    """The cost of a run of `duration_s` with so many requests to each target, of `service_s` each.
 
-    starts: of instances, for each target; default: one, as after a long rest.
+    starts_by_target: instance starts; default: one per target, as after an idle period.
     """
     egress_bytes = RESPONSE_BODY_BYTES + RESPONSE_HEADER_BYTES + TLS_HANDSHAKE_BYTES
     request_usd = {}
@@ -133,7 +132,7 @@ def estimate_run_cost(
 
 
 class CostMeter:
-    """What a run has cost so far."""
+    """Counts what a run has cost so far."""
 
     def __init__(self, rate_cards: Mapping[str, RateCard]):
         self.rate_cards = dict(rate_cards)
@@ -141,7 +140,7 @@ class CostMeter:
         self._instance_ids: dict[str, set[str]] = defaultdict(set)
 
     def record(self, sample: Sample) -> None:
-        """Count a request, the failed ones too: they may have been at work when the client gave up."""
+        """Count a request. Failed ones count too: the instance may have worked on them."""
         rate_card = self.rate_cards.get(sample.target)
         if rate_card is None or sample.error == "not_sent":
             return
@@ -155,17 +154,17 @@ class CostMeter:
         )
 
     def run_cost(self, elapsed_s: float) -> RunCost:
-        """By target, `elapsed_s` seconds after the run began."""
+        """The cost by target, `elapsed_s` seconds after the start of the run."""
         return _run_cost(
             self.rate_cards, self._request_usd, {name: len(ids) for name, ids in self._instance_ids.items()}, elapsed_s
         )
 
     def total_usd(self, elapsed_s: float) -> float:
-        """All together."""
+        """The cost of all targets."""
         return self.run_cost(elapsed_s).total_usd
 
     def exceeds(self, max_usd: float, elapsed_s: float) -> bool:
-        """Whether the run has reached what it may cost."""
+        """Whether the run has reached its cost limit."""
         return self.total_usd(elapsed_s) >= max_usd
 
 
@@ -187,22 +186,20 @@ def _run_cost(
 
 @dataclass
 class ScheduleDemand:
-    """How much a schedule asks for, as far as that is known before it runs."""
+    """The requests, starts and duration of a schedule, as far as they are known before it runs."""
 
-    requests_by_target: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # of each target
-    starts_by_target: dict[str, int] = field(
-        default_factory=lambda: defaultdict(lambda: 1)
-    )  # of each target's instances
+    requests_by_target: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    starts_by_target: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # instance starts
     duration_s: float = 0.0
 
 
 def demand_of_schedule(
     blocks: Iterable[Block], config: Config, service_s: float = DEFAULT_SERVICE_MS / 1000
 ) -> ScheduleDemand:
-    """What `predicted` wants to know of a schedule. The search for the highest rate is taken to use all its steps.
+    """The input of `estimate_run_cost` for a schedule. A rate search counts with its maximum number of steps.
 
-    A search ends where a target breaks, which nobody knows before: its steps are counted at twice the rate that all
-    processors of the instances allowed could serve, for a target without a known size at the rate it starts from.
+    The rate at which a search ends is unknown before: its steps count with twice the rate that all CPUs of the maximum
+    number of instances could serve, and for a target of unknown size with the rate that the search starts at.
     """
     demand, idle_gaps = ScheduleDemand(), Counter[str]()
     for block in blocks:
@@ -220,11 +217,11 @@ def demand_of_schedule(
             demand.starts_by_target[block.target] += 1
             demand.duration_s += DEFAULT_STARTUP_S
         idle_gaps[block.target] += block.scenario == IDLE
-    demand.duration_s += config.gap_s * max(idle_gaps.values(), default=0)  # those of all targets run at the same time
+    demand.duration_s += config.gap_s * max(idle_gaps.values(), default=0)  # at the same time
     return demand
 
 
 def _max_search_rps(target_name: str, service_s: float) -> float:
-    """That is tried of a target: the search doubles, so it may try twice what the target could serve at best."""
+    """The highest rate that a search may try: it doubles, so up to twice what the target could serve."""
     target = TARGETS.get(target_name.partition("-")[0])
     return 2 * target.max_instances * math.ceil(target.vcpus) / service_s if target else 0.0

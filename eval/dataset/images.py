@@ -1,7 +1,7 @@
-"""The pictures of a run: which ones, in which bytes, with which labels.
+"""The images of a run: the bytes that are posted, and their labels.
 
-Class folders and the golden set are posted as their files are; torchvision's CIFAR-10 holds bare pixels, which are
-packed as PNG, so that nothing is lost.
+The files of class folders and of the golden set are posted as they are; torchvision's CIFAR-10 has bare pixels, which
+are encoded as PNG without loss.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ GOLDEN_SOURCE = "golden set (synthetic, bundled)"
 CACHE_DIR = Path.home() / ".cache" / "cloudtrial"
 CIFAR10_BATCHES_DIR = "cifar-10-batches-py"  # the folder in which torchvision keeps CIFAR-10
 CIFAR10_TEST_IMAGES = 10_000
-PROBE_TIMEOUT_S = 4.0  # for the first answer of the download's host; without a network the demo shall not wait
-DOWNLOAD_STALL_TIMEOUT_S = 15.0  # without a byte, and the download has failed
+PROBE_TIMEOUT_S = 4.0  # for the first response of the download host, so that the demo starts soon without a network
+DOWNLOAD_STALL_TIMEOUT_S = 15.0  # without a byte; then the download has failed
 MEDIA_TYPE_BY_SUFFIX = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
             ".gif": "image/gif", ".bmp": "image/bmp"}  # fmt: skip
 
@@ -41,7 +41,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One picture, as it is posted."""
+    """One image, as it is posted."""
 
     entry: ImageEntry
     data: bytes
@@ -50,28 +50,28 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The pictures of a run, in the order of its manifest."""
+    """The images of a run, in the order of its manifest."""
 
-    source: str  # what they are, in words
+    source: str  # description
     classes: tuple[str, ...]  # in the order of their ids
     images: tuple[EncodedImage, ...]
-    reference_probabilities: tuple[tuple[float, ...], ...] | None = None  # the golden set's probabilities, by picture
-    reference_model_version: str | None = None  # of the model that gave them
+    reference_probabilities: tuple[tuple[float, ...], ...] | None = None  # of the golden set, by image
+    reference_model_version: str | None = None  # of the model that predicted them
 
     @property
     def entries(self) -> list[ImageEntry]:
-        return [picture.entry for picture in self.images]
+        return [image.entry for image in self.images]
 
     @property
     def sha256(self) -> str:
-        """Of names, checksums and labels: two runs with the same value posted the same."""
+        """Checksum of names, checksums and labels: runs with the same value posted the same images."""
         rows = [[entry.name, entry.sha256, entry.label] for entry in self.entries]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _ImageSource:
-    """A picture that has not been read yet."""
+    """An image that has not been read yet."""
 
     name: str
     label: int
@@ -80,9 +80,9 @@ class _ImageSource:
 
 
 def load_images(selection: str | None, limit: int | None, seed: int, notify: Notify) -> ImageSet:
-    """The pictures that `--images` names, or the best that are at hand; `limit` of them, every class alike.
+    """The images that `--images` selects, or the best available ones; at most `limit`, stratified by class.
 
-    `wanted` is "golden", "cifar10", a folder, or None. Raises ImagesError.
+    selection: "golden", "cifar10", a folder, or None. Raises ImagesError.
     """
     if selection == "golden":
         return _load_golden_set(limit, seed)
@@ -96,7 +96,7 @@ def load_images(selection: str | None, limit: int | None, seed: int, notify: Not
         try:
             sources, source = _list_cached_cifar10(CACHE_DIR, notify)
         except ImagesError as error:
-            notify(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real pictures.")
+            notify(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real images.")
             return _load_golden_set(limit, seed)
     chosen_indices = stratified_sample([source_file.label for source_file in sources], limit, seed)
     images = tuple(_load_image(sources[index]) for index in chosen_indices)
@@ -145,7 +145,7 @@ def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
     for image, entry in zip(images, chosen_entries, strict=True):
         if image.entry.sha256 != entry["sha256"]:
             raise ImagesError(
-                f"{GOLDEN_DIR / entry['name']} is not the file of the manifest; `make golden` makes both again"
+                f"{GOLDEN_DIR / entry['name']} differs from the manifest; `make golden` writes both again"
             )
     return ImageSet(
         _describe_source(GOLDEN_SOURCE, len(chosen_entries), len(entries)),
@@ -160,7 +160,7 @@ def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
 
 
 def _list_directory(directory: Path) -> tuple[list[_ImageSource], str]:
-    """Pictures of torchvision's layout, of FOLDER/test/CLASS/*, or of FOLDER/CLASS/*."""
+    """Images in torchvision's layout, in DIR/test/CLASS/*, or in DIR/CLASS/*."""
     if not directory.is_dir():
         raise ImagesError(f"there is no folder {directory}: name one that holds CLASS/* or test/CLASS/*")
     for root in (directory, directory.parent):
@@ -174,7 +174,7 @@ def _list_class_dirs(root: Path) -> tuple[list[_ImageSource], str]:
     sources: list[_ImageSource] = []
     for class_dir in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if class_dir.name not in classes:
-            raise ImagesError(f"{class_dir} is a class that the network does not know; it knows {', '.join(classes)}")
+            raise ImagesError(f"{class_dir} is not a class of the network; its classes are {', '.join(classes)}")
         paths = [path for path in sorted(class_dir.iterdir()) if path.suffix.lower() in MEDIA_TYPE_BY_SUFFIX]
         label = classes.index(class_dir.name)
         sources += [
@@ -182,7 +182,7 @@ def _list_class_dirs(root: Path) -> tuple[list[_ImageSource], str]:
             for p in paths
         ]
     if not sources:
-        raise ImagesError(f"{root} holds no pictures: expected CLASS/*.png or the like, of the classes {classes}")
+        raise ImagesError(f"{root} has no images: expected CLASS/*.png or similar, of the classes {classes}")
     return sources, _describe_directory(root, sources, len(classes))
 
 
@@ -200,7 +200,7 @@ def _describe_directory(root: Path, sources: Sequence[_ImageSource], class_count
 
 
 def _list_cached_cifar10(cache_dir: Path, notify: Notify) -> tuple[list[_ImageSource], str]:
-    """The copy in the cache; downloaded first if it is not there and its host answers soon."""
+    """The copy in the cache; downloaded first if it is missing and its host responds in time."""
     try:
         return _list_cifar10(cache_dir, download=False)
     except FileNotFoundError:
@@ -210,9 +210,7 @@ def _list_cached_cifar10(cache_dir: Path, notify: Notify) -> tuple[list[_ImageSo
     _check_reachable(CIFAR10.url)
     notify(f"Images: downloading CIFAR-10 (170 MB, once) into {cache_dir}")
     previous_timeout_s = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(
-        DOWNLOAD_STALL_TIMEOUT_S
-    )  # torchvision sets none, and a stalled download would hang for ever
+    socket.setdefaulttimeout(DOWNLOAD_STALL_TIMEOUT_S)  # torchvision sets none: a stalled download would hang
     try:
         return _list_cifar10(cache_dir, download=True)
     except (OSError, RuntimeError) as error:
@@ -222,7 +220,7 @@ def _list_cached_cifar10(cache_dir: Path, notify: Notify) -> tuple[list[_ImageSo
 
 
 def _list_cifar10(root: Path, *, download: bool) -> tuple[list[_ImageSource], str]:
-    """Raises FileNotFoundError when torchvision has no whole copy there and may not download one."""
+    """Raises FileNotFoundError if there is no complete copy and `download` is false."""
     try:
         from torchvision.datasets import CIFAR10
     except ImportError as error:
@@ -233,10 +231,10 @@ def _list_cifar10(root: Path, *, download: bool) -> tuple[list[_ImageSource], st
         if download:
             raise
         if (root / CIFAR10_BATCHES_DIR).is_dir() and root != CACHE_DIR:
-            raise ImagesError(f"{root / CIFAR10_BATCHES_DIR} is not a whole copy of CIFAR-10: {error}") from None
+            raise ImagesError(f"{root / CIFAR10_BATCHES_DIR} is not a complete copy of CIFAR-10: {error}") from None
         raise FileNotFoundError(root) from None
     if tuple(dataset.classes) != model_classes():
-        raise ImagesError(f"the network knows {model_classes()}, not CIFAR-10's classes")
+        raise ImagesError(f"the network's classes are {model_classes()}, not CIFAR-10's")
     sources = [
         _ImageSource(f"{dataset.classes[label]}/{index:05d}.png", label, "image/png", _png_encoder(pixels))
         for index, (pixels, label) in enumerate(zip(dataset.data, dataset.targets, strict=True))
@@ -245,7 +243,7 @@ def _list_cifar10(root: Path, *, download: bool) -> tuple[list[_ImageSource], st
 
 
 def _png_encoder(pixels: Any) -> Callable[[], bytes]:
-    """Packs when called. The settings are fixed, so that the same pixels give the same bytes."""
+    """Encodes when called. The settings are fixed: the same pixels give the same bytes."""
 
     def encode() -> bytes:
         buffer = io.BytesIO()
@@ -256,8 +254,8 @@ def _png_encoder(pixels: Any) -> Callable[[], bytes]:
 
 
 def _check_reachable(url: str) -> None:
-    """Raises ImagesError unless the host of `url` answers within PROBE_S, name look-up included."""
-    failures: list[str] = ["no answer in time"]
+    """Raises ImagesError unless the host of `url` responds within PROBE_TIMEOUT_S, DNS included."""
+    failures: list[str] = ["no response in time"]
 
     def send_request() -> None:
         try:
@@ -266,9 +264,7 @@ def _check_reachable(url: str) -> None:
         except (OSError, ValueError) as error:
             failures[0] = str(getattr(error, "reason", error))
 
-    thread = threading.Thread(
-        target=send_request, daemon=True
-    )  # a name look-up knows no timeout, so it may be left behind
+    thread = threading.Thread(target=send_request, daemon=True)  # DNS has no timeout, so it may be left behind
     thread.start()
     thread.join(PROBE_TIMEOUT_S)
     if failures:

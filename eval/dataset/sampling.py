@@ -1,4 +1,4 @@
-"""Which images of a set are sent, when not all are. Pure."""
+"""Stratified sampling of an image set. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def stratified_sample(labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
-    """Indices of at most `limit` items, each class in its proportion, chosen by the seed, in the old order."""
+    """Indices of at most `limit` items, ascending: each class in its proportion, chosen by the seed."""
     if limit is None or limit >= len(labels):
         return list(range(len(labels)))
     rng = random.Random(seed)

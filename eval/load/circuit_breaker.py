@@ -1,4 +1,4 @@
-"""When a target that answers nothing is given up: the rest of its requests would only wait in vain. Pure."""
+"""Stops sending to a target that does not respond: each further request would only wait for its timeout. Pure."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from eval.load.client import Failure
 from eval.samples.model import Sample
 
 TRANSPORT_ERRORS = ("dns", "connect", "tls", "timeout", "disconnected")
-MAX_CONSECUTIVE_FAILURES = 20  # then it is asked whether it is ready
-MAX_FAILING_S = 60.0  # the same after so long, which with timeouts comes first
-MAX_READY_PROBES = 2  # it may say that it is ready, and still answer nothing, this often
+MAX_CONSECUTIVE_FAILURES = 20  # then its /readyz is probed
+MAX_FAILING_S = 60.0  # the same after so long; with timeouts it comes first
+MAX_READY_PROBES = 2  # successful probes without a response to a request in between
 
 
 class CircuitBreaker:
-    """How long a target that does not answer is still asked."""
+    """Trips when a target stops responding and is not ready."""
 
     def __init__(self) -> None:
         self.consecutive_failures = 0
-        self.probes = 0  # since it last answered
-        self.trip_reason: Failure | None = None  # how its unsent requests count, once it is given up
+        self.probes = 0  # since its last response
+        self.trip_reason: Failure | None = None  # error of its unsent requests, once tripped
         self._last_failure: Failure = ("connect", "")
-        self._failing_since_s = 0.0  # when the first of the failures in a row was due
-        self._failing_for_s = 0.0  # from there to the last one's end
+        self._failing_since_s = 0.0  # scheduled time of the first of the consecutive failures
+        self._failing_for_s = 0.0  # from there to the end of the last one
 
     def record(self, sample: Sample) -> None:
-        """Take in what came of a request."""
+        """Count the result of a request."""
         if self.trip_reason:
             return
         if sample.error not in TRANSPORT_ERRORS:
@@ -37,7 +37,7 @@ class CircuitBreaker:
 
     @property
     def should_probe(self) -> bool:
-        """Whether it is time to ask the target if it is ready at all."""
+        """Whether it is time to probe /readyz."""
         if self.trip_reason or not self.consecutive_failures:
             return False
         probe_number = self.probes + 1
@@ -47,7 +47,7 @@ class CircuitBreaker:
         )
 
     def record_probe(self, ready: bool) -> None:
-        """Take in whether the target says it is ready. Not ready, or ready too often in vain, and it is given up."""
+        """Count a probe. Trips if the target is not ready, or was ready too often without responding."""
         self.probes += 1
         if not ready or self.probes > MAX_READY_PROBES:
             self.trip_reason = self._last_failure

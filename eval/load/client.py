@@ -1,6 +1,6 @@
-"""One request, one sample: times, answer, or the kind of failure.
+"""Sends one request and makes its sample: times, response, or the kind of failure.
 
-Nothing is retried and no redirect is followed, so that one sample is one request on the wire.
+It retries nothing and follows no redirect, so that one sample is one request on the wire.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from eval.samples.model import Sample
 from eval.targets.endpoints import KEEPALIVE_S
 from service import schema
 
-MAX_RESPONSE_BYTES = 1024 * 1024  # an answer of the contract has about 1 kB
+MAX_RESPONSE_BYTES = 1024 * 1024  # a valid response has about 1 kB
 
 Failure = tuple[str, str]  # one of ERROR_KINDS, and the detail
 
 
 @dataclass(frozen=True)
 class RequestSpec:
-    """Which request of the run this is."""
+    """One request of the schedule."""
 
     scenario: str
     phase: str
     block_number: int
     image_index: int
-    image: EncodedImage | None  # None: a no-op, which asks whether the service is ready
+    image: EncodedImage | None  # None: a no-op, GET /readyz
     index_in_block: int = 0
     rate_rps: float | None = None
     gap_s: float | None = None
@@ -46,18 +46,18 @@ class RequestSpec:
 
 @dataclass
 class Exchange:
-    """What has been learned of a request so far."""
+    """What has been observed of a request so far."""
 
     connection: ConnectionTimings = field(default_factory=ConnectionTimings)
-    first_byte_at: float | None = None  # when the answer's head was there
+    first_byte_at: float | None = None  # when the response headers arrived
     status: int | None = None
     headers: Any = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)  # as much of it as came
+    body: bytearray = field(default_factory=bytearray)  # as much of it as arrived
     failure: Failure | None = None
 
 
 class Client:
-    """One endpoint, asked over connections that are kept open, or with `fresh` over a new one every time."""
+    """Sends requests to one endpoint, over keep-alive connections or a new one for each request."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Client:
         no_connection_reuse: bool = False,
         keepalive_s: float = KEEPALIVE_S,
     ):
-        """`origin` is the time.perf_counter() of the run's beginning; `token` is sent as a bearer token."""
+        """`run_start` is the time.perf_counter() of the start of the run."""
         self.name = name
         self.classes = classes
         self._base_url = url
@@ -106,9 +106,9 @@ class Client:
         await self._session.close()
 
     async def send(self, request: RequestSpec, scheduled_at: float) -> tuple[Sample, float]:
-        """Post one picture. Gives the sample and when the last byte was there, both clocks being perf_counter.
+        """Send one request. Returns its sample and when it finished. All times are of time.perf_counter().
 
-        `due` is when the schedule wanted it sent.
+        scheduled_at: the scheduled send time, from which latency counts (no coordinated omission).
         """
         sent_at = time.perf_counter()
         if request.image is None:
@@ -119,12 +119,12 @@ class Client:
         return self._to_sample(request, scheduled_at, sent_at, finished_at, exchange), finished_at
 
     def dropped(self, request: RequestSpec, scheduled_at: float, reason: str) -> Sample:
-        """The sample of a request that was planned and never sent."""
+        """The sample of a scheduled request that is not sent."""
         now = time.perf_counter()
         return self._to_sample(request, scheduled_at, now, now, Exchange(failure=("not_sent", reason)))
 
     async def fetch_version(self) -> dict[str, Any]:
-        """The answer of /version; empty when the endpoint answers something else. Raises Unreachable."""
+        """The response of /version; empty if it is not a JSON object. Raises Unreachable."""
         exchange = await self._send_http("GET", URL(self._base_url + schema.VERSION))
         if exchange.failure and exchange.status is None:
             raise Unreachable(f"{exchange.failure[0]}: {self._redacted(exchange.failure[1])}")
@@ -135,7 +135,7 @@ class Client:
         return payload if exchange.status == 200 and isinstance(payload, dict) else {}
 
     async def is_ready(self) -> bool:
-        """Whether /readyz says yes."""
+        """Whether /readyz succeeds."""
         return (await self._send_http("GET", self._readyz_url)).status == 200
 
     async def _send_http(self, method: str, url: URL, image: EncodedImage | None = None) -> Exchange:
@@ -152,14 +152,16 @@ class Client:
             exchange.failure = ("bad_answer", str(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             kind, detail = classify_transport_error(error, exchange.connection, self._timeout.total)
-            partial_body = f", {len(exchange.body)} bytes of it came" if exchange.status and kind == "timeout" else ""
+            partial_body = (
+                f", {len(exchange.body)} bytes of it arrived" if exchange.status and kind == "timeout" else ""
+            )
             exchange.failure = (kind, detail + partial_body)
         return exchange
 
     def _to_sample(
         self, request: RequestSpec, scheduled_at: float, sent_at: float, finished_at: float, exchange: Exchange
     ) -> Sample:
-        """What was measured, and what the answer says."""
+        """The measurements and the response as a sample."""
         label, probabilities, failure = self._classify(request, exchange)
         service_ms, lateness_ms = round((finished_at - sent_at) * 1000, 3), round((sent_at - scheduled_at) * 1000, 3)
         headers, first_byte_at = exchange.headers, exchange.first_byte_at
@@ -194,7 +196,7 @@ class Client:
     def _classify(
         self, request: RequestSpec, exchange: Exchange
     ) -> tuple[int | None, tuple[float, ...] | None, Failure | None]:
-        """Label, probabilities and failure."""
+        """Predicted class, probabilities and failure."""
         failure = exchange.failure
         if exchange.status is not None:
             failure = classify_status(exchange.status, exchange.headers, exchange.body) or failure
@@ -207,7 +209,7 @@ class Client:
             return None, None, ("bad_answer", str(error))
 
     def _redacted(self, detail: str) -> str:
-        """One short line, without the token should a server have sent it back."""
+        """One short line, without the token in case a server sent it back."""
         return to_short_line(detail.replace(self._bearer_token, "***") if self._bearer_token else detail)
 
     def _header_text(self, header: str | None) -> str | None:
@@ -215,7 +217,7 @@ class Client:
 
 
 async def _read_body(response: aiohttp.ClientResponse, body: bytearray) -> None:
-    """Append what comes to `body`, and leave when it is more than an answer can have. Raises InvalidResponse."""
+    """Append the response to `body`. Raises InvalidResponse if it is larger than a valid one can be."""
     if (content_length := response.content_length or 0) > MAX_RESPONSE_BYTES:
         response.close()
         raise InvalidResponse(f"a body of {content_length} bytes, more than {MAX_RESPONSE_BYTES // 2**20} MiB")

@@ -1,8 +1,8 @@
-"""Making an endpoint start anew, and asking it at the first moment at which its platform would let a request through.
+"""Restarts an endpoint and sends a request as soon as its platform would let one through.
 
-A twin has no platform in front, so the harness plays that part: it asks /readyz, as the platforms' startup probes do,
-and sends the picture at the first yes. Such a GET is no prediction; X-Request-Ordinal does not count it. Where the
-platform starts an instance because of a request, /readyz would be that request: there the picture itself is sent.
+A twin has no platform in front, so the harness polls /readyz, as the platforms' startup probes do, and sends the image
+when it succeeds. X-Request-Ordinal does not count such a GET. Where a platform starts an instance because of a request,
+/readyz would be that request: there the image itself is sent.
 """
 
 from __future__ import annotations
@@ -12,29 +12,23 @@ import contextlib
 import time
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-from eval.errors import Unreachable
+from eval.errors import RestartFailed, Unreachable
 from eval.load.client import Client, RequestSpec
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, TIME_TO_READY, Sample
-
-if TYPE_CHECKING:
-    pass
-from eval.errors import RestartFailed
 from eval.targets.restart import RestartMethod
 
-READY_POLL_INTERVAL_S = 0.02  # between two questions whether it is ready
+READY_POLL_INTERVAL_S = 0.02
 
 
 async def measure_cold_start(
     restart_method: RestartMethod, client: Client, request: RequestSpec
 ) -> tuple[Sample, float]:
-    """Start it anew and ask it once. Gives what Client.ask gives; a failed start gives a request that was not sent.
+    """Restart the endpoint and send one request. Returns as Client.send; a failed restart gives a dropped request.
 
-    `started_s` and the latency count from the first yes of /readyz, or where that is not asked from the end of the
-    command. startup_ms: "ready" (start command to that yes), "create" (start command to the end of a right-shaped
-    answer), "process" (start command to the beginning of the process that loads the model, good to 20 ms), and the
-    phases that /version tells, if it is the same instance that tells them.
+    The scheduled time is when /readyz succeeds, or, if it is not polled, the end of the command. Phases in startup_ms,
+    each from the start command: TIME_TO_READY, TIME_TO_FIRST_PREDICTION (the end of a valid response) and PROCESS_START
+    (the start of the process that loads the model, within 20 ms); and those of /version if it is the same instance.
     """
     scheduled_at = time.perf_counter()
     try:
@@ -56,9 +50,9 @@ async def measure_cold_start(
 
 
 async def startup_phases(client: Client, sample: Sample, restart_unix_s: float | None = None) -> dict[str, float]:
-    """The phases of the instance that gave an answer, as /version has them; nothing when another one tells its own.
+    """The startup phases of the instance that responded, from /version; empty if another instance responds there.
 
-    began_unix: when the start command was given, by the wall clock of the instance's machine.
+    restart_unix_s: the time of the start command, by the wall clock of the instance's machine.
     """
     try:
         version = await client.fetch_version()

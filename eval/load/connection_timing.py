@@ -1,4 +1,4 @@
-"""Where the time of a new connection goes (the name, TCP's handshake, TLS's handshake), and what became of it."""
+"""Times of the phases of a new connection: DNS, TCP handshake, TLS handshake."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from eval.targets.endpoints import KEEPALIVE_S
 
 @dataclass
 class ConnectionTimings:
-    """Moments of a connection being opened, of time.perf_counter; None for those that did not come."""
+    """Moments of a new connection, of time.perf_counter(); None for those that were not reached."""
 
     start: float | None = None
-    dns_resolved: bool = False  # the address is a name, which was looked up, here or by a request just before
-    connect_start: float | None = None  # the address is known, TCP begins
-    tls_start: float | None = None  # TCP is connected, TLS begins
+    dns_resolved: bool = False  # the host is a name that was resolved, now or by a request just before
+    connect_start: float | None = None  # the address is known, TCP starts
+    tls_start: float | None = None  # TCP is connected, TLS starts
     end: float | None = None
 
     def network_ms(self) -> dict[str, float]:
-        """Milliseconds of each part; empty when a connection was there already, or none came about."""
+        """Milliseconds of each phase; empty if a connection was reused, or none was established."""
         if self.start is None or self.connect_start is None or self.end is None:
             return {}
         phases_s = {"dns": self.connect_start - self.start} if self.dns_resolved else {}
@@ -36,11 +36,11 @@ class ConnectionTimings:
         return {name: round(seconds * 1000, 3) for name, seconds in phases_s.items()}
 
 
-_connection_timings: ContextVar[ConnectionTimings] = ContextVar("opening")  # of the request that this task sends
+_connection_timings: ContextVar[ConnectionTimings] = ContextVar("connection_timings")  # of this task's request
 
 
 class TimingSSLContext(ssl.SSLContext):
-    """Notes when a handshake begins: aiohttp reports TCP and TLS as one step."""
+    """Records when a TLS handshake starts: aiohttp reports TCP and TLS as one step."""
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Called by asyncio when TCP is connected."""
@@ -52,11 +52,11 @@ class TimingSSLContext(ssl.SSLContext):
 def create_connector(
     max_connections: int, *, no_connection_reuse: bool, keepalive_s: float = KEEPALIVE_S
 ) -> aiohttp.TCPConnector:
-    """Connections that are kept and used again while rested for less than that; with `fresh` each only once."""
+    """A connection pool; idle connections are reused for `keepalive_s`, or never."""
     ssl_context = TimingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ssl_context.load_default_certs()
     ssl_context.set_alpn_protocols(["http/1.1"])
-    if no_connection_reuse:  # no TLS session is resumed either: every handshake is a whole one
+    if no_connection_reuse:  # no TLS session is resumed either: every handshake is a full one
         return aiohttp.TCPConnector(
             limit=max_connections, ssl=ssl_context, socket_factory=_timed_socket, force_close=True, use_dns_cache=False
         )
@@ -66,7 +66,7 @@ def create_connector(
 
 
 def _timed_socket(address: tuple[Any, ...]) -> socket.socket:
-    """The socket for an address, and the moment at which the first of a name's addresses is tried."""
+    """Create the socket for an address, and record when the first of a name's addresses is tried."""
     if (timings := _connection_timings.get(None)) and timings.connect_start is None:
         timings.connect_start = time.perf_counter()
     family, socket_type, protocol = address[:3]

@@ -1,4 +1,4 @@
-"""A stream sent by several processes, here or through a dask scheduler on other machines."""
+"""Sends an open loop from several processes, here or through a dask scheduler on other machines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from eval.load.client import Client, RequestSpec
 from eval.load.open_loop import SampleSink, run_open_loop
 from eval.samples.model import Sample
 
-SHARD_START_DELAY_S = 1.0  # the same where the requests travel to workers first
+SHARD_START_DELAY_S = 1.0  # from the decision to the first request: shards travel to the workers first
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One worker's part of a stream, with all that it needs."""
+    """One worker's part of an open loop, with everything that it needs."""
 
     target_name: str
     url: str
@@ -33,12 +33,12 @@ class Shard:
     max_in_flight: int
     requests: tuple[RequestSpec, ...]
     offsets_s: tuple[float, ...]
-    start_unix_s: float  # of the stream, by the wall clock, which the machines share
+    start_unix_s: float  # of the open loop, by the wall clock, which the machines share
     run_start_unix_s: float  # of the run
 
 
 def run_shard(shard: Shard) -> list[Sample]:
-    """Send a shard from this process. Gives its samples in the order in which they finished."""
+    """Send a shard from this process. Returns its samples in the order in which they finished."""
     return asyncio.run(_run_shard(shard))
 
 
@@ -62,7 +62,7 @@ async def _run_shard(shard: Shard) -> list[Sample]:
 
 
 def split(shard: Shard, worker_count: int) -> list[Shard]:
-    """The stream dealt out like cards: each worker gets every nth request, and its share of those under way."""
+    """Split round-robin: each worker gets every nth request and its part of the requests in flight."""
     in_flight_per_worker = max(1, shard.max_in_flight // worker_count)
     return [
         Shard(
@@ -78,19 +78,19 @@ def split(shard: Shard, worker_count: int) -> list[Shard]:
 
 
 async def run_distributed(executor: Executor, shard: Shard, worker_count: int, record: SampleSink) -> None:
-    """Send a stream from workers and keep the samples, merged by the time at which they finished."""
+    """Send an open loop from workers and record the samples, in the order in which they finished."""
     futures = [asyncio.wrap_future(executor.submit(run_shard, part_shard)) for part_shard in split(shard, worker_count)]
     try:
         results = await asyncio.gather(*futures)
     except BrokenExecutor as error:
-        raise EvalError(f"a worker process ended in the middle of a stream: {error}") from None
+        raise EvalError(f"a worker process ended in the middle of an open loop: {error}") from None
     for sample in sorted((s for samples in results for s in samples), key=lambda s: s.started_s + s.latency_ms / 1000):
         record(sample)
 
 
 @contextlib.contextmanager
 def open_executor(worker_count: int, scheduler: str | None) -> Iterator[Executor | None]:
-    """What the shards are sent by: nothing for one, processes, or the workers of a dask scheduler. Raises EvalError."""
+    """The executor of the shards: None for one worker, processes, or dask's workers. Raises EvalError."""
     if scheduler is not None:
         with _connect_dask(scheduler) as client:
             yield client.get_executor()

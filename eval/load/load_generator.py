@@ -1,8 +1,8 @@
-"""Asks every request of a schedule, in the way of its scenario, and keeps what comes of it.
+"""Sends every scheduled request and records one sample per request.
 
-In the closed scenarios there is one request at a time over all targets, the next one due the moment the last one's
-answer was there. What this program does in between is therefore lateness, recorded with each sample and part of its
-latency. Between two blocks nothing is due, so the garbage is collected and the screen is drawn there.
+A closed loop has one request in flight over all targets; the next one is scheduled at the moment of the last response.
+Whatever this program does in between is the client's send delay, recorded with each sample and part of its latency.
+Between two blocks nothing is due: garbage is collected and the progress bar is drawn there.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from eval.targets.endpoints import Endpoint
 from eval.targets.restart import RestartMethod, command_restart, twin_restart
 from infra.targets import TARGETS
 
-RECOVERY_TIMEOUT_S = 5.0  # that a target which stopped answering has to become ready again
+RECOVERY_TIMEOUT_S = 5.0  # for a target that stopped responding to become ready again
 RECOVERY_POLL_INTERVAL_S = 0.5
-FIRST_SEARCH_BLOCK = 1_000_000  # from here on blocks are steps of the search
-REWARM_BLOCKS_PER_RESUME = 10_000  # block numbers that are kept for the warm-up of one such going on
-FIRST_REWARM_BLOCK = -2  # block of the warm-up before a run is gone on with; -1 is the reference's
-NO_RESTART_METHOD = "no way to start {0} anew: name a command with --cold-command {0}=..."
-CIRCUIT_OPEN = "the target was given up: {}: {}"
+FIRST_SEARCH_BLOCK = 1_000_000  # block numbers from here on are steps of the rate search
+REWARM_BLOCKS_PER_RESUME = 10_000  # block numbers that are reserved for the warm-up of one resume
+FIRST_REWARM_BLOCK = -2  # first block of the warm-up of a resumed run; -1 is the reference's
+NO_RESTART_METHOD = "no way to restart {0}: give a command with --cold-command {0}=..."
+CIRCUIT_OPEN = "no more requests are sent to the target: {}: {}"
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is told beside its configuration; no part of the schedule."""
+    """Options of a run that do not shape its schedule."""
 
-    bearer_token: str | None = None  # bearer token; goes into no file
-    command_line: tuple[str, ...] = ()  # the command line, for the record
-    restart_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> what makes it start anew
-    max_usd: float | None = None  # that the run may cost; it ends there
-    dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open streams
+    bearer_token: str | None = None  # written to no file
+    command_line: tuple[str, ...] = ()  # recorded in run.json
+    restart_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> argv that restarts it
+    max_usd: float | None = None  # cost limit, at which the run ends
+    dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open loops
 
 
 @dataclass(frozen=True)
 class RunContext:
     """What the parts of one run share."""
 
-    target_names: Sequence[str]  # all targets of the run, those out of reach too
+    target_names: Sequence[str]  # all targets of the run, unreachable ones too
     endpoints: Mapping[str, Endpoint]  # by name
     image_set: ImageSet
     config: Config
@@ -72,18 +72,18 @@ class RunContext:
     run_start: float  # of time.perf_counter(), as if the run had never been interrupted
 
     def elapsed_s(self) -> float:
-        """Since the run began, whatever it was ended and gone on with in between."""
+        """Seconds since the start of the run, interruptions included."""
         return time.perf_counter() - self.run_start
 
 
 class LoadGenerator:
-    """The requests of one run while it runs."""
+    """Sends the requests of one run."""
 
     def __init__(self, context: RunContext):
         self.context = context
-        self.planned_requests = 0  # measured requests, those of the search as it goes
+        self.planned_requests = 0  # of the measured phase; the rate search adds its own as it goes
         self.measured_requests = 0
-        self.failures: dict[str, str] = {}  # target -> why it ended early
+        self.failures: dict[str, str] = {}  # target -> why its requests ended early
         self._breakers = {name: CircuitBreaker() for name in context.endpoints}
         self._last_request_end: dict[str, float] = {}  # target -> when its last request ended
         self._restart_methods = {
@@ -93,14 +93,14 @@ class LoadGenerator:
         }
 
     def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
-        """The schedule of those that can be asked; numbered over all, so that numbers stay when one returns."""
+        """The schedule of the reachable targets. Block numbers count over all targets: a resume may reach more."""
         all_blocks = build_schedule(self.context.config, self.context.target_names, len(self.context.image_set.images))
         blocks = [block for block in all_blocks if block.target in clients]
         self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
 
     async def run(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
-        """Every block of the schedule, but for what was measured before."""
+        """Send every block of the schedule, without the requests that were measured before."""
         pending_blocks = [block for block in blocks if block.scenario == MAX_RATE or self._pending_indices(block)]
         already_measured = sum(
             len(block.image_indices) - len(self._pending_indices(block)) for block in blocks if block.phase == "measure"
@@ -124,7 +124,7 @@ class LoadGenerator:
                         await self._run_block(clients[block.target], block, progress)
 
     def _rewarm_blocks(self, pending_blocks: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:
-        """A warm-up of its own for every target that is gone on with: its instance may be a new one by now."""
+        """A warm-up for each target of a resumed run: its instance may be a new one."""
         target_names = {block.target for block in pending_blocks if block.phase == "measure"}
         warmup_blocks = [
             b for b in blocks if b.phase == "warmup" and b.target in target_names and not self._pending_indices(b)
@@ -133,7 +133,7 @@ class LoadGenerator:
         return [replace(block, number=first_number - i) for i, block in enumerate(warmup_blocks)]
 
     def _pending_indices(self, block: Block) -> list[int]:
-        """Places of the block's requests that were not measured before."""
+        """Indices of the block's requests that were not measured before."""
         return [
             index
             for index in range(len(block.image_indices))
@@ -141,7 +141,7 @@ class LoadGenerator:
         ]
 
     async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
-        """One block, in the way of its scenario."""
+        """Send one block in its closed or open loop."""
         gc.collect()
         progress.current_target = f"{block.target} {block.scenario}"
         progress.maybe_refresh()
@@ -170,7 +170,7 @@ class LoadGenerator:
                 scheduled_at = time.perf_counter()
 
     async def _run_open_loop(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
-        """What is left of an open block, its first request due at once. Gives its samples."""
+        """Send the rest of an open block, starting with its first pending request. Returns its samples."""
         breaker, samples = self._breakers[client.name], list[Sample]()
         indices = self._pending_indices(block)
         if not indices:
@@ -203,7 +203,7 @@ class LoadGenerator:
         return samples
 
     def _unsplit_shard(self, client: Client, requests: Sequence[RequestSpec], offsets_s: Sequence[float]) -> Shard:
-        """The whole stream, not dealt out yet."""
+        """The whole stream as one shard."""
         config, now_unix_s = self.context.config, time.time()
         endpoint = self.context.endpoints[client.name]
         return Shard(
@@ -215,7 +215,7 @@ class LoadGenerator:
         )  # fmt: skip
 
     async def _run_rate_search(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
-        """The highest rate of every target, one step of each in turn."""
+        """Search the highest rate of every target, one step of each in turn."""
         context = self.context
         steps: dict[str, list[rate_search.SearchStep]] = {name: [] for name in clients}
         active_targets = list(clients)
@@ -247,23 +247,22 @@ class LoadGenerator:
     async def _run_idle_gaps(
         self, clients: Mapping[str, Client], blocks: Sequence[Block], progress: ProgressBar
     ) -> None:
-        """Gaps without a request, those of all targets at the same time, and one request after each."""
+        """Wait for the idle gaps of all targets at the same time, and send one request after each."""
         pending_blocks = {name: [block for block in blocks if block.target == name] for name in clients}
         start = time.perf_counter()
         self._last_request_end = dict.fromkeys(clients, start)
         config = self.context.config
         for offset_s, name in idle_arrivals(list(clients), config.idle, config.gap_s, config.seed):
             if pending_blocks[name]:
-                progress.current_target = f"{name} is left alone"
+                progress.current_target = f"{name} idle"
                 progress.refresh()
-                scheduled_at = max(
-                    start + offset_s, self._last_request_end[name] + config.gap_s
-                )  # a slow start shortens no gap
+                gap_end = self._last_request_end[name] + config.gap_s  # a slow start must not shorten the next gap
+                scheduled_at = max(start + offset_s, gap_end)
                 await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))
                 await self._run_block(clients[name], pending_blocks[name].pop(0), progress)
 
     async def _run_cold_start(self, client: Client, request: RequestSpec) -> tuple[Sample, float]:
-        """Start the target anew, and ask it once."""
+        """Restart the target and send one request."""
         restart_method = self._restart_methods.get(client.name)
         if restart_method is None:
             now = time.perf_counter()
@@ -271,14 +270,16 @@ class LoadGenerator:
         return await measure_cold_start(restart_method, client, request)
 
     async def _probe_target(self, client: Client, breaker: CircuitBreaker) -> None:
-        """Nothing answers any more: wait a little for the target, then give it up."""
+        """The target stopped responding: wait for its /readyz, then give up on it."""
         breaker.record_probe(await _wait_until_ready(client))
         if breaker.trip_reason:
             kind, detail = breaker.trip_reason
             self.failures[client.name] = (
-                f"given up after {breaker.consecutive_failures} failures in a row, {kind}: {detail}"
+                f"stopped after {breaker.consecutive_failures} consecutive failures, {kind}: {detail}"
             )
-            self.context.reporter.print(f"{client.name}: {self.failures[client.name]}; the rest counts as failed")
+            self.context.reporter.print(
+                f"{client.name}: {self.failures[client.name]}; its other requests count as failed"
+            )
 
     def _request_spec(self, block: Block, index: int) -> RequestSpec:
         image_index = block.image_indices[index]
@@ -296,7 +297,7 @@ class LoadGenerator:
         max_usd, elapsed_s = context.options.max_usd, context.elapsed_s()
         if max_usd is not None and context.cost_meter.exceeds(max_usd, elapsed_s):
             cost_usd = context.cost_meter.total_usd(elapsed_s)
-            raise BudgetExceeded(f"the run has cost {cost_usd:.4f} dollars, --max-usd is {max_usd:g}")
+            raise BudgetExceeded(f"the run has cost ${cost_usd:.4f}, --max-usd is {max_usd:g}")
 
 
 async def _wait_until_ready(client: Client) -> bool:
@@ -310,9 +311,9 @@ async def _wait_until_ready(client: Client) -> bool:
 
 @contextlib.contextmanager
 def gc_disabled() -> Iterator[None]:
-    """No garbage collection of Python's choosing: it would stop the clock's own process in the middle of a request.
+    """Disable automatic garbage collection, which would pause this process in the middle of a request.
 
-    What is there already (the pictures, the libraries) is frozen, so that a collection by hand takes a millisecond.
+    Existing objects (images, libraries) are frozen, so that an explicit collection takes a millisecond.
     """
     gc.collect()
     gc.freeze()
@@ -325,7 +326,7 @@ def gc_disabled() -> Iterator[None]:
 
 
 def _restart_method_of(endpoint: Endpoint, restart_commands: Mapping[str, Sequence[str]]) -> RestartMethod | None:
-    """How the endpoint is made to start anew, if there is a way."""
+    """How the endpoint is restarted, if there is a way."""
     if command := restart_commands.get(endpoint.name):
         return command_restart(command, TARGETS.get(endpoint.target or ""))
     return twin_restart(endpoint.twin) if endpoint.twin else None

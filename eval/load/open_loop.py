@@ -1,7 +1,6 @@
-"""Open-loop sending: every request leaves at its own time, whatever has become of those before it.
+"""Open loop: each request is sent at its scheduled time, whether or not earlier ones have finished.
 
-One process sends a thousand a second; above that the stream is dealt out to workers, processes here or, through a
-dask scheduler, on other machines. A shard is a pure function of plan and seed: every nth request of the stream.
+One process sends about a thousand requests per second; above that eval/load/distributed.py splits them.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from eval.errors import EvalError
 from eval.load.client import Client, RequestSpec
 from eval.samples.model import Sample
 
-START_DELAY_S = 0.05  # from the decision to send a stream to its first request
-DROPPED = "{} requests were under way already (--in-flight)"
+START_DELAY_S = 0.05  # from the decision to the first request
+DROPPED = "{} requests were in flight already (--in-flight)"
 
 SampleSink = Callable[[Sample], None]
 
@@ -28,10 +27,10 @@ async def run_open_loop(
     max_in_flight: int,
     record: SampleSink,
 ) -> None:
-    """Send each request at `start` (of time.perf_counter) plus its offset, and keep each sample as it finishes.
+    """Send each request at `start` (of time.perf_counter()) plus its offset, and record each sample as it finishes.
 
-    With `in_flight` under way already the next one is not sent, and counted as such: waiting for a free place would
-    let the target set the rate. Returns when all are answered or failed. An error of `keep` ends the stream.
+    With `max_in_flight` requests in flight the next one is dropped and counted as such: waiting would let the target
+    set the rate. Returns when all have succeeded or failed. An error of `record` ends the open loop.
     """
     in_flight: set[asyncio.Task[None]] = set()
     try:
@@ -55,5 +54,5 @@ async def _send_one(client: Client, request: RequestSpec, scheduled_at: float, r
 
 
 async def _sleep_until(scheduled_at: float) -> None:
-    """Sleep; when the time is over already, still let the answers of the others in."""
+    """Sleep, or at least yield to the event loop, so that responses are processed."""
     await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))

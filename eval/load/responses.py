@@ -1,4 +1,4 @@
-"""What a service answered, held against the wire contract: a prediction, or the kind of failure. Pure."""
+"""Checks a response against the wire contract: a prediction, or the kind of failure. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_DETAIL_CHARS = 200
 
 
 def parse_prediction(body: bytes | bytearray, classes: Sequence[str]) -> tuple[int, tuple[float, ...]]:
-    """Class id and probabilities of an answer of `/predict?probabilities=1`. Raises InvalidResponse."""
+    """Class ID and probabilities in a response of `/predict?probabilities=1`. Raises InvalidResponse."""
     payload = _parse_json_object(body)
     probabilities = _parse_probabilities(payload.get("probabilities"), len(classes))
     label = payload.get("id")
@@ -29,7 +29,7 @@ def parse_prediction(body: bytes | bytearray, classes: Sequence[str]) -> tuple[i
 
 
 def check_encoding(headers: Mapping[str, str]) -> None:
-    """Raises InvalidResponse for a compressed body: none was asked for, and it is not the contract's."""
+    """Raises InvalidResponse for a compressed body: the request accepts none."""
     if (encoding := _content_encoding(headers)) != "identity":
         raise InvalidResponse(f"a body in {encoding}, though only identity was accepted")
 
@@ -52,7 +52,7 @@ def classify_status(status: int, headers: Mapping[str, str], body: bytes | bytea
 
 
 def parse_server_timing(header: str) -> dict[str, float]:
-    """Durations by name, in ms, of a Server-Timing header; what cannot be read is left out."""
+    """Durations in ms by name, from a Server-Timing header; what cannot be parsed is left out."""
     durations_ms = {}
     for metric in header.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))
@@ -80,7 +80,7 @@ def _content_encoding(headers: Mapping[str, str]) -> str:
 
 
 def _redacted_location(location: str) -> str:
-    """Where a redirect leads, without what may be secret in it: user, password, query."""
+    """The target of a redirect, without user, password and query, which may be secret."""
     url_without_query = location.partition("?")[0].partition("#")[0]
     scheme, slashes, remainder = url_without_query.partition("//")
     host, slash, path = remainder.partition("/") if slashes else ("", "", remainder)
@@ -110,7 +110,7 @@ def _parse_probabilities(values: Any, class_count: int) -> tuple[float, ...]:
 
 
 def _problem_detail(body: bytes | bytearray) -> str:
-    """The detail of a problem document, or the beginning of whatever else it is."""
+    """The detail of a problem document, or the start of any other body."""
     try:
         return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What became of an exchange that broke off: its kind of error, and one line that says why."""
+"""Classifies a request that failed in transport: the kind of error, and one line that says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.load.connection_timing import ConnectionTimings
 
 
 def classify_transport_error(error: Exception, timings: ConnectionTimings, timeout_s: float | None) -> tuple[str, str]:
-    """Kind and detail of an exchange that broke off. Order matters: the errors inherit from one another."""
+    """Error kind and detail. The order matters: the errors inherit from one another."""
     if isinstance(error, TimeoutError):
         return "timeout", f"{_describe_timeout(timings)} within {timeout_s:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -29,23 +29,23 @@ def classify_transport_error(error: Exception, timings: ConnectionTimings, timeo
     if isinstance(error, aiohttp.ClientResponseError):
         return "bad_answer", f"not HTTP: {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "disconnected", "the connection was closed before the answer"
+        return "disconnected", "the connection was closed before the response"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "disconnected", f"the answer broke off: {getattr(error.__cause__, 'message', error)}"
+        return "disconnected", f"the response is incomplete: {getattr(error.__cause__, 'message', error)}"
     return "disconnected", str(error) or type(error).__name__
 
 
 def _describe_timeout(timings: ConnectionTimings) -> str:
-    """What did not come in time."""
+    """What did not arrive in time."""
     if timings.start is None or timings.end is not None:
-        return "no whole answer"
+        return "no complete response"
     if timings.tls_start is not None:
         return "connected, but no TLS"
     return "no connection" if timings.connect_start is not None else "no address for the name"
 
 
 def _error_text(error: BaseException) -> str:
-    """The plainest words for a refusal."""
+    """The shortest message of the error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError) and error.reason:

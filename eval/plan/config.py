@@ -1,4 +1,4 @@
-"""What shapes a run's schedule: the scenarios, and every option as run.json keeps it."""
+"""The scenarios, and the configuration of a run: every option that shapes its schedule."""
 
 from __future__ import annotations
 
@@ -12,57 +12,53 @@ Phase = Literal["warmup", "measure"]
 SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
     "single", "poisson", "ramp", "burst", "max_rate", "repeat", "cold", "idle",
 )  # fmt: skip
-BASELINE_RTT = "floor"  # no-op round trips, part of every run
-OVERLOAD_SCENARIOS = (
-    RAMP,
-    BURST,
-    MAX_RATE,
-)  # their failures tell of the load that was tried, not of the target at work
+BASELINE_RTT = "floor"  # scenario of no-op round trips, part of every run
+OVERLOAD_SCENARIOS = (RAMP, BURST, MAX_RATE)  # their failures are due to the load, not to normal operation
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that shapes a run's schedule, as run.json keeps it."""
+    """Everything that shapes a run's schedule, as recorded in run.json."""
 
-    local: bool = True  # the twins
-    engines: tuple[str, ...] = (PLAIN_ENGINE,)  # that there is a twin of every target for
+    local: bool = True  # start the twins
+    engines: tuple[str, ...] = (PLAIN_ENGINE,)  # each target has a twin for each
     stacks: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()  # NAME=URL
     images: str | None = None  # as --images names them
-    limit: int | None = None  # pictures
+    limit: int | None = None  # of images
     scenarios: tuple[str, ...] = (SINGLE,)
     seed: int = 0
-    warmup: int = 20  # requests a target before the measured ones
-    block: int = 25  # requests in a row to one target, in the closed scenarios
-    floor: int = 25  # no-op round trips to a target before everything else, and again after it
+    warmup: int = 20  # requests per target before the measured ones
+    block: int = 25  # consecutive requests to one target, in closed loops
+    floor: int = 25  # no-op round trips per target, before and after the scenarios
     timeout_s: float = 30.0
-    rate_rps: float = 10.0  # of poisson; where ramp ends; where the search for the highest rate starts
-    duration_s: float = 60.0  # of poisson and of ramp, for each target
-    in_flight: int = 256  # requests under way at once, at most; more are dropped and counted
-    burst: int = 32  # requests at once
-    slo_ms: float = 200.0  # that p95 is held against
-    step_s: float = 10.0  # of the search for the highest rate
-    cold: int = 20  # forced starts of each target
-    idle: int = 5  # gaps without a request
-    gap_s: float = 900.0
+    rate_rps: float = 10.0  # of poisson; the end of ramp; the start of the rate search
+    duration_s: float = 60.0  # of poisson and ramp, per target
+    in_flight: int = 256  # maximum; requests above it are dropped and counted
+    burst: int = 32  # simultaneous requests
+    slo_ms: float = 200.0  # latency objective for p95
+    step_s: float = 10.0  # minimum duration of a step of the rate search
+    cold: int = 20  # restarts per target
+    idle: int = 5  # idle gaps per target
+    gap_s: float = 900.0  # length of an idle gap
     fresh: bool = False  # a new connection for every request
-    workers: int = 1  # processes that send the open streams
+    workers: int = 1  # processes that send the open loops
 
     def differences_from(self, other: Config) -> list[str]:
-        """What is not the same, one line each."""
+        """The differing options, such as "rate_rps=20.0 instead of 10.0"."""
         own_values, other_values = vars(self), vars(other)
         return [
-            f"{name} is {own_values[name]!r}, was {other_values[name]!r}"
+            f"{name}={own_values[name]!r} instead of {other_values[name]!r}"
             for name in own_values
             if own_values[name] != other_values[name]
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As run.json keeps it."""
+        """As recorded in run.json."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
 def config_from_json(data: Mapping[str, Any]) -> Config:
-    """The configuration that run.json keeps."""
+    """The configuration as recorded in run.json."""
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     return Config(**values)

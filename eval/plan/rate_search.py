@@ -1,8 +1,8 @@
-"""The highest rate at which a target keeps its promise: doubling until it breaks, then bisection. Pure.
+"""Search for the highest rate within the latency objective: doubling until a step fails, then bisection. Pure.
 
-A step is a Poisson stream of one rate. It holds when p95 of all its requests, failures counting as endless, is within
-the objective, and hardly any failed. The next rate follows from the steps so far, so a search that was ended can be
-gone on with from its samples alone.
+A step is a Poisson stream of one rate. It passes if the p95 of all its requests, with failures as infinite, is within
+the objective, and at most 1% failed. The next rate follows from the steps so far, so a search can be resumed from its
+samples alone.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from eval.samples.model import Sample
 from eval.stats.intervals import Estimate, ci_ranks_autocorrelated, min_sample_size, nearest_rank
 
 P95 = 0.95
-MAX_FAILED_FRACTION = 0.01  # of a step's requests, at most
-MAX_BRACKET_RATIO = 1.05  # the search ends when the lowest broken rate is no more than this over the highest held one
+MAX_FAILED_FRACTION = 0.01  # of a step's requests
+MAX_BRACKET_RATIO = 1.05  # of the lowest failed to the highest passed rate, at which the search ends
 MIN_RATE_RPS = 0.05
 
 
 @dataclass(frozen=True)
 class SearchStep:
-    """One rate that was tried."""
+    """One rate that was tested."""
 
     rate_rps: float  # offered
-    request_count: int  # requests, the ones never sent included
+    request_count: int  # dropped ones included
     failed_count: int
-    p95_ms: float  # failures as infinite
+    p95_ms: float  # with failures as infinite
     p95_low_ms: float  # its 95% interval
     p95_high_ms: float
     passed: bool
-    conclusive: bool = True  # whether the interval, or the share that failed, leaves no doubt of it
+    conclusive: bool = True  # whether the interval, or the fraction of failures, leaves no doubt
 
 
 def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> SearchStep:
-    """What came of a step."""
+    """The result of a step."""
     ordered_samples = sorted(samples, key=lambda sample: sample.started_s)
     failed_count = sum(s.error is not None for s in ordered_samples)
     latencies_in_order_ms = [math.inf if s.error else s.latency_ms for s in ordered_samples]
@@ -51,9 +51,9 @@ def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> 
 
 
 def rate_bracket(steps: Sequence[SearchStep]) -> tuple[float | None, float | None]:
-    """The highest rate that held and the lowest that broke above it. A rate that held in one of two tries held.
+    """The highest rate that passed and the lowest that failed above it. A rate that passed once of two times passed.
 
-    A step that held by luck above one that broke does not count: a target that breaks at a rate breaks beyond it.
+    A step that passed above a failed one does not count: a target that fails at a rate fails above it.
     """
     passed_rates = {s.rate_rps for s in steps if s.passed}
     lowest_failed_rps = min((s.rate_rps for s in steps if s.rate_rps not in passed_rates), default=None)
@@ -72,7 +72,7 @@ def next_rate(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> 
         return start_rps
     last_step = steps[-1]
     if not last_step.passed and not last_step.conclusive and sum(s.rate_rps == last_step.rate_rps for s in steps) == 1:
-        return last_step.rate_rps  # once more: a hiccup of the machine would cap the whole search
+        return last_step.rate_rps  # once more: a disturbance of the machine would cap the whole search
     if lowest_failed_rps is None:
         return last_step.rate_rps * 2
     if highest_passed_rps is None:
@@ -85,16 +85,16 @@ def next_rate(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> 
 
 
 def estimate_max_rate(steps: Sequence[SearchStep], slo_ms: float) -> Estimate:
-    """The highest rate that held, between the highest that held for sure and the lowest that broke for sure.
+    """The highest rate that passed, between the highest that conclusively passed and the lowest that failed so.
 
-    For sure: the whole interval of the step's p95 lies on one side of the objective.
+    Conclusively: the whole interval of the step's p95 lies on one side of the objective.
     """
     highest_passed_rps, lowest_failed_rps = rate_bracket(steps)
     if highest_passed_rps is None:
         reason = (
-            "no rate was tried"
+            "no rate was tested"
             if lowest_failed_rps is None
-            else f"it broke already at {lowest_failed_rps:g} requests/s"
+            else f"it failed already at {lowest_failed_rps:g} requests/s"
         )
         return Estimate(None, reason=reason)
     conclusive_low_rps = max(

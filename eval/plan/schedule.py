@@ -1,10 +1,10 @@
-"""Who is asked for which picture, when, in what order. Pure: the same configuration and seed give the same schedule.
+"""The schedule: which image is sent to which target, when. Pure: the same configuration and seed give the same one.
 
-A round takes the same requests to every target, one block each, in an order that is thrown anew for every round. So no
-target is always first, and a machine or a network that drifts drifts for all of them.
+A round sends the same requests to every target, one block each, in a random order that differs for every round. So no
+target is always first, and drift of a machine or network affects all of them.
 
-    closed   a request is due the moment the one before is answered: one user's response time
-    open     requests are due at times that were drawn before, whatever is answered: what many users see
+    closed loop   a request is due when the one before has finished: the response time of a single user
+    open loop     requests are due at times drawn beforehand, whatever the responses: what many users see
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from eval.plan.arrivals import poisson_arrivals, ramp_arrivals
 from eval.plan.config import BASELINE_RTT, COLD, MAX_RATE, POISSON, SCENARIOS, SINGLE, Config, Phase
 
 NO_IMAGE = -1
-POISSON_BLOCK_S = 10.0  # of an open stream to one target, before the next one's turn
+POISSON_BLOCK_S = 10.0  # of an open loop to one target, before the next target's turn
 BURST_COUNT = 5
-MAX_SEARCH_STEPS = 24  # of the search for the highest rate, at most; see eval/plan/rate_search.py
-MIN_STEP_ARRIVALS = 150  # of one step, at least: enough for an interval of p95
-MAX_STEP_DURATION_S = 60.0  # of one step, at most
+MAX_SEARCH_STEPS = 24  # of a rate search; see eval/plan/rate_search.py
+MIN_STEP_ARRIVALS = 150  # of one step: enough for an interval of p95
+MAX_STEP_DURATION_S = 60.0  # of one step
 
 
 @dataclass(frozen=True)
 class Block:
     """Consecutive requests to one target."""
 
-    number: int  # unique in the run, and the place in the schedule but for the steps of a search
+    number: int  # unique in the run; the position in the schedule, except for steps of a rate search
     target: str
     scenario: str
     phase: Phase
-    image_indices: tuple[int, ...]  # indices into the manifest, in the order of their posting
-    offsets_s: tuple[float, ...] | None = None  # when each is due, after the block's start; None: a closed block
-    rate_rps: float | None = None  # of an open block
+    image_indices: tuple[int, ...]  # indices into the manifest, in sending order
+    offsets_s: tuple[float, ...] | None = None  # scheduled times after the start of the block; None: a closed loop
+    rate_rps: float | None = None  # of an open loop
 
 
 def build_schedule(config: Config, targets: Sequence[str], image_count: int) -> list[Block]:
-    """The whole plan but for the search steps, which depend on what is answered: see `search_block`."""
+    """The whole schedule except the steps of rate searches, which depend on the responses: see `search_step_block`."""
     rng = random.Random(config.seed)
     image_order = list(range(image_count))
     rng.shuffle(image_order)
@@ -53,13 +53,12 @@ def build_schedule(config: Config, targets: Sequence[str], image_count: int) -> 
     return blocks
 
 
-BlockTemplate = tuple[
-    str, Phase, tuple[int, ...], tuple[float, ...] | None, float | None
-]  # a block without number and target
+# The fields of a block without number and target
+BlockTemplate = tuple[str, Phase, tuple[int, ...], tuple[float, ...] | None, float | None]
 
 
 def _block_templates(config: Config, image_order: list[int]) -> Iterator[BlockTemplate]:
-    """What every target is asked, round by round."""
+    """The blocks that every target gets, round by round."""
     if not image_order:
         return
     yield from _closed_loop_templates(SINGLE, "warmup", _cycle_images(image_order, config.warmup), config.block)
@@ -85,9 +84,9 @@ def _scenario_templates(scenario: str, config: Config, image_order: list[int]) -
         case "burst":
             for _ in range(BURST_COUNT):
                 yield scenario, "measure", tuple(_cycle_images(image_order, config.burst)), (0.0,) * config.burst, None
-        case "max_rate":  # an empty block stands where the search has its place
+        case "max_rate":  # an empty block marks the place of the rate search
             yield scenario, "measure", (), None, None
-        case "repeat":  # one picture again and again: what a cache in between would answer faster
+        case "repeat":  # the same image repeatedly: a cache would respond faster
             yield scenario, "measure", (image_order[0],) * config.block, None, None
         case "cold" | "idle":
             for image_index in _cycle_images(image_order, config.cold if scenario == COLD else config.idle):
@@ -116,7 +115,7 @@ def _poisson_templates(config: Config, image_order: list[int]) -> Iterator[Block
 def search_step_block(
     config: Config, image_count: int, block_number: int, target: str, step_index: int, rate_rps: float
 ) -> Block:
-    """A step of the search for the highest rate."""
+    """A step of the rate search."""
     image_order = list(range(image_count))
     random.Random(config.seed).shuffle(image_order)
     duration_s = min(max(config.step_s, MIN_STEP_ARRIVALS / rate_rps), MAX_STEP_DURATION_S)

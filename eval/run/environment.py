@@ -1,4 +1,4 @@
-"""What the client of a run is: machine and versions."""
+"""The environment of the client: machine and versions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,11 @@ import psutil
 from service.system import processor
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORDED_LIBRARIES = (
-    "aiohttp",
-    "numpy",
-    "pillow",
-    "scipy",
-    "scikit-learn",
-)  # that send requests or work on their answers
+RECORDED_LIBRARIES = ("aiohttp", "numpy", "pillow", "scipy", "scikit-learn")
 
 
 def collect_environment() -> dict[str, Any]:
-    """Processor, cores, memory and system."""
+    """Processor, cores, memory and operating system."""
     return {
         **processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -35,7 +29,7 @@ def collect_environment() -> dict[str, Any]:
 
 
 def collect_versions() -> dict[str, str]:
-    """Python, the libraries, and this repository's commit where it is a checkout with git at hand."""
+    """Versions of Python and of the libraries, and this repository's commit if git is available."""
     version_of = {"python": platform.python_version()}
     for name in RECORDED_LIBRARIES:
         try:
@@ -48,7 +42,7 @@ def collect_versions() -> dict[str, str]:
 
 
 def git_sha(repository: Path = ROOT) -> str | None:
-    """The commit, "-dirty" after it when files differ from it; None outside git."""
+    """The commit, with "-dirty" if files differ from it; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=10)

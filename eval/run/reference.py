@@ -1,9 +1,9 @@
-"""The reference answers: what the model says without a cloud, for parity.
+"""Reference predictions: those of the model itself, to which the targets' predictions are compared.
 
-They are those of the plain engine, whichever the targets run, and stand in samples.jsonl like those of a target called
-"reference". The golden set brings its own; for other images `./cloudtrial reference` computes them in a process
-of its own, so that no torch runs in the client. Answers are kept in the user's cache: the next run of the same images,
-weights, processor and PyTorch does not wait for them.
+The plain engine computes them, whichever engine the targets run; they are in samples.jsonl like those of a target
+called "reference". The golden set includes its own; for other images `./cloudtrial reference` computes them in a
+separate process, so that the client does not load torch. They are cached for the next run with the same images,
+weights, processor and PyTorch.
 """
 
 from __future__ import annotations
@@ -32,29 +32,27 @@ REFERENCE_COMMAND = (sys.executable, "-m", "service.offline_predict")
 async def reference_samples(
     image_set: ImageSet, command: tuple[str, ...] = REFERENCE_COMMAND
 ) -> AsyncGenerator[Sample, None]:
-    """One sample per image, in order. Raises NoReference."""
+    """One sample per image, in order. Raises ReferenceUnavailable."""
     if image_set.reference_probabilities is not None:
         for index, probabilities in enumerate(image_set.reference_probabilities):
             yield _reference_sample(
                 index, probabilities.index(max(probabilities)), probabilities, image_set.reference_model_version
             )
         return
-    cache = (
-        open_reference_cache() if command == REFERENCE_COMMAND else None
-    )  # answers of another program are not the model's
+    cache = open_reference_cache() if command == REFERENCE_COMMAND else None  # predictions of this model only
     predictions = cache.read() if cache else {}
     uncached_images = {image.entry.sha256: image for image in image_set.images if image.entry.sha256 not in predictions}
     with tempfile.TemporaryDirectory(prefix="reference-") as temp_dir:
         path_list = _write_image_files(uncached_images.values(), Path(temp_dir))
         async with contextlib.aclosing(_compute_predictions(path_list, command)) as computed:
-            for index, picture in enumerate(image_set.images):
-                sha256 = picture.entry.sha256
+            for index, image in enumerate(image_set.images):
+                sha256 = image.entry.sha256
                 if sha256 not in predictions:
                     try:
                         predictions[sha256] = await anext(computed)
                     except StopAsyncIteration:
                         raise ReferenceUnavailable(
-                            f"the reference answered {index} of {len(image_set.images)} images"
+                            f"the reference predicted {index} of {len(image_set.images)} images"
                         ) from None
                     if cache:
                         cache.append(sha256, predictions[sha256])
@@ -62,7 +60,7 @@ async def reference_samples(
 
 
 async def _compute_predictions(path_list: Path, command: tuple[str, ...]) -> AsyncGenerator[Prediction, None]:
-    """The child's lines. It is in a session of its own, out of reach of the terminal's Ctrl-C, and ended by us."""
+    """Yield the predictions of the process. It has its own session: Ctrl-C does not reach it, and we end it."""
     with path_list.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=os.environ | {"ENGINE": REFERENCE_ENGINE}, stdin=stdin,
@@ -78,7 +76,7 @@ async def _compute_predictions(path_list: Path, command: tuple[str, ...]) -> Asy
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
                 raise ReferenceUnavailable(to_short_line(lines[-1] if lines else f"it ended with {process.returncode}"))
         except (ValueError, KeyError, TypeError):
-            raise ReferenceUnavailable("it wrote a line that is not an answer") from None
+            raise ReferenceUnavailable("it wrote a line that is not a prediction") from None
         finally:
             if process.returncode is None:
                 process.kill()
@@ -86,7 +84,7 @@ async def _compute_predictions(path_list: Path, command: tuple[str, ...]) -> Asy
 
 
 def _write_image_files(images: Iterable[EncodedImage], directory: Path) -> Path:
-    """Write the posted bytes as files; returns the file that lists them."""
+    """Write the images as files. Returns the file that lists them."""
     path_lines = []
     for index, image in enumerate(images):
         path = directory / f"{index:05d}"

@@ -1,4 +1,4 @@
-"""Reference answers of earlier runs, in the user's cache: one JSON line an image, by the image's sha256."""
+"""Reference predictions of earlier runs, in the user's cache: one JSON line per image, by its sha256."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Prediction = tuple[int, tuple[float, ...]]  # label, probabilities
 
 @dataclass(frozen=True)
 class ReferenceCache:
-    """The answers of one network on one kind of machine. Lines are only ever appended."""
+    """The predictions of one model on one kind of machine. Lines are only appended."""
 
     path: Path
 
     def read(self) -> dict[str, Prediction]:
-        """Image sha256 -> answer. A line that a kill tore apart counts as not there."""
+        """Image sha256 -> prediction. An incomplete line (of a killed run) is skipped."""
         predictions: dict[str, Prediction] = {}
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
@@ -41,7 +41,7 @@ class ReferenceCache:
         return predictions
 
     def append(self, sha256: str, prediction: Prediction) -> None:
-        """Keep one more. A cache that cannot be written is none, and no fault of the run."""
+        """Append a prediction. An OSError is ignored: the run does not need the cache."""
         line = json.dumps({"sha256": sha256, "id": prediction[0], "probabilities": prediction[1]}) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ class ReferenceCache:
 
 
 def open_reference_cache(cache_dir: Path = CACHE_DIR / "reference") -> ReferenceCache | None:
-    """The cache of what the reference process would answer here: weights, PyTorch and processor are part of its name.
+    """The cache of the reference process on this machine: its name depends on weights, PyTorch and processor.
 
-    None where the bundle or the settings cannot be read; the process itself then says why.
+    None if the bundle or the settings cannot be read; the process itself then reports why.
     """
     try:
         weights = WEIGHTS_OF[REFERENCE_ENGINE]

@@ -1,4 +1,4 @@
-"""Going on with a run that was ended: what must be the same, and what is left to do."""
+"""Resuming a run: what must be the same, and what is left to measure."""
 
 from __future__ import annotations
 
@@ -15,48 +15,45 @@ from eval.targets.endpoints import TargetSet
 
 
 def load_resumable(run_dir: Path) -> tuple[Run, Config]:
-    """A run that can be gone on with, and how it was configured. Raises EvalError that says why it cannot."""
+    """A run that can be resumed, and its configuration. Raises EvalError that says why it cannot."""
     run = read_run(run_dir)
     if run.complete:
-        raise EvalError(f"{run_dir} is complete, there is nothing left to measure; start a new run without --resume")
+        raise EvalError(f"cannot resume {run_dir}: it is complete; start a new run without --resume")
     if not run.config:
-        raise EvalError(f"{run_dir} was made before runs could be gone on with; start a new run without --resume")
+        raise EvalError(f"cannot resume {run_dir}: it is too old; start a new run without --resume")
     if (run_dir / SAMPLES_GZ_FILE).exists():
-        raise EvalError(f"the samples of {run_dir} are packed ({SAMPLES_GZ_FILE}); unpack them with gunzip first")
+        raise EvalError(f"cannot resume {run_dir}: run gunzip on its {SAMPLES_GZ_FILE} first")
     return run, config_from_json(run.config)
 
 
 def check_same_config(run_dir: Path, requested: Config, recorded_config: Config) -> None:
-    """Raises EvalError when the command line asks for another run than the one in the folder."""
+    """Raises EvalError if the command line differs from the run's configuration."""
     if differences := requested.differences_from(recorded_config):
         raise EvalError(
-            f"{run_dir} was made otherwise: {'; '.join(differences)}; leave the option out, or start a new run"
+            f"cannot resume {run_dir} with {'; '.join(differences)}; leave the option out, or start a new run"
         )
 
 
 def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageSet) -> tuple[Run, ResumeState]:
-    """The run as it goes on, and what it has measured; a torn last line of the samples is cut off.
+    """The record of the resumed run, and what it has measured. An incomplete last line of the samples is cut off.
 
-    Raises EvalError when pictures or targets are not those of the run.
+    Raises EvalError if the images or the targets are not those of the run.
     """
     if image_set.sha256 != run.images_sha256:
         raise EvalError(
-            f"the pictures are not those of {run_dir}: {image_set.source}, sha256 {image_set.sha256[:12]}, was"
-            f" {run.images_source}, {run.images_sha256[:12]}; name the same ones with --images"
+            f"cannot resume {run_dir} with other images: {image_set.source}, sha256 {image_set.sha256[:12]}, instead of"
+            f" {run.images_source}, {run.images_sha256[:12]}; select the same ones with --images"
         )
     recorded_urls = {target.name: target.url for target in run.targets if not target.twin}
     current_urls = {endpoint.name: endpoint.url for endpoint in target_set.endpoints if endpoint.twin is None}
     if recorded_urls != current_urls:
         raise EvalError(
-            f"{run_dir} asked {_describe_endpoints(recorded_urls)},"
-            f" and now it would be {_describe_endpoints(current_urls)}; start a new run"
+            f"cannot resume {run_dir} with {_describe_endpoints(current_urls)}"
+            f" instead of {_describe_endpoints(recorded_urls)}; start a new run"
         )
-    if not_restarted := [
-        target.name for target in run.targets if target.twin and target.name in target_set.start_failures
-    ]:
-        raise EvalError(
-            f"{', '.join(not_restarted)} could not be started again: {target_set.start_failures[not_restarted[0]]}"
-        )
+    failures = target_set.start_failures
+    if not_restarted := [target.name for target in run.targets if target.twin and target.name in failures]:
+        raise EvalError(f"cannot resume: {', '.join(not_restarted)} did not start: {failures[not_restarted[0]]}")
     truncate_torn_line(run_dir)
     urls = {endpoint.name: endpoint.url for endpoint in target_set.endpoints}
     targets = [replace(t, url=urls.get(t.name, t.url), failure=None) for t in run.targets]

@@ -1,4 +1,4 @@
-"""The folder of a run: made, written into, found again as `latest`."""
+"""Creates the folder of a run, and the link `latest`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WRITE_PROBE = ".writable"
 
 
 def create_run_dir(run_dir: Path) -> None:
-    """Make the run's folder. Raises EvalError when it cannot be, or holds a run already."""
+    """Create the folder of a run. Raises EvalError if that fails, or if it has a run already."""
     existing_files = [name for name in (RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE) if (run_dir / name).exists()]
     if existing_files:
         raise EvalError(
-            f"{run_dir} holds a run already ({existing_files[0]}): name another folder with --out, or remove it"
+            f"{run_dir} has a run already ({existing_files[0]}): select another folder with --out, or remove it"
         )
     with os_errors_as_eval_error(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -30,15 +30,15 @@ def create_run_dir(run_dir: Path) -> None:
 
 
 def new_run_id() -> str:
-    """Date, time and a few random digits."""
+    """Date, time and random digits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def update_latest(run_dir: Path) -> None:
-    """Let `latest` beside the run's folder name it; a real folder of that name is left alone."""
+    """Point the link `latest` beside the run's folder to it; a real folder of that name is kept."""
     link, temp_link = run_dir.parent / LATEST_LINK, run_dir.parent / f".latest-{run_dir.name}"
     if link.exists() and not link.is_symlink():
         return
-    with contextlib.suppress(OSError):  # a file system without links
+    with contextlib.suppress(OSError):  # a file system without symbolic links
         temp_link.symlink_to(run_dir.name)
         os.replace(temp_link, link)

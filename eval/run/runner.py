@@ -1,4 +1,4 @@
-"""One run from its beginning to its end: run.json first and last, a sample as each request finishes."""
+"""Runs a benchmark: writes run.json first and last, and a sample as each request finishes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from eval.targets.endpoints import Endpoint, TargetSet, target_for_name
 from eval.targets.engines import engine_of, reported_engine
 from service.engines.names import engine_named
 
-RUNNING_NOTE = "running"  # the note of a run that has not ended, or was killed
-INTERRUPTED_PREFIX = "interrupted"  # begins the note of one that Ctrl-C has ended
+RUNNING_NOTE = "running"  # the note of a run that is running, or was killed
+INTERRUPTED_PREFIX = "interrupted"  # starts the note of a run that Ctrl-C ended
 
 
 def execute_run(
@@ -41,11 +41,11 @@ def execute_run(
     reporter: Reporter,
     resume_state: ResumeState | None = None,
 ) -> Run:  # fmt: skip
-    """Do the run, or what is left of it, and give what its run.json says. Ctrl-C ends it early; the run then says so.
+    """Execute the run, or the rest of a resumed one, and return its record. Ctrl-C ends it early, which is recorded.
 
-    Raises EvalError when the folder cannot be written. A second Ctrl-C goes through as KeyboardInterrupt.
+    Raises EvalError if the folder cannot be written. A second Ctrl-C raises KeyboardInterrupt.
     """
-    importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measuring
+    importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
     with contextlib.ExitStack() as stack:
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run)
@@ -75,7 +75,7 @@ def execute_run(
 
 
 def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions) -> Run:
-    """The run as it begins."""
+    """The record of a run that starts."""
     failed_targets = [
         TargetRun(name, target_for_name(name), "", True, failure=reason, engine=engine_named(name))
         for name, reason in target_set.start_failures.items()
@@ -104,7 +104,7 @@ def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Con
 
 
 class RunSession:
-    """One run while it runs."""
+    """Executes one run."""
 
     def __init__(self, run: Run, context: RunContext):
         self.run_record = run
@@ -114,7 +114,7 @@ class RunSession:
         self.unreachable: dict[str, str] = {}  # target -> why
 
     async def run(self) -> None:
-        """All phases. Cancelled (by Ctrl-C), it returns early and leaves a note."""
+        """Execute all phases. On cancellation (Ctrl-C) it returns early and leaves a note."""
         try:
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
@@ -139,7 +139,7 @@ class RunSession:
             raise
 
     def finished_run(self) -> Run:
-        """The run as it has ended."""
+        """The record of the finished run."""
         targets = [self._finished_target(target) for target in self.run_record.targets]
         return replace(
             self.run_record, targets=targets, ended_at=_utc_now(), complete=self.note is None, note=self.note,
@@ -159,7 +159,7 @@ class RunSession:
         )  # fmt: skip
 
     async def _identify_targets(self, clients: Sequence[Client]) -> None:
-        """Ask everyone who they are. Who cannot be reached at all is out, and none of its requests is planned."""
+        """Fetch /version of every target. An unreachable target gets no requests."""
         responses = await asyncio.gather(*(client.fetch_version() for client in clients), return_exceptions=True)
         versions_by_target, targets_by_name = {}, {target.name: target for target in self.run_record.targets}
         for client, response in zip(clients, responses, strict=True):
@@ -179,7 +179,7 @@ class RunSession:
         self.run_record = replace(self.run_record, targets=targets)
 
     async def _run_reference(self) -> None:
-        """The reference's samples, before the measuring: it would take the twins' cores."""
+        """Record the reference's samples before the measurement, because it uses the twins' cores."""
         if all(
             (-1, index) in self.context.resume_state.completed for index in range(len(self.context.image_set.images))
         ):
@@ -193,10 +193,10 @@ class RunSession:
                         progress.advance()
                         progress.maybe_refresh()
         except (ReferenceUnavailable, OSError) as error:
-            self.context.reporter.print(f"No reference answers, so no parity to the model itself: {error}")
+            self.context.reporter.print(f"No reference predictions, so no comparison with the model itself: {error}")
 
     def _print_cost_estimate(self, blocks: Sequence[Block]) -> None:
-        """What the run will cost, where it costs anything."""
+        """Print what the run will cost, if it costs anything."""
         reporter, max_usd = self.context.reporter, self.context.options.max_usd
         demand = demand_of_schedule(blocks, self.context.config)
         rate_cards = self.context.cost_meter.rate_cards
@@ -206,23 +206,23 @@ class RunSession:
         if estimate.total_usd or max_usd is not None:
             reporter.print(estimate.summary_line("The run will cost"))
         if max_usd is not None and estimate.total_usd > max_usd:
-            reporter.print(f"That may be more than --max-usd {max_usd:g}, at which it would end")
+            reporter.print(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
 
     def _finished_target(self, target: TargetRun) -> TargetRun:
-        """With what only the end can tell."""
+        """The target with its failure and peak memory."""
         endpoint = self.context.endpoints.get(target.name)
         failure = self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
         if endpoint is None or endpoint.twin is None:
             return replace(target, failure=failure)
         twin = endpoint.twin
         if twin.crashed():
-            exit_message = f"its process ended; the log's last lines:\n{twin.log_tail()}"
+            exit_message = f"its process ended; the last lines of its log:\n{twin.log_tail()}"
             failure = f"{failure}; {exit_message}" if failure else exit_message
         return replace(target, failure=failure, peak_memory_mib=round(twin.peak_memory_mib(), 1))
 
 
 def _cost_meter(run: Run, run_dir: Path) -> CostMeter:
-    """It has counted what a resumed run has sent already."""
+    """The cost meter, which has counted the samples of a resumed run."""
     prices = load_price_list()
     cost_meter = CostMeter({target.name: rate_card_for(target.target, target.twin, prices) for target in run.targets})
     if run.resumed:
@@ -255,10 +255,10 @@ def _artifact_sizes(engine: str, target: str) -> dict[str, Any]:
 
 
 def _engine_mismatch(target_run: TargetRun, version: Mapping[str, Any]) -> str | None:
-    """Why an endpoint is not what it was started as, or what it was before; None when it is, or nobody knows."""
+    """Why an endpoint does not run the engine it was started with; None if it does, or if unknown."""
     expected, reported = engine_of(target_run), reported_engine(version)
     return (
-        f"is to run {expected} and says that it runs {reported}"
+        f"engine mismatch: expected {expected}, /version reports {reported}"
         if expected and reported and expected != reported
         else None
     )

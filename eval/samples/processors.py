@@ -1,8 +1,7 @@
-"""Which processor gave a figure: in words, and whether two are alike.
+"""The processor that gave a figure: as text, and whether two differ.
 
-The facts are those of service.system.processor, as run.json and the answers of /version hold them. Runs made before
-instruction sets were recorded lack them. One thing is still known where their torch engine ran in bfloat16: it takes
-that precision only on a processor with instructions for it.
+run.json and /version have the fields of service.system.processor. Old runs lack the instruction sets. If their torch
+engine ran in bfloat16, the processor had instructions for it: the engine uses that precision only then.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ BFLOAT16_INSTRUCTION_SETS = ("AVX-512 BF16", "AMX-BF16", "bf16")  # of service.s
 
 @dataclass(frozen=True)
 class Processor:
-    """One processor as a run recorded it; None stands for what was not recorded."""
+    """One processor as a run recorded it; None: not recorded."""
 
     cpu_model: str | None
     cpu_generation: str | None
-    instruction_sets: list[str] | None  # None also where the system does not tell them
-    instruction_limits: dict[str, str] | None  # variables that keep libraries from using them
-    bfloat16: bool | None  # whether it has instructions for it
+    instruction_sets: list[str] | None  # None also if the system does not report them
+    instruction_limits: dict[str, str] | None  # environment variables that keep libraries from using them
+    bfloat16: bool | None  # whether it has bfloat16 instructions
     cores: int | None
 
     def __str__(self) -> str:
-        """As "AMD EPYC (Zen 3; AVX2)", without the cores."""
+        """Such as "AMD EPYC (Zen 3; AVX2)", without the cores."""
         if not self.cpu_model:
             return "a processor that was not recorded"
         if self.instruction_sets is not None:
             instruction_text = ", ".join(self.instruction_sets) or "no AVX2 or later"
-        elif self.instruction_limits is not None:  # both were looked for
+        elif self.instruction_limits is not None:  # both were looked up
             instruction_text = "instruction sets not known"
         elif self.bfloat16:
             instruction_text = "bfloat16 in hardware, other instruction sets not recorded"
@@ -46,14 +45,14 @@ class Processor:
 
     @property
     def with_cores(self) -> str:
-        """As "2 cores of AMD EPYC (Zen 3; AVX2)"."""
+        """Such as "2 cores of AMD EPYC (Zen 3; AVX2)"."""
         return f"{plural(self.cores, 'core')} of {self}" if self.cores and self.cpu_model else str(self)
 
 
 def parse_processor(data: Mapping[str, Any], variant: str = "") -> Processor:
-    """From the machine of a run or an answer of /version; `form` is how a torch engine ran on it, where known.
+    """From the client environment of a run or a response of /version. `variant`: of the torch engine, if known.
 
-    An endpoint may answer anything at /version: what is not of the right type counts as not recorded.
+    /version may return anything: a value of an unexpected type counts as not recorded.
     """
     instruction_sets = _value_if_type(data.get("instruction_sets"), list)
     return Processor(
@@ -73,7 +72,7 @@ def _value_if_type(value: Any, expected_type: type) -> Any:
 
 
 def client_processor(run: Run) -> Processor:
-    """The machine that sent the requests, on which the twins ran as well."""
+    """The processor of the client, on which the twins ran too."""
     variants = [
         variant
         for target in run.targets
@@ -83,17 +82,17 @@ def client_processor(run: Run) -> Processor:
 
 
 def target_processor(run: Run, target: TargetRun) -> Processor:
-    """Where the target ran: of a deployed one, the instance that answered /version."""
+    """The processor of the target: for a deployment, of the instance that responded to /version."""
     return client_processor(run) if target.twin else parse_processor(target.version, engine_variant(target.version))
 
 
 def engine_variant(version: Mapping[str, Any]) -> str:
-    """How an engine ran, as its /version tells it: "bfloat16, channels_last, fused by oneDNN"; or ""."""
+    """The engine's variant in /version, such as "bfloat16, channels_last, fused by oneDNN"; or ""."""
     return str((_value_if_type(version.get("engine_details"), dict) or {}).get("form", ""))
 
 
 def processors_differ(a: Processor, b: Processor) -> bool | None:
-    """Whether two processors are unlike; None where too little of them was recorded to tell."""
+    """Whether two processors differ; None if too little was recorded to tell."""
     value_pairs = [(getattr(a, field), getattr(b, field)) for field in
              ("cpu_model", "cpu_generation", "instruction_sets", "instruction_limits", "bfloat16")]  # fmt: skip
     if any(value_a is not None and value_b is not None and value_a != value_b for value_a, value_b in value_pairs):

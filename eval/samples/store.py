@@ -1,4 +1,4 @@
-"""The samples of a run on their way to disk, and what is there already when a run is gone on with."""
+"""Reads and writes run.json and samples.jsonl, and what a resumed run has measured already."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import IO, Self
 from eval.errors import EvalError
 from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE, ImageEntry, Run, Sample, TargetRun
 
-RequestKey = tuple[int, int]  # block and place: one request of the plan
+RequestKey = tuple[int, int]  # block and index in it: one request of the schedule
 
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What was measured before a run was gone on with."""
+    """What was measured before a run was resumed."""
 
     completed: frozenset[RequestKey] = frozenset()
-    search_samples: dict[int, list[Sample]] = field(default_factory=dict)  # samples of each search step, by its block
-    resume_count: int = 0  # that it was gone on with
+    search_samples: dict[int, list[Sample]] = field(default_factory=dict)  # block of a search step -> its samples
+    resume_count: int = 0
 
 
 def build_resume_state(samples: Iterable[Sample], search_scenario: str, resume_count: int) -> ResumeState:
-    """What the samples say; only those of the search are kept, as it needs them to go on."""
+    """The state after these samples. Those of the rate search are kept: it needs them to continue."""
     completed: set[RequestKey] = set()
     search_samples: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -40,7 +40,7 @@ def build_resume_state(samples: Iterable[Sample], search_scenario: str, resume_c
 
 
 class SampleWriter:
-    """samples.jsonl, open for appending. What is in it survives the process, whatever ends it."""
+    """samples.jsonl, open for appending. Each line survives the process, whatever ends it."""
 
     def __init__(self, run_dir: Path, *, create: bool):
         self.run_dir = run_dir
@@ -52,19 +52,19 @@ class SampleWriter:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # a full disk; it was said when the sample was refused
+        with contextlib.suppress(OSError):  # a full disk, which `append` has reported
             self._file.close()
 
     def append(self, sample: Sample) -> None:
-        """Append one sample. Raises EvalError when the disk does not take it."""
+        """Append one sample. Raises EvalError if it cannot be written."""
         with os_errors_as_eval_error(self.run_dir):
             append_sample(self._file, sample)
 
 
 def truncate_torn_line(run_dir: Path) -> int:
-    """Cut off a last line that a killed run has left half written. Gives the bytes cut. Raises EvalError."""
+    """Cut off a last line that a killed run left incomplete. Returns the bytes cut. Raises EvalError."""
     with os_errors_as_eval_error(run_dir):
-        (run_dir / SAMPLES_FILE).touch()  # a kill may have come before it was made
+        (run_dir / SAMPLES_FILE).touch()  # the run may have been killed before it was created
     with os_errors_as_eval_error(run_dir), (run_dir / SAMPLES_FILE).open("r+b") as file:
         size_bytes = file.seek(0, os.SEEK_END)
         end_offset = _last_line_end(file, size_bytes)
@@ -73,12 +73,12 @@ def truncate_torn_line(run_dir: Path) -> int:
 
 
 def load_resume_state(run_dir: Path, search_scenario: str, resume_count: int) -> ResumeState:
-    """What a run's samples hold so far."""
+    """The state of a run's samples so far."""
     return build_resume_state(read_samples(run_dir), search_scenario, resume_count)
 
 
 def _last_line_end(file: IO[bytes], size_bytes: int, chunk_bytes: int = 65536) -> int:
-    """The place behind the last line feed."""
+    """The offset after the last line feed."""
     end = size_bytes
     while end > 0:
         start = max(0, end - chunk_bytes)
@@ -92,7 +92,7 @@ def _last_line_end(file: IO[bytes], size_bytes: int, chunk_bytes: int = 65536) -
 
 @contextlib.contextmanager
 def os_errors_as_eval_error(run_dir: Path) -> Iterator[None]:
-    """Turns what the operating system refuses (full, read-only, not ours) into a EvalError that names the folder."""
+    """Turn an OSError (disk full, read-only, no permission) into an EvalError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -103,14 +103,14 @@ READABLE_SCHEMAS = (1, 2)  # 1 knew one scenario, and could not be resumed
 
 
 def write_run(run_dir: Path, run: Run) -> None:
-    """Write run.json in one step, so that a reader never sees half of it."""
+    """Write run.json atomically: a reader never sees an incomplete one."""
     temp_path = run_dir / (RUN_JSON + ".part")
     temp_path.write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
     os.replace(temp_path, run_dir / RUN_JSON)
 
 
 def read_run(run_dir: Path) -> Run:
-    """Read run.json. Raises EvalError when it is missing, broken, or of a later schema."""
+    """Read run.json. Raises EvalError if it is missing, invalid, or of a later schema."""
     try:
         data = json.loads((run_dir / RUN_JSON).read_text())
     except FileNotFoundError:
@@ -129,14 +129,14 @@ def read_run(run_dir: Path) -> Run:
 
 
 def append_sample(file: IO[str], sample: Sample) -> None:
-    """Append one line and hand it to the operating system at once."""
-    data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # asdict copies deep, and is slow
+    """Append one line and flush it to the operating system."""
+    data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # dataclasses.asdict is slow
     file.write(json.dumps(data, separators=(",", ":")) + "\n")
     file.flush()
 
 
 def read_samples(run_dir: Path) -> Iterator[Sample]:
-    """Every sample, in the order they finished; a torn last line (a killed run) is passed over."""
+    """All samples, in the order in which they finished; an incomplete last line (of a killed run) is skipped."""
     plain_path, gzip_path = run_dir / SAMPLES_FILE, run_dir / SAMPLES_GZ_FILE
     if not plain_path.exists() and not gzip_path.exists():
         raise EvalError(f"{run_dir} has neither {SAMPLES_FILE} nor {SAMPLES_GZ_FILE}")
@@ -149,4 +149,4 @@ def read_samples(run_dir: Path) -> Iterator[Sample]:
                 data["probabilities"] = tuple(p) if (p := data.get("probabilities")) else None
                 yield Sample(**data)
             except (ValueError, TypeError) as error:
-                raise EvalError(f"{run_dir}: line {line_number} of the samples is broken: {error}") from None
+                raise EvalError(f"{run_dir}: line {line_number} of the samples is invalid: {error}") from None

@@ -1,7 +1,7 @@
 """Differences of percentiles between two samples, by the percentile bootstrap over blocks.
 
-Requests of one block are neighbours in time and alike; blocks are the unit that can be taken as independent. So whole
-blocks are drawn again, and only where there are too few of them single requests. Failures are infinite latencies.
+Requests of one block follow each other and are correlated; blocks can be taken as independent. So whole blocks are
+resampled, and single requests only if there are too few blocks. Failures are infinite latencies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from eval.stats.intervals import CONFIDENCE, nearest_rank
 
 REPLICATES = 2000
-MIN_BLOCKS = 20  # with fewer the spread between blocks is not known well enough
+MIN_BLOCKS = 20  # with fewer, the variation between blocks is not known well enough
 MAX_WEIGHTS = 2_000_000  # weights in memory at once
 
 LatenciesByBlock = Mapping[int, Sequence[float]]  # block -> its latencies in ms
@@ -23,13 +23,13 @@ LatenciesByBlock = Mapping[int, Sequence[float]]  # block -> its latencies in ms
 
 @dataclass(frozen=True)
 class RelativeChange:
-    """How a figure changed, as a share of the first: 0.1 is 10% more."""
+    """The relative change of a figure: 0.1 is 10% more."""
 
     change: float
-    low: float  # 95% interval; infinite where failures reach into it
+    low: float  # 95% interval; infinite if failures reach into it
     high: float
     p: float  # of no change, two-sided
-    resampling_unit: str  # what was drawn: "blocks" or "requests"
+    resampling_unit: str  # "blocks" or "requests"
 
 
 def resampled_quantiles(
@@ -39,10 +39,10 @@ def resampled_quantiles(
     by_block: bool,
     n_replicates: int = REPLICATES,
 ) -> np.ndarray:
-    """One row a replicate, one column a quantile: the smallest sample that the share does not exceed.
+    """The quantiles of each replicate (nearest rank): a row per replicate, a column per quantile.
 
-    The samples are sorted once. Drawing blocks again gives each sample the weight of its block, and a quantile lies
-    where the running sum of weights reaches its share.
+    The samples are sorted once. Resampling blocks gives each sample the weight of its block; a quantile is where the
+    cumulative weight reaches its level.
     """
     values = np.concatenate([np.asarray(latencies_ms, dtype=float) for latencies_ms in blocks.values()])
     unit_sizes = [len(latencies_ms) for latencies_ms in blocks.values()] if by_block else [1] * len(values)
@@ -69,7 +69,7 @@ def compare_quantiles(
     seed: int,
     n_replicates: int = REPLICATES,
 ) -> list[RelativeChange]:
-    """How each quantile changed from `a` to `b`, runs that were measured apart from each other."""
+    """How each quantile changed from `a` to `b`, two independent runs."""
     rng = np.random.default_rng(seed)
     by_block = min(len(a), len(b)) >= MIN_BLOCKS
     resampled_a = resampled_quantiles(a, quantile_levels, rng, by_block, n_replicates)
@@ -86,12 +86,12 @@ def compare_quantiles(
 
 
 def relative_change(a: float, b: float) -> float:
-    """The change from a to b as a share of a. Two that are endless are alike."""
+    """The change from a to b relative to a; 0 if both are infinite."""
     return float(relative_changes(np.array([a]), np.array([b]))[0])
 
 
 def relative_changes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """As `relative`, each with each."""
+    """As `relative_change`, elementwise."""
     equal = a == b  # infinite ones too
     with np.errstate(invalid="ignore", divide="ignore"):
         change = np.where(np.isinf(a), -1.0, b / a - 1)
@@ -104,13 +104,13 @@ def _with_interval(change: float, replicates: np.ndarray, unit: str) -> Relative
 
 
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The middle 95% of the replicates. By rank, so that infinite ones do no harm."""
+    """The middle 95% of the replicates. By rank, so that infinite values are allowed."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail], method="inverted_cdf")
     return float(low), float(high)
 
 
 def bootstrap_p(replicates: np.ndarray) -> float:
-    """The share of replicates on the wrong side of no change, twice; never 0, as there could always be one more."""
+    """Two-sided p-value of no change: twice the fraction of replicates on its opposite side, plus one; never 0."""
     n_opposite = min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
     return min(1.0, 2 * (n_opposite + 1) / (len(replicates) + 1))

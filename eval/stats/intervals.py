@@ -1,10 +1,10 @@
 """Estimates with their 95% confidence intervals, or the reason why the sample is too small for one.
 
 A percentile's interval comes from order statistics: the number of samples below the true percentile is binomial,
-whatever the distribution. So it needs no model of latency, and it exists only from a certain sample size on. It takes
-the samples as independent, or, where they are said to be in the order of time, as worth fewer independent ones.
-Whether blocks differ by more than chance is tested in eval/analysis/drift.py; `make coverage` measures how often
-the intervals hold the truth.
+whatever the distribution. So it needs no model of latency, and it exists only from a minimum sample size on. Samples
+count as independent, or, if given in chronological order, as fewer independent ones. eval/analysis/drift.py tests
+whether blocks differ by more than chance; `make interval-coverage` measures how often the intervals contain the true
+value.
 """
 
 from __future__ import annotations
@@ -16,25 +16,23 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import scipy  # each part of it is loaded when it is first used: scipy.stats alone takes a second
+import scipy  # loads its parts on first use: scipy.stats alone takes a second
 
 CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
-AUTOCORRELATION_LAGS = 10  # neighbours after each sample that it is compared with
+AUTOCORRELATION_LAGS = 10
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-EARLY_STOPPING_CONFIDENCE = (
-    0.99  # of MLPerf's early stopping: a one-sided bound is below the true percentile in 1% of runs at most
-)
+EARLY_STOPPING_CONFIDENCE = 0.99  # of MLPerf's one-sided bound: below the true percentile in at most 1% of runs
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, or why there is none."""
+    """A number with its interval, or the reason why there is none."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
-    n: int | None = None  # how many samples it stands on
+    n: int | None = None  # number of samples
     reason: str | None = None  # why `value` is None
 
     def to_report(self) -> dict[str, Any]:
@@ -45,23 +43,23 @@ class Estimate:
 
 
 def min_sample_size(p: float) -> int:
-    """The smallest sample whose order statistics enclose the p-quantile on both sides."""
+    """The smallest sample size whose order statistics bound the p-quantile on both sides."""
     return math.ceil(math.log(TAIL_PROBABILITY) / math.log(max(p, 1 - p)))
 
 
 def ci_ranks(p: float, n: int, tail_probability: float = TAIL_PROBABILITY) -> tuple[int, int]:
-    """Ranks (from 1) of the two samples between which the p-quantile lies, but for `tail` on either side at most."""
+    """Ranks (from 1) of two samples that bound the p-quantile, each with at most `tail_probability` of error."""
     low, high = scipy.stats.binom.ppf([tail_probability, 1 - tail_probability], n, p)
     return int(low), int(high) + 1
 
 
 @lru_cache(maxsize=4096)
 def shortest_ci_ranks(p: float, n: int) -> tuple[int, int]:
-    """Ranks of the closest two samples between which the p-quantile lies, but for 5% at most.
+    """Ranks of the two closest samples that bound the p-quantile with at least 95% confidence.
 
-    Ranks are whole numbers, so each side of `ranks` spends less than its 2.5%: around p99 of 1,000 samples 97.5% are
-    held instead of 95%. What one side leaves is given to the other where that saves a rank; of equally close pairs
-    the one with the most even sides is taken. The data have no say in the choice.
+    Ranks are whole numbers, so each side of `ci_ranks` uses less than its 2.5%: around p99 of 1,000 samples the
+    confidence is 97.5% instead of 95%. What one side does not use goes to the other if that saves a rank; of equally
+    close pairs the most symmetric one is taken. The choice does not depend on the data.
     """
     low, high = ci_ranks(p, n)
     candidates = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
@@ -77,11 +75,11 @@ def shortest_ci_ranks(p: float, n: int) -> tuple[int, int]:
 
 
 def ci_ranks_autocorrelated(ordered: Sequence[float], chronological: Sequence[float], p: float) -> tuple[int, int]:
-    """The same for samples of which each is like the one before, as in a queue: wider, for they say less.
+    """The same for autocorrelated samples, as from a queue: wider, because they carry less information.
 
-    As wide as for the independent samples that they are worth: n over the autocorrelation time, the longer one of
-    the samples themselves and of being above the p-quantile. `in_time` are they in the order in which they were due.
-    Where neighbours are no more alike than chance makes them, the ranks are those of independent samples.
+    The effective sample size is n over the integrated autocorrelation time, the longer one of the samples themselves
+    and of the indicator of being above the p-quantile. `chronological` has the samples in the order of their scheduled
+    times. Without significant autocorrelation the ranks are those of independent samples.
     """
     n = len(ordered)
     quantile = nearest_rank(ordered, p)
@@ -96,9 +94,9 @@ def ci_ranks_autocorrelated(ordered: Sequence[float], chronological: Sequence[fl
 
 
 def is_autocorrelated(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether the first autocorrelations add up to more than independent samples would have in 95% of cases.
+    """Whether the sum of the first autocorrelations exceeds that of 95% of independent samples.
 
-    Of independent samples each is about normal with mean 0 and variance 1 / n.
+    Each autocorrelation of independent samples is about normal with mean 0 and variance 1 / n.
     """
     deviations = np.asarray(values, float) - np.mean(values)
     n, variance = len(deviations), float(np.dot(deviations, deviations))
@@ -111,9 +109,9 @@ def is_autocorrelated(values: Sequence[float] | np.ndarray) -> bool:
 
 
 def integrated_autocorrelation_time(values: Sequence[float] | np.ndarray) -> float:
-    """How many samples in a row are worth one independent sample; 1 when they are independent.
+    """How many consecutive samples carry the information of one independent sample; 1 if they are independent.
 
-    1 plus twice the sum of autocorrelations, as long as two in a row are positive together. Source: Geyer,
+    1 plus twice the sum of the autocorrelations, as long as the sum of two consecutive ones is positive. Source: Geyer,
     "Practical Markov chain Monte Carlo" (1992), the initial positive sequence.
     """
     deviations = np.asarray(values, float) - np.mean(values)
@@ -128,14 +126,14 @@ def integrated_autocorrelation_time(values: Sequence[float] | np.ndarray) -> flo
 
 
 def nearest_rank(ordered: Sequence[float], p: float) -> float:
-    """The smallest sample that at least a share p of all samples does not exceed. Exact for infinities too."""
+    """The smallest sample that at least a fraction p of all samples does not exceed. Works with infinities too."""
     return ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)]
 
 
 def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = False) -> Estimate:
-    """The p-quantile. An infinite value stands for a request that never got its answer.
+    """The p-quantile. An infinite value stands for a failed request.
 
-    `correlated`: the values are in the order of time, and neighbours may be alike.
+    autocorrelated: the values are in chronological order and may be autocorrelated.
     """
     n = len(values)
     if n < min_sample_size(p):
@@ -149,24 +147,23 @@ def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = Fals
 
 
 def percentiles(values: Sequence[float], *, autocorrelated: bool = False) -> dict[str, dict[str, Any]]:
-    """p50, p90, p95 and p99 as report.json has them."""
+    """p50, p90, p95 and p99 for report.json."""
     return {name: percentile(values, p, autocorrelated=autocorrelated).to_report() for name, p in PERCENTILES.items()}
 
 
 def early_stopping_min_n(p: float, n_above: int = 1) -> int:
-    """The smallest sample of which `over` may lie above a bound on the p-quantile: MLPerf's early-stopping count.
+    """The smallest sample size that allows `n_above` samples above a bound on the p-quantile: MLPerf's early stopping.
 
-    The rule (mlcommons/inference_policies): the smallest h with I_p(h, over + 1) <= 1 - 0.99 are within, so h + over
-    in all. I_p is the chance of at least h samples below the quantile before over + 1 are above it, which is negative
-    binomial.
+    The rule (mlcommons/inference_policies): the smallest h with I_p(h, n_above + 1) <= 1 - 0.99, plus n_above. I_p is
+    the probability of at least h samples below the quantile before n_above + 1 are above it: negative binomial.
     """
     return int(scipy.stats.nbinom.ppf(EARLY_STOPPING_CONFIDENCE, n_above + 1, 1 - p)) + 1 + n_above
 
 
 def early_stopping_bound(values: Sequence[float], p: float) -> Estimate:
-    """A bound that the p-quantile exceeds in 1% of runs at most, as MLPerf reports it, or why there is none.
+    """A bound that the p-quantile exceeds in at most 1% of runs, as MLPerf reports it, or why there is none.
 
-    With the largest number of samples that may be over, the bound is the smallest of just as many samples.
+    With the largest allowed number of samples above the bound, the bound is the smallest of that many largest samples.
     """
     n = len(values)
     if n < (min_n := early_stopping_min_n(p)):
@@ -182,7 +179,7 @@ def early_stopping_bound(values: Sequence[float], p: float) -> Estimate:
 
 
 def early_stopping_bounds(values: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """The certified bounds of p50, p90, p95 and p99 as report.json has them: a value and n, or a reason."""
+    """The bounds of p50, p90, p95 and p99 for report.json: a value and n, or a reason."""
     bounds = {name: early_stopping_bound(values, p).to_report() for name, p in PERCENTILES.items()}
     return {
         name: {key: value for key, value in bound.items() if key not in ("low", "high")}
@@ -191,10 +188,10 @@ def early_stopping_bounds(values: Sequence[float]) -> dict[str, dict[str, Any]]:
 
 
 def tail_ratio(values: Sequence[float]) -> Estimate:
-    """TMR: p99 over p50, by how much the slow tail is slower than the usual.
+    """p99 over p50: how much slower the tail is than the median.
 
-    Its interval is from order statistics and conservative: p50 and p99 lie between their ranks in 97.5% of runs each,
-    so both do in 95% at least, and the ratio lies between the extreme ratios of the ends. Nothing is drawn at random.
+    Its interval is from order statistics and conservative: p50 and p99 each lie between their ranks in 97.5% of runs,
+    so both do in at least 95%, and the ratio lies between the extreme ratios of the bounds. Nothing is random.
     """
     n, tail_probability = len(values), TAIL_PROBABILITY / 2
     min_n = math.ceil(math.log(tail_probability) / math.log(0.99))
@@ -211,7 +208,7 @@ def tail_ratio(values: Sequence[float]) -> Estimate:
 
 
 def holm_adjust(p_values: Sequence[float]) -> list[float]:
-    """Adjusted for their number (Holm 1979): below 5% wrongly for any of them in 5% of cases at most."""
+    """p-values adjusted for their number (Holm 1979): any false positive at 5% in at most 5% of cases."""
     adjusted, running_max = [1.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         running_max = max(running_max, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -220,7 +217,7 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
 
 
 def proportion(successes: int, n: int, unit: str = "samples") -> Estimate:
-    """A share with its Wilson interval."""
+    """A fraction with its Wilson interval."""
     if n == 0:
         return Estimate(None, reason=f"no {unit}")
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -228,7 +225,7 @@ def proportion(successes: int, n: int, unit: str = "samples") -> Estimate:
 
 
 def intervals_overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two estimates of report.json cannot be told apart."""
+    """Whether the intervals of two estimates of report.json overlap."""
     return a["low"] <= b["high"] and b["low"] <= a["high"]
 
 

@@ -1,4 +1,4 @@
-"""Which endpoints a run asks: twins on this machine, Pulumi stacks, or addresses."""
+"""The endpoints of a run: local twins, Pulumi stacks, or URLs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ PULUMI_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One service to ask."""
+    """One service under test."""
 
     name: str  # unique in the run
-    target: str | None  # key of infra.targets.TARGETS, None for a foreign service
-    url: str  # without a slash at the end
+    target: str | None  # key of infra.targets.TARGETS, None for a custom endpoint
+    url: str  # without a trailing slash
     twin: Twin | None = None
 
     @property
     def keepalive_s(self) -> float:
-        """For how long a connection to it may rest and still be used."""
+        """How long an idle connection to it may be reused."""
         return TWIN_KEEPALIVE_S if self.twin else KEEPALIVE_S
 
 
@@ -50,12 +50,12 @@ class TargetSet:
 
 
 def remote_endpoints(twin_names: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
-    """What `--stacks` and `--target` name, beside the twins of those names. Raises EndpointError."""
+    """The endpoints of `--stacks` and `--target`; names must differ from the twins'. Raises EndpointError."""
     endpoints = [parse_target(text) for text in addresses] + [stack_endpoint(stack) for stack in stacks]
     names = [*twin_names, *(endpoint.name for endpoint in endpoints)]
     for name in names:
         if names.count(name) > 1:
-            raise EndpointError(f"two endpoints are called {name!r}: give one of them another name")
+            raise EndpointError(f"two endpoints are called {name!r}: rename one")
     return endpoints
 
 
@@ -63,7 +63,7 @@ def remote_endpoints(twin_names: Sequence[str], stacks: Sequence[str], addresses
 def start_targets(
     engines: Sequence[str], remote: Sequence[Endpoint], log_dir: Path, notify: Callable[[str], None]
 ) -> Iterator[TargetSet]:
-    """The remote endpoints, and every target's twins with these engines, which live as long as the context.
+    """The remote endpoints, and each target's twins with these engines, which stop with the context.
 
     Raises EndpointError.
     """
@@ -132,7 +132,7 @@ def _validate_name(name: str) -> str:
 
 
 def _validate_url(url: str) -> str:
-    """The address without its last slash. What is secret has no place in it: it is stored with the run."""
+    """The URL without a trailing slash. It must contain no secret, because it is stored with the run."""
     try:
         split_url = urlsplit(url)
         _ = split_url.port
@@ -149,4 +149,4 @@ def _validate_url(url: str) -> str:
 
 
 KEEPALIVE_S = 55.0  # below the 60 s after which nginx and many load balancers close an idle connection
-TWIN_KEEPALIVE_S = 1.5  # functions-framework closes one after 2 s, and has no front before it here that keeps it
+TWIN_KEEPALIVE_S = 1.5  # functions-framework closes one after 2 s, and no proxy in front keeps it open here

@@ -1,4 +1,4 @@
-"""Which engine answers where, and which endpoints differ in nothing else. Pure."""
+"""The engine of each endpoint, and pairs of endpoints that differ in the engine only. Pure."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from typing import Any
 from eval.samples.model import TargetRun
 from service.engines.names import PLAIN_ENGINE
 
-REFERENCE_ENGINE = PLAIN_ENGINE  # what the reference answers are computed with
-MIN_AGREEMENT = 0.97  # of two engines; those that surely give the same label less often do not run the same model
+REFERENCE_ENGINE = PLAIN_ENGINE  # of the reference predictions
+MIN_AGREEMENT = (
+    0.97  # fraction of equal predictions of two engines; significantly below it, they do not run the same model
+)
 
 
 @dataclass(frozen=True)
 class EnginePair:
-    """Two endpoints that differ in nothing but the engine."""
+    """Two endpoints that differ in the engine only."""
 
-    plain: str  # runs the plain one
+    plain: str  # runs the plain engine
     alternative: str
 
 
 def reported_engine(version: Mapping[str, Any]) -> str | None:
-    """What an answer of /version says."""
+    """The engine that /version reports."""
     return version.get("engine") or (version.get("model") or {}).get("engine")
 
 
 def engine_of(target_run: TargetRun) -> str | None:
-    """None where it is not known: a foreign endpoint that does not say, or one that never answered."""
+    """None if it is unknown: a custom endpoint that does not report it, or one that never responded."""
     return target_run.engine or reported_engine(target_run.version)
 
 
 def engines_differ(a: str | None, b: str | None) -> bool:
-    """Whether these two engines compute with other numbers. One that is not told counts as the plain one."""
+    """Whether two engines compute with different number formats. An unknown one counts as plain."""
     return (a or PLAIN_ENGINE) != (b or PLAIN_ENGINE)
 
 
 def agreement_too_low(agreement_test: Mapping[str, Any]) -> bool:
-    """Whether a `parity` of report.json is too low for two engines that run the same model."""
+    """Whether a `parity` of report.json is too low for two engines with the same model."""
     upper_bound = agreement_test["agreement"].get("high")
     return upper_bound is not None and upper_bound < MIN_AGREEMENT
 
 
 def matching_engine_pairs(targets: Sequence[TargetRun]) -> list[EnginePair]:
-    """Every endpoint of another engine, with the one beside it that runs the plain one, if there is one.
+    """Each endpoint with another engine, paired with one of the same target with the plain engine, if there is one.
 
-    Of several, the one whose name is the same but for the engine, or else the first. A twin is paired with a twin: a
+    Of several, the one whose name differs in the engine only, else the first. Twins are paired with twins only: a
     cloud is another machine.
     """
     engine_pairs = []

@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 from eval.errors import RestartFailed
 
 ROOT = Path(__file__).resolve().parents[2]  # where the commands run, and Pulumi's project is
-REMOTE_READY_TIMEOUT_S = 600.0  # from the end of a command to the first yes, at most
-COMMAND_TIMEOUT_S = 1800.0  # a command may take so long: a virtual machine is made anew, a function is built
-INTERRUPT_GRACE_S = 60.0  # to end in good order after an interrupt, before it is killed
-REVISION_PLACEHOLDER = "{revision}"  # in a command: replaced by something new every time
+REMOTE_READY_TIMEOUT_S = 600.0  # from the end of a command until /readyz succeeds
+COMMAND_TIMEOUT_S = 1800.0  # a command may create a virtual machine or build a function
+INTERRUPT_GRACE_S = 60.0  # after an interrupt, before the command is killed
+REVISION_PLACEHOLDER = "{revision}"  # in a command: replaced by a new value each time
 
 
 @dataclass(frozen=True)
 class RestartMethod:
-    """How one endpoint is made to start anew."""
+    """How one endpoint is restarted."""
 
-    restart: Callable[[], Awaitable[float]]  # gives time.perf_counter() of the start command; raises RestartFailed
-    failure_reason: Callable[[], str | None]  # why nothing will become ready any more; None while it may
-    ready_timeout_s: float | None  # that it has until the first yes of /readyz; None: /readyz is not asked
+    restart: Callable[[], Awaitable[float]]  # returns time.perf_counter() of the start command; raises RestartFailed
+    failure_reason: Callable[[], str | None]  # why it will not become ready any more; None while it may
+    ready_timeout_s: float | None  # until /readyz succeeds; None: /readyz is not polled
     shares_clock: bool  # whether its wall clock is this machine's
 
 
 def twin_restart(twin: Twin, restart_proxy: bool = False) -> RestartMethod:
-    """A restart of a twin's process; with `everything` of the nginx before it too, as when a VM is made."""
+    """Restart a twin's process, and with `restart_proxy` the nginx in front of it, as when a VM is created."""
     from infra.local.twins import ready_timeout_s
 
     async def restart() -> float:
         try:
             await asyncio.to_thread(twin.stop, restart_proxy)
-            return twin.start()  # in this thread, with which the process ends
+            return twin.start()  # in this thread: the process dies with the thread that started it
         except OSError as error:
-            raise RestartFailed(f"could not be started again: {error}") from None
+            raise RestartFailed(f"could not be restarted: {error}") from None
 
     def failure_reason() -> str | None:
         last_lines = twin.log_tail().splitlines()[-1:] or ["it is empty"]
@@ -56,7 +56,7 @@ def twin_restart(twin: Twin, restart_proxy: bool = False) -> RestartMethod:
 
 
 def command_restart(command: Sequence[str], target: Target | None) -> RestartMethod:
-    """A command that makes a new revision or a new instance. `target`: what it deploys, None for a foreign service."""
+    """Restart by a command that creates a new revision or instance. `target` is None for a custom endpoint."""
 
     async def restart() -> float:
         restart_at = time.perf_counter()
@@ -68,7 +68,7 @@ def command_restart(command: Sequence[str], target: Target | None) -> RestartMet
 
 
 def parse_restart_commands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The commands of `--cold-command NAME=COMMAND`, by endpoint, in words. Raises EndpointError."""
+    """Parse `--cold-command NAME=COMMAND`: endpoint -> argv. Raises EndpointError."""
     commands: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, separator, command_line = text.partition("=")
@@ -87,20 +87,20 @@ def parse_restart_commands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def check_restart_targets(commands: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
-    """Raises EndpointError when a command is for an endpoint that the run does not have."""
+    """Raises EndpointError if a command is for an endpoint that is not in the run."""
     if unknown := sorted(set(commands) - set(names)):
         raise EndpointError(f"--cold-command {unknown[0]}: the run has no such endpoint, only {', '.join(names)}")
 
 
 def fill_revision(command: Sequence[str], revision: str) -> list[str]:
-    """The command with its placeholder replaced; one without it is left as it is."""
+    """The command with its placeholder replaced, if it has one."""
     return [argument.replace(REVISION_PLACEHOLDER, revision) for argument in command]
 
 
 async def run_restart_command(command: Sequence[str]) -> None:
-    """Run it without a shell, in the project's folder. Raises RestartFailed with the last line that it printed.
+    """Run it without a shell, in the project's folder. Raises RestartFailed with the last line of its output.
 
-    Cancelled, it interrupts the command once and waits for its end: Pulumi writes down what it has done.
+    On cancellation it interrupts the command once and waits for its end: Pulumi has to save its state.
     """
     try:
         process = await asyncio.create_subprocess_exec(

@@ -387,7 +387,7 @@ def begin(folder, fake, **known):
 def test_endpoint_that_runs_the_wrong_engine_is_not_measured(tmp_path, fake, known):
     fake.engine = "torch"
     done, posts = begin(tmp_path, fake, **known)
-    assert "is to run onnx and says that it runs torch" in (done.targets[0].failure or "")
+    assert "engine mismatch: expected onnx, /version reports torch" in (done.targets[0].failure or "")
     assert posts == []
 
 
@@ -418,13 +418,13 @@ def refused(capsys, *arguments):
 
 def test_engines_of_a_deployed_stack_are_not_chosen_here(capsys):
     said = refused(capsys, "--target", "heroku=http://127.0.0.1:9", "--engines", "onnx")
-    assert said.startswith("--engines is of the twins on this machine") and "cloudtrial:engine" in said
+    assert said.startswith("--engines is for local twins") and "cloudtrial:engine" in said
 
 
 def test_endpoint_may_not_take_the_name_of_a_second_engines_twin(capsys):
     address = "heroku-onnx=http://127.0.0.1:9"
     said = refused(capsys, "--local", "--engines", "torch,onnx", "--target", address, "--images", "golden")
-    assert said == "two endpoints are called 'heroku-onnx': give one of them another name\n"
+    assert said == "two endpoints are called 'heroku-onnx': rename one\n"
 
 
 def test_a_run_is_not_gone_on_with_in_other_engines(tmp_path, capsys, fake):
@@ -433,5 +433,5 @@ def test_a_run_is_not_gone_on_with_in_other_engines(tmp_path, capsys, fake):
     facts["config"] |= {"local": True, "targets": [], "engines": ["torch", "onnx"]}
     (tmp_path / "run.json").write_text(json.dumps(facts | {"complete": False}))
     said = refused(capsys, "--resume", str(tmp_path), "--engines", "onnx")
-    assert "was made otherwise: engines is ('onnx',), was ('torch', 'onnx')" in said
+    assert "with engines=('onnx',) instead of ('torch', 'onnx')" in said
     assert read_run(tmp_path).config["engines"] == ["torch", "onnx"]

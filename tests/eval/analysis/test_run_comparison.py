@@ -243,7 +243,7 @@ def test_a_list_that_is_not_kept_is_told(pair, capsys):
     run, samples = a_run(n_images=100)
     old = dataclasses.replace(run, prices_sha256="f" * 64)
     assert main(["compare", *pair((old, samples), (run, samples))]) == 0
-    assert "A's price list (sha256 ffffffffffff) is not kept here" in capsys.readouterr().out
+    assert "A's price list (sha256 ffffffffffff) is not available" in capsys.readouterr().out
 
 
 # The command
@@ -391,7 +391,7 @@ def test_help_teaches_with_examples(capsys):
         main(["compare", "--help"])
     text = capsys.readouterr().out
     assert "./cloudtrial compare reports/before reports/after" in text
-    assert "Exit codes: 0 no worse, 1 worse, 2 unlike runs or wrong usage" in text
+    assert "Exit codes: 0 no regression, 1 regression, 2 incompatible runs or wrong usage" in text
 
 
 def test_json_holds_every_difference_and_no_infinity(pair, capsys):

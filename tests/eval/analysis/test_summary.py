@@ -307,7 +307,7 @@ def test_foreign_endpoints_have_every_figure_but_costs():
     assert (facts["title"], facts["kind"], facts["vcpus"]) == ("heroku", None, None)
     assert facts["accuracy"]["value"] == 0.93
     for where, reason in reasons(facts["cost"]):
-        assert "foreign endpoint" in reason, where
+        assert "custom endpoint" in reason, where
     assert set(facts["cost"]["monthly_usd"]) == {"10000", "1000000", "100000000"}
     assert found["break_even"] == []
     assert found["verdict"]["cheapest"] is None

@@ -57,7 +57,7 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path, capsys):
         assert run("--target", f"a={fake.url}", "--out", tmp_path) == 1
     assert (
         capsys.readouterr().err
-        == f"{tmp_path} holds a run already (run.json): name another folder with --out, or remove it\n"
+        == f"{tmp_path} has a run already (run.json): select another folder with --out, or remove it\n"
     )
 
 
@@ -219,7 +219,7 @@ def test_unusable_url_error_says_why_and_hides_secrets(text, says):
 def test_duplicate_endpoint_names_fail_and_leave_nothing_behind(other, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("--target", "heroku=http://127.0.0.1:1", *other) == 1
-    assert capsys.readouterr().err == "two endpoints are called 'heroku': give one of them another name\n"
+    assert capsys.readouterr().err == "two endpoints are called 'heroku': rename one\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,7 +52,7 @@ def test_failures_are_in_no_percentile(printed):
 def test_errors_are_found_by_kind(printed, error, number):
     rows, told = printed("--error", error, "--columns", "target,error,detail")
     assert rows[1:] == [["heroku", "disconnected", "made up: disconnected"]] * number
-    assert ("no such sample" in told) == (number == 0)
+    assert ("no sample matches" in told) == (number == 0)
 
 
 def test_one_image_is_shown_over_all_targets_and_the_reference(printed):
@@ -80,7 +80,7 @@ def test_json_lines_are_the_samples_themselves(folder, capsys):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(("--columns", "latency"), "'latency' is no column"), (("--columns", "latency_ms.p50"), "is no column"),
+    [(("--columns", "latency"), "'latency' is not a column"), (("--columns", "latency_ms.p50"), "is not a column"),
      (("--error", "http"), "there are any, none, dns"), (("--target", "azure"), "the run has aws_ec2"),
      (("--image", "80"), "pictures 0 to 79")],
 )  # fmt: skip

@@ -48,12 +48,12 @@ def test_twin_costs_nothing_and_custom_endpoint_cost_is_unknown():
     found = estimate_run_cost({"heroku": 100, "mine": 100}, tariffs, 3600)
     assert found.usd_by_target == {"heroku": 0, "mine": None}
     assert found.summary_line("The run will cost") == (
-        "The run will cost at most $0; heroku: a twin on this machine, which costs nothing; "
-        "mine: a foreign endpoint, whose price is not known"
+        "The run will cost at most $0; heroku: a local twin, which costs nothing; "
+        "mine: a custom endpoint, whose price is unknown"
     )
     assert found.to_report()["targets"]["mine"] == {
         "value": None,
-        "reason": "a foreign endpoint, whose price is not known",
+        "reason": "a custom endpoint, whose price is unknown",
     }
 
 

@@ -157,7 +157,7 @@ def test_no_answer_in_time_is_a_timeout():
     with fake_endpoint("slow") as fake:
         (sample,) = posts(fake.url, timeout_s=0.2)
     assert (sample.error, sample.status) == ("timeout", None)
-    assert sample.detail == "no whole answer within 0.2 s"
+    assert sample.detail == "no complete response within 0.2 s"
     assert sample.latency_ms >= 200
 
 
@@ -254,9 +254,13 @@ def test_garbage_is_left_at_once_and_named_in_one_line(handle, detail):
 @pytest.mark.parametrize(
     ("handle", "detail", "scheme"),
     [
-        (misbehaves(OK + b"Content-Length: 9999\r\n\r\n", again=b" ", every_s=0.01), "no whole answer", "http"),
-        (misbehaves(OK + b"Content-Length: 9\r\n\r\n"), "no whole answer within 0.3 s, 0 bytes of it came", "http"),
-        (misbehaves(b"HTTP/1.1 2"), "no whole answer within 0.3 s", "http"),
+        (misbehaves(OK + b"Content-Length: 9999\r\n\r\n", again=b" ", every_s=0.01), "no complete response", "http"),
+        (
+            misbehaves(OK + b"Content-Length: 9\r\n\r\n"),
+            "within 0.3 s, 0 bytes of it arrived",
+            "http",
+        ),
+        (misbehaves(b"HTTP/1.1 2"), "no complete response within 0.3 s", "http"),
         (misbehaves(), "connected, but no TLS within 0.3 s", "https"),
     ],
     ids=["drip", "body", "head", "tls"],

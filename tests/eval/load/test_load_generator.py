@@ -47,7 +47,7 @@ def test_start_without_restart_method_is_dropped_with_advice(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         done, samples, _ = run(tmp_path, url, scenarios=("cold",), cold=2)
     assert [s.error for s in samples] == ["not_sent"] * 2
-    assert samples[0].detail == "no way to start a anew: name a command with --cold-command a=..."
+    assert samples[0].detail == "no way to restart a: give a command with --cold-command a=..."
     assert done.complete
 
 
@@ -78,7 +78,7 @@ def test_run_ends_at_its_budget_and_keeps_its_samples(tmp_path):
     assert 0 < len(samples) < done.planned
     assert "--max-usd is 4e-06" in done.note
     assert done.spent["usd"] >= 0.000004
-    assert "The run will cost at most" in said and "That may be more than --max-usd 4e-06" in said
+    assert "The run will cost at most" in said and "That may exceed --max-usd 4e-06" in said
 
 
 def test_a_run_that_costs_nothing_says_nothing_of_costs(tmp_path):

@@ -62,7 +62,7 @@ def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
     errors = Counter(s.error for s in samples)
     assert errors == {None: 20, "not_sent": 30}
     assert asked == 20 and done.planned == 50
-    assert "4 requests were under way already" in next(s.detail for s in samples if s.error)
+    assert "4 requests were in flight already" in next(s.detail for s in samples if s.error)
 
 
 def test_a_burst_leaves_at_once(tmp_path):

@@ -143,7 +143,7 @@ def test_a_configuration_survives_json():
 
 
 def test_a_changed_configuration_is_named_value_by_value():
-    assert Config(seed=2, burst=9).differences_from(Config(seed=1)) == ["seed is 2, was 1", "burst is 9, was 32"]
+    assert Config(seed=2, burst=9).differences_from(Config(seed=1)) == ["seed=2 instead of 1", "burst=9 instead of 32"]
 
 
 LABELS = [i % 10 for i in range(1000)]

@@ -155,10 +155,12 @@ def test_dead_endpoint_is_given_up_and_its_requests_are_failures(tmp_path, monke
     assert done.complete
     dead = measured(samples, "a")
     assert sorted(s.image for s in dead) == list(range(60))
-    assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith("the target was given up: connect: ")
+    assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith(
+        "no more requests are sent to the target: connect: "
+    )
     assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - circuit_breaker.MAX_CONSECUTIVE_FAILURES
-    assert (done.targets[0].failure or "").startswith("given up after 20 failures in a row, connect: ")
-    assert "a: given up" in said
+    assert (done.targets[0].failure or "").startswith("stopped after 20 consecutive failures, connect: ")
+    assert "a: stopped after" in said
     assert not any(s.error for s in measured(samples, "b"))
 
 
@@ -175,7 +177,7 @@ def test_ready_endpoint_that_never_responds_is_given_up(tmp_path):
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(80), warmup=0)
         assert len(fake.posts) == circuit_breaker.MAX_CONSECUTIVE_FAILURES * (circuit_breaker.MAX_READY_PROBES + 1)
     assert Counter(s.error for s in samples) == {"disconnected": 60, "not_sent": 20}
-    assert (done.targets[0].failure or "").startswith("given up after 60 failures")
+    assert (done.targets[0].failure or "").startswith("stopped after 60 consecutive failures")
 
 
 def test_time_in_vain_counts_like_failures_in_a_row(tmp_path, monkeypatch):
@@ -250,7 +252,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     with fake_endpoint() as fake:
         run(tmp_path, [endpoint(fake, "a")])
-    with pytest.raises(EvalError, match=r"holds a run already \(run.json\)"):
+    with pytest.raises(EvalError, match=r"has a run already \(run.json\)"):
         create_run_dir(tmp_path)
 
 
@@ -295,7 +297,7 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
     asked = measured(read_samples(tmp_path), "heroku-onnx")
     assert sorted(s.image for s in asked) == list(range(60))
     assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "not_sent"}
-    assert "given up after" in (done.targets[0].failure or "")
+    assert "stopped after" in (done.targets[0].failure or "")
     assert "its process ended" in (done.targets[0].failure or "")
     assert not any(s.error for s in measured(read_samples(tmp_path), "a"))
     assert done.targets[0].startup_ms and done.targets[0].cpus == 1
@@ -337,7 +339,7 @@ def test_reference_process_gets_the_posted_bytes_in_order(tmp_path):
     ("program", "says"),
     [
         ("import sys; sys.exit('reference: no torch')", "reference: no torch"),
-        ("print('hello')", "a line that is not an answer"),
+        ("print('hello')", "a line that is not a prediction"),
         ("pass", "answered 0 of 3 images"),
     ],
     ids=["fails", "garbage", "silent"],
@@ -361,4 +363,4 @@ def test_without_a_reference_the_run_goes_on_and_says_so(tmp_path, monkeypatch):
     with fake_endpoint() as fake:
         done, samples, said = run(tmp_path, [endpoint(fake, "a")], bare(4))
     assert done.complete and len(measured(samples, "a")) == 4
-    assert "No reference answers, so no parity to the model itself: no torch" in said
+    assert "No reference predictions, so no comparison with the model itself: no torch" in said
