@@ -53,7 +53,7 @@ USER_VISIBLE = {
 USER_VISIBLE_DEFAULT = (LATENCY_MS, "measured at the client: what the platform made it wait is in it")
 NOT_OBSERVABLE = "when the platform gave the start command cannot be seen"
 
-RequestOrder = tuple[float, int, int]  # started_s, block, place: an order of all requests to one target
+RequestOrder = tuple[float, int, int]  # scheduled_s, block, index in it: an order of all requests to one target
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,15 @@ def first_seen(samples: Iterable[Sample]) -> dict[str, RequestOrder]:
 
 def _discard_reason(sample: Sample, first_seen_at: Mapping[str, RequestOrder]) -> str | None:
     """Why the answer proves no cold start, a key of DISCARDED; None when it does."""
-    if sample.instance_id is None or sample.ordinal is None:
+    if sample.instance_id is None or sample.instance_request_number is None:
         return "unmarked"
-    if sample.ordinal != 1:
+    if sample.instance_request_number != 1:
         return "not_first"
     return None if first_seen_at[sample.instance_id] == _request_order(sample) else "known_instance"
 
 
 def _request_order(sample: Sample) -> RequestOrder:
-    return sample.started_s, sample.block, sample.place
+    return sample.scheduled_s, sample.block, sample.index_in_block
 
 
 def expected_labels(labels: Sequence[int], samples: Iterable[Sample], reference: Iterable[Sample]) -> dict[int, int]:
@@ -112,8 +112,12 @@ def expected_labels(labels: Sequence[int], samples: Iterable[Sample], reference:
 
     From the reference; without one from the target's answers once it was warm; else from the picture's true class.
     """
-    warm_labels = {s.image: s.label for s in samples if s.scenario not in (COLD, IDLE) and s.label is not None}
-    reference_labels = {s.image: s.label for s in reference if s.label is not None}
+    warm_labels = {
+        s.image_index: s.predicted_class
+        for s in samples
+        if s.scenario not in (COLD, IDLE) and s.predicted_class is not None
+    }
+    reference_labels = {s.image_index: s.predicted_class for s in reference if s.predicted_class is not None}
     return dict(enumerate(labels)) | warm_labels | reference_labels
 
 
@@ -160,14 +164,14 @@ def _start_metrics(
     target_run: TargetRun, kind: str, cold_starts: ColdStarts, warm_p50: Estimate, expected: Mapping[int, int]
 ) -> dict[str, Any]:
     """One way to start: how many were asked and proven, the two times, what is felt, the phases."""
-    correct_starts = [s for s in cold_starts.confirmed if s.label == expected.get(s.image)]
+    correct_starts = [s for s in cold_starts.confirmed if s.predicted_class == expected.get(s.image_index)]
     timed_starts = [s for s in correct_starts if TIME_TO_FIRST_PREDICTION in s.startup_ms]
     first_prediction_ms, latency_ms = (
         [s.startup_ms[TIME_TO_FIRST_PREDICTION] for s in timed_starts],
         [s.latency_ms for s in cold_starts.confirmed],
     )
     visible_metric, reason = user_visible_metric(target_run, kind)
-    gaps_s = [s.gap_s for s in cold_starts.confirmed if s.gap_s is not None]
+    gaps_s = [s.idle_gap_s for s in cold_starts.confirmed if s.idle_gap_s is not None]
     return {
         "asked": cold_starts.attempted,
         "proven": len(cold_starts.confirmed),

@@ -64,7 +64,7 @@ def _image_differences(a: Run, b: Run) -> list[str]:
 
 
 def _describe_images(run: Run) -> str:
-    return f"{run.images_source} ({len(run.images):,}, sha256 {short_hash(run.images_sha256)})"
+    return f"{run.images_source} ({len(run.image_manifest):,}, sha256 {short_hash(run.images_sha256)})"
 
 
 def _scenario_differences(a: Run, b: Run) -> list[str]:
@@ -163,7 +163,7 @@ def processor_notices(a: Run, b: Run) -> list[str]:
 def notices(runs: Sequence[tuple[str, Run]]) -> list[str]:
     """What a reader has to know of each run, though it does not make them unlike."""
     lines = [
-        f"{name} is not complete: {run.note or 'interrupted, or still running'}"
+        f"{name} is not complete: {run.incomplete_reason or 'interrupted, or still running'}"
         for name, run in runs
         if not run.complete
     ]

@@ -143,7 +143,7 @@ def block_effect(blocks: Sequence[LatencyBlock]) -> BlockEffect | None:
 
 def _chronological_blocks(blocks: Mapping[int, Sequence[Sample]]) -> list[LatencyBlock]:
     latency_blocks = [
-        LatencyBlock(min(s.started_s for s in samples), tuple(s.latency_ms for s in samples))
+        LatencyBlock(min(s.scheduled_s for s in samples), tuple(s.latency_ms for s in samples))
         for samples in blocks.values()
     ]
     return sorted(latency_blocks, key=lambda block: block.start_s)

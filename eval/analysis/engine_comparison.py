@@ -33,7 +33,7 @@ def compare_engines(
     taken: the measured samples of each target. said: its answers at usual work.
     """
     paired_targets = matching_engine_pairs(run.targets)
-    true_labels = {number: image.label for number, image in enumerate(run.images)}
+    true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
     discordant_by_pair = {
         f"{p.plain}|{p.alternative}": discordant_pairs(
             true_labels, predictions.get(p.plain, {}), predictions.get(p.alternative, {})

@@ -33,13 +33,13 @@ def scenario_report(name: str, samples: Sequence[Sample], slo_ms: float) -> dict
 
 def normal_load(samples: Iterable[Sample]) -> list[Sample]:
     """Those that tell of the target at its usual work: with a picture, and not meant to overload it."""
-    return [s for s in samples if s.image != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
+    return [s for s in samples if s.image_index != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
 
 
 def baseline_rtt(samples: Iterable[Sample]) -> dict[str, Any]:
     """A round trip that does nothing: the least that network and front take."""
     return percentile(
-        [s.service_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5
+        [s.service_time_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5
     ).to_report()
 
 
@@ -50,8 +50,8 @@ def cache_test(samples: Iterable[Sample]) -> dict[str, Any]:
     requests, so that a target which became slower on the way is not taken for one with a cache.
     """
     succeeded = [s for s in samples if s.error is None]
-    repeat_ms = [s.service_ms for s in succeeded if s.scenario == REPEAT and s.place > 0]
-    baseline_ms = [s.service_ms for s in succeeded if s.scenario == SINGLE][-CACHE_BASELINE_N:]
+    repeat_ms = [s.service_time_ms for s in succeeded if s.scenario == REPEAT and s.index_in_block > 0]
+    baseline_ms = [s.service_time_ms for s in succeeded if s.scenario == SINGLE][-CACHE_BASELINE_N:]
     if not repeat_ms or not baseline_ms:
         return {"suspected": None, "reason": "needs the scenarios single and repeat"}
     p = float(scipy.stats.mannwhitneyu(repeat_ms, baseline_ms, alternative="less").pvalue)
@@ -71,14 +71,15 @@ def max_rate(scenarios: Mapping[str, Any]) -> float | None:
 
 
 def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    chronological = sorted(samples, key=lambda s: s.started_s)
+    chronological = sorted(samples, key=lambda s: s.scheduled_s)
     succeeded = [s for s in chronological if s.error is None]
     latencies_ms = [s.latency_ms for s in succeeded]
     server_phases_ms = {
-        phase: [s.server_ms[phase] for s in succeeded if phase in s.server_ms] for phase in SERVER_TIMING_PARTS
+        phase: [s.server_timing_ms[phase] for s in succeeded if phase in s.server_timing_ms]
+        for phase in SERVER_TIMING_PARTS
     }
     connection_phases_ms = {
-        phase: [s.network_ms[phase] for s in succeeded if phase in s.network_ms] for phase in CONNECTION_PHASES
+        phase: [s.connection_ms[phase] for s in succeeded if phase in s.connection_ms] for phase in CONNECTION_PHASES
     }
     rates = sorted({s.rate_rps for s in samples if s.rate_rps is not None})
     latencies_with_failures_ms = [s.latency_ms if s.error is None else math.inf for s in chronological]
@@ -91,13 +92,15 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "latency_with_failures_ms": percentiles(latencies_with_failures_ms, autocorrelated=True),
         "latency_certified_ms": early_stopping_bounds(latencies_with_failures_ms),
         "tail_to_median": tail_ratio(latencies_ms).to_report(),
-        "service_ms": percentiles([s.service_ms for s in succeeded], autocorrelated=True),
-        "first_byte_ms": percentiles([s.first_byte_ms for s in succeeded if s.first_byte_ms is not None]),
+        "service_ms": percentiles([s.service_time_ms for s in succeeded], autocorrelated=True),
+        "first_byte_ms": percentiles(
+            [s.time_to_first_byte_ms for s in succeeded if s.time_to_first_byte_ms is not None]
+        ),
         "network_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
         "new_connections": sum(s.new_connection for s in samples),
         "server_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
         "throughput_rps": _throughput(name, chronological, len(succeeded)),
-        "lateness_ms": {"p99": percentile([s.lateness_ms for s in samples], 0.99).to_report()},
+        "lateness_ms": {"p99": percentile([s.send_delay_ms for s in samples], 0.99).to_report()},
     }
 
 
@@ -112,7 +115,7 @@ def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) ->
     for s in chronological:
         blocks[s.block].append(s)
     elapsed_s = sum(
-        max(s.started_s + s.latency_ms / 1000 for s in block_samples) - block_samples[0].started_s
+        max(s.scheduled_s + s.latency_ms / 1000 for s in block_samples) - block_samples[0].scheduled_s
         for block_samples in blocks.values()
     )
     return n_succeeded / elapsed_s if elapsed_s else {"value": None, "reason": "the answers took no time"}

@@ -243,7 +243,7 @@ def _failure_difference(
 def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
     """On the pictures that both answered: same name, same bytes."""
     predictions_a, predictions_b = _predictions_by_image(a, name), _predictions_by_image(b, name)
-    true_labels = {(entry.name, entry.sha256): entry.label for entry in b.run.images}
+    true_labels = {(entry.name, entry.sha256): entry.label for entry in b.run.image_manifest}
     common_images = [key for key in predictions_a if key in predictions_b]
     difference = Difference(
         name, None, "accuracy", n_a=len(common_images), n_b=len(common_images), limit=thresholds.accuracy_drop
@@ -266,7 +266,7 @@ def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Threshol
 
 
 def _predictions_by_image(side: RunData, name: str) -> dict[tuple[str, str], Prediction]:
-    images = side.run.images
+    images = side.run.image_manifest
     predictions = first_predictions(normal_load(side.samples_of(name)))
     return {(images[i].name, images[i].sha256): prediction for i, prediction in predictions.items()}
 

@@ -71,7 +71,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
     agreements = pairwise_agreement(run, measured)
     engine_comparisons = compare_engines(run, measured, predictions, targets, agreements)
     twins = any(t.twin for t in run.targets)
-    note = None if run.complete else run.note or "interrupted, or still running"
+    note = None if run.complete else run.incomplete_reason or "interrupted, or still running"
     findings = Findings(
         targets,
         agreements,
@@ -108,20 +108,20 @@ def run_metadata(run: Run, prices: PriceList) -> dict[str, Any]:
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "complete": run.complete,
-        "note": run.note,
+        "note": run.incomplete_reason,
         "command": run.command,
         "seed": run.seed,
         "config": run.config,
-        "resumed": run.resumed,
-        "spent": run.spent,
+        "resumed": run.resumed_at,
+        "spent": run.cost,
         "scenarios": run.scenarios,
-        "images": {"source": run.images_source, "sha256": run.images_sha256, "n": len(run.images)},
+        "images": {"source": run.images_source, "sha256": run.images_sha256, "n": len(run.image_manifest)},
         "prices": {
             "sha256": prices.sha256,
             "date": prices.date.isoformat(),
             "stale_days": age if age > STALE_AFTER_DAYS else None,
         },
-        "machine": run.machine,
+        "machine": run.client_environment,
         "versions": run.versions,
     }
 
@@ -151,7 +151,7 @@ def build_target_report(
     target = TARGETS.get(target_run.target or "")
     normal_samples = normal_load(samples)
     succeeded = _succeeded(normal_samples)
-    true_labels = {s.image: run.images[s.image].label for s in normal_samples}
+    true_labels = {s.image_index: run.image_manifest[s.image_index].label for s in normal_samples}
     model = target_run.version.get("model") or {}
     return {
         "title": _title(target_run, target),
@@ -162,7 +162,7 @@ def build_target_report(
         "memory_mib": target and target.memory_mib,
         "twin": target_run.twin,
         "url": target_run.url,
-        "behind": target_run.behind,
+        "behind": target_run.reverse_proxy,
         "cpus": target_run.cpus,
         "processor": asdict(target_processor(run, target_run)),
         "failure": target_run.failure,
@@ -192,11 +192,11 @@ def first_predictions(samples: Iterable[Sample]) -> Predictions:
     """What was said of each image, the first time that it was asked."""
     first_samples: dict[int, Sample] = {}
     for sample in samples:
-        first_samples.setdefault(sample.image, sample)
+        first_samples.setdefault(sample.image_index, sample)
     return {
-        image: Prediction(s.label, s.probabilities)
+        image: Prediction(s.predicted_class, s.probabilities)
         for image, s in first_samples.items()
-        if s.error is None and s.label is not None
+        if s.error is None and s.predicted_class is not None
     }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
     if reference := first_predictions(samples_by_target[REFERENCE]):
         pairs += [(name, REFERENCE) for name in predictions]
         predictions[REFERENCE] = reference
-    true_labels = {number: image.label for number, image in enumerate(run.images)}
+    true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
     mcnemar_by_pair = mcnemar_tests(
         {f"{a}|{b}": discordant_pairs(true_labels, predictions[a], predictions[b]) for a, b in pairs}
     )
@@ -266,11 +266,11 @@ def _memory(target_run: TargetRun, limit_mib: int | None) -> dict[str, Any]:
 
 def _artifact_size(target_run: TargetRun) -> dict[str, Any]:
     """Bytes of what was deployed, and of the libraries that its requirements install; only of a twin they are known."""
-    files, installed = target_run.shipped.get("files_bytes"), target_run.shipped.get("installed_bytes")
+    files, installed = target_run.artifact.get("files_bytes"), target_run.artifact.get("installed_bytes")
     not_observed = "only of a twin it is known what was shipped"
     return {
         "files_bytes": _unavailable(not_observed) if files is None else files,
-        "installed_bytes": _unavailable(target_run.shipped.get("reason") or not_observed)
+        "installed_bytes": _unavailable(target_run.artifact.get("reason") or not_observed)
         if installed is None
         else installed,
     }
@@ -283,7 +283,7 @@ def _succeeded(samples: Iterable[Sample]) -> list[Sample]:
 def _cold_start_metrics(
     run: Run, target_run: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]
 ) -> dict[str, Any]:
-    expected = expected_labels([image.label for image in run.images], samples, reference)
+    expected = expected_labels([image.label for image in run.image_manifest], samples, reference)
     return cold_start_metrics(target_run, samples, expected)
 
 

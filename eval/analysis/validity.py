@@ -38,8 +38,10 @@ def run_warnings(run: Run, findings: Findings, prices: PriceList, prices_used: I
     """The run's warnings, the gravest first."""
     lines = [f"the run is not complete: {findings.note}"] if findings.note else []
     n_sent = sum(target_report["asked"] for target_report in findings.targets.values())
-    if n_sent < run.planned:
-        lines.append(f"{count(run.planned - n_sent)} of {count(run.planned)} planned requests were never sent")
+    if n_sent < run.planned_requests:
+        lines.append(
+            f"{count(run.planned_requests - n_sent)} of {count(run.planned_requests)} planned requests were never sent"
+        )
     lines += [f"not a valid comparison: {reason}" for reason in findings.invalid]
     lines += [line for target_report in findings.targets.values() for line in _target_warnings(target_report)]
     lines += _cpu_contention(run, findings.targets)
@@ -125,7 +127,7 @@ def _target_warnings(target_report: Mapping[str, Any]) -> list[str]:
 
 def _cpu_contention(run: Run, targets: Mapping[str, Any]) -> list[str]:
     """Twins that were given every core, so that the client takes some of their time and some of their rank."""
-    cores = run.machine.get("cores")
+    cores = run.client_environment.get("cores")
     contending = [f["title"] for f in targets.values() if f["twin"] and f["n"] and cores and (f["cpus"] or 0) >= cores]
     if not contending:
         return []
@@ -176,7 +178,7 @@ def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Ma
             scenario_samples = [s for s in samples_by_target.get(name, ()) if s.scenario == scenario]
             latencies_ms = [s.latency_ms for s in scenario_samples if s.error is None]
             p99_delay_ms = (
-                nearest_rank(sorted(s.lateness_ms for s in scenario_samples), 0.99) if scenario_samples else 0.0
+                nearest_rank(sorted(s.send_delay_ms for s in scenario_samples), 0.99) if scenario_samples else 0.0
             )
             if latencies_ms and p99_delay_ms > max(MAX_SEND_DELAY_FRACTION * median(latencies_ms), MIN_SEND_DELAY_MS):
                 max_delay_by_title[target_report["title"]] = max(

@@ -217,18 +217,18 @@ def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Rep
     """Write the reports of the run. Returns the exit code."""
     from eval.run.runner import INTERRUPTED_PREFIX
 
-    interrupted = (finished_run.note or "").startswith(INTERRUPTED_PREFIX)
-    if finished_run.planned == 0:
+    interrupted = (finished_run.incomplete_reason or "").startswith(INTERRUPTED_PREFIX)
+    if finished_run.planned_requests == 0:
         reasons = "; ".join(
             f"{target.name}: {(target.failure or '').splitlines()[0]}"
             for target in finished_run.targets
             if target.failure
         )
         raise EvalError(f"nothing could be measured, see {run_dir}: {reasons}")
-    if finished_run.note:
-        reporter.print(f"Not complete: {finished_run.note}")
-    if finished_run.spent.get("usd"):
-        reporter.print(f"The run has cost at most {usd(finished_run.spent['usd'])}")
+    if finished_run.incomplete_reason:
+        reporter.print(f"Not complete: {finished_run.incomplete_reason}")
+    if finished_run.cost.get("usd"):
+        reporter.print(f"The run has cost at most {usd(finished_run.cost['usd'])}")
     write_run_report(run_dir, reporter, image_set)
     return EXIT_INTERRUPTED if interrupted else 0
 

@@ -19,37 +19,38 @@ from typing import Any
 from eval.errors import EvalError
 from eval.formatting import count, ms, plural
 from eval.samples.model import ERROR_KINDS, Run, Sample
-from eval.samples.store import read_run, read_samples
+from eval.samples.store import RENAMED_SAMPLE_KEYS, read_run, read_samples
 
 DEFAULT_COLUMNS = (
     "target",
     "scenario",
     "block",
-    "place",
+    "index_in_block",
     "picture",
     "truth",
-    "label",
+    "predicted_class",
     "error",
     "latency_ms",
-    "service_ms",
-    "lateness_ms",
+    "service_time_ms",
+    "send_delay_ms",
 )
 DERIVED_COLUMNS: Mapping[str, Callable[[Run, Sample], Any]] = {  # beside the fields of a sample
-    "picture": lambda run, s: run.images[s.image].name if s.image >= 0 else None,
-    "truth": lambda run, s: run.images[s.image].label if s.image >= 0 else None,
+    "picture": lambda run, s: run.image_manifest[s.image_index].name if s.image_index >= 0 else None,
+    "truth": lambda run, s: run.image_manifest[s.image_index].label if s.image_index >= 0 else None,
 }
 SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
-MAPPING_FIELDS = ("server_ms", "network_ms", "startup_ms")  # fields with named parts
+MAPPING_FIELDS = ("server_timing_ms", "connection_ms", "startup_ms")  # fields with named parts
 TAB, NO_VALUE = "\t", "-"
 EXAMPLES = """
 examples:
   ./cloudtrial samples reports/latest --target heroku --scenario poisson
   ./cloudtrial samples reports/latest --error any --columns target,scenario,detail
-  ./cloudtrial samples reports/latest --image 12 --columns target,label,probabilities
-  ./cloudtrial samples reports/latest --scenario cold --columns target,ordinal,startup_ms.create
+  ./cloudtrial samples reports/latest --image 12 --columns target,predicted_class,probabilities
+  ./cloudtrial samples reports/latest --scenario cold --columns target,instance_request_number,startup_ms.create
 
 columns: the fields of samples.jsonl, picture and truth (name and class of the image),
-and parts of server_ms, network_ms and startup_ms, such as server_ms.total.
+and parts of server_timing_ms, connection_ms and startup_ms, such as
+server_timing_ms.total. Names of earlier versions still work.
 """
 
 
@@ -61,11 +62,11 @@ class SampleFilter:
     scenario: str | None = None
     phase: str | None = None
     error: str | None = None  # a kind, "any" or "none"
-    image: int | None = None
+    image_index: int | None = None
 
     def matches(self, sample: Sample) -> bool:
         """Whether the sample meets all criteria."""
-        filter_fields = ("target", "scenario", "phase", "image")
+        filter_fields = ("target", "scenario", "phase", "image_index")
         if any(getattr(self, name) not in (None, getattr(sample, name)) for name in filter_fields):
             return False
         return {None: True, "any": sample.error is not None, "none": sample.error is None}.get(
@@ -88,9 +89,15 @@ def add_samples(commands: Any) -> None:
     add("--phase", choices=("measure", "warmup", "all"), default="measure", help="default: measure")
     add("--error", metavar="KIND", help=f"any, none, or one of {', '.join(ERROR_KINDS)}")
     add("--image", type=int, metavar="N", help="only this image, by its index in run.json")
-    add("--columns", type=lambda text: tuple(text.split(",")), default=DEFAULT_COLUMNS, metavar="A,B", help="see below")
+    add("--columns", type=_parse_columns, default=DEFAULT_COLUMNS, metavar="A,B", help="see below")
     add("--json", action="store_true", help="whole samples, one JSON object a line")
     parser.set_defaults(command=samples_command)
+
+
+def _parse_columns(text: str) -> tuple[str, ...]:
+    """Column names, separated by commas. A key of an earlier schema stands for its present name."""
+    columns = [column.partition(".") for column in text.split(",")]
+    return tuple(RENAMED_SAMPLE_KEYS.get(name, name) + dot + part for name, dot, part in columns)
 
 
 def samples_command(arguments: argparse.Namespace) -> int:
@@ -142,7 +149,7 @@ def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator
         yield f"{target}, {scenario}: {plural(len(group), 'sample')}, {count(failed)} failed"
         for column in (c for c in columns if c.split(".")[0].endswith("_ms")):
             # the send delay is the client's own, so that of failed requests counts too
-            values = [_numeric_value(s, column) for s in group if s.error is None or column == "lateness_ms"]
+            values = [_numeric_value(s, column) for s in group if s.error is None or column == "send_delay_ms"]
             known = [value for value in values if value is not None]
             if known:
                 yield f"  {column}: " + ", ".join(
@@ -200,5 +207,5 @@ def _check_arguments(run: Run, sample_filter: SampleFilter, columns: Sequence[st
     names = [*(target_run.name for target_run in run.targets), "reference"]
     if sample_filter.target not in (None, *names):
         raise EvalError(f"--target {sample_filter.target}: the run has {', '.join(names)}")
-    if sample_filter.image is not None and not 0 <= sample_filter.image < len(run.images):
-        raise EvalError(f"--image {sample_filter.image}: the run has images 0 to {len(run.images) - 1}")
+    if sample_filter.image_index is not None and not 0 <= sample_filter.image_index < len(run.image_manifest):
+        raise EvalError(f"--image {sample_filter.image_index}: the run has images 0 to {len(run.image_manifest) - 1}")

@@ -60,7 +60,7 @@ def build_cost_model(
         return "a custom endpoint: its size and price are unknown"
     if run.target not in TARGETS:
         return f"{run.target!r} is not one of the targets: {join_words(list(TARGETS))}"
-    with_server_time = [s for s in succeeded if "total" in s.server_ms]
+    with_server_time = [s for s in succeeded if "total" in s.server_timing_ms]
     if not with_server_time:
         return "no answer says how long the service took (Server-Timing: total)"
     target = TARGETS[run.target]
@@ -92,8 +92,9 @@ def _resource_demand(
     samples: Sequence[Sample], inference_cpus: int, startup_s: float | None, max_rate_rps: float | None, target: Target
 ) -> ResourceDemand:
     """Means, because bills are sums. Server time, not the client's: a platform does not bill network time."""
-    total_s = [s.server_ms["total"] / 1000 for s in samples]
-    inference_s = [min(s.server_ms.get("inference", math.inf), s.server_ms["total"]) / 1000 for s in samples]
+    total_s = [s.server_timing_ms["total"] / 1000 for s in samples]
+    timings_ms = [s.server_timing_ms for s in samples]
+    inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
     service_s = max(fmean(total_s), 1e-6)
     return ResourceDemand(
         service_s=service_s,
@@ -102,7 +103,7 @@ def _resource_demand(
         instance_rps=max_rate_rps or 1 / service_s,
         rate_measured=bool(max_rate_rps),
         startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
-        egress_bytes=fmean(s.answer_bytes for s in samples) + RESPONSE_HEADER_BYTES,
+        egress_bytes=fmean(s.response_bytes for s in samples) + RESPONSE_HEADER_BYTES,
         container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
     )
 

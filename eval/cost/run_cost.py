@@ -144,8 +144,8 @@ class CostMeter:
         rate_card = self.rate_cards.get(sample.target)
         if rate_card is None or sample.error == "not_sent":
             return
-        egress_bytes = sample.answer_bytes + RESPONSE_HEADER_BYTES + TLS_HANDSHAKE_BYTES * sample.new_connection
-        busy_s = billing.round_up_billed_s(sample.service_ms / 1000)
+        egress_bytes = sample.response_bytes + RESPONSE_HEADER_BYTES + TLS_HANDSHAKE_BYTES * sample.new_connection
+        busy_s = billing.round_up_billed_s(sample.service_time_ms / 1000)
         if sample.instance_id and sample.instance_id not in self._instance_ids[sample.target]:
             self._instance_ids[sample.target].add(sample.instance_id)
             busy_s += DEFAULT_STARTUP_S

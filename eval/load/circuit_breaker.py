@@ -30,10 +30,10 @@ class CircuitBreaker:
             self.consecutive_failures = self.probes = 0
             return
         if self.consecutive_failures == 0:
-            self._failing_since_s = sample.started_s
+            self._failing_since_s = sample.scheduled_s
         self.consecutive_failures += 1
         self._last_failure = (sample.error, sample.detail or "")
-        self._failing_for_s = sample.started_s + sample.latency_ms / 1000 - self._failing_since_s
+        self._failing_for_s = sample.scheduled_s + sample.latency_ms / 1000 - self._failing_since_s
 
     @property
     def should_probe(self) -> bool:

@@ -163,33 +163,34 @@ class Client:
     ) -> Sample:
         """The measurements and the response as a sample."""
         label, probabilities, failure = self._classify(request, exchange)
-        service_ms, lateness_ms = round((finished_at - sent_at) * 1000, 3), round((sent_at - scheduled_at) * 1000, 3)
+        service_time_ms = round((finished_at - sent_at) * 1000, 3)
+        send_delay_ms = round((sent_at - scheduled_at) * 1000, 3)
         headers, first_byte_at = exchange.headers, exchange.first_byte_at
         return Sample(
             target=self.name,
             scenario=request.scenario,
             phase=request.phase,
             block=request.block_number,
-            place=request.index_in_block,
-            image=request.image_index,
-            started_s=round(scheduled_at - self._run_start, 6),
-            latency_ms=round(service_ms + lateness_ms, 3),
-            service_ms=service_ms,
-            lateness_ms=lateness_ms,
-            first_byte_ms=None if first_byte_at is None else round((first_byte_at - sent_at) * 1000, 3),
-            network_ms=exchange.connection.network_ms(),
+            index_in_block=request.index_in_block,
+            image_index=request.image_index,
+            scheduled_s=round(scheduled_at - self._run_start, 6),
+            latency_ms=round(service_time_ms + send_delay_ms, 3),
+            service_time_ms=service_time_ms,
+            send_delay_ms=send_delay_ms,
+            time_to_first_byte_ms=None if first_byte_at is None else round((first_byte_at - sent_at) * 1000, 3),
+            connection_ms=exchange.connection.phases_ms(),
             new_connection=exchange.connection.start is not None,
             rate_rps=request.rate_rps,
-            gap_s=request.gap_s,
+            idle_gap_s=request.gap_s,
             status=exchange.status,
             error=failure[0] if failure else None,
             detail=self._redacted(failure[1]) if failure else None,
-            label=label,
+            predicted_class=label,
             probabilities=probabilities,
-            server_ms=parse_server_timing(headers.get(schema.SERVER_TIMING, "")),
-            answer_bytes=len(exchange.body),
+            server_timing_ms=parse_server_timing(headers.get(schema.SERVER_TIMING, "")),
+            response_bytes=len(exchange.body),
             instance_id=self._header_text(headers.get(schema.INSTANCE_ID)),
-            ordinal=_parse_int(headers.get(schema.REQUEST_ORDINAL)),
+            instance_request_number=_parse_int(headers.get(schema.REQUEST_ORDINAL)),
             model_version=self._header_text(headers.get(schema.MODEL_VERSION)),
         )
 

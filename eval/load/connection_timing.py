@@ -25,7 +25,7 @@ class ConnectionTimings:
     tls_start: float | None = None  # TCP is connected, TLS starts
     end: float | None = None
 
-    def network_ms(self) -> dict[str, float]:
+    def phases_ms(self) -> dict[str, float]:
         """Milliseconds of each phase; empty if a connection was reused, or none was established."""
         if self.start is None or self.connect_start is None or self.end is None:
             return {}

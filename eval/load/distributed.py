@@ -84,7 +84,9 @@ async def run_distributed(executor: Executor, shard: Shard, worker_count: int, r
         results = await asyncio.gather(*futures)
     except BrokenExecutor as error:
         raise EvalError(f"a worker process ended in the middle of an open loop: {error}") from None
-    for sample in sorted((s for samples in results for s in samples), key=lambda s: s.started_s + s.latency_ms / 1000):
+    for sample in sorted(
+        (s for samples in results for s in samples), key=lambda s: s.scheduled_s + s.latency_ms / 1000
+    ):
         record(sample)
 
 

@@ -162,7 +162,7 @@ class LoadGenerator:
                 sample, scheduled_at = await self._run_cold_start(client, request)
             else:
                 sample, scheduled_at = await client.send(request, scheduled_at)
-            if block.scenario == IDLE and sample.ordinal == 1:
+            if block.scenario == IDLE and sample.instance_request_number == 1:
                 sample = replace(sample, startup_ms=await startup_phases(client, sample))
             self._record(sample, breaker, progress)
             if breaker.should_probe:

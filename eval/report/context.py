@@ -224,12 +224,12 @@ def _mean_latency_breakdown(samples: Iterable[Sample]) -> dict[str, dict[str, fl
     """Where the mean request's time went. Means, because they add up to the mean latency; percentiles do not."""
     breakdowns: dict[str, list[dict[str, float]]] = defaultdict(list)
     for s in samples:
-        if s.error is None and "total" in s.server_ms:
-            server_parts = {part: s.server_ms.get(part, 0.0) for part in ("decode", "queue", "inference")}
-            other_server_ms = max(0.0, s.server_ms["total"] - sum(server_parts.values()))
-            outside_ms = max(0.0, s.service_ms - s.server_ms["total"])
+        if s.error is None and "total" in s.server_timing_ms:
+            server_parts = {part: s.server_timing_ms.get(part, 0.0) for part in ("decode", "queue", "inference")}
+            other_server_ms = max(0.0, s.server_timing_ms["total"] - sum(server_parts.values()))
+            outside_ms = max(0.0, s.service_time_ms - s.server_timing_ms["total"])
             breakdowns[s.target].append(
-                {"lateness": s.lateness_ms, **server_parts, "server": other_server_ms, "outside": outside_ms}
+                {"lateness": s.send_delay_ms, **server_parts, "server": other_server_ms, "outside": outside_ms}
             )
     return {
         name: {part: fmean(breakdown[part] for breakdown in of_target) for part, _ in LATENCY_PARTS}
@@ -259,10 +259,10 @@ def _misclassifications(
     wrong_by_image: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     targets_by_image: dict[int, set[str]] = defaultdict(set)
     for s in samples:
-        if s.error is None and s.label is not None:
-            targets_by_image[s.image].add(s.target)
-            if s.label != run.images[s.image].label:
-                wrong_by_image[s.image][s.label].append(s)
+        if s.error is None and s.predicted_class is not None:
+            targets_by_image[s.image_index].add(s.target)
+            if s.predicted_class != run.image_manifest[s.image_index].label:
+                wrong_by_image[s.image_index][s.predicted_class].append(s)
 
     def sort_key(image_index: int) -> tuple:
         unanimous = (
@@ -288,7 +288,7 @@ def _misclassifications(
 def _misclassification(
     run: Run, image_index: int, samples_by_label: Mapping[int, list[Sample]], target_reports: Mapping[str, Any]
 ) -> Misclassification:
-    entry = run.images[image_index]
+    entry = run.image_manifest[image_index]
     predictions = []
     for label, samples in sorted(samples_by_label.items()):
         names = {s.target for s in samples}
@@ -306,7 +306,7 @@ def _max_probability(sample: Sample) -> float | None:
 def _with_image(run: Run, misclassification: Misclassification, read_image: ImageReader) -> Misclassification:
     """The mistake with its picture, if its bytes can be had and are the ones that were posted."""
     data = read_image(misclassification.image_index)
-    if data is None or hashlib.sha256(data).hexdigest() != run.images[misclassification.image_index].sha256:
+    if data is None or hashlib.sha256(data).hexdigest() != run.image_manifest[misclassification.image_index].sha256:
         return misclassification
     subtype = next((subtype for signature, subtype in IMAGE_SIGNATURES if data.startswith(signature)), None)
     if subtype is None:

@@ -92,7 +92,7 @@ def _block_medians(samples: Iterable[Sample]) -> list[tuple[float, float]]:
         if sample.error is None:
             blocks[sample.block].append(sample)
     return sorted(
-        (min(s.started_s for s in block_samples), median(s.latency_ms for s in block_samples))
+        (min(s.scheduled_s for s in block_samples), median(s.latency_ms for s in block_samples))
         for block_samples in blocks.values()
     )
 
@@ -202,10 +202,10 @@ def calibration_plot(
     """One line for all targets that were equally sure and equally right, on every picture together."""
     predictions: dict[str, dict[int, tuple[float, bool]]] = defaultdict(dict)
     for sample in samples:
-        if sample.error is None and sample.probabilities and sample.label is not None:
-            predictions[sample.target][sample.image] = (
+        if sample.error is None and sample.probabilities and sample.predicted_class is not None:
+            predictions[sample.target][sample.image_index] = (
                 max(sample.probabilities),
-                sample.label == run.images[sample.image].label,
+                sample.predicted_class == run.image_manifest[sample.image_index].label,
             )
     names_by_bins: dict[tuple, tuple[str, list[str]]] = {}
     for name in (name for name in target_reports if name in predictions):

@@ -91,7 +91,7 @@ def golden_image_reader(run: Run) -> ImageReader:
     """Reads pictures of the golden set; the caller checks that they are the ones that were posted."""
 
     def read_image(image_index: int) -> bytes | None:
-        path = GOLDEN_DIR / Path(run.images[image_index].name).name
+        path = GOLDEN_DIR / Path(run.image_manifest[image_index].name).name
         return path.read_bytes() if path.is_file() else None
 
     return read_image

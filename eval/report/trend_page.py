@@ -123,7 +123,11 @@ def _run_report(entry: TrendRun, newest: TrendRun, scenario: str, out_dir: Path)
         "complete": entry.run.complete,
         "valid": entry.summary["verdict"]["valid"],
         "git_sha": entry.run.versions.get("git_sha"),
-        "images": {"n": len(entry.run.images), "source": entry.run.images_source, "sha256": entry.run.images_sha256},
+        "images": {
+            "n": len(entry.run.image_manifest),
+            "source": entry.run.images_source,
+            "sha256": entry.run.images_sha256,
+        },
         "prices": entry.summary["run"]["prices"]["date"],
         "processor": client_processor(entry.run).with_cores,
         "unlike": incompatible_with_newest(entry, newest, scenario),

@@ -95,9 +95,12 @@ def _write_image_files(images: Iterable[EncodedImage], directory: Path) -> Path:
     return path_list
 
 
-def _reference_sample(index: int, label: int, probabilities: tuple[float, ...], model_version: str | None) -> Sample:
+def _reference_sample(
+    index: int, predicted_class: int, probabilities: tuple[float, ...], model_version: str | None
+) -> Sample:
     return Sample(
-        target=REFERENCE, scenario=REFERENCE, phase="measure", block=REFERENCE_BLOCK, place=index, image=index,
-        started_s=0.0, latency_ms=0.0, service_ms=0.0, lateness_ms=0.0, new_connection=False, label=label,
-        probabilities=probabilities, model_version=model_version,
+        target=REFERENCE, scenario=REFERENCE, phase="measure", block=REFERENCE_BLOCK, index_in_block=index,
+        image_index=index, scheduled_s=0.0, latency_ms=0.0, service_time_ms=0.0, send_delay_ms=0.0,
+        new_connection=False, predicted_class=predicted_class, probabilities=probabilities,
+        model_version=model_version,
     )  # fmt: skip

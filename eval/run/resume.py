@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.dataset.images import ImageSet
 from eval.errors import EvalError
 from eval.plan.config import MAX_RATE, Config, config_from_json
-from eval.samples.model import SAMPLES_GZ_FILE, Run
+from eval.samples.model import RUN_SCHEMA_VERSION, SAMPLES_GZ_FILE, Run
 from eval.samples.store import ResumeState, load_resume_state, read_run, truncate_torn_line
 from eval.targets.endpoints import TargetSet
 
@@ -57,9 +57,9 @@ def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageS
     truncate_torn_line(run_dir)
     urls = {endpoint.name: endpoint.url for endpoint in target_set.endpoints}
     targets = [replace(t, url=urls.get(t.name, t.url), failure=None) for t in run.targets]
-    resumed_at = datetime.now(UTC).isoformat(timespec="seconds")
-    resumed = [*run.resumed, resumed_at]
-    return replace(run, targets=targets, resumed=resumed), load_resume_state(run_dir, MAX_RATE, len(resumed))
+    resumed_at = [*run.resumed_at, datetime.now(UTC).isoformat(timespec="seconds")]
+    resumed_run = replace(run, schema_version=RUN_SCHEMA_VERSION, targets=targets, resumed_at=resumed_at)
+    return resumed_run, load_resume_state(run_dir, MAX_RATE, len(resumed_at))
 
 
 def _describe_endpoints(endpoints: dict[str, str]) -> str:

@@ -32,8 +32,8 @@ from eval.targets.endpoints import Endpoint, TargetSet, target_for_name
 from eval.targets.engines import engine_of, reported_engine
 from service.engines.names import engine_named
 
-RUNNING_NOTE = "running"  # the note of a run that is running, or was killed
-INTERRUPTED_PREFIX = "interrupted"  # starts the note of a run that Ctrl-C ended
+RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
+INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that Ctrl-C ended
 
 
 def execute_run(
@@ -86,19 +86,19 @@ def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Con
         started_at=_utc_now(),
         ended_at=None,
         complete=False,
-        note=RUNNING_NOTE,
+        incomplete_reason=RUNNING,
         command=list(options.command_line),
         seed=config.seed,
         scenarios=list(config.scenarios),
         images_source=image_set.source,
         images_sha256=image_set.sha256,
-        images=image_set.entries,
+        image_manifest=image_set.entries,
         classes=list(image_set.classes),
         prices_sha256=load_price_list().sha256,
         targets=[_new_target_run(endpoint) for endpoint in target_set.endpoints] + failed_targets,
-        machine=collect_environment(),
+        client_environment=collect_environment(),
         versions=collect_versions(),
-        planned=0,
+        planned_requests=0,
         config=config.to_json(),
     )
 
@@ -110,11 +110,11 @@ class RunSession:
         self.run_record = run
         self.context = context
         self.load_generator = LoadGenerator(context)
-        self.note: str | None = RUNNING_NOTE
+        self.incomplete_reason: str | None = RUNNING
         self.unreachable: dict[str, str] = {}  # target -> why
 
     async def run(self) -> None:
-        """Execute all phases. On cancellation (Ctrl-C) it returns early and leaves a note."""
+        """Execute all phases. On cancellation (Ctrl-C) it returns early and records why."""
         try:
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
@@ -128,23 +128,24 @@ class RunSession:
                     self._print_cost_estimate(blocks)
                     await self._run_reference()
                     await self.load_generator.run(reachable, blocks)
-            self.note = None if reachable else "no target could be reached"
+            self.incomplete_reason = None if reachable else "no target could be reached"
         except BudgetExceeded as error:
-            self.note = f"ended after {self._progress_text()}: {error}"
+            self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             self.context.reporter.print(f"Ended: {error}")
         except asyncio.CancelledError:
-            self.note = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
+            self.incomplete_reason = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
         except Exception as error:
-            self.note = f"ended after {self._progress_text()}: {error}"
+            self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             raise
 
     def finished_run(self) -> Run:
         """The record of the finished run."""
         targets = [self._finished_target(target) for target in self.run_record.targets]
         return replace(
-            self.run_record, targets=targets, ended_at=_utc_now(), complete=self.note is None, note=self.note,
-            planned=self.load_generator.planned_requests,
-            spent=self.context.cost_meter.run_cost(self.context.elapsed_s()).to_report(),
+            self.run_record, targets=targets, ended_at=_utc_now(), complete=self.incomplete_reason is None,
+            incomplete_reason=self.incomplete_reason,
+            planned_requests=self.load_generator.planned_requests,
+            cost=self.context.cost_meter.run_cost(self.context.elapsed_s()).to_report(),
         )  # fmt: skip
 
     def _progress_text(self) -> str:
@@ -188,7 +189,7 @@ class RunSession:
             with self.context.reporter.progress_bar("Reference", len(self.context.image_set.images)) as progress:
                 async with contextlib.aclosing(reference_samples(self.context.image_set)) as samples:
                     async for sample in samples:
-                        if (sample.block, sample.place) not in self.context.resume_state.completed:
+                        if (sample.block, sample.index_in_block) not in self.context.resume_state.completed:
                             self.context.sample_writer.append(sample)
                         progress.advance()
                         progress.maybe_refresh()
@@ -225,14 +226,14 @@ def _cost_meter(run: Run, run_dir: Path) -> CostMeter:
     """The cost meter, which has counted the samples of a resumed run."""
     prices = load_price_list()
     cost_meter = CostMeter({target.name: rate_card_for(target.target, target.twin, prices) for target in run.targets})
-    if run.resumed:
+    if run.resumed_at:
         for sample in read_samples(run_dir):
             cost_meter.record(sample)
     return cost_meter
 
 
 def _run_start(run: Run) -> float:
-    elapsed_s = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed else 0.0
+    elapsed_s = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed_at else 0.0
     return time.perf_counter() - elapsed_s
 
 
@@ -242,8 +243,8 @@ def _new_target_run(endpoint: Endpoint) -> TargetRun:
     if twin is None:
         return target_run
     return replace(
-        target_run, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, behind=twin.proxy, engine=twin.engine,
-        shipped=_artifact_sizes(twin.engine, twin.target.name),
+        target_run, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, reverse_proxy=twin.proxy, engine=twin.engine,
+        artifact=_artifact_sizes(twin.engine, twin.target.name),
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def client_processor(run: Run) -> Processor:
         for target in run.targets
         if target.twin and (variant := engine_variant(target.version)).startswith("bfloat16")
     ]
-    return parse_processor(run.machine, next(iter(variants), ""))
+    return parse_processor(run.client_environment, next(iter(variants), ""))
 
 
 def target_processor(run: Run, target: TargetRun) -> Processor:

@@ -7,11 +7,11 @@ import dataclasses
 import gzip
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from eval.errors import EvalError
 from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE, ImageEntry, Run, Sample, TargetRun
@@ -33,7 +33,7 @@ def build_resume_state(samples: Iterable[Sample], search_scenario: str, resume_c
     completed: set[RequestKey] = set()
     search_samples: dict[int, list[Sample]] = {}
     for sample in samples:
-        completed.add((sample.block, sample.place))
+        completed.add((sample.block, sample.index_in_block))
         if sample.scenario == search_scenario:
             search_samples.setdefault(sample.block, []).append(sample)
     return ResumeState(frozenset(completed), search_samples, resume_count)
@@ -99,7 +99,30 @@ def os_errors_as_eval_error(run_dir: Path) -> Iterator[None]:
         raise EvalError(f"cannot write into {run_dir}: {error.strerror}") from None
 
 
-READABLE_SCHEMAS = (1, 2)  # 1 knew one scenario, and could not be resumed
+READABLE_SCHEMAS = (1, 2, 3)  # 1 had one scenario only, and cannot be resumed; before 3 the keys had other names
+RENAMED_SAMPLE_KEYS = {  # key before schema 3 -> now
+    "place": "index_in_block",
+    "image": "image_index",
+    "started_s": "scheduled_s",
+    "service_ms": "service_time_ms",
+    "lateness_ms": "send_delay_ms",
+    "label": "predicted_class",
+    "server_ms": "server_timing_ms",
+    "answer_bytes": "response_bytes",
+    "ordinal": "instance_request_number",
+    "network_ms": "connection_ms",
+    "first_byte_ms": "time_to_first_byte_ms",
+    "gap_s": "idle_gap_s",
+}
+RENAMED_RUN_KEYS = {
+    "note": "incomplete_reason",
+    "planned": "planned_requests",
+    "spent": "cost",
+    "resumed": "resumed_at",
+    "machine": "client_environment",
+    "images": "image_manifest",
+}
+RENAMED_TARGET_KEYS = {"behind": "reverse_proxy", "shipped": "artifact"}
 
 
 def write_run(run_dir: Path, run: Run) -> None:
@@ -123,9 +146,15 @@ def read_run(run_dir: Path) -> Run:
             f"{run_dir / RUN_JSON} has schema {schema_version},"
             f" this program reads {READABLE_SCHEMAS[0]} to {READABLE_SCHEMAS[-1]}"
         )
-    data["images"] = [ImageEntry(**entry) for entry in data["images"]]
-    data["targets"] = [TargetRun(**entry) for entry in data["targets"]]
+    data = _with_renamed_keys(data, RENAMED_RUN_KEYS)
+    data["image_manifest"] = [ImageEntry(**entry) for entry in data["image_manifest"]]
+    data["targets"] = [TargetRun(**_with_renamed_keys(entry, RENAMED_TARGET_KEYS)) for entry in data["targets"]]
     return Run(**data)
+
+
+def _with_renamed_keys(data: Mapping[str, Any], renamed_keys: Mapping[str, str]) -> dict[str, Any]:
+    """The record with the present keys. A record of the present schema stays as it is."""
+    return {renamed_keys.get(key, key): value for key, value in data.items()}
 
 
 def append_sample(file: IO[str], sample: Sample) -> None:
@@ -145,7 +174,7 @@ def read_samples(run_dir: Path) -> Iterator[Sample]:
             if not line.endswith("\n"):
                 return
             try:
-                data = json.loads(line)
+                data = _with_renamed_keys(json.loads(line), RENAMED_SAMPLE_KEYS)  # a resumed run may have both
                 data["probabilities"] = tuple(p) if (p := data.get("probabilities")) else None
                 yield Sample(**data)
             except (ValueError, TypeError) as error:

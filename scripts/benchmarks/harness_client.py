@@ -82,10 +82,10 @@ def bench(requests: int, rate_rps: float) -> None:
         memory.ended.set()
         mock.terminate()
         samples = [s for s in read_samples(Path(folder)) if s.phase == "measure" and s.target == "mock"]
-    lateness_ms = np.array([s.lateness_ms for s in samples])
+    send_delays_ms = np.array([s.send_delay_ms for s in samples])
     failed = sum(s.error is not None for s in samples)
-    streamed_s = max(s.started_s for s in samples) - min(s.started_s for s in samples)
-    p50, p99 = np.quantile(lateness_ms, [0.5, 0.99])
+    streamed_s = max(s.scheduled_s for s in samples) - min(s.scheduled_s for s in samples)
+    p50, p99 = np.quantile(send_delays_ms, [0.5, 0.99])
     rate = f"{len(samples) / streamed_s:,.0f} a second sent, {failed} failed"
     print(
         f"client: one process, {len(samples):,} requests to the mock endpoint on {os.cpu_count()} cores shared with it"

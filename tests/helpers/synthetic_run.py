@@ -57,7 +57,7 @@ def make_run(
     model_versions: Mapping[str, str] | None = None,
     reference: bool = True,
     warmup: int = 5,
-    lateness_ms: float = 0.02,
+    send_delay_ms: float = 0.02,
     complete: bool = True,
     spread: float = 0.12,
 ) -> tuple[Run, list[Sample]]:
@@ -76,7 +76,8 @@ def make_run(
     samples, clock = [], 0.0
     for name in asked:
         for ordinal in range(1, warmup + 1):
-            samples.append(_sample(name, "warmup", 0, 0, clock, WARMUP_MS, lateness_ms, answers[0], ordinal, versions))
+            times = clock, WARMUP_MS, send_delay_ms
+            samples.append(_sample(name, "warmup", 0, 0, *times, answers[0], ordinal, versions))
             clock += WARMUP_MS / 1000
     fails = failures or {}
     ordinals = dict.fromkeys(asked, warmup)
@@ -90,7 +91,7 @@ def make_run(
                     answer = np.roll(answer, 1)
                 ordinals[name] += 1
                 sample = _sample(
-                    name, "measure", block, image, clock, took, lateness_ms, answer, ordinals[name], versions
+                    name, "measure", block, image, clock, took, send_delay_ms, answer, ordinals[name], versions
                 )
                 failed = image >= n_images - fails.get(name, 0)
                 samples.append(_failed(sample, failure_kind) if failed else sample)
@@ -137,20 +138,20 @@ def _sample(name, phase, block, image, clock, took, late, answer, ordinal, versi
         scenario="single",
         phase=phase,
         block=block,
-        image=image,
-        started_s=round(clock, 6),
+        image_index=image,
+        scheduled_s=round(clock, 6),
         latency_ms=round(took + late, 4),
-        service_ms=round(took, 4),
-        lateness_ms=late,
+        service_time_ms=round(took, 4),
+        send_delay_ms=late,
         new_connection=ordinal == 1,
-        first_byte_ms=round(took - 0.1, 4),
+        time_to_first_byte_ms=round(took - 0.1, 4),
         status=200,
-        label=int(answer.argmax()),
+        predicted_class=int(answer.argmax()),
         probabilities=tuple(round(float(p), 6) for p in answer),
-        server_ms=parts,
-        answer_bytes=ANSWER_BYTES,
+        server_timing_ms=parts,
+        response_bytes=ANSWER_BYTES,
         instance_id=f"{name}-0",
-        ordinal=ordinal,
+        instance_request_number=ordinal,
         model_version=versions[name],
     )
 
@@ -158,9 +159,9 @@ def _sample(name, phase, block, image, clock, took, late, answer, ordinal, versi
 def make_sample(image=0, error=None, **changes) -> Sample:
     """One sample made by hand, answered unless `error` says otherwise."""
     usual = {
-        "target": "heroku", "scenario": "single", "phase": "measure", "block": 0, "image": image, "started_s": 0.0,
-        "latency_ms": 10.0, "service_ms": 10.0, "lateness_ms": 0.0, "new_connection": False, "status": 200,
-        "label": 0, "server_ms": {"total": 8.0},
+        "target": "heroku", "scenario": "single", "phase": "measure", "block": 0, "image_index": image,
+        "scheduled_s": 0.0, "latency_ms": 10.0, "service_time_ms": 10.0, "send_delay_ms": 0.0, "new_connection": False,
+        "status": 200, "predicted_class": 0, "server_timing_ms": {"total": 8.0},
     }  # fmt: skip
     sample = Sample(**usual | changes)
     return _failed(sample, error) if error else sample
@@ -173,12 +174,12 @@ def _failed(sample: Sample, kind: str) -> Sample:
         status={"http_4xx": 400, "http_429": 429, "http_5xx": 503}.get(kind),
         error=kind,
         detail=f"made up: {kind}",
-        label=None,
+        predicted_class=None,
         probabilities=None,
-        server_ms={},
-        answer_bytes=0,
+        server_timing_ms={},
+        response_bytes=0,
         instance_id=None,
-        ordinal=None,
+        instance_request_number=None,
         model_version=None,
     )
 
@@ -189,13 +190,13 @@ def _reference(image: int, answer: np.ndarray) -> Sample:
         scenario=REFERENCE,
         phase="measure",
         block=0,
-        image=image,
-        started_s=0.0,
+        image_index=image,
+        scheduled_s=0.0,
         latency_ms=0.0,
-        service_ms=0.0,
-        lateness_ms=0.0,
+        service_time_ms=0.0,
+        send_delay_ms=0.0,
         new_connection=False,
-        label=int(answer.argmax()),
+        predicted_class=int(answer.argmax()),
         probabilities=tuple(round(float(p), 6) for p in answer),
         model_version=MODEL_VERSION,
     )
@@ -222,10 +223,10 @@ def _target(index, name, foreign, twin, versions, not_started) -> TargetRun:
         startup_ms=STARTUP_MS.get(target, 2500.0) / (4 if engine == "onnx" else 1) if started else None,
         peak_memory_mib=PEAK_MIB.get(target, 300.0) - (200 if engine == "onnx" else 0) if started else None,
         cpus=(2 if target == "aws_ec2" else 1) if started else None,
-        behind="nginx" if started and target == "aws_ec2" else None,
+        reverse_proxy="nginx" if started and target == "aws_ec2" else None,
         failure=failure,
         engine=engine if twin else None,
-        shipped=SHIPPED[engine] if started else {},
+        artifact=SHIPPED[engine] if started else {},
     )
 
 
@@ -240,17 +241,17 @@ def _run(n_images, labels, names, foreign, twin, versions, not_started, complete
         started_at="2026-11-21T12:00:00+00:00",
         ended_at=f"2026-11-21T12:{int(clock) // 60 % 60:02d}:{int(clock) % 60:02d}+00:00",
         complete=complete,
-        note=None if complete else "interrupted from the keyboard",
+        incomplete_reason=None if complete else "interrupted from the keyboard",
         command=["python", "-m", "eval", "run", "--local"],
         seed=seed,
         scenarios=["single"],
         images_source="made-up pictures",
         images_sha256=hashlib.sha256("".join(image.sha256 for image in images).encode()).hexdigest(),
-        images=images,
+        image_manifest=images,
         classes=CLASSES,
         prices_sha256=hashlib.sha256(PRICES.read_bytes()).hexdigest(),
         targets=[_target(i, name, foreign, twin, versions, not_started) for i, name in enumerate(names)],
-        machine={**PROCESSOR, "cores": 4, "memory_mib": 7900, "os": "Linux"},
+        client_environment={**PROCESSOR, "cores": 4, "memory_mib": 7900, "os": "Linux"},
         versions={"python": "3.11.7", "cloudtrial": "0.1.0", "git_sha": "0" * 40},
-        planned=n_images * (len(names) - len(not_started)),
+        planned_requests=n_images * (len(names) - len(not_started)),
     )

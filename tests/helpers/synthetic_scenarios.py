@@ -41,7 +41,9 @@ def make_full_run(n_images=400, *, scenarios=SCENARIOS, cached=(), drifting=(), 
                 samples += getattr(maker, scenario)(*([name in cached] if scenario == "repeat" else []))
     changed = {"started_at": started_at} if started_at else {}
     planned = sum(s.phase == "measure" and s.target != "reference" for s in samples)
-    run = dataclasses.replace(run, scenarios=list(scenarios), config=config.to_json(), planned=planned, **changed)
+    run = dataclasses.replace(
+        run, scenarios=list(scenarios), config=config.to_json(), planned_requests=planned, **changed
+    )
     return run, samples
 
 
@@ -59,7 +61,7 @@ def write_full_run(folder, **options):
 def _slower(sample):
     factor = 1 + sample.block / 20
     return dataclasses.replace(
-        sample, latency_ms=sample.latency_ms * factor, service_ms=sample.service_ms * factor
+        sample, latency_ms=sample.latency_ms * factor, service_time_ms=sample.service_time_ms * factor
     )  # fmt: skip
 
 
@@ -71,14 +73,16 @@ class Maker:
         self.median_ms = median_ms(name)
         self.instances = itertools.count(1)
 
-    def sample(self, scenario, image, block, place, started_s, took_ms, *, late_ms=0.02, **changes):
-        image = image % len(self.run.images) if image >= 0 else image
+    def sample(self, scenario, image, block, place, scheduled_s, took_ms, *, late_ms=0.02, **changes):
+        image = image % len(self.run.image_manifest) if image >= 0 else image
         facts = {
-            "target": self.name, "scenario": scenario, "block": block, "place": place, "started_s": round(started_s, 5),
-            "service_ms": round(took_ms, 4), "latency_ms": round(took_ms + late_ms, 4), "lateness_ms": late_ms,
-            "label": self.run.images[image].label if image >= 0 else None, "first_byte_ms": round(took_ms * 0.9, 4),
-            "probabilities": None, "answer_bytes": 412, "instance_id": f"{self.name}-0", "ordinal": 9,
-            "model_version": version_of(self.name), "server_ms": {"total": max(0.3, round(took_ms - 1.5, 3))},
+            "target": self.name, "scenario": scenario, "block": block, "index_in_block": place,
+            "scheduled_s": round(scheduled_s, 5), "service_time_ms": round(took_ms, 4),
+            "latency_ms": round(took_ms + late_ms, 4), "send_delay_ms": late_ms,
+            "predicted_class": self.run.image_manifest[image].label if image >= 0 else None,
+            "time_to_first_byte_ms": round(took_ms * 0.9, 4), "probabilities": None, "response_bytes": 412,
+            "instance_id": f"{self.name}-0", "instance_request_number": 9, "model_version": version_of(self.name),
+            "server_timing_ms": {"total": max(0.3, round(took_ms - 1.5, 3))},
         }  # fmt: skip
         return make_sample(image, **facts | changes)
 
@@ -86,9 +90,9 @@ class Maker:
         return self.median_ms * factor * float(self.rng.lognormal(0, 0.15))
 
     def floor(self):
-        opened = {"new_connection": True, "network_ms": {"connect": 0.21}}
+        opened = {"new_connection": True, "connection_ms": {"connect": 0.21}}
         return [
-            self.sample("floor", -1, block, place, block, 0.8 * float(self.rng.lognormal(0, 0.1)), server_ms={},
+            self.sample("floor", -1, block, place, block, 0.8 * float(self.rng.lognormal(0, 0.1)), server_timing_ms={},
                         model_version=None, **opened if place == 0 else {})
             for block in (1, 999)
             for place in range(25)
@@ -101,7 +105,7 @@ class Maker:
             for place, gap in enumerate(self.rng.exponential(1 / RATE_RPS, 60)):
                 at += float(gap)
                 ways = {"dns": 0.4, "connect": 0.2 + place / 100, "tls": 1.9}
-                opened = {"new_connection": True, "network_ms": ways} if place < 2 else {}
+                opened = {"new_connection": True, "connection_ms": ways} if place < 2 else {}
                 took = self.took(1.1 + self.rng.exponential(0.3))
                 made.append(self.sample("poisson", place, number, place, at, took, rate_rps=RATE_RPS,
                                         late_ms=self.late_ms, **opened))  # fmt: skip
@@ -134,7 +138,7 @@ class Maker:
         for turn in range(COLD_N):
             phases = {phase: round(took * float(self.rng.lognormal(0, 0.05)), 2) for phase, took in PHASES_MS.items()}
             proven = turn != 4  # once the old instance answers
-            born = {"instance_id": f"{self.name}-c{turn}", "ordinal": 1} if proven else {}
+            born = {"instance_id": f"{self.name}-c{turn}", "instance_request_number": 1} if proven else {}
             whole = {"ready": 2050.0, "create": round(sum(phases.values()) + 60 + turn, 2)}
             startup = phases | whole if proven else {}
             made.append(self.sample("cold", turn % 10, next(self.places), 0, 260 + 4 * turn, self.took(2.5),
@@ -145,9 +149,10 @@ class Maker:
         told = {phase: took for phase, took in PHASES_MS.items() if phase != "process"}
         made = []
         for turn in range(IDLE_N):  # the first time the instance was still there
-            born = {"startup_ms": told, "instance_id": f"{self.name}-i{turn}", "ordinal": 1} if turn else {}
+            new_instance = {"instance_id": f"{self.name}-i{turn}", "instance_request_number": 1}
+            born = {"startup_ms": told, **new_instance} if turn else {}
             took = 2300.0 + 20 * turn if turn else self.took()
-            made.append(self.sample("idle", turn, next(self.places), 0, 400 + 905 * turn, took, gap_s=900.0 + turn,
+            made.append(self.sample("idle", turn, next(self.places), 0, 400 + 905 * turn, took, idle_gap_s=900.0 + turn,
                                     **born))  # fmt: skip
         return made
 

@@ -54,17 +54,18 @@ def twin_run(name: str = "heroku", twin: bool = True) -> TargetRun:
 def cold(number: int, scenario: str = "cold", **changes):
     """The number-th first request of its instance, 60 s after the one before."""
     usual = {
-        "scenario": scenario, "block": 100 + number, "started_s": 60.0 * (number + 1), "instance_id": f"i{number}",
-        "ordinal": 1, "latency_ms": 40.0 + number, "startup_ms": {**STARTUP, "create": 3000.0 + number},
+        "scenario": scenario, "block": 100 + number, "scheduled_s": 60.0 * (number + 1), "instance_id": f"i{number}",
+        "instance_request_number": 1, "latency_ms": 40.0 + number, "startup_ms": {**STARTUP, "create": 3000.0 + number},
     }  # fmt: skip
     return make_sample(**usual | changes)
 
 
 def warm(count: int = 50, latency_ms: float = 10.0, instance: str = "warm"):
     return [
-        make_sample(block=1, place=i, started_s=i / 10, latency_ms=latency_ms, instance_id=instance, ordinal=i + 1)
+        make_sample(block=1, index_in_block=i, scheduled_s=i / 10, latency_ms=latency_ms, instance_id=instance,
+                    instance_request_number=i + 1)
         for i in range(count)
-    ]
+    ]  # fmt: skip
 
 
 def report(samples, it: TargetRun | None = None) -> dict:
@@ -75,7 +76,7 @@ def report(samples, it: TargetRun | None = None) -> dict:
 
 
 def test_the_instances_word_decides_and_not_the_time():
-    slow = cold(0, ordinal=7, latency_ms=90_000.0)
+    slow = cold(0, instance_request_number=7, latency_ms=90_000.0)
     fast = cold(1, latency_ms=0.1)
     found = find_cold_starts([*warm(), slow, fast], "cold")
     assert found.confirmed == (fast,)
@@ -85,8 +86,8 @@ def test_the_instances_word_decides_and_not_the_time():
 @pytest.mark.parametrize(
     "earlier",
     [
-        pytest.param(make_sample(scenario="floor", image=-1, instance_id="i3", ordinal=0), id="no-op"),
-        pytest.param(make_sample(phase="warmup", instance_id="i3", ordinal=1), id="warm-up"),
+        pytest.param(make_sample(scenario="floor", image=-1, instance_id="i3", instance_request_number=0), id="no-op"),
+        pytest.param(make_sample(phase="warmup", instance_id="i3", instance_request_number=1), id="warm-up"),
         pytest.param(replace(make_sample(error="http_5xx"), instance_id="i3"), id="failure"),
         pytest.param(cold(2, instance_id="i3"), id="another-start"),
     ],
@@ -99,13 +100,15 @@ def test_an_instance_that_answered_before_proves_nothing(earlier, order):
 
 
 def test_an_answer_without_the_instances_word_proves_nothing():
-    found = find_cold_starts([cold(0, ordinal=None), cold(1, instance_id=None), cold(2, error="timeout")], "cold")
+    samples = [cold(0, instance_request_number=None), cold(1, instance_id=None), cold(2, error="timeout")]
+    found = find_cold_starts(samples, "cold")
     assert found.confirmed == ()
     assert (found.discarded["unmarked"], found.failed, found.attempted) == (2, 1, 3)
 
 
 def test_forced_and_natural_starts_are_apart():
-    found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, "idle", gap_s=900.0 + i) for i in range(20, 27))])
+    idle = [cold(i, "idle", idle_gap_s=900.0 + i) for i in range(20, 27)]
+    found = report([*warm(), *(cold(i) for i in range(8)), *idle])
     assert (found["forced"]["proven"], found["idle"]["proven"]) == (8, 7)
     assert found["idle"]["gap_s"] == {"least": 920.0, "most": 926.0}
     assert "start command" in found["idle"]["create_ms"]["p50"]["reason"]
@@ -119,7 +122,8 @@ def test_forced_and_natural_starts_are_apart():
 
 def test_twenty_starts_give_a_median_with_interval_and_no_p95():
     low, high = ci_ranks(0.5, 20)
-    found = report([*warm(), *(cold(i) for i in reversed(range(20))), cold(30, ordinal=2, latency_ms=9e9)])["forced"]
+    not_first = cold(30, instance_request_number=2, latency_ms=9e9)
+    found = report([*warm(), *(cold(i) for i in reversed(range(20))), not_first])["forced"]
     assert (found["asked"], found["proven"], found["discarded"]["not_first"]) == (21, 20, 1)
     assert found["latency_ms"]["p50"] == {"value": 49.0, "low": 39.0 + low, "high": 39.0 + high, "n": 20}
     assert found["create_ms"]["p50"] == {"value": 3009.0, "low": 2999.0 + low, "high": 2999.0 + high, "n": 20}
@@ -175,16 +179,16 @@ def test_a_failed_start_is_counted_and_endless():
 
 
 def test_a_wrong_first_prediction_does_not_end_a_start():
-    samples = [*warm(), *(cold(i) for i in range(8)), cold(8, label=5)]
+    samples = [*warm(), *(cold(i) for i in range(8)), cold(8, predicted_class=5)]
     found = report(samples)["forced"]
     assert (found["proven"], found["incorrect"], found["create_ms"]["p50"]["n"]) == (9, 1, 8)
 
 
 def test_correct_is_what_the_model_says_even_where_it_errs():
-    own = [make_sample(image=1, label=7)]
-    reference = [make_sample(image=2, label=4)]
+    own = [make_sample(image=1, predicted_class=7)]
+    reference = [make_sample(image=2, predicted_class=4)]
     assert expected_labels([0, 1, 2], own, reference) == {0: 0, 1: 7, 2: 4}
-    assert expected_labels([0, 1, 2], [cold(0, image=1, label=9)], [])[1] == 1  # what is in question is no witness
+    assert expected_labels([0, 1, 2], [cold(0, image=1, predicted_class=9)], [])[1] == 1  # it is in question
 
 
 def test_prewarmed_instance_is_excluded_from_the_startup_phases():
@@ -208,7 +212,7 @@ def test_a_whole_runs_samples_have_no_start_by_chance():
     _, samples = make_run(40)
     assert set(first_seen(samples)) == {f"{name}-0" for name in TARGETS}
     assert find_cold_starts(samples, "single").confirmed == tuple(
-        s for s in samples if s.ordinal == 1 and s.phase == "warmup"
+        s for s in samples if s.instance_request_number == 1 and s.phase == "warmup"
     )
 
 
@@ -246,7 +250,7 @@ def test_the_mock_endpoints_cold_starts_are_found_and_no_others():
     with running_mock_endpoint(truth) as url:
         samples = asyncio.run(measure(url))
     found = find_cold_starts(samples, "idle")
-    assert [s.gap_s for s in found.confirmed] == [0.2] * 8
+    assert [s.idle_gap_s for s in found.confirmed] == [0.2] * 8
     assert found.discarded["not_first"] == 3
     median = report(samples, twin_run("mock", twin=False))["idle"]["latency_ms"]["p50"]
     assert median["low"] <= truth.median_ms + truth.cold_start_ms + 5 and median["low"] > truth.cold_start_ms
@@ -301,7 +305,7 @@ def test_failed_start_drops_its_request_and_the_next_succeeds(tmp_path, monkeypa
     assert "broken as it was told" in failed.detail
     assert failed.latency_ms > 0
     assert failed.startup_ms == {}
-    assert (good.error, good.ordinal) == (None, 1)
+    assert (good.error, good.instance_request_number) == (None, 1)
 
 
 def test_a_twin_that_is_never_ready_is_not_waited_for_for_ever(tmp_path, monkeypatch):
@@ -337,7 +341,7 @@ def test_a_command_gets_a_new_revision_every_time(tmp_path, monkeypatch):
         samples = forced(lambda: command_restart(command, GCP_CLOUDRUN), twins.running[0].url, times=2)
     first, second = log.read_text().split()
     assert first.startswith("up-r2") and first < second
-    assert [s.ordinal for s in samples] == [1, 2]  # the command started nothing, and the second answer says so
+    assert [s.instance_request_number for s in samples] == [1, 2]  # the command started nothing
     assert len(find_cold_starts(samples, "cold").confirmed) == 1
     assert "ready" not in samples[0].startup_ms  # /readyz would have been the request that starts an instance
     assert samples[0].startup_ms["create"] > samples[0].latency_ms
@@ -407,7 +411,7 @@ def test_the_vms_twin_starts_anew_and_predicts_as_its_model_does(tmp_path):
         assert twin.alive()
     assert find_cold_starts([sample], "cold").confirmed == (sample,)
     assert images.reference_probabilities is not None
-    assert sample.label == max(range(10), key=images.reference_probabilities[0].__getitem__)
+    assert sample.predicted_class == max(range(10), key=images.reference_probabilities[0].__getitem__)
     told = sample.startup_ms
     assert all(told[name] > 0 for name in STARTUP_PHASES)
     assert sum(told[name] for name in STARTUP_PHASES) < told["create"]

@@ -15,7 +15,7 @@ SIZE = 25
 def samples(latencies, target="heroku", scenario="single", size=SIZE):
     return [
         make_sample(
-            image=i, target=target, scenario=scenario, block=i // size, started_s=float(i), latency_ms=float(ms)
+            image=i, target=target, scenario=scenario, block=i // size, scheduled_s=float(i), latency_ms=float(ms)
         )
         for i, ms in enumerate(latencies)
     ]

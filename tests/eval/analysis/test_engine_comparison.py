@@ -327,7 +327,7 @@ def test_a_run_of_before_engines_were_kept_is_read_and_reported():
     run, samples = make_run(names=["heroku"])
     facts = asdict(run)
     for target in facts["targets"]:
-        del target["engine"], target["shipped"]
+        del target["engine"], target["artifact"]
     old = replace(run, targets=[TargetRun(**target) for target in facts["targets"]])
     found = build_report(old, samples, PRICES)["targets"]["heroku"]
     assert (found["engine"], found["title"]) == ("torch", "Heroku")
@@ -354,7 +354,7 @@ def test_both_engines_of_a_target_alternate_start_cold_and_agree(tmp_path):
     assert [(t.name, t.target, t.engine, t.failure) for t in done.targets] == [
         ("heroku", "heroku", "torch", None), ("heroku-onnx", "heroku", "onnx", None),
     ]  # fmt: skip
-    assert done.targets[1].shipped["installed_bytes"] > 0
+    assert done.targets[1].artifact["installed_bytes"] > 0
     samples = [s for s in read_samples(tmp_path) if s.phase == "measure" and s.target != "reference"]
     assert all(s.error is None for s in samples)
     turns = [s.target for s in samples if s.scenario == "single"]

@@ -32,8 +32,8 @@ def a_run(**options):
 def slowed(samples, factor, target="heroku"):
     """The same run with one target slower, the service too."""
     return [
-        dataclasses.replace(s, latency_ms=s.latency_ms * factor, service_ms=s.service_ms * factor,
-                            server_ms={part: ms * factor for part, ms in s.server_ms.items()})
+        dataclasses.replace(s, latency_ms=s.latency_ms * factor, service_time_ms=s.service_time_ms * factor,
+                            server_timing_ms={part: ms * factor for part, ms in s.server_timing_ms.items()})
         if s.target == target else s
         for s in samples
     ]  # fmt: skip
@@ -42,8 +42,8 @@ def slowed(samples, factor, target="heroku"):
 def failing(samples, every, target="heroku"):
     """The same run with every so-manieth request to one target failed."""
     return [
-        dataclasses.replace(s, error="http_5xx", label=None, probabilities=None, server_ms={})
-        if s.target == target and s.image % every == 0 else s
+        dataclasses.replace(s, error="http_5xx", predicted_class=None, probabilities=None, server_timing_ms={})
+        if s.target == target and s.image_index % every == 0 else s
         for s in samples
     ]  # fmt: skip
 
@@ -276,14 +276,16 @@ def test_a_figure_that_could_not_be_judged_is_named(pair, capsys):
     [
         ({"images_sha256": "0" * 64}, "the images differ: made-up pictures (500, sha256 "),
         ({"scenarios": ["single", "poisson"]}, "the scenarios differ: single, and single and poisson"),
-        ({"machine": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A (instruction "),
+        ({"client_environment": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A (instruction "),
         ({"config": {"rate_rps": 5.0, "fresh": True}}, "fresh differs: False, and True"),
     ],
     ids=["images", "scenarios", "machine", "connections"],
 )
 def test_incompatible_runs_are_refused_unless_forced(pair, capsys, change, says):
     run, samples = a_run()
-    run = dataclasses.replace(run, machine={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False})
+    run = dataclasses.replace(
+        run, client_environment={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False}
+    )
     folders = pair((run, samples), (dataclasses.replace(run, **change), samples))
     assert main(["compare", *folders]) == 2
     refused = capsys.readouterr()
@@ -307,7 +309,9 @@ def on(processor, made=None, version=None):
     run, samples = made or a_run()
     targets = [dataclasses.replace(t, version=processor | (version or {})) for t in run.targets]
     twins = any(t.twin for t in targets)
-    return dataclasses.replace(run, machine=(processor if twins else ZEN_3) | {"cores": 2}, targets=targets), samples
+    return dataclasses.replace(
+        run, client_environment=(processor if twins else ZEN_3) | {"cores": 2}, targets=targets
+    ), samples
 
 
 def test_forced_comparison_across_instruction_sets_omits_latency(pair, capsys):
@@ -327,7 +331,10 @@ def test_forced_comparison_across_instruction_sets_omits_latency(pair, capsys):
 
 def test_accuracy_is_judged_on_unlike_processors_too(pair, capsys):
     a, (run, samples) = on(ZEN_5), a_run()
-    broken = [dataclasses.replace(s, label=(s.label + 1) % 10) if s.label is not None else s for s in samples]
+    broken = [
+        dataclasses.replace(s, predicted_class=(s.predicted_class + 1) % 10) if s.predicted_class is not None else s
+        for s in samples
+    ]
     assert main(["compare", "--force", *pair(a, on(ZEN_3, (run, broken)))]) == 1
     assert "B is worse than A: heroku's accuracy" in capsys.readouterr().out
 
@@ -364,7 +371,7 @@ def test_other_weights_and_another_place_are_unlike(pair, capsys):
 
 
 def test_a_run_whose_client_was_late_is_no_basis(pair, capsys):
-    assert main(["compare", *pair(a_run(), a_run(lateness_ms=50.0))]) == 2
+    assert main(["compare", *pair(a_run(), a_run(send_delay_ms=50.0))]) == 2
     assert "B is not a valid comparison: the client sent late" in capsys.readouterr().err
 
 

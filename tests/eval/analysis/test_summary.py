@@ -247,15 +247,15 @@ def test_different_models_make_the_comparison_invalid():
 
 
 def test_a_late_client_makes_the_comparison_invalid():
-    found = report(lateness_ms=6.0)
+    found = report(send_delay_ms=6.0)
     assert found["verdict"]["valid"] is False
     assert "the client sent late to AWS EC2, Heroku, " in warnings(found)[0]
-    assert report(lateness_ms=4.9)["verdict"]["valid"] is True
+    assert report(send_delay_ms=4.9)["verdict"]["valid"] is True
 
 
 def test_five_percent_of_a_long_latency_may_be_late():
     run, samples = make_run(names=["heroku"])
-    slow = [replace(s, latency_ms=s.latency_ms * 20, lateness_ms=8.0) if s.target == "heroku" else s for s in samples]
+    slow = [replace(s, latency_ms=s.latency_ms * 20, send_delay_ms=8.0) if s.target == "heroku" else s for s in samples]
     assert build_report(run, slow, PRICES)["verdict"]["valid"] is True
 
 
@@ -281,7 +281,7 @@ def test_too_much_memory_is_a_warning(torch, suffix):
 
 def test_a_twin_that_shares_its_cores_with_the_client_is_named():
     run, samples = make_run()
-    found = build_report(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
+    found = build_report(replace(run, client_environment={**run.client_environment, "cores": 2}), samples, PRICES)
     assert next(w for w in found["run"]["warnings"] if "shared with the client" in w).startswith("AWS EC2: ")
     assert not any("shared with the client" in w for w in build_report(run, samples, PRICES)["run"]["warnings"])
 
@@ -325,7 +325,7 @@ def test_two_endpoints_of_one_target_are_told_apart():
 def test_cost_says_what_was_measured(plain):
     measured = plain["targets"]["gcp_cloudrun"]["cost"]["measured"]
     _, samples = make_run()
-    totals = [s.server_ms["total"] for s in samples if s.target == "gcp_cloudrun" and s.phase == "measure"]
+    totals = [s.server_timing_ms["total"] for s in samples if s.target == "gcp_cloudrun" and s.phase == "measure"]
     assert measured["service_ms"] == pytest.approx(sum(totals) / len(totals), abs=1e-3)
     assert measured["billed_window_ms"] == pytest.approx(100)
     assert measured["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
@@ -335,7 +335,7 @@ def test_cost_says_what_was_measured(plain):
 def test_inference_uses_two_cores_and_the_rest_one(plain):
     measured = plain["targets"]["aws_ec2"]["cost"]["measured"]
     _, samples = make_run()
-    taken = [s.server_ms for s in samples if s.target == "aws_ec2" and s.phase == "measure"]
+    taken = [s.server_timing_ms for s in samples if s.target == "aws_ec2" and s.phase == "measure"]
     cpu = sum(ms["total"] + ms["inference"] for ms in taken) / len(taken)
     assert measured["cpu_ms"] == pytest.approx(cpu, abs=1e-3)
 
@@ -343,7 +343,9 @@ def test_inference_uses_two_cores_and_the_rest_one(plain):
 def test_windows_are_rounded_request_by_request():
     run, samples = make_run(names=["gcp_cloudrun"])
     slow = [
-        replace(s, server_ms={"total": 150.0 if s.image % 2 else 50.0}) if s.target == "gcp_cloudrun" else s
+        replace(s, server_timing_ms={"total": 150.0 if s.image_index % 2 else 50.0})
+        if s.target == "gcp_cloudrun"
+        else s
         for s in samples
     ]
     measured = build_report(run, slow, PRICES)["targets"]["gcp_cloudrun"]["cost"]["measured"]
@@ -365,7 +367,7 @@ def test_cost_says_what_was_assumed(plain):
 
 def test_traffic_beyond_max_instances_is_priced_and_reported():
     run, samples = make_run(names=["heroku"])
-    slow = [replace(s, server_ms={"total": 200.0}) if s.target == "heroku" else s for s in samples]
+    slow = [replace(s, server_timing_ms={"total": 200.0}) if s.target == "heroku" else s for s in samples]
     cost = build_report(run, slow, PRICES)["targets"]["heroku"]["cost"]
     month = cost["monthly_usd"]["100000000"]
     assert (month["instances"], month["beyond_limit"], month["net"]) == (11, True, 11 * 25)

@@ -41,7 +41,7 @@ def test_the_warm_up_is_printed_when_asked_for(printed):
 
 def test_failures_are_in_no_percentile(printed):
     def p50(told):
-        return next(line for line in told.splitlines() if "service_ms" in line)
+        return next(line for line in told.splitlines() if "service_time_ms" in line)
 
     assert p50(printed("--target", "heroku", "--scenario", "single")[1]) == p50(
         printed("--target", "heroku", "--scenario", "single", "--error", "none")[1]
@@ -64,7 +64,7 @@ def test_one_image_is_shown_over_all_targets_and_the_reference(printed):
 
 def test_parts_of_a_start_are_columns_with_percentiles(printed):
     rows, told = printed(
-        "--target", "heroku", "--scenario", "cold", "--columns", "ordinal,startup_ms.create,startup_ms"
+        "--target", "heroku", "--scenario", "cold", "--columns", "instance_request_number,startup_ms.create,startup_ms"
     )
     values = sorted(float(row[1]) for row in rows[1:] if row[1] != "-")
     assert len(values) == 23
@@ -82,7 +82,7 @@ def test_json_lines_are_the_samples_themselves(folder, capsys):
     ("words", "message"),
     [(("--columns", "latency"), "'latency' is not a column"), (("--columns", "latency_ms.p50"), "is not a column"),
      (("--error", "http"), "there are any, none, dns"), (("--target", "azure"), "the run has aws_ec2"),
-     (("--image", "80"), "pictures 0 to 79")],
+     (("--image", "80"), "images 0 to 79")],
 )  # fmt: skip
 def test_what_no_sample_can_have_is_refused(folder, capsys, words, message):
     assert main(["samples", str(folder), *words]) == 1

@@ -58,7 +58,7 @@ def test_twin_costs_nothing_and_custom_endpoint_cost_is_unknown():
 
 
 def sample(name="gcp_cloudrun", **changes):
-    return make_sample(target=name, **{"service_ms": 120.0, "answer_bytes": 412, "instance_id": "a"} | changes)
+    return make_sample(target=name, **{"service_time_ms": 120.0, "response_bytes": 412, "instance_id": "a"} | changes)
 
 
 def test_metered_cost_counts_rounding_starts_and_bytes():
@@ -79,7 +79,7 @@ def test_failed_requests_are_charged_and_unsent_ones_are_not():
     tally.record(sample(error="not_sent"))
     tally.record(sample("reference"))
     assert tally.total_usd(0) == 0
-    tally.record(make_sample(target="gcp_cloudrun", error="timeout", service_ms=30_000.0))
+    tally.record(make_sample(target="gcp_cloudrun", error="timeout", service_time_ms=30_000.0))
     assert tally.total_usd(0) == pytest.approx(30 * ACTIVE + 0.4e-6 + 500 / 2**30 * 0.12)
 
 
@@ -87,7 +87,7 @@ def test_machines_that_answered_are_each_charged():
     tally = CostMeter({"aws_ec2": TARIFFS["aws_ec2"]})
     one = tally.total_usd(3600)
     for machine in "abc":
-        tally.record(sample("aws_ec2", instance_id=machine, answer_bytes=0))
+        tally.record(sample("aws_ec2", instance_id=machine, response_bytes=0))
     assert tally.total_usd(3600) == pytest.approx(3 * one + 3 * 500 * 0.09 / 1e9)
 
 
@@ -104,7 +104,7 @@ def test_the_cap_is_reached_by_time_and_by_requests():
 def test_estimate_is_at_least_the_metered_cost(name):
     tally = CostMeter({name: TARIFFS[name]})
     for _ in range(200):
-        tally.record(sample(name, service_ms=80.0, answer_bytes=400, new_connection=True))
+        tally.record(sample(name, service_time_ms=80.0, response_bytes=400, new_connection=True))
     assert estimate_run_cost({name: 200}, {name: TARIFFS[name]}, 600, 0.08).total_usd >= tally.total_usd(600) * (
         1 - 1e-12
     )

@@ -48,11 +48,11 @@ def test_valid_response_becomes_a_complete_sample():
         (sample,) = posts(fake.url)
     assert (sample.error, sample.detail, sample.status) == (None, None, 200)
     assert (sample.target, sample.scenario, sample.phase) == ("fake", "single", "measure")
-    assert (sample.block, sample.image) == (5, 0)
-    assert (sample.label, sample.probabilities) == (3, CERTAIN)
-    assert sample.server_ms == {"decode": 0.5, "queue": 0.1, "inference": 7.25, "total": 8.0}
-    assert (sample.instance_id, sample.ordinal, sample.model_version) == ("abc123", 1, "0123456789ab")
-    assert sample.answer_bytes > 50
+    assert (sample.block, sample.image_index) == (5, 0)
+    assert (sample.predicted_class, sample.probabilities) == (3, CERTAIN)
+    assert sample.server_timing_ms == {"decode": 0.5, "queue": 0.1, "inference": 7.25, "total": 8.0}
+    assert (sample.instance_id, sample.instance_request_number, sample.model_version) == ("abc123", 1, "0123456789ab")
+    assert sample.response_bytes > 50
 
 
 def test_the_files_own_bytes_are_posted_with_their_type():
@@ -78,9 +78,9 @@ def test_latency_starts_at_the_scheduled_time():
 
     with fake_endpoint() as fake:
         sample, done = asyncio.run(go(fake.url))
-    assert sample.lateness_ms >= 5000
-    assert sample.latency_ms == pytest.approx(sample.service_ms + sample.lateness_ms, abs=0.01)
-    assert sample.started_s < 0 < done
+    assert sample.send_delay_ms >= 5000
+    assert sample.latency_ms == pytest.approx(sample.service_time_ms + sample.send_delay_ms, abs=0.01)
+    assert sample.scheduled_s < 0 < done
 
 
 def test_latency_lasts_to_the_last_byte_of_the_answer():
@@ -88,7 +88,7 @@ def test_latency_lasts_to_the_last_byte_of_the_answer():
         begun = time.perf_counter()
         fake.on_post = lambda _: fake.release.set()
         (sample,) = posts(fake.url)
-        assert 0 < sample.service_ms < (time.perf_counter() - begun) * 1000
+        assert 0 < sample.service_time_ms < (time.perf_counter() - begun) * 1000
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_failure_is_a_sample_of_its_kind_and_says_why(mode, kind, detail):
         (sample,) = posts(fake.url)
     assert sample.error == kind
     assert sample.detail and detail in sample.detail
-    assert (sample.label, sample.probabilities) == (None, None)
+    assert (sample.predicted_class, sample.probabilities) == (None, None)
     assert sample.latency_ms > 0
 
 
@@ -150,7 +150,7 @@ def test_after_a_failure_the_next_request_is_answered():
 def test_an_endless_body_is_left_at_the_limit():
     with fake_endpoint("endless") as fake:
         (sample,) = posts(fake.url)
-    assert sample.answer_bytes <= MAX_RESPONSE_BYTES
+    assert sample.response_bytes <= MAX_RESPONSE_BYTES
 
 
 def test_no_answer_in_time_is_a_timeout():
@@ -165,7 +165,7 @@ def test_a_port_without_a_listener_is_a_connect_failure():
     (sample,) = posts(f"http://127.0.0.1:{closed_port()}")
     assert sample.error == "connect"
     assert (sample.detail or "").endswith(": Connection refused")
-    assert sample.new_connection and sample.network_ms == {}
+    assert sample.new_connection and sample.connection_ms == {}
 
 
 def test_an_unknown_host_is_a_dns_failure():
@@ -368,10 +368,10 @@ def test_connection_timings_are_separate_and_within_service_time(certificate, mo
     with fake_endpoint(tls=context) as fake:
         first, second = posts(fake.url.replace("127.0.0.1", "localhost"), 2)
     assert first.error is None
-    assert list(first.network_ms) == ["dns", "connect", "tls"]
-    assert all(part > 0 for part in first.network_ms.values())
-    assert sum(first.network_ms.values()) < first.first_byte_ms < first.service_ms
-    assert second.network_ms == {} and not second.new_connection
+    assert list(first.connection_ms) == ["dns", "connect", "tls"]
+    assert all(part > 0 for part in first.connection_ms.values())
+    assert sum(first.connection_ms.values()) < first.time_to_first_byte_ms < first.service_time_ms
+    assert second.connection_ms == {} and not second.new_connection
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["each looks up the name", "all wait for one look-up"])
@@ -388,15 +388,15 @@ def test_timings_of_concurrent_connections_are_not_mixed_up(certificate, monkeyp
     with fake_endpoint(tls=context) as fake:
         samples = [sample for sample, _ in asyncio.run(go(fake.url.replace("127.0.0.1", "localhost")))]
     for sample in samples:
-        assert list(sample.network_ms) == ["dns", "connect", "tls"]
-        assert min(sample.network_ms.values()) > 0
-        assert sum(sample.network_ms.values()) < sample.first_byte_ms
+        assert list(sample.connection_ms) == ["dns", "connect", "tls"]
+        assert min(sample.connection_ms.values()) > 0
+        assert sum(sample.connection_ms.values()) < sample.time_to_first_byte_ms
 
 
 def test_plain_http_to_an_ip_has_no_dns_or_tls_timing():
     with fake_endpoint() as fake:
         (sample,) = posts(fake.url)
-    assert list(sample.network_ms) == ["connect"]
+    assert list(sample.connection_ms) == ["connect"]
 
 
 def test_a_connection_that_has_rested_too_long_is_not_used_again():
@@ -408,7 +408,7 @@ def test_a_connection_that_has_rested_too_long_is_not_used_again():
 def test_in_fresh_mode_every_request_opens_a_connection():
     with fake_endpoint() as fake:
         samples = posts(fake.url, 3, no_connection_reuse=True)
-    assert all(s.new_connection and s.network_ms for s in samples)
+    assert all(s.new_connection and s.connection_ms for s in samples)
 
 
 def test_no_op_requests_readyz_and_sends_no_image():
@@ -420,15 +420,15 @@ def test_no_op_requests_readyz_and_sends_no_image():
 
     with fake_endpoint() as fake:
         sample = asyncio.run(go(fake.url))
-    assert (sample.scenario, sample.image, sample.place, sample.status) == ("floor", -1, 4, 200)
-    assert sample.error is None and sample.label is None and fake.posts == []
+    assert (sample.scenario, sample.image_index, sample.index_in_block, sample.status) == ("floor", -1, 4, 200)
+    assert sample.error is None and sample.predicted_class is None and fake.posts == []
 
 
 def test_dropped_request_is_a_sample_of_its_own_kind():
     client = Client("fake", "http://127.0.0.1:9", CLASSES, TIMEOUT_S, 0.0)
     sample = client.dropped(ask(), time.perf_counter() - 2, "too many under way")
     assert (sample.error, sample.detail, sample.status) == ("not_sent", "too many under way", None)
-    assert sample.lateness_ms >= 2000
+    assert sample.send_delay_ms >= 2000
 
 
 def test_a_listener_that_never_accepts_is_a_timeout():

@@ -38,7 +38,7 @@ def test_after_a_gap_the_instance_itself_says_that_it_is_new(tmp_path):
         _, samples, _ = run(tmp_path, url, scenarios=("single", "idle"), idle=3, gap_s=0.2)
     gaps = [s for s in samples if s.scenario == "idle"]
     assert len(gaps) == 3
-    assert all(s.ordinal == 1 and s.gap_s >= 0.2 and s.latency_ms > 40 for s in gaps)
+    assert all(s.instance_request_number == 1 and s.idle_gap_s >= 0.2 and s.latency_ms > 40 for s in gaps)
     assert len({s.instance_id for s in gaps}) == 3
     assert all("total" in s.startup_ms for s in gaps)  # the phases that the new instance tells of itself
 
@@ -57,7 +57,7 @@ def test_a_command_that_starts_nothing_new_proves_nothing(tmp_path):
         _, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
     forced = [s for s in samples if s.scenario == "cold"]
     assert [s.error for s in forced] == [None, None]
-    assert all(s.ordinal and s.ordinal > 1 for s in forced)
+    assert all(s.instance_request_number and s.instance_request_number > 1 for s in forced)
 
 
 def test_failed_restart_drops_its_request_and_the_run_continues(tmp_path):
@@ -75,16 +75,16 @@ def test_run_ends_at_its_budget_and_keeps_its_samples(tmp_path):
         options = RunOptions(max_usd=0.000004)  # some requests to Cloud Run
         done, samples, said = run(tmp_path, url, "gcp_cloudrun", options, scenarios=("single", "poisson"))
     assert not done.complete
-    assert 0 < len(samples) < done.planned
-    assert "--max-usd is 4e-06" in done.note
-    assert done.spent["usd"] >= 0.000004
+    assert 0 < len(samples) < done.planned_requests
+    assert "--max-usd is 4e-06" in done.incomplete_reason
+    assert done.cost["usd"] >= 0.000004
     assert "The run will cost at most" in said and "That may exceed --max-usd 4e-06" in said
 
 
 def test_a_run_that_costs_nothing_says_nothing_of_costs(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         done, _, said = run(tmp_path, url)
-    assert done.complete and done.spent["usd"] == 0
+    assert done.complete and done.cost["usd"] == 0
     assert "cost" not in said
 
 
@@ -97,11 +97,11 @@ def test_a_search_that_was_cut_is_gone_on_with_from_its_steps(tmp_path):
         (tmp_path / SAMPLES_FILE).write_bytes(b"".join(lines[: len(lines) // 2]))
         facts = json.loads((tmp_path / "run.json").read_text())
         (tmp_path / "run.json").write_text(
-            json.dumps(facts | {"complete": False, "resumed": ["2026-11-21T10:00:00+00:00"]})
+            json.dumps(facts | {"complete": False, "resumed_at": ["2026-11-21T10:00:00+00:00"]})
         )
         done, again, _ = run(tmp_path, url, past=load_resume_state(tmp_path, "max_rate", 1), **how)
     assert done.complete
-    assert set(Counter((s.block, s.place) for s in again).values()) == {1}
+    assert set(Counter((s.block, s.index_in_block) for s in again).values()) == {1}
     tried = dict.fromkeys(s.rate_rps for s in whole)
     tried_again = dict.fromkeys(s.rate_rps for s in again)
     assert list(tried)[:2] == list(tried_again)[:2]

@@ -41,8 +41,8 @@ def test_a_stream_does_not_wait_for_answers(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=300, sigma=0)) as url:
         _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=100.0, duration_s=1.0)
     assert len(samples) > 60 and not any(s.error for s in samples)
-    by_start = sorted(samples, key=lambda s: s.started_s)
-    assert by_start[-1].started_s - by_start[0].started_s < 1.0  # one after the other they would have taken 20 s
+    by_start = sorted(samples, key=lambda s: s.scheduled_s)
+    assert by_start[-1].scheduled_s - by_start[0].scheduled_s < 1.0  # one after the other they would have taken 20 s
 
 
 def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
@@ -52,7 +52,7 @@ def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
         _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=200.0, duration_s=1.4)
     held_up = [s for s in samples if s.latency_ms > 20]
     assert len(held_up) > 0.2 * len(samples)
-    assert all(s.latency_ms == pytest.approx(s.service_ms + s.lateness_ms, abs=0.01) for s in samples)
+    assert all(s.latency_ms == pytest.approx(s.service_time_ms + s.send_delay_ms, abs=0.01) for s in samples)
 
 
 def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
@@ -61,7 +61,7 @@ def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
         asked = request_counts(url)["requests"]
     errors = Counter(s.error for s in samples)
     assert errors == {None: 20, "not_sent": 30}
-    assert asked == 20 and done.planned == 50
+    assert asked == 20 and done.planned_requests == 50
     assert "4 requests were in flight already" in next(s.detail for s in samples if s.error)
 
 
@@ -70,7 +70,7 @@ def test_a_burst_leaves_at_once(tmp_path):
         _, samples = run(tmp_path, url, scenarios=("burst",), burst=8)
     assert Counter(s.block for s in samples) == dict.fromkeys(range(5), 8)
     for block in range(5):
-        assert len({s.started_s for s in samples if s.block == block}) == 1
+        assert len({s.scheduled_s for s in samples if s.block == block}) == 1
 
 
 def test_each_search_step_uses_the_rate_earlier_steps_call_for(tmp_path):
@@ -99,7 +99,8 @@ def test_cache_is_detected_where_there_is_one_only(tmp_path):
 
 def identity(sample):
     """All of a sample but its timing."""
-    return sample.block, sample.place, sample.image, sample.scenario, sample.label, sample.error, sample.rate_rps
+    request = sample.block, sample.index_in_block, sample.image_index, sample.scenario
+    return *request, sample.predicted_class, sample.error, sample.rate_rps
 
 
 def test_four_workers_give_one_process_samples_but_for_timing(tmp_path):
@@ -120,9 +121,9 @@ def test_four_workers_give_one_process_samples_but_for_timing(tmp_path):
 def test_workers_keep_to_the_common_schedule(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=100.0, duration_s=1.0, workers=2)
-    starts = [s.started_s for s in sorted(samples, key=lambda s: s.place)]
+    starts = [s.scheduled_s for s in sorted(samples, key=lambda s: s.index_in_block)]
     assert starts == sorted(starts)
-    ends = [s.started_s + s.latency_ms / 1000 for s in samples]
+    ends = [s.scheduled_s + s.latency_ms / 1000 for s in samples]
     assert ends == sorted(ends)
 
 
@@ -162,5 +163,5 @@ def test_target_lost_in_mid_stream_does_not_end_the_run(tmp_path):
             tmp_path, fake.url, image_set(20), scenarios=("poisson", "burst"), rate_rps=100.0, duration_s=0.5, burst=4
         )
     assert done.complete
-    assert len(samples) == done.planned
-    assert {s.error for s in samples if s.place > 20} <= {"connect", "disconnected", "not_sent"}
+    assert len(samples) == done.planned_requests
+    assert {s.error for s in samples if s.index_in_block > 20} <= {"connect", "disconnected", "not_sent"}

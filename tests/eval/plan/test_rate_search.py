@@ -41,7 +41,7 @@ def simulated_search(truth, slo_ms, rng, start_rps=60.0, step_s=10.0):
             sojourn_times(truth.draw_service_times_ms(rng, count) / 1000, gaps_s, truth.servers, truth.stalls) * 1000
         )
         samples = [
-            make_sample(i, latency_ms=float(ms), started_s=float(at))
+            make_sample(i, latency_ms=float(ms), scheduled_s=float(at))
             for i, (ms, at) in enumerate(zip(latencies_ms, np.cumsum(gaps_s), strict=True))
         ]
         steps.append(evaluate_step(rate_rps, samples, slo_ms))

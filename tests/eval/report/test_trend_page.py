@@ -120,7 +120,8 @@ def moved(runs, tmp_path_factory):
     for day, (name, (client, cloud)) in enumerate([*places.items(), ("newest", (zen_3, zen_3))], 1):
         shutil.copytree(runs / "c", root / name)
         record = json.loads((root / name / "run.json").read_text())
-        record |= {"id": name, "started_at": f"2026-11-0{day}T08:30:00+00:00", "machine": {**client, "cores": 2}}
+        record |= {"id": name, "started_at": f"2026-11-0{day}T08:30:00+00:00"}
+        record["client_environment"] = {**client, "cores": 2}
         for target in record["targets"]:
             target |= {"twin": False, "version": cloud}
         (root / name / "run.json").write_text(json.dumps(record))

@@ -59,7 +59,9 @@ def test_only_images_without_a_kept_answer_are_computed(cached_command):
     found = collect(images)
     assert len(cached_command.read_text().split()) == 5
     assert found[:3] == first
-    assert [(s.image, s.label) for s in found] == [(i, len(p.data) % 10) for i, p in enumerate(images.images)]
+    assert [(s.image_index, s.predicted_class) for s in found] == [
+        (i, len(p.data) % 10) for i, p in enumerate(images.images)
+    ]
 
 
 def test_an_image_that_occurs_twice_is_computed_once(cached_command):

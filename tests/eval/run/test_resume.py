@@ -33,7 +33,7 @@ def arguments(fake, folder, *more):
 
 
 def keys(folder):
-    return Counter((s.block, s.place) for s in read_samples(folder))
+    return Counter((s.block, s.index_in_block) for s in read_samples(folder))
 
 
 def cut(folder, count):
@@ -41,7 +41,7 @@ def cut(folder, count):
     lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
     (folder / SAMPLES_FILE).write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
     facts = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(facts | {"complete": False, "note": "running"}))
+    (folder / "run.json").write_text(json.dumps(facts | {"complete": False, "incomplete_reason": "running"}))
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +79,16 @@ def test_a_run_that_is_gone_on_with_says_when_and_warms_up_again(whole):
     cut(whole.folder, 130)
     main(["run", "--resume", str(whole.folder)])
     run = read_run(whole.folder)
-    assert len(run.resumed) == 1
+    assert len(run.resumed_at) == 1
     again = [s for s in read_samples(whole.folder) if s.block < -1]
     assert len(again) == 2 and {s.phase for s in again} == {"warmup"}
 
 
 def test_time_goes_on_after_the_break(whole):
     cut(whole.folder, 130)
-    last = max(s.started_s for s in read_samples(whole.folder))
+    last = max(s.scheduled_s for s in read_samples(whole.folder))
     main(["run", "--resume", str(whole.folder)])
-    assert all(s.started_s > last for s in list(read_samples(whole.folder))[130:])
+    assert all(s.scheduled_s > last for s in list(read_samples(whole.folder))[130:])
 
 
 def test_a_changed_configuration_is_refused_with_the_difference(whole, capsys):
@@ -142,8 +142,8 @@ def test_a_run_killed_at_random_moments_is_whole_in_the_end(tmp_path):
     assert kills == KILLS
     assert set(keys(folder).values()) == {1}
     run = read_run(folder)
-    assert run.complete and len(run.resumed) > KILLS / 2
-    assert sum(s.phase == "measure" and s.target == "a" for s in read_samples(folder)) == run.planned
+    assert run.complete and len(run.resumed_at) > KILLS / 2
+    assert sum(s.phase == "measure" and s.target == "a" for s in read_samples(folder)) == run.planned_requests
 
 
 def quietly(command):

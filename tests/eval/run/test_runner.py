@@ -70,10 +70,10 @@ def test_run_sends_the_same_bytes_once_to_every_endpoint(tmp_path):
     with two_fakes() as (one, other):
         done, samples, _ = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images)
         assert sorted(one.bodies[2:]) == sorted(other.bodies[2:]) == sorted(p.data for p in images.images)
-    assert done.complete and done.note is None and done.ended_at
-    assert done.planned == 20
+    assert done.complete and done.incomplete_reason is None and done.ended_at
+    assert done.planned_requests == 20
     for name in "ab":
-        assert sorted(s.image for s in measured(samples, name)) == list(range(10))
+        assert sorted(s.image_index for s in measured(samples, name)) == list(range(10))
 
 
 def test_warm_up_is_sampled_apart(tmp_path):
@@ -88,8 +88,8 @@ def test_request_in_a_block_is_due_when_the_last_one_ended(tmp_path):
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")])
     for before, after in itertools.pairwise(samples):
         if before.block == after.block:
-            assert after.started_s == pytest.approx(before.started_s + before.latency_ms / 1000, abs=1e-5)
-        assert after.lateness_ms >= 0
+            assert after.scheduled_s == pytest.approx(before.scheduled_s + before.latency_ms / 1000, abs=1e-5)
+        assert after.send_delay_ms >= 0
 
 
 def test_blocks_of_the_targets_alternate(tmp_path):
@@ -108,7 +108,7 @@ def test_run_json_says_who_what_and_where(tmp_path):
     assert target.version == {"model": {"name": "fake"}, "instance_id": "abc123"}
     assert (done.seed, done.scenarios, done.command) == (1, ["single"], ["eval", "run"])
     assert done.classes == list(CLASSES)
-    assert done.machine["cores"] >= 1 and done.machine["memory_mib"] > 0
+    assert done.client_environment["cores"] >= 1 and done.client_environment["memory_mib"] > 0
     assert {"python", "aiohttp"} <= set(done.versions)
 
 
@@ -117,7 +117,7 @@ def test_while_it_runs_run_json_says_incomplete(tmp_path):
     with fake_endpoint() as fake:
         fake.on_post = lambda count: seen.append(json.loads((tmp_path / RUN_JSON).read_text())) if count == 1 else None
         run(tmp_path, [endpoint(fake, "a")])
-    assert [(facts["complete"], facts["note"]) for facts in seen] == [(False, "running")]
+    assert [(facts["complete"], facts["incomplete_reason"]) for facts in seen] == [(False, "running")]
 
 
 def test_samples_are_on_disk_as_they_finish(tmp_path):
@@ -132,8 +132,10 @@ def test_the_golden_answers_stand_among_the_samples_as_reference(tmp_path):
     with fake_endpoint() as fake:
         run(tmp_path, [endpoint(fake, "a")])
     found = [s for s in read_samples(tmp_path) if s.target == "reference"]
-    assert [s.image for s in found] == list(range(10))
-    assert {(s.scenario, s.phase, s.label, s.probabilities) for s in found} == {("reference", "measure", 3, CERTAIN)}
+    assert [s.image_index for s in found] == list(range(10))
+    assert {(s.scenario, s.phase, s.predicted_class, s.probabilities) for s in found} == {
+        ("reference", "measure", 3, CERTAIN)
+    }
 
 
 @pytest.mark.parametrize("mode", ["broken", "throttled", "html", "unauthorised"])
@@ -154,7 +156,7 @@ def test_dead_endpoint_is_given_up_and_its_requests_are_failures(tmp_path, monke
         done, samples, said = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")], images=image_set(60))
     assert done.complete
     dead = measured(samples, "a")
-    assert sorted(s.image for s in dead) == list(range(60))
+    assert sorted(s.image_index for s in dead) == list(range(60))
     assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith(
         "no more requests are sent to the target: connect: "
     )
@@ -194,7 +196,7 @@ def test_unreachable_endpoint_gets_a_failure_and_no_samples(tmp_path):
         done, samples, _ = run(tmp_path, [dead, endpoint(fake, "a")])
     assert (done.targets[0].failure or "").startswith("not reached before the run: connect: ")
     assert {s.target for s in samples} == {"a"}
-    assert done.complete and done.planned == 10
+    assert done.complete and done.planned_requests == 10
 
 
 def test_a_twin_that_did_not_start_is_in_the_run_with_its_reason(tmp_path):
@@ -207,7 +209,7 @@ def test_a_twin_that_did_not_start_is_in_the_run_with_its_reason(tmp_path):
 
 def test_a_run_in_which_nobody_can_be_reached_is_not_complete(tmp_path):
     done, samples, _ = run(tmp_path, [endpoint("http://nothing.invalid", "a")])
-    assert (done.complete, done.note, done.planned) == (False, "no target could be reached", 0)
+    assert (done.complete, done.incomplete_reason, done.planned_requests) == (False, "no target could be reached", 0)
     assert samples == []
 
 
@@ -221,7 +223,7 @@ def test_ctrl_c_cancels_the_request_and_marks_the_run_incomplete(tmp_path):
         fake.on_post = interrupt
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")])
     assert not done.complete and done.ended_at
-    assert done.note == "interrupted after 4 of 10 requests"
+    assert done.incomplete_reason == "interrupted after 4 of 10 requests"
     assert len(measured(samples, "a")) == 4
 
 
@@ -246,7 +248,9 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
         with contextlib.suppress(OSError):
             nowhere.close()
     left = read_run(tmp_path)
-    assert not left.complete and (left.note or "").startswith("ended after 0 of 10 requests: cannot write into")
+    assert not left.complete and (left.incomplete_reason or "").startswith(
+        "ended after 0 of 10 requests: cannot write into"
+    )
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
@@ -295,7 +299,7 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
         done = begin(tmp_path, TargetSet(endpoints, {}), images, screen, warmup=5, block=5)
     assert done.complete
     asked = measured(read_samples(tmp_path), "heroku-onnx")
-    assert sorted(s.image for s in asked) == list(range(60))
+    assert sorted(s.image_index for s in asked) == list(range(60))
     assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "not_sent"}
     assert "stopped after" in (done.targets[0].failure or "")
     assert "its process ended" in (done.targets[0].failure or "")
@@ -331,8 +335,8 @@ def test_reference_process_gets_the_posted_bytes_in_order(tmp_path):
     )
     images = bare(5)
     found = asyncio.run(collect(images, script(tmp_path, program)))
-    assert [s.label for s in found] == [len(p.data) % 10 for p in images.images]
-    assert [s.image for s in found] == [0, 1, 2, 3, 4]
+    assert [s.predicted_class for s in found] == [len(p.data) % 10 for p in images.images]
+    assert [s.image_index for s in found] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -354,7 +358,7 @@ def test_ctrl_c_during_the_reference_ends_its_process(tmp_path, monkeypatch):
     monkeypatch.setattr(reference_samples, "__defaults__", (script(tmp_path, program),))
     with fake_endpoint() as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], bare(4))
-    assert (done.complete, done.note, samples) == (False, "interrupted after 0 of 4 requests", [])
+    assert (done.complete, done.incomplete_reason, samples) == (False, "interrupted after 0 of 4 requests", [])
     assert descendants() == []
 
 

@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
-from eval.samples.model import SAMPLES_FILE
-from eval.samples.store import SampleWriter, load_resume_state, read_samples, truncate_torn_line
-from tests.helpers.synthetic_run import make_sample
+from eval.samples.model import RUN_JSON, RUN_SCHEMA_VERSION, SAMPLES_FILE
+from eval.samples.store import (
+    RENAMED_RUN_KEYS,
+    RENAMED_SAMPLE_KEYS,
+    RENAMED_TARGET_KEYS,
+    SampleWriter,
+    load_resume_state,
+    read_run,
+    read_samples,
+    truncate_torn_line,
+    write_run,
+)
+from tests.helpers.synthetic_run import make_run, make_sample
 
 
 def write(folder, *samples):
@@ -35,12 +48,52 @@ def test_appending_goes_on_after_the_mended_line(tmp_path):
     truncate_torn_line(tmp_path)
     with SampleWriter(tmp_path, create=False) as journal:
         journal.append(make_sample(1))
-    assert [s.image for s in read_samples(tmp_path)] == [0, 1]
+    assert [s.image_index for s in read_samples(tmp_path)] == [0, 1]
 
 
 def test_resume_state_names_each_request_and_keeps_search_steps(tmp_path):
-    step = make_sample(5, scenario="max_rate", block=9, place=2)
-    write(tmp_path, make_sample(0, block=3, place=1), step)
+    step = make_sample(5, scenario="max_rate", block=9, index_in_block=2)
+    write(tmp_path, make_sample(0, block=3, index_in_block=1), step)
     past = load_resume_state(tmp_path, "max_rate", 1)
     assert past.completed == {(3, 1), (9, 2)}
     assert past.search_samples == {9: [step]}
+
+
+def in_schema_2(folder):
+    """Give the run's files the keys that they had before schema 3."""
+
+    def renamed(data, present_keys):
+        old_keys = {new: old for old, new in present_keys.items()}
+        return {old_keys.get(key, key): value for key, value in data.items()}
+
+    run = renamed(json.loads((folder / RUN_JSON).read_text()), RENAMED_RUN_KEYS) | {"schema_version": 2}
+    run["targets"] = [renamed(target, RENAMED_TARGET_KEYS) for target in run["targets"]]
+    (folder / RUN_JSON).write_text(json.dumps(run))
+    lines = [
+        renamed(json.loads(line), RENAMED_SAMPLE_KEYS) for line in (folder / SAMPLES_FILE).read_text().splitlines()
+    ]
+    (folder / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run, lines
+
+
+def test_a_run_of_schema_2_is_read_as_one_of_today(tmp_path):
+    run, samples = make_run(n_images=20)
+    write_run(tmp_path, run)
+    write(tmp_path, *samples)
+    before = read_run(tmp_path), list(read_samples(tmp_path))
+    old_run, old_samples = in_schema_2(tmp_path)
+    assert {"note", "machine", "images"} <= set(old_run) and "shipped" in old_run["targets"][0]
+    assert {"place", "image", "lateness_ms", "label"} <= set(old_samples[0])
+    after = read_run(tmp_path), list(read_samples(tmp_path))
+    assert dataclasses.replace(after[0], schema_version=RUN_SCHEMA_VERSION) == before[0]
+    assert after[1] == before[1] == samples
+
+
+def test_a_resumed_run_may_have_samples_of_both_schemas(tmp_path):
+    run, samples = make_run(n_images=20)
+    write_run(tmp_path, run)
+    write(tmp_path, *samples[:5])
+    in_schema_2(tmp_path)
+    with SampleWriter(tmp_path, create=False) as writer:
+        writer.append(samples[5])
+    assert list(read_samples(tmp_path)) == samples[:6]
