@@ -15,7 +15,7 @@ NOT_AVAILABLE = "n/a"
 
 
 def value_of(estimate: Estimate) -> float | None:
-    """The number itself, or None where there is none."""
+    """The number itself, or None."""
     return estimate.get("value") if isinstance(estimate, Mapping) else estimate
 
 
@@ -88,7 +88,7 @@ def score(value: float) -> str:
 
 
 def probability_difference(value: float) -> str:
-    """A difference of probabilities: "0", "2.0e-06"; answers have six digits, so 0 means below half of the last."""
+    """A difference of probabilities: "0", "2.0e-06"; they have six digits, so 0 means less than half of the last."""
     return "0" if value == 0 else f"{value:.1e}"
 
 

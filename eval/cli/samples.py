@@ -26,8 +26,8 @@ DEFAULT_COLUMNS = (
     "scenario",
     "block",
     "index_in_block",
-    "picture",
-    "truth",
+    "image_name",
+    "true_class",
     "predicted_class",
     "error",
     "latency_ms",
@@ -35,22 +35,23 @@ DEFAULT_COLUMNS = (
     "send_delay_ms",
 )
 DERIVED_COLUMNS: Mapping[str, Callable[[Run, Sample], Any]] = {  # beside the fields of a sample
-    "picture": lambda run, s: run.image_manifest[s.image_index].name if s.image_index >= 0 else None,
-    "truth": lambda run, s: run.image_manifest[s.image_index].label if s.image_index >= 0 else None,
+    "image_name": lambda run, s: run.image_manifest[s.image_index].name if s.image_index >= 0 else None,
+    "true_class": lambda run, s: run.image_manifest[s.image_index].label if s.image_index >= 0 else None,
 }
 SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 MAPPING_FIELDS = ("server_timing_ms", "connection_ms", "startup_ms")  # fields with named parts
+RENAMED_COLUMNS = {**RENAMED_SAMPLE_KEYS, "picture": "image_name", "truth": "true_class"}
 TAB, NO_VALUE = "\t", "-"
 EXAMPLES = """
 examples:
   ./cloudtrial samples reports/latest --target heroku --scenario poisson
   ./cloudtrial samples reports/latest --error any --columns target,scenario,detail
-  ./cloudtrial samples reports/latest --image 12 --columns target,predicted_class,probabilities
-  ./cloudtrial samples reports/latest --scenario cold --columns target,instance_request_number,startup_ms.create
+  ./cloudtrial samples reports/latest --image 12 --columns target,probabilities
+  ./cloudtrial samples reports/latest --scenario cold --columns target,startup_ms.create
 
-columns: the fields of samples.jsonl, picture and truth (name and class of the image),
-and parts of server_timing_ms, connection_ms and startup_ms, such as
-server_timing_ms.total. Names of earlier versions still work.
+columns: the fields of samples.jsonl, image_name and true_class, and parts of
+server_timing_ms, connection_ms and startup_ms, such as server_timing_ms.total.
+The columns' names of earlier versions work too.
 """
 
 
@@ -95,9 +96,9 @@ def add_samples(commands: Any) -> None:
 
 
 def _parse_columns(text: str) -> tuple[str, ...]:
-    """Column names, separated by commas. A key of an earlier schema stands for its present name."""
+    """Column names, separated by commas. Earlier names stand for the present ones."""
     columns = [column.partition(".") for column in text.split(",")]
-    return tuple(RENAMED_SAMPLE_KEYS.get(name, name) + dot + part for name, dot, part in columns)
+    return tuple(RENAMED_COLUMNS.get(name, name) + dot + part for name, dot, part in columns)
 
 
 def samples_command(arguments: argparse.Namespace) -> int:

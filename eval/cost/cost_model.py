@@ -62,7 +62,7 @@ def build_cost_model(
         return f"{run.target!r} is not one of the targets: {join_words(list(TARGETS))}"
     with_server_time = [s for s in succeeded if "total" in s.server_timing_ms]
     if not with_server_time:
-        return "no answer says how long the service took (Server-Timing: total)"
+        return "no response has the service time (Server-Timing: total)"
     target = TARGETS[run.target]
     try:
         prices_by_role = billing.prices_for(target, prices)

@@ -111,4 +111,4 @@ def _connect_dask(address: str):  # distributed is optional, and so is its type
     try:
         return DaskClient(address, timeout=5)
     except (OSError, ValueError) as error:
-        raise EvalError(f"--scheduler {address}: no dask scheduler answers there: {error}") from None
+        raise EvalError(f"--scheduler {address}: no dask scheduler responds there: {error}") from None

@@ -107,7 +107,7 @@ def stack_endpoint(stack: str) -> Endpoint:
     try:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PULUMI_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        raise EndpointError(f"stack {stack}: pulumi did not answer within {PULUMI_TIMEOUT_S} s") from None
+        raise EndpointError(f"stack {stack}: pulumi did not respond within {PULUMI_TIMEOUT_S} s") from None
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"pulumi ended with {result.returncode}"]
         raise EndpointError(f"stack {stack}: {lines[-1]}")

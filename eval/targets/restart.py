@@ -1,4 +1,4 @@
-"""How an endpoint is made to start anew: a twin's process, or a command that deploys once more."""
+"""Restart methods of endpoints: of a twin's process, or by a command that deploys again."""
 
 from __future__ import annotations
 

@@ -185,10 +185,7 @@ def test_target_that_did_not_start_is_reported_with_its_reason():
     found = report(not_started={"heroku": "port 5000 was never opened\nlast lines of its log"})
     facts = found["targets"]["heroku"]
     assert (facts["sent"], facts["n"], facts["scenarios"]) == (0, 0, {})
-    assert (
-        facts["cost"]["idle_usd_per_month"]["reason"]
-        == "no answer says how long the service took (Server-Timing: total)"
-    )
+    assert facts["cost"]["idle_usd_per_month"]["reason"] == "no response has the service time (Server-Timing: total)"
     assert warnings(found) == ["Heroku: port 5000 was never opened"]
     assert "the other 3 targets give the reference's answers" in found["verdict"]["sentence"]
     assert "Heroku was not measured" in found["verdict"]["sentence"]

@@ -56,10 +56,16 @@ def test_errors_are_found_by_kind(printed, error, number):
 
 
 def test_one_image_is_shown_over_all_targets_and_the_reference(printed):
-    rows, _ = printed("--image", "30", "--scenario", "single", "--columns", "target,picture,truth,label")
+    columns = "target,image_name,true_class,predicted_class"
+    rows, _ = printed("--image", "30", "--scenario", "single", "--columns", columns)
     assert len(rows) == 1 + 4
     assert len({tuple(row[1:]) for row in rows[1:]}) == 1
-    assert printed("--image", "30", "--target", "reference", "--columns", "label")[0][1] == [rows[1][3]]
+    assert printed("--image", "30", "--target", "reference", "--columns", "predicted_class")[0][1] == [rows[1][3]]
+
+
+def test_names_of_earlier_columns_stand_for_the_present_ones(printed):
+    rows, _ = printed("--target", "heroku", "--columns", "picture,truth,label,lateness_ms,server_ms.total")
+    assert rows[0] == ["image_name", "true_class", "predicted_class", "send_delay_ms", "server_timing_ms.total"]
 
 
 def test_parts_of_a_start_are_columns_with_percentiles(printed):

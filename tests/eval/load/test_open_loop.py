@@ -140,7 +140,7 @@ def test_the_workers_of_a_dask_scheduler_send_the_stream(tmp_path):
 
 def test_a_scheduler_that_is_not_there_is_one_clear_line():
     pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
-    says = r"--scheduler tcp://127.0.0.1:9: no dask scheduler answers there"
+    says = r"--scheduler tcp://127.0.0.1:9: no dask scheduler responds there"
     with pytest.raises(EvalError, match=says), open_executor(2, "tcp://127.0.0.1:9"):
         pass
 
