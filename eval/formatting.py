@@ -1,7 +1,7 @@
 """Numbers to text, with their units. The one home of how a figure is written in a report or on a terminal.
 
-An *estimate* is a plain number, or `{"value", "low", "high", "n"}`, or `{"value": None, "reason": ...}` where the
-samples could not support the number.
+An *estimate* is a plain number, or `{"value", "low", "high", "n"}`, or `{"value": None, "reason": {"message": ...}}`
+where the samples could not support the number: as report.json has them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def reason_of(estimate: Estimate) -> str:
     """Why there is no number, or the empty string when there is one."""
     if value_of(estimate) is not None:
         return ""
-    return str(estimate.get("reason") or "not measured") if isinstance(estimate, Mapping) else "not measured"
+    reason = estimate.get("reason") if isinstance(estimate, Mapping) else None
+    return reason["message"] if reason else "not measured"
 
 
 def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from eval.statements import ReasonCode, unavailable
 from eval.stats.intervals import proportion
 
 CALIBRATION_BINS = 15
@@ -37,8 +38,8 @@ def classification_metrics(
     complete_vectors = [v for v in probability_vectors if v is not None and len(v) == len(classes)]
     probabilities = np.array(complete_vectors) if len(complete_vectors) == len(images) else None
     return {
-        "accuracy": proportion(n_correct, len(images), "answers").to_report(),
-        "accuracy_over_sent": proportion(n_correct, len(true_labels), "requests").to_report(),
+        "accuracy": proportion(n_correct, len(images), ReasonCode.NO_RESPONSES).to_report(),
+        "accuracy_over_sent": proportion(n_correct, len(true_labels), ReasonCode.NO_REQUESTS).to_report(),
         "f1_macro": f1_macro(true, predicted, len(classes)),
         "roc_auc": roc_auc(true, probabilities, len(classes)),
         "ece": expected_calibration_error(true, predicted, probabilities),
@@ -55,9 +56,9 @@ def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -
     return [
         {
             "label": label,
-            "precision": _value_or_reason(precision[i], "never answered"),
-            "recall": _value_or_reason(recall[i], "no image of it"),
-            "f1": _value_or_reason(f1[i], "no image of it, and never answered"),
+            "precision": _value_or_reason(precision[i], ReasonCode.NEVER_PREDICTED),
+            "recall": _value_or_reason(recall[i], ReasonCode.NO_IMAGE_OF_CLASS),
+            "f1": _value_or_reason(f1[i], ReasonCode.NEITHER_IMAGE_NOR_PREDICTION),
             "support": int(support[i]),
         }
         for i, label in enumerate(classes)
@@ -67,21 +68,21 @@ def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -
 def f1_macro(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> float | dict[str, Any]:
     """Mean F1 of the classes that were shown or answered."""
     if not len(true):
-        return _unavailable("no answers")
+        return unavailable(ReasonCode.NO_RESPONSES)
     return float(np.nanmean(_precision_recall_f1_support(true, predicted, n_classes)[2]))
 
 
 def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) -> float | dict[str, Any]:
     """Area under the ROC curve, each class against the rest, mean over classes."""
     if not len(true):
-        return _unavailable("no answers")
+        return unavailable(ReasonCode.NO_RESPONSES)
     if probabilities is None:
-        return _unavailable("not every answer has a probability for each class")
+        return unavailable(ReasonCode.PROBABILITIES_MISSING)
     if n_missing := n_classes - len(np.unique(true)):
-        return _unavailable(f"needs an image of every class, {n_missing} of {n_classes} classes have none")
+        return unavailable(ReasonCode.CLASSES_WITHOUT_IMAGE, missing=n_missing, n_classes=n_classes)
     row_sums = probabilities.sum(axis=1, keepdims=True)
     if not np.allclose(row_sums, 1, atol=1e-3):
-        return _unavailable("the probabilities of some answers do not add up to 1")
+        return unavailable(ReasonCode.PROBABILITIES_NOT_NORMALISED)
     # Six digits each: the rounded rows are off by some millionths, which scikit-learn would not accept.
     return float(
         roc_auc_score(true, probabilities / row_sums, multi_class="ovr", average="macro", labels=range(n_classes))
@@ -93,9 +94,9 @@ def expected_calibration_error(
 ) -> float | dict[str, Any]:
     """Expected calibration error: the gap between confidence and share right in equal-width bins, mean over answers."""
     if not len(true):
-        return _unavailable("no answers")
+        return unavailable(ReasonCode.NO_RESPONSES)
     if probabilities is None:
-        return _unavailable("not every answer has a probability for each class")
+        return unavailable(ReasonCode.PROBABILITIES_MISSING)
     confidence = probabilities.max(axis=1)
     bin_index = np.clip(
         np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1
@@ -114,9 +115,9 @@ def prediction_agreement(a: Predictions, b: Predictions) -> dict[str, Any]:
     max_abs_diff = max((float(np.abs(np.subtract(p, q)).max()) for p, q in probability_pairs), default=None)
     return {
         "n": len(common_images),
-        "agreement": proportion(n_agreeing, len(common_images), "image that both answered").to_report(),
+        "agreement": proportion(n_agreeing, len(common_images), ReasonCode.NO_COMMON_IMAGE).to_report(),
         "disagreements": len(common_images) - n_agreeing,
-        "max_abs_dprob": _unavailable("no image with probabilities from both")
+        "max_abs_dprob": unavailable(ReasonCode.NO_COMMON_PROBABILITIES)
         if max_abs_diff is None
         else round(max_abs_diff, 9),
     }
@@ -127,9 +128,5 @@ def _precision_recall_f1_support(true: np.ndarray, predicted: np.ndarray, n_clas
     return tuple(np.asarray(score) for score in scores)
 
 
-def _value_or_reason(value: float, reason: str) -> float | dict[str, Any]:
-    return _unavailable(reason) if np.isnan(value) else float(value)
-
-
-def _unavailable(reason: str) -> dict[str, Any]:
-    return {"value": None, "reason": reason}
+def _value_or_reason(value: float, code: ReasonCode) -> float | dict[str, Any]:
+    return unavailable(code) if np.isnan(value) else float(value)

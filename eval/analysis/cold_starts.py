@@ -21,37 +21,31 @@ from typing import Any
 
 from eval.plan.config import COLD, IDLE, SINGLE
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, Sample, TargetRun
+from eval.statements import ReasonCode, reason, unavailable
 from eval.stats.intervals import Estimate, percentile, proportion
 from infra.targets import TARGETS
 from service.classifier import PHASES as SERVICE_PHASES
 
 FORCED_START, IDLE_START = "forced", "idle"  # keys of report.json
 SCENARIO_OF_START = {FORCED_START: COLD, IDLE_START: IDLE}
-NOT_TESTED_REASON = {
-    FORCED_START: "no start was forced (scenario cold)",
-    IDLE_START: "it was never left alone (scenario idle)",
-}
+NOT_TESTED_CODE = {FORCED_START: ReasonCode.NO_FORCED_START, IDLE_START: ReasonCode.NO_IDLE_GAP}
 STARTUP_PHASES = (PROCESS_START, *SERVICE_PHASES)
 TIME_TO_FIRST_PREDICTION_MS, LATENCY_MS = "create_ms", "latency_ms"  # the two times
 PLATFORM_OVERHEAD = (
     "outside"  # what is left of a start: the way of the request there and back, the platform, the prediction
 )
-DISCARD_REASONS = {
-    "unmarked": "the answer does not say which instance gave it, or how many it had given",
-    "not_first": "the instance had answered predictions before",
-    "known_instance": "the instance had answered in this run before",
+DISCARD_REASONS = (
+    "unmarked",  # the response does not say which instance sent it, or how many it had sent
+    "not_first",  # the instance had sent predictions before
+    "known_instance",  # the instance had responded in this run before
+)
+USER_VISIBLE = {  # kind of target -> which of the two times a user waits, and why
+    "virtual machine": (LATENCY_MS, ReasonCode.REFUSED_DURING_START),
+    "dyno": (TIME_TO_FIRST_PREDICTION_MS, ReasonCode.ROUTER_HOLDS_REQUESTS),
+    "container": (TIME_TO_FIRST_PREDICTION_MS, ReasonCode.CLOUD_RUN_HOLDS_REQUESTS),
+    "function": (TIME_TO_FIRST_PREDICTION_MS, ReasonCode.CLOUD_FUNCTIONS_HOLDS_REQUESTS),
 }
-USER_VISIBLE = {
-    "virtual machine": (
-        LATENCY_MS,
-        "nothing holds a request while the service starts: until then users are refused, and only then is one answered",
-    ),
-    "dyno": (TIME_TO_FIRST_PREDICTION_MS, "Heroku's router holds requests while the dyno starts"),
-    "container": (TIME_TO_FIRST_PREDICTION_MS, "Cloud Run holds requests while an instance starts"),
-    "function": (TIME_TO_FIRST_PREDICTION_MS, "Cloud Functions holds requests while an instance starts"),
-}
-USER_VISIBLE_DEFAULT = (LATENCY_MS, "measured at the client: what the platform made it wait is in it")
-NOT_OBSERVABLE = "when the platform gave the start command cannot be seen"
+USER_VISIBLE_DEFAULT = LATENCY_MS, ReasonCode.MEASURED_AT_CLIENT
 
 RequestOrder = tuple[float, int, int]  # scheduled_s, block, index in it: an order of all requests to one target
 
@@ -76,11 +70,11 @@ def find_cold_starts(samples: Sequence[Sample], scenario: str) -> ColdStarts:
     for sample in (s for s in samples if s.scenario == scenario):
         if sample.error is not None:
             failed += 1
-        elif reason := _discard_reason(sample, first_seen_at):
-            discarded[reason] += 1
+        elif discard_reason := _discard_reason(sample, first_seen_at):
+            discarded[discard_reason] += 1
         else:
             confirmed.append(sample)
-    return ColdStarts(tuple(confirmed), failed, {reason: discarded[reason] for reason in DISCARD_REASONS})
+    return ColdStarts(tuple(confirmed), failed, {name: discarded[name] for name in DISCARD_REASONS})
 
 
 def first_seen(samples: Iterable[Sample]) -> dict[str, RequestOrder]:
@@ -133,7 +127,7 @@ def cold_start_metrics(target_run: TargetRun, samples: Sequence[Sample], expecte
         metrics[kind] = (
             _start_metrics(target_run, kind, cold_starts, warm_p50, expected)
             if cold_starts.attempted
-            else _unavailable(NOT_TESTED_REASON[kind])
+            else unavailable(NOT_TESTED_CODE[kind])
         )
     return metrics
 
@@ -152,7 +146,7 @@ def startup_s_for_billing(cold_start: Mapping[str, Any]) -> float | None:
     return None
 
 
-def user_visible_metric(target_run: TargetRun, kind: str) -> tuple[str, str]:
+def user_visible_metric(target_run: TargetRun, kind: str) -> tuple[str, ReasonCode]:
     """Which of the two times a user of that platform waits, and why."""
     target = TARGETS.get(target_run.target or "")
     if target is None or kind == IDLE_START or not (target_run.twin or target.kind == "virtual machine"):
@@ -170,8 +164,8 @@ def _start_metrics(
         [s.startup_ms[TIME_TO_FIRST_PREDICTION] for s in timed_starts],
         [s.latency_ms for s in cold_starts.confirmed],
     )
-    visible_metric, reason = user_visible_metric(target_run, kind)
-    gaps_s = [s.idle_gap_s for s in cold_starts.confirmed if s.idle_gap_s is not None]
+    visible_metric, why = user_visible_metric(target_run, kind)
+    gaps_s = [s.gap_s for s in cold_starts.confirmed if s.gap_s is not None]
     return {
         "asked": cold_starts.attempted,
         "proven": len(cold_starts.confirmed),
@@ -179,14 +173,14 @@ def _start_metrics(
         "discarded": dict(cold_starts.discarded),
         "incorrect": len(cold_starts.confirmed) - len(correct_starts),
         "proven_share": proportion(
-            len(cold_starts.confirmed), cold_starts.attempted - cold_starts.failed, "answers"
+            len(cold_starts.confirmed), cold_starts.attempted - cold_starts.failed, ReasonCode.NO_RESPONSES
         ).to_report(),
         "latency_ms": _p50_and_p95(latency_ms),
         "latency_with_failures_ms": _p50_and_p95([*latency_ms, *[math.inf] * cold_starts.failed]),
         "create_ms": _p50_and_p95(first_prediction_ms)
         if kind == FORCED_START
-        else dict.fromkeys(("p50", "p95"), _unavailable(NOT_OBSERVABLE)),
-        "felt": {"figure": visible_metric, "why": reason},
+        else dict.fromkeys(("p50", "p95"), unavailable(ReasonCode.START_COMMAND_NOT_OBSERVABLE)),
+        "felt": {"figure": visible_metric, "why": reason(why)},
         "overhead_ms": _overhead_over_warm(
             percentile(first_prediction_ms if visible_metric == TIME_TO_FIRST_PREDICTION_MS else latency_ms, 0.5),
             warm_p50,
@@ -242,10 +236,6 @@ def _overhead_over_warm(estimate: Estimate, warm_p50: Estimate) -> Estimate:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return estimate
     if warm_p50.value is None:
-        return Estimate(None, reason=f"no warm median of the {SINGLE} scenario: {warm_p50.reason}")
+        return Estimate(None, reason=reason(ReasonCode.NO_WARM_MEDIAN, cause=warm_p50.reason))
     warm_ms = warm_p50.value
     return replace(estimate, value=estimate.value - warm_ms, low=estimate.low - warm_ms, high=estimate.high - warm_ms)
-
-
-def _unavailable(reason: str) -> dict[str, Any]:
-    return {"value": None, "reason": reason}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from eval.formatting import join_words, short_hash
+from eval.analysis.findings import Finding, FindingCode, invalid, notice
 from eval.samples.model import Run, Sample
-from eval.samples.processors import client_processor, processors_differ, target_processor
+from eval.samples.processors import Processor, client_processor, processors_differ, target_processor
 from eval.targets.engines import engine_of
 
 # Options of a run that shape its load, and the scenarios that they shape; where there are none, every scenario.
@@ -25,8 +24,8 @@ NON_TARGET_SCENARIOS = ("floor", "reference")  # scenarios that every run has, o
 ModelVersions = Mapping[str, str]  # target -> versions that answered
 
 
-def incompatibilities(a: Run, b: Run, models_a: ModelVersions, models_b: ModelVersions) -> list[str]:
-    """Every difference that makes a comparison of the two doubtful, one line each; none when they are alike."""
+def incompatibilities(a: Run, b: Run, models_a: ModelVersions, models_b: ModelVersions) -> list[Finding]:
+    """Every difference that makes a comparison of the two doubtful; none when they are alike."""
     return [
         *_image_differences(a, b),
         *_scenario_differences(a, b),
@@ -57,62 +56,60 @@ def models_by_target(samples: Iterable[Sample]) -> dict[str, str]:
     return {target: ", ".join(sorted(versions)) for target, versions in versions_by_target.items()}
 
 
-def _image_differences(a: Run, b: Run) -> list[str]:
+def _image_differences(a: Run, b: Run) -> list[Finding]:
     if a.images_sha256 == b.images_sha256:
         return []
-    return [f"the images differ: {_describe_images(a)}, and {_describe_images(b)}"]
+    images_a, images_b = (
+        {"source": run.images_source, "n": len(run.images), "sha256": run.images_sha256} for run in (a, b)
+    )
+    return [invalid(FindingCode.IMAGES_DIFFER, a=images_a, b=images_b)]
 
 
-def _describe_images(run: Run) -> str:
-    return f"{run.images_source} ({len(run.image_manifest):,}, sha256 {short_hash(run.images_sha256)})"
-
-
-def _scenario_differences(a: Run, b: Run) -> list[str]:
+def _scenario_differences(a: Run, b: Run) -> list[Finding]:
     if set(a.scenarios) == set(b.scenarios):
         return []
-    return [f"the scenarios differ: {join_words(a.scenarios)}, and {join_words(b.scenarios)}"]
+    return [invalid(FindingCode.SCENARIOS_DIFFER, a=a.scenarios, b=b.scenarios)]
 
 
-def _target_differences(a: Run, b: Run) -> list[str]:
+def _target_differences(a: Run, b: Run) -> list[Finding]:
     names_a, names_b = [t.name for t in a.targets], [t.name for t in b.targets]
-    lines = []
+    findings = []
     if set(names_a) != set(names_b):
-        lines.append(f"the targets differ: {join_words(names_a)}, and {join_words(names_b)}")
+        findings.append(invalid(FindingCode.TARGETS_DIFFER, a=names_a, b=names_b))
     targets_a, targets_b = ({t.name: t for t in run.targets} for run in (a, b))
     for name in common_targets(a, b):
         first, second = targets_a[name], targets_b[name]
-        if first.twin != second.twin:
-            lines.append(f"{name} is {_location(first.twin)}, and {_location(second.twin)}")
-        if first.target != second.target:
-            lines.append(f"{name} is priced as {first.target or 'nothing'}, and as {second.target or 'nothing'}")
-        engines = engine_of(first), engine_of(second)
-        if all(engines) and engines[0] != engines[1]:
-            lines.append(f"{name} ran {engines[0]}, and {engines[1]}")
-        if first.twin and second.twin and first.cpus != second.cpus:
-            lines.append(f"{name} had {first.cpus} cores, and {second.cpus}")
-    return lines
+        engine_a, engine_b = engine_of(first), engine_of(second)
+        differences = {
+            FindingCode.LOCATION_DIFFERS: (first.twin, second.twin),
+            FindingCode.PRICED_TARGET_DIFFERS: (first.target, second.target),
+            FindingCode.ENGINE_DIFFERS: (engine_a or engine_b, engine_b or engine_a),
+            FindingCode.CPUS_DIFFER: (first.cpus, second.cpus) if first.twin and second.twin else (None, None),
+        }
+        findings += [
+            invalid(code, name, a=value_a, b=value_b)
+            for code, (value_a, value_b) in differences.items()
+            if value_a != value_b
+        ]
+    return findings
 
 
-def _location(twin: bool) -> str:
-    return "a local twin" if twin else "in the cloud"
-
-
-def _model_differences(a: ModelVersions, b: ModelVersions) -> list[str]:
+def _model_differences(a: ModelVersions, b: ModelVersions) -> list[Finding]:
     changed: dict[tuple[str, str], list[str]] = {}
     for name in a.keys() & b.keys():
         if a[name] != b[name]:
             changed.setdefault((a[name], b[name]), []).append(name)
     return [
-        f"the model of {join_words(sorted(names))} differs: {old}, and {new}"
+        invalid(FindingCode.MODEL_DIFFERS, names=sorted(names), a=old, b=new)
         for (old, new), names in sorted(changed.items())
     ]
 
 
-def _load_differences(a: Run, b: Run) -> list[str]:
+def _load_differences(a: Run, b: Run) -> list[Finding]:
     """Options that shape the load. A run of before they were kept has none to compare."""
     common = set(common_scenarios(a, b))
     return [
-        f"{option} differs: {_format_option(a.config[option])}, and {_format_option(b.config[option])}"
+        invalid(FindingCode.LOAD_OPTION_DIFFERS, option=option, a=a.config[option], b=b.config[option])
         for option, scenarios in LOAD_OPTIONS.items()
         if option in a.config
         and option in b.config
@@ -121,62 +118,48 @@ def _load_differences(a: Run, b: Run) -> list[str]:
     ]
 
 
-def _format_option(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def _client_differences(a: Run, b: Run) -> list[str]:
+def _client_differences(a: Run, b: Run) -> list[Finding]:
     """The client's machine; the twins run on it as well."""
-    lines = []
+    findings = []
     first, second = client_processor(a), client_processor(b)
     if processors_differ(first, second):
         any_twin = any(t.twin for run in (a, b) for t in run.targets)
-        consequence = "; latencies, rates and costs of twins cannot be compared, accuracy can" if any_twin else ""
-        lines.append(f"the client's processor differs: {first}, and {second}{consequence}")
+        findings.append(invalid(FindingCode.CLIENT_PROCESSOR_DIFFERS, a=first, b=second, twins=any_twin))
     if first.cores and second.cores and first.cores != second.cores:
-        lines.append(f"the client's number of cores differs: {first.cores}, and {second.cores}")
-    return lines
+        findings.append(invalid(FindingCode.CLIENT_CORES_DIFFER, a=first.cores, b=second.cores))
+    return findings
 
 
-def processor_notices(a: Run, b: Run) -> list[str]:
-    """Processors that may be unlike, where that makes no run unlike: clouds change theirs, older runs lack them."""
+def processor_notices(a: Run, b: Run) -> list[Finding]:
+    """Processors that may differ, where that makes no run incompatible: clouds change theirs, older runs lack them."""
     targets_a, targets_b = ({t.name: t for t in run.targets} for run in (a, b))
     pairs = {"the client": (client_processor(a), client_processor(b))} | {
         name: (target_processor(a, targets_a[name]), target_processor(b, targets_b[name]))
         for name in common_targets(a, b)
         if not (targets_a[name].twin or targets_b[name].twin)
     }
-    targets_by_difference: dict[tuple[str, str, bool], list[str]] = {}
+    groups: dict[tuple[FindingCode, str, str], tuple[list[str], Processor, Processor]] = {}
     for name, (first, second) in pairs.items():
         differs = processors_differ(first, second)
-        any_recorded = first.cpu_model or second.cpu_model  # endpoints of other people need not tell theirs
+        any_recorded = first.cpu_model or second.cpu_model  # endpoints of other people need not report theirs
         if (differs is None and any_recorded) or (differs and name in targets_a):
-            targets_by_difference.setdefault((str(first), str(second), bool(differs)), []).append(name)
-    return [
-        f"{join_words(names)} ran on {first}, and on {second}: that alone may change latencies"
-        if differs
-        else f"whether {join_words(names)} ran on like processors is not known: {first}, and {second}"
-        for (first, second, differs), names in targets_by_difference.items()
-    ]
+            code = FindingCode.PROCESSOR_DIFFERS if differs else FindingCode.PROCESSOR_NOT_KNOWN
+            groups.setdefault((code, str(first), str(second)), ([], first, second))[0].append(name)
+    return [notice(code, names=names, a=first, b=second) for (code, _, _), (names, first, second) in groups.items()]
 
 
-def notices(runs: Sequence[tuple[str, Run]]) -> list[str]:
-    """What a reader has to know of each run, though it does not make them unlike."""
-    lines = [
-        f"{name} is not complete: {run.incomplete_reason or 'interrupted, or still running'}"
-        for name, run in runs
+def notices(runs: Sequence[tuple[str, Run]]) -> list[Finding]:
+    """What a reader has to know of each run, though it does not make them incompatible."""
+    findings = [
+        notice(FindingCode.COMPARED_RUN_INCOMPLETE, run=letter, note=run.note)
+        for letter, run in runs
         if not run.complete
     ]
     (_, a), (_, b) = runs
-    lines += processor_notices(a, b)
-    common_libraries = a.versions.keys() & b.versions.keys()
-    changed_versions = [
-        f"{key} {_short_version(a, key)} -> {_short_version(b, key)}"
-        for key in sorted(common_libraries)
-        if a.versions[key] != b.versions[key]
-    ]
-    return lines + ([f"versions of the client changed: {', '.join(changed_versions)}"] if changed_versions else [])
-
-
-def _short_version(run: Run, key: str) -> str:
-    return run.versions[key][:12]
+    findings += processor_notices(a, b)
+    changes = {
+        name: (a.versions[name][:12], b.versions[name][:12])
+        for name in sorted(a.versions.keys() & b.versions.keys())
+        if a.versions[name] != b.versions[name]
+    }
+    return findings + ([notice(FindingCode.CLIENT_VERSIONS_DIFFER, changes=changes)] if changes else [])

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import scipy
 
-from eval.formatting import plural
+from eval.analysis.findings import Finding, FindingCode, warning
 from eval.samples.model import Sample
+from eval.statements import DriftCode, ReasonCode, Statement, unavailable
 from eval.stats.intervals import holm_adjust
 
 ALPHA = 0.05  # of p-values after Holm
@@ -69,7 +70,7 @@ class BlockEffect:
 
 
 def detect_drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Target -> scenario -> the `drift` of report.json: both tests and a verdict in words, or the reason for none."""
+    """Target -> scenario -> the `drift` of report.json: both tests and what they say, or the reason for none."""
     samples_by_block: dict[tuple[str, str], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for s in samples:
         if s.phase == "measure" and s.error is None:
@@ -87,23 +88,22 @@ def detect_drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any
     drift_by_target: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for key, blocks in blocks_by_key.items():
         if key not in tested:
-            drift_by_target[key[0]][key[1]] = {"value": None, "reason": _untested_reason(key[1], len(blocks))}
+            drift_by_target[key[0]][key[1]] = _untested(key[1], len(blocks))
             continue
         effect_and_p = (block_effects[key], block_effect_p[key]) if key in block_effects else None
         drift_by_target[key[0]][key[1]] = _drift_to_report(len(blocks), trends[key], trend_p[key], effect_and_p)
     return dict(drift_by_target)
 
 
-def drift_warnings(drift_by_target: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
-    """A line for every target that became faster or slower. Blocks that differ need none: intervals allow for them."""
-    lines = []
+def drift_warnings(drift_by_target: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> list[Finding]:
+    """One for every target that became faster or slower. Blocks that differ need none: intervals allow for them."""
+    findings = []
     for target, scenarios in drift_by_target.items():
-        tests = {name: result for name, result in scenarios.items() if "verdict" in result}
-        title = titles.get(target, target)
-        drifting = [f"{name}: {result['verdict']}" for name, result in tests.items() if result["drifts"]]
+        drifting = {name: result["verdict"] for name, result in scenarios.items() if result.get("drifts")}
         if drifting:
-            lines.append(f"{title} drifted while the run went on ({'; '.join(drifting)})")
-    return lines
+            title = titles.get(target, target)
+            findings.append(warning(FindingCode.LATENCY_DRIFT, target, title=title, results_by_scenario=drifting))
+    return findings
 
 
 def kendall_trend(blocks: Sequence[LatencyBlock]) -> Trend:
@@ -149,10 +149,10 @@ def _chronological_blocks(blocks: Mapping[int, Sequence[Sample]]) -> list[Latenc
     return sorted(latency_blocks, key=lambda block: block.start_s)
 
 
-def _untested_reason(scenario: str, n_blocks: int) -> str:
+def _untested(scenario: str, n_blocks: int) -> dict[str, Any]:
     if scenario in NONSTATIONARY_SCENARIOS:
-        return "its load changes by plan, so its times do too"
-    return f"needs {MIN_BLOCKS} blocks, has {n_blocks}"
+        return unavailable(ReasonCode.LOAD_CHANGES_BY_PLAN)
+    return unavailable(ReasonCode.TOO_FEW_BLOCKS, needed=MIN_BLOCKS, n=n_blocks)
 
 
 def _drift_to_report(
@@ -174,21 +174,20 @@ def _drift_to_report(
             "wider": round(effect_and_p[0].design_effect_factor, 4),
         }
         if effect_and_p
-        else {"value": None, "reason": f"needs {MIN_BLOCKS} blocks of {plural(MIN_RESPONSES_PER_BLOCK, 'answer')}"},
+        else unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=MIN_BLOCKS, responses=MIN_RESPONSES_PER_BLOCK),
         "drifts": has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE,
         "uneven": has_block_effect
         and effect_and_p is not None
         and effect_and_p[0].design_effect_factor >= WARN_DESIGN_EFFECT_FACTOR,
-        "verdict": _drift_text(n_blocks, trend, has_trend, has_block_effect),
+        "verdict": _drift_result(n_blocks, trend, has_trend, has_block_effect),
     }
 
 
-def _drift_text(n_blocks: int, trend: Trend, has_trend: bool, has_block_effect: bool) -> str:
-    change = f"{trend.change:+.1%} from the first third of {n_blocks} blocks to the last"
+def _drift_result(n_blocks: int, trend: Trend, has_trend: bool, has_block_effect: bool) -> Statement:
     if has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE:
-        return f"{'slower' if trend.change > 0 else 'faster'}, {change}"
-    if has_trend:
-        return f"a small trend, {change}"
-    return (
-        f"blocks differ, but not in one direction ({change})" if has_block_effect else f"no drift to be seen ({change})"
-    )
+        code = DriftCode.BECAME_SLOWER if trend.change > 0 else DriftCode.BECAME_FASTER
+    elif has_trend:
+        code = DriftCode.SMALL_TREND
+    else:
+        code = DriftCode.BLOCKS_DIFFER if has_block_effect else DriftCode.NO_DRIFT
+    return Statement(code, {"change": round(trend.change, 6), "blocks": n_blocks})

@@ -8,9 +8,9 @@ from typing import Any
 
 from eval.analysis.accuracy import Predictions
 from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
-from eval.formatting import value_of
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
+from eval.statements import ReasonCode, unavailable
 from eval.stats.bootstrap import LatenciesByBlock, RelativeChange, compare_quantiles
 from eval.stats.intervals import PERCENTILES
 from eval.targets.engines import matching_engine_pairs
@@ -60,7 +60,7 @@ def compare_engines(
                 "shipped": _side_by_side(pair_reports, lambda facts: facts["shipped"]),
                 "accuracy": _accuracy(pair_reports, discordant_by_pair[key], mcnemar_by_pair[key]),
                 "parity": {k: v for k, v in (agreement or {}).items() if k != "mcnemar"}
-                or _unavailable("one gave no answer"),
+                or unavailable(ReasonCode.NO_RESPONSE_OF_ONE),
             }
         )
     return comparisons
@@ -82,10 +82,7 @@ def _latency(
         target_report["scenarios"][scenario]["latency_ms"] if scenario else {} for target_report in pair_reports
     ]
     estimates = {
-        p: [
-            latency_report.get(p) or _unavailable("no scenario that both were asked in")
-            for latency_report in latency_reports
-        ]
+        p: [latency_report.get(p) or unavailable(ReasonCode.NO_COMMON_SCENARIO) for latency_report in latency_reports]
         for p in COMPARED_PERCENTILES
     }
     blocks = [_latencies_by_block(samples, scenario) for samples in pair_samples]
@@ -100,7 +97,9 @@ def _latency(
             p: {
                 "a": a,
                 "b": b,
-                "times_as_fast": _speedup(changes[p]) if _both_known(a, b) else _unavailable("not known of both"),
+                "times_as_fast": _speedup(changes[p])
+                if _both_known(a, b)
+                else unavailable(ReasonCode.NOT_KNOWN_OF_BOTH),
             }
             for p, (a, b) in estimates.items()
         },
@@ -123,7 +122,7 @@ def _speedup(latency_change: RelativeChange) -> dict[str, Any]:
         1 / (1 + change) if change > -1 else None
         for change in (latency_change.change, latency_change.low, latency_change.high)
     )
-    return _unavailable("it took no time") if value is None else {"value": value, "low": low, "high": high}
+    return unavailable(ReasonCode.ZERO_LATENCY) if value is None else {"value": value, "low": low, "high": high}
 
 
 def _cost_pairs(pair_reports: Sequence[TargetReport]) -> dict[str, Any]:
@@ -152,8 +151,8 @@ def _startup_time(pair_reports: Sequence[TargetReport]) -> dict[str, Any]:
         a, b = map(get_figure, pair_reports)
         if _both_known(a, b):
             return {"of": metric, "a": a, "b": b}
-    unavailable = _unavailable("no start of both was measured")
-    return {"of": None, "a": unavailable, "b": unavailable}
+    no_start = unavailable(ReasonCode.NO_COMMON_START)
+    return {"of": None, "a": no_start, "b": no_start}
 
 
 def _accuracy(
@@ -162,14 +161,10 @@ def _accuracy(
     """Of each, and the difference on the images that both answered."""
     return {
         **_side_by_side(pair_reports, lambda target_report: target_report["accuracy"]),
-        "difference": discordant.difference() if discordant.n else _unavailable("no image that both answered"),
+        "difference": discordant.difference() if discordant.n else unavailable(ReasonCode.NO_COMMON_IMAGE),
         "mcnemar": mcnemar_report,
     }
 
 
 def _both_known(a: Any, b: Any) -> bool:
-    return value_of(a) is not None and value_of(b) is not None
-
-
-def _unavailable(reason: str) -> dict[str, Any]:
-    return {"value": None, "reason": reason}
+    return all((figure.get("value") if isinstance(figure, Mapping) else figure) is not None for figure in (a, b))

@@ -1,167 +1,81 @@
-"""What a run has found, without words: who answered, who agrees with whom, who is fastest and cheapest."""
+"""What a run's analysis finds, and a comparison of two runs: codes with values, no sentence.
+
+A reader lists every code here. The sentence for each is in eval/report/wording.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, TargetReport, rank_by_cost
-from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH
-from eval.samples.model import REFERENCE
-from eval.stats.intervals import intervals_overlap
-from eval.targets.engines import REFERENCE_ENGINE, agreement_too_low
+from eval.statements import Code, Statement
+
+
+class Severity(StrEnum):
+    """How grave a finding is."""
+
+    INVALID = "invalid"  # the figures are no comparison
+    WARNING = "warning"  # a reader must know it to read the figures
+    NOTICE = "notice"  # it may explain a difference
+
+
+class FindingCode(Code):
+    """What can be found. `a` and `b` are two runs."""
+
+    # One run
+    RUN_INCOMPLETE = "run_incomplete", "note"
+    REQUESTS_NOT_SENT = "requests_not_sent", "not_sent", "planned"
+    MODEL_VERSIONS_DIFFER = "model_versions_differ", "titles_by_version"
+    CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms"
+    TARGET_FAILED = "target_failed", "title", "failure"
+    MANY_FAILURES = "many_failures", "title", "failed", "sent", "errors"
+    MEMORY_EXCEEDED = "memory_exceeded", "title", "peak_mib", "limit_mib", "cuda_build"
+    CPU_CONTENTION = "cpu_contention", "titles", "cores"
+    LATENCY_DRIFT = "latency_drift", "title", "results_by_scenario"
+    CACHE_SUSPECTED = "cache_suspected", "titles"
+    PREDICTIONS_DIFFER = "predictions_differ", "titles", "disagreements", "n", "engines_differ"
+    LESS_ACCURATE = "less_accurate", "engine", "reference_engine", "max_drop", "alpha"
+    NO_REFERENCE = "no_reference"
+    PRICE_LIST_CHANGED = "price_list_changed", "date"
+    PRICES_STALE = "prices_stale", "max_age_days", "date_by_price"
+    PRICES_UNCONFIRMED = "prices_unconfirmed", "price_ids"
+    # Two runs
+    IMAGES_DIFFER = "images_differ", "a", "b"
+    SCENARIOS_DIFFER = "scenarios_differ", "a", "b"
+    TARGETS_DIFFER = "targets_differ", "a", "b"
+    LOCATION_DIFFERS = "location_differs", "a", "b"
+    PRICED_TARGET_DIFFERS = "priced_target_differs", "a", "b"
+    ENGINE_DIFFERS = "engine_differs", "a", "b"
+    CPUS_DIFFER = "cpus_differ", "a", "b"
+    MODEL_DIFFERS = "model_differs", "names", "a", "b"
+    LOAD_OPTION_DIFFERS = "load_option_differs", "option", "a", "b"
+    CLIENT_PROCESSOR_DIFFERS = "client_processor_differs", "a", "b", "twins"
+    CLIENT_CORES_DIFFER = "client_cores_differ", "a", "b"
+    COMPARED_RUN_INVALID = "compared_run_invalid", "run", "finding"
+    COMPARED_RUN_INCOMPLETE = "compared_run_incomplete", "run", "note"
+    PROCESSOR_DIFFERS = "processor_differs", "names", "a", "b"
+    PROCESSOR_NOT_KNOWN = "processor_not_known", "names", "a", "b"
+    CLIENT_VERSIONS_DIFFER = "client_versions_differ", "changes"
+    PRICE_LIST_NOT_KEPT = "price_list_not_kept", "run", "sha256", "date"
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What the verdict is made of."""
+class Finding(Statement):
+    """One of them, as it was found."""
 
-    targets: Mapping[str, TargetReport]
-    parity: Mapping[str, Mapping[str, Any]]
-    note: str | None  # why the run is not complete; None when it is
-    invalid: list[str]  # why its targets cannot be compared
-    twins: bool
-    slo_ms: float = DEFAULT_SLO_MS  # that p95 is held against
-    requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
-    engine_comparisons: Sequence[Mapping[str, Any]] = ()  # the `engines` of report.json
-
-    @property
-    def cost_ranking(self) -> CostRanking:
-        """Who is cheapest of those that keep the objective."""
-        return rank_by_cost(self.targets, self.slo_ms, self.requests_per_month)
-
-    def title(self, name: str) -> str:
-        return self.targets[name]["title"] if name in self.targets else f"the {name}"
-
-    @property
-    def measured_targets(self) -> list[str]:
-        """Targets that answered anything."""
-        return [name for name, target_report in self.targets.items() if target_report["n"]]
-
-    @property
-    def has_reference(self) -> bool:
-        return any(pair.endswith(f"|{REFERENCE}") for pair in self.parity)
-
-    def engine(self, name: str) -> str:
-        """That a target or the reference answers with; one that is not known counts as the reference's."""
-        return (self.targets.get(name, {}).get("engine") if name != REFERENCE else None) or REFERENCE_ENGINE
-
-    def engines_differ(self, a: str, b: str) -> bool:
-        return self.engine(a) != self.engine(b)
-
-    def disagreements(self) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """Pairs that answered some image differently. Who differs from the reference is not held against others too.
-
-        Another engine may answer some images otherwise, but not so many that it cannot be the same model.
-        """
-        pairs = [
-            (*pair.rsplit("|", 1), agreement) for pair, agreement in self.parity.items() if agreement["disagreements"]
-        ]
-        pairs = [
-            (a, b, agreement)
-            for a, b, agreement in pairs
-            if not self.engines_differ(a, b) or agreement_too_low(agreement)
-        ]
-        unlike_reference = {a for a, b, _ in pairs if b == REFERENCE}
-        return [(a, b, agreement) for a, b, agreement in pairs if b == REFERENCE or not {a, b} & unlike_reference]
-
-    def vs_reference(self, names: Sequence[str]) -> Mapping[str, Any] | None:
-        """How targets of another engine compare with the reference, or else with the reference's engine; the worst."""
-        baselines = (
-            [REFERENCE]
-            if self.has_reference
-            else [n for n in self.measured_targets if self.engine(n) == REFERENCE_ENGINE]
-        )
-        pairs = [
-            agreement
-            for a in names
-            for b in baselines
-            for agreement in (self.agreement(a, b),)
-            if agreement and agreement["n"]
-        ]
-        return max(pairs, key=lambda agreement: agreement["disagreements"], default=None)
-
-    def agreement(self, a: str, b: str) -> Mapping[str, Any] | None:
-        return self.parity.get(f"{a}|{b}") or self.parity.get(f"{b}|{a}")
-
-    def same_bill_title(self, a: str, b: str) -> str | None:
-        """The one title of two that differ in the engine and cost the same to the cent; None for any other two."""
-        comparison = next(
-            (comparison for comparison in self.engine_comparisons if {comparison["a"], comparison["b"]} == {a, b}), None
-        )
-        if comparison is None:
-            return None
-        bills = [comparison["monthly_usd"][str(self.requests_per_month)][side] for side in "ab"]
-        same_bill = len({(round(bill["net"], 2), round(bill["gross"], 2)) for bill in bills}) == 1
-        return comparison["title"] if same_bill else None
-
-    def all_targets_agree(self) -> bool:
-        """Whether every target answered, and every answer is that of the one model."""
-        compared = [agreement for pair, agreement in self.parity.items() if agreement["n"]]
-        return (
-            bool(compared)
-            and len(self.measured_targets) == len(self.targets)
-            and not self.disagreements()
-            and not self.invalid
-        )
+    code: FindingCode
+    severity: Severity
+    target: str | None  # None: of the whole run, or of several targets
 
 
-def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]]:
-    """The percentile that can be compared, and the targets that have it, the fastest first.
-
-    Failures count as infinite, so a target that was quick while it lived does not win. The 95th percentile, or the
-    median where the run is too short for it.
-    """
-    for name in ("p95", "p50"):
-        values = {
-            target: percentiles[name]["value"]
-            for target, target_report in targets.items()
-            if (percentiles := latency_percentiles(target_report))
-        }
-        known = {target: value for target, value in values.items() if value is not None}
-        if known:
-            return name, sorted(known, key=lambda target: known[target])
-    return "p50", []
+def invalid(code: FindingCode, target: str | None = None, **values: Any) -> Finding:
+    return Finding(code, values, Severity.INVALID, target)
 
 
-def tied_fastest(targets: Mapping[str, TargetReport], percentile: str, ranked: list[str]) -> list[str]:
-    """Those whose interval overlaps that of the fastest."""
-    if not ranked:
-        return []
-    fastest = latency_percentiles(targets[ranked[0]])[percentile]
-    return [name for name in ranked[1:] if intervals_overlap(latency_percentiles(targets[name])[percentile], fastest)]
+def warning(code: FindingCode, target: str | None = None, **values: Any) -> Finding:
+    return Finding(code, values, Severity.WARNING, target)
 
 
-def latency_percentiles(target_report: TargetReport) -> Mapping[str, Any]:
-    """With failures, of the first scenario."""
-    return (
-        next(iter(target_report["scenarios"].values()))["latency_with_failures_ms"]
-        if target_report["scenarios"]
-        else {}
-    )
-
-
-def verdict_facts(findings: Findings) -> dict[str, Any]:
-    """The `verdict` of report.json, but for its sentence."""
-    percentile, ranked = rank_by_latency(findings.targets)
-    ranking = findings.cost_ranking
-    return {
-        "fastest": ranked[0] if ranked else None,
-        "as_fast": tied_fastest(findings.targets, percentile, ranked),
-        "cheapest": ranking.ranked[0] if ranking.ranked else None,
-        "runner_up": ranking.ranked[1] if len(ranking.ranked) > 1 else None,
-        "too_close": ranking.tied,
-        "right": findings.all_targets_agree(),
-        "valid": not findings.invalid,
-        "slo": {
-            "p95_ms": findings.slo_ms,
-            "meets": ranking.meets_slo,
-            "unsure": ranking.slo_uncertain,
-            "left_out": ranking.excluded,
-        },
-        "traffic": {
-            "requests_per_month": findings.requests_per_month,
-            "rps": round(findings.requests_per_month / SECONDS_PER_MONTH, 4),
-        },
-    }
+def notice(code: FindingCode, target: str | None = None, **values: Any) -> Finding:
+    return Finding(code, values, Severity.NOTICE, target)

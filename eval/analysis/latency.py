@@ -14,6 +14,7 @@ from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, 
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.model import Sample
+from eval.statements import ReasonCode, reason, unavailable
 from eval.stats.intervals import early_stopping_bounds, percentile, percentiles, tail_ratio
 from service.schema import SERVER_TIMING_PARTS
 
@@ -53,7 +54,7 @@ def cache_test(samples: Iterable[Sample]) -> dict[str, Any]:
     repeat_ms = [s.service_time_ms for s in succeeded if s.scenario == REPEAT and s.index_in_block > 0]
     baseline_ms = [s.service_time_ms for s in succeeded if s.scenario == SINGLE][-CACHE_BASELINE_N:]
     if not repeat_ms or not baseline_ms:
-        return {"suspected": None, "reason": "needs the scenarios single and repeat"}
+        return {"suspected": None, "reason": reason(ReasonCode.CACHE_SCENARIOS_NOT_RUN)}
     p = float(scipy.stats.mannwhitneyu(repeat_ms, baseline_ms, alternative="less").pvalue)
     suspected = median(repeat_ms) < CACHE_MEDIAN_RATIO * median(baseline_ms) and p < CACHE_ALPHA
     return {
@@ -107,10 +108,10 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
 def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) -> float | dict[str, Any]:
     """Answers a second: of the time that requests took, or in a stream of the time that its blocks took."""
     if not n_succeeded:
-        return {"value": None, "reason": "no request was answered"}
+        return unavailable(ReasonCode.NO_REQUEST_SUCCEEDED)
     if name not in OPEN_LOOP_SCENARIOS:
         busy_s = sum(s.latency_ms for s in chronological) / 1000
-        return n_succeeded / busy_s if busy_s else {"value": None, "reason": "the answers took no time"}
+        return n_succeeded / busy_s if busy_s else unavailable(ReasonCode.ZERO_DURATION)
     blocks: dict[int, list[Sample]] = defaultdict(list)
     for s in chronological:
         blocks[s.block].append(s)
@@ -118,7 +119,7 @@ def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) ->
         max(s.scheduled_s + s.latency_ms / 1000 for s in block_samples) - block_samples[0].scheduled_s
         for block_samples in blocks.values()
     )
-    return n_succeeded / elapsed_s if elapsed_s else {"value": None, "reason": "the answers took no time"}
+    return n_succeeded / elapsed_s if elapsed_s else unavailable(ReasonCode.ZERO_DURATION)
 
 
 def _rate_search_report(samples: Sequence[Sample], slo_ms: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import scipy
 
 from eval.analysis.accuracy import Prediction
+from eval.statements import ReasonCode, unavailable
 from eval.stats.intervals import CONFIDENCE, holm_adjust
 
 
@@ -63,10 +64,10 @@ def mcnemar_tests(pairs_by_key: Mapping[str, DiscordantPairs]) -> dict[str, dict
 
 
 def _mcnemar_to_report(pair: DiscordantPairs, p_holm: float | None) -> dict[str, Any]:
-    unavailable = {"value": None, "reason": "no image that both answered"}
+    no_image = unavailable(ReasonCode.NO_COMMON_IMAGE)
     return {
         "only_a_right": pair.only_a_correct,
         "only_b_right": pair.only_b_correct,
-        "p": unavailable if p_holm is None else pair.p,
-        "p_holm": unavailable if p_holm is None else p_holm,
+        "p": no_image if p_holm is None else pair.p,
+        "p_holm": no_image if p_holm is None else p_holm,
     }

@@ -27,10 +27,10 @@ from eval.analysis.mcnemar import discordant_pairs
 from eval.analysis.summary import first_predictions
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.price_list import PriceList
-from eval.formatting import count
 from eval.plan.config import MAX_RATE, SINGLE
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
+from eval.statements import ReasonCode, Statement, reason
 from eval.stats.bootstrap import REPLICATES, compare_quantiles, relative_change
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, nearest_rank
 
@@ -87,7 +87,7 @@ class Difference:
     p_holm: float | None = None  # adjusted for all differences of that figure
     limit: float | None = None  # None: shown, not judged
     worse: bool = False
-    reason: str | None = None  # why it cannot be told
+    reason: Statement | None = None  # why it is not known
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,18 +139,18 @@ def _not_measured(a: RunData, b: RunData, name: str) -> Difference | None:
     n_a, n_b = len(a.samples_of(name)), len(b.samples_of(name))
     if n_a and n_b:
         return None
-    missing_run, missing_in = (b, "B") if n_a else (a, "A" if n_b else "A, nor in B")
-    reason = (missing_run.target_run(name).failure or "no request of it is left").splitlines()[0]
-    return Difference(
-        name, None, "measured", n_a=n_a, n_b=n_b, worse=bool(n_a), reason=f"not measured in {missing_in}: {reason}"
-    )
+    runs = [letter for letter, n in (("A", n_a), ("B", n_b)) if not n]
+    failure = (b if n_a else a).target_run(name).failure
+    not_measured = reason(ReasonCode.NOT_MEASURED, runs=runs, failure=failure and failure.splitlines()[0])
+    return Difference(name, None, "measured", n_a=n_a, n_b=n_b, worse=bool(n_a), reason=not_measured)
 
 
 def _scenario_differences(a: RunData, b: RunData, name: str, scenario: str, thresholds: Thresholds) -> list[Difference]:
     samples_a, samples_b = a.samples_of(name, scenario), b.samples_of(name, scenario)
     if not samples_a or not samples_b:
-        empty_runs = " and ".join(side for side, samples in (("A", samples_a), ("B", samples_b)) if not samples)
-        return [Difference(name, scenario, "p95", limit=thresholds.p95_increase, reason=f"no request in {empty_runs}")]
+        runs = [letter for letter, samples in (("A", samples_a), ("B", samples_b)) if not samples]
+        no_request = reason(ReasonCode.NO_REQUEST, runs=runs)
+        return [Difference(name, scenario, "p95", limit=thresholds.p95_increase, reason=no_request)]
     if scenario == MAX_RATE:  # the load differs from step to step, so the latencies are no sample of one thing
         return [_max_rate_difference(a, b, name, len(samples_a), len(samples_b))]
     return [
@@ -164,7 +164,7 @@ def _max_rate_difference(a: RunData, b: RunData, name: str, n_a: int, n_b: int) 
     difference = Difference(name, MAX_RATE, "max_rate", n_a=n_a, n_b=n_b)
     rate_a, rate_b = a.max_rates.get(name), b.max_rates.get(name)
     if rate_a is None or rate_b is None:
-        return replace(difference, reason="no rate held in both runs")
+        return replace(difference, reason=reason(ReasonCode.NO_RATE_PASSED_IN_BOTH))
     return replace(difference, a=rate_a, b=rate_b, change=relative_change(rate_a, rate_b))
 
 
@@ -201,9 +201,8 @@ def _latency_differences(
                 detail=detail,
             )
         else:
-            difference = replace(
-                difference, reason=f"needs n >= {min_sample_size(p)} in both, have {count(n_a)} and {count(n_b)}"
-            )
+            too_few = reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=min_sample_size(p), n_a=n_a, n_b=n_b)
+            difference = replace(difference, reason=too_few)
         differences.append(difference)
     return differences
 
@@ -249,7 +248,7 @@ def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Threshol
         name, None, "accuracy", n_a=len(common_images), n_b=len(common_images), limit=thresholds.accuracy_drop
     )
     if not common_images:
-        return replace(difference, reason="no image that both runs answered")
+        return replace(difference, reason=reason(ReasonCode.NO_IMAGE_COMMON_TO_RUNS))
     discordant = discordant_pairs(true_labels, predictions_a, predictions_b)
     correct_a, correct_b = (
         sum(predictions[key].label == true_labels[key] for key in common_images)
@@ -275,7 +274,7 @@ def _cost_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) 
     difference = Difference(name, None, "cost", limit=thresholds.cost_increase)
     common = common_scenarios(a.run, b.run)
     if not common:
-        return replace(difference, reason="no scenario that both runs tried")
+        return replace(difference, reason=reason(ReasonCode.NO_SCENARIO_COMMON_TO_RUNS))
     cost_scenario = SINGLE if SINGLE in common else common[0]
     samples_a, samples_b = ([s for s in side.samples_of(name, cost_scenario) if s.error is None] for side in (a, b))
     difference = replace(difference, n_a=len(samples_a), n_b=len(samples_b))
@@ -283,8 +282,10 @@ def _cost_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) 
         price_run(side.target_run(name), samples, side.prices, side.max_rates.get(name))
         for side, samples in ((a, samples_a), (b, samples_b))
     )
-    if isinstance(first, str) or isinstance(second, str):
-        return replace(difference, reason=first if isinstance(first, str) else str(second))
+    if isinstance(first, Statement):
+        return replace(difference, reason=first)
+    if isinstance(second, Statement):
+        return replace(difference, reason=second)
     cost_difference = cost_change(first, second, thresholds.requests_per_month, thresholds.seed, thresholds.replicates)
     return replace(
         difference,

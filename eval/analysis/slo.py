@@ -1,4 +1,4 @@
-"""Who may be called the cheapest: targets that keep the latency objective, answer, and can serve the traffic. Pure."""
+"""Which targets may be called the cheapest: those that meet the latency objective and can serve the traffic. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.formatting import ms
+from eval.statements import ReasonCode, Statement, reason
 
-DEFAULT_SLO_MS = 200.0  # that p95 is held against
+DEFAULT_SLO_MS = 200.0  # latency objective for p95, in ms
 MAX_ERROR_RATE = 0.01  # of the requests sent; a target above it gets a warning, and is not called cheapest
-SLO_SCENARIOS = ("poisson", "single")  # scenarios, the first that a target has: many users tell more than one
-P95_TAIL = 0.05  # of all requests; as many failures make p95 endless
+SLO_SCENARIOS = ("poisson", "single")  # scenarios, the first that a target has: many users say more than one
+P95_TAIL = 0.05  # of all requests; as many failures make p95 infinite
 
 TargetReport = Mapping[str, Any]  # one entry of report.json's `targets`
 
@@ -21,14 +21,14 @@ class CostRanking:
     """How the targets with a price stand at one traffic."""
 
     ranked: list[str]  # those that may win, the cheapest first
-    excluded: dict[str, str]  # the others, with the reason
+    excluded: dict[str, Statement]  # the others, with the reason
     meets_slo: dict[str, bool | None]  # of every target: whether p95 is within the objective; None: not known
     slo_uncertain: list[str]  # within it as measured, while the interval reaches past it
     tied: bool  # the first two have no order: their bills differ by less than is known of the billing rules
 
 
 def rank_by_cost(targets: Mapping[str, TargetReport], slo_ms: float, requests_per_month: int) -> CostRanking:
-    """Hold every target against the objective, then the bills of those that are left against each other."""
+    """Compare every target with the objective, then the bills of those that are left with each other."""
     meets_by_target = {name: _meets_slo(target_report, slo_ms) for name, target_report in targets.items()}
     bills = {
         name: bill
@@ -38,9 +38,9 @@ def rank_by_cost(targets: Mapping[str, TargetReport], slo_ms: float, requests_pe
     }
     any_p95_known = any(meets_by_target[name] is not None for name in bills)
     excluded = {
-        n: reason
+        n: exclusion
         for n, bill in bills.items()
-        if (reason := _exclusion_reason(targets[n], bill, meets_by_target[n], any_p95_known))
+        if (exclusion := _exclusion_reason(targets[n], bill, meets_by_target[n], any_p95_known))
     }
     ranked = sorted(
         (n for n in bills if n not in excluded), key=lambda n: (round(bills[n]["net"], 2), bills[n]["gross"])
@@ -58,7 +58,7 @@ def rank_by_cost(targets: Mapping[str, TargetReport], slo_ms: float, requests_pe
 
 
 def slo_scenario(target_report: TargetReport) -> TargetReport | None:
-    """The scenario that the objective is held against."""
+    """The scenario whose p95 is compared with the objective."""
     return next(
         (scenario for name in SLO_SCENARIOS if (scenario := target_report["scenarios"].get(name)) and scenario["sent"]),
         None,
@@ -66,7 +66,7 @@ def slo_scenario(target_report: TargetReport) -> TargetReport | None:
 
 
 def _p95(target_report: TargetReport) -> Mapping[str, Any]:
-    """With failures as endless latency."""
+    """With failures as infinite latency."""
     scenario = slo_scenario(target_report)
     return scenario["latency_with_failures_ms"]["p95"] if scenario else {"value": None}
 
@@ -81,16 +81,16 @@ def _meets_slo(target_report: TargetReport, slo_ms: float) -> bool | None:
 
 def _exclusion_reason(
     target_report: TargetReport, bill: Mapping[str, Any], meets_slo: bool | None, any_p95_known: bool
-) -> str | None:
-    """Why a target cannot win; None when it can. `known`: whether p95 is known of any target."""
+) -> Statement | None:
+    """Why a target cannot be the cheapest; None when it can."""
     scenario = slo_scenario(target_report)
     if scenario and scenario["sent"] - scenario["n"] > MAX_ERROR_RATE * scenario["sent"]:
-        return "too many failures"
+        return reason(ReasonCode.TOO_MANY_FAILURES)
     if meets_slo is False:
-        return f"p95 {ms(_p95(target_report)['value'])}"
+        return reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=_p95(target_report)["value"])
     if bill["beyond_limit"]:
-        return f"needs {bill['instances']} instances, more than it may have"
-    return "p95 not known" if any_p95_known and meets_slo is None else None
+        return reason(ReasonCode.TOO_MANY_INSTANCES, instances=bill["instances"])
+    return reason(ReasonCode.P95_UNKNOWN) if any_p95_known and meets_slo is None else None
 
 
 def bills_tied(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -12,23 +12,23 @@ from eval.analysis.accuracy import Prediction, Predictions, classification_metri
 from eval.analysis.cold_starts import cold_start_metrics, expected_labels, startup_s_for_billing
 from eval.analysis.drift import detect_drift
 from eval.analysis.engine_comparison import compare_engines
-from eval.analysis.findings import Findings, verdict_facts
 from eval.analysis.latency import baseline_rtt, cache_test, max_rate, normal_load, scenario_report
 from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
-from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_warnings
+from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
+from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
 from eval.cost.break_even import compare_bills
 from eval.cost.cost_model import CostModel, build_cost_model, cost_to_report, rps_per_instance
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
-from eval.formatting import count
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
+from eval.statements import ReasonCode, Statement, unavailable
 from eval.targets.engines import engine_of
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
-REPORT_SCHEMA_VERSION = 1
+REPORT_SCHEMA_VERSION = 2
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
 
 
@@ -36,12 +36,12 @@ CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries 
 class RunAnalysis:
     """What a run's samples say."""
 
-    report: dict[str, Any]  # report.json, but for the verdict's sentence
-    findings: Findings  # what that sentence is made of
+    report: dict[str, Any]  # report.json, but for its sentences
+    facts: VerdictFacts  # what the verdict's sentence is made of
 
 
 def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAnalysis:
-    """Everything that report.json holds but for the verdict's sentence. The warm-up is left out of all of it."""
+    """Everything that report.json holds but for its sentences. The warm-up is left out of all of it."""
     samples_by_target: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         samples_by_target[sample.target].append(sample)
@@ -71,11 +71,11 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
     agreements = pairwise_agreement(run, measured)
     engine_comparisons = compare_engines(run, measured, predictions, targets, agreements)
     twins = any(t.twin for t in run.targets)
-    note = None if run.complete else run.incomplete_reason or "interrupted, or still running"
-    findings = Findings(
+    facts = VerdictFacts(
         targets,
         agreements,
-        note,
+        run.complete,
+        run.note,
         invalid_reasons(run, measured, targets),
         twins,
         slo_ms,
@@ -89,15 +89,15 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         "run": {
             **run_metadata(run, prices),
             "twins": twins,
-            "warnings": run_warnings(run, findings, prices, list(prices_used.values())),
+            "findings": run_findings(run, facts, prices, list(prices_used.values())),
         },
-        "verdict": verdict_facts(findings),
+        "verdict": verdict_report(facts),
         "targets": targets,
         "parity": agreements,
         "engines": engine_comparisons,
         "break_even": break_even_points(cost_models, titles),
     }
-    return RunAnalysis(report, findings)
+    return RunAnalysis(report, facts)
 
 
 def run_metadata(run: Run, prices: PriceList) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def build_target_report(
     samples: Sequence[Sample],
     scenarios: Mapping[str, Any],
     cold_start: Mapping[str, Any],
-    cost: CostModel | str,
+    cost: CostModel | Statement,
 ) -> dict[str, Any]:
     """One target: what it is, what it answered, how fast, at what price."""
     target = TARGETS.get(target_run.target or "")
@@ -177,7 +177,7 @@ def build_target_report(
         "cold_start_ms": cold_start,
         "startup_ms": target_run.startup_ms
         if target_run.startup_ms is not None
-        else _unavailable("only the start of a twin is seen"),
+        else unavailable(ReasonCode.ONLY_TWIN_START_OBSERVED),
         "startup_phases_ms": target_run.version.get("startup_ms") or {},
         "memory": _memory(target_run, target and target.memory_mib),
         "cost": cost_to_report(cost),
@@ -221,7 +221,9 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
     }
 
 
-def break_even_points(cost_models: Mapping[str, CostModel | str], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def break_even_points(
+    cost_models: Mapping[str, CostModel | Statement], titles: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
 
     As if there could be any number of instances; `beyond_limit` names those that may not have as many.
@@ -239,9 +241,13 @@ def break_even_points(cost_models: Mapping[str, CostModel | str], titles: Mappin
             points.append(_break_even_point(a, b, requests, rps, below, above, over_limit))
         if not cost_order.crossings:
             cheaper = None if cost_order.first_is_cheaper is None else a if cost_order.first_is_cheaper else b
-            subject = f"{titles[cheaper]} is never" if cheaper else "neither is"
-            unavailable = _unavailable(f"{subject} dearer, from {MIN_RPS:g} to {count(MAX_RPS)} requests a second")
-            points.append(_break_even_point(a, b, unavailable, unavailable, cheaper, cheaper, []))
+            rates = {"min_rps": MIN_RPS, "max_rps": MAX_RPS}
+            no_crossing = (
+                unavailable(ReasonCode.ALWAYS_CHEAPER, title=titles[cheaper], **rates)
+                if cheaper
+                else unavailable(ReasonCode.NEVER_DIFFERENT, **rates)
+            )
+            points.append(_break_even_point(a, b, no_crossing, no_crossing, cheaper, cheaper, []))
     return points
 
 
@@ -257,7 +263,7 @@ def _break_even_point(
 def _memory(target_run: TargetRun, limit_mib: int | None) -> dict[str, Any]:
     peak = target_run.peak_memory_mib
     return {
-        "peak_mib": _unavailable("only a twin's memory is seen") if peak is None else peak,
+        "peak_mib": unavailable(ReasonCode.ONLY_TWIN_MEMORY_OBSERVED) if peak is None else peak,
         "limit_mib": limit_mib,
         "fits": None if peak is None or limit_mib is None else peak <= limit_mib,
         "cuda_build": CUDA_BUILD in str((target_run.version.get("versions") or {}).get("torch")),
@@ -266,13 +272,13 @@ def _memory(target_run: TargetRun, limit_mib: int | None) -> dict[str, Any]:
 
 def _artifact_size(target_run: TargetRun) -> dict[str, Any]:
     """Bytes of what was deployed, and of the libraries that its requirements install; only of a twin they are known."""
-    files, installed = target_run.artifact.get("files_bytes"), target_run.artifact.get("installed_bytes")
-    not_observed = "only of a twin it is known what was shipped"
+    files, installed = target_run.shipped.get("files_bytes"), target_run.shipped.get("installed_bytes")
+    not_observed = unavailable(ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED)
+    if installed is None and (detail := target_run.shipped.get("reason")):
+        installed = unavailable(ReasonCode.LIBRARIES_NOT_MEASURED, detail=detail)
     return {
-        "files_bytes": _unavailable(not_observed) if files is None else files,
-        "installed_bytes": _unavailable(target_run.artifact.get("reason") or not_observed)
-        if installed is None
-        else installed,
+        "files_bytes": not_observed if files is None else files,
+        "installed_bytes": not_observed if installed is None else installed,
     }
 
 
@@ -293,7 +299,7 @@ def _target_cost_model(
     scenarios: Mapping[str, Any],
     cold_start: Mapping[str, Any],
     prices: PriceList,
-) -> CostModel | str:
+) -> CostModel | Statement:
     """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none."""
     cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
     succeeded = [s for s in samples if s.scenario == cost_scenario and s.error is None]
@@ -311,7 +317,3 @@ def _title(target_run: TargetRun, target: Target | None) -> str:
     if target_run.name in (target.name, twin_name(target.name, engine)):
         return titled(target.title, engine)
     return f"{target.title} ({target_run.name})"
-
-
-def _unavailable(reason: str) -> dict[str, Any]:
-    return {"value": None, "reason": reason}

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.errors import EvalError
 
-if TYPE_CHECKING:  # numpy and scipy take a second to import, which other commands should not wait for
+if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
+    from eval.analysis.findings import Finding
     from eval.analysis.run_comparison import RunData
 
 NOT_REGRESSED, REGRESSED, INCOMPATIBLE = 0, 1, 2  # exit codes
-INVALID_PREFIX = "not a valid comparison"  # start of such a warning in report.json
 
 EXAMPLES = """
 examples:
@@ -78,7 +78,7 @@ def add_compare(commands: Any) -> None:
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
-    """Compare and print. Returns the exit code."""
+    """Compare, print, and return the exit code."""
     try:
         return _compare_runs(arguments)
     except EvalError as error:
@@ -90,6 +90,7 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     from eval.analysis import run_comparison as comparing
     from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, notices
     from eval.report.comparison import WRITERS, Comparison
+    from eval.report.wording import message
 
     thresholds = comparing.Thresholds(seed=arguments.seed)
     overrides = {
@@ -105,22 +106,23 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
     if not common_targets(a.run, b.run):
         raise EvalError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
-    differences = [
+    findings = [
         *incompatibilities(a.run, b.run, models_by_target(a.samples), models_by_target(b.samples)),
         *invalid_a,
         *invalid_b,
     ]
-    if differences and not arguments.force:
-        lines = [f"{a.folder} and {b.folder} are incompatible; --force compares them anyway:"]
-        raise EvalError("\n".join([*lines, *(f"  {line}" for line in differences)]))
-    notes = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
-    comparison = Comparison(a, b, thresholds, differences, notes, comparing.compare_runs(a, b, thresholds))
+    if findings and not arguments.force:
+        lines = [f"{a.folder} and {b.folder} are unlike, so their differences mean little; --force compares them:"]
+        raise EvalError("\n".join([*lines, *(f"  {message(finding)}" for finding in findings)]))
+    run_notices = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
+    comparison = Comparison(a, b, thresholds, findings, run_notices, comparing.compare_runs(a, b, thresholds))
     print(WRITERS[arguments.format](comparison))
     return REGRESSED if comparison.regressions else NOT_REGRESSED
 
 
-def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[str]]:
-    """A run with its prices, and why its own report is invalid."""
+def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[Finding]]:
+    """A run with its prices, and why its figures are no comparison."""
+    from eval.analysis.findings import FindingCode, invalid
     from eval.analysis.latency import max_rate
     from eval.analysis.run_comparison import RunData
     from eval.analysis.summary import analyse_run
@@ -130,19 +132,22 @@ def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[str]]:
     run = read_run(folder)
     samples = [s for s in read_samples(folder) if s.phase == "measure"]
     prices = load_price_list(sha256=run.prices_sha256)
-    summary = analyse_run(run, samples, prices).report
-    rates = {name: max_rate(target_report["scenarios"]) for name, target_report in summary["targets"].items()}
-    invalid_reasons = [f"{label} is {line}" for line in summary["run"]["warnings"] if line.startswith(INVALID_PREFIX)]
+    facts = analyse_run(run, samples, prices).facts
+    rates = {name: max_rate(target_report["scenarios"]) for name, target_report in facts.targets.items()}
+    invalid_reasons = [
+        invalid(FindingCode.COMPARED_RUN_INVALID, run=label, finding=finding) for finding in facts.invalid
+    ]
     return RunData(str(folder), run, samples, prices, rates), invalid_reasons
 
 
-def _price_notices(run_data: RunData, label: str) -> list[str]:
-    if run_data.prices.sha256 == run_data.run.prices_sha256:
+def _price_notices(run_data: RunData, label: str) -> list[Finding]:
+    from eval.analysis.findings import FindingCode, notice
+
+    sha256 = run_data.run.prices_sha256
+    if run_data.prices.sha256 == sha256:
         return []
-    return [
-        f"{label}'s price list (sha256 {run_data.run.prices_sha256[:12]}) is not available; the list of "
-        f"{run_data.prices.date} is used, which hides any price change"
-    ]
+    date = run_data.prices.date.isoformat()
+    return [notice(FindingCode.PRICE_LIST_NOT_KEPT, run=label, sha256=sha256, date=date)]
 
 
 def _parse_percent(text: str) -> float:

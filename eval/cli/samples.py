@@ -177,10 +177,11 @@ def _numeric_value(sample: Sample, column: str) -> float | None:
 
 
 def _format_percentile(values: Sequence[float], p: float) -> str:
+    from eval.report.wording import message
     from eval.stats.intervals import percentile
 
     estimate = percentile(values, p)
-    return f"n/a ({estimate.reason})" if estimate.value is None else ms(estimate.value)
+    return f"n/a ({message(estimate.reason)})" if estimate.reason else ms(estimate.value or 0.0)
 
 
 def _format_cell(value: Any) -> str:

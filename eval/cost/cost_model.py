@@ -14,17 +14,16 @@ from eval.cost import billing
 from eval.cost.billing import Bill, ResourceDemand
 from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
-from eval.formatting import count, join_words, per_second, significant
 from eval.samples.model import Sample, TargetRun
+from eval.statements import AssumptionCode, ReasonCode, Statement, reason
 from infra.targets import TARGETS, Target
 
-PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests
-PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)
-CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per decade
-RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
-CONTAINER_IMAGE_GIB = 0.5  # one stored container image, compressed, with torch's CPU build
-DEFAULT_STARTUP_S = 8.0  # if no start was measured
-MEASURED_RATE_TEXT = "the highest rate that one was measured to serve with its latency within the objective"
+PRICED_RATES_RPS = (1, 10, 100)  # requests a second, of which a million is priced
+PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
+CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 a decade
+RESPONSE_HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
+CONTAINER_IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
+DEFAULT_STARTUP_S = 8.0  # where the start was not seen
 
 
 @dataclass(frozen=True)
@@ -50,24 +49,24 @@ def build_cost_model(
     prices: PriceList,
     max_rate_rps: float | None = None,
     startup_s: float | None = None,
-) -> CostModel | str:
-    """The cost model of a target, or the reason why it cannot be priced.
+) -> CostModel | Statement:
+    """What is needed to price a target, or the reason why it cannot be priced.
 
-    succeeded: one scenario's successful samples. max_rate_rps: the highest rate of ONE instance within the latency
-    objective; None without a rate search. startup_s: of confirmed cold starts, if there are any.
+    succeeded: of one scenario. max_rate_rps: the highest rate that ONE instance was measured to serve with its latency
+    within the objective; None where no search was made. startup_s: of confirmed cold starts, where there are some.
     """
     if run.target is None:
-        return "a custom endpoint: its size and price are unknown"
+        return reason(ReasonCode.CUSTOM_ENDPOINT)
     if run.target not in TARGETS:
-        return f"{run.target!r} is not one of the targets: {join_words(list(TARGETS))}"
-    with_server_time = [s for s in succeeded if "total" in s.server_timing_ms]
+        return reason(ReasonCode.UNKNOWN_TARGET, target=run.target, known=list(TARGETS))
+    with_server_time = [s for s in succeeded if "total" in s.server_ms]
     if not with_server_time:
-        return "no response has the service time (Server-Timing: total)"
+        return reason(ReasonCode.NO_SERVER_TIMING)
     target = TARGETS[run.target]
     try:
         prices_by_role = billing.prices_for(target, prices)
     except PriceError as error:
-        return str(error)
+        return reason(ReasonCode.PRICE_UNKNOWN, detail=str(error))
     inference_cpus = run.cpus or run.version.get("cpus") or math.ceil(target.vcpus)
     startup_ms = run.startup_ms or (run.version.get("startup_ms") or {}).get("total")
     if startup_s is None and startup_ms is not None:
@@ -79,9 +78,9 @@ def build_cost_model(
 
 
 def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
-    """The highest rate of a target per instance. `step_samples`: the samples of that step of the rate search.
+    """The part of one instance in the highest rate that a target sustained. `step_samples` are those of that rate.
 
-    A platform that scales out serves a rate with several instances, counted by the instance IDs in the responses.
+    A platform that scales out sustains a rate with several instances; their ids in the responses say how many.
     """
     if max_rate_rps is None:
         return None
@@ -108,9 +107,11 @@ def _resource_demand(
     )
 
 
-def cost_to_report(model: CostModel | str, monthly_requests: Sequence[int] = PRICED_MONTHLY_REQUESTS) -> dict[str, Any]:
-    """The `cost` of report.json. Without a cost model every figure has the reason."""
-    if isinstance(model, str):
+def cost_to_report(
+    model: CostModel | Statement, monthly_requests: Sequence[int] = PRICED_MONTHLY_REQUESTS
+) -> dict[str, Any]:
+    """The `cost` of report.json, at `monthly_requests`. Where there is none, every figure says why."""
+    if isinstance(model, Statement):
         unavailable = {"value": None, "reason": model}
         return {
             "usd_per_million": {str(rate): unavailable for rate in PRICED_RATES_RPS},
@@ -175,103 +176,94 @@ def _measurements(model: CostModel) -> dict[str, Any]:
     return measurements
 
 
-def _assumptions(model: CostModel) -> list[str]:
-    """The assumptions of the bills, one sentence each."""
-    month = f"a month of {billing.HOURS_PER_MONTH} hours"
-    assumptions = [f"requests come one picture each, at random (Poisson) and evenly over {month}"]
-    if model.target_run.twin:
-        assumptions.append("the cloud's CPU is as fast as this machine's, on which the twin ran")
-    assumptions.append(
-        "service time is the mean of what the service reports; the web server's and proxy's own time is left out"
-    )
-    assumptions.append(
-        f"CPU time is the service time, {model.inference_cpus} cores counted as busy during inference"
+def _assumptions(model: CostModel) -> list[Statement]:
+    """Everything that the bills stand on and that nobody measured."""
+    unconfirmed = [price.id for price in model.prices.values() if not price.confirmed]
+    return [
+        _assume(AssumptionCode.POISSON_ARRIVALS, hours_per_month=billing.HOURS_PER_MONTH),
+        *([_assume(AssumptionCode.CLOUD_CPU_AS_FAST)] if model.target_run.twin else []),
+        _assume(AssumptionCode.MEAN_SERVICE_TIME),
+        _assume(AssumptionCode.CPU_TIME_OF_CORES, cores=model.inference_cpus)
         if model.inference_cpus > 1
-        else "CPU time is the service time"
-    )
-    assumptions += ASSUMPTIONS_BY_BILLING[model.target.billing](model)
-    if model.target.billing != "dyno":
-        assumptions.append(
-            f"an answer has {RESPONSE_HEADER_BYTES} bytes of headers; connections stay open, TLS "
-            "handshakes are not counted"
-        )
-    assumptions += [
-        f"{count(requests)} requests a month need {bill.instances} instances; the target may have "
-        f"{model.target.max_instances}, "
-        "so they would not be served, and are priced all the same"
-        for requests in PRICED_MONTHLY_REQUESTS
-        if (bill := model.bill(requests)).exceeds_max_instances
+        else _assume(AssumptionCode.CPU_TIME_IS_SERVICE_TIME),
+        *ASSUMPTIONS_BY_BILLING[model.target.billing](model),
+        *(
+            [_assume(AssumptionCode.RESPONSE_HEADERS, header_bytes=RESPONSE_HEADER_BYTES)]
+            if model.target.billing != "dyno"
+            else []
+        ),
+        *(
+            _assume(
+                AssumptionCode.EXCEEDS_MAX_INSTANCES,
+                requests_per_month=requests,
+                instances=bill.instances,
+                max_instances=model.target.max_instances,
+            )
+            for requests in PRICED_MONTHLY_REQUESTS
+            if (bill := model.bill(requests)).exceeds_max_instances
+        ),
+        _assume(AssumptionCode.LIST_PRICES, date=model.price_list_date),
+        *([_assume(AssumptionCode.UNCONFIRMED_PRICES, price_ids=unconfirmed)] if unconfirmed else []),
     ]
-    assumptions.append(
-        f"list prices of {model.price_list_date}; dollars per million requests are gross, without free allowances"
-    )
-    if unconfirmed := [price.id for price in model.prices.values() if not price.confirmed]:
-        assumptions.append(f"not confirmed: {join_words(unconfirmed)}")
-    return assumptions
 
 
-def _always_on_assumption(model: CostModel) -> str:
-    capacity_rps = model.demand.capacity_rps
-    if model.demand.rate_measured:
-        return f"another instance is added above {per_second(capacity_rps)}, {MEASURED_RATE_TEXT}"
-    return (
-        f"one instance serves {per_second(model.demand.instance_rps)}, the inverse of the service time "
-        "of single requests, "
-        f"no figure of a load test; another is added above {billing.TARGET_UTILISATION:.0%} of that, "
-        f"{per_second(capacity_rps)}"
+def _always_on_assumption(model: CostModel) -> Statement:
+    demand = model.demand
+    if demand.rate_measured:
+        return _assume(AssumptionCode.SCALED_BY_MEASURED_RATE, capacity_rps=demand.capacity_rps)
+    return _assume(
+        AssumptionCode.SCALED_BY_SERVICE_TIME,
+        instance_rps=demand.instance_rps,
+        utilisation=billing.TARGET_UTILISATION,
+        capacity_rps=demand.capacity_rps,
     )
 
 
-def _hourly_assumptions(model: CostModel) -> list[str]:
+def _hourly_assumptions(model: CostModel) -> list[Statement]:
     assumptions = [
         _always_on_assumption(model),
-        f"each machine has {model.target.disk_gb} GB of gp3 disk and a public IPv4 address and is never "
-        "stopped; a load "
-        "balancer, which several need, is not priced",
+        _assume(AssumptionCode.MACHINE_ALWAYS_ON, disk_gb=model.target.disk_gb),
     ]
     if "surplus" in model.prices:
-        assumptions.append(f"CPU use above {model.target.baseline_vcpus} vCPUs on average is paid as surplus credits")
+        assumptions.append(_assume(AssumptionCode.SURPLUS_CREDITS, baseline_vcpus=model.target.baseline_vcpus))
     return assumptions
 
 
-def _dyno_assumptions(model: CostModel) -> list[str]:
-    assumptions = [_always_on_assumption(model), "egress is not metered"]
+def _dyno_assumptions(model: CostModel) -> list[Statement]:
+    assumptions = [_always_on_assumption(model), _assume(AssumptionCode.EGRESS_NOT_METERED)]
     if "scaled" in model.prices:
-        assumptions.append(
-            f"there can be but one {model.target.size} dyno; where one is not enough, all are Standard-1X"
-        )
+        assumptions.append(_assume(AssumptionCode.ONE_SMALL_DYNO, size=model.target.size))
     if model.target.size == "eco":
-        awake_h = billing.eco_awake_hours(PRICED_MONTHLY_REQUESTS[0])
-        assumptions.append(
-            f"nothing else uses the Eco pool; {count(PRICED_MONTHLY_REQUESTS[0])} requests a month keep "
-            f"the dyno up {awake_h:.0f} h"
-        )
+        requests = PRICED_MONTHLY_REQUESTS[0]
+        awake_hours = billing.eco_awake_hours(requests)
+        assumptions.append(_assume(AssumptionCode.ECO_POOL, requests_per_month=requests, awake_hours=awake_hours))
     return assumptions
 
 
-def _request_assumptions(model: CostModel) -> list[str]:
-    startup_text = "" if model.startup_measured else f"; a start takes {significant(DEFAULT_STARTUP_S)} s"
-    overlap_text = (
-        "every request is billed its own time: an instance takes one at a time"
-        if model.target.concurrency == 1
-        else f"requests that overlap in an instance are billed once; it takes {model.target.concurrency} at a time"
-    )
-    rate_text = (
-        f", or above {per_second(model.demand.instance_rps)}, {MEASURED_RATE_TEXT}"
-        if model.demand.rate_measured
-        else ", no figures of a load test"
-    )
+def _request_assumptions(model: CostModel) -> list[Statement]:
+    demand = model.demand
     return [
-        f"an instance is added above {billing.AUTOSCALER_UTILISATION:.0%} of its CPU or concurrency, by the times of "
-        f"single requests{rate_text}",
-        overlap_text,
-        "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not "
-        "documented, so gross_low and gross_high, net_low and net_high are bounds",
-        f"an idle instance is kept for {billing.IDLE_TIMEOUT_S} s; starts are billed{startup_text}; "
-        "those to scale out are left out",
-        f"{CONTAINER_IMAGE_GIB} GiB of container images are kept; builds are not priced",
-        "the free allowances are used by nothing else in the account",
+        _assume(
+            AssumptionCode.AUTOSCALED,
+            utilisation=billing.AUTOSCALER_UTILISATION,
+            measured_rps=demand.instance_rps if demand.rate_measured else None,
+        ),
+        _assume(AssumptionCode.ONE_REQUEST_AT_A_TIME)
+        if model.target.concurrency == 1
+        else _assume(AssumptionCode.OVERLAPPING_REQUESTS, concurrency=model.target.concurrency),
+        _assume(AssumptionCode.BILLED_TIME_ROUNDED),
+        _assume(
+            AssumptionCode.IDLE_INSTANCE_KEPT,
+            timeout_s=billing.IDLE_TIMEOUT_S,
+            assumed_startup_s=None if model.startup_measured else DEFAULT_STARTUP_S,
+        ),
+        _assume(AssumptionCode.CONTAINER_IMAGES_KEPT, gib=CONTAINER_IMAGE_GIB),
+        _assume(AssumptionCode.FREE_ALLOWANCES_UNSHARED),
     ]
+
+
+def _assume(code: AssumptionCode, **values: Any) -> Statement:
+    return Statement(code, values)
 
 
 ASSUMPTIONS_BY_BILLING = {"hourly": _hourly_assumptions, "dyno": _dyno_assumptions, "request": _request_assumptions}

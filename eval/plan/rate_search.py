@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from eval.samples.model import Sample
+from eval.statements import ReasonCode, reason
 from eval.stats.intervals import Estimate, ci_ranks_autocorrelated, min_sample_size, nearest_rank
 
 P95 = 0.95
@@ -91,12 +92,9 @@ def estimate_max_rate(steps: Sequence[SearchStep], slo_ms: float) -> Estimate:
     """
     highest_passed_rps, lowest_failed_rps = rate_bracket(steps)
     if highest_passed_rps is None:
-        reason = (
-            "no rate was tested"
-            if lowest_failed_rps is None
-            else f"it failed already at {lowest_failed_rps:g} requests/s"
-        )
-        return Estimate(None, reason=reason)
+        if lowest_failed_rps is None:
+            return Estimate(None, reason=reason(ReasonCode.NO_RATE_TRIED))
+        return Estimate(None, reason=reason(ReasonCode.NO_RATE_PASSED, lowest_rate_rps=lowest_failed_rps))
     conclusive_low_rps = max(
         (s.rate_rps for s in steps if s.rate_rps <= highest_passed_rps and s.p95_high_ms <= slo_ms), default=0.0
     )

@@ -7,11 +7,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from eval.analysis.findings import Finding
 from eval.analysis.run_comparison import PROCESSOR_DEPENDENT, Difference, RunData, Thresholds
 from eval.formatting import as_sentence, count, join_words, ms, per_second, percent, plural, timestamp, usd
+from eval.report.report_json import to_jsonable
+from eval.report.wording import message
 from eval.samples.processors import client_processor
 
-COMPARE_SCHEMA_VERSION = 1
+COMPARE_SCHEMA_VERSION = 2
 TABLE_COLUMNS = (
     "target",
     "scenario",
@@ -36,8 +39,8 @@ class Comparison:
     a: RunData
     b: RunData
     thresholds: Thresholds
-    incompatibilities: list[str]  # for which it was forced
-    notices: list[str]
+    incompatibilities: list[Finding]  # for which it was forced
+    notices: list[Finding]
     differences: list[Difference]
 
     @property
@@ -49,22 +52,22 @@ def verdict(comparison: Comparison) -> str:
     """One sentence for someone who reads no other."""
     evaluated = [d for d in comparison.differences if d.limit is not None and d.reason is None]
     if comparison.regressions:
-        message = f"B is worse than A: {'; '.join(map(_describe_regression, comparison.regressions))}"
+        text = f"B is worse than A: {'; '.join(map(_describe_regression, comparison.regressions))}"
     elif evaluated:
-        message = (
+        text = (
             f"B is no worse than A: of {plural(len(evaluated), 'figure')} none is beyond its limit and more than chance"
         )
     else:
-        message = "whether B is worse than A cannot be told"
+        text = "whether B is worse than A cannot be told"
     unevaluated = [d for d in comparison.differences if d.limit is not None and d.reason]
     if unevaluated:
         names = join_words(sorted({f"{d.figure} of {d.target}" for d in unevaluated}))
-        message += f"; not judged: {names}"
+        text += f"; not judged: {names}"
     if any(d.figure in PROCESSOR_DEPENDENT and d.limit is None for d in comparison.differences):
-        message += f"; {' and '.join(PROCESSOR_DEPENDENT)} of twins not judged, as the processors differ"
+        text += f"; {' and '.join(PROCESSOR_DEPENDENT)} of twins not judged, as the processors differ"
     if comparison.incompatibilities:
-        message += "; but the runs are unlike"
-    return as_sentence(message)
+        text += "; but the runs are unlike"
+    return as_sentence(text)
 
 
 def to_text(comparison: Comparison) -> str:
@@ -100,8 +103,8 @@ def to_json(comparison: Comparison) -> str:
             "schema_version": COMPARE_SCHEMA_VERSION,
             "a": _run_to_json(comparison.a),
             "b": _run_to_json(comparison.b),
-            "unlike": comparison.incompatibilities,
-            "notes": comparison.notices,
+            "unlike": to_jsonable(comparison.incompatibilities),
+            "notes": to_jsonable(comparison.notices),
             "limits": {name: thresholds[name] for name in thresholds if name not in ("seed", "replicates")},
             "bootstrap": {"replicates": comparison.thresholds.replicates, "seed": comparison.thresholds.seed},
             "differences": [_difference_to_json(d) for d in comparison.differences],
@@ -127,7 +130,7 @@ def _run_to_json(run_data: RunData) -> dict[str, Any]:
 
 
 def _difference_to_json(d: Difference) -> dict[str, Any]:
-    fields = asdict(d) | {"significant": d.significant}
+    fields = to_jsonable(d) | {"significant": d.significant}
     infinite = [name for name, value in fields.items() if isinstance(value, float) and math.isinf(value)]
     return fields | {name: None for name in infinite} | ({"endless": infinite} if infinite else {})
 
@@ -139,8 +142,8 @@ def _header_lines(comparison: Comparison) -> list[str]:
             f"{client_processor(run_data.run).with_cores}"
             for letter, run_data in (("A", comparison.a), ("B", comparison.b))
         ),
-        *(f"unlike: {line}" for line in comparison.incompatibilities),
-        *comparison.notices,
+        *(f"unlike: {message(finding)}" for finding in comparison.incompatibilities),
+        *map(message, comparison.notices),
     ]
 
 
@@ -161,7 +164,7 @@ def _footer_lines(comparison: Comparison) -> list[str]:
 def _table_row(d: Difference) -> tuple[str, ...]:
     identity = (d.target, d.scenario or "", d.figure)
     if d.reason:
-        return (*identity, "", "", "", "", "", "", "worse" if d.worse else "n/a", d.reason)
+        return (*identity, "", "", "", "", "", "", "worse" if d.worse else "n/a", message(d.reason))
     return (
         *identity,
         _format_value(d, d.a),
@@ -232,7 +235,7 @@ def _signed_usd(value: float) -> str:
 def _describe_regression(d: Difference) -> str:
     figure_text = f"{d.target}'s {d.figure}{f' ({d.scenario})' if d.scenario else ''}"
     if d.reason:
-        return f"{d.target} was {d.reason}"
+        return f"{d.target} was {message(d.reason)}"
     return (
         f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.change)} "
         f"(limit {_format_limit(d)})"

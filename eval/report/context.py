@@ -16,6 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.latency import normal_load
 from eval.plan.config import BASELINE_RTT
 from eval.report import figures, scenario_sections
@@ -27,8 +28,6 @@ from eval.samples.processors import client_processor, target_processor
 from eval.targets.engines import REFERENCE_ENGINE
 
 MAX_MISCLASSIFICATIONS = 12
-INCOMPLETE_PREFIX = "the run is not complete"  # how that warning begins
-INVALID_PREFIX = "not a valid comparison: "  # how those begin that make the run's figures no comparison of targets
 LATENCY_PARTS = (  # of a request's time, in the order in which it is spent
     ("lateness", "late send"),
     ("decode", "decode"),
@@ -107,8 +106,8 @@ class ReportContext:
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
     engine_by_target: dict[str, str]  # target -> what it answered with; the reference included
     connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
-    invalid_reasons: list[str]  # warnings for which the run is no comparison, and how to do better
-    warnings: list[str]  # the others, but for the one that says what the banner says
+    invalid_reasons: list[str]  # why the run is no comparison, and how to do better
+    warnings: list[str]  # the others, except that the run is incomplete: the banner says so
     requests_sent: int  # measured requests, failures included
     normal_load_requests: int  # those of them that were not sent to overload a target
     command: str
@@ -171,8 +170,7 @@ def build_context(
         ),
         shared_assumptions=shared_assumptions,
         assumptions={
-            n: [line for line in f["cost"]["assumed"] if line not in shared_assumptions]
-            for n, f in target_reports.items()
+            n: [line for line in _assumptions(f) if line not in shared_assumptions] for n, f in target_reports.items()
         },
         cold_start_bars=scenario_sections.cold_start_bars(target_reports),
         cold_start_phases=scenario_sections.cold_start_phases(target_reports),
@@ -184,14 +182,12 @@ def build_context(
         | {REFERENCE: REFERENCE_ENGINE},
         connection_stats=scenario_sections.connection_stats(target_reports),
         invalid_reasons=[
-            warning.removeprefix(INVALID_PREFIX)
-            for warning in summary["run"]["warnings"]
-            if warning.startswith(INVALID_PREFIX)
+            finding["message"] for finding in summary["run"]["findings"] if finding["severity"] == Severity.INVALID
         ],
         warnings=[
-            warning
-            for warning in summary["run"]["warnings"]
-            if not warning.startswith((INCOMPLETE_PREFIX, INVALID_PREFIX))
+            finding["message"]
+            for finding in summary["run"]["findings"]
+            if finding["severity"] == Severity.WARNING and finding["code"] != FindingCode.RUN_INCOMPLETE
         ],
         requests_sent=len(measured_samples),
         normal_load_requests=len(normal_load_samples),
@@ -342,15 +338,11 @@ def _unique_in_order(name_lists: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(name for names in name_lists for name in names))
 
 
+def _assumptions(target_report: Mapping[str, Any]) -> list[str]:
+    return [assumption["message"] for assumption in target_report["cost"]["assumed"]]
+
+
 def _shared_assumptions(target_reports: Mapping[str, Any]) -> list[str]:
     """What is assumed for every target that has a price."""
-    assumption_lists = [
-        target_report["cost"]["assumed"]
-        for target_report in target_reports.values()
-        if target_report["cost"]["assumed"]
-    ]
-    return (
-        [line for line in assumption_lists[0] if all(line in other for other in assumption_lists)]
-        if len(assumption_lists) > 1
-        else []
-    )
+    of_targets = [assumptions for report in target_reports.values() if (assumptions := _assumptions(report))]
+    return [line for line in of_targets[0] if all(line in other for other in of_targets)] if len(of_targets) > 1 else []

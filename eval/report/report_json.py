@@ -1,18 +1,33 @@
-"""report.json: what the analysis found, and the one sentence that it comes to."""
+"""report.json: what the analysis found, with a message for each code, and the one sentence that it comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from eval.analysis.summary import analyse_run
 from eval.cost.price_list import PriceList
 from eval.report.verdict import verdict_sentence
+from eval.report.wording import message
 from eval.samples.model import Run, Sample
+from eval.statements import Statement
 
 
 def build_report(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[str, Any]:
     """Everything that report.json holds."""
     analysis = analyse_run(run, samples, prices)
-    verdict = {"sentence": verdict_sentence(analysis.findings), **analysis.report["verdict"]}
-    return analysis.report | {"verdict": verdict}
+    verdict = {"sentence": verdict_sentence(analysis.facts), **analysis.report["verdict"]}
+    return to_jsonable(analysis.report | {"verdict": verdict})
+
+
+def to_jsonable(value: Any) -> Any:
+    """A record as JSON has it: its fields by name; a finding, a reason or an assumption with its message."""
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_jsonable(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    record = {field.name: to_jsonable(getattr(value, field.name)) for field in fields(value)}
+    return record | {"message": message(value)} if isinstance(value, Statement) else record

@@ -220,13 +220,13 @@ def user_visible_waits(target_reports: Mapping[str, JsonObject], kind: str) -> l
 
 def _user_visible_wait(start_report: JsonObject) -> str:
     if "asked" not in start_report:
-        return as_sentence(start_report["reason"])
+        return as_sentence(start_report["reason"]["message"])
     user_wait = (
         "the time from the start command"
         if start_report["felt"]["figure"] == TIME_TO_FIRST_PREDICTION_MS
         else "the first request"
     )
-    line = f"a user feels {user_wait}: {start_report['felt']['why']}."
+    line = f"a user feels {user_wait}: {start_report['felt']['why']['message']}."
     if prewarmed := start_report["phases_ms"]["in_advance"]:
         line += f" {plural(prewarmed, 'instance')} had been started before they were asked, and are not in the phases."
     if idle_gap_s := start_report["gap_s"]:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, processor_notices
-from eval.analysis.summary import analyse_run
+from eval.analysis.findings import Finding
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.price_list import load_price_list
 from eval.errors import EvalError
@@ -28,12 +28,14 @@ from eval.plan.config import MAX_RATE, SCENARIOS
 from eval.report.plots.style import assign_styles
 from eval.report.plots.trend import TrendPoint, TrendSeries, trend_plot
 from eval.report.render import REPORT_HTML, template_environment
+from eval.report.report_json import build_report, to_jsonable
 from eval.samples.model import Run
 from eval.samples.processors import client_processor
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
+from eval.statements import ReasonCode, unavailable
 
 TREND_HTML, TREND_JSON = "trend.html", "trend.json"
-TREND_SCHEMA_VERSION = 1
+TREND_SCHEMA_VERSION = 2
 METRICS = {  # key in trend.json -> heading, unit, and what its plot's axis says
     "p50_ms": ("Median latency", ms, "p50"),
     "p95_ms": ("95th percentile of latency", ms, "p95"),
@@ -82,7 +84,7 @@ def _load_runs(folders: Sequence[Path]) -> list[TrendRun]:
         run = read_run(folder)
         if run.id not in runs_by_id:
             samples = list(read_samples(folder))
-            summary = analyse_run(run, samples, load_price_list(sha256=run.prices_sha256)).report
+            summary = build_report(run, samples, load_price_list(sha256=run.prices_sha256))
             runs_by_id[run.id] = TrendRun(folder.resolve(), run, summary, models_by_target(samples))
     if len(runs_by_id) < 2:
         raise EvalError(f"a trend needs two runs at least; {', '.join(map(str, folders))} is one")
@@ -130,8 +132,8 @@ def _run_report(entry: TrendRun, newest: TrendRun, scenario: str, out_dir: Path)
         },
         "prices": entry.summary["run"]["prices"]["date"],
         "processor": client_processor(entry.run).with_cores,
-        "unlike": incompatible_with_newest(entry, newest, scenario),
-        "notes": [] if entry is newest else processor_notices(entry.run, newest.run),
+        "unlike": to_jsonable(incompatible_with_newest(entry, newest, scenario)),
+        "notes": [] if entry is newest else to_jsonable(processor_notices(entry.run, newest.run)),
         "targets": {
             name: _target_metrics(target_report, scenario) for name, target_report in entry.summary["targets"].items()
         },
@@ -142,8 +144,8 @@ def _relative_path(path: Path, out_dir: Path) -> str:
     return Path(os.path.relpath(path, out_dir)).as_posix()
 
 
-def incompatible_with_newest(entry: TrendRun, newest: TrendRun, scenario: str) -> list[str]:
-    """Why the run cannot be held against the newest one, in the scenario and for the targets that both have."""
+def incompatible_with_newest(entry: TrendRun, newest: TrendRun, scenario: str) -> list[Finding]:
+    """Why the run cannot be compared with the newest one, in the scenario and for the targets that both have."""
     names = common_targets(newest.run, entry.run)
 
     def restricted(run: Run) -> Run:
@@ -156,7 +158,7 @@ def incompatible_with_newest(entry: TrendRun, newest: TrendRun, scenario: str) -
 def _target_metrics(target_report: Report, scenario: str) -> dict[str, Any]:
     """One target in one run: each figure with its interval, or why there is none."""
     scenario_report = target_report["scenarios"].get(scenario)
-    not_tested = {"value": None, "reason": f"scenario {scenario} was not tried"}
+    not_tested = to_jsonable(unavailable(ReasonCode.SCENARIO_NOT_RUN, scenario=scenario))
     bill = target_report["cost"]["monthly_usd"][str(REQUESTS_PER_MONTH)]
     cost = bill["net"]
     if value_of(cost) is not None:

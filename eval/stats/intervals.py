@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import scipy  # loads its parts on first use: scipy.stats alone takes a second
 
+from eval.statements import ReasonCode, Statement, reason
+
 CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
 AUTOCORRELATION_LAGS = 10
@@ -32,8 +34,8 @@ class Estimate:
     value: float | None
     low: float | None = None
     high: float | None = None
-    n: int | None = None  # number of samples
-    reason: str | None = None  # why `value` is None
+    n: int | None = None  # how many samples it stands on
+    reason: Statement | None = None  # why `value` is None
 
     def to_report(self) -> dict[str, Any]:
         """As report.json has it."""
@@ -137,12 +139,12 @@ def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = Fals
     """
     n = len(values)
     if n < min_sample_size(p):
-        return Estimate(None, reason=f"needs n >= {min_sample_size(p)}, have {n}")
+        return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_sample_size(p), n=n))
     ordered = sorted(values)
     low, high = ci_ranks_autocorrelated(ordered, values, p) if autocorrelated else shortest_ci_ranks(p, n)
     if math.isinf(ordered[high - 1]):
-        infinite_part = "it" if math.isinf(nearest_rank(ordered, p)) else "the upper end of its interval"
-        return Estimate(None, reason=f"{infinite_part} is infinite: {_failure_count(ordered)}")
+        code = ReasonCode.INFINITE if math.isinf(nearest_rank(ordered, p)) else ReasonCode.UPPER_BOUND_INFINITE
+        return Estimate(None, reason=_infinite(code, ordered))
     return Estimate(nearest_rank(ordered, p), ordered[low - 1], ordered[high - 1], n)
 
 
@@ -167,14 +169,14 @@ def early_stopping_bound(values: Sequence[float], p: float) -> Estimate:
     """
     n = len(values)
     if n < (min_n := early_stopping_min_n(p)):
-        return Estimate(None, reason=f"needs n >= {min_n}, have {n}")
+        return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_n, n=n))
     n_above = int(scipy.stats.binom.ppf(1 - EARLY_STOPPING_CONFIDENCE, n, 1 - p))
     while early_stopping_min_n(p, n_above) > n:
         n_above -= 1
     ordered = sorted(values)
     bound = ordered[n - n_above]
     if math.isinf(bound):
-        return Estimate(None, reason=f"it is infinite: {_failure_count(ordered)}")
+        return Estimate(None, reason=_infinite(ReasonCode.INFINITE, ordered))
     return Estimate(bound, n=n)
 
 
@@ -196,13 +198,13 @@ def tail_ratio(values: Sequence[float]) -> Estimate:
     n, tail_probability = len(values), TAIL_PROBABILITY / 2
     min_n = math.ceil(math.log(tail_probability) / math.log(0.99))
     if n < min_n:
-        return Estimate(None, reason=f"needs n >= {min_n}, have {n}")
+        return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_n, n=n))
     ordered = sorted(values)
     (low50, high50), (low99, high99) = ci_ranks(0.5, n, tail_probability), ci_ranks(0.99, n, tail_probability)
     if math.isinf(ordered[high99 - 1]):
-        return Estimate(None, reason=f"the upper end of p99's interval is infinite: {_failure_count(ordered)}")
+        return Estimate(None, reason=_infinite(ReasonCode.P99_UPPER_BOUND_INFINITE, ordered))
     if ordered[low50 - 1] <= 0:
-        return Estimate(None, reason="the median may be 0")
+        return Estimate(None, reason=reason(ReasonCode.MEDIAN_MAY_BE_ZERO))
     ratio = nearest_rank(ordered, 0.99) / nearest_rank(ordered, 0.5)
     return Estimate(ratio, ordered[low99 - 1] / ordered[high50 - 1], ordered[high99 - 1] / ordered[low50 - 1], n)
 
@@ -216,10 +218,10 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def proportion(successes: int, n: int, unit: str = "samples") -> Estimate:
-    """A fraction with its Wilson interval."""
+def proportion(successes: int, n: int, none_code: ReasonCode = ReasonCode.NO_SAMPLES) -> Estimate:
+    """A fraction with its Wilson interval. `none_code` says what is missing where n is 0."""
     if n == 0:
-        return Estimate(None, reason=f"no {unit}")
+        return Estimate(None, reason=reason(none_code))
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
@@ -229,5 +231,5 @@ def intervals_overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return a["low"] <= b["high"] and b["low"] <= a["high"]
 
 
-def _failure_count(ordered: Sequence[float]) -> str:
-    return f"{sum(map(math.isinf, ordered))} of {len(ordered)} requests failed"
+def _infinite(code: ReasonCode, ordered: Sequence[float]) -> Statement:
+    return reason(code, failed=sum(map(math.isinf, ordered)), n=len(ordered))

@@ -59,8 +59,8 @@ def test_an_interval_across_units_names_both():
 
 
 def test_a_missing_number_shows_its_reason():
-    estimate = {"value": None, "reason": "needs n >= 368, have 200"}
-    assert formatting.reason_of(estimate) == "needs n >= 368, have 200"
+    estimate = {"value": None, "reason": {"message": "needs n >= 368, have 200"}}
+    assert formatting.estimate_text(estimate, formatting.ms) == "n/a: needs n >= 368, have 200"
 
 
 @pytest.mark.parametrize("estimate", [None, {"value": None}], ids=["none", "no reason"])
@@ -80,7 +80,10 @@ def test_zero_is_a_number(estimate):
         ({"peak_mib": 341.0, "limit_mib": 512, "fits": True}, "fits 512 MiB: yes, 341 MiB"),
         ({"peak_mib": 700.0, "limit_mib": 512, "fits": False}, "fits 512 MiB: no, 700 MiB"),
         ({"peak_mib": 341.0, "limit_mib": None, "fits": None}, "341 MiB"),
-        ({"peak_mib": {"value": None, "reason": "no twin"}, "limit_mib": 512, "fits": None}, "n/a: no twin"),
+        (
+            {"peak_mib": {"value": None, "reason": {"message": "no twin"}}, "limit_mib": 512, "fits": None},
+            "n/a: no twin",
+        ),
         (None, "n/a: not measured"),
     ],
     ids=["fits", "too large", "no limit", "not known", "nothing"],

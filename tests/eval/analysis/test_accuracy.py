@@ -3,6 +3,7 @@
 import pytest
 
 from eval.analysis.accuracy import Prediction, classification_metrics, prediction_agreement
+from eval.statements import ReasonCode, unavailable
 
 CLASSES = ["cat", "dog", "fox"]
 SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}
@@ -18,7 +19,7 @@ def scores(truth, answers):
 
 def reason(value):
     assert value["value"] is None
-    return value["reason"]
+    return value["reason"].code
 
 
 def test_accuracy_counts_answers_and_failures_apart():
@@ -44,9 +45,9 @@ def test_macro_f1_is_the_mean_over_classes():
 def test_a_class_that_is_never_shown_nor_answered_does_not_count():
     found = scores([0, 1], said(0, 1))
     assert found["f1_macro"] == 1.0
-    assert reason(found["per_class"][2]["precision"]) == "never answered"
-    assert reason(found["per_class"][2]["recall"]) == "no image of it"
-    assert reason(found["per_class"][2]["f1"]) == "no image of it, and never answered"
+    assert reason(found["per_class"][2]["precision"]) == ReasonCode.NEVER_PREDICTED
+    assert reason(found["per_class"][2]["recall"]) == ReasonCode.NO_IMAGE_OF_CLASS
+    assert reason(found["per_class"][2]["f1"]) == ReasonCode.NEITHER_IMAGE_NOR_PREDICTION
 
 
 def test_confusion_has_the_truth_in_rows():
@@ -58,8 +59,8 @@ def test_roc_auc_of_a_perfect_ranking_is_one():
 
 
 def test_roc_auc_needs_every_class():
-    missing = "needs an image of every class, 1 of 3 classes have none"
-    assert reason(scores([0, 1], said(0, 1))["roc_auc"]) == missing
+    missing = unavailable(ReasonCode.CLASSES_WITHOUT_IMAGE, missing=1, n_classes=3)
+    assert scores([0, 1], said(0, 1))["roc_auc"] == missing
 
 
 def test_roc_auc_takes_rows_that_rounding_left_off_one():
@@ -69,7 +70,7 @@ def test_roc_auc_takes_rows_that_rounding_left_off_one():
 
 def test_roc_auc_refuses_rows_that_are_no_probabilities():
     off = {i: Prediction(i, tuple(p * 2 for p in SURE[i])) for i in range(3)}
-    assert reason(scores([0, 1, 2], off)["roc_auc"]) == "the probabilities of some answers do not add up to 1"
+    assert reason(scores([0, 1, 2], off)["roc_auc"]) == ReasonCode.PROBABILITIES_NOT_NORMALISED
 
 
 def test_calibration_error_is_the_gap_between_sure_and_right():
@@ -85,13 +86,13 @@ def test_labels_without_probabilities_give_accuracy_but_no_auc():
     found = scores([0, 1, 2], {i: Prediction(i, None) for i in range(3)})
     assert found["accuracy"]["value"] == 1.0
     for score in ("roc_auc", "ece"):
-        assert reason(found[score]) == "not every answer has a probability for each class"
+        assert reason(found[score]) == ReasonCode.PROBABILITIES_MISSING
 
 
 def test_no_answer_at_all_has_a_reason_for_each_score():
     found = scores([0, 1], {})
     for score in ("accuracy", "f1_macro", "roc_auc", "ece"):
-        assert reason(found[score]) == "no answers"
+        assert reason(found[score]) == ReasonCode.NO_RESPONSES
     assert found["accuracy_over_sent"]["value"] == 0.0
     assert found["per_class"] == found["confusion"] == []
 
@@ -112,5 +113,5 @@ def test_parity_counts_only_what_both_answered():
 
 def test_parity_with_someone_who_answered_nothing():
     found = prediction_agreement(said(0), {})
-    assert reason(found["agreement"]) == "no image that both answered"
-    assert reason(found["max_abs_dprob"]) == "no image with probabilities from both"
+    assert reason(found["agreement"]) == ReasonCode.NO_COMMON_IMAGE
+    assert reason(found["max_abs_dprob"]) == ReasonCode.NO_COMMON_PROBABILITIES

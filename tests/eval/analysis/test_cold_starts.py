@@ -25,6 +25,7 @@ from eval.load.cold_start import measure_cold_start, startup_phases
 from eval.mock_server.profile import EndpointProfile
 from eval.plan.arrivals import idle_arrivals
 from eval.samples.model import TargetRun
+from eval.statements import ReasonCode, reason, unavailable
 from eval.stats.intervals import ci_ranks
 from eval.targets import restart
 from eval.targets.restart import (
@@ -111,10 +112,10 @@ def test_forced_and_natural_starts_are_apart():
     found = report([*warm(), *(cold(i) for i in range(8)), *idle])
     assert (found["forced"]["proven"], found["idle"]["proven"]) == (8, 7)
     assert found["idle"]["gap_s"] == {"least": 920.0, "most": 926.0}
-    assert "start command" in found["idle"]["create_ms"]["p50"]["reason"]
+    assert found["idle"]["create_ms"]["p50"] == unavailable(ReasonCode.START_COMMAND_NOT_OBSERVABLE)
     without = report(warm())
-    assert "scenario cold" in without["forced"]["reason"]
-    assert "scenario idle" in without["idle"]["reason"]
+    assert without["forced"] == unavailable(ReasonCode.NO_FORCED_START)
+    assert without["idle"] == unavailable(ReasonCode.NO_IDLE_GAP)
 
 
 # The figures
@@ -127,14 +128,14 @@ def test_twenty_starts_give_a_median_with_interval_and_no_p95():
     assert (found["asked"], found["proven"], found["discarded"]["not_first"]) == (21, 20, 1)
     assert found["latency_ms"]["p50"] == {"value": 49.0, "low": 39.0 + low, "high": 39.0 + high, "n": 20}
     assert found["create_ms"]["p50"] == {"value": 3009.0, "low": 2999.0 + low, "high": 2999.0 + high, "n": 20}
-    assert "have 20" in found["create_ms"]["p95"]["reason"]
+    assert found["create_ms"]["p95"] == unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=20)
     assert found["proven_share"]["value"] == pytest.approx(20 / 21)
 
 
 def test_too_few_starts_have_a_reason_instead_of_a_median():
     found = report([*warm(), *(cold(i) for i in range(5))])["forced"]
-    assert found["latency_ms"]["p50"] == {"value": None, "reason": "needs n >= 6, have 5"}
-    assert found["overhead_ms"]["reason"] == "needs n >= 6, have 5"
+    too_few = unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=5)
+    assert found["latency_ms"]["p50"] == found["overhead_ms"] == too_few
     assert found["phases_ms"]["parts"] == {}
 
 
@@ -168,14 +169,15 @@ def test_platform_overhead_is_the_time_beyond_a_warm_request(it, kind, felt_ms):
 
 def test_without_warm_requests_there_is_no_overhead():
     found = report([cold(i) for i in range(7)])
-    assert "no warm median" in found["forced"]["overhead_ms"]["reason"]
+    too_few = reason(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=0)
+    assert found["forced"]["overhead_ms"] == unavailable(ReasonCode.NO_WARM_MEDIAN, cause=too_few)
 
 
 def test_a_failed_start_is_counted_and_endless():
     found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, error="not_sent") for i in (8, 9))])["forced"]
     assert (found["asked"], found["proven"], found["failed"]) == (10, 8, 2)
     assert found["latency_ms"]["p50"]["value"] == 43.0
-    assert "2 of 10 requests failed" in found["latency_with_failures_ms"]["p50"]["reason"]
+    assert found["latency_with_failures_ms"]["p50"] == unavailable(ReasonCode.UPPER_BOUND_INFINITE, failed=2, n=10)
 
 
 def test_a_wrong_first_prediction_does_not_end_a_start():

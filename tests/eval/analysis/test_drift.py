@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from eval.analysis.drift import LatencyBlock, block_effect, detect_drift, drift_warnings, kendall_trend
+from eval.analysis.findings import Severity
+from eval.report.report_json import to_jsonable
+from eval.statements import DriftCode, ReasonCode, Statement, unavailable
 from tests.helpers.synthetic_run import make_run, make_sample
 
 SIZE = 25
@@ -34,14 +37,16 @@ def test_a_run_that_grows_slower_says_so_and_by_how_much():
     assert of(found)["drifts"]
     assert of(found)["change"] == pytest.approx(0.2, abs=0.08)  # first third to last
     assert of(found)["trend"]["p_holm"] < 0.001
-    (line,) = drift_warnings(found, {"heroku": "Heroku"})
-    assert line.startswith("Heroku drifted while the run went on (single: slower, +")
-    assert "from the first third of 24 blocks to the last" in line
+    (finding,) = drift_warnings(found, {"heroku": "Heroku"})
+    assert (finding.code, finding.severity, finding.target) == ("latency_drift", Severity.WARNING, "heroku")
+    assert finding.values == {"title": "Heroku", "results_by_scenario": {"single": of(found)["verdict"]}}
+    slower = Statement(DriftCode.BECAME_SLOWER, {"change": of(found)["change"], "blocks": 24})
+    assert of(found)["verdict"] == slower and of(found)["change"] > 0
 
 
 def test_growing_faster_is_drift_too():
     found = of(detect_drift(samples(steady(24) * np.linspace(1.3, 1, 24 * SIZE))))
-    assert found["drifts"] and found["verdict"].startswith("faster, -")
+    assert found["drifts"] and found["verdict"].code == DriftCode.BECAME_FASTER and found["change"] < 0
 
 
 def test_blocks_are_ordered_by_time_not_by_number():
@@ -52,7 +57,7 @@ def test_blocks_are_ordered_by_time_not_by_number():
 
 def test_a_trend_that_hardly_matters_is_told_but_not_warned_of():
     found = detect_drift(samples(steady(400) * np.linspace(1, 1.04, 400 * SIZE)))
-    assert of(found)["verdict"].startswith("a small trend, +")
+    assert of(found)["verdict"].code == DriftCode.SMALL_TREND and of(found)["change"] > 0
     assert not of(found)["drifts"]
     assert drift_warnings(found, {}) == []
 
@@ -87,19 +92,19 @@ def test_p_values_are_adjusted_for_all_targets_and_scenarios():
 
 
 def test_too_few_blocks_have_a_reason():
-    assert of(detect_drift(samples(steady(7)))) == {"value": None, "reason": "needs 8 blocks, has 7"}
+    assert of(detect_drift(samples(steady(7)))) == unavailable(ReasonCode.TOO_FEW_BLOCKS, needed=8, n=7)
     assert drift_warnings(detect_drift(samples(steady(7))), {}) == []
 
 
 def test_blocks_of_one_request_have_a_trend_but_no_block_effect():
     found = of(detect_drift(samples(np.linspace(100, 200, 20), scenario="cold", size=1)), scenario="cold")
     assert found["drifts"]
-    assert found["between"] == {"value": None, "reason": "needs 8 blocks of 5 answers"}
+    assert found["between"] == unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=8, responses=5)
 
 
 def test_a_load_that_changes_by_plan_is_not_tested():
     found = of(detect_drift(samples(steady(20), scenario="ramp")), scenario="ramp")
-    assert found["reason"] == "its load changes by plan, so its times do too"
+    assert found == unavailable(ReasonCode.LOAD_CHANGES_BY_PLAN)
 
 
 def test_failures_and_the_warm_up_are_left_out():
@@ -111,7 +116,7 @@ def test_failures_and_the_warm_up_are_left_out():
 
 def test_equal_times_are_no_drift():
     found = of(detect_drift(samples([7.0] * 20 * SIZE)))
-    assert found["verdict"] == "no drift to be seen (+0.0% from the first third of 20 blocks to the last)"
+    assert found["verdict"] == Statement(DriftCode.NO_DRIFT, {"change": 0.0, "blocks": 20})
 
 
 def test_it_is_json_of_a_whole_run():
@@ -119,4 +124,4 @@ def test_it_is_json_of_a_whole_run():
     found = detect_drift(taken)
     assert set(found) == {"aws_ec2", "heroku", "gcp_cloudrun", "gcp_function", "reference"}
     assert not any(found[name]["single"]["drifts"] for name in found if name != "reference")
-    json.dumps(found, allow_nan=False)
+    json.dumps(to_jsonable(found), allow_nan=False)

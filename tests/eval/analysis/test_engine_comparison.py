@@ -12,6 +12,7 @@ from rich.console import Console
 
 from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities
+from eval.analysis.findings import FindingCode, Severity, invalid
 from eval.cost.price_list import load_price_list
 from eval.dataset.images import load_images
 from eval.plan.config import Config, config_from_json
@@ -25,6 +26,7 @@ from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
 from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples.model import TargetRun
 from eval.samples.store import read_run, read_samples
+from eval.statements import ReasonCode
 from eval.targets.endpoints import Endpoint, TargetSet, start_targets
 from eval.targets.engines import EnginePair, matching_engine_pairs
 from infra.local.twins import local_twins
@@ -52,8 +54,8 @@ def report(names=BOTH, **options):
 
 
 def faults(found):
-    """The warnings but for those that the price list gives to every run."""
-    return [line for line in found["run"]["warnings"] if "prices" not in line]
+    """The findings except those that the price list gives to every run."""
+    return [finding for finding in found["run"]["findings"] if not finding["code"].startswith("prices_")]
 
 
 @pytest.fixture(scope="module")
@@ -120,27 +122,34 @@ def test_single_engine_is_compared_with_the_others_reference():
 def test_two_targets_of_one_engine_that_differ_are_a_fault():
     found = report(disagreements={"heroku-onnx": 2, "gcp_cloudrun-onnx": 3})
     assert found["verdict"]["right"] is False
-    told = "Heroku (ONNX int8) and Google Cloud Run (ONNX int8) differ on 1 of 400 images"
-    assert faults(found) == [f"{told}; the same model must answer alike everywhere"]
+    (finding,) = faults(found)
+    assert (finding["code"], finding["severity"]) == (FindingCode.PREDICTIONS_DIFFER, Severity.WARNING)
+    titles = ["Heroku (ONNX int8)", "Google Cloud Run (ONNX int8)"]
+    assert finding["values"] == {"titles": titles, "disagreements": 1, "n": 400, "engines_differ": False}
 
 
 def test_engine_that_differs_on_too_many_images_is_another_model():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 40})
     assert found["verdict"]["right"] is False
-    assert any("engines may round differently, but not so often" in line for line in faults(found))
+    differ = [finding["values"] for finding in faults(found) if finding["code"] == FindingCode.PREDICTIONS_DIFFER]
+    assert any(values["engines_differ"] for values in differ)
 
 
 def test_other_weights_for_one_engine_are_no_comparison():
     found = report(model_versions={"heroku-onnx": "fedcba987654"})
     assert found["verdict"]["valid"] is False
-    assert "Heroku (ONNX int8)" in faults(found)[0] and MODEL_VERSION not in faults(found)[0]
+    finding = faults(found)[0]
+    assert (finding["code"], finding["severity"]) == (FindingCode.MODEL_VERSIONS_DIFFER, Severity.INVALID)
+    assert finding["values"]["titles_by_version"]["fedcba987654"] == ["Heroku (ONNX int8)"]
+    assert MODEL_VERSION not in finding["values"]["titles_by_version"]
 
 
 def test_significant_accuracy_loss_is_a_warning_and_no_error():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 8})
     assert found["verdict"]["right"] is True
-    (line,) = faults(found)
-    assert line.startswith("ONNX int8 is right less often than PyTorch, by up to 2.00 points; that is not chance")
+    (finding,) = faults(found)
+    assert (finding["code"], finding["severity"]) == (FindingCode.LESS_ACCURATE, Severity.WARNING)
+    assert (finding["values"]["engine"], finding["values"]["max_drop"]) == ("onnx", pytest.approx(0.02))
 
 
 # What it is worth
@@ -214,7 +223,7 @@ def test_what_could_not_be_measured_of_both_says_so(options):
 def test_deployed_stacks_are_compared_like_twins():
     found = report(["heroku", "heroku-onnx"], twin=False)
     (one,) = found["engines"]
-    assert one["shipped"]["b"]["files_bytes"]["reason"] == "only of a twin it is known what was shipped"
+    assert one["shipped"]["b"]["files_bytes"]["reason"]["code"] == ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED
     assert one["start_ms"]["of"] is None
 
 
@@ -296,7 +305,8 @@ def test_a_trend_keeps_the_engines_of_a_target_together(tmp_path):
 def test_runs_of_another_engine_under_one_name_are_unlike():
     torch, onnx = (make_run(names=["heroku"], n_images=20)[0] for _ in ENGINES)
     onnx = replace(onnx, targets=[replace(onnx.targets[0], engine="onnx")])
-    assert incompatibilities(torch, onnx, {}, {}) == ["heroku ran torch, and onnx"]
+    engine_differs = invalid(FindingCode.ENGINE_DIFFERS, "heroku", a="torch", b="onnx")
+    assert incompatibilities(torch, onnx, {}, {}) == [engine_differs]
     assert incompatibilities(torch, torch, {}, {}) == []
 
 

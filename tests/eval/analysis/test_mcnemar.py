@@ -7,6 +7,7 @@ from eval.analysis.accuracy import Prediction
 from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
+from eval.statements import ReasonCode, unavailable
 from tests.helpers.synthetic_run import make_run
 
 
@@ -35,7 +36,7 @@ def test_p_values_are_adjusted_for_the_number_of_pairs():
 def test_pair_without_common_images_is_not_tested_and_says_why():
     found = mcnemar_tests({"a|b": DiscordantPairs(100, 6, 0), "a|c": DiscordantPairs(0, 0, 0)})
     assert found["a|b"]["p_holm"] == found["a|b"]["p"] == pytest.approx(2 / 64)
-    assert found["a|c"]["p"] == {"value": None, "reason": "no image that both answered"}
+    assert found["a|c"]["p"] == unavailable(ReasonCode.NO_COMMON_IMAGE)
 
 
 def test_equally_accurate_targets_are_seldom_significant():

@@ -10,10 +10,12 @@ import pytest
 
 from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities, processor_notices
+from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.run_comparison import RunData, Thresholds, compare_runs
 from eval.cost import price_list as price_module
 from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
 from eval.samples.store import append_sample, write_run
+from eval.statements import ReasonCode, reason
 from eval.stats.bootstrap import compare_quantiles, relative_change, resampled_quantiles
 from eval.stats.intervals import nearest_rank
 from tests.helpers.synthetic_run import make_run
@@ -181,12 +183,13 @@ def test_a_better_accuracy_is_not_worse():
 def test_a_target_that_is_gone_is_worse():
     found = compared(a_run(), a_run(not_started={"heroku": "it would not listen"}))
     assert found["heroku", "measured"].worse
-    assert found["heroku", "measured"].reason == "not measured in B: it would not listen"
+    not_measured = reason(ReasonCode.NOT_MEASURED, runs=["B"], failure="it would not listen")
+    assert found["heroku", "measured"].reason == not_measured
 
 
 def test_too_few_requests_have_a_reason():
     found = compared(a_run(n_images=60), a_run(n_images=60))
-    assert found["heroku", "p95"].reason == "needs n >= 72 in both, have 60 and 60"
+    assert found["heroku", "p95"].reason == reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=72, n_a=60, n_b=60)
 
 
 # Cost
@@ -348,8 +351,9 @@ def test_incomplete_processor_record_is_a_warning(pair, capsys):
 
 def test_older_bfloat16_run_differs_from_a_processor_without_it():
     old = on(OLD, version=BF16)[0]
-    (line,) = incompatibilities(old, on(ZEN_3)[0], {}, {})
-    assert "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded), and AMD EPYC (Zen 3; AVX2)" in line
+    (finding,) = incompatibilities(old, on(ZEN_3)[0], {}, {})
+    assert (finding.code, finding.severity) == (FindingCode.CLIENT_PROCESSOR_DIFFERS, Severity.INVALID)
+    assert str(finding.values["a"]) == "AMD EPYC (bfloat16 in hardware, other instruction sets not recorded)"
     assert incompatibilities(old, on(ZEN_5)[0], {}, {}) == []
 
 

@@ -7,15 +7,18 @@ from itertools import pairwise
 
 import pytest
 
+from eval.analysis.findings import FindingCode, Severity
 from eval.cost.billing import SECONDS_PER_MONTH
 from eval.cost.price_list import load_price_list
-from eval.report.report_json import build_report
+from eval.report.report_json import build_report, to_jsonable
+from eval.statements import AssumptionCode, ReasonCode, unavailable
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import ANSWER_BYTES, CLASSES, MEDIAN_MS, MODEL_VERSION, STARTUP_MS, WARMUP_MS, make_run
 
 PRICES = load_price_list()
 NAMES = list(TARGETS)
-SURPLUS_IS_OLD = "prices older than 180 days when the run was made: aws_ec2_t3_surplus_vcpu_hour (2021-08-30)"
+FUNCTION_PRICE_IDS = [f"gcp_function_{name}" for name in ("vcpu_second", "gib_second", "free_vcpu_seconds",
+                                                           "free_gib_seconds", "free_requests")]  # fmt: skip
 
 
 def report(**options):
@@ -23,10 +26,19 @@ def report(**options):
     return build_report(run, samples, PRICES)
 
 
-def warnings(found):
-    """All but those that the price list gives to every run."""
-    of_prices = SURPLUS_IS_OLD, "prices from memory, or not confirmed: "
-    return [line for line in found["run"]["warnings"] if not line.startswith(of_prices)]
+def findings(found):
+    """(code, target, values) of each, except those that the price list gives to every run."""
+    return [
+        (f["code"], f["target"], f["values"]) for f in found["run"]["findings"] if not f["code"].startswith("prices_")
+    ]
+
+
+def codes(found):
+    return [code for code, _, _ in findings(found)]
+
+
+def of_code(found, code):
+    return next(f["values"] for f in found["run"]["findings"] if f["code"] == code)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +50,7 @@ def reasons(value, path=""):
     """Every missing figure below, with where it is."""
     if isinstance(value, dict):
         if set(value) == {"value", "reason"}:
-            yield path, value["reason"]
+            yield path, value["reason"]["code"]
         for key, inner in value.items():
             yield from reasons(inner, f"{path}/{key}")
 
@@ -57,7 +69,7 @@ def test_it_has_the_parts_that_are_documented(plain):
     assert set(plain) == {"schema_version", "run", "verdict", "targets", "parity", "engines", "break_even"}
     assert set(plain["run"]) == {
         "id", "started_at", "ended_at", "complete", "note", "command", "seed", "scenarios", "images", "prices",
-        "machine", "versions", "twins", "warnings", "config", "resumed", "spent",
+        "machine", "versions", "twins", "findings", "config", "resumed", "spent",
     }  # fmt: skip
     assert {"sentence", "cheapest", "runner_up", "fastest", "right", "traffic"} <= set(plain["verdict"])
     for facts in plain["targets"].values():
@@ -79,7 +91,7 @@ def test_full_run_of_400_images_lacks_only_break_evens_never_met(plain):
     more = ("/cold_start_ms", "/floor_ms", "/latency_certified_ms/p99", "/tail_to_median")  # not tried, or from more
     missing = [path for path, _ in reasons(plain["targets"]) if not any(name in path for name in more)]
     assert list(reasons(plain["run"])) == missing == list(reasons(plain["parity"])) == []
-    assert warnings(plain) == []
+    assert findings(plain) == []
 
 
 def test_the_warm_up_is_in_no_figure(plain):
@@ -134,7 +146,7 @@ def test_a_run_in_clouds_does_not_speak_of_twins():
     found = report(twin=False)
     assert "twin" not in found["verdict"]["sentence"]
     assert found["run"]["twins"] is False
-    assert found["targets"]["heroku"]["startup_ms"]["reason"] == "only the start of a twin is seen"
+    assert found["targets"]["heroku"]["startup_ms"]["reason"]["code"] == ReasonCode.ONLY_TWIN_START_OBSERVED
     assert found["targets"]["heroku"]["memory"]["fits"] is None
 
 
@@ -148,10 +160,9 @@ def test_targets_whose_intervals_overlap_are_about_as_fast():
 def test_short_run_is_ranked_by_median_and_a_tiny_one_not_at_all():
     short, tiny = report(n_images=40), report(n_images=5)
     assert "AWS EC2 is fastest (p50 " in short["verdict"]["sentence"]
-    assert short["targets"]["aws_ec2"]["scenarios"]["single"]["latency_ms"]["p95"] == {
-        "value": None,
-        "reason": "needs n >= 72, have 40",
-    }
+    assert short["targets"]["aws_ec2"]["scenarios"]["single"]["latency_ms"]["p95"] == to_jsonable(
+        unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=40)
+    )
     assert tiny["verdict"]["fastest"] is None
     assert "too few requests were answered to say which is fastest" in tiny["verdict"]["sentence"].lower()
 
@@ -164,7 +175,7 @@ def test_failures_count_as_wrong_and_as_latency_without_end():
     assert facts["accuracy_over_sent"]["value"] == 0.9
     single = facts["scenarios"]["single"]
     assert single["latency_ms"]["p95"]["value"] < 15
-    assert single["latency_with_failures_ms"]["p95"]["reason"] == "it is infinite: 40 of 400 requests failed"
+    assert single["latency_with_failures_ms"]["p95"] == to_jsonable(unavailable(ReasonCode.INFINITE, failed=40, n=400))
     assert single["latency_with_failures_ms"]["p50"]["value"] < 15
 
 
@@ -172,21 +183,23 @@ def test_a_target_that_was_fast_until_it_died_is_not_the_fastest():
     found = report(failures={"aws_ec2": 40})
     assert found["verdict"]["fastest"] != "aws_ec2"
     assert "AWS EC2 failed 40 of 400 requests" in found["verdict"]["sentence"]
-    assert "AWS EC2: 40 of 400 requests failed (10.00%): disconnected 40" in warnings(found)
+    values = {"title": "AWS EC2", "failed": 40, "sent": 400, "errors": {"disconnected": 40}}
+    assert (FindingCode.MANY_FAILURES, "aws_ec2", values) in findings(found)
 
 
 def test_one_failure_in_four_hundred_is_counted_but_no_warning():
     found = report(failures={"aws_ec2": 1}, failure_kind="timeout")
     assert found["targets"]["aws_ec2"]["errors"] == {"timeout": 1}
-    assert warnings(found) == []
+    assert findings(found) == []
 
 
 def test_target_that_did_not_start_is_reported_with_its_reason():
     found = report(not_started={"heroku": "port 5000 was never opened\nlast lines of its log"})
     facts = found["targets"]["heroku"]
     assert (facts["sent"], facts["n"], facts["scenarios"]) == (0, 0, {})
-    assert facts["cost"]["idle_usd_per_month"]["reason"] == "no response has the service time (Server-Timing: total)"
-    assert warnings(found) == ["Heroku: port 5000 was never opened"]
+    assert facts["cost"]["idle_usd_per_month"]["reason"]["code"] == ReasonCode.NO_SERVER_TIMING
+    values = {"title": "Heroku", "failure": "port 5000 was never opened"}
+    assert findings(found) == [(FindingCode.TARGET_FAILED, "heroku", values)]
     assert "the other 3 targets give the reference's answers" in found["verdict"]["sentence"]
     assert "Heroku was not measured" in found["verdict"]["sentence"]
     assert found["verdict"]["right"] is False
@@ -202,9 +215,9 @@ def test_incomplete_run_says_so_first_and_counts_unsent_requests():
     run, samples = make_run(complete=False)
     found = build_report(run, samples[:1000], PRICES)
     assert found["verdict"]["sentence"].startswith("Incomplete run (interrupted from the keyboard): ")
-    assert warnings(found)[:2] == [
-        "the run is not complete: interrupted from the keyboard",
-        "620 of 1,600 planned requests were never sent",
+    assert findings(found)[:2] == [
+        (FindingCode.RUN_INCOMPLETE, None, {"note": "interrupted from the keyboard"}),
+        (FindingCode.REQUESTS_NOT_SENT, None, {"not_sent": 620, "planned": 1600}),
     ]
 
 
@@ -216,17 +229,19 @@ def test_a_disagreement_is_told_once_and_by_whom():
     assert found["verdict"]["right"] is False
     told = "Google Cloud Functions and the reference differ on 2 of 400 images"
     assert f"not all answers are right: {told}." in found["verdict"]["sentence"]
-    assert warnings(found) == [f"{told}; the same model must answer alike everywhere"]
+    titles = ["Google Cloud Functions", "the reference"]
+    values = {"titles": titles, "disagreements": 2, "n": 400, "engines_differ": False}
+    assert findings(found) == [(FindingCode.PREDICTIONS_DIFFER, None, values)]
 
 
 def test_without_a_reference_targets_are_held_against_each_other():
     alike = report(reference=False)
     assert not any("reference" in pair for pair in alike["parity"])
     assert "give the same answers, not checked against a reference, on all 400 images" in alike["verdict"]["sentence"]
-    assert any("could not be had" in line for line in warnings(alike))
+    assert codes(alike) == [FindingCode.NO_REFERENCE]
     differ = report(reference=False, disagreements={"heroku": 1})
     assert differ["verdict"]["right"] is False
-    assert sum("differ on 1 of 400 images" in line for line in warnings(differ)) == 3
+    assert codes(differ).count(FindingCode.PREDICTIONS_DIFFER) == 3
 
 
 def test_a_single_target_without_a_reference_is_not_called_right():
@@ -239,15 +254,17 @@ def test_different_models_make_the_comparison_invalid():
     found = report(model_versions={"heroku": "fedcba987654"})
     assert found["verdict"]["valid"] is found["verdict"]["right"] is False
     assert found["verdict"]["sentence"].startswith("Not a valid comparison, as the models differ")
-    assert "fedcba987654: Heroku)" in warnings(found)[0]
-    assert MODEL_VERSION in warnings(found)[0]
+    assert found["run"]["findings"][0]["severity"] == Severity.INVALID
+    titles_by_version = of_code(found, FindingCode.MODEL_VERSIONS_DIFFER)["titles_by_version"]
+    assert titles_by_version["fedcba987654"] == ["Heroku"] and MODEL_VERSION in titles_by_version
 
 
 def test_a_late_client_makes_the_comparison_invalid():
     found = report(send_delay_ms=6.0)
     assert found["verdict"]["valid"] is False
-    assert "the client sent late to AWS EC2, Heroku, " in warnings(found)[0]
-    assert report(send_delay_ms=4.9)["verdict"]["valid"] is True
+    assert found["run"]["findings"][0]["severity"] == Severity.INVALID
+    assert of_code(found, FindingCode.CLIENT_SATURATED)["titles"][:2] == ["AWS EC2", "Heroku"]
+    assert report(lateness_ms=4.9)["verdict"]["valid"] is True
 
 
 def test_five_percent_of_a_long_latency_may_be_late():
@@ -257,45 +274,43 @@ def test_five_percent_of_a_long_latency_may_be_late():
 
 
 @pytest.mark.parametrize(
-    ("torch", "suffix"),
+    ("torch", "cuda_build"),
     [
-        pytest.param("2.14.1+cpu", "", id="the clouds' build"),
-        pytest.param(
-            "2.14.1+cu132",
-            "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build",
-            id="the CUDA build",
-        ),
+        pytest.param("2.14.1+cpu", False, id="the clouds' build"),
+        pytest.param("2.14.1+cu132", True, id="the CUDA build"),
     ],
 )
-def test_too_much_memory_is_a_warning(torch, suffix):
+def test_too_much_memory_is_a_warning(torch, cuda_build):
     run, samples = make_run()
     version = {"versions": {"torch": torch}}
     run = replace(run, targets=[replace(t, peak_memory_mib=600.0, version=version) for t in run.targets])
     found = build_report(run, samples, PRICES)
     assert found["targets"]["heroku"]["memory"]["fits"] is False
-    assert warnings(found) == ["Heroku: took 600 MiB of memory, the target has 512 MiB" + suffix]
+    values = {"title": "Heroku", "peak_mib": 600.0, "limit_mib": 512, "cuda_build": cuda_build}
+    assert findings(found) == [(FindingCode.MEMORY_EXCEEDED, "heroku", values)]
 
 
 def test_a_twin_that_shares_its_cores_with_the_client_is_named():
     run, samples = make_run()
-    found = build_report(replace(run, client_environment={**run.client_environment, "cores": 2}), samples, PRICES)
-    assert next(w for w in found["run"]["warnings"] if "shared with the client" in w).startswith("AWS EC2: ")
-    assert not any("shared with the client" in w for w in build_report(run, samples, PRICES)["run"]["warnings"])
+    found = build_report(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
+    assert of_code(found, FindingCode.CPU_CONTENTION) == {"titles": ["AWS EC2"], "cores": 2}
+    assert FindingCode.CPU_CONTENTION not in codes(build_report(run, samples, PRICES))
 
 
 def test_prices_older_than_180_days_are_named(plain):
-    assert SURPLUS_IS_OLD in plain["run"]["warnings"]
+    surplus = {"aws_ec2_t3_surplus_vcpu_hour": "2021-08-30"}
+    assert of_code(plain, FindingCode.PRICES_STALE) == {"max_age_days": 180, "date_by_price": surplus}
     assert plain["run"]["prices"]["stale_days"] is None
     run, samples = make_run()
     later = build_report(replace(run, started_at="2027-11-21T00:00:00+00:00"), samples, PRICES)
     assert later["run"]["prices"]["stale_days"] == 366
-    assert any("older than 180 days" in line and "heroku_basic_month" in line for line in later["run"]["warnings"])
+    assert "heroku_basic_month" in of_code(later, FindingCode.PRICES_STALE)["date_by_price"]
 
 
 def test_another_price_list_than_the_runs_is_a_warning():
     run, samples = make_run()
     found = build_report(replace(run, prices_sha256="0" * 64), samples, PRICES)
-    assert any("the price list has changed since the run" in line for line in warnings(found))
+    assert FindingCode.PRICE_LIST_CHANGED in codes(found)
 
 
 def test_foreign_endpoints_have_every_figure_but_costs():
@@ -304,7 +319,7 @@ def test_foreign_endpoints_have_every_figure_but_costs():
     assert (facts["title"], facts["kind"], facts["vcpus"]) == ("heroku", None, None)
     assert facts["accuracy"]["value"] == 0.93
     for where, reason in reasons(facts["cost"]):
-        assert "custom endpoint" in reason, where
+        assert reason == ReasonCode.CUSTOM_ENDPOINT, where
     assert set(facts["cost"]["monthly_usd"]) == {"10000", "1000000", "100000000"}
     assert found["break_even"] == []
     assert found["verdict"]["cheapest"] is None
@@ -351,15 +366,21 @@ def test_windows_are_rounded_request_by_request():
 
 def test_cost_says_what_was_assumed(plain):
     for name, expected in {
-        "aws_ec2": ["Poisson", "this machine's", "2 cores", "load test", "surplus", "500 bytes", "2026-11-20",
-                    "not confirmed: aws_free_egress_gb"],
-        "heroku": ["Poisson", "730 hours", "load test", "not metered", "Standard-1X"],
-        "gcp_cloudrun": ["billed once; it takes 4", "100 ms", "900 s", "0.5 GiB", "free allowances"],
-        "gcp_function": ["one at a time", "not confirmed: gcp_function_vcpu_second"],
+        "aws_ec2": {"poisson_arrivals": {"hours_per_month": 730}, "cloud_cpu_as_fast": {},
+                    "cpu_time_of_cores": {"cores": 2}, "surplus_credits": {"baseline_vcpus": 0.4},
+                    "response_headers": {"header_bytes": 500}, "list_prices": {"date": "2026-11-20"},
+                    "unconfirmed_prices": {"price_ids": ["aws_free_egress_gb"]}},
+        "heroku": {"poisson_arrivals": {"hours_per_month": 730}, "egress_not_metered": {},
+                   "one_small_dyno": {"size": "basic"}},
+        "gcp_cloudrun": {"overlapping_requests": {"concurrency": 4}, "billed_time_rounded": {},
+                         "idle_instance_kept": {"timeout_s": 900, "assumed_startup_s": None},
+                         "container_images_kept": {"gib": 0.5}, "free_allowances_unshared": {}},
+        "gcp_function": {"one_request_at_a_time": {}, "unconfirmed_prices": {"price_ids": FUNCTION_PRICE_IDS}},
     }.items():  # fmt: skip
-        text = "\n".join(plain["targets"][name]["cost"]["assumed"])
-        for words in expected:
-            assert words in text, name
+        assumed = {a["code"]: a["values"] for a in plain["targets"][name]["cost"]["assumed"]}
+        assert expected == {code: assumed.get(code) for code in expected}, name
+    for name in ("aws_ec2", "heroku"):
+        assert "scaled_by_service_time" in [a["code"] for a in plain["targets"][name]["cost"]["assumed"]]
 
 
 def test_traffic_beyond_max_instances_is_priced_and_reported():
@@ -368,7 +389,8 @@ def test_traffic_beyond_max_instances_is_priced_and_reported():
     cost = build_report(run, slow, PRICES)["targets"]["heroku"]["cost"]
     month = cost["monthly_usd"]["100000000"]
     assert (month["instances"], month["beyond_limit"], month["net"]) == (11, True, 11 * 25)
-    assert any("need 11 instances; the target may have 3" in line for line in cost["assumed"])
+    (values,) = [a["values"] for a in cost["assumed"] if a["code"] == AssumptionCode.EXCEEDS_MAX_INSTANCES]
+    assert values == {"requests_per_month": 100_000_000, "instances": 11, "max_instances": 3}
 
 
 def test_dollars_per_million_are_gross_at_a_steady_rate(plain):
@@ -408,4 +430,5 @@ def test_break_even_is_where_the_two_net_bills_meet(plain):
 def test_a_pair_that_never_crosses_says_who_is_cheaper(plain):
     found = next(p for p in plain["break_even"] if (p["a"], p["b"]) == ("aws_ec2", "heroku"))
     assert found["cheaper_below"] == found["cheaper_above"] == "heroku"
-    assert found["requests_per_month"]["reason"] == "Heroku is never dearer, from 0.001 to 10,000 requests a second"
+    values = {"title": "Heroku", "min_rps": 0.001, "max_rps": 10_000}
+    assert found["requests_per_month"] == to_jsonable(unavailable(ReasonCode.ALWAYS_CHEAPER, **values))

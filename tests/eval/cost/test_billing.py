@@ -21,6 +21,7 @@ from eval.cost.break_even import compare_bills
 from eval.cost.cost_model import build_cost_model, cost_to_report, rps_per_instance
 from eval.cost.price_list import load_price_list
 from eval.errors import PriceError
+from eval.statements import AssumptionCode
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, GCP_FUNCTION, HEROKU
 from tests.helpers.synthetic_run import STARTUP_MS, make_run, make_sample
 
@@ -331,9 +332,10 @@ def test_measured_rate_sets_the_instance_count_and_is_reported():
     assert at_38_a_second == [1, 4]
     assert by_rate["measured"]["max_rate_rps"] == 10
     assert "max_rate_rps" not in by_service["measured"]
-    assert any("no figure of a load test" in line for line in by_service["assumed"])
-    assert any("above 10.0/s, the highest rate that one was measured to serve" in line for line in by_rate["assumed"])
-    assert not any("no figure" in line for line in by_rate["assumed"])
+    by_service_codes, by_rate_codes = ({a.code: a.values for a in found["assumed"]} for found in (by_service, by_rate))
+    assert AssumptionCode.SCALED_BY_SERVICE_TIME in by_service_codes
+    assert by_rate_codes[AssumptionCode.SCALED_BY_MEASURED_RATE] == {"capacity_rps": 10.0}
+    assert AssumptionCode.SCALED_BY_SERVICE_TIME not in by_rate_codes
 
 
 def test_a_proven_cold_start_is_what_starts_are_billed_by():

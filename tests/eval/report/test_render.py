@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.analysis.findings import FindingCode
 from eval.errors import EvalError
-from eval.report.context import INCOMPLETE_PREFIX
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 from eval.samples.model import SAMPLES_FILE, SAMPLES_GZ_FILE
 from eval.samples.store import append_sample, write_run
@@ -153,10 +153,10 @@ def test_an_interrupted_run_says_so_and_why(broken_dir, name):
 
 @pytest.mark.parametrize("name", [REPORT_HTML, REPORT_MD])
 def test_every_warning_is_shown(broken_dir, name):
-    warnings = json.loads(text_of(broken_dir, REPORT_JSON))["run"]["warnings"]
+    findings = json.loads(text_of(broken_dir, REPORT_JSON))["run"]["findings"]
     shown = Page(text_of(broken_dir, name)).text.replace("\\", "")
-    others = [w for w in warnings if not w.startswith(INCOMPLETE_PREFIX)]  # that one has a banner of its own
-    assert 0 < len(others) < len(warnings)
+    others = [f["message"] for f in findings if f["code"] != FindingCode.RUN_INCOMPLETE]  # which has its own banner
+    assert 0 < len(others) < len(findings)
     assert [w for w in others if " ".join(w.split())[1:].rstrip(".") not in shown] == []
 
 

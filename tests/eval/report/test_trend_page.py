@@ -10,6 +10,7 @@ import pytest
 from playwright import sync_api as playwright
 
 from eval.__main__ import main
+from eval.analysis.findings import FindingCode
 from eval.errors import EvalError
 from eval.report.render import write_reports
 from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
@@ -66,7 +67,7 @@ def test_latency_is_of_a_scenario_that_all_tried(trend):
 
 def test_other_images_are_incompatible_and_added_scenarios_not(trend):
     assert [bool(run["unlike"]) for run in trend["runs"]] == [False, True, False]
-    assert "images differ" in trend["runs"][1]["unlike"][0]
+    assert trend["runs"][1]["unlike"][0]["code"] == FindingCode.IMAGES_DIFFER
 
 
 def test_the_page_marks_the_unlike_run_and_links_what_is_there(runs, trend):
@@ -135,7 +136,9 @@ def test_other_processor_is_incompatible_and_unknown_one_warns(moved):
         "old": (False, True), "client": (True, False), "cloud": (False, True), "newest": (False, False)
     }  # fmt: skip
     assert found["client"]["processor"] == "2 cores of AMD EPYC (Zen 5; AVX2, AVX-512)"
-    assert "differs: AMD EPYC (Zen 5; AVX2, AVX-512), and AMD EPYC (Zen 3; AVX2)" in found["client"]["unlike"][0]
+    (finding,) = found["client"]["unlike"]
+    assert finding["code"] == FindingCode.CLIENT_PROCESSOR_DIFFERS
+    assert "differs: AMD EPYC (Zen 5; AVX2, AVX-512), and AMD EPYC (Zen 3; AVX2)" in finding["message"]
     page = Page(text_of(root, TREND_HTML)).text
     assert "2 runs on processors that differ from the newest’s, or may." in page
     assert "ran on AMD EPYC (Zen 5; AVX2, AVX-512), and on AMD EPYC (Zen 3; AVX2): that alone may" in page

@@ -2,8 +2,9 @@
 
 import pytest
 
-from eval.analysis.findings import Findings, verdict_facts
+from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.report.verdict import verdict_sentence
+from eval.statements import ReasonCode, reason
 
 
 def estimate(value, low=None, high=None):
@@ -39,8 +40,8 @@ def facts(title, cost, **scenarios):
 
 def judged(slo_ms=200.0, requests=1_000_000, **targets):
     parity = {"a|reference": {"n": 400, "disagreements": 0}}
-    findings = Findings(targets, parity, None, [], False, slo_ms, requests)
-    return verdict_facts(findings) | {"sentence": verdict_sentence(findings)}
+    verdict_facts = VerdictFacts(targets, parity, True, None, [], False, slo_ms, requests)
+    return verdict_report(verdict_facts) | {"sentence": verdict_sentence(verdict_facts)}
 
 
 def quick(title, cost):
@@ -53,7 +54,8 @@ def test_the_cheapest_is_the_one_that_keeps_the_objective():
     )
     assert (found["cheapest"], found["runner_up"]) == ("b", "c")
     assert found["slo"] == {
-        "p95_ms": 200.0, "meets": {"a": False, "b": True, "c": True}, "unsure": [], "left_out": {"a": "p95 312 ms"}
+        "p95_ms": 200.0, "meets": {"a": False, "b": True, "c": True}, "unsure": [],
+        "left_out": {"a": reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=312.4)}
     }  # fmt: skip
     assert (
         "with p95 within 200 ms, Middling is cheapest at 1,000,000 requests a month ($7.00), ahead of Dear ($20.00); "
@@ -77,7 +79,7 @@ def test_many_users_at_once_count_more_than_one_after_the_other():
 def test_who_fails_too_often_is_left_out_however_quick():
     found = judged(a=facts("Flaky", bill(5.0), single=scenario(20.0, failed=5)), b=quick("Sound", bill(7.0)))
     assert found["cheapest"] == "b"
-    assert found["slo"]["left_out"] == {"a": "too many failures"}
+    assert found["slo"]["left_out"] == {"a": reason(ReasonCode.TOO_MANY_FAILURES)}
     assert (
         judged(a=facts("Flaky", bill(5.0), single=scenario(20.0, failed=4)), b=quick("Sound", bill(7.0)))["cheapest"]
         == "a"

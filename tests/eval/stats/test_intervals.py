@@ -7,6 +7,7 @@ import pytest
 from scipy.special import betainc
 from scipy.stats import binom
 
+from eval.statements import ReasonCode, reason, unavailable
 from eval.stats.intervals import (
     ci_ranks,
     early_stopping_bound,
@@ -46,8 +47,8 @@ def test_percentile_has_value_interval_and_sample_size():
 
 
 def test_too_small_a_sample_has_no_percentile_but_a_reason():
-    assert percentile([1.0] * 40, 0.95).to_report() == {"value": None, "reason": "needs n >= 72, have 40"}
-    assert percentile([], 0.5).to_report() == {"value": None, "reason": "needs n >= 6, have 0"}
+    assert percentile([1.0] * 40, 0.95).to_report() == unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=40)
+    assert percentile([], 0.5).to_report() == unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=0)
 
 
 def test_each_percentile_has_its_own_floor():
@@ -64,12 +65,12 @@ def test_intervals_cover_the_true_percentile_at_their_level():
 
 def test_infinite_percentile_is_missing_with_the_failure_count():
     found = percentile([1.0] * 90 + [math.inf] * 10, 0.95)
-    assert found.to_report() == {"value": None, "reason": "it is infinite: 10 of 100 requests failed"}
+    assert found.to_report() == unavailable(ReasonCode.INFINITE, failed=10, n=100)
 
 
 def test_a_percentile_whose_interval_is_infinite_is_missing_too():
     found = percentile([1.0] * 98 + [math.inf] * 2, 0.95)
-    assert found.reason == "the upper end of its interval is infinite: 2 of 100 requests failed"
+    assert found.reason == reason(ReasonCode.UPPER_BOUND_INFINITE, failed=2, n=100)
 
 
 def test_few_failures_leave_the_median():
@@ -99,7 +100,7 @@ def test_wilson_intervals(right, n, low, high):
 
 
 def test_a_share_of_nothing_is_missing():
-    assert proportion(0, 0, "answers").to_report() == {"value": None, "reason": "no answers"}
+    assert proportion(0, 0, ReasonCode.NO_RESPONSES).to_report() == unavailable(ReasonCode.NO_RESPONSES)
 
 
 def test_overlapping_intervals_cannot_be_told_apart():
@@ -160,7 +161,8 @@ def test_the_count_is_the_smallest_that_the_rule_allows():
 
 def test_a_bound_is_certified_from_the_least_count_on():
     values = [float(x) for x in range(1, 663)]
-    assert early_stopping_bound(values[:661], 0.99).to_report() == {"value": None, "reason": "needs n >= 662, have 661"}
+    too_few = unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=662, n=661)
+    assert early_stopping_bound(values[:661], 0.99).to_report() == too_few
     assert early_stopping_bound(values, 0.99).value == 662.0  # one may be over it, so it is the largest
     assert early_stopping_bound([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
 
@@ -175,7 +177,7 @@ def test_early_stopping_bound_is_too_low_in_1_of_100_runs():
 def test_failures_certify_nothing():
     found = early_stopping_bounds([1.0] * 690 + [math.inf] * 10)
     assert found["p50"] == {"value": 1.0, "n": 700}
-    assert found["p99"] == {"value": None, "reason": "it is infinite: 10 of 700 requests failed"}
+    assert found["p99"] == unavailable(ReasonCode.INFINITE, failed=10, n=700)
 
 
 # Tail to median
@@ -188,12 +190,11 @@ def test_interval_of_the_tail_ratio_covers_the_truth():
     assert np.median([e.high - e.low for e in found]) < 0.6 * truth
 
 
-def test_tail_ratio_of_few_or_failed_requests_has_a_reason():
-    assert tail_ratio([1.0] * 436).reason == "needs n >= 437, have 436"
+def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_a_reason():
+    assert tail_ratio([1.0] * 436).reason == reason(ReasonCode.TOO_FEW_SAMPLES, needed=437, n=436)
     assert tail_ratio([1.0] * 437).to_report() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 437}
-    assert tail_ratio([1.0] * 490 + [math.inf] * 10).reason == (
-        "the upper end of p99's interval is infinite: 10 of 500 requests failed"
-    )
+    infinite = reason(ReasonCode.P99_UPPER_BOUND_INFINITE, failed=10, n=500)
+    assert tail_ratio([1.0] * 490 + [math.inf] * 10).reason == infinite
 
 
 # Many tests at once

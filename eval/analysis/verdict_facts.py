@@ -1,0 +1,169 @@
+"""What a verdict is made of: which targets answered, which agree, which is fastest and cheapest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.analysis.findings import Finding
+from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, TargetReport, rank_by_cost
+from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH
+from eval.samples.model import REFERENCE
+from eval.stats.intervals import intervals_overlap
+from eval.targets.engines import REFERENCE_ENGINE, agreement_too_low
+
+
+@dataclass(frozen=True)
+class VerdictFacts:
+    """What the verdict is made of."""
+
+    targets: Mapping[str, TargetReport]
+    parity: Mapping[str, Mapping[str, Any]]
+    complete: bool
+    note: str | None  # why the run is not complete, where it says so
+    invalid: Sequence[Finding]  # why its targets cannot be compared
+    twins: bool
+    slo_ms: float = DEFAULT_SLO_MS  # latency objective for p95, in ms
+    requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
+    engine_comparisons: Sequence[Mapping[str, Any]] = ()  # the `engines` of report.json
+
+    @property
+    def cost_ranking(self) -> CostRanking:
+        """Which is cheapest of those that meet the objective."""
+        return rank_by_cost(self.targets, self.slo_ms, self.requests_per_month)
+
+    def title(self, name: str) -> str:
+        return self.targets[name]["title"] if name in self.targets else f"the {name}"
+
+    @property
+    def measured_targets(self) -> list[str]:
+        """Targets that answered anything."""
+        return [name for name, target_report in self.targets.items() if target_report["n"]]
+
+    @property
+    def has_reference(self) -> bool:
+        return any(pair.endswith(f"|{REFERENCE}") for pair in self.parity)
+
+    def engine(self, name: str) -> str:
+        """That a target or the reference answers with; one that is not known counts as the reference's."""
+        return (self.targets.get(name, {}).get("engine") if name != REFERENCE else None) or REFERENCE_ENGINE
+
+    def engines_differ(self, a: str, b: str) -> bool:
+        return self.engine(a) != self.engine(b)
+
+    def disagreements(self) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Pairs that answered some image differently. Who differs from the reference is not held against others too.
+
+        Another engine may answer some images otherwise, but not so many that it cannot be the same model.
+        """
+        pairs = [
+            (*pair.rsplit("|", 1), agreement) for pair, agreement in self.parity.items() if agreement["disagreements"]
+        ]
+        pairs = [
+            (a, b, agreement)
+            for a, b, agreement in pairs
+            if not self.engines_differ(a, b) or agreement_too_low(agreement)
+        ]
+        unlike_reference = {a for a, b, _ in pairs if b == REFERENCE}
+        return [(a, b, agreement) for a, b, agreement in pairs if b == REFERENCE or not {a, b} & unlike_reference]
+
+    def vs_reference(self, names: Sequence[str]) -> Mapping[str, Any] | None:
+        """How targets of another engine compare with the reference, or else with the reference's engine; the worst."""
+        baselines = (
+            [REFERENCE]
+            if self.has_reference
+            else [n for n in self.measured_targets if self.engine(n) == REFERENCE_ENGINE]
+        )
+        pairs = [
+            agreement
+            for a in names
+            for b in baselines
+            for agreement in (self.agreement(a, b),)
+            if agreement and agreement["n"]
+        ]
+        return max(pairs, key=lambda agreement: agreement["disagreements"], default=None)
+
+    def agreement(self, a: str, b: str) -> Mapping[str, Any] | None:
+        return self.parity.get(f"{a}|{b}") or self.parity.get(f"{b}|{a}")
+
+    def same_bill_title(self, a: str, b: str) -> str | None:
+        """The one title of two that differ in the engine and cost the same to the cent; None for any other two."""
+        comparison = next(
+            (comparison for comparison in self.engine_comparisons if {comparison["a"], comparison["b"]} == {a, b}), None
+        )
+        if comparison is None:
+            return None
+        bills = [comparison["monthly_usd"][str(self.requests_per_month)][side] for side in "ab"]
+        same_bill = len({(round(bill["net"], 2), round(bill["gross"], 2)) for bill in bills}) == 1
+        return comparison["title"] if same_bill else None
+
+    def all_targets_agree(self) -> bool:
+        """Whether every target answered, and every answer is that of the one model."""
+        compared = [agreement for pair, agreement in self.parity.items() if agreement["n"]]
+        return (
+            bool(compared)
+            and len(self.measured_targets) == len(self.targets)
+            and not self.disagreements()
+            and not self.invalid
+        )
+
+
+def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]]:
+    """The percentile that can be compared, and the targets that have it, the fastest first.
+
+    Failures count as infinite, so a target that was quick while it lived does not win. The 95th percentile, or the
+    median where the run is too short for it.
+    """
+    for name in ("p95", "p50"):
+        values = {
+            target: percentiles[name]["value"]
+            for target, target_report in targets.items()
+            if (percentiles := latency_percentiles(target_report))
+        }
+        known = {target: value for target, value in values.items() if value is not None}
+        if known:
+            return name, sorted(known, key=lambda target: known[target])
+    return "p50", []
+
+
+def tied_fastest(targets: Mapping[str, TargetReport], percentile: str, ranked: list[str]) -> list[str]:
+    """Those whose interval overlaps that of the fastest."""
+    if not ranked:
+        return []
+    fastest = latency_percentiles(targets[ranked[0]])[percentile]
+    return [name for name in ranked[1:] if intervals_overlap(latency_percentiles(targets[name])[percentile], fastest)]
+
+
+def latency_percentiles(target_report: TargetReport) -> Mapping[str, Any]:
+    """With failures, of the first scenario."""
+    return (
+        next(iter(target_report["scenarios"].values()))["latency_with_failures_ms"]
+        if target_report["scenarios"]
+        else {}
+    )
+
+
+def verdict_report(facts: VerdictFacts) -> dict[str, Any]:
+    """The `verdict` of report.json, but for its sentence."""
+    percentile, ranked = rank_by_latency(facts.targets)
+    ranking = facts.cost_ranking
+    return {
+        "fastest": ranked[0] if ranked else None,
+        "as_fast": tied_fastest(facts.targets, percentile, ranked),
+        "cheapest": ranking.ranked[0] if ranking.ranked else None,
+        "runner_up": ranking.ranked[1] if len(ranking.ranked) > 1 else None,
+        "too_close": ranking.tied,
+        "right": facts.all_targets_agree(),
+        "valid": not facts.invalid,
+        "slo": {
+            "p95_ms": facts.slo_ms,
+            "meets": ranking.meets_slo,
+            "unsure": ranking.slo_uncertain,
+            "left_out": ranking.excluded,
+        },
+        "traffic": {
+            "requests_per_month": facts.requests_per_month,
+            "rps": round(facts.requests_per_month / SECONDS_PER_MONTH, 4),
+        },
+    }

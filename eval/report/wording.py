@@ -1,0 +1,301 @@
+"""Every sentence for what analysis finds: one template or function for each code, which needs only the code's values.
+
+A template's format names a function of FORMATTERS, as in "{p95_ms:ms}". The verdict's sentence, which joins many facts,
+is made in verdict.py and accuracy_text.py.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from eval import formatting
+from eval.analysis.findings import Finding, FindingCode
+from eval.formatting import count, join_words, percent, plural
+from eval.samples.processors import Processor
+from eval.statements import AssumptionCode, Code, DriftCode, ReasonCode, Statement
+from service.engines.names import engine_title
+
+INTERRUPTED = "interrupted, or still running"  # of a run that is not complete and does not say why
+ENGINES_TOO_DIFFERENT = "engines may round differently, but not so often: they cannot run the same model"
+MEASURED_RATE = "the highest rate that one was measured to serve with its latency within the objective"
+CUDA_BUILD_NOTE = "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build"
+
+
+def message(statement: Statement) -> str:
+    """The sentence for a finding, a reason or an assumption, without a capital and a full stop."""
+    wording = WORDING[statement.code]
+    values = dict(statement.values)
+    if isinstance(statement, Finding):
+        values["target"] = statement.target
+    if isinstance(wording, str):
+        return _TEMPLATES.vformat(wording, (), values)
+    return wording(**statement.values)
+
+
+class _TemplateFormatter(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        formatter = FORMATTERS.get(format_spec)
+        return formatter(value) if formatter else super().format_field(value, format_spec)
+
+
+_TEMPLATES = _TemplateFormatter()
+FORMATTERS: dict[str, Callable[[Any], str]] = {
+    "count": formatting.count,
+    "hash": formatting.short_hash,
+    "location": lambda twin: "a local twin" if twin else "in the cloud",
+    "message": message,
+    "mib": formatting.mib,
+    "ms": formatting.ms,
+    "or_nothing": lambda name: name or "nothing",
+    "percent": lambda fraction: f"{fraction:.0%}",
+    "rate": formatting.per_second,
+    "words": lambda words: join_words(list(words)),
+}
+
+
+def _memory_exceeded(title: str, peak_mib: float, limit_mib: float, cuda_build: bool) -> str:
+    note = CUDA_BUILD_NOTE if cuda_build else ""
+    return f"{title}: took {formatting.mib(peak_mib)} of memory, the target has {formatting.mib(limit_mib)}{note}"
+
+
+def _many_failures(title: str, failed: int, sent: int, errors: Mapping[str, int]) -> str:
+    kinds = ", ".join(f"{kind} {count(number)}" for kind, number in errors.items())
+    return f"{title}: {count(failed)} of {plural(sent, 'request')} failed ({percent(failed / sent)}): {kinds}"
+
+
+def _latency_drift(title: str, results_by_scenario: Mapping[str, Statement]) -> str:
+    results = "; ".join(f"{scenario}: {message(result)}" for scenario, result in results_by_scenario.items())
+    return f"{title} drifted while the run went on ({results})"
+
+
+def _predictions_differ(titles: Sequence[str], disagreements: int, n: int, engines_differ: bool) -> str:
+    explanation = ENGINES_TOO_DIFFERENT if engines_differ else "the same model must answer alike everywhere"
+    return f"{' and '.join(titles)} differ on {count(disagreements)} of {plural(n, 'image')}; {explanation}"
+
+
+def _model_versions_differ(titles_by_version: Mapping[str, Sequence[str]]) -> str:
+    groups = "; ".join(f"{version}: {join_words(list(titles))}" for version, titles in titles_by_version.items())
+    return f"the models differ ({groups})"
+
+
+def _less_accurate(engine: str, reference_engine: str, max_drop: float, alpha: float) -> str:
+    drop = formatting.percentage_points(max_drop).removeprefix("+")
+    return (
+        f"{engine_title(engine)} is right less often than {engine_title(reference_engine)}, by up to {drop}; that is "
+        f"not chance (McNemar's test, p below {alpha:g} after Holm)"
+    )
+
+
+def _prices_stale(max_age_days: int, date_by_price: Mapping[str, str]) -> str:
+    prices = join_words([f"{price} ({date})" for price, date in date_by_price.items()])
+    return f"prices older than {max_age_days} days when the run was made: {prices}"
+
+
+def _option(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _load_option_differs(option: str, a: Any, b: Any) -> str:
+    return f"{option} differs: {_option(a)}, and {_option(b)}"
+
+
+def _client_processor_differs(a: Processor, b: Processor, twins: bool) -> str:
+    consequence = "; latencies, rates and costs of twins cannot be compared, accuracy can" if twins else ""
+    return f"the client's processor differs: {a}, and {b}{consequence}"
+
+
+def _client_versions_differ(changes: Mapping[str, Sequence[str]]) -> str:
+    return "versions of the client changed: " + ", ".join(f"{name} {a} -> {b}" for name, (a, b) in changes.items())
+
+
+def _not_measured(runs: Sequence[str], failure: str | None) -> str:
+    return f"not measured in {', nor in '.join(runs)}: {failure or 'no request of it is left'}"
+
+
+def _autoscaled(utilisation: float, measured_rps: float | None) -> str:
+    rate = (
+        ", no figures of a load test"
+        if measured_rps is None
+        else f", or above {formatting.per_second(measured_rps)}, {MEASURED_RATE}"
+    )
+    return (
+        f"an instance is added above {utilisation:.0%} of its CPU or concurrency, by the times of single requests{rate}"
+    )
+
+
+def _idle_instance_kept(timeout_s: float, assumed_startup_s: float | None) -> str:
+    startup = "" if assumed_startup_s is None else f"; a start takes {formatting.significant(assumed_startup_s)} s"
+    return f"an idle instance is kept for {timeout_s} s; starts are billed{startup}; those to scale out are left out"
+
+
+RANGE = "from {min_rps:g} to {max_rps:count} requests a second"
+FAILED = "{failed} of {n} requests failed"
+FIRST_TO_LAST = "{change:+.1%} from the first third of {blocks} blocks to the last"
+
+WORDING: dict[Code, str | Callable[..., str]] = {
+    FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {note or INTERRUPTED}",
+    FindingCode.REQUESTS_NOT_SENT: "{not_sent:count} of {planned:count} planned requests were never sent",
+    FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
+    FindingCode.CLIENT_SATURATED: (
+        "the client sent late to {titles:words} (p99 up to {max_p99_delay_ms:.1f} ms): send from a machine with free "
+        "cores, at a lower --rate, or with more --workers"
+    ),
+    FindingCode.TARGET_FAILED: "{title}: {failure}",
+    FindingCode.MANY_FAILURES: _many_failures,
+    FindingCode.MEMORY_EXCEEDED: _memory_exceeded,
+    FindingCode.CPU_CONTENTION: (
+        "{titles:words}: as many cores as this machine has ({cores}); the client competes with these targets for CPU, "
+        "which inflates tail latency; rankings may differ in the cloud"
+    ),
+    FindingCode.LATENCY_DRIFT: _latency_drift,
+    FindingCode.CACHE_SUSPECTED: (
+        "{titles:words}: the same picture again is answered faster than new ones; something caches"
+    ),
+    FindingCode.PREDICTIONS_DIFFER: _predictions_differ,
+    FindingCode.LESS_ACCURATE: _less_accurate,
+    FindingCode.NO_REFERENCE: (
+        "the model's own answers could not be had, so the targets are compared with each other only"
+    ),
+    FindingCode.PRICE_LIST_CHANGED: "the price list has changed since the run; costs are by the list of {date}",
+    FindingCode.PRICES_STALE: _prices_stale,
+    FindingCode.PRICES_UNCONFIRMED: "prices from memory, or not confirmed: {price_ids:words}",
+    FindingCode.IMAGES_DIFFER: (
+        "the images differ: {a[source]} ({a[n]:count}, sha256 {a[sha256]:hash}), and {b[source]} ({b[n]:count}, sha256 "
+        "{b[sha256]:hash})"
+    ),
+    FindingCode.SCENARIOS_DIFFER: "the scenarios differ: {a:words}, and {b:words}",
+    FindingCode.TARGETS_DIFFER: "the targets differ: {a:words}, and {b:words}",
+    FindingCode.LOCATION_DIFFERS: "{target} is {a:location}, and {b:location}",
+    FindingCode.PRICED_TARGET_DIFFERS: "{target} is priced as {a:or_nothing}, and as {b:or_nothing}",
+    FindingCode.ENGINE_DIFFERS: "{target} ran {a}, and {b}",
+    FindingCode.CPUS_DIFFER: "{target} had {a} cores, and {b}",
+    FindingCode.MODEL_DIFFERS: "the model of {names:words} differs: {a}, and {b}",
+    FindingCode.LOAD_OPTION_DIFFERS: _load_option_differs,
+    FindingCode.CLIENT_PROCESSOR_DIFFERS: _client_processor_differs,
+    FindingCode.CLIENT_CORES_DIFFER: "the client's number of cores differs: {a}, and {b}",
+    FindingCode.COMPARED_RUN_INVALID: "{run} is not a valid comparison: {finding:message}",
+    FindingCode.COMPARED_RUN_INCOMPLETE: lambda run, note: f"{run} is not complete: {note or INTERRUPTED}",
+    FindingCode.PROCESSOR_DIFFERS: "{names:words} ran on {a}, and on {b}: that alone may change latencies",
+    FindingCode.PROCESSOR_NOT_KNOWN: "whether {names:words} ran on like processors is not known: {a}, and {b}",
+    FindingCode.CLIENT_VERSIONS_DIFFER: _client_versions_differ,
+    FindingCode.PRICE_LIST_NOT_KEPT: (
+        "{run}'s price list (sha256 {sha256:hash}) is not kept here; it is priced by the list of {date}, so no price "
+        "change is seen"
+    ),
+    ReasonCode.TOO_FEW_SAMPLES: "needs n >= {needed}, have {n}",
+    ReasonCode.TOO_FEW_SAMPLES_IN_BOTH: "needs n >= {needed} in both, have {n_a:count} and {n_b:count}",
+    ReasonCode.INFINITE: f"it is infinite: {FAILED}",
+    ReasonCode.UPPER_BOUND_INFINITE: f"the upper end of its interval is infinite: {FAILED}",
+    ReasonCode.P99_UPPER_BOUND_INFINITE: f"the upper end of p99's interval is infinite: {FAILED}",
+    ReasonCode.MEDIAN_MAY_BE_ZERO: "the median may be 0",
+    ReasonCode.NO_SAMPLES: "no samples",
+    ReasonCode.NO_REQUESTS: "no requests",
+    ReasonCode.NO_RESPONSES: "no answers",
+    ReasonCode.NO_REQUEST_SUCCEEDED: "no request was answered",
+    ReasonCode.ZERO_DURATION: "the answers took no time",
+    ReasonCode.SCENARIO_NOT_RUN: "scenario {scenario} was not tried",
+    ReasonCode.CACHE_SCENARIOS_NOT_RUN: "needs the scenarios single and repeat",
+    ReasonCode.NO_FORCED_START: "no start was forced (scenario cold)",
+    ReasonCode.NO_IDLE_GAP: "it was never left alone (scenario idle)",
+    ReasonCode.NO_RATE_TRIED: "no rate was tried",
+    ReasonCode.NO_RATE_PASSED: "it broke already at {lowest_rate_rps:g} requests/s",
+    ReasonCode.NEVER_PREDICTED: "never answered",
+    ReasonCode.NO_IMAGE_OF_CLASS: "no image of it",
+    ReasonCode.NEITHER_IMAGE_NOR_PREDICTION: "no image of it, and never answered",
+    ReasonCode.CLASSES_WITHOUT_IMAGE: ("needs an image of every class, {missing} of {n_classes} classes have none"),
+    ReasonCode.PROBABILITIES_MISSING: "not every answer has a probability for each class",
+    ReasonCode.PROBABILITIES_NOT_NORMALISED: "the probabilities of some answers do not add up to 1",
+    ReasonCode.NO_COMMON_IMAGE: "no image that both answered",
+    ReasonCode.NO_COMMON_PROBABILITIES: "no image with probabilities from both",
+    ReasonCode.LOAD_CHANGES_BY_PLAN: "its load changes by plan, so its times do too",
+    ReasonCode.TOO_FEW_BLOCKS: "needs {needed} blocks, has {n}",
+    ReasonCode.TOO_FEW_LARGE_BLOCKS: "needs {needed} blocks of {responses} answers",
+    DriftCode.BECAME_SLOWER: f"slower, {FIRST_TO_LAST}",
+    DriftCode.BECAME_FASTER: f"faster, {FIRST_TO_LAST}",
+    DriftCode.SMALL_TREND: f"a small trend, {FIRST_TO_LAST}",
+    DriftCode.BLOCKS_DIFFER: f"blocks differ, but not in one direction ({FIRST_TO_LAST})",
+    DriftCode.NO_DRIFT: f"no drift to be seen ({FIRST_TO_LAST})",
+    ReasonCode.START_COMMAND_NOT_OBSERVABLE: "when the platform gave the start command cannot be seen",
+    ReasonCode.NO_WARM_MEDIAN: "no warm median of the single scenario: {cause:message}",
+    ReasonCode.REFUSED_DURING_START: (
+        "nothing holds a request while the service starts: until then users are refused, and only then is one answered"
+    ),
+    ReasonCode.ROUTER_HOLDS_REQUESTS: "Heroku's router holds requests while the dyno starts",
+    ReasonCode.CLOUD_RUN_HOLDS_REQUESTS: "Cloud Run holds requests while an instance starts",
+    ReasonCode.CLOUD_FUNCTIONS_HOLDS_REQUESTS: "Cloud Functions holds requests while an instance starts",
+    ReasonCode.MEASURED_AT_CLIENT: "measured at the client: what the platform made it wait is in it",
+    ReasonCode.ONLY_TWIN_START_OBSERVED: "only the start of a twin is seen",
+    ReasonCode.ONLY_TWIN_MEMORY_OBSERVED: "only a twin's memory is seen",
+    ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED: "only of a twin it is known what was shipped",
+    ReasonCode.LIBRARIES_NOT_MEASURED: "{detail}",
+    ReasonCode.CUSTOM_ENDPOINT: "a foreign endpoint: its size and its price are not known",
+    ReasonCode.UNKNOWN_TARGET: "{target!r} is not one of the targets: {known:words}",
+    ReasonCode.NO_SERVER_TIMING: "no answer says how long the service took (Server-Timing: total)",
+    ReasonCode.PRICE_UNKNOWN: "{detail}",
+    ReasonCode.ALWAYS_CHEAPER: f"{{title}} is cheaper at every load tested, {RANGE}",
+    ReasonCode.NEVER_DIFFERENT: f"neither is dearer, {RANGE}",
+    ReasonCode.TOO_MANY_FAILURES: "too many failures",
+    ReasonCode.P95_OVER_OBJECTIVE: "p95 {p95_ms:ms}",
+    ReasonCode.TOO_MANY_INSTANCES: "needs {instances} instances, more than it may have",
+    ReasonCode.P95_UNKNOWN: "p95 not known",
+    ReasonCode.NO_RESPONSE_OF_ONE: "one gave no answer",
+    ReasonCode.NO_COMMON_SCENARIO: "no scenario that both were asked in",
+    ReasonCode.NOT_KNOWN_OF_BOTH: "not known of both",
+    ReasonCode.ZERO_LATENCY: "it took no time",
+    ReasonCode.NO_COMMON_START: "no start of both was measured",
+    ReasonCode.NOT_MEASURED: _not_measured,
+    ReasonCode.NO_REQUEST: lambda runs: f"no request in {' and '.join(runs)}",
+    ReasonCode.NO_RATE_PASSED_IN_BOTH: "no rate held in both runs",
+    ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",
+    ReasonCode.NO_SCENARIO_COMMON_TO_RUNS: "no scenario that both runs tried",
+    AssumptionCode.POISSON_ARRIVALS: (
+        "requests come one picture each, at random (Poisson) and evenly over a month of {hours_per_month} hours"
+    ),
+    AssumptionCode.CLOUD_CPU_AS_FAST: "the cloud's CPU is as fast as this machine's, on which the twin ran",
+    AssumptionCode.MEAN_SERVICE_TIME: (
+        "service time is the mean of what the service reports; the web server's and proxy's own time is left out"
+    ),
+    AssumptionCode.CPU_TIME_OF_CORES: ("CPU time is the service time, {cores} cores counted as busy during inference"),
+    AssumptionCode.CPU_TIME_IS_SERVICE_TIME: "CPU time is the service time",
+    AssumptionCode.SCALED_BY_MEASURED_RATE: f"another instance is added above {{capacity_rps:rate}}, {MEASURED_RATE}",
+    AssumptionCode.SCALED_BY_SERVICE_TIME: (
+        "one instance serves {instance_rps:rate}, the inverse of the service time of single requests, no figure of a "
+        "load test; another is added above {utilisation:percent} of that, {capacity_rps:rate}"
+    ),
+    AssumptionCode.MACHINE_ALWAYS_ON: (
+        "each machine has {disk_gb} GB of gp3 disk and a public IPv4 address and is never stopped; a load balancer, "
+        "which several need, is not priced"
+    ),
+    AssumptionCode.SURPLUS_CREDITS: ("CPU use above {baseline_vcpus} vCPUs on average is paid as surplus credits"),
+    AssumptionCode.EGRESS_NOT_METERED: "egress is not metered",
+    AssumptionCode.ONE_SMALL_DYNO: ("there can be but one {size} dyno; where one is not enough, all are Standard-1X"),
+    AssumptionCode.ECO_POOL: (
+        "nothing else uses the Eco pool; {requests_per_month:count} requests a month keep the dyno up "
+        "{awake_hours:.0f} h"
+    ),
+    AssumptionCode.AUTOSCALED: _autoscaled,
+    AssumptionCode.ONE_REQUEST_AT_A_TIME: "every request is billed its own time: an instance takes one at a time",
+    AssumptionCode.OVERLAPPING_REQUESTS: (
+        "requests that overlap in an instance are billed once; it takes {concurrency} at a time"
+    ),
+    AssumptionCode.BILLED_TIME_ROUNDED: (
+        "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not "
+        "documented, so gross_low and gross_high, net_low and net_high are bounds"
+    ),
+    AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
+    AssumptionCode.CONTAINER_IMAGES_KEPT: "{gib} GiB of container images are kept; builds are not priced",
+    AssumptionCode.FREE_ALLOWANCES_UNSHARED: "the free allowances are used by nothing else in the account",
+    AssumptionCode.RESPONSE_HEADERS: (
+        "an answer has {header_bytes} bytes of headers; connections stay open, TLS handshakes are not counted"
+    ),
+    AssumptionCode.EXCEEDS_MAX_INSTANCES: (
+        "{requests_per_month:count} requests a month need {instances} instances; the target may have {max_instances}, "
+        "so they would not be served, and are priced all the same"
+    ),
+    AssumptionCode.LIST_PRICES: (
+        "list prices of {date}; dollars per million requests are gross, without free allowances"
+    ),
+    AssumptionCode.UNCONFIRMED_PRICES: "not confirmed: {price_ids:words}",
+}
