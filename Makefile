@@ -14,7 +14,7 @@ export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve
-.PHONY: interval-coverage golden train promote export clean lock pulumi preflight preview up down leftovers a-stack a-pulumi mutants
+.PHONY: interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up down leftovers a-stack a-pulumi mutants
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ mutants: .venv/.dev ## apply mutants to the programs one by one; say which check
 
 interval-coverage: .venv/.demo ## over 4,000 simulated runs: how often the 95% intervals hold the truth (a minute or two)
 	$(PY) -m scripts.benchmarks.interval_coverage
+
+report-schema: .venv/.dev ## write docs/report.schema.json again, after a change of what report.json holds
+	$(PY) -m scripts.docs.report_schema
 
 bench: .venv/.demo ## timings of request, start and demo as ratios taken in one run; rate and lateness of the client
 	$(PY) -m scripts.benchmarks.timing_ratios

@@ -197,6 +197,6 @@ def as_sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def disagreement_text(agreement: Mapping[str, Any]) -> str:
+def disagreement_text(disagreements: int, n: int) -> str:
     """ "2 of 400 images"."""
-    return f"{count(agreement['disagreements'])} of {plural(agreement['n'], 'image')}"
+    return f"{count(disagreements)} of {plural(n, 'image')}"

@@ -110,6 +110,27 @@ class ReasonCode(Code):
     NO_SCENARIO_COMMON_TO_RUNS = "no_scenario_common_to_runs"
 
 
+@dataclass(frozen=True)
+class Reason(Statement):
+    code: ReasonCode
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """In the place of a figure that is not available."""
+
+    reason: Reason
+    value: None = None
+
+
+def reason(code: ReasonCode, **values: Any) -> Reason:
+    return Reason(code, values)
+
+
+def unavailable(code: ReasonCode, **values: Any) -> Unavailable:
+    return Unavailable(reason(code, **values))
+
+
 class DriftCode(Code):
     """What the tests for drift say of one scenario. `change`: first third of the blocks to the last, a fraction."""
 
@@ -118,6 +139,11 @@ class DriftCode(Code):
     SMALL_TREND = "small_trend", "change", "blocks"
     BLOCKS_DIFFER = "blocks_differ", "change", "blocks"
     NO_DRIFT = "no_drift", "change", "blocks"
+
+
+@dataclass(frozen=True)
+class DriftResult(Statement):
+    code: DriftCode
 
 
 class AssumptionCode(Code):
@@ -148,11 +174,6 @@ class AssumptionCode(Code):
     UNCONFIRMED_PRICES = "unconfirmed_prices", "price_ids"
 
 
-def reason(code: ReasonCode, **values: Any) -> Statement:
-    """Why there is no figure."""
-    return Statement(code, values)
-
-
-def unavailable(code: ReasonCode, **values: Any) -> dict[str, Any]:
-    """A figure that is not available, with the reason."""
-    return {"value": None, "reason": reason(code, **values)}
+@dataclass(frozen=True)
+class Assumption(Statement):
+    code: AssumptionCode

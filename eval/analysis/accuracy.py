@@ -1,4 +1,4 @@
-"""How right the answers are, and how alike those of two targets."""
+"""How accurate the predictions are, and how far those of two targets agree."""
 
 from __future__ import annotations
 
@@ -9,27 +9,57 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-from eval.statements import ReasonCode, unavailable
-from eval.stats.intervals import proportion
+from eval.statements import ReasonCode, Unavailable, unavailable
+from eval.stats.intervals import Estimate, proportion
 
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a target said of one image."""
+    """What a target predicted of one image."""
 
     label: int  # class id
     probabilities: tuple[float, ...] | None  # in class order; None when the endpoint gives none
 
 
-Predictions = Mapping[int, Prediction]  # by image; an image without an answer is missing
+Predictions = Mapping[int, Prediction]  # by image; an image without a prediction is missing
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    label: str
+    precision: float | Unavailable
+    recall: float | Unavailable
+    f1: float | Unavailable
+    support: int  # images of it
+
+
+@dataclass(frozen=True)
+class McNemarReport:
+    """McNemar's test of two targets."""
+
+    only_a_correct: int
+    only_b_correct: int
+    p: float | Unavailable
+    p_holm: float | Unavailable  # adjusted for the other pairs
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two targets predict the images that both predicted."""
+
+    n: int
+    fraction: Estimate  # of the images with the same label
+    disagreements: int
+    max_abs_prob_diff: float | Unavailable
+    mcnemar: McNemarReport | None = None  # adjusted for all pairs of the run
 
 
 def classification_metrics(
     true_labels: Mapping[int, int], predictions: Predictions, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """All that report.json says about one target's answers. `truth` holds every image that was sent."""
+    """The scores of one target's predictions, fields of TargetReport. `true_labels` has every image that was sent."""
     images = sorted(predictions)
     true = np.array([true_labels[i] for i in images], dtype=int)
     predicted = np.array([predictions[i].label for i in images], dtype=int)
@@ -38,8 +68,8 @@ def classification_metrics(
     complete_vectors = [v for v in probability_vectors if v is not None and len(v) == len(classes)]
     probabilities = np.array(complete_vectors) if len(complete_vectors) == len(images) else None
     return {
-        "accuracy": proportion(n_correct, len(images), ReasonCode.NO_RESPONSES).to_report(),
-        "accuracy_over_sent": proportion(n_correct, len(true_labels), ReasonCode.NO_REQUESTS).to_report(),
+        "accuracy": proportion(n_correct, len(images), ReasonCode.NO_RESPONSES),
+        "accuracy_over_sent": proportion(n_correct, len(true_labels), ReasonCode.NO_REQUESTS),
         "f1_macro": f1_macro(true, predicted, len(classes)),
         "roc_auc": roc_auc(true, probabilities, len(classes)),
         "ece": expected_calibration_error(true, predicted, probabilities),
@@ -48,31 +78,31 @@ def classification_metrics(
     }
 
 
-def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class; null with a reason where its denominator is zero."""
+def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[ClassReport]:
+    """Precision, recall and F1 of each class; a reason where its denominator is zero."""
     if not len(true):
         return []
     precision, recall, f1, support = _precision_recall_f1_support(true, predicted, len(classes))
     return [
-        {
-            "label": label,
-            "precision": _value_or_reason(precision[i], ReasonCode.NEVER_PREDICTED),
-            "recall": _value_or_reason(recall[i], ReasonCode.NO_IMAGE_OF_CLASS),
-            "f1": _value_or_reason(f1[i], ReasonCode.NEITHER_IMAGE_NOR_PREDICTION),
-            "support": int(support[i]),
-        }
+        ClassReport(
+            label=label,
+            precision=_value_or_reason(precision[i], ReasonCode.NEVER_PREDICTED),
+            recall=_value_or_reason(recall[i], ReasonCode.NO_IMAGE_OF_CLASS),
+            f1=_value_or_reason(f1[i], ReasonCode.NEITHER_IMAGE_NOR_PREDICTION),
+            support=int(support[i]),
+        )
         for i, label in enumerate(classes)
     ]
 
 
-def f1_macro(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> float | dict[str, Any]:
+def f1_macro(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> float | Unavailable:
     """Mean F1 of the classes that were shown or answered."""
     if not len(true):
         return unavailable(ReasonCode.NO_RESPONSES)
     return float(np.nanmean(_precision_recall_f1_support(true, predicted, n_classes)[2]))
 
 
-def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) -> float | dict[str, Any]:
+def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) -> float | Unavailable:
     """Area under the ROC curve, each class against the rest, mean over classes."""
     if not len(true):
         return unavailable(ReasonCode.NO_RESPONSES)
@@ -91,8 +121,8 @@ def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) 
 
 def expected_calibration_error(
     true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, n_bins: int = CALIBRATION_BINS
-) -> float | dict[str, Any]:
-    """Expected calibration error: the gap between confidence and share right in equal-width bins, mean over answers."""
+) -> float | Unavailable:
+    """Expected calibration error: the gap between confidence and accuracy in equal-width bins."""
     if not len(true):
         return unavailable(ReasonCode.NO_RESPONSES)
     if probabilities is None:
@@ -105,22 +135,22 @@ def expected_calibration_error(
     return float(np.abs(bin_gaps).sum() / len(true))
 
 
-def prediction_agreement(a: Predictions, b: Predictions) -> dict[str, Any]:
-    """Whether two targets say the same of every image that both answered."""
+def prediction_agreement(a: Predictions, b: Predictions) -> Agreement:
+    """Whether two targets predict the same of every image that both predicted."""
     common_images = sorted(a.keys() & b.keys())
     n_agreeing = sum(a[i].label == b[i].label for i in common_images)
     probability_pairs = [
         (p, q) for i in common_images if (p := a[i].probabilities) and (q := b[i].probabilities) and len(p) == len(q)
     ]
     max_abs_diff = max((float(np.abs(np.subtract(p, q)).max()) for p, q in probability_pairs), default=None)
-    return {
-        "n": len(common_images),
-        "agreement": proportion(n_agreeing, len(common_images), ReasonCode.NO_COMMON_IMAGE).to_report(),
-        "disagreements": len(common_images) - n_agreeing,
-        "max_abs_dprob": unavailable(ReasonCode.NO_COMMON_PROBABILITIES)
+    return Agreement(
+        n=len(common_images),
+        fraction=proportion(n_agreeing, len(common_images), ReasonCode.NO_COMMON_IMAGE),
+        disagreements=len(common_images) - n_agreeing,
+        max_abs_prob_diff=unavailable(ReasonCode.NO_COMMON_PROBABILITIES)
         if max_abs_diff is None
         else round(max_abs_diff, 9),
-    }
+    )
 
 
 def _precision_recall_f1_support(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> tuple[np.ndarray, ...]:
@@ -128,5 +158,5 @@ def _precision_recall_f1_support(true: np.ndarray, predicted: np.ndarray, n_clas
     return tuple(np.asarray(score) for score in scores)
 
 
-def _value_or_reason(value: float, code: ReasonCode) -> float | dict[str, Any]:
+def _value_or_reason(value: float, code: ReasonCode) -> float | Unavailable:
     return unavailable(code) if np.isnan(value) else float(value)

@@ -25,20 +25,20 @@ import scipy
 
 from eval.analysis.findings import Finding, FindingCode, warning
 from eval.samples.model import Sample
-from eval.statements import DriftCode, ReasonCode, Statement, unavailable
+from eval.statements import DriftCode, DriftResult, ReasonCode, Unavailable, unavailable
 from eval.stats.intervals import holm_adjust
 
 ALPHA = 0.05  # of p-values after Holm
 MIN_BLOCKS = 8  # with 5 the smallest p of Kendall's test is 0.017, too large for four targets
 MIN_RESPONSES_PER_BLOCK = 5  # of a block that is compared with others as a whole
-WARN_RELATIVE_CHANGE = 0.05  # of the median, first third of the blocks to last; a trend below it is told, not warned of
-WARN_DESIGN_EFFECT_FACTOR = 1.5  # times as wide as they are should intervals be
+WARN_RELATIVE_CHANGE = 0.05  # of the median, first third of the blocks to last; a smaller trend is no warning
+WARN_DESIGN_EFFECT_FACTOR = 1.5  # intervals of independent samples would be this many times too narrow
 NONSTATIONARY_SCENARIOS = {"ramp", "max_rate", "idle"}  # whose load or whose instance changes by plan
 
 
 @dataclass(frozen=True)
 class LatencyBlock:
-    """The answers of one block."""
+    """The latencies of one block."""
 
     start_s: float
     latency_ms: tuple[float, ...]
@@ -55,22 +55,56 @@ class Trend:
 
     @property
     def change(self) -> float:
-        """First third to last, as a share of the first."""
+        """First third to last, as a fraction of the first."""
         return self.last_ms / self.first_ms - 1
 
 
 @dataclass(frozen=True)
 class BlockEffect:
-    """How much of the spread is between blocks rather than in them."""
+    """How much of the spread is between blocks rather than within them."""
 
     h_statistic: float  # Kruskal and Wallis's H
     p: float
     epsilon_squared: float  # of the ranks' variance (epsilon squared)
-    design_effect_factor: float  # times as wide should intervals be: root of the design effect
+    design_effect_factor: float  # by which intervals of independent samples are too narrow: root of the design effect
 
 
-def detect_drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Target -> scenario -> the `drift` of report.json: both tests and what they say, or the reason for none."""
+@dataclass(frozen=True)
+class TrendReport:
+    tau: float
+    p: float
+    p_holm: float  # adjusted for all targets and scenarios
+
+
+@dataclass(frozen=True)
+class BlockEffectReport:
+    h: float
+    p: float
+    p_holm: float
+    epsilon_squared: float
+    design_effect_factor: float
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Both tests of one scenario of one target."""
+
+    blocks: int
+    change: float  # first third of the blocks to the last, as a fraction
+    first_ms: float
+    last_ms: float
+    trend: TrendReport
+    block_effect: BlockEffectReport | Unavailable
+    has_drift: bool  # a trend that matters
+    heterogeneous: bool  # blocks differ by more than chance, and so much that it matters
+    result: DriftResult
+
+
+DriftByScenario = Mapping[str, DriftReport | Unavailable]
+
+
+def detect_drift(samples: Iterable[Sample]) -> dict[str, DriftByScenario]:
+    """Target -> scenario -> both tests and what they say, or the reason why there is none."""
     samples_by_block: dict[tuple[str, str], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for s in samples:
         if s.phase == "measure" and s.error is None:
@@ -85,21 +119,27 @@ def detect_drift(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, Any
     block_effects = {key: effect for key, blocks in tested.items() if (effect := block_effect(blocks))}
     trend_p = dict(zip(trends, holm_adjust([t.p for t in trends.values()]), strict=True))
     block_effect_p = dict(zip(block_effects, holm_adjust([b.p for b in block_effects.values()]), strict=True))
-    drift_by_target: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for key, blocks in blocks_by_key.items():
-        if key not in tested:
-            drift_by_target[key[0]][key[1]] = _untested(key[1], len(blocks))
-            continue
+    drift_by_target: dict[str, dict[str, DriftReport | Unavailable]] = defaultdict(dict)
+    for (target, scenario), blocks in blocks_by_key.items():
+        key = target, scenario
         effect_and_p = (block_effects[key], block_effect_p[key]) if key in block_effects else None
-        drift_by_target[key[0]][key[1]] = _drift_to_report(len(blocks), trends[key], trend_p[key], effect_and_p)
+        drift_by_target[target][scenario] = (
+            _drift_report(len(blocks), trends[key], trend_p[key], effect_and_p)
+            if key in tested
+            else _untested(scenario, len(blocks))
+        )
     return dict(drift_by_target)
 
 
-def drift_warnings(drift_by_target: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> list[Finding]:
+def drift_warnings(drift_by_target: Mapping[str, DriftByScenario], titles: Mapping[str, str]) -> list[Finding]:
     """One for every target that became faster or slower. Blocks that differ need none: intervals allow for them."""
     findings = []
     for target, scenarios in drift_by_target.items():
-        drifting = {name: result["verdict"] for name, result in scenarios.items() if result.get("drifts")}
+        drifting = {
+            name: drift.result
+            for name, drift in scenarios.items()
+            if isinstance(drift, DriftReport) and drift.has_drift
+        }
         if drifting:
             title = titles.get(target, target)
             findings.append(warning(FindingCode.LATENCY_DRIFT, target, title=title, results_by_scenario=drifting))
@@ -132,7 +172,7 @@ def block_effect(blocks: Sequence[LatencyBlock]) -> BlockEffect | None:
     epsilon_squared = max(0.0, float(result.statistic - k + 1) / (n - k))
     effective_block_size = fmean(np.square([len(latencies_ms) for latencies_ms in large_blocks])) / (
         n / k
-    )  # of a block, as an answer sees it
+    )  # the size of a block, weighted by its responses
     return BlockEffect(
         float(result.statistic),
         float(result.pvalue),
@@ -149,45 +189,44 @@ def _chronological_blocks(blocks: Mapping[int, Sequence[Sample]]) -> list[Latenc
     return sorted(latency_blocks, key=lambda block: block.start_s)
 
 
-def _untested(scenario: str, n_blocks: int) -> dict[str, Any]:
+def _untested(scenario: str, n_blocks: int) -> Unavailable:
     if scenario in NONSTATIONARY_SCENARIOS:
         return unavailable(ReasonCode.LOAD_CHANGES_BY_PLAN)
     return unavailable(ReasonCode.TOO_FEW_BLOCKS, needed=MIN_BLOCKS, n=n_blocks)
 
 
-def _drift_to_report(
+def _drift_report(
     n_blocks: int, trend: Trend, trend_p: float, effect_and_p: tuple[BlockEffect, float] | None
-) -> dict[str, Any]:
+) -> DriftReport:
     has_trend = trend_p < ALPHA
-    has_block_effect = effect_and_p is not None and effect_and_p[1] < ALPHA
-    return {
-        "blocks": n_blocks,
-        "change": round(trend.change, 6),
-        "first_ms": trend.first_ms,
-        "last_ms": trend.last_ms,
-        "trend": {"tau": round(trend.tau, 6), "p": trend.p, "p_holm": trend_p},
-        "between": {
-            "h": effect_and_p[0].h_statistic,
-            "p": effect_and_p[0].p,
-            "p_holm": effect_and_p[1],
-            "share": round(effect_and_p[0].epsilon_squared, 6),
-            "wider": round(effect_and_p[0].design_effect_factor, 4),
-        }
-        if effect_and_p
-        else unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=MIN_BLOCKS, responses=MIN_RESPONSES_PER_BLOCK),
-        "drifts": has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE,
-        "uneven": has_block_effect
-        and effect_and_p is not None
-        and effect_and_p[0].design_effect_factor >= WARN_DESIGN_EFFECT_FACTOR,
-        "verdict": _drift_result(n_blocks, trend, has_trend, has_block_effect),
-    }
-
-
-def _drift_result(n_blocks: int, trend: Trend, has_trend: bool, has_block_effect: bool) -> Statement:
-    if has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE:
+    effect, effect_p = effect_and_p or (None, 1.0)
+    has_block_effect = effect_p < ALPHA
+    large_trend = has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE
+    if large_trend:
         code = DriftCode.BECAME_SLOWER if trend.change > 0 else DriftCode.BECAME_FASTER
     elif has_trend:
         code = DriftCode.SMALL_TREND
     else:
         code = DriftCode.BLOCKS_DIFFER if has_block_effect else DriftCode.NO_DRIFT
-    return Statement(code, {"change": round(trend.change, 6), "blocks": n_blocks})
+    change = round(trend.change, 6)
+    return DriftReport(
+        blocks=n_blocks,
+        change=change,
+        first_ms=trend.first_ms,
+        last_ms=trend.last_ms,
+        trend=TrendReport(round(trend.tau, 6), trend.p, trend_p),
+        block_effect=BlockEffectReport(
+            effect.h_statistic,
+            effect.p,
+            effect_p,
+            round(effect.epsilon_squared, 6),
+            round(effect.design_effect_factor, 4),
+        )
+        if effect
+        else unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=MIN_BLOCKS, responses=MIN_RESPONSES_PER_BLOCK),
+        has_drift=large_trend,
+        heterogeneous=has_block_effect
+        and effect is not None
+        and effect.design_effect_factor >= WARN_DESIGN_EFFECT_FACTOR,
+        result=DriftResult(code, {"change": change, "blocks": n_blocks}),
+    )

@@ -1,74 +1,124 @@
-"""One scenario of one target to its entry in report.json. Pure."""
+"""Latency and throughput of one scenario of one target. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import scipy
 
+from eval.analysis.drift import DriftReport
 from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, POISSON, RAMP, REPEAT, SINGLE
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.model import Sample
-from eval.statements import ReasonCode, reason, unavailable
-from eval.stats.intervals import early_stopping_bounds, percentile, percentiles, tail_ratio
+from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
+from eval.stats.intervals import Estimate, early_stopping_bounds, percentile, percentiles, tail_ratio
 from service.schema import SERVER_TIMING_PARTS
 
 OPEN_LOOP_SCENARIOS = (POISSON, RAMP, BURST, MAX_RATE)  # sent by a schedule of their own
 CONNECTION_PHASES = ("dns", "connect", "tls")
-CACHE_MEDIAN_RATIO = 0.8  # of the usual time; a picture that is repeated within it was probably not computed again
-CACHE_BASELINE_N = 100  # single requests that the repeated ones are held against
+CACHE_MEDIAN_RATIO = 0.8  # of the usual time; an image that is repeated within it was probably not computed again
+CACHE_BASELINE_N = 100  # single requests that the repeated ones are compared with
 CACHE_ALPHA = 0.01  # of the rank test
 
 
-def scenario_report(name: str, samples: Sequence[Sample], slo_ms: float) -> dict[str, Any]:
-    """Times of one scenario. A failure counts as a latency without end, and its time as busy time."""
+@dataclass(frozen=True)
+class ScenarioReport:
+    """One scenario of one target. Times are of the requests that succeeded unless the name says otherwise."""
+
+    succeeded: int
+    sent: int
+    errors: dict[str, int]  # kind -> requests
+    offered_rps: float | None
+    latency_ms: dict[str, Estimate]  # by percentile
+    latency_with_failures_ms: dict[str, Estimate]  # a failure counts as infinite
+    latency_early_stopping_ms: dict[str, Estimate]  # MLPerf's bounds
+    tail_ratio: Estimate  # p99 over p50
+    service_ms: dict[str, Estimate]
+    first_byte_ms: dict[str, Estimate]
+    connection_ms: dict[str, dict[str, Estimate]]  # by phase
+    new_connections: int
+    server_ms: dict[str, dict[str, Estimate]]  # by part of Server-Timing
+    throughput_rps: float | Unavailable
+    send_delay_ms: dict[str, Estimate]
+    drift: DriftReport | Unavailable | None
+
+
+@dataclass(frozen=True)
+class RateStep:
+    """One rate of the search for the highest."""
+
+    rate_rps: float
+    sent: int
+    failed: int
+    passed: bool
+    p95_ms: Estimate  # without a value where so many failed that it is infinite
+
+
+@dataclass(frozen=True)
+class RateSearchReport(ScenarioReport):
+    """The search for the highest rate within the objective; its times are those of the highest rate that passed."""
+
+    slo_ms: float
+    max_rate_rps: Estimate
+    steps: list[RateStep]  # by rate
+
+
+@dataclass(frozen=True)
+class CacheTest:
+    """Whether the same image again is answered faster than new ones; then something in between remembers."""
+
+    suspected: bool | None
+    repeat_ms: float | None = None  # median
+    baseline_ms: float | None = None  # median of new images
+    p: float | None = None
+    n: int | None = None
+    reason: Reason | None = None  # why it was not tested
+
+
+def scenario_report(
+    name: str, samples: Sequence[Sample], slo_ms: float, drift: DriftReport | Unavailable | None = None
+) -> ScenarioReport:
+    """Times of one scenario."""
     if name == MAX_RATE:
-        return _rate_search_report(samples, slo_ms)
-    return _latency_metrics(name, samples)
+        return _rate_search_report(samples, slo_ms, drift)
+    return ScenarioReport(**_latency_metrics(name, samples), drift=drift)
 
 
 def normal_load(samples: Iterable[Sample]) -> list[Sample]:
-    """Those that tell of the target at its usual work: with a picture, and not meant to overload it."""
-    return [s for s in samples if s.image_index != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
+    """Those at normal load: with an image, and not meant to overload the target."""
+    return [s for s in samples if s.image != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
 
 
-def baseline_rtt(samples: Iterable[Sample]) -> dict[str, Any]:
+def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
     """A round trip that does nothing: the least that network and front take."""
-    return percentile(
-        [s.service_time_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5
-    ).to_report()
+    return percentile([s.service_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5)
 
 
-def cache_test(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Whether the same picture again is answered faster than new ones; then something in between remembers.
+def cache_test(samples: Iterable[Sample]) -> CacheTest:
+    """Compares repeated images with the last single requests, so that a slower target is not taken for a cache.
 
-    The first answer to the repeated picture is left out: nobody could know it yet. Held against the last single
-    requests, so that a target which became slower on the way is not taken for one with a cache.
+    The first response to the repeated image is left out: no cache could have it yet.
     """
     succeeded = [s for s in samples if s.error is None]
     repeat_ms = [s.service_time_ms for s in succeeded if s.scenario == REPEAT and s.index_in_block > 0]
     baseline_ms = [s.service_time_ms for s in succeeded if s.scenario == SINGLE][-CACHE_BASELINE_N:]
     if not repeat_ms or not baseline_ms:
-        return {"suspected": None, "reason": reason(ReasonCode.CACHE_SCENARIOS_NOT_RUN)}
+        return CacheTest(suspected=None, reason=reason(ReasonCode.CACHE_SCENARIOS_NOT_RUN))
     p = float(scipy.stats.mannwhitneyu(repeat_ms, baseline_ms, alternative="less").pvalue)
     suspected = median(repeat_ms) < CACHE_MEDIAN_RATIO * median(baseline_ms) and p < CACHE_ALPHA
-    return {
-        "suspected": suspected,
-        "again_ms": median(repeat_ms),
-        "new_ms": median(baseline_ms),
-        "p": p,
-        "n": len(repeat_ms),
-    }
+    return CacheTest(suspected, median(repeat_ms), median(baseline_ms), p, len(repeat_ms))
 
 
-def max_rate(scenarios: Mapping[str, Any]) -> float | None:
-    """The highest rate that was found to hold, in requests a second."""
-    return scenarios.get(MAX_RATE, {}).get("max_rate_rps", {}).get("value")
+def max_rate(scenarios: Mapping[str, ScenarioReport]) -> float | None:
+    """The highest rate that passed, in requests a second."""
+    search = scenarios.get(MAX_RATE)
+    return search.max_rate_rps.value if isinstance(search, RateSearchReport) else None
 
 
 def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -85,28 +135,26 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     rates = sorted({s.rate_rps for s in samples if s.rate_rps is not None})
     latencies_with_failures_ms = [s.latency_ms if s.error is None else math.inf for s in chronological]
     return {
-        "n": len(succeeded),
+        "succeeded": len(succeeded),
         "sent": len(samples),
         "errors": dict(sorted(Counter(s.error for s in samples if s.error).items())),
         "offered_rps": rates[-1] if rates else None,
         "latency_ms": percentiles(latencies_ms, autocorrelated=True),
         "latency_with_failures_ms": percentiles(latencies_with_failures_ms, autocorrelated=True),
-        "latency_certified_ms": early_stopping_bounds(latencies_with_failures_ms),
-        "tail_to_median": tail_ratio(latencies_ms).to_report(),
-        "service_ms": percentiles([s.service_time_ms for s in succeeded], autocorrelated=True),
-        "first_byte_ms": percentiles(
-            [s.time_to_first_byte_ms for s in succeeded if s.time_to_first_byte_ms is not None]
-        ),
-        "network_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
+        "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms),
+        "tail_ratio": tail_ratio(latencies_ms),
+        "service_ms": percentiles([s.service_ms for s in succeeded], autocorrelated=True),
+        "first_byte_ms": percentiles([s.first_byte_ms for s in succeeded if s.first_byte_ms is not None]),
+        "connection_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
         "new_connections": sum(s.new_connection for s in samples),
         "server_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
         "throughput_rps": _throughput(name, chronological, len(succeeded)),
-        "lateness_ms": {"p99": percentile([s.send_delay_ms for s in samples], 0.99).to_report()},
+        "send_delay_ms": {"p99": percentile([s.lateness_ms for s in samples], 0.99)},
     }
 
 
-def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) -> float | dict[str, Any]:
-    """Answers a second: of the time that requests took, or in a stream of the time that its blocks took."""
+def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) -> float | Unavailable:
+    """Responses a second: of the time that requests took, or in an open loop of the time that its blocks took."""
     if not n_succeeded:
         return unavailable(ReasonCode.NO_REQUEST_SUCCEEDED)
     if name not in OPEN_LOOP_SCENARIOS:
@@ -122,8 +170,9 @@ def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) ->
     return n_succeeded / elapsed_s if elapsed_s else unavailable(ReasonCode.ZERO_DURATION)
 
 
-def _rate_search_report(samples: Sequence[Sample], slo_ms: float) -> dict[str, Any]:
-    """The steps of the search, and the times of the highest rate that held."""
+def _rate_search_report(
+    samples: Sequence[Sample], slo_ms: float, drift: DriftReport | Unavailable | None
+) -> RateSearchReport:
     blocks: dict[int, list[Sample]] = defaultdict(list)
     for s in samples:
         blocks[s.block].append(s)
@@ -133,30 +182,25 @@ def _rate_search_report(samples: Sequence[Sample], slo_ms: float) -> dict[str, A
     ]
     max_rate_estimate = estimate_max_rate(steps, slo_ms)
     best_step_samples = [s for s in samples if s.rate_rps == max_rate_estimate.value]
-    step_reports = [
-        {
-            "rate_rps": s.rate_rps,
-            "n": s.request_count,
-            "failed": s.failed_count,
-            "held": s.passed,
-            "p95_ms": {
-                "value": _finite_or_none(s.p95_ms),
-                "low": _finite_or_none(s.p95_low_ms),
-                "high": _finite_or_none(s.p95_high_ms),
-            },
-        }
-        for s in sorted(steps, key=lambda step: step.rate_rps)
-    ]
-    metrics = _latency_metrics(MAX_RATE, best_step_samples)
-    high_rps = (
-        max_rate_estimate.high if max_rate_estimate.high is not None and math.isfinite(max_rate_estimate.high) else None
+    high_rps = max_rate_estimate.high
+    return RateSearchReport(
+        **_latency_metrics(MAX_RATE, best_step_samples),
+        drift=drift,
+        slo_ms=slo_ms,
+        max_rate_rps=replace(max_rate_estimate, high=None if high_rps is None else _finite_or_none(high_rps)),
+        steps=[
+            RateStep(
+                step.rate_rps,
+                step.request_count,
+                step.failed_count,
+                step.passed,
+                Estimate(
+                    _finite_or_none(step.p95_ms), _finite_or_none(step.p95_low_ms), _finite_or_none(step.p95_high_ms)
+                ),
+            )
+            for step in sorted(steps, key=lambda step: step.rate_rps)
+        ],
     )
-    max_rate_report = (
-        {**max_rate_estimate.to_report(), "high": high_rps}
-        if max_rate_estimate.value is not None
-        else max_rate_estimate.to_report()
-    )
-    return {**metrics, "slo_ms": slo_ms, "max_rate_rps": max_rate_report, "steps": step_reports}
 
 
 def _finite_or_none(value: float) -> float | None:

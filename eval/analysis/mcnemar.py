@@ -1,4 +1,4 @@
-"""Whether two targets are right equally often, image by image: McNemar's exact test for every pair, Holm over all."""
+"""Whether two targets are equally accurate, image by image: McNemar's exact test for every pair, Holm over all."""
 
 from __future__ import annotations
 
@@ -8,45 +8,43 @@ from typing import Any
 
 import scipy
 
-from eval.analysis.accuracy import Prediction
+from eval.analysis.accuracy import McNemarReport, Prediction
 from eval.statements import ReasonCode, unavailable
-from eval.stats.intervals import CONFIDENCE, holm_adjust
+from eval.stats.intervals import CONFIDENCE, Estimate, holm_adjust
 
 
 @dataclass(frozen=True)
 class DiscordantPairs:
-    """The images on which one of two was right and the other wrong."""
+    """The images on which one of two was correct and the other not."""
 
-    n: int  # images that both answered
+    n: int  # images that both predicted
     only_a_correct: int
     only_b_correct: int
 
     @property
     def p(self) -> float:
-        """The chance of so uneven a split, or a more uneven one, if both were right equally often."""
+        """The chance of so uneven a split, or a more uneven one, if both were correct equally often."""
         n_discordant = self.only_a_correct + self.only_b_correct
         return float(scipy.stats.binomtest(self.only_a_correct, n_discordant, 0.5).pvalue) if n_discordant else 1.0
 
-    def difference(self) -> dict[str, Any]:
-        """By how much the second is right more often, as a share of the images, with an exact 95% interval.
+    def difference(self) -> Estimate:
+        """By how much the second is correct more often, as a fraction of the images, with an exact 95% interval.
 
-        The interval takes the number of images on which they split as given, and says who is right on those.
+        The interval takes the number of images on which they split as given, and says who is correct on those.
         """
-        n_discordant, value = (
-            self.only_a_correct + self.only_b_correct,
-            (self.only_b_correct - self.only_a_correct) / self.n,
-        )
+        n_discordant = self.only_a_correct + self.only_b_correct
+        value = (self.only_b_correct - self.only_a_correct) / self.n
         if not n_discordant:
-            return {"value": value, "low": None, "high": None, "n": self.n}
+            return Estimate(value, n=self.n)
         interval = scipy.stats.binomtest(self.only_b_correct, n_discordant).proportion_ci(CONFIDENCE, method="exact")
         low, high = ((2 * float(end) - 1) * n_discordant / self.n for end in (interval.low, interval.high))
-        return {"value": value, "low": low, "high": high, "n": self.n}
+        return Estimate(value, low, high, self.n)
 
 
 def discordant_pairs(
     true_labels: Mapping[Any, int], a: Mapping[Any, Prediction], b: Mapping[Any, Prediction]
 ) -> DiscordantPairs:
-    """Of the images that both answered. `truth` has the label of each image, by the keys that the answers have."""
+    """Of the images that both predicted. `true_labels` has the label of each image, by the keys of the predictions."""
     common_images = a.keys() & b.keys()
     outcomes = [(a[image].label == true_labels[image], b[image].label == true_labels[image]) for image in common_images]
     return DiscordantPairs(
@@ -56,18 +54,14 @@ def discordant_pairs(
     )
 
 
-def mcnemar_tests(pairs_by_key: Mapping[str, DiscordantPairs]) -> dict[str, dict[str, Any]]:
-    """The `mcnemar` of each pair as report.json has it, adjusted for all pairs that have an image in common."""
+def mcnemar_tests(pairs_by_key: Mapping[str, DiscordantPairs]) -> dict[str, McNemarReport]:
+    """The test of each pair, adjusted for all pairs that have an image in common."""
     tested = [key for key, pair in pairs_by_key.items() if pair.n]
     adjusted = dict(zip(tested, holm_adjust([pairs_by_key[key].p for key in tested]), strict=True))
-    return {key: _mcnemar_to_report(pair, adjusted.get(key)) for key, pair in pairs_by_key.items()}
-
-
-def _mcnemar_to_report(pair: DiscordantPairs, p_holm: float | None) -> dict[str, Any]:
     no_image = unavailable(ReasonCode.NO_COMMON_IMAGE)
     return {
-        "only_a_right": pair.only_a_correct,
-        "only_b_right": pair.only_b_correct,
-        "p": no_image if p_holm is None else pair.p,
-        "p_holm": no_image if p_holm is None else p_holm,
+        key: McNemarReport(
+            pair.only_a_correct, pair.only_b_correct, pair.p if pair.n else no_image, adjusted.get(key, no_image)
+        )
+        for key, pair in pairs_by_key.items()
     }

@@ -1,11 +1,11 @@
 """Two runs to a list of differences, each with its interval or p-value and a judgement. Pure.
 
-A change counts as worse when it is both: beyond its limit, and not chance. Not chance: its p-value is below 5% after
+A change is a regression when it is beyond its threshold and not chance. Not chance: its p-value is below 5% after
 adjusting for all targets and scenarios (Holm), which for a single one means that its 95% interval leaves out zero.
 
-    p95          failures as endless; by bootstrap over blocks (eval.stats.bootstrap). p50 and p99 are shown beside it
-    failed       share of the requests sent; Fisher's exact test, which takes each failure as one, so an outage as many
-    accuracy     on the images that both runs answered; McNemar's exact test
+    p95          failures as infinite; by bootstrap over blocks (eval.stats.bootstrap). p50 and p99 are shown beside it
+    failed       of the requests sent; Fisher's exact test, which takes each failure as one, so an outage as many
+    accuracy     on the images that both runs predicted; McNemar's exact test
     cost         by list price, each run by its own price list; by bootstrap of its work (cost_comparison.py)
 """
 
@@ -21,11 +21,11 @@ import scipy
 
 from eval.analysis.accuracy import Prediction
 from eval.analysis.comparability import common_scenarios, common_targets
-from eval.analysis.cost_comparison import cost_change, price_run
 from eval.analysis.latency import normal_load
 from eval.analysis.mcnemar import discordant_pairs
 from eval.analysis.summary import first_predictions
 from eval.cost.billing import REQUESTS_PER_MONTH
+from eval.cost.cost_comparison import cost_change, price_run
 from eval.cost.price_list import PriceList
 from eval.plan.config import MAX_RATE, SINGLE
 from eval.samples.model import Run, Sample, TargetRun
@@ -36,17 +36,17 @@ from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, near
 
 ALPHA = 0.05
 LATENCY_PERCENTILES = ("p50", "p95", "p99")
-PROCESSOR_DEPENDENT = ("p95", "cost")  # figures that another processor changes, though nothing else did
+PROCESSOR_DEPENDENT = ("p95", "cost")  # metrics that another processor changes, though nothing else did
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """How much worse is too much. Shares: 0.1 is 10%, and of accuracy and failures 0.01 is one point."""
+    """How much worse is too much. Fractions: 0.1 is 10%, and of accuracy and failures 0.01 is one point."""
 
-    p95_increase: float = 0.10
-    failure_increase: float = 0.01
-    accuracy_drop: float = 0.005
-    cost_increase: float = 0.10
+    max_p95_increase: float = 0.10
+    max_failure_increase: float = 0.01
+    max_accuracy_drop: float = 0.005
+    max_cost_increase: float = 0.10
     requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
     seed: int = 0  # of the bootstrap
     replicates: int = REPLICATES
@@ -71,30 +71,30 @@ class RunData:
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of one target in both runs."""
+    """One metric of one target in both runs."""
 
     target: str
     scenario: str | None
-    figure: str  # "p50", "p95", "p99" (ms), "max_rate" (rps), "failed", "accuracy" (shares), "cost" (dollars a month)
+    metric: str  # "p50", "p95", "p99" (ms), "max_rate" (rps), "failed", "accuracy" (fractions), "cost" (USD a month)
     a: float | None = None
     b: float | None = None
-    change: float | None = None  # of ms and dollars as a share of a; of shares b - a
+    change: float | None = None  # of ms and dollars as a fraction of a; of fractions b - a
     low: float | None = None  # 95% interval of the change
     high: float | None = None
     n_a: int = 0  # requests, or images
     n_b: int = 0
     p: float | None = None  # of no change, two-sided
-    p_holm: float | None = None  # adjusted for all differences of that figure
-    limit: float | None = None  # None: shown, not judged
-    worse: bool = False
+    p_holm: float | None = None  # adjusted for all differences of that metric
+    threshold: float | None = None  # None: shown, not judged
+    regressed: bool = False
     reason: Statement | None = None  # why it is not known
-    detail: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def regression(self) -> float:
         """The change in the bad direction."""
         change = self.change or 0.0
-        return -change if self.figure == "accuracy" else change
+        return -change if self.metric == "accuracy" else change
 
     @property
     def significant(self) -> bool:
@@ -114,24 +114,24 @@ def compare_runs(a: RunData, b: RunData, thresholds: Thresholds) -> list[Differe
         differences += [_accuracy_difference(a, b, name, thresholds), _cost_difference(a, b, name, thresholds)]
     if processors_unlike:
         differences = [
-            replace(d, limit=None) if d.figure in PROCESSOR_DEPENDENT and b.target_run(d.target).twin else d
+            replace(d, threshold=None) if d.metric in PROCESSOR_DEPENDENT and b.target_run(d.target).twin else d
             for d in differences
         ]
     return judge_differences(differences)
 
 
 def judge_differences(differences: Sequence[Difference]) -> list[Difference]:
-    """With p-values adjusted figure by figure, and what is worse marked as such."""
+    """With p-values adjusted metric by metric, and regressions marked as such."""
     adjusted_p: dict[int, float] = {}
-    for figure in {d.figure for d in differences}:
-        tested = [(i, d.p) for i, d in enumerate(differences) if d.figure == figure and d.p is not None]
+    for metric in {d.metric for d in differences}:
+        tested = [(i, d.p) for i, d in enumerate(differences) if d.metric == metric and d.p is not None]
         adjusted_p |= dict(zip([i for i, _ in tested], holm_adjust([p for _, p in tested]), strict=True))
     adjusted = [replace(d, p_holm=adjusted_p.get(i)) for i, d in enumerate(differences)]
-    return [replace(d, worse=d.worse or _is_regression(d)) for d in adjusted]
+    return [replace(d, regressed=d.regressed or _is_regression(d)) for d in adjusted]
 
 
 def _is_regression(d: Difference) -> bool:
-    return d.limit is not None and d.significant and d.regression > d.limit
+    return d.threshold is not None and d.significant and d.regression > d.threshold
 
 
 def _not_measured(a: RunData, b: RunData, name: str) -> Difference | None:
@@ -142,7 +142,7 @@ def _not_measured(a: RunData, b: RunData, name: str) -> Difference | None:
     runs = [letter for letter, n in (("A", n_a), ("B", n_b)) if not n]
     failure = (b if n_a else a).target_run(name).failure
     not_measured = reason(ReasonCode.NOT_MEASURED, runs=runs, failure=failure and failure.splitlines()[0])
-    return Difference(name, None, "measured", n_a=n_a, n_b=n_b, worse=bool(n_a), reason=not_measured)
+    return Difference(name, None, "measured", n_a=n_a, n_b=n_b, regressed=bool(n_a), reason=not_measured)
 
 
 def _scenario_differences(a: RunData, b: RunData, name: str, scenario: str, thresholds: Thresholds) -> list[Difference]:
@@ -150,7 +150,7 @@ def _scenario_differences(a: RunData, b: RunData, name: str, scenario: str, thre
     if not samples_a or not samples_b:
         runs = [letter for letter, samples in (("A", samples_a), ("B", samples_b)) if not samples]
         no_request = reason(ReasonCode.NO_REQUEST, runs=runs)
-        return [Difference(name, scenario, "p95", limit=thresholds.p95_increase, reason=no_request)]
+        return [Difference(name, scenario, "p95", threshold=thresholds.max_p95_increase, reason=no_request)]
     if scenario == MAX_RATE:  # the load differs from step to step, so the latencies are no sample of one thing
         return [_max_rate_difference(a, b, name, len(samples_a), len(samples_b))]
     return [
@@ -160,7 +160,7 @@ def _scenario_differences(a: RunData, b: RunData, name: str, scenario: str, thre
 
 
 def _max_rate_difference(a: RunData, b: RunData, name: str, n_a: int, n_b: int) -> Difference:
-    """The highest rate that held: shown, not judged, as it has no test."""
+    """The highest rate that passed: shown, not judged, as it has no test."""
     difference = Difference(name, MAX_RATE, "max_rate", n_a=n_a, n_b=n_b)
     rate_a, rate_b = a.max_rates.get(name), b.max_rates.get(name)
     if rate_a is None or rate_b is None:
@@ -186,10 +186,14 @@ def _latency_differences(
     differences = []
     for figure in LATENCY_PERCENTILES:
         p = PERCENTILES[figure]
-        limit = thresholds.p95_increase if figure == "p95" else None
-        difference = Difference(name, scenario, figure, n_a=n_a, n_b=n_b, limit=limit)
+        threshold = thresholds.max_p95_increase if figure == "p95" else None
+        difference = Difference(name, scenario, figure, n_a=n_a, n_b=n_b, threshold=threshold)
         if quantile_change := changes.get(figure):
-            detail = {"drawn": quantile_change.resampling_unit, "blocks_a": len(blocks_a), "blocks_b": len(blocks_b)}
+            details = {
+                "resampling_unit": quantile_change.resampling_unit,
+                "blocks_a": len(blocks_a),
+                "blocks_b": len(blocks_b),
+            }
             difference = replace(
                 difference,
                 a=nearest_rank(sorted_a, p),
@@ -198,7 +202,7 @@ def _latency_differences(
                 low=quantile_change.low,
                 high=quantile_change.high,
                 p=quantile_change.p,
-                detail=detail,
+                details=details,
             )
         else:
             too_few = reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=min_sample_size(p), n_a=n_a, n_b=n_b)
@@ -234,18 +238,18 @@ def _failure_difference(
         n_a=n_a,
         n_b=n_b,
         p=p,
-        limit=thresholds.failure_increase,
-        detail={"failed_a": failed_a, "failed_b": failed_b},
+        threshold=thresholds.max_failure_increase,
+        details={"failed_a": failed_a, "failed_b": failed_b},
     )
 
 
 def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
-    """On the pictures that both answered: same name, same bytes."""
+    """On the images that both predicted: same name, same bytes."""
     predictions_a, predictions_b = _predictions_by_image(a, name), _predictions_by_image(b, name)
     true_labels = {(entry.name, entry.sha256): entry.label for entry in b.run.image_manifest}
     common_images = [key for key in predictions_a if key in predictions_b]
     difference = Difference(
-        name, None, "accuracy", n_a=len(common_images), n_b=len(common_images), limit=thresholds.accuracy_drop
+        name, None, "accuracy", n_a=len(common_images), n_b=len(common_images), threshold=thresholds.max_accuracy_drop
     )
     if not common_images:
         return replace(difference, reason=reason(ReasonCode.NO_IMAGE_COMMON_TO_RUNS))
@@ -260,7 +264,7 @@ def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Threshol
         b=correct_b / len(common_images),
         change=(correct_b - correct_a) / len(common_images),
         p=discordant.p,
-        detail={"only_a_right": discordant.only_a_correct, "only_b_right": discordant.only_b_correct},
+        details={"only_a_correct": discordant.only_a_correct, "only_b_correct": discordant.only_b_correct},
     )
 
 
@@ -271,7 +275,7 @@ def _predictions_by_image(side: RunData, name: str) -> dict[tuple[str, str], Pre
 
 
 def _cost_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
-    difference = Difference(name, None, "cost", limit=thresholds.cost_increase)
+    difference = Difference(name, None, "cost", threshold=thresholds.max_cost_increase)
     common = common_scenarios(a.run, b.run)
     if not common:
         return replace(difference, reason=reason(ReasonCode.NO_SCENARIO_COMMON_TO_RUNS))
@@ -295,10 +299,10 @@ def _cost_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) 
         low=cost_difference.low,
         high=cost_difference.high,
         p=cost_difference.p,
-        detail={
-            "by_price": cost_difference.price_effect,
-            "by_speed": cost_difference.speed_effect,
-            "net_a": cost_difference.net_a,
-            "net_b": cost_difference.net_b,
+        details={
+            "price_effect_usd": cost_difference.price_effect,
+            "speed_effect_usd": cost_difference.speed_effect,
+            "net_a_usd": cost_difference.net_a,
+            "net_b_usd": cost_difference.net_b,
         },
     )

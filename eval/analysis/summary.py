@@ -1,29 +1,47 @@
-"""A run, its samples and a price list to the contents of report.json. Pure: nothing is read, asked or written."""
+"""From a run, its samples and a price list to the report. Pure: nothing is read, sent or written."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
-from eval.analysis.accuracy import Prediction, Predictions, classification_metrics, prediction_agreement
-from eval.analysis.cold_starts import cold_start_metrics, expected_labels, startup_s_for_billing
-from eval.analysis.drift import detect_drift
+from eval.analysis.accuracy import Agreement, Prediction, Predictions, classification_metrics, prediction_agreement
+from eval.analysis.cold_starts import ColdStartReport, cold_start_metrics, expected_labels, startup_s_for_billing
+from eval.analysis.drift import DriftByScenario, detect_drift
 from eval.analysis.engine_comparison import compare_engines
-from eval.analysis.latency import baseline_rtt, cache_test, max_rate, normal_load, scenario_report
+from eval.analysis.findings import Finding
+from eval.analysis.latency import (
+    RateSearchReport,
+    ScenarioReport,
+    baseline_rtt,
+    cache_test,
+    max_rate,
+    normal_load,
+    scenario_report,
+)
 from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
+from eval.analysis.report_model import (
+    ArtifactSize,
+    BreakEven,
+    ImageManifest,
+    Memory,
+    PriceListVersion,
+    Report,
+    RunMetadata,
+    TargetReport,
+)
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
 from eval.cost.break_even import compare_bills
-from eval.cost.cost_model import CostModel, build_cost_model, cost_to_report, rps_per_instance
+from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
-from eval.statements import ReasonCode, Statement, unavailable
+from eval.statements import Reason, ReasonCode, unavailable
 from eval.targets.engines import engine_of
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
@@ -36,16 +54,16 @@ CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries 
 class RunAnalysis:
     """What a run's samples say."""
 
-    report: dict[str, Any]  # report.json, but for its sentences
+    report: Report  # without its sentences
     facts: VerdictFacts  # what the verdict's sentence is made of
 
 
 def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAnalysis:
-    """Everything that report.json holds but for its sentences. The warm-up is left out of all of it."""
+    """The whole report except its sentences. The warm-up is left out of all of it."""
     samples_by_target: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         samples_by_target[sample.target].append(sample)
-    measured = {name: [s for s in of if s.phase == "measure"] for name, of in samples_by_target.items()}
+    measured = {name: [s for s in samples if s.phase == "measure"] for name, samples in samples_by_target.items()}
     measured |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in measured}
     slo_ms = config_from_json(run.config).slo_ms
     drift_by_target = detect_drift(s for t in run.targets for s in measured[t.name])
@@ -66,76 +84,67 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         )
         for t in run.targets
     }
-    titles = {name: target_report["title"] for name, target_report in targets.items()}
     predictions = {t.name: first_predictions(normal_load(measured[t.name])) for t in run.targets}
-    agreements = pairwise_agreement(run, measured)
-    engine_comparisons = compare_engines(run, measured, predictions, targets, agreements)
-    twins = any(t.twin for t in run.targets)
+    agreement = pairwise_agreement(run, measured)
     facts = VerdictFacts(
         targets,
-        agreements,
+        agreement,
         run.complete,
         run.note,
         invalid_reasons(run, measured, targets),
-        twins,
+        any(t.twin for t in run.targets),
         slo_ms,
-        engine_comparisons=engine_comparisons,
+        engine_comparisons=compare_engines(run, measured, predictions, targets, agreement),
     )
     prices_used = {
         p.id: p for model in cost_models.values() if isinstance(model, CostModel) for p in model.prices.values()
     }
-    report = {
-        "schema_version": REPORT_SCHEMA_VERSION,
-        "run": {
-            **run_metadata(run, prices),
-            "twins": twins,
-            "findings": run_findings(run, facts, prices, list(prices_used.values())),
-        },
-        "verdict": verdict_report(facts),
-        "targets": targets,
-        "parity": agreements,
-        "engines": engine_comparisons,
-        "break_even": break_even_points(cost_models, titles),
-    }
+    report = Report(
+        schema_version=REPORT_SCHEMA_VERSION,
+        run=run_metadata(run, prices, run_findings(run, facts, prices, list(prices_used.values()))),
+        verdict=verdict_report(facts),
+        targets=targets,
+        agreement=agreement,
+        engine_comparisons=list(facts.engine_comparisons),
+        break_even=break_even_points(cost_models, {name: report.title for name, report in targets.items()}),
+    )
     return RunAnalysis(report, facts)
 
 
-def run_metadata(run: Run, prices: PriceList) -> dict[str, Any]:
+def run_metadata(run: Run, prices: PriceList, findings: list[Finding]) -> RunMetadata:
     """Who, what and when."""
-    age = (run_date(run) - prices.date).days
-    return {
-        "id": run.id,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "complete": run.complete,
-        "note": run.incomplete_reason,
-        "command": run.command,
-        "seed": run.seed,
-        "config": run.config,
-        "resumed": run.resumed_at,
-        "spent": run.cost,
-        "scenarios": run.scenarios,
-        "images": {"source": run.images_source, "sha256": run.images_sha256, "n": len(run.image_manifest)},
-        "prices": {
-            "sha256": prices.sha256,
-            "date": prices.date.isoformat(),
-            "stale_days": age if age > STALE_AFTER_DAYS else None,
-        },
-        "machine": run.client_environment,
-        "versions": run.versions,
-    }
+    age_days = (run_date(run) - prices.date).days
+    return RunMetadata(
+        id=run.id,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        complete=run.complete,
+        note=run.note,
+        command=run.command,
+        seed=run.seed,
+        config=run.config,
+        resumed_at=run.resumed,
+        cost=run.spent,
+        scenarios=run.scenarios,
+        images=ImageManifest(run.images_source, run.images_sha256, len(run.images)),
+        prices=PriceListVersion(
+            prices.sha256, prices.date.isoformat(), age_days if age_days > STALE_AFTER_DAYS else None
+        ),
+        machine=run.machine,
+        versions=run.versions,
+        twins=any(t.twin for t in run.targets),
+        findings=findings,
+    )
 
 
 def build_scenario_reports(
-    run: Run, samples: Sequence[Sample], drift_by_scenario: Mapping[str, Any], slo_ms: float
-) -> dict[str, Any]:
-    """Every scenario in which the target was asked, in the order of the schedule."""
+    run: Run, samples: Sequence[Sample], drift_by_scenario: DriftByScenario, slo_ms: float
+) -> dict[str, RateSearchReport | ScenarioReport]:
+    """Every scenario in which the target was sent a request, in the order of the schedule."""
     scenario_reports = {}
     for name in (name for name in SCENARIOS if name in run.scenarios):
         if scenario_samples := [s for s in samples if s.scenario == name]:
-            scenario_reports[name] = scenario_report(name, scenario_samples, slo_ms) | {
-                "drift": drift_by_scenario.get(name)
-            }
+            scenario_reports[name] = scenario_report(name, scenario_samples, slo_ms, drift_by_scenario.get(name))
     return scenario_reports
 
 
@@ -143,53 +152,52 @@ def build_target_report(
     run: Run,
     target_run: TargetRun,
     samples: Sequence[Sample],
-    scenarios: Mapping[str, Any],
-    cold_start: Mapping[str, Any],
-    cost: CostModel | Statement,
-) -> dict[str, Any]:
-    """One target: what it is, what it answered, how fast, at what price."""
+    scenarios: dict[str, RateSearchReport | ScenarioReport],
+    cold_starts: ColdStartReport,
+    cost: CostModel | Reason,
+) -> TargetReport:
+    """One target: what it is, what it predicted, how fast, at what price."""
     target = TARGETS.get(target_run.target or "")
     normal_samples = normal_load(samples)
     succeeded = _succeeded(normal_samples)
     true_labels = {s.image_index: run.image_manifest[s.image_index].label for s in normal_samples}
     model = target_run.version.get("model") or {}
-    return {
-        "title": _title(target_run, target),
-        "kind": target and target.kind,
-        "size": target and target.size,
-        "region": target and target.region,
-        "vcpus": target and target.vcpus,
-        "memory_mib": target and target.memory_mib,
-        "twin": target_run.twin,
-        "url": target_run.url,
-        "behind": target_run.reverse_proxy,
-        "cpus": target_run.cpus,
-        "processor": asdict(target_processor(run, target_run)),
-        "failure": target_run.failure,
-        "asked": len(samples),  # of every kind; what follows is of the target at its usual work
-        "sent": len(normal_samples),
-        "n": len(succeeded),
-        "errors": dict(sorted(Counter(s.error for s in normal_samples if s.error).items())),
+    startup_ms = target_run.startup_ms
+    return TargetReport(
+        title=_title(target_run, target),
+        kind=target and target.kind,
+        size=target and target.size,
+        region=target and target.region,
+        vcpus=target and target.vcpus,
+        memory_mib=target and target.memory_mib,
+        twin=target_run.twin,
+        url=target_run.url,
+        reverse_proxy=target_run.behind,
+        cpus=target_run.cpus,
+        processor=target_processor(run, target_run),
+        failure=target_run.failure,
+        all_requests=len(samples),
+        sent=len(normal_samples),
+        succeeded=len(succeeded),
+        errors=dict(sorted(Counter(s.error for s in normal_samples if s.error).items())),
         **classification_metrics(true_labels, first_predictions(normal_samples), run.classes),
-        "scenarios": scenarios,
-        "floor_ms": baseline_rtt(samples),
-        "cache": cache_test(samples),
-        "cold_start_ms": cold_start,
-        "startup_ms": target_run.startup_ms
-        if target_run.startup_ms is not None
-        else unavailable(ReasonCode.ONLY_TWIN_START_OBSERVED),
-        "startup_phases_ms": target_run.version.get("startup_ms") or {},
-        "memory": _memory(target_run, target and target.memory_mib),
-        "cost": cost_to_report(cost),
-        "model_version": ", ".join(model_versions(succeeded)) or model.get("version"),
-        "engine": engine_of(target_run),
-        "shipped": _artifact_size(target_run),
-        "instance_ids": len({s.instance_id for s in succeeded if s.instance_id}),
-    }
+        scenarios=scenarios,
+        baseline_rtt_ms=baseline_rtt(samples),
+        cache=cache_test(samples),
+        cold_starts=cold_starts,
+        startup_ms=unavailable(ReasonCode.ONLY_TWIN_START_OBSERVED) if startup_ms is None else startup_ms,
+        startup_phases_ms=target_run.version.get("startup_ms") or {},
+        memory=_memory(target_run, target and target.memory_mib),
+        cost=cost_report(cost),
+        model_version=", ".join(model_versions(succeeded)) or model.get("version"),
+        engine=engine_of(target_run),
+        artifact_size=_artifact_size(target_run),
+        instances_seen=len({s.instance_id for s in succeeded if s.instance_id}),
+    )
 
 
 def first_predictions(samples: Iterable[Sample]) -> Predictions:
-    """What was said of each image, the first time that it was asked."""
+    """What was predicted of each image, the first time that it was sent."""
     first_samples: dict[int, Sample] = {}
     for sample in samples:
         first_samples.setdefault(sample.image_index, sample)
@@ -200,8 +208,8 @@ def first_predictions(samples: Iterable[Sample]) -> Predictions:
     }  # fmt: skip
 
 
-def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
-    """Every pair of targets that were asked, then each with the reference where there is one."""
+def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample]]) -> dict[str, Agreement]:
+    """Every pair of targets at normal load, then each with the reference where there is one."""
     predictions = {
         t.name: first_predictions(normal_samples)
         for t in run.targets
@@ -216,17 +224,15 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
         {f"{a}|{b}": discordant_pairs(true_labels, predictions[a], predictions[b]) for a, b in pairs}
     )
     return {
-        f"{a}|{b}": prediction_agreement(predictions[a], predictions[b]) | {"mcnemar": mcnemar_by_pair[f"{a}|{b}"]}
+        f"{a}|{b}": replace(prediction_agreement(predictions[a], predictions[b]), mcnemar=mcnemar_by_pair[f"{a}|{b}"])
         for a, b in pairs
     }
 
 
-def break_even_points(
-    cost_models: Mapping[str, CostModel | Statement], titles: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def break_even_points(cost_models: Mapping[str, CostModel | Reason], titles: Mapping[str, str]) -> list[BreakEven]:
     """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
 
-    As if there could be any number of instances; `beyond_limit` names those that may not have as many.
+    As if there could be any number of instances; `exceeds_max_instances` names those that may not have as many.
     """
     priced = [(name, model) for name, model in cost_models.items() if isinstance(model, CostModel)]
     points = []
@@ -238,7 +244,7 @@ def break_even_points(
             below, above = (a, b) if crossing.first_below else (b, a)
             requests, rps = round(crossing.requests), float(f"{crossing.requests / SECONDS_PER_MONTH:.6g}")
             over_limit = [name for name, c in ((a, model_a), (b, model_b)) if c.bill(requests).exceeds_max_instances]
-            points.append(_break_even_point(a, b, requests, rps, below, above, over_limit))
+            points.append(BreakEven(a, b, requests, rps, below, above, over_limit))
         if not cost_order.crossings:
             cheaper = None if cost_order.first_is_cheaper is None else a if cost_order.first_is_cheaper else b
             rates = {"min_rps": MIN_RPS, "max_rps": MAX_RPS}
@@ -247,39 +253,27 @@ def break_even_points(
                 if cheaper
                 else unavailable(ReasonCode.NEVER_DIFFERENT, **rates)
             )
-            points.append(_break_even_point(a, b, no_crossing, no_crossing, cheaper, cheaper, []))
+            points.append(BreakEven(a, b, no_crossing, no_crossing, cheaper, cheaper, []))
     return points
 
 
-def _break_even_point(
-    a: str, b: str, requests: Any, rps: Any, below: str | None, above: str | None, over_limit: list[str]
-) -> dict[str, Any]:
-    return {
-        "a": a, "b": b, "requests_per_month": requests, "rps": rps, "cheaper_below": below, "cheaper_above": above,
-        "beyond_limit": over_limit,
-    }  # fmt: skip
+def _memory(target_run: TargetRun, limit_mib: int | None) -> Memory:
+    peak_mib = target_run.peak_memory_mib
+    return Memory(
+        peak_mib=unavailable(ReasonCode.ONLY_TWIN_MEMORY_OBSERVED) if peak_mib is None else peak_mib,
+        limit_mib=limit_mib,
+        fits=None if peak_mib is None or limit_mib is None else peak_mib <= limit_mib,
+        cuda_build=CUDA_BUILD in str((target_run.version.get("versions") or {}).get("torch")),
+    )
 
 
-def _memory(target_run: TargetRun, limit_mib: int | None) -> dict[str, Any]:
-    peak = target_run.peak_memory_mib
-    return {
-        "peak_mib": unavailable(ReasonCode.ONLY_TWIN_MEMORY_OBSERVED) if peak is None else peak,
-        "limit_mib": limit_mib,
-        "fits": None if peak is None or limit_mib is None else peak <= limit_mib,
-        "cuda_build": CUDA_BUILD in str((target_run.version.get("versions") or {}).get("torch")),
-    }
-
-
-def _artifact_size(target_run: TargetRun) -> dict[str, Any]:
-    """Bytes of what was deployed, and of the libraries that its requirements install; only of a twin they are known."""
+def _artifact_size(target_run: TargetRun) -> ArtifactSize:
+    """Only of a twin it is known."""
     files, installed = target_run.shipped.get("files_bytes"), target_run.shipped.get("installed_bytes")
     not_observed = unavailable(ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED)
     if installed is None and (detail := target_run.shipped.get("reason")):
         installed = unavailable(ReasonCode.LIBRARIES_NOT_MEASURED, detail=detail)
-    return {
-        "files_bytes": not_observed if files is None else files,
-        "installed_bytes": not_observed if installed is None else installed,
-    }
+    return ArtifactSize(not_observed if files is None else files, not_observed if installed is None else installed)
 
 
 def _succeeded(samples: Iterable[Sample]) -> list[Sample]:
@@ -288,25 +282,25 @@ def _succeeded(samples: Iterable[Sample]) -> list[Sample]:
 
 def _cold_start_metrics(
     run: Run, target_run: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]
-) -> dict[str, Any]:
-    expected = expected_labels([image.label for image in run.image_manifest], samples, reference)
+) -> ColdStartReport:
+    expected = expected_labels([image.label for image in run.images], samples, reference)
     return cold_start_metrics(target_run, samples, expected)
 
 
 def _target_cost_model(
     target_run: TargetRun,
     samples: Sequence[Sample],
-    scenarios: Mapping[str, Any],
-    cold_start: Mapping[str, Any],
+    scenarios: Mapping[str, ScenarioReport],
+    cold_starts: ColdStartReport,
     prices: PriceList,
-) -> CostModel | Statement:
+) -> CostModel | Reason:
     """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none."""
     cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
     succeeded = [s for s in samples if s.scenario == cost_scenario and s.error is None]
     rate_rps = max_rate(scenarios)
     max_rate_samples = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
     return build_cost_model(
-        target_run, succeeded, prices, rps_per_instance(rate_rps, max_rate_samples), startup_s_for_billing(cold_start)
+        target_run, succeeded, prices, rps_per_instance(rate_rps, max_rate_samples), startup_s_for_billing(cold_starts)
     )
 
 

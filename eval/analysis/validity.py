@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from statistics import median
-from typing import Any
 
-from eval.analysis.drift import drift_warnings
+from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
+from eval.analysis.report_model import TargetReport
 from eval.analysis.slo import MAX_ERROR_RATE
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
@@ -22,10 +22,11 @@ from eval.targets.engines import REFERENCE_ENGINE
 MAX_SEND_DELAY_FRACTION, MIN_SEND_DELAY_MS = 0.05, 5.0
 ACCURACY_ALPHA = 0.05  # of the test whether an engine is less accurate
 
+Targets = Mapping[str, TargetReport]
 SamplesByTarget = Mapping[str, Sequence[Sample]]  # target -> its measured samples
 
 
-def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Mapping[str, Any]) -> list[Finding]:
+def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
     """Why this is no comparison of targets: they ran different models, or the client was too slow."""
     return [*_mixed_model_versions(samples_by_target, targets), *_client_saturation(run, samples_by_target, targets)]
 
@@ -33,7 +34,7 @@ def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Mappi
 def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: Iterable[Price]) -> list[Finding]:
     """What a reader must know of the run, the gravest first."""
     findings = [] if facts.complete else [warning(FindingCode.RUN_INCOMPLETE, note=facts.note)]
-    n_sent = sum(target_report["asked"] for target_report in facts.targets.values())
+    n_sent = sum(target_report.all_requests for target_report in facts.targets.values())
     if n_sent < run.planned:
         findings.append(warning(FindingCode.REQUESTS_NOT_SENT, not_sent=run.planned - n_sent, planned=run.planned))
     findings += facts.invalid
@@ -41,17 +42,17 @@ def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: 
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
     findings += drift_warnings(
-        _drift_by_target(facts.targets), {name: report["title"] for name, report in facts.targets.items()}
+        _drift_by_target(facts.targets), {name: report.title for name, report in facts.targets.items()}
     )
-    cached_titles = [report["title"] for report in facts.targets.values() if report["cache"]["suspected"]]
+    cached_titles = [report.title for report in facts.targets.values() if report.cache.suspected]
     if cached_titles:
         findings.append(warning(FindingCode.CACHE_SUSPECTED, titles=cached_titles))
     findings += [
         warning(
             FindingCode.PREDICTIONS_DIFFER,
             titles=[facts.title(a), facts.title(b)],
-            disagreements=agreement["disagreements"],
-            n=agreement["n"],
+            disagreements=agreement.disagreements,
+            n=agreement.n,
             engines_differ=facts.engines_differ(a, b),
         )
         for a, b, agreement in facts.disagreements()
@@ -66,10 +67,9 @@ def _accuracy_regressions(facts: VerdictFacts) -> list[Finding]:
     """Engines that are less accurate than the reference's, by more than chance."""
     drops_by_engine: dict[str, list[float]] = defaultdict(list)
     for comparison in facts.engine_comparisons:
-        change = comparison["accuracy"]["difference"]["value"]
-        p = comparison["accuracy"]["mcnemar"]["p_holm"]
-        if change is not None and not isinstance(p, Mapping) and change < 0 and p < ACCURACY_ALPHA:
-            drops_by_engine[comparison["engines"]["b"]].append(-change)
+        change, p = comparison.accuracy.difference.value, comparison.accuracy.mcnemar.p_holm
+        if change is not None and isinstance(p, float) and change < 0 and p < ACCURACY_ALPHA:
+            drops_by_engine[comparison.engines.b].append(-change)
     return [
         warning(
             FindingCode.LESS_ACCURATE,
@@ -82,12 +82,12 @@ def _accuracy_regressions(facts: VerdictFacts) -> list[Finding]:
     ]
 
 
-def _drift_by_target(targets: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _drift_by_target(targets: Targets) -> dict[str, DriftByScenario]:
     return {
         name: {
-            scenario: scenario_report["drift"]
-            for scenario, scenario_report in target_report["scenarios"].items()
-            if scenario_report["drift"]
+            scenario: scenario_report.drift
+            for scenario, scenario_report in target_report.scenarios.items()
+            if scenario_report.drift
         }
         for name, target_report in targets.items()
     }
@@ -103,31 +103,29 @@ def run_date(run: Run) -> date:
     return date.fromisoformat(run.started_at[:10])
 
 
-def _target_warnings(name: str, target_report: Mapping[str, Any]) -> list[Finding]:
-    title, sent, memory = target_report["title"], target_report["sent"], target_report["memory"]
+def _target_warnings(name: str, target_report: TargetReport) -> list[Finding]:
+    title, sent, memory = target_report.title, target_report.sent, target_report.memory
     findings = []
-    if target_report["failure"]:
-        failure = target_report["failure"].splitlines()[0]
+    if target_report.failure:
+        failure = target_report.failure.splitlines()[0]
         findings.append(warning(FindingCode.TARGET_FAILED, name, title=title, failure=failure))
-    errors = target_report["errors"]
+    errors = target_report.errors
     failed = sum(errors.values())
     if failed > MAX_ERROR_RATE * sent:
-        findings.append(
-            warning(FindingCode.MANY_FAILURES, name, title=title, failed=failed, sent=sent, errors=dict(errors))
-        )
-    if memory["fits"] is False:
-        values = {key: memory[key] for key in ("peak_mib", "limit_mib", "cuda_build")}
+        findings.append(warning(FindingCode.MANY_FAILURES, name, title=title, failed=failed, sent=sent, errors=errors))
+    if memory.fits is False:
+        values = {"peak_mib": memory.peak_mib, "limit_mib": memory.limit_mib, "cuda_build": memory.cuda_build}
         findings.append(warning(FindingCode.MEMORY_EXCEEDED, name, title=title, **values))
     return findings
 
 
-def _cpu_contention(run: Run, targets: Mapping[str, Any]) -> list[Finding]:
+def _cpu_contention(run: Run, targets: Targets) -> list[Finding]:
     """Twins that were given every core, so that the client takes some of their time and some of their rank."""
     cores = run.machine.get("cores")
     titles = [
-        report["title"]
+        report.title
         for report in targets.values()
-        if report["twin"] and report["n"] and cores and (report["cpus"] or 0) >= cores
+        if report.twin and report.succeeded and cores and (report.cpus or 0) >= cores
     ]
     return [warning(FindingCode.CPU_CONTENTION, titles=titles, cores=cores)] if titles else []
 
@@ -144,14 +142,14 @@ def _price_warnings(run: Run, prices: PriceList, prices_used: Iterable[Price]) -
     return findings
 
 
-def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Mapping[str, Any]) -> list[Finding]:
+def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
     """Different weights in different places, or in one. Each engine has weights of its own, so they are kept apart."""
     titles_by_engine_version: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, target_report in targets.items():
-        versions = model_versions(samples_by_target.get(name, ())) or [target_report["model_version"]]
+        versions = model_versions(samples_by_target.get(name, ())) or [target_report.model_version]
         for version in filter(None, versions):
-            engine = target_report["engine"] or REFERENCE_ENGINE
-            titles_by_engine_version[engine][version].append(target_report["title"])
+            engine = target_report.engine or REFERENCE_ENGINE
+            titles_by_engine_version[engine][version].append(target_report.title)
     for version in model_versions(samples_by_target.get(REFERENCE, ())):
         titles_by_engine_version[REFERENCE_ENGINE][version].append("the reference")
     return [
@@ -161,11 +159,11 @@ def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Mapping[s
     ]
 
 
-def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Mapping[str, Any]) -> list[Finding]:
+def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
     """Where requests left so late that the client, not the target, was measured."""
     max_delay_by_title: dict[str, float] = {}
     for name, target_report in targets.items():
-        title = target_report["title"]
+        title = target_report.title
         for scenario in run.scenarios:
             if scenario == BURST:  # one process cannot send all of a burst in the same moment
                 continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from eval.analysis.accuracy import Agreement
 from eval.analysis.findings import Finding
-from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, TargetReport, rank_by_cost
-from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH
+from eval.analysis.report_model import EngineComparison, Slo, TargetReport, Traffic, Verdict
+from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, rank_by_cost
+from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH, Bill
 from eval.samples.model import REFERENCE
-from eval.stats.intervals import intervals_overlap
+from eval.stats.intervals import Estimate, intervals_overlap
 from eval.targets.engines import REFERENCE_ENGINE, agreement_too_low
 
 
@@ -19,14 +20,14 @@ class VerdictFacts:
     """What the verdict is made of."""
 
     targets: Mapping[str, TargetReport]
-    parity: Mapping[str, Mapping[str, Any]]
+    agreement: Mapping[str, Agreement]  # by "one|other"
     complete: bool
     note: str | None  # why the run is not complete, where it says so
     invalid: Sequence[Finding]  # why its targets cannot be compared
     twins: bool
     slo_ms: float = DEFAULT_SLO_MS  # latency objective for p95, in ms
     requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
-    engine_comparisons: Sequence[Mapping[str, Any]] = ()  # the `engines` of report.json
+    engine_comparisons: Sequence[EngineComparison] = ()
 
     @property
     def cost_ranking(self) -> CostRanking:
@@ -34,41 +35,40 @@ class VerdictFacts:
         return rank_by_cost(self.targets, self.slo_ms, self.requests_per_month)
 
     def title(self, name: str) -> str:
-        return self.targets[name]["title"] if name in self.targets else f"the {name}"
+        return self.targets[name].title if name in self.targets else f"the {name}"
 
     @property
     def measured_targets(self) -> list[str]:
-        """Targets that answered anything."""
-        return [name for name, target_report in self.targets.items() if target_report["n"]]
+        """Targets of which any request succeeded."""
+        return [name for name, target_report in self.targets.items() if target_report.succeeded]
 
     @property
     def has_reference(self) -> bool:
-        return any(pair.endswith(f"|{REFERENCE}") for pair in self.parity)
+        return any(pair.endswith(f"|{REFERENCE}") for pair in self.agreement)
 
     def engine(self, name: str) -> str:
-        """That a target or the reference answers with; one that is not known counts as the reference's."""
-        return (self.targets.get(name, {}).get("engine") if name != REFERENCE else None) or REFERENCE_ENGINE
+        """The engine of a target or of the reference; one that is not known counts as the reference's."""
+        return (name in self.targets and self.targets[name].engine) or REFERENCE_ENGINE
 
     def engines_differ(self, a: str, b: str) -> bool:
         return self.engine(a) != self.engine(b)
 
-    def disagreements(self) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """Pairs that answered some image differently. Who differs from the reference is not held against others too.
+    def disagreements(self) -> list[tuple[str, str, Agreement]]:
+        """Pairs with different predictions of an image. Who differs from the reference is not counted with others too.
 
-        Another engine may answer some images otherwise, but not so many that it cannot be the same model.
+        Another engine may predict some images otherwise, but not so many that it cannot be the same model.
         """
         pairs = [
-            (*pair.rsplit("|", 1), agreement) for pair, agreement in self.parity.items() if agreement["disagreements"]
-        ]
-        pairs = [
             (a, b, agreement)
-            for a, b, agreement in pairs
-            if not self.engines_differ(a, b) or agreement_too_low(agreement)
+            for pair, agreement in self.agreement.items()
+            if agreement.disagreements
+            for a, b in [pair.rsplit("|", 1)]
+            if not self.engines_differ(a, b) or agreement_too_low(agreement.fraction)
         ]
         unlike_reference = {a for a, b, _ in pairs if b == REFERENCE}
         return [(a, b, agreement) for a, b, agreement in pairs if b == REFERENCE or not {a, b} & unlike_reference]
 
-    def vs_reference(self, names: Sequence[str]) -> Mapping[str, Any] | None:
+    def vs_reference(self, names: Sequence[str]) -> Agreement | None:
         """How targets of another engine compare with the reference, or else with the reference's engine; the worst."""
         baselines = (
             [REFERENCE]
@@ -79,28 +79,28 @@ class VerdictFacts:
             agreement
             for a in names
             for b in baselines
-            for agreement in (self.agreement(a, b),)
-            if agreement and agreement["n"]
+            for agreement in (self.agreement_of(a, b),)
+            if agreement and agreement.n
         ]
-        return max(pairs, key=lambda agreement: agreement["disagreements"], default=None)
+        return max(pairs, key=lambda agreement: agreement.disagreements, default=None)
 
-    def agreement(self, a: str, b: str) -> Mapping[str, Any] | None:
-        return self.parity.get(f"{a}|{b}") or self.parity.get(f"{b}|{a}")
+    def agreement_of(self, a: str, b: str) -> Agreement | None:
+        return self.agreement.get(f"{a}|{b}") or self.agreement.get(f"{b}|{a}")
 
     def same_bill_title(self, a: str, b: str) -> str | None:
         """The one title of two that differ in the engine and cost the same to the cent; None for any other two."""
         comparison = next(
-            (comparison for comparison in self.engine_comparisons if {comparison["a"], comparison["b"]} == {a, b}), None
+            (comparison for comparison in self.engine_comparisons if {comparison.a, comparison.b} == {a, b}), None
         )
         if comparison is None:
             return None
-        bills = [comparison["monthly_usd"][str(self.requests_per_month)][side] for side in "ab"]
-        same_bill = len({(round(bill["net"], 2), round(bill["gross"], 2)) for bill in bills}) == 1
-        return comparison["title"] if same_bill else None
+        bills = [self.targets[name].cost.monthly_usd[str(self.requests_per_month)] for name in (a, b)]
+        amounts = {(round(bill.net_usd, 2), round(bill.gross_usd, 2)) for bill in bills if isinstance(bill, Bill)}
+        return comparison.title if len(amounts) == 1 else None
 
     def all_targets_agree(self) -> bool:
-        """Whether every target answered, and every answer is that of the one model."""
-        compared = [agreement for pair, agreement in self.parity.items() if agreement["n"]]
+        """Whether every target was measured, and every prediction is that of the one model."""
+        compared = [agreement for agreement in self.agreement.values() if agreement.n]
         return (
             bool(compared)
             and len(self.measured_targets) == len(self.targets)
@@ -117,7 +117,7 @@ def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]
     """
     for name in ("p95", "p50"):
         values = {
-            target: percentiles[name]["value"]
+            target: percentiles[name].value
             for target, target_report in targets.items()
             if (percentiles := latency_percentiles(target_report))
         }
@@ -135,35 +135,23 @@ def tied_fastest(targets: Mapping[str, TargetReport], percentile: str, ranked: l
     return [name for name in ranked[1:] if intervals_overlap(latency_percentiles(targets[name])[percentile], fastest)]
 
 
-def latency_percentiles(target_report: TargetReport) -> Mapping[str, Any]:
+def latency_percentiles(target_report: TargetReport) -> Mapping[str, Estimate]:
     """With failures, of the first scenario."""
-    return (
-        next(iter(target_report["scenarios"].values()))["latency_with_failures_ms"]
-        if target_report["scenarios"]
-        else {}
-    )
+    return next(iter(target_report.scenarios.values())).latency_with_failures_ms if target_report.scenarios else {}
 
 
-def verdict_report(facts: VerdictFacts) -> dict[str, Any]:
-    """The `verdict` of report.json, but for its sentence."""
+def verdict_report(facts: VerdictFacts) -> Verdict:
+    """All of the verdict but its sentence."""
     percentile, ranked = rank_by_latency(facts.targets)
     ranking = facts.cost_ranking
-    return {
-        "fastest": ranked[0] if ranked else None,
-        "as_fast": tied_fastest(facts.targets, percentile, ranked),
-        "cheapest": ranking.ranked[0] if ranking.ranked else None,
-        "runner_up": ranking.ranked[1] if len(ranking.ranked) > 1 else None,
-        "too_close": ranking.tied,
-        "right": facts.all_targets_agree(),
-        "valid": not facts.invalid,
-        "slo": {
-            "p95_ms": facts.slo_ms,
-            "meets": ranking.meets_slo,
-            "unsure": ranking.slo_uncertain,
-            "left_out": ranking.excluded,
-        },
-        "traffic": {
-            "requests_per_month": facts.requests_per_month,
-            "rps": round(facts.requests_per_month / SECONDS_PER_MONTH, 4),
-        },
-    }
+    return Verdict(
+        fastest=ranked[0] if ranked else None,
+        tied_fastest=tied_fastest(facts.targets, percentile, ranked),
+        cheapest=ranking.ranked[0] if ranking.ranked else None,
+        runner_up=ranking.ranked[1] if len(ranking.ranked) > 1 else None,
+        cheapest_tied=ranking.tied,
+        all_targets_agree=facts.all_targets_agree(),
+        valid=not facts.invalid,
+        slo=Slo(facts.slo_ms, ranking.meets_slo, ranking.slo_uncertain, ranking.excluded),
+        traffic=Traffic(facts.requests_per_month, round(facts.requests_per_month / SECONDS_PER_MONTH, 4)),
+    )

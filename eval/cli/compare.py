@@ -94,10 +94,10 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
 
     thresholds = comparing.Thresholds(seed=arguments.seed)
     overrides = {
-        "p95_increase": arguments.max_p95_increase,
-        "failure_increase": arguments.max_failure_increase,
-        "accuracy_drop": arguments.max_accuracy_drop,
-        "cost_increase": arguments.max_cost_increase,
+        "max_p95_increase": arguments.max_p95_increase,
+        "max_failure_increase": arguments.max_failure_increase,
+        "max_accuracy_drop": arguments.max_accuracy_drop,
+        "max_cost_increase": arguments.max_cost_increase,
         "requests_per_month": arguments.requests_per_month,
     }
     thresholds = dataclasses.replace(
@@ -133,7 +133,7 @@ def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[Finding]]:
     samples = [s for s in read_samples(folder) if s.phase == "measure"]
     prices = load_price_list(sha256=run.prices_sha256)
     facts = analyse_run(run, samples, prices).facts
-    rates = {name: max_rate(target_report["scenarios"]) for name, target_report in facts.targets.items()}
+    rates = {name: max_rate(target_report.scenarios) for name, target_report in facts.targets.items()}
     invalid_reasons = [
         invalid(FindingCode.COMPARED_RUN_INVALID, run=label, finding=finding) for finding in facts.invalid
     ]

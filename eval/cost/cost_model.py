@@ -1,10 +1,10 @@
-"""From a target's samples to its `cost` in report.json: measurements, assumptions and bills."""
+"""From a target's samples to its costs: what was measured, what is assumed, and the bills."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +15,7 @@ from eval.cost.billing import Bill, ResourceDemand
 from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
 from eval.samples.model import Sample, TargetRun
-from eval.statements import AssumptionCode, ReasonCode, Statement, reason
+from eval.statements import Assumption, AssumptionCode, Reason, ReasonCode, Unavailable, reason
 from infra.targets import TARGETS, Target
 
 PRICED_RATES_RPS = (1, 10, 100)  # requests a second, of which a million is priced
@@ -43,13 +43,37 @@ class CostModel:
         return billing.monthly_bill(requests, self.demand, self.target, unit_prices)
 
 
+@dataclass(frozen=True)
+class UnknownBill:
+    gross_usd: Unavailable
+    net_usd: Unavailable
+
+
+@dataclass(frozen=True)
+class CurvePoint(Bill):
+    rps: float
+    requests_per_month: int
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """What a target costs."""
+
+    usd_per_million: dict[str, float | Unavailable]  # by requests a second, at list price
+    idle_usd_per_month: float | Unavailable
+    monthly_usd: dict[str, Bill | UnknownBill]  # by requests a month
+    curve: list[CurvePoint]  # by traffic
+    measured: dict[str, float]  # the figures that the bills are made of
+    assumptions: list[Assumption]
+
+
 def build_cost_model(
     run: TargetRun,
     succeeded: Sequence[Sample],
     prices: PriceList,
     max_rate_rps: float | None = None,
     startup_s: float | None = None,
-) -> CostModel | Statement:
+) -> CostModel | Reason:
     """What is needed to price a target, or the reason why it cannot be priced.
 
     succeeded: of one scenario. max_rate_rps: the highest rate that ONE instance was measured to serve with its latency
@@ -107,76 +131,62 @@ def _resource_demand(
     )
 
 
-def cost_to_report(
-    model: CostModel | Statement, monthly_requests: Sequence[int] = PRICED_MONTHLY_REQUESTS
-) -> dict[str, Any]:
-    """The `cost` of report.json, at `monthly_requests`. Where there is none, every figure says why."""
-    if isinstance(model, Statement):
-        unavailable = {"value": None, "reason": model}
-        return {
-            "usd_per_million": {str(rate): unavailable for rate in PRICED_RATES_RPS},
-            "idle_usd_per_month": unavailable,
-            "monthly_usd": {str(requests): {"gross": unavailable, "net": unavailable} for requests in monthly_requests},
-            "curve": [],
-            "measured": {},
-            "assumed": [],
-        }
+def cost_report(model: CostModel | Reason, monthly_requests: Sequence[int] = PRICED_MONTHLY_REQUESTS) -> CostReport:
+    """The bills at `monthly_requests`. Where there is no cost, every figure says why."""
+    if isinstance(model, Reason):
+        unavailable = Unavailable(model)
+        return CostReport(
+            usd_per_million={str(rate): unavailable for rate in PRICED_RATES_RPS},
+            idle_usd_per_month=unavailable,
+            monthly_usd={str(requests): UnknownBill(unavailable, unavailable) for requests in monthly_requests},
+            curve=[],
+            measured={},
+            assumptions=[],
+        )
     requests_at_rate = [rate * billing.SECONDS_PER_MONTH for rate in PRICED_RATES_RPS]
-    return {
-        "usd_per_million": {
+    return CostReport(
+        usd_per_million={
             str(rate): _round_usd(model.bill(requests).gross_usd / requests * 1e6)
             for rate, requests in zip(PRICED_RATES_RPS, requests_at_rate, strict=True)
         },
-        "idle_usd_per_month": _round_usd(model.bill(0).net_usd),
-        "monthly_usd": {str(requests): _bill_to_report(model.bill(requests)) for requests in monthly_requests},
-        "curve": [_curve_point(rps, model.bill(rps * billing.SECONDS_PER_MONTH)) for rps in CURVE_RPS.tolist()],
-        "measured": _measurements(model),
-        "assumed": _assumptions(model),
-    }
+        idle_usd_per_month=_round_usd(model.bill(0).net_usd),
+        monthly_usd={str(requests): _rounded(model.bill(requests)) for requests in monthly_requests},
+        curve=[
+            CurvePoint(
+                **vars(_rounded(model.bill(rps * billing.SECONDS_PER_MONTH))),
+                rps=float(f"{rps:.6g}"),
+                requests_per_month=round(rps * billing.SECONDS_PER_MONTH),
+            )
+            for rps in CURVE_RPS.tolist()
+        ],
+        measured=_measurements(model),
+        assumptions=_assumptions(model),
+    )
 
 
 def _round_usd(usd: float) -> float:
     return round(usd, 6)
 
 
-def _bill_to_report(bill: Bill) -> dict[str, Any]:
-    """The bill, its number of instances, and its bounds where a billing rule is not documented."""
-    return {
-        "gross": _round_usd(bill.gross_usd),
-        "net": _round_usd(bill.net_usd),
-        "gross_low": _round_usd(bill.gross_low_usd),
-        "gross_high": _round_usd(bill.gross_high_usd),
-        "net_low": _round_usd(bill.net_low_usd),
-        "net_high": _round_usd(bill.net_high_usd),
-        "instances": bill.instances,
-        "beyond_limit": bill.exceeds_max_instances,
-    }
+def _rounded(bill: Bill) -> Bill:
+    return replace(bill, **{name: _round_usd(value) for name, value in vars(bill).items() if name.endswith("_usd")})
 
 
-def _curve_point(rps: float, bill: Bill) -> dict[str, Any]:
-    """A point of the cost curve."""
-    return {
-        "rps": float(f"{rps:.6g}"),
-        "requests_per_month": round(rps * billing.SECONDS_PER_MONTH),
-        **_bill_to_report(bill),
-    }
-
-
-def _measurements(model: CostModel) -> dict[str, Any]:
-    """The measured figures that the bills are computed from."""
-    measurements: dict[str, Any] = {"service_ms": round(model.demand.service_s * 1000, 3)}
+def _measurements(model: CostModel) -> dict[str, float]:
+    """The figures that the bills are made of."""
+    measurements = {"service_ms": round(model.demand.service_s * 1000, 3)}
     if model.target.billing == "request":
-        measurements["billed_window_ms"] = round(model.demand.billed_s * 1000, 3)
+        measurements["billed_ms"] = round(model.demand.billed_s * 1000, 3)
     measurements["cpu_ms"] = round(model.demand.cpu_s * 1000, 3)
     if model.demand.rate_measured:
         measurements["max_rate_rps"] = round(model.demand.instance_rps, 3)
     if model.startup_measured and model.target.billing == "request":
         measurements["startup_s"] = round(model.demand.startup_s, 3)
-    measurements["answer_bytes"] = round(model.demand.egress_bytes - RESPONSE_HEADER_BYTES, 1)
+    measurements["response_bytes"] = round(model.demand.egress_bytes - RESPONSE_HEADER_BYTES, 1)
     return measurements
 
 
-def _assumptions(model: CostModel) -> list[Statement]:
+def _assumptions(model: CostModel) -> list[Assumption]:
     """Everything that the bills stand on and that nobody measured."""
     unconfirmed = [price.id for price in model.prices.values() if not price.confirmed]
     return [
@@ -207,7 +217,7 @@ def _assumptions(model: CostModel) -> list[Statement]:
     ]
 
 
-def _always_on_assumption(model: CostModel) -> Statement:
+def _always_on_assumption(model: CostModel) -> Assumption:
     demand = model.demand
     if demand.rate_measured:
         return _assume(AssumptionCode.SCALED_BY_MEASURED_RATE, capacity_rps=demand.capacity_rps)
@@ -219,7 +229,7 @@ def _always_on_assumption(model: CostModel) -> Statement:
     )
 
 
-def _hourly_assumptions(model: CostModel) -> list[Statement]:
+def _hourly_assumptions(model: CostModel) -> list[Assumption]:
     assumptions = [
         _always_on_assumption(model),
         _assume(AssumptionCode.MACHINE_ALWAYS_ON, disk_gb=model.target.disk_gb),
@@ -229,7 +239,7 @@ def _hourly_assumptions(model: CostModel) -> list[Statement]:
     return assumptions
 
 
-def _dyno_assumptions(model: CostModel) -> list[Statement]:
+def _dyno_assumptions(model: CostModel) -> list[Assumption]:
     assumptions = [_always_on_assumption(model), _assume(AssumptionCode.EGRESS_NOT_METERED)]
     if "scaled" in model.prices:
         assumptions.append(_assume(AssumptionCode.ONE_SMALL_DYNO, size=model.target.size))
@@ -240,7 +250,7 @@ def _dyno_assumptions(model: CostModel) -> list[Statement]:
     return assumptions
 
 
-def _request_assumptions(model: CostModel) -> list[Statement]:
+def _request_assumptions(model: CostModel) -> list[Assumption]:
     demand = model.demand
     return [
         _assume(
@@ -262,8 +272,8 @@ def _request_assumptions(model: CostModel) -> list[Statement]:
     ]
 
 
-def _assume(code: AssumptionCode, **values: Any) -> Statement:
-    return Statement(code, values)
+def _assume(code: AssumptionCode, **values: Any) -> Assumption:
+    return Assumption(code, values)
 
 
 ASSUMPTIONS_BY_BILLING = {"hourly": _hourly_assumptions, "dyno": _dyno_assumptions, "request": _request_assumptions}

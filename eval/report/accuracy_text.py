@@ -15,17 +15,17 @@ def accuracy_text(facts: VerdictFacts) -> str:
     disagreements = facts.disagreements()
     if disagreements:
         pair_texts = [
-            f"{facts.title(a)} and {facts.title(b)} differ on {disagreement_text(agreement)}"
+            f"{facts.title(a)} and {facts.title(b)} differ on {disagreement_text(agreement.disagreements, agreement.n)}"
             for a, b, agreement in disagreements
         ]
         return f"not all answers are right: {', '.join(pair_texts)}"
-    if not any(agreement["n"] for agreement in facts.parity.values()):
+    if not any(agreement.n for agreement in facts.agreement.values()):
         return f"whether the answers are those of the model was not checked ({_accuracy_range(facts)})"
     if len(engines := list(dict.fromkeys(map(facts.engine, facts.measured_targets)))) > 1 or engines != [
         REFERENCE_ENGINE
     ]:
         return _accuracy_by_engine(facts, engines)
-    image_counts = {agreement["n"] for agreement in facts.parity.values()}
+    image_counts = {agreement.n for agreement in facts.agreement.values()}
     images = f"all {plural(image_counts.pop(), 'image')}" if len(image_counts) == 1 else "every image answered"
     only_one = len(facts.measured_targets) == 1
     subject = (
@@ -58,8 +58,9 @@ def _engine_text(facts: VerdictFacts, engine: str, names: Sequence[str]) -> str:
         text = f"gives {whose_answers} answers{targets}"
     elif agreement is None:
         text = f"gives the same answers{targets}, not checked against {reference_title},"
-    elif agreement["disagreements"]:
-        text = f"differs from {reference_title} on {disagreement_text(agreement)}{targets and ', alike' + targets}"
+    elif agreement.disagreements:
+        images = disagreement_text(agreement.disagreements, agreement.n)
+        text = f"differs from {reference_title} on {images}{targets and ', alike' + targets}"
     else:
         text = f"gives the answers of {reference_title}{targets}"
     return f"{title} {text} ({_accuracy_range(facts, names)})"
@@ -67,7 +68,7 @@ def _engine_text(facts: VerdictFacts, engine: str, names: Sequence[str]) -> str:
 
 def _accuracy_range(facts: VerdictFacts, names: Sequence[str] | None = None) -> str:
     names = facts.measured_targets if names is None else names
-    values = sorted({percent(facts.targets[name]["accuracy"]["value"]) for name in names}, key=_percent_value)
+    values = sorted({percent(facts.targets[name].accuracy.value or 0.0) for name in names}, key=_percent_value)
     return f"accuracy {values[0]}" if len(values) == 1 else f"accuracy {values[0]} to {values[-1]}"
 
 

@@ -28,8 +28,8 @@ TABLE_COLUMNS = (
     "judgement",
     "detail",
 )
-FRACTION_FIGURES = ("failed", "accuracy")  # whose change is in percentage points
-FIGURE_UNITS = {"cost": usd, "max_rate": per_second}
+FRACTION_METRICS = ("failed", "accuracy")  # whose change is in percentage points
+METRIC_UNITS = {"cost": usd, "max_rate": per_second}
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Comparison:
 
     @property
     def regressions(self) -> list[Difference]:
-        return [d for d in self.differences if d.worse]
+        return [d for d in self.differences if d.regressed]
 
 
 def verdict(comparison: Comparison) -> str:
     """One sentence for someone who reads no other."""
-    evaluated = [d for d in comparison.differences if d.limit is not None and d.reason is None]
+    evaluated = [d for d in comparison.differences if d.threshold is not None and d.reason is None]
     if comparison.regressions:
         text = f"B is worse than A: {'; '.join(map(_describe_regression, comparison.regressions))}"
     elif evaluated:
@@ -59,11 +59,11 @@ def verdict(comparison: Comparison) -> str:
         )
     else:
         text = "whether B is worse than A cannot be told"
-    unevaluated = [d for d in comparison.differences if d.limit is not None and d.reason]
+    unevaluated = [d for d in comparison.differences if d.threshold is not None and d.reason]
     if unevaluated:
-        names = join_words(sorted({f"{d.figure} of {d.target}" for d in unevaluated}))
+        names = join_words(sorted({f"{d.metric} of {d.target}" for d in unevaluated}))
         text += f"; not judged: {names}"
-    if any(d.figure in PROCESSOR_DEPENDENT and d.limit is None for d in comparison.differences):
+    if any(d.metric in PROCESSOR_DEPENDENT and d.threshold is None for d in comparison.differences):
         text += f"; {' and '.join(PROCESSOR_DEPENDENT)} of twins not judged, as the processors differ"
     if comparison.incompatibilities:
         text += "; but the runs are unlike"
@@ -96,19 +96,19 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_json(comparison: Comparison) -> str:
-    """For programs. What is endless is null, with `endless` naming it."""
+    """For programs. What is infinite is null, and named in `infinite`."""
     thresholds = asdict(comparison.thresholds)
     return json.dumps(
         {
             "schema_version": COMPARE_SCHEMA_VERSION,
             "a": _run_to_json(comparison.a),
             "b": _run_to_json(comparison.b),
-            "unlike": to_jsonable(comparison.incompatibilities),
-            "notes": to_jsonable(comparison.notices),
-            "limits": {name: thresholds[name] for name in thresholds if name not in ("seed", "replicates")},
+            "incompatibilities": to_jsonable(comparison.incompatibilities),
+            "notices": to_jsonable(comparison.notices),
+            "thresholds": {name: thresholds[name] for name in thresholds if name not in ("seed", "replicates")},
             "bootstrap": {"replicates": comparison.thresholds.replicates, "seed": comparison.thresholds.seed},
             "differences": [_difference_to_json(d) for d in comparison.differences],
-            "worse": bool(comparison.regressions),
+            "regressed": bool(comparison.regressions),
             "verdict": verdict(comparison),
         },
         indent=1,
@@ -132,7 +132,7 @@ def _run_to_json(run_data: RunData) -> dict[str, Any]:
 def _difference_to_json(d: Difference) -> dict[str, Any]:
     fields = to_jsonable(d) | {"significant": d.significant}
     infinite = [name for name, value in fields.items() if isinstance(value, float) and math.isinf(value)]
-    return fields | {name: None for name in infinite} | ({"endless": infinite} if infinite else {})
+    return fields | {name: None for name in infinite} | ({"infinite": infinite} if infinite else {})
 
 
 def _header_lines(comparison: Comparison) -> list[str]:
@@ -148,7 +148,7 @@ def _header_lines(comparison: Comparison) -> list[str]:
 
 
 def _footer_lines(comparison: Comparison) -> list[str]:
-    units = sorted({d.detail["drawn"] for d in comparison.differences if "drawn" in d.detail})
+    units = sorted({d.details["resampling_unit"] for d in comparison.differences if "resampling_unit" in d.details})
     unit_text = f", of whole {units[0]}" if units == ["blocks"] else f", of {join_words(units)}" if units else ""
     return [
         "latency counts failures as endless; p is adjusted for all targets and scenarios (Holm); a change is worse "
@@ -162,9 +162,9 @@ def _footer_lines(comparison: Comparison) -> list[str]:
 
 
 def _table_row(d: Difference) -> tuple[str, ...]:
-    identity = (d.target, d.scenario or "", d.figure)
+    identity = (d.target, d.scenario or "", d.metric)
     if d.reason:
-        return (*identity, "", "", "", "", "", "", "worse" if d.worse else "n/a", message(d.reason))
+        return (*identity, "", "", "", "", "", "", "worse" if d.regressed else "n/a", message(d.reason))
     return (
         *identity,
         _format_value(d, d.a),
@@ -179,11 +179,11 @@ def _table_row(d: Difference) -> tuple[str, ...]:
 
 
 def _outcome(d: Difference) -> str:
-    if d.worse:
+    if d.regressed:
         return "worse"
     if d.significant and d.regression < 0:
         return "better"
-    if d.limit is None:
+    if d.threshold is None:
         return ""
     return "no worse"
 
@@ -191,13 +191,13 @@ def _outcome(d: Difference) -> str:
 def _format_value(d: Difference, value: float | None) -> str:
     if value is None or math.isinf(value):
         return "endless"
-    return percent(value) if d.figure in FRACTION_FIGURES else FIGURE_UNITS.get(d.figure, ms)(value)
+    return percent(value) if d.metric in FRACTION_METRICS else METRIC_UNITS.get(d.metric, ms)(value)
 
 
 def _format_change(d: Difference, change: float | None) -> str:
     if change is None or math.isinf(change):
         return "endless"
-    return f"{change * 100:+.2f} pp" if d.figure in FRACTION_FIGURES else f"{change:+.1%}"
+    return f"{change * 100:+.2f} pp" if d.metric in FRACTION_METRICS else f"{change:+.1%}"
 
 
 def _format_p(p: float) -> str:
@@ -205,27 +205,28 @@ def _format_p(p: float) -> str:
 
 
 def _format_limit(d: Difference) -> str:
-    if d.limit is None:
+    if d.threshold is None:
         return ""
-    limit = -d.limit if d.figure == "accuracy" else d.limit
-    return f"{limit * 100:+g} pp" if d.figure in FRACTION_FIGURES else f"{limit * 100:+g}%"
+    limit = -d.threshold if d.metric == "accuracy" else d.threshold
+    return f"{limit * 100:+g} pp" if d.metric in FRACTION_METRICS else f"{limit * 100:+g}%"
 
 
 def _format_detail(d: Difference) -> str:
-    """What the figure stands on."""
-    if d.figure == "accuracy":
-        discordant_text = f"only A right {count(d.detail['only_a_right'])}, only B {count(d.detail['only_b_right'])}"
-        return f"{discordant_text}, of {count(d.n_a)} images"
-    if d.figure == "failed":
-        return f"{count(d.detail['failed_a'])} of {count(d.n_a)}, {count(d.detail['failed_b'])} of {count(d.n_b)}"
-    if d.figure == "cost":
-        net = f"after free allowances {usd(d.detail['net_a'])}, {usd(d.detail['net_b'])}"
-        return f"by price {_signed_usd(d.detail['by_price'])}, by speed {_signed_usd(d.detail['by_speed'])}; {net}"
-    if d.figure == "max_rate":
+    """What the metric is made of."""
+    details = d.details
+    if d.metric == "accuracy":
+        only_a, only_b = count(details["only_a_correct"]), count(details["only_b_correct"])
+        return f"only A right {only_a}, only B {only_b}, of {count(d.n_a)} images"
+    if d.metric == "failed":
+        return f"{count(details['failed_a'])} of {count(d.n_a)}, {count(details['failed_b'])} of {count(d.n_b)}"
+    if d.metric == "cost":
+        by_price, by_speed = _signed_usd(details["price_effect_usd"]), _signed_usd(details["speed_effect_usd"])
+        net_a, net_b = usd(details["net_a_usd"]), usd(details["net_b_usd"])
+        return f"by price {by_price}, by speed {by_speed}; after free allowances {net_a}, {net_b}"
+    if d.metric == "max_rate":
         return "in the search for the highest rate"
-    return (
-        f"n {count(d.n_a)} and {count(d.n_b)} in {count(d.detail['blocks_a'])} and {count(d.detail['blocks_b'])} blocks"
-    )
+    blocks_a, blocks_b = count(details["blocks_a"]), count(details["blocks_b"])
+    return f"n {count(d.n_a)} and {count(d.n_b)} in {blocks_a} and {blocks_b} blocks"
 
 
 def _signed_usd(value: float) -> str:
@@ -233,7 +234,7 @@ def _signed_usd(value: float) -> str:
 
 
 def _describe_regression(d: Difference) -> str:
-    figure_text = f"{d.target}'s {d.figure}{f' ({d.scenario})' if d.scenario else ''}"
+    figure_text = f"{d.target}'s {d.metric}{f' ({d.scenario})' if d.scenario else ''}"
     if d.reason:
         return f"{d.target} was {message(d.reason)}"
     return (

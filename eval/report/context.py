@@ -133,7 +133,7 @@ def build_context(
     ]
     normal_load_samples = normal_load(measured_samples)
     target_reports = summary["targets"]
-    styles = assign_styles(target_reports, {pair["b"]: pair["a"] for pair in summary["engines"]})
+    styles = assign_styles(target_reports, {pair["b"]: pair["a"] for pair in summary["engine_comparisons"]})
     misclassifications = _misclassifications(run, normal_load_samples, target_reports)
     latency_breakdown = _mean_latency_breakdown(scenario_sections.main_scenario_samples(measured_samples))
     shared_assumptions = _shared_assumptions(target_reports)
@@ -175,8 +175,8 @@ def build_context(
         cold_start_bars=scenario_sections.cold_start_bars(target_reports),
         cold_start_phases=scenario_sections.cold_start_phases(target_reports),
         cache_checks=scenario_sections.cache_checks(target_reports),
-        engine_rows=engine_rows(summary["engines"]),
-        engine_change=engine_change(summary["engines"]),
+        engine_rows=engine_rows(summary["engine_comparisons"]),
+        engine_change=engine_change(summary["engine_comparisons"]),
         break_even=split_break_evens(summary),
         engine_by_target={n: target_report["engine"] or REFERENCE_ENGINE for n, target_report in target_reports.items()}
         | {REFERENCE: REFERENCE_ENGINE},
@@ -319,7 +319,7 @@ def _with_image(run: Run, misclassification: Misclassification, read_image: Imag
 
 def _compared_targets(summary: SummaryReport) -> list[str]:
     """Targets that were compared with any other, the reference last."""
-    compared = {name for pair in summary["parity"] for name in pair.split("|")}
+    compared = {name for pair in summary["agreement"] for name in pair.split("|")}
     return [name for name in (*summary["targets"], REFERENCE) if name in compared]
 
 
@@ -339,7 +339,7 @@ def _unique_in_order(name_lists: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _assumptions(target_report: Mapping[str, Any]) -> list[str]:
-    return [assumption["message"] for assumption in target_report["cost"]["assumed"]]
+    return [assumption["message"] for assumption in target_report["cost"]["assumptions"]]
 
 
 def _shared_assumptions(target_reports: Mapping[str, Any]) -> list[str]:

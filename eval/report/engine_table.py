@@ -27,14 +27,14 @@ from service.engines.names import PLAIN_ENGINE, engine_title
 BILL_MONTHLY_REQUESTS = str(REQUESTS_PER_MONTH)  # requests a month at which the bills are shown
 PRICED_RATES = ("10", "100")  # requests a second at which they are
 START_DESCRIPTIONS = {
-    "create": "start command to first correct prediction, p50",
-    "natural": "first request after a gap, p50",
+    "time_to_first_prediction": "start command to first correct prediction, p50",
+    "idle": "first request after a gap, p50",
     "forced": "first request after a forced start, p50",
     "ready": "process to ready, once",
     None: "",
 }
 
-PairReport = Mapping[str, Any]  # one of report.json's `engines`
+PairReport = Mapping[str, Any]  # one of report.json's `engine_comparisons`
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def group_titles(names: Sequence[str], target_reports: Mapping[str, Any]) -> lis
 def split_break_evens(summary: Mapping[str, Any]) -> tuple[list[PairReport], list[PairReport]]:
     """The points where two targets cost the same: those of one engine, or of one target; and all others."""
     engines = {name: target_report["engine"] or PLAIN_ENGINE for name, target_report in summary["targets"].items()}
-    partners = [{pair["a"], pair["b"]} for pair in summary["engines"]]
+    partners = [{pair["a"], pair["b"]} for pair in summary["engine_comparisons"]]
     points = summary["break_even"]
     same_engine = [p for p in points if engines[p["a"]] == engines[p["b"]] or {p["a"], p["b"]} in partners]
     return same_engine, [point for point in points if point not in same_engine]
@@ -85,7 +85,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
     if not pairs:
         return []
     scenario_text = ", ".join(dict.fromkeys(pair["scenario"] for pair in pairs if pair["scenario"]))
-    start_text = ", ".join(dict.fromkeys(START_DESCRIPTIONS[pair["start_ms"]["of"]] for pair in pairs))
+    start_text = ", ".join(dict.fromkeys(START_DESCRIPTIONS[pair["startup_ms"]["metric"]] for pair in pairs))
     rows = [
         EngineRow(
             f"Latency {percentile}", scenario_text, [_latency_cell(pair["latency_ms"][percentile]) for pair in pairs]
@@ -106,7 +106,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
             "at 1M requests, after the free tier",
             [_bill_cell(pair["monthly_usd"][BILL_MONTHLY_REQUESTS]) for pair in pairs],
         ),
-        EngineRow("Start", start_text, [_pair_cell(pair["start_ms"], ms) for pair in pairs]),
+        EngineRow("Start", start_text, [_pair_cell(pair["startup_ms"], ms) for pair in pairs]),
         EngineRow("Shipped", "service and model", [_size_cell(pair, "files_bytes") for pair in pairs]),
         EngineRow(
             "Libraries",
@@ -115,7 +115,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
         ),
         EngineRow("Memory", "peak", [_pair_cell(pair["memory_mib"], mib) for pair in pairs]),
         EngineRow("Accuracy", "McNemar’s test, after Holm", [_accuracy_cell(pair["accuracy"]) for pair in pairs]),
-        EngineRow("Same label", "on the same picture", [_agreement_cell(pair["parity"]) for pair in pairs]),
+        EngineRow("Same label", "on the same picture", [_agreement_cell(pair["agreement"]) for pair in pairs]),
     ]
 
 
@@ -144,7 +144,7 @@ def _change_text(a: float, b: float) -> str:
 
 
 def _latency_cell(pair: PairReport) -> EngineCell:
-    speedup = pair["times_as_fast"]
+    speedup = pair["speedup"]
     if value_of(speedup) is None:
         return _pair_cell(pair, ms)
     interval = interval_of(speedup, ratio)
@@ -161,11 +161,11 @@ def _per_million_cells(pairs: Sequence[PairReport], rate: str) -> list[EngineCel
 
 
 def _bill_cell(pair: PairReport) -> EngineCell:
-    return _pair_cell({side: pair[side]["net"] for side in "ab"}, usd)
+    return _pair_cell({side: pair[side]["net_usd"] for side in "ab"}, usd)
 
 
 def _size_cell(pair: PairReport, key: str) -> EngineCell:
-    return _pair_cell({side: pair["shipped"][side][key] for side in "ab"}, megabytes)
+    return _pair_cell({side: pair["artifact_size"][side][key] for side in "ab"}, megabytes)
 
 
 def _accuracy_cell(pair: PairReport) -> EngineCell:
@@ -181,10 +181,10 @@ def _accuracy_cell(pair: PairReport) -> EngineCell:
     return _pair_cell(pair, percent, note)
 
 
-def _agreement_cell(parity: PairReport) -> EngineCell:
-    agreement = parity.get("agreement")
-    if agreement is None or value_of(agreement) is None:
-        return EngineCell(NOT_AVAILABLE, reason_of(agreement or parity))
+def _agreement_cell(agreement: PairReport) -> EngineCell:
+    fraction = agreement.get("fraction")
+    if fraction is None or value_of(fraction) is None:
+        return EngineCell(NOT_AVAILABLE, reason_of(fraction or agreement))
     return EngineCell(
-        percent(agreement["value"]), f"{parity['disagreements']:,} of {plural(parity['n'], 'picture')} differ"
+        percent(fraction["value"]), f"{agreement['disagreements']:,} of {plural(agreement['n'], 'picture')} differ"
     )

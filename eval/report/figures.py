@@ -57,7 +57,7 @@ def rate_plot(target_reports: Mapping[str, Any], styles: TargetStyles, slo_ms: f
                     step["p95_ms"]["value"],
                     step["p95_ms"]["low"],
                     step["p95_ms"]["high"],
-                    step["held"],
+                    step["passed"],
                 )
                 for step in search_report["steps"]
             ]
@@ -103,10 +103,11 @@ def cost_latency_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | 
     points = {}
     for name, target_report in summary["targets"].items():
         bill = target_report["cost"]["monthly_usd"].get(str(monthly_requests))
-        scenario_report = slo_scenario(target_report)
-        p95 = scenario_report["latency_with_failures_ms"]["p95"] if scenario_report else {"value": None}
-        if bill and value_of(bill["net"]) is not None and p95["value"] is not None:
-            usd_bounds = (bill["net"], bill["net_low"], bill["net_high"])
+        scenario_reports = target_report["scenarios"]
+        scenario = slo_scenario({name: report["sent"] for name, report in scenario_reports.items()})
+        p95 = scenario_reports[scenario]["latency_with_failures_ms"]["p95"] if scenario else {"value": None}
+        if bill and value_of(bill["net_usd"]) is not None and p95["value"] is not None:
+            usd_bounds = (bill["net_usd"], bill["net_low_usd"], bill["net_high_usd"])
             p95_bounds = (p95["value"], p95["low"], p95["high"])
             points[name] = (usd_bounds, p95_bounds, value_of(target_report["accuracy"]))
     if len(points) < 2:
@@ -142,12 +143,12 @@ def cost_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | None:
     """The curves of all targets that have a price, or None when none has."""
     curves = {}
     for name, target_report in summary["targets"].items():
-        points = [point for point in target_report["cost"]["curve"] if value_of(point["net"]) is not None]
+        points = [point for point in target_report["cost"]["curve"] if value_of(point["net_usd"]) is not None]
         if points:
             requests, net, gross = zip(
-                *((point["requests_per_month"], point["net"], point["gross"]) for point in points), strict=True
+                *((point["requests_per_month"], point["net_usd"], point["gross_usd"]) for point in points), strict=True
             )
-            servable_points = sum(not point["beyond_limit"] for point in points)
+            servable_points = sum(not point["exceeds_max_instances"] for point in points)
             curves[name] = core.CostCurve(target_report["title"], styles[name], requests, net, gross, servable_points)
     if not curves:
         return None
@@ -164,7 +165,7 @@ def cheapest_target_changes(
     candidates = []
     for point in break_even:
         monthly_requests = value_of(point["requests_per_month"])
-        if monthly_requests is None or point["beyond_limit"] or not {point["a"], point["b"]} <= curves.keys():
+        if monthly_requests is None or point["exceeds_max_instances"] or not {point["a"], point["b"]} <= curves.keys():
             continue
         usd_by_target = {
             name: float(np.interp(np.log(monthly_requests), np.log(curve.monthly_requests), curve.net_usd))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from eval.analysis.summary import analyse_run
@@ -17,8 +17,8 @@ from eval.statements import Statement
 def build_report(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[str, Any]:
     """Everything that report.json holds."""
     analysis = analyse_run(run, samples, prices)
-    verdict = {"sentence": verdict_sentence(analysis.facts), **analysis.report["verdict"]}
-    return to_jsonable(analysis.report | {"verdict": verdict})
+    verdict = replace(analysis.report.verdict, sentence=verdict_sentence(analysis.facts))
+    return to_jsonable(replace(analysis.report, verdict=verdict))
 
 
 def to_jsonable(value: Any) -> Any:

@@ -43,9 +43,9 @@ PHASE_TITLES = {  # of a start, as the page calls them
 }
 SCENARIO_OF_KIND = {FORCED_START: COLD, IDLE_START: IDLE}
 DISCARD_REASONS = {
-    "unmarked": "without a mark",
-    "not_first": "by an instance that was warm",
-    "known_instance": "by a known instance",
+    "missing_headers": "without a mark",
+    "not_first_request": "by an instance that was warm",
+    "instance_seen_before": "by a known instance",
 }
 
 JsonObject = Mapping[str, Any]  # one entry of report.json's `targets`
@@ -152,7 +152,7 @@ def cold_start_bars(target_reports: Mapping[str, JsonObject]) -> dict[str, list[
         kind: [
             bar
             for name, target_report in target_reports.items()
-            if (bar := _cold_start_bar(name, target_report["cold_start_ms"].get(kind)))
+            if (bar := _cold_start_bar(name, target_report["cold_starts"].get(kind)))
         ]
         for kind in SCENARIO_OF_KIND
     }
@@ -162,9 +162,9 @@ def cold_start_phases(target_reports: Mapping[str, JsonObject]) -> dict[str, lis
     """The phases that are known of some target's starts, for each kind of start that was tried."""
     starts_by_kind = {
         kind: [
-            target_report["cold_start_ms"][kind]
+            target_report["cold_starts"][kind]
             for target_report in target_reports.values()
-            if "asked" in target_report["cold_start_ms"][kind]
+            if "attempted" in target_report["cold_starts"][kind]
         ]
         for kind in SCENARIO_OF_KIND
     }
@@ -172,7 +172,7 @@ def cold_start_phases(target_reports: Mapping[str, JsonObject]) -> dict[str, lis
         kind: [
             phase
             for phase in PHASE_TITLES
-            if any(phase in start_report["phases_ms"]["parts"] for start_report in start_reports)
+            if any(phase in start_report["phases_ms"]["phases"] for start_report in start_reports)
         ]
         for kind, start_reports in starts_by_kind.items()
         if start_reports
@@ -181,19 +181,19 @@ def cold_start_phases(target_reports: Mapping[str, JsonObject]) -> dict[str, lis
 
 def _cold_start_bar(target: str, start_report: JsonObject | None) -> ColdStartBar | None:
     phases = (start_report or {}).get("phases_ms") or {}
-    total_ms = value_of(phases.get("whole"))
-    if total_ms is None or not phases["parts"]:
+    total_ms = value_of(phases.get("total"))
+    if total_ms is None or not phases["phases"]:
         return None
     colour_indices = {phase: index for index, phase in enumerate(PHASE_TITLES)}
     bars = [
         PhaseBar(
             str(PHASE_TITLES.get(phase, phase)), colour_indices.get(phase, len(colour_indices)), max(0.0, part["value"])
         )
-        for phase, part in phases["parts"].items()
+        for phase, part in phases["phases"].items()
     ]
     scope = (
         "from the start command to the first correct prediction"
-        if phases["of"] == TIME_TO_FIRST_PREDICTION_MS
+        if phases["total_metric"] == TIME_TO_FIRST_PREDICTION_MS
         else "of the first request"
     )
     return ColdStartBar(target, scope, total_ms, bars)
@@ -212,25 +212,25 @@ def user_visible_waits(target_reports: Mapping[str, JsonObject], kind: str) -> l
     """What a user waits for at a start, or why there was none: the targets of which it is the same, and a line."""
     titles_by_line: dict[str, list[str]] = {}
     for target_report in target_reports.values():
-        titles_by_line.setdefault(_user_visible_wait(target_report["cold_start_ms"][kind]), []).append(
+        titles_by_line.setdefault(_user_visible_wait(target_report["cold_starts"][kind]), []).append(
             target_report["title"]
         )
     return [(titles, line) for line, titles in titles_by_line.items()]
 
 
 def _user_visible_wait(start_report: JsonObject) -> str:
-    if "asked" not in start_report:
+    if "attempted" not in start_report:
         return as_sentence(start_report["reason"]["message"])
     user_wait = (
         "the time from the start command"
-        if start_report["felt"]["figure"] == TIME_TO_FIRST_PREDICTION_MS
+        if start_report["user_visible"]["metric"] == TIME_TO_FIRST_PREDICTION_MS
         else "the first request"
     )
-    line = f"a user feels {user_wait}: {start_report['felt']['why']['message']}."
-    if prewarmed := start_report["phases_ms"]["in_advance"]:
+    line = f"a user feels {user_wait}: {start_report['user_visible']['reason']['message']}."
+    if prewarmed := start_report["phases_ms"]["prewarmed"]:
         line += f" {plural(prewarmed, 'instance')} had been started before they were asked, and are not in the phases."
-    if idle_gap_s := start_report["gap_s"]:
-        line += f" Left alone for {count(idle_gap_s['least'])} to {count(idle_gap_s['most'])} s."
+    if idle_gap_s := start_report["idle_gap_s"]:
+        line += f" Left alone for {count(idle_gap_s['min'])} to {count(idle_gap_s['max'])} s."
     return line
 
 
@@ -246,7 +246,7 @@ def cache_checks(target_reports: Mapping[str, JsonObject]) -> list[CacheCheck]:
 def _cache_conclusion(cache: JsonObject) -> str:
     if cache["suspected"]:
         return "the repeated picture is answered faster: something in between remembers answers"
-    slightly_faster = cache["again_ms"] < cache["new_ms"] and cache["p"] < CACHE_ALPHA
+    slightly_faster = cache["repeat_ms"] < cache["baseline_ms"] and cache["p"] < CACHE_ALPHA
     return "a little faster, by too little to be a cache" if slightly_faster else "no cache to be seen"
 
 
@@ -259,7 +259,7 @@ def _most_new_connections(scenario_reports: Mapping[str, JsonObject]) -> tuple[s
     with_connections = {
         name: scenario_report
         for name, scenario_report in scenario_reports.items()
-        if scenario_report["new_connections"] and scenario_report["network_ms"]
+        if scenario_report["new_connections"] and scenario_report["connection_ms"]
     }
     return max(with_connections.items(), key=lambda item: item[1]["new_connections"], default=None)
 

@@ -103,7 +103,7 @@ def build_trend_report(runs: Sequence[TrendRun], out_dir: Path) -> dict[str, Any
         "requests_per_month": REQUESTS_PER_MONTH,
         "titles": {name: titles[name] for name in order},
         "order": list(order),
-        "partners": {comparison["b"]: comparison["a"] for entry in runs for comparison in entry.summary["engines"]},
+        "engine_pairs": {pair["b"]: pair["a"] for entry in runs for pair in entry.summary["engine_comparisons"]},
         "runs": [_run_report(entry, newest, scenario, out_dir.resolve()) for entry in runs],
     }
 
@@ -132,8 +132,8 @@ def _run_report(entry: TrendRun, newest: TrendRun, scenario: str, out_dir: Path)
         },
         "prices": entry.summary["run"]["prices"]["date"],
         "processor": client_processor(entry.run).with_cores,
-        "unlike": to_jsonable(incompatible_with_newest(entry, newest, scenario)),
-        "notes": [] if entry is newest else to_jsonable(processor_notices(entry.run, newest.run)),
+        "incompatibilities": to_jsonable(incompatible_with_newest(entry, newest, scenario)),
+        "notices": [] if entry is newest else to_jsonable(processor_notices(entry.run, newest.run)),
         "targets": {
             name: _target_metrics(target_report, scenario) for name, target_report in entry.summary["targets"].items()
         },
@@ -160,9 +160,9 @@ def _target_metrics(target_report: Report, scenario: str) -> dict[str, Any]:
     scenario_report = target_report["scenarios"].get(scenario)
     not_tested = to_jsonable(unavailable(ReasonCode.SCENARIO_NOT_RUN, scenario=scenario))
     bill = target_report["cost"]["monthly_usd"][str(REQUESTS_PER_MONTH)]
-    cost = bill["net"]
+    cost = bill["net_usd"]
     if value_of(cost) is not None:
-        cost = {"value": cost, "low": bill["net_low"], "high": bill["net_high"]}
+        cost = {"value": cost, "low": bill["net_low_usd"], "high": bill["net_high_usd"]}
     return {
         "p50_ms": scenario_report["latency_ms"]["p50"] if scenario_report else not_tested,
         "p95_ms": scenario_report["latency_ms"]["p95"] if scenario_report else not_tested,
@@ -173,7 +173,7 @@ def _target_metrics(target_report: Report, scenario: str) -> dict[str, Any]:
 
 def template_context(trend_report: Report) -> dict[str, Any]:
     """What the page draws beside the numbers."""
-    colours = assign_styles(trend_report["order"], trend_report["partners"])
+    colours = assign_styles(trend_report["order"], trend_report["engine_pairs"])
     return {
         "styles": colours,
         "titles": trend_report["titles"],
@@ -190,9 +190,8 @@ def _plot(key: str, trend_report: Report, colours: Mapping[str, int]) -> Markup 
         for index, run in enumerate(trend_report["runs"]):
             estimate: Report = run["targets"].get(name, {}).get(key) or {"value": None}
             if estimate["value"] is not None:
-                points.append(
-                    TrendPoint(index, estimate["value"], estimate["low"], estimate["high"], not run["unlike"])
-                )
+                compatible = not run["incompatibilities"]
+                points.append(TrendPoint(index, estimate["value"], estimate["low"], estimate["high"], compatible))
         if points:
             series.append(TrendSeries(trend_report["titles"][name], colour, points))
     labels = [timestamp(run["started_at"]).removesuffix(" UTC") for run in trend_report["runs"]]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
 from eval.analysis.verdict_facts import VerdictFacts, latency_percentiles, rank_by_latency, tied_fastest
+from eval.cost.billing import Bill
 from eval.formatting import count, join_words, ms, plural, ratio, usd
 from eval.report.accuracy_text import accuracy_text
 from eval.report.wording import INTERRUPTED, message
@@ -33,7 +31,7 @@ def verdict_sentence(facts: VerdictFacts) -> str:
     else:
         body = "no target answered, so there is nothing to compare"
     text = ": ".join([*doubts, body])
-    is_name = any(text.startswith(target_report["title"]) for target_report in facts.targets.values())
+    is_name = any(text.startswith(target_report.title) for target_report in facts.targets.values())
     return f"{text if is_name else text[0].upper() + text[1:]}."
 
 
@@ -41,7 +39,7 @@ def _latency_text(facts: VerdictFacts) -> str:
     percentile, ranked = rank_by_latency(facts.targets)
     if not ranked:
         return "too few requests were answered to say which is fastest"
-    value = ms(latency_percentiles(facts.targets[ranked[0]])[percentile]["value"])
+    value = ms(latency_percentiles(facts.targets[ranked[0]])[percentile].value or 0.0)
     first = facts.title(ranked[0])
     if len(facts.measured_targets) == 1:
         return f"{first} answers within {value} ({percentile})"
@@ -57,9 +55,9 @@ def _speedup_text(facts: VerdictFacts) -> str:
     """By how much each other engine is faster, over all targets that have both."""
     speedups_by_engine: dict[str, list[float]] = {}
     for comparison in facts.engine_comparisons:
-        value = comparison["latency_ms"]["p50"]["times_as_fast"]["value"]
+        value = comparison.latency_ms["p50"].speedup.value
         if value is not None:
-            speedups_by_engine.setdefault(comparison["engines"]["b"], []).append(value)
+            speedups_by_engine.setdefault(comparison.engines.b, []).append(value)
     texts = []
     for engine, speedups in speedups_by_engine.items():
         lowest, highest = ratio(min(speedups)), ratio(max(speedups))
@@ -105,13 +103,16 @@ def _excluded_text(facts: VerdictFacts) -> str:
     return f"left out: {join_words(reasons)}" if reasons else ""
 
 
-def _monthly_bill(facts: VerdictFacts, name: str) -> Mapping[str, Any]:
-    return facts.targets[name]["cost"]["monthly_usd"][str(facts.requests_per_month)]
+def _monthly_bill(facts: VerdictFacts, name: str) -> Bill:
+    bill = facts.targets[name].cost.monthly_usd[str(facts.requests_per_month)]
+    if not isinstance(bill, Bill):
+        raise ValueError(f"{name} is ranked by cost, but has no bill")
+    return bill
 
 
 def _bill_text(facts: VerdictFacts, name: str) -> str:
     bill = _monthly_bill(facts, name)
-    net, gross = usd(round(bill["net"], 2)), usd(round(bill["gross"], 2))
+    net, gross = usd(round(bill.net_usd, 2)), usd(round(bill.gross_usd, 2))
     return net if net == gross else f"{net} after the free tier, list price {gross}"
 
 
@@ -119,7 +120,7 @@ def _failed_targets_text(facts: VerdictFacts) -> str:
     """Who failed, so that nobody reads the rest as the whole."""
     parts = [f"{facts.title(name)} was not measured" for name in facts.targets if name not in facts.measured_targets]
     for name in facts.measured_targets:
-        failed, sent = sum(facts.targets[name]["errors"].values()), facts.targets[name]["sent"]
+        failed, sent = sum(facts.targets[name].errors.values()), facts.targets[name].sent
         if failed > MAX_ERROR_RATE * sent:
             parts.append(f"{facts.title(name)} failed {count(failed)} of {plural(sent, 'request')}")
     return join_words(parts)

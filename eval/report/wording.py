@@ -72,7 +72,7 @@ def _latency_drift(title: str, results_by_scenario: Mapping[str, Statement]) -> 
 
 def _predictions_differ(titles: Sequence[str], disagreements: int, n: int, engines_differ: bool) -> str:
     explanation = ENGINES_TOO_DIFFERENT if engines_differ else "the same model must answer alike everywhere"
-    return f"{' and '.join(titles)} differ on {count(disagreements)} of {plural(n, 'image')}; {explanation}"
+    return f"{' and '.join(titles)} differ on {formatting.disagreement_text(disagreements, n)}; {explanation}"
 
 
 def _model_versions_differ(titles_by_version: Mapping[str, Sequence[str]]) -> str:
@@ -282,7 +282,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ),
     AssumptionCode.BILLED_TIME_ROUNDED: (
         "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not "
-        "documented, so gross_low and gross_high, net_low and net_high are bounds"
+        "documented, so gross_low_usd and gross_high_usd, net_low_usd and net_high_usd are bounds"
     ),
     AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
     AssumptionCode.CONTAINER_IMAGES_KEPT: "{gib} GiB of container images are kept; builds are not priced",

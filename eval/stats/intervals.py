@@ -10,15 +10,14 @@ value.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import scipy  # loads its parts on first use: scipy.stats alone takes a second
 
-from eval.statements import ReasonCode, Statement, reason
+from eval.statements import Reason, ReasonCode, reason
 
 CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
@@ -35,13 +34,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     n: int | None = None  # how many samples it stands on
-    reason: Statement | None = None  # why `value` is None
-
-    def to_report(self) -> dict[str, Any]:
-        """As report.json has it."""
-        if self.value is None:
-            return {"value": None, "reason": self.reason}
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+    reason: Reason | None = None  # why `value` is None
 
 
 def min_sample_size(p: float) -> int:
@@ -148,9 +141,9 @@ def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = Fals
     return Estimate(nearest_rank(ordered, p), ordered[low - 1], ordered[high - 1], n)
 
 
-def percentiles(values: Sequence[float], *, autocorrelated: bool = False) -> dict[str, dict[str, Any]]:
-    """p50, p90, p95 and p99 for report.json."""
-    return {name: percentile(values, p, autocorrelated=autocorrelated).to_report() for name, p in PERCENTILES.items()}
+def percentiles(values: Sequence[float], *, autocorrelated: bool = False) -> dict[str, Estimate]:
+    """p50, p90, p95 and p99."""
+    return {name: percentile(values, p, autocorrelated=autocorrelated) for name, p in PERCENTILES.items()}
 
 
 def early_stopping_min_n(p: float, n_above: int = 1) -> int:
@@ -180,13 +173,9 @@ def early_stopping_bound(values: Sequence[float], p: float) -> Estimate:
     return Estimate(bound, n=n)
 
 
-def early_stopping_bounds(values: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """The bounds of p50, p90, p95 and p99 for report.json: a value and n, or a reason."""
-    bounds = {name: early_stopping_bound(values, p).to_report() for name, p in PERCENTILES.items()}
-    return {
-        name: {key: value for key, value in bound.items() if key not in ("low", "high")}
-        for name, bound in bounds.items()
-    }
+def early_stopping_bounds(values: Sequence[float]) -> dict[str, Estimate]:
+    """The bounds of p50, p90, p95 and p99."""
+    return {name: early_stopping_bound(values, p) for name, p in PERCENTILES.items()}
 
 
 def tail_ratio(values: Sequence[float]) -> Estimate:
@@ -226,10 +215,12 @@ def proportion(successes: int, n: int, none_code: ReasonCode = ReasonCode.NO_SAM
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
 
-def intervals_overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether the intervals of two estimates of report.json overlap."""
-    return a["low"] <= b["high"] and b["low"] <= a["high"]
+def intervals_overlap(a: Estimate, b: Estimate) -> bool:
+    """Whether two estimates cannot be told apart; both need an interval."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        raise ValueError(f"an estimate without an interval cannot be compared: {a}, {b}")
+    return a.low <= b.high and b.low <= a.high
 
 
-def _infinite(code: ReasonCode, ordered: Sequence[float]) -> Statement:
+def _infinite(code: ReasonCode, ordered: Sequence[float]) -> Reason:
     return reason(code, failed=sum(map(math.isinf, ordered)), n=len(ordered))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.samples.model import TargetRun
+from eval.stats.intervals import Estimate
 from service.engines.names import PLAIN_ENGINE
 
-REFERENCE_ENGINE = PLAIN_ENGINE  # of the reference predictions
-MIN_AGREEMENT = (
-    0.97  # fraction of equal predictions of two engines; significantly below it, they do not run the same model
-)
+REFERENCE_ENGINE = PLAIN_ENGINE  # what the reference answers are computed with
+MIN_AGREEMENT = 0.97  # of two engines; below it they do not run the same model
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,9 @@ def engines_differ(a: str | None, b: str | None) -> bool:
     return (a or PLAIN_ENGINE) != (b or PLAIN_ENGINE)
 
 
-def agreement_too_low(agreement_test: Mapping[str, Any]) -> bool:
-    """Whether a `parity` of report.json is too low for two engines with the same model."""
-    upper_bound = agreement_test["agreement"].get("high")
-    return upper_bound is not None and upper_bound < MIN_AGREEMENT
+def agreement_too_low(fraction: Estimate) -> bool:
+    """Whether two engines predict the same of too few images to run the same model."""
+    return fraction.high is not None and fraction.high < MIN_AGREEMENT
 
 
 def matching_engine_pairs(targets: Sequence[TargetRun]) -> list[EnginePair]:

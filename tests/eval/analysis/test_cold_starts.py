@@ -12,6 +12,7 @@ import pytest
 
 from eval.analysis.cold_starts import (
     STARTUP_PHASES,
+    ColdStartReport,
     cold_start_metrics,
     expected_labels,
     find_cold_starts,
@@ -24,9 +25,10 @@ from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
 from eval.mock_server.profile import EndpointProfile
 from eval.plan.arrivals import idle_arrivals
+from eval.report.report_json import to_jsonable
 from eval.samples.model import TargetRun
 from eval.statements import ReasonCode, reason, unavailable
-from eval.stats.intervals import ci_ranks
+from eval.stats.intervals import Estimate, ci_ranks
 from eval.targets import restart
 from eval.targets.restart import (
     check_restart_targets,
@@ -69,8 +71,16 @@ def warm(count: int = 50, latency_ms: float = 10.0, instance: str = "warm"):
     ]  # fmt: skip
 
 
-def report(samples, it: TargetRun | None = None) -> dict:
+def metrics(samples, it: TargetRun | None = None) -> ColdStartReport:
     return cold_start_metrics(it or twin_run(), samples, expected_labels([0], samples, []))
+
+
+def report(samples, it: TargetRun | None = None) -> dict:
+    return to_jsonable(metrics(samples, it))
+
+
+def missing(code: ReasonCode, **values) -> dict:
+    return to_jsonable(Estimate(None, reason=reason(code, **values)))
 
 
 # What is a cold start
@@ -81,7 +91,7 @@ def test_the_instances_word_decides_and_not_the_time():
     fast = cold(1, latency_ms=0.1)
     found = find_cold_starts([*warm(), slow, fast], "cold")
     assert found.confirmed == (fast,)
-    assert found.discarded == {"unmarked": 0, "not_first": 1, "known_instance": 0}
+    assert found.discarded == {"missing_headers": 0, "not_first_request": 1, "instance_seen_before": 0}
 
 
 @pytest.mark.parametrize(
@@ -97,25 +107,26 @@ def test_the_instances_word_decides_and_not_the_time():
 def test_an_instance_that_answered_before_proves_nothing(earlier, order):
     found = find_cold_starts([earlier, cold(3)][::order], "cold")
     assert cold(3) not in found.confirmed
-    assert found.discarded["known_instance"] == 1
+    assert found.discarded["instance_seen_before"] == 1
 
 
 def test_an_answer_without_the_instances_word_proves_nothing():
     samples = [cold(0, instance_request_number=None), cold(1, instance_id=None), cold(2, error="timeout")]
     found = find_cold_starts(samples, "cold")
     assert found.confirmed == ()
-    assert (found.discarded["unmarked"], found.failed, found.attempted) == (2, 1, 3)
+    assert (found.discarded["missing_headers"], found.failed, found.attempted) == (2, 1, 3)
 
 
 def test_forced_and_natural_starts_are_apart():
-    idle = [cold(i, "idle", idle_gap_s=900.0 + i) for i in range(20, 27)]
-    found = report([*warm(), *(cold(i) for i in range(8)), *idle])
-    assert (found["forced"]["proven"], found["idle"]["proven"]) == (8, 7)
-    assert found["idle"]["gap_s"] == {"least": 920.0, "most": 926.0}
-    assert found["idle"]["create_ms"]["p50"] == unavailable(ReasonCode.START_COMMAND_NOT_OBSERVABLE)
+    found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, "idle", gap_s=900.0 + i) for i in range(20, 27))])
+    assert (found["forced"]["confirmed"], found["idle"]["confirmed"]) == (8, 7)
+    assert found["idle"]["idle_gap_s"] == {"min": 920.0, "max": 926.0}
+    assert found["idle"]["time_to_first_prediction_ms"]["p50"] == to_jsonable(
+        unavailable(ReasonCode.START_COMMAND_NOT_OBSERVABLE)
+    )
     without = report(warm())
-    assert without["forced"] == unavailable(ReasonCode.NO_FORCED_START)
-    assert without["idle"] == unavailable(ReasonCode.NO_IDLE_GAP)
+    assert without["forced"] == to_jsonable(unavailable(ReasonCode.NO_FORCED_START))
+    assert without["idle"] == to_jsonable(unavailable(ReasonCode.NO_IDLE_GAP))
 
 
 # The figures
@@ -123,29 +134,35 @@ def test_forced_and_natural_starts_are_apart():
 
 def test_twenty_starts_give_a_median_with_interval_and_no_p95():
     low, high = ci_ranks(0.5, 20)
-    not_first = cold(30, instance_request_number=2, latency_ms=9e9)
-    found = report([*warm(), *(cold(i) for i in reversed(range(20))), not_first])["forced"]
-    assert (found["asked"], found["proven"], found["discarded"]["not_first"]) == (21, 20, 1)
-    assert found["latency_ms"]["p50"] == {"value": 49.0, "low": 39.0 + low, "high": 39.0 + high, "n": 20}
-    assert found["create_ms"]["p50"] == {"value": 3009.0, "low": 2999.0 + low, "high": 2999.0 + high, "n": 20}
-    assert found["create_ms"]["p95"] == unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=20)
-    assert found["proven_share"]["value"] == pytest.approx(20 / 21)
+    found = report([*warm(), *(cold(i) for i in reversed(range(20))), cold(30, ordinal=2, latency_ms=9e9)])["forced"]
+    assert (found["attempted"], found["confirmed"], found["discarded"]["not_first_request"]) == (21, 20, 1)
+    assert found["latency_ms"]["p50"] == {
+        "value": 49.0,
+        "low": 39.0 + low,
+        "high": 39.0 + high,
+        "n": 20,
+        "reason": None,
+    }
+    create_ms = found["time_to_first_prediction_ms"]["p50"]
+    assert create_ms == to_jsonable(Estimate(3009.0, 2999.0 + low, 2999.0 + high, 20))
+    assert found["time_to_first_prediction_ms"]["p95"] == missing(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=20)
+    assert found["confirmed_fraction"]["value"] == pytest.approx(20 / 21)
 
 
 def test_too_few_starts_have_a_reason_instead_of_a_median():
     found = report([*warm(), *(cold(i) for i in range(5))])["forced"]
-    too_few = unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=5)
-    assert found["latency_ms"]["p50"] == found["overhead_ms"] == too_few
-    assert found["phases_ms"]["parts"] == {}
+    too_few = missing(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=5)
+    assert found["latency_ms"]["p50"] == found["over_warm_ms"] == too_few
+    assert found["phases_ms"]["phases"] == {}
 
 
 def test_the_phases_add_up_to_the_median_start():
     startup = [{**STARTUP, "create": 3000.0 + 10 * i, "import": 1800.0 + 7 * (-1) ** i * i} for i in range(9)]
     found = report([*warm(), *(cold(i, startup_ms=startup[i]) for i in range(9))])["forced"]["phases_ms"]
-    assert list(found["parts"]) == [*STARTUP_PHASES, "outside"]
-    assert sum(part["value"] for part in found["parts"].values()) == pytest.approx(3040.0)
-    assert found["parts"]["outside"]["value"] == pytest.approx(3040 - 400 - 1800 - 300 - 100)
-    assert found["whole"]["value"] == 3040.0
+    assert list(found["phases"]) == [*STARTUP_PHASES, "platform_overhead"]
+    assert sum(part["value"] for part in found["phases"].values()) == pytest.approx(3040.0)
+    assert found["phases"]["platform_overhead"]["value"] == pytest.approx(3040 - 400 - 1800 - 300 - 100)
+    assert found["total"]["value"] == 3040.0
 
 
 @pytest.mark.parametrize(
@@ -162,28 +179,28 @@ def test_the_phases_add_up_to_the_median_start():
 def test_platform_overhead_is_the_time_beyond_a_warm_request(it, kind, felt_ms):
     scenario = {"forced": "cold", "idle": "idle"}[kind]
     found = report([*warm(latency_ms=10.0), *(cold(i, scenario) for i in range(7))], it)[kind]
-    assert found[found["felt"]["figure"]]["p50"]["value"] == felt_ms
-    assert found["overhead_ms"]["value"] == felt_ms - 10.0
-    assert found["overhead_ms"]["low"] < felt_ms - 10.0
+    assert found[found["user_visible"]["metric"]]["p50"]["value"] == felt_ms
+    assert found["over_warm_ms"]["value"] == felt_ms - 10.0
+    assert found["over_warm_ms"]["low"] < felt_ms - 10.0
 
 
 def test_without_warm_requests_there_is_no_overhead():
     found = report([cold(i) for i in range(7)])
     too_few = reason(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=0)
-    assert found["forced"]["overhead_ms"] == unavailable(ReasonCode.NO_WARM_MEDIAN, cause=too_few)
+    assert found["forced"]["over_warm_ms"] == missing(ReasonCode.NO_WARM_MEDIAN, cause=too_few)
 
 
 def test_a_failed_start_is_counted_and_endless():
     found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, error="not_sent") for i in (8, 9))])["forced"]
-    assert (found["asked"], found["proven"], found["failed"]) == (10, 8, 2)
+    assert (found["attempted"], found["confirmed"], found["failed"]) == (10, 8, 2)
     assert found["latency_ms"]["p50"]["value"] == 43.0
-    assert found["latency_with_failures_ms"]["p50"] == unavailable(ReasonCode.UPPER_BOUND_INFINITE, failed=2, n=10)
+    assert found["latency_with_failures_ms"]["p50"] == missing(ReasonCode.UPPER_BOUND_INFINITE, failed=2, n=10)
 
 
 def test_a_wrong_first_prediction_does_not_end_a_start():
     samples = [*warm(), *(cold(i) for i in range(8)), cold(8, predicted_class=5)]
     found = report(samples)["forced"]
-    assert (found["proven"], found["incorrect"], found["create_ms"]["p50"]["n"]) == (9, 1, 8)
+    assert (found["confirmed"], found["incorrect"], found["time_to_first_prediction_ms"]["p50"]["n"]) == (9, 1, 8)
 
 
 def test_correct_is_what_the_model_says_even_where_it_errs():
@@ -197,17 +214,18 @@ def test_prewarmed_instance_is_excluded_from_the_startup_phases():
     late = {"import": 1000.0, "load": 200.0, "first_prediction": 50.0}
     held = [cold(i, "idle", startup_ms=late, latency_ms=1500.0 + i) for i in range(7)]
     early = [cold(i, "idle", startup_ms=late, latency_ms=20.0) for i in range(10, 12)]
-    found = report([*warm(), *held, *early], twin_run("gcp_cloudrun", twin=False))
+    cloud = twin_run("gcp_cloudrun", twin=False)
+    found = report([*warm(), *held, *early], cloud)
     phases = found["idle"]["phases_ms"]
-    assert (found["idle"]["proven"], phases["n"], phases["in_advance"]) == (9, 7, 2)
-    assert phases["parts"]["outside"]["value"] == pytest.approx(1503 - 1250)
-    assert startup_s_for_billing(found) is None
-    assert startup_s_for_billing(report([*warm(), *held], twin_run("gcp_cloudrun", twin=False))) == 1.503
+    assert (found["idle"]["confirmed"], phases["n"], phases["prewarmed"]) == (9, 7, 2)
+    assert phases["phases"]["platform_overhead"]["value"] == pytest.approx(1503 - 1250)
+    assert startup_s_for_billing(metrics([*warm(), *held, *early], cloud)) is None
+    assert startup_s_for_billing(metrics([*warm(), *held], cloud)) == 1.503
 
 
 def test_the_bill_takes_the_whole_start_of_a_twin():
-    assert startup_s_for_billing(report([*warm(), *(cold(i) for i in range(7))], twin_run("aws_ec2"))) == 3.003
-    assert startup_s_for_billing(report(warm())) is None
+    assert startup_s_for_billing(metrics([*warm(), *(cold(i) for i in range(7))], twin_run("aws_ec2"))) == 3.003
+    assert startup_s_for_billing(metrics(warm())) is None
 
 
 def test_a_whole_runs_samples_have_no_start_by_chance():
@@ -252,8 +270,8 @@ def test_the_mock_endpoints_cold_starts_are_found_and_no_others():
     with running_mock_endpoint(truth) as url:
         samples = asyncio.run(measure(url))
     found = find_cold_starts(samples, "idle")
-    assert [s.idle_gap_s for s in found.confirmed] == [0.2] * 8
-    assert found.discarded["not_first"] == 3
+    assert [s.gap_s for s in found.confirmed] == [0.2] * 8
+    assert found.discarded["not_first_request"] == 3
     median = report(samples, twin_run("mock", twin=False))["idle"]["latency_ms"]["p50"]
     assert median["low"] <= truth.median_ms + truth.cold_start_ms + 5 and median["low"] > truth.cold_start_ms
 

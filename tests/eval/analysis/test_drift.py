@@ -9,7 +9,7 @@ import pytest
 from eval.analysis.drift import LatencyBlock, block_effect, detect_drift, drift_warnings, kendall_trend
 from eval.analysis.findings import Severity
 from eval.report.report_json import to_jsonable
-from eval.statements import DriftCode, ReasonCode, Statement, unavailable
+from eval.statements import DriftCode, DriftResult, ReasonCode, unavailable
 from tests.helpers.synthetic_run import make_run, make_sample
 
 SIZE = 25
@@ -34,19 +34,19 @@ def of(found, target="heroku", scenario="single"):
 
 def test_a_run_that_grows_slower_says_so_and_by_how_much():
     found = detect_drift(samples(steady(24) * np.linspace(1, 1.3, 24 * SIZE)))
-    assert of(found)["drifts"]
-    assert of(found)["change"] == pytest.approx(0.2, abs=0.08)  # first third to last
-    assert of(found)["trend"]["p_holm"] < 0.001
+    assert of(found).has_drift
+    assert of(found).change == pytest.approx(0.2, abs=0.08)  # first third to last
+    assert of(found).trend.p_holm < 0.001
     (finding,) = drift_warnings(found, {"heroku": "Heroku"})
     assert (finding.code, finding.severity, finding.target) == ("latency_drift", Severity.WARNING, "heroku")
-    assert finding.values == {"title": "Heroku", "results_by_scenario": {"single": of(found)["verdict"]}}
-    slower = Statement(DriftCode.BECAME_SLOWER, {"change": of(found)["change"], "blocks": 24})
-    assert of(found)["verdict"] == slower and of(found)["change"] > 0
+    assert finding.values == {"title": "Heroku", "results_by_scenario": {"single": of(found).result}}
+    slower = DriftResult(DriftCode.BECAME_SLOWER, {"change": of(found).change, "blocks": 24})
+    assert of(found).result == slower and of(found).change > 0
 
 
 def test_growing_faster_is_drift_too():
     found = of(detect_drift(samples(steady(24) * np.linspace(1.3, 1, 24 * SIZE))))
-    assert found["drifts"] and found["verdict"].code == DriftCode.BECAME_FASTER and found["change"] < 0
+    assert found.has_drift and found.result.code == DriftCode.BECAME_FASTER and found.change < 0
 
 
 def test_blocks_are_ordered_by_time_not_by_number():
@@ -57,15 +57,15 @@ def test_blocks_are_ordered_by_time_not_by_number():
 
 def test_a_trend_that_hardly_matters_is_told_but_not_warned_of():
     found = detect_drift(samples(steady(400) * np.linspace(1, 1.04, 400 * SIZE)))
-    assert of(found)["verdict"].code == DriftCode.SMALL_TREND and of(found)["change"] > 0
-    assert not of(found)["drifts"]
+    assert of(found).result.code == DriftCode.SMALL_TREND and of(found).change > 0
+    assert not of(found).has_drift
     assert drift_warnings(found, {}) == []
 
 
 def test_blocks_that_vary_are_heterogeneous_without_a_warning():
     jumps = np.repeat(np.random.default_rng(4).lognormal(0, 0.15, 40), SIZE)
     found = detect_drift(samples(steady(40) * jumps))
-    assert of(found)["uneven"] and drift_warnings(found, {}) == []
+    assert of(found).heterogeneous and drift_warnings(found, {}) == []
 
 
 def test_design_effect_factor_widens_intervals_as_blocks_demand():
@@ -87,8 +87,8 @@ def test_without_drift_each_test_is_wrong_in_about_5_of_100_runs(blocks):
 def test_p_values_are_adjusted_for_all_targets_and_scenarios():
     taken = [s for i, name in enumerate("abcd") for s in samples(steady(12, seed=i), target=name)]
     found = detect_drift(taken)
-    p = sorted(found[name]["single"]["trend"]["p"] for name in "abcd")
-    assert min(found[name]["single"]["trend"]["p_holm"] for name in "abcd") == pytest.approx(min(1, 4 * p[0]))
+    p = sorted(found[name]["single"].trend.p for name in "abcd")
+    assert min(found[name]["single"].trend.p_holm for name in "abcd") == pytest.approx(min(1, 4 * p[0]))
 
 
 def test_too_few_blocks_have_a_reason():
@@ -98,8 +98,8 @@ def test_too_few_blocks_have_a_reason():
 
 def test_blocks_of_one_request_have_a_trend_but_no_block_effect():
     found = of(detect_drift(samples(np.linspace(100, 200, 20), scenario="cold", size=1)), scenario="cold")
-    assert found["drifts"]
-    assert found["between"] == unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=8, responses=5)
+    assert found.has_drift
+    assert found.block_effect == unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=8, responses=5)
 
 
 def test_a_load_that_changes_by_plan_is_not_tested():
@@ -116,12 +116,12 @@ def test_failures_and_the_warm_up_are_left_out():
 
 def test_equal_times_are_no_drift():
     found = of(detect_drift(samples([7.0] * 20 * SIZE)))
-    assert found["verdict"] == Statement(DriftCode.NO_DRIFT, {"change": 0.0, "blocks": 20})
+    assert found.result == DriftResult(DriftCode.NO_DRIFT, {"change": 0.0, "blocks": 20})
 
 
 def test_it_is_json_of_a_whole_run():
     _, taken = make_run()
     found = detect_drift(taken)
     assert set(found) == {"aws_ec2", "heroku", "gcp_cloudrun", "gcp_function", "reference"}
-    assert not any(found[name]["single"]["drifts"] for name in found if name != "reference")
+    assert not any(found[name]["single"].has_drift for name in found if name != "reference")
     json.dumps(to_jsonable(found), allow_nan=False)

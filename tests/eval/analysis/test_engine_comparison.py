@@ -99,8 +99,8 @@ def test_endpoints_of_one_target_with_two_engines_are_a_pair(targets, found):
 
 def test_second_engine_has_its_own_file_and_may_differ_slightly(both):
     assert both["targets"]["heroku-onnx"]["model_version"] == ONNX_VERSION != MODEL_VERSION
-    assert both["parity"]["heroku-onnx|reference"]["disagreements"] == 2
-    assert both["verdict"]["right"] is both["verdict"]["valid"] is True
+    assert both["agreement"]["heroku-onnx|reference"]["disagreements"] == 2
+    assert both["verdict"]["all_targets_agree"] is both["verdict"]["valid"] is True
     assert faults(both) == []
     assert (
         "PyTorch gives the reference's answers on all 2 targets (accuracy 93.00%), ONNX int8 differs from PyTorch on "
@@ -114,14 +114,14 @@ def test_engines_that_answer_alike_are_said_to():
 
 def test_single_engine_is_compared_with_the_others_reference():
     found = report(["heroku-onnx", "aws_ec2-onnx"], disagreements={"heroku-onnx": 2, "aws_ec2-onnx": 2})
-    assert found["verdict"]["right"] is True and faults(found) == []
-    assert found["engines"] == []
+    assert found["verdict"]["all_targets_agree"] is True and faults(found) == []
+    assert found["engine_comparisons"] == []
     assert "ONNX int8 differs from PyTorch on 2 of 400 images" in found["verdict"]["sentence"]
 
 
 def test_two_targets_of_one_engine_that_differ_are_a_fault():
     found = report(disagreements={"heroku-onnx": 2, "gcp_cloudrun-onnx": 3})
-    assert found["verdict"]["right"] is False
+    assert found["verdict"]["all_targets_agree"] is False
     (finding,) = faults(found)
     assert (finding["code"], finding["severity"]) == (FindingCode.PREDICTIONS_DIFFER, Severity.WARNING)
     titles = ["Heroku (ONNX int8)", "Google Cloud Run (ONNX int8)"]
@@ -130,7 +130,7 @@ def test_two_targets_of_one_engine_that_differ_are_a_fault():
 
 def test_engine_that_differs_on_too_many_images_is_another_model():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 40})
-    assert found["verdict"]["right"] is False
+    assert found["verdict"]["all_targets_agree"] is False
     differ = [finding["values"] for finding in faults(found) if finding["code"] == FindingCode.PREDICTIONS_DIFFER]
     assert any(values["engines_differ"] for values in differ)
 
@@ -146,7 +146,7 @@ def test_other_weights_for_one_engine_are_no_comparison():
 
 def test_significant_accuracy_loss_is_a_warning_and_no_error():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 8})
-    assert found["verdict"]["right"] is True
+    assert found["verdict"]["all_targets_agree"] is True
     (finding,) = faults(found)
     assert (finding["code"], finding["severity"]) == (FindingCode.LESS_ACCURATE, Severity.WARNING)
     assert (finding["values"]["engine"], finding["values"]["max_drop"]) == ("onnx", pytest.approx(0.02))
@@ -168,7 +168,7 @@ def test_where_both_engines_cost_the_same_that_is_said_once(both):
 
 
 def test_every_figure_stands_before_and_after_the_switch(both):
-    one = both["engines"][0]
+    one = both["engine_comparisons"][0]
     assert (one["a"], one["b"], one["title"]) == ("heroku", "heroku-onnx", "Heroku")
     assert one["engines"] == {"a": "torch", "b": "onnx"}
     for side, name in (("a", "heroku"), ("b", "heroku-onnx")):
@@ -176,37 +176,35 @@ def test_every_figure_stands_before_and_after_the_switch(both):
         assert one["latency_ms"]["p95"][side] == facts["scenarios"]["single"]["latency_ms"]["p95"]
         assert one["usd_per_million"]["10"][side] == facts["cost"]["usd_per_million"]["10"]
         assert one["monthly_usd"]["1000000"][side] == facts["cost"]["monthly_usd"]["1000000"]
-        assert one["start_ms"][side] == facts["startup_ms"]
+        assert one["startup_ms"][side] == facts["startup_ms"]
         assert one["memory_mib"][side] == facts["memory"]["peak_mib"]
-        assert one["shipped"][side]["files_bytes"] == SHIPPED[one["engines"][side]]["files_bytes"]
+        assert one["artifact_size"][side]["files_bytes"] == SHIPPED[one["engines"][side]]["files_bytes"]
         assert one["accuracy"][side] == facts["accuracy"]
-    assert one["start_ms"]["of"] == "ready"
-    assert one["parity"]["disagreements"] == 2
+    assert one["startup_ms"]["metric"] == "ready"
+    assert one["agreement"]["disagreements"] == 2
 
 
 def test_how_many_times_as_fast_has_an_interval_around_the_truth(both):
-    for one in both["engines"]:
-        for factor in (one["latency_ms"][p]["times_as_fast"] for p in ("p50", "p95")):
+    for one in both["engine_comparisons"]:
+        for factor in (one["latency_ms"][p]["speedup"] for p in ("p50", "p95")):
             assert 4.0 < factor["low"] < factor["value"] < factor["high"] < 6.0
-        assert (
-            one["latency_ms"]["p50"]["times_as_fast"]["low"] < 5.0 < one["latency_ms"]["p50"]["times_as_fast"]["high"]
-        )
+        assert one["latency_ms"]["p50"]["speedup"]["low"] < 5.0 < one["latency_ms"]["p50"]["speedup"]["high"]
 
 
 def test_the_difference_of_accuracy_is_paired_and_tested(both):
-    change = both["engines"][0]["accuracy"]
+    change = both["engine_comparisons"][0]["accuracy"]
     assert change["difference"]["value"] == pytest.approx(-2 / 400)
     assert change["difference"]["low"] == pytest.approx(-2 / 400)  # both splits went one way
     assert 0 < change["difference"]["high"] < 2 / 400
-    assert (change["mcnemar"]["only_a_right"], change["mcnemar"]["p"]) == (2, 0.5)
+    assert (change["mcnemar"]["only_a_correct"], change["mcnemar"]["p"]) == (2, 0.5)
     assert change["mcnemar"]["p_holm"] == 1.0  # of the two pairs of engines
 
 
 def test_a_start_is_the_proven_cold_one_where_there_is_one():
     run, samples = make_full_run(60, scenarios=("single", "cold"), names=["heroku", "heroku-onnx"])
-    (one,) = build_report(run, samples, PRICES)["engines"]
-    assert one["start_ms"]["of"] == "create"
-    assert one["start_ms"]["a"]["value"] > 2000
+    (one,) = build_report(run, samples, PRICES)["engine_comparisons"]
+    assert one["startup_ms"]["metric"] == "time_to_first_prediction"
+    assert one["startup_ms"]["a"]["value"] > 2000
 
 
 @pytest.mark.parametrize(
@@ -215,20 +213,22 @@ def test_a_start_is_the_proven_cold_one_where_there_is_one():
 def test_what_could_not_be_measured_of_both_says_so(options):
     found = report(["heroku", "heroku-onnx"], **options)
     json.dumps(found, allow_nan=False)
-    (one,) = found["engines"]
-    assert one["latency_ms"]["p95"]["times_as_fast"]["value"] is None
-    assert all(cell.value and cell.note is not None for row in engine_rows(found["engines"]) for cell in row.cells)
+    (one,) = found["engine_comparisons"]
+    assert one["latency_ms"]["p95"]["speedup"]["value"] is None
+    assert all(
+        cell.value and cell.note is not None for row in engine_rows(found["engine_comparisons"]) for cell in row.cells
+    )
 
 
 def test_deployed_stacks_are_compared_like_twins():
     found = report(["heroku", "heroku-onnx"], twin=False)
-    (one,) = found["engines"]
-    assert one["shipped"]["b"]["files_bytes"]["reason"]["code"] == ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED
-    assert one["start_ms"]["of"] is None
+    (one,) = found["engine_comparisons"]
+    assert one["artifact_size"]["b"]["files_bytes"]["reason"]["code"] == ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED
+    assert one["startup_ms"]["metric"] is None
 
 
 def test_a_run_of_one_engine_has_no_such_part():
-    assert report(["heroku", "aws_ec2"])["engines"] == []
+    assert report(["heroku", "aws_ec2"])["engine_comparisons"] == []
 
 
 # On the page
@@ -296,7 +296,7 @@ def test_a_trend_keeps_the_engines_of_a_target_together(tmp_path):
         record = json.loads((folder / "run.json").read_text()) | {"id": f"run-{day}"}
         (folder / "run.json").write_text(json.dumps(record))
     write_trend([tmp_path / "1", tmp_path / "2"])
-    assert json.loads((tmp_path / TREND_JSON).read_text())["partners"] == {
+    assert json.loads((tmp_path / TREND_JSON).read_text())["engine_pairs"] == {
         "heroku-onnx": "heroku", "gcp_cloudrun-onnx": "gcp_cloudrun",
     }  # fmt: skip
     assert 'class="chip open"' in text_of(tmp_path, TREND_HTML)
@@ -370,12 +370,12 @@ def test_both_engines_of_a_target_alternate_start_cold_and_agree(tmp_path):
     turns = [s.target for s in samples if s.scenario == "single"]
     assert {*turns[:20]} == {*turns[-20:]} == {"heroku", "heroku-onnx"}
     found = write_reports(tmp_path)
-    (one,) = found["engines"]
-    assert [f["cold_start_ms"]["forced"]["proven"] for f in found["targets"].values()] == [1, 1]
-    assert one["start_ms"]["b"] < one["start_ms"]["a"]
+    (one,) = found["engine_comparisons"]
+    assert [f["cold_starts"]["forced"]["confirmed"] for f in found["targets"].values()] == [1, 1]
+    assert one["startup_ms"]["b"] < one["startup_ms"]["a"]
     assert one["memory_mib"]["b"] < one["memory_mib"]["a"]
-    assert one["parity"]["agreement"]["value"] >= 0.95
-    assert found["verdict"]["valid"] and found["verdict"]["right"]
+    assert one["agreement"]["fraction"]["value"] >= 0.95
+    assert found["verdict"]["valid"] and found["verdict"]["all_targets_agree"]
 
 
 @pytest.fixture

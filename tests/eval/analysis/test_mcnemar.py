@@ -30,13 +30,13 @@ def test_p_values_are_adjusted_for_the_number_of_pairs():
     found = mcnemar_tests(
         {"a|b": DiscordantPairs(100, 6, 0), "a|c": DiscordantPairs(100, 5, 0), "b|c": DiscordantPairs(100, 0, 0)}
     )
-    assert [found[pair]["p_holm"] for pair in ("a|b", "a|c", "b|c")] == pytest.approx([3 * 2 / 64, 2 * 2 / 32, 1.0])
+    assert [found[pair].p_holm for pair in ("a|b", "a|c", "b|c")] == pytest.approx([3 * 2 / 64, 2 * 2 / 32, 1.0])
 
 
 def test_pair_without_common_images_is_not_tested_and_says_why():
     found = mcnemar_tests({"a|b": DiscordantPairs(100, 6, 0), "a|c": DiscordantPairs(0, 0, 0)})
-    assert found["a|b"]["p_holm"] == found["a|b"]["p"] == pytest.approx(2 / 64)
-    assert found["a|c"]["p"] == unavailable(ReasonCode.NO_COMMON_IMAGE)
+    assert found["a|b"].p_holm == found["a|b"].p == pytest.approx(2 / 64)
+    assert found["a|c"].p == unavailable(ReasonCode.NO_COMMON_IMAGE)
 
 
 def test_equally_accurate_targets_are_seldom_significant():
@@ -47,8 +47,13 @@ def test_equally_accurate_targets_are_seldom_significant():
 
 def test_the_report_says_for_every_pair_who_alone_was_right():
     run, samples = make_run(disagreements={"heroku": 9})
-    pairs = build_report(run, samples, load_price_list())["parity"]
+    pairs = build_report(run, samples, load_price_list())["agreement"]
     worse = pairs["aws_ec2|heroku"]["mcnemar"]
-    assert (worse["only_a_right"], worse["only_b_right"], worse["p"]) == (9, 0, pytest.approx(2 / 2**9))
+    assert (worse["only_a_correct"], worse["only_b_correct"], worse["p"]) == (9, 0, pytest.approx(2 / 2**9))
     assert worse["p_holm"] == pytest.approx(10 * 2 / 2**9)  # six pairs of targets, four with the reference
-    assert pairs["aws_ec2|gcp_function"]["mcnemar"] == {"only_a_right": 0, "only_b_right": 0, "p": 1.0, "p_holm": 1.0}
+    assert pairs["aws_ec2|gcp_function"]["mcnemar"] == {
+        "only_a_correct": 0,
+        "only_b_correct": 0,
+        "p": 1.0,
+        "p_holm": 1.0,
+    }

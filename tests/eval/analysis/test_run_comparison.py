@@ -56,7 +56,7 @@ def side(run, samples, prices=None):
 
 def compared(a, b, limits=QUICK):
     found = compare_runs(side(*a), side(*b), limits)
-    return {(d.target, d.figure): d for d in found}
+    return {(d.target, d.metric): d for d in found}
 
 
 def written(folder, run, samples):
@@ -85,40 +85,40 @@ def test_a_run_is_no_worse_than_itself():
     found = compared(a_run(), a_run())
     assert {figure for _, figure in found} == {"p50", "p95", "p99", "failed", "accuracy", "cost"}
     for d in found.values():
-        assert (d.change, d.worse, d.reason) == (0, False, None)
-        assert d.p_holm == 1.0 if d.figure in ("failed", "accuracy") else d.p_holm > 0.05
+        assert (d.change, d.regressed, d.reason) == (0, False, None)
+        assert d.p_holm == 1.0 if d.metric in ("failed", "accuracy") else d.p_holm > 0.05
 
 
 def test_another_run_of_the_same_is_no_worse():
     found = compared(a_run(seed=1), a_run(seed=2, wrong=35))
-    assert not any(d.worse for d in found.values())
+    assert not any(d.regressed for d in found.values())
 
 
 def test_a_slower_target_is_worse_and_the_others_are_not():
     run, samples = a_run()
     other, again = a_run(seed=3)
     found = compared((run, samples), (other, slowed(again, 1.25)))
-    assert [key for key, d in found.items() if d.worse] == [("heroku", "p95")]
+    assert [key for key, d in found.items() if d.regressed] == [("heroku", "p95")]
     d = found["heroku", "p95"]
     assert d.low < 0.25 < d.high and d.low > 0.1
-    assert (d.n_a, d.n_b, d.detail["drawn"]) == (500, 500, "blocks")
-    assert found["heroku", "p50"].significant and not found["heroku", "p50"].worse  # shown, not judged
+    assert (d.n_a, d.n_b, d.details["resampling_unit"]) == (500, 500, "blocks")
+    assert found["heroku", "p50"].significant and not found["heroku", "p50"].regressed  # shown, not judged
 
 
 def test_within_the_limit_slower_is_no_worse_however_sure():
     run, samples = a_run(spread=0.05)
     d = compared((run, samples), (run, slowed(samples, 1.08)))["heroku", "p95"]
-    assert d.significant and not d.worse
-    tight = dataclasses.replace(QUICK, p95_increase=0.05)
-    assert compared((run, samples), (run, slowed(samples, 1.08)), tight)["heroku", "p95"].worse
+    assert d.significant and not d.regressed
+    tight = dataclasses.replace(QUICK, max_p95_increase=0.05)
+    assert compared((run, samples), (run, slowed(samples, 1.08)), tight)["heroku", "p95"].regressed
 
 
 def test_beyond_the_limit_but_by_chance_is_no_worse():
     a, b = a_run(n_images=80, spread=0.8, seed=1), a_run(n_images=80, spread=0.8, seed=5)
-    loose = dataclasses.replace(QUICK, p95_increase=0.0)
-    beyond = [d for d in compared(a, b, loose).values() if d.figure == "p95" and d.change > 0]
-    assert beyond and not any(d.worse for d in beyond)
-    assert all(d.detail["drawn"] == "requests" for d in beyond)  # four blocks are too few to draw from
+    loose = dataclasses.replace(QUICK, max_p95_increase=0.0)
+    beyond = [d for d in compared(a, b, loose).values() if d.metric == "p95" and d.change > 0]
+    assert beyond and not any(d.regressed for d in beyond)
+    assert all(d.details["resampling_unit"] == "requests" for d in beyond)  # four blocks are too few to draw from
 
 
 def test_false_regressions_are_at_most_5_of_100_comparisons():
@@ -156,33 +156,33 @@ def test_failures_are_endless_latencies_in_a_change_too(a, b, change):
 def test_a_target_that_fails_more_often_is_worse():
     run, samples = a_run()
     found = compared((run, samples), (run, failing(samples, 10)))
-    assert found["heroku", "failed"].worse and found["heroku", "failed"].change == pytest.approx(0.1)
-    assert found["heroku", "p95"].worse and found["heroku", "p95"].b == math.inf
-    assert not found["gcp_cloudrun", "failed"].worse
+    assert found["heroku", "failed"].regressed and found["heroku", "failed"].change == pytest.approx(0.1)
+    assert found["heroku", "p95"].regressed and found["heroku", "p95"].b == math.inf
+    assert not found["gcp_cloudrun", "failed"].regressed
 
 
 def test_one_outage_adds_failures_but_proves_no_slower_tail():
     found = compared(a_run(), a_run(failures={"heroku": 40}))  # two blocks of 25
-    assert found["heroku", "failed"].worse
+    assert found["heroku", "failed"].regressed
     assert found["heroku", "p95"].b == math.inf and not found["heroku", "p95"].significant
 
 
 def test_accuracy_is_compared_on_the_same_images():
     found = compared(a_run(wrong=20), a_run(wrong=20, disagreements={"heroku": 30}))
     d = found["heroku", "accuracy"]
-    assert d.worse and d.detail == {"only_a_right": 30, "only_b_right": 0}
+    assert d.regressed and d.details == {"only_a_correct": 30, "only_b_correct": 0}
     assert (d.a, d.b, d.change) == (0.96, 0.9, pytest.approx(-0.06))
-    assert not found["gcp_cloudrun", "accuracy"].worse
+    assert not found["gcp_cloudrun", "accuracy"].regressed
 
 
 def test_a_better_accuracy_is_not_worse():
     found = compared(a_run(disagreements={"heroku": 30}), a_run())
-    assert found["heroku", "accuracy"].significant and not found["heroku", "accuracy"].worse
+    assert found["heroku", "accuracy"].significant and not found["heroku", "accuracy"].regressed
 
 
 def test_a_target_that_is_gone_is_worse():
     found = compared(a_run(), a_run(not_started={"heroku": "it would not listen"}))
-    assert found["heroku", "measured"].worse
+    assert found["heroku", "measured"].regressed
     not_measured = reason(ReasonCode.NOT_MEASURED, runs=["B"], failure="it would not listen")
     assert found["heroku", "measured"].reason == not_measured
 
@@ -208,19 +208,19 @@ def test_a_difference_in_cost_is_split_into_price_and_speed():
     found = compare_runs(
         side(run, samples), side(run, slowed(samples, 20, "gcp_cloudrun"), dearer(prices, 1.5)), limits
     )
-    cost = next(d for d in found if (d.target, d.figure) == ("gcp_cloudrun", "cost"))
-    assert cost.worse
-    assert cost.detail["by_price"] == pytest.approx(0.5 * cost.a)
-    assert cost.detail["by_price"] + cost.detail["by_speed"] == pytest.approx(cost.b - cost.a)
-    assert cost.detail["by_speed"] > 0
+    cost = next(d for d in found if (d.target, d.metric) == ("gcp_cloudrun", "cost"))
+    assert cost.regressed
+    assert cost.details["price_effect_usd"] == pytest.approx(0.5 * cost.a)
+    assert cost.details["price_effect_usd"] + cost.details["speed_effect_usd"] == pytest.approx(cost.b - cost.a)
+    assert cost.details["speed_effect_usd"] > 0
 
 
 def test_flat_rate_dyno_cost_changes_only_with_its_price():
     run, samples = a_run()
     found = compare_runs(side(run, samples), side(run, slowed(samples, 1.5), dearer(load_price_list(), 1.2)), QUICK)
-    cost = next(d for d in found if (d.target, d.figure) == ("heroku", "cost"))
-    assert cost.worse and (cost.low, cost.high) == (pytest.approx(0.2), pytest.approx(0.2))
-    assert cost.detail["by_speed"] == 0
+    cost = next(d for d in found if (d.target, d.metric) == ("heroku", "cost"))
+    assert cost.regressed and (cost.low, cost.high) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert cost.details["speed_effect_usd"] == 0
 
 
 def test_each_run_is_priced_by_the_list_that_it_holds(tmp_path, monkeypatch, capsys, pair):
@@ -238,7 +238,7 @@ def test_each_run_is_priced_by_the_list_that_it_holds(tmp_path, monkeypatch, cap
     later = dataclasses.replace(run, prices_sha256=hashlib.sha256(new).hexdigest())
     assert main(["compare", *pair((run, samples), (later, samples)), "--format", "json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    (cost,) = [d for d in found["differences"] if d["worse"]]
+    (cost,) = [d for d in found["differences"] if d["regressed"]]
     assert (cost["target"], cost["figure"], cost["a"], cost["b"]) == ("heroku", "cost", 7.0, 14.0)
 
 
@@ -410,9 +410,9 @@ def test_json_holds_every_difference_and_no_infinity(pair, capsys):
     folders = pair((run, samples), (run, failing(samples, 10)))
     assert main(["compare", "--format", "json", *folders]) == 1
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    p95 = next(d for d in found["differences"] if (d["target"], d["figure"]) == ("heroku", "p95"))
-    assert p95["b"] is None and "b" in p95["endless"] and p95["worse"]
-    assert found["limits"]["accuracy_drop"] == 0.005 and found["worse"] is True
+    p95 = next(d for d in found["differences"] if (d["target"], d["metric"]) == ("heroku", "p95"))
+    assert p95["b"] is None and "b" in p95["infinite"] and p95["regressed"]
+    assert found["thresholds"]["max_accuracy_drop"] == 0.005 and found["regressed"] is True
 
 
 def test_markdown_is_the_sentence_and_a_table(pair, capsys):

@@ -18,7 +18,7 @@ from eval.cost.billing import (
     round_up_billed_s,
 )
 from eval.cost.break_even import compare_bills
-from eval.cost.cost_model import build_cost_model, cost_to_report, rps_per_instance
+from eval.cost.cost_model import build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import load_price_list
 from eval.errors import PriceError
 from eval.statements import AssumptionCode
@@ -312,35 +312,35 @@ def test_ten_thousand_requests_a_second_on_machines_by_hand():
 def whole(max_rate_rps=None, boot_s=None, name="heroku"):
     run, samples = make_run(names=[name], reference=False)
     answered = [s for s in samples if s.phase == "measure"]
-    return cost_to_report(build_cost_model(run.targets[0], answered, PRICES, max_rate_rps, boot_s))
+    return cost_report(build_cost_model(run.targets[0], answered, PRICES, max_rate_rps, boot_s))
 
 
-def test_cost_curve_spans_0_001_to_10_000_requests_a_second():
-    curve = whole(name="gcp_cloudrun")["curve"]
-    assert [curve[0]["rps"], curve[60]["rps"], curve[-1]["rps"]] == [0.001, 1.0, 10_000.0]
-    assert [curve[0]["requests_per_month"], curve[-1]["requests_per_month"]] == [2628, 26_280_000_000]
+def test_the_curve_goes_from_a_thousandth_to_ten_thousand_requests_a_second():
+    curve = whole(name="gcp_cloudrun").curve
+    assert [curve[0].rps, curve[60].rps, curve[-1].rps] == [0.001, 1.0, 10_000.0]
+    assert [curve[0].requests_per_month, curve[-1].requests_per_month] == [2628, 26_280_000_000]
     for point in curve:
-        assert point["gross_low"] <= point["gross"] <= point["gross_high"] + 1e-6
-        assert point["net_low"] <= point["net"] <= point["net_high"] + 1e-6
-    assert curve[0]["instances"] == 1
-    assert curve[-1]["beyond_limit"]
+        assert point.gross_low_usd <= point.gross_usd <= point.gross_high_usd + 1e-6
+        assert point.net_low_usd <= point.net_usd <= point.net_high_usd + 1e-6
+    assert curve[0].instances == 1
+    assert curve[-1].exceeds_max_instances
 
 
 def test_measured_rate_sets_the_instance_count_and_is_reported():
     by_service, by_rate = whole(), whole(max_rate_rps=10.0)
-    at_38_a_second = [found["monthly_usd"]["100000000"]["instances"] for found in (by_service, by_rate)]
+    at_38_a_second = [found.monthly_usd["100000000"].instances for found in (by_service, by_rate)]
     assert at_38_a_second == [1, 4]
-    assert by_rate["measured"]["max_rate_rps"] == 10
-    assert "max_rate_rps" not in by_service["measured"]
-    by_service_codes, by_rate_codes = ({a.code: a.values for a in found["assumed"]} for found in (by_service, by_rate))
+    assert by_rate.measured["max_rate_rps"] == 10
+    assert "max_rate_rps" not in by_service.measured
+    by_service_codes, by_rate_codes = ({a.code: a.values for a in found.assumptions} for found in (by_service, by_rate))
     assert AssumptionCode.SCALED_BY_SERVICE_TIME in by_service_codes
     assert by_rate_codes[AssumptionCode.SCALED_BY_MEASURED_RATE] == {"capacity_rps": 10.0}
     assert AssumptionCode.SCALED_BY_SERVICE_TIME not in by_rate_codes
 
 
 def test_a_proven_cold_start_is_what_starts_are_billed_by():
-    assert whole(boot_s=12.5, name="gcp_cloudrun")["measured"]["startup_s"] == 12.5
-    assert whole(name="gcp_cloudrun")["measured"]["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
+    assert whole(boot_s=12.5, name="gcp_cloudrun").measured["startup_s"] == 12.5
+    assert whole(name="gcp_cloudrun").measured["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
 
 
 def test_a_rate_that_several_instances_held_is_shared_among_them():

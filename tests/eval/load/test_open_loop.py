@@ -93,7 +93,7 @@ def test_cache_is_detected_where_there_is_one_only(tmp_path):
     for name, cached_ms in (("cache", 1.0), ("none", None)):
         with running_mock_endpoint(EndpointProfile(median_ms=8, cached_ms=cached_ms)) as url:
             _, samples = run(tmp_path / name, url, scenarios=("single", "repeat"), block=25)
-        found.append(cache_test(samples)["suspected"])
+        found.append(cache_test(samples).suspected)
     assert found == [True, False]
 
 

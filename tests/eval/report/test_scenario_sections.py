@@ -16,6 +16,8 @@ import pytest
 from eval.__main__ import main
 from eval.formatting import ms
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
+from eval.report.report_json import to_jsonable
+from eval.stats.intervals import Estimate
 from tests.helpers.html_pages import Page, text_of
 from tests.helpers.synthetic_run import image_bytes
 from tests.helpers.synthetic_scenarios import BREAKS_AT, COLD_N, write_full_run
@@ -98,7 +100,7 @@ def test_the_highest_rate_is_drawn_with_every_step_and_listed(full_dir, summary)
 
 def test_a_step_whose_p95_has_no_end_is_drawn_and_said(full_dir, summary):
     steps = summary["targets"]["aws_ec2"]["scenarios"]["max_rate"]["steps"]
-    assert steps[-1]["p95_ms"] == {"value": None, "low": None, "high": None}
+    assert steps[-1]["p95_ms"] == to_jsonable(Estimate(None))
     assert "no end" in words(section(full_dir, "rate"))
 
 
@@ -106,7 +108,9 @@ def test_cold_starts_say_how_many_are_proven_and_split_the_time(full_dir, summar
     cold = section(full_dir, "cold")
     proven, created = row(cold, "Forced starts by target", "Heroku")[1:3]
     assert proven == f"{COLD_N - 1} of {COLD_N} 1 by an instance that was warm"
-    assert created.startswith(ms(summary["targets"]["heroku"]["cold_start_ms"]["forced"]["create_ms"]["p50"]["value"]))
+    assert created.startswith(
+        ms(summary["targets"]["heroku"]["cold_starts"]["forced"]["time_to_first_prediction_ms"]["p50"]["value"])
+    )
     assert [s for s in ("Forced starts", "Natural starts") if f"<h3>{s}</h3>" in cold] == [
         "Forced starts",
         "Natural starts",
@@ -145,7 +149,7 @@ def test_network_table_has_baseline_rtt_and_connection_timings(full_dir):
 
 
 def test_mcnemar_stands_where_answers_differ_and_only_there(full_dir, summary):
-    differing = [pair for pair, both in summary["parity"].items() if both["disagreements"]]
+    differing = [pair for pair, both in summary["agreement"].items() if both["disagreements"]]
     assert len(differing) == 4 == section(full_dir, "parity").count("McNemar p ")
 
 
@@ -320,7 +324,7 @@ def test_the_pointer_reads_the_cost_curves_and_picks_the_nearest(visit, full_dir
         share = (value - scale["low"]) / (scale["high"] - scale["low"])
         return (scale["start"] + share * (scale["end"] - scale["start"])) * zoom
 
-    x, y = place(scales["x"], math.log10(point["requests_per_month"])), place(scales["y"], math.log10(point["net"]))
+    x, y = place(scales["x"], math.log10(point["requests_per_month"])), place(scales["y"], math.log10(point["net_usd"]))
     page.mouse.move(box["x"] + x, box["y"] + y)
     told = page.locator("#cost .readout p").inner_text()
     assert f"Heroku ${point['net']:.2f}" in told

@@ -52,7 +52,7 @@ def test_figures_are_those_of_each_runs_own_report(runs, trend):
     found = trend["runs"][2]["targets"]["heroku"]
     assert found["p95_ms"] == report["scenarios"]["single"]["latency_ms"]["p95"]
     assert found["accuracy"] == report["accuracy"]
-    assert found["usd_per_month"]["value"] == report["cost"]["monthly_usd"]["1000000"]["net"]
+    assert found["usd_per_month"]["value"] == report["cost"]["monthly_usd"]["1000000"]["net_usd"]
 
 
 def test_each_run_is_shown_with_the_commit_that_it_recorded(runs, trend):
@@ -65,9 +65,9 @@ def test_latency_is_of_a_scenario_that_all_tried(trend):
     assert trend["scenario"] == "single"
 
 
-def test_other_images_are_incompatible_and_added_scenarios_not(trend):
-    assert [bool(run["unlike"]) for run in trend["runs"]] == [False, True, False]
-    assert trend["runs"][1]["unlike"][0]["code"] == FindingCode.IMAGES_DIFFER
+def test_a_run_with_other_pictures_is_unlike_and_one_with_another_scenario_beside_is_not(trend):
+    assert [bool(run["incompatibilities"]) for run in trend["runs"]] == [False, True, False]
+    assert trend["runs"][1]["incompatibilities"][0]["code"] == FindingCode.IMAGES_DIFFER
 
 
 def test_the_page_marks_the_unlike_run_and_links_what_is_there(runs, trend):
@@ -132,11 +132,11 @@ def moved(runs, tmp_path_factory):
 
 def test_other_processor_is_incompatible_and_unknown_one_warns(moved):
     root, found = moved
-    assert {name: (bool(run["unlike"]), bool(run["notes"])) for name, run in found.items()} == {
+    assert {name: (bool(run["incompatibilities"]), bool(run["notices"])) for name, run in found.items()} == {
         "old": (False, True), "client": (True, False), "cloud": (False, True), "newest": (False, False)
     }  # fmt: skip
     assert found["client"]["processor"] == "2 cores of AMD EPYC (Zen 5; AVX2, AVX-512)"
-    (finding,) = found["client"]["unlike"]
+    (finding,) = found["client"]["incompatibilities"]
     assert finding["code"] == FindingCode.CLIENT_PROCESSOR_DIFFERS
     assert "differs: AMD EPYC (Zen 5; AVX2, AVX-512), and AMD EPYC (Zen 3; AVX2)" in finding["message"]
     page = Page(text_of(root, TREND_HTML)).text

@@ -1,47 +1,47 @@
 """Who is called cheapest, who is left out, and how that reads."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from eval.analysis.accuracy import Agreement
+from eval.analysis.report_model import Slo, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
+from eval.cost.billing import Bill
 from eval.report.verdict import verdict_sentence
 from eval.statements import ReasonCode, reason
+from eval.stats.intervals import Estimate
 
 
-def estimate(value, low=None, high=None):
-    return (
-        {"value": value, "low": low or value, "high": high or value, "n": 400}
-        if value
-        else {"value": None, "reason": "-"}
-    )
-
-
-def scenario(p95, sent=400, failed=0, **interval):
+def scenario(p95, sent=400, failed=0, low=None, high=None):
     """p95 with failures; None: not known."""
-    return {"sent": sent, "n": sent - failed, "latency_with_failures_ms": {
-        "p50": estimate(5.0), "p95": estimate(p95, **interval)}}  # fmt: skip
+    latency_ms = {"p50": Estimate(5.0, 5.0, 5.0), "p95": Estimate(p95, low or p95, high or p95)}
+    return SimpleNamespace(sent=sent, succeeded=sent - failed, latency_with_failures_ms=latency_ms)
 
 
-def bill(gross, net=None, low=None, high=None, instances=1, beyond_limit=False):
+def bill(gross, net=None, low=None, high=None, instances=1, exceeds_max_instances=False):
     net = gross if net is None else net
-    return {"gross": gross, "net": net, "gross_low": gross if low is None else low,
-            "gross_high": gross if high is None else high, "net_low": net if low is None else min(net, low),
-            "net_high": net if high is None else max(net, high), "instances": instances,
-            "beyond_limit": beyond_limit}  # fmt: skip
+    return Bill(
+        gross, net, instances, exceeds_max_instances,
+        gross_low_usd=gross if low is None else low, gross_high_usd=gross if high is None else high,
+        net_low_usd=net if low is None else min(net, low), net_high_usd=net if high is None else max(net, high),
+    )  # fmt: skip
 
 
 def facts(title, cost, **scenarios):
-    sent = sum(of["sent"] for of in scenarios.values())
-    failed = sent - sum(of["n"] for of in scenarios.values())
-    return {
-        "title": title, "sent": sent, "n": sent - failed, "errors": {"timeout": failed} if failed else {},
-        "accuracy": {"value": 0.95}, "scenarios": scenarios, "cost": {"monthly_usd": {"1000000": cost}},
-    }  # fmt: skip
+    """The part of a TargetReport of which a verdict is made."""
+    sent = sum(report.sent for report in scenarios.values())
+    failed = sent - sum(report.succeeded for report in scenarios.values())
+    return SimpleNamespace(
+        title=title, sent=sent, succeeded=sent - failed, errors={"timeout": failed} if failed else {}, engine=None,
+        accuracy=Estimate(0.95), scenarios=scenarios, cost=SimpleNamespace(monthly_usd={"1000000": cost}),
+    )  # fmt: skip
 
 
 def judged(slo_ms=200.0, requests=1_000_000, **targets):
-    parity = {"a|reference": {"n": 400, "disagreements": 0}}
-    verdict_facts = VerdictFacts(targets, parity, True, None, [], False, slo_ms, requests)
-    return verdict_report(verdict_facts) | {"sentence": verdict_sentence(verdict_facts)}
+    agreement = {"a|reference": Agreement(400, Estimate(1.0), disagreements=0, max_abs_prob_diff=0.0)}
+    verdict_facts = VerdictFacts(targets, agreement, True, None, [], False, slo_ms, requests)
+    return vars(verdict_report(verdict_facts)) | {"sentence": verdict_sentence(verdict_facts)}
 
 
 def quick(title, cost):
@@ -53,10 +53,8 @@ def test_the_cheapest_is_the_one_that_keeps_the_objective():
         a=facts("Slow", bill(5.0), single=scenario(312.4)), b=quick("Middling", bill(7.0)), c=quick("Dear", bill(20.0))
     )
     assert (found["cheapest"], found["runner_up"]) == ("b", "c")
-    assert found["slo"] == {
-        "p95_ms": 200.0, "meets": {"a": False, "b": True, "c": True}, "unsure": [],
-        "left_out": {"a": reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=312.4)}
-    }  # fmt: skip
+    excluded = {"a": reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=312.4)}
+    assert found["slo"] == Slo(200.0, meets={"a": False, "b": True, "c": True}, uncertain=[], excluded=excluded)
     assert (
         "with p95 within 200 ms, Middling is cheapest at 1,000,000 requests a month ($7.00), ahead of Dear ($20.00); "
         "left out: Slow (p95 312 ms);"
@@ -72,14 +70,14 @@ def test_the_objective_is_the_users():
 def test_many_users_at_once_count_more_than_one_after_the_other():
     crowded = facts("Crowded", bill(5.0), single=scenario(20.0), poisson=scenario(900.0))
     found = judged(a=crowded, b=facts("Calm", bill(7.0), single=scenario(300.0), poisson=scenario(30.0)))
-    assert found["slo"]["meets"] == {"a": False, "b": True}
+    assert found["slo"].meets == {"a": False, "b": True}
     assert found["cheapest"] == "b"
 
 
 def test_who_fails_too_often_is_left_out_however_quick():
     found = judged(a=facts("Flaky", bill(5.0), single=scenario(20.0, failed=5)), b=quick("Sound", bill(7.0)))
     assert found["cheapest"] == "b"
-    assert found["slo"]["left_out"] == {"a": reason(ReasonCode.TOO_MANY_FAILURES)}
+    assert found["slo"].excluded == {"a": reason(ReasonCode.TOO_MANY_FAILURES)}
     assert (
         judged(a=facts("Flaky", bill(5.0), single=scenario(20.0, failed=4)), b=quick("Sound", bill(7.0)))["cheapest"]
         == "a"
@@ -88,11 +86,11 @@ def test_who_fails_too_often_is_left_out_however_quick():
 
 def test_too_many_failures_miss_the_slo_though_p95_is_missing():
     found = judged(a=facts("Broken", bill(5.0), single=scenario(None, failed=21)), b=quick("Sound", bill(7.0)))
-    assert found["slo"]["meets"] == {"a": False, "b": True}
+    assert found["slo"].meets == {"a": False, "b": True}
 
 
 def test_who_cannot_serve_the_traffic_is_left_out():
-    found = judged(a=quick("Small", bill(5.0, instances=11, beyond_limit=True)), b=quick("Large", bill(70.0)))
+    found = judged(a=quick("Small", bill(5.0, instances=11, exceeds_max_instances=True)), b=quick("Large", bill(70.0)))
     assert found["cheapest"] == "b"
     assert "left out: Small (needs 11 instances, more than it may have)" in found["sentence"]
     assert "with p95 within 200 ms, only Large costs $70.00 at 1,000,000 requests a month" in found["sentence"]
@@ -103,7 +101,7 @@ def test_a_run_too_short_for_p95_ranks_by_cost_and_says_so():
         name: facts(name.upper(), bill(usd), single=scenario(None, sent=40)) for name, usd in (("a", 5.0), ("b", 7.0))
     }
     found = judged(**short)
-    assert found["slo"]["meets"] == {"a": None, "b": None}
+    assert found["slo"].meets == {"a": None, "b": None}
     assert found["cheapest"] == "a"
     assert (
         "A is cheapest at 1,000,000 requests a month ($5.00), ahead of B ($7.00) (whether p95 is within 200 ms is not "
@@ -114,7 +112,7 @@ def test_a_run_too_short_for_p95_ranks_by_cost_and_says_so():
 
 def test_an_interval_that_reaches_past_the_objective_is_said():
     found = judged(a=facts("Near", bill(5.0), single=scenario(190.0, low=170.0, high=230.0)), b=quick("Far", bill(7.0)))
-    assert found["slo"]["unsure"] == ["a"]
+    assert found["slo"].uncertain == ["a"]
     assert "with p95 probably within 200 ms, Near is cheapest" in found["sentence"]
 
 
@@ -130,13 +128,13 @@ def test_an_interval_that_reaches_past_the_objective_is_said():
 def test_cost_order_within_billing_uncertainty_is_reported(first, second, close):
     found = judged(a=quick("One", first), b=quick("Two", second))
     assert found["cheapest"] == "a"
-    assert found["too_close"] is close
+    assert found["cheapest_tied"] is close
     assert ("may be as cheap" in found["sentence"]) is close
 
 
 def test_two_that_cost_the_same_to_the_cent_are_both_named():
     found = judged(a=quick("Heroku", bill(7.0)), b=quick("Heroku (eu)", bill(7.0)))
-    assert found["too_close"] is False
+    assert found["cheapest_tied"] is False
     assert "Heroku is cheapest at 1,000,000 requests a month ($7.00), as is Heroku (eu)" in found["sentence"]
 
 
@@ -154,8 +152,8 @@ def test_where_nobody_keeps_the_objective_nobody_is_cheapest():
 def test_the_traffic_is_the_users():
     targets = {name: quick(name, bill(0.0)) for name in "ab"}
     for name, usd in (("a", 90.0), ("b", 80.0)):
-        targets[name]["cost"]["monthly_usd"]["50000000"] = bill(usd)
+        targets[name].cost.monthly_usd["50000000"] = bill(usd)
     found = judged(**targets, requests=50_000_000)
     assert found["cheapest"] == "b"
-    assert found["traffic"] == {"requests_per_month": 50_000_000, "rps": pytest.approx(19.0259)}
+    assert found["traffic"] == Traffic(50_000_000, rps=pytest.approx(19.0259))
     assert "at 50,000,000 requests a month" in found["sentence"]

@@ -259,7 +259,7 @@ SENTENCES = [  # code, values, sentence
     (AssumptionCode.OVERLAPPING_REQUESTS, {"concurrency": 4},
      "requests that overlap in an instance are billed once; it takes 4 at a time"),
     (AssumptionCode.BILLED_TIME_ROUNDED, {},
-     "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not documented, so gross_low and gross_high, net_low and net_high are bounds"),
+     "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not documented, so gross_low_usd and gross_high_usd, net_low_usd and net_high_usd are bounds"),
     (AssumptionCode.IDLE_INSTANCE_KEPT, {"timeout_s": 900, "assumed_startup_s": None},
      "an idle instance is kept for 900 s; starts are billed; those to scale out are left out"),
     (AssumptionCode.IDLE_INSTANCE_KEPT, {"timeout_s": 900, "assumed_startup_s": 8.0},

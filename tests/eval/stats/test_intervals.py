@@ -7,8 +7,9 @@ import pytest
 from scipy.special import betainc
 from scipy.stats import binom
 
-from eval.statements import ReasonCode, reason, unavailable
+from eval.statements import ReasonCode, reason
 from eval.stats.intervals import (
+    Estimate,
     ci_ranks,
     early_stopping_bound,
     early_stopping_bounds,
@@ -41,19 +42,19 @@ def test_ranks_around_the_99th_percentile(n, low, high):
     assert ci_ranks(0.99, n) == (low, high)
 
 
-def test_percentile_has_value_interval_and_sample_size():
-    found = percentile([float(x) for x in range(1000, 0, -1)], 0.99).to_report()
-    assert found == {"value": 990.0, "low": 983.0, "high": 996.0, "n": 1000}
+def test_a_percentile_has_its_value_its_interval_and_its_sample_size():
+    found = percentile([float(x) for x in range(1000, 0, -1)], 0.99)
+    assert found == Estimate(990.0, 983.0, 996.0, 1000)
 
 
 def test_too_small_a_sample_has_no_percentile_but_a_reason():
-    assert percentile([1.0] * 40, 0.95).to_report() == unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=40)
-    assert percentile([], 0.5).to_report() == unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=0)
+    assert percentile([1.0] * 40, 0.95).reason == reason(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=40)
+    assert percentile([], 0.5).reason == reason(ReasonCode.TOO_FEW_SAMPLES, needed=6, n=0)
 
 
 def test_each_percentile_has_its_own_floor():
     found = percentiles([1.0] * 72)
-    assert [found[p]["value"] for p in ("p50", "p90", "p95", "p99")] == [1.0, 1.0, 1.0, None]
+    assert [found[p].value for p in ("p50", "p90", "p95", "p99")] == [1.0, 1.0, 1.0, None]
 
 
 def test_intervals_cover_the_true_percentile_at_their_level():
@@ -65,7 +66,7 @@ def test_intervals_cover_the_true_percentile_at_their_level():
 
 def test_infinite_percentile_is_missing_with_the_failure_count():
     found = percentile([1.0] * 90 + [math.inf] * 10, 0.95)
-    assert found.to_report() == unavailable(ReasonCode.INFINITE, failed=10, n=100)
+    assert found.reason == reason(ReasonCode.INFINITE, failed=10, n=100)
 
 
 def test_a_percentile_whose_interval_is_infinite_is_missing_too():
@@ -100,11 +101,11 @@ def test_wilson_intervals(right, n, low, high):
 
 
 def test_a_share_of_nothing_is_missing():
-    assert proportion(0, 0, ReasonCode.NO_RESPONSES).to_report() == unavailable(ReasonCode.NO_RESPONSES)
+    assert proportion(0, 0, ReasonCode.NO_RESPONSES).reason == reason(ReasonCode.NO_RESPONSES)
 
 
 def test_overlapping_intervals_cannot_be_told_apart():
-    a, b, c = ({"low": low, "high": high} for low, high in ((1, 3), (2.9, 5), (3.1, 4)))
+    a, b, c = (Estimate(1, low, high) for low, high in ((1, 3), (2.9, 5), (3.1, 4)))
     assert intervals_overlap(a, b)
     assert intervals_overlap(b, a)
     assert not intervals_overlap(a, c)
@@ -161,8 +162,8 @@ def test_the_count_is_the_smallest_that_the_rule_allows():
 
 def test_a_bound_is_certified_from_the_least_count_on():
     values = [float(x) for x in range(1, 663)]
-    too_few = unavailable(ReasonCode.TOO_FEW_SAMPLES, needed=662, n=661)
-    assert early_stopping_bound(values[:661], 0.99).to_report() == too_few
+    too_few = reason(ReasonCode.TOO_FEW_SAMPLES, needed=662, n=661)
+    assert early_stopping_bound(values[:661], 0.99).reason == too_few
     assert early_stopping_bound(values, 0.99).value == 662.0  # one may be over it, so it is the largest
     assert early_stopping_bound([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
 
@@ -176,8 +177,8 @@ def test_early_stopping_bound_is_too_low_in_1_of_100_runs():
 
 def test_failures_certify_nothing():
     found = early_stopping_bounds([1.0] * 690 + [math.inf] * 10)
-    assert found["p50"] == {"value": 1.0, "n": 700}
-    assert found["p99"] == unavailable(ReasonCode.INFINITE, failed=10, n=700)
+    assert found["p50"] == Estimate(1.0, n=700)
+    assert found["p99"].reason == reason(ReasonCode.INFINITE, failed=10, n=700)
 
 
 # Tail to median
@@ -192,7 +193,7 @@ def test_interval_of_the_tail_ratio_covers_the_truth():
 
 def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_a_reason():
     assert tail_ratio([1.0] * 436).reason == reason(ReasonCode.TOO_FEW_SAMPLES, needed=437, n=436)
-    assert tail_ratio([1.0] * 437).to_report() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 437}
+    assert tail_ratio([1.0] * 437) == Estimate(1.0, 1.0, 1.0, 437)
     infinite = reason(ReasonCode.P99_UPPER_BOUND_INFINITE, failed=10, n=500)
     assert tail_ratio([1.0] * 490 + [math.inf] * 10).reason == infinite
 

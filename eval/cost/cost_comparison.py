@@ -17,7 +17,7 @@ from eval.cost.billing import ResourceDemand
 from eval.cost.cost_model import CostModel, build_cost_model
 from eval.cost.price_list import PriceList
 from eval.samples.model import Sample, TargetRun
-from eval.statements import Statement
+from eval.statements import Reason
 from eval.stats.bootstrap import REPLICATES, bootstrap_p, percentile_interval, relative_change, relative_changes
 
 MEAN_FIELDS = (
@@ -54,10 +54,10 @@ class PricedRun:
 
 def price_run(
     target_run: TargetRun, succeeded: Sequence[Sample], prices: PriceList, max_rate_rps: float | None = None
-) -> PricedRun | Statement:
+) -> PricedRun | Reason:
     """What is needed to compare costs, or the reason why there is no cost. The rate is that of one instance."""
     run_model = build_cost_model(target_run, succeeded, prices, max_rate_rps)
-    if isinstance(run_model, Statement):
+    if isinstance(run_model, Reason):
         return run_model
     samples_by_block: Mapping[int, list[Sample]] = defaultdict(list)
     for sample in succeeded:

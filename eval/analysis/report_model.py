@@ -1,0 +1,216 @@
+"""The outer records of report.json: a key is a field's name. The inner ones stand with the code that makes them.
+
+docs/report.schema.json is made of these records by `make report-schema`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eval.analysis.accuracy import Agreement, ClassReport, McNemarReport
+from eval.analysis.cold_starts import ColdStartReport
+from eval.analysis.findings import Finding
+from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
+from eval.cost.cost_model import CostReport
+from eval.samples.processors import Processor
+from eval.statements import Reason, Unavailable
+from eval.stats.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a twin's processes together."""
+
+    peak_mib: float | Unavailable
+    limit_mib: int | None
+    fits: bool | None
+    cuda_build: bool  # PyTorch's CUDA build, whose libraries fill memory that no cloud needs
+
+
+@dataclass(frozen=True)
+class ArtifactSize:
+    """What was deployed, and the libraries that its requirements install."""
+
+    files_bytes: int | Unavailable
+    installed_bytes: int | Unavailable
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One target: what it is, what it predicted, how fast, at what price."""
+
+    title: str
+    kind: str | None
+    size: str | None
+    region: str | None
+    vcpus: float | None
+    memory_mib: int | None
+    twin: bool
+    url: str
+    reverse_proxy: str | None
+    cpus: int | None
+    processor: Processor
+    failure: str | None
+    all_requests: int  # of every kind; what follows is of normal load
+    sent: int
+    succeeded: int
+    errors: dict[str, int]  # kind -> requests
+    accuracy: Estimate  # of the responses
+    accuracy_over_sent: Estimate
+    f1_macro: float | Unavailable
+    roc_auc: float | Unavailable
+    ece: float | Unavailable
+    per_class: list[ClassReport]
+    confusion: list[list[int]]  # true class -> predicted class -> images
+    scenarios: dict[str, RateSearchReport | ScenarioReport]
+    baseline_rtt_ms: Estimate  # a round trip that does nothing, p50
+    cache: CacheTest
+    cold_starts: ColdStartReport
+    startup_ms: float | Unavailable  # of a twin, until it is ready
+    startup_phases_ms: dict[str, float]
+    memory: Memory
+    cost: CostReport
+    model_version: str | None
+    engine: str | None
+    artifact_size: ArtifactSize
+    instances_seen: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A figure of two targets."""
+
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class LatencyPair(Pair):
+    speedup: Estimate | Unavailable  # as a factor: half the latency is 2
+
+
+@dataclass(frozen=True)
+class StartupPair(Pair):
+    metric: str | None  # which start: a key of engine_comparison.START_METRICS
+
+
+@dataclass(frozen=True)
+class AccuracyPair(Pair):
+    difference: Estimate | Unavailable  # on the images that both predicted
+    mcnemar: McNemarReport
+
+
+@dataclass(frozen=True)
+class EngineComparison:
+    """One target with two engines."""
+
+    a: str
+    b: str
+    title: str
+    engines: Pair
+    scenario: str | None
+    latency_ms: dict[str, LatencyPair]  # by percentile
+    max_rate_rps: Pair | None
+    monthly_usd: dict[str, Pair]  # by requests a month
+    usd_per_million: dict[str, Pair]  # by requests a second
+    startup_ms: StartupPair
+    memory_mib: Pair
+    artifact_size: Pair
+    accuracy: AccuracyPair
+    agreement: Agreement | Unavailable
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """The traffic at which two targets cost the same."""
+
+    a: str
+    b: str
+    requests_per_month: int | Unavailable
+    rps: float | Unavailable
+    cheaper_below: str | None
+    cheaper_above: str | None
+    exceeds_max_instances: list[str]  # targets that may not have as many instances as that takes
+
+
+@dataclass(frozen=True)
+class Slo:
+    """Which targets meet the latency objective."""
+
+    p95_ms: float
+    meets: dict[str, bool | None]
+    uncertain: list[str]  # within it as measured, while the interval reaches past it
+    excluded: dict[str, Reason]  # priced targets that cannot be the cheapest
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """At which costs are compared."""
+
+    requests_per_month: int
+    rps: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    fastest: str | None
+    tied_fastest: list[str]
+    cheapest: str | None
+    runner_up: str | None
+    cheapest_tied: bool
+    all_targets_agree: bool
+    valid: bool
+    slo: Slo
+    traffic: Traffic
+    sentence: str = ""  # of eval/report/verdict.py
+
+
+@dataclass(frozen=True)
+class ImageManifest:
+    source: str
+    sha256: str
+    n: int
+
+
+@dataclass(frozen=True)
+class PriceListVersion:
+    sha256: str
+    date: str
+    stale_days: int | None  # its age when the run was made, where that is too old
+
+
+@dataclass(frozen=True)
+class RunMetadata:
+    """Who, what and when."""
+
+    id: str
+    started_at: str
+    ended_at: str | None
+    complete: bool
+    note: str | None  # why it is not complete, where it says so
+    command: list[str]
+    seed: int
+    config: dict[str, Any]  # as in run.json
+    resumed_at: list[str]
+    cost: dict[str, Any]  # of the run itself, as in run.json
+    scenarios: list[str]
+    images: ImageManifest
+    prices: PriceListVersion
+    machine: dict[str, Any]  # as in run.json
+    versions: dict[str, str]
+    twins: bool
+    findings: list[Finding]  # the gravest first
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of report.json."""
+
+    schema_version: int
+    run: RunMetadata
+    verdict: Verdict
+    targets: dict[str, TargetReport]
+    agreement: dict[str, Agreement]  # by "one|other"
+    engine_comparisons: list[EngineComparison]
+    break_even: list[BreakEven]
