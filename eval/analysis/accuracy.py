@@ -20,7 +20,7 @@ class Prediction:
     """What a target predicted of one image."""
 
     label: int  # class id
-    probabilities: tuple[float, ...] | None  # in class order; None when the endpoint gives none
+    probabilities: tuple[float, ...] | None  # in class order; None when the endpoint returns none
 
 
 Predictions = Mapping[int, Prediction]  # by image; an image without a prediction is missing
@@ -96,7 +96,7 @@ def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -
 
 
 def f1_macro(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> float | Unavailable:
-    """Mean F1 of the classes that were shown or answered."""
+    """Mean F1 of the classes that have an image or a prediction."""
     if not len(true):
         return unavailable(ReasonCode.NO_RESPONSES)
     return float(np.nanmean(_precision_recall_f1_support(true, predicted, n_classes)[2]))

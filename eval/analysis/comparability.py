@@ -21,7 +21,7 @@ LOAD_OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 NON_TARGET_SCENARIOS = ("floor", "reference")  # scenarios that every run has, or that are no target's
 
-ModelVersions = Mapping[str, str]  # target -> versions that answered
+ModelVersions = Mapping[str, str]  # target -> versions in its responses
 
 
 def incompatibilities(a: Run, b: Run, models_a: ModelVersions, models_b: ModelVersions) -> list[Finding]:
@@ -43,12 +43,12 @@ def common_targets(a: Run, b: Run) -> list[str]:
 
 
 def common_scenarios(a: Run, b: Run) -> list[str]:
-    """Those that both tried, in the order of the first."""
+    """Those that both ran, in the order of the first."""
     return [name for name in a.scenarios if name in b.scenarios]
 
 
 def models_by_target(samples: Iterable[Sample]) -> dict[str, str]:
-    """Target -> the model versions that answered."""
+    """Target -> the model versions in its responses."""
     versions_by_target: dict[str, set[str]] = {}
     for sample in samples:
         if sample.model_version and sample.scenario not in NON_TARGET_SCENARIOS:
@@ -106,7 +106,7 @@ def _model_differences(a: ModelVersions, b: ModelVersions) -> list[Finding]:
 
 
 def _load_differences(a: Run, b: Run) -> list[Finding]:
-    """Options that shape the load. A run of before they were kept has none to compare."""
+    """Options that shape the load. Older runs that do not have them cannot be compared in them."""
     common = set(common_scenarios(a, b))
     return [
         invalid(FindingCode.LOAD_OPTION_DIFFERS, option=option, a=a.config[option], b=b.config[option])

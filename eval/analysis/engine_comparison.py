@@ -133,7 +133,7 @@ def _first_prediction_p50(start: StartReport | Unavailable) -> Estimate | Unavai
     return start.time_to_first_prediction_ms["p50"] if isinstance(start, StartReport) else None
 
 
-START_METRICS: dict[str, Callable[[TargetReport], Any]] = {  # what a start was seen to take, the most telling first
+START_METRICS: dict[str, Callable[[TargetReport], Any]] = {  # how long a start took, the most informative metric first
     "time_to_first_prediction": lambda report: _first_prediction_p50(report.cold_starts.forced),
     "idle": lambda report: _first_request_p50(report.cold_starts.idle),
     "forced": lambda report: _first_request_p50(report.cold_starts.forced),

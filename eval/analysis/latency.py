@@ -71,7 +71,7 @@ class RateSearchReport(ScenarioReport):
 
 @dataclass(frozen=True)
 class CacheTest:
-    """Whether the same image again is answered faster than new ones; then something in between remembers."""
+    """Whether the same image again is faster than new ones; then there is a cache in between."""
 
     suspected: bool | None
     repeat_ms: float | None = None  # median
@@ -96,7 +96,7 @@ def normal_load(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
-    """A round trip that does nothing: the least that network and front take."""
+    """A round trip that does nothing: the minimum of network and proxy."""
     return percentile([s.service_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5)
 
 

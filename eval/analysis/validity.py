@@ -94,7 +94,7 @@ def _drift_by_target(targets: Targets) -> dict[str, DriftByScenario]:
 
 
 def model_versions(samples: Iterable[Sample]) -> list[str]:
-    """Every version that answered."""
+    """Every version in the responses."""
     return sorted({s.model_version for s in samples if s.model_version})
 
 
@@ -120,7 +120,7 @@ def _target_warnings(name: str, target_report: TargetReport) -> list[Finding]:
 
 
 def _cpu_contention(run: Run, targets: Targets) -> list[Finding]:
-    """Twins that were given every core, so that the client takes some of their time and some of their rank."""
+    """Twins that have every core, so that the client competes with them for CPU."""
     cores = run.machine.get("cores")
     titles = [
         report.title
@@ -160,7 +160,7 @@ def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) 
 
 
 def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
-    """Where requests left so late that the client, not the target, was measured."""
+    """Targets to which requests were sent so late that the client was measured, not the target."""
     max_delay_by_title: dict[str, float] = {}
     for name, target_report in targets.items():
         title = target_report.title

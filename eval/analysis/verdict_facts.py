@@ -1,4 +1,4 @@
-"""What a verdict is made of: which targets answered, which agree, which is fastest and cheapest."""
+"""What a verdict is made of: which targets were measured, which agree, which is fastest and cheapest."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class VerdictFacts:
 def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]]:
     """The percentile that can be compared, and the targets that have it, the fastest first.
 
-    Failures count as infinite, so a target that was quick while it lived does not win. The 95th percentile, or the
-    median where the run is too short for it.
+    Failures count as infinite, so a target that was fast until it failed is not the fastest. p95, or p50 where the run
+    is too short for it.
     """
     for name in ("p95", "p50"):
         values = {

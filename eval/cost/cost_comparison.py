@@ -34,11 +34,11 @@ class CostChange:
 
     a: float
     b: float
-    price_effect: float  # adds up with by_speed to b - a
+    price_effect: float  # adds up with speed_effect to b - a
     speed_effect: float
     net_a: float  # after the free allowances
     net_b: float
-    change: float  # as a share of a
+    change: float  # as a fraction of a
     low: float  # 95% interval of it
     high: float
     p: float

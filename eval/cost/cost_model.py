@@ -21,7 +21,7 @@ from infra.targets import TARGETS, Target
 PRICED_RATES_RPS = (1, 10, 100)  # requests a second, of which a million is priced
 PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
 CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 a decade
-RESPONSE_HEADER_BYTES = 500  # of an answer: the service's own headers are about 400, a platform's front adds some
+RESPONSE_HEADER_BYTES = 500  # of a response: the service's own headers are about 400, a platform's proxy adds some
 CONTAINER_IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
 DEFAULT_STARTUP_S = 8.0  # where the start was not seen
 

@@ -34,7 +34,7 @@ METRIC_UNITS = {"cost": usd, "max_rate": per_second}
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said of two runs."""
+    """Two runs and all that was found."""
 
     a: RunData
     b: RunData

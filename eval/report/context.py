@@ -1,6 +1,6 @@
-"""What the report's templates need beside the summary: plots, groups of equals, mistakes, shares of time.
+"""What the report's templates need beside the summary: plots, groups of targets, wrong predictions, latency parts.
 
-Pure: takes a run, its samples and its summary, gives plain records.
+Pure: from a run, its samples and its report to plain records.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ImageReader = Callable[[int], bytes | None]
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """Targets that answered alike, and what they share."""
+    """Targets with the same value."""
 
     titles: list[str]
     value: Any
@@ -52,7 +52,7 @@ class TargetGroup:
 
 @dataclass(frozen=True)
 class WrongPrediction:
-    """A wrong label and who gave it."""
+    """A wrong label and the targets that predicted it."""
 
     label: str
     max_probability: float | None  # the largest among those who gave it
@@ -61,7 +61,7 @@ class WrongPrediction:
 
 @dataclass(frozen=True)
 class Misclassification:
-    """A picture that at least one target got wrong."""
+    """An image that at least one target predicted wrongly."""
 
     image_index: int
     image_name: str
@@ -100,11 +100,11 @@ class ReportContext:
     assumptions: dict[str, list[str]]  # target -> what is assumed for it beside that
     cold_start_bars: dict[str, list[ColdStartBar]]  # forced and natural cold starts, as bars
     cold_start_phases: dict[str, list[str]]  # of the kinds of start that were tried
-    cache_checks: list[CacheCheck]  # for a cache of answers
+    cache_checks: list[CacheCheck]  # for a response cache
     engine_rows: list[EngineRow]  # what the switch of engines is worth
     engine_change: str
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
-    engine_by_target: dict[str, str]  # target -> what it answered with; the reference included
+    engine_by_target: dict[str, str]  # the reference included
     connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
     invalid_reasons: list[str]  # why the run is no comparison, and how to do better
     warnings: list[str]  # the others, except that the run is incomplete: the banner says so
@@ -120,7 +120,7 @@ class ReportContext:
         return list(dict.fromkeys(engine for name, engine in self.engine_by_target.items() if name != REFERENCE))
 
     def labels_may_differ(self, a: str, b: str) -> bool:
-        """Whether different answers of these two are no fault."""
+        """Whether different predictions of these two are no fault."""
         return self.engine_by_target[a] != self.engine_by_target[b]
 
 
@@ -198,7 +198,7 @@ def build_context(
 
 
 def _remote_processors(run: Run) -> dict[str, str]:
-    """Of the targets that did not run on the client's machine, as their /version told it."""
+    """Of the targets that did not run on the client's machine, as their /version reported it."""
     return {
         target_run.name: target_processor(run, target_run).with_cores
         for target_run in run.targets
@@ -251,7 +251,7 @@ def _group_targets(target_reports: Mapping[str, Any], key: str) -> list[TargetGr
 def _misclassifications(
     run: Run, samples: Iterable[Sample], target_reports: Mapping[str, Any]
 ) -> list[Misclassification]:
-    """Every picture that somebody got wrong: those on which targets differ first, then the surest mistakes."""
+    """Every image that a target predicted wrongly: where targets differ first, then by the highest probability."""
     wrong_by_image: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     targets_by_image: dict[int, set[str]] = defaultdict(set)
     for s in samples:
@@ -300,7 +300,7 @@ def _max_probability(sample: Sample) -> float | None:
 
 
 def _with_image(run: Run, misclassification: Misclassification, read_image: ImageReader) -> Misclassification:
-    """The mistake with its picture, if its bytes can be had and are the ones that were posted."""
+    """With the image, if its bytes are available and are the ones that were sent."""
     data = read_image(misclassification.image_index)
     if data is None or hashlib.sha256(data).hexdigest() != run.image_manifest[misclassification.image_index].sha256:
         return misclassification

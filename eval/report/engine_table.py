@@ -1,4 +1,4 @@
-"""What the report says of the switch of engines: a row for each figure, a cell for each target that has both."""
+"""The table that compares two engines: a row for each figure, a cell for each target that has both."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PairReport = Mapping[str, Any]  # one of report.json's `engine_comparisons`
 
 @dataclass(frozen=True)
 class EngineCell:
-    """A figure of one target before and after the switch."""
+    """A figure of one target with either engine."""
 
     value: str  # "9.20 ms → 1.90 ms"
     note: str  # what that comes to, or why there is no figure
@@ -81,7 +81,7 @@ def engine_change(engines: Sequence[PairReport]) -> str:
 
 
 def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
-    """The table of "What the engine is worth"; none where no target was asked with two engines."""
+    """The table of "What the engine is worth"; empty where no target has two engines."""
     if not pairs:
         return []
     scenario_text = ", ".join(dict.fromkeys(pair["scenario"] for pair in pairs if pair["scenario"]))

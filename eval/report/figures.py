@@ -22,7 +22,7 @@ from eval.report.plots.scenarios import CostLatencyPoint
 from eval.samples.model import Run, Sample
 
 MIN_CROSSING_RATIO = 1.05  # as a factor: closer crossings are one, as of a target that costs the same with two engines
-MIN_BLOCKS = 3  # blocks of which a course is drawn
+MIN_BLOCKS = 3  # blocks of which latency over time is drawn
 
 SummaryReport = Mapping[str, Any]
 TargetStyles = Mapping[str, int]  # target -> number of its colour
@@ -31,7 +31,7 @@ TargetStyles = Mapping[str, int]  # target -> number of its colour
 def latency_plots(
     samples: Iterable[Sample], target_reports: Mapping[str, Any], styles: TargetStyles
 ) -> dict[str, Markup]:
-    """A plot for each scenario in which anything was answered; the steps of a search are too unlike to be one."""
+    """A plot for each scenario with a successful request; the steps of a search are too different to be one."""
     by_scenario = _group_by_scenario(samples)
     figures = {}
     for scenario in (name for name in SCENARIOS if name in by_scenario and name != MAX_RATE):
@@ -86,7 +86,7 @@ def latency_over_time_plots(
 
 
 def _block_medians(samples: Iterable[Sample]) -> list[tuple[float, float]]:
-    """When each block began, and the median of its answers."""
+    """The start of each block, and its median."""
     blocks: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.error is None:
@@ -184,7 +184,7 @@ def cheapest_target_changes(
 
 
 def accuracy_plot(target_reports: Mapping[str, Any], styles: TargetStyles) -> Markup | None:
-    """Accuracy of answers, and of all that was sent where that is another number."""
+    """Accuracy of the responses, and of all requests where that is another number."""
     intervals = []
     for name, target_report in target_reports.items():
         estimate = target_report["accuracy"]
@@ -200,7 +200,7 @@ def accuracy_plot(target_reports: Mapping[str, Any], styles: TargetStyles) -> Ma
 def calibration_plot(
     run: Run, samples: Iterable[Sample], target_reports: Mapping[str, Any], styles: TargetStyles
 ) -> Markup | None:
-    """One line for all targets that were equally sure and equally right, on every picture together."""
+    """One line for all targets with the same confidence and correctness on every image."""
     predictions: dict[str, dict[int, tuple[float, bool]]] = defaultdict(dict)
     for sample in samples:
         if sample.error is None and sample.probabilities and sample.predicted_class is not None:
@@ -235,7 +235,7 @@ def _curve_title(names: Sequence[str], drawn_names: Sequence[str], target_report
 def _calibration_bins(
     predictions: Sequence[tuple[float, bool]],
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
-    """Mean confidence, share right, and number of answers, of each bin that holds any; bins as in the error's."""
+    """Mean confidence, accuracy, and number of predictions of each filled bin; bins as in the error's."""
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for confidence, correct in predictions:
         bins[max(0, math.ceil(confidence * CALIBRATION_BINS) - 1)].append((confidence, correct))

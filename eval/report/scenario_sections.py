@@ -1,4 +1,4 @@
-"""What the report says of each scenario: its name in plain words, what it tells, what is compared over all of them."""
+"""What the report says of each scenario: its name in plain words, what it measures, what is compared over all."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ColdStartBar:
 
 @dataclass(frozen=True)
 class CacheCheck:
-    """What the search for a cache in between found."""
+    """The result of a cache test."""
 
     target: str
     result: JsonObject
@@ -90,7 +90,7 @@ class CacheCheck:
 
 
 def scenario_sections(run: Run, target_reports: Mapping[str, JsonObject]) -> list[ScenarioSection]:
-    """Every scenario that some target was asked in, in the order of the schedule."""
+    """Every scenario that was run, in the order of the schedule."""
     tried_names = {name for target_report in target_reports.values() for name in target_report["scenarios"]}
     config = config_from_json(run.config)
     return [
@@ -200,7 +200,7 @@ def _cold_start_bar(target: str, start_report: JsonObject | None) -> ColdStartBa
 
 
 def discard_reasons(start_report: JsonObject) -> str:
-    """Why answers were no proven cold starts, in words; empty when all were."""
+    """Why responses were no confirmed cold starts, in words; empty when all were."""
     counts = {
         DISCARD_REASONS.get(reason, reason): number for reason, number in start_report["discarded"].items() if number
     }
@@ -235,7 +235,7 @@ def _user_visible_wait(start_report: JsonObject) -> str:
 
 
 def cache_checks(target_reports: Mapping[str, JsonObject]) -> list[CacheCheck]:
-    """What is to be said of a cache, target by target; none where nobody looked."""
+    """What the cache tests found, target by target; none where it was not tested."""
     return [
         CacheCheck(name, target_report["cache"], _cache_conclusion(target_report["cache"]))
         for name, target_report in target_reports.items()
@@ -251,7 +251,7 @@ def _cache_conclusion(cache: JsonObject) -> str:
 
 
 def connection_stats(target_reports: Mapping[str, JsonObject]) -> dict[str, tuple[str, JsonObject] | None]:
-    """Target -> the scenario with the most new connections, which tells most of the way there."""
+    """Target -> the scenario with the most new connections."""
     return {name: _most_new_connections(target_report["scenarios"]) for name, target_report in target_reports.items()}
 
 
@@ -265,7 +265,7 @@ def _most_new_connections(scenario_reports: Mapping[str, JsonObject]) -> tuple[s
 
 
 def main_scenario_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples of the scenario that tells most of a single request: the first of the schedule that was answered."""
+    """The samples of the first scenario of the schedule with a successful request."""
     succeeded = {s.scenario for s in samples if s.error is None}
     first = next((name for name in SCENARIOS if name in succeeded), None)
     return [s for s in samples if s.scenario == first]

@@ -53,11 +53,11 @@ class TrendRun:
     folder: Path
     run: Run
     summary: Report
-    model_versions: Mapping[str, str]  # target -> versions that answered
+    model_versions: Mapping[str, str]  # target -> versions in its responses
 
 
 def write_trend(folders: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
-    """Write trend.html and trend.json into `out`, by default beside the first folder. Gives their paths."""
+    """Write trend.html and trend.json into `out_dir`, by default beside the first folder. Returns their paths."""
     runs = _load_runs(folders)
     out_dir = out_dir or folders[0].resolve().parent
     trend_report = build_trend_report(runs, out_dir)
@@ -78,7 +78,7 @@ def write_trend(folders: Sequence[Path], out_dir: Path | None = None) -> list[Pa
 
 
 def _load_runs(folders: Sequence[Path]) -> list[TrendRun]:
-    """By the time at which they began; a run that is named twice, as by a link, counts once."""
+    """By start time; a run that is named twice, as by a link, counts once."""
     runs_by_id: dict[str, TrendRun] = {}
     for folder in folders:
         run = read_run(folder)
@@ -92,7 +92,7 @@ def _load_runs(folders: Sequence[Path]) -> list[TrendRun]:
 
 
 def build_trend_report(runs: Sequence[TrendRun], out_dir: Path) -> dict[str, Any]:
-    """The contents of trend.json, oldest run first. Links are relative to `out`."""
+    """The contents of trend.json, oldest run first. Links are relative to `out_dir`."""
     scenario = common_scenario(runs)
     newest = runs[-1]
     titles = {name: f["title"] for entry in runs for name, f in entry.summary["targets"].items()}
