@@ -140,9 +140,9 @@ def first_seen(samples: Iterable[Sample]) -> dict[str, RequestOrder]:
 
 def _discard_reason(sample: Sample, first_seen_at: Mapping[str, RequestOrder]) -> str | None:
     """Why the response confirms no cold start, one of DISCARD_REASONS; None when it does."""
-    if sample.instance_id is None or sample.ordinal is None:
+    if sample.instance_id is None or sample.instance_request_number is None:
         return "missing_headers"
-    if sample.ordinal != 1:
+    if sample.instance_request_number != 1:
         return "not_first_request"
     return None if first_seen_at[sample.instance_id] == _request_order(sample) else "instance_seen_before"
 
@@ -207,14 +207,14 @@ def user_visible_metric(target_run: TargetRun, kind: str) -> tuple[str, ReasonCo
 def _start_report(
     target_run: TargetRun, kind: str, cold_starts: ColdStarts, warm_p50: Estimate, expected: Mapping[int, int]
 ) -> StartReport:
-    correct_starts = [s for s in cold_starts.confirmed if s.label == expected.get(s.image)]
+    correct_starts = [s for s in cold_starts.confirmed if s.predicted_class == expected.get(s.image_index)]
     timed_starts = [s for s in correct_starts if TIME_TO_FIRST_PREDICTION in s.startup_ms]
     first_prediction_ms = [s.startup_ms[TIME_TO_FIRST_PREDICTION] for s in timed_starts]
     latency_ms = [s.latency_ms for s in cold_starts.confirmed]
     visible_metric, why = user_visible_metric(target_run, kind)
     visible_ms = first_prediction_ms if visible_metric == TIME_TO_FIRST_PREDICTION_MS else latency_ms
     not_observable = unavailable(ReasonCode.START_COMMAND_NOT_OBSERVABLE)
-    gaps_s = [s.gap_s for s in cold_starts.confirmed if s.gap_s is not None]
+    gaps_s = [s.idle_gap_s for s in cold_starts.confirmed if s.idle_gap_s is not None]
     return StartReport(
         attempted=cold_starts.attempted,
         confirmed=len(cold_starts.confirmed),

@@ -60,7 +60,7 @@ def _image_differences(a: Run, b: Run) -> list[Finding]:
     if a.images_sha256 == b.images_sha256:
         return []
     images_a, images_b = (
-        {"source": run.images_source, "n": len(run.images), "sha256": run.images_sha256} for run in (a, b)
+        {"source": run.images_source, "n": len(run.image_manifest), "sha256": run.images_sha256} for run in (a, b)
     )
     return [invalid(FindingCode.IMAGES_DIFFER, a=images_a, b=images_b)]
 
@@ -151,7 +151,7 @@ def processor_notices(a: Run, b: Run) -> list[Finding]:
 def notices(runs: Sequence[tuple[str, Run]]) -> list[Finding]:
     """What a reader has to know of each run, though it does not make them incompatible."""
     findings = [
-        notice(FindingCode.COMPARED_RUN_INCOMPLETE, run=letter, note=run.note)
+        notice(FindingCode.COMPARED_RUN_INCOMPLETE, run=letter, note=run.incomplete_reason)
         for letter, run in runs
         if not run.complete
     ]

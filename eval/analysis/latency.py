@@ -92,12 +92,12 @@ def scenario_report(
 
 def normal_load(samples: Iterable[Sample]) -> list[Sample]:
     """Those at normal load: with an image, and not meant to overload the target."""
-    return [s for s in samples if s.image != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
+    return [s for s in samples if s.image_index != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
 
 
 def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
     """A round trip that does nothing: the minimum of network and proxy."""
-    return percentile([s.service_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5)
+    return percentile([s.service_time_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5)
 
 
 def cache_test(samples: Iterable[Sample]) -> CacheTest:
@@ -143,13 +143,15 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "latency_with_failures_ms": percentiles(latencies_with_failures_ms, autocorrelated=True),
         "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms),
         "tail_ratio": tail_ratio(latencies_ms),
-        "service_ms": percentiles([s.service_ms for s in succeeded], autocorrelated=True),
-        "first_byte_ms": percentiles([s.first_byte_ms for s in succeeded if s.first_byte_ms is not None]),
+        "service_ms": percentiles([s.service_time_ms for s in succeeded], autocorrelated=True),
+        "first_byte_ms": percentiles(
+            [s.time_to_first_byte_ms for s in succeeded if s.time_to_first_byte_ms is not None]
+        ),
         "connection_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
         "new_connections": sum(s.new_connection for s in samples),
         "server_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
         "throughput_rps": _throughput(name, chronological, len(succeeded)),
-        "send_delay_ms": {"p99": percentile([s.lateness_ms for s in samples], 0.99)},
+        "send_delay_ms": {"p99": percentile([s.send_delay_ms for s in samples], 0.99)},
     }
 
 

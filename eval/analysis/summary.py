@@ -90,7 +90,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         targets,
         agreement,
         run.complete,
-        run.note,
+        run.incomplete_reason,
         invalid_reasons(run, measured, targets),
         any(t.twin for t in run.targets),
         slo_ms,
@@ -119,18 +119,18 @@ def run_metadata(run: Run, prices: PriceList, findings: list[Finding]) -> RunMet
         started_at=run.started_at,
         ended_at=run.ended_at,
         complete=run.complete,
-        note=run.note,
+        note=run.incomplete_reason,
         command=run.command,
         seed=run.seed,
         config=run.config,
-        resumed_at=run.resumed,
-        cost=run.spent,
+        resumed_at=run.resumed_at,
+        cost=run.cost,
         scenarios=run.scenarios,
-        images=ImageManifest(run.images_source, run.images_sha256, len(run.images)),
+        images=ImageManifest(run.images_source, run.images_sha256, len(run.image_manifest)),
         prices=PriceListVersion(
             prices.sha256, prices.date.isoformat(), age_days if age_days > STALE_AFTER_DAYS else None
         ),
-        machine=run.machine,
+        machine=run.client_environment,
         versions=run.versions,
         twins=any(t.twin for t in run.targets),
         findings=findings,
@@ -172,7 +172,7 @@ def build_target_report(
         memory_mib=target and target.memory_mib,
         twin=target_run.twin,
         url=target_run.url,
-        reverse_proxy=target_run.behind,
+        reverse_proxy=target_run.reverse_proxy,
         cpus=target_run.cpus,
         processor=target_processor(run, target_run),
         failure=target_run.failure,
@@ -269,9 +269,9 @@ def _memory(target_run: TargetRun, limit_mib: int | None) -> Memory:
 
 def _artifact_size(target_run: TargetRun) -> ArtifactSize:
     """Only of a twin it is known."""
-    files, installed = target_run.shipped.get("files_bytes"), target_run.shipped.get("installed_bytes")
+    files, installed = target_run.artifact.get("files_bytes"), target_run.artifact.get("installed_bytes")
     not_observed = unavailable(ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED)
-    if installed is None and (detail := target_run.shipped.get("reason")):
+    if installed is None and (detail := target_run.artifact.get("reason")):
         installed = unavailable(ReasonCode.LIBRARIES_NOT_MEASURED, detail=detail)
     return ArtifactSize(not_observed if files is None else files, not_observed if installed is None else installed)
 
@@ -283,7 +283,7 @@ def _succeeded(samples: Iterable[Sample]) -> list[Sample]:
 def _cold_start_metrics(
     run: Run, target_run: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]
 ) -> ColdStartReport:
-    expected = expected_labels([image.label for image in run.images], samples, reference)
+    expected = expected_labels([image.label for image in run.image_manifest], samples, reference)
     return cold_start_metrics(target_run, samples, expected)
 
 

@@ -35,8 +35,10 @@ def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: 
     """What a reader must know of the run, the gravest first."""
     findings = [] if facts.complete else [warning(FindingCode.RUN_INCOMPLETE, note=facts.note)]
     n_sent = sum(target_report.all_requests for target_report in facts.targets.values())
-    if n_sent < run.planned:
-        findings.append(warning(FindingCode.REQUESTS_NOT_SENT, not_sent=run.planned - n_sent, planned=run.planned))
+    if n_sent < run.planned_requests:
+        findings.append(
+            warning(FindingCode.REQUESTS_NOT_SENT, not_sent=run.planned_requests - n_sent, planned=run.planned_requests)
+        )
     findings += facts.invalid
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
@@ -121,7 +123,7 @@ def _target_warnings(name: str, target_report: TargetReport) -> list[Finding]:
 
 def _cpu_contention(run: Run, targets: Targets) -> list[Finding]:
     """Twins that have every core, so that the client competes with them for CPU."""
-    cores = run.machine.get("cores")
+    cores = run.client_environment.get("cores")
     titles = [
         report.title
         for report in targets.values()
@@ -171,7 +173,7 @@ def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Ta
             latencies_ms = [s.latency_ms for s in scenario_samples if s.error is None]
             if not latencies_ms:
                 continue
-            p99_delay_ms = nearest_rank(sorted(s.lateness_ms for s in scenario_samples), 0.99)
+            p99_delay_ms = nearest_rank(sorted(s.send_delay_ms for s in scenario_samples), 0.99)
             if p99_delay_ms > max(MAX_SEND_DELAY_FRACTION * median(latencies_ms), MIN_SEND_DELAY_MS):
                 max_delay_by_title[title] = max(p99_delay_ms, max_delay_by_title.get(title, 0.0))
     if not max_delay_by_title:

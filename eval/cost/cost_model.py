@@ -83,7 +83,7 @@ def build_cost_model(
         return reason(ReasonCode.CUSTOM_ENDPOINT)
     if run.target not in TARGETS:
         return reason(ReasonCode.UNKNOWN_TARGET, target=run.target, known=list(TARGETS))
-    with_server_time = [s for s in succeeded if "total" in s.server_ms]
+    with_server_time = [s for s in succeeded if "total" in s.server_timing_ms]
     if not with_server_time:
         return reason(ReasonCode.NO_SERVER_TIMING)
     target = TARGETS[run.target]

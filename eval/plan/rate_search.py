@@ -37,7 +37,7 @@ class SearchStep:
 
 def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> SearchStep:
     """Whether a step passed."""
-    ordered_samples = sorted(samples, key=lambda sample: sample.started_s)
+    ordered_samples = sorted(samples, key=lambda sample: sample.scheduled_s)
     failed_count = sum(s.error is not None for s in ordered_samples)
     latencies_in_order_ms = [math.inf if s.error else s.latency_ms for s in ordered_samples]
     sorted_latencies_ms = sorted(latencies_in_order_ms)
