@@ -7,7 +7,7 @@ PY := .venv/bin/python
 LIMIT ?= 300
 export PYTHON TORCH_INDEX
 
-# `make pulumi` puts the program there, in the version of the SDK; where it is, it goes before any other.
+# `make pulumi` installs the program there, in the version of the SDK; it precedes any other on PATH.
 TARGETS := aws_ec2 gcp_cloudrun gcp_function heroku
 PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/requirements.txt)/bin
 export PATH := $(PULUMI_BIN):$(PATH)
@@ -20,8 +20,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
-	@echo "or one of these-STAGE for another of the same: make preflight, preview, up; make down, leftovers."
-	@echo "What a stack needs and may set stands in Pulumi.<stack>.yaml. More for pulumi: make up STACK=heroku ARGS=--yes"
+	@echo "or one of these-STAGE for a second stack: make preflight, preview, up; make down, leftovers."
+	@echo "Pulumi.<stack>.yaml lists a stack's settings. Arguments for pulumi: make up STACK=heroku ARGS=--yes"
 
 .venv/.demo: scripts/setup/venv requirements.txt requirements-torch.txt
 	scripts/setup/venv requirements.txt
@@ -36,7 +36,7 @@ help: ## this list
 	scripts/setup/venv requirements.txt requirements-dev.txt
 	@touch $@
 
-setup: .venv/.dev ## make .venv with everything for demo and test
+setup: .venv/.dev ## install .venv with everything for demo and test
 
 demo: .venv/.demo ## start four local twins, compare them on LIMIT images (300), write reports/latest/
 	./cloudtrial run --local --limit $(LIMIT)
@@ -47,45 +47,45 @@ twins: .venv/.demo ## start the four local twins and print their addresses until
 report: .venv/.demo ## write the reports of RUN (reports/latest) again from its samples
 	./cloudtrial report $(or $(RUN),reports/latest)
 
-# As many processes as there are cores, up to four; the tests of a file stay together and share what they start.
+# As many processes as cores, up to four; the tests of a file stay together and share what they start.
 PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.dev ## the tests that need neither root nor a browser (8 minutes); another missing tool skips its tests
+test: .venv/.dev ## run the tests that need neither root nor a browser (8 minutes); a missing tool skips its tests
 	$(PYTEST) -m "not slow and not root and not browser" $(ARGS)
 
-test-fast: .venv/.dev ## the quick ones of them, for the loop of a change (90 seconds)
+test-fast: .venv/.dev ## run the quick tests (90 seconds)
 	$(PYTEST) -m "not slow and not root and not browser and not integration" $(ARGS)
 
-test-all: .venv/.dev ## every test; those that need root by themselves, as they use fixed ports and say what they did
+test-all: .venv/.dev ## run every test; those that need root one by one, as they use fixed ports
 	$(PYTEST) -m "not root" $(ARGS)
 	$(PY) -m pytest -m root $(ARGS)
 
-# All that computes with vector instructions
+# The tests of vectorised code
 ENGINE_TESTS := tests/service/engines tests/training tests/eval/run/test_reference.py
 
-test-lesser: .venv/.dev ## the tests of engines, training, export and golden set as on a lesser processor
+test-lesser: .venv/.dev ## run the tests of engines, training, export and golden set as on a processor without AVX-512 or AVX
 	scripts/setup/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
 
-lint: .venv/.dev ## ruff, pyright, and import-linter for the direction of imports
+lint: .venv/.dev ## run ruff, pyright, and import-linter
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 	.venv/bin/lint-imports
 
-format: .venv/.dev ## let ruff lay out the source
+format: .venv/.dev ## format the source with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-lock: .venv/.dev ## lock what the clouds install, with sha256, from the .in files; ARGS=--upgrade takes newer versions
+lock: .venv/.dev ## lock the clouds' requirements, with sha256, from the .in files; ARGS=--upgrade for newer versions
 	scripts/setup/lock $(ARGS)
 
-pulumi: .venv/.infra ## install the pulumi program, in the version that the programs are written for
+pulumi: .venv/.infra ## install the pulumi program, in the version of the SDK
 	$(PY) scripts/setup/install_pulumi.py
 
-preflight: a-stack .venv/.demo ## say without any account whether STACK will fit, and what it will cost
+preflight: a-stack .venv/.demo ## check without an account whether STACK fits its target, and what it costs
 	./cloudtrial preflight $(STACK) $(ARGS)
 
-preview: a-stack a-pulumi .venv/.infra ## show what `make up` would change of STACK
+preview: a-stack a-pulumi .venv/.infra ## show what `make up` would change in STACK
 	pulumi stack select --create $(STACK)
 	pulumi preview --stack $(STACK) $(ARGS)
 
@@ -93,9 +93,9 @@ up: a-stack a-pulumi .venv/.infra ## deploy STACK, such as aws_ec2: make up STAC
 	pulumi stack select --create $(STACK)
 	pulumi up --stack $(STACK) $(ARGS)
 
-down: a-stack a-pulumi .venv/.infra ## destroy all that STACK made
+down: a-stack a-pulumi .venv/.infra ## destroy every resource of STACK
 	pulumi destroy --stack $(STACK) $(ARGS)
-	@echo "To see whether anything is left: make leftovers STACK=$(STACK)"
+	@echo "To list resources left after it: make leftovers STACK=$(STACK)"
 
 leftovers: a-stack .venv/.infra ## list resources of STACK left after `make down`
 	./cloudtrial leftovers --stack $(STACK) $(ARGS)
@@ -108,27 +108,27 @@ a-pulumi:
 	@$(if $(shell PATH='$(PATH)' command -v pulumi),,$(error there is no pulumi program on PATH: make pulumi \
 	installs it))
 
-mutants: .venv/.dev ## apply mutants to the programs one by one; say which check catches each (10 minutes)
+mutants: .venv/.dev ## apply mutants to the programs one by one; report which check catches each (10 minutes)
 	$(PY) -m scripts.mutation $(ARGS)
 
-interval-coverage: .venv/.demo ## over 4,000 simulated runs: how often the 95% intervals hold the truth (a minute or two)
+interval-coverage: .venv/.demo ## simulate 4,000 runs: how often the 95% intervals hold the true value (a minute or two)
 	$(PY) -m scripts.benchmarks.interval_coverage
 
 report-schema: .venv/.dev ## write docs/report.schema.json again, after a change of what report.json holds
 	$(PY) -m scripts.docs.report_schema
 
-bench: .venv/.demo ## timings of request, start and demo as ratios taken in one run; rate and lateness of the client
+bench: .venv/.demo ## time request, start and demo as ratios within one run; rate and send delay of the client
 	$(PY) -m scripts.benchmarks.timing_ratios
 	$(PY) -m scripts.benchmarks.harness_client
 
-bench-engine: .venv/.demo ## ways to run the network on one core, side by side: the table of docs/performance.md
+bench-engine: .venv/.demo ## measure ways to run the network on one core: the table of docs/performance.md
 	$(PY) -m scripts.benchmarks.engine_variants $(ARGS)
 
-# Where they cannot be had it says so, and the rest is measured.
+# If they cannot be installed it says so, and the rest is measured.
 .venv-baselines/.made: scripts/benchmarks/serving/setup-baselines scripts/benchmarks/serving/requirements-baselines.txt | .venv/.demo
 	scripts/benchmarks/serving/setup-baselines
 
-bench-serve: .venv/.demo .venv-baselines/.made ## this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
+bench-serve: .venv/.demo .venv-baselines/.made ## measure this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
 	$(PY) -m scripts.benchmarks.serving $(ARGS)
 
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)

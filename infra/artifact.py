@@ -86,7 +86,7 @@ def write_zip(name: str, files: Mapping[str, Path]) -> Artifact:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, path in files.items():
             info = zipfile.ZipInfo(member, FIRST_ZIP_DATE)
-            info.create_system = 3  # Unix on every machine; the mode below means nothing else
+            info.create_system = 3  # Unix on every machine, for the mode below
             info.external_attr, info.compress_type = FILE_MODE << 16, zipfile.ZIP_DEFLATED
             archive.writestr(info, path.read_bytes())
     return _write(name, buffer.getvalue())

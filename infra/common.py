@@ -81,7 +81,7 @@ class StackConfig:
         if value is None:
             return None
         if not pulumi.runtime.is_config_secret(f"{PROJECT}:apiToken"):
-            raise ConfigError("cloudtrial:apiToken stands there in clear: set it with --secret")
+            raise ConfigError("cloudtrial:apiToken is stored in clear: set it with --secret")
         try:
             Settings.from_env({"API_TOKEN": value})
         except SettingsError as error:
@@ -89,7 +89,7 @@ class StackConfig:
         return pulumi.Output.secret(value)
 
     def revision(self) -> dict[str, str]:
-        """An environment that the service passes over: another value makes the platform start anew."""
+        """A variable that the service ignores: another value makes the platform start anew."""
         value = self.optional("revision", r"[a-z0-9]{1,40}", "up to 40 of a-z and 0-9")
         return {"REVISION": value} if value else {}
 

@@ -12,7 +12,7 @@ from infra.errors import ConfigError
 from infra.targets import CLOUD_RUN_MEMORY_MIB, Target
 
 MAX_CONCURRENCY = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
-MAX_INSTANCES = 100  # Cloud Run's own default; a typing error should not cost more
+MAX_INSTANCES = 100  # Cloud Run's own default; a typo should not cost more
 
 PROJECT_ID = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
 PROJECT_HINT = "a project's ID, not its name or number: 6 to 30 of a-z, 0-9 and -, a letter first and no - last"
@@ -31,7 +31,7 @@ INVOKER_HINT = (
 
 @dataclass(frozen=True)
 class GoogleSettings:
-    """Where, how large and for whom; every value is fit for the API."""
+    """Region, size and invoker; every value is valid for the API."""
 
     project: str
     region: str
@@ -40,11 +40,11 @@ class GoogleSettings:
     concurrency: int  # requests in one instance at once
     min_instances: int
     max_instances: int
-    invoker: str | None  # who may call; None: no one by this stack's doing
+    invoker: str | None  # who may call; None: this stack lets no one
 
     @property
     def memory(self) -> str:
-        """As Google writes it itself; another way of writing it could be a difference at every `up`."""
+        """In Google's own form; another one could show as a difference at every `up`."""
         return f"{self.memory_mib // 1024}Gi" if self.memory_mib % 1024 == 0 else f"{self.memory_mib}Mi"
 
     @property
@@ -55,7 +55,7 @@ class GoogleSettings:
 
 
 def read_google_settings(config: StackConfig, target: Target) -> GoogleSettings:
-    """Read the settings. Raises ConfigError for one that Google would refuse, or several that do not go together."""
+    """Read the settings. Raises ConfigError for one that Google would refuse, or for several that contradict."""
     invoker = config.text("invoker", "allUsers", INVOKER, INVOKER_HINT)
     settings = GoogleSettings(
         project=_provider_setting("project", None, PROJECT_ID, PROJECT_HINT),

@@ -25,7 +25,7 @@ class Target:
     region: str
     size: str  # the provider's own name for it
     vcpus: float  # that one instance may use at once
-    baseline_vcpus: float  # that it may use for ever at the listed price (burstable machines: less than vcpus)
+    baseline_vcpus: float  # that it may use without limit at the listed price (burstable machines: less than vcpus)
     memory_mib: int
     disk_gb: int  # that is billed; 0 where disk is not a meter
     concurrency: (
@@ -106,7 +106,7 @@ GCP_FUNCTION = Target(
 )
 
 FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
-FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default, were it told how many processors there are
+FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default per processor
 
 
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}
@@ -133,7 +133,7 @@ EC2_SIZES: dict[str, Size] = {
     "c7i.xlarge": Size(4, 8192),
     "c7a.large": Size(2, 4096),
 }
-# Shared dynos promise no number of processors; one is what the twin and the cost model allow them.
+# Heroku states no number of processors of a shared dyno; the twin and the cost model allow one.
 HEROKU_SIZES: dict[str, Size] = {
     "eco": Size(1, 512),
     "basic": Size(1, 512),
@@ -145,7 +145,7 @@ HEROKU_SIZES: dict[str, Size] = {
 ONE_DYNO_SIZES = ("eco", "basic")  # these allow one dyno for each process type
 # Cloud Run's sizes, and the memory that each may have; both Google targets run there. Sources: "Configure CPU limits"
 # and "Configure memory limits" in Cloud Run's documentation. Any fraction from 0.08 on is sold as well, but less than
-# half a processor is no place for a network, and torch does not fit into less than 512 MiB.
+# half a processor is too slow for the network, and torch does not fit into less than 512 MiB.
 CLOUD_RUN_MEMORY_MIB: dict[str, tuple[int, int]] = {
     "0.5": (512, 1024),
     "1": (512, 4096),

@@ -1,4 +1,4 @@
-"""Where the scripts find what they measure and write."""
+"""The files and folders that the scripts read and write."""
 
 from __future__ import annotations
 

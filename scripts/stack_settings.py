@@ -1,4 +1,4 @@
-"""Settings for a run of each program on the miniature engine: what it requires, with made-up values."""
+"""The required settings of each program, with made-up values, for runs on the miniature engine."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def test_the_example_report_is_what_its_samples_give(tmp_path):
     for name in ("run.json", "samples.jsonl.gz"):
         (tmp_path / name).write_bytes((EXAMPLE / name).read_bytes())
     subprocess.run([sys.executable, "-m", "eval", "report", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    again, kept = (json.loads((folder / "report.json").read_text()) for folder in (tmp_path, EXAMPLE))
-    assert again == kept
+    again, committed = (json.loads((folder / "report.json").read_text()) for folder in (tmp_path, EXAMPLE))
+    assert again == committed
 
 
 def test_no_cifar10_image_is_in_the_example():
@@ -94,5 +94,5 @@ def test_no_cifar10_image_is_in_the_example():
 
 
 def test_make_help_lists_every_documented_target():
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"demo", "test", "twins", "golden", "bench"} <= set(re.findall(r"^make ([a-z]+)", told, re.MULTILINE))
+    output = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"demo", "test", "twins", "golden", "bench"} <= set(re.findall(r"^make ([a-z]+)", output, re.MULTILINE))

@@ -123,9 +123,11 @@ def start_and_end(folder: Path, fake: Fake) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """Nothing is activated, nothing of this machine's user is there, and no other host can be reached."""
-    kept = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, "CIFAR10_DIR", "VIRTUAL_ENV")}
+    variables = {
+        name: value for name, value in os.environ.items() if name not in (*SETTINGS, "CIFAR10_DIR", "VIRTUAL_ENV")
+    }
     path = os.pathsep.join((str(folder / "bin"), os.environ["PATH"]))
-    return kept | {"PATH": path, "HOME": str(folder / "home"), "https_proxy": "http://127.0.0.1:9"}
+    return variables | {"PATH": path, "HOME": str(folder / "home"), "https_proxy": "http://127.0.0.1:9"}
 
 
 def call(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -170,5 +172,5 @@ def test_every_exception_is_of_a_command_that_is_still_there():
 
 def test_every_command_named_in_a_sentence_is_there():
     named = set(re.findall(r"`\./cloudtrial ([a-z-]+)", (ROOT / "README.md").read_text()))
-    told = subprocess.run([ROOT / "cloudtrial", "--help"], capture_output=True, text=True, check=True).stdout
-    assert named and {name for name in named if f"\n  {name} " not in told} == {"--help"}
+    output = subprocess.run([ROOT / "cloudtrial", "--help"], capture_output=True, text=True, check=True).stdout
+    assert named and {name for name in named if f"\n  {name} " not in output} == {"--help"}

@@ -16,13 +16,13 @@ DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the command line says. Exits with one line when that cannot be done."""
+    """Run the command. Exits with one line when it fails."""
     arguments = parser().parse_args(argv)
     arguments.run(arguments)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of every command and its options."""
+    """The parser of every command and its options."""
     result = argparse.ArgumentParser(prog="./cloudtrial", description="Make the model that is deployed.")
     commands = result.add_subparsers(required=True, metavar="COMMAND")
 

@@ -8,8 +8,8 @@ channel's weights have a scale of their own, and pooling, last layer and softmax
 nothing. Both files are measured on the whole test set against PyTorch in float32, and the metrics go into model.json
 under `exports`. Refuses, and changes nothing, when int8 loses too much accuracy or fp32 differs from PyTorch.
 
-Weights are reduced to 7 bits, and activations are unsigned: processors without VNNI add the products of two pairs up
-in 16 bits, where pairs of full range would overflow and be cut off. So every processor computes the same integers.
+Weights are reduced to 7 bits, and activations are unsigned: processors without VNNI add two products in 16 bits, where
+full 8-bit weights can saturate. So every processor computes the same integers.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def write_fp32(bundle: Bundle, path: Path) -> None:
 
 
 def write_int8(fp32: Path, path: Path, calibration: CalibrationDataReader) -> None:
-    """Write it with convolutions and additions in integers; see the top of this file."""
+    """Write the network with convolutions and additions in integers; see the top of this file."""
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
-        # What is skipped would change nothing in this graph
+        # The skipped passes would change nothing in this graph
         quant_pre_process(fp32, prepared, skip_optimization=True, skip_symbolic_shape=True)
         quantize_static(
             prepared, path, calibration, quant_format=QuantFormat.QDQ, calibrate_method=CalibrationMethod.MinMax,
@@ -147,7 +147,7 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
 
 
 def write_metrics(folder: Path, metrics: dict[str, dict[str, Any]]) -> None:
-    """Put the checksum of int8 and the metrics of both into model.json; fp32 is measured, but not shipped."""
+    """Write the checksum of int8 and the metrics of both into model.json; fp32 is measured, but not shipped."""
     path = folder / MODEL_JSON
     manifest = json.loads(path.read_text())
     manifest["files"][INT8] = sha256(folder / INT8)

@@ -2,8 +2,8 @@
 
     ./cloudtrial golden        (or: make golden)
 
-It checks a deployment, not the model: a correct deployment answers as the reference does. Each image starts as noise;
-gradient descent turns it into what the network takes for one class. The batch norm statistics of the training images
+It checks a deployment, not the model: a correct deployment predicts as the reference does. Each image starts as noise;
+gradient descent turns it into what the network labels as one class. The batch norm statistics of the training images
 (Yin et al., "Dreaming to Distill", 2020) and a smoothness prior keep it natural. Nothing in the images comes from
 CIFAR-10, so they can be shipped. Written to eval/golden: the PNGs and manifest.json.
 """

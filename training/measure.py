@@ -14,7 +14,7 @@ from training.data import Split
 
 BATCH_SIZE = 250
 
-Probabilities = Callable[[np.ndarray], np.ndarray]  # as an engine has it
+Probabilities = Callable[[np.ndarray], np.ndarray]  # of an engine
 
 
 def normalise(images: np.ndarray, bundle: Bundle) -> np.ndarray:

@@ -16,7 +16,7 @@ from service.engines.onnx_engine import INPUT, OUTPUT
 from service.engines.resnet import BasicBlock, ResNet18
 from service.model import Bundle
 
-OPSET = 17  # the oldest that has all that is needed, with quantisation per channel
+OPSET = 17  # the oldest with every operator needed and quantisation per channel
 IR_VERSION = 8  # of the file, which goes with that opset
 
 
@@ -28,7 +28,7 @@ class Graph:
         self.weights: list[TensorProto] = []
 
     def add(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """A node whose output has its name."""
+        """Add a node whose output has its name."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 

@@ -3,8 +3,8 @@
     ./cloudtrial promote runs/resnet18 --data data
 
 Halves the weights' storage to float16, measures the bundle on the whole test set through the service's own engine,
-and writes weights.safetensors and model.json. Refuses a bundle that float16 made worse, or whose accuracy is too low.
-What was exported from earlier weights is deleted: training/export.py writes it again.
+and writes weights.safetensors and model.json. Refuses a bundle that loses accuracy in float16, or whose accuracy is
+too low. ONNX files of earlier weights are deleted: training/export.py writes them again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
 
 
 def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
-    """Write the weights and the model.json that vouches for them."""
+    """Write the weights, and model.json with their checksums."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; the service runs as another user

@@ -59,7 +59,7 @@ class TrainingError(Exception):
 
 @dataclass
 class Progress:
-    """What a checkpoint knows beside its tensors."""
+    """The metadata of a checkpoint."""
 
     epoch: int = 0  # finished epochs
     train_seconds: float = 0.0  # wall time spent in training, without evaluation
@@ -75,12 +75,12 @@ def build_network() -> nn.Module:
 
 
 def build_optimizer(net: nn.Module) -> torch.optim.SGD:
-    """Its learning rate is set before every step."""
+    """Returns the optimizer; its learning rate is set before every step."""
     return torch.optim.SGD(net.parameters(), MAX_LR, MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY)
 
 
 def learning_rate(epoch: float) -> float:
-    """After `epoch` epochs, fractions included."""
+    """Returns the learning rate after `epoch` epochs, fractions included."""
     positions, fractions = zip(*LR_KNOTS, strict=True)
     return MAX_LR * float(np.interp(epoch / EPOCHS, positions, fractions))
 
@@ -119,7 +119,7 @@ def augment(images: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed in hardware: on any recent GPU, or where a trial on this CPU says so."""
+    """Whether bfloat16 is computed in hardware: on any recent GPU, and on this CPU by a trial."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return probe_precision("bfloat16").usable
@@ -149,7 +149,7 @@ def train_epoch(
     """One pass over the data; returns the mean loss. Random choices depend on seed and epoch alone."""
     generator = torch.Generator().manual_seed(seed * 10_000 + epoch)
     order = torch.randperm(len(labels), generator=generator)
-    # Alternating flip: each image is mirrored in every other epoch, which is a little better than at random
+    # Alternating flip: each image is mirrored in every other epoch, slightly better than at random
     first_flip = torch.randint(0, 2, (len(labels),), generator=torch.Generator().manual_seed(seed)).bool()
     flips = first_flip if epoch % 2 == 0 else ~first_flip
     steps = len(order) // BATCH_SIZE
@@ -195,7 +195,7 @@ def read_network(path: Path) -> dict[str, Tensor]:
 
 
 def read_progress(path: Path) -> Progress:
-    """The progress of the run that a checkpoint is of."""
+    """The progress of a checkpoint's run."""
     with safe_open(path, "pt") as file:
         return Progress(**json.loads(file.metadata()["progress"]))
 

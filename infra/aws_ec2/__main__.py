@@ -18,7 +18,7 @@ from infra.targets import EC2_SIZES
 
 ANYWHERE = "0.0.0.0/0"
 IMAGE = "/aws/service/debian/release/12/latest/amd64"  # Debian's own parameter: the newest image of the release
-CERTIFICATE_TIMEOUT_S = 600  # on top of the boot, for the name to be known and the certificate to be made
+CERTIFICATE_TIMEOUT_S = 600  # on top of the boot, for DNS and the certificate
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DOMAIN = rf"(?=.{{4,253}}$)({LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])"
@@ -51,34 +51,34 @@ if not offers.locations:
     raise ConfigError(f"cloudtrial:size is {size!r}, which {region} does not offer; choose another size or aws:region")
 
 stack = pulumi.get_stack()
-marks = tags(stack)
-named = marks | {"Name": resource_name("vm", stack)}
+stack_tags = tags(stack)
+named = stack_tags | {"Name": resource_name("vm", stack)}
 
 # 2. Resources
 
 # A network with one public subnet. Not every zone of a region has every size (us-east-1 has one without t3).
 vpc = aws.ec2.Vpc("vpc", cidr_block="10.42.0.0/16", enable_dns_hostnames=True, tags=named)
-gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id, tags=marks)
+gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id, tags=stack_tags)
 subnet = aws.ec2.Subnet(
     "public",
     vpc_id=vpc.id,
     cidr_block="10.42.0.0/24",
     availability_zone=min(offers.locations),
     map_public_ip_on_launch=True,  # the VM's way out until it has the stack's address
-    tags=marks,
+    tags=stack_tags,
     opts=pulumi.ResourceOptions(ignore_changes=["availability_zone"]),  # another size must not move the network
 )
 routes = aws.ec2.RouteTable(
     "public",
     vpc_id=vpc.id,
     routes=[aws.ec2.RouteTableRouteArgs(cidr_block=ANYWHERE, gateway_id=gateway.id)],
-    tags=marks,
+    tags=stack_tags,
 )
-routed = aws.ec2.RouteTableAssociation("public", subnet_id=subnet.id, route_table_id=routes.id)
+route_association = aws.ec2.RouteTableAssociation("public", subnet_id=subnet.id, route_table_id=routes.id)
 
-# What is open: the web's ports, and everything outwards, for Debian's packages, PyPI and AWS.
+# The firewall opens the web's ports, and everything outwards, for Debian's packages, PyPI and AWS.
 web = aws.ec2.SecurityGroup(
-    resource_name("web", stack), vpc_id=vpc.id, description="The web in, everything out", tags=marks
+    resource_name("web", stack), vpc_id=vpc.id, description="The web in, everything out", tags=stack_tags
 )
 for name, port in {"http": 80, "https": 443}.items() if domain else {"http": 80}.items():
     aws.vpc.SecurityGroupIngressRule(
@@ -88,14 +88,14 @@ for name, port in {"http": 80, "https": 443}.items() if domain else {"http": 80}
         from_port=port,
         to_port=port,
         cidr_ipv4=ANYWHERE,
-        tags=marks,
+        tags=stack_tags,
     )
 outwards = aws.vpc.SecurityGroupEgressRule(
-    "outwards", security_group_id=web.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=marks
+    "outwards", security_group_id=web.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=stack_tags
 )
 
-# What is shipped, in a private bucket, under a name that says its contents.
-bucket = aws.s3.Bucket(resource_name("bundle", stack), force_destroy=True, tags=marks)
+# The artifact, in a private bucket, under a name with its hash.
+bucket = aws.s3.Bucket(resource_name("bundle", stack), force_destroy=True, tags=stack_tags)
 private = aws.s3.BucketPublicAccessBlock(
     "bundle",
     bucket=bucket.id,
@@ -143,7 +143,7 @@ bundle = aws.s3.BucketObjectv2(
     bucket=bucket.id,
     key=f"bundle-{artifact.sha256[:16]}.tar.gz",
     source=pulumi.FileAsset(artifact.path),
-    tags=marks,
+    tags=stack_tags,
 )
 
 # The token, which the VM fetches itself: user data can be read by everyone who may describe the VM.
@@ -155,11 +155,11 @@ if api_token:
         type="SecureString",
         value=api_token,
         description="What every POST to the classifier has to carry",
-        tags=marks,
+        tags=stack_tags,
     )
 
-# What the VM may do: read its bundle and its token, keep its certificate, and be reached by Session Manager. Amazon's
-# policy for the last allows to read every parameter of the account; the denial takes that back.
+# The VM may read its bundle and its token, store its certificate, and be reached by Session Manager. Amazon's policy
+# for the last allows reading every parameter of the account; the denial revokes that.
 role = aws.iam.Role(
     resource_name("vm", stack),
     assume_role_policy=pulumi.Output.json_dumps(
@@ -170,7 +170,7 @@ role = aws.iam.Role(
             ],
         }
     ),
-    tags=marks,
+    tags=stack_tags,
 )
 session_manager = aws.iam.RolePolicyAttachment(
     "session-manager", role=role.name, policy_arn="arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
@@ -184,30 +184,30 @@ statements = [
 if token:
     statements.append({"Effect": "Allow", "Action": ["ssm:GetParameter"], "Resource": [token.arn]})
 if domain:
-    kept = pulumi.Output.concat(bucket.arn, "/", certificate_key)
-    statements.append({"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": [kept]})
-rights = aws.iam.RolePolicy(
+    certificate_arn = pulumi.Output.concat(bucket.arn, "/", certificate_key)
+    statements.append({"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": [certificate_arn]})
+role_policy = aws.iam.RolePolicy(
     "vm", role=role.name, policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": statements})
 )
-profile = aws.iam.InstanceProfile(resource_name("vm", stack), role=role.name, tags=marks)
+profile = aws.iam.InstanceProfile(resource_name("vm", stack), role=role.name, tags=stack_tags)
 
-# The VM. A change of the user data (other code, another token) makes another one.
-facts: dict[str, pulumi.Input[str]] = {
+# The VM. A change of the user data (other code, another token) replaces it.
+settings: dict[str, pulumi.Input[str]] = {
     "AWS_DEFAULT_REGION": region,
     "ENGINE": engine,
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
     "BUNDLE_SHA256": artifact.sha256,
 }
 if token:
-    facts |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}
+    settings |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}
 if domain and email:
     certificate_uri = pulumi.Output.concat("s3://", bucket.bucket, "/", certificate_key)
-    facts |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": email, "CERTIFICATE_URI": certificate_uri}
+    settings |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": email, "CERTIFICATE_URI": certificate_uri}
 vm = aws.ec2.Instance(
     "vm",
     ami=aws.ssm.get_parameter(name=IMAGE).value,
     instance_type=size,
-    # Said, not left to T3's default: computing above the baseline is billed, as the cost model has it, not throttled.
+    # Explicit, not T3's default: CPU above the baseline is billed, as in the cost model, not throttled.
     credit_specification=(
         aws.ec2.InstanceCreditSpecificationArgs(cpu_credits="unlimited") if size.startswith("t3.") else None
     ),
@@ -220,16 +220,16 @@ vm = aws.ec2.Instance(
     root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
         volume_type="gp3", volume_size=TARGET.disk_gb, encrypted=True, delete_on_termination=True, tags=named
     ),
-    user_data=pulumi.Output.all(**facts).apply(lambda known: render(known, https=bool(domain))),
+    user_data=pulumi.Output.all(**settings).apply(lambda resolved: render(resolved, https=bool(domain))),
     user_data_replace_on_change=True,
     tags=named,
     opts=pulumi.ResourceOptions(
         ignore_changes=["ami"],  # a newer image must not replace a running VM by itself
-        depends_on=[rights, session_manager, outwards, routed],  # needed from the first second
+        depends_on=[role_policy, session_manager, outwards, route_association],  # needed from the first second
     ),
 )
 
-# The address, which stays when the VM changes, and its name.
+# The address, which outlives the VM, and its DNS name.
 address = aws.ec2.Eip("address", domain="vpc", tags=named, opts=pulumi.ResourceOptions(depends_on=[gateway]))
 attached = aws.ec2.EipAssociation("address", allocation_id=address.allocation_id, instance_id=vm.id)
 reachable: list[pulumi.Resource] = [attached]
@@ -238,7 +238,7 @@ if domain and zone:
         aws.route53.Record("domain", zone_id=zone, name=domain, type="A", ttl=60, records=[address.public_ip])
     )
 
-# `up` ends when the service is ready, or says where to look.
+# `up` ends when the service is ready, or names the log to read.
 url = pulumi.Output.from_input(f"https://{domain}") if domain else pulumi.Output.concat("http://", address.public_ip)
 session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
 command.local.Command(

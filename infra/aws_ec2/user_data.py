@@ -1,4 +1,4 @@
-"""The VM's user data: cloud-config.yaml with the files that it names, and the VM's facts. Pure; no Pulumi."""
+"""The VM's user data: cloud-config.yaml with the files that it names, and the VM's settings. Pure; no Pulumi."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from infra.errors import UserDataError
 
 HERE = Path(__file__).resolve().parent
 HEADER = "#cloud-config\n"
-FACTS_FILE = "/etc/classifier.env"  # bash and systemd read it, each by its own rules of quoting
-PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")  # what means the same to both without any quotes
+SETTINGS_FILE = "/etc/classifier.env"  # read by bash and systemd, whose quoting rules differ
+PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")  # needs no quotes in either
 MAX_BYTES = 16 * 1024  # EC2's limit of user data, before base64
 
 
-def render(facts: Mapping[str, str], *, https: bool) -> str:
-    """The whole user data. Raises UserDataError when a fact needs quotes, or the text is too long for EC2."""
+def render(settings: Mapping[str, str], *, https: bool) -> str:
+    """The whole user data. Raises UserDataError when a setting needs quotes, or the text is too long for EC2."""
     config = _read("cloud-config.yaml")
     extra = _read("cloud-config-https.yaml") if https else {}
     files = {entry["path"]: entry for part in (config, extra) for entry in part.get("write_files", [])}
-    files[FACTS_FILE] = {"path": FACTS_FILE, "content": _env(facts)}
+    files[SETTINGS_FILE] = {"path": SETTINGS_FILE, "content": _env(settings)}
     config["packages"] += extra.get("packages", [])
     config["write_files"] = [_filled(entry) for entry in files.values()]
     text = HEADER + yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=200)
@@ -36,11 +36,11 @@ def _read(name: str) -> dict[str, Any]:
     return yaml.safe_load((HERE / name).read_text())
 
 
-def _env(facts: Mapping[str, str]) -> str:
-    for name, value in facts.items():
+def _env(settings: Mapping[str, str]) -> str:
+    for name, value in settings.items():
         if not PLAIN.fullmatch(value):
-            raise UserDataError(f"{name} is {value!r}: {FACTS_FILE} takes letters, digits and _./:@%+,=- only")
-    return "".join(f"{name}={value}\n" for name, value in facts.items())
+            raise UserDataError(f"{name} is {value!r}: {SETTINGS_FILE} takes letters, digits and _./:@%+,=- only")
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
 def _filled(entry: Mapping[str, str]) -> dict[str, str]:

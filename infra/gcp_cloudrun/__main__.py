@@ -13,10 +13,10 @@ from infra.targets import GCP_CLOUDRUN as TARGET
 PORT = 8080
 REQUEST_TIMEOUT_S = 60  # the largest batch on half a processor is done long before
 
-# Every second, because a request waits for the first yes. A window of 240 s is allowed everywhere, a longer one not.
+# Every second, because a request waits for the first success. 240 s is the longest window allowed everywhere.
 STARTUP_PERIOD_S = 1
-# An instance is killed after 90 s without an answer, longer than any request may take: all threads may be busy with
-# requests whose bodies come slowly, and that is no reason to kill it.
+# An instance is killed after 90 s without a response, longer than any request may take: a slow body in every thread is
+# no reason to kill it.
 LIVENESS_PERIOD_S, LIVENESS_FAILURES = 30, 3
 
 # A push makes up to three versions: image, BuildKit's note of origin, and the index of both.
@@ -38,7 +38,7 @@ labels = tags(stack)
 
 # 2. Resources
 
-# They stay on when the stack goes: others may use them, and an API that is on costs nothing.
+# They stay enabled when the stack is destroyed: others may use them, and an enabled API costs nothing.
 apis = [
     gcp.projects.Service(api, service=f"{api}.googleapis.com", disable_on_destroy=False)
     for api in ("run", "artifactregistry", "iam", *(("secretmanager",) if api_token else ()))
@@ -101,7 +101,7 @@ image = docker_build.Image(
     labels=labels,
 )
 
-# Without any role in the project: what runs as it can do nothing there.
+# No role in the project: the service can do nothing there.
 account = gcp.serviceaccount.Account(
     "run", account_id=name, display_name="Runs the classifier on Cloud Run", opts=after_apis
 )
@@ -146,7 +146,7 @@ service = gcp.cloudrunv2.Service(
         # Less than one processor is sold in the first generation only.
         execution_environment=f"EXECUTION_ENVIRONMENT_GEN{1 if float(settings.vcpus) < 1 else 2}",
         timeout=f"{REQUEST_TIMEOUT_S}s",
-        # The network uses every core for each picture, so more requests at once wait inside for one another.
+        # The network uses every core for each image, so more concurrent requests would only queue inside.
         # Cloud Run's own 80 would hide the load from its autoscaler.
         max_instance_request_concurrency=settings.concurrency,
         scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
@@ -155,7 +155,7 @@ service = gcp.cloudrunv2.Service(
         labels=labels,
         containers=[
             gcp.cloudrunv2.ServiceTemplateContainerArgs(
-                image=image.ref,  # by digest: what was built is what runs
+                image=image.ref,  # by digest: exactly the image built above
                 ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(container_port=PORT),
                 envs=env,
                 resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(

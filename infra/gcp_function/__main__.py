@@ -39,12 +39,12 @@ config.reject_unknown()
 
 name = resource_name("function", stack)
 labels = tags(stack)
-# More threads than requests: one whose client has gone holds its thread until it is done
+# More threads than requests: a request whose client has disconnected holds its thread until it ends
 threads = max(settings.concurrency, round(FUNCTION_THREADS_PER_VCPU * float(settings.vcpus)))
 
 # 2. Resources
 
-# They stay on when the stack goes: others may use them, and an API that is on costs nothing.
+# They stay enabled when the stack is destroyed: others may use them, and an enabled API costs nothing.
 api_names = (
     *("cloudfunctions", "run", "cloudbuild", "artifactregistry", "storage", "logging", "iam", "cloudresourcemanager"),
     *(("secretmanager",) if api_token else ()),
@@ -52,7 +52,7 @@ api_names = (
 apis = [gcp.projects.Service(api, service=f"{api}.googleapis.com", disable_on_destroy=False) for api in api_names]
 after_apis = pulumi.ResourceOptions(depends_on=apis)
 
-# The source. Bucket names are shared by all of Google's customers, so the project's is part of it.
+# The source. Bucket names are unique across Google, so the project's name is part of it.
 bucket = gcp.storage.Bucket(
     "source",
     name=f"{settings.project}-{name}",
@@ -60,7 +60,7 @@ bucket = gcp.storage.Bucket(
     uniform_bucket_level_access=True,
     public_access_prevention="enforced",
     force_destroy=True,
-    # Google's default keeps what was deleted for 7 days, and bills it.
+    # Google's default keeps deleted objects for 7 days, and bills them.
     soft_delete_policy=gcp.storage.BucketSoftDeletePolicyArgs(retention_duration_seconds=0),
     labels=labels,
     opts=after_apis,
@@ -77,7 +77,7 @@ source = gcp.storage.BucketObject(
     source=pulumi.FileAsset(artifact.path),
 )
 
-# The image that is built. Left to itself, Google makes a repository that no one cleans up and no destroy deletes.
+# The built image. Google's default repository is never cleaned up, and no destroy deletes it.
 repository = gcp.artifactregistry.Repository(
     "images",
     repository_id=name,
@@ -141,7 +141,7 @@ grants = [
     ),
 ]
 
-# Without any role in the project: what runs as it can do nothing there.
+# No role in the project: the service can do nothing there.
 account = gcp.serviceaccount.Account(
     "run", account_id=name, display_name="Runs the classifier's function", opts=after_apis
 )
@@ -169,8 +169,8 @@ if api_token:
         )
     )
 
-# A build that starts at once fails every other time, for want of a role that was granted a moment ago. An account
-# that is made anew has its old name but not its old roles, so its unique ID counts.
+# A build that starts at once often fails for lack of a role granted a moment ago. A recreated account has its old name
+# but not its old roles, so its unique ID is the trigger.
 settled = command.local.Command(
     "grants-settled",
     interpreter=["python3", "-c"],
@@ -199,7 +199,7 @@ function = gcp.cloudfunctionsv2.Function(
         ),
     ),
     service_config=gcp.cloudfunctionsv2.FunctionServiceConfigArgs(
-        # Both said: left out, the processor follows the memory, 0.583 of one for 1 GiB.
+        # Both are set: without a CPU, Google derives it from the memory, 0.583 vCPU for 1 GiB.
         available_cpu=settings.vcpus,
         available_memory=settings.memory,
         max_instance_request_concurrency=settings.concurrency,

@@ -14,9 +14,9 @@ from infra.targets import HEROKU as TARGET
 from infra.targets import HEROKU_SIZES, ONE_DYNO_SIZES
 
 HERE = REPOSITORY / "infra" / "heroku"
-MOST_DYNOS = 10  # Heroku allows more of the small sizes; a typing error should not cost that
+MAX_DYNOS = 10  # Heroku allows more of the small sizes; a typo should not cost that
 
-# What Heroku's own schema of an app's name says. Names are shared by all of Heroku, so no default can be right.
+# Heroku's own schema of an app's name. Names are unique across Heroku, so there is no default.
 APP_NAME = r"[a-z][a-z0-9-]{1,28}[a-z0-9]"
 APP_NAME_HINT = "3 to 30 of a-z, 0-9 and -, a letter first and no - last"
 
@@ -39,7 +39,7 @@ app_name = config.required("appName", APP_NAME, APP_NAME_HINT)
 region = config.choice("region", TARGET.region, ("us", "eu"))
 build_by = config.choice("build", "buildpack", STACKS)
 size = config.choice("size", TARGET.size, HEROKU_SIZES)
-dynos = config.integer("dynos", 1, 1, MOST_DYNOS)
+dynos = config.integer("dynos", 1, 1, MAX_DYNOS)
 config.reject_unknown()
 if size in ONE_DYNO_SIZES and dynos > 1:
     raise ConfigError(f"cloudtrial:dynos is {dynos}; Heroku runs one {size} dyno of a kind, more from standard-1x on")
@@ -64,7 +64,7 @@ app = heroku.app.App(
     sensitive_config_vars={"API_TOKEN": api_token} if api_token else {},
 )
 
-# A build ends when Heroku has released it. Its version is the hash of what was sent: other bytes, another build.
+# A build ends when Heroku has released it. Its version is the hash of the bytes sent: other bytes, another build.
 artifact = write_tar_gz("heroku.tar.gz", deployment_files(root_files, engine))
 build = heroku.build.Build(
     "build",

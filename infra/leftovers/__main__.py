@@ -30,8 +30,8 @@ Each line: the kind of resource, its name, the date of its creation, its cost, a
 the command that deletes it, in the order in which they can be deleted. Nothing is
 deleted here. A stack that is up is listed whole.
 
-It looks where the stack file Pulumi.NAME.yaml says. `pulumi stack rm` deletes
-that file; then say where with --region, --project or --app.
+Region, project and app come from the stack file Pulumi.NAME.yaml. `pulumi stack
+rm` deletes that file; then give --region, --project or --app.
 
 Credentials:
   AWS     as for pulumi: AWS_PROFILE, AWS_ACCESS_KEY_ID and so on
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
 
 
 def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) -> StackLocation:
-    """Where the stack is, by the command line, its file, the environment. Raises ProbeError when none of them says."""
+    """Where the stack is, by the command line, its file, the environment. Raises ProbeError when none names it."""
     stack = arguments.stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     settings = read_settings(stack, folder)
@@ -101,16 +101,16 @@ def report(location: StackLocation, result: SearchResult) -> None:
     for line in table(result.leftovers):
         print(line)
     for reason in result.errors:
-        print(f"leftovers: could not look at {reason}", file=sys.stderr)
+        print(f"leftovers: could not search {reason}", file=sys.stderr)
     where = location.app or " ".join(filter(None, (location.project, location.region)))
     count = len(result.leftovers)
-    amount = "Nothing" if not count else f"{count} thing{'s' if count > 1 else ''}"
-    caveat = ", as far as could be seen" if result.errors else ""
+    amount = "Nothing" if not count else f"{count} resource{'s' if count > 1 else ''}"
+    caveat = ", but the search is incomplete" if result.errors else ""
     print(f"{amount} of stack {location.stack} {'are' if count > 1 else 'is'} left ({where}){caveat}.")
 
 
 def table(leftovers: Sequence[Leftover]) -> list[str]:
-    """One line each, in columns; the command, which is long, comes last."""
+    """One row each, in columns; the command, the longest, comes last."""
     rows = [
         (each.kind, each.name, f"since {each.since}" if each.since else "", each.cost or "no cost", each.remove)
         for each in leftovers
@@ -133,9 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         description="List, by tag and name, the resources that are left after `pulumi destroy`.",
     )  # fmt: skip
     parser.add_argument("--stack", required=True, metavar="NAME", help="such as aws_ec2 or aws_ec2-prod")
-    parser.add_argument("--region", help="of AWS or Google, where the stack file does not say it")
-    parser.add_argument("--project", help="of Google, where the stack file does not say it")
-    parser.add_argument("--app", help="of Heroku, where the stack file does not say it")
+    parser.add_argument("--region", help="of AWS or Google; default: from the stack file")
+    parser.add_argument("--project", help="of Google; default: from the stack file")
+    parser.add_argument("--app", help="of Heroku; default: from the stack file")
     return parser
 
 

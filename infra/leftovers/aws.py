@@ -1,7 +1,7 @@
 """What is left on AWS. Most is found by its tags, with each service's own calls.
 
-AWS's tagging service alone would not do: it knows no roles and instance profiles, and goes on naming what has been
-deleted. It is asked last, for kinds that nothing here looks for.
+AWS's tagging service is not enough: it lists no roles and instance profiles, and goes on listing deleted resources. It
+is queried last, for kinds that no call here covers.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from infra.leftovers.search import Leftover, Probe, SearchResult, StackLocation,
 from infra.naming import PROJECT
 
 NO_CREDENTIALS = (
-    "AWS knows no account: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`"
+    "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`"
 )
-TERMINATED_STATES = ("shutting-down", "terminated")  # a terminated instance is listed for about an hour
+TERMINATED_STATES = ("shutting-down", "terminated")  # a terminated instance stays listed for about an hour
 EC2_TYPES_LISTED = {"vpc", "subnet", "route-table", "internet-gateway", "security-group", "security-group-rule",
                     "network-interface", "elastic-ip", "instance", "volume", "snapshot", "image"}  # fmt: skip
-SERVICES_LISTED = {"s3", "iam", "ssm", "logs"}  # that are looked at below, so the tagging service's word is not needed
+SERVICES_LISTED = {"s3", "iam", "ssm", "logs"}  # covered by the calls below, so the tagging service's rows are dropped
 DETACHED_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
-Client = Any  # boto3 makes its clients while it runs
+Client = Any  # boto3 generates its clients at run time
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,12 @@ class AwsSearch:
         for bucket in _items(client, "list_buckets", "Buckets[]"):
             name = bucket["Name"]
             try:
-                found = _as_dict(client.get_bucket_tagging(Bucket=name)["TagSet"])
+                tags = _as_dict(client.get_bucket_tagging(Bucket=name)["TagSet"])
             except ClientError as error:
                 if _code(error) in ("NoSuchTagSet", "NoSuchBucket") or PROJECT not in name:
-                    continue  # others' buckets may be closed to us
+                    continue  # access to others' buckets may be denied
                 raise
-            if self.location.has_stack_tags(found):
+            if self.location.has_stack_tags(tags):
                 command, since = f"aws s3 rb s3://{name} --force", iso_date(bucket.get("CreationDate"))
                 yield Leftover("S3 bucket", name, command, since, "storage is billed by GB")
 
@@ -150,8 +150,8 @@ class AwsSearch:
         client = self._client("iam")
         for profile in _items(client, "list_instance_profiles", "InstanceProfiles[]"):
             name = profile["InstanceProfileName"]
-            found = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"].get("Tags", [])
-            if not self.location.has_stack_tags(_as_dict(found)):
+            tags = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"].get("Tags", [])
+            if not self.location.has_stack_tags(_as_dict(tags)):
                 continue
             remove_role = f"aws iam remove-role-from-instance-profile --instance-profile-name {name} --role-name"
             detach = [f"{remove_role} {role['RoleName']}" for role in profile["Roles"]]
@@ -159,7 +159,7 @@ class AwsSearch:
             yield Leftover("IAM instance profile", name, " && ".join(command), iso_date(profile.get("CreateDate")))
 
     def roles(self) -> Iterator[Leftover]:
-        """A role goes only when it is empty, so the command empties it."""
+        """Only an empty role can be deleted, so the command empties it."""
         client = self._client("iam")
         for role in _items(client, "list_roles", "Roles[]"):
             name = role["RoleName"]
@@ -184,14 +184,14 @@ class AwsSearch:
             yield Leftover("SSM parameter", name, command, iso_date(parameter.get("LastModifiedDate")))
 
     def log_groups(self) -> Iterator[Leftover]:
-        """By tags, and by name: what AWS makes on its own is named after what it logs, and carries no tags."""
+        """By tags, and by name: groups that AWS creates itself are named after what they log, and have no tags."""
         client = self._client("logs")
         for group in _items(client, "describe_log_groups", "logGroups[]"):
             name = group["logGroupName"]
             if PROJECT not in name:
                 continue
-            found = client.list_tags_log_group(logGroupName=name)["tags"]
-            if self.location.has_stack_tags(found) or (not found and self.location.mentions_resource(name, self.parts)):
+            tags = client.list_tags_log_group(logGroupName=name)["tags"]
+            if self.location.has_stack_tags(tags) or (not tags and self.location.mentions_resource(name, self.parts)):
                 command = f"aws logs delete-log-group --log-group-name {name} --region {self.location.region}"
                 yield Leftover("log group", name, command, _from_ms(group.get("creationTime")), "billed by GB")
 
@@ -218,7 +218,7 @@ class AwsSearch:
             _, _, service, _, _, resource = arn.split(":", 5)
             if service in SERVICES_LISTED or (service == "ec2" and resource.split("/")[0] in EC2_TYPES_LISTED):
                 continue
-            yield Leftover(f"{service} (may be gone: tags are forgotten late)", arn,
+            yield Leftover(f"{service} (may be deleted: tags stay listed for a while)", arn,
                            f"aws resourcegroupstaggingapi get-resources --resource-arn-list {arn} shows it; remove it "
                            f"with aws {service}")  # fmt: skip
 
@@ -256,7 +256,7 @@ def _items(client: Client, call: str, path: str, **arguments: Any) -> Iterator[A
 
 
 def _state(item: Mapping[str, Any]) -> str:
-    """An instance's state; other things have none, or one in plain text."""
+    """An instance's state; other resources have none, or one in plain text."""
     state = item.get("State")
     return state.get("Name", "") if isinstance(state, Mapping) else ""
 

@@ -1,4 +1,4 @@
-"""What is left in a Google project: by labels, by the program's names, and what Google made for the stack itself.
+"""What is left in a Google project: by labels, by the program's names, and what Google created for the stack itself.
 
 The APIs that the program enabled stay enabled on purpose: other programs may use them, and they cost nothing.
 """
@@ -26,11 +26,11 @@ BASE = "https://{api}.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TOKEN_VARIABLE = "GOOGLE_OAUTH_ACCESS_TOKEN"  # Pulumi's provider reads it as well
 NO_CREDENTIALS = (
-    "Google knows no one here: run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
+    "no Google credentials: run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
     f"or {TOKEN_VARIABLE}"
 )
 SOURCE_BUCKETS = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")  # buckets that Google makes, each for a region
-FUNCTION_IMAGES_REPOSITORY = "gcf-artifacts"  # the repository that Google makes for the images of functions
+FUNCTION_IMAGES_REPOSITORY = "gcf-artifacts"  # the repository that Google creates for the images of functions
 
 
 def open_session() -> requests.Session:
@@ -117,14 +117,14 @@ class GoogleSearch:
                 yield Leftover("secret", name, command, iso_date(secret.get("createTime")), "billed by version")
 
     def accounts(self) -> Iterator[Leftover]:
-        """By name alone: a service account carries no labels, and does not say since when it is there."""
+        """By name alone: a service account has no labels and no creation date."""
         for account in self._list("iam", f"v1/projects/{self.location.project}/serviceAccounts", "accounts"):
             email = account["email"]
             if email.partition("@")[0] in self.names:
                 yield Leftover("service account", email, f"gcloud iam service-accounts delete {email} {self._flags}")
 
     def grants(self) -> Iterator[Leftover]:
-        """Roles of the project whose holder is gone: they stay listed as `deleted:`."""
+        """Roles of the project granted to a deleted account: they stay listed as `deleted:`."""
         path = f"v1/projects/{self.location.project}:getIamPolicy"
         response = self._request("POST", "cloudresourcemanager", path, json={})
         if _not_enabled(response):
@@ -138,9 +138,9 @@ class GoogleSearch:
                     yield Leftover("grant to a deleted account", f"{binding['role']} {email}", command)
 
     def source_buckets(self) -> Iterator[Leftover]:
-        """Google keeps the sources of a region's functions in buckets of its own, and removes none of them.
+        """Google keeps the sources of a region's functions in buckets of its own, and deletes none of them.
 
-        They are the stack's alone when no other function is there; else only the stack's own sources are named.
+        Without another function a bucket is listed whole; else only the stack's own sources are.
         """
         shared = self._other_functions()
         for bucket in self._list("storage", "storage/v1/b", "items", {"project": self.location.project}):
@@ -152,19 +152,21 @@ class GoogleSearch:
                 continue
             for part in sorted(self.names):
                 path = f"storage/v1/b/{quote(name, safe='')}/o"
-                for found in self._list("storage", path, "items", {"prefix": f"{part}/"}):
-                    uri = f"gs://{name}/{found['name']}"
-                    command, since = f"gcloud storage rm {uri}", iso_date(found.get("timeCreated"))
+                for source in self._list("storage", path, "items", {"prefix": f"{part}/"}):
+                    uri = f"gs://{name}/{source['name']}"
+                    command, since = f"gcloud storage rm {uri}", iso_date(source.get("timeCreated"))
                     yield Leftover("function source", uri, command, since, "storage is billed by GB")
 
     def images(self) -> Iterator[Leftover]:
         """The same for the repository with the images of all functions of a region."""
-        found = [r for r in self._list(*self._all_repositories()) if _last(r["name"]) == FUNCTION_IMAGES_REPOSITORY]
-        if found and not self._other_functions():
-            yield self._repository(found[0], "repository of function images")
+        repositories = [
+            r for r in self._list(*self._all_repositories()) if _last(r["name"]) == FUNCTION_IMAGES_REPOSITORY
+        ]
+        if repositories and not self._other_functions():
+            yield self._repository(repositories[0], "repository of function images")
             return
         endings = {name.replace("-", "--") for name in self.names}  # project--id__us--central1__function--name
-        for repository in found:
+        for repository in repositories:
             for package in self._list("artifactregistry", f"v1/{repository['name']}/packages", "packages"):
                 name = unquote(_last(package["name"]))
                 if name.partition("/")[0].split("__")[-1] in endings:
@@ -173,27 +175,27 @@ class GoogleSearch:
                     yield Leftover("function image", name, command, iso_date(package.get("createTime")), "billed by GB")
 
     def _other_functions(self) -> bool:
-        """Whether functions that are not the stack's use what Google made for the region."""
-        found = self._list("cloudfunctions", f"v2/{self._parent}/functions", "functions")
-        return any(not self._is_ours(function) for function in found)
+        """Whether functions that are not the stack's use what Google created for the region."""
+        functions = self._list("cloudfunctions", f"v2/{self._parent}/functions", "functions")
+        return any(not self._is_ours(function) for function in functions)
 
     def _all_repositories(self) -> tuple[str, str, str]:
         return "artifactregistry", f"v1/{self._parent}/repositories", "repositories"
 
-    def _repository(self, found: Mapping[str, Any], kind: str = "image repository") -> Leftover:
-        name = _last(found["name"])
+    def _repository(self, repository: Mapping[str, Any], kind: str = "image repository") -> Leftover:
+        name = _last(repository["name"])
         command = f"gcloud artifacts repositories delete {name} --location {self.location.region} {self._flags}"
-        gib = int(found.get("sizeBytes", 0)) / GIB
+        gib = int(repository.get("sizeBytes", 0)) / GIB
         cost = monthly_cost("gcp_artifact_registry_gib_month", gib, "billed by GB") if gib else ""
-        return Leftover(kind, name, command, iso_date(found.get("createTime")), cost)
+        return Leftover(kind, name, command, iso_date(repository.get("createTime")), cost)
 
-    def _is_ours(self, found: Mapping[str, Any]) -> bool:
-        """By labels; what lost them, by name."""
-        labels = found.get("labels")
-        return self.location.has_stack_tags(labels) or (not labels and _last(found["name"]) in self.names)
+    def _is_ours(self, resource: Mapping[str, Any]) -> bool:
+        """By labels; a resource without any, by name."""
+        labels = resource.get("labels")
+        return self.location.has_stack_tags(labels) or (not labels and _last(resource["name"]) in self.names)
 
     def _list(self, api: str, path: str, key: str, params: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
-        """All pages. Nothing where the API is not enabled: then nothing of its kind can be there."""
+        """Yields from all pages. Nothing if the API is not enabled: then no resource of its kind can exist."""
         query = dict(params or {})
         while True:
             response = self._request("GET", api, path, query)

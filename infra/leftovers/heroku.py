@@ -1,4 +1,4 @@
-"""What is left on Heroku: the app, with which everything else goes. Apps have a name of their own, so it is the key."""
+"""What is left on Heroku: the app, which contains everything else. App names are unique, so the name is the key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.leftovers.search import Leftover, SearchResult, StackLocation, iso_da
 
 BASE = "https://api.heroku.com"
 KEY_VARIABLE = "HEROKU_API_KEY"
-NO_KEY = f"Heroku knows no one here: set {KEY_VARIABLE}, which `heroku authorizations:create` makes"
+NO_KEY = f"Heroku accepts no key: set {KEY_VARIABLE}, which `heroku authorizations:create` prints"
 ACCEPT = "application/vnd.heroku+json; version=3"
 
 
@@ -33,7 +33,7 @@ def _app(session: requests.Session, base: str, name: str) -> Iterator[Leftover]:
     response = request_json(session, "GET", f"{base}/apps/{name}")
     if response.status == 401:
         raise ProbeError(NO_KEY)
-    if response.status in (403, 404):  # 403: someone else's, for names are shared by all of Heroku
+    if response.status in (403, 404):  # 403: someone else's, as names are unique across Heroku
         return
     app = _checked(response)
     formation = _checked(request_json(session, "GET", f"{base}/apps/{name}/formation"))
@@ -47,7 +47,7 @@ def _app(session: requests.Session, base: str, name: str) -> Iterator[Leftover]:
 
 
 def _dynos_cost(formation: list[dict[str, Any]]) -> str:
-    """What its dynos cost; nothing where none is set to run."""
+    """What its dynos cost; "" if none is set to run."""
     running = [(kind["quantity"], kind["size"].lower()) for kind in formation if kind["quantity"]]
     monthly_prices = [list_prices().get(f"heroku_{size.replace('-', '_')}_month") for _, size in running]
     sizes = ", ".join(f"{quantity} {size}" for quantity, size in running)

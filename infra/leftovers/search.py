@@ -44,7 +44,7 @@ class StackLocation:
         return tags(self.stack)
 
     def has_stack_tags(self, tags_or_labels: Mapping[str, str] | None) -> bool:
-        """Whether these are the stack's."""
+        """Whether these are the stack's tags."""
         return self.tags.items() <= (tags_or_labels or {}).items()
 
     def resource_names(self, parts: Iterable[str]) -> set[str]:
@@ -52,7 +52,7 @@ class StackLocation:
         return {resource_name(part, self.stack) for part in parts}
 
     def mentions_resource(self, text: str, parts: Sequence[str]) -> bool:
-        """Whether one of those names stands in the text, whole: the stage `prod` is not part of the one without."""
+        """Whether the text contains one of those names as a whole: not `cloudtrial-run` in `cloudtrial-run-prod`."""
         names = "|".join(re.escape(name) for name in sorted(self.resource_names(parts)))
         return bool(parts) and re.search(rf"(?<![a-z0-9-])({names})(?![a-z0-9-])", text) is not None
 
@@ -69,7 +69,7 @@ Probe = Callable[[], Iterable[Leftover]]
 
 
 def run_probes(probes: Mapping[str, Probe]) -> SearchResult:
-    """Run every probe; one that fails does not hide what the others find."""
+    """Run every probe; a failed one does not hide the others' results."""
     leftovers: dict[tuple[str, str], Leftover] = {}
     errors: list[str] = []
     for kind, probe in probes.items():

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from infra.artifact import deployment_files, direct_requirements
 from infra.errors import NotMeasured
 
-COMPILED = ".pyc"  # made at the first start, or by the installer, or not at all
+COMPILED = ".pyc"  # written at the first start, by the installer, or never
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ArtifactSize:
 
 
 def measure_artifact(engine: str, target: str) -> ArtifactSize:
-    """Of what is shipped to a target for an engine."""
+    """The size of a target's deployment for an engine."""
     size = sum(path.stat().st_size for path in deployment_files(engine=engine, target=target).values())
     try:
         return ArtifactSize(size, installed_bytes(direct_requirements(engine, target)))
@@ -39,7 +39,7 @@ def measure_artifact(engine: str, target: str) -> ArtifactSize:
 
 
 def installed_bytes(requirements: str) -> int:
-    """Of all that an .in file's lines install on this machine. Raises NotMeasured where this environment differs."""
+    """Bytes that an .in file's lines install on this machine. Raises NotMeasured when this environment differs."""
     direct = [requirement for line in requirements.splitlines() if (requirement := _requirement(line))]
     pending = [requirement for requirement in direct if _applies(requirement)]
     installed: dict[tuple[str, frozenset[str]], Distribution] = {}
@@ -67,7 +67,7 @@ def _requirement(line: str) -> Requirement | None:
 
 
 def _applies(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
-    """Whether it is installed on this machine, for one that was asked for with these extras."""
+    """Whether the requirement applies to this machine, for one that was required with these extras."""
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
@@ -78,8 +78,8 @@ def _installed(requirement: Requirement) -> Distribution:
     except PackageNotFoundError:
         raise NotMeasured(f"{requirement.name} is not installed here") from None
     if not requirement.specifier.contains(dist.version, prereleases=True):
-        wanted = f"{requirement.name}{requirement.specifier}"
-        raise NotMeasured(f"{requirement.name} is {dist.version} here, and not {wanted}")
+        required = f"{requirement.name}{requirement.specifier}"
+        raise NotMeasured(f"{requirement.name} is {dist.version} here, and not {required}")
     return dist
 
 

@@ -23,7 +23,7 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage, with those that it builds on, says so far."""
+    """What a stage and its bases have set so far."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
 
 
 def _from(rest: str, args: Mapping[str, str]) -> tuple[str, str]:
-    """What a stage builds on, and its own name or ""."""
+    """A stage's base, and its own name or ""."""
 
     def value(match: re.Match[str]) -> str:
         if (name := match[1] or match[2]) not in args:

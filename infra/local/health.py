@@ -1,4 +1,4 @@
-"""Finding a port, and waiting until something answers there."""
+"""Find free ports, and wait until a process is ready on one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float) ->
     while True:
         ready = _is_ready(port)
         for process in running:
-            _raise_if_failed(process)  # when ready as well: another program may have the port, and answer
+            _raise_if_failed(process)  # when ready as well: another program may serve that port
         if ready:
             return
         if time.monotonic() > deadline:

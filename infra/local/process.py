@@ -18,7 +18,7 @@ import psutil
 PINNED_EXEC = Path(__file__).with_name("pinned_exec.py")
 LOG_TAIL_LINES = 12
 GRACE_PERIOD_S = 12  # from SIGTERM to SIGKILL: more than DRAIN_S of service/server.py
-KILL_S = 2  # in which the kernel has removed what was killed
+KILL_S = 2  # until the kernel has removed a killed process
 POLL_S = 0.02
 MIB = 1024 * 1024
 INHERITED_VARIABLES = ("LANG", "LD_LIBRARY_PATH", "TMPDIR")  # of this shell's; the environment is bare otherwise
@@ -61,7 +61,7 @@ class Process:
         return self._popen.poll()
 
     def crashed(self) -> bool:
-        """Whether it has ended by itself: nobody waited for its end."""
+        """Whether it ended by itself: it was not stopped."""
         return not self._reaped and self.exit_status() is not None
 
     def peak_memory_mib(self) -> float:
@@ -75,15 +75,15 @@ class Process:
         return self._peak_mib
 
     def terminate(self) -> None:
-        """Ask it to end; it may finish what it is answering."""
+        """Send SIGTERM; it may finish its open requests."""
         self.peak_memory_mib()
         if self.exit_status() is None:
             self._popen.terminate()
 
     def reap(self, grace_s: float = GRACE_PERIOD_S) -> None:
-        """Wait for its end, and kill whatever is left of it and its children after the grace period."""
+        """Wait for its end; after the grace period kill it and its children."""
         if self._reaped:
-            return  # its number may be another process's by now
+            return  # its PID may be another process's by now
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(grace_s)
         with contextlib.suppress(ProcessLookupError):
@@ -105,7 +105,7 @@ class Process:
 
 
 def bare_environment() -> dict[str, str]:
-    """What a platform's process starts with: programs beside this Python first, and no setting of this shell."""
+    """The environment of a platform's process: programs beside this Python first, and no setting of this shell."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     return {"PATH": path} | {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
 

@@ -33,7 +33,7 @@ from infra.targets import AWS_EC2, TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
 READY_TIMEOUT_S = 120  # at most; a target's own limit where that is lower
-PORT_ATTEMPTS = 3  # a free port can be taken by another program before ours has it
+PORT_ATTEMPTS = 3  # another program may take a free port before ours does
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Restart:
     """When a twin was started again, by time.perf_counter()."""
 
     started_at: float  # just before its process
-    ready_at: float  # the first yes of /readyz
+    ready_at: float  # first success of /readyz
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Twin:
     engine: str  # as ENGINE has it
     url: str
     port: int  # of the URL
-    startup_ms: float  # from starting the process to the first yes of /readyz
-    cpus: int  # cores that it is kept to; all of the machine's where it cannot be kept (macOS)
+    startup_ms: float  # from starting the process to the first success of /readyz
+    cpus: int  # cores that it is pinned to; all of the machine's where pinning is impossible (macOS)
     proxy: str | None  # "nginx", or None without one
     processes: tuple[Process, ...]  # the service first
 
@@ -75,7 +75,7 @@ class Twin:
         return sum(process.peak_memory_mib() for process in self.processes)
 
     def fits(self) -> bool:
-        """Whether that is no more than the target has."""
+        """Whether that fits the target's memory."""
         return fits(self.target, self.peak_memory_mib())
 
     def log_tail(self) -> str:
@@ -104,7 +104,7 @@ class Twin:
         """
         ended = [process for process in self.processes if process.exit_status() is not None]
         for process in ended:
-            process.reap()  # what it has left behind
+            process.reap()  # its children
         started_at = time.perf_counter()
         for process in ended:
             process.start()
@@ -127,7 +127,7 @@ class Twin:
 
 @dataclass(frozen=True)
 class Twins:
-    """What could be started, and why the rest could not."""
+    """The running twins, and why the others could not be started."""
 
     running: list[Twin] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)  # twin's name -> reason, with the last lines of its log
@@ -139,7 +139,7 @@ def fits(target: Target, peak_mib: float) -> bool:
 
 
 def ready_timeout_s(target: Target) -> float:
-    """How long after its start a twin is given up that is not ready yet."""
+    """How long after its start a twin has to be ready."""
     return min(target.boot_timeout_s, READY_TIMEOUT_S)
 
 
@@ -221,7 +221,7 @@ class _TwinStarter:
             return self._start_once()
         except TwinError:
             for process in self.processes[before:]:
-                process.reap(grace_s=0)  # it answers nobody yet
+                process.reap(grace_s=0)  # it serves no request yet
             del self.processes[before:]
             raise
 

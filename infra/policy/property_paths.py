@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Every type of AWS or Google that a program may use is in one of these two: what carries tags, and where, or what
-# cannot carry any. A volume is not tagged by its VM's tags.
+# Every type of AWS or Google that a program may use is in one of these two: those that carry tags, and where, and those
+# that cannot. A VM's tags do not extend to its volume.
 TAGS: dict[str, tuple[str, ...]] = {
     "aws:cloudwatch/logGroup:LogGroup": ("tags",),
     "aws:ec2/eip:Eip": ("tags",),
@@ -51,20 +51,20 @@ UNTAGGED = {
     "gcp:storage/bucketObject:BucketObject",
 }
 
-# What opens ports towards a VM.
+# Types that open ports of a VM.
 INGRESS_RULES: dict[str, str] = {
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": "",
     "aws:ec2/securityGroup:SecurityGroup": "ingress.*",
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": "ingress.*",
 }
 
-# Disks, and what says that they are encrypted.
+# Disks, and the property that encrypts them.
 DISK_BLOCKS: dict[str, tuple[str, ...]] = {
     "aws:ec2/instance:Instance": ("rootBlockDevice", "ebsBlockDevices.*"),
     "aws:ebs/volume:Volume": ("",),
 }
 
-# The account that code runs as, or is built by.
+# The account that runs or builds code.
 SERVICE_ACCOUNTS: dict[str, tuple[str, ...]] = {
     "gcp:cloudrunv2/service:Service": ("template.serviceAccount",),
     "gcp:cloudfunctionsv2/function:Function": ("serviceConfig.serviceAccountEmail", "buildConfig.serviceAccount"),
@@ -84,7 +84,7 @@ MAX_INSTANCE_COUNTS: dict[str, str] = {
     "heroku:formation/formation:Formation": "quantity",
 }
 
-# What has to be said so that `pulumi destroy` can delete a resource.
+# Properties that let `pulumi destroy` delete a resource.
 DESTROYABLE: dict[str, tuple[str, bool]] = {
     "aws:s3/bucket:Bucket": ("forceDestroy", True),
     "gcp:storage/bucket:Bucket": ("forceDestroy", True),

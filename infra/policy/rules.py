@@ -49,7 +49,7 @@ def only_web_ports(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def imdsv2(resource: ResourceValidationArgs) -> Iterator[str]:
-    """A VM answers questions about its role's keys only to who has fetched a session token first (IMDSv2)."""
+    """A VM's metadata service, which has its role's keys, requires a session token (IMDSv2)."""
     if resource.resource_type == "aws:ec2/instance:Instance":
         tokens = _value_at(resource.props, "metadataOptions.httpTokens")
         if tokens != "required":
@@ -61,7 +61,7 @@ def encrypted_disks(resource: ResourceValidationArgs) -> Iterator[str]:
     paths = property_paths.DISK_BLOCKS.get(resource.resource_type, ())
     disks = [(path, disk) for path in paths for disk in _values_at(resource.props, path)]
     if resource.resource_type == "aws:ec2/instance:Instance" and resource.props.get("rootBlockDevice") is None:
-        disks.append(("rootBlockDevice", {}))  # the image then decides, and Debian's does not encrypt
+        disks.append(("rootBlockDevice", {}))  # the default is the image's, and Debian's is not encrypted
     for path, disk in disks:
         if disk.get("encrypted") is not True:
             yield f"{path or 'the volume'} has encrypted={disk.get('encrypted')!r}; set it to True"
@@ -82,13 +82,13 @@ def no_public_bucket(resource: ResourceValidationArgs) -> Iterator[str]:
                 if "*" in _flatten(statement.get("Principal")):
                     yield "the policy allows Principal '*'; name who may read"
     elif kind == "gcp:storage/bucket:Bucket":
-        for key, wanted in (("publicAccessPrevention", "enforced"), ("uniformBucketLevelAccess", True)):
-            if props.get(key) != wanted:
-                yield f"{key} is {props.get(key)!r}; set it to {wanted!r}"
+        for key, expected in (("publicAccessPrevention", "enforced"), ("uniformBucketLevelAccess", True)):
+            if props.get(key) != expected:
+                yield f"{key} is {props.get(key)!r}; set it to {expected!r}"
     elif kind.startswith("gcp:storage/bucketI"):
         for member in [props.get("member"), *_values_at(props, "members.*")]:
             if member in EVERYONE:
-                yield f"{member} is let in; name who may read"
+                yield f"{member} has access; name who may read"
 
 
 def own_accounts(resource: ResourceValidationArgs) -> Iterator[str]:
@@ -126,7 +126,7 @@ def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
-    """A service says how many instances it may become, so that its bill has an upper end."""
+    """Every service has a maximum number of instances, so that its bill is bounded."""
     if path := property_paths.MAX_INSTANCE_COUNTS.get(resource.resource_type):
         max_instances = _value_at(resource.props, path)
         if max_instances is None or not 1 <= max_instances <= MAX_INSTANCES:
@@ -135,14 +135,14 @@ def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def destroyable(resource: ResourceValidationArgs) -> Iterator[str]:
-    """`pulumi destroy` can delete everything that was made, with what is in it."""
+    """`pulumi destroy` can delete every resource, with its contents."""
     kind, props = resource.resource_type, resource.props
     if resource.opts.protect:
         yield "is protected; leave `protect` out"
     if kind in property_paths.DESTROYABLE:
-        key, wanted = property_paths.DESTROYABLE[kind]
-        if props.get(key) is not wanted:
-            yield f"{key} is {props.get(key)!r}; set it to {wanted}"
+        key, expected = property_paths.DESTROYABLE[kind]
+        if props.get(key) is not expected:
+            yield f"{key} is {props.get(key)!r}; set it to {expected}"
     elif props.get("deletionProtection") is True:
         yield "deletionProtection is True; set it to False"
     for key in ("disableApiTermination", "skipDestroy"):
@@ -153,15 +153,15 @@ def destroyable(resource: ResourceValidationArgs) -> Iterator[str]:
 
 
 def tagged(resource: ResourceValidationArgs) -> Iterator[str]:
-    """Everything that can carry tags or labels says which project and stack it belongs to."""
+    """Every resource that can carry tags or labels names its project and stack."""
     kind = resource.resource_type
     _, _, stack, _, project, *_ = resource.urn.split(":")
-    wanted = {"project": project, "stack": stack}
+    expected = {"project": project, "stack": stack}
     for path in property_paths.TAGS.get(kind, ()):
-        given = _value_at(resource.props, path) or {}
-        for key, value in wanted.items():
-            if given.get(key) != value:
-                yield f"{path} has {key}={given.get(key)!r}; set it to {value!r}"
+        actual = _value_at(resource.props, path) or {}
+        for key, value in expected.items():
+            if actual.get(key) != value:
+                yield f"{path} has {key}={actual.get(key)!r}; set it to {value!r}"
     if kind.startswith(("aws:", "gcp:")) and kind not in property_paths.TAGS and kind not in property_paths.UNTAGGED:
         yield f"whether {kind} can carry tags is not known here; say so in infra/policy/property_paths.py"
 

@@ -88,7 +88,7 @@ def uses_cuda_build() -> bool:
 def user_data_bytes(spec: DeploymentSpec) -> int:
     """Size of the stack's user data with the longest possible values. Raises UserDataError when it is too long."""
     bucket = "s3://cloudtrial-bundle-" + "x" * 18
-    facts = {
+    settings = {
         "AWS_DEFAULT_REGION": spec.target.region,
         "ENGINE": spec.engine,
         "BUNDLE_URI": f"{bucket}/bundle-{'0' * 16}.tar.gz",
@@ -98,9 +98,9 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
     }
     if spec.https:
         domain = "x" * 60 + ".example.com"
-        facts |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": f"someone@{domain}",
+        settings |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": f"someone@{domain}",
                   "CERTIFICATE_URI": f"{bucket}/certificate-{domain}.tar.gz"}  # fmt: skip
-    return len(render(facts, https=spec.https).encode())
+    return len(render(settings, https=spec.https).encode())
 
 
 def measure_local(spec: DeploymentSpec) -> LocalMeasurement:

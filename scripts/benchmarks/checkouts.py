@@ -6,8 +6,8 @@
     python -m scripts.benchmarks.checkouts before=/tmp/before after=.
 
 Each is started from its own service/Procfile, kept to one core, and loaded from another by a closed loop of one golden
-image. In every round each has its turn, in an order drawn anew. It prints a table: for each concurrency the answers a
-second and the processor time of one, and for a lone request the latency, as medians over the rounds.
+image. Every round visits all of them in a new random order. It prints a table of medians over the rounds: for each
+concurrency the successes a second and the processor time of each, and the latency at a concurrency of one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WARMUP_S, DRAIN_S, START_TIMEOUT_S = 1.0, 20.0, 120.0
 
 @dataclass(frozen=True)
 class Variant:
-    """One checkout, and what its environment sets."""
+    """One checkout, and its environment variables."""
 
     name: str
     tree: Path
@@ -62,11 +62,11 @@ class Cell:
     """One variant at one concurrency, in one round."""
 
     load: LoadResult
-    cpu_ms: float  # of all its processes, for each answer: less disturbed by neighbours than the rate is
+    cpu_ms: float  # of all its processes, per success: less sensitive to other load than the rate
 
 
 def measure(each: Variant, engine: str, request: Request, window_s: float, folder: Path) -> tuple[float, list[Cell]]:
-    """Its peak memory in MiB, and what each concurrency gave."""
+    """The variant's peak memory in MiB, and a cell for each concurrency."""
     (port,) = free_ports(1)
     env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, **each.env}
     launch = read_procfile((each.tree / "service" / "Procfile").read_text(), env)
@@ -88,7 +88,7 @@ def measure(each: Variant, engine: str, request: Request, window_s: float, folde
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time that a process and its children have had."""
+    """Processor time used by a process and its children."""
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return sum(sum(process.cpu_times()[:2]) for process in family)
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", type=variant, metavar="NAME=TREE[,VARIABLE=VALUE...]")
     parser.add_argument("--engines", default="onnx,torch")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--window", type=float, default=4.0, help="seconds that are measured of each concurrency")
+    parser.add_argument("--window", type=float, default=4.0, help="seconds measured at each concurrency")
     options = parser.parse_args()
     request = RAW.request(EXAMPLE_IMAGE.read_bytes(), "image/png", "airplane")
     rng = random.Random(1)

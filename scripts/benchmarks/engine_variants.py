@@ -3,8 +3,8 @@
     make bench-engine
 
 Every variant is measured at 1, 4, 16 and 64 images in a batch, as images a second. Predictions are compared with
-float32, layer by layer, over the golden images. The last lines say what gave the figures, and which variants were left
-out: a precision that the processor has no instructions for, or a variant that failed.
+float32, layer by layer, over the golden images. The last lines name the machine, and the variants that were left
+out: a precision without instructions on this processor, or a variant that failed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from eval.samples.processors import parse_processor
+from scripts.benchmarks.serving.engine_throughput import timed
 from scripts.paths import GOLDEN_DIR, MODEL_DIR
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
@@ -48,7 +49,7 @@ def predict_with(scores: Callable[[Tensor], Tensor]) -> Predict:
 
 
 def service_variants(net: ResNet18, size_px: int) -> Iterator[tuple[str, Callable[[], Predict]]]:
-    """Those that the service chooses from."""
+    """The variants that the service autotunes over."""
     for precision in usable_precisions():
         dtype = PRECISIONS[precision]
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -59,7 +60,7 @@ def service_variants(net: ResNet18, size_px: int) -> Iterator[tuple[str, Callabl
 
 
 def rejected_variants(net: ResNet18, example: Tensor) -> Iterator[tuple[str, Callable[[], Predict]]]:
-    """Those that were tried and not taken."""
+    """Variants that were tried and rejected."""
 
     def mkldnn_layout(precision: torch.dtype) -> Predict:
         from torch.utils.mkldnn import to_mkldnn
@@ -82,7 +83,7 @@ def rejected_variants(net: ResNet18, example: Tensor) -> Iterator[tuple[str, Cal
     def compiled(precision: torch.dtype) -> Predict:
         import torch._inductor.config as inductor
 
-        inductor.freezing = True  # weights become constants, packed as the fused form packs them
+        inductor.freezing = True  # weights become constants, packed as by the fused variant
         torch._dynamo.reset()
         body = LayeredResNet18(net, precision)
         return predict_with(torch.compile(body))
@@ -104,7 +105,7 @@ def onnx_variants(bundle: Bundle) -> Iterator[tuple[str, Callable[[], Predict]]]
 
 
 def table_caption(cores: int) -> str:
-    """What gave the figures, as a table's caption needs it."""
+    """Machine, libraries and date, as the table's caption."""
     here = replace(parse_processor(processor()), cores=cores)
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if find_spec(name))
     return f"{here.with_cores}, {libraries}, {datetime.now(UTC).date()}"
@@ -120,24 +121,15 @@ def unavailable_precisions() -> dict[str, str]:
 
 
 def measure(predict: Predict, images: np.ndarray, seconds: float) -> list[float]:
-    """Images a second at each of BATCH_SIZES, by the median batch; the first one of each size is not counted."""
-    rates = []
-    for size in BATCH_SIZES:
-        batch = np.ascontiguousarray(images[:size])
-        predict(batch)
-        times_s, end = [], time.perf_counter() + seconds
-        while time.perf_counter() < end or len(times_s) < 3:
-            started_at = time.perf_counter()
-            predict(batch)
-            times_s.append(time.perf_counter() - started_at)
-        rates.append(size / statistics.median(times_s))
-    return rates
+    """Images a second at each of BATCH_SIZES, by the median batch."""
+    batches = [np.ascontiguousarray(images[:size]) for size in BATCH_SIZES]
+    return [len(batch) / statistics.median(timed(partial(predict, batch), seconds)) for batch in batches]
 
 
 def compare(
     variants: Iterable[tuple[str, Callable[[], Predict]]], images: np.ndarray, seconds: float, console: Console
 ) -> tuple[Table, dict[str, str]]:
-    """Every variant that can be run as a row, and why the others cannot."""
+    """A row for every variant that runs, and why the others do not."""
     table = Table("variant", "ready ms", *(f"{size}/batch" for size in BATCH_SIZES), "same label", "largest dp")
     failed: dict[str, str] = {}
     reference = None

@@ -1,10 +1,10 @@
-"""How fast one process of the harness sends, how late, and whether its memory stays flat.
+"""The rate and send delay of one process of the harness, and whether its memory stays flat.
 
     make bench            30 s at 1,000 requests a second
     python -m scripts.benchmarks.harness_client --requests 1000000
 
-The mock endpoint (eval/mock_server/) answers, on this machine, and the harness runs as it does in a run: schedule,
-client, samples on disk. Lateness counts from the scheduled time to the send.
+The harness runs as in any run (schedule, client, samples on disk) against the mock endpoint (eval/mock_server/) on this
+machine. The send delay is the time from the scheduled send to the actual one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scripts.paths import ROOT
 
 RATE_RPS = 1000.0
 WARMUP = 500
-SAMPLE_EVERY_S = 1.0  # of the memory
+SAMPLE_EVERY_S = 1.0
 
 
 class MemorySampler(threading.Thread):
@@ -50,13 +50,13 @@ class MemorySampler(threading.Thread):
             self.resident_mib.append(process.memory_info().rss / 2**20)
 
     def growth_mib(self) -> float:
-        """From the median of the second tenth, when all is loaded, to that of the last."""
+        """From the median of the second tenth, when all modules are loaded, to that of the last."""
         tenth = max(1, len(self.resident_mib) // 10)
         return float(np.median(self.resident_mib[-tenth:]) - np.median(self.resident_mib[tenth : 2 * tenth]))
 
 
 def bench(requests: int, rate_rps: float) -> None:
-    """Send a stream to the mock endpoint and print what the client did."""
+    """Send a stream to the mock endpoint and print the client's figures."""
     images = load_images("golden", None, 0, lambda _: None)
     config = Config(
         scenarios=("poisson",),
@@ -90,13 +90,13 @@ def bench(requests: int, rate_rps: float) -> None:
     print(
         f"client: one process, {len(samples):,} requests to the mock endpoint on {os.cpu_count()} cores shared with it"
     )
-    print(f"  {rate}; lateness p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    print(f"  {rate}; send delay p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     print(f"  {cpu_s / len(samples) * 1e6:.0f} us of CPU a request ({cpu_s / wall_s:.0%} of a core)")
     print(f"  memory {memory.resident_mib[-1]:.0f} MiB, {memory.growth_mib():+.1f} MiB, second tenth to last")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast one process of the harness sends.")
+    parser = argparse.ArgumentParser(description="The rate and send delay of one process of the harness.")
     parser.add_argument("--requests", type=int, default=30_000)
     parser.add_argument("--rate", type=float, default=RATE_RPS, help="requests a second (default: 1000)")
     arguments = parser.parse_args()

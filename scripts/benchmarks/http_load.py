@@ -28,31 +28,31 @@ BROKEN = select.EPOLLERR | select.EPOLLHUP
 # Faults of a request, beside those of its response
 CANNOT_CONNECT, CONNECTION_LOST = "cannot connect", "connection lost"
 
-POLL_S = 0.05  # at most between two looks at the clock
+POLL_S = 0.05  # longest poll, so that the clock is read in between
 DEFAULT_RETRY_S, MAX_RETRY_S = 0.1, 1.0  # after a 503 without Retry-After; after any
-MIN_SAMPLES = {0.5: 20, 0.99: 100}  # successes below which a quantile is not reported
+MIN_SAMPLES = {0.5: 20, 0.99: 100}  # fewest successes for which a quantile is reported
 MAX_CONNECTIONS = 3000  # of an open loop
-MAX_BURST = 100  # requests that it sends before it reads again
-CLIENT_TIMEOUT_S = 10.0  # after which its callers hang up
+MAX_BURST = 100  # requests sent before responses are read again
+CLIENT_TIMEOUT_S = 10.0  # after which its callers disconnect
 TIMED_OUT, NOT_SENT = f"no response in {CLIENT_TIMEOUT_S:g} s", "not sent: too many connections open"
 
 
 class ServerGone(Exception):
-    """Nothing listens there any more."""
+    """Nothing listens on the port any more."""
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a window saw of a load."""
+    """The result of a load within its window."""
 
     succeeded: int  # responses with the correct label whose last byte came within the window
     window_s: float
-    p50_ms: float | None  # to the last byte, of those; None: too few, or too many still open
+    p50_ms: float | None  # to the last byte, of successes; None: too few, or too many still open
     p99_ms: float | None
     errors: dict[str, int]  # by kind, warm-up and drain included
     open_at_end: int  # requests without a response when the window ended
     client_cpu: float  # fraction of its core that the client needed
-    drained: bool  # whether all were answered soon after the window
+    drained: bool  # whether every request ended soon after the window
 
     @property
     def rate_rps(self) -> float:
@@ -74,12 +74,12 @@ def quantile_ms(latencies_s: Sequence[float], open_s: Sequence[float], q: float)
 
 @dataclass(eq=False)
 class _Connection:
-    """One of them, and the request that is under way on it."""
+    """A connection and its request in flight."""
 
     socket: socket.socket
     reader: ResponseReader = field(default_factory=ResponseReader)
-    request: Request | None = None  # None: it is idle
-    started_at: float = 0.0  # of the request: when it was sent, or in an open loop when it was due
+    request: Request | None = None  # None: idle
+    started_at: float = 0.0  # of the request: the send time, or in an open loop the scheduled one
     unsent: bytes = b""
     connected: bool = False
 
@@ -98,13 +98,13 @@ class _Load(ABC):
 
     @abstractmethod
     def _completed(self, started_at: float, fault: str | None, retry_after_s: float | None) -> None:
-        """A request has succeeded, or failed by a fault."""
+        """Called when a request has succeeded, or failed by a fault."""
 
     def _in_flight(self) -> int:
         return len(self._connections) - len(self._idle)
 
     def _send(self, request: Request, started_at: float) -> _Connection:
-        """Send it on an idle connection, or on a new one as soon as that is connected."""
+        """Send the request on an idle connection, or on a new one once it is connected."""
         connection = self._idle.pop() if self._idle else self._connect()
         connection.request, connection.started_at, connection.unsent = request, started_at, request.data
         if connection.connected:
@@ -117,7 +117,7 @@ class _Load(ABC):
         connection = _Connection(socket.socket())
         connection.socket.setblocking(False)
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.socket.connect_ex((HOST, self.port))  # the poll tells how it went
+        connection.socket.connect_ex((HOST, self.port))  # the poll reports the outcome
         self._connections[connection.socket.fileno()] = connection
         self._epoll.register(connection.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
         return connection
@@ -128,7 +128,7 @@ class _Load(ABC):
         connection.socket.close()  # which takes it out of epoll, too
 
     def _write(self, connection: _Connection) -> None:
-        with suppress(OSError):  # of a connection that has broken the poll tells
+        with suppress(OSError):  # the poll reports a broken connection
             connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
 
     def _poll(self, timeout_s: float) -> int:
@@ -167,7 +167,7 @@ class _Load(ABC):
             self._completed(connection.started_at, fault, response.retry_after_s)
 
     def _lost(self, connection: _Connection) -> None:
-        """The server has closed it. That is its right between two requests, and an error within one."""
+        """The server has closed the connection: allowed between two requests, an error within one."""
         if connection in self._idle:
             self._idle.remove(connection)
             self._disconnect(connection)
@@ -176,7 +176,7 @@ class _Load(ABC):
             self._completed(connection.started_at, CONNECTION_LOST if connection.connected else CANNOT_CONNECT, None)
 
     def _drain(self, limit_s: float) -> bool:
-        """Wait for what is open. Returns whether all of it was answered in time."""
+        """Wait for the open requests. Returns whether all ended in time."""
         end = time.perf_counter() + limit_s
         while self._in_flight():
             if time.perf_counter() > end:
@@ -185,7 +185,7 @@ class _Load(ABC):
         return True
 
     def _close(self) -> None:
-        """Close every connection, whatever is under way."""
+        """Close every connection, even with a request in flight."""
         for connection in list(self._connections.values()):
             self._disconnect(connection)
         self._epoll.close()
@@ -198,10 +198,10 @@ class _Load(ABC):
 
 
 class ClosedLoop(_Load):
-    """So many requests at once, each sent when the one before it is answered.
+    """A fixed number of requests at once, each sent when the previous one has ended.
 
-    A lone request it awaits without sleeping: to be woken takes a virtual processor 0.2 ms, which would count as the
-    server's. A 503 is sent again after its Retry-After, at most a second later.
+    With one at a time it polls without sleeping: waking takes a virtual processor 0.2 ms, which would count as the
+    server's. A request refused with 503 is sent again after its Retry-After, at most a second later.
     """
 
     def __init__(self, port: int, requests: Sequence[Request], concurrency: int):
@@ -210,15 +210,12 @@ class ClosedLoop(_Load):
         self._requests = cycle(requests)
         self._retries_at: list[float] = []  # a heap
         self._sending = True
-        self._idle_s = 0.0  # spent in looking for a response without sleeping
+        self._idle_s = 0.0  # spent polling without sleeping
 
     def run(
         self, warmup_s: float, window_s: float, drain_s: float, at_end: Callable[[], object] = lambda: None
     ) -> LoadResult:
-        """Warm up, measure, then wait at most `drain_s` for what is open. `at_end` is called while it still is.
-
-        Raises ServerGone.
-        """
+        """Warm up, measure, call `at_end` under load, then drain for at most `drain_s`. Raises ServerGone."""
         try:
             with _gc_disabled():
                 for _ in range(self.concurrency):
@@ -265,16 +262,16 @@ class ClosedLoop(_Load):
 
 
 class OpenLoop(_Load):
-    """A request every 1/rate seconds, whether or not earlier ones are answered; latency counts from when it was due."""
+    """A request every 1/rate seconds, whether or not earlier ones have ended. Latency counts from the schedule."""
 
     def __init__(self, port: int, request: Request):
         super().__init__(port)
         self.max_send_delay_s = 0.0
         self._request = request
-        self._timeouts: deque[tuple[float, _Connection]] = deque()  # what was sent, by when it was due
+        self._timeouts: deque[tuple[float, _Connection]] = deque()  # requests sent, by scheduled time
 
     def run(self, rate_rps: float, duration_s: float, drain_s: float = 0.0) -> LoadResult:
-        """Send for so long, then wait at most `drain_s` for what is open, of which errors alone count."""
+        """Send for `duration_s`, then wait at most `drain_s` for open requests, of which only errors count."""
         started_at, cpu_s, sent, total = time.perf_counter(), time.thread_time(), 0, int(rate_rps * duration_s)
         self._counting = True
         try:
@@ -316,7 +313,7 @@ class OpenLoop(_Load):
 
 @contextmanager
 def _gc_disabled() -> Iterator[None]:
-    """Python's collector would stop the client for milliseconds at a time."""
+    """Without Python's collector, which would stop the client for milliseconds at a time."""
     gc.collect()
     gc.disable()
     try:

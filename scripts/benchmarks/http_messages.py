@@ -1,4 +1,4 @@
-"""What the benchmarks send over HTTP/1.1, and what comes back."""
+"""The benchmarks' requests and responses over HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httptools
 
 HOST = "127.0.0.1"
 BOUNDARY = "image-follows"
-LABEL = re.compile(rb'"label": *"([^"]*)"')  # the first one of a response
+LABEL = re.compile(rb'"label": *"([^"]*)"')  # the first label of a response
 
 # Faults of a response, beside "status N"
 QUEUE_FULL, WRONG_LABEL = "503", "wrong answer"
@@ -31,7 +31,7 @@ class Request:
 
     @cached_property
     def data(self) -> bytes:
-        """What goes over the wire."""
+        """The bytes on the wire."""
         headers = {"Host": HOST, **self.headers, "Content-Length": str(len(self.body))}
         lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         return "\r\n".join(lines).encode() + self.body
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class UploadFormat:
-    """How a server wants an image."""
+    """How a server accepts an image."""
 
     path: str
     part: str | None = None  # the name of a multipart form's field; None: the raw bytes
@@ -55,7 +55,7 @@ class UploadFormat:
 
 
 class Response(NamedTuple):
-    """A whole one. A tuple, because tens of thousands a second are made."""
+    """A complete response. A tuple, as tens of thousands a second are created."""
 
     status: int
     label: str | None
@@ -63,7 +63,7 @@ class Response(NamedTuple):
     retry_after_s: float | None = None
 
     def fault(self, request: Request) -> str | None:
-        """What is wrong with it, None when nothing is."""
+        """The kind of its failure; None for a success."""
         if self.status == http.client.OK:
             return None if self.label == request.label else WRONG_LABEL
         return QUEUE_FULL if self.status == http.client.SERVICE_UNAVAILABLE else f"status {self.status}"
@@ -107,7 +107,7 @@ def label_of(body: bytes) -> str | None:
 
 
 def send_once(port: int, request: Request, timeout_s: float) -> Response | None:
-    """One request on a connection of its own; None when nothing listens, or it breaks off. Raises TimeoutError."""
+    """Send one request on its own connection; None if nothing listens or it breaks. Raises TimeoutError."""
     with closing(http.client.HTTPConnection(HOST, port, timeout=timeout_s)) as connection:
         try:
             connection.request("POST", request.path, request.body, dict(request.headers))

@@ -1,20 +1,19 @@
-"""How often the intervals hold the truth: many simulated runs of an endpoint whose truth is known.
+"""Coverage of the intervals: many simulated runs of an endpoint with known figures.
 
     make interval-coverage        (a minute or two)
 
 Each simulated run draws requests from the mock endpoint's model (eval.mock_server.profile), estimates p50, p95, p99 and
-accuracy as a report does: percentiles of samples taken as independent, and "in time", where neighbours may be alike. A
-95% interval has to hold the truth in 93 to 97% of the runs; less is too sure, more says too little. Exit code 1 when
-one does not.
+accuracy as a report does: percentiles of independent samples, and "in time" of autocorrelated ones. A 95% interval has
+to cover the true value in 93 to 97% of the runs: with less it is too narrow, with more too wide. Exit code 1 otherwise.
 
     one kind     requests of one kind
     some slow    3% of the requests take eight times as long
-    blocks       a quarter of the variance is between blocks of 25, as on a machine that others use too. Only "in time"
-                 claims to be right there, and only that it is not too sure: it may hold the truth more often
+    blocks       a quarter of the variance is between blocks of 25, as on a shared machine; only "in time" is valid
+                 there, and it may cover the true value more often
 
-The sizes are those of runs: 1,000 images for a quick one, 10,000 for the whole test set. Order statistics are whole
-samples, so their intervals cannot hold the truth in exactly 95%; at these sizes it is 95.0 to 95.8% by calculation,
-in smaller runs up to 97%, and nowhere less than 95%.
+The sizes are those of runs: 1,000 images for a quick one, 10,000 for the whole test set. Order statistics are discrete,
+so exactly 95% is impossible: calculated coverage is 95.0 to 95.8% at these sizes, up to 97% in smaller runs, and never
+less than 95%.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ import numpy as np
 from eval.mock_server.profile import EndpointProfile
 from eval.stats.intervals import PERCENTILES, Estimate, percentile, proportion
 
-RUNS = 4000  # of 1,000, chance alone would put some figure outside in one case of seven; of these, hardly ever
+RUNS = 4000  # with 1,000, chance puts some figure outside in one case of seven; with 4,000, hardly ever
 SIZES = (1000, 3000, 10_000)  # requests of a run
 LOW, HIGH = 0.93, 0.97
 BLOCK = 25
@@ -48,7 +47,7 @@ class Model:
     block_sigma: float = 0.0  # standard deviation of the logarithm of a block's factor
 
     def quantile_ms(self, p: float) -> float:
-        """Of the latency of all requests. Two lognormal factors make a lognormal one."""
+        """A quantile of the latency of all requests. The product of two lognormal factors is lognormal."""
         spread = math.hypot(self.truth.sigma, self.block_sigma)
         return EndpointProfile(median_ms=self.truth.median_ms, sigma=spread, slow_share=self.truth.slow_share,
                      slow_factor=self.truth.slow_factor).service_time_quantile_ms(p)  # fmt: skip
@@ -76,7 +75,7 @@ class CoverageRow:
     model: str
     figure: str
     n: int
-    coverage: Estimate  # fraction of runs whose interval holds the truth; its own interval is Wilson's
+    coverage: Estimate  # fraction of runs whose interval covers the true value; its own interval is Wilson's
     max_coverage: float = HIGH
 
     @property
@@ -85,7 +84,7 @@ class CoverageRow:
 
 
 def measure_coverage(model: Model, n: int, runs: int) -> list[CoverageRow]:
-    """Simulate, estimate, count."""
+    """The coverage of each figure over the simulated runs."""
     rng = np.random.default_rng((model.truth.seed, n))
     truths = {figure: model.quantile_ms(PERCENTILES[figure]) for figure in FIGURES}
     counts: dict[str, int] = {}
@@ -101,7 +100,7 @@ def measure_coverage(model: Model, n: int, runs: int) -> list[CoverageRow]:
 def _simulate(
     model: Model, truths: Mapping[str, float], rng: np.random.Generator, n: int
 ) -> Iterator[tuple[str, bool]]:
-    """Each figure of one simulated run, and whether its interval holds the truth."""
+    """Each figure of one simulated run, and whether its interval covers the true value."""
     series = model.draw(rng, n)
     for figure, truth in truths.items():
         yield f"{figure} in time", _holds(percentile(series, PERCENTILES[figure], autocorrelated=True), truth)
@@ -121,7 +120,7 @@ def _holds(estimate: Estimate, truth: float) -> bool:
 
 
 def table(rows: Sequence[CoverageRow]) -> list[str]:
-    """For people."""
+    """The rows as lines of text."""
     lines = [f"{'model':10} {'figure':11} {'n':>7}  {'held':>6}  95% interval"]
     for row in rows:
         value, low, high = row.coverage.value, row.coverage.low, row.coverage.high

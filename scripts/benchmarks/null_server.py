@@ -1,4 +1,4 @@
-"""A server that answers every request at once with one label: what is left is the client and the network.
+"""A server that answers every request at once with one label: it leaves only the cost of client and network.
 
 python -m scripts.benchmarks.null_server PORT LABEL
 """
@@ -17,7 +17,7 @@ from scripts.benchmarks.http_messages import HOST
 
 
 class Connection:
-    """One client's: answers each request when all of it is there."""
+    """A client's connection: answers each complete request."""
 
     def __init__(self, sock: socket.socket, body: bytes):
         self.socket = sock
@@ -26,7 +26,7 @@ class Connection:
         self._parser = httptools.HttpRequestParser(self)
 
     def receive(self) -> bool:
-        """Whether it goes on."""
+        """Read and answer. Returns whether the connection is still open."""
         try:
             data = self.socket.recv(READ_BYTES)
         except ConnectionError:
@@ -36,7 +36,7 @@ class Connection:
 
 
 def serve(port: int, label: str) -> None:
-    """Answer until the process is ended."""
+    """Serve until the process is killed."""
     body = f'{{"label": "{label}"}}'.encode()
     epoll, connections = select.epoll(), dict[int, Connection]()
     with socket.create_server((HOST, port), backlog=1024) as listener:

@@ -1,11 +1,10 @@
-"""Ten times the load that the service can bear, for a minute: what still succeeds, how late, and the way back.
+"""Ten times the service's maximum load for a minute: goodput, latency and recovery.
 
     python -m scripts.benchmarks.overload [--engine onnx] [--times 10] [--seconds 60]
 
 The service runs on one core as a dyno starts it, the client on another. First a closed loop of 64 finds the largest
-goodput. Then requests are sent at a multiple of that rate whether or not earlier ones are answered, by callers who
-hang up after 10 s. A 503 is not sent again. What the client could not send in time (one core of Python sends some
-10,000 a second) is reported: the load is what was really offered.
+goodput. Then an open loop sends a multiple of that rate, with a client timeout of 10 s. A 503 is not retried. The load
+that was really offered is reported, as one core of Python sends at most some 10,000 requests a second.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ RECOVERY_LIMIT_S = 10.0
 
 
 def recovery_s(port: int, request: Request) -> float:
-    """From now until a prediction is answered with 200, at most RECOVERY_LIMIT_S."""
+    """From now until a prediction succeeds, at most RECOVERY_LIMIT_S."""
     started_at = time.perf_counter()
     while (elapsed_s := time.perf_counter() - started_at) < RECOVERY_LIMIT_S:
         with suppress(TimeoutError):
@@ -42,7 +41,7 @@ def recovery_s(port: int, request: Request) -> float:
 
 
 def measure(tree: ProcessTree, port: int, request: Request, times: float, seconds: float) -> list[str]:
-    """Lines of what the largest goodput is, and what is left of it under so many times that load."""
+    """Lines with the largest goodput, and the goodput under that many times the load."""
     best = ClosedLoop(port, [request], CONCURRENCY).run(WARMUP_S, CALIBRATION_S, 0)
     before_mb, load = tree.pss_mb(), OpenLoop(port, request)
     overloaded = load.run(best.rate_rps * times, seconds)
@@ -68,7 +67,7 @@ def _ms(value: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--engine", choices=ENGINES, default="onnx")
-    parser.add_argument("--times", type=float, default=10, help="of the largest goodput that is offered")
+    parser.add_argument("--times", type=float, default=10, help="offered load, over the largest goodput")
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
     server, request = (

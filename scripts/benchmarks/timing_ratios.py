@@ -52,7 +52,7 @@ def request_sender(twin: Twin, body: bytes) -> Callable[[], None]:
         response = connection.getresponse()
         response.read()
         if response.status != http.client.OK:
-            raise SystemExit(f"bench: {twin.name} answered {response.status}")
+            raise SystemExit(f"bench: {twin.name} failed with status {response.status}")
 
     return post
 

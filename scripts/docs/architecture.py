@@ -1,7 +1,7 @@
 """Draw each target's architecture from what the miniature engine records: docs/architecture.md, as Mermaid diagrams.
 
 python -m scripts.docs.architecture            writes docs/architecture.md
-python -m scripts.docs.architecture --check    exits with 1 when the page is not what the programs make now
+python -m scripts.docs.architecture --check    exits with 1 when the page is not what the programs create now
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD = """# What each stack creates
 
 Drawn by `python -m scripts.docs.architecture` from what the miniature engine records of each program, with the settings
 at their defaults. An arrow points from a resource to one that needs it; boxes group a provider's modules. The APIs
-that a Google program switches on are one node.
+that a Google program enables are one node.
 """
 API = "gcp:projects/service:Service"
 
@@ -43,7 +43,7 @@ def mermaid(run: ProgramResult) -> str:
 
 
 def _direct(resource: Resource, known: Mapping[str, Resource]) -> set[str]:
-    """What a resource depends on, without what it needs only through another of these."""
+    """The direct dependencies of a resource: those that it does not have through another one as well."""
     needs = {urn for urn in resource.dependencies if urn in known}
     indirect = {deeper for urn in needs for deeper in _all_needs(known[urn], known)}
     return needs - indirect

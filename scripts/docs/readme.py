@@ -18,7 +18,7 @@ README = ROOT / "README.md"
 
 
 def results(report: str) -> str:
-    """The verdict and results of a report.md, with two engines what the one is worth over the other, and on what."""
+    """The verdict, results and processor of a report.md; with two engines, their comparison too."""
     verdict = next(line for line in report.splitlines() if line.startswith("**"))
     block = f"> {verdict}\n\n{table_under('## Results', report)}"
     switch = "## What the engine is worth"
@@ -28,12 +28,12 @@ def results(report: str) -> str:
 
 
 def serving(report: str) -> str:
-    """Who answers how fast, what the service must reach, and on what, of a serving.md."""
+    """Servers, goals and processor of a serving.md."""
     return f"{table_under('## Servers', report)}\n{table_under('## Goals', report)}\n{processor(report)}"
 
 
 def processor(report: str) -> str:
-    """The line that says which processor gave the figures."""
+    """The line that names the processor of the figures."""
     return next(f"{line}.\n" for line in report.splitlines() if line.startswith("Processor"))
 
 
@@ -47,7 +47,7 @@ def table_under(title: str, report: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """What stands in the README between two lines."""
+    """A part of the README between two lines."""
 
     begin: str
     end: str
@@ -66,8 +66,8 @@ BLOCKS = (
 def with_block(readme: str, block: Block) -> str:
     """The README with the text between the block's markers replaced."""
     head, _, rest = readme.partition(block.begin)
-    _, found, tail = rest.partition(block.end)
-    if not found:
+    _, end, tail = rest.partition(block.end)
+    if not end:
         raise SystemExit(f"readme: {README} has no '{block.begin}' ... '{block.end}'")
     return f"{head}{block.begin}\n{block.text(block.report.read_text())}{block.end}{tail}"
 

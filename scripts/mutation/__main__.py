@@ -2,9 +2,9 @@
 
 python -m scripts.mutation [--target NAME] [--jobs N]
 
-Each mutant is applied to a copy of the project; nothing is changed here. First the checks go over a copy without one,
-and must find nothing. Exit code: 0 when every mutant was caught; 1 when one survived; 2 when one no longer fits its
-file, or a check finds something in the project as it is.
+Each mutant is applied to a copy of the project. First the checks run on a copy without a mutant, and must pass. Exit
+code: 0 when every mutant was caught; 1 when one survived; 2 when one does not fit its file, or a check fails without a
+mutant.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SURVIVED, BROKEN = 1, 2
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one mutant."""
+    """The result of one mutant."""
 
     mutant: Mutant
     detections: Sequence[Detection]
@@ -71,7 +71,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """How many each check caught, and what survived."""
+    """The number of mutants that each check caught, and the survivors."""
     lines = [f"{len(results)} mutants"]
     for check in CHECKS:
         caught = [result for result in results if any(item.check == check for item in result.detections)]
@@ -84,11 +84,11 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def check_original(original: Path, groups: Sequence[str], pool: ThreadPoolExecutor) -> None:
-    """Raises CheckError when a check finds something in the project as it is: it would then catch everything."""
+    """Raises CheckError when a check fails without a mutant: it would then catch every mutant."""
     for group, detected in zip(groups, pool.map(partial(try_original, original), groups), strict=True):
         if detected:
             raise CheckError(f"{group} without any mutant is caught by {', '.join(map(str, detected))}")
-        show(f"{group}: no check finds anything in it as it is")
+        show(f"{group}: every check passes without a mutant")
 
 
 def try_all(original: Path, mutants: Sequence[Mutant], pool: ThreadPoolExecutor) -> list[Result]:
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started_at = time.monotonic()
     pool = ThreadPoolExecutor(args.jobs)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        original = make_copy(Path(folder) / "original")  # so that edits made here meanwhile change nothing
+        original = make_copy(Path(folder) / "original")  # so that edits during the run change nothing
         try:
             for mutant in mutants:
                 mutant.apply((original / mutant.file).read_text())

@@ -1,4 +1,4 @@
-"""The checks that have to catch a mutant, and the copies of the project that they are run on."""
+"""The checks that have to catch a mutant, and the copies of the project on which they run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.offline_engine.policy_check import find_violations
 
 COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", "infra", "service", "tests")
 MODELS = "models"
-KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and whole ones would be packed hundreds of times
+KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hundreds of times
 
-# Of a mutant: what it harms, and the stack that is run to see it. What all share is seen in one that uses most of it.
+# A mutant's group -> the stack that runs for it. Shared code runs in the stack that uses most of it.
 STACK_OF: Mapping[str, str] = {
     "aws_ec2": "aws_ec2",
     "vm_files": "aws_ec2",
@@ -33,7 +33,7 @@ STACK_OF: Mapping[str, str] = {
     "shared": "gcp_cloudrun",
 }
 
-# Beside what a program requires: everything that makes it do more
+# Beside the required settings: all that make a program create more
 OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "aws_ec2": {
         "cloudtrial:domain": "classifier.example.com",
@@ -60,7 +60,7 @@ FAILED_TEST = re.compile(r"^FAILED \S+?::(?:test_)?(?P<name>\w+)", re.MULTILINE)
 ERRORED_TEST = re.compile(r"^ERROR (?P<test>\S+)(?: - (?P<error>.+))?$", re.MULTILINE)  # in a fixture, or an import
 TYPE_ERROR = re.compile(r"error: .*\((report\w+)\)")
 MAX_REASON_CHARS = 100
-LIMIT_S = 900  # of one check, which takes seconds; on a busy machine, minutes
+LIMIT_S = 900  # of one check, which takes seconds, or minutes on a busy machine
 ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # none is needed, and they take a second
@@ -70,7 +70,7 @@ NOTHING_FAILED, TESTS_FAILED, COLLECTION_FAILED = 0, 1, 2  # pytest's exit codes
 
 
 class CheckError(RuntimeError):
-    """A check that could not be run."""
+    """A check could not run."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Detection:
 
 
 def make_copy(folder: Path) -> Path:
-    """A copy of all that programs and checks read; whole in itself, so that its own tests judge its own programs."""
+    """A copy of all that programs and checks read, complete, so that its own tests check its own programs."""
     folder.mkdir(parents=True)
     for path in (*map(REPOSITORY.joinpath, COPIED_PATHS), *REPOSITORY.glob("Pulumi.*.yaml")):
         if path.is_dir():
@@ -101,10 +101,10 @@ def make_copy(folder: Path) -> Path:
 
 
 def detections(copy: Path, group: str, changed: str = "") -> Iterator[Detection]:
-    """Every check that finds something wrong in the copy; none finds anything in one without a mutant.
+    """Yields every check that fails on the copy.
 
-    After a program that does not run, no other check has anything to look at. Pyright, by far the slowest, is run on
-    the `changed` file when no other check has found anything.
+    If a program does not run, no other check can. Pyright, by far the slowest, checks the `changed` file when all other
+    checks pass.
     """
     runs = run_stack(copy, STACK_OF[group])
     if stopped := next(_by_engine(runs), None):
@@ -140,7 +140,7 @@ def _by_engine(runs: Sequence[ProgramResult]) -> Iterator[Detection]:
 def _by_policy(runs: Sequence[ProgramResult]) -> Iterator[Detection]:
     try:
         rules = [violation.rule for run in runs for violation in find_violations(run.resources.values())]
-    except ValueError as error:  # of a policy document that is no JSON; the pack ends with it too
+    except ValueError as error:  # a policy document that is no JSON; it ends the pack, too
         rules = [type(error).__name__]
     if rules:
         yield Detection("policy", ", ".join(dict.fromkeys(rules)))
@@ -163,7 +163,7 @@ def first_failure(copy: Path, files: Sequence[str], options: Sequence[str] = ())
     try:
         completed = _run(command, copy)
     except subprocess.TimeoutExpired:
-        return f"no end within {LIMIT_S} s"
+        return f"not finished within {LIMIT_S} s"
     if completed.returncode == NOTHING_FAILED:
         return None
     if completed.returncode in (TESTS_FAILED, COLLECTION_FAILED):
@@ -184,7 +184,7 @@ def _by_pyright(copy: Path, changed: str) -> Iterator[Detection]:
 
 
 def _run(command: Sequence[str], copy: Path) -> subprocess.CompletedProcess[str]:
-    """The command when it has ended. Raises TimeoutExpired, and ends all that it started, where it goes on for ever."""
+    """Run the command. Raises TimeoutExpired after LIMIT_S, and kills all that it started."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CLOUDTRIAL_"))}
     with subprocess.Popen(
         command,

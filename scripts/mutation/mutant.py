@@ -1,4 +1,4 @@
-"""What a mutant is."""
+"""The record of a mutant."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class OutOfDate(ValueError):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake that someone could make, as the replacement of one piece of text."""
+    """A plausible mistake, as the replacement of one piece of text."""
 
-    target: str  # whose program it harms; "vm_files" and "shared" for parts of one, and of all
-    name: str  # what is wrong then
+    target: str  # the program it changes; "vm_files" and "shared" for parts of one, and of all
+    name: str  # the mistake
     file: str  # from the repository's root
-    old: str  # stands in the file exactly once
+    old: str  # occurs in the file exactly once
     new: str
 
     def apply(self, text: str) -> str:
-        """The file's text with the mistake in it. Raises OutOfDate when there is not exactly one place for it."""
+        """The file's text with the mistake. Raises OutOfDate unless the old text occurs once."""
         if (count := text.count(self.old)) != 1:
             raise OutOfDate(
-                f"{self.target}, {self.name!r}: {self.file} has {count} places for it, not one; "
-                f"it has to stand there once: {self.old!r}"
+                f"{self.target}, {self.name!r}: {self.file} has to contain the text once, and has it {count} times: "
+                f"{self.old!r}"
             )
         return text.replace(self.old, self.new)

@@ -1,7 +1,7 @@
 """`make pulumi`: installs the pulumi program, in the version of the SDK that infra/requirements.txt pins.
 
 Pulumi's own SDK does the work: it fetches Pulumi's install script, which puts the program and its language hosts
-into ~/.pulumi/versions/VERSION and touches no shell profile. Done again, it changes nothing.
+into ~/.pulumi/versions/VERSION and touches no shell profile. Run again, it changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHOW_EVERY_S = 5
 
 
 def main() -> int:
-    """0 when the program is there, 1 when it could not be had."""
+    """Installs the program. Returns the exit code: 1 when it could not be installed."""
     version = pinned_version(REQUIREMENTS.read_text())
     root = Path.home() / ".pulumi" / "versions" / version
     program = root / "bin" / "pulumi"
@@ -47,7 +47,7 @@ def pinned_version(requirements: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line; of a script that failed, its last one."""
+    """The error in one line; for a failed script, its last one."""
     if isinstance(error, subprocess.CalledProcessError):
         output = error.output.decode(errors="replace") if isinstance(error.output, bytes) else str(error.output or "")
         lines = output.strip().splitlines()
@@ -57,16 +57,16 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def ticking(text: str, *, quiet: bool) -> Iterator[None]:
-    """Says what is going on, and every few seconds that it still is."""
+    """Prints the text, and every few seconds the time since."""
     if quiet:
         yield
         return
     ended = threading.Event()
-    began = time.monotonic()
+    started_at = time.monotonic()
 
     def tick() -> None:
         while not ended.wait(SHOW_EVERY_S):
-            print(f"... {time.monotonic() - began:.0f} s", flush=True)
+            print(f"... {time.monotonic() - started_at:.0f} s", flush=True)
 
     print(text, flush=True)
     thread = threading.Thread(target=tick, daemon=True)

@@ -74,8 +74,8 @@ def from_file(user_data: str) -> str:
 def first_boot(vm: Vm) -> None:
     """cloud-init does all that the user data says; nginx passes pictures on to the service, which knows them."""
     vm.start()
-    said = vm.wait_until_booted()
-    assert (said["status"], said["errors"]) == ("done", []), f"{said}\n{vm.boot_log()[-LOG_TAIL:]}"
+    status = vm.wait_until_booted()
+    assert (status["status"], status["errors"]) == ("done", []), f"{status}\n{vm.boot_log()[-LOG_TAIL:]}"
     assert "bootstrap: FAILED" not in vm.boot_log()
     assert vm.boot_log().count("bootstrap: done") == 1
     wait_for("an answer on port 80", is_ready, vm)

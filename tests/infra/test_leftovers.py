@@ -1,6 +1,6 @@
 """What is left after a destroy: on AWS against an emulator, on Google and Heroku against provider_responses/.
 
-No account stood behind those answers: they are written after the services' reference, not recorded.
+These responses are written after the services' reference, not recorded from an account.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,6 +22,7 @@ from infra.leftovers import google, heroku
 from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, main
 from infra.leftovers.search import StackLocation, list_prices
 from infra.targets import TARGETS
+from tests.helpers.http_server import http_server, send
 from tests.helpers.infra.moto_cloud import ENVIRONMENT, ZONE
 from tests.helpers.infra.moto_cloud import Account as MotoAccount
 from tests.helpers.infra.program_runs import make_checkout, rehearse, well
@@ -31,7 +30,7 @@ from tests.offline_engine.engine import run_program
 
 pytestmark = pytest.mark.integration
 
-ANSWERS = Path(__file__).parent / "provider_responses"
+RESPONSES = Path(__file__).parent / "provider_responses"
 REGION = "us-east-1"
 OURS = {"project": "cloudtrial", "stack": "aws_ec2"}
 OTHERS = {"project": "cloudtrial", "stack": "aws_ec2-prod"}
@@ -56,8 +55,8 @@ def _no_account_of_this_machine(monkeypatch, tmp_path):
 def look(capsys, *arguments, folder=Path("/nowhere")):
     """Exit code, the lines, and what went to stderr."""
     code = main(arguments, folder)
-    told = capsys.readouterr()
-    return code, told.out.splitlines(), told.err
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err
 
 
 # AWS
@@ -162,19 +161,19 @@ def plant(tags, *, prefix):
 
 def line_of(lines, kind, name):
     """The one line about it."""
-    found = [line for line in lines if line.startswith(kind) and name in line]
-    assert len(found) == 1, (kind, name, lines)
-    return found[0]
+    result = [line for line in lines if line.startswith(kind) and name in line]
+    assert len(result) == 1, (kind, name, lines)
+    return result[0]
 
 
 def test_every_kind_of_aws_leftover_is_listed_with_its_removal(account):
-    found = account.found_plain
-    assert (found.code, found.errors) == (LEFTOVERS, "")
+    result = account.found_plain
+    assert (result.code, result.errors) == (LEFTOVERS, "")
     for kind, name in account.plain.items():
         if kind != "ended":
-            line = line_of(found.lines, kind, name)
+            line = line_of(result.lines, kind, name)
             assert "aws " in line.split(name, 1)[1], line
-    assert found.lines[-1] == f"{len(found.lines) - 1} things of stack aws_ec2 are left ({REGION})."
+    assert result.lines[-1] == f"{len(result.lines) - 1} resources of stack aws_ec2 are left ({REGION})."
 
 
 def test_a_clean_account_has_nothing_left(empty_account, capsys):
@@ -184,10 +183,10 @@ def test_a_clean_account_has_nothing_left(empty_account, capsys):
 
 def test_stages_and_other_projects_are_kept_apart(account):
     """18 planted kinds less the ended machine, and the log group that AWS named; nobody else's, tagged or not."""
-    for found, ours in ((account.found_plain, account.plain), (account.found_prod, account.prod)):
+    for result, ours in ((account.found_plain, account.plain), (account.found_prod, account.prod)):
         for kind, name in ours.items():
-            assert kind == "ended" or line_of(found.lines, kind, name)
-        assert len(found.lines) - 1 == len(ours) - 1 + 1, found.lines
+            assert kind == "ended" or line_of(result.lines, kind, name)
+        assert len(result.lines) - 1 == len(ours) - 1 + 1, result.lines
 
 
 def test_money_is_named_from_the_price_list(account):
@@ -242,13 +241,8 @@ def test_one_service_that_refuses_hides_no_other(empty_account, capsys, monkeypa
 
     monkeypatch.setattr(AwsSearch, "roles", denied)
     code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
-    assert code == INCOMPLETE and "as far as could be seen" in lines[-1]
-    assert errors.startswith("leftovers: could not look at IAM roles: ") and errors.count("\n") == 1
-
-
-def test_without_credentials_it_says_what_to_set(capsys):
-    code, lines, errors = look(capsys, "--stack", "aws_ec2", "--region", REGION)
-    assert (code, lines) == (INCOMPLETE, []) and "AWS_PROFILE" in errors and errors.count("\n") == 1
+    assert code == INCOMPLETE and "but the search is incomplete" in lines[-1]
+    assert errors.startswith("leftovers: could not search IAM roles: ") and errors.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -266,14 +260,14 @@ def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_
         zone = MotoAccount(run, root).real[ZONE]
         lines = "\n".join(f"  {key}: {value}" for key, value in (settings | {"cloudtrial:hostedZoneId": zone}).items())
         (tmp_path / "Pulumi.aws_ec2-prod.yaml").write_text(f"config:\n{lines}\n")
-        code, found, errors = look(capsys, "--stack", "aws_ec2-prod", folder=tmp_path)
+        code, result, errors = look(capsys, "--stack", "aws_ec2-prod", folder=tmp_path)
         other = look(capsys, "--stack", "aws_ec2", "--region", REGION)
     assert (code, errors) == (LEFTOVERS, "")
-    kinds = {line.split("  ")[0] for line in found[:-1]}
+    kinds = {line.split("  ")[0] for line in result[:-1]}
     assert kinds >= {
         "EC2 instance", "Elastic IP", "security group", "subnet", "route table", "internet gateway", "VPC", "S3 bucket",
         "IAM instance profile", "IAM role", "SSM parameter", "DNS record",
-    }, found  # fmt: skip
+    }, result  # fmt: skip
     assert other[0] == CLEAN, other
 
 
@@ -282,48 +276,32 @@ def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_
 
 @contextmanager
 def serving(name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A server that gives provider_responses/NAME.json; its address, and what was asked with what key."""
-    answers = json.loads((ANSWERS / f"{name}.json").read_text())
-    asked: list[tuple[str, str]] = []
+    """A server with the responses of provider_responses/NAME.json: its URL, and the requests with their keys."""
+    responses = json.loads((RESPONSES / f"{name}.json").read_text())
+    requests: list[tuple[str, str]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            url = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(url.query).items() if key in ("prefix", "pageToken")}
-            key = f"{self.command} {url.path}" + "".join(f"?{name}={value}" for name, value in query.items())
-            asked.append((key, self.headers.get("Authorization", "")))
-            found = answers.get(key, {"status": 404, "body": {"error": {"code": 404, "message": f"no {key}"}}})
-            body = json.dumps(found.get("body", found) if isinstance(found, dict) else found).encode()
-            self.send_response(found.get("status", 200) if isinstance(found, dict) else 200)
-            self.send_header("Content-Type", "application/json; charset=UTF-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def respond(request, _):
+        url = urlsplit(request.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items() if key in ("prefix", "pageToken")}
+        key = f"{request.command} {url.path}" + "".join(f"?{name}={value}" for name, value in query.items())
+        requests.append((key, request.headers.get("Authorization", "")))
+        response = responses.get(key, {"status": 404, "body": {"error": {"code": 404, "message": f"no {key}"}}})
+        status, body = 200, response
+        if isinstance(response, dict):
+            status, body = response.get("status", 200), response.get("body", response)
+        send(request, status, json.dumps(body), Content_Type="application/json; charset=UTF-8")
 
-        do_GET = do_POST = answer
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_server(respond) as port:
+        yield f"http://127.0.0.1:{port}", requests
 
 
 def ask_google(name, capsys, monkeypatch, stack="gcp_function"):
-    with serving(name) as (url, asked):
+    with serving(name) as (url, requests):
         monkeypatch.setattr(google, "BASE", url + "/{api}")
         monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "a-token")
-        found = look(capsys, "--stack", stack, "--project", "my-project")
-    assert {key for _, key in asked} == {"Bearer a-token"}
-    return found
+        result = look(capsys, "--stack", stack, "--project", "my-project")
+    assert {key for _, key in requests} == {"Bearer a-token"}
+    return result
 
 
 GOOGLE_LEFT = {
@@ -346,12 +324,12 @@ def test_every_kind_of_google_leftover_is_listed_on_all_pages(capsys, monkeypatc
     squeezed = [" ".join(line.split()) for line in lines]
     assert (code, errors) == (LEFTOVERS, "")
     for start, command in GOOGLE_LEFT.items():
-        found = [
+        result = [
             line for line in squeezed if f"{line} ".startswith(" ".join(start.split()) + start[len(start.rstrip()) :])
         ]
-        assert [line for line in found if command in line], (start, squeezed)
+        assert [line for line in result if command in line], (start, squeezed)
     assert len(lines) - 1 == len(GOOGLE_LEFT)
-    assert lines[-1] == f"{len(GOOGLE_LEFT)} things of stack gcp_function are left (my-project us-central1)."
+    assert lines[-1] == f"{len(GOOGLE_LEFT)} resources of stack gcp_function are left (my-project us-central1)."
     assert not [line for line in lines if "prod" in line or "someone" in line]
 
 
@@ -366,13 +344,13 @@ def test_google_prices_and_dates_stand_in_the_lines(capsys, monkeypatch):
 def test_what_a_google_program_names_is_what_is_looked_for(stack):
     """Service accounts carry no labels, so they are found by these names alone; the rest carries the stack's labels."""
     run = well(rehearse(stack, token=True))
-    place = StackLocation(stack, TARGETS[stack.partition("-")[0]], "us-central1", "example-project")
+    location = StackLocation(stack, TARGETS[stack.partition("-")[0]], "us-central1", "example-project")
     accounts = {account.unwrapped_inputs["accountId"] for account in run.of_type("Account")}
-    assert accounts and accounts == place.resource_names(NAMED_PARTS[place.target.name])
+    assert accounts and accounts == location.resource_names(NAMED_PARTS[location.target.name])
     for kind in ("Repository", "Bucket", "Secret", "Service", "Function"):
         for resource in run.of_type(kind):
             if not resource.type.startswith("gcp:projects/"):
-                assert place.has_stack_tags(resource.unwrapped_inputs["labels"]), resource
+                assert location.has_stack_tags(resource.unwrapped_inputs["labels"]), resource
 
 
 def test_google_buckets_are_listed_whole_unless_shared(capsys, monkeypatch):
@@ -392,23 +370,17 @@ def test_clean_project_and_disabled_api_have_no_leftovers(capsys, monkeypatch, s
 def test_what_google_does_not_show_is_said(capsys, monkeypatch):
     code, _, errors = ask_google("google_denied", capsys, monkeypatch)
     assert code == INCOMPLETE
-    assert "leftovers: could not look at service accounts: 403: Permission 'iam.serviceAccounts.list' denied" in errors
-    assert "leftovers: could not look at functions: Google could not reach projects/my-project/loc" in errors
-
-
-def test_google_without_credentials_says_how_to_get_them(capsys):
-    code, lines, errors = look(capsys, "--stack", "gcp_function", "--project", "my-project")
-    assert (code, lines) == (INCOMPLETE, [])
-    assert "gcloud auth application-default login" in errors and errors.count("\n") == 1
+    assert "leftovers: could not search service accounts: 403: Permission 'iam.serviceAccounts.list' denied" in errors
+    assert "leftovers: could not search functions: Google could not reach projects/my-project/loc" in errors
 
 
 def ask_heroku(name, capsys, monkeypatch):
-    with serving(name) as (url, asked):
+    with serving(name) as (url, requests):
         monkeypatch.setattr(heroku, "BASE", url)
         monkeypatch.setenv("HEROKU_API_KEY", "a-key")
-        found = look(capsys, "--stack", "heroku", "--app", "my-classifier")
-    assert {key for _, key in asked} == {"Bearer a-key"}
-    return found
+        result = look(capsys, "--stack", "heroku", "--app", "my-classifier")
+    assert {key for _, key in requests} == {"Bearer a-key"}
+    return result
 
 
 def test_leftover_heroku_app_is_listed_with_price_and_add_ons(capsys, monkeypatch):
@@ -418,7 +390,7 @@ def test_leftover_heroku_app_is_listed_with_price_and_add_ons(capsys, monkeypatc
     assert f"since 2026-11-20  ${list_prices()['heroku_basic_month']:.2f} a month for 1 basic" in app
     assert app.endswith("heroku apps:destroy --app my-classifier --confirm my-classifier")
     assert "as plan papertrail:choklad costs" in line_of(lines, "Heroku add-on", "papertrail-round-12345")
-    assert lines[-1] == "2 things of stack heroku are left (my-classifier)."
+    assert lines[-1] == "2 resources of stack heroku are left (my-classifier)."
 
 
 @pytest.mark.parametrize("name", ["heroku_clean", "heroku_someone_elses"])
@@ -431,11 +403,6 @@ def test_a_key_that_heroku_refuses_is_said(capsys, monkeypatch):
     assert code == INCOMPLETE and "set HEROKU_API_KEY" in errors and errors.count("\n") == 1
 
 
-def test_heroku_without_a_key_says_what_to_set(capsys):
-    code, lines, errors = look(capsys, "--stack", "heroku", "--app", "my-classifier")
-    assert (code, lines) == (INCOMPLETE, []) and "HEROKU_API_KEY" in errors and errors.count("\n") == 1
-
-
 def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(heroku, "BASE", "http://127.0.0.1:9")
     monkeypatch.setenv("HEROKU_API_KEY", "a-key")
@@ -443,7 +410,7 @@ def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
     assert code == INCOMPLETE and "does not answer" in errors and errors.count("\n") == 1
 
 
-# Where to look
+# Location and credentials
 
 
 @pytest.mark.parametrize(
@@ -454,9 +421,14 @@ def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
         pytest.param(["--stack", "gcp_cloudrun"], "give --project, or set gcp:project", id="project"),
         pytest.param(["--stack", "heroku"], "give --app, or set cloudtrial:appName", id="app"),
         pytest.param(["--stack", "heroku", "--app", "../account"], "cannot be '../account'", id="odd-app"),
+        pytest.param(["--stack", "aws_ec2", "--region", REGION], "AWS_PROFILE", id="no-aws-credentials"),
+        pytest.param(
+            ["--stack", "gcp_function", "--project", "p"], "gcloud auth application-default login", id="no-adc"
+        ),
+        pytest.param(["--stack", "heroku", "--app", "a"], "HEROKU_API_KEY", id="no-heroku-key"),
     ],
 )
-def test_not_knowing_where_to_look_is_one_line(capsys, arguments, says):
+def test_missing_location_or_credentials_is_one_line(capsys, arguments, says):
     code, lines, errors = look(capsys, *arguments)
     assert (code, lines) == (INCOMPLETE, []) and says in errors and errors.count("\n") == 1
 

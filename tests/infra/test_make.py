@@ -156,19 +156,19 @@ REST = "python -m pip --disable-pip-version-check install -r requirements-torch.
 
 
 def test_setup_says_which_torch_and_its_size_before_pip_runs(project):
-    done, said = set_up(project, reached=0)
+    done, lines = set_up(project, reached=0)
     assert done.returncode == 0, done.stderr
-    assert "CPU wheels, about 200 MB, from https://download.pytorch.org/whl/cpu" in said[0]
-    assert "--index-url https://download.pytorch.org/whl/cpu" in said[1] and said[-2] == REST
+    assert "CPU wheels, about 200 MB, from https://download.pytorch.org/whl/cpu" in lines[0]
+    assert "--index-url https://download.pytorch.org/whl/cpu" in lines[1] and lines[-2] == REST
 
 
 def test_setup_without_cpu_index_says_the_cuda_builds_size_first(project):
-    done, said = set_up(project)
+    done, lines = set_up(project)
     assert done.returncode == 0 and done.stderr == ""
-    size = next(number for number, line in enumerate(said) if "PyTorch from PyPI instead: on Linux 3.0 GB" in line)
-    assert 1 < size < said.index(REST)
-    _, said = set_up(project, TORCH_INDEX="pypi")
-    assert "as TORCH_INDEX asks: on Linux 3.0 GB" in said[0] and said[-2] == REST
+    size = next(number for number, line in enumerate(lines) if "PyTorch from PyPI instead: on Linux 3.0 GB" in line)
+    assert 1 < size < lines.index(REST)
+    _, lines = set_up(project, TORCH_INDEX="pypi")
+    assert "as TORCH_INDEX asks: on Linux 3.0 GB" in lines[0] and lines[-2] == REST
 
 
 def test_sizes_in_setup_are_of_the_installed_versions(project):
@@ -178,20 +178,20 @@ def test_sizes_in_setup_are_of_the_installed_versions(project):
 
 
 def test_an_index_that_was_named_and_has_no_torch_is_an_error(project):
-    done, said = set_up(project, TORCH_INDEX="https://index.example")
-    assert done.returncode == 1 and REST not in said
+    done, lines = set_up(project, TORCH_INDEX="https://index.example")
+    assert done.returncode == 1 and REST not in lines
     assert "ERROR: nothing there" in done.stderr and "TORCH_INDEX=https://index.example" in done.stderr
 
 
 def test_an_environment_that_has_the_pair_is_told_no_size(project):
-    _, said = set_up(project, installed=0)
-    assert not any("MB" in line or "GB" in line for line in said) and said[-2] == REST
+    _, lines = set_up(project, installed=0)
+    assert not any("MB" in line or "GB" in line for line in lines) and lines[-2] == REST
 
 
 def test_setup_lets_pip_say_what_it_downloads(project):
-    _, said = set_up(project)
-    assert len([line for line in said if line.startswith("python")]) == 2
-    assert not any("--quiet" in line for line in said)
+    _, lines = set_up(project)
+    assert len([line for line in lines if line.startswith("python")]) == 2
+    assert not any("--quiet" in line for line in lines)
 
 
 # scripts/setup/lock
@@ -290,8 +290,8 @@ def test_pulumi_is_installed_once_in_the_version_of_the_sdk(installer, tmp_path,
     assert installer.main() == 0
     assert (root / "arguments").read_text().split() == [
         "--no-edit-path", "--install-root", str(root), "--version", VERSION]  # fmt: skip
-    said = capsys.readouterr().out
-    assert said.startswith(f"pulumi {VERSION}: fetching from") and f"is now in {root}" in said
+    output = capsys.readouterr().out
+    assert output.startswith(f"pulumi {VERSION}: fetching from") and f"is now in {root}" in output
     assert installer.main() == 0
     assert len(fetched) == 1 and f"pulumi {VERSION} is already in {root}" in capsys.readouterr().out
 

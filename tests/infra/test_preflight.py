@@ -31,24 +31,24 @@ pytestmark = pytest.mark.integration
 SMALL = LocalMeasurement(peak_mib=340.0, startup_s=4.0, service_ms=60.0)
 
 
-def preflight(capsys, monkeypatch, *arguments, worked=SMALL, installed=None, settings="config: {}\n", folder=None):
+def preflight(capsys, monkeypatch, *arguments, local=SMALL, installed=None, settings="config: {}\n", folder=None):
     """Exit code, the table by its first column, all that was printed, and stderr."""
-    monkeypatch.setattr(measure, "measure_local", lambda spec: worked)
+    monkeypatch.setattr(measure, "measure_local", lambda spec: local)
     monkeypatch.setattr(measure, "measure_package", lambda spec: PackageSize(20.7, 22.6))
     if installed is not None:
         monkeypatch.setattr(measure, "measure_installed", lambda spec: InstalledSize(installed, "given"))
     if folder is not None:
         (folder / f"Pulumi.{arguments[0]}.yaml").write_text(settings)
     code = main(arguments, folder or ROOT / "nowhere")
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     rows, name = {}, ""
-    for line in told.out.splitlines()[2:]:
+    for line in captured.out.splitlines()[2:]:
         if line[:1].strip():  # a verdict, and what it is about
             verdict, _, name = line.partition("  ")
             rows[name := name.strip()] = [verdict]
         elif name and line.strip():
             rows[name].insert(-1, line.strip())
-    return code, {name: _in_order(row) for name, row in rows.items()}, told.out, told.err
+    return code, {name: _in_order(row) for name, row in rows.items()}, captured.out, captured.err
 
 
 def _in_order(row):
@@ -57,8 +57,8 @@ def _in_order(row):
     text = " ".join(details)
     value, _, limit = text.partition(" limit ")
     if not limit:
-        value, found, source = text.partition("eval/cost/prices.yaml")
-        return [value, verdict, found + source]
+        value, separator, source = text.partition("eval/cost/prices.yaml")
+        return [value, verdict, separator + source]
     limit, _, source = limit.partition(": ")
     return [value, limit, verdict, source]
 
@@ -91,21 +91,21 @@ def test_a_deployment_at_rest_costs_what_the_cost_model_says(capsys, monkeypatch
 def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):
     arguments = ("gcp_cloudrun", "--requests-per-month", "10000000")
     row = "cost at 10,000,000 requests"
-    quick = preflight(capsys, monkeypatch, *arguments, worked=LocalMeasurement(340, 4, 60))[1][row][0]
-    slow = preflight(capsys, monkeypatch, *arguments, worked=LocalMeasurement(340, 4, 360))[1][row][0]
+    quick = preflight(capsys, monkeypatch, *arguments, local=LocalMeasurement(340, 4, 60))[1][row][0]
+    slow = preflight(capsys, monkeypatch, *arguments, local=LocalMeasurement(340, 4, 360))[1][row][0]
     assert quick != slow and "(service time of the twin)" in quick
 
 
 @pytest.mark.parametrize(
     ("stack", "given", "line"),
     [
-        pytest.param("heroku", {"worked": LocalMeasurement(513, 4, 60)}, "memory", id="memory"),
-        pytest.param("heroku", {"worked": LocalMeasurement(340, 61, 60)}, "start", id="start"),
+        pytest.param("heroku", {"local": LocalMeasurement(513, 4, 60)}, "memory", id="memory"),
+        pytest.param("heroku", {"local": LocalMeasurement(340, 61, 60)}, "start", id="start"),
         pytest.param("heroku", {"installed": 4800.0}, "slug, packed", id="slug"),
-        pytest.param("gcp_cloudrun", {"worked": LocalMeasurement(1025, 4, 60)}, "memory", id="cloud-run-memory"),
-        pytest.param("gcp_function", {"worked": LocalMeasurement(340, 241, 60)}, "start", id="function-start"),
+        pytest.param("gcp_cloudrun", {"local": LocalMeasurement(1025, 4, 60)}, "memory", id="cloud-run-memory"),
+        pytest.param("gcp_function", {"local": LocalMeasurement(340, 241, 60)}, "start", id="function-start"),
         pytest.param("aws_ec2", {"installed": 14000.0}, "disk", id="disk"),
-        pytest.param("aws_ec2", {"worked": LocalMeasurement(1800, 4, 60)}, "memory", id="memory-beside-debian"),
+        pytest.param("aws_ec2", {"local": LocalMeasurement(1800, 4, 60)}, "memory", id="memory-beside-debian"),
     ],
 )
 def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, given, line):
@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, g
 
 
 def test_memory_of_a_cuda_build_says_nothing_of_the_cpu_build(capsys, monkeypatch):
-    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", worked=LocalMeasurement(662, 4, 60, cuda_build=True))
+    code, rows, _, _ = preflight(capsys, monkeypatch, "heroku", local=LocalMeasurement(662, 4, 60, cuda_build=True))
     assert (
         code == FITS
         and "not known" in rows["memory"]
@@ -123,7 +123,7 @@ def test_memory_of_a_cuda_build_says_nothing_of_the_cpu_build(capsys, monkeypatc
     )
     assert (
         "fits"
-        in preflight(capsys, monkeypatch, "heroku", worked=LocalMeasurement(500, 4, 60, cuda_build=True))[1]["memory"]
+        in preflight(capsys, monkeypatch, "heroku", local=LocalMeasurement(500, 4, 60, cuda_build=True))[1]["memory"]
     )
 
 
@@ -172,8 +172,8 @@ def test_a_twin_that_does_not_start_is_not_known_and_why(capsys, monkeypatch):
 
 def test_stack_file_sets_the_size_for_memory_and_price_checks(capsys, monkeypatch, tmp_path):
     settings = "config:\n  cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2\n"
-    worked = LocalMeasurement(700, 4, 60)
-    _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, worked=worked)
+    local = LocalMeasurement(700, 4, 60)
+    _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, local=local)
     assert out.startswith("Heroku, standard-2x, us, torch (stack heroku-prod)")
     assert "1,024 MiB" in rows["memory"] and rows["cost at rest"][0].startswith("$100.00 a month")
 
@@ -271,27 +271,27 @@ def test_libraries_that_are_those_shipped_are_measured(monkeypatch):
 
 
 def test_onnx_engine_is_measured_without_torch_and_is_smaller():
-    plan = read_deployment_spec("heroku", {"cloudtrial:engine": "onnx"})
-    found = measure.measure_installed(plan)
-    assert found.basis == "measured in this environment"
-    assert found.megabytes == pytest.approx(measure.STATED_INSTALLED["onnx"].megabytes, rel=0.25)
-    assert found.megabytes < measure.STATED_INSTALLED["torch"].megabytes / 4
+    spec = read_deployment_spec("heroku", {"cloudtrial:engine": "onnx"})
+    size = measure.measure_installed(spec)
+    assert size.basis == "measured in this environment"
+    assert size.megabytes == pytest.approx(measure.STATED_INSTALLED["onnx"].megabytes, rel=0.25)
+    assert size.megabytes < measure.STATED_INSTALLED["torch"].megabytes / 4
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("infra.artifact.BUILD_DIR", Path(os.path.relpath(tmp_path, ROOT)))
-    found = measure.measure_package(read_deployment_spec("gcp_function", {"cloudtrial:engine": engine}))
+    package = measure.measure_package(read_deployment_spec("gcp_function", {"cloudtrial:engine": engine}))
     weights_mb = (ROOT / "models" / "resnet18-cifar10" / WEIGHTS_OF[engine]).stat().st_size / 1e6
-    assert weights_mb < found.unpacked_mb < weights_mb + 5
-    assert 0.5 * weights_mb < found.packed_mb < found.unpacked_mb
+    assert weights_mb < package.unpacked_mb < weights_mb + 5
+    assert 0.5 * weights_mb < package.packed_mb < package.unpacked_mb
 
 
 @pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
 def test_the_twin_at_work_is_measured(engine):
-    worked = measure.measure_local(read_deployment_spec("heroku", {"cloudtrial:engine": engine}))
-    assert 40 < worked.peak_mib < 4096 and 0 < worked.startup_s < 120 and 0 < worked.service_ms < 60_000
-    assert engine == "torch" or not worked.cuda_build
+    local = measure.measure_local(read_deployment_spec("heroku", {"cloudtrial:engine": engine}))
+    assert 40 < local.peak_mib < 4096 and 0 < local.startup_s < 120 and 0 < local.service_ms < 60_000
+    assert engine == "torch" or not local.cuda_build
 
 
 # ./cloudtrial cost
@@ -299,8 +299,8 @@ def test_the_twin_at_work_is_measured(engine):
 
 def eval_cost(capsys, *arguments):
     code = eval_main(["cost", *arguments])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def test_eval_cost_prints_the_bills_for_people_and_for_programs(capsys):
@@ -329,9 +329,9 @@ def test_eval_cost_says_what_it_cannot_price_in_one_line(capsys, arguments, says
 def test_a_larger_burstable_machine_has_its_own_baseline():
     from eval.cost.estimate import Deployment, resolve_target
 
-    found = {size: resolve_target(Deployment("aws_ec2", size=size)).baseline_vcpus for size in EC2_SIZES}
-    assert found["t3.micro"] == 0.2 and found["t3.small"] == TARGETS["aws_ec2"].baseline_vcpus == 0.4
-    assert found["c7i.large"] == 2
+    baselines = {size: resolve_target(Deployment("aws_ec2", size=size)).baseline_vcpus for size in EC2_SIZES}
+    assert baselines["t3.micro"] == 0.2 and baselines["t3.small"] == TARGETS["aws_ec2"].baseline_vcpus == 0.4
+    assert baselines["c7i.large"] == 2
 
 
 @pytest.mark.parametrize("module", ["infra.preflight", "infra.leftovers"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import http.server
 import io
 import json
 import os
@@ -15,7 +14,6 @@ import stat
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,26 +23,27 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.aws_ec2.user_data import FACTS_FILE, HERE, MAX_BYTES, render
+from infra.aws_ec2.user_data import HERE, MAX_BYTES, SETTINGS_FILE, render
 from infra.errors import UserDataError
 from infra.local.health import free_ports
 from infra.local.nginx import PROXY_FILE, PROXY_PATH, nginx_process
 from infra.local.start_commands import VM_BIN, read_vm_unit
+from tests.helpers.http_server import http_server, send
 
-FACTS = {
+SETTINGS = {
     "AWS_DEFAULT_REGION": "eu-central-1",
     "ENGINE": "torch",
     "BUNDLE_URI": "s3://cloudtrial-bundle-0123456/bundle-0123456789abcdef.tar.gz",
     "BUNDLE_SHA256": "0" * 64,
 }
-HTTPS_FACTS = FACTS | {
+HTTPS_SETTINGS = SETTINGS | {
     "TOKEN_PARAMETER": "/cloudtrial-api-token",
     "TOKEN_VERSION": "1",
     "DOMAIN": "classifier.example.com",
     "CERTIFICATE_EMAIL": "you+trial@example.com",
     "CERTIFICATE_URI": "s3://cloudtrial-bundle-0123456/certificate-classifier.example.com.tar.gz",
 }
-RENDERED = {"http": render(FACTS, https=False), "https": render(HTTPS_FACTS, https=True)}
+RENDERED = {"http": render(SETTINGS, https=False), "https": render(HTTPS_SETTINGS, https=True)}
 # cloud-init passes over a key that it does not know; these are all that we mean to use.
 KEYS = {"package_update", "packages", "write_files", "runcmd"}
 ENTRY_KEYS = {"path", "content", "permissions"}
@@ -102,7 +101,7 @@ def test_every_file_arrives_as_it_is_and_once(form):
     paths = [entry["path"] for entry in config["write_files"]]
     assert len(paths) == len(set(paths))
     sources = {path.read_text() for path in HERE.iterdir() if path.is_file()}
-    made_here = {FACTS_FILE, "/etc/apt/apt.conf.d/80-retries"}
+    made_here = {SETTINGS_FILE, "/etc/apt/apt.conf.d/80-retries"}
     assert {path for path, text in files_of(form).items() if text not in sources} == made_here
 
 
@@ -111,7 +110,7 @@ def test_a_domain_adds_files_and_turns_port_80_into_a_redirect():
     port_80 = f"/etc/nginx/{PROXY_PATH}"
     assert plain[port_80] == PROXY_FILE.read_text() == https["/etc/nginx/snippets/classifier-https.conf"]
     assert https[port_80] == (HERE / "nginx-redirect.conf").read_text()
-    assert {path for path in plain if plain[path] != https[path]} == {port_80, FACTS_FILE}
+    assert {path for path in plain if plain[path] != https[path]} == {port_80, SETTINGS_FILE}
     assert "certbot" in yaml.safe_load(RENDERED["https"])["packages"]
 
 
@@ -121,21 +120,21 @@ def test_the_user_data_leaves_ec2_some_room():
 
 def test_too_long_user_data_is_refused_with_its_size():
     with pytest.raises(UserDataError, match=r"the user data has \d{5} bytes, and EC2 takes 16384"):
-        render(FACTS | {"MORE": "x" * MAX_BYTES}, https=False)
+        render(SETTINGS | {"MORE": "x" * MAX_BYTES}, https=False)
 
 
 @pytest.mark.parametrize("value", ["two words", "$(reboot)", "a'b", 'a"b', "a\nB=c", "a#b", "a\\b"])
 def test_setting_that_bash_or_systemd_would_misread_is_refused(value):
     with pytest.raises(UserDataError, match="ENGINE is"):
-        render(FACTS | {"ENGINE": value}, https=False)
+        render(SETTINGS | {"ENGINE": value}, https=False)
 
 
-def test_bash_reads_the_facts_as_they_were_given(tmp_path):
-    path = tmp_path / "facts"
-    path.write_text(files_of("https")[FACTS_FILE])
+def test_bash_reads_the_settings_as_they_were_given(tmp_path):
+    path = tmp_path / "settings"
+    path.write_text(files_of("https")[SETTINGS_FILE])
     command = f'set -a; . {path}; exec {sys.executable} -c "import json, os; print(json.dumps(dict(os.environ)))"'
     done = subprocess.run(["bash", "-c", command], env={}, capture_output=True, text=True, check=True)
-    assert HTTPS_FACTS.items() <= json.loads(done.stdout).items()
+    assert HTTPS_SETTINGS.items() <= json.loads(done.stdout).items()
 
 
 # The files, by the programs that read them
@@ -193,7 +192,7 @@ def test_the_service_is_not_root_and_comes_back_when_it_dies():
 def test_unit_reads_settings_and_token_and_reaches_loopback_only():
     text = files_of("http")["/etc/systemd/system/classifier.service"]
     files = re.findall(r"^EnvironmentFile=(\S+)", text, re.MULTILINE)
-    assert files == [FACTS_FILE, "-/etc/classifier-token.env"]  # the second need not be there
+    assert files == [SETTINGS_FILE, "-/etc/classifier-token.env"]  # the second need not be there
     assert "IPAddressDeny=any\nIPAddressAllow=localhost\n" in text
     assert read_vm_unit().env["HOST"] == "127.0.0.1"
 
@@ -215,11 +214,11 @@ def etc_nginx(needs_tool, tmp_path):
         }
         for path, text in files_of(form).items():
             if path.startswith("/etc/nginx/"):
-                place = tmp_path / path.removeprefix("/etc/nginx/")
-                place.parent.mkdir(exist_ok=True)
+                target = tmp_path / path.removeprefix("/etc/nginx/")
+                target.parent.mkdir(exist_ok=True)
                 for old, new in changes.items():
                     text = text.replace(old, new)
-                place.write_text(text)
+                target.write_text(text)
         (tmp_path / "site.conf").write_text("include sites-available/*.conf;\n")
         if form == "https":
             make_certificate(needs_tool("openssl"), tmp_path)
@@ -242,32 +241,11 @@ def test_nginx_accepts_the_sites_without_a_warning(form, etc_nginx):
     assert "[" not in checked.stderr, checked.stderr  # [warn], [emerg]
 
 
-class Upstream(http.server.BaseHTTPRequestHandler):
-    """Stands in for the service."""
-
-    def do_GET(self):
-        body = json.dumps(dict(self.headers)).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.do_GET()
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def upstream():
-    """Its port."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    """The port of a stand-in for the service, which responds with the headers that it received."""
+    with http_server(lambda request, _: send(request, 200, json.dumps(dict(request.headers)))) as port:
+        yield port
 
 
 @pytest.fixture
@@ -297,22 +275,22 @@ def wait_for_ports(process: subprocess.Popen, *ports: int) -> None:
 def ask(connection: http.client.HTTPConnection, path: str, host: str) -> tuple[http.client.HTTPResponse, bytes]:
     try:
         connection.request("GET", path, headers={"Host": host})
-        answer = connection.getresponse()
-        return answer, answer.read()
+        response = connection.getresponse()
+        return response, response.read()
     finally:
         connection.close()
 
 
 def test_domain_redirects_port_80_and_serves_443(with_domain):
     port_80, port_443 = with_domain
-    answer, _ = ask(http.client.HTTPConnection("127.0.0.1", port_80), "/predict?probabilities=1", "a.example.com")
-    assert (answer.status, answer.headers["Location"]) == (308, "https://a.example.com/predict?probabilities=1")
+    response, _ = ask(http.client.HTTPConnection("127.0.0.1", port_80), "/predict?probabilities=1", "a.example.com")
+    assert (response.status, response.headers["Location"]) == (308, "https://a.example.com/predict?probabilities=1")
     trusting = ssl._create_unverified_context()  # the certificate is made by this test
     connection = http.client.HTTPSConnection("127.0.0.1", port_443, context=trusting)
-    answer, body = ask(connection, "/", "a.example.com")
-    assert answer.status == 200
-    seen = json.loads(body)
-    assert (seen["Host"], seen["X-Forwarded-Proto"]) == ("a.example.com", "https")
+    response, body = ask(connection, "/", "a.example.com")
+    assert response.status == 200
+    headers = json.loads(body)
+    assert (headers["Host"], headers["X-Forwarded-Proto"]) == ("a.example.com", "https")
 
 
 def test_a_body_of_any_length_reaches_the_service(with_domain):
@@ -329,8 +307,8 @@ def test_with_a_domain_port_80_answers_lets_encrypt(with_domain, tmp_path):
     for path in (challenge, *challenge.parents[:3]):
         path.chmod(0o755)
     connection = http.client.HTTPConnection("127.0.0.1", with_domain[0])
-    answer, body = ask(connection, "/.well-known/acme-challenge/abc", "a.example.com")
-    assert (answer.status, body) == (200, b"what was asked for")
+    response, body = ask(connection, "/.well-known/acme-challenge/abc", "a.example.com")
+    assert (response.status, body) == (200, b"what was asked for")
 
 
 # The scripts, run in a folder, with stand-ins for what would change the machine
@@ -365,15 +343,17 @@ class Ran:
 
 @pytest.fixture
 def vm(tmp_path):
-    """vm("bootstrap", ...) runs a script of the VM; facts and stand-ins can be replaced by name."""
+    """vm("bootstrap", ...) runs a script of the VM; settings and stand-ins can be replaced by name."""
 
-    def run(name: str, *arguments: str, facts: Mapping[str, str] = FACTS, **stand_ins: str) -> Ran:
+    def run(name: str, *arguments: str, settings: Mapping[str, str] = SETTINGS, **stand_ins: str) -> Ran:
         shipped = pack({"requirements.txt": b"", "service/wsgi.py": b""})
         (tmp_path / "shipped.tar.gz").write_bytes(shipped)
-        facts = {"BUNDLE_SHA256": sha256(shipped).hexdigest()} | {k: v for k, v in facts.items() if set(v) != {"0"}}
+        settings = {"BUNDLE_SHA256": sha256(shipped).hexdigest()} | {
+            k: v for k, v in settings.items() if set(v) != {"0"}
+        }
         for folder in ("bin", "etc/nginx/sites-enabled", "opt/classifier", "var/www"):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / FACTS_FILE[1:]).write_text("".join(f"{key}={value}\n" for key, value in facts.items()))
+        (tmp_path / SETTINGS_FILE[1:]).write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         for program, body in (STAND_INS | stand_ins).items():
             script = f'#!/bin/bash\necho "{program} $*" >>"$ROOT/calls"\n{body}\n'
             write_program(tmp_path / "bin" / program, script)
@@ -423,8 +403,8 @@ def test_the_boot_ends_with_the_service_behind_nginx(vm):
 
 def test_session_manager_agent_is_installed_before_other_steps(vm):
     ran = vm("bootstrap")
-    place = "https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_amd64/amazon-ssm-agent.deb"
-    assert ran.calls[0].startswith("curl ") and ran.calls[0].endswith(place)
+    url = "https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_amd64/amazon-ssm-agent.deb"
+    assert ran.calls[0].startswith("curl ") and ran.calls[0].endswith(url)
     assert ran.calls[1].startswith("apt-get install ") and ran.calls[1].endswith("/agent.deb")
     assert ran.calls[2] == "systemctl enable --now amazon-ssm-agent"
 
@@ -437,7 +417,7 @@ def test_failed_agent_install_is_logged_and_the_service_starts(vm):
 
 
 def test_a_bundle_with_another_checksum_ends_the_boot(vm):
-    ran = vm("bootstrap", facts=FACTS | {"BUNDLE_SHA256": "1" * 64})
+    ran = vm("bootstrap", settings=SETTINGS | {"BUNDLE_SHA256": "1" * 64})
     assert ran.status != 0 and SERVICE_STARTS not in ran.calls
     assert "bootstrap: FAILED in line" in ran.output and "sha256sum" in ran.output
     assert not (ran.root / "opt/classifier/app").exists()
@@ -452,14 +432,14 @@ def test_the_boot_waits_until_the_role_may_read_the_bundle(vm):
 
 def test_a_bundle_can_be_a_file_and_pip_can_be_sent_elsewhere(vm, tmp_path):
     elsewhere = {"BUNDLE_URI": f"file://{tmp_path}/shipped.tar.gz", "PIP_INDEX_URL": "http://127.0.0.1:3141/simple"}
-    ran = vm("bootstrap", facts=FACTS | elsewhere)
+    ran = vm("bootstrap", settings=SETTINGS | elsewhere)
     assert ran.status == 0, ran.output
     assert not any(call.startswith("aws") for call in ran.calls)
     assert "index http://127.0.0.1:3141/simple" in ran.calls
 
 
 def test_the_token_is_roots_alone_and_survives_every_character(vm):
-    ran = vm("bootstrap", facts=HTTPS_FACTS)
+    ran = vm("bootstrap", settings=HTTPS_SETTINGS)
     assert ran.status == 0, ran.output
     path = ran.root / "etc/classifier-token.env"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -467,20 +447,20 @@ def test_the_token_is_roots_alone_and_survives_every_character(vm):
     read = subprocess.run(["bash", "-c", f'. {path}; printf %s "$API_TOKEN"'], capture_output=True, text=True)
     assert read.stdout == TRICKY_TOKEN
     assert TRICKY_TOKEN not in ran.output
-    (asked,) = [index for index, call in enumerate(ran.calls) if call.startswith("aws ssm get-parameter")]
-    assert "--name /cloudtrial-api-token --with-decryption" in ran.calls[asked]
-    assert asked < ran.calls.index(SERVICE_STARTS)
+    (fetch,) = [index for index, call in enumerate(ran.calls) if call.startswith("aws ssm get-parameter")]
+    assert "--name /cloudtrial-api-token --with-decryption" in ran.calls[fetch]
+    assert fetch < ran.calls.index(SERVICE_STARTS)
 
 
 def test_without_its_token_the_service_does_not_start(vm):
-    ran = vm("bootstrap", facts=HTTPS_FACTS, aws='[ "$1" = s3 ] && cp "$ROOT/shipped.tar.gz" "$5"')
+    ran = vm("bootstrap", settings=HTTPS_SETTINGS, aws='[ "$1" = s3 ] && cp "$ROOT/shipped.tar.gz" "$5"')
     assert ran.status != 0 and SERVICE_STARTS not in ran.calls
     assert "gave up: fetch_token" in ran.output
     assert not (ran.root / "etc/classifier-token.env").exists()
 
 
 def test_boot_with_a_domain_does_not_wait_for_the_certificate(vm):
-    ran = vm("bootstrap", facts=HTTPS_FACTS)
+    ran = vm("bootstrap", settings=HTTPS_SETTINGS)
     assert ran.calls[-1] == "systemctl enable --now --no-block classifier-certificate.service"
 
 
@@ -490,34 +470,36 @@ LATER = f'echo x >>"$ROOT/tries"; [ "$(wc -l <"$ROOT/tries")" -lt 3 ] || cat "$R
 
 
 def test_the_certificate_is_asked_for_once_the_domain_leads_here(vm):
-    ran = vm("certificate", "get", facts=HTTPS_FACTS, aws=NO_COPY, curl=LATER)
+    ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER)
     assert ran.status == 0, ran.output
     assert ran.output.count("waiting until http://classifier.example.com leads to this VM") == 2
-    (asked,) = [call for call in ran.calls if call.startswith("certbot")]
+    (call,) = [call for call in ran.calls if call.startswith("certbot")]
     for part in ("--domain classifier.example.com", "--email you+trial@example.com", "--cert-name classifier"):
-        assert part in asked
-    assert f"--webroot-path {ran.root}/var/www/acme" in asked
+        assert part in call
+    assert f"--webroot-path {ran.root}/var/www/acme" in call
     assert (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").is_symlink()
     assert "systemctl reload nginx" in ran.calls
 
 
 def test_each_certificate_is_kept_for_the_next_vm(vm):
     live = 'mkdir -p "$ROOT/etc/letsencrypt/live/classifier"; touch "$ROOT/etc/letsencrypt/live/classifier/x"; '
-    ran = vm("certificate", "get", facts=HTTPS_FACTS, aws=NO_COPY, curl=LATER, certbot=live + STAND_INS["certbot"])
+    ran = vm(
+        "certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot=live + STAND_INS["certbot"]
+    )
     assert ran.status == 0, ran.output
-    assert f"aws s3 cp --only-show-errors - {HTTPS_FACTS['CERTIFICATE_URI']}" in ran.calls
+    assert f"aws s3 cp --only-show-errors - {HTTPS_SETTINGS['CERTIFICATE_URI']}" in ran.calls
     with tarfile.open(ran.root / "kept.tar.gz") as archive:
         assert "letsencrypt/live/classifier/x" in archive.getnames()
 
 
 def test_a_kept_certificate_is_used_without_asking_for_another(vm, needs_tool, tmp_path):
-    made = tmp_path / "made"
-    made.mkdir()
-    make_certificate(needs_tool("openssl"), made)
+    source = tmp_path / "made"
+    source.mkdir()
+    make_certificate(needs_tool("openssl"), source)
     names = ("fullchain.pem", "privkey.pem")
-    kept = pack({f"letsencrypt/live/classifier/{name}": (made / name).read_bytes() for name in names})
-    (tmp_path / "kept.tar.gz").write_bytes(kept)
-    ran = vm("certificate", "get", facts=HTTPS_FACTS, aws='cat "$ROOT/kept.tar.gz"', curl="exit 7")
+    archive = pack({f"letsencrypt/live/classifier/{name}": (source / name).read_bytes() for name in names})
+    (tmp_path / "kept.tar.gz").write_bytes(archive)
+    ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws='cat "$ROOT/kept.tar.gz"', curl="exit 7")
     assert ran.status == 0, ran.output
     assert (tmp_path / "etc/letsencrypt/live/classifier/privkey.pem").exists()
     assert not any(call.startswith(("certbot", "curl")) for call in ran.calls)
@@ -525,7 +507,7 @@ def test_a_kept_certificate_is_used_without_asking_for_another(vm, needs_tool, t
 
 
 def test_refused_certificate_is_requested_again_later(vm):
-    ran = vm("certificate", "get", facts=HTTPS_FACTS, aws=NO_COPY, curl=LATER, certbot="exit 1")
+    ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot="exit 1")
     assert ran.status != 0
     assert not (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").exists()
     unit = files_of("https")["/etc/systemd/system/classifier-certificate.service"]

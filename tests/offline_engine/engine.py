@@ -83,10 +83,10 @@ class ProgramResult:
 
     def single(self, kind: str) -> Resource:
         """The only resource of that type."""
-        found = self.of_type(kind)
-        if len(found) != 1:
-            raise LookupError(f"{len(found)} resources of type {kind}, expected one: {[r.name for r in found]}")
-        return found[0]
+        matches = self.of_type(kind)
+        if len(matches) != 1:
+            raise LookupError(f"{len(matches)} resources of type {kind}, expected one: {[r.name for r in matches]}")
+        return matches[0]
 
 
 def run_program(
@@ -154,19 +154,19 @@ def unwrap_secrets(value: Any, secret: str | None = None) -> Any:
 
 def diff(before: ProgramResult, after: ProgramResult) -> dict[str, str]:
     """What a second `up` would do: resource name in the program, with its type -> create, delete, replace or update."""
-    found: dict[str, str] = {}
+    changes: dict[str, str] = {}
     for urn in {**before.resources, **after.resources}:
         old, new = before.resources.get(urn), after.resources.get(urn)
         resource = new or old
         assert resource is not None
         label = f"{resource.type.rpartition(':')[2]} {resource.name}"
         if old is None:
-            found[label] = "create"
+            changes[label] = "create"
         elif new is None:
-            found[label] = "delete"
+            changes[label] = "delete"
         elif _compared(old) != _compared(new):
-            found[label] = "replace" if old.id != new.id else "update"
-    return found
+            changes[label] = "replace" if old.id != new.id else "update"
+    return changes
 
 
 def _compared(resource: Resource) -> dict[str, Any]:

@@ -24,15 +24,15 @@ class Violation:
 
 def find_violations(resources: Iterable[Resource]) -> list[Violation]:
     """Every breach. What a rule cannot know in a preview is none."""
-    found: list[Violation] = []
+    violations: list[Violation] = []
     for resource in resources:
         seen = to_policy_args(resource)
         for rule in RULES:
             try:
-                found += [Violation(rule.__name__, resource.name, message) for message in rule(seen)]
+                violations += [Violation(rule.__name__, resource.name, message) for message in rule(seen)]
             except UnknownValueError:
                 continue
-    return found
+    return violations
 
 
 def to_policy_args(resource: Resource) -> ResourceValidationArgs:

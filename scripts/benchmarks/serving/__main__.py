@@ -1,11 +1,11 @@
-"""This service beside what people would pick instead, in one run: make bench-serve.
+"""This service beside the usual alternatives, in one run: make bench-serve.
 
 python -m scripts.benchmarks.serving [--quick] [--check] [--images DIR] [--servers NAME,...] [--out DIR]
-python -m scripts.benchmarks.serving --report reports/serving        the tables and plots again, from serving.json alone
+python -m scripts.benchmarks.serving --report reports/serving        write tables and plots again from serving.json
 
-Every server is kept to one core, the client to another. Engines alone, servers and cold starts are measured in the same
-run, so that ratios hold although machines differ and drift. It writes serving.json, serving.md, throughput.svg and
-latency.svg. A full run takes about 11 minutes, --quick 2. Ctrl-C keeps what was measured until then.
+Every server is pinned to one core, the client to another. Engines alone, servers and cold starts are measured in the
+same run, so that ratios hold although machines differ and drift. It writes serving.json, serving.md, throughput.svg and
+latency.svg. A full run takes about 11 minutes, --quick 2. Ctrl-C keeps the measurements so far.
 
 Exit code: 0; 1 when nothing could be measured, or with --check when a goal that must be reached is not; 2 for a
 wrong command; 130 after Ctrl-C.
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     cpus = {"server": cores[-1], "client": cores[0]}
     record = _new_record(arguments, options.quick, plan, servers, cpus, options.baselines_python)
     os.sched_setaffinity(0, {cpus["client"]})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it like Ctrl-C: nothing may keep running
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that every process is ended
     _print(f"{len(servers)} servers on core {cpus['server']}, the client on core {cpus['client']}; "
          f"about {plan.estimate_s(len(servers)) / 60:.0f} minutes")  # fmt: skip
     started_at, interrupted = time.perf_counter(), False
@@ -91,11 +91,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench-serve", description="This service beside what people would pick.")
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that all works")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a goal that must be reached is not")
+    parser = argparse.ArgumentParser(prog="bench-serve", description="This service beside the usual alternatives.")
+    parser.add_argument("--quick", action="store_true", help="one short round, as a smoke test")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a goal misses its must")
     parser.add_argument("--images", default="golden", help="golden (default), cifar10, or a folder of images")
-    parser.add_argument("--limit", type=int, default=100, help="images, every class alike (default: 100)")
+    parser.add_argument("--limit", type=int, default=100, help="images, equally many of each class (default: 100)")
     parser.add_argument("--servers", type=_servers, default=list(SERVERS), help=f"some of {','.join(SERVERS)}")
     parser.add_argument("--rounds", type=_at_least_one, help="(default: 3; 1 with --quick)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the servers")
@@ -115,14 +115,14 @@ def _servers(text: str) -> list[str]:
 
 def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds; use 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds; give 1 or more")
     return int(text)
 
 
 def _new_record(
     arguments: Sequence[str], quick: bool, plan: Plan, servers: list[Server], cpus: dict[str, int], python: Path
 ) -> Record:
-    """The record of a run that starts now."""
+    """The record of a new run."""
     client = client_versions()
     return Record(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,10 +1,10 @@
-"""An engine alone, without HTTP, decoding or queue: the most that a server around it could reach.
+"""An engine alone, without HTTP, decoding or queue: the ceiling of any server around it.
 
 python -m scripts.benchmarks.serving.engine_throughput ENGINE IMAGES...
 
-runs as a process of its own, kept to the server's core. It reads the images, prints one line of JSON about itself
-(labels, margins, batch), and then answers every line SECONDS on its standard input with one of what it measured.
-Between two lines it sleeps.
+runs as a process of its own, pinned to the server's core. It reads the images, prints one line of JSON about itself
+(labels, margins, batch), then measures for each line SECONDS on standard input and prints a line of figures. Between
+two lines it sleeps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scripts.paths import ROOT
 
 BATCHES = (4, 8, 16, 32, 64)
 BATCH_TRIAL_S = 0.4  # of each batch size
-WARMUP_CALLS = 3  # calls
+WARMUP_CALLS = 3
 
 
 class EngineError(Exception):
@@ -113,7 +113,7 @@ def main(engine_name: str, paths: Sequence[str]) -> None:
 
 
 def timed(call: Callable[[], object], seconds: float) -> list[float]:
-    """How long each call took, of as many as start within the time; after a few that do not count."""
+    """The duration of each call that starts within the time, after a few as warm-up."""
     for _ in range(WARMUP_CALLS):
         call()
     times_s = []

@@ -1,4 +1,4 @@
-"""What the service must reach and aims at, held against what a run measured. Every ratio is of one run."""
+"""What the service must reach and aims at, compared with a run's measurements. Every ratio is of one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scripts.benchmarks.http_messages import QUEUE_FULL
 from scripts.benchmarks.serving.record import EngineSample, Record, median
 
-HIGH_CONCURRENCY, OVERLOAD_CONCURRENCY = 64, 256  # that the goals name
+HIGH_CONCURRENCY, OVERLOAD_CONCURRENCY = 64, 256  # of the goals
 OURS = {"torch": "ours-torch", "onnx": "ours-onnx"}
 NOT_MEASURED = "not measured"
 
@@ -19,9 +19,9 @@ RATIO, TIMES, ADDED_MS, SECONDS, MEGABYTES = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, and the two that it is held against."""
+    """A measured number, and its two limits."""
 
-    label: str  # which of the goal's it is; "" when there is one only
+    label: str  # of the goal's figures; "" for a single one
     value: float | None
     must: float
     aim: float
@@ -29,7 +29,7 @@ class Figure:
     higher_is_better: bool = False
 
     def reaches(self, limit: float) -> bool:
-        """Never true of what was not measured."""
+        """Whether the value meets the limit; false without a value."""
         if self.value is None:
             return False
         return self.value >= limit if self.higher_is_better else self.value <= limit
@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the table."""
+    """One row of the table."""
 
     title: str
     must: str
@@ -61,7 +61,7 @@ class Goal:
 
 
 def evaluate_goals(record: Record) -> list[Goal]:
-    """The table, in its order."""
+    """Every goal, in the table's order."""
     return [
         Goal("torch, c=64, of the raw batch ceiling", "0.85", "0.95",
              (Figure("", fraction_of_engine_rate(record, "torch"), 0.85, 0.95, RATIO, True),)),
@@ -84,25 +84,25 @@ def evaluate_goals(record: Record) -> list[Goal]:
 
 
 def missed(goals: Iterable[Goal]) -> list[Goal]:
-    """Those that do not reach what they must."""
+    """The goals that do not meet their must."""
     return [goal for goal in goals if not goal.meets_must]
 
 
 def fraction_of_engine_rate(record: Record, engine: str) -> float | None:
-    """Throughput at 64 over what the engine alone does right before and after."""
+    """Throughput at 64 over the engine's alone, immediately before and after."""
     return _median_ratio(_rates_by_round(record, OURS[engine], HIGH_CONCURRENCY),
                          _engine_by_round(record, engine, lambda sample: sample.batch_rps))  # fmt: skip
 
 
 def added_latency_ms(record: Record, engine: str) -> float | None:
-    """What a lone request takes, less one pass of one image; the median of the rounds."""
+    """p50 at a concurrency of one less one pass of one image: the median of the rounds."""
     alone = _engine_by_round(record, engine, lambda sample: sample.single_ms)
     results = record.results_by_round(OURS[engine], 1)
     return median([result.p50_ms - alone[k] for k, result in results.items() if result.p50_ms and k in alone])
 
 
 def speedup_over_baseline(record: Record) -> float | None:
-    """Onnx int8 over the baseline with torch that is fastest at 64."""
+    """The throughput of onnx int8 over that of the torch baseline that is fastest at 64."""
     baseline = best_torch_baseline(record)
     if baseline is None:
         return None
@@ -111,7 +111,7 @@ def speedup_over_baseline(record: Record) -> float | None:
 
 
 def best_torch_baseline(record: Record) -> str | None:
-    """Its name."""
+    """The name of the torch baseline that is fastest at 64."""
     names = [server.name for server in record.servers if not server.ours and server.engine == "torch"]
     rates_rps = {name: record.rate_rps(name, HIGH_CONCURRENCY) or 0 for name in names}
     return max(rates_rps, key=lambda name: rates_rps[name]) if any(rates_rps.values()) else None
@@ -123,7 +123,7 @@ def retained_rate(record: Record, engine: str) -> float | None:
 
 
 def error_count(record: Record) -> float | None:
-    """Of our servers, at any concurrency, 503 aside."""
+    """Errors of our servers at any concurrency, other than 503."""
     cells = [cell for cell in record.cells if cell.server in OURS.values()]
     if not cells:
         return None
@@ -141,7 +141,7 @@ def _rates_by_round(record: Record, server: str, concurrency: int) -> dict[int, 
 
 
 def _engine_by_round(record: Record, engine: str, figure: Callable[[EngineSample], float]) -> dict[int, float]:
-    """Of an engine alone: the mean of right before and right after, by round."""
+    """A figure of an engine alone, by round: the mean of before and after."""
     by_round: dict[int, list[float]] = {}
     for sample in record.engine_samples:
         if sample.engine == engine:
@@ -150,5 +150,5 @@ def _engine_by_round(record: Record, engine: str, figure: Callable[[EngineSample
 
 
 def _median_ratio(numerators: Mapping[int, float], denominators: Mapping[int, float]) -> float | None:
-    """The median of the rounds that have both."""
+    """The median ratio over the rounds that have both."""
     return median([value / denominators[k] for k, value in numerators.items() if denominators.get(k)])

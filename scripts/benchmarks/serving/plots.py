@@ -17,7 +17,7 @@ from scripts.paths import ROOT
 
 STYLE_SHEET = ROOT / "eval" / "report" / "templates" / "report.css"
 SIZE = (8.4, 5.2)  # inches
-Figure = Callable[[str, int], float | None]  # server, concurrency -> what is drawn
+Figure = Callable[[str, int], float | None]  # server, concurrency -> value
 
 
 def write_plots(record: Record, folder: Path) -> None:
@@ -34,7 +34,7 @@ def write_plots(record: Record, folder: Path) -> None:
 
 
 def _engine_rates(record: Record) -> dict[str, float]:
-    """What each engine does alone, on the mean."""
+    """Each engine's mean rate alone."""
     rates_rps: dict[str, list[float]] = {}
     for sample in record.engine_samples:
         rates_rps.setdefault(f"{sample.engine} alone", []).append(sample.batch_rps)
@@ -65,7 +65,7 @@ def _draw(axes: Axes, *, record: Record, label: str, figure: Figure, levels: dic
 
 
 def standalone_svg(svg: str) -> str:
-    """A plot of the report as a file of its own: the report's colours for either scheme, on a ground of its own."""
+    """A plot of the report as a file of its own: the report's colours for light and dark, with a background."""
     light, dark = (_variables(text, svg) for text in STYLE_SHEET.read_text().split("@media", 2)[:2])
     style = f"svg{{font-family:system-ui,sans-serif;{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--surface)"/>'
@@ -76,7 +76,7 @@ def standalone_svg(svg: str) -> str:
 
 
 def _variables(style_sheet: str, svg: str) -> str:
-    """The first definition of each colour that the plot uses, and of its ground."""
+    """The first definition of each colour that the plot uses, and of its background."""
     used = {"--surface", *re.findall(r"var\((--\w+)\)", svg)}
     colours: dict[str, str] = {}
     for name, colour in re.findall(r"(--\w+): (#[0-9a-f]{6})", style_sheet):

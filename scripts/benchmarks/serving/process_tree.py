@@ -1,4 +1,4 @@
-"""A server's processes: started on their core, sent a first request, their memory measured, ended for certain."""
+"""A server's processes: start them on their core, wait for the first response, measure memory, end them all."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from scripts.benchmarks.http_messages import WRONG_LABEL, Request, send_once
 
 START_LIMIT_S = 90.0
 POLL_S = 0.002
-GRACE_S = 3.0  # from SIGTERM to SIGKILL: no response is awaited any more
+GRACE_S = 3.0  # from SIGTERM to SIGKILL
 MB = 1_000_000
 
-ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit|NoSuchFile|Fail)\b.*:")  # as a traceback ends
+ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit|NoSuchFile|Fail)\b.*:")  # the last line of a traceback
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,23 @@ class ProcessTree:
                 if fault is None:
                     return time.perf_counter() - self.started_at
                 if fault == WRONG_LABEL:
-                    raise StartError(f"answered {response and response.label!r} where {request.label!r} is correct")
+                    raise StartError(f"predicted {response and response.label!r}, but {request.label!r} is correct")
             if (status := self._process.exit_status()) is not None:
                 raise StartError(f"ended with status {status}: {self.last_words()}")
             time.sleep(POLL_S)
         raise StartError(f"gave no correct response within {START_LIMIT_S:.0f} s: {self.last_words()}")
 
     def ended(self) -> bool:
-        """Whether the first process has."""
+        """Whether the first process has ended."""
         return self._process.exit_status() is not None
 
     def last_words(self) -> str:
-        """The last line of its log, or the last of it that names an error."""
+        """The last line of its log that names an error; without one, the last line."""
         lines = [line.strip() for line in self._process.log_tail().splitlines()] or ["it wrote nothing"]
         return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
     def pss_mb(self) -> float:
-        """What its processes hold now: their proportional set sizes in millions of bytes."""
+        """The proportional set size of its processes, in millions of bytes."""
         total = 0
         for process in self._members():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -76,17 +76,17 @@ class ProcessTree:
         return total / MB
 
     def stop(self) -> None:
-        """End it, and every process that it ever had as far as we have seen."""
+        """End it, and every process of it that was ever observed."""
         self._members()
         self._process.terminate()
         self._process.reap(GRACE_S)
         for process in self._seen:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()  # psutil looks whether the number is still that process's
+                process.kill()  # psutil checks that the PID is still that process's
         psutil.wait_procs(list(self._seen), GRACE_S)
 
     def _members(self) -> list[psutil.Process]:
-        """The live ones. psutil finds children by their parent, whatever session they are in."""
+        """The running processes. psutil finds children by their parent, in any session."""
         with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(self._process.pid)
             self._seen |= {first, *first.children(recursive=True)}
@@ -94,7 +94,7 @@ class ProcessTree:
 
 
 def pinned(cpu: int, *command: str) -> tuple[str, ...]:
-    """The command kept to a core; it ends with this process."""
+    """The command pinned to a core; it ends with this process."""
     return (sys.executable, "-I", "-S", str(PINNED_EXEC), str(os.getpid()), str(cpu), *command)
 
 

@@ -1,4 +1,4 @@
-"""What a run measured, as it is kept in serving.json: every cell, every cold start, every measurement of an engine."""
+"""The record of a run, as in serving.json: every cell, every cold start, every measurement of an engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DIGITS = 4
 
 
 class RecordError(Exception):
-    """A file is not what such a run writes."""
+    """A file is not a record of a run."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,28 @@ class Cell:
 
 @dataclass(frozen=True)
 class EngineSample:
-    """An engine alone, as it was right before or right after one visit to our server with that engine."""
+    """An engine alone, immediately before or after a visit to our server with that engine."""
 
     engine: str
     round: int
     time_s: float  # since the run started
     single_ms: float  # median time of one image
-    batch_rps: float  # images a second, in the batch size that suits it
+    batch_rps: float  # images a second, in its fastest batch size
 
 
 @dataclass(frozen=True)
 class MemorySample:
-    """The memory of a server's processes at the end of a window, the load still on."""
+    """The memory of a server's processes at the end of a window, still under load."""
 
     server: str
     round: int
     concurrency: int
-    pss_mb: float  # proportional set size in millions of bytes: pages that several processes share count in parts
+    pss_mb: float  # proportional set size, in millions of bytes
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server as the tables name it."""
+    """A server as named in the tables."""
 
     name: str
     title: str
@@ -77,7 +77,7 @@ class ServerInfo:
 
 @dataclass
 class Record:
-    """A run, filled while it goes on."""
+    """A run, filled while it is measured."""
 
     started_at: str  # ISO 8601, UTC
     command: str
@@ -90,15 +90,15 @@ class Record:
     servers: list[ServerInfo]
     complete: bool = False
     duration_s: float = 0.0
-    engines: dict[str, dict[str, Any]] = field(default_factory=dict)  # how each engine runs here, alone
-    client: list[Cell] = field(default_factory=list)  # against a server that does nothing
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)  # engine -> EngineProcess.info
+    client: list[Cell] = field(default_factory=list)  # against the null server
     cells: list[Cell] = field(default_factory=list)
     engine_samples: list[EngineSample] = field(default_factory=list)
     memory_samples: list[MemorySample] = field(default_factory=list)
     cold_starts_s: dict[str, list[float]] = field(default_factory=dict)  # process start to first correct response
     import_torch_s: list[float] = field(default_factory=list)  # python -c "import torch", on the server's core
     reported_versions: dict[str, dict[str, Any]] = field(default_factory=dict)  # our servers' /version
-    failures: dict[str, str] = field(default_factory=dict)  # server -> why it was not measured, or not to the end
+    failures: dict[str, str] = field(default_factory=dict)  # server -> why it was not measured in full
 
     def results_by_round(self, server: str, concurrency: int) -> dict[int, LoadResult]:
         """A server's results at one concurrency."""
@@ -113,12 +113,12 @@ class Record:
         return median([result.rate_rps for result in self.results(server, concurrency)])
 
     def latency_ms(self, server: str, concurrency: int, quantile: str) -> float | None:
-        """The median of the rounds' `p50_ms` or `p99_ms`; None when a round could not tell it."""
+        """The median of the rounds' `p50_ms` or `p99_ms`; None if a round has none."""
         values = [getattr(result, quantile) for result in self.results(server, concurrency)]
         return None if None in values else median(values)
 
     def errors(self, server: str, concurrency: int) -> dict[str, int]:
-        """By kind, all rounds together."""
+        """Counts by kind, over all rounds."""
         total: dict[str, int] = {}
         for result in self.results(server, concurrency):
             for kind, count in result.errors.items():
@@ -130,34 +130,36 @@ class Record:
         return median(self.cold_starts_s.get(server, []))
 
     def memory_mb(self, server: str) -> float | None:
-        """The most that was seen under load."""
+        """The peak under load."""
         return max((sample.pss_mb for sample in self.memory_samples if sample.server == server), default=None)
 
     def concurrencies(self) -> list[int]:
-        """Those that were tried."""
+        """All that were measured."""
         return sorted({cell.concurrency for cell in self.cells})
 
     def measured_servers(self) -> list[ServerInfo]:
-        """Those with at least one cell."""
+        """The servers with at least one cell."""
         names = {cell.server for cell in self.cells}
         return [server for server in self.servers if server.name in names]
 
 
 def median(values: Sequence[float]) -> float | None:
-    """None of nothing."""
+    """None without values."""
     return statistics.median(values) if values else None
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """serving.json, whole or not at all."""
+    """Write serving.json atomically, its floats rounded."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{SERVING_JSON}.part"
-    part.write_text(json.dumps(_rounded({"schema_version": SCHEMA_VERSION, **asdict(record)}), indent=1) + "\n")
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(record)})
+    content = json.loads(text, parse_float=lambda number: round(float(number), DIGITS))
+    part.write_text(json.dumps(content, indent=1) + "\n")
     part.replace(folder / SERVING_JSON)
 
 
 def read_record(folder: Path) -> Record:
-    """Raises RecordError."""
+    """The record of serving.json. Raises RecordError."""
     path = folder / SERVING_JSON
     try:
         content = json.loads(path.read_text())
@@ -165,31 +167,20 @@ def read_record(folder: Path) -> Record:
             content = _from_version_1(content)
         elif version != SCHEMA_VERSION:
             raise RecordError(f"{path} has schema version {version}, not {SCHEMA_VERSION}; measure again")
-        for name, record_class in (
-            ("servers", ServerInfo),
-            ("engine_samples", EngineSample),
-            ("memory_samples", MemorySample),
-        ):
-            content[name] = [record_class(**item) for item in content[name]]
-        for name in ("client", "cells"):
-            content[name] = [Cell(**{**item, "result": LoadResult(**item["result"])}) for item in content[name]]
-        return Record(**content)
+        records = {"servers": ServerInfo, "engine_samples": EngineSample, "memory_samples": MemorySample}
+        records |= {"client": _cell, "cells": _cell}
+        return Record(**content | {name: [make(**item) for item in content[name]] for name, make in records.items()})
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}; make bench-serve writes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} lacks or garbles {error}; measure again") from None
 
 
+def _cell(result: dict[str, Any], **identity: Any) -> Cell:
+    return Cell(**identity, result=LoadResult(**result))
+
+
 def _from_version_1(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {RENAMED_IN_2.get(k, k): _from_version_1(item) for k, item in value.items() if k != "peak_rss_mb"}
     return [_from_version_1(item) for item in value] if isinstance(value, list) else value
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to a few digits, all the way down."""
-    if isinstance(value, float):
-        return round(value, DIGITS)
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

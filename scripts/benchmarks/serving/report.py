@@ -11,12 +11,12 @@ from scripts.benchmarks.serving.record import Record, ServerInfo
 
 SERVING_MD = "serving.md"
 GOALS_TITLE, SERVERS_TITLE = "## Goals", "## Servers"
-BOTTLENECK = 0.9  # of its core; a client that needs more may be what is measured
+BOTTLENECK = 0.9  # of its core; a client that needs more may limit the figures
 NONE = "–"
 
 
 def markdown(record: Record) -> str:
-    """All of it."""
+    """The whole page."""
     goals = evaluate_goals(record)
     parts = [
         "# Serving, side by side",
@@ -25,9 +25,9 @@ def markdown(record: Record) -> str:
         f"{GOALS_TITLE}\n\n{goals_table(goals)}",
         _notes(record),
         f"{SERVERS_TITLE}\n\n{servers_table(record)}",
-        "Requests a second at each concurrency, then the time of a lone request, the slowest hundredth at c=64, memory "
-        "under load (proportional set size of all processes), and process start to first correct response. A dash "
-        "stands for what a window saw too little of.",
+        "Requests a second at each concurrency, then the median latency at c=1, p99 at c=64, memory under load "
+        "(proportional set size of all processes), and process start to first correct response. A dash: too few "
+        "samples in a window.",
         "![Requests a second](throughput.svg)\n\n![Median latency](latency.svg)",
         f"## Every cell\n\n{cells_table(record)}",
         f"## Engines alone\n\n{engines_table(record)}",
@@ -37,7 +37,7 @@ def markdown(record: Record) -> str:
 
 
 def verdict(record: Record, goals: list[Goal]) -> str:
-    """One line: whether all that must be reached is."""
+    """One line: whether every goal meets its must."""
     missed_goals = missed(goals)
     aims_reached = sum(goal.meets_aim for goal in goals)
     text = f"All {len(goals)} goals meet what they must"
@@ -51,14 +51,14 @@ def verdict(record: Record, goals: list[Goal]) -> str:
 
 
 def processor(record: Record) -> Processor:
-    """What gave the figures."""
+    """The processor of the figures."""
     return parse_processor(
         record.machine, engine_variant({"engine_details": record.engines.get("torch", {}).get("details")})
     )
 
 
 def weights_replaced(record: Record) -> bool:
-    """Whether a server of ours ran other weights than its engine alone."""
+    """Whether a server of ours ran other weights than its engine alone did."""
     return any(
         (reported := record.reported_versions.get(server.name, {}).get("model", {}).get("version"))
         and reported != record.engines.get(server.engine, {}).get("version", reported)
@@ -67,7 +67,7 @@ def weights_replaced(record: Record) -> bool:
 
 
 def goals_table(goals: list[Goal]) -> str:
-    """What must be reached, and what was."""
+    """A row for every goal."""
     lines = ["| | must reach | aim | reached | |", "|---|---|---|---|---|"]
     for goal in goals:
         grade = "aim" if goal.meets_aim else "must" if goal.meets_must else "missed"
@@ -76,7 +76,7 @@ def goals_table(goals: list[Goal]) -> str:
 
 
 def servers_table(record: Record) -> str:
-    """One line a server."""
+    """A row for every server."""
     concurrencies = record.concurrencies()
     rates = [f"c={c}" for c in concurrencies]
     head = ["Server", *rates, "p50, c=1", f"p99, c={HIGH_CONCURRENCY}", "Memory", "Cold start"]
@@ -95,7 +95,7 @@ def servers_table(record: Record) -> str:
 
 
 def cells_table(record: Record) -> str:
-    """One line for every server and concurrency."""
+    """A row for every server and concurrency."""
     head = ["Server", "c", "requests a second", "its rounds", "p50", "p99", "errors", "open at the end", "client"]
     lines = [_line(head), "|---|--:|--:|--:|--:|--:|---|--:|--:|"]
     for server in record.measured_servers():
@@ -117,7 +117,7 @@ def _cell(record: Record, server: ServerInfo, c: int) -> str:
 
 
 def engines_table(record: Record) -> str:
-    """Each engine without a server, over the run: its drift is the machine's."""
+    """A row for every engine alone, over the run: its drift is the machine's."""
     lines = [
         "| Engine | one image | images a second | in batches of | measured, times | how |",
         "|---|--:|--:|--:|--:|---|",
@@ -137,11 +137,11 @@ def engines_table(record: Record) -> str:
 
 
 def _notes(record: Record) -> str:
-    """What a reader of the targets has to know."""
+    """Notes on the goals."""
     baseline = best_torch_baseline(record)
     title = next((s.title for s in record.servers if s.name == baseline), None)
     notes = [
-        "Ratios are medians of the rounds; an engine's raw ceiling is measured right before and right after each visit "
+        "Ratios are medians of the rounds; an engine's raw ceiling is measured immediately before and after each visit "
         "to its server." + (f" The best torch baseline is {title}." if title else "")
     ]
     torch = record.engines.get("torch", {}).get("libraries", {}).get("torch", "")
@@ -165,14 +165,14 @@ def _how(record: Record) -> str:
     )
     lines = [
         f"- `{record.command}`, {timestamp(record.started_at)}, {record.duration_s / 60:.1f} minutes.",
-        f"- {processor(record).with_cores}: the server and all its processes kept to core "
+        f"- {processor(record).with_cores}: the server and all its processes pinned to core "
         f"{record.cores['server']}, the client to core {record.cores['client']}. {machine['os']}.",
         f"- {', '.join(f'{name} {version}' for name, version in record.versions.items())}.",
         f"- {image_count}, the same for all, over connections that stay open; every response's label is checked. A 503 "
-        "is sent again after its Retry-After, at most a second later.",
+        "is retried after its Retry-After, at most a second later.",
         f"- {plural(plan['rounds'], 'round')} of {plan['window_s']:g} s a cell, after {plan['warmup_s']:g} s of "
-        "warm-up, the servers in an order drawn anew for each round.",
-        f"- Client alone, against a server that does nothing: {clients}.",
+        "warm-up, the servers in a new random order each round.",
+        f"- Client alone, against a null server: {clients}.",
         *(f"- {server.title}: {server.description}." for server in record.servers),
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""One run: engines alone, cold starts, then rounds in which each server is visited once, in an order drawn anew."""
+"""One run: engines alone, cold starts, then rounds that visit every server once, in a new random order."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from scripts.benchmarks.serving.servers import RAW, Server, Workspace, missing
 from scripts.paths import ROOT
 from service.schema import VERSION
 
-NEAR_TIE = 0.05  # two classes this close may change places from one precision to the next
-CLIENT_CONCURRENCIES, CLIENT_WINDOW_S = (1, 64), 1.0  # for the client against a server that does nothing
+NEAR_TIE = 0.05  # two probabilities this close may swap order between precisions
+CLIENT_CONCURRENCIES, CLIENT_WINDOW_S = (1, 64), 1.0  # of the client against the null server
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """The size of a run."""
 
     concurrency: tuple[int, ...] = (1, 16, 64, 256)
     rounds: int = 3
@@ -43,7 +43,7 @@ class Plan:
     seed: int = 1
 
     def estimate_s(self, servers: int) -> float:
-        """About how long it takes: a start 4 s, the end of a server and what is still open 3 s."""
+        """About how long a run takes: 4 s for a start, 3 s for a server's open requests and end."""
         cells_s = len(self.concurrency) * (self.warmup_s + self.window_s)
         visits_s = servers * (self.rounds * (cells_s + 7) + self.starts * 5)
         return visits_s + 4 * self.rounds * self.engine_s + 20
@@ -53,7 +53,7 @@ QUICK = Plan(rounds=1, warmup_s=0.3, window_s=1.0, drain_s=1.5, starts=0, engine
 
 
 class Benchmark:
-    """Fills the record; whatever ends it, the record holds what was measured until then."""
+    """Fills the record, which keeps its measurements however the run ends."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Benchmark:
         workspace: Workspace,
         images: ImageSet,
         cpus: dict[str, int],  # "server", "client"
-        show: Callable[[str, str], None],  # a text, and what follows it
+        show: Callable[[str, str], None],  # text and line ending
     ):
         self.record, self.plan, self.servers, self.workspace = record, plan, servers, workspace
         self._image_set, self._cpus, self._show_text = images, cpus, show
@@ -71,7 +71,7 @@ class Benchmark:
         self._images: list[tuple[bytes, str, str]] = []  # bytes, media type, label
 
     def run(self) -> None:
-        """Everything, in order."""
+        """Run all steps in order."""
         self._started_at = time.perf_counter()
         rng = random.Random(self.plan.seed)
         with ExitStack() as stack:
@@ -98,7 +98,7 @@ class Benchmark:
         self._show_text(text, end)
 
     def _fail(self, server: Server, reason: object) -> None:
-        """One line; the rest goes on."""
+        """Record and print the failure; the run continues."""
         self.record.failures[server.name] = " ".join(str(reason).split())
         self._show(f"{server.title}: not measured: {self.record.failures[server.name]}", "\n")
 
@@ -111,7 +111,7 @@ class Benchmark:
         self.servers = [server for server in self.servers if server.name not in self.record.failures]
 
     def _start_engines(self, stack: ExitStack) -> None:
-        """Each one that a server of ours runs."""
+        """Start each engine that a server of ours runs."""
         paths = []
         for index, image in enumerate(self._image_set.images):
             paths.append(self.workspace.folder / f"image-{index:05d}")
@@ -128,10 +128,10 @@ class Benchmark:
             rates = ", ".join(f"{size}: {rate:.0f}" for size, rate in info["batch_rps_by_size"].items())
             self._show(f"{server.engine} alone, images a second by batch size: {rates}", "\n")
         if not self._engines:
-            raise EngineError("no engine can be run here, so there is nothing to hold a server against")
+            raise EngineError("no engine runs here, so there is no ceiling to compare with")
 
     def _choose_images(self) -> None:
-        """Those on which all engines, and the reference if there is one, agree."""
+        """Choose the images on which all engines, and the reference if there is one, agree."""
         infos, reference = [engine.info for engine in self._engines.values()], self._image_set.reference_probabilities
         for index, image in enumerate(self._image_set.images):
             labels = {info["labels"][index] for info in infos}
@@ -147,7 +147,7 @@ class Benchmark:
             self._show(f"{left_out} images left out: the engines disagree, or are near a tie", "\n")
 
     def _measure_client(self) -> None:
-        """What client and network alone can do."""
+        """Measure client and network alone."""
         (port,), request = free_ports(1), RAW.request(*self._images[0])
         start = Start((sys.executable, "-m", "scripts.benchmarks.null_server", str(port), request.label), ROOT)
         with self._running(start, "null") as tree:
@@ -170,7 +170,7 @@ class Benchmark:
     # The rounds
 
     def _visit(self, server: Server, k: int) -> None:
-        """One server: started, loaded at every concurrency, ended; its engine measured before and after."""
+        """Start one server, load it at every concurrency, stop it; measure its engine before and after."""
         try:
             self._measure_engine(server, k)
             with self._started(server, counts=True) as (tree, port, seconds):
@@ -199,7 +199,7 @@ class Benchmark:
             if result.errors:
                 self._show(f" ({', '.join(f'{n} {kind}' for kind, n in result.errors.items())})")
             if tree.ended():
-                raise ServerGone(f"it ended under load: {tree.last_words()}")
+                raise ServerGone(f"ended under load: {tree.last_words()}")
 
     def _measure_engine(self, server: Server, k: int) -> None:
         if server.ours:
@@ -209,7 +209,7 @@ class Benchmark:
 
     @contextmanager
     def _started(self, server: Server, *, counts: bool) -> Iterator[tuple[ProcessTree, int, float]]:
-        """The server after its first correct response: its processes, port, and how long that took."""
+        """The server after its first correct response: processes, port, seconds since the start."""
         (port,), request = free_ports(1), server.upload_format.request(*self._images[0])
         if server.name == "ours-torch" and counts:
             self.record.import_torch_s.append(import_torch_s(self._cpus["server"]))
@@ -224,7 +224,7 @@ class Benchmark:
 
 
 def import_torch_s(cpu: int) -> float:
-    """How long Python takes that imports torch and nothing else, started like a server."""
+    """How long Python takes to import torch and nothing else, started like a server."""
     started_at = time.perf_counter()
     command = pinned(cpu, sys.executable, "-c", "import torch")
     subprocess.run(command, check=True, env=bare_environment(), cwd=ROOT)
@@ -232,7 +232,7 @@ def import_torch_s(cpu: int) -> float:
 
 
 def _version(port: int) -> dict[str, object]:
-    """What a server of ours reports of itself; nothing when it does not."""
+    """The /version of a server of ours; empty on failure."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     with suppress(OSError, ValueError, http.client.HTTPException):
         connection.request("GET", VERSION)

@@ -1,4 +1,4 @@
-"""Who is measured, and how each is started."""
+"""The servers that are measured, and how each starts."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ BASELINES = "scripts.benchmarks.serving.baselines"
 BASELINES_PYTHON = ROOT / ".venv-baselines" / "bin" / "python"
 LITSERVE_BATCH = 16
 
-# What gunicorn's documentation has for threaded applications: https://docs.gunicorn.org/en/stable/design.html
+# gunicorn's documentation for threaded applications: https://docs.gunicorn.org/en/stable/design.html
 GUNICORN = ("gunicorn", "--worker-class", "gthread", "--threads", "8", "--keep-alive", "75")
 FORM, RAW = UploadFormat(PREDICT, "request"), UploadFormat(PREDICT)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where servers are started from."""
+    """The folder that servers are started from."""
 
-    folder: Path  # a new one, for all that they write
+    folder: Path  # a temporary one, for all that they write
     baselines_python: Path
 
     def shipped(self, engine: str) -> Path:
-        """What a cloud gets for the engine."""
+        """The staged deployment of the engine."""
         root = self.folder / engine / "app"
         return root if root.exists() else stage(root, engine)
 
     @property
     def env(self) -> dict[str, str]:
-        """Keeps what a baseline writes in the folder."""
+        """Directs a baseline's files into the folder."""
         return {"HOME": str(self.folder), "TMPDIR": str(self.folder)}
 
 
 @dataclass(frozen=True)
 class Server:
-    """One that classifies images over HTTP."""
+    """A server that classifies images over HTTP."""
 
     name: str
     title: str
-    engine: str  # that computes its answers: "torch" or "onnx"
+    engine: str  # that computes its predictions: "torch" or "onnx"
     ours: bool
-    description: str  # of how it is run
+    description: str  # how it runs
     upload_format: UploadFormat
-    start: Callable[[Workspace, int], Start]  # given a port
-    package: str | None = None  # that it needs from the baselines' environment
+    start: Callable[[Workspace, int], Start]  # of a port
+    package: str | None = None  # required from the baselines' environment
 
 
 def _ours(engine: str) -> Callable[[Workspace, int], Start]:
-    """As a dyno starts it: the Procfile, in what is shipped."""
+    """As a dyno starts it: the Procfile, in the staged deployment."""
 
     def start(workspace: Workspace, port: int) -> Start:
         root = workspace.shipped(engine)
@@ -117,7 +117,7 @@ SERVERS = {
 
 
 def missing(server: Server, python: Path) -> str | None:
-    """What a server lacks here, None when it can be tried."""
+    """What a server lacks here; None if it can run."""
     weights = Settings.model_dir / WEIGHTS_OF[server.engine]
     if not weights.is_file():
         return f"there is no {weights}; make export writes it"
@@ -127,7 +127,7 @@ def missing(server: Server, python: Path) -> str | None:
 
 
 def package_version(python: Path, package: str) -> str | None:
-    """What that Python has of a package."""
+    """The package's version in that Python; None without it."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
     try:
         completed = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
@@ -137,7 +137,7 @@ def package_version(python: Path, package: str) -> str | None:
 
 
 def versions(servers: Iterable[Server], python: Path) -> dict[str, str]:
-    """Of the libraries that these servers run on."""
+    """Versions of the servers' libraries."""
     pythons = dict.fromkeys(("torch", "onnxruntime", "flask", "granian", "gunicorn"), Path(sys.executable))
     pythons |= {server.package: python for server in servers if server.package}
     return {name: version for name, python in pythons.items() if (version := package_version(python, name))}

@@ -1,4 +1,4 @@
-"""Every mutant, by what it harms. A module's MUTANTS map a file, then a mutant's name, to the old and the new text."""
+"""Every mutant, by program. A module's MUTANTS map a file, then a mutant's name, to the old and the new text."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ MUTANTS = {
         ),
         "nothing goes out: the VM cannot install the service": (
             """aws.vpc.SecurityGroupEgressRule(
-    "outwards", security_group_id=web.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=marks
+    "outwards", security_group_id=web.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=stack_tags
 )""",
             "web",
         ),
@@ -69,8 +69,8 @@ MUTANTS = {
         ),
         "destroy leaves the disk": ("delete_on_termination=True", "delete_on_termination=False"),
         "the token stands in the user data": (
-            'facts |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}',
-            'facts |= {"API_TOKEN": token.value}',
+            'settings |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}',
+            'settings |= {"API_TOKEN": token.value}',
         ),
         "another token does not reach the VM": (', "TOKEN_VERSION": token.version.apply(str)}', "}"),
         "the VM may read every parameter of the account": (
@@ -83,8 +83,8 @@ MUTANTS = {
             "allocation_id=address.public_ip",
         ),
         "the VM boots before it has its rights": (
-            "depends_on=[rights, session_manager, outwards, routed],",
-            "depends_on=[outwards, routed],",
+            "depends_on=[role_policy, session_manager, outwards, route_association],",
+            "depends_on=[outwards, route_association],",
         ),
         "up waits before the address leads to the VM": (
             "opts=pulumi.ResourceOptions(depends_on=reachable)",

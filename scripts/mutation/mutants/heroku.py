@@ -43,7 +43,7 @@ MUTANTS = {
             '["heroku/python"], "container": ["heroku/python"]}',
         ),
         "the region of the settings is ignored": ("    region=region,\n", "    region=TARGET.region,\n"),
-        "as many dynos as a typing error asks for": ("MOST_DYNOS = 10", "MOST_DYNOS = 1000"),
+        "as many dynos as a typing error asks for": ("MAX_DYNOS = 10", "MAX_DYNOS = 1000"),
         "a misspelt setting is passed over": ("config.reject_unknown()\n", ""),
         "a URL with a slash too many": ('app.web_url.apply(lambda url: url.rstrip("/"))', "app.web_url"),
     },

@@ -36,7 +36,7 @@ MUTANTS = {
             "if False:",
         ),
         "the refusal of a token repeats it": (
-            '"cloudtrial:apiToken stands there in clear: set it with --secret"',
+            '"cloudtrial:apiToken is stored in clear: set it with --secret"',
             'f"cloudtrial:apiToken is {value}, in clear: set it with --secret"',
         ),
         "a misspelt setting is passed over": (

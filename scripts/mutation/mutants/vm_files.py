@@ -42,6 +42,6 @@ MUTANTS = {
         ),
     },
     f"{FOLDER}/wait_ready.py": {
-        "up is ended by one answer, perhaps of the old VM": ("ANSWERS_NEEDED = 3", "ANSWERS_NEEDED = 1"),
+        "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
     },
 }

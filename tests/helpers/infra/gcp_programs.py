@@ -61,14 +61,14 @@ SIZES = {
 
 def before(run: ProgramResult, resource: Resource) -> list[Resource]:
     """Everything that has to be there before a resource is made."""
-    found: dict[str, Resource] = {}
+    needed: dict[str, Resource] = {}
     waiting = [resource]
     while waiting:
         for urn in waiting.pop().dependencies:
-            if urn not in found:
-                found[urn] = run.resources[urn]
-                waiting.append(found[urn])
-    return list(found.values())
+            if urn not in needed:
+                needed[urn] = run.resources[urn]
+                waiting.append(needed[urn])
+    return list(needed.values())
 
 
 def apis_before(run: ProgramResult, resource: Resource) -> set[str]:

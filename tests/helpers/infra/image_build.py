@@ -85,8 +85,8 @@ class Builder:
             start = log.tell()
             done = subprocess.run([*self._buildah, *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
             log.write(done.stdout.encode())
-        said = self.log.read_text(errors="replace")[start:][-LOG_TAIL:]
-        assert done.returncode == 0, f"buildah {arguments[0]} failed:\n{said}"
+        output = self.log.read_text(errors="replace")[start:][-LOG_TAIL:]
+        assert done.returncode == 0, f"buildah {arguments[0]} failed:\n{output}"
         return done.stdout.strip()
 
 

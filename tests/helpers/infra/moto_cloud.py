@@ -70,121 +70,123 @@ class Account:
             text = text.replace(invented, real)
         return json.loads(text)
 
-    def vpc(self, _: Resource, given: dict) -> str:
-        made = self.ec2.create_vpc(CidrBlock=given["cidrBlock"], **labels("vpc", given))
-        return made["Vpc"]["VpcId"]
+    def vpc(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.create_vpc(CidrBlock=inputs["cidrBlock"], **labels("vpc", inputs))
+        return response["Vpc"]["VpcId"]
 
-    def gateway(self, _: Resource, given: dict) -> str:
-        made = self.ec2.create_internet_gateway(**labels("internet-gateway", given))
-        gateway = made["InternetGateway"]["InternetGatewayId"]
-        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=given["vpcId"])
+    def gateway(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.create_internet_gateway(**labels("internet-gateway", inputs))
+        gateway = response["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=inputs["vpcId"])
         return gateway
 
-    def subnet(self, _: Resource, given: dict) -> str:
-        place = {"VpcId": given["vpcId"], "AvailabilityZone": given["availabilityZone"]}
-        made = self.ec2.create_subnet(CidrBlock=given["cidrBlock"], **place, **labels("subnet", given))
-        subnet = made["Subnet"]["SubnetId"]
-        self.ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": given["mapPublicIpOnLaunch"]})
+    def subnet(self, _: Resource, inputs: dict) -> str:
+        place = {"VpcId": inputs["vpcId"], "AvailabilityZone": inputs["availabilityZone"]}
+        response = self.ec2.create_subnet(CidrBlock=inputs["cidrBlock"], **place, **labels("subnet", inputs))
+        subnet = response["Subnet"]["SubnetId"]
+        self.ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": inputs["mapPublicIpOnLaunch"]})
         return subnet
 
-    def route_table(self, _: Resource, given: dict) -> str:
-        made = self.ec2.create_route_table(VpcId=given["vpcId"], **labels("route-table", given))
-        table = made["RouteTable"]["RouteTableId"]
-        for route in given["routes"]:
+    def route_table(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.create_route_table(VpcId=inputs["vpcId"], **labels("route-table", inputs))
+        table = response["RouteTable"]["RouteTableId"]
+        for route in inputs["routes"]:
             self.ec2.create_route(
                 RouteTableId=table, DestinationCidrBlock=route["cidrBlock"], GatewayId=route["gatewayId"]
             )
         return table
 
-    def route_table_association(self, _: Resource, given: dict) -> str:
-        made = self.ec2.associate_route_table(RouteTableId=given["routeTableId"], SubnetId=given["subnetId"])
-        return made["AssociationId"]
+    def route_table_association(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.associate_route_table(RouteTableId=inputs["routeTableId"], SubnetId=inputs["subnetId"])
+        return response["AssociationId"]
 
-    def security_group(self, resource: Resource, given: dict) -> str:
-        made = self.ec2.create_security_group(
+    def security_group(self, resource: Resource, inputs: dict) -> str:
+        response = self.ec2.create_security_group(
             GroupName=resource.id,
-            Description=given["description"],
-            VpcId=given["vpcId"],
-            **labels("security-group", given),
+            Description=inputs["description"],
+            VpcId=inputs["vpcId"],
+            **labels("security-group", inputs),
         )
-        (fresh,) = self.ec2.describe_security_groups(GroupIds=[made["GroupId"]])["SecurityGroups"]
+        (fresh,) = self.ec2.describe_security_groups(GroupIds=[response["GroupId"]])["SecurityGroups"]
         self.ec2.revoke_security_group_egress(  # as the provider does: nothing is open that no rule opens
-            GroupId=made["GroupId"], IpPermissions=fresh["IpPermissionsEgress"]
+            GroupId=response["GroupId"], IpPermissions=fresh["IpPermissionsEgress"]
         )
-        return made["GroupId"]
+        return response["GroupId"]
 
-    def ingress(self, _: Resource, given: dict) -> str:
-        made = self.ec2.authorize_security_group_ingress(**permission(given))
-        return made["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+    def ingress(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.authorize_security_group_ingress(**permission(inputs))
+        return response["SecurityGroupRules"][0]["SecurityGroupRuleId"]
 
-    def egress(self, _: Resource, given: dict) -> str:
-        made = self.ec2.authorize_security_group_egress(**permission(given))
-        return made["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+    def egress(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.authorize_security_group_egress(**permission(inputs))
+        return response["SecurityGroupRules"][0]["SecurityGroupRuleId"]
 
-    def bucket(self, resource: Resource, given: dict) -> str:
+    def bucket(self, resource: Resource, inputs: dict) -> str:
         self.s3.create_bucket(Bucket=resource.id)
-        self.s3.put_bucket_tagging(Bucket=resource.id, Tagging={"TagSet": pairs(given["tags"])})
+        self.s3.put_bucket_tagging(Bucket=resource.id, Tagging={"TagSet": pairs(inputs["tags"])})
         return resource.id
 
-    def public_access_block(self, resource: Resource, given: dict) -> str:
-        flags = {key[0].upper() + key[1:]: value for key, value in given.items() if isinstance(value, bool)}
-        self.s3.put_public_access_block(Bucket=given["bucket"], PublicAccessBlockConfiguration=flags)
+    def public_access_block(self, resource: Resource, inputs: dict) -> str:
+        flags = {key[0].upper() + key[1:]: value for key, value in inputs.items() if isinstance(value, bool)}
+        self.s3.put_public_access_block(Bucket=inputs["bucket"], PublicAccessBlockConfiguration=flags)
         return resource.id
 
-    def bucket_encryption(self, resource: Resource, given: dict) -> str:
+    def bucket_encryption(self, resource: Resource, inputs: dict) -> str:
         rules = [
             {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": wanted["sseAlgorithm"]}}
-            for wanted in (rule["applyServerSideEncryptionByDefault"] for rule in given["rules"])
+            for wanted in (rule["applyServerSideEncryptionByDefault"] for rule in inputs["rules"])
         ]
-        self.s3.put_bucket_encryption(Bucket=given["bucket"], ServerSideEncryptionConfiguration={"Rules": rules})
+        self.s3.put_bucket_encryption(Bucket=inputs["bucket"], ServerSideEncryptionConfiguration={"Rules": rules})
         return resource.id
 
-    def bucket_policy(self, resource: Resource, given: dict) -> str:
+    def bucket_policy(self, resource: Resource, inputs: dict) -> str:
         """Put, read back and taken away: moto knows no aws:SecureTransport, and would deny every request."""
-        self.s3.put_bucket_policy(Bucket=given["bucket"], Policy=given["policy"])
-        self.bucket_policies[given["bucket"]] = self.s3.get_bucket_policy(Bucket=given["bucket"])["Policy"]
-        self.s3.delete_bucket_policy(Bucket=given["bucket"])
+        self.s3.put_bucket_policy(Bucket=inputs["bucket"], Policy=inputs["policy"])
+        self.bucket_policies[inputs["bucket"]] = self.s3.get_bucket_policy(Bucket=inputs["bucket"])["Policy"]
+        self.s3.delete_bucket_policy(Bucket=inputs["bucket"])
         return resource.id
 
-    def bucket_object(self, resource: Resource, given: dict) -> str:
-        body = (self.root / given["source"]["path"]).read_bytes()
-        self.s3.put_object(Bucket=given["bucket"], Key=given["key"], Body=body)
+    def bucket_object(self, resource: Resource, inputs: dict) -> str:
+        body = (self.root / inputs["source"]["path"]).read_bytes()
+        self.s3.put_object(Bucket=inputs["bucket"], Key=inputs["key"], Body=body)
         return resource.id
 
-    def parameter(self, resource: Resource, given: dict) -> str:
-        self.ssm.put_parameter(Name=given["name"], Type=given["type"], Value=given["value"], Tags=pairs(given["tags"]))
-        return resource.id
-
-    def role(self, resource: Resource, given: dict) -> str:
-        self.iam.create_role(
-            RoleName=resource.id, AssumeRolePolicyDocument=given["assumeRolePolicy"], Tags=pairs(given["tags"])
+    def parameter(self, resource: Resource, inputs: dict) -> str:
+        self.ssm.put_parameter(
+            Name=inputs["name"], Type=inputs["type"], Value=inputs["value"], Tags=pairs(inputs["tags"])
         )
         return resource.id
 
-    def role_policy(self, resource: Resource, given: dict) -> str:
-        self.iam.put_role_policy(RoleName=given["role"], PolicyName=resource.id, PolicyDocument=given["policy"])
+    def role(self, resource: Resource, inputs: dict) -> str:
+        self.iam.create_role(
+            RoleName=resource.id, AssumeRolePolicyDocument=inputs["assumeRolePolicy"], Tags=pairs(inputs["tags"])
+        )
         return resource.id
 
-    def role_policy_attachment(self, resource: Resource, given: dict) -> str:
-        self.iam.attach_role_policy(RoleName=given["role"], PolicyArn=given["policyArn"])
+    def role_policy(self, resource: Resource, inputs: dict) -> str:
+        self.iam.put_role_policy(RoleName=inputs["role"], PolicyName=resource.id, PolicyDocument=inputs["policy"])
         return resource.id
 
-    def instance_profile(self, resource: Resource, given: dict) -> str:
-        self.iam.create_instance_profile(InstanceProfileName=resource.id, Tags=pairs(given["tags"]))
-        self.iam.add_role_to_instance_profile(InstanceProfileName=resource.id, RoleName=given["role"])
+    def role_policy_attachment(self, resource: Resource, inputs: dict) -> str:
+        self.iam.attach_role_policy(RoleName=inputs["role"], PolicyArn=inputs["policyArn"])
         return resource.id
 
-    def instance(self, _: Resource, given: dict) -> str:
-        disk, metadata = given["rootBlockDevice"], given["metadataOptions"]
-        made = self.ec2.run_instances(
-            ImageId=given["ami"],
-            InstanceType=given["instanceType"],
+    def instance_profile(self, resource: Resource, inputs: dict) -> str:
+        self.iam.create_instance_profile(InstanceProfileName=resource.id, Tags=pairs(inputs["tags"]))
+        self.iam.add_role_to_instance_profile(InstanceProfileName=resource.id, RoleName=inputs["role"])
+        return resource.id
+
+    def instance(self, _: Resource, inputs: dict) -> str:
+        disk, metadata = inputs["rootBlockDevice"], inputs["metadataOptions"]
+        response = self.ec2.run_instances(
+            ImageId=inputs["ami"],
+            InstanceType=inputs["instanceType"],
             MinCount=1,
             MaxCount=1,
-            SubnetId=given["subnetId"],
-            SecurityGroupIds=given["vpcSecurityGroupIds"],
-            IamInstanceProfile={"Name": given["iamInstanceProfile"]},
-            UserData=given["userData"],
+            SubnetId=inputs["subnetId"],
+            SecurityGroupIds=inputs["vpcSecurityGroupIds"],
+            IamInstanceProfile={"Name": inputs["iamInstanceProfile"]},
+            UserData=inputs["userData"],
             MetadataOptions={
                 "HttpEndpoint": metadata["httpEndpoint"],
                 "HttpTokens": metadata["httpTokens"],
@@ -201,24 +203,24 @@ class Account:
                     },
                 }
             ],
-            **labels("instance", given),
+            **labels("instance", inputs),
         )
-        return made["Instances"][0]["InstanceId"]
+        return response["Instances"][0]["InstanceId"]
 
-    def address(self, resource: Resource, given: dict) -> str:
-        made = self.ec2.allocate_address(Domain=given["domain"], **labels("elastic-ip", given))
-        self.real |= {resource.outputs["allocationId"]: made["AllocationId"], PUBLIC_IP: made["PublicIp"]}
-        return made["AllocationId"]
+    def address(self, resource: Resource, inputs: dict) -> str:
+        response = self.ec2.allocate_address(Domain=inputs["domain"], **labels("elastic-ip", inputs))
+        self.real |= {resource.outputs["allocationId"]: response["AllocationId"], PUBLIC_IP: response["PublicIp"]}
+        return response["AllocationId"]
 
-    def address_association(self, _: Resource, given: dict) -> str:
-        made = self.ec2.associate_address(AllocationId=given["allocationId"], InstanceId=given["instanceId"])
-        return made["AssociationId"]
+    def address_association(self, _: Resource, inputs: dict) -> str:
+        response = self.ec2.associate_address(AllocationId=inputs["allocationId"], InstanceId=inputs["instanceId"])
+        return response["AssociationId"]
 
-    def record(self, resource: Resource, given: dict) -> str:
-        values = [{"Value": value} for value in given["records"]]
-        wanted = {"Name": given["name"], "Type": given["type"], "TTL": int(given["ttl"]), "ResourceRecords": values}
+    def record(self, resource: Resource, inputs: dict) -> str:
+        values = [{"Value": value} for value in inputs["records"]]
+        wanted = {"Name": inputs["name"], "Type": inputs["type"], "TTL": int(inputs["ttl"]), "ResourceRecords": values}
         self.route53.change_resource_record_sets(
-            HostedZoneId=given["zoneId"],
+            HostedZoneId=inputs["zoneId"],
             ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": wanted}]},
         )
         return resource.id
@@ -228,14 +230,14 @@ def pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def labels(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {"TagSpecifications": [{"ResourceType": kind, "Tags": pairs(given["tags"])}]}
+def labels(kind: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"TagSpecifications": [{"ResourceType": kind, "Tags": pairs(inputs["tags"])}]}
 
 
-def permission(given: Mapping[str, Any]) -> dict[str, Any]:
-    ports = {"FromPort": int(given["fromPort"]), "ToPort": int(given["toPort"])} if "fromPort" in given else {}
-    rule = {"IpProtocol": given["ipProtocol"], "IpRanges": [{"CidrIp": given["cidrIpv4"]}], **ports}
-    return {"GroupId": given["securityGroupId"], "IpPermissions": [rule]}
+def permission(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    ports = {"FromPort": int(inputs["fromPort"]), "ToPort": int(inputs["toPort"])} if "fromPort" in inputs else {}
+    rule = {"IpProtocol": inputs["ipProtocol"], "IpRanges": [{"CidrIp": inputs["cidrIpv4"]}], **ports}
+    return {"GroupId": inputs["securityGroupId"], "IpPermissions": [rule]}
 
 
 CREATORS: dict[str, Callable[[Account, Resource, dict], str]] = {

@@ -161,13 +161,13 @@ def test_library_size_needs_the_shipped_versions_installed(environment, requirem
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_shipped_for_an_engine_has_a_size(engine):
-    found = measure_artifact(engine, "heroku")
-    assert found.files_bytes == sum(path.stat().st_size for path in deployment_files(engine=engine).values())
-    assert (found.installed_bytes is None) == bool(found.reason)
+    size = measure_artifact(engine, "heroku")
+    assert size.files_bytes == sum(path.stat().st_size for path in deployment_files(engine=engine).values())
+    assert (size.installed_bytes is None) == bool(size.reason)
 
 
 def test_onnx_twins_libraries_have_the_shipped_versions_here():
-    found, function = (measure_artifact("onnx", target) for target in ("heroku", "gcp_function"))
-    assert (found.reason, function.reason) == (None, None)
-    assert all(20e6 < size.installed_bytes < 300e6 for size in (found, function))
-    assert found.installed_bytes != function.installed_bytes  # each has a server of its own
+    server, function = (measure_artifact("onnx", target) for target in ("heroku", "gcp_function"))
+    assert (server.reason, function.reason) == (None, None)
+    assert all(20e6 < size.installed_bytes < 300e6 for size in (server, function))
+    assert server.installed_bytes != function.installed_bytes  # each has a server of its own

@@ -62,12 +62,12 @@ def twins_program(tmp_path):
         env = os.environ | {"TMPDIR": str(tmp_path)}  # a killed program cannot clear its folder away
         popen = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
         program.append(popen)
-        said = ""
+        output = ""
         for line in popen.stdout:
-            said += line
+            output += line
             if "Ctrl-C" in line:
                 break
-        return popen, psutil.Process(popen.pid).children(recursive=True), said
+        return popen, psutil.Process(popen.pid).children(recursive=True), output
 
     yield start
     for popen in program:
@@ -333,18 +333,18 @@ def test_a_killed_twin_is_noticed_and_leaves_nothing(tmp_path):
 
 
 def test_a_taken_port_is_tried_again_with_another(tmp_path, monkeypatch):
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        wanted = [[taken.getsockname()[1], 1], free_ports(2)]
-        monkeypatch.setattr(twins_module, "free_ports", lambda count: wanted.pop(0))
+    with socket.socket() as busy:
+        busy.bind((HOST, 0))
+        ports = [[busy.getsockname()[1], 1], free_ports(2)]
+        monkeypatch.setattr(twins_module, "free_ports", lambda count: ports.pop(0))
         with local_twins(["gcp_function"], tmp_path, engines=LIGHT) as twins:
             assert [twin.name for twin in twins.running] == ["gcp_function-onnx"]
-    assert wanted == []
+    assert ports == []
 
 
 def identity(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
-        return answer.headers["X-Instance-Id"]
+    with urllib.request.urlopen(f"{url}/readyz", timeout=10) as response:
+        return response.headers["X-Instance-Id"]
 
 
 def test_a_restarted_twin_is_another_process_at_the_same_address(tmp_path, monkeypatch):
@@ -430,8 +430,8 @@ def test_an_unknown_name_is_refused_before_anything_starts():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_the_program_ends_its_twins_on(number, twins_program):
-    program, started, said = twins_program("aws_ec2")
-    assert re.search(r"AWS EC2 \(ONNX int8\): ready after \d+\.\d s at http://127\.0\.0\.1:\d+", said)
+    program, started, output = twins_program("aws_ec2")
+    assert re.search(r"AWS EC2 \(ONNX int8\): ready after \d+\.\d s at http://127\.0\.0\.1:\d+", output)
     program.send_signal(number)
     assert program.wait(30) == 0
     assert len(started) >= 2

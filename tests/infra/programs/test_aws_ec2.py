@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import subprocess
 import sys
 import tarfile
-import threading
-import time
 
 import pytest
 import yaml
 
 from infra.artifact import deployment_files
-from infra.aws_ec2.user_data import FACTS_FILE, HERE
+from infra.aws_ec2.user_data import HERE, SETTINGS_FILE
 from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
+from tests.helpers.http_server import http_server, send
 from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, run_program
 from tests.offline_engine.fake_provider import PUBLIC_IP
@@ -46,10 +44,10 @@ def run(request) -> ProgramResult:
     return request.getfixturevalue(request.param)
 
 
-def facts_of(run: ProgramResult) -> dict[str, str]:
+def settings_of(run: ProgramResult) -> dict[str, str]:
     """What the user data tells the VM."""
     files = yaml.safe_load(run.single("Instance").unwrapped_inputs["userData"])["write_files"]
-    (text,) = [entry["content"] for entry in files if entry["path"] == FACTS_FILE]
+    (text,) = [entry["content"] for entry in files if entry["path"] == SETTINGS_FILE]
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
@@ -120,15 +118,15 @@ def test_the_bundle_is_named_by_its_contents(run):
     sha256 = bundle["source"]["hash"]
     assert bundle["key"] == f"bundle-{sha256[:16]}.tar.gz"
     assert bundle["source"]["path"] == "./.build/aws_ec2.tar.gz"
-    facts = facts_of(run)
-    assert facts["BUNDLE_URI"] == f"s3://{run.single('aws:s3/bucket:Bucket').id}/{bundle['key']}"
-    assert facts["BUNDLE_SHA256"] == sha256
+    settings = settings_of(run)
+    assert settings["BUNDLE_URI"] == f"s3://{run.single('aws:s3/bucket:Bucket').id}/{bundle['key']}"
+    assert settings["BUNDLE_SHA256"] == sha256
 
 
 def test_vm_of_the_onnx_engine_gets_no_torch_and_starts_onnx(tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
-    assert facts_of(run)["ENGINE"] == "onnx"
+    assert settings_of(run)["ENGINE"] == "onnx"
     with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
         assert set(archive.getnames()) == set(deployment_files(engine="onnx"))
         requirements = archive.extractfile("requirements.txt").read()
@@ -180,15 +178,15 @@ def test_the_token_is_in_one_place_and_nowhere_in_clear(full):
 
 def test_user_data_names_the_tokens_place_and_version(full):
     parameter = full.single("Parameter")
-    facts = facts_of(full)
-    assert facts["TOKEN_PARAMETER"] == parameter.inputs["name"] == "/cloudtrial-api-token"
-    assert facts["TOKEN_VERSION"] == str(parameter.outputs["version"])
+    settings = settings_of(full)
+    assert settings["TOKEN_PARAMETER"] == parameter.inputs["name"] == "/cloudtrial-api-token"
+    assert settings["TOKEN_VERSION"] == str(parameter.outputs["version"])
     assert isinstance(full.single("Instance").inputs["userData"], str)  # not marked secret: a preview shows it
 
 
 def test_without_a_token_there_is_no_parameter(plain):
     assert plain.of_type("Parameter") == []
-    assert "TOKEN_PARAMETER" not in facts_of(plain)
+    assert "TOKEN_PARAMETER" not in settings_of(plain)
 
 
 # The VM
@@ -258,8 +256,8 @@ def test_domain_gives_an_https_url_and_a_record_of_the_address(full):
     record = full.single("Record").inputs
     assert (record["name"], record["type"], record["records"]) == ("classifier.example.com", "A", [PUBLIC_IP])
     assert record["zoneId"] == ZONE["hostedZoneId"]
-    facts = facts_of(full)
-    assert (facts["DOMAIN"], facts["CERTIFICATE_EMAIL"]) == tuple(DOMAIN.values())
+    settings = settings_of(full)
+    assert (settings["DOMAIN"], settings["CERTIFICATE_EMAIL"]) == tuple(DOMAIN.values())
     assert "listen 443 ssl" in full.single("Instance").unwrapped_inputs["userData"]
 
 
@@ -345,54 +343,28 @@ def test_a_setting_that_makes_no_sense_is_refused(config, reason):
 # wait_ready.py, as `up` runs it
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    """Answers with the statuses in `plan`, the last one for ever."""
+def wait_for(*statuses: int, timeout_s: float = 60) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """The script's process and the paths that it requested; the last of the statuses is repeated."""
+    paths: list[str] = []
 
-    plan: list[int]
+    def respond(request, _):
+        paths.append(request.path)
+        send(request, statuses[min(len(paths), len(statuses)) - 1])
 
-    def do_GET(self):
-        status = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
-        self.server.asked.append((self.path, status))
-        self.send_response(status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def wait_for():
-    """wait_for([503, 200]) -> (the script's process when it has ended, what the server was asked)."""
-    servers = []
-
-    def wait(plan: list[int], timeout_s: float = 60):
-        handler = type("Planned", (Answers,), {"plan": plan})
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.asked = []
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        env = {"URL": f"http://127.0.0.1:{server.server_port}/readyz", "TIMEOUT_S": str(timeout_s), "POLL_S": "0.01"}
+    with http_server(respond) as port:
+        env = {"URL": f"http://127.0.0.1:{port}/readyz", "TIMEOUT_S": str(timeout_s), "POLL_S": "0.01"}
         command = [sys.executable, "-c", (HERE / "wait_ready.py").read_text()]
-        done = subprocess.run(command, env=env | {"ADVICE": "Look there."}, capture_output=True, text=True)
-        return done, server.asked
-
-    yield wait
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        return subprocess.run(command, env=env | {"ADVICE": "Look there."}, capture_output=True, text=True), paths
 
 
-def test_the_wait_ends_after_three_answers_in_a_row(wait_for):
-    done, asked = wait_for([502, 200, 200, 503, 200, 200, 200])
+def test_the_wait_ends_after_three_successes_in_a_row():
+    done, paths = wait_for(502, 200, 200, 503, 200, 200, 200)
     assert done.returncode == 0, done.stderr
-    assert asked == [("/readyz", status) for status in (502, 200, 200, 503, 200, 200, 200)]
+    assert paths == ["/readyz"] * 7
     assert "not yet: HTTP Error 502" in done.stdout and done.stdout.endswith("ready\n")
 
 
-def test_a_wait_in_vain_says_what_was_last_and_where_to_look(wait_for):
-    began = time.monotonic()
-    done, asked = wait_for([503], timeout_s=0.3)
-    assert done.returncode == 1 and len(asked) > 1
+def test_a_wait_in_vain_says_what_was_last_and_where_to_look():
+    done, paths = wait_for(503, timeout_s=0.3)
+    assert done.returncode == 1 and len(paths) > 1
     assert "not ready within 0 s; last: HTTP Error 503" in done.stderr and "Look there." in done.stderr
-    assert time.monotonic() - began < 30

@@ -156,8 +156,8 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
 
 
 def test_the_settings_reach_google():
-    asked = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
-    run = well(rehearse(STACK, {**asked, "revision": "r7", "gcp:region": "europe-west12"}))
+    settings = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
+    run = well(rehearse(STACK, {**settings, "revision": "r7", "gcp:region": "europe-west12"}))
     service = run.single(SERVICE).inputs
     assert container(run)["resources"]["limits"] == {"cpu": "2", "memory": "2Gi"}
     assert service["template"]["maxInstanceRequestConcurrency"] == 9
@@ -175,9 +175,9 @@ def test_less_than_one_processor_runs_in_the_first_generation():
     assert run.single(SERVICE).inputs["template"]["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN1"
 
 
-@pytest.mark.parametrize(("asked", "size"), SIZES.values(), ids=SIZES)
-def test_the_size_is_told_as_it_was_asked_for(asked, size):
-    assert well(rehearse(STACK, asked)).outputs["size"] == size
+@pytest.mark.parametrize(("settings", "size"), SIZES.values(), ids=SIZES)
+def test_the_size_is_told_as_it_was_asked_for(settings, size):
+    assert well(rehearse(STACK, settings)).outputs["size"] == size
 
 
 def test_the_service_runs_as_an_account_that_may_do_nothing(run):
@@ -265,9 +265,9 @@ def test_whatever_can_carry_labels_does(guarded):
     assert guarded.single(SERVICE).inputs["template"]["labels"] == labels
 
 
-@pytest.mark.parametrize(("asked", "reason"), NONSENSE.values(), ids=NONSENSE)
-def test_what_makes_no_sense_is_refused(asked, reason):
-    assert reason in refused(rehearse(STACK, asked))
+@pytest.mark.parametrize(("settings", "reason"), NONSENSE.values(), ids=NONSENSE)
+def test_what_makes_no_sense_is_refused(settings, reason):
+    assert reason in refused(rehearse(STACK, settings))
 
 
 def test_a_project_has_to_be_named(tmp_path):

@@ -210,8 +210,8 @@ def test_processor_memory_and_concurrency_are_said(run):
 
 
 def test_the_settings_reach_google():
-    asked = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
-    run = well(rehearse(STACK, {**asked, "revision": "r7", "gcp:region": "europe-west12"}))
+    settings = {"vcpus": "2", "memoryMib": "2048", "concurrency": "9", "minInstances": "1", "maxInstances": "7"}
+    run = well(rehearse(STACK, {**settings, "revision": "r7", "gcp:region": "europe-west12"}))
     service = part(run, "serviceConfig")
     assert (service["availableCpu"], service["availableMemory"]) == ("2", "2Gi")
     assert service["maxInstanceRequestConcurrency"] == 9
@@ -224,9 +224,9 @@ def test_the_settings_reach_google():
     assert "/europe-west12/" in part(run, "buildConfig")["dockerRepository"]
 
 
-@pytest.mark.parametrize(("asked", "size"), SIZES.values(), ids=SIZES)
-def test_the_size_is_told_as_it_was_asked_for(asked, size):
-    assert well(rehearse(STACK, asked)).outputs["size"] == size
+@pytest.mark.parametrize(("settings", "size"), SIZES.values(), ids=SIZES)
+def test_the_size_is_told_as_it_was_asked_for(settings, size):
+    assert well(rehearse(STACK, settings)).outputs["size"] == size
 
 
 def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
@@ -238,9 +238,9 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
     }
 
 
-@pytest.mark.parametrize(("asked", "threads"), [({"vcpus": "0.5"}, "2"), ({"concurrency": "50"}, "50")])
-def test_every_request_that_is_let_in_has_a_thread(asked, threads):
-    run = well(rehearse(STACK, asked))
+@pytest.mark.parametrize(("settings", "threads"), [({"vcpus": "0.5"}, "2"), ({"concurrency": "50"}, "50")])
+def test_every_request_that_is_let_in_has_a_thread(settings, threads):
+    run = well(rehearse(STACK, settings))
     assert part(run, "serviceConfig")["environmentVariables"]["THREADS"] == threads
 
 
@@ -312,8 +312,8 @@ def test_nothing_has_the_name_of_what_cloud_run_has(guarded):
 # Both programs read their settings by the same rules; test_infra_gcp_cloudrun.py has all the refusals.
 @pytest.mark.parametrize("case", ["zone", "memory-too-large-for-1", "concurrency-on-half", "min-above-max", "unknown"])
 def test_what_makes_no_sense_is_refused(case):
-    asked, reason = NONSENSE[case]
-    assert reason in refused(rehearse(STACK, asked))
+    settings, reason = NONSENSE[case]
+    assert reason in refused(rehearse(STACK, settings))
 
 
 def test_a_project_has_to_be_named(tmp_path):

@@ -17,7 +17,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 from infra.artifact import deployment_files
-from infra.aws_ec2.user_data import FACTS_FILE
+from infra.aws_ec2.user_data import SETTINGS_FILE
 from infra.targets import AWS_EC2
 from tests.helpers.infra.moto_cloud import ENVIRONMENT, ZONE, Account
 from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, well
@@ -56,11 +56,11 @@ def vm(account) -> dict:
 
 
 @pytest.fixture(scope="module")
-def facts(account, vm) -> dict[str, str]:
-    """The facts in the user data that EC2 would hand to the VM."""
+def settings(account, vm) -> dict[str, str]:
+    """The settings in the user data that EC2 would hand to the VM."""
     answer = account.ec2.describe_instance_attribute(InstanceId=vm["InstanceId"], Attribute="userData")
     user_data = yaml.safe_load(b64decode(answer["UserData"]["Value"]))
-    (text,) = [entry["content"] for entry in user_data["write_files"] if entry["path"] == FACTS_FILE]
+    (text,) = [entry["content"] for entry in user_data["write_files"] if entry["path"] == SETTINGS_FILE]
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
@@ -106,16 +106,16 @@ def test_the_address_and_the_name_lead_to_the_vm(account, vm):
     assert record["ResourceRecords"] == [{"Value": address["PublicIp"]}]
 
 
-def test_the_bundle_that_the_vm_asks_for_is_what_is_shipped(account, facts):
-    bucket, key = facts["BUNDLE_URI"].removeprefix("s3://").split("/", 1)
+def test_the_bundle_that_the_vm_asks_for_is_what_is_shipped(account, settings):
+    bucket, key = settings["BUNDLE_URI"].removeprefix("s3://").split("/", 1)
     body = account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    assert hashlib.sha256(body).hexdigest() == facts["BUNDLE_SHA256"]
+    assert hashlib.sha256(body).hexdigest() == settings["BUNDLE_SHA256"]
     with tarfile.open(fileobj=BytesIO(body)) as archive:
         assert set(archive.getnames()) == set(deployment_files())
 
 
-def test_emulated_bucket_is_private_encrypted_and_tls_only(account, facts):
-    bucket = facts["BUNDLE_URI"].split("/")[2]
+def test_emulated_bucket_is_private_encrypted_and_tls_only(account, settings):
+    bucket = settings["BUNDLE_URI"].split("/")[2]
     block = account.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     assert len(block) == 4 and all(block.values())
     rules = account.s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -124,10 +124,10 @@ def test_emulated_bucket_is_private_encrypted_and_tls_only(account, facts):
     assert (denied["Effect"], denied["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
 
 
-def test_the_token_that_the_vm_asks_for_is_the_one_that_was_set(account, facts):
-    found = account.ssm.get_parameter(Name=facts["TOKEN_PARAMETER"], WithDecryption=True)["Parameter"]
-    assert (found["Type"], found["Value"]) == ("SecureString", TOKEN)
-    assert found["Version"] == int(facts["TOKEN_VERSION"])
+def test_the_token_that_the_vm_asks_for_is_the_one_that_was_set(account, settings):
+    stored = account.ssm.get_parameter(Name=settings["TOKEN_PARAMETER"], WithDecryption=True)["Parameter"]
+    assert (stored["Type"], stored["Value"]) == ("SecureString", TOKEN)
+    assert stored["Version"] == int(settings["TOKEN_VERSION"])
 
 
 def test_the_role_has_session_managers_policy_and_one_of_its_own(account, vm):
@@ -138,7 +138,7 @@ def test_the_role_has_session_managers_policy_and_one_of_its_own(account, vm):
     assert len(account.iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]) == 1
 
 
-def test_role_reads_its_artifact_stores_its_certificate_only(account, vm, facts):
+def test_role_reads_its_artifact_stores_its_certificate_only(account, vm, settings):
     profile = vm["IamInstanceProfile"]["Arn"].rpartition("/")[2]
     (role,) = account.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
     sts = boto3.client("sts")
@@ -150,7 +150,7 @@ def test_role_reads_its_artifact_stores_its_certificate_only(account, vm, facts)
         aws_session_token=keys["SessionToken"],
     )
     bundle, certificate = (
-        dict(zip(("Bucket", "Key"), facts[name].removeprefix("s3://").split("/", 1), strict=True))
+        dict(zip(("Bucket", "Key"), settings[name].removeprefix("s3://").split("/", 1), strict=True))
         for name in ("BUNDLE_URI", "CERTIFICATE_URI")
     )
 

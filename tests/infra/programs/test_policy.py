@@ -32,13 +32,13 @@ def planted(stack: str, kind: str, faults: dict[str, Any]) -> Resource:
     inputs = copy.deepcopy(resource.unwrapped_inputs)
     for path, value in faults.items():
         *steps, last = path.split(".")
-        place: Any = inputs
+        node: Any = inputs
         for step in steps:
-            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
+            node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
         if value is GONE:
-            del place[last]
+            del node[last]
         else:
-            place[last] = value
+            node[last] = value
     return replace(resource, inputs=inputs)
 
 
@@ -158,9 +158,9 @@ PLANTED = [
     [pytest.param(*case, id=f"{case[0]}-{case[2].rpartition(':')[2]}-{'-'.join(case[3])}") for case in PLANTED],
 )
 def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, faults, message):
-    found = find_violations([planted(stack, kind, faults)])
-    assert {violation.rule for violation in found} == {rule}
-    assert any(message in violation.message for violation in found), found
+    violations = find_violations([planted(stack, kind, faults)])
+    assert {violation.rule for violation in violations} == {rule}
+    assert any(message in violation.message for violation in violations), violations
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, fau
         pytest.param(
             "no_public_bucket",
             ("gcp:storage/bucketIAMMember:BucketIAMMember", {"member": "allUsers"}),
-            "allUsers is let in",
+            "allUsers has access",
             id="bucket-member-everyone",
         ),
         pytest.param(
@@ -198,8 +198,8 @@ def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, fau
 )
 def test_a_breach_in_what_no_program_has_yet_is_found_too(rule, resource, message):
     kind, inputs = resource
-    found = find_violations([made_up(kind, **inputs)])
-    assert any(violation.rule == rule and message in violation.message for violation in found), found
+    violations = find_violations([made_up(kind, **inputs)])
+    assert any(violation.rule == rule and message in violation.message for violation in violations), violations
 
 
 def test_a_protected_resource_is_a_breach():

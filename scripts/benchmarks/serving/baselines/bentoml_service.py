@@ -4,8 +4,8 @@ bentoml serve scripts.benchmarks.serving.baselines.bentoml_service:Classifier
 
 After its own documentation: https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html for `batchable` and
 `max_batch_size`, and its example of a ResNet, https://github.com/bentoml/BentoResnet, for a list of images as input,
-each sent as a multipart field `images`. The limit of latency stays at its default, because what is beyond it is turned
-away: 1,000 ms, as in the documentation, is less than 256 requests at once take here.
+each sent as a multipart field `images`. The latency limit stays at its default, as requests beyond it are refused: the
+documentation's 1,000 ms is less than 256 concurrent requests take here.
 """
 
 import bentoml

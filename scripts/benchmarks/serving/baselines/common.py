@@ -1,4 +1,4 @@
-"""What all baselines share: the shipped weights in the network as PyTorch runs it, images read as tutorials do."""
+"""Shared by all baselines: the shipped weights in plain PyTorch, images read as in tutorials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STD = np.array(MODEL["input"]["std"], np.float32)
 
 
 def load_network() -> Any:
-    """The network with its weights, ready to answer."""
+    """The network with its weights, in eval mode."""
     from safetensors.torch import load_file
 
     from service.engines.resnet import build_network
@@ -49,6 +49,6 @@ def probabilities(net: Any, batch: np.ndarray) -> np.ndarray:
 
 
 def response_of(row: np.ndarray) -> dict[str, Any]:
-    """What a baseline answers for one image."""
+    """A baseline's response for one image."""
     best = int(row.argmax())
     return {"id": best, "label": CLASSES[best], "probability": round(float(row[best]), 6)}

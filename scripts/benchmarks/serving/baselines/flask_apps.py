@@ -25,10 +25,10 @@ def eager_torch() -> Flask:
 
 def onnx_int8() -> Flask:
     """The int8 network in ONNX Runtime, loaded once, one run per request."""
-    import onnxruntime  # not in the others, whose start and memory it would count in
+    import onnxruntime  # only here: it would add to the others' start and memory
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))  # its own count would be that of the whole machine
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))  # its default counts the whole machine
     session = onnxruntime.InferenceSession(MODEL_DIR / "int8.onnx", options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return _app(lambda batch: np.asarray(session.run(None, {name: batch})[0]))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from scripts.benchmarks.serving.baselines.common import load_network, probabilities, read_pixels, response_of
 
-BATCH_TIMEOUT_S = 0.005  # that an image waits for others
+BATCH_TIMEOUT_S = 0.005  # longest wait of an image for others
 
 
 class Classifier(litserve.LitAPI):
@@ -37,7 +37,7 @@ class Classifier(litserve.LitAPI):
 
 
 class BatchClassifier(Classifier):
-    """Images that arrive together share a pass: LitServe stacks what decode_request gives, and parts the rows."""
+    """Images that arrive together share a pass: LitServe stacks the results of decode_request and splits the rows."""
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         return probabilities(self.net, x)
