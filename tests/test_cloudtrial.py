@@ -65,13 +65,13 @@ def test_unknown_command_is_one_line_with_near_names_and_exit_2(word, near):
     assert "./cloudtrial --help lists them all" in done.stderr
 
 
-def test_no_command_at_all_is_wrong_usage_and_shows_the_help():
+def test_missing_command_is_a_usage_error_and_shows_the_help():
     done = call()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ./cloudtrial COMMAND")
 
 
-def test_without_an_environment_it_says_what_to_type(elsewhere):
+def test_missing_venv_names_the_command_to_type(elsewhere):
     done = call("prices", program=elsewhere / "cloudtrial")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert (

@@ -246,7 +246,7 @@ def test_one_service_that_refuses_hides_no_other(empty_account, capsys, monkeypa
 
 
 @pytest.mark.slow
-def test_all_that_the_aws_program_makes_would_be_found(capsys, monkeypatch, tmp_path):
+def test_every_resource_of_the_aws_program_is_listed(capsys, monkeypatch, tmp_path):
     """Created in the emulator from what the program registers, as if `pulumi destroy` had been forgotten."""
     root = make_checkout(tmp_path / "checkout")
     settings = {
@@ -367,7 +367,7 @@ def test_clean_project_and_disabled_api_have_no_leftovers(capsys, monkeypatch, s
     assert lines == [f"Nothing of stack {stack} is left (my-project us-central1)."]
 
 
-def test_what_google_does_not_show_is_said(capsys, monkeypatch):
+def test_refused_google_calls_are_reported(capsys, monkeypatch):
     code, _, errors = ask_google("google_denied", capsys, monkeypatch)
     assert code == INCOMPLETE
     assert "leftovers: could not search service accounts: 403: Permission 'iam.serviceAccounts.list' denied" in errors
@@ -394,16 +394,16 @@ def test_leftover_heroku_app_is_listed_with_price_and_add_ons(capsys, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["heroku_clean", "heroku_someone_elses"])
-def test_an_app_that_is_gone_or_not_ours_is_not_left(capsys, monkeypatch, name):
+def test_missing_or_foreign_heroku_app_is_no_leftover(capsys, monkeypatch, name):
     assert ask_heroku(name, capsys, monkeypatch) == (CLEAN, ["Nothing of stack heroku is left (my-classifier)."], "")
 
 
-def test_a_key_that_heroku_refuses_is_said(capsys, monkeypatch):
+def test_refused_heroku_key_is_one_line(capsys, monkeypatch):
     code, _, errors = ask_heroku("heroku_bad_key", capsys, monkeypatch)
     assert code == INCOMPLETE and "set HEROKU_API_KEY" in errors and errors.count("\n") == 1
 
 
-def test_a_heroku_that_does_not_answer_is_one_line(capsys, monkeypatch):
+def test_unreachable_heroku_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(heroku, "BASE", "http://127.0.0.1:9")
     monkeypatch.setenv("HEROKU_API_KEY", "a-key")
     code, _, errors = look(capsys, "--stack", "heroku", "--app", "my-classifier")

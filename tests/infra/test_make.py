@@ -97,7 +97,7 @@ def test_missing_or_unknown_stack_is_one_line_and_starts_nothing(project, comman
     assert all(name in done.stderr for name in TARGETS)
 
 
-def test_without_pulumi_it_says_how_to_get_it(project):
+def test_missing_pulumi_names_the_command_that_installs_it(project):
     done, called = make(project, "up", "STACK=heroku")
     assert done.returncode != 0 and called == []
     assert done.stderr.count("\n") == 1 and "make pulumi installs it" in done.stderr
@@ -183,12 +183,12 @@ def test_an_index_that_was_named_and_has_no_torch_is_an_error(project):
     assert "ERROR: nothing there" in done.stderr and "TORCH_INDEX=https://index.example" in done.stderr
 
 
-def test_an_environment_that_has_the_pair_is_told_no_size(project):
+def test_setup_with_torch_installed_names_no_size(project):
     _, lines = set_up(project, installed=0)
     assert not any("MB" in line or "GB" in line for line in lines) and lines[-2] == REST
 
 
-def test_setup_lets_pip_say_what_it_downloads(project):
+def test_setup_shows_pips_downloads(project):
     _, lines = set_up(project)
     assert len([line for line in lines if line.startswith("python")]) == 2
     assert not any("--quiet" in line for line in lines)
@@ -236,7 +236,7 @@ def test_a_uv_that_fails_changes_no_lock(locked):
     assert {(locked / name).read_text() for name in LOCKS} == {"kept\n"}
 
 
-def test_help_lists_the_commands_and_says_in_which_order(project):
+def test_help_lists_the_commands_and_the_targets(project):
     done, _ = make(project, "help")
     for command in ("pulumi", "preflight", "preview", "up", "down", "leftovers"):
         assert f"make {command} " in done.stdout
@@ -305,14 +305,14 @@ def test_no_network_is_one_line(installer, monkeypatch, capsys):
     assert errors.count("\n") == 1
 
 
-def test_an_install_script_that_fails_is_told_by_its_last_line(installer, monkeypatch, capsys):
+def test_failed_install_script_is_reported_by_its_last_line(installer, monkeypatch, capsys):
     install_script(monkeypatch, "echo fetching; echo 'error: the disk is full' >&2; exit 3")
     assert installer.main() == 1
     errors = capsys.readouterr().err
     assert "error: the disk is full" in errors and errors.count("\n") == 1
 
 
-def test_a_pulumi_that_is_too_old_after_all_is_said(installer, monkeypatch, capsys):
+def test_installed_pulumi_that_is_too_old_is_reported(installer, monkeypatch, capsys):
     install_script(monkeypatch, PUTS_IT_THERE.replace(VERSION, "3.1.0"))
     assert installer.main() == 1
     assert "your current CLI version is 3.1.0" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, st
         assert rows[what][0].startswith("$") and rows[what][-1].startswith("eval/cost/prices.yaml of 20")
 
 
-def test_a_deployment_at_rest_costs_what_the_cost_model_says(capsys, monkeypatch):
+def test_idle_cost_is_the_cost_models(capsys, monkeypatch):
     assert "$7.00 a month" in preflight(capsys, monkeypatch, "heroku")[1]["cost at rest"][0]
     assert "$20.11 a month" in preflight(capsys, monkeypatch, "aws_ec2")[1]["cost at rest"][0]
     assert "$0.00 a month, $0.05 without" in preflight(capsys, monkeypatch, "gcp_cloudrun")[1]["cost at rest"][0]
@@ -108,7 +108,7 @@ def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):
         pytest.param("aws_ec2", {"local": LocalMeasurement(1800, 4, 60)}, "memory", id="memory-beside-debian"),
     ],
 )
-def test_what_does_not_fit_is_said_and_ends_with_1(capsys, monkeypatch, stack, given, line):
+def test_exceeded_limit_is_reported_and_exits_1(capsys, monkeypatch, stack, given, line):
     code, rows, out, _ = preflight(capsys, monkeypatch, stack, **given)
     assert code == DOES_NOT_FIT and "does not fit" in rows[line]
     assert out.rstrip().endswith(f"Does not fit: {line}.")
@@ -207,7 +207,7 @@ def test_instances_kept_warm_have_no_price_here(capsys, monkeypatch, tmp_path):
         pytest.param(["heroku"], "config: 3\n", "has to hold settings below `config:`", id="file"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(capsys, monkeypatch, tmp_path, arguments, settings, says):
+def test_invalid_setting_is_one_line(capsys, monkeypatch, tmp_path, arguments, settings, says):
     code, _, out, errors = preflight(capsys, monkeypatch, *arguments, folder=tmp_path, settings=settings)
     assert (code, out) == (MISUSED, "") and says in errors and errors.count("\n") == 1
 
@@ -235,7 +235,7 @@ def test_every_size_that_the_programs_take_can_be_planned():
 # Limits and measures
 
 
-def test_every_limit_says_where_it_is_from_and_when():
+def test_every_limit_names_its_source_and_date():
     known = [value for value in vars(limits).values() if isinstance(value, Limit)]
     assert len(known) >= 12 and {field.name for field in fields(Limit)} >= {"source", "date"}
     for limit in known:
@@ -321,7 +321,7 @@ def test_eval_cost_prints_the_bills_for_people_and_for_programs(capsys):
         pytest.param(["gcp_function", "--instances", "1"], "kept warm", id="warm"),
     ],
 )
-def test_eval_cost_says_what_it_cannot_price_in_one_line(capsys, arguments, says):
+def test_eval_cost_without_a_price_is_one_line(capsys, arguments, says):
     code, out, errors = eval_cost(capsys, *arguments)
     assert (code, out) == (1, "") and says in errors and errors.count("\n") == 1
 

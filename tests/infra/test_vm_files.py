@@ -72,7 +72,7 @@ def test_cloud_init_accepts_the_user_data(form, needs_tool, tmp_path):
     assert judged_by_cloud_init(needs_tool("cloud-init"), tmp_path, RENDERED[form]).returncode == 0
 
 
-def test_cloud_init_would_say_what_is_wrong(needs_tool, tmp_path):
+def test_cloud_init_reports_a_wrong_key(needs_tool, tmp_path):
     wrong = RENDERED["http"].replace("runcmd:\n- - /opt/classifier/bootstrap", "runcmd: 7")
     assert judged_by_cloud_init(needs_tool("cloud-init"), tmp_path, wrong).returncode != 0
 
@@ -156,11 +156,11 @@ def shellcheck(needs_tool) -> str:
 
 
 @pytest.mark.parametrize(("form", "path"), all_named(r"\.service$"))
-def test_systemd_has_nothing_to_say_about_the_unit(form, path, needs_tool, tmp_path):
+def test_systemd_accepts_the_unit_without_a_warning(form, path, needs_tool, tmp_path):
     assert said_by_systemd(needs_tool("systemd-analyze"), tmp_path, path, files_of(form)[path]) == []
 
 
-def test_systemd_would_say_what_is_wrong(needs_tool, tmp_path):
+def test_systemd_reports_a_misspelt_setting(needs_tool, tmp_path):
     unit = (HERE / "classifier.service").read_text().replace("NoNewPrivileges", "NoNewPriviliges")
     (line,) = said_by_systemd(needs_tool("systemd-analyze"), tmp_path, "classifier.service", unit)
     assert "NoNewPriviliges" in line
@@ -300,7 +300,7 @@ def test_a_body_of_any_length_reaches_the_service(with_domain):
         assert connection.getresponse().status == 200
 
 
-def test_with_a_domain_port_80_answers_lets_encrypt(with_domain, tmp_path):
+def test_port_80_with_a_domain_serves_the_acme_challenge(with_domain, tmp_path):
     challenge = tmp_path / "www" / "acme" / ".well-known" / "acme-challenge"
     challenge.mkdir(parents=True)
     (challenge / "abc").write_text("what was asked for")
@@ -469,7 +469,7 @@ PROBE = "var/www/acme/.well-known/acme-challenge/this-vm"
 LATER = f'echo x >>"$ROOT/tries"; [ "$(wc -l <"$ROOT/tries")" -lt 3 ] || cat "$ROOT/{PROBE}"'
 
 
-def test_the_certificate_is_asked_for_once_the_domain_leads_here(vm):
+def test_certificate_is_requested_once_the_domain_resolves_here(vm):
     ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER)
     assert ran.status == 0, ran.output
     assert ran.output.count("waiting until http://classifier.example.com leads to this VM") == 2

@@ -40,14 +40,14 @@ def test_correct_responses_are_counted_and_timed():
     assert 0 < result.client_cpu < 1
 
 
-def test_a_wrong_label_is_an_error_and_no_success():
+def test_wrong_label_is_an_error_and_no_success():
     with http_server(lambda handler, body: send(handler, 200, '{"label": "cat"}')) as port:
         result = load(port, concurrency=1)
     assert list(result.errors) == [WRONG_LABEL]
     assert result.errors[WRONG_LABEL] >= result.succeeded - 1 >= 0  # every other one, and those of the warm-up
 
 
-def test_a_503_is_sent_again_when_the_server_says():
+def test_closed_loop_retries_a_503_after_its_retry_after():
     bodies = []
 
     def refuse(handler, body):
@@ -60,7 +60,7 @@ def test_a_503_is_sent_again_when_the_server_says():
     assert result.succeeded == 0 and result.p50_ms is None
 
 
-def test_what_is_not_answered_in_the_window_has_no_latency():
+def test_request_open_at_the_windows_end_has_no_latency():
     gate = threading.Event()
     with http_server(lambda handler, body: gate.wait(60)) as port:
         result = ClosedLoop(port, [CAT], 8).run(0.05, 0.2, 0.1)
@@ -141,7 +141,7 @@ def test_a_request_larger_than_the_sockets_buffer_arrives_whole():
 # The open loop
 
 
-def test_an_open_loop_sends_whether_or_not_it_is_answered():
+def test_open_loop_sends_without_waiting_for_responses():
     gate = threading.Event()
     with http_server(lambda handler, body: gate.wait(60)) as port:
         result = OpenLoop(port, CAT).run(400, 0.5)
@@ -156,7 +156,7 @@ def test_an_open_loop_counts_every_request_once():
     assert result.succeeded + result.open_at_end == 100
 
 
-def test_an_open_loop_does_not_send_a_503_again():
+def test_open_loop_does_not_retry_a_503():
     bodies = []
 
     def refuse(handler, body):
@@ -168,14 +168,14 @@ def test_an_open_loop_does_not_send_a_503_again():
     assert (result.succeeded, result.errors, len(bodies)) == (0, {QUEUE_FULL: 100}, 100)
 
 
-def test_an_open_loop_goes_on_where_nothing_listens():
+def test_open_loop_continues_when_nothing_listens():
     with http_server(classify) as port:
         pass
     result = OpenLoop(port, CAT).run(200, 0.2)
     assert result.succeeded == 0 and set(result.errors) == {CANNOT_CONNECT}
 
 
-def test_an_open_loops_callers_hang_up_when_it_takes_too_long(monkeypatch):
+def test_open_loop_requests_time_out(monkeypatch):
     monkeypatch.setattr("scripts.benchmarks.http_load.CLIENT_TIMEOUT_S", 0.1)
     gate = threading.Event()
     with http_server(lambda handler, body: gate.wait(60)) as port:
@@ -187,7 +187,7 @@ def test_an_open_loops_callers_hang_up_when_it_takes_too_long(monkeypatch):
 # The server that does nothing
 
 
-def test_the_null_server_answers_every_request_with_its_label():
+def test_null_server_responds_to_every_request_with_its_label():
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "scripts.benchmarks.null_server", str(port), "cat"]
     with subprocess.Popen(command, cwd=ROOT) as process:

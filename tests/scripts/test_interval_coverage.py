@@ -8,7 +8,7 @@ from scripts.benchmarks import interval_coverage
 pytestmark = pytest.mark.integration
 
 
-def test_the_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
     lines = []
     assert interval_coverage.main(lines.append, sizes=(1000,), runs=400) == 0, "\n".join(lines)
     assert lines[0] == "95% intervals over 400 simulated runs: how many hold the truth"

@@ -34,7 +34,7 @@ TYPING_ERROR = Mutant("heroku", "a typing error", "Pulumi.yaml", "name: cloudtri
 
 
 @pytest.mark.parametrize("mutant", [pytest.param(mutant, id=f"{mutant.target}-{mutant.name}") for mutant in MUTANTS])
-def test_a_mutant_has_one_place_and_leaves_a_readable_program(mutant):
+def test_mutant_fits_its_file_once_and_leaves_valid_python(mutant):
     text = (REPOSITORY / mutant.file).read_text()
     mutated = mutant.apply(text)
     assert mutated != text
@@ -50,7 +50,7 @@ def test_every_program_has_enough_mutants_each_of_its_own_name():
     assert f"applies {len(MUTANTS)} mutants" in (REPOSITORY / "README.md").read_text()
 
 
-def test_a_mutant_without_its_place_is_out_of_date():
+def test_mutant_that_does_not_fit_its_file_is_out_of_date():
     for text in ("name: other", "name: cloudtrial\nname: cloudtrial"):
         with pytest.raises(OutOfDate, match="a typing error"):
             TYPING_ERROR.apply(text)
@@ -82,7 +82,7 @@ def test_the_first_test_that_fails_is_named(test, failed, tmp_path):
     assert first_failure(tmp_path, ["tests/test_it.py"]) == failed
 
 
-def test_the_table_says_what_caught_a_mutant_and_what_survives():
+def test_table_names_the_checks_of_a_mutant_and_the_survivors():
     caught, survivor = (
         Result(TYPING_ERROR, (Detection("policy", "tagged"), Detection("tests", "a_test"))),
         Result(TYPING_ERROR, ()),
@@ -104,7 +104,7 @@ def test_the_table_says_what_caught_a_mutant_and_what_survives():
         pytest.param(TYPING_ERROR, [], [Detection("tests", "a_test")], 2, id="caught-without-a-mutant"),
     ],
 )
-def test_the_exit_code_tells_survivors_and_broken_checks_apart(
+def test_exit_code_distinguishes_survivors_and_broken_checks(
     mutant, detected, detected_without, code, monkeypatch, capsys
 ):
     monkeypatch.setattr(command, "MUTANTS", (mutant,))

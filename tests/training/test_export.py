@@ -124,7 +124,7 @@ def test_a_bad_export_is_refused_and_changes_nothing(limit, value, message, monk
     assert not list(folder.glob("*.onnx"))
 
 
-def test_calibration_takes_the_same_images_of_every_class(monkeypatch):
+def test_calibration_uses_the_same_images_of_every_class(monkeypatch):
     monkeypatch.setattr(export, "CALIBRATION_IMAGES", 30)
     train = noise(20, seed=0)
     chosen = export.calibration_images(train)

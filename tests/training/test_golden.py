@@ -32,7 +32,7 @@ def test_every_golden_checksum_is_correct(manifest, golden_dir):
         assert hashlib.sha256((golden_dir / entry["name"]).read_bytes()).hexdigest() == entry["sha256"], entry["name"]
 
 
-def test_the_shipped_network_answers_as_the_manifest_says(manifest, golden_dir, bundle_dir):
+def test_shipped_network_predicts_as_in_the_manifest(manifest, golden_dir, bundle_dir):
     bundle = load_bundle(bundle_dir)
     assert manifest["model_version"] == bundle.version(WEIGHTS)
     images = [decode_image((golden_dir / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]]

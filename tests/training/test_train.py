@@ -186,7 +186,7 @@ def test_the_service_network_computes_what_torchvisions_does():
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-def test_the_learning_rate_makes_one_cycle():
+def test_learning_rate_follows_one_cycle():
     rates = [train.learning_rate(epoch) for epoch in range(train.EPOCHS + 1)]
     assert (max(rates), rates[train.EPOCHS // 5], rates[-1]) == (train.MAX_LR, train.MAX_LR, 0)
     assert 0 < rates[0] < train.MAX_LR

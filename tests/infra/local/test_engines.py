@@ -90,7 +90,7 @@ def test_twins_of_a_target_run_together_each_with_its_own_engine(tmp_path):
     assert any(event.startswith("Heroku (ONNX int8): ready after") for event in events)
 
 
-def test_the_settings_of_a_twin_are_found_by_its_own_name(tmp_path):
+def test_env_of_a_twin_is_looked_up_by_its_own_name(tmp_path):
     env = {"heroku-onnx": {"MODEL_DIR": "models/none-of-this-name"}}
     with local_twins(["heroku"], tmp_path, env, engines=["onnx"]) as twins:
         assert twins.running == []

@@ -308,7 +308,7 @@ def test_vm_twin_without_nginx_is_reached_directly_and_says_so(tmp_path, monkeyp
         assert len(twins.running[0].processes) == 1
 
 
-def test_a_twin_with_a_broken_model_says_why_and_the_others_run(tmp_path):
+def test_twin_with_a_broken_model_fails_and_the_others_run(tmp_path):
     events: list[str] = []
     env = {"heroku-onnx": BROKEN, "gcp_function-onnx": BROKEN}
     with local_twins(["heroku", "gcp_function", "gcp_cloudrun"], tmp_path, env, events.append, LIGHT) as twins:
@@ -332,7 +332,7 @@ def test_a_killed_twin_is_noticed_and_leaves_nothing(tmp_path):
     assert all(map(has_ended, started))
 
 
-def test_a_taken_port_is_tried_again_with_another(tmp_path, monkeypatch):
+def test_port_in_use_is_retried_with_another(tmp_path, monkeypatch):
     with socket.socket() as busy:
         busy.bind((HOST, 0))
         ports = [[busy.getsockname()[1], 1], free_ports(2)]

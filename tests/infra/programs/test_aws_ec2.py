@@ -168,7 +168,7 @@ def test_only_ec2_may_take_the_role(run):
 # The token
 
 
-def test_the_token_is_in_one_place_and_nowhere_in_clear(full):
+def test_token_is_in_one_resource_and_nowhere_in_clear(full):
     parameter = full.single("Parameter")
     assert (parameter.inputs["type"], parameter.unwrapped_inputs["value"]) == ("SecureString", TOKEN)
     assert [r.name for r in full.resources.values() if TOKEN in json.dumps(r.unwrapped_inputs)] == ["api-token"]
@@ -176,7 +176,7 @@ def test_the_token_is_in_one_place_and_nowhere_in_clear(full):
     assert TOKEN not in json.dumps(full.outputs)
 
 
-def test_user_data_names_the_tokens_place_and_version(full):
+def test_user_data_names_the_token_parameter_and_its_version(full):
     parameter = full.single("Parameter")
     settings = settings_of(full)
     assert settings["TOKEN_PARAMETER"] == parameter.inputs["name"] == "/cloudtrial-api-token"
@@ -226,7 +226,7 @@ def test_burstable_vm_says_that_cpu_above_baseline_is_billed(plain):
     assert plain.single("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
 
 
-def test_another_size_is_taken_without_credits_where_it_has_none():
+def test_size_without_cpu_credits_gets_no_credit_setting():
     run = well(rehearse("aws_ec2", {"size": "c7i.large"}))
     vm = run.single("Instance").inputs
     assert vm["instanceType"] == run.outputs["size"] == "c7i.large"
@@ -336,7 +336,7 @@ def test_a_stage_has_names_of_its_own():
         pytest.param({"apiToken": "in-clear"}, "set it with --secret", id="token-in-clear"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(config, reason):
+def test_invalid_setting_is_refused(config, reason):
     assert reason in refused(rehearse("aws_ec2", config))
 
 
@@ -364,7 +364,7 @@ def test_the_wait_ends_after_three_successes_in_a_row():
     assert "not yet: HTTP Error 502" in done.stdout and done.stdout.endswith("ready\n")
 
 
-def test_a_wait_in_vain_says_what_was_last_and_where_to_look():
+def test_timed_out_wait_names_the_last_error_and_the_log():
     done, paths = wait_for(503, timeout_s=0.3)
     assert done.returncode == 1 and len(paths) > 1
     assert "not ready within 0 s; last: HTTP Error 503" in done.stderr and "Look there." in done.stderr

@@ -118,7 +118,7 @@ def test_config_overrides_the_stack_files_settings(tmp_path):
         pytest.param('raise pulumi.RunError("not today")', "not today", id="run-error"),
     ],
 )
-def test_a_program_that_is_wrong_fails_and_says_why(tmp_path, program, reason):
+def test_broken_program_fails_with_the_reason(tmp_path, program, reason):
     run = play(tmp_path, program)
     assert run.exit_code != 0
     assert any(reason in error for error in run.errors), run.errors

@@ -176,7 +176,7 @@ def test_less_than_one_processor_runs_in_the_first_generation():
 
 
 @pytest.mark.parametrize(("settings", "size"), SIZES.values(), ids=SIZES)
-def test_the_size_is_told_as_it_was_asked_for(settings, size):
+def test_the_output_names_the_configured_size(settings, size):
     assert well(rehearse(STACK, settings)).outputs["size"] == size
 
 
@@ -210,7 +210,7 @@ def test_the_token_is_nowhere_in_clear(preview):
     assert TOKEN not in json.dumps(run.outputs) + run.output
 
 
-def test_the_service_waits_for_the_right_to_read_its_token(guarded):
+def test_service_waits_for_permission_to_read_its_token(guarded):
     assert guarded.single("SecretIamMember") in before(guarded, guarded.single(SERVICE))
 
 
@@ -234,11 +234,11 @@ def test_anyone_may_call_by_default(run):
         "allAuthenticatedUsers",
     ],
 )
-def test_another_invoker_takes_the_place_of_everyone(member):
+def test_configured_invoker_replaces_everyone(member):
     assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
 
 
-def test_no_one_may_call_where_none_is_asked_for():
+def test_invoker_none_lets_no_one_call():
     assert well(rehearse(STACK, {"invoker": "none"})).of_type("ServiceIamMember") == []
 
 
@@ -266,7 +266,7 @@ def test_whatever_can_carry_labels_does(guarded):
 
 
 @pytest.mark.parametrize(("settings", "reason"), NONSENSE.values(), ids=NONSENSE)
-def test_what_makes_no_sense_is_refused(settings, reason):
+def test_invalid_setting_is_refused(settings, reason):
     assert reason in refused(rehearse(STACK, settings))
 
 

@@ -177,7 +177,7 @@ def test_build_waits_until_every_grant_has_propagated(guarded):
     assert wait in before(guarded, function)
 
 
-def test_an_account_made_anew_is_waited_for_again(run):
+def test_recreated_account_triggers_the_wait_again(run):
     unique = {account.outputs["uniqueId"] for account in run.of_type("Account")}
     assert unique <= set(run.single("Command").inputs["triggers"])
 
@@ -200,7 +200,7 @@ def test_every_api_is_on_before_what_needs_it_and_stays_on(token):
     assert ("secretmanager.googleapis.com" in {api.inputs["service"] for api in run.of_type(API)}) is token
 
 
-def test_processor_memory_and_concurrency_are_said(run):
+def test_cpu_memory_and_concurrency_are_explicit(run):
     service = part(run, "serviceConfig")
     assert (service["availableCpu"], service["availableMemory"]) == ("1", "1Gi")
     assert service["maxInstanceRequestConcurrency"] == GCP_FUNCTION.concurrency == 1
@@ -225,7 +225,7 @@ def test_the_settings_reach_google():
 
 
 @pytest.mark.parametrize(("settings", "size"), SIZES.values(), ids=SIZES)
-def test_the_size_is_told_as_it_was_asked_for(settings, size):
+def test_the_output_names_the_configured_size(settings, size):
     assert well(rehearse(STACK, settings)).outputs["size"] == size
 
 
@@ -280,12 +280,12 @@ def test_anyone_may_invoke_the_functions_underlying_service(run):
     assert part(run, "serviceConfig")["ingressSettings"] == "ALLOW_ALL"
 
 
-def test_another_invoker_takes_the_place_of_everyone():
+def test_configured_invoker_replaces_everyone():
     member = "group:testers@example.com"
     assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
 
 
-def test_no_one_may_call_where_none_is_asked_for():
+def test_invoker_none_lets_no_one_call():
     assert well(rehearse(STACK, {"invoker": "none"})).of_type("ServiceIamMember") == []
 
 
@@ -311,7 +311,7 @@ def test_nothing_has_the_name_of_what_cloud_run_has(guarded):
 
 # Both programs read their settings by the same rules; test_infra_gcp_cloudrun.py has all the refusals.
 @pytest.mark.parametrize("case", ["zone", "memory-too-large-for-1", "concurrency-on-half", "min-above-max", "unknown"])
-def test_what_makes_no_sense_is_refused(case):
+def test_invalid_setting_is_refused(case):
     settings, reason = NONSENSE[case]
     assert reason in refused(rehearse(STACK, settings))
 

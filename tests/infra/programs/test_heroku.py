@@ -48,7 +48,7 @@ def files_in(tarball: bytes) -> dict[str, bytes]:
         return {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
 
 
-def test_the_buildpack_app_says_its_platform_and_its_buildpack(buildpack):
+def test_buildpack_app_names_its_stack_and_buildpack(buildpack):
     app = buildpack[0].single(APP).inputs
     assert app["name"] == "cloudtrial-example"
     assert (app["stack"], app["buildpacks"], app["region"]) == ("heroku-24", ["heroku/python"], "us")
@@ -163,7 +163,7 @@ def test_the_onnx_engines_image_is_built_with_its_build_argument(checkout):
         pytest.param({"build": "docker"}, "one of buildpack, container", id="unknown-build"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(config, reason):
+def test_invalid_setting_is_refused(config, reason):
     message = refused(rehearse("heroku", config))
     assert reason in message
     assert all(value in message for value in config.values() if value != "eco")

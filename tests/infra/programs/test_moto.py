@@ -72,7 +72,7 @@ def test_the_vm_runs_with_its_size_image_and_metadata_locked(account, vm):
     assert "KeyName" not in vm
 
 
-def test_the_vm_answers_on_the_webs_ports_and_on_no_other(account, vm):
+def test_vm_is_reachable_on_the_web_ports_only(account, vm):
     ids = [group["GroupId"] for group in vm["SecurityGroups"]]
     (group,) = account.ec2.describe_security_groups(GroupIds=ids)["SecurityGroups"]
     opened = {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in group["IpPermissions"]}
@@ -106,7 +106,7 @@ def test_the_address_and_the_name_lead_to_the_vm(account, vm):
     assert record["ResourceRecords"] == [{"Value": address["PublicIp"]}]
 
 
-def test_the_bundle_that_the_vm_asks_for_is_what_is_shipped(account, settings):
+def test_vm_fetches_the_shipped_bundle(account, settings):
     bucket, key = settings["BUNDLE_URI"].removeprefix("s3://").split("/", 1)
     body = account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     assert hashlib.sha256(body).hexdigest() == settings["BUNDLE_SHA256"]
@@ -124,7 +124,7 @@ def test_emulated_bucket_is_private_encrypted_and_tls_only(account, settings):
     assert (denied["Effect"], denied["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
 
 
-def test_the_token_that_the_vm_asks_for_is_the_one_that_was_set(account, settings):
+def test_vm_fetches_the_configured_token(account, settings):
     stored = account.ssm.get_parameter(Name=settings["TOKEN_PARAMETER"], WithDecryption=True)["Parameter"]
     assert (stored["Type"], stored["Value"]) == ("SecureString", TOKEN)
     assert stored["Version"] == int(settings["TOKEN_VERSION"])

@@ -157,7 +157,7 @@ PLANTED = [
     ("rule", "stack", "kind", "faults", "message"),
     [pytest.param(*case, id=f"{case[0]}-{case[2].rpartition(':')[2]}-{'-'.join(case[3])}") for case in PLANTED],
 )
-def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, faults, message):
+def test_violation_planted_in_a_program_is_reported(rule, stack, kind, faults, message):
     violations = find_violations([planted(stack, kind, faults)])
     assert {violation.rule for violation in violations} == {rule}
     assert any(message in violation.message for violation in violations), violations
@@ -196,7 +196,7 @@ def test_a_breach_planted_in_a_program_is_found_and_named(rule, stack, kind, fau
         ),
     ],
 )
-def test_a_breach_in_what_no_program_has_yet_is_found_too(rule, resource, message):
+def test_violation_in_an_unused_resource_type_is_reported(rule, resource, message):
     kind, inputs = resource
     violations = find_violations([made_up(kind, **inputs)])
     assert any(violation.rule == rule and message in violation.message for violation in violations), violations
@@ -227,7 +227,7 @@ def analyzer():
             pack.terminate()
 
 
-def test_the_pack_answers_pulumi_over_the_wire(analyzer):
+def test_policy_pack_serves_pulumi_over_grpc(analyzer):
     def ask(resource: Resource) -> list[analyzer_pb2.AnalyzeDiagnostic]:
         properties = struct_pb2.Struct()
         properties.update(resource.inputs)

@@ -156,7 +156,7 @@ def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stack):
 
 
 @every_stack
-def test_a_setting_that_nobody_reads_is_refused(stack):
+def test_unread_setting_is_refused(stack):
     message = refused(rehearse(stack, {"engin": "torch"}))
     assert "cloudtrial:engin is not a setting of this stack" in message
     assert "engine" in message
