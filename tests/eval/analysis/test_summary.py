@@ -97,7 +97,7 @@ def test_it_has_the_parts_that_are_documented(plain):
         } == set(facts["cost"])  # fmt: skip
 
 
-def test_a_whole_run_of_400_images_misses_no_figure_but_break_even_of_those_that_never_cross(plain):
+def test_full_run_of_400_images_lacks_only_break_evens_never_met(plain):
     more = (
         "/cold_starts",
         "/baseline_rtt_ms",

@@ -315,7 +315,7 @@ def whole(max_rate_rps=None, boot_s=None, name="heroku"):
     return cost_report(build_cost_model(run.targets[0], answered, PRICES, max_rate_rps, boot_s))
 
 
-def test_the_curve_goes_from_a_thousandth_to_ten_thousand_requests_a_second():
+def test_cost_curve_spans_0_001_to_10_000_requests_a_second():
     curve = whole(name="gcp_cloudrun").curve
     assert [curve[0].rps, curve[60].rps, curve[-1].rps] == [0.001, 1.0, 10_000.0]
     assert [curve[0].requests_per_month, curve[-1].requests_per_month] == [2628, 26_280_000_000]

@@ -65,7 +65,7 @@ def test_latency_is_of_a_scenario_that_all_tried(trend):
     assert trend["scenario"] == "single"
 
 
-def test_a_run_with_other_pictures_is_unlike_and_one_with_another_scenario_beside_is_not(trend):
+def test_other_images_are_incompatible_and_added_scenarios_not(trend):
     assert [bool(run["incompatibilities"]) for run in trend["runs"]] == [False, True, False]
     assert trend["runs"][1]["incompatibilities"][0]["code"] == FindingCode.IMAGES_DIFFER
 

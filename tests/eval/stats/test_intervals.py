@@ -42,7 +42,7 @@ def test_ranks_around_the_99th_percentile(n, low, high):
     assert ci_ranks(0.99, n) == (low, high)
 
 
-def test_a_percentile_has_its_value_its_interval_and_its_sample_size():
+def test_percentile_has_value_interval_and_sample_size():
     found = percentile([float(x) for x in range(1000, 0, -1)], 0.99)
     assert found == Estimate(990.0, 983.0, 996.0, 1000)
 
@@ -191,7 +191,7 @@ def test_interval_of_the_tail_ratio_covers_the_truth():
     assert np.median([e.high - e.low for e in found]) < 0.6 * truth
 
 
-def test_the_tail_over_the_median_of_too_few_or_failed_requests_is_missing_with_a_reason():
+def test_tail_ratio_of_few_or_failed_requests_has_a_reason():
     assert tail_ratio([1.0] * 436).reason == reason(ReasonCode.TOO_FEW_SAMPLES, needed=437, n=436)
     assert tail_ratio([1.0] * 437) == Estimate(1.0, 1.0, 1.0, 437)
     infinite = reason(ReasonCode.P99_UPPER_BOUND_INFINITE, failed=10, n=500)
