@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.errors import EvalError
 
-if TYPE_CHECKING:  # numpy and scipy take a second to import, which no other command should wait for
+if TYPE_CHECKING:  # numpy and scipy take a second to import, which other commands should not wait for
     from eval.analysis.findings import Finding
     from eval.analysis.run_comparison import RunData
 
@@ -78,7 +78,7 @@ def add_compare(commands: Any) -> None:
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
-    """Compare, print, and return the exit code."""
+    """Compare and print. Returns the exit code."""
     try:
         return _compare_runs(arguments)
     except EvalError as error:
@@ -112,7 +112,7 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
         *invalid_b,
     ]
     if findings and not arguments.force:
-        lines = [f"{a.folder} and {b.folder} are unlike, so their differences mean little; --force compares them:"]
+        lines = [f"{a.folder} and {b.folder} are incompatible; --force compares them anyway:"]
         raise EvalError("\n".join([*lines, *(f"  {message(finding)}" for finding in findings)]))
     run_notices = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
     comparison = Comparison(a, b, thresholds, findings, run_notices, comparing.compare_runs(a, b, thresholds))

@@ -18,12 +18,12 @@ from eval.samples.model import Sample, TargetRun
 from eval.statements import Assumption, AssumptionCode, Reason, ReasonCode, Unavailable, reason
 from infra.targets import TARGETS, Target
 
-PRICED_RATES_RPS = (1, 10, 100)  # requests a second, of which a million is priced
-PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)  # requests a month that are priced
-CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 a decade
-RESPONSE_HEADER_BYTES = 500  # of a response: the service's own headers are about 400, a platform's proxy adds some
-CONTAINER_IMAGE_GIB = 0.5  # of container images that are kept: one, compressed, with torch's CPU build
-DEFAULT_STARTUP_S = 8.0  # where the start was not seen
+PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests
+PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)
+CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per decade
+RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
+CONTAINER_IMAGE_GIB = 0.5  # one stored container image, compressed, with torch's CPU build
+DEFAULT_STARTUP_S = 8.0  # if no start was measured
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def build_cost_model(
     max_rate_rps: float | None = None,
     startup_s: float | None = None,
 ) -> CostModel | Reason:
-    """What is needed to price a target, or the reason why it cannot be priced.
+    """The cost model of a target, or the reason why it cannot be priced.
 
-    succeeded: of one scenario. max_rate_rps: the highest rate that ONE instance was measured to serve with its latency
-    within the objective; None where no search was made. startup_s: of confirmed cold starts, where there are some.
+    succeeded: one scenario's successful samples. max_rate_rps: the highest rate of ONE instance within the latency
+    objective; None without a rate search. startup_s: of confirmed cold starts, if there are any.
     """
     if run.target is None:
         return reason(ReasonCode.CUSTOM_ENDPOINT)
@@ -102,9 +102,9 @@ def build_cost_model(
 
 
 def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
-    """The part of one instance in the highest rate that a target sustained. `step_samples` are those of that rate.
+    """The highest rate of a target per instance. `step_samples`: the samples of that step of the rate search.
 
-    A platform that scales out sustains a rate with several instances; their ids in the responses say how many.
+    A platform that scales out serves a rate with several instances, counted by the instance IDs in the responses.
     """
     if max_rate_rps is None:
         return None

@@ -1,8 +1,8 @@
-"""The highest rate at which a target meets the latency objective: doubling until it fails, then bisection. Pure.
+"""Search for the highest rate within the latency objective: doubling until a step fails, then bisection. Pure.
 
-A step is a Poisson stream of one rate. It passes when p95 of all its requests, with failures as infinite, is within
-the objective, and hardly any failed. The next rate follows from the steps so far, so an interrupted search resumes
-from its samples alone.
+A step is a Poisson stream of one rate. It passes if the p95 of all its requests, with failures as infinite, is within
+the objective, and at most 1% failed. The next rate follows from the steps so far, so a search can be resumed from its
+samples alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from eval.statements import ReasonCode, reason
 from eval.stats.intervals import Estimate, ci_ranks_autocorrelated, min_sample_size, nearest_rank
 
 P95 = 0.95
-MAX_FAILED_FRACTION = 0.01  # of a step's requests, at most
-MAX_BRACKET_RATIO = 1.05  # the search ends when the lowest failed rate is no more than this over the highest passed one
+MAX_FAILED_FRACTION = 0.01  # of a step's requests
+MAX_BRACKET_RATIO = 1.05  # of the lowest failed to the highest passed rate, at which the search ends
 MIN_RATE_RPS = 0.05
 
 
@@ -32,11 +32,11 @@ class SearchStep:
     p95_low_ms: float  # its 95% interval
     p95_high_ms: float
     passed: bool
-    conclusive: bool = True  # whether the interval, or the fraction that failed, leaves no doubt of it
+    conclusive: bool = True  # whether the interval, or the fraction of failures, leaves no doubt
 
 
 def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> SearchStep:
-    """Whether a step passed."""
+    """The result of a step."""
     ordered_samples = sorted(samples, key=lambda sample: sample.scheduled_s)
     failed_count = sum(s.error is not None for s in ordered_samples)
     latencies_in_order_ms = [math.inf if s.error else s.latency_ms for s in ordered_samples]
@@ -52,9 +52,9 @@ def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> 
 
 
 def rate_bracket(steps: Sequence[SearchStep]) -> tuple[float | None, float | None]:
-    """The highest rate that passed and the lowest that failed above it. A rate that passed in one of two tries passed.
+    """The highest rate that passed and the lowest that failed above it. A rate that passed once of two times passed.
 
-    A step that passed by luck above one that failed does not count: a target that fails at a rate fails beyond it.
+    A step that passed above a failed one does not count: a target that fails at a rate fails above it.
     """
     passed_rates = {s.rate_rps for s in steps if s.passed}
     lowest_failed_rps = min((s.rate_rps for s in steps if s.rate_rps not in passed_rates), default=None)
@@ -86,9 +86,9 @@ def next_rate(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> 
 
 
 def estimate_max_rate(steps: Sequence[SearchStep], slo_ms: float) -> Estimate:
-    """The highest rate that passed, between the highest conclusive pass and the lowest conclusive failure.
+    """The highest rate that passed, between the highest that conclusively passed and the lowest that failed so.
 
-    Conclusive: the whole interval of the step's p95 lies on one side of the objective.
+    Conclusively: the whole interval of the step's p95 lies on one side of the objective.
     """
     highest_passed_rps, lowest_failed_rps = rate_bracket(steps)
     if highest_passed_rps is None:

@@ -181,8 +181,8 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.PROCESSOR_NOT_KNOWN: "whether {names:words} ran on like processors is not known: {a}, and {b}",
     FindingCode.CLIENT_VERSIONS_DIFFER: _client_versions_differ,
     FindingCode.PRICE_LIST_NOT_KEPT: (
-        "{run}'s price list (sha256 {sha256:hash}) is not kept here; it is priced by the list of {date}, so no price "
-        "change is seen"
+        "{run}'s price list (sha256 {sha256:hash}) is not available; the list of {date} is used, which hides any price "
+        "change"
     ),
     ReasonCode.TOO_FEW_SAMPLES: "needs n >= {needed}, have {n}",
     ReasonCode.TOO_FEW_SAMPLES_IN_BOTH: "needs n >= {needed} in both, have {n_a:count} and {n_b:count}",
@@ -199,8 +199,8 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.CACHE_SCENARIOS_NOT_RUN: "needs the scenarios single and repeat",
     ReasonCode.NO_FORCED_START: "no start was forced (scenario cold)",
     ReasonCode.NO_IDLE_GAP: "it was never left alone (scenario idle)",
-    ReasonCode.NO_RATE_TRIED: "no rate was tried",
-    ReasonCode.NO_RATE_PASSED: "it broke already at {lowest_rate_rps:g} requests/s",
+    ReasonCode.NO_RATE_TRIED: "no rate was tested",
+    ReasonCode.NO_RATE_PASSED: "it failed already at {lowest_rate_rps:g} requests/s",
     ReasonCode.NEVER_PREDICTED: "never answered",
     ReasonCode.NO_IMAGE_OF_CLASS: "no image of it",
     ReasonCode.NEITHER_IMAGE_NOR_PREDICTION: "no image of it, and never answered",
@@ -230,9 +230,9 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.ONLY_TWIN_MEMORY_OBSERVED: "only a twin's memory is seen",
     ReasonCode.ONLY_TWIN_ARTIFACT_OBSERVED: "only of a twin it is known what was shipped",
     ReasonCode.LIBRARIES_NOT_MEASURED: "{detail}",
-    ReasonCode.CUSTOM_ENDPOINT: "a foreign endpoint: its size and its price are not known",
+    ReasonCode.CUSTOM_ENDPOINT: "a custom endpoint: its size and price are unknown",
     ReasonCode.UNKNOWN_TARGET: "{target!r} is not one of the targets: {known:words}",
-    ReasonCode.NO_SERVER_TIMING: "no answer says how long the service took (Server-Timing: total)",
+    ReasonCode.NO_SERVER_TIMING: "no response has the service time (Server-Timing: total)",
     ReasonCode.PRICE_UNKNOWN: "{detail}",
     ReasonCode.ALWAYS_CHEAPER: f"{{title}} is cheaper at every load tested, {RANGE}",
     ReasonCode.NEVER_DIFFERENT: f"neither is dearer, {RANGE}",

@@ -1,10 +1,10 @@
 """Estimates with their 95% confidence intervals, or the reason why the sample is too small for one.
 
 A percentile's interval comes from order statistics: the number of samples below the true percentile is binomial,
-whatever the distribution. So it needs no model of latency, and it exists only from a certain sample size on. It takes
-the samples as independent, or, with `autocorrelated`, as worth fewer independent ones.
-Whether blocks differ by more than chance is tested in eval/analysis/drift.py; `make coverage` measures how often
-the intervals hold the truth.
+whatever the distribution. So it needs no model of latency, and it exists only from a minimum sample size on. Samples
+count as independent, or, if given in chronological order, as fewer independent ones. eval/analysis/drift.py tests
+whether blocks differ by more than chance; `make interval-coverage` measures how often the intervals contain the true
+value.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
 AUTOCORRELATION_LAGS = 10
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-# Of MLPerf's early stopping: a one-sided bound is below the true percentile in 1% of runs at most.
-EARLY_STOPPING_CONFIDENCE = 0.99
+EARLY_STOPPING_CONFIDENCE = 0.99  # of MLPerf's one-sided bound: below the true percentile in at most 1% of runs
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,18 @@ def min_sample_size(p: float) -> int:
 
 
 def ci_ranks(p: float, n: int, tail_probability: float = TAIL_PROBABILITY) -> tuple[int, int]:
-    """Ranks (from 1) of the two samples that enclose the p-quantile, with `tail_probability` at most on either side."""
+    """Ranks (from 1) of two samples that bound the p-quantile, each with at most `tail_probability` of error."""
     low, high = scipy.stats.binom.ppf([tail_probability, 1 - tail_probability], n, p)
     return int(low), int(high) + 1
 
 
 @lru_cache(maxsize=4096)
 def shortest_ci_ranks(p: float, n: int) -> tuple[int, int]:
-    """Ranks of the closest two samples between which the p-quantile lies, except in 5% of cases at most.
+    """Ranks of the two closest samples that bound the p-quantile with at least 95% confidence.
 
-    Ranks are whole numbers, so each side of `ci_ranks` spends less than its 2.5%: around p99 of 1,000 samples the
-    coverage is 97.5% instead of 95%. What one side leaves goes to the other where that saves a rank; of equally
-    close pairs the one with the most even sides is taken. The choice does not depend on the data.
+    Ranks are whole numbers, so each side of `ci_ranks` uses less than its 2.5%: around p99 of 1,000 samples the
+    confidence is 97.5% instead of 95%. What one side does not use goes to the other if that saves a rank; of equally
+    close pairs the most symmetric one is taken. The choice does not depend on the data.
     """
     low, high = ci_ranks(p, n)
     candidates = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
@@ -73,9 +72,9 @@ def shortest_ci_ranks(p: float, n: int) -> tuple[int, int]:
 def ci_ranks_autocorrelated(ordered: Sequence[float], chronological: Sequence[float], p: float) -> tuple[int, int]:
     """The same for autocorrelated samples, as from a queue: wider, because they carry less information.
 
-    As wide as for the independent samples that they are worth: n over the autocorrelation time, the longer one of
-    the samples themselves and of being above the p-quantile. `chronological` has them by scheduled time.
-    Where neighbours are no more alike than chance makes them, the ranks are those of independent samples.
+    The effective sample size is n over the integrated autocorrelation time, the longer one of the samples themselves
+    and of the indicator of being above the p-quantile. `chronological` has the samples in the order of their scheduled
+    times. Without significant autocorrelation the ranks are those of independent samples.
     """
     n = len(ordered)
     quantile = nearest_rank(ordered, p)
@@ -122,14 +121,14 @@ def integrated_autocorrelation_time(values: Sequence[float] | np.ndarray) -> flo
 
 
 def nearest_rank(ordered: Sequence[float], p: float) -> float:
-    """The smallest sample that at least a fraction p of all samples does not exceed. Exact for infinities too."""
+    """The smallest sample that at least a fraction p of all samples does not exceed. Works with infinities too."""
     return ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)]
 
 
 def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = False) -> Estimate:
-    """The p-quantile. An infinite value stands for a request that failed.
+    """The p-quantile. An infinite value stands for a failed request.
 
-    `autocorrelated`: the values are in the order of time, and neighbours may be alike.
+    autocorrelated: the values are in chronological order and may be autocorrelated.
     """
     n = len(values)
     if n < min_sample_size(p):

@@ -10,8 +10,10 @@ from eval.samples.model import TargetRun
 from eval.stats.intervals import Estimate
 from service.engines.names import PLAIN_ENGINE
 
-REFERENCE_ENGINE = PLAIN_ENGINE  # what the reference answers are computed with
-MIN_AGREEMENT = 0.97  # of two engines; below it they do not run the same model
+REFERENCE_ENGINE = PLAIN_ENGINE  # of the reference predictions
+MIN_AGREEMENT = (
+    0.97  # fraction of equal predictions of two engines; significantly below it, they do not run the same model
+)
 
 
 @dataclass(frozen=True)

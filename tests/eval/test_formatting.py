@@ -60,7 +60,7 @@ def test_an_interval_across_units_names_both():
 
 def test_a_missing_number_shows_its_reason():
     estimate = {"value": None, "reason": {"message": "needs n >= 368, have 200"}}
-    assert formatting.estimate_text(estimate, formatting.ms) == "n/a: needs n >= 368, have 200"
+    assert formatting.reason_of(estimate) == "needs n >= 368, have 200"
 
 
 @pytest.mark.parametrize("estimate", [None, {"value": None}], ids=["none", "no reason"])

@@ -118,7 +118,8 @@ def test_an_answer_without_the_instances_word_proves_nothing():
 
 
 def test_forced_and_natural_starts_are_apart():
-    found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, "idle", gap_s=900.0 + i) for i in range(20, 27))])
+    idle = [cold(i, "idle", idle_gap_s=900.0 + i) for i in range(20, 27)]
+    found = report([*warm(), *(cold(i) for i in range(8)), *idle])
     assert (found["forced"]["confirmed"], found["idle"]["confirmed"]) == (8, 7)
     assert found["idle"]["idle_gap_s"] == {"min": 920.0, "max": 926.0}
     assert found["idle"]["time_to_first_prediction_ms"]["p50"] == to_jsonable(
@@ -134,7 +135,8 @@ def test_forced_and_natural_starts_are_apart():
 
 def test_twenty_starts_give_a_median_with_interval_and_no_p95():
     low, high = ci_ranks(0.5, 20)
-    found = report([*warm(), *(cold(i) for i in reversed(range(20))), cold(30, ordinal=2, latency_ms=9e9)])["forced"]
+    not_first = cold(30, instance_request_number=2, latency_ms=9e9)
+    found = report([*warm(), *(cold(i) for i in reversed(range(20))), not_first])["forced"]
     assert (found["attempted"], found["confirmed"], found["discarded"]["not_first_request"]) == (21, 20, 1)
     assert found["latency_ms"]["p50"] == {
         "value": 49.0,
@@ -270,7 +272,7 @@ def test_the_mock_endpoints_cold_starts_are_found_and_no_others():
     with running_mock_endpoint(truth) as url:
         samples = asyncio.run(measure(url))
     found = find_cold_starts(samples, "idle")
-    assert [s.gap_s for s in found.confirmed] == [0.2] * 8
+    assert [s.idle_gap_s for s in found.confirmed] == [0.2] * 8
     assert found.discarded["not_first_request"] == 3
     median = report(samples, twin_run("mock", twin=False))["idle"]["latency_ms"]["p50"]
     assert median["low"] <= truth.median_ms + truth.cold_start_ms + 5 and median["low"] > truth.cold_start_ms

@@ -239,7 +239,7 @@ def test_each_run_is_priced_by_the_list_that_it_holds(tmp_path, monkeypatch, cap
     assert main(["compare", *pair((run, samples), (later, samples)), "--format", "json"]) == 1
     found = json.loads(capsys.readouterr().out)
     (cost,) = [d for d in found["differences"] if d["regressed"]]
-    assert (cost["target"], cost["figure"], cost["a"], cost["b"]) == ("heroku", "cost", 7.0, 14.0)
+    assert (cost["target"], cost["metric"], cost["a"], cost["b"]) == ("heroku", "cost", 7.0, 14.0)
 
 
 def test_a_list_that_is_not_kept_is_told(pair, capsys):

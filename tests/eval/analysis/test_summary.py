@@ -281,7 +281,7 @@ def test_a_late_client_makes_the_comparison_invalid():
     assert found["verdict"]["valid"] is False
     assert found["run"]["findings"][0]["severity"] == Severity.INVALID
     assert of_code(found, FindingCode.CLIENT_SATURATED)["titles"][:2] == ["AWS EC2", "Heroku"]
-    assert report(lateness_ms=4.9)["verdict"]["valid"] is True
+    assert report(send_delay_ms=4.9)["verdict"]["valid"] is True
 
 
 def test_five_percent_of_a_long_latency_may_be_late():
@@ -309,7 +309,7 @@ def test_too_much_memory_is_a_warning(torch, cuda_build):
 
 def test_a_twin_that_shares_its_cores_with_the_client_is_named():
     run, samples = make_run()
-    found = build_report(replace(run, machine={**run.machine, "cores": 2}), samples, PRICES)
+    found = build_report(replace(run, client_environment={**run.client_environment, "cores": 2}), samples, PRICES)
     assert of_code(found, FindingCode.CPU_CONTENTION) == {"titles": ["AWS EC2"], "cores": 2}
     assert FindingCode.CPU_CONTENTION not in codes(build_report(run, samples, PRICES))
 
