@@ -24,7 +24,7 @@ from service.web.middleware import PAGE, RequestMiddleware, ServiceState, json_l
 from service.web.request_parsing import MULTIPART, parse_image, parse_images, read_body
 
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
-DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender gets to see the answer
+DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
 DRAIN_SECONDS = 20
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
 CONTENT_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; frame-ancestors 'none'"
@@ -64,20 +64,20 @@ class Service:
         self.classifier = state.classifier
         self.settings = settings
 
-    def page(self, status: int = 200, **found: Any) -> tuple[str, int]:
-        """The upload form, with an answer or a problem when there is one."""
+    def page(self, status: int = 200, **result: Any) -> tuple[str, int]:
+        """The upload form, with a prediction or a problem when there is one."""
         limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
-        facts = {"prediction": None, "problem": None, "picture": None, "limits": limits} | found
-        facts |= {"model": self.classifier.info, "classes": self.classifier.classes}
-        return render_template("index.html", needs_token=bool(self.settings.api_token), **facts), status
+        context = {"prediction": None, "problem": None, "image_uri": None, "limits": limits} | result
+        context |= {"model": self.classifier.info, "classes": self.classifier.classes}
+        return render_template("index.html", needs_token=bool(self.settings.api_token), **context), status
 
     def predict(self) -> Response | tuple[str, int]:
-        """One picture, as JSON or for a browser as a page."""
+        """One image, as JSON or for a browser as a page."""
         started_at = time.perf_counter()
         upload = parse_image(request, self.classifier.bundle)
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
         answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
-        return self.page(prediction=answer, picture=upload.preview()) if wants_page() else json_answer(answer)
+        return self.page(prediction=answer, image_uri=upload.preview()) if wants_page() else json_answer(answer)
 
     def predict_batch(self) -> Response:
         """Several images; all are answered or none."""
@@ -96,8 +96,8 @@ class Service:
         return json_answer({"status": "ready"})
 
     def version(self) -> Response:
-        """Who answers: model, code, libraries, machine, start."""
-        facts = {
+        """The model, code, libraries, processor and start of this process."""
+        body = {
             "model": {**self.state.model, "sha256": self.classifier.sha256},
             "engine": self.classifier.info.engine,
             "engine_details": self.classifier.details,
@@ -109,10 +109,10 @@ class Service:
             "started_at": self.state.started_at,
             "startup_ms": self.classifier.startup_ms,
         }
-        return json_answer(facts)
+        return json_answer(body)
 
     def metrics(self) -> Response:
-        """Counts and times of this process, for Prometheus."""
+        """The metrics of this process, for Prometheus."""
         text, media_type = self.state.metrics.text(request.headers.get("Accept", ""))
         return Response(text, content_type=media_type)
 
@@ -122,7 +122,7 @@ class Service:
     # Around every view
 
     def admit(self) -> None:
-        """Refuse what is too large, has no token or finds the queue full; number what is accepted."""
+        """Refuse a body that is too large, has no token or comes while the queue is full; number the others."""
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
             raise too_large()
         if request.method == "POST" and request.routing_exception is None:
@@ -142,13 +142,13 @@ class Service:
         elif scheme.lower() != "bearer":
             given = ""
         if not hmac.compare_digest(given.strip().encode(), wanted.encode()):
-            found = "is wrong" if given else "is missing"
+            fault = "is wrong" if given else "is missing"
             raise Unauthorised(
-                f"the token {found}; send it as 'Authorization: Bearer TOKEN' or as a form field 'token'"
+                f"the token {fault}; send it as 'Authorization: Bearer TOKEN' or as a form field 'token'"
             )
 
     def finish(self, response: Response) -> Response:
-        """What a browser may do with a page; and the rest of a refused body is read."""
+        """Add the page's security headers; read the rest of a refused body."""
         if response.mimetype == "text/html":
             response.headers["Content-Security-Policy"] = CONTENT_POLICY
             response.headers["Referrer-Policy"] = "no-referrer"
@@ -160,17 +160,17 @@ class Service:
 
     def problem(self, problem: Problem) -> Response:
         """The problem document, or for a browser's post the page that shows it."""
-        facts, headers = self.state.problem_response(problem)
+        document, headers = self.state.problem_response(problem)
         if wants_page():
-            html, status = self.page(problem.status, problem=facts)
+            html, status = self.page(problem.status, problem=document)
             response = Response(html, status)
         else:
-            response = json_answer(facts, problem.status, schema.PROBLEM_TYPE)
+            response = json_answer(document, problem.status, schema.PROBLEM_TYPE)
         response.headers.extend(headers)
         return response
 
     def http_problem(self, error: HTTPException) -> Response:
-        """What Flask itself refuses: unknown routes, wrong methods, bodies beyond the limit."""
+        """What Flask itself refuses: unknown routes, methods that a route lacks, bodies over the limit."""
         if isinstance(error, RequestEntityTooLarge):
             return self.problem(too_large())
         problem = Problem(error.description or error.name)
@@ -186,12 +186,12 @@ class Service:
         return response
 
     def failure(self, error: Exception) -> Response:
-        """Our own fault."""
+        """An unexpected exception."""
         return self.problem(self.state.failure(request.environ, error))
 
 
-def json_answer(facts: Any, status: int = 200, media_type: str = schema.JSON_TYPE) -> Response:
-    return Response(json_line(facts), status, content_type=media_type)
+def json_answer(body: Any, status: int = 200, media_type: str = schema.JSON_TYPE) -> Response:
+    return Response(json_line(body), status, content_type=media_type)
 
 
 def too_large() -> TooLarge:
@@ -200,8 +200,8 @@ def too_large() -> TooLarge:
 
 
 def wants_page() -> bool:
-    """Whether a browser's own form asks, rather than a program."""
-    if "text/" not in request.environ.get("HTTP_ACCEPT", ""):  # to read the header takes longer
+    """Whether the request comes from a browser's form, not from a program."""
+    if "text/" not in request.environ.get("HTTP_ACCEPT", ""):  # cheaper than parsing the header
         return False
     accepts = request.accept_mimetypes
     return request.endpoint in ("predict", "predict_form") and accepts["text/html"] > accepts["application/json"]
@@ -212,22 +212,22 @@ def wants_probabilities() -> bool:
 
 
 def drain(environ: dict[str, Any]) -> None:
-    """Read on after a refusal was sent: closing a connection with unread bytes resets it, and the answer is lost."""
-    if not environ.get("wsgi.input_terminated"):  # a plain socket, where reading past the body would block
+    """Read the rest of a refused body: closing a connection with unread bytes resets it and loses the response."""
+    if not environ.get("wsgi.input_terminated"):  # a plain socket, where reading past the body blocks
         return
-    if "HTTP_EXPECT" in environ:  # its sender waits to be asked for it, and reading would ask
+    if "HTTP_EXPECT" in environ:  # its sender waits for 100 Continue, which reading would send
         return
-    until, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-    with suppress(Exception):  # the client may be gone, or the body malformed; the answer is out already
-        while left > 0 and time.monotonic() < until and (chunk := environ["wsgi.input"].read(64 * 1024)):
+    deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
+    with suppress(Exception):  # the client may be gone or the body malformed; the response is sent already
+        while left > 0 and time.monotonic() < deadline and (chunk := environ["wsgi.input"].read(64 * 1024)):
             left -= len(chunk)
 
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Python's and the libraries' versions, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of the libraries that are installed."""
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

@@ -1,11 +1,11 @@
 """Concurrent requests -> one forward pass: a bounded queue and the one thread that runs the network.
 
-At rest, a lone image is run by its caller's own thread, where the engine allows that: to hand it over and back would
-take a tenth of a millisecond. One pass runs at a time, whoever runs it.
+While the batcher is idle, a single image is run by its caller's own thread, where the engine allows that: to hand it
+over and back would take a tenth of a millisecond. One pass runs at a time, in either thread.
 
 Requests take turns, one image a turn, so that a single image that comes after a batch of 64 is in the next pass.
-A pass never waits for company that is not to be expected: only after a pass with several callers, who tend to come
-back at once, and no longer than `batch_wait_s` after its end. A lone request starts as it comes.
+A pass waits for more requests only after a pass with several callers, who tend to come back at once, and no longer
+than `batch_wait_s` after its end. A single request starts as it comes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from service.errors import QueueFull, RequestAbandoned
 
 SMOOTHING = 0.2  # weight of the latest pass in the running mean of its cost
-MAX_WAIT_S = 30.0  # as long as any platform's front waits (Heroku's router); after it nobody listens
+MAX_WAIT_S = 30.0  # the time-out of the slowest front, Heroku's router; after it the response would be lost
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """One request's share of the forward passes. Times are seconds of time.perf_counter()."""
+    """The rows of one request. Times are seconds of time.perf_counter()."""
 
     rows: list[np.ndarray]  # [classes] for each image
     started: float  # of the first pass
@@ -38,49 +38,49 @@ class PendingRequest:
     """One request's images, from the queue to their answers."""
 
     __slots__ = (
-        *("done", "ended", "error", "abandoned", "left"),
-        *("images", "rows", "started", "taken"),
+        *("done", "ended", "error", "abandoned", "remaining"),
+        *("images", "rows", "started", "scheduled"),
     )
 
     def __init__(self, images: Sequence[np.ndarray]):
         self.images = images
-        self.taken = 0  # images that went into a pass
-        self.left = len(images)  # images without an answer
+        self.scheduled = 0  # images that went into a pass
+        self.remaining = len(images)  # images without a row
         self.rows: list[np.ndarray] = [_NO_ROW] * len(images)
         self.started = math.inf
         self.ended = 0.0
         self.error: BaseException | None = None
-        self.abandoned = False  # nobody waits any more
-        self.done = threading.Lock()  # held until the answer is there: a bare lock wakes its one waiter soonest
+        self.abandoned = False  # its caller has stopped waiting
+        self.done = threading.Lock()  # held until the last row is there: a bare lock wakes its one waiter soonest
         self.done.acquire()
 
     def answer(self, index: int, row: np.ndarray, started: float, ended: float, error: BaseException | None) -> None:
-        """One image's answer or failure; the last one wakes the caller."""
+        """Store one image's row or failure; the last one wakes the caller."""
         self.rows[index] = row
         self.started, self.ended = min(self.started, started), max(self.ended, ended)
         if self.error is None:
             self.error = error
-        self.left -= 1
-        if not self.left:
+        self.remaining -= 1
+        if not self.remaining:
             self.done.release()
 
     def result(self) -> BatchResult:
-        """The answer. Raises what the network raised."""
+        """The rows. Raises what the network raised."""
         if self.error is not None:
             raise self.error
         return BatchResult(self.rows, self.started, self.ended)
 
 
 _NO_ROW = np.empty(0, np.float32)
-BatchItem = tuple[PendingRequest, int]  # one image of a pass: whose, and which of them
+BatchItem = tuple[PendingRequest, int]  # one image of a pass: its request and its index there
 
 
 class Batcher:
-    """Runs the images of all callers, those that wait together in one pass.
+    """Runs the images of all callers; images that wait at the same time share a pass.
 
-    caller_may_run: whether the callers' threads may run passes, too. Then a lone image is run at once by its caller's.
+    caller_may_run: whether callers' threads may run passes too. Then a single image is run at once by its caller's.
     The batcher's own thread starts with the object, so a process that forks must make the object after the fork.
-    Whoever sets `on_pass` is told of every pass that succeeded, by its images and its seconds.
+    `on_pass` is called after every pass that succeeded, with its images and its seconds.
     """
 
     def __init__(
@@ -101,52 +101,52 @@ class Batcher:
         self._caller_may_run = caller_may_run
         self._max_wait_s = max_wait_s
         self.on_pass: Callable[[int, float], None] = lambda images, seconds: None
-        self._queue: deque[PendingRequest] = deque()  # requests with images that are in no pass yet
-        self._depth = 0  # these images
-        self._running = False  # whether somebody runs a pass
-        self._changed = threading.Condition(threading.Lock())  # guards the queue, its depth, and who runs
-        self._wakes_at = 1  # requests in the queue for which the thread wants to be woken; 0: it is at work
-        self._callers = 0  # who took part in the last pass or waited at its end
+        self._queue: deque[PendingRequest] = deque()  # requests with unscheduled images
+        self._depth = 0  # unscheduled images
+        self._running = False  # whether a pass runs
+        self._changed = threading.Condition(threading.Lock())  # guards the queue, its depth and _running
+        self._wakes_at = 1  # requests in the queue that wake the thread; 0: it is busy
+        self._callers = 0  # requests in the last pass or waiting at its end
         self._pass_ended = 0.0
         self._seconds_per_image = 0.0
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
     def alive(self) -> bool:
-        """Whether anyone takes from the queue."""
+        """Whether the batcher's thread runs."""
         return self._thread.is_alive()
 
     def depth(self) -> int:
-        """Images that wait, those of the running pass not counted."""
+        """Images in the queue, those of the running pass not counted."""
         return self._depth
 
     def has_room(self) -> bool:
-        """Whether one image more would be taken in: to be asked before the work of decoding it."""
+        """Whether one more image would be accepted: checked before it is decoded."""
         return self._depth < self._max_queue
 
     def run(self, images: Sequence[np.ndarray]) -> BatchResult:
         """Wait for the network's answers.
 
-        Raises QueueFull at once, RequestAbandoned, or what the network raised. One caller's images are taken in
-        together or not at all. An empty queue takes any number, so that a batch larger than it has its chance.
+        Raises QueueFull at once, RequestAbandoned, or what the network raised. One caller's images are queued together
+        or not at all. An empty queue accepts any number, so that a batch larger than MAX_QUEUE is possible.
         """
         request = PendingRequest(images)
         with self._changed:
-            alone = self._caller_may_run and self._at_rest() and len(images) == 1
-            if alone:
+            run_here = self._caller_may_run and self._at_rest() and len(images) == 1
+            if run_here:
                 self._running = True
             else:
                 self._queue_up(request)
-        if alone:
+        if run_here:
             return self._run_alone(request)
         if not request.done.acquire(timeout=self._max_wait_s):
             request.abandoned = True
-            late = f"no answer within {self._max_wait_s:g} s; try again later"
-            raise RequestAbandoned(late, self._retry_after_s())
+            message = f"no prediction within {self._max_wait_s:g} s; try again later"
+            raise RequestAbandoned(message, self._retry_after_s())
         return request.result()
 
     def _at_rest(self) -> bool:
-        """Nobody runs or waits, and nobody else is expected."""
+        """No pass runs, no request waits, and no other caller is expected."""
         return not self._running and not self._queue and self._callers <= 1
 
     def _queue_up(self, request: PendingRequest) -> None:
@@ -169,7 +169,7 @@ class Batcher:
         return request.result()
 
     def _end(self, finished: int) -> None:
-        """A pass is over, by which so many requests were finished."""
+        """Note the end of a pass that finished this many requests."""
         self._running = False
         self._callers, self._pass_ended = finished + len(self._queue), time.perf_counter()
 
@@ -179,7 +179,7 @@ class Batcher:
         return QueueFull(f"queue full ({depth}/{self._max_queue}); try again in {seconds} s", seconds)
 
     def _retry_after_s(self) -> int:
-        """When what waits now will have been answered."""
+        """Seconds until the present queue is empty."""
         return max(1, math.ceil(self._depth * self._seconds_per_image))
 
     def _work(self) -> None:
@@ -194,25 +194,25 @@ class Batcher:
         """The next images, at most one pass of them; blocks until there is one."""
         with self._changed:
             self._wait_for(1, None)
-            left_s = self._pass_ended + self._batch_wait_s - time.perf_counter()
-            if self._callers > 1 and left_s > 0:
-                self._wait_for(self._callers, left_s)
+            wait_s = self._pass_ended + self._batch_wait_s - time.perf_counter()
+            if self._callers > 1 and wait_s > 0:
+                self._wait_for(self._callers, wait_s)
             batch: list[BatchItem] = []
             while self._queue and len(batch) < self._batch_max:
                 request = self._queue.popleft()
                 if request.abandoned:
-                    self._depth -= len(request.images) - request.taken
+                    self._depth -= len(request.images) - request.scheduled
                     continue
-                batch.append((request, request.taken))
-                request.taken += 1
+                batch.append((request, request.scheduled))
+                request.scheduled += 1
                 self._depth -= 1
-                if request.taken < len(request.images):
+                if request.scheduled < len(request.images):
                     self._queue.append(request)
             self._running = True
             return batch
 
     def _wait_for(self, requests: int, timeout_s: float | None) -> None:
-        """Until nobody else runs a pass, and so many requests wait, or enough images for one."""
+        """Wait until no pass runs and this many requests wait, or enough images for a pass."""
         self._wakes_at = requests
         self._changed.wait_for(lambda: not self._running and self._enough_for(requests), timeout_s)
         self._wakes_at = 0

@@ -23,12 +23,12 @@ PHASES = ("import", "load", "first_prediction")  # of a start, beginning with th
 class Timings:
     """Where a request's images spent their time."""
 
-    queue_ms: float  # from asking to the start of the first forward pass
+    queue_ms: float  # from queueing to the start of the first forward pass
     inference_ms: float  # from there to the end of the last one
 
 
 class Classifier:
-    """A loaded model. Any number of threads may ask it at once."""
+    """A loaded model. Any number of threads may use it at once."""
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings):
         self.bundle = bundle
@@ -48,9 +48,9 @@ class Classifier:
 
     @classmethod
     def load(cls, settings: Settings) -> Classifier:
-        """Read and check the bundle, load the engine, answer once. Raises BundleError."""
+        """Read and check the bundle, load the engine, run one prediction. Raises BundleError."""
         clock = [process_started_at()]
-        make_engine = engine_class(settings.engine)  # imports what it computes with, the longest part for torch
+        make_engine = engine_class(settings.engine)  # imports its library, the longest part for torch
         clock.append(time.time())
         bundle = load_bundle(settings.model_dir, [make_engine.weights])
         classifier = cls(bundle, make_engine(bundle), settings)
@@ -64,23 +64,23 @@ class Classifier:
         return classifier
 
     def ready(self) -> bool:
-        """Whether a question would be answered."""
+        """Whether the thread that runs the model is alive."""
         return self._batcher.alive()
 
     def watch(self, on_pass: Callable[[int, float], None]) -> None:
-        """Tell of every forward pass from now on: its images, its seconds."""
+        """Call on_pass after every forward pass, with its images and its seconds."""
         self._batcher.on_pass = on_pass
 
     def queue_depth(self) -> int:
-        """Images that wait for the network."""
+        """Images in the queue."""
         return self._batcher.depth()
 
     def has_room(self) -> bool:
-        """Whether a image more would be taken in: to be asked before any work is done for it."""
+        """Whether the queue would accept one more image: checked before any work is done for it."""
         return self._batcher.has_room()
 
     def queue_full(self) -> QueueFull:
-        """What to raise when there is none."""
+        """The refusal when there is no room."""
         return self._batcher.queue_full()
 
     def check_room(self) -> None:

@@ -10,7 +10,7 @@ ServiceError
      |- Unsupported        415 not a type of image that the service reads
      |- UnprocessableImage 422 the right type, but broken, too many pixels, or values out of range
      |- QueueFull          503 no room; carries Retry-After
-     |   '- RequestAbandoned   it was taken in, but has waited too long
+     |   '- RequestAbandoned   it was queued, but waited too long
      '- ServiceUnavailable 503 the thread that runs the model has ended
 """
 

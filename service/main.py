@@ -32,7 +32,7 @@ def load_or_halt() -> None:
         the_app()
         return
     except SystemExit:
-        pass  # service.wsgi has said why; in this thread it would end nothing
+        pass  # service.wsgi has printed why; SystemExit in this thread would end nothing
     except BaseException:
         traceback.print_exc()
     os._exit(Arbiter.WORKER_BOOT_ERROR)

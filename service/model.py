@@ -55,16 +55,16 @@ def load_bundle(folder: Path, needed: Iterable[str] | None = None) -> Bundle:
     """
     manifest = folder / MODEL_JSON
     try:
-        facts = json.loads(manifest.read_text())
+        manifest_json = json.loads(manifest.read_text())
         bundle = Bundle(
             folder=folder,
-            name=facts["name"],
-            architecture=facts["architecture"],
-            classes=tuple(facts["classes"]),
-            size_px=int(facts["input"]["size_px"]),
-            mean=tuple(facts["input"]["mean"]),
-            std=tuple(facts["input"]["std"]),
-            files=dict(facts["files"]),
+            name=manifest_json["name"],
+            architecture=manifest_json["architecture"],
+            classes=tuple(manifest_json["classes"]),
+            size_px=int(manifest_json["input"]["size_px"]),
+            mean=tuple(manifest_json["input"]["mean"]),
+            std=tuple(manifest_json["input"]["std"]),
+            files=dict(manifest_json["files"]),
         )
     except FileNotFoundError:
         raise BundleError(f"no model at {folder}: {MODEL_JSON} is missing; set MODEL_DIR to a bundle") from None
@@ -80,9 +80,9 @@ def load_bundle(folder: Path, needed: Iterable[str] | None = None) -> Bundle:
 def _check(path: Path, wanted: str) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing, though {MODEL_JSON} lists it; fetch the bundle again")
-    found = sha256(path)
-    if found != wanted:
-        raise BundleError(f"{path} has sha256 {found}, {MODEL_JSON} says {wanted}; fetch the bundle again")
+    actual = sha256(path)
+    if actual != wanted:
+        raise BundleError(f"{path} has sha256 {actual}, {MODEL_JSON} says {wanted}; fetch the bundle again")
 
 
 def sha256(path: Path) -> str:

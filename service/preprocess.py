@@ -1,7 +1,7 @@
-"""Picture bytes -> the network's input. Knows nothing of torch or HTTP.
+"""Image bytes -> the network's input. Knows nothing of torch or HTTP.
 
-The bytes decide what a picture is, not its name or declared type. Whatever a client may send ends in an array or in
-a Problem that says what was wrong and what to send instead.
+The bytes decide what an image is, not its name or declared type. Whatever a client sends ends in an array or in a
+Problem that says what is wrong and what to send instead.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from service.schema import IMAGE_PART, IMAGE_TYPES, MAX_PIXELS, PIXELS_KEY
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks, so that nothing aliases
 DRAFT_FACTOR = 4  # a JPEG is decoded at a fraction of its size, but never below this many times what is needed
-BIG_PIXELS = 2_000_000  # pictures above are decoded one at a time: their pixels are what could exhaust memory
+BIG_PIXELS = 2_000_000  # larger images are decoded one at a time, which bounds the memory of decoded pixels
 PREVIEW_PX = 320  # longest side of a preview
 PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
 
-# Pillow would import a reader when it first meets a format, in the middle of somebody's request.
+# Imported here: Pillow would import each reader with the first request that needs it.
 READERS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin)
 
-# Our own limit is checked on every header. Pillow's would warn first and fail later.
+# MAX_PIXELS is checked on every header. Pillow's own limit would warn first and fail later.
 Image.MAX_IMAGE_PIXELS = None
 
 TRANSPOSITIONS = {
@@ -45,13 +45,13 @@ TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_one_big_picture = threading.Lock()
+_one_big_image = threading.Lock()
 
 
 def decode_image(data: bytes, bundle: Bundle) -> np.ndarray:
-    """An encoded picture -> float32 [3, S, S], normalised. Raises Problem.
+    """An encoded image -> float32 [3, S, S], normalised. Raises Problem.
 
-    The upright centre square is resized to S; a picture that is S x S already keeps every bit.
+    The upright centre square is resized to S; an image that is S x S already keeps every bit.
     """
     with _opened(data, bundle.size_px * DRAFT_FACTOR) as image:
         small = _square(image, bundle.size_px)
@@ -59,9 +59,9 @@ def decode_image(data: bytes, bundle: Bundle) -> np.ndarray:
 
 
 def read_base64(text: Any, bundle: Bundle) -> np.ndarray:
-    """The same for a picture in base64."""
+    """The same for an image in base64."""
     if not isinstance(text, str) or not text:
-        raise BadRequest(f'"{IMAGE_PART}" must be the picture in base64, as a non-empty string')
+        raise BadRequest(f'"{IMAGE_PART}" must be the image in base64, as a non-empty string')
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -81,12 +81,12 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
         raise UnprocessableImage(f"{wanted}; it holds something that is not a number of that range")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise UnprocessableImage(f"{wanted}; its shape is {list(pixels.shape)}")
-    if bool in set(map(type, chain.from_iterable(chain.from_iterable(rows)))):  # among numbers NumPy takes true for 1
+    if bool in set(map(type, chain.from_iterable(chain.from_iterable(rows)))):  # among numbers NumPy reads true as 1
         raise UnprocessableImage(f"{wanted}; it holds true or false")
     _check_size(pixels.shape[1], pixels.shape[0])
-    wrong = pixels[~((pixels >= 0) & (pixels <= 255))]  # this way round NaN is wrong too
-    if wrong.size:
-        raise UnprocessableImage(f"{wanted}; it holds {wrong.flat[0]:g}")
+    invalid = pixels[~((pixels >= 0) & (pixels <= 255))]  # NaN fails both comparisons
+    if invalid.size:
+        raise UnprocessableImage(f"{wanted}; it holds {invalid.flat[0]:g}")
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     return normalise(np.asarray(_square(image, bundle.size_px)), bundle)
 
@@ -107,7 +107,7 @@ def _line(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, 
 
 
 def preview_uri(data: bytes) -> str:
-    """A picture that decode_image took, as a data URI small enough for a page."""
+    """An image that decode_image accepts, as a data URI small enough for a page."""
     media_type = {name: media for media, name in IMAGE_TYPES.items()}[_sniff(data)]
     if len(data) > PREVIEW_BYTES:
         with _opened(data, PREVIEW_PX) as image:
@@ -122,27 +122,25 @@ def preview_uri(data: bytes) -> str:
 
 @contextmanager
 def _opened(data: bytes, draft_px: int) -> Iterator[Image.Image]:
-    """The decoded picture, in a mode that can be resized. Whatever fails inside is the picture's fault."""
+    """The decoded image, in a mode that can be resized. Any exception inside becomes UnprocessableImage."""
     kind = _sniff(data)
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             _check_size(*image.size)
-            with _one_big_picture if image.width * image.height > BIG_PIXELS else nullcontext():
+            with _one_big_image if image.width * image.height > BIG_PIXELS else nullcontext():
                 image.draft(None, (draft_px, draft_px))  # only JPEG listens
                 yield _resizable(image)
     except UnprocessableImage:
         raise
-    except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # damaged files raise OSError, SyntaxError, struct.error and more
         reason = "Pillow cannot identify it" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UnprocessableImage(
-            f"the {kind} picture of {len(data)} bytes is damaged or cut short ({reason})"
-        ) from error
+        raise UnprocessableImage(f"the {kind} image of {len(data)} bytes is damaged or cut short ({reason})") from error
 
 
 def _sniff(data: bytes) -> str:
     """The format's name, by the first bytes."""
     if not data:
-        raise BadRequest("the picture has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
+        raise BadRequest("the image has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -154,13 +152,13 @@ def _sniff(data: bytes) -> str:
     if data.startswith(b"BM"):
         return "BMP"
     start = ascii(data[:8].decode("latin-1"))
-    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP picture; they begin with {start}")
+    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP image; they begin with {start}")
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         limit = f"at most {MAX_PIXELS / 1e6:g} million pixels are read"
-        raise UnprocessableImage(f"the picture is {width} x {height} pixels; {limit}, so scale it down")
+        raise UnprocessableImage(f"the image is {width} x {height} pixels; {limit}, so scale it down")
 
 
 def _resizable(image: Image.Image) -> Image.Image:
@@ -186,12 +184,12 @@ def _square(image: Image.Image, side: int) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF data says. Damaged EXIF data is none."""
+    """Rotated by its EXIF orientation. Damaged EXIF data is ignored."""
     try:
-        turn = TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # like the picture's own bytes, these may hold anything
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        transposition = TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF data raises as many kinds as damaged files
+        transposition = None
+    return image if transposition is None else image.transpose(transposition)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -23,7 +23,7 @@ MAX_BATCH_IMAGES = 64
 TOP_K = 5
 PROBABILITY_DIGITS = 6
 
-# Pictures: media type -> the name Pillow gives the format
+# Images: media type -> the name Pillow gives the format
 IMAGE_TYPES = {
     "image/png": "PNG",
     "image/jpeg": "JPEG",
@@ -31,8 +31,8 @@ IMAGE_TYPES = {
     "image/gif": "GIF",
     "image/bmp": "BMP",
 }
-IMAGE_PART = "image"  # the multipart part, and the JSON key of a base64 picture
-PIXELS_KEY = "img"  # the JSON key of a picture as nested lists [height][width][r, g, b], 0 to 255
+IMAGE_PART = "image"  # the multipart part, and the JSON key of a base64 image
+PIXELS_KEY = "img"  # the JSON key of an image as nested lists [height][width][r, g, b], 0 to 255
 
 # Headers on every answer
 INSTANCE_ID = "X-Instance-Id"  # random, one per process
@@ -60,7 +60,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture shows, as a full probability vector."""
+    """What one image shows, as a full probability vector."""
 
     probabilities: tuple[float, ...]  # one per class, in class order, summing to 1
     classes: tuple[str, ...]  # class names, in the same order

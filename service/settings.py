@@ -20,18 +20,18 @@ class Settings:
 
     host: str = "0.0.0.0"  # address to listen on
     port: int = 8080
-    web_threads: int = 288  # requests that are answered at once, those that wait for the network included
+    web_threads: int = 288  # requests in progress at once, those in the queue included
     engine: str = "torch"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
-    max_queue: int = 256  # pictures waiting for the network; beyond it, 503
-    batch_max: int = 16  # pictures in one forward pass
+    max_queue: int = 256  # images in the queue; beyond it, 503
+    batch_max: int = 16  # images in one forward pass
     batch_wait_ms: float = 1.0  # how long after a pass the next one waits for its callers to come back; 0: not at all
     api_token: str | None = None  # bearer token that every POST must carry
     git_sha: str | None = None  # what was deployed, for /version
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Read the settings. Raises SettingsError naming the variable, its value, and what would be right."""
+        """Read the settings. Raises SettingsError with the variable, its value and the values that are allowed."""
         engine = env.get("ENGINE") or cls.engine
         if engine not in ENGINES:
             raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")

@@ -89,14 +89,14 @@ def cpu_model() -> str:
 
 def cpu_generation() -> str | None:
     """As "Zen 3" of AMD, "family 6, model 143" of Intel, "implementer 0x41, part 0xd40" of Arm; None when not known."""
-    facts = _cpuinfo()
-    if "CPU part" in facts:
-        return f"implementer {facts.get('CPU implementer')}, part {facts['CPU part']}"
+    fields = _cpuinfo()
+    if "CPU part" in fields:
+        return f"implementer {fields.get('CPU implementer')}, part {fields['CPU part']}"
     try:
-        family, model = int(facts["cpu family"]), int(facts["model"])
+        family, model = int(fields["cpu family"]), int(fields["model"])
     except (KeyError, ValueError):
         return None
-    if facts.get("vendor_id") == "AuthenticAMD":
+    if fields.get("vendor_id") == "AuthenticAMD":
         for name, (its_family, *ranges) in ZEN.items():
             if family == its_family and any(low <= model <= high for low, high in ranges):
                 return name
@@ -105,8 +105,8 @@ def cpu_generation() -> str | None:
 
 def cpu_flags() -> set[str]:
     """The processor's abilities by the kernel's names ("avx512_bf16"); none without /proc/cpuinfo."""
-    facts = _cpuinfo()
-    return set((facts.get("flags") or facts.get("Features", "")).split())  # x86-64, or Arm
+    fields = _cpuinfo()
+    return set((fields.get("flags") or fields.get("Features", "")).split())  # x86-64, or Arm
 
 
 def _cpuinfo() -> dict[str, str]:

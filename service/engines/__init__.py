@@ -1,4 +1,4 @@
-"""Engines: a batch of pictures in, probabilities out. Each is imported only when it is asked for."""
+"""Engines: a batch of images in, probabilities out. Each is imported only where it is used."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ operators = torch.ops.mkldnn
 
 
 class FusedConvolution:
-    """A convolution with its batch norm folded in, weights in the order that suits pictures of that side."""
+    """A convolution with its batch norm folded in, weights in the order that suits images of that side."""
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, side_px: int):
         assert conv.bias is not None

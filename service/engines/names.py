@@ -43,10 +43,10 @@ def titled(title: str, engine: str | None) -> str:
 
 def read_engines(text: str) -> list[str]:
     """`torch,onnx` as a list, each once and always in the same order. Raises what argparse shows."""
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    for name in asked:
+    requested = [name.strip() for name in text.split(",") if name.strip()]
+    for name in requested:
         if name not in ENGINES:
             raise argparse.ArgumentTypeError(f"{name!r} is not an engine; there are {', '.join(ENGINES)}")
-    if not asked:
+    if not requested:
         raise argparse.ArgumentTypeError(f"names no engine; there are {', '.join(ENGINES)}")
-    return [engine for engine in ENGINES if engine in asked]
+    return [engine for engine in ENGINES if engine in requested]

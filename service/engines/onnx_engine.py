@@ -48,12 +48,12 @@ def open_session(path: str, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own errors have no class in common
-        said = " ".join(str(error).split())
-        raise BundleError(f"{path} cannot be run as an ONNX file: {said}; make export writes it again") from None
+        message = " ".join(str(error).split())
+        raise BundleError(f"{path} cannot be run as an ONNX file: {message}; make export writes it again") from None
 
 
 def _check_fit(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
-    """Raises BundleError when the graph does not take the bundle's pictures, or give its classes."""
+    """Raises BundleError when the graph does not take the bundle's images, or give its classes."""
     wanted = {
         "input": (INPUT, "tensor(float)", [3, bundle.size_px, bundle.size_px]),
         "output": (OUTPUT, "tensor(float)", [len(bundle.classes)]),

@@ -1,6 +1,6 @@
 """ResNet-18 with the CIFAR stem, under torchvision's parameter names, so that its weights load as they are.
 
-He et al., "Deep Residual Learning for Image Recognition" (2015). Small pictures need no 7x7 stride-2 stem and no
+He et al., "Deep Residual Learning for Image Recognition" (2015). Small images need no 7x7 stride-2 stem and no
 max-pool: the first convolution is 3x3 with stride 1.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 ARCHITECTURE = "resnet18-cifar"  # as model.json names it
-WIDTHS = (64, 128, 256, 512)  # channels of the four stages; each stage after the first halves the picture
+WIDTHS = (64, 128, 256, 512)  # channels of the four stages; each stage after the first halves the image
 
 
 class BasicBlock(nn.Module):

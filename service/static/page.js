@@ -58,7 +58,7 @@ function show(file) {
     preview.alt = `Your picture, ${file.name}`;
   }
   preview.hidden = !file;
-  drop.classList.toggle("has-picture", Boolean(file));
+  drop.classList.toggle("has-image", Boolean(file));
 }
 
 async function ask() {

@@ -1,4 +1,4 @@
-"""WSGI, around Flask: identity, timings and counts on every answer, and quick refusals while the queue is full."""
+"""WSGI middleware around Flask: identity and timing headers, metrics, and cheap refusals while the queue is full."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
 StartResponse = Callable[..., Any]
 
-TRACE = "classifier.trace"  # where a request's RequestTrace lies in its environ
+TRACE = "classifier.trace"  # the environ key of a request's RequestTrace
 PAGE = "/"
 ROUTES = {
     *(PAGE, schema.PREDICT, schema.PREDICT_BATCH, schema.HEALTHZ, schema.READYZ),
     *(schema.VERSION, schema.METRICS, schema.OPENAPI),
 }
 OTHER_ROUTE = "other"
-SHORT_BODY_BYTES = 64 * 1024  # of a body that is not counted, and is read before it is refused
-UNDECLARED_BYTES = 2**20  # that a body of undeclared length is counted as; few are longer
-MAX_RESERVED_BYTES = 64 * 1024 * 1024  # of long bodies that may be in memory at once, each up to three times over
-DETAIL_CHARACTERS = 500  # of a problem; some quote what the client sent
+SHORT_BODY_BYTES = 64 * 1024  # a body up to this is not counted, and is read before a refusal
+UNDECLARED_BYTES = 2**20  # what a body of undeclared length counts as; few are longer
+MAX_RESERVED_BYTES = 64 * 1024 * 1024  # long bodies in memory at once, each held up to three times
+DETAIL_CHARACTERS = 500  # of a problem; some details quote what the client sent
 
-encode_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps would make one for each answer
+encode_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps would make one per response
 
 
 @dataclass(slots=True)
 class RequestTrace:
-    """What is known of a request that is being answered."""
+    """The figures of a request in progress."""
 
     started_at: float  # time.perf_counter()
-    ordinal: int | None = None  # among the predictions that were accepted
-    timing: str = ""  # Server-Timing, up to the total
-    status: str = ""  # of the answer, three digits
-    seconds: float = 0.0  # that it took
-    class_ids: Sequence[int] = ()  # that its images were taken for
+    ordinal: int | None = None  # its number among the accepted prediction requests
+    timing: str = ""  # the Server-Timing header without its total
+    status: str = ""  # of the response, three digits
+    seconds: float = 0.0  # from request to response
+    class_ids: Sequence[int] = ()  # predicted for its images
     queue_seconds: float = 0.0
-    reserved_bytes: int = 0  # of a long body, for as long as it is in memory
+    reserved_bytes: int = 0  # of a long body, until the request ends
 
 
 class ServiceState:
-    """What both ways to an answer share: the model, this process's identity, the counts."""
+    """What the middleware and the views share: the model, this process's identity, the metrics."""
 
     def __init__(self, classifier: Classifier, log: logging.Logger):
         self.classifier = classifier
@@ -71,31 +71,31 @@ class ServiceState:
         self._log = log
 
     def accept(self, environ: Environ) -> None:
-        """Number a request that is going to be computed."""
+        """Number a prediction request that will be computed."""
         with self._counting:
             self.accepted += 1
             environ[TRACE].ordinal = self.accepted
 
     def reserve_body(self, environ: Environ, size: int | None) -> None:
-        """Count a body that is going to be read, by its declared size. Raises QueueFull for one long body too many."""
+        """Reserve memory for a body by its declared size. Raises QueueFull when long bodies use all of it."""
         size = UNDECLARED_BYTES if size is None else size
         if size <= SHORT_BODY_BYTES:
             return
         with self._counting:
             if self._reserved_bytes and self._reserved_bytes + size > MAX_RESERVED_BYTES:
-                found = f"bodies of {self._reserved_bytes / 2**20:.0f} MiB are being read already"
-                raise QueueFull(f"{found}, at most {MAX_RESERVED_BYTES // 2**20} MiB may; try again in 1 s", 1)
+                used = f"long bodies take {self._reserved_bytes / 2**20:.0f} MiB"
+                raise QueueFull(f"{used} of {MAX_RESERVED_BYTES // 2**20} MiB; try again in 1 s", 1)
             self._reserved_bytes += size
             environ[TRACE].reserved_bytes = size
 
     def release_body(self, trace: RequestTrace) -> None:
-        """The request is over, and its body out of memory."""
+        """Return the reservation at the end of the request."""
         if trace.reserved_bytes:
             with self._counting:
                 self._reserved_bytes -= trace.reserved_bytes
 
     def classify(self, environ: Environ, images: Sequence[np.ndarray], started_at: float) -> list[Prediction]:
-        """One prediction for each picture; started_at: when their reading did. Raises QueueFull."""
+        """Returns one prediction per image; started_at: when decoding started. Raises QueueFull."""
         decoded = time.perf_counter()
         predictions, timings = self.classifier.classify(images)
         parts = ((decoded - started_at) * 1000, timings.queue_ms, timings.inference_ms)
@@ -105,25 +105,25 @@ class ServiceState:
         return predictions
 
     def problem_response(self, problem: Problem) -> tuple[dict[str, Any], Headers]:
-        """Count a problem; gives its document, and the headers that go with it."""
+        """Count a problem. Returns its document and its headers."""
         self.metrics.error(problem.title)
         return problem_document(problem)
 
     def failure(self, environ: Environ, error: Exception) -> Problem:
-        """Our own fault: logged with its traceback, answered without."""
+        """The problem for an unexpected exception, which is logged with its traceback."""
         self._log.error("%s %s failed", environ["REQUEST_METHOD"], environ.get("PATH_INFO"), exc_info=error)
         return Problem(f"the service failed; its log says why (instance {self.instance_id})")
 
 
 class RequestMiddleware:
-    """The WSGI application that servers call; `flask` is what it stands before."""
+    """The WSGI application that servers call, in front of the application `flask`."""
 
     def __init__(
         self, flask: Callable[[Environ, StartResponse], Iterable[bytes]], state: ServiceState, *, guarded: bool
     ):
         self._flask = flask
         self._state = state
-        self._guarded = guarded  # checking tokens is Flask's affair
+        self._guarded = guarded  # then the views must check the token first
         self._fixed = [
             (schema.INSTANCE_ID, state.instance_id),
             (schema.INSTANCE_STARTED, state.started_at),
@@ -162,7 +162,7 @@ class RequestMiddleware:
             state.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
 
     def _must_refuse(self, environ: Environ) -> bool:
-        """Whether this is a program's short request for a prediction, and the queue is full."""
+        """Whether this is a program's short prediction request while the queue is full."""
         length = environ.get("CONTENT_LENGTH", "")
         return (
             not self._state.classifier.has_room()
@@ -175,8 +175,8 @@ class RequestMiddleware:
         )
 
     def _refuse(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
-        """503, without Flask: under overload most of the answers are this one, and the network needs the core."""
-        with suppress(Exception):  # a body that broke off
+        """Returns 503 without Flask: under overload most responses are this one, and the network needs the CPU."""
+        with suppress(Exception):  # an incomplete body
             environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         state = self._state
         document, headers = state.problem_response(state.classifier.queue_full())
@@ -189,7 +189,7 @@ class RequestMiddleware:
 
 
 def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:
-    """The document, and the headers that go with it."""
+    """Returns the problem's document and its headers."""
     document = problem.to_json()
     document["detail"] = document["detail"][:DETAIL_CHARACTERS]
     headers: Headers = []
@@ -201,5 +201,5 @@ def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:
 
 
 def json_line(document: Any) -> bytes:
-    """A whole JSON body."""
+    """A JSON body."""
     return encode_json(document).encode() + b"\n"

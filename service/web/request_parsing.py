@@ -1,4 +1,4 @@
-"""A request's body -> pictures. Three forms: multipart parts, the raw picture, JSON."""
+"""A request's body -> images. Three forms: multipart parts, the raw image, JSON."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from service.preprocess import decode_image, preview_uri, read_base64, read_pixe
 from service.schema import IMAGE_PART, JSON_TYPE, MAX_BATCH_IMAGES, PIXELS_KEY, PREDICT_BATCH
 
 MULTIPART = "multipart/form-data"
-UNTYPED = ("", "application/octet-stream")  # says nothing: the bytes decide
-FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the picture's bytes as an image/* body, or JSON"
+UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide
+FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the image's bytes as an image/* body, or JSON"
 
 
 @dataclass(frozen=True)
 class ImageUpload:
-    """A picture as it came."""
+    """An uploaded image."""
 
     pixels: np.ndarray  # the network's input
     encoded: bytes | None  # its file, None when it came inside JSON
 
     def preview(self) -> str | None:
-        """A data URI that a page can show."""
+        """A data URI for the page."""
         return preview_uri(self.encoded) if self.encoded else None
 
 
 def read_body(request: Request) -> None:
-    """Take the whole body off the connection and keep it. Raises Problem when it breaks off or is over the limit.
+    """Read the whole body and cache it. Raises Problem when it is incomplete or over the limit.
 
-    A declared length may be more than what comes, and a body of undeclared length is cut at the limit: neither is
-    told by the server, so both are looked for.
+    A body may be shorter than its declared length, and one of undeclared length is cut at the limit. The server
+    reports neither, so both are checked here.
     """
     declared = request.content_length
     try:
@@ -46,14 +46,14 @@ def read_body(request: Request) -> None:
             request.stream.read(1)  # at the limit this raises RequestEntityTooLarge
     except HTTPException:
         raise
-    except Exception as error:  # what a server raises for a broken chunk or a lost connection is its own affair
-        raise BadRequest(f"the body broke off before its end ({type(error).__name__}); send it again") from error
+    except Exception as error:  # servers differ in what they raise for a bad chunk or a lost connection
+        raise BadRequest(f"the body is incomplete ({type(error).__name__}); send it again") from error
     if size < (declared or 0):
-        raise BadRequest(f"the body broke off after {size} of {declared} bytes; send it again")
+        raise BadRequest(f"the body ended after {size} of {declared} bytes; send it again")
 
 
 def parse_image(request: Request, bundle: Bundle) -> ImageUpload:
-    """The picture of a single prediction, in any of the three forms. Raises Problem."""
+    """The image of a single prediction, in any of the three forms. Raises Problem."""
     kind = request.mimetype
     if kind == MULTIPART:
         parts = _parts(request)
@@ -71,7 +71,7 @@ def parse_image(request: Request, bundle: Bundle) -> ImageUpload:
 
 
 def parse_images(request: Request, bundle: Bundle) -> list[np.ndarray]:
-    """The pictures of a batch, in order. Raises Problem that names the part."""
+    """The images of a batch, in order. Raises Problem that names the part."""
     if request.mimetype != MULTIPART:
         wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
         if not request.get_data():
@@ -92,13 +92,13 @@ def _named(name: str, read: Callable[[bytes, Bundle], np.ndarray], data: bytes, 
 
 
 def _parts(request: Request) -> list[tuple[str, bytes]]:
-    """File name and bytes of every part that is named as a picture; a form without a chosen file has an empty one."""
+    """File name and bytes of every image part; a browser sends an empty one when no file was chosen."""
     files = [(file.filename or "", file.read()) for file in request.files.getlist(IMAGE_PART)]
     parts = [(name, data) for name, data in files if name or data]
     if not parts:
         others = sorted({*request.files, *request.form} - {IMAGE_PART})
-        found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {', '.join(others)}" if others else "")
-        raise BadRequest(f"{found}; choose a picture and send it as that part, with a filename")
+        message = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {', '.join(others)}" if others else "")
+        raise BadRequest(f"{message}; choose an image and send it as that part, with a filename")
     return parts
 
 
@@ -109,8 +109,8 @@ def _from_json(text: bytes, bundle: Bundle) -> np.ndarray:
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON ({error}); {wanted}") from None
     if not isinstance(body, dict) or (IMAGE_PART in body) == (PIXELS_KEY in body):
-        found = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
-        raise BadRequest(f"the JSON body is {found if text else 'empty'}; {wanted}")
+        received = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
+        raise BadRequest(f"the JSON body is {received if text else 'empty'}; {wanted}")
     if IMAGE_PART in body:
         return read_base64(body[IMAGE_PART], bundle)
     return read_pixels(body[PIXELS_KEY], bundle)

@@ -288,7 +288,7 @@ def test_an_empty_queue_takes_a_batch_larger_than_itself():
 
 def test_nobody_waits_longer_than_the_longest_wait(gate, pool):
     batcher, first = occupied(gate, pool, max_wait_s=0.2)
-    with pytest.raises(RequestAbandoned, match=r"no answer within 0\.2 s"):
+    with pytest.raises(RequestAbandoned, match=r"no prediction within 0\.2 s"):
         batcher.run([picture(1)])
     assert isinstance(first.exception(30), RequestAbandoned)
     gate.open.set()

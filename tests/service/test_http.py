@@ -239,7 +239,7 @@ BAD = [
     pytest.param("/predict", b'{"picture": 1}', JSON, 400, "['picture']", id="JSON without picture"),
     pytest.param("/predict", b'{"image": "", "img": []}', JSON, 400, "send {", id="JSON with both"),
     pytest.param("/predict", *multipart(("photo", PNG, "a.png")), 400, "only photo", id="other part"),
-    pytest.param("/predict", *multipart(("image", b"", "")), 400, "choose a picture", id="no file chosen"),
+    pytest.param("/predict", *multipart(("image", b"", "")), 400, "choose an image", id="no file chosen"),
     pytest.param("/predict", *multipart(("image", b"", "a.png")), 400, "0 bytes", id="empty file"),
     pytest.param("/predict", PNG, "multipart/form-data; boundary=x", 400, "no file", id="no multipart inside"),
     pytest.param("/predict", PNG, "multipart/form-data", 400, "no file", id="no boundary"),
@@ -349,7 +349,7 @@ def test_metrics_count_what_was_answered(server, png):
     for name, more in {
         'classifier_requests_total{route="/predict",status="200"}': 1,
         'classifier_requests_total{route="/predict/batch",status="200"}': 1,
-        "classifier_batch_pictures_sum": 3,
+        "classifier_batch_images_sum": 3,
         "classifier_queue_seconds_count": 2,
     }.items():
         assert after[name] - before.get(name, 0) == more, name

@@ -74,16 +74,16 @@ def test_predictions_are_counted_by_class_and_passes_by_size(client, png):
     found = samples(client)
     assert found["predictions_total", "a"] == 6
     assert found["predictions_total", "b"] == 0
-    sizes = {key[1]: value for key, value in found.items() if key[0] == "batch_pictures_bucket"}
+    sizes = {key[1]: value for key, value in found.items() if key[0] == "batch_images_bucket"}
     assert (sizes["1.0"], sizes["4.0"], sizes["8.0"], sizes["+Inf"]) == (1, 1, 2, 2)
-    assert found["batch_pictures_sum",] == 6
+    assert found["batch_images_sum",] == 6
     assert found["pass_seconds_count",] == 2
     assert found["queue_seconds_count",] == 2
 
 
 def test_what_waits_and_what_is_in_flight_are_shown_as_they_are(client):
     found = samples(client)
-    assert found["queue_pictures",] == 0
+    assert found["queue_images",] == 0
     assert found["requests_in_flight",] == 1  # this one
     assert samples(client)["requests_in_flight",] == 1
 

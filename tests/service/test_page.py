@@ -240,7 +240,7 @@ def test_an_image_may_be_dropped_anywhere(visit, png, answer):
     page.dispatch_event("h1", "dragover", {"dataTransfer": transfer})
     expect(page.locator("#drop")).to_have_class("drop is-over")
     page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
-    expect(page.locator("#drop")).to_have_class("drop has-picture")
+    expect(page.locator("#drop")).to_have_class("drop has-image")
     expect_result(page, answer)
 
 

@@ -288,7 +288,7 @@ def test_no_bytes_are_nothing_to_read():
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_an_image_cut_short_is_undecodable(fmt, share):
     data = picture_bytes(size=(200, 200), fmt=fmt)
-    with pytest.raises(UnprocessableImage, match=f"{fmt} picture of .* damaged or cut short"):
+    with pytest.raises(UnprocessableImage, match=f"{fmt} image of .* damaged or cut short"):
         decode_image(data[: max(12, int(len(data) * share))], BUNDLE)
 
 

@@ -69,7 +69,7 @@ def occupy(server, gate, pool):
 
 def fill(server, pool):
     calls = [pool.submit(server.post, "/predict", PNG, "image/png") for _ in range(QUEUE)]
-    until(lambda: metric(server, "queue_pictures") == QUEUE, "a full queue")
+    until(lambda: metric(server, "queue_images") == QUEUE, "a full queue")
     return calls
 
 
@@ -187,7 +187,7 @@ def test_tenfold_overload_gives_answers_or_503_in_bounded_memory(
 
         async def watch():
             while heard.answers < enough:
-                depths.append(await asyncio.to_thread(metric, server, "queue_pictures"))
+                depths.append(await asyncio.to_thread(metric, server, "queue_images"))
                 memory.append((heard.answers, worker_of(server).memory_info().rss))
 
         async def everyone():
@@ -204,7 +204,7 @@ def test_tenfold_overload_gives_answers_or_503_in_bounded_memory(
         settled = [rss for answers, rss in memory if answers > enough / 3]
         assert max(settled) - min(settled) < 32 * 2**20
         assert server.post("/predict", PNG, "image/png").json["label"] == LABELS[3]
-        assert metric(server, "queue_pictures") == 0
+        assert metric(server, "queue_images") == 0
         assert "Traceback" not in server.log.read_text()
 
 
