@@ -17,11 +17,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
 from service.classifier import Classifier
-from service.errors import Problem, ServiceUnavailable, TooLarge, Unauthorised
+from service.errors import Problem, QueueFull, ServiceUnavailable, TooLarge, Unauthorised
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.web.middleware import PAGE, RequestMiddleware, ServiceState, json_line
-from service.web.request_parsing import MULTIPART, parse_image, parse_images, read_body
+from service.web.request_parsing import MULTIPART, ImageUpload, parse_image, parse_images, read_body
 
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
@@ -74,15 +74,23 @@ class Service:
     def predict(self) -> Response | tuple[str, int]:
         """One image, as JSON or for a browser as a page."""
         started_at = time.perf_counter()
-        upload = parse_image(request, self.classifier.bundle)
+        with self.classifier.decode_work() as work:
+            upload = parse_image(request, self.classifier.bundle, work)
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
         answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
-        return self.page(prediction=answer, image_uri=upload.preview()) if wants_page() else json_answer(answer)
+        return self.page(prediction=answer, image_uri=self._preview(upload)) if wants_page() else json_answer(answer)
+
+    def _preview(self, upload: ImageUpload) -> str | None:
+        """The image for the page; none while too many requests wait to be decoded."""
+        with suppress(QueueFull), self.classifier.decode_work() as work:
+            return upload.preview(work)
+        return None
 
     def predict_batch(self) -> Response:
         """Several images; all are answered or none."""
         started_at = time.perf_counter()
-        images = parse_images(request, self.classifier.bundle)
+        with self.classifier.decode_work() as work:
+            images = parse_images(request, self.classifier.bundle, work)
         predictions = self.state.classify(request.environ, images, started_at)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]
         return json_answer({"predictions": answers, "model": self.state.model})

@@ -120,9 +120,9 @@ class Batcher:
         """Images in the queue, those of the running pass not counted."""
         return self._depth
 
-    def has_room(self) -> bool:
-        """Whether one more image would be accepted: checked before it is decoded."""
-        return self._depth < self._max_queue
+    def has_room(self, undecoded: int = 0) -> bool:
+        """Whether one more image would be accepted; undecoded: images that wait as well, but not yet here."""
+        return self._depth + undecoded < self._max_queue
 
     def run(self, images: Sequence[np.ndarray]) -> BatchResult:
         """Wait for the network's answers.
@@ -173,9 +173,9 @@ class Batcher:
         self._running = False
         self._callers, self._pass_ended = finished + len(self._queue), time.perf_counter()
 
-    def queue_full(self) -> QueueFull:
-        """The refusal."""
-        depth, seconds = self._depth, self._retry_after_s()
+    def queue_full(self, undecoded: int = 0) -> QueueFull:
+        """The refusal; undecoded as above."""
+        depth, seconds = self._depth + undecoded, self._retry_after_s()
         return QueueFull(f"queue full ({depth}/{self._max_queue}); try again in {seconds} s", seconds)
 
     def _retry_after_s(self) -> int:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.batcher import Batcher
+from service.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
 from service.engines import Engine, engine_class
 from service.errors import QueueFull
 from service.model import Bundle, load_bundle
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings
-from service.system import give_back_memory, process_started_at
+from service.system import give_back_memory, process_started_at, usable_cpus
 
 PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
 
@@ -38,6 +39,7 @@ class Classifier:
         self.libraries = engine.libraries
         self.details = engine.details
         self.startup_ms: dict[str, float] = {}
+        self._decode_turns = DecodeTurns(usable_cpus())
         self._batcher = Batcher(
             engine.probabilities,
             max_queue=settings.max_queue,
@@ -77,16 +79,20 @@ class Classifier:
 
     def has_room(self) -> bool:
         """Whether the queue would accept one more image: checked before any work is done for it."""
-        return self._batcher.has_room()
+        return self._batcher.has_room(self._decode_turns.waiting())
 
     def queue_full(self) -> QueueFull:
         """The refusal when there is no room."""
-        return self._batcher.queue_full()
+        return self._batcher.queue_full(self._decode_turns.waiting())
 
     def check_room(self) -> None:
         """Raise QueueFull when there is none."""
         if not self.has_room():
             raise self.queue_full()
+
+    def decode_work(self) -> DecodeWork:
+        """The decoding of a request that starts now."""
+        return DecodeWork(self._decode_turns, time.monotonic() + DEADLINE_S)
 
     def classify(self, images: Sequence[np.ndarray]) -> tuple[list[Prediction], Timings]:
         """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait."""

@@ -9,31 +9,23 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import Image
 
-from service.errors import BadRequest, UnprocessableImage, Unsupported
+from service.decode_work import DecodeWork
+from service.errors import BadRequest, UnprocessableImage
+from service.image_file import check_size, open_image, orientation, sniff
 from service.model import Bundle
-from service.schema import IMAGE_PART, IMAGE_TYPES, MAX_PIXELS, PIXELS_KEY
+from service.schema import IMAGE_PART, IMAGE_TYPES, PIXELS_KEY
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks, so that nothing aliases
 DRAFT_FACTOR = 4  # a JPEG is decoded at a fraction of its size, but never below this many times what is needed
-BIG_PIXELS = 2_000_000  # larger images are decoded one at a time, which bounds the memory of decoded pixels
 PREVIEW_PX = 320  # longest side of a preview
 PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
-
-# Imported here: Pillow would import each reader with the first request that needs it.
-READERS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin)
-
-# MAX_PIXELS is checked on every header. Pillow's own limit would warn first and fail later.
-Image.MAX_IMAGE_PIXELS = None
 
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,20 +37,19 @@ TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_one_big_image = threading.Lock()
 
-
-def decode_image(data: bytes, bundle: Bundle) -> np.ndarray:
+def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) -> np.ndarray:
     """An encoded image -> float32 [3, S, S], normalised. Raises Problem.
 
-    The upright centre square is resized to S; an image that is S x S already keeps every bit.
+    The upright centre square is resized to S; an image that is S x S already keeps every bit. `work`: the budget of a
+    request; without it, one image's.
     """
-    with _opened(data, bundle.size_px * DRAFT_FACTOR) as image:
-        small = _square(image, bundle.size_px)
+    with open_image(data, bundle.size_px * DRAFT_FACTOR, work or DecodeWork()) as image:
+        small = _square(_resizable(image), bundle.size_px)
     return normalise(np.asarray(small), bundle)
 
 
-def read_base64(text: Any, bundle: Bundle) -> np.ndarray:
+def read_base64(text: Any, bundle: Bundle, work: DecodeWork | None = None) -> np.ndarray:
     """The same for an image in base64."""
     if not isinstance(text, str) or not text:
         raise BadRequest(f'"{IMAGE_PART}" must be the image in base64, as a non-empty string')
@@ -67,7 +58,7 @@ def read_base64(text: Any, bundle: Bundle) -> np.ndarray:
     except (binascii.Error, ValueError) as error:
         hint = "send standard base64 with padding, without line breaks or a data: prefix"
         raise UnprocessableImage(f'"{IMAGE_PART}" is not base64 ({error}); {hint}') from None
-    return decode_image(data, bundle)
+    return decode_image(data, bundle, work)
 
 
 def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
@@ -83,7 +74,7 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
         raise UnprocessableImage(f"{wanted}; its shape is {list(pixels.shape)}")
     if bool in set(map(type, chain.from_iterable(chain.from_iterable(rows)))):  # among numbers NumPy reads true as 1
         raise UnprocessableImage(f"{wanted}; it holds true or false")
-    _check_size(pixels.shape[1], pixels.shape[0])
+    check_size(pixels.shape[1], pixels.shape[0])
     invalid = pixels[~((pixels >= 0) & (pixels <= 255))]  # NaN fails both comparisons
     if invalid.size:
         raise UnprocessableImage(f"{wanted}; it holds {invalid.flat[0]:g}")
@@ -106,11 +97,12 @@ def _line(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, 
     return (1 / (255 * stds)).astype(np.float32), (-means / stds).astype(np.float32)
 
 
-def preview_uri(data: bytes) -> str:
+def preview_uri(data: bytes, work: DecodeWork | None = None) -> str:
     """An image that decode_image accepts, as a data URI small enough for a page."""
-    media_type = {name: media for media, name in IMAGE_TYPES.items()}[_sniff(data)]
+    media_type = {name: media for media, name in IMAGE_TYPES.items()}[sniff(data)]
     if len(data) > PREVIEW_BYTES:
-        with _opened(data, PREVIEW_PX) as image:
+        with open_image(data, PREVIEW_PX, work or DecodeWork()) as image:
+            image = _resizable(image)
             scale = min(1.0, PREVIEW_PX / max(image.size))
             size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
             small = _upright(image.resize(size, RESIZE, reducing_gap=2.0) if scale < 1 else image)
@@ -118,47 +110,6 @@ def preview_uri(data: bytes) -> str:
         _flat(small).save(buffer, "JPEG", quality=85)
         data, media_type = buffer.getvalue(), "image/jpeg"
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-
-
-@contextmanager
-def _opened(data: bytes, draft_px: int) -> Iterator[Image.Image]:
-    """The decoded image, in a mode that can be resized. Any exception inside becomes UnprocessableImage."""
-    kind = _sniff(data)
-    try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            _check_size(*image.size)
-            with _one_big_image if image.width * image.height > BIG_PIXELS else nullcontext():
-                image.draft(None, (draft_px, draft_px))  # only JPEG listens
-                yield _resizable(image)
-    except UnprocessableImage:
-        raise
-    except Exception as error:  # damaged files raise OSError, SyntaxError, struct.error and more
-        reason = "Pillow cannot identify it" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UnprocessableImage(f"the {kind} image of {len(data)} bytes is damaged or cut short ({reason})") from error
-
-
-def _sniff(data: bytes) -> str:
-    """The format's name, by the first bytes."""
-    if not data:
-        raise BadRequest("the image has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if data.startswith(b"BM"):
-        return "BMP"
-    start = ascii(data[:8].decode("latin-1"))
-    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP image; they begin with {start}")
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        limit = f"at most {MAX_PIXELS / 1e6:g} million pixels are read"
-        raise UnprocessableImage(f"the image is {width} x {height} pixels; {limit}, so scale it down")
 
 
 def _resizable(image: Image.Image) -> Image.Image:
@@ -185,10 +136,7 @@ def _square(image: Image.Image, side: int) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Rotated by its EXIF orientation. Damaged EXIF data is ignored."""
-    try:
-        transposition = TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF data raises as many kinds as damaged files
-        transposition = None
+    transposition = TRANSPOSITIONS.get(orientation(image))
     return image if transposition is None else image.transpose(transposition)
 
 

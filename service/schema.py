@@ -19,6 +19,10 @@ OPENAPI = "/openapi.json"
 # Limits
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_PIXELS = 24_000_000  # width x height after decoding; a 6000x4000 photo
+MAX_SIDE_PX = 20_000
+MAX_REQUEST_PIXELS = 36_000_000  # of all images of a request
+MAX_SCANS = 64  # of a progressive JPEG; honest ones have about 10
+MAX_PIXEL_LIST_BYTES = 2**20  # of a JSON body that holds more than an image in base64
 MAX_BATCH_IMAGES = 64
 TOP_K = 5
 PROBABILITY_DIGITS = 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,22 @@ import numpy as np
 from flask import Request
 from werkzeug.exceptions import HTTPException
 
+from service.decode_work import DecodeWork
 from service.errors import BadRequest, Problem, TooLarge, Unsupported
 from service.model import Bundle
 from service.preprocess import decode_image, preview_uri, read_base64, read_pixels
-from service.schema import IMAGE_PART, JSON_TYPE, MAX_BATCH_IMAGES, PIXELS_KEY, PREDICT_BATCH
+from service.schema import (
+    IMAGE_PART,
+    JSON_TYPE,
+    MAX_BATCH_IMAGES,
+    MAX_PIXEL_LIST_BYTES,
+    PIXELS_KEY,
+    PREDICT_BATCH,
+)
 
 MULTIPART = "multipart/form-data"
+JSON_STRUCTURE = (b"[", b"{", b",", b":", b'"')  # base64 holds none of them
+MAX_JSON_STRUCTURE = 64  # of a long body; an object with one key needs six
 UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide
 FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the image's bytes as an image/* body, or JSON"
 
@@ -28,9 +37,9 @@ class ImageUpload:
     pixels: np.ndarray  # the network's input
     encoded: bytes | None  # its file, None when it came inside JSON
 
-    def preview(self) -> str | None:
+    def preview(self, work: DecodeWork) -> str | None:
         """A data URI for the page."""
-        return preview_uri(self.encoded) if self.encoded else None
+        return preview_uri(self.encoded, work) if self.encoded else None
 
 
 def read_body(request: Request) -> None:
@@ -52,25 +61,25 @@ def read_body(request: Request) -> None:
         raise BadRequest(f"the body ended after {size} of {declared} bytes; send it again")
 
 
-def parse_image(request: Request, bundle: Bundle) -> ImageUpload:
+def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUpload:
     """The image of a single prediction, in any of the three forms. Raises Problem."""
     kind = request.mimetype
     if kind == MULTIPART:
         parts = _parts(request)
         if len(parts) > 1:
             raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; post one, or post them all to {PREDICT_BATCH}")
-        return ImageUpload(decode_image(parts[0][1], bundle), parts[0][1])
+        return ImageUpload(decode_image(parts[0][1], bundle, work), parts[0][1])
     if kind == JSON_TYPE:
-        return ImageUpload(_from_json(request.get_data(), bundle), None)
+        return ImageUpload(_from_json(request.get_data(), bundle, work), None)
     if kind not in UNTYPED and not kind.startswith("image/"):
         raise Unsupported(f"a body of type {kind!r} is not read; {FORMS}")
     data = request.get_data()
     if not data:
         raise BadRequest(f"the body is empty; {FORMS}")
-    return ImageUpload(decode_image(data, bundle), data)
+    return ImageUpload(decode_image(data, bundle, work), data)
 
 
-def parse_images(request: Request, bundle: Bundle) -> list[np.ndarray]:
+def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[np.ndarray]:
     """The images of a batch, in order. Raises Problem that names the part."""
     if request.mimetype != MULTIPART:
         wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
@@ -80,12 +89,12 @@ def parse_images(request: Request, bundle: Bundle) -> list[np.ndarray]:
     parts = _parts(request)
     if len(parts) > MAX_BATCH_IMAGES:
         raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; send at most {MAX_BATCH_IMAGES} in one request")
-    return [_named(f"part {i} ({name!r})", decode_image, data, bundle) for i, (name, data) in enumerate(parts, 1)]
+    return [_decode_part(f"part {i} ({name!r})", data, bundle, work) for i, (name, data) in enumerate(parts, 1)]
 
 
-def _named(name: str, read: Callable[[bytes, Bundle], np.ndarray], data: bytes, bundle: Bundle) -> np.ndarray:
+def _decode_part(name: str, data: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     try:
-        return read(data, bundle)
+        return decode_image(data, bundle, work)
     except Problem as problem:
         problem.detail = f"{name}: {problem.detail}"
         raise
@@ -102,8 +111,10 @@ def _parts(request: Request) -> list[tuple[str, bytes]]:
     return parts
 
 
-def _from_json(text: bytes, bundle: Bundle) -> np.ndarray:
+def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     wanted = f'send {{"{IMAGE_PART}": "<base64>"}} or {{"{PIXELS_KEY}": [[[r, g, b], ...], ...]}}'
+    _check_structure(text)
+    work.add_bytes(len(text))
     try:
         body: Any = json.loads(text) if text else None
     except (ValueError, RecursionError) as error:
@@ -112,5 +123,12 @@ def _from_json(text: bytes, bundle: Bundle) -> np.ndarray:
         received = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
         raise BadRequest(f"the JSON body is {received if text else 'empty'}; {wanted}")
     if IMAGE_PART in body:
-        return read_base64(body[IMAGE_PART], bundle)
+        return read_base64(body[IMAGE_PART], bundle, work)
     return read_pixels(body[PIXELS_KEY], bundle)
+
+
+def _check_structure(text: bytes) -> None:
+    """Raise TooLarge for a long body of many values: each takes 50 times its bytes, and parsing holds the GIL."""
+    if len(text) > MAX_PIXEL_LIST_BYTES and sum(map(text.count, JSON_STRUCTURE)) > MAX_JSON_STRUCTURE:
+        limit = f"pixels as lists may be at most {MAX_PIXEL_LIST_BYTES // 2**20} MiB of JSON"
+        raise TooLarge(f"the JSON body has {len(text)} bytes; {limit}, so send the image as a file or in base64")

@@ -9,7 +9,6 @@ import pytest
 
 from service import schema
 from service.app import create_app
-from service.batcher import Batcher
 from service.classifier import Classifier
 from service.errors import QueueFull
 from service.model import Bundle
@@ -108,8 +107,8 @@ def test_who_accepts_only_text_gets_the_page(client, png, accept, media_type):
     ids=["short", "long", "batch"],
 )
 def test_a_full_queue_refuses_before_anything_is_decoded(client, monkeypatch, path, data, content_type):
-    monkeypatch.setattr(Batcher, "has_room", lambda self: False)
-    monkeypatch.setattr(Batcher, "queue_full", lambda self: QueueFull("full", 7))
+    monkeypatch.setattr(Classifier, "has_room", lambda self: False)
+    monkeypatch.setattr(Classifier, "queue_full", lambda self: QueueFull("full", 7))
     reply = client.post(path, data=data, content_type=content_type)
     assert (reply.status_code, reply.headers["Retry-After"], reply.json["detail"]) == (503, "7", "full")
     assert reply.headers[schema.REQUEST_ORDINAL] == "0"
@@ -119,7 +118,7 @@ def test_a_full_queue_refuses_before_anything_is_decoded(client, monkeypatch, pa
 
 def test_a_full_queue_does_not_hide_that_the_token_is_missing(engine, monkeypatch):
     client = create_app(Classifier(BUNDLE, engine, Settings()), Settings(api_token="s3cret")).test_client()
-    monkeypatch.setattr(Batcher, "has_room", lambda self: False)
+    monkeypatch.setattr(Classifier, "has_room", lambda self: False)
     assert client.post("/predict", data=b"no picture", content_type="image/png").status_code == 401
 
 

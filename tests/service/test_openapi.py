@@ -101,9 +101,16 @@ def test_the_document_has_the_limits_of_the_contract():
     assert COMPONENTS["responses"]["ContentTooLarge"]["description"].startswith(
         f"The body is over {schema.MAX_BODY_BYTES // 2**20} MiB"
     )
-    pixels = f"{schema.MAX_PIXELS / 1e6:g} million pixels"
-    assert pixels in COMPONENTS["responses"]["UnprocessableContent"]["description"]
-    assert pixels in SCHEMAS["Pixels"]["properties"][schema.PIXELS_KEY]["description"]
+    unprocessable = COMPONENTS["responses"]["UnprocessableContent"]["description"]
+    for limit in (
+        f"{schema.MAX_PIXELS / 1e6:g} million pixels",
+        f"{schema.MAX_REQUEST_PIXELS / 1e6:g} million pixels",
+        f"{schema.MAX_SIDE_PX} pixels",
+        f"{schema.MAX_SCANS} scans",
+    ):
+        assert limit in unprocessable
+    pixels = SCHEMAS["Pixels"]["properties"][schema.PIXELS_KEY]["description"]
+    assert f"at most {schema.MAX_PIXEL_LIST_BYTES // 2**20} MiB" in pixels
     batch = COMPONENTS["requestBodies"]["Images"]["content"]["multipart/form-data"]["schema"]
     assert batch["properties"][schema.IMAGE_PART]["maxItems"] == schema.MAX_BATCH_IMAGES
     assert SCHEMAS["Predictions"]["properties"]["predictions"]["maxItems"] == schema.MAX_BATCH_IMAGES

@@ -1,0 +1,107 @@
+"""Turns and budgets of decoding, with threads and events of the tests' own."""
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.decode_work import MAX_TURN_WAIT_S, QUICK_PIXELS, QUICK_READS, DecodeTurns, DecodeWork
+from service.errors import QueueFull, RequestAbandoned, UnprocessableImage
+from service.preprocess import decode_image
+from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
+from tests.conftest import picture_bytes
+from tests.service.test_preprocess import BUNDLE
+
+BIG = QUICK_PIXELS + 1
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def until(fact):
+    while not fact():
+        time.sleep(0.001)
+
+
+def test_small_work_needs_no_turn():
+    turns = DecodeTurns(1)
+    with DecodeWork(turns) as holder, DecodeWork(turns) as small:
+        holder.add_pixels(BIG)
+        small.add_pixels(QUICK_PIXELS)
+        for _ in range(QUICK_READS):
+            small.add_read()
+        assert decode_image(picture_bytes(), BUNDLE, DecodeWork(turns)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "charge",
+    [
+        lambda work: work.add_pixels(BIG),
+        lambda work: [work.add_pixels(QUICK_PIXELS // 2) for _ in range(3)],
+        lambda work: work.add_pixels(QUICK_PIXELS // 2, scans=20),
+        lambda work: [work.add_read() for _ in range(QUICK_READS + 1)],
+        lambda work: work.add_bytes(2**20),
+    ],
+    ids=["a large image", "several images", "scans", "reads", "text"],
+)
+def test_large_work_waits_for_its_turn(charge, pool):
+    turns = DecodeTurns(1)
+
+    def go():
+        with DecodeWork(turns) as work:
+            charge(work)
+
+    with DecodeWork(turns) as holder:
+        holder.add_pixels(BIG)
+        second = pool.submit(go)
+        until(lambda: turns.waiting() == 1)
+        assert not second.done()
+    second.result(30)
+    assert turns.waiting() == 0
+
+
+def test_a_request_gives_up_waiting_at_its_deadline():
+    turns = DecodeTurns(1)
+    with DecodeWork(turns) as holder, DecodeWork(turns, time.monotonic() + 0.05) as late:
+        holder.add_pixels(BIG)
+        with pytest.raises(RequestAbandoned, match="not decoded within 30 s"):
+            late.add_pixels(BIG)
+    assert turns.waiting() == 0
+
+
+def test_decoding_ends_at_its_deadline():
+    with pytest.raises(RequestAbandoned):
+        decode_image(picture_bytes(), BUNDLE, DecodeWork(deadline=time.monotonic() - 1))
+
+
+def test_a_failure_gives_the_turn_back():
+    turns = DecodeTurns(1)
+    with pytest.raises(UnprocessableImage), DecodeWork(turns) as work:
+        decode_image(picture_bytes(size=(900, 900))[:-5000], BUNDLE, work)
+    turns.take(math.inf)
+
+
+def test_a_wait_that_would_be_too_long_is_refused_at_once(pool):
+    turns = DecodeTurns(1)
+    turns.take(math.inf)
+    turns.give_back(100 * MAX_TURN_WAIT_S)  # one that took long
+    turns.take(math.inf)
+    waiting = pool.submit(turns.take, math.inf)
+    until(lambda: turns.waiting() == 1)
+    with pytest.raises(QueueFull, match="1 requests wait to be decoded") as refusal:
+        turns.take(math.inf)
+    assert refusal.value.retry_after_s > MAX_TURN_WAIT_S
+    turns.give_back(0)
+    waiting.result(30)
+
+
+def test_the_images_of_a_request_share_one_budget():
+    work = DecodeWork()
+    work.add_pixels(MAX_PIXELS)
+    work.add_pixels(MAX_REQUEST_PIXELS - MAX_PIXELS)
+    with pytest.raises(UnprocessableImage, match="at most 36 million pixels are read in one request"):
+        work.add_pixels(1)
