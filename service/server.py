@@ -7,6 +7,9 @@ bodies and for the model meanwhile.
 Overload. There are more threads than MAX_QUEUE and BATCH_MAX hold images; what comes on top is refused with 503, before
 its image is decoded. Connections that are not even accepted wait in the kernel's backlog.
 
+Slow senders. A body is read by a thread, which waits for as long as its sender likes. So every connection that is open
+may have one, beside the WEB_THREADS that work; threads are made when they are needed.
+
 The end. Whoever keeps a connection open may send its next request just as the server closes it, and that request is
 lost. So after SIGTERM every answer says `Connection: close` for a moment, before connections at rest are closed.
 """
@@ -37,6 +40,7 @@ from service.settings import Settings
 APP = "service.wsgi:app"
 MAX_CONNECTIONS = 800  # open at once, where a process may have 1024 files; more wait to be accepted
 BACKLOG = 512  # that may wait so
+MAX_HEAD_BYTES = 64 * 1024
 # For a head to come, counted from the end of the last answer, so for a connection at rest as well: longer than the
 # fronts keep theirs (nginx 60 s, Heroku's router 90 s), so that they close first
 KEEP_ALIVE_MS = 100_000
@@ -62,10 +66,10 @@ def serve(app: str = APP) -> None:
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
         workers=1,
-        blocking_threads=settings.web_threads,
+        blocking_threads=settings.web_threads + MAX_CONNECTIONS,
         backpressure=MAX_CONNECTIONS,
         backlog=BACKLOG,
-        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_MS),
+        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_MS, max_buffer_size=MAX_HEAD_BYTES),
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_S,
         log_level=LogLevels.error,
