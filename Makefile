@@ -14,7 +14,8 @@ export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve
-.PHONY: interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up down leftovers a-stack a-pulumi mutants
+.PHONY: costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
+.PHONY: down leftovers a-stack a-pulumi mutants
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -130,6 +131,9 @@ bench-engine: .venv/.demo ## measure ways to run the network on one core: the ta
 
 bench-serve: .venv/.demo .venv-baselines/.made ## measure this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
 	$(PY) -m scripts.benchmarks.serving $(ARGS)
+
+costly-inputs: .venv/.dev ## search image files that cost the most CPU time for their bytes (an hour): reports/costly_inputs
+	nice -n 19 $(PY) -m scripts.benchmarks.costly_inputs $(ARGS)
 
 golden: .venv/.demo ## draw the golden set again from the shipped network (minutes)
 	./cloudtrial golden
