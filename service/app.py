@@ -20,14 +20,18 @@ from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, TooLarge, Unauthorised
 from service.settings import Settings
 from service.system import processor, usable_cpus
-from service.web.middleware import PAGE, RequestMiddleware, ServiceState, json_line
+from service.web.middleware import NO_STORE, PAGE, RequestMiddleware, ServiceState, json_line
 from service.web.request_parsing import MULTIPART, ImageUpload, parse_image, parse_images, read_body
 
+FORM_ENDPOINTS = ("predict", "predict_form")  # answer JSON, or a page where text/html is preferred
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
 DRAIN_SECONDS = 20
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
-CONTENT_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; frame-ancestors 'none'"
+CONTENT_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 
 
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
@@ -156,7 +160,10 @@ class Service:
             )
 
     def finish(self, response: Response) -> Response:
-        """Add the page's security headers; read the rest of a refused body."""
+        """Add the headers for browsers and caches; read the rest of a refused body."""
+        response.headers.setdefault("Cache-Control", NO_STORE)  # a static file has its own
+        if request.endpoint in FORM_ENDPOINTS:
+            response.headers["Vary"] = "Accept"
         if response.mimetype == "text/html":
             response.headers["Content-Security-Policy"] = CONTENT_POLICY
             response.headers["Referrer-Policy"] = "no-referrer"
@@ -212,7 +219,7 @@ def wants_page() -> bool:
     if "text/" not in request.environ.get("HTTP_ACCEPT", ""):  # cheaper than parsing the header
         return False
     accepts = request.accept_mimetypes
-    return request.endpoint in ("predict", "predict_form") and accepts["text/html"] > accepts["application/json"]
+    return request.endpoint in FORM_ENDPOINTS and accepts["text/html"] > accepts["application/json"]
 
 
 def wants_probabilities() -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from infra.errors import PlatformFileError
 
 IGNORED_SETTINGS = re.compile(
-    r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|TimeoutStopSec|UMask"
+    r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|TimeoutStopSec|UMask|\w+Max"
     r"|CapabilityBoundingSet|IPAddress\w+|LockPersonality|NoNewPrivileges|Private\w+|Protect\w+|RemoveIPC|Restrict\w+|SystemCall\w+"
 )
 # What the VM's boot writes: the stack's settings. Whoever starts a twin sets the same variables.

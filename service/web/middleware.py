@@ -28,6 +28,7 @@ StartResponse = Callable[..., Any]
 
 TRACE = "classifier.trace"  # the environ key of a request's RequestTrace
 PAGE = "/"
+NO_STORE = "no-store"  # Cache-Control
 ROUTES = {
     *(PAGE, schema.PREDICT, schema.PREDICT_BATCH, schema.HEALTHZ, schema.READYZ),
     *(schema.VERSION, schema.METRICS, schema.OPENAPI),
@@ -182,6 +183,7 @@ class RequestMiddleware:
         document, headers = state.problem_response(state.classifier.queue_full())
         body = json_line(document)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
+        headers += [("Cache-Control", NO_STORE), ("Vary", "Accept")]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(state.accepted))]
         start_response("503 SERVICE UNAVAILABLE", headers + self._fixed)
         state.metrics.request(schema.PREDICT, "503", 0.0)

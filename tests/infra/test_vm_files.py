@@ -28,6 +28,7 @@ from infra.errors import UserDataError
 from infra.local.health import free_ports
 from infra.local.nginx import PROXY_FILE, PROXY_PATH, nginx_process
 from infra.local.start_commands import VM_BIN, read_vm_unit
+from service.server import MAX_CONNECTIONS
 from tests.helpers.http_server import http_server, send
 
 SETTINGS = {
@@ -189,6 +190,13 @@ def test_the_service_is_not_root_and_comes_back_when_it_dies():
     assert "\nRestart=always\n" in text
 
 
+def test_the_units_limits_leave_room_for_every_thread():
+    text = files_of("http")["/etc/systemd/system/classifier.service"]
+    assert "\nMemoryMax=80%\n" in text
+    (tasks,) = re.findall(r"^TasksMax=(\d+)$", text, re.MULTILINE)
+    assert int(tasks) > MAX_CONNECTIONS + int(read_vm_unit().env["WEB_THREADS"])
+
+
 def test_unit_reads_settings_and_token_and_reaches_loopback_only():
     text = files_of("http")["/etc/systemd/system/classifier.service"]
     files = re.findall(r"^EnvironmentFile=(\S+)", text, re.MULTILINE)
@@ -291,6 +299,20 @@ def test_domain_redirects_port_80_and_serves_443(with_domain):
     assert response.status == 200
     headers = json.loads(body)
     assert (headers["Host"], headers["X-Forwarded-Proto"]) == ("a.example.com", "https")
+
+
+@pytest.mark.parametrize("cipher", ["ECDHE-RSA-AES128-SHA256", "ECDHE-RSA-AES256-SHA", "AES128-GCM-SHA256"])
+def test_old_ciphers_are_refused(with_domain, cipher):
+    offering = ssl._create_unverified_context()
+    offering.maximum_version = ssl.TLSVersion.TLSv1_2
+    offering.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    with socket.create_connection(("127.0.0.1", with_domain[1])) as connection, pytest.raises(ssl.SSLError):
+        offering.wrap_socket(connection)
+
+
+def test_https_tells_browsers_to_stay_with_it(with_domain):
+    connection = http.client.HTTPSConnection("127.0.0.1", with_domain[1], context=ssl._create_unverified_context())
+    assert ask(connection, "/", "a.example.com")[0].headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
 def test_a_body_of_any_length_reaches_the_service(with_domain):

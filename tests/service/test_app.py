@@ -126,3 +126,22 @@ def test_body_shorter_than_declared_is_a_client_error(client, png):
     longer = {"CONTENT_LENGTH": str(len(png) + 1)}
     reply = client.post("/predict", data=png, content_type="image/png", environ_overrides=longer)
     assert (reply.status_code, reply.mimetype) == (400, PROBLEM_TYPE)
+
+
+# Headers for browsers and caches
+
+
+@pytest.mark.parametrize("path", ["/", "/version", "/metrics", "/healthz", "/nowhere"])
+def test_no_answer_is_stored(client, path):
+    assert client.get(path).headers["Cache-Control"] == "no-store"
+
+
+def test_an_answer_that_depends_on_accept_says_so(client, png):
+    for path in ("/", "/predict"):
+        assert client.post(path, data=png, content_type="image/png").headers["Vary"] == "Accept"
+
+
+def test_the_page_may_load_and_send_nothing_else(client):
+    policy = client.get("/").headers["Content-Security-Policy"]
+    for rule in ("default-src 'self'", "object-src 'none'", "form-action 'self'", "frame-ancestors 'none'"):
+        assert rule in policy
