@@ -24,6 +24,7 @@ from service.web.middleware import NO_STORE, PAGE, RequestMiddleware, ServiceSta
 from service.web.request_parsing import MULTIPART, ImageUpload, parse_image, parse_images, read_body
 
 FORM_ENDPOINTS = ("predict", "predict_form")  # answer JSON, or a page where text/html is preferred
+STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
 DRAIN_SECONDS = 20
@@ -137,6 +138,8 @@ class Service:
         """Refuse a body that is too large, has no token or comes while the queue is full; number the others."""
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
             raise too_large()
+        if self.settings.protect_status and request.endpoint in STATUS_ENDPOINTS:
+            self._check_token(self.settings.api_token or "")
         if request.method == "POST" and request.routing_exception is None:
             self.state.reserve_body(request.environ, request.content_length)  # a token may be in the body
             if self.settings.api_token:

@@ -28,6 +28,7 @@ class Settings:
     batch_wait_ms: float = 1.0  # how long after a pass the next one waits for its callers to come back; 0: not at all
     api_token: str | None = None  # bearer token that every POST must carry
     git_sha: str | None = None  # what was deployed, for /version
+    protect_status: bool = False  # /version and /metrics need the token, too
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -38,6 +39,9 @@ class Settings:
         token = env.get("API_TOKEN") or None
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise SettingsError("API_TOKEN does not fit a header; use printable ASCII characters without spaces")
+        protect_status = _whole(env, "PROTECT_STATUS", 0, 0, 1) == 1
+        if protect_status and token is None:
+            raise SettingsError("PROTECT_STATUS is '1' without a token; set API_TOKEN, or use 0")
         return cls(
             host=_address(env, "HOST", cls.host),
             port=_whole(env, "PORT", cls.port, 1, 65535),
@@ -49,6 +53,7 @@ class Settings:
             batch_wait_ms=_milliseconds(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000),
             api_token=token,
             git_sha=env.get("GIT_SHA") or None,
+            protect_status=protect_status,
         )
 
 

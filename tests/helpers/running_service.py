@@ -20,7 +20,17 @@ from infra.local.health import free_ports
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = (sys.executable, "-m", "service.server")
 START_TIMEOUT_S = 120
-SETTINGS = ("API_TOKEN", "ENGINE", "MODEL_DIR", "MAX_QUEUE", "BATCH_MAX", "BATCH_WAIT_MS", "GIT_SHA", "WEB_THREADS")
+SETTINGS = (
+    "PROTECT_STATUS",
+    "API_TOKEN",
+    "ENGINE",
+    "MODEL_DIR",
+    "MAX_QUEUE",
+    "BATCH_MAX",
+    "BATCH_WAIT_MS",
+    "GIT_SHA",
+    "WEB_THREADS",
+)
 
 
 @dataclass(frozen=True)

@@ -145,3 +145,15 @@ def test_the_page_may_load_and_send_nothing_else(client):
     policy = client.get("/").headers["Content-Security-Policy"]
     for rule in ("default-src 'self'", "object-src 'none'", "form-action 'self'", "frame-ancestors 'none'"):
         assert rule in policy
+
+
+# Status behind the token
+
+
+@pytest.mark.parametrize("path", ["/version", "/metrics"])
+def test_status_can_be_closed_to_those_without_the_token(engine, path):
+    settings = Settings(api_token="s3cret", protect_status=True)
+    client = create_app(Classifier(BUNDLE, engine, settings), settings).test_client()
+    assert client.get(path).status_code == 401
+    assert client.get(path, headers={"Authorization": "Bearer s3cret"}).status_code == 200
+    assert [client.get(open_path).status_code for open_path in ("/healthz", "/readyz", "/")] == [200] * 3

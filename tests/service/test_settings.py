@@ -24,9 +24,10 @@ def test_every_setting_is_read():
         "BATCH_WAIT_MS": "2.5",
         "API_TOKEN": "s3cret",
         "GIT_SHA": "abc",
+        "PROTECT_STATUS": "1",
     }
     assert Settings.from_env(env) == Settings(
-        "127.0.0.1", 9000, 7, "torch", ROOT / "models" / "other", 3, 4, 2.5, "s3cret", "abc"
+        "127.0.0.1", 9000, 7, "torch", ROOT / "models" / "other", 3, 4, 2.5, "s3cret", "abc", True
     )
 
 
@@ -54,6 +55,7 @@ def test_an_empty_value_counts_as_unset():
         ("BATCH_WAIT_MS", "soon"),
         ("BATCH_WAIT_MS", "-1"),
         ("BATCH_WAIT_MS", "nan"),
+        ("PROTECT_STATUS", "yes"),
     ],
 )
 def test_a_bad_value_is_named_with_what_would_be_right(name, value):
@@ -66,3 +68,8 @@ def test_token_invalid_in_a_header_is_refused_and_not_shown():
     with pytest.raises(SettingsError, match="API_TOKEN") as caught:
         Settings.from_env({"API_TOKEN": "two words"})
     assert "two words" not in str(caught.value)
+
+
+def test_protecting_status_needs_a_token():
+    with pytest.raises(SettingsError, match="PROTECT_STATUS is '1' without a token; set API_TOKEN"):
+        Settings.from_env({"PROTECT_STATUS": "1"})
