@@ -293,7 +293,7 @@ def test_incompatible_runs_are_refused_unless_forced(pair, capsys, change, says)
     assert main(["compare", *folders]) == 2
     refused = capsys.readouterr()
     assert refused.out == ""
-    assert refused.err.splitlines()[0].endswith("--force compares them:")
+    assert refused.err.splitlines()[0].endswith("--force compares them anyway:")
     assert [line for line in refused.err.splitlines() if line.startswith(f"  {says}")]
     assert len(refused.err.splitlines()) == 2  # a rate that no scenario uses is no difference
     assert main(["compare", "--force", *folders]) == 0
