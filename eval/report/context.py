@@ -20,7 +20,7 @@ from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.latency import normal_load
 from eval.plan.config import BASELINE_RTT
 from eval.report import figures, scenario_sections
-from eval.report.engine_table import EngineRow, engine_change, engine_rows, group_titles, split_break_evens
+from eval.report.engine_table import EngineRow, engine_rows, engines_compared, group_titles, split_break_evens
 from eval.report.plots.style import assign_styles
 from eval.report.scenario_sections import CacheCheck, ColdStartBar, ScenarioSection
 from eval.samples.model import REFERENCE, Run, Sample
@@ -101,8 +101,8 @@ class ReportContext:
     cold_start_bars: dict[str, list[ColdStartBar]]  # forced and natural cold starts, as bars
     cold_start_phases: dict[str, list[str]]  # of the kinds of start that were tried
     cache_checks: list[CacheCheck]  # for a response cache
-    engine_rows: list[EngineRow]  # what the switch of engines is worth
-    engine_change: str
+    engine_rows: list[EngineRow]
+    engines_compared: str
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
     engine_by_target: dict[str, str]  # the reference included
     connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
@@ -176,7 +176,7 @@ def build_context(
         cold_start_phases=scenario_sections.cold_start_phases(target_reports),
         cache_checks=scenario_sections.cache_checks(target_reports),
         engine_rows=engine_rows(summary["engine_comparisons"]),
-        engine_change=engine_change(summary["engine_comparisons"]),
+        engines_compared=engines_compared(summary["engine_comparisons"]),
         break_even=split_break_evens(summary),
         engine_by_target={n: target_report["engine"] or REFERENCE_ENGINE for n, target_report in target_reports.items()}
         | {REFERENCE: REFERENCE_ENGINE},

@@ -74,14 +74,14 @@ def split_break_evens(summary: Mapping[str, Any]) -> tuple[list[PairReport], lis
     return same_engine, [point for point in points if point not in same_engine]
 
 
-def engine_change(engines: Sequence[PairReport]) -> str:
-    """From what to what."""
-    changes = dict.fromkeys((pair["engines"]["a"], pair["engines"]["b"]) for pair in engines)
-    return ", ".join(f"{engine_title(a)} to {engine_title(b)}" for a, b in changes)
+def engines_compared(comparisons: Sequence[PairReport]) -> str:
+    """As "PyTorch vs ONNX int8"."""
+    pairs = dict.fromkeys((pair["engines"]["a"], pair["engines"]["b"]) for pair in comparisons)
+    return ", ".join(f"{engine_title(a)} vs {engine_title(b)}" for a, b in pairs)
 
 
 def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
-    """The table of "What the engine is worth"; empty where no target has two engines."""
+    """The rows of the table; empty where no target has two engines."""
     if not pairs:
         return []
     scenario_text = ", ".join(dict.fromkeys(pair["scenario"] for pair in pairs if pair["scenario"]))

@@ -21,7 +21,7 @@ def results(report: str) -> str:
     """The verdict, results and processor of a report.md; with two engines, their comparison too."""
     verdict = next(line for line in report.splitlines() if line.startswith("**"))
     block = f"> {verdict}\n\n{table_under('## Results', report)}"
-    switch = "## What the engine is worth"
+    switch = "## PyTorch vs ONNX int8"
     if f"\n{switch}\n" in report:
         block += f"\n{table_under(switch, report)}"
     return f"{block}\n{processor(report)}"

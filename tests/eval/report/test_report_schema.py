@@ -8,6 +8,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
 from scripts.docs.report_schema import SCHEMA_PATH, report_schema
+from tests.conftest import ROOT
 from tests.helpers.synthetic_run import make_run
 from tests.helpers.synthetic_scenarios import make_full_run
 
@@ -40,6 +41,10 @@ def test_the_published_schema_is_that_of_the_records():
 )
 def test_every_report_keeps_to_the_schema(run_and_samples):
     VALIDATOR.validate(report_of(run_and_samples()))
+
+
+def test_the_example_keeps_to_the_schema():
+    VALIDATOR.validate(json.loads((ROOT / "reports" / "example" / "report.json").read_text()))
 
 
 def test_the_schema_refuses_a_lost_and_an_unknown_key():
