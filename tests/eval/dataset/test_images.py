@@ -164,7 +164,7 @@ def test_a_changed_golden_image_is_an_error(tmp_path, monkeypatch, golden_dir):
     some = next(tmp_path.glob("*.png"))
     some.write_bytes(picture_bytes())
     monkeypatch.setattr(images_module, "GOLDEN_DIR", tmp_path)
-    with pytest.raises(ImagesError, match=f"{some.name} is not the file of the manifest"):
+    with pytest.raises(ImagesError, match=f"{some.name} differs from the manifest"):
         load_images("golden", None, 0, quiet)
 
 

@@ -257,7 +257,7 @@ def test_garbage_is_left_at_once_and_named_in_one_line(handle, detail):
         (misbehaves(OK + b"Content-Length: 9999\r\n\r\n", again=b" ", every_s=0.01), "no complete response", "http"),
         (
             misbehaves(OK + b"Content-Length: 9\r\n\r\n"),
-            "within 0.3 s, 0 bytes of it arrived",
+            "no complete response within 0.3 s, 0 bytes of it",
             "http",
         ),
         (misbehaves(b"HTTP/1.1 2"), "no complete response within 0.3 s", "http"),

@@ -344,7 +344,7 @@ def test_reference_process_gets_the_posted_bytes_in_order(tmp_path):
     [
         ("import sys; sys.exit('reference: no torch')", "reference: no torch"),
         ("print('hello')", "a line that is not a prediction"),
-        ("pass", "answered 0 of 3 images"),
+        ("pass", "predicted 0 of 3 images"),
     ],
     ids=["fails", "garbage", "silent"],
 )
