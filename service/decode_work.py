@@ -16,6 +16,7 @@ from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 QUICK_PIXELS = 256 * 256  # of a request that needs no turn: a few milliseconds
 QUICK_READS = 4_000  # the same, of reads; a 32 x 32 PNG takes about 30
 QUICK_BYTES = 64 * 1024  # the same, of text that is parsed
+CHECKED_READS = 64  # the limits are looked at once in so many: a small image has about 30, and is to stay cheap
 MAX_READS = 200_000  # of the files of a request, each some microsecond
 MAX_SCAN_PIXELS = 20 * MAX_PIXELS  # pixels times scans of the JPEGs of a request; most progressive ones have 10 scans
 MAX_TURN_WAIT_S = 10.0  # a request that would wait longer for its turn is refused
@@ -82,6 +83,8 @@ class DecodeWork:
     def add_read(self) -> None:
         """Charge one read of a file. Raises UnprocessableImage over the limit, and RequestAbandoned."""
         self._reads += 1
+        if self._reads % CHECKED_READS:
+            return
         if self._reads > QUICK_READS:
             if self._reads > MAX_READS:
                 raise UnprocessableImage(f"the file has too many parts (over {MAX_READS} reads); save it again")
@@ -106,6 +109,7 @@ class DecodeWork:
         if self._scan_pixels > MAX_SCAN_PIXELS:
             found = f"{scans} scans of {pixels / 1e6:.1f} million pixels"
             raise UnprocessableImage(f"the JPEG has {found}, too much work; save it with fewer scans, or scale it down")
+        self.check_deadline()
         if self._pixels > QUICK_PIXELS or self._scan_pixels > 4 * QUICK_PIXELS:
             self.take_turn()
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.decode_work import MAX_TURN_WAIT_S, QUICK_PIXELS, QUICK_READS, DecodeTurns, DecodeWork
+from service.decode_work import CHECKED_READS, MAX_TURN_WAIT_S, QUICK_PIXELS, QUICK_READS, DecodeTurns, DecodeWork
 from service.errors import QueueFull, RequestAbandoned, UnprocessableImage
 from service.preprocess import decode_image
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
@@ -43,7 +43,7 @@ def test_small_work_needs_no_turn():
         lambda work: work.add_pixels(BIG),
         lambda work: [work.add_pixels(QUICK_PIXELS // 2) for _ in range(3)],
         lambda work: work.add_pixels(QUICK_PIXELS // 2, scans=20),
-        lambda work: [work.add_read() for _ in range(QUICK_READS + 1)],
+        lambda work: [work.add_read() for _ in range(QUICK_READS + CHECKED_READS)],
         lambda work: work.add_bytes(2**20),
     ],
     ids=["a large image", "several images", "scans", "reads", "text"],
