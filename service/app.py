@@ -41,7 +41,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    state = ServiceState(classifier, app.logger)
+    state = ServiceState(classifier, app.logger, settings.web_threads)
     service = Service(state, settings)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])

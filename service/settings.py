@@ -20,7 +20,7 @@ class Settings:
 
     host: str = "0.0.0.0"  # address to listen on
     port: int = 8080
-    web_threads: int = 288  # requests in progress at once, those in the queue included
+    web_threads: int = 288  # predictions in progress at once, from the whole body to the answer
     engine: str = "torch"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
     max_queue: int = 256  # images in the queue; beyond it, 503

@@ -53,13 +53,14 @@ class RequestTrace:
     seconds: float = 0.0  # from request to response
     class_ids: Sequence[int] = ()  # predicted for its images
     queue_seconds: float = 0.0
+    works: bool = False  # whether it is one of the WEB_THREADS that work
     reserved_bytes: int = 0  # of a long body, until the request ends
 
 
 class ServiceState:
     """What the middleware and the views share: the model, this process's identity, the metrics."""
 
-    def __init__(self, classifier: Classifier, log: logging.Logger):
+    def __init__(self, classifier: Classifier, log: logging.Logger, web_threads: int):
         self.classifier = classifier
         self.model = classifier.info.to_json()
         self.instance_id = secrets.token_hex(6)
@@ -69,10 +70,13 @@ class ServiceState:
         self.accepted = 0
         self._reserved_bytes = 0
         self._counting = threading.Lock()
+        self._free_threads = threading.Semaphore(web_threads)
         self._log = log
 
     def accept(self, environ: Environ) -> None:
-        """Number a prediction request that will be computed."""
+        """Number a prediction request whose body has come, once fewer than WEB_THREADS requests work."""
+        self._free_threads.acquire()
+        environ[TRACE].works = True
         with self._counting:
             self.accepted += 1
             environ[TRACE].ordinal = self.accepted
@@ -89,8 +93,10 @@ class ServiceState:
             self._reserved_bytes += size
             environ[TRACE].reserved_bytes = size
 
-    def release_body(self, trace: RequestTrace) -> None:
-        """Return the reservation at the end of the request."""
+    def release(self, trace: RequestTrace) -> None:
+        """Return what the request has reserved, at its end."""
+        if trace.works:
+            self._free_threads.release()
         if trace.reserved_bytes:
             with self._counting:
                 self._reserved_bytes -= trace.reserved_bytes
@@ -156,7 +162,7 @@ class RequestMiddleware:
         trace: RequestTrace = environ[TRACE]
         state, path = self._state, environ.get("PATH_INFO", "")
         state.metrics.in_flight.dec()
-        state.release_body(trace)
+        state.release(trace)
         if trace.class_ids:
             state.metrics.predicted(trace.class_ids, trace.queue_seconds)
         if trace.status:
