@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from infra.aws_ec2.user_data import FACTS_FILE
+from infra.aws_ec2.user_data import SETTINGS_FILE
 from tests.helpers.infra.booted_vm import (
     BUNDLE,
     HTTP_PORT,
@@ -65,7 +65,7 @@ def test_the_user_data_boots_serves_and_survives(ground, shipped, needs_tool, sa
 
 def from_file(user_data: str) -> str:
     """The user data with BUNDLE_URI changed, and nothing else."""
-    facts = next(each["content"] for each in yaml.safe_load(user_data)["write_files"] if each["path"] == FACTS_FILE)
+    facts = next(each["content"] for each in yaml.safe_load(user_data)["write_files"] if each["path"] == SETTINGS_FILE)
     (uri,) = [line for line in facts.splitlines() if line.startswith("BUNDLE_URI=s3://")]
     assert user_data.count(uri) == 1
     return user_data.replace(uri, f"BUNDLE_URI=file://{BUNDLE}")

@@ -282,7 +282,7 @@ def test_there_are_sixty_malformed_requests():
 
 
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_request_is_refused_and_nothing_after_it_read(server, sent):
+def test_a_malformed_request_is_refused_and_ends_its_connection(server, sent):
     hidden = sent + b"GET /version HTTP/1.1\r\nHost: hidden\r\n\r\n"
     received = exchange(server.port, hidden)
     assert received == b"" or received.startswith(b"HTTP/1.1 4") or received.startswith(b"HTTP/1.0 4"), received[:200]
