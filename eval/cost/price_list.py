@@ -13,8 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from eval.errors import PriceError
 
 PRICE_LIST_PATH = Path(__file__).with_name("prices.yaml")
@@ -99,6 +97,8 @@ def _find_by_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes
 
 def parse_price_list(data: bytes, path: Path) -> PriceList:
     """Parse the list. Raises PriceError, which names `path`."""
+    import yaml  # here, as every command's help needs a constant of this package and no price
+
     try:
         document = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError) as error:

@@ -30,7 +30,7 @@ MUTANTS = {
         "the service is not started again when it dies": ("Restart=always", "Restart=no"),
     },
     f"{FOLDER}/nginx-proxy.conf": {
-        "nginx refuses bodies above 1 MB in its own words": ("client_max_body_size 0;\n", ""),
+        "nginx refuses bodies above 1 MB in its own words": ("client_max_body_size 17m;\n", ""),
     },
     f"{FOLDER}/nginx-redirect.conf": {
         "a redirect that turns a POST into a GET": ("return 308 ", "return 301 "),
