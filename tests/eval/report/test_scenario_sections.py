@@ -327,7 +327,7 @@ def test_the_pointer_reads_the_cost_curves_and_picks_the_nearest(visit, full_dir
     x, y = place(scales["x"], math.log10(point["requests_per_month"])), place(scales["y"], math.log10(point["net_usd"]))
     page.mouse.move(box["x"] + x, box["y"] + y)
     told = page.locator("#cost .readout p").inner_text()
-    assert f"Heroku ${point['net']:.2f}" in told
+    assert f"Heroku ${point['net_usd']:.2f}" in told
     assert page.locator("#results tr.lit").get_attribute("data-target") == "1"
 
 
