@@ -13,7 +13,8 @@ PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/req
 export PATH := $(PULUMI_BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo twins report test test-fast test-all test-lesser lint format bench bench-engine bench-serve
+.PHONY: help setup demo twins report test test-fast test-all test-nonroot test-root test-lesser lint format bench
+.PHONY: bench-engine bench-serve
 .PHONY: costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
 .PHONY: down leftovers a-stack a-pulumi mutants
 
@@ -57,8 +58,12 @@ test: .venv/.dev ## run the tests that need neither root nor a browser (8 minute
 test-fast: .venv/.dev ## run the quick tests (90 seconds)
 	$(PYTEST) -m "not slow and not root and not browser and not integration" $(ARGS)
 
-test-all: .venv/.dev ## run every test; those that need root one by one, as they use fixed ports
+test-all: test-nonroot test-root ## run every test
+
+test-nonroot: .venv/.dev ## run every test that needs no root
 	$(PYTEST) -m "not root" $(ARGS)
+
+test-root: .venv/.dev ## boot the VM and build the images, one by one, as they use fixed ports
 	$(PY) -m pytest -m root $(ARGS)
 
 # The tests of vectorised code

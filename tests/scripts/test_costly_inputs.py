@@ -10,6 +10,7 @@ from tests.service.test_preprocess import BUNDLE
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_there_are_seeds_of_every_accepted_format():
     seeds = seed_files()
     assert {name.split()[0].upper() for name in seeds} == set(IMAGE_TYPES.values())
@@ -31,6 +32,7 @@ def test_a_refusal_is_an_outcome():
     assert measure(refuse, "x", b"1").outcome == "422: too much"
 
 
+@pytest.mark.slow
 def test_the_search_keeps_two_inputs_of_a_seed():
     found, tried = search(len, {"a": b"12", "b": b"34"}, 0.5)
     assert tried > 4

@@ -8,6 +8,7 @@ from scripts.benchmarks import interval_coverage
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_intervals_have_their_nominal_coverage():
     lines = []
     assert interval_coverage.main(lines.append, sizes=(1000,), runs=400) == 0, "\n".join(lines)

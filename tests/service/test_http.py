@@ -134,6 +134,7 @@ def test_many_clients_at_once_each_get_their_own_answer(server):
     assert len({tuple(p) for p in alone}) == len(pictures)
 
 
+@pytest.mark.slow
 def test_the_reference_gives_the_same_answers(server, tmp_path):
     paths = [tmp_path / f"{seed}.png" for seed in range(3)]
     for seed, path in enumerate(paths):
@@ -147,6 +148,7 @@ def test_the_reference_gives_the_same_answers(server, tmp_path):
     np.testing.assert_allclose([f["probabilities"] for f in found], [w["probabilities"] for w in wanted], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_reference_names_an_image_that_it_cannot_read(tmp_path):
     (tmp_path / "cat.png").write_text("meow")
     command = [sys.executable, "-m", "service.offline_predict"]

@@ -113,6 +113,7 @@ export.write_int8(out / "fp32.onnx", out / "int8.onnx", calibration)
         pytest.param("MAX_FP32_DIFFERENCE", -1.0, "fp32.onnx is not the same network", id="fp32-differs"),
     ],
 )
+@pytest.mark.slow
 def test_a_bad_export_is_refused_and_changes_nothing(limit, value, message, monkeypatch, tmp_path):
     folder = random_bundle(tmp_path)
     before = (folder / "model.json").read_bytes()

@@ -73,6 +73,7 @@ def test_a_burst_leaves_at_once(tmp_path):
         assert len({s.scheduled_s for s in samples if s.block == block}) == 1
 
 
+@pytest.mark.slow
 def test_each_search_step_uses_the_rate_earlier_steps_call_for(tmp_path):
     """Whether the search then finds the right rate is tested on simulated answers, which no neighbour can slow down."""
     truth = EndpointProfile(seed=5, median_ms=5, sigma=0.2, servers=1)
@@ -155,6 +156,7 @@ def test_a_stream_is_dealt_out_completely_and_evenly():
     assert all(part.max_in_flight == 25 for part in parts)
 
 
+@pytest.mark.slow
 def test_target_lost_in_mid_stream_does_not_end_the_run(tmp_path):
     with fake_endpoint() as fake:
         stop = threading.Thread(target=fake.stop)  # it waits for the answer that is being given

@@ -94,6 +94,7 @@ def test_the_default_size_is_one_that_is_sold(stack):
 
 
 @every_stack
+@pytest.mark.slow
 def test_preview_succeeds_with_unknown_cloud_values(stack):
     preview, up = well(rehearse(stack, preview=True)), well(rehearse(stack))
     assert preview.outputs.keys() == up.outputs.keys()
