@@ -132,18 +132,19 @@ def measure(decode: Callable[[bytes], object], seed: str, data: bytes) -> Findin
     return Finding(time.process_time() - start, seed, data, outcome)
 
 
-def search(decode: Callable[[bytes], object], seeds: dict[str, bytes], duration_s: float) -> tuple[list[Finding], int]:
-    """The worst inputs, at most two of a seed, and how many were tried."""
+def search(
+    decode: Callable[[bytes], object], seeds: dict[str, bytes], goes_on: Callable[[int], bool]
+) -> tuple[list[Finding], int]:
+    """The worst inputs, at most two of a seed, and how many were tried; `goes_on` is asked with that number."""
     worst: dict[str, list[Finding]] = {name: [] for name in seeds}
     tried = 0
-    give_up = time.monotonic() + duration_s
 
     @settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate, Phase.target],
               suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
     @given(seed=st.sampled_from(sorted(seeds)), mutations=MUTATIONS)
     def one_round(seed: str, mutations: list[Mutation]) -> None:
         nonlocal tried
-        if time.monotonic() > give_up:
+        if not goes_on(tried):
             return
         tried += 1
         found = measure(decode, seed, mutated(seeds[seed], mutations))
@@ -152,7 +153,7 @@ def search(decode: Callable[[bytes], object], seeds: dict[str, bytes], duration_
         if len(worst[seed]) > 2:
             heapq.heappop(worst[seed])
 
-    while time.monotonic() < give_up:
+    while goes_on(tried):
         one_round()
     return heapq.nlargest(KEPT, [found for kept in worst.values() for found in kept]), tried
 
@@ -178,7 +179,8 @@ def main(arguments: list[str] | None = None) -> None:
         for path in sorted(parsed.measure.iterdir()):
             show(measure(decode, path.name, path.read_bytes()))
         return
-    found, tried = search(decode, seed_files(), parsed.minutes * 60)
+    deadline = time.monotonic() + parsed.minutes * 60
+    found, tried = search(decode, seed_files(), lambda _: time.monotonic() < deadline)
     parsed.out.mkdir(parents=True, exist_ok=True)
     for rank, finding in enumerate(found):
         name = f"{rank:02d}-{finding.seed.replace(' ', '-')}-{sha256(finding.data).hexdigest()[:8]}"
