@@ -39,11 +39,11 @@ class ScenarioReport:
     latency_with_failures_ms: dict[str, Estimate]  # a failure counts as infinite
     latency_early_stopping_ms: dict[str, Estimate]  # MLPerf's bounds
     tail_ratio: Estimate  # p99 over p50
-    service_ms: dict[str, Estimate]
-    first_byte_ms: dict[str, Estimate]
+    service_time_ms: dict[str, Estimate]
+    time_to_first_byte_ms: dict[str, Estimate]
     connection_ms: dict[str, dict[str, Estimate]]  # by phase
     new_connections: int
-    server_ms: dict[str, dict[str, Estimate]]  # by part of Server-Timing
+    server_timing_ms: dict[str, dict[str, Estimate]]  # by part of Server-Timing
     throughput_rps: float | Unavailable
     send_delay_ms: dict[str, Estimate]
     drift: DriftReport | Unavailable | None
@@ -143,13 +143,13 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "latency_with_failures_ms": percentiles(latencies_with_failures_ms, autocorrelated=True),
         "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms),
         "tail_ratio": tail_ratio(latencies_ms),
-        "service_ms": percentiles([s.service_time_ms for s in succeeded], autocorrelated=True),
-        "first_byte_ms": percentiles(
+        "service_time_ms": percentiles([s.service_time_ms for s in succeeded], autocorrelated=True),
+        "time_to_first_byte_ms": percentiles(
             [s.time_to_first_byte_ms for s in succeeded if s.time_to_first_byte_ms is not None]
         ),
         "connection_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
         "new_connections": sum(s.new_connection for s in samples),
-        "server_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
+        "server_timing_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
         "throughput_rps": _throughput(name, chronological, len(succeeded)),
         "send_delay_ms": {"p99": percentile([s.send_delay_ms for s in samples], 0.99)},
     }

@@ -188,7 +188,7 @@ class RunMetadata:
     started_at: str
     ended_at: str | None
     complete: bool
-    note: str | None  # why it is not complete, where it says so
+    incomplete_reason: str | None
     command: list[str]
     seed: int
     config: dict[str, Any]  # as in run.json
@@ -197,7 +197,7 @@ class RunMetadata:
     scenarios: list[str]
     images: ImageManifest
     prices: PriceListVersion
-    machine: dict[str, Any]  # as in run.json
+    client_environment: dict[str, Any]  # as in run.json
     versions: dict[str, str]
     twins: bool
     findings: list[Finding]  # the gravest first

@@ -119,7 +119,7 @@ def run_metadata(run: Run, prices: PriceList, findings: list[Finding]) -> RunMet
         started_at=run.started_at,
         ended_at=run.ended_at,
         complete=run.complete,
-        note=run.incomplete_reason,
+        incomplete_reason=run.incomplete_reason,
         command=run.command,
         seed=run.seed,
         config=run.config,
@@ -130,7 +130,7 @@ def run_metadata(run: Run, prices: PriceList, findings: list[Finding]) -> RunMet
         prices=PriceListVersion(
             prices.sha256, prices.date.isoformat(), age_days if age_days > STALE_AFTER_DAYS else None
         ),
-        machine=run.client_environment,
+        client_environment=run.client_environment,
         versions=run.versions,
         twins=any(t.twin for t in run.targets),
         findings=findings,

@@ -77,8 +77,8 @@ def test_it_has_the_parts_that_are_documented(plain):
         "break_even",
     }
     assert set(plain["run"]) == {
-        "id", "started_at", "ended_at", "complete", "note", "command", "seed", "scenarios", "images", "prices",
-        "machine", "versions", "twins", "findings", "config", "resumed_at", "cost",
+        "id", "started_at", "ended_at", "complete", "incomplete_reason", "command", "seed", "scenarios", "images",
+        "prices", "client_environment", "versions", "twins", "findings", "config", "resumed_at", "cost",
     }  # fmt: skip
     assert {"sentence", "cheapest", "runner_up", "fastest", "all_targets_agree", "traffic"} <= set(plain["verdict"])
     for facts in plain["targets"].values():
@@ -89,8 +89,8 @@ def test_it_has_the_parts_that_are_documented(plain):
             "instances_seen", "all_requests", "baseline_rtt_ms", "cache", "cold_starts", "artifact_size", "processor",
         } == set(facts)  # fmt: skip
         assert {
-            "succeeded", "latency_ms", "latency_with_failures_ms", "service_ms", "server_ms", "throughput_rps",
-            "send_delay_ms",
+            "succeeded", "latency_ms", "latency_with_failures_ms", "service_time_ms", "server_timing_ms",
+            "throughput_rps", "send_delay_ms",
         } <= set(facts["scenarios"]["single"])  # fmt: skip
         assert {
             "usd_per_million", "idle_usd_per_month", "monthly_usd", "curve", "measured", "assumptions"

@@ -120,7 +120,7 @@ def test_the_processor_of_client_and_twins_is_named(run_dir):
     assert "client and twins on 4 cores of Made-up CPU (AVX2)" in Page(text_of(run_dir)).text
     assert "\nProcessor: 4 cores of Made-up CPU (AVX2)\n" in text_of(run_dir, REPORT_MD)
     summary = json.loads(text_of(run_dir, REPORT_JSON))
-    assert summary["run"]["machine"]["instruction_sets"] == ["AVX2"]
+    assert summary["run"]["client_environment"]["instruction_sets"] == ["AVX2"]
     assert {t["processor"]["cpu_model"] for t in summary["targets"].values()} == {"Made-up CPU"}
 
 
