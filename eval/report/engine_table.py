@@ -115,7 +115,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
         ),
         EngineRow("Memory", "peak", [_pair_cell(pair["memory_mib"], mib) for pair in pairs]),
         EngineRow("Accuracy", "McNemar’s test, after Holm", [_accuracy_cell(pair["accuracy"]) for pair in pairs]),
-        EngineRow("Same label", "on the same picture", [_agreement_cell(pair["agreement"]) for pair in pairs]),
+        EngineRow("Same label", "on the same image", [_agreement_cell(pair["agreement"]) for pair in pairs]),
     ]
 
 
@@ -186,5 +186,5 @@ def _agreement_cell(agreement: PairReport) -> EngineCell:
     if fraction is None or value_of(fraction) is None:
         return EngineCell(NOT_AVAILABLE, reason_of(fraction or agreement))
     return EngineCell(
-        percent(fraction["value"]), f"{agreement['disagreements']:,} of {plural(agreement['n'], 'picture')} differ"
+        percent(fraction["value"]), f"{agreement['disagreements']:,} of {plural(agreement['n'], 'image')} differ"
     )

@@ -35,7 +35,7 @@ REPORT_JSON = "report.json"
 TEMPLATE_DIR = Path(__file__).parent / "templates"
 GOLDEN_DIR = Path(__file__).parent.parent / "golden"
 ENGINE_DIFFERENCE_NOTE = (
-    "Another engine may answer a few pictures otherwise, as it computes with other numbers: that is no fault of a "
+    "Another engine may answer a few images otherwise, as it computes with other numbers: that is no fault of a "
     "deployment. Targets of one engine have to agree."
 )
 TABLE_MONTHLY_REQUESTS = tuple(map(str, PRICED_MONTHLY_REQUESTS))  # requests a month that the tables price
@@ -68,8 +68,8 @@ FORMATTERS = (  # of eval.formatting, as the templates call them
 def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict[str, Any]:
     """Write the three reports of a run and return the contents of report.json.
 
-    `image_bytes` gives the posted bytes of a picture of the run's manifest, to show what was misclassified. Without
-    it only pictures of the golden set are shown; of the others the labels.
+    `image_bytes` gives the posted bytes of an image of the run's manifest, to show what was misclassified. Without
+    it only images of the golden set are shown; of the others the labels.
     """
     run = read_run(run_dir)
     samples = list(read_samples(run_dir))
@@ -88,7 +88,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
 
 
 def golden_image_reader(run: Run) -> ImageReader:
-    """Reads pictures of the golden set; the caller checks that they are the ones that were posted."""
+    """Reads images of the golden set; the caller checks that they are the ones that were posted."""
 
     def read_image(image_index: int) -> bytes | None:
         path = GOLDEN_DIR / Path(run.image_manifest[image_index].name).name

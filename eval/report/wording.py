@@ -151,7 +151,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ),
     FindingCode.LATENCY_DRIFT: _latency_drift,
     FindingCode.CACHE_SUSPECTED: (
-        "{titles:words}: the same picture again is answered faster than new ones; something caches"
+        "{titles:words}: the same image again is answered faster than new ones; something caches"
     ),
     FindingCode.PREDICTIONS_DIFFER: _predictions_differ,
     FindingCode.LESS_ACCURATE: _less_accurate,
@@ -251,7 +251,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",
     ReasonCode.NO_SCENARIO_COMMON_TO_RUNS: "no scenario that both runs tried",
     AssumptionCode.POISSON_ARRIVALS: (
-        "requests come one picture each, at random (Poisson) and evenly over a month of {hours_per_month} hours"
+        "requests come one image each, at random (Poisson) and evenly over a month of {hours_per_month} hours"
     ),
     AssumptionCode.CLOUD_CPU_AS_FAST: "the cloud's CPU is as fast as this machine's, on which the twin ran",
     AssumptionCode.MEAN_SERVICE_TIME: (

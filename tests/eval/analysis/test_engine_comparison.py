@@ -249,7 +249,7 @@ def test_the_report_tells_what_the_switch_is_worth(page_dir, name):
     worth = text.split("PyTorch vs ONNX int8")[1]
     for figure in ("Latency p50", "Latency p95", "$ per million", "Start", "Shipped", "Memory", "Accuracy", "Same"):
         assert figure in worth
-    assert "22.6 MB → 11.4 MB" in worth and "as fast" in worth and "2 of 200 pictures differ" in worth
+    assert "22.6 MB → 11.4 MB" in worth and "as fast" in worth and "2 of 200 images differ" in worth
 
 
 def test_a_report_of_one_engine_does_not_mention_engines(tmp_path):
