@@ -9,7 +9,7 @@ import pulumi_aws as aws
 import pulumi_command as command
 
 from infra.artifact import deployment_files, write_tar_gz
-from infra.aws_ec2.user_data import HERE, render
+from infra.aws_ec2.user_data import HERE, render, vm_files
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
 from infra.naming import resource_name, tags
@@ -34,6 +34,7 @@ size = config.choice("size", TARGET.size, EC2_SIZES)
 domain = config.optional("domain", DOMAIN, "a name such as classifier.example.com, in small letters")
 email = config.optional("certificateEmail", EMAIL, "an address such as you@example.com")
 zone = config.optional("hostedZoneId", ZONE, "a zone of Route 53 such as Z0123456789ABC")
+https = domain is not None
 config.reject_unknown()
 if domain and not email:
     raise ConfigError("cloudtrial:domain needs cloudtrial:certificateEmail: Let's Encrypt makes the certificate for it")
@@ -137,7 +138,7 @@ aws.s3.BucketPolicy(
     ),
     opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
 )
-artifact = write_tar_gz("aws_ec2.tar.gz", deployment_files(engine=engine))
+artifact = write_tar_gz("aws_ec2.tar.gz", deployment_files(vm_files(https=https), engine))
 bundle = aws.s3.BucketObjectv2(
     "bundle",
     bucket=bucket.id,
@@ -175,7 +176,7 @@ role = aws.iam.Role(
 session_manager = aws.iam.RolePolicyAttachment(
     "session-manager", role=role.name, policy_arn="arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 )
-certificate_key = f"certificate-{domain}.tar.gz"
+certificate_key = f"certificate-{domain}.pem"
 read_parameters = ["ssm:GetParameter", "ssm:GetParameters"]
 statements = [
     {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [pulumi.Output.concat(bucket.arn, "/", bundle.key)]},
@@ -190,6 +191,10 @@ role_policy = aws.iam.RolePolicy(
     "vm", role=role.name, policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": statements})
 )
 profile = aws.iam.InstanceProfile(resource_name("vm", stack), role=role.name, tags=stack_tags)
+
+# The address, which outlives the VM. Where there is no domain it is the host that nginx answers to.
+address = aws.ec2.Eip("address", domain="vpc", tags=named, opts=pulumi.ResourceOptions(depends_on=[gateway]))
+host = domain or address.public_ip
 
 # The VM. A change of the user data (other code, another token) replaces it.
 settings: dict[str, pulumi.Input[str]] = {
@@ -220,7 +225,9 @@ vm = aws.ec2.Instance(
     root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
         volume_type="gp3", volume_size=TARGET.disk_gb, encrypted=True, delete_on_termination=True, tags=named
     ),
-    user_data=pulumi.Output.all(**settings).apply(lambda resolved: render(resolved, https=bool(domain))),
+    user_data=pulumi.Output.all(settings, host).apply(
+        lambda resolved: render(resolved[0], host=resolved[1], https=https)
+    ),
     user_data_replace_on_change=True,
     tags=named,
     opts=pulumi.ResourceOptions(
@@ -229,8 +236,7 @@ vm = aws.ec2.Instance(
     ),
 )
 
-# The address, which outlives the VM, and its DNS name.
-address = aws.ec2.Eip("address", domain="vpc", tags=named, opts=pulumi.ResourceOptions(depends_on=[gateway]))
+# The address's DNS name.
 attached = aws.ec2.EipAssociation("address", allocation_id=address.allocation_id, instance_id=vm.id)
 reachable: list[pulumi.Resource] = [attached]
 if domain and zone:
@@ -239,7 +245,7 @@ if domain and zone:
     )
 
 # `up` ends when the service is ready, or names the log to read.
-url = pulumi.Output.from_input(f"https://{domain}") if domain else pulumi.Output.concat("http://", address.public_ip)
+url = pulumi.Output.concat("https://" if domain else "http://", host)
 session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
 command.local.Command(
     "ready",

@@ -1,11 +1,14 @@
-"""The VM's user data: cloud-config.yaml with the files that it names, and the VM's settings. Pure; no Pulumi."""
+"""What the VM is given: its user data, and the files that its bundle has beside the service. Pure; no Pulumi.
+
+The user data is cloud-config.yaml with the files that it names, and the VM's settings. All other files come with the
+bundle, for EC2 takes 16 KiB of user data; the bundle's sha256 is among the settings.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -14,26 +17,52 @@ from infra.errors import UserDataError
 HERE = Path(__file__).resolve().parent
 HEADER = "#cloud-config\n"
 SETTINGS_FILE = "/etc/classifier.env"  # read by bash and systemd, whose quoting rules differ
+HOST_FILE = "/etc/nginx/snippets/classifier-host.conf"  # the one name that nginx answers to
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")  # needs no quotes in either
+VM_FOLDER = "vm"  # in the bundle; what is in its folder etc is copied to /etc
+VM_FILES = {
+    "etc/systemd/system/classifier.service": "classifier.service",
+    "etc/nginx/sites-available/classifier.conf": "nginx.conf",
+    "etc/nginx/snippets/classifier-http.conf": "nginx-proxy.conf",
+}
+# What there is where there is a domain. Of two files with one path, this one counts.
+HTTPS_FILES = {
+    "etc/systemd/system/classifier-certificate.service": "classifier-certificate.service",
+    "etc/systemd/system/classifier-certificate.timer": "classifier-certificate.timer",
+    "etc/nginx/sites-available/classifier-https.conf": "nginx-https.conf",
+    "etc/nginx/snippets/classifier-http.conf": "nginx-redirect.conf",
+    "etc/nginx/snippets/classifier-https.conf": "nginx-proxy.conf",
+    "certificate": "certificate",
+}
+HTTPS_PACKAGES = ("certbot", "openssl")
+HOST = re.compile(r"[a-z0-9.-]+")  # a domain, or an address of IPv4
 MAX_BYTES = 16 * 1024  # EC2's limit of user data, before base64
 
 
-def render(settings: Mapping[str, str], *, https: bool) -> str:
-    """The whole user data. Raises UserDataError when a setting needs quotes, or the text is too long for EC2."""
-    config = _read("cloud-config.yaml")
-    extra = _read("cloud-config-https.yaml") if https else {}
-    files = {entry["path"]: entry for part in (config, extra) for entry in part.get("write_files", [])}
-    files[SETTINGS_FILE] = {"path": SETTINGS_FILE, "content": _env(settings)}
-    config["packages"] += extra.get("packages", [])
-    config["write_files"] = [_filled(entry) for entry in files.values()]
+def vm_files(*, https: bool) -> dict[str, Path]:
+    """The VM's own files, by their names in the bundle."""
+    files = VM_FILES | (HTTPS_FILES if https else {})
+    return {f"{VM_FOLDER}/{path}": HERE / source for path, source in files.items()}
+
+
+def render(settings: Mapping[str, str], *, host: str, https: bool) -> str:
+    """The whole user data, for a VM that answers to `host` alone.
+
+    Raises UserDataError when a setting needs quotes, or the text is too long for EC2.
+    """
+    if not HOST.fullmatch(host):
+        raise UserDataError(f"the host is {host!r}; nginx takes a domain in small letters, or an address of IPv4")
+    config = yaml.safe_load((HERE / "cloud-config.yaml").read_text())
+    config["packages"] += HTTPS_PACKAGES if https else ()
+    config["write_files"] = [
+        *map(_filled, config["write_files"]),
+        {"path": SETTINGS_FILE, "content": _env(settings)},
+        {"path": HOST_FILE, "content": f"server_name {host};\n"},
+    ]
     text = HEADER + yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=200)
     if (size := len(text.encode())) > MAX_BYTES:
         raise UserDataError(f"the user data has {size} bytes, and EC2 takes {MAX_BYTES}: shorten what it names")
     return text
-
-
-def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((HERE / name).read_text())
 
 
 def _env(settings: Mapping[str, str]) -> str:

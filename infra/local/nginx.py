@@ -15,7 +15,9 @@ SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
 PROXY_FILE = SITE_FILE.with_name("nginx-proxy.conf")
 PROXY_PATH = Path("snippets/classifier-http.conf")  # where the site includes it from, on the VM and here
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"))
-SITE_LISTEN = "listen 80 default_server;"
+HOST_PATH = Path("snippets/classifier-host.conf")  # the names that the site answers to; any other host is refused
+LISTEN = "listen 80"
+HOST_NAMES = "server_name 127.0.0.1 localhost;\n"
 MAIN_CONF = """{user}
 daemon off;
 pid nginx.pid;
@@ -42,6 +44,7 @@ def nginx_process(nginx: str, folder: Path, port: int, upstream_port: int) -> Pr
     """nginx with the VM's site, its files in `folder`, listening on `port`."""
     (folder / PROXY_PATH).parent.mkdir(parents=True, exist_ok=True)
     (folder / PROXY_PATH).write_text(PROXY_FILE.read_text())
+    (folder / HOST_PATH).write_text(HOST_NAMES)
     as_root = os.geteuid() == 0  # its workers would become another user, who may not enter the folder
     (folder / "nginx.conf").write_text(MAIN_CONF.format(user="user root;" if as_root else ""))
     (folder / "site.conf").write_text(local_site(SITE_FILE.read_text(), port, upstream_port))
@@ -52,8 +55,13 @@ def local_site(site: str, port: int, upstream_port: int) -> str:
     """The site with only its address and its upstream's changed. Raises PlatformFileError when one is missing."""
     env = read_vm_unit().env
     upstream = f"server {env['HOST']}:{env['PORT']};"
-    for line in (SITE_LISTEN, upstream):
-        if site.count(line) != 1:
-            raise PlatformFileError(f"nginx.conf: exactly one `{line}` is needed, as the unit and the VM have it")
-    site = site.replace(SITE_LISTEN, f"listen {HOST}:{port} default_server;")
-    return site.replace(upstream, f"server {HOST}:{upstream_port};")
+    changes = {
+        f"{LISTEN} default_server;": f"listen {HOST}:{port} default_server;",  # for other hosts, which it refuses
+        f"{LISTEN};": f"listen {HOST}:{port};",
+        upstream: f"server {HOST}:{upstream_port};",
+    }
+    for old, new in changes.items():
+        if site.count(old) != 1:
+            raise PlatformFileError(f"nginx.conf: exactly one `{old}` is needed, as the unit and the VM have it")
+        site = site.replace(old, new)
+    return site

@@ -96,11 +96,11 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
         "TOKEN_PARAMETER": f"/cloudtrial-api-token-{'x' * 10}",
         "TOKEN_VERSION": "1",
     }
+    domain = "x" * 60 + ".example.com"
     if spec.https:
-        domain = "x" * 60 + ".example.com"
         settings |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": f"someone@{domain}",
-                  "CERTIFICATE_URI": f"{bucket}/certificate-{domain}.tar.gz"}  # fmt: skip
-    return len(render(settings, https=spec.https).encode())
+                  "CERTIFICATE_URI": f"{bucket}/certificate-{domain}.pem"}  # fmt: skip
+    return len(render(settings, host=domain, https=spec.https).encode())
 
 
 def measure_local(spec: DeploymentSpec) -> LocalMeasurement:

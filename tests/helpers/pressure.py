@@ -21,7 +21,7 @@ def grey_png(level: int) -> bytes:
 
 
 def request_bytes(body: bytes, path: str = "/predict", kind: str = "image/png") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -1,20 +1,25 @@
 """The VM's user data, as the EC2 program registers it, really booted: only its bundle comes from a file, not from S3.
 
 One test, for a boot is long and each step needs the one before. Not shown here: EC2 itself, its Debian image, a kernel
-of the VM's own, the role, Session Manager, and HTTPS.
+of the VM's own, the role, Session Manager, and Let's Encrypt, for which its own test server stands.
 """
 
 from __future__ import annotations
 
+import json
+import socket
+import ssl
 import time
 
 import pytest
 import yaml
 
-from infra.aws_ec2.user_data import SETTINGS_FILE
+from infra.aws_ec2.user_data import HOST_FILE, HTTPS_PACKAGES, SETTINGS_FILE, VM_FOLDER, vm_files
 from tests.helpers.infra.booted_vm import (
+    ACME_PORT,
     BUNDLE,
     HTTP_PORT,
+    HTTPS_PORT,
     REBOOT_STATUS,
     Vm,
     is_ready,
@@ -23,11 +28,23 @@ from tests.helpers.infra.booted_vm import (
     vm_of,
     wait_for,
 )
-from tests.helpers.infra.debian_trees import LOG_TAIL, assert_answers_as_reference, prepare, workplace
+from tests.helpers.infra.debian_trees import ACME_SERVER, LOG_TAIL, assert_answers_as_reference, prepare, workplace
 from tests.helpers.infra.program_runs import REQUIRED, make_checkout, well
+from tests.helpers.infra.vm_files import DOMAIN, HTTPS_SETTINGS
+from tests.helpers.running_service import Server
 from tests.offline_engine.engine import run_program
+from tests.offline_engine.fake_provider import PUBLIC_IP
 
 pytestmark = pytest.mark.root
+
+PEBBLE = {  # the settings of Let's Encrypt's test server
+    "listenAddress": f"127.0.0.1:{ACME_PORT}",
+    "managementListenAddress": "",
+    "certificate": "/etc/pebble.pem",
+    "privateKey": "/etc/pebble.key",
+    "httpPort": HTTP_PORT,
+    "tlsPort": HTTPS_PORT,
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +73,7 @@ def test_the_user_data_boots_serves_and_survives(ground, shipped, needs_tool, sa
         workplace("boot") as folder,
         vm_of(needs_tool("systemd-nspawn"), trees / "vm", folder, torch, from_file(user_data), bundle) as vm,
     ):
-        for step in (first_boot, kill, reboot, power_off):
+        for step in (first_boot, kill, reboot, get_certificate, power_off):
             start = time.monotonic()
             step(vm)
             say(f"{step.__doc__} {time.monotonic() - start:.0f} s")
@@ -64,10 +81,12 @@ def test_the_user_data_boots_serves_and_survives(ground, shipped, needs_tool, sa
 
 
 def from_file(user_data: str) -> str:
-    """The user data with BUNDLE_URI changed, and nothing else."""
+    """The user data with BUNDLE_URI changed, and the host to this machine's own address, and nothing else."""
     facts = next(each["content"] for each in yaml.safe_load(user_data)["write_files"] if each["path"] == SETTINGS_FILE)
     (uri,) = [line for line in facts.splitlines() if line.startswith("BUNDLE_URI=s3://")]
     assert user_data.count(uri) == 1
+    assert user_data.count(f"server_name {PUBLIC_IP};") == 1
+    user_data = user_data.replace(f"server_name {PUBLIC_IP};", "server_name 127.0.0.1;")
     return user_data.replace(uri, f"BUNDLE_URI=file://{BUNDLE}")
 
 
@@ -82,6 +101,8 @@ def first_boot(vm: Vm) -> None:
     assert_answers_as_reference(HTTP_PORT)
     pid = vm.unit("MainPID")
     assert vm.do("ps", "-o", "user=", "-p", pid) == "classifier"
+    assert vm.do("find", "/opt/classifier", "!", "-user", "root") == ""  # the service may change nothing of its own
+    assert Server(HTTP_PORT, None, None).ask("GET", "/readyz", headers={"Host": "example.org"}).status == 421
 
 
 def kill(vm: Vm) -> None:
@@ -102,6 +123,51 @@ def reboot(vm: Vm) -> None:
     assert vm.wait_until_booted()["status"] == "done"
     assert vm.boot_log().count("bootstrap: done") == 1
     assert_answers_as_reference(HTTP_PORT)
+
+
+def get_certificate(vm: Vm) -> None:
+    """With a domain, certbot gets a certificate in its unit's sandbox, and nginx serves it."""
+    vm.do("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "-y", *HTTPS_PACKAGES, ACME_SERVER)
+    for name, path in vm_files(https=True).items():
+        on_vm = name.removeprefix(VM_FOLDER) if "/etc/" in name else f"/opt/classifier/app/{name}"
+        vm.write(on_vm, path.read_text())
+    vm.write(HOST_FILE, f"server_name {DOMAIN};\n")
+    certificate = {key: HTTPS_SETTINGS[key] for key in ("DOMAIN", "CERTIFICATE_EMAIL", "CERTIFICATE_URI")}
+    settings = certificate | {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    vm.write(SETTINGS_FILE, "".join(f"{key}={value}\n" for key, value in settings.items()))
+    vm.write("/etc/letsencrypt/cli.ini", f"server = https://localhost:{ACME_PORT}/dir\nno-verify-ssl = true\n")
+    vm.write("/etc/hosts", f"127.0.0.1 localhost {DOMAIN}\n")
+    vm.write("/etc/pebble.json", json.dumps({"pebble": PEBBLE}))
+    own = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", PEBBLE["privateKey"]]
+    vm.do("openssl", "req", "-x509", *own, "-out", PEBBLE["certificate"])
+    acme = ["systemd-run", "--unit=acme", "--setenv=PEBBLE_VA_NOSLEEP=1", "--setenv=PEBBLE_WFE_NONCEREJECT=0"]
+    vm.do(*acme, "pebble", "-config", "/etc/pebble.json")
+    vm.do("systemctl", "disable", "--now", "certbot.timer")
+    vm.do("systemctl", "daemon-reload")
+    vm.do("systemctl", "reload", "nginx.service")
+    vm.do("systemctl", "enable", "--now", "classifier-certificate.timer")
+    unit = "classifier-certificate.service"
+    wait_for("the certificate's unit", lambda: vm.unit("ExecMainExitTimestamp", unit), vm)
+    log = vm.do("journalctl", "--no-pager", f"--unit={unit}")
+    assert (vm.unit("Result", unit), vm.unit("NRestarts", unit)) == ("success", "0"), log
+    assert "no copy could be kept" in log  # aws runs in the sandbox too, and has no bucket here
+    assert vm.do("stat", "--format=%a %U", "/etc/classifier/certificate.pem") == "600 root"
+    wait_for("HTTPS", lambda: is_served_over_https(vm), vm)
+
+
+def is_served_over_https(vm: Vm) -> bool:
+    """Whether the service answers over TLS with the certificate that certbot got."""
+    trusting = ssl.create_default_context(cadata=vm.do("cat", "/etc/letsencrypt/live/classifier/chain.pem"))
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", HTTPS_PORT), timeout=5) as plain,
+            trusting.wrap_socket(plain, server_hostname=DOMAIN) as secure,
+        ):
+            secure.sendall(f"GET /readyz HTTP/1.0\r\nHost: {DOMAIN}\r\n\r\n".encode())
+            return secure.recv(100).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
 
 
 def power_off(vm: Vm) -> None:

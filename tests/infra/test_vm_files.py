@@ -1,20 +1,18 @@
-"""The VM's files, as its user data carries them: judged by the programs that will read them, and run with stand-ins."""
+"""The VM's files, of its user data and its bundle: judged by the programs that read them, and run with stand-ins."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
+import functools
 import io
 import json
 import os
 import re
-import socket
-import ssl
+import shutil
 import stat
 import subprocess
 import sys
 import tarfile
-import time
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,36 +21,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.aws_ec2.user_data import HERE, MAX_BYTES, SETTINGS_FILE, render
+from infra.aws_ec2.user_data import HERE, HOST_FILE, MAX_BYTES, SETTINGS_FILE, render
 from infra.errors import UserDataError
-from infra.local.health import free_ports
-from infra.local.nginx import PROXY_FILE, PROXY_PATH, nginx_process
+from infra.local.nginx import PROXY_FILE, PROXY_PATH
 from infra.local.start_commands import VM_BIN, read_vm_unit
 from service.server import MAX_CONNECTIONS
-from tests.helpers.http_server import http_server, send
+from tests.helpers.infra.vm_files import ADDRESS, DOMAIN, HTTPS_SETTINGS, RENDERED, SETTINGS, files_of, make_certificate
 
-SETTINGS = {
-    "AWS_DEFAULT_REGION": "eu-central-1",
-    "ENGINE": "torch",
-    "BUNDLE_URI": "s3://cloudtrial-bundle-0123456/bundle-0123456789abcdef.tar.gz",
-    "BUNDLE_SHA256": "0" * 64,
-}
-HTTPS_SETTINGS = SETTINGS | {
-    "TOKEN_PARAMETER": "/cloudtrial-api-token",
-    "TOKEN_VERSION": "1",
-    "DOMAIN": "classifier.example.com",
-    "CERTIFICATE_EMAIL": "you+trial@example.com",
-    "CERTIFICATE_URI": "s3://cloudtrial-bundle-0123456/certificate-classifier.example.com.tar.gz",
-}
-RENDERED = {"http": render(SETTINGS, https=False), "https": render(HTTPS_SETTINGS, https=True)}
 # cloud-init passes over a key that it does not know; these are all that we mean to use.
 KEYS = {"package_update", "packages", "write_files", "runcmd"}
 ENTRY_KEYS = {"path", "content", "permissions"}
-
-
-def files_of(form: str) -> dict[str, str]:
-    """What is written on the VM: path -> contents."""
-    return {entry["path"]: entry["content"] for entry in yaml.safe_load(RENDERED[form])["write_files"]}
 
 
 def all_named(pattern: str) -> list:
@@ -98,11 +76,10 @@ def test_user_data_has_only_keys_that_cloud_init_knows(form):
 
 @pytest.mark.parametrize("form", RENDERED)
 def test_every_file_arrives_as_it_is_and_once(form):
-    config = yaml.safe_load(RENDERED[form])
-    paths = [entry["path"] for entry in config["write_files"]]
+    paths = [entry["path"] for entry in yaml.safe_load(RENDERED[form])["write_files"]]
     assert len(paths) == len(set(paths))
     sources = {path.read_text() for path in HERE.iterdir() if path.is_file()}
-    made_here = {SETTINGS_FILE, "/etc/apt/apt.conf.d/80-retries"}
+    made_here = {SETTINGS_FILE, HOST_FILE, "/etc/apt/apt.conf.d/80-retries"}
     assert {path for path, text in files_of(form).items() if text not in sources} == made_here
 
 
@@ -111,7 +88,8 @@ def test_a_domain_adds_files_and_turns_port_80_into_a_redirect():
     port_80 = f"/etc/nginx/{PROXY_PATH}"
     assert plain[port_80] == PROXY_FILE.read_text() == https["/etc/nginx/snippets/classifier-https.conf"]
     assert https[port_80] == (HERE / "nginx-redirect.conf").read_text()
-    assert {path for path in plain if plain[path] != https[path]} == {port_80, SETTINGS_FILE}
+    assert {path for path in plain if plain[path] != https[path]} == {port_80, SETTINGS_FILE, HOST_FILE}
+    assert (plain[HOST_FILE], https[HOST_FILE]) == (f"server_name {ADDRESS};\n", f"server_name {DOMAIN};\n")
     assert "certbot" in yaml.safe_load(RENDERED["https"])["packages"]
 
 
@@ -121,13 +99,19 @@ def test_the_user_data_leaves_ec2_some_room():
 
 def test_too_long_user_data_is_refused_with_its_size():
     with pytest.raises(UserDataError, match=r"the user data has \d{5} bytes, and EC2 takes 16384"):
-        render(SETTINGS | {"MORE": "x" * MAX_BYTES}, https=False)
+        render(SETTINGS | {"MORE": "x" * MAX_BYTES}, host=ADDRESS, https=False)
 
 
 @pytest.mark.parametrize("value", ["two words", "$(reboot)", "a'b", 'a"b', "a\nB=c", "a#b", "a\\b"])
 def test_setting_that_bash_or_systemd_would_misread_is_refused(value):
     with pytest.raises(UserDataError, match="ENGINE is"):
-        render(SETTINGS | {"ENGINE": value}, https=False)
+        render(SETTINGS | {"ENGINE": value}, host=ADDRESS, https=False)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "example.com; return 200", "EXAMPLE.com", "*", "~."])
+def test_host_that_nginx_would_read_as_more_is_refused(host):
+    with pytest.raises(UserDataError, match="the host is"):
+        render(SETTINGS, host=host, https=False)
 
 
 def test_bash_reads_the_settings_as_they_were_given(tmp_path):
@@ -141,7 +125,7 @@ def test_bash_reads_the_settings_as_they_were_given(tmp_path):
 # The files, by the programs that read them
 
 
-@pytest.mark.parametrize(("form", "path"), all_named("^/opt/classifier/"))
+@pytest.mark.parametrize(("form", "path"), all_named("^/opt/classifier/.*/?(bootstrap|certificate)$"))
 def test_shellcheck_finds_nothing(form, path, needs_tool, tmp_path):
     script = tmp_path / "script"
     script.write_text(files_of(form)[path])
@@ -180,7 +164,7 @@ def said_by_systemd(analyze: str, folder: Path, path: str, unit: str) -> list[st
 
 @pytest.mark.parametrize(("form", "path"), all_named(r"\.service$"))
 def test_what_a_unit_starts_is_there(form, path):
-    (program,) = re.findall(r"^ExecStart=(\S+)", files_of(form)[path], re.MULTILINE)
+    (program,) = re.findall(r"^ExecStart=(?:/bin/bash )?(\S+)", files_of(form)[path], re.MULTILINE)
     assert program.startswith(VM_BIN) or program in files_of(form)
 
 
@@ -197,140 +181,29 @@ def test_the_units_limits_leave_room_for_every_thread():
     assert int(tasks) > MAX_CONNECTIONS + int(read_vm_unit().env["WEB_THREADS"])
 
 
+@pytest.mark.parametrize(("form", "path"), all_named(r"\.service$"))
+def test_unit_is_exposed_to_little_and_bounded(form, path, needs_tool, tmp_path):
+    unit = tmp_path / Path(path).name
+    unit.write_text(files_of(form)[path])
+    command = [needs_tool("systemd-analyze"), "security", "--offline=true", "--threshold=20", unit]  # tenths
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout.splitlines()[-1]
+    assert re.search(r"^MemoryMax=\d", unit.read_text(), re.MULTILINE)
+    assert re.search(r"^TasksMax=\d", unit.read_text(), re.MULTILINE)
+
+
+def test_the_certificates_timer_names_a_unit_that_is_there():
+    path = "/etc/systemd/system/classifier-certificate.timer"
+    assert path.replace(".timer", ".service") in files_of("https")
+    assert "\nOnActiveSec=0\nOnUnitInactiveSec=12h\n" in files_of("https")[path]
+
+
 def test_unit_reads_settings_and_token_and_reaches_loopback_only():
     text = files_of("http")["/etc/systemd/system/classifier.service"]
     files = re.findall(r"^EnvironmentFile=(\S+)", text, re.MULTILINE)
     assert files == [SETTINGS_FILE, "-/etc/classifier-token.env"]  # the second need not be there
     assert "IPAddressDeny=any\nIPAddressAllow=localhost\n" in text
     assert read_vm_unit().env["HOST"] == "127.0.0.1"
-
-
-@pytest.fixture
-def etc_nginx(needs_tool, tmp_path):
-    """etc_nginx("https") -> nginx's command and ports, with the VM's sites enabled in a folder of its own."""
-
-    def lay_out(form: str, upstream: int = 8080) -> tuple[tuple[str, ...], int, int]:
-        nginx = needs_tool("nginx")
-        port_80, port_443 = free_ports(2)
-        launch = nginx_process(nginx, tmp_path, port_80, upstream)  # its main file, and temporary folders
-        changes = {
-            "listen 80 ": f"listen 127.0.0.1:{port_80} ",
-            "listen 443 ": f"listen 127.0.0.1:{port_443} ",
-            "127.0.0.1:8080": f"127.0.0.1:{upstream}",
-            "/etc/letsencrypt/live/classifier": str(tmp_path),
-            "/var/www": str(tmp_path / "www"),
-        }
-        for path, text in files_of(form).items():
-            if path.startswith("/etc/nginx/"):
-                target = tmp_path / path.removeprefix("/etc/nginx/")
-                target.parent.mkdir(exist_ok=True)
-                for old, new in changes.items():
-                    text = text.replace(old, new)
-                target.write_text(text)
-        (tmp_path / "site.conf").write_text("include sites-available/*.conf;\n")
-        if form == "https":
-            make_certificate(needs_tool("openssl"), tmp_path)
-        return launch.command, port_80, port_443
-
-    return lay_out
-
-
-def make_certificate(openssl: str, folder: Path) -> None:
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("form", RENDERED)
-def test_nginx_accepts_the_sites_without_a_warning(form, etc_nginx):
-    command, *_ = etc_nginx(form)
-    checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
-    assert "[" not in checked.stderr, checked.stderr  # [warn], [emerg]
-
-
-@pytest.fixture
-def upstream():
-    """The port of a stand-in for the service, which responds with the headers that it received."""
-    with http_server(lambda request, _: send(request, 200, json.dumps(dict(request.headers)))) as port:
-        yield port
-
-
-@pytest.fixture
-def with_domain(etc_nginx, upstream, tmp_path):
-    """nginx with the sites of a VM that has a domain and its certificate, running: ports 80 and 443, as it were."""
-    command, port_80, port_443 = etc_nginx("https", upstream)
-    with (tmp_path / "nginx.log").open("wb") as log:
-        nginx = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-    try:
-        wait_for_ports(nginx, port_80, port_443)
-        yield port_80, port_443
-    finally:
-        nginx.terminate()
-        nginx.wait()
-
-
-def wait_for_ports(process: subprocess.Popen, *ports: int) -> None:
-    deadline = time.monotonic() + 60
-    for port in ports:
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-                break
-            time.sleep(0.02)
-
-
-def ask(connection: http.client.HTTPConnection, path: str, host: str) -> tuple[http.client.HTTPResponse, bytes]:
-    try:
-        connection.request("GET", path, headers={"Host": host})
-        response = connection.getresponse()
-        return response, response.read()
-    finally:
-        connection.close()
-
-
-def test_domain_redirects_port_80_and_serves_443(with_domain):
-    port_80, port_443 = with_domain
-    response, _ = ask(http.client.HTTPConnection("127.0.0.1", port_80), "/predict?probabilities=1", "a.example.com")
-    assert (response.status, response.headers["Location"]) == (308, "https://a.example.com/predict?probabilities=1")
-    trusting = ssl._create_unverified_context()  # the certificate is made by this test
-    connection = http.client.HTTPSConnection("127.0.0.1", port_443, context=trusting)
-    response, body = ask(connection, "/", "a.example.com")
-    assert response.status == 200
-    headers = json.loads(body)
-    assert (headers["Host"], headers["X-Forwarded-Proto"]) == ("a.example.com", "https")
-
-
-@pytest.mark.parametrize("cipher", ["ECDHE-RSA-AES128-SHA256", "ECDHE-RSA-AES256-SHA", "AES128-GCM-SHA256"])
-def test_old_ciphers_are_refused(with_domain, cipher):
-    offering = ssl._create_unverified_context()
-    offering.maximum_version = ssl.TLSVersion.TLSv1_2
-    offering.set_ciphers(f"{cipher}:@SECLEVEL=0")
-    with socket.create_connection(("127.0.0.1", with_domain[1])) as connection, pytest.raises(ssl.SSLError):
-        offering.wrap_socket(connection)
-
-
-def test_https_tells_browsers_to_stay_with_it(with_domain):
-    connection = http.client.HTTPSConnection("127.0.0.1", with_domain[1], context=ssl._create_unverified_context())
-    assert ask(connection, "/", "a.example.com")[0].headers["Strict-Transport-Security"] == "max-age=31536000"
-
-
-def test_a_body_of_any_length_reaches_the_service(with_domain):
-    trusting = ssl._create_unverified_context()
-    with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", with_domain[1], context=trusting)) as connection:
-        connection.request("POST", "/predict", bytes(3 << 20))
-        assert connection.getresponse().status == 200
-
-
-def test_port_80_with_a_domain_serves_the_acme_challenge(with_domain, tmp_path):
-    challenge = tmp_path / "www" / "acme" / ".well-known" / "acme-challenge"
-    challenge.mkdir(parents=True)
-    (challenge / "abc").write_text("what was asked for")
-    for path in (challenge, *challenge.parents[:3]):
-        path.chmod(0o755)
-    connection = http.client.HTTPConnection("127.0.0.1", with_domain[0])
-    response, body = ask(connection, "/.well-known/acme-challenge/abc", "a.example.com")
-    assert (response.status, body) == (200, b"what was asked for")
 
 
 # The scripts, run in a folder, with stand-ins for what would change the machine
@@ -340,17 +213,28 @@ TRICKY_TOKEN = "a\"b\\c$d`e'f#g%h&i"
 STAND_INS = {
     "apt-get": "",
     "aws": 'case "$1" in s3) cp "$ROOT/shipped.tar.gz" "$5" ;; ssm) printf "%s\\n" "$TOKEN" ;; esac',
-    "certbot": 'eval "${@: -1}"',  # its last argument is the hook
-    "curl": "",
+    "certbot": "exit 1",
+    "chown": "",
+    "curl": "exit 22",
     "id": "exit 1",
+    "install": 'mkdir -p "${@: -1}"',
     "nginx": "",
     "pip": 'echo "index ${PIP_INDEX_URL:-}" >>"$ROOT/calls"',
     "python": "",
     "python3": 'mkdir -p "$3/bin" && cp "$ROOT/bin/pip" "$ROOT/bin/python" "$3/bin/"',
+    "runuser": 'shift 3; "$@"',  # --user NAME --
     "sleep": "",
     "systemctl": "",
     "useradd": "",
 }
+# It stands for nginx's process: HUP ends it with status 0, TERM with 1.
+MASTER = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+print("ready", flush=True)
+raise SystemExit(signal.sigwait({signal.SIGHUP, signal.SIGTERM}) != signal.SIGHUP)
+"""
+FOLDERS = ("bin", "etc/nginx/sites-enabled", "etc/classifier", "opt/classifier", "var/lib/classifier-acme", "run")
 
 
 @dataclass(frozen=True)
@@ -361,32 +245,41 @@ class Ran:
     output: str
     calls: list[str]  # of stand-ins, in order
     root: Path  # stands for /
+    reloaded: bool  # whether nginx was told to read its files again
+
+    def called(self, program: str) -> list[str]:
+        """The calls of one program."""
+        return [call for call in self.calls if call.split(" ")[0] == program]
 
 
 @pytest.fixture
 def vm(tmp_path):
     """vm("bootstrap", ...) runs a script of the VM; settings and stand-ins can be replaced by name."""
 
-    def run(name: str, *arguments: str, settings: Mapping[str, str] = SETTINGS, **stand_ins: str) -> Ran:
-        shipped = pack({"requirements.txt": b"", "service/wsgi.py": b""})
+    def run(name: str, settings: Mapping[str, str] = SETTINGS, **stand_ins: str) -> Ran:
+        shipped = pack({"requirements.txt": b"", "service/wsgi.py": b"", "vm/etc/nginx/shipped.conf": b"x"})
         (tmp_path / "shipped.tar.gz").write_bytes(shipped)
         settings = {"BUNDLE_SHA256": sha256(shipped).hexdigest()} | {
             k: v for k, v in settings.items() if set(v) != {"0"}
         }
-        for folder in ("bin", "etc/nginx/sites-enabled", "opt/classifier", "var/www"):
+        for folder in FOLDERS:
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / SETTINGS_FILE[1:]).write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         for program, body in (STAND_INS | stand_ins).items():
             script = f'#!/bin/bash\necho "{program} $*" >>"$ROOT/calls"\n{body}\n'
             write_program(tmp_path / "bin" / program, script)
-        text = re.sub(r"(?<![\w.])/(etc|opt/classifier|var/www)\b", rf"{tmp_path}/\1", (HERE / name).read_text())
+        text = re.sub(r"(?<![\w.])/(etc|opt/classifier|run|var/lib)\b", rf"{tmp_path}/\1", (HERE / name).read_text())
         program = tmp_path / "opt" / "classifier" / name
         write_program(program, text)
         env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "ROOT": str(tmp_path), "TOKEN": TRICKY_TOKEN}
-        command = ["bash", program, *arguments]
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        calls = (tmp_path / "calls").read_text().splitlines()
-        return Ran(done.returncode, done.stdout, calls, tmp_path)
+        with subprocess.Popen([sys.executable, "-I", "-S", "-c", MASTER], stdout=subprocess.PIPE) as master:
+            assert master.stdout and master.stdout.readline()
+            (tmp_path / "run" / "nginx.pid").write_text(f"{master.pid}\n")
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            done = subprocess.run(["bash", program], env=env, text=True, **streams)
+            master.terminate()
+        calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+        return Ran(done.returncode, done.stdout, calls, tmp_path, master.returncode == 0)
 
     return run
 
@@ -423,19 +316,82 @@ def test_the_boot_ends_with_the_service_behind_nginx(vm):
     assert ran.output.endswith("bootstrap: done\n")
 
 
-def test_session_manager_agent_is_installed_before_other_steps(vm):
-    ran = vm("bootstrap")
-    url = "https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_amd64/amazon-ssm-agent.deb"
-    assert ran.calls[0].startswith("curl ") and ran.calls[0].endswith(url)
-    assert ran.calls[1].startswith("apt-get install ") and ran.calls[1].endswith("/agent.deb")
-    assert ran.calls[2] == "systemctl enable --now amazon-ssm-agent"
+@pytest.fixture(scope="module")
+def signed_agent(needs_tool, tmp_path_factory):
+    """A folder with an agent, its signature, and the key, which stands for Amazon's."""
+    folder = tmp_path_factory.mktemp("agent")
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:  # gpg's agent has its socket there: the path must be short
+        gpg = [needs_tool("gpg"), "--homedir", home, "--batch", "--quiet", "--passphrase", ""]
+        subprocess.run([*gpg, "--quick-gen-key", "Agents <agents@example.com>", "rsa2048", "sign"], check=True)
+        (folder / AGENT).write_bytes(b"an agent")
+        subprocess.run([*gpg, "--detach-sign", "--output", folder / f"{AGENT}.sig", folder / AGENT], check=True)
+        armoured = subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout
+        (folder / KEY).write_bytes(armoured)
+        subprocess.run([needs_tool("gpgconf"), "--homedir", home, "--kill", "all"], check=True)
+    return folder
 
 
-def test_failed_agent_install_is_logged_and_the_service_starts(vm):
+AGENT, KEY = "amazon-ssm-agent.deb", "amazon-ssm-agent.asc"
+DOWNLOADS = 'cp "$ROOT/downloads/$(basename "${@: -1}")" "${@: -2:1}"'  # curl ... --output FILE URL
+
+
+@pytest.fixture
+def downloads(signed_agent, tmp_path):
+    """What curl gets, by its name; the key is on the VM already."""
+    shutil.copytree(signed_agent, tmp_path / "downloads")
+    (tmp_path / "opt/classifier").mkdir(parents=True)
+    shutil.copy(signed_agent / KEY, tmp_path / "opt/classifier")
+    return tmp_path / "downloads"
+
+
+def test_session_manager_agent_is_installed_before_other_steps(vm, downloads):
+    ran = vm("bootstrap", curl=DOWNLOADS)
+    url = f"https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_amd64/{AGENT}"
+    assert [call.split()[-1] for call in ran.calls[:2]] == [url, f"{url}.sig"]
+    assert ran.calls[2].startswith("apt-get install ") and ran.calls[2].endswith(f"/{AGENT}")
+    assert ran.calls[3] == "systemctl enable --now amazon-ssm-agent"
+
+
+@pytest.mark.parametrize("changed", [AGENT, f"{AGENT}.sig"])
+def test_an_agent_that_amazon_did_not_sign_is_not_installed(vm, downloads, changed):
+    (downloads / changed).write_bytes(b"another")
+    ran = vm("bootstrap", curl=DOWNLOADS)
+    assert ran.called("apt-get") == [] and "NO SESSION MANAGER" in ran.output
+    assert ran.status == 0 and SERVICE_STARTS in ran.calls
+
+
+def test_an_agent_that_is_signed_with_another_key_is_refused(vm, downloads, tmp_path):
+    shutil.copy(HERE / KEY, tmp_path / "opt/classifier")
+    assert vm("bootstrap", curl=DOWNLOADS).called("apt-get") == []
+
+
+def test_the_key_of_the_agent_is_amazons(needs_tool, tmp_path):
+    command = [needs_tool("gpg"), "--homedir", tmp_path, "--with-colons", "--show-keys", HERE / KEY]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    fingerprints = re.findall(r"^fpr:+([0-9A-F]{40}):", shown, re.MULTILINE)
+    assert fingerprints == ["1C5B395CBE5E74E2F1CA21592784DBF388D19D46"]
+    spaced = " ".join(re.findall("....", fingerprints[0]))
+    assert spaced in (HERE / "bootstrap").read_text()
+
+
+def test_failed_agent_install_is_logged_and_the_service_starts(vm, downloads):
     ran = vm("bootstrap", curl="exit 22")
     assert ran.status == 0 and SERVICE_STARTS in ran.calls
     assert "NO SESSION MANAGER" in ran.output
-    assert len([call for call in ran.calls if call.startswith("curl")]) == 3
+    assert len(ran.called("curl")) == 3
+
+
+def test_packages_are_installed_by_hash_and_not_as_root(vm):
+    ran = vm("bootstrap")
+    (pip,) = ran.called("pip")
+    assert "--require-hashes --only-binary :all:" in pip
+    assert ran.calls[ran.calls.index(pip) - 1].startswith("runuser --user classifier -- ")
+    owned = f"chown --recursive root:root {ran.root}/opt/classifier/venv"
+    assert ran.calls.index(pip) < ran.calls.index(owned) < ran.calls.index(SERVICE_STARTS)
+
+
+def test_the_vms_own_files_come_with_the_bundle(vm):
+    assert (vm("bootstrap").root / "etc/nginx/shipped.conf").read_text() == "x"
 
 
 def test_a_bundle_with_another_checksum_ends_the_boot(vm):
@@ -482,54 +438,119 @@ def test_without_its_token_the_service_does_not_start(vm):
 
 
 def test_boot_with_a_domain_does_not_wait_for_the_certificate(vm):
-    ran = vm("bootstrap", settings=HTTPS_SETTINGS)
-    assert ran.calls[-1] == "systemctl enable --now --no-block classifier-certificate.service"
+    assert vm("bootstrap", settings=HTTPS_SETTINGS).calls[-2:] == [
+        "systemctl disable --now certbot.timer",
+        "systemctl enable --now classifier-certificate.timer",
+    ]
 
 
-NO_COPY = '[ "$4" != - ] && exit 1; cat >"$ROOT/kept.tar.gz"'  # aws s3 cp --only-show-errors FROM TO
-PROBE = "var/www/acme/.well-known/acme-challenge/this-vm"
+# The certificate
+
+NO_COPY = 'case "$4" in s3:*) exit 1 ;; *) cp "$4" "$ROOT/kept.pem" ;; esac'  # aws s3 cp --only-show-errors FROM TO
+KEPT = 'case "$4" in s3:*) cat "$ROOT/kept.pem" ;; *) cp "$4" "$ROOT/kept.pem" ;; esac'
+PROBE = "var/lib/classifier-acme/.well-known/acme-challenge/this-vm"
 LATER = f'echo x >>"$ROOT/tries"; [ "$(wc -l <"$ROOT/tries")" -lt 3 ] || cat "$ROOT/{PROBE}"'
+MADE = 'live=$ROOT/etc/letsencrypt/live/classifier; mkdir -p "$live"; cp "$ROOT"/made/* "$live"'
+PEM = "etc/classifier/certificate.pem"
 
 
-def test_certificate_is_requested_once_the_domain_resolves_here(vm):
-    ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER)
+@pytest.fixture(scope="module")
+def make_pem(needs_tool, tmp_path_factory):
+    """make_pem(days=20, domain=...) -> key and chain, as PEM; made once."""
+
+    @functools.cache
+    def make(days: int = 90, domain: str = DOMAIN) -> str:
+        return make_certificate(needs_tool("openssl"), tmp_path_factory.mktemp("pem"), days, domain)
+
+    return make
+
+
+@pytest.fixture
+def made(make_pem, tmp_path):
+    """What certbot gets: a key, and its chain."""
+    key, _, chain = make_pem().partition("-----BEGIN CERTIFICATE")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "privkey.pem").write_text(key)
+    (tmp_path / "made" / "fullchain.pem").write_text(f"-----BEGIN CERTIFICATE{chain}")
+    return make_pem()
+
+
+def test_certificate_is_requested_once_the_domain_resolves_here(vm, made):
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot=MADE)
     assert ran.status == 0, ran.output
     assert ran.output.count("waiting until http://classifier.example.com leads to this VM") == 2
-    (call,) = [call for call in ran.calls if call.startswith("certbot")]
+    (call,) = ran.called("certbot")
     for part in ("--domain classifier.example.com", "--email you+trial@example.com", "--cert-name classifier"):
         assert part in call
-    assert f"--webroot-path {ran.root}/var/www/acme" in call
+    assert f"--webroot-path {ran.root}/var/lib/classifier-acme" in call
+    assert (ran.root / PEM).read_text() == made and ran.reloaded
     assert (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").is_symlink()
-    assert "systemctl reload nginx" in ran.calls
 
 
-def test_each_certificate_is_kept_for_the_next_vm(vm):
-    live = 'mkdir -p "$ROOT/etc/letsencrypt/live/classifier"; touch "$ROOT/etc/letsencrypt/live/classifier/x"; '
-    ran = vm(
-        "certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot=live + STAND_INS["certbot"]
-    )
+def test_key_is_roots_alone_and_everyone_reads_the_challenge(vm, made):
+    root = vm("certificate", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot=MADE).root
+    assert stat.S_IMODE((root / PEM).stat().st_mode) == 0o600
+    probe = root / PROBE
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (probe, *probe.parents[:2])]
+    assert modes == [0o644, 0o755, 0o755]
+
+
+def test_each_certificate_is_kept_for_the_next_vm(vm, made):
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot=MADE)
+    assert ran.called("aws")[-1].endswith(f" {HTTPS_SETTINGS['CERTIFICATE_URI']}")
+    assert (ran.root / "kept.pem").read_text() == made
+
+
+def test_a_kept_certificate_is_used_without_asking_for_another(vm, make_pem, tmp_path):
+    (tmp_path / "kept.pem").write_text(make_pem())
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=KEPT)
     assert ran.status == 0, ran.output
-    assert f"aws s3 cp --only-show-errors - {HTTPS_SETTINGS['CERTIFICATE_URI']}" in ran.calls
-    with tarfile.open(ran.root / "kept.tar.gz") as archive:
-        assert "letsencrypt/live/classifier/x" in archive.getnames()
+    assert (ran.root / PEM).read_text() == make_pem() and ran.reloaded
+    assert ran.called("certbot") == ran.called("curl") == []
+    again = vm("certificate", settings=HTTPS_SETTINGS, aws=KEPT)
+    assert (again.status, again.calls, again.reloaded) == (0, ran.calls, False)  # nothing more is called
 
 
-def test_a_kept_certificate_is_used_without_asking_for_another(vm, needs_tool, tmp_path):
-    source = tmp_path / "made"
-    source.mkdir()
-    make_certificate(needs_tool("openssl"), source)
-    names = ("fullchain.pem", "privkey.pem")
-    archive = pack({f"letsencrypt/live/classifier/{name}": (source / name).read_bytes() for name in names})
-    (tmp_path / "kept.tar.gz").write_bytes(archive)
-    ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws='cat "$ROOT/kept.tar.gz"', curl="exit 7")
-    assert ran.status == 0, ran.output
-    assert (tmp_path / "etc/letsencrypt/live/classifier/privkey.pem").exists()
-    assert not any(call.startswith(("certbot", "curl")) for call in ran.calls)
-    assert (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").is_symlink()
+def test_certificate_that_ends_soon_serves_until_renewed(vm, made, make_pem, tmp_path):
+    (tmp_path / "kept.pem").write_text(make_pem(days=20))
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=KEPT, curl=LATER)  # certbot fails
+    assert ran.status != 0 and (ran.root / PEM).read_text() == make_pem(days=20) and ran.reloaded
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=KEPT, curl=LATER, certbot=MADE)
+    assert ran.status == 0 and (ran.root / PEM).read_text() == made
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "empty",
+        "an archive",
+        "another domain's",
+        "another key's",
+        "without a key",
+        "ends today",
+        "too long",
+    ],
+)
+def test_copy_that_is_not_key_and_certificate_is_not_used(vm, make_pem, tmp_path, kept):
+    other = make_pem(days=91).partition("-----BEGIN CERTIFICATE")
+    chain = make_pem().partition("-----BEGIN CERTIFICATE")
+    content = {
+        "empty": b"",
+        "an archive": pack({"letsencrypt/live/classifier/privkey.pem": b"x", "nginx/sites-enabled/x": b"x"}),
+        "another domain's": make_pem(domain="example.org").encode(),
+        "another key's": "".join((other[0], *chain[1:])).encode(),
+        "without a key": "".join(chain[1:]).encode(),
+        "ends today": make_pem(days=1).encode(),
+        "too long": b"\n" * 65536 + make_pem().encode(),
+    }[kept]
+    (tmp_path / "kept.pem").write_bytes(content)
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=KEPT, curl=LATER)
+    assert len(ran.called("certbot")) == 1 and not ran.reloaded
+    assert not (ran.root / PEM).exists() and list((ran.root / "etc/nginx/sites-enabled").iterdir()) == []
 
 
 def test_refused_certificate_is_requested_again_later(vm):
-    ran = vm("certificate", "get", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER, certbot="exit 1")
+    ran = vm("certificate", settings=HTTPS_SETTINGS, aws=NO_COPY, curl=LATER)
     assert ran.status != 0
     assert not (ran.root / "etc/nginx/sites-enabled/classifier-https.conf").exists()
     unit = files_of("https")["/etc/systemd/system/classifier-certificate.service"]

@@ -195,7 +195,7 @@ def test_slow_senders_do_not_stop_another_client_of_nginx(server, proxied, sent)
 
 
 def test_slow_readers_do_not_stop_another_client(server):
-    page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 200  # of some 10 kB each: more than the kernel buffers
+    page = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200  # of some 10 kB each: more than the kernel buffers
     with held_open(server.port, page, 100):
         for _ in range(3):
             assert server.post("/predict", PNG, "image/png").status == 200
@@ -211,7 +211,7 @@ def test_nginx_limits_the_requests_of_one_address(proxied):
 
 
 def test_nginx_refuses_longer_bodies_with_a_problem_document(proxied):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n"
     with held_open(proxied.port, head, 1) as (connection,):
         reply = connection.recv(65536)
     assert reply.startswith(b"HTTP/1.1 413 ")
@@ -222,11 +222,11 @@ def test_nginx_refuses_longer_bodies_with_a_problem_document(proxied):
 
 
 def post(*headers: bytes, body: bytes = b"", line: bytes = b"POST /predict HTTP/1.1") -> bytes:
-    return b"\r\n".join([line, b"Host: x", *headers, b"", body])
+    return b"\r\n".join([line, b"Host: localhost", *headers, b"", body])
 
 
 def get(*headers: bytes, line: bytes = b"GET /healthz HTTP/1.1") -> bytes:
-    return b"\r\n".join([line, b"Host: x", *headers, b"", b""])
+    return b"\r\n".join([line, b"Host: localhost", *headers, b"", b""])
 
 
 LENGTH, CODED = b"Content-Length: 5", b"Transfer-Encoding: chunked"

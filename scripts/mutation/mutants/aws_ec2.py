@@ -4,7 +4,10 @@ PROGRAM = "infra/aws_ec2/__main__.py"
 
 MUTANTS = {
     PROGRAM: {
-        "the VM gets what is shipped for the default engine": ("deployment_files(engine=engine)", "deployment_files()"),
+        "the VM gets what is shipped for the default engine": (
+            "deployment_files(vm_files(https=https), engine)",
+            "deployment_files(vm_files(https=https))",
+        ),
         "a keyword that the resource does not have": (
             'resource_name("bundle", stack), force_destroy=True',
             'resource_name("bundle", stack), force_delete=True',

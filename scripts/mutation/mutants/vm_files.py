@@ -13,9 +13,11 @@ MUTANTS = {
         ),
     },
     "infra/aws_ec2/__main__.py": {
-        "with a domain, nothing of HTTPS reaches the VM": ("https=bool(domain)", "https=False"),
+        "with a domain, nothing of HTTPS reaches the VM": ("https = domain is not None", "https = False"),
     },
     f"{FOLDER}/bootstrap": {
+        "an agent that Amazon did not sign is installed": ("gpgv --keyring", "true --keyring"),
+        "pip installs what no lock has a hash of": (" --require-hashes", ""),
         "the bundle's checksum is not checked": ('sha256sum --check <<<"$BUNDLE_SHA256  $BUNDLE"\n', ""),
         "every user of the VM may read the token": ("(umask 077 && printf", "(umask 022 && printf"),
         "the service is not there after a reboot": (
@@ -32,14 +34,24 @@ MUTANTS = {
     f"{FOLDER}/nginx-proxy.conf": {
         "nginx refuses bodies above 1 MB in its own words": ("client_max_body_size 17m;\n", ""),
     },
+    f"{FOLDER}/nginx.conf": {
+        "every host is answered": ("    return 421;\n", "    include snippets/classifier-http.conf;\n"),
+    },
+    f"{FOLDER}/nginx-https.conf": {
+        "old ciphers are accepted": ("ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL;", "ssl_ciphers DEFAULT;"),
+    },
+    f"{FOLDER}/classifier-certificate.service": {
+        "the certificate's unit may do all that root may": ("CapabilityBoundingSet=\n", ""),
+    },
     f"{FOLDER}/nginx-redirect.conf": {
         "a redirect that turns a POST into a GET": ("return 308 ", "return 301 "),
     },
     f"{FOLDER}/certificate": {
         "the certificate is not kept: every new VM asks for another, and gets five a week": (
-            'tar -czC /etc letsencrypt | aws s3 cp --only-show-errors - "$CERTIFICATE_URI" ||',
-            "false ||",
+            'aws s3 cp --only-show-errors "$PEM" "$CERTIFICATE_URI" ||',
+            "true ||",
         ),
+        "a kept certificate of another domain is served": (' | grep -q "does match"', ""),
     },
     f"{FOLDER}/wait_ready.py": {
         "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),

@@ -20,7 +20,7 @@ from infra.local.process import Process
 from tests.helpers.infra.debian_trees import LOG_TAIL, MORE_SETTINGS, TORCH_SETTINGS, Torch, furnish
 from tests.helpers.running_service import Reply, Server
 
-HTTP_PORT, SERVICE_PORT = 80, 8080
+HTTP_PORT, HTTPS_PORT, SERVICE_PORT, ACME_PORT = 80, 443, 8080, 14000
 BUNDLE = "/var/tmp/bundle.tar.gz"  # in the VM: what it would fetch from S3
 BOOT_LOG = "var/log/cloud-init-output.log"
 TIMEOUT_S = 600  # of any one step
@@ -64,9 +64,13 @@ class Vm:
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def unit(self, name: str) -> str:
-        """A property of the service's unit."""
-        return self.do("systemctl", "show", "--value", f"--property={name}", "classifier.service")
+    def unit(self, name: str, unit: str = "classifier.service") -> str:
+        """A property of a unit."""
+        return self.do("systemctl", "show", "--value", f"--property={name}", unit)
+
+    def write(self, path: str, text: str) -> None:
+        """A file in the running system, as root writes it."""
+        self.do("sh", "-c", 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"', "sh", path, text)
 
     def ended(self) -> int:
         """Its exit status, once it has ended."""
@@ -126,7 +130,7 @@ def taken_ports() -> list[int]:
                 return True
             return False
 
-    return [port for port in (HTTP_PORT, SERVICE_PORT) if is_taken(port)]
+    return [port for port in (HTTP_PORT, HTTPS_PORT, SERVICE_PORT, ACME_PORT) if is_taken(port)]
 
 
 def readiness() -> Reply | None:

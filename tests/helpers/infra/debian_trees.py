@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from infra.artifact import REPOSITORY
+from infra.aws_ec2.user_data import HTTPS_PACKAGES
 from tests.helpers.running_service import Server
 
 CACHE = Path("/var/cache/cloudtrial")  # outlives the run: a tree takes minutes to make
@@ -31,6 +32,7 @@ SCRIPT = REPOSITORY / "scripts" / "setup" / "debian_root"
 CLOUD_CONFIG = REPOSITORY / "infra" / "aws_ec2" / "cloud-config.yaml"
 REQUIREMENTS = REPOSITORY / "service" / "requirements.txt"
 GOLDEN = REPOSITORY / "eval" / "golden"
+ACME_SERVER = "pebble"  # Debian's package of Let's Encrypt's own server for tests
 
 STAND_IN = "/opt/stand-in"  # in a tree: what no real machine has
 TORCH_SETTINGS = f"{STAND_IN}/pip"  # a folder with the settings by which pip installs the stand-in for torch
@@ -64,7 +66,7 @@ def prepare(complain, needs_tool, say, *tools: str) -> tuple[Path, Torch]:
 @functools.cache
 def make_trees() -> Path:
     """The folder with the trees `image` and `vm`; made when it is not there, or when what it is made of has changed."""
-    packages = yaml.safe_load(CLOUD_CONFIG.read_text())["packages"]
+    packages = [*yaml.safe_load(CLOUD_CONFIG.read_text())["packages"], *HTTPS_PACKAGES, ACME_SERVER]
     recipe = SCRIPT.read_bytes() + " ".join(packages).encode()
     folder = CACHE / f"debian-{hashlib.sha256(recipe).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)

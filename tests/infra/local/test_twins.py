@@ -212,11 +212,11 @@ def test_nginx_accepts_the_site(needs_tool, tmp_path):
     assert "warn" not in checked.stderr
 
 
-def test_local_site_changes_only_the_two_addresses():
+def test_local_site_changes_only_the_addresses():
     before = SITE_FILE.read_text().splitlines()
     after = local_site(SITE_FILE.read_text(), 81, 82).splitlines()
     changed = [new.strip() for old, new in zip(before, after, strict=True) if old != new]
-    assert changed == ["server 127.0.0.1:82;", "listen 127.0.0.1:81 default_server;"]
+    assert changed == ["server 127.0.0.1:82;", "listen 127.0.0.1:81 default_server;", "listen 127.0.0.1:81;"]
 
 
 def test_local_site_refuses_a_site_that_does_not_reach_the_unit():

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from infra.artifact import deployment_files
-from infra.aws_ec2.user_data import HERE, SETTINGS_FILE
+from infra.aws_ec2.user_data import HERE, HOST_FILE, SETTINGS_FILE, vm_files
 from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
 from tests.helpers.http_server import http_server, send
@@ -46,9 +46,14 @@ def run(request) -> ProgramResult:
 
 def settings_of(run: ProgramResult) -> dict[str, str]:
     """What the user data tells the VM."""
+    return dict(line.split("=", 1) for line in written(run, SETTINGS_FILE).splitlines())
+
+
+def written(run: ProgramResult, path: str) -> str:
+    """The contents of a file of the user data."""
     files = yaml.safe_load(run.single("Instance").unwrapped_inputs["userData"])["write_files"]
-    (text,) = [entry["content"] for entry in files if entry["path"] == SETTINGS_FILE]
-    return dict(line.split("=", 1) for line in text.splitlines())
+    (text,) = [entry["content"] for entry in files if entry["path"] == path]
+    return text
 
 
 def allowed(run: ProgramResult) -> list[tuple[list[str], list[str]]]:
@@ -123,12 +128,24 @@ def test_the_bundle_is_named_by_its_contents(run):
     assert settings["BUNDLE_SHA256"] == sha256
 
 
+@pytest.mark.parametrize(("settings", "host"), [({}, PUBLIC_IP), (DOMAIN, DOMAIN["domain"])], ids=["address", "domain"])
+def test_the_vm_answers_to_its_domain_or_else_its_address(settings, host, tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    config = {f"cloudtrial:{key}": value for key, value in settings.items()}
+    run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | config))
+    assert written(run, HOST_FILE) == f"server_name {host};\n"
+    assert settings or needs(run.single("Instance"), run.single("Eip"))
+    with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
+        shipped = {name for name in archive.getnames() if name.startswith("vm/")}
+    assert shipped == set(vm_files(https=bool(settings)))
+
+
 def test_vm_of_the_onnx_engine_gets_no_torch_and_starts_onnx(tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
     assert settings_of(run)["ENGINE"] == "onnx"
     with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
-        assert set(archive.getnames()) == set(deployment_files(engine="onnx"))
+        assert set(archive.getnames()) == set(deployment_files(vm_files(https=False), "onnx"))
         requirements = archive.extractfile("requirements.txt").read()
     assert b"onnxruntime==" in requirements and b"torch==" not in requirements
 
@@ -142,7 +159,7 @@ def test_role_may_read_the_token_and_store_the_certificate(full):
     bucket = full.single("aws:s3/bucket:Bucket")
     assert allowed(full)[1:] == [
         (["ssm:GetParameter"], [full.single("Parameter").outputs["arn"]]),
-        (["s3:GetObject", "s3:PutObject"], [f"{bucket.outputs['arn']}/certificate-classifier.example.com.tar.gz"]),
+        (["s3:GetObject", "s3:PutObject"], [f"{bucket.outputs['arn']}/certificate-classifier.example.com.pem"]),
     ]
 
 
@@ -258,7 +275,6 @@ def test_domain_gives_an_https_url_and_a_record_of_the_address(full):
     assert record["zoneId"] == ZONE["hostedZoneId"]
     settings = settings_of(full)
     assert (settings["DOMAIN"], settings["CERTIFICATE_EMAIL"]) == tuple(DOMAIN.values())
-    assert "listen 443 ssl" in full.single("Instance").unwrapped_inputs["userData"]
 
 
 def test_a_domain_without_a_zone_leaves_dns_to_its_owner():

@@ -17,7 +17,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 from infra.artifact import deployment_files
-from infra.aws_ec2.user_data import SETTINGS_FILE
+from infra.aws_ec2.user_data import SETTINGS_FILE, vm_files
 from infra.targets import AWS_EC2
 from tests.helpers.infra.moto_cloud import ENVIRONMENT, ZONE, Account
 from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, well
@@ -111,7 +111,7 @@ def test_vm_fetches_the_shipped_bundle(account, settings):
     body = account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     assert hashlib.sha256(body).hexdigest() == settings["BUNDLE_SHA256"]
     with tarfile.open(fileobj=BytesIO(body)) as archive:
-        assert set(archive.getnames()) == set(deployment_files())
+        assert set(archive.getnames()) == set(deployment_files(vm_files(https=True)))
 
 
 def test_emulated_bucket_is_private_encrypted_and_tls_only(account, settings):
