@@ -7,6 +7,17 @@ PY := .venv/bin/python
 LIMIT ?= 300
 export PYTHON TORCH_INDEX
 
+# Values that reach a shell. make would run what a value has in $(shell ...), so values are looked at unexpanded.
+define NEWLINE
+
+
+endef
+SHELL_SYNTAX := ; & | < > ` $$
+is_in = $(if $(findstring $(1),$(2)),yes)
+is_unsafe = $(strip $(call is_in,$(NEWLINE),$(value $(1))) $(foreach sign,$(SHELL_SYNTAX),$(call is_in,$(sign),$(value $(1)))))
+$(foreach name,STACK ARGS LIMIT RUN,$(if $(call is_unsafe,$(name)),$(error $(name) holds what a shell would read as more \
+than arguments: one of $(SHELL_SYNTAX) or a new line)))
+
 # `make pulumi` installs the program there, in the version of the SDK; it precedes any other on PATH.
 TARGETS := aws_ec2 gcp_cloudrun gcp_function heroku
 PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/requirements.txt)/bin
@@ -16,7 +27,7 @@ export PATH := $(PULUMI_BIN):$(PATH)
 .PHONY: help setup demo twins report test test-fast test-all test-nonroot test-root test-lesser lint format bench
 .PHONY: bench-engine bench-serve
 .PHONY: costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
-.PHONY: down leftovers a-stack a-pulumi mutants
+.PHONY: down leftovers a-stack a-pulumi mutants sbom audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +45,11 @@ help: ## this list
 	scripts/setup/venv --no-torch infra/requirements.txt
 	@touch $@
 
-.venv/.dev: .venv/.demo requirements-dev.txt infra/requirements.txt
+.venv/.audit: scripts/setup/venv requirements-audit.txt
+	scripts/setup/venv --no-torch requirements-audit.txt
+	@touch $@
+
+.venv/.dev: .venv/.demo requirements-dev.txt requirements-audit.txt infra/requirements.txt
 	scripts/setup/venv requirements.txt requirements-dev.txt
 	@touch $@
 
@@ -85,6 +100,12 @@ format: .venv/.dev ## format the source with ruff
 lock: .venv/.dev ## lock the clouds' requirements, with sha256, from the .in files; ARGS=--upgrade for newer versions
 	scripts/setup/lock $(ARGS)
 
+sbom: .venv/.audit ## list what each image and archive holds, by name, version and sha256: .build/*.cdx.json (CycloneDX)
+	$(PY) -m scripts.sbom
+
+audit: .venv/.audit ## look up known vulnerabilities of what the clouds install; needs PyPI
+	scripts/audit
+
 pulumi: .venv/.infra ## install the pulumi program, in the version of the SDK
 	$(PY) scripts/setup/install_pulumi.py
 
@@ -106,8 +127,14 @@ down: a-stack a-pulumi .venv/.infra ## destroy every resource of STACK
 leftovers: a-stack .venv/.infra ## list resources of STACK left after `make down`
 	./cloudtrial leftovers --stack $(STACK) $(ARGS)
 
+# What is left of a text without the characters of a stack's name, and those between organisation, project and stack
+without = $(if $(2),$(call without,$(subst $(firstword $(2)),,$(1)),$(wordlist 2,99,$(2))),$(1))
+OF_NAMES := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _ - /
+is_name = $(and $(filter 1,$(words $(1))),$(if $(strip $(call without,$(1),$(OF_NAMES))),,yes))
+
 a-stack:
-	@$(if $(filter $(TARGETS),$(firstword $(subst -, ,$(notdir $(STACK))))),,$(error STACK is '$(STACK)': \
+	@$(if $(and $(call is_name,$(STACK)),$(filter $(TARGETS),$(firstword $(subst -, ,$(notdir $(STACK)))))),,\
+	$(error STACK is '$(STACK)': \
 	give one of $(TARGETS), or one of these-STAGE, such as make up STACK=aws_ec2))
 
 a-pulumi:
