@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 
-from infra.artifact import REPOSITORY
 from infra.local.health import free_ports, wait_until_ready
 from service.settings import ENGINES
 from tests.helpers.infra.debian_trees import assert_answers_as_reference, prepare, workplace
@@ -33,7 +34,7 @@ def builder(ground, needs_tool):
     trees, torch = ground
     with workplace("image") as folder:
         builder = Builder(needs_tool("buildah"), folder, torch)
-        builder.make_base(trees / "image", base_of(REPOSITORY / "service" / "Dockerfile"))
+        builder.make_base(trees / "image")
         yield builder
 
 
@@ -50,7 +51,7 @@ def shipped(engine, checkout):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_unmodified_dockerfile_builds_and_serves_as_its_own_user(engine, ground, builder, tmp_path, say):
+def test_image_serves_from_read_only_files_as_its_own_user(engine, ground, builder, needs_tool, tmp_path, say):
     dockerfile, context, args, env = shipped(engine, tmp_path / "checkout")
     (port,) = free_ports(1)
     builder.build(dockerfile, context, args)
@@ -58,10 +59,15 @@ def test_unmodified_dockerfile_builds_and_serves_as_its_own_user(engine, ground,
     assert f"ENGINE={engine}" in builder.config()["Env"]
     installed = builder.installed()
     assert engine in " ".join(installed) and OTHERS_LIBRARY[engine] not in installed
-    with builder.run(env | {"PORT": str(port)}) as process:
+    with builder.run(needs_tool("systemd-nspawn"), env | {"PORT": str(port)}) as process:
         wait_until_ready(port, [process], START_TIMEOUT_S)
         assert_answers_as_reference(port, TOLERANCE[engine])
         servers = [each for each in family(process) if "service.server" in each.cmdline()]
         assert servers and {each.uids() for each in servers} == {(USER_ID,) * 3}
-    say(f"{engine}: built on a stand-in for {base_of(dockerfile)}, Debian with its own Python; ran as user {USER_ID}")
+        mounts = [line.split() for line in Path(f"/proc/{servers[0].pid}/mounts").read_text().splitlines()]
+        writable = {place for _, place, _, options, *_ in mounts if "rw" in options.split(",")}
+        assert "/tmp" in writable and not [place for place in writable if place.startswith(("/app", "/usr", "/var"))]
+        assert "/" not in writable
+    base = base_of(dockerfile)
+    say(f"{engine}: built on a stand-in for {base}, Debian with its own Python; ran read-only as user {USER_ID}")
     assert not any(map(psutil.Process.is_running, servers))

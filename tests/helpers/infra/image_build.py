@@ -1,4 +1,4 @@
-"""The Dockerfile built and run by buildah, on a base that stands in for the official one; no daemon, no registry."""
+"""The Dockerfile built by buildah, on a base that stands in for the official one, and run; no daemon, no registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from infra.local.process import GRACE_PERIOD_S, Process
 from tests.helpers.infra.debian_trees import LOG_TAIL, MORE_SETTINGS, TORCH_SETTINGS, Torch, furnish
 
 PYTHON_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-IMAGE = "localhost/classifier"
+BASE, IMAGE = "localhost/python", "localhost/classifier"
 
 
 class Builder:
@@ -29,22 +29,23 @@ class Builder:
         self._mounts = [f"--volume={here}:{there}:ro" for here, there in torch.mounts]
         self._torch = torch
 
-    def make_base(self, tree: Path, name: str) -> None:
-        """`name`, as the Dockerfile will look for it: the tree, with Python first on the path."""
+    def make_base(self, tree: Path) -> None:
+        """BASE: the tree, with Python first on the path."""
         furnish(self.folder / "furniture", self._torch)
         container = self._do("from", "scratch")
         self._do("add", "--quiet", container, tree, "/")
         self._do("add", "--quiet", container, self.folder / "furniture", "/")
         self._do("config", "--env", f"PATH={PYTHON_PATH}", "--cmd", "python3", container)
-        self._do("commit", "--quiet", "--rm", container, name)
+        self._do("commit", "--quiet", "--rm", container, BASE)
 
     def build(self, dockerfile: Path, context: Path, args: Mapping[str, str]) -> None:
-        """IMAGE, from the Dockerfile as it is, with these build arguments. With ENGINE=onnx pip is shown no torch."""
+        """IMAGE, from the Dockerfile on BASE, with these build arguments. With ENGINE=onnx pip is shown no torch."""
         mounts = [*self._mounts]
         if self._torch.mounts and args["ENGINE"] == "torch":
             mounts.append(f"--volume={self.folder / 'furniture'}{TORCH_SETTINGS}:{MORE_SETTINGS}:ro")
         self._do(
             *("build", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker"),
+            *("--from", BASE),  # in place of the first FROM
             *(*mounts, *(f"--build-arg={name}={value}" for name, value in args.items())),
             *("--file", dockerfile, "--tag", IMAGE, context),
         )
@@ -61,13 +62,25 @@ class Builder:
         return [package["name"] for package in json.loads(listed)]
 
     @contextmanager
-    def run(self, env: dict[str, str]) -> Iterator[Process]:
-        """The image's own command as its own user, with what the platform sets."""
-        container = self._do("from", "--pull-never", IMAGE)
-        options = ["--isolation", "chroot", *self._mounts, *(f"--env={name}={value}" for name, value in env.items())]
-        command = [*self._buildah, "run", *options, container, "--", *self.config()["Cmd"]]
+    def run(self, nspawn: str, env: Mapping[str, str]) -> Iterator[Process]:
+        """The image's own command as its own user, with what the platform sets; its files can only be read.
+
+        Only /tmp and /dev/shm can be written, which are in memory. systemd-nspawn's own --user would make a home.
+        """
+        config = self.config()
+        root = self._do("mount", self._do("from", "--pull-never", IMAGE))
+        command = [nspawn, "--quiet", "--read-only", "--as-pid2", "--register=no", "--keep-unit", "--console=pipe"]
+        command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--directory={root}"]
+        command += [f"--chdir={config['WorkingDir']}"]
+        command += [mount.replace("--volume=", "--bind-ro=").removesuffix(":ro") for mount in self._mounts]
+        command += [f"--setenv={pair}" for pair in (*config["Env"], *(f"{k}={v}" for k, v in env.items()))]
+        user = ["setpriv", f"--reuid={config['User']}", f"--regid={config['User']}", "--clear-groups"]
         process = Process(
-            [str(part) for part in command], {}, self.folder, sorted(os.sched_getaffinity(0)), self.folder / "run.log"
+            [*command, "--", *user, "--no-new-privs", "--bounding-set=-all", *config["Cmd"]],
+            {},
+            self.folder,
+            sorted(os.sched_getaffinity(0)),
+            self.folder / "run.log",
         )
         try:
             yield process
@@ -99,6 +112,5 @@ def family(process: Process) -> list[psutil.Process]:
 
 
 def base_of(dockerfile: Path) -> str:
-    """The image that a Dockerfile's first stage builds on, by its full name."""
-    name = re.findall(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)[0]
-    return f"docker.io/library/{name}"
+    """The image that a Dockerfile's first stage builds on."""
+    return re.findall(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)[0]

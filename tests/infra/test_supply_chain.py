@@ -1,0 +1,75 @@
+"""What is fetched while the project is built, tested and deployed: by a digest, a commit, a hash or a signature."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from infra.artifact import REPOSITORY
+from infra.local.dockerfile import instructions
+from tests.conftest import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
+LOCKED = re.compile(r"--require-hashes --only-binary :all:")
+# What installs Python packages on a VM or into an image. Heroku's and Google's builds run pip themselves: a lock whose
+# lines have hashes makes it refuse all that has none.
+INSTALLERS = ("infra/aws_ec2/bootstrap", "service/Dockerfile")
+
+
+def jobs():
+    for path in WORKFLOWS:
+        yield from yaml.safe_load(path.read_text())["jobs"].items()
+
+
+def test_every_action_is_named_by_commit_and_says_its_version():
+    lines = [line for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r" +- uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_no_checkout_leaves_a_credential_and_no_job_may_write():
+    for name, job in jobs():
+        checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+        assert [step["with"]["persist-credentials"] for step in checkouts] == [False], name
+        assert "permissions" not in job
+    for path in WORKFLOWS:
+        assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
+
+
+def test_every_image_is_named_by_its_digest():
+    images = [job["container"]["image"] for _, job in jobs() if "container" in job]
+    stages = [rest for name, rest in instructions((REPOSITORY / "service/Dockerfile").read_text()) if name == "FROM"]
+    own = {stage.split()[-1] for stage in stages} | {"${ENGINE}"}
+    images += [stage.split()[0] for stage in stages if stage.split()[0] not in own]
+    assert len(images) == 2
+    for image in images:
+        assert re.fullmatch(r"python:3\.11-[a-z-]+@sha256:[0-9a-f]{64}", image), image
+
+
+@pytest.mark.parametrize("path", INSTALLERS)
+def test_pip_installs_wheels_by_hash_alone(path):
+    text = (REPOSITORY / path).read_text().replace("\\\n", " ")
+    lines = [re.sub(" +", " ", line) for line in text.splitlines() if re.search(r"pip\"? install ", line)]
+    assert lines and all(LOCKED.search(line) for line in lines), lines
+
+
+def test_dependabot_watches_actions_images_and_packages():
+    config = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
+    updates = config["updates"]
+    watched = {each["package-ecosystem"]: each.get("directories", [each.get("directory")]) for each in updates}
+    assert set(watched) == {"github-actions", "docker", "pip"}
+    assert [(ROOT / folder.strip("/") / "Dockerfile").is_file() for folder in watched["docker"]] == [True]
+    for folder in watched["pip"]:
+        assert [*(ROOT / folder.strip("/")).glob("requirements*")], folder
+
+
+def test_the_workflow_audits_every_lock():
+    runs = [step.get("run") for _, job in jobs() for step in job["steps"]]
+    assert "make audit" in runs and "make sbom" in runs
+    script = (ROOT / "scripts" / "audit").read_text()
+    locks = [*ROOT.glob("service/requirements*.txt"), *ROOT.glob("infra/gcp_function/requirements*.txt")]
+    assert len(locks) == 4 and all(str(lock.relative_to(ROOT)) in script for lock in locks)
+    assert "--strict" in script  # a package that was not looked up is a failure
