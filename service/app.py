@@ -29,10 +29,6 @@ LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the e
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
 DRAIN_SECONDS = 20
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
-CONTENT_POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
 
 
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
@@ -167,9 +163,6 @@ class Service:
         response.headers.setdefault("Cache-Control", NO_STORE)  # a static file has its own
         if request.endpoint in FORM_ENDPOINTS:
             response.headers["Vary"] = "Accept"
-        if response.mimetype == "text/html":
-            response.headers["Content-Security-Policy"] = CONTENT_POLICY
-            response.headers["Referrer-Policy"] = "no-referrer"
         if response.status_code >= 400:
             response.call_on_close(lambda environ=request.environ: drain(environ))
         return response

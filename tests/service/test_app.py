@@ -2,6 +2,7 @@
 
 import io
 import logging
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from service.errors import QueueFull
 from service.model import Bundle
 from service.schema import PROBLEM_TYPE
 from service.settings import Settings
+from service.web.middleware import CONTENT_POLICY, ROUTES
+from tests.conftest import picture_bytes
 
 BUNDLE = Bundle(
     Path(), "test", "none", tuple("abcdef"), 32, (0.5,) * 3, (0.5,) * 3, {"weights": "0123456789abcdef" * 4}
@@ -131,20 +134,66 @@ def test_body_shorter_than_declared_is_a_client_error(client, png):
 # Headers for browsers and caches
 
 
-@pytest.mark.parametrize("path", ["/", "/version", "/metrics", "/healthz", "/nowhere"])
-def test_no_answer_is_stored(client, path):
-    assert client.get(path).headers["Cache-Control"] == "no-store"
+FORMS = {
+    ("POST", "/"),
+    ("POST", schema.PREDICT),
+    ("OPTIONS", schema.PREDICT),
+}  # where Accept decides between a page and JSON
+STATIC = "/static/page.css"
+PATHS = [*sorted(ROUTES), STATIC, "/static/nothing", "/nowhere", "/../etc/passwd"]
+METHODS = ["GET", "HEAD", "POST", "OPTIONS", "DELETE"]
+PNG = picture_bytes()
+BODIES = (b"", PNG, b"text")
 
 
-def test_an_answer_that_depends_on_accept_says_so(client, png):
-    for path in ("/", "/predict"):
-        assert client.post(path, data=png, content_type="image/png").headers["Vary"] == "Accept"
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_answer_of_every_route_has_the_headers(client, method, accept):
+    """Pages, predictions, refusals, problems, and what Flask answers by itself."""
+    statuses = set()
+    for path, body in product(PATHS, BODIES if method == "POST" else [b""]):
+        given = {"data": body, "content_type": "image/png", "headers": {"Accept": accept}}
+        with client.open(path, method=method, **given) as reply:
+            statuses.add(reply.status_code)
+            assert_guarded(reply, method, path)
+    wanted = {"POST": {200, 400, 404, 405, 415}, "DELETE": {404, 405}, "OPTIONS": {200, 404}}
+    assert statuses == wanted.get(method, {200, 404, 405})
 
 
-def test_the_page_may_load_and_send_nothing_else(client):
-    policy = client.get("/").headers["Content-Security-Policy"]
-    for rule in ("default-src 'self'", "object-src 'none'", "form-action 'self'", "frame-ancestors 'none'"):
-        assert rule in policy
+def assert_guarded(reply, method: str, path: str) -> None:
+    """Fails where a header for browsers or caches is missing, is there twice, or is laxer."""
+    headers, is_file = reply.headers, path == STATIC and method in ("GET", "HEAD")
+    assert headers.getlist("X-Content-Type-Options") == ["nosniff"], path
+    assert headers.getlist("Referrer-Policy") == ["no-referrer"], path
+    assert headers.getlist("Content-Security-Policy") == [CONTENT_POLICY], path
+    assert headers.getlist("Cache-Control") == ["no-cache" if is_file else "no-store"], path
+    assert headers.getlist("Vary") == ["Accept"] * ((method, path) in FORMS), path
+
+
+def test_refusals_of_every_kind_have_the_headers(engine, monkeypatch):
+    closed = create_app(Classifier(BUNDLE, engine, Settings()), Settings(api_token="s3cret")).test_client()
+    opened = create_app(Classifier(BUNDLE, engine, Settings()), Settings()).test_client()
+    monkeypatch.setattr(Classifier, "has_room", lambda self: False)
+    for client, status in ((closed, 401), (opened, 503)):
+        for accept in ("text/html", "application/json"):
+            reply = client.post("/predict", data=PNG, content_type="image/png", headers={"Accept": accept})
+            assert reply.status_code == status
+            assert_guarded(reply, "POST", "/predict")
+
+
+def test_the_policy_for_content_names_all_and_allows_little():
+    rules = dict(rule.split(" ", 1) for rule in CONTENT_POLICY.split("; "))
+    assert rules == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data: blob:",
+        "connect-src": "'self'",
+        "object-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
 
 
 # Status behind the token

@@ -440,7 +440,7 @@ def test_a_browsers_post_gets_a_page_with_the_answer(server):
         label = server.post("/predict", PNG, "image/png").json["label"]
         assert (reply.status, reply.headers.get_content_type()) == (200, "text/html")
         assert label in reply.body.decode()
-        assert "default-src 'self'" in reply.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(
