@@ -16,7 +16,8 @@ from training.defaults import MIN_ACCURACY
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parent.parent
-PAPERS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/design.md")}
+PAPER_NAMES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/design.md")
+PAPERS = {name: (ROOT / name).read_text() for name in PAPER_NAMES}
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEST_NAME = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
 EXAMPLE = ROOT / "reports" / "example"
@@ -56,9 +57,22 @@ def test_the_architecture_page_is_what_the_programs_make_now():
     subprocess.run([sys.executable, "-m", "scripts.docs.architecture", "--check"], cwd=ROOT, check=True)
 
 
+def all_test_names() -> list[str]:
+    return [name for path in Path(__file__).parent.rglob("*.py") for name in TEST_NAME.findall(path.read_text())]
+
+
 def test_no_test_name_is_longer_than_60_characters():
-    names = [name for path in Path(__file__).parent.rglob("*.py") for name in TEST_NAME.findall(path.read_text())]
+    names = all_test_names()
     assert len(names) > 1000 and not [name for name in names if len(name) > 60]
+
+
+def test_each_promise_of_security_names_tests_that_exist():
+    table = PAPERS["SECURITY.md"].partition("| Promise | Test |\n|---|---|\n")[2].partition("\n\n")[0]
+    promises = [row.strip("|").split("|") for row in table.splitlines() if not row.startswith("| **")]
+    named = [re.findall(r"`(test_\w+)`", tests) for _, tests in promises]
+    assert len(promises) > 20 and all(named)
+    assert set().union(*named) <= set(all_test_names())
+    assert all("](SECURITY.md)" in PAPERS[paper] for paper in ("README.md", "CONTRIBUTING.md"))
 
 
 def test_the_example_was_measured_with_the_shipped_weights(bundle_dir):
