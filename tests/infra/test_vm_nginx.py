@@ -115,6 +115,7 @@ def lay_out(needs_tool, tmp_path_factory):
             "127.0.0.1:8080": f"127.0.0.1:{upstream}",
             "/etc/classifier/certificate.pem": str(folder / "certificate.pem"),
             "/var/lib/classifier-acme": str(folder / "acme"),
+            "client_header_timeout 10s": "client_header_timeout 1s",
         }
         for path, text in files_of(form).items():
             if path.startswith("/etc/nginx/"):
@@ -262,6 +263,14 @@ def test_header_names_with_underscores_do_not_reach_the_service(by_address):
     with socket.create_connection(("127.0.0.1", by_address.port_80), timeout=30) as connection:
         connection.sendall(f"GET / HTTP/1.0\r\nHost: {ADDRESS}\r\nSCRIPT_NAME: /x\r\nPATH_INFO: /x\r\n\r\n".encode())
         assert b"/x" not in connection.makefile("rb").read()
+
+
+def test_a_head_that_pauses_is_ended(by_address, by_domain):
+    """Before nginx knows the host, the limit of the default server counts; nginx's own is 60 s."""
+    for port in (by_address.port_80, by_domain.port_80):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {ADDRESS}".encode())
+            assert connection.recv(1) == b""
 
 
 def test_a_body_of_any_length_reaches_the_service(by_domain):
