@@ -14,6 +14,7 @@ from eval.cli.report import add_report
 from eval.cli.run import EXIT_INTERRUPTED, add_run_command
 from eval.cli.samples import add_samples
 from eval.errors import EvalError
+from eval.validation import printable_lines
 
 EXIT_FAILED = 1  # exit code; 2 is for wrong usage
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EvalError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -11,6 +11,7 @@ EvalError                 a command ends with its message, one line, and exit co
 ├── ReferenceUnavailable  caught by the run, which continues without
 ├── Unreachable           caught: becomes the reason why a target was not measured
 ├── InvalidResponse       caught: becomes a sample's error
+├── InvalidInput          caught: becomes the reason why a file or a target is not used
 ├── RestartFailed         caught: becomes a sample's error
 └── MalformedRequest      caught by the mock endpoint, which answers 400
 """
@@ -60,6 +61,10 @@ class Unreachable(EvalError):
 
 class InvalidResponse(EvalError):
     """A response that violates the wire contract; the message says how."""
+
+
+class InvalidInput(EvalError):
+    """Data from outside that is not as expected; the message says which key, with which value."""
 
 
 class RestartFailed(EvalError):

@@ -13,6 +13,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eval.validation import printable_lines
+
 TERMINAL_REFRESH_S = 0.5  # minimum between two draws on a terminal
 LOG_REFRESH_S = 5.0  # minimum between two plain lines
 MAX_SKIPPED_REFRESHES = 4  # after so many intervals it is drawn even while requests are due
@@ -25,8 +27,8 @@ class Reporter:
         self._console = console or Console(highlight=False)
 
     def print(self, text: str) -> None:
-        """Print one line, not wrapped, at once."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        """Print lines, not wrapped, at once; what would control the terminal is replaced."""
+        self._console.print(printable_lines(text), markup=False, emoji=False, soft_wrap=True)
 
     def progress_bar(self, description: str, total: int) -> ProgressBar:
         """A display of `total` items; use it as a context manager."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.errors import EvalError
+from eval.validation import printable_lines
 
 if TYPE_CHECKING:  # numpy and scipy take a second to import, which other commands should not wait for
     from eval.analysis.findings import Finding
@@ -82,7 +83,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
     try:
         return _compare_runs(arguments)
     except EvalError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return INCOMPATIBLE
 
 
@@ -116,7 +117,7 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
         raise EvalError("\n".join([*lines, *(f"  {message(finding)}" for finding in findings)]))
     run_notices = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
     comparison = Comparison(a, b, thresholds, findings, run_notices, comparing.compare_runs(a, b, thresholds))
-    print(WRITERS[arguments.format](comparison))
+    print(printable_lines(WRITERS[arguments.format](comparison)))
     return REGRESSED if comparison.regressions else NOT_REGRESSED
 
 
@@ -130,7 +131,7 @@ def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[Finding]]:
     from eval.samples.store import read_run, read_samples
 
     run = read_run(folder)
-    samples = [s for s in read_samples(folder) if s.phase == "measure"]
+    samples = [s for s in read_samples(folder, run) if s.phase == "measure"]
     prices = load_price_list(sha256=run.prices_sha256)
     facts = analyse_run(run, samples, prices).facts
     rates = {name: max_rate(target_report.scenarios) for name, target_report in facts.targets.items()}

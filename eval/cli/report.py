@@ -30,7 +30,7 @@ def report_command(arguments: argparse.Namespace) -> int:
         from eval.report.trend_page import write_trend
 
         for path in write_trend(arguments.trend, arguments.out):
-            print(path)
+            Reporter().print(str(path))
     else:
         write_run_report(arguments.folder, Reporter())
     return 0

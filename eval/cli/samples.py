@@ -112,7 +112,7 @@ def samples_command(arguments: argparse.Namespace) -> int:
         arguments.image,
     )
     _check_arguments(run, sample_filter, arguments.columns)
-    matching = [sample for sample in read_samples(arguments.folder) if sample_filter.matches(sample)]
+    matching = [sample for sample in read_samples(arguments.folder, run) if sample_filter.matches(sample)]
     try:
         for line in json_lines(matching) if arguments.json else tab_lines(run, matching, arguments.columns):
             print(line)

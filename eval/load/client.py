@@ -5,8 +5,6 @@ It retries nothing and follows no redirect, so that one sample is one request on
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +15,21 @@ import aiohttp
 from yarl import URL
 
 from eval.dataset.images import EncodedImage
-from eval.errors import InvalidResponse, Unreachable
+from eval.errors import InvalidInput, InvalidResponse, Unreachable
 from eval.load.connection_timing import ConnectionTimings, create_connector, create_trace_config
-from eval.load.responses import check_encoding, classify_status, parse_prediction, parse_server_timing, to_short_line
+from eval.load.responses import (
+    check_encoding,
+    classify_status,
+    parse_count,
+    parse_prediction,
+    parse_server_timing,
+    parse_version,
+    to_short_line,
+)
 from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
 from eval.targets.endpoints import KEEPALIVE_S
+from eval.validation import parse_json
 from service import schema
 
 MAX_RESPONSE_BYTES = 1024 * 1024  # a valid response has about 1 kB
@@ -86,6 +93,7 @@ class Client:
         self._bearer_token = bearer_token
 
     async def __aenter__(self) -> Self:
+        parse_json("{}")  # imports pydantic now, and not while a request is due
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self._bearer_token:
             headers["Authorization"] = f"Bearer {self._bearer_token}"
@@ -124,15 +132,22 @@ class Client:
         return self._to_sample(request, scheduled_at, now, now, Exchange(failure=("not_sent", reason)))
 
     async def fetch_version(self) -> dict[str, Any]:
-        """The response of /version; empty if it is not a JSON object. Raises Unreachable."""
+        """The response of /version; empty if that is not 200, or is no JSON.
+
+        Raises Unreachable, and InvalidInput if it is not what a service may respond there.
+        """
         exchange = await self._send_http("GET", URL(self._base_url + schema.VERSION))
         if exchange.failure and exchange.status is None:
             raise Unreachable(f"{exchange.failure[0]}: {self._redacted(exchange.failure[1])}")
-        try:
-            payload = json.loads(exchange.body)
-        except ValueError:
+        is_json = "json" in exchange.headers.get("Content-Type", "") or exchange.body.lstrip().startswith(b"{")
+        if exchange.status != 200 or not is_json:
             return {}
-        return payload if exchange.status == 200 and isinstance(payload, dict) else {}
+        try:
+            if exchange.failure:
+                raise InvalidInput(exchange.failure[1])
+            return parse_version(exchange.body)
+        except InvalidInput as error:
+            raise InvalidInput(self._redacted(f"/version is invalid: {error}")) from None
 
     async def is_ready(self) -> bool:
         """Whether /readyz succeeds."""
@@ -190,7 +205,7 @@ class Client:
             server_timing_ms=parse_server_timing(headers.get(schema.SERVER_TIMING, "")),
             response_bytes=len(exchange.body),
             instance_id=self._header_text(headers.get(schema.INSTANCE_ID)),
-            instance_request_number=_parse_int(headers.get(schema.REQUEST_ORDINAL)),
+            instance_request_number=parse_count(headers.get(schema.REQUEST_ORDINAL)),
             model_version=self._header_text(headers.get(schema.MODEL_VERSION)),
         )
 
@@ -228,9 +243,3 @@ async def _read_body(response: aiohttp.ClientResponse, body: bytearray) -> None:
             del body[MAX_RESPONSE_BYTES:]
             response.close()
             raise InvalidResponse(f"a body of more than {MAX_RESPONSE_BYTES // 2**20} MiB")
-
-
-def _parse_int(text: str | None) -> int | None:
-    with contextlib.suppress(ValueError, TypeError):
-        return int(text)  # type: ignore[arg-type]  # None is a TypeError
-    return None

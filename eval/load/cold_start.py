@@ -8,15 +8,15 @@ when it succeeds. X-Request-Ordinal does not count such a GET. Where a platform 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import replace
 from datetime import datetime
 
-from eval.errors import RestartFailed, Unreachable
+from eval.errors import InvalidInput, RestartFailed, Unreachable
 from eval.load.client import Client, RequestSpec
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, TIME_TO_READY, Sample
 from eval.targets.restart import RestartMethod
+from eval.validation import MAX_MS
 
 READY_POLL_INTERVAL_S = 0.02
 
@@ -56,17 +56,15 @@ async def startup_phases(client: Client, sample: Sample, restart_unix_s: float |
     """
     try:
         version = await client.fetch_version()
-    except Unreachable:
+    except (Unreachable, InvalidInput):
         return {}
-    reported = version.get("startup_ms")
-    if not sample.instance_id or version.get("instance_id") != sample.instance_id or not isinstance(reported, dict):
+    phases_ms = version.get("startup_ms")
+    if not sample.instance_id or version.get("instance_id") != sample.instance_id or not phases_ms:
         return {}
-    phases_ms = {str(name): float(ms) for name, ms in reported.items() if type(ms) in (int, float)}
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        if restart_unix_s is not None:
-            phases_ms[PROCESS_START] = _to_ms(
-                datetime.fromisoformat(version["started_at"]).timestamp() - restart_unix_s
-            )
+    if restart_unix_s is not None and (started_at := version.get("started_at")):
+        process_ms = _to_ms(datetime.fromisoformat(started_at).timestamp() - restart_unix_s)
+        if abs(process_ms) <= MAX_MS:
+            return phases_ms | {PROCESS_START: process_ms}
     return phases_ms
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.errors import InvalidResponse
-from service.schema import PROBABILITY_DIGITS
+from eval.errors import InvalidInput, InvalidResponse
+from eval.samples.model import Version
+from eval.validation import MAX_MS, parse_json, printable, validate
+from service.schema import PROBABILITY_DIGITS, SERVER_TIMING_PARTS
 
 PROBABILITY_SUM_TOLERANCE = 1e-3  # probabilities are rounded to six digits, so ten of them miss 1 by far less
 MAX_DETAIL_CHARS = 200
@@ -51,8 +51,13 @@ def classify_status(status: int, headers: Mapping[str, str], body: bytes | bytea
     return kind, f"{status}: {detail or 'an empty body'}"
 
 
+def parse_version(body: bytes | bytearray) -> dict[str, Any]:
+    """What a response of /version says, as far as it is known. Raises InvalidInput."""
+    return validate(Version, parse_json(body))  # type: ignore[arg-type]  # an annotated type
+
+
 def parse_server_timing(header: str) -> dict[str, float]:
-    """Durations in ms by name, from a Server-Timing header; what cannot be parsed is left out."""
+    """The service's durations in ms by name, from a Server-Timing header; others, and invalid ones, are left out."""
     durations_ms = {}
     for metric in header.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))
@@ -62,16 +67,19 @@ def parse_server_timing(header: str) -> dict[str, float]:
                 duration_ms = float(value.strip('"'))
             except ValueError:
                 continue
-            if key.strip() == "dur" and math.isfinite(duration_ms):
+            if key.strip() == "dur" and name in SERVER_TIMING_PARTS and 0 <= duration_ms <= MAX_MS:  # NaN is neither
                 durations_ms[name] = duration_ms
     return durations_ms
 
 
+def parse_count(text: str | None) -> int | None:
+    """A whole number in a header, or None."""
+    return int(text) if text and len(text) <= 12 and text.isascii() and text.isdigit() else None
+
+
 def to_short_line(text: str) -> str:
     """One line of bounded length that a terminal can show."""
-    line = " ".join(text[: 4 * MAX_DETAIL_CHARS].split())
-    if not line.isprintable():
-        line = "".join(c if c.isprintable() else "\ufffd" for c in line)
+    line = printable(" ".join(text[: 4 * MAX_DETAIL_CHARS].split()))
     return line if len(line) <= MAX_DETAIL_CHARS else line[: MAX_DETAIL_CHARS - 1] + "…"
 
 
@@ -89,8 +97,8 @@ def _redacted_location(location: str) -> str:
 
 def _parse_json_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
+        payload = parse_json(body)
+    except InvalidInput:
         raise InvalidResponse(f"not JSON: {_body_excerpt(body)}" if body else "an empty body") from None
     if not isinstance(payload, dict):
         raise InvalidResponse(f"not a JSON object: {_body_excerpt(body)}")
@@ -112,8 +120,8 @@ def _parse_probabilities(values: Any, class_count: int) -> tuple[float, ...]:
 def _problem_detail(body: bytes | bytearray) -> str:
     """The detail of a problem document, or the start of any other body."""
     try:
-        return str(json.loads(body)["detail"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return str(parse_json(body)["detail"])
+    except (InvalidInput, LookupError, TypeError):
         return _body_excerpt(body)
 
 

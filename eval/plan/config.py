@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from eval.errors import InvalidInput
+from eval.samples.model import MAX_TARGETS, RUN_JSON
+from eval.validation import AtMost, Count, Integer, OneOf, Positive, Text, validate
 from service.engines.names import PLAIN_ENGINE
 
 Phase = Literal["warmup", "measure"]
@@ -15,34 +18,37 @@ SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
 BASELINE_RTT = "floor"  # scenario of no-op round trips, part of every run
 OVERLOAD_SCENARIOS = (RAMP, BURST, MAX_RATE)  # their failures are due to the load, not to normal operation
 
+TextTuple = Annotated[tuple[Text, ...], AtMost(MAX_TARGETS)]
+ScenarioTuple = Annotated[tuple[Annotated[str, OneOf(SCENARIOS)], ...], AtMost(len(SCENARIOS))]
+
 
 @dataclass(frozen=True)
 class Config:
     """Everything that shapes a run's schedule, as recorded in run.json."""
 
     local: bool = True  # start the twins
-    engines: tuple[str, ...] = (PLAIN_ENGINE,)  # each target has a twin for each
-    stacks: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()  # NAME=URL
-    images: str | None = None  # as --images names them
-    limit: int | None = None  # of images
-    scenarios: tuple[str, ...] = (SINGLE,)
-    seed: int = 0
-    warmup: int = 20  # requests per target before the measured ones
-    block: int = 25  # consecutive requests to one target, in closed loops
-    floor: int = 25  # no-op round trips per target, before and after the scenarios
-    timeout_s: float = 30.0
-    rate_rps: float = 10.0  # of poisson; the end of ramp; the start of the rate search
-    duration_s: float = 60.0  # of poisson and ramp, per target
-    in_flight: int = 256  # maximum; requests above it are dropped and counted
-    burst: int = 32  # simultaneous requests
-    slo_ms: float = 200.0  # latency objective for p95
-    step_s: float = 10.0  # minimum duration of a step of the rate search
-    cold: int = 20  # restarts per target
-    idle: int = 5  # idle gaps per target
-    gap_s: float = 900.0  # length of an idle gap
+    engines: TextTuple = (PLAIN_ENGINE,)  # each target has a twin for each
+    stacks: TextTuple = ()
+    targets: TextTuple = ()  # NAME=URL
+    images: Text | None = None  # as --images names them
+    limit: Count | None = None  # of images
+    scenarios: ScenarioTuple = (SINGLE,)
+    seed: Integer = 0
+    warmup: Count = 20  # requests per target before the measured ones
+    block: Count = 25  # consecutive requests to one target, in closed loops
+    floor: Count = 25  # no-op round trips per target, before and after the scenarios
+    timeout_s: Positive = 30.0
+    rate_rps: Positive = 10.0  # of poisson; the end of ramp; the start of the rate search
+    duration_s: Positive = 60.0  # of poisson and ramp, per target
+    in_flight: Count = 256  # maximum; requests above it are dropped and counted
+    burst: Count = 32  # simultaneous requests
+    slo_ms: Positive = 200.0  # latency objective for p95
+    step_s: Positive = 10.0  # minimum duration of a step of the rate search
+    cold: Count = 20  # restarts per target
+    idle: Count = 5  # idle gaps per target
+    gap_s: Positive = 900.0  # length of an idle gap
     fresh: bool = False  # a new connection for every request
-    workers: int = 1  # processes that send the open loops
+    workers: Count = 1  # processes that send the open loops
 
     def differences_from(self, other: Config) -> list[str]:
         """The differing options, such as "rate_rps=20.0 instead of 10.0"."""
@@ -59,6 +65,8 @@ class Config:
 
 
 def config_from_json(data: Mapping[str, Any]) -> Config:
-    """The configuration as recorded in run.json."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-    return Config(**values)
+    """The configuration as recorded in run.json. Raises InvalidInput."""
+    try:
+        return validate(Config, data)
+    except InvalidInput as error:
+        raise InvalidInput(f"the run has an invalid configuration in {RUN_JSON}: {error}; measure again") from None

@@ -10,6 +10,7 @@ from typing import Any
 from eval.analysis.findings import Finding
 from eval.analysis.run_comparison import PROCESSOR_DEPENDENT, Difference, RunData, Thresholds
 from eval.formatting import as_sentence, count, join_words, ms, per_second, percent, plural, timestamp, usd
+from eval.report.markdown import escape_markdown
 from eval.report.report_json import to_jsonable
 from eval.report.wording import message
 from eval.samples.processors import client_processor
@@ -81,16 +82,16 @@ def to_text(comparison: Comparison) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """For a pull request's comment: the sentence and the table."""
     rows = [TABLE_COLUMNS, ["---"] * len(TABLE_COLUMNS), *(_table_row(d) for d in comparison.differences)]
-    table = ["| " + " | ".join(_escape_markdown(cell) for cell in row) + " |" for row in rows]
+    table = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
     return "\n".join(
         [
-            f"**{_escape_markdown(verdict(comparison))}**",
+            f"**{escape_markdown(verdict(comparison))}**",
             "",
-            *(f"- {_escape_markdown(line)}" for line in _header_lines(comparison)),
+            *(f"- {escape_markdown(line)}" for line in _header_lines(comparison)),
             "",
             *table,
             "",
-            *(f"- {_escape_markdown(line)}" for line in _footer_lines(comparison)),
+            *(f"- {escape_markdown(line)}" for line in _footer_lines(comparison)),
         ]
     )
 
@@ -241,7 +242,3 @@ def _describe_regression(d: Difference) -> str:
         f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.change)} "
         f"(limit {_format_limit(d)})"
     )
-
-
-def _escape_markdown(cell: str) -> str:
-    return cell.replace("|", "\\|")

@@ -21,11 +21,13 @@ from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS
 from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.report import context, scenario_sections
 from eval.report.context import ImageReader
+from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
 from eval.report.report_json import build_report
 from eval.samples.model import REFERENCE, Run
-from eval.samples.store import read_run, read_samples
+from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
+from eval.validation import write_file
 from infra.targets import TARGETS
 from service.engines.names import engine_title
 
@@ -72,7 +74,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     it only images of the golden set are shown; of the others the labels.
     """
     run = read_run(run_dir)
-    samples = list(read_samples(run_dir))
+    samples = list(read_samples(run_dir, run))
     prices = load_price_list(sha256=run.prices_sha256)
     summary = build_report(run, samples, prices)
     view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
@@ -82,8 +84,9 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
         REPORT_MD: template_environment(escape_html=False).get_template("report.md.j2").render(variables),
         REPORT_HTML: template_environment(escape_html=True).get_template("report.html.j2").render(variables),
     }
-    for name, text in files.items():
-        (run_dir / name).write_text(text, encoding="utf-8")
+    with os_errors_as_eval_error(run_dir):
+        for name, text in files.items():
+            write_file(run_dir / name, text)
     return summary
 
 
@@ -120,7 +123,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
     )
     formatters = {name: getattr(formatting, name) for name in FORMATTERS}
     jinja_environment.filters |= formatters | {
-        "md": _escape_markdown,
+        "md": escape_markdown,
         "shell": shlex.quote,
         "engine_title": engine_title,
     }
@@ -144,11 +147,3 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return jinja_environment
-
-
-def _escape_markdown(text: object) -> str:
-    """Text that stays text inside a Markdown table: no cell ends, no line ends, no tags."""
-    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "\\`*_[]|":
-        escaped = escaped.replace(character, "\\" + character)
-    return " ".join(escaped.split())

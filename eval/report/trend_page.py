@@ -33,6 +33,7 @@ from eval.samples.model import Run
 from eval.samples.processors import client_processor
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.statements import ReasonCode, unavailable
+from eval.validation import printable, write_file
 
 TREND_HTML, TREND_JSON = "trend.html", "trend.json"
 TREND_SCHEMA_VERSION = 2
@@ -73,7 +74,7 @@ def write_trend(folders: Sequence[Path], out_dir: Path | None = None) -> list[Pa
     with os_errors_as_eval_error(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            (out_dir / name).write_text(text, encoding="utf-8")
+            write_file(out_dir / name, text)
     return [out_dir / name for name in contents]
 
 
@@ -83,7 +84,7 @@ def _load_runs(folders: Sequence[Path]) -> list[TrendRun]:
     for folder in folders:
         run = read_run(folder)
         if run.id not in runs_by_id:
-            samples = list(read_samples(folder))
+            samples = list(read_samples(folder, run))
             summary = build_report(run, samples, load_price_list(sha256=run.prices_sha256))
             runs_by_id[run.id] = TrendRun(folder.resolve(), run, summary, models_by_target(samples))
     if len(runs_by_id) < 2:
@@ -141,7 +142,7 @@ def _run_report(entry: TrendRun, newest: TrendRun, scenario: str, out_dir: Path)
 
 
 def _relative_path(path: Path, out_dir: Path) -> str:
-    return Path(os.path.relpath(path, out_dir)).as_posix()
+    return printable(Path(os.path.relpath(path, out_dir)).as_posix())
 
 
 def incompatible_with_newest(entry: TrendRun, newest: TrendRun, scenario: str) -> list[Finding]:

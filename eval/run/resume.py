@@ -9,6 +9,7 @@ from pathlib import Path
 from eval.dataset.images import ImageSet
 from eval.errors import EvalError
 from eval.plan.config import MAX_RATE, Config, config_from_json
+from eval.run.run_dir import refuse_linked_logs
 from eval.samples.model import RUN_SCHEMA_VERSION, SAMPLES_GZ_FILE, Run
 from eval.samples.store import ResumeState, load_resume_state, read_run, truncate_torn_line
 from eval.targets.endpoints import TargetSet
@@ -23,6 +24,7 @@ def load_resumable(run_dir: Path) -> tuple[Run, Config]:
         raise EvalError(f"cannot resume {run_dir}: it is too old; start a new run without --resume")
     if (run_dir / SAMPLES_GZ_FILE).exists():
         raise EvalError(f"cannot resume {run_dir}: run gunzip on its {SAMPLES_GZ_FILE} first")
+    refuse_linked_logs(run_dir)
     return run, config_from_json(run.config)
 
 
@@ -59,7 +61,7 @@ def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageS
     targets = [replace(t, url=urls.get(t.name, t.url), failure=None) for t in run.targets]
     resumed_at = [*run.resumed_at, datetime.now(UTC).isoformat(timespec="seconds")]
     resumed_run = replace(run, schema_version=RUN_SCHEMA_VERSION, targets=targets, resumed_at=resumed_at)
-    return resumed_run, load_resume_state(run_dir, MAX_RATE, len(resumed_at))
+    return resumed_run, load_resume_state(run_dir, run, MAX_RATE, len(resumed_at))
 
 
 def _describe_endpoints(endpoints: dict[str, str]) -> str:

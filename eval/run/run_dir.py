@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,20 +14,26 @@ from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE
 from eval.samples.store import os_errors_as_eval_error
 
 LATEST_LINK = "latest"
-WRITE_PROBE = ".writable"
+LOG_DIR = "logs"
 
 
 def create_run_dir(run_dir: Path) -> None:
     """Create the folder of a run. Raises EvalError if that fails, or if it has a run already."""
-    existing_files = [name for name in (RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE) if (run_dir / name).exists()]
+    existing_files = [name for name in (RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE) if os.path.lexists(run_dir / name)]
     if existing_files:
         raise EvalError(
             f"{run_dir} has a run already ({existing_files[0]}): select another folder with --out, or remove it"
         )
     with os_errors_as_eval_error(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / WRITE_PROBE).touch()
-        (run_dir / WRITE_PROBE).unlink()
+        tempfile.TemporaryFile(dir=run_dir).close()  # whether it can be written to
+    refuse_linked_logs(run_dir)
+
+
+def refuse_linked_logs(run_dir: Path) -> None:
+    """Raises EvalError if the logs would be written through a link to somewhere else."""
+    if (run_dir / LOG_DIR).is_symlink():
+        raise EvalError(f"{run_dir / LOG_DIR} is a link, through which logs would be written elsewhere: remove it")
 
 
 def new_run_id() -> str:

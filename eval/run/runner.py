@@ -17,7 +17,7 @@ from typing import Any
 from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.images import ImageSet
-from eval.errors import BudgetExceeded, ReferenceUnavailable, Unreachable
+from eval.errors import BudgetExceeded, InvalidInput, ReferenceUnavailable, Unreachable
 from eval.load.client import Client
 from eval.load.distributed import open_executor
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
@@ -167,6 +167,9 @@ class RunSession:
             if isinstance(response, Unreachable):
                 self.unreachable[client.name] = f"not reached before the run: {response}"
                 self.context.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
+            elif isinstance(response, InvalidInput):
+                self.unreachable[client.name] = str(response)
+                self.context.reporter.print(f"{client.name}: {response}")
             elif isinstance(response, BaseException):
                 raise response
             elif mismatch := _engine_mismatch(targets_by_name[client.name], response):
@@ -227,7 +230,7 @@ def _cost_meter(run: Run, run_dir: Path) -> CostMeter:
     prices = load_price_list()
     cost_meter = CostMeter({target.name: rate_card_for(target.target, target.twin, prices) for target in run.targets})
     if run.resumed_at:
-        for sample in read_samples(run_dir):
+        for sample in read_samples(run_dir, run):
             cost_meter.record(sample)
     return cost_meter
 

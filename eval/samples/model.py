@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from eval.validation import (
+    MAX_ITEMS,
+    AtMost,
+    Characters,
+    Count,
+    Durations,
+    Integer,
+    Keys,
+    Lines,
+    Milliseconds,
+    Name,
+    NameByName,
+    Names,
+    OneOf,
+    Positive,
+    Probability,
+    SignedMilliseconds,
+    Text,
+    Timestamp,
+    Within,
+)
 
 RUN_JSON = "run.json"
 SAMPLES_FILE = "samples.jsonl"
@@ -12,92 +34,143 @@ RUN_SCHEMA_VERSION = 3
 
 ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "bad_answer", "disconnected",
                "not_sent")  # fmt: skip
+PHASES = ("warmup", "measure")
+
+MAX_IMAGES = 250_000
+MAX_CLASSES = 10_000
+MAX_TARGETS = 1000
+TargetName = Annotated[str, Characters(100)]
+Label = Annotated[int, Within(0, MAX_CLASSES - 1)]
+Cores = Annotated[int, Within(0, 100_000)]
+Processor: dict[str, Any] = {
+    "cpu_model": Name,
+    "cpu_generation": Name,
+    "instruction_sets": Names,
+    "instruction_limits": NameByName,
+}
+Environment = Annotated[
+    dict[str, Any], Keys(Processor | {"cores": Cores, "memory_mib": Count, "os": Name, "arch": Name})
+]
+Model = Annotated[dict[str, Any], Keys(dict.fromkeys(("name", "version", "engine", "sha256"), Name))]
+Reasons = Annotated[dict[Name, Text | None], AtMost(MAX_ITEMS)]
+EngineDetails = Annotated[
+    dict[str, Any],
+    Keys({"form": Name, "threads": Cores, "trial_ms": Durations, "precisions": Reasons, "refused": Reasons}),
+]
+Version = Annotated[  # what /version responds, as far as it is known
+    dict[str, Any],
+    Keys(
+        Processor
+        | {
+            "model": Model,
+            "engine": Name,
+            "engine_details": EngineDetails,
+            "git_sha": Name,
+            "versions": NameByName,
+            "cpus": Cores,
+            "instance_id": Name,
+            "started_at": Timestamp,
+            "startup_ms": Annotated[dict[Name, Milliseconds], AtMost(MAX_ITEMS)],
+        }
+    ),
+]
+Artifact = Annotated[dict[str, Any], Keys({"files_bytes": Count, "installed_bytes": Count, "reason": Text})]
+Usd = Annotated[float, Within(0, 1e12)]
+UnknownCost = Annotated[dict[str, Any], Keys({"value": type(None), "reason": Text})]
+CostRecord = Annotated[
+    dict[str, Any],
+    Keys({"usd": Usd, "targets": Annotated[dict[Name, Usd | UnknownCost], AtMost(MAX_TARGETS)]}),
+]
+Scalar = bool | Integer | Annotated[float, Within(-1e12, 1e12)] | Text | None
+Words = Annotated[list[Text], AtMost(10_000)]
+Options = Annotated[dict[Name, Scalar | Words], AtMost(MAX_ITEMS)]
+Timestamps = Annotated[list[Timestamp], AtMost(10_000)]
 
 
 @dataclass(frozen=True)
 class Sample:
     """One request and its result."""
 
-    target: str
-    scenario: str  # one of eval.plan.config.SCENARIOS, BASELINE_RTT or REFERENCE
-    phase: str  # "warmup" or "measure"
-    block: int  # number of its interleaving block
-    image_index: int  # index into the run's image manifest; -1 without an image
-    scheduled_s: float  # scheduled send time, since the start of the run
-    latency_ms: float  # from the scheduled time to the last byte, or to the failure
-    service_time_ms: float  # from the send to the last byte, or to the failure
-    send_delay_ms: float  # from the scheduled time to the send
+    target: TargetName
+    scenario: Name  # one of eval.plan.config.SCENARIOS, BASELINE_RTT or REFERENCE
+    phase: Annotated[str, OneOf(PHASES)]
+    block: Integer  # number of its interleaving block
+    image_index: Annotated[int, Within(-1, MAX_IMAGES - 1)]  # index into the run's image manifest; -1 without an image
+    scheduled_s: SignedMilliseconds  # scheduled send time, since the start of the run
+    latency_ms: SignedMilliseconds  # from the scheduled time to the last byte, or to the failure
+    service_time_ms: Milliseconds  # from the send to the last byte, or to the failure
+    send_delay_ms: SignedMilliseconds  # from the scheduled time to the send
     new_connection: bool  # whether a connection was opened for it
-    status: int | None = None  # HTTP status; None without a response
-    error: str | None = None  # one of ERROR_KINDS; None for a valid response
-    detail: str | None = None  # the error message
-    predicted_class: int | None = None  # class ID in the response
-    probabilities: tuple[float, ...] | None = None
-    server_timing_ms: dict[str, float] = field(default_factory=dict)  # Server-Timing: decode, queue, inference, total
-    response_bytes: int = 0  # size of the response body
-    instance_id: str | None = None
-    instance_request_number: int | None = None  # X-Request-Ordinal
-    model_version: str | None = None
-    index_in_block: int = 0  # with `block` it identifies a request of the schedule
-    rate_rps: float | None = None  # offered rate of its open loop
-    connection_ms: dict[str, float] = field(default_factory=dict)  # dns, connect, tls of a new connection
-    time_to_first_byte_ms: float | None = None  # from the send to the response headers
-    startup_ms: dict[str, float] = field(default_factory=dict)  # of a first response after a start; see the keys below
-    idle_gap_s: float | None = None  # idle time before it, in the scenario idle
+    status: Annotated[int, Within(0, 999)] | None = None  # HTTP status; None without a response
+    error: Annotated[str, OneOf(ERROR_KINDS)] | None = None  # one of ERROR_KINDS; None for a valid response
+    detail: Text | None = None  # the error message
+    predicted_class: Label | None = None  # class ID in the response
+    probabilities: Annotated[tuple[Probability, ...], AtMost(MAX_CLASSES)] | None = None
+    server_timing_ms: Durations = field(default_factory=dict)  # Server-Timing: decode, queue, inference, total
+    response_bytes: Count = 0  # size of the response body
+    instance_id: Name | None = None
+    instance_request_number: Count | None = None  # X-Request-Ordinal
+    model_version: Name | None = None
+    index_in_block: Count = 0  # with `block` it identifies a request of the schedule
+    rate_rps: Positive | None = None  # offered rate of its open loop
+    connection_ms: Durations = field(default_factory=dict)  # dns, connect, tls of a new connection
+    time_to_first_byte_ms: Milliseconds | None = None  # from the send to the response headers
+    startup_ms: Durations = field(default_factory=dict)  # of a first response after a start; see the keys below
+    idle_gap_s: Positive | None = None  # idle time before it, in the scenario idle
 
 
 @dataclass(frozen=True)
 class ImageEntry:
     """One image of the manifest."""
 
-    name: str  # path inside the image set
-    sha256: str  # of the bytes that are posted
-    label: int
+    name: Name  # path inside the image set
+    sha256: Name  # of the bytes that are posted
+    label: Label
 
 
 @dataclass(frozen=True)
 class TargetRun:
     """One endpoint of a run."""
 
-    name: str  # unique in the run
-    target: str | None  # key of infra.targets.TARGETS, None for a custom endpoint
-    url: str
+    name: TargetName  # unique in the run
+    target: Name | None  # key of infra.targets.TARGETS, None for a custom endpoint
+    url: Text
     twin: bool  # a local twin, not a deployment
-    version: dict[str, Any] = field(default_factory=dict)  # the response of /version
-    startup_ms: float | None = None  # twin: from the spawn until /readyz succeeds
-    peak_memory_mib: float | None = None  # twin: maximum resident set of all its processes
-    cpus: int | None = None  # twin: cores that it was pinned to
-    reverse_proxy: str | None = None  # twin: "nginx" if there was one in front
-    failure: str | None = None  # why it could not be measured, or why it ended early
-    engine: str | None = None  # that a twin was started with; others report it in /version
-    artifact: dict[str, Any] = field(default_factory=dict)  # twin: sizes, of infra.local.artifact_size
+    version: Version = field(default_factory=dict)  # the response of /version
+    startup_ms: Milliseconds | None = None  # twin: from the spawn until /readyz succeeds
+    peak_memory_mib: Annotated[float, Within(0, 1e9)] | None = None  # twin: maximum resident set of all its processes
+    cpus: Cores | None = None  # twin: cores that it was pinned to
+    reverse_proxy: Name | None = None  # twin: "nginx" if there was one in front
+    failure: Lines | None = None  # why it could not be measured, or why it ended early
+    engine: Name | None = None  # that a twin was started with; others report it in /version
+    artifact: Artifact = field(default_factory=dict)  # twin: sizes, of infra.local.artifact_size
 
 
 @dataclass(frozen=True)
 class Run:
     """Everything about a run but its samples."""
 
-    schema_version: int
-    id: str  # date and random suffix
-    started_at: str  # ISO 8601, UTC
-    ended_at: str | None
+    schema_version: Count
+    id: Name  # date and random suffix
+    started_at: Timestamp  # ISO 8601, UTC
+    ended_at: Timestamp | None
     complete: bool  # False: interrupted, or still running
-    incomplete_reason: str | None  # why it is not complete, or "running"
-    command: list[str]
-    seed: int
-    scenarios: list[str]
-    images_source: str  # "golden set", "CIFAR-10 test set, JPEG q75 copy", ...
-    images_sha256: str  # of the manifest: names, checksums and labels
-    image_manifest: list[ImageEntry]
-    classes: list[str]
-    prices_sha256: str
-    targets: list[TargetRun]
-    client_environment: dict[str, Any]  # CPU model, cores, memory, OS
-    versions: dict[str, str]  # python, cloudtrial's git sha, libraries
-    planned_requests: int  # requests of the measured phase
-    config: dict[str, Any] = field(default_factory=dict)  # every option that shapes the schedule
-    cost: dict[str, Any] = field(default_factory=dict)  # upper bound in dollars, of eval.cost.run_cost
-    resumed_at: list[str] = field(default_factory=list)  # when it was resumed, ISO 8601, UTC
+    incomplete_reason: Lines | None  # why it is not complete, or "running"
+    command: Words
+    seed: Integer
+    scenarios: Names
+    images_source: Name  # "golden set", "CIFAR-10 test set, JPEG q75 copy", ...
+    images_sha256: Name  # of the manifest: names, checksums and labels
+    image_manifest: Annotated[list[ImageEntry], AtMost(MAX_IMAGES)]
+    classes: Annotated[list[Name], AtMost(MAX_CLASSES)]
+    prices_sha256: Name
+    targets: Annotated[list[TargetRun], AtMost(MAX_TARGETS)]
+    client_environment: Environment  # CPU model, cores, memory, OS
+    versions: NameByName  # python, cloudtrial's git sha, libraries
+    planned_requests: Count  # requests of the measured phase
+    config: Options = field(default_factory=dict)  # every option that shapes the schedule
+    cost: CostRecord = field(default_factory=dict)  # upper bound in dollars, of eval.cost.run_cost
+    resumed_at: Timestamps = field(default_factory=list)  # when it was resumed, ISO 8601, UTC
 
 
 # Keys of Sample.startup_ms beside the service's own phases

@@ -50,25 +50,18 @@ class Processor:
 
 
 def parse_processor(data: Mapping[str, Any], variant: str = "") -> Processor:
-    """From the client environment of a run or a response of /version. `variant`: of the torch engine, if known.
-
-    /version may return anything: a value of an unexpected type counts as not recorded.
-    """
-    instruction_sets = _value_if_type(data.get("instruction_sets"), list)
+    """From the client environment of a run or a response of /version. `variant`: of the torch engine, if known."""
+    instruction_sets = data.get("instruction_sets")
     return Processor(
-        cpu_model=_value_if_type(data.get("cpu_model"), str),
-        cpu_generation=_value_if_type(data.get("cpu_generation"), str),
-        instruction_sets=None if instruction_sets is None else [str(name) for name in instruction_sets],
-        instruction_limits=_value_if_type(data.get("instruction_limits"), dict),
+        cpu_model=data.get("cpu_model"),
+        cpu_generation=data.get("cpu_generation"),
+        instruction_sets=instruction_sets,
+        instruction_limits=data.get("instruction_limits"),
         bfloat16=variant.startswith("bfloat16") or None
         if instruction_sets is None
         else any(name in BFLOAT16_INSTRUCTION_SETS for name in instruction_sets),
-        cores=_value_if_type(data.get("cores", data.get("cpus")), int),
+        cores=data.get("cores", data.get("cpus")),
     )
-
-
-def _value_if_type(value: Any, expected_type: type) -> Any:
-    return value if isinstance(value, expected_type) else None
 
 
 def client_processor(run: Run) -> Processor:
@@ -88,7 +81,7 @@ def target_processor(run: Run, target: TargetRun) -> Processor:
 
 def engine_variant(version: Mapping[str, Any]) -> str:
     """The engine's variant in /version, such as "bfloat16, channels_last, fused by oneDNN"; or ""."""
-    return str((_value_if_type(version.get("engine_details"), dict) or {}).get("form", ""))
+    return (version.get("engine_details") or {}).get("form") or ""
 
 
 def processors_differ(a: Processor, b: Processor) -> bool | None:

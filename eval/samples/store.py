@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import itertools
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from eval.errors import EvalError
-from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE, ImageEntry, Run, Sample, TargetRun
+from eval.errors import EvalError, InvalidInput
+from eval.samples.model import REFERENCE, RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE, Run, Sample
+from eval.validation import no_follow, open_file, parse_json, read_file, validate, write_file
 
 RequestKey = tuple[int, int]  # block and index in it: one request of the schedule
 
@@ -48,7 +51,9 @@ class SampleWriter:
 
     def __enter__(self) -> Self:
         with os_errors_as_eval_error(self.run_dir):
-            self._file: IO[str] = (self.run_dir / SAMPLES_FILE).open("x" if self._create else "a", encoding="utf-8")
+            self._file: IO[str] = open(
+                self.run_dir / SAMPLES_FILE, "x" if self._create else "a", encoding="utf-8", opener=no_follow
+            )
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -63,18 +68,19 @@ class SampleWriter:
 
 def truncate_torn_line(run_dir: Path) -> int:
     """Cut off a last line that a killed run left incomplete. Returns the bytes cut. Raises EvalError."""
+    path = run_dir / SAMPLES_FILE
     with os_errors_as_eval_error(run_dir):
-        (run_dir / SAMPLES_FILE).touch()  # the run may have been killed before it was created
-    with os_errors_as_eval_error(run_dir), (run_dir / SAMPLES_FILE).open("r+b") as file:
+        open(path, "ab", opener=no_follow).close()  # the run may have been killed before it was created
+    with os_errors_as_eval_error(run_dir), open(path, "r+b", opener=no_follow) as file:
         size_bytes = file.seek(0, os.SEEK_END)
         end_offset = _last_line_end(file, size_bytes)
         file.truncate(end_offset)
     return size_bytes - end_offset
 
 
-def load_resume_state(run_dir: Path, search_scenario: str, resume_count: int) -> ResumeState:
+def load_resume_state(run_dir: Path, run: Run | None, search_scenario: str, resume_count: int) -> ResumeState:
     """The state of a run's samples so far."""
-    return build_resume_state(read_samples(run_dir), search_scenario, resume_count)
+    return build_resume_state(read_samples(run_dir, run), search_scenario, resume_count)
 
 
 def _last_line_end(file: IO[bytes], size_bytes: int, chunk_bytes: int = 65536) -> int:
@@ -99,6 +105,9 @@ def os_errors_as_eval_error(run_dir: Path) -> Iterator[None]:
         raise EvalError(f"cannot write into {run_dir}: {error.strerror}") from None
 
 
+MAX_RUN_JSON_BYTES = 32 * 2**20  # an image takes 130 bytes
+MAX_SAMPLE_BYTES = 256 * 1024  # a sample has about 500; more, with thousands of classes
+MAX_SAMPLES = 3_000_000
 READABLE_SCHEMAS = (1, 2, 3)  # 1 had one scenario only, and cannot be resumed; before 3 the keys had other names
 RENAMED_SAMPLE_KEYS = {  # key before schema 3 -> now
     "place": "index_in_block",
@@ -127,34 +136,43 @@ RENAMED_TARGET_KEYS = {"behind": "reverse_proxy", "shipped": "artifact"}
 
 def write_run(run_dir: Path, run: Run) -> None:
     """Write run.json atomically: a reader never sees an incomplete one."""
-    temp_path = run_dir / (RUN_JSON + ".part")
-    temp_path.write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
-    os.replace(temp_path, run_dir / RUN_JSON)
+    write_file(run_dir / RUN_JSON, json.dumps(dataclasses.asdict(run), indent=1) + "\n")
 
 
 def read_run(run_dir: Path) -> Run:
     """Read run.json. Raises EvalError if it is missing, invalid, or of a later schema."""
-    try:
-        data = json.loads((run_dir / RUN_JSON).read_text())
-    except FileNotFoundError:
-        raise EvalError(f"{run_dir} is not a run: it has no {RUN_JSON}") from None
-    except json.JSONDecodeError as error:
-        raise EvalError(f"{run_dir / RUN_JSON} is not JSON: {error}") from None
-    schema_version = data.get("schema_version")
-    if schema_version not in READABLE_SCHEMAS:
-        raise EvalError(
-            f"{run_dir / RUN_JSON} has schema {schema_version},"
-            f" this program reads {READABLE_SCHEMAS[0]} to {READABLE_SCHEMAS[-1]}"
-        )
-    data = _with_renamed_keys(data, RENAMED_RUN_KEYS)
-    data["image_manifest"] = [ImageEntry(**entry) for entry in data["image_manifest"]]
-    data["targets"] = [TargetRun(**_with_renamed_keys(entry, RENAMED_TARGET_KEYS)) for entry in data["targets"]]
-    return Run(**data)
+    path = run_dir / RUN_JSON
+    with _read_errors_as_eval_error(path):
+        data = parse_json(read_file(path, MAX_RUN_JSON_BYTES))
+        schema_version = data.get("schema_version") if isinstance(data, dict) else None
+        if schema_version not in READABLE_SCHEMAS:
+            raise InvalidInput(
+                f"schema_version is {schema_version!r}, this program reads {READABLE_SCHEMAS[0]} to"
+                f" {READABLE_SCHEMAS[-1]}"
+            )
+        data = _with_renamed_keys(data, RENAMED_RUN_KEYS)
+        if isinstance(targets := data.get("targets"), list):
+            data["targets"] = [_with_renamed_keys(target, RENAMED_TARGET_KEYS) for target in targets]
+        run = validate(Run, data)
+        _check_run(run)
+    return run
 
 
-def _with_renamed_keys(data: Mapping[str, Any], renamed_keys: Mapping[str, str]) -> dict[str, Any]:
-    """The record with the present keys. A record of the present schema stays as it is."""
-    return {renamed_keys.get(key, key): value for key, value in data.items()}
+def _check_run(run: Run) -> None:
+    """Raises InvalidInput if parts of the run contradict one another."""
+    names = [target.name for target in run.targets]
+    if len(set(names)) < len(names) or REFERENCE in names:
+        raise InvalidInput(f"targets: two are called the same, or one {REFERENCE!r}")
+    for index, image in enumerate(run.image_manifest):
+        if image.label >= len(run.classes):
+            raise InvalidInput(
+                f"image_manifest.{index}.label is {image.label}, but there are {len(run.classes)} classes"
+            )
+
+
+def _with_renamed_keys(data: Any, renamed_keys: Mapping[str, str]) -> Any:
+    """The record with the present keys. One of the present schema stays as it is, and so does what is no record."""
+    return {renamed_keys.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data
 
 
 def append_sample(file: IO[str], sample: Sample) -> None:
@@ -164,18 +182,52 @@ def append_sample(file: IO[str], sample: Sample) -> None:
     file.flush()
 
 
-def read_samples(run_dir: Path) -> Iterator[Sample]:
-    """All samples, in the order in which they finished; an incomplete last line (of a killed run) is skipped."""
+def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:
+    """All samples, in the order in which they finished; an incomplete last line (of a killed run) is skipped.
+
+    run: to which they have to belong. Raises EvalError.
+    """
     plain_path, gzip_path = run_dir / SAMPLES_FILE, run_dir / SAMPLES_GZ_FILE
-    if not plain_path.exists() and not gzip_path.exists():
-        raise EvalError(f"{run_dir} has neither {SAMPLES_FILE} nor {SAMPLES_GZ_FILE}")
-    with plain_path.open() if plain_path.exists() else gzip.open(gzip_path, "rt") as lines:
-        for line_number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
+    path = plain_path if plain_path.exists() or not gzip_path.exists() else gzip_path
+    with _read_errors_as_eval_error(path), open_file(path) as file:
+        lines = gzip.GzipFile(fileobj=file) if path == gzip_path else file
+        for number in itertools.count(1):
+            line = lines.readline(MAX_SAMPLE_BYTES)
+            if not line.endswith(b"\n"):
+                if len(line) == MAX_SAMPLE_BYTES:
+                    raise InvalidInput(f"line {number} is longer than {MAX_SAMPLE_BYTES // 1024} KiB")
                 return
+            if number > MAX_SAMPLES:
+                raise InvalidInput(f"it has more than {MAX_SAMPLES:,} lines")
             try:
-                data = _with_renamed_keys(json.loads(line), RENAMED_SAMPLE_KEYS)  # a resumed run may have both
-                data["probabilities"] = tuple(p) if (p := data.get("probabilities")) else None
-                yield Sample(**data)
-            except (ValueError, TypeError) as error:
-                raise EvalError(f"{run_dir}: line {line_number} of the samples is invalid: {error}") from None
+                data = _with_renamed_keys(parse_json(line), RENAMED_SAMPLE_KEYS)  # a resumed run may have both
+                sample = validate(Sample, data)
+                if run:
+                    _check_sample(sample, run)
+            except InvalidInput as error:
+                raise InvalidInput(f"line {number}: {error}") from None
+            yield sample
+
+
+def _check_sample(sample: Sample, run: Run) -> None:
+    """Raises InvalidInput if the run has no such image or class."""
+    if sample.image_index >= len(run.image_manifest):
+        raise InvalidInput(f"image_index is {sample.image_index}, but the run has {len(run.image_manifest)} images")
+    class_count = len(run.classes)
+    if sample.predicted_class is not None and sample.predicted_class >= class_count:
+        raise InvalidInput(f"predicted_class is {sample.predicted_class}, but the run has {class_count} classes")
+    if sample.probabilities is not None and len(sample.probabilities) != class_count:
+        raise InvalidInput(f"probabilities are {len(sample.probabilities)}, but the run has {class_count} classes")
+
+
+@contextlib.contextmanager
+def _read_errors_as_eval_error(path: Path) -> Iterator[None]:
+    """Turn what can be wrong with a file of a run into an EvalError that names it, and says what to do."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise EvalError(f"{path.parent} is not a run: it has no {path.name}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise EvalError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except InvalidInput as error:
+        raise EvalError(f"{path} is damaged, or no record of a run: {error}; restore it, or measure again") from None

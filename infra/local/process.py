@@ -37,7 +37,8 @@ class Process:
         self._env = dict(env)
         self._cwd = cwd
         self._peak_mib = 0.0
-        log.write_bytes(b"")
+        log.unlink(missing_ok=True)  # a link of that name would be followed
+        log.touch(exist_ok=False)
         self.start()
 
     def start(self) -> None:

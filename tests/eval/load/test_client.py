@@ -106,7 +106,7 @@ def test_latency_lasts_to_the_last_byte_of_the_answer():
         (answering(probabilities=[0.1] * 9), "bad_answer", "expected 10 probabilities, found 9"),
         (answering(probabilities=None), "bad_answer", "expected 10 probabilities, found NoneType"),
         (answering(probabilities=[0.5] * 10), "bad_answer", "sum to 5"),
-        (answering(probabilities=[float("nan")] * 10), "bad_answer", "nan is not a probability"),
+        (answering(probabilities=[float("nan")] * 10), "bad_answer", "not JSON"),
         (answering(probabilities=["1"] + [0] * 9), "bad_answer", "'1' is not a probability"),
         (answering(label="dog"), "bad_answer", "id 3 is called 'dog', expected 'cat'"),
         (answering(id=10), "bad_answer", "id is 10, expected 0 to 9"),
@@ -476,11 +476,13 @@ def test_version_of_an_unreachable_endpoint_raises_with_the_kind():
     ("header", "found"),
     [
         ("total;dur=3", {"total": 3.0}),
-        ('a;desc="x";dur=1.5, b;dur="2"', {"a": 1.5, "b": 2.0}),
-        ("cache, a;dur=oops, b;dur=nan, c;dur=1", {"c": 1.0}),
+        ('decode;desc="x";dur=1.5, queue;dur="2"', {"decode": 1.5, "queue": 2.0}),
+        ("cache, decode;dur=oops, queue;dur=nan, total;dur=1", {"total": 1.0}),
+        ("total;dur=1e308, decode;dur=-1, queue;dur=inf, inference;dur=" + "9" * 400, {}),
+        ("proxy;dur=1, \x1b[31m;dur=2", {}),
         ("", {}),
     ],
-    ids=["one", "described", "unreadable", "none"],
+    ids=["one", "described", "unreadable", "absurd", "unknown", "none"],
 )
 def test_server_timing_is_read_as_far_as_it_can_be(header, found):
     assert parse_server_timing(header) == found

@@ -99,7 +99,7 @@ def test_a_search_that_was_cut_is_gone_on_with_from_its_steps(tmp_path):
         (tmp_path / "run.json").write_text(
             json.dumps(facts | {"complete": False, "resumed_at": ["2026-11-21T10:00:00+00:00"]})
         )
-        done, again, _ = run(tmp_path, url, past=load_resume_state(tmp_path, "max_rate", 1), **how)
+        done, again, _ = run(tmp_path, url, past=load_resume_state(tmp_path, None, "max_rate", 1), **how)
     assert done.complete
     assert set(Counter((s.block, s.index_in_block) for s in again).values()) == {1}
     tried = dict.fromkeys(s.rate_rps for s in whole)

@@ -54,7 +54,7 @@ def test_appending_goes_on_after_the_mended_line(tmp_path):
 def test_resume_state_names_each_request_and_keeps_search_steps(tmp_path):
     step = make_sample(5, scenario="max_rate", block=9, index_in_block=2)
     write(tmp_path, make_sample(0, block=3, index_in_block=1), step)
-    past = load_resume_state(tmp_path, "max_rate", 1)
+    past = load_resume_state(tmp_path, None, "max_rate", 1)
     assert past.completed == {(3, 1), (9, 2)}
     assert past.search_samples == {9: [step]}
 
