@@ -42,6 +42,7 @@ SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 MAPPING_FIELDS = ("server_timing_ms", "connection_ms", "startup_ms")  # fields with named parts
 RENAMED_COLUMNS = {**RENAMED_SAMPLE_KEYS, "picture": "image_name", "truth": "true_class"}
 TAB, NO_VALUE = "\t", "-"
+FORMULA_START = ("=", "+", "-", "@")  # of text that a spreadsheet would compute, were there no apostrophe before it
 EXAMPLES = """
 examples:
   ./cloudtrial samples reports/latest --target heroku --scenario poisson
@@ -187,11 +188,13 @@ def _format_percentile(values: Sequence[float], p: float) -> str:
 def _format_cell(value: Any) -> str:
     if value is None or value == {}:
         return NO_VALUE
-    if isinstance(value, Mapping):
-        return " ".join(f"{name}={part:g}" for name, part in value.items())
+    if isinstance(value, int | float):
+        return str(value)
     if isinstance(value, tuple):
         return " ".join(f"{part:g}" for part in value)
-    return " ".join(str(value).split())  # a detail may contain line feeds and tabs
+    text = " ".join(f"{name}={part:g}" for name, part in value.items()) if isinstance(value, Mapping) else str(value)
+    text = " ".join(text.split())  # a detail may contain line feeds and tabs
+    return f"'{text}" if text.startswith(FORMULA_START) else text
 
 
 def _check_arguments(run: Run, sample_filter: SampleFilter, columns: Sequence[str]) -> None:

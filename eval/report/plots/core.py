@@ -195,7 +195,7 @@ def accuracy_intervals(intervals: Sequence[AccuracyInterval]) -> Markup:
                     markersize=8,
                     gid=target_group_id(interval.style),
                 )
-        axes.set_yticks(range(len(intervals)), [interval.title for interval in intervals])
+        axes.set_yticks(range(len(intervals)), [legend_label(interval.title) for interval in intervals])
         for interval, title in zip(intervals, axes.get_yticklabels(), strict=True):
             title.set_gid(target_group_id(interval.style))
         axes.tick_params(axis="y", labelcolor=INK, length=0)

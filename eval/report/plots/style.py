@@ -19,6 +19,7 @@ ENGINE_ROWS = 1 + len(ENGINE_DASH_PATTERNS)
 MARKERS = "osD^vPX*"
 MARKER_SPACING = 0.13  # of the plot's diagonal
 MAX_LEGEND_MARKER_PT = 7  # points; on the plot marks may be larger
+MAX_LABEL_CHARS = 40  # of a title in a plot
 MIN_TICKS = 4  # on a logarithmic axis, if there are so many
 TICK_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.5).tolist()))
 
@@ -95,8 +96,9 @@ def marker_face(style: int) -> dict[str, Any]:
 
 
 def legend_label(title: str) -> str:
-    """The title as a legend takes it: matplotlib leaves out labels that begin with an underscore."""
-    return "\u200b" + title if title.startswith("_") else title
+    """The title as a plot has room for it. matplotlib leaves out of legends what begins with an underscore."""
+    short = title if len(title) <= MAX_LABEL_CHARS else title[: MAX_LABEL_CHARS - 1] + "…"
+    return "\u200b" + short if short.startswith("_") else short
 
 
 def add_legend(axes: Axes, columns: int = 4) -> None:

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,8 @@ def render_svg(
 
     size: width and height in inches. axis_units: keys of UNITS in report.js, for plots whose curves can be read off.
     """
-    with mpl.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
+    with mpl.rc_context({**RC_PARAMS, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # dozens of long names leave no room
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         draw(axes)
