@@ -6,6 +6,7 @@ are encoded as PNG without loss.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import socket
 import threading
 import urllib.request
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,14 +25,16 @@ from PIL import Image
 
 from eval.dataset.sampling import stratified_sample
 from eval.errors import ImagesError
-from eval.samples.model import ImageEntry
-from service.schema import IMAGE_TYPES
+from eval.samples.model import MAX_IMAGES, ImageEntry
+from eval.validation import MAX_NAME_CHARS, read_file
+from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 
 GOLDEN_DIR = Path(__file__).parent.parent / "golden"
 GOLDEN_SOURCE = "golden set (synthetic, bundled)"
 CACHE_DIR = Path.home() / ".cache" / "cloudtrial"
 CIFAR10_BATCHES_DIR = "cifar-10-batches-py"  # the folder in which torchvision keeps CIFAR-10
 CIFAR10_TEST_IMAGES = 10_000
+CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"  # of its archive
 PROBE_TIMEOUT_S = 4.0  # for the first response of the download host, so that the demo starts soon without a network
 DOWNLOAD_STALL_TIMEOUT_S = 15.0  # without a byte; then the download has failed
 MEDIA_TYPE_BY_SUFFIX = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
@@ -118,7 +122,7 @@ def _load_image(source_file: _ImageSource) -> EncodedImage:
     try:
         data = source_file.read()
     except OSError as error:
-        raise ImagesError(f"cannot read {source_file.name}: {error.strerror}") from None
+        raise ImagesError(f"cannot read {source_file.name}: {error.strerror or error}") from None
     checksum = hashlib.sha256(data).hexdigest()
     return EncodedImage(ImageEntry(source_file.name, checksum, source_file.label), data, source_file.media_type)
 
@@ -177,13 +181,28 @@ def _list_class_dirs(root: Path) -> tuple[list[_ImageSource], str]:
             raise ImagesError(f"{class_dir} is not a class of the network; its classes are {', '.join(classes)}")
         paths = [path for path in sorted(class_dir.iterdir()) if path.suffix.lower() in MEDIA_TYPE_BY_SUFFIX]
         label = classes.index(class_dir.name)
-        sources += [
-            _ImageSource(f"{class_dir.name}/{p.name}", label, MEDIA_TYPE_BY_SUFFIX[p.suffix.lower()], p.read_bytes)
-            for p in paths
-        ]
+        for path in paths:
+            name = f"{class_dir.name}/{path.name}"
+            if not name.isprintable() or len(name) > MAX_NAME_CHARS:
+                raise ImagesError(f"{name!r} cannot name an image: rename it, without control characters and shorter")
+            media_type = MEDIA_TYPE_BY_SUFFIX[path.suffix.lower()]
+            sources.append(_ImageSource(name, label, media_type, functools.partial(_read_image_file, path)))
     if not sources:
         raise ImagesError(f"{root} has no images: expected CLASS/*.png or similar, of the classes {classes}")
+    if len(sources) > MAX_IMAGES:
+        raise ImagesError(f"{root} has {len(sources):,} images, more than {MAX_IMAGES:,}: name a smaller folder")
     return sources, _describe_directory(root, sources, len(classes))
+
+
+def _read_image_file(path: Path) -> bytes:
+    """The bytes of an image, and of nothing else that a link may lead to: they are posted to every endpoint."""
+    data = read_file(path, MAX_BODY_BYTES)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of large images, which the service may refuse
+            Image.open(io.BytesIO(data), formats=list(IMAGE_TYPES.values())).close()
+    except Exception as error:  # Pillow raises many kinds
+        raise ImagesError(f"{path} is not an image: remove it, or restore it ({error})") from None
+    return data
 
 
 def _describe_directory(root: Path, sources: Sequence[_ImageSource], class_count: int) -> str:
@@ -206,12 +225,20 @@ def _list_cached_cifar10(cache_dir: Path, notify: Notify) -> tuple[list[_ImageSo
     except FileNotFoundError:
         pass
     from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_url
 
     _check_reachable(CIFAR10.url)
     notify(f"Images: downloading CIFAR-10 (170 MB, once) into {cache_dir}")
     previous_timeout_s = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_STALL_TIMEOUT_S)  # torchvision sets none: a stalled download would hang
     try:
+        download_url(CIFAR10.url, cache_dir, CIFAR10.filename, CIFAR10.tgz_md5)
+        archive = cache_dir / CIFAR10.filename
+        with archive.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != CIFAR10_SHA256:  # its files are unpacked and unpickled, which MD5 is too weak to vouch for
+            archive.unlink()
+            raise ImagesError(f"the archive from {CIFAR10.url} has sha256 {sha256}, expected {CIFAR10_SHA256}")
         return _list_cifar10(cache_dir, download=True)
     except (OSError, RuntimeError) as error:
         raise ImagesError(f"the download of CIFAR-10 failed: {error}") from None

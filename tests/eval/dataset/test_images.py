@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import os
 import pickle
 import socket
 import tarfile
@@ -17,7 +19,7 @@ from torchvision.datasets import CIFAR10
 
 from eval.dataset import images as images_module
 from eval.dataset.images import GOLDEN_SOURCE, load_images, model_classes
-from eval.errors import ImagesError
+from eval.errors import EvalError, ImagesError
 from tests.conftest import picture_bytes
 from tests.helpers.fake_endpoint import CLASSES, closed_port
 
@@ -196,21 +198,59 @@ def test_the_cache_is_used_without_a_word(batches, monkeypatch):
     assert said == []
 
 
-def test_missing_dataset_is_downloaded_to_the_cache_in_one_line(batches, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def served_archive(batches, tmp_path, monkeypatch):
+    """The batches as the archive that CIFAR-10's host has, with its checksums, on a server of our own."""
     archive = tmp_path / "cifar.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(batches / CIFAR10.base_folder, CIFAR10.base_folder)
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    said = []
+    monkeypatch.setattr(images_module, "CIFAR10_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
         threading.Thread(target=server.serve_forever).start()
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
         try:
-            assert len(load_images(None, None, 0, said.append).images) == 20
+            yield
         finally:
             server.shutdown()
+
+
+def test_missing_dataset_is_downloaded_to_the_cache_in_one_line(batches, tmp_path, monkeypatch):
+    said = []
+    with served_archive(batches, tmp_path, monkeypatch):
+        assert len(load_images(None, None, 0, said.append).images) == 20
     assert len(said) == 1 and said[0].startswith("Images: downloading CIFAR-10")
     assert (images_module.CACHE_DIR / CIFAR10.base_folder).is_dir()
+
+
+def test_an_archive_with_another_sha256_is_not_unpacked(batches, tmp_path, monkeypatch):
+    with served_archive(batches, tmp_path, monkeypatch):
+        monkeypatch.setattr(images_module, "CIFAR10_SHA256", "0" * 64)
+        with pytest.raises(ImagesError, match=r"has sha256 .*, expected 0000"):
+            load_images("cifar10", None, 0, quiet)
+    assert list(images_module.CACHE_DIR.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["\x1b[31m.png", "a\n.png", "\u202egpj.png", "\udc80.png"], ids=["esc", "lf", "bidi", "bytes"]
+)
+def test_an_image_with_a_name_to_hide_in_is_refused(folders, name):
+    (folders / "cat" / name).write_bytes(picture_bytes())
+    with pytest.raises(ImagesError, match="cannot name an image: rename it") as error:
+        load_images(str(folders), None, 0, quiet)
+    assert str(error.value).isprintable()
+
+
+def test_what_is_no_image_is_not_posted(folders, tmp_path):
+    (tmp_path / "secret").write_text("[default]\naws_secret_access_key = x\n")
+    link = folders / "cat" / "9.png"
+    link.symlink_to(tmp_path / "secret")
+    with pytest.raises(ImagesError, match="is not an image"):
+        load_images(str(folders), None, 0, quiet)
+    link.unlink()
+    os.mkfifo(link)
+    with pytest.raises(EvalError, match="not a file but a folder, a pipe or a device"):
+        load_images(str(folders), None, 0, quiet)
 
 
 def test_golden_set_is_used_offline_and_one_line_says_why():
