@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from eval.__main__ import main
 from eval.errors import EvalError
+from eval.run.run_dir import create_run_dir
 from eval.samples import store
 from eval.samples.model import RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE
 from tests.conftest import ROOT
@@ -223,16 +224,27 @@ def test_a_report_replaces_links_and_follows_none(base, tmp_path, command):
     assert {path.name for path in folder.iterdir()} == {RUN_JSON, SAMPLES_FILE, *names}
 
 
-@pytest.mark.parametrize("name", [SAMPLES_FILE, RUN_JSON, "logs"])
-def test_a_run_writes_through_no_link(tmp_path, name):
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / name).symlink_to(victim / "x")
-    code, _, err = outcome("run", "--images", "golden", "--target", "a=http://127.0.0.1:1", "--out", folder)
-    assert code == 1 and len(err.splitlines()) == 1
-    assert list(victim.iterdir()) == []
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(SAMPLES_FILE, "has a run already"), (RUN_JSON, "has a run already"), ("logs", "is a link")],
+)
+def test_a_run_starts_in_no_folder_with_links(tmp_path, name, message):
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EvalError, match=message):
+        create_run_dir(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [(("images", 1, "label"), 10, "image_manifest.1.label is 10, but there are 10 classes"),
+     (("targets", 1, "name"), "aws_ec2", "two are called the same"),
+     (("targets", 1, "name"), "reference", "two are called the same, or one 'reference'")],
+)  # fmt: skip
+def test_a_run_that_contradicts_itself_is_one_line(base, tmp_path, path, value, message):
+    folder = write(tmp_path / "a", changed(base[0], path, value), base[1])
+    one_line(folder, RUN_JSON)
+    assert message in outcome("samples", folder)[2]
 
 
 def test_appending_to_samples_follows_no_link(tmp_path):

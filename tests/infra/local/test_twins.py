@@ -279,6 +279,16 @@ def test_peak_memory_counts_what_was_given_back_and_children(tmp_path):
     assert process.peak_memory_mib() >= peak  # still known after the end
 
 
+def test_a_log_replaces_a_link_of_its_name(tmp_path):
+    log, victim = tmp_path / "a.log", tmp_path / "victim"
+    victim.write_text("untouched")
+    log.symlink_to(victim)
+    process = Process([sys.executable, "-c", "print('done')"], {}, tmp_path, available_cores(), log)
+    wait_until(lambda: process.exit_status() is not None)
+    process.reap()
+    assert (log.read_text(), victim.read_text()) == ("done\n", "untouched")
+
+
 # Starting and ending
 
 
