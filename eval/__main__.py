@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from eval.cli.compare import add_compare
 from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
-from eval.cli.run import EXIT_INTERRUPTED, add_run_command
+from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, add_run_command
 from eval.cli.samples import add_samples
 from eval.errors import EvalError
 from eval.validation import printable_lines
-
-EXIT_FAILED = 1  # exit code; 2 is for wrong usage
 
 
 def main(argv: Sequence[str] | None = None) -> int:

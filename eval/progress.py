@@ -7,6 +7,7 @@ off. Only if there is no such moment for seconds is it drawn between two request
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -23,12 +24,14 @@ MAX_SKIPPED_REFRESHES = 4  # after so many intervals it is drawn even while requ
 class Reporter:
     """Output for the person who watches a run."""
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: Console | None = None, scrub: Callable[[str], str] = str):
+        """`scrub` masks secrets in what is printed."""
         self._console = console or Console(highlight=False)
+        self._scrub = scrub
 
     def print(self, text: str) -> None:
         """Print lines, not wrapped, at once; what would control the terminal is replaced."""
-        self._console.print(printable_lines(text), markup=False, emoji=False, soft_wrap=True)
+        self._console.print(printable_lines(self._scrub(text)), markup=False, emoji=False, soft_wrap=True)
 
     def progress_bar(self, description: str, total: int) -> ProgressBar:
         """A display of `total` items; use it as a context manager."""

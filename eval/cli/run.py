@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.run_dir import create_run_dir, new_run_id, update_latest
 from eval.samples.model import Run
+from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, check_scheduler, read_token
 from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
 from service.settings import ENGINES
@@ -24,9 +27,11 @@ from service.settings import ENGINES
 if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help should not wait for
     from eval.dataset.images import ImageSet
     from eval.load.load_generator import RunOptions
+    from eval.targets.endpoints import TargetSet
 
 REPORTS_DIR = Path("reports")
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(Config)}
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # exit code of a run that was interrupted
 
 EXAMPLES = f"""
@@ -41,8 +46,10 @@ examples:
       stacks that `pulumi up` has deployed
   ./cloudtrial run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
       two URLs, the first priced as a Heroku dyno
-  API_TOKEN=... ./cloudtrial run --stacks gcp_cloudrun --token-env API_TOKEN
-      with a bearer token, which is stored nowhere
+  ./cloudtrial run --stacks aws_ec2,heroku --token-env heroku=TOKEN
+      the bearer token of heroku is in $TOKEN, and is stored nowhere
+  ./cloudtrial run --resume reports/latest --stacks aws_ec2,heroku
+      the rest of a run; addresses other than this machine's have to be named again
 
 An endpoint called {", ".join(TARGETS)} (or aws_ec2-STAGE
 and so on) is priced as that target; any other is measured without costs.
@@ -132,35 +139,47 @@ def add_run_command(commands: Any) -> None:
         metavar="X",
         help="end the run at this cost; the estimated cost is printed first",
     )
-    add("--token-env", metavar="NAME", help="environment variable with the bearer token for all endpoints")
+    add("--token-env", action="append", default=[], metavar="[TARGET=]VARIABLE", help="environment variable with the"
+        " bearer token of a target; may be given again. TARGET may be left out if it is the only one")  # fmt: skip
+    add(ALLOW_FLAG, action="store_true", help="send tokens over plain http, where others can read them")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: reports/ID, linked as"
                         " reports/latest)")  # fmt: skip
     group.add_argument("--resume", type=Path, metavar="DIR", help="continue a run that was interrupted")
+    add("--yes", action="store_true", help="with --resume: send to every address that the folder names")
     parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, report, print the verdict."""
-    from eval.dataset.images import load_images
-    from eval.load.load_generator import RunOptions
-    from eval.run.runner import execute_run, new_run
-    from eval.targets.endpoints import remote_endpoints, start_targets
-    from eval.targets.restart import check_restart_targets, parse_restart_commands
+    """Measure, report, print the verdict. Nothing that is printed has a token in it, not even a traceback."""
+    token_options = [read_token(text, os.environ) for text in arguments.token_env]
+    scrub = Scrubber(option.token for option in token_options)
+    try:
+        return (_resume if arguments.resume else _start)(arguments, token_options, scrub)
+    except EvalError as error:
+        raise EvalError(scrub(str(error))) from None
+    except BrokenPipeError:
+        raise
+    except Exception:
+        print(scrub(traceback.format_exc()), end="", file=sys.stderr)
+        return EXIT_FAILED
 
-    reporter = Reporter()
-    restart_commands = parse_restart_commands(arguments.cold_command)
-    options = RunOptions(
-        _read_token(arguments.token_env), arguments.line, restart_commands, arguments.max_usd, arguments.scheduler
-    )
-    if arguments.resume:
-        return _resume(arguments, options, reporter)
+
+def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], scrub: Scrubber) -> int:
+    """Measure a new run."""
+    from eval.dataset.images import load_images
+    from eval.run.runner import execute_run, new_run
+    from eval.targets.endpoints import start_targets
+    from eval.targets.restart import check_restart_targets
+
+    reporter, options = Reporter(scrub=scrub), _run_options(arguments, scrub)
     config = _merge_config(arguments, Config())
     engines, twin_targets = _twins_of(config)
-    remote = remote_endpoints(twin_targets, config.stacks, config.targets)
+    remote = _remote_targets(arguments, config, token_options, reporter)
     image_set = load_images(config.images, config.limit, config.seed, reporter.print)
     reporter.print(f"Images: {image_set.source} ({len(image_set.images):,})")
-    check_restart_targets(restart_commands, [*twin_targets, *(endpoint.name for endpoint in remote)])
+    names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
+    check_restart_targets(options.restart_commands, names)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id
     create_run_dir(run_dir)
@@ -172,24 +191,51 @@ def run(arguments: argparse.Namespace) -> int:
     return _finish(run_dir, finished_run, image_set, reporter)
 
 
-def _resume(arguments: argparse.Namespace, options: RunOptions, reporter: Reporter) -> int:
+def _resume(arguments: argparse.Namespace, token_options: Sequence[TokenOption], scrub: Scrubber) -> int:
     """Measure the rest of a run."""
     from eval.dataset.images import load_images
-    from eval.run.resume import check_same_config, load_resumable, resume_run
+    from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
     from eval.run.runner import execute_run
-    from eval.targets.endpoints import remote_endpoints, start_targets
+    from eval.targets.endpoints import start_targets
 
-    run_dir = arguments.resume
+    reporter, options, run_dir = Reporter(scrub=scrub), _run_options(arguments, scrub), arguments.resume
     run_record, config = load_resumable(run_dir)
     check_same_config(run_dir, _merge_config(arguments, config), config)
-    engines, twin_targets = _twins_of(config)
-    remote = remote_endpoints(twin_targets, config.stacks, config.targets)
+    engines, _ = _twins_of(config)
+    remote = _remote_targets(arguments, config, token_options, reporter)
+    for endpoint in remote.endpoints:
+        reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
+    if not arguments.yes:
+        check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
     image_set = load_images(config.images, config.limit, config.seed, reporter.print)
     with start_targets(engines, remote, run_dir / "logs", reporter.print) as target_set:
         run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
         reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter, resume_state)
     return _finish(run_dir, finished_run, image_set, reporter)
+
+
+def _run_options(arguments: argparse.Namespace, scrub: Scrubber) -> RunOptions:
+    from eval.load.load_generator import RunOptions
+    from eval.targets.restart import parse_restart_commands
+
+    restart_commands = parse_restart_commands(arguments.cold_command)
+    return RunOptions(arguments.line, restart_commands, arguments.max_usd, arguments.scheduler, scrub)
+
+
+def _remote_targets(
+    arguments: argparse.Namespace, config: Config, token_options: Sequence[TokenOption], reporter: Reporter
+) -> TargetSet:
+    """The targets but the twins, with their tokens."""
+    from eval.targets.endpoints import assign_tokens, remote_targets
+
+    allow_http = arguments.allow_token_over_http
+    remote = remote_targets(_twins_of(config)[1], config.stacks, config.targets)
+    for name, reason in remote.start_failures.items():
+        reporter.print(f"{name} is left out: {reason}")
+    if token_options and not allow_http:
+        check_scheduler(arguments.scheduler)
+    return assign_tokens(remote, token_options, allow_http=allow_http)
 
 
 def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
@@ -231,12 +277,3 @@ def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Rep
         reporter.print(f"The run has cost at most {usd(finished_run.cost['usd'])}")
     write_run_report(run_dir, reporter, image_set)
     return EXIT_INTERRUPTED if interrupted else 0
-
-
-def _read_token(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    token = os.environ.get(variable)
-    if not token:
-        raise EvalError(f"--token-env {variable}: no such environment variable, or an empty one")
-    return token

@@ -6,12 +6,14 @@ It retries nothing and follows no redirect, so that one sample is one request on
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from eval.dataset.images import EncodedImage
@@ -29,6 +31,7 @@ from eval.load.responses import (
 from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
 from eval.targets.endpoints import KEEPALIVE_S
+from eval.targets.tokens import Scrubber, Token
 from eval.validation import parse_json
 from service import schema
 
@@ -73,13 +76,14 @@ class Client:
         classes: Sequence[str],
         timeout_s: float,
         run_start: float,
-        bearer_token: str | None = None,
+        token: Token | None = None,
         *,
+        scrub: Scrubber | None = None,
         max_connections: int = 1,
         no_connection_reuse: bool = False,
         keepalive_s: float = KEEPALIVE_S,
     ):
-        """`run_start` is the time.perf_counter() of the start of the run."""
+        """run_start: the time.perf_counter() of the start of the run. scrub: masks the tokens of all its targets."""
         self.name = name
         self.classes = classes
         self._base_url = url
@@ -90,19 +94,17 @@ class Client:
         self._keepalive_s = keepalive_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=float("inf"))  # not rounded up to 1 s
         self._run_start = run_start
-        self._bearer_token = bearer_token
+        self._token_headers = token.headers() if token else {}
+        self._scrub = scrub or Scrubber([token] if token else [])
 
     async def __aenter__(self) -> Self:
         parse_json("{}")  # imports pydantic now, and not while a request is due
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        if self._bearer_token:
-            headers["Authorization"] = f"Bearer {self._bearer_token}"
         self._session = aiohttp.ClientSession(
             connector=create_connector(
                 self._max_connections, no_connection_reuse=self._no_connection_reuse, keepalive_s=self._keepalive_s
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             timeout=self._timeout,
             trace_configs=[create_trace_config()],
             auto_decompress=False,
@@ -122,7 +124,8 @@ class Client:
         if request.image is None:
             exchange = await self._send_http("GET", self._readyz_url)
         else:
-            exchange = await self._send_http("POST", self._predict_url, request.image)
+            headers = {"Content-Type": request.image.media_type, **self._token_headers}
+            exchange = await self._send_http("POST", self._predict_url, headers, request.image.data)
         finished_at = time.perf_counter()
         return self._to_sample(request, scheduled_at, sent_at, finished_at, exchange), finished_at
 
@@ -134,11 +137,16 @@ class Client:
     async def fetch_version(self) -> dict[str, Any]:
         """The response of /version; empty if that is not 200, or is no JSON.
 
-        Raises Unreachable, and InvalidInput if it is not what a service may respond there.
+        The token is sent only to an endpoint that has refused to tell without. Raises Unreachable, and InvalidInput if
+        the response is not what a service may respond there.
         """
-        exchange = await self._send_http("GET", URL(self._base_url + schema.VERSION))
+        url = URL(self._base_url + schema.VERSION)
+        exchange = await self._send_http("GET", url)
+        if exchange.status == HTTPStatus.UNAUTHORIZED and self._token_headers:
+            exchange = await self._send_http("GET", url, self._token_headers)
         if exchange.failure and exchange.status is None:
             raise Unreachable(f"{exchange.failure[0]}: {self._redacted(exchange.failure[1])}")
+        exchange = self._scrubbed(exchange)
         is_json = "json" in exchange.headers.get("Content-Type", "") or exchange.body.lstrip().startswith(b"{")
         if exchange.status != 200 or not is_json:
             return {}
@@ -153,12 +161,13 @@ class Client:
         """Whether /readyz succeeds."""
         return (await self._send_http("GET", self._readyz_url)).status == 200
 
-    async def _send_http(self, method: str, url: URL, image: EncodedImage | None = None) -> Exchange:
+    async def _send_http(
+        self, method: str, url: URL, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Exchange:
         exchange = Exchange()
-        request_kwargs = {"data": image.data, "headers": {"Content-Type": image.media_type}} if image else {}
         try:
             async with self._session.request(
-                method, url, allow_redirects=False, trace_request_ctx=exchange.connection, **request_kwargs
+                method, url, allow_redirects=False, trace_request_ctx=exchange.connection, headers=headers, data=body
             ) as response:
                 exchange.first_byte_at = time.perf_counter()
                 exchange.status, exchange.headers = response.status, response.headers
@@ -177,6 +186,7 @@ class Client:
         self, request: RequestSpec, scheduled_at: float, sent_at: float, finished_at: float, exchange: Exchange
     ) -> Sample:
         """The measurements and the response as a sample."""
+        response_bytes, exchange = len(exchange.body), self._scrubbed(exchange)
         label, probabilities, failure = self._classify(request, exchange)
         service_time_ms = round((finished_at - sent_at) * 1000, 3)
         send_delay_ms = round((sent_at - scheduled_at) * 1000, 3)
@@ -203,10 +213,10 @@ class Client:
             predicted_class=label,
             probabilities=probabilities,
             server_timing_ms=parse_server_timing(headers.get(schema.SERVER_TIMING, "")),
-            response_bytes=len(exchange.body),
-            instance_id=self._header_text(headers.get(schema.INSTANCE_ID)),
+            response_bytes=response_bytes,
+            instance_id=_header_text(headers.get(schema.INSTANCE_ID)),
             instance_request_number=parse_count(headers.get(schema.REQUEST_ORDINAL)),
-            model_version=self._header_text(headers.get(schema.MODEL_VERSION)),
+            model_version=_header_text(headers.get(schema.MODEL_VERSION)),
         )
 
     def _classify(
@@ -224,12 +234,21 @@ class Client:
         except InvalidResponse as error:
             return None, None, ("bad_answer", str(error))
 
-    def _redacted(self, detail: str) -> str:
-        """One short line, without the token in case a server sent it back."""
-        return to_short_line(detail.replace(self._bearer_token, "***") if self._bearer_token else detail)
+    def _scrubbed(self, exchange: Exchange) -> Exchange:
+        """The exchange without tokens: before anything of it is shortened, which could leave a part of one."""
+        if not self._scrub:
+            return exchange
+        headers = CIMultiDict((name, self._scrub(value)) for name, value in exchange.headers.items())
+        body = bytearray(self._scrub(exchange.body.decode(errors="surrogateescape")), "utf-8", "surrogateescape")
+        return replace(exchange, headers=headers, body=body)
 
-    def _header_text(self, header: str | None) -> str | None:
-        return header and self._redacted(header)
+    def _redacted(self, detail: str) -> str:
+        """One short line without tokens."""
+        return to_short_line(self._scrub(detail))
+
+
+def _header_text(header: str | None) -> str | None:
+    return header and to_short_line(header)
 
 
 async def _read_body(response: aiohttp.ClientResponse, body: bytearray) -> None:

@@ -15,6 +15,7 @@ from eval.errors import EvalError
 from eval.load.client import Client, RequestSpec
 from eval.load.open_loop import SampleSink, run_open_loop
 from eval.samples.model import Sample
+from eval.targets.tokens import Scrubber, Token
 
 SHARD_START_DELAY_S = 1.0  # from the decision to the first request: shards travel to the workers first
 
@@ -27,7 +28,8 @@ class Shard:
     url: str
     classes: tuple[str, ...]
     timeout_s: float
-    bearer_token: str | None
+    token: Token | None
+    scrub: Scrubber
     no_connection_reuse: bool
     keepalive_s: float
     max_in_flight: int
@@ -47,8 +49,8 @@ async def _run_shard(shard: Shard) -> list[Sample]:
     samples: list[Sample] = []
     client = Client(
         shard.target_name, shard.url, shard.classes, shard.timeout_s, shard.run_start_unix_s + clock_offset_s,
-        shard.bearer_token,
-        max_connections=shard.max_in_flight, no_connection_reuse=shard.no_connection_reuse,
+        shard.token,
+        scrub=shard.scrub, max_connections=shard.max_in_flight, no_connection_reuse=shard.no_connection_reuse,
         keepalive_s=shard.keepalive_s,
     )  # fmt: skip
     gc.disable()

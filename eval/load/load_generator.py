@@ -33,6 +33,7 @@ from eval.samples.model import Sample
 from eval.samples.store import ResumeState, SampleWriter
 from eval.targets.endpoints import Endpoint
 from eval.targets.restart import RestartMethod, command_restart, twin_restart
+from eval.targets.tokens import Scrubber
 from infra.targets import TARGETS
 
 RECOVERY_TIMEOUT_S = 5.0  # for a target that stopped responding to become ready again
@@ -48,11 +49,11 @@ CIRCUIT_OPEN = "no more requests are sent to the target: {}: {}"
 class RunOptions:
     """Options of a run that do not shape its schedule."""
 
-    bearer_token: str | None = None  # written to no file
     command_line: tuple[str, ...] = ()  # recorded in run.json
     restart_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> argv that restarts it
     max_usd: float | None = None  # cost limit, at which the run ends
     dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open loops
+    scrub: Scrubber = field(default_factory=Scrubber)  # masks the tokens of all endpoints
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class LoadGenerator:
         endpoint = self.context.endpoints[client.name]
         return Shard(
             client.name, endpoint.url, self.context.image_set.classes, config.timeout_s,
-            self.context.options.bearer_token,
+            endpoint.token, self.context.options.scrub,
             config.fresh, endpoint.keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
             start_unix_s=now_unix_s + SHARD_START_DELAY_S,
             run_start_unix_s=now_unix_s - (time.perf_counter() - self.context.run_start),

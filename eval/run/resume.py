@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from eval.plan.config import MAX_RATE, Config, config_from_json
 from eval.run.run_dir import refuse_linked_logs
 from eval.samples.model import RUN_SCHEMA_VERSION, SAMPLES_GZ_FILE, Run
 from eval.samples.store import ResumeState, load_resume_state, read_run, truncate_torn_line
-from eval.targets.endpoints import TargetSet
+from eval.targets.endpoints import TargetSet, parse_target, stack_target_name
+from eval.targets.tokens import is_loopback
 
 
 def load_resumable(run_dir: Path) -> tuple[Run, Config]:
@@ -36,6 +38,27 @@ def check_same_config(run_dir: Path, requested: Config, recorded_config: Config)
         )
 
 
+def check_confirmed(
+    run_dir: Path, remote: TargetSet, named_targets: Sequence[str], named_stacks: Sequence[str]
+) -> None:
+    """Raises EvalError if the folder alone names an address to which images or a token would be sent.
+
+    Anyone may have written the folder. Its addresses count once the command line names them too (`check_same_config`
+    has compared them); one of this machine gets images without that, and a token never.
+    """
+    named = {parse_target(text).name for text in named_targets} | {stack_target_name(stack) for stack in named_stacks}
+    unconfirmed = {
+        endpoint.name: endpoint.url
+        for endpoint in remote.endpoints
+        if endpoint.name not in named and (endpoint.token or not is_loopback(endpoint.url))
+    }
+    if unconfirmed:
+        raise EvalError(
+            f"cannot resume {run_dir}: only its folder names {_describe_endpoints(unconfirmed)}; give the run's"
+            " --target and --stacks again, or --yes to send to all addresses that are listed above"
+        )
+
+
 def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageSet) -> tuple[Run, ResumeState]:
     """The record of the resumed run, and what it has measured. An incomplete last line of the samples is cut off.
 
@@ -46,9 +69,9 @@ def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageS
             f"cannot resume {run_dir} with other images: {image_set.source}, sha256 {image_set.sha256[:12]}, instead of"
             f" {run.images_source}, {run.images_sha256[:12]}; select the same ones with --images"
         )
-    recorded_urls = {target.name: target.url for target in run.targets if not target.twin}
+    recorded_urls = {target.name: target.url for target in run.targets if not target.twin and target.url}
     current_urls = {endpoint.name: endpoint.url for endpoint in target_set.endpoints if endpoint.twin is None}
-    if recorded_urls != current_urls:
+    if any(current_urls.get(name) != url for name, url in recorded_urls.items()):
         raise EvalError(
             f"cannot resume {run_dir} with {_describe_endpoints(current_urls)}"
             f" instead of {_describe_endpoints(recorded_urls)}; start a new run"
@@ -58,7 +81,7 @@ def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageS
         raise EvalError(f"cannot resume: {', '.join(not_restarted)} did not start: {failures[not_restarted[0]]}")
     truncate_torn_line(run_dir)
     urls = {endpoint.name: endpoint.url for endpoint in target_set.endpoints}
-    targets = [replace(t, url=urls.get(t.name, t.url), failure=None) for t in run.targets]
+    targets = [replace(t, url=urls.get(t.name, t.url), failure=failures.get(t.name)) for t in run.targets]
     resumed_at = [*run.resumed_at, datetime.now(UTC).isoformat(timespec="seconds")]
     resumed_run = replace(run, schema_version=RUN_SCHEMA_VERSION, targets=targets, resumed_at=resumed_at)
     return resumed_run, load_resume_state(run_dir, run, MAX_RATE, len(resumed_at))

@@ -28,7 +28,7 @@ from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
 from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
-from eval.targets.endpoints import Endpoint, TargetSet, target_for_name
+from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
 from service.engines.names import engine_named
 
@@ -48,8 +48,8 @@ def execute_run(
     importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
     with contextlib.ExitStack() as stack:
         with os_errors_as_eval_error(run_dir):
-            write_run(run_dir, run)
-        sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None))
+            write_run(run_dir, run, options.scrub)
+        sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
         executor = stack.enter_context(open_executor(config.workers, options.dask_scheduler))
         context = RunContext(
             target_names=[target.name for target in run.targets],
@@ -70,16 +70,18 @@ def execute_run(
         finally:
             final_run = session.finished_run()
             with os_errors_as_eval_error(run_dir):
-                write_run(run_dir, final_run)
+                write_run(run_dir, final_run, options.scrub)
     return final_run
 
 
 def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions) -> Run:
     """The record of a run that starts."""
+    stack_names = {stack_target_name(stack) for stack in config.stacks}
     failed_targets = [
-        TargetRun(name, target_for_name(name), "", True, failure=reason, engine=engine_named(name))
+        TargetRun(name, target_for_name(name), "", name not in stack_names, failure=reason,
+                  engine=None if name in stack_names else engine_named(name))
         for name, reason in target_set.start_failures.items()
-    ]
+    ]  # fmt: skip
     return Run(
         schema_version=RUN_SCHEMA_VERSION,
         id=run_id,
@@ -155,7 +157,8 @@ class RunSession:
         config = self.context.config
         return Client(
             endpoint.name, endpoint.url, self.context.image_set.classes, config.timeout_s, self.context.run_start,
-            self.context.options.bearer_token,
+            endpoint.token,
+            scrub=self.context.options.scrub,
             max_connections=config.in_flight, no_connection_reuse=config.fresh, keepalive_s=endpoint.keepalive_s,
         )  # fmt: skip
 

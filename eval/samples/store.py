@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +45,10 @@ def build_resume_state(samples: Iterable[Sample], search_scenario: str, resume_c
 class SampleWriter:
     """samples.jsonl, open for appending. Each line survives the process, whatever ends it."""
 
-    def __init__(self, run_dir: Path, *, create: bool):
+    def __init__(self, run_dir: Path, *, create: bool, scrub: Callable[[str], str] = str):
+        """`scrub` masks secrets in each line."""
         self.run_dir = run_dir
+        self._scrub = scrub
         self._create = create
 
     def __enter__(self) -> Self:
@@ -63,7 +65,7 @@ class SampleWriter:
     def append(self, sample: Sample) -> None:
         """Append one sample. Raises EvalError if it cannot be written."""
         with os_errors_as_eval_error(self.run_dir):
-            append_sample(self._file, sample)
+            append_sample(self._file, sample, self._scrub)
 
 
 def truncate_torn_line(run_dir: Path) -> int:
@@ -134,9 +136,9 @@ RENAMED_RUN_KEYS = {
 RENAMED_TARGET_KEYS = {"behind": "reverse_proxy", "shipped": "artifact"}
 
 
-def write_run(run_dir: Path, run: Run) -> None:
-    """Write run.json atomically: a reader never sees an incomplete one."""
-    write_file(run_dir / RUN_JSON, json.dumps(dataclasses.asdict(run), indent=1) + "\n")
+def write_run(run_dir: Path, run: Run, scrub: Callable[[str], str] = str) -> None:
+    """Write run.json atomically: a reader never sees an incomplete one. `scrub` masks secrets."""
+    write_file(run_dir / RUN_JSON, scrub(json.dumps(dataclasses.asdict(run), indent=1)) + "\n")
 
 
 def read_run(run_dir: Path) -> Run:
@@ -175,10 +177,10 @@ def _with_renamed_keys(data: Any, renamed_keys: Mapping[str, str]) -> Any:
     return {renamed_keys.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data
 
 
-def append_sample(file: IO[str], sample: Sample) -> None:
+def append_sample(file: IO[str], sample: Sample, scrub: Callable[[str], str] = str) -> None:
     """Append one line and flush it to the operating system."""
     data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # dataclasses.asdict is slow
-    file.write(json.dumps(data, separators=(",", ":")) + "\n")
+    file.write(scrub(json.dumps(data, separators=(",", ":"))) + "\n")
     file.flush()
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 from eval.errors import EndpointError
 from eval.samples.model import REFERENCE
+from eval.targets.tokens import Token, TokenOption, check_route
+from eval.validation import printable
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+STACK_PATTERN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,2}[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+URL_PATTERN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,500}")  # RFC 3986
+HOST_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 PULUMI_TIMEOUT_S = 60
+MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Endpoint:
     target: str | None  # key of infra.targets.TARGETS, None for a custom endpoint
     url: str  # without a trailing slash
     twin: Twin | None = None
+    token: Token | None = None
 
     @property
     def keepalive_s(self) -> float:
@@ -43,32 +50,65 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class TargetSet:
-    """The endpoints of a run, and the twins that could not be started."""
+    """The endpoints of a run, and the targets that have none."""
 
     endpoints: tuple[Endpoint, ...]
-    start_failures: Mapping[str, str]  # name of a twin -> why it did not start
+    start_failures: Mapping[str, str]  # name of a twin or stack -> why it did not start, or has no address
 
 
-def remote_endpoints(twin_names: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> list[Endpoint]:
-    """The endpoints of `--stacks` and `--target`; names must differ from the twins'. Raises EndpointError."""
-    endpoints = [parse_target(text) for text in addresses] + [stack_endpoint(stack) for stack in stacks]
-    names = [*twin_names, *(endpoint.name for endpoint in endpoints)]
+def remote_targets(twin_names: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> TargetSet:
+    """The endpoints of `--stacks` and `--target`; names must differ from the twins'.
+
+    A stack without a valid address is left out of the run, unless nothing else is in it. Raises EndpointError.
+    """
+    endpoints, failures = [parse_target(text) for text in addresses], dict[str, str]()
+    names = [*twin_names, *(endpoint.name for endpoint in endpoints), *map(stack_target_name, stacks)]
     for name in names:
         if names.count(name) > 1:
             raise EndpointError(f"two endpoints are called {name!r}: rename one")
-    return endpoints
+    pulumi = _find_pulumi(stacks[0]) if stacks else ""
+    for stack in stacks:
+        try:
+            endpoints.append(stack_endpoint(pulumi, stack))
+        except EndpointError as error:
+            failures[stack_target_name(stack)] = str(error)
+    if failures and not endpoints and not twin_names:
+        raise EndpointError("; ".join(failures.values()))
+    return TargetSet(tuple(endpoints), failures)
+
+
+def assign_tokens(remote: TargetSet, options: Sequence[TokenOption], *, allow_http: bool) -> TargetSet:
+    """The targets with their tokens. Twins have none: they answer without. Raises EndpointError."""
+    names = [*(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
+    listed, tokens = ", ".join(names) or "twins", dict[str, Token]()
+    for option in options:
+        if option.target is None and len(names) != 1:
+            raise EndpointError(
+                f"--token-env {option.text}: say whose token it is, as TARGET={option.text}; the run has {listed}"
+            )
+        name = names[0] if option.target is None else option.target
+        if name not in names:
+            raise EndpointError(f"--token-env {option.text}: no target {name!r} that can have a token, only {listed}")
+        if name in tokens:
+            raise EndpointError(f"--token-env {option.text}: {name} has a token already; give it one")
+        tokens[name] = option.token
+    endpoints = tuple(replace(endpoint, token=tokens.get(endpoint.name)) for endpoint in remote.endpoints)
+    for endpoint in endpoints:
+        if endpoint.token and not allow_http:
+            check_route(endpoint.name, endpoint.url)
+    return replace(remote, endpoints=endpoints)
 
 
 @contextlib.contextmanager
 def start_targets(
-    engines: Sequence[str], remote: Sequence[Endpoint], log_dir: Path, notify: Callable[[str], None]
+    engines: Sequence[str], remote: TargetSet, log_dir: Path, notify: Callable[[str], None]
 ) -> Iterator[TargetSet]:
     """The remote endpoints, and each target's twins with these engines, which stop with the context.
 
     Raises EndpointError.
     """
     if not engines:
-        yield TargetSet(tuple(remote), {})
+        yield remote
         return
     from infra.errors import TwinError
     from infra.local.twins import local_twins
@@ -76,7 +116,7 @@ def start_targets(
     try:
         with local_twins(tuple(TARGETS), log_dir, on_event=notify, engines=engines) as twins:
             twin_endpoints = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
-            yield TargetSet((*twin_endpoints, *remote), twins.failures)
+            yield TargetSet((*twin_endpoints, *remote.endpoints), {**twins.failures, **remote.start_failures})
     except TwinError as error:
         raise EndpointError(f"the twins cannot be started: {error}") from None
 
@@ -95,57 +135,92 @@ def target_for_name(name: str) -> str | None:
     return prefix if prefix in TARGETS else None
 
 
-def stack_endpoint(stack: str) -> Endpoint:
-    """The endpoint that a Pulumi stack exports. Raises EndpointError when Pulumi or the stack is not there."""
+def stack_target_name(stack: str) -> str:
+    """The name of a stack's endpoint: of ORGANISATION/PROJECT/STACK the last part. Raises EndpointError."""
+    if not STACK_PATTERN.fullmatch(stack):
+        raise EndpointError(
+            f"--stacks {_shown(stack)}: expected STACK or ORGANISATION/PROJECT/STACK, such as heroku-prod"
+        )
+    return _validate_name(stack.rpartition("/")[2])
+
+
+def _find_pulumi(stack: str) -> str:
     pulumi = shutil.which("pulumi")
     if pulumi is None:
         raise EndpointError(
             f"--stacks {stack} needs the pulumi program on PATH: `make pulumi` installs it and prints the PATH to set;"
             " or give the address with --target NAME=URL"
         )
+    return pulumi
+
+
+def stack_endpoint(pulumi: str, stack: str) -> Endpoint:
+    """The endpoint that a Pulumi stack exports. Raises EndpointError, which names the stack."""
     command = [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"]
     try:
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PULUMI_TIMEOUT_S)
+        result = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=PULUMI_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         raise EndpointError(f"stack {stack}: pulumi did not respond within {PULUMI_TIMEOUT_S} s") from None
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"pulumi ended with {result.returncode}"]
-        raise EndpointError(f"stack {stack}: {lines[-1]}")
+        raise EndpointError(f"stack {stack}: {printable(lines[-1][:MAX_SHOWN_CHARS])}")
     return _endpoint_from_outputs(stack, result.stdout)
 
 
 def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
     try:
         outputs = json.loads(output)
-        url = outputs["url"]
-    except (ValueError, KeyError, TypeError):
-        raise EndpointError(f"stack {stack} exports no url; run `pulumi up --stack {stack}` first") from None
-    name = _validate_name(stack.rpartition("/")[2])
-    target = outputs.get("target")
-    return Endpoint(name, target if target in TARGETS else target_for_name(name), _validate_url(url))
+    except (ValueError, RecursionError):
+        outputs = None
+    if not isinstance(outputs, dict) or "url" not in outputs:
+        raise EndpointError(f"stack {stack} exports no url; run `pulumi up --stack {stack}` first")
+    try:
+        url = _validate_url(outputs["url"])
+    except EndpointError as error:
+        raise EndpointError(f"stack {stack}, output url: {error}; run `pulumi up --stack {stack}` again") from None
+    name, target = stack_target_name(stack), outputs.get("target", "")
+    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url)
 
 
 def _validate_name(name: str) -> str:
     if not NAME_PATTERN.fullmatch(name) or name == REFERENCE:
-        raise EndpointError(f"{name!r} cannot name an endpoint: use letters, digits, . _ - (and not {REFERENCE!r})")
+        raise EndpointError(
+            f"{_shown(name)} cannot name an endpoint: use up to 100 letters, digits, . _ - (and not {REFERENCE!r})"
+        )
     return name
 
 
-def _validate_url(url: str) -> str:
+def _validate_url(url: object) -> str:
     """The URL without a trailing slash. It must contain no secret, because it is stored with the run."""
+    if not isinstance(url, str):
+        raise EndpointError(f"{_shown(url)} is not an address: expected text")
+    host = url.partition("//")[2].partition("/")[0]
+    if "@" in host or "?" in url or "#" in url:
+        raise EndpointError(
+            f"the address of {_shown(re.split('[?#]', host.rpartition('@')[2])[0])} has a user, a query or a fragment:"
+            " leave them out; --token-env takes a token"
+        )
     try:
         split_url = urlsplit(url)
         _ = split_url.port
     except ValueError as error:
-        raise EndpointError(f"{url!r} is not an address: {error}") from None
+        raise EndpointError(f"{_shown(url)} is not an address: {error}") from None
     if split_url.scheme not in ("http", "https") or not split_url.hostname:
-        raise EndpointError(f"{url!r} is not an address: expected http://HOST[:PORT] or https://HOST[:PORT]")
-    if split_url.username or split_url.password or split_url.query or split_url.fragment:
+        raise EndpointError(f"{_shown(url)} is not an address: expected http://HOST[:PORT] or https://HOST[:PORT]")
+    if not URL_PATTERN.fullmatch(url) or not HOST_PATTERN.fullmatch(split_url.netloc):
         raise EndpointError(
-            f"the address of {split_url.hostname} has a user, a query or a fragment: leave them out;"
-            " --token-env takes a token"
+            f"{_shown(url)} is not an address: it has characters that none has, or more than 500; write a name that is"
+            " not ASCII as xn--..., and other characters in the path as %XX"
         )
     return url.rstrip("/")
+
+
+def _shown(value: object) -> str:
+    """The start of the value's repr, in which control characters are escaped."""
+    text = ascii(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 KEEPALIVE_S = 55.0  # below the 60 s after which nginx and many load balancers close an idle connection

@@ -49,6 +49,8 @@ class Fake:
     mode: str = "good"
     posts: list[web.Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    requests: list[web.Request] = field(default_factory=list)  # of /version and /readyz
+    wanted_token: str = ""  # without which /version is closed
     engine: str | None = None  # as /version tells it
     logins: int = 0  # requests of the page that a redirect leads to
     on_post: Callable[[int], None] = lambda count: None  # told how many predictions were asked for, before each answer
@@ -61,11 +63,15 @@ class Fake:
         self.on_post(len(self.posts))
         return await getattr(self, f"_{self.mode}")(request)
 
-    async def version(self, _: web.Request) -> web.Response:
+    async def version(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
+        if self.wanted_token and request.headers.get("Authorization") != f"Bearer {self.wanted_token}":
+            return web.json_response({"status": 401}, status=401)
         told = {"engine": self.engine} if self.engine else {}
         return web.json_response({"model": {"name": "fake"}, "instance_id": "abc123"} | told)
 
-    async def ready(self, _: web.Request) -> web.Response:
+    async def ready(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
         return web.json_response({"status": "ready"})
 
     async def login(self, _: web.Request) -> web.Response:

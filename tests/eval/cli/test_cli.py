@@ -12,7 +12,7 @@ import pytest
 from eval.__main__ import main
 from eval.errors import EndpointError
 from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import parse_target, stack_endpoint, target_for_name
+from eval.targets.endpoints import parse_target, remote_targets, target_for_name
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import closed_port, fake_endpoint
 
@@ -76,21 +76,6 @@ def test_the_command_line_is_recorded(tmp_path):
         done = read_run(tmp_path)
         assert done.command[:2] == ["./cloudtrial", "run"] and f"a={fake.url}" in done.command
     assert done.seed == 7
-
-
-def test_token_is_read_from_the_environment_and_written_nowhere(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MY_TOKEN", "s3cret-t0ken")
-    with fake_endpoint("unauthorised") as fake:
-        assert run("--target", f"a={fake.url}", "--out", tmp_path, "--token-env", "MY_TOKEN") == 0
-        assert fake.posts[0].headers["Authorization"] == "Bearer s3cret-t0ken"
-    assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())
-    assert "s3cret" not in "".join(capsys.readouterr())
-
-
-def test_a_token_variable_that_is_not_set_is_an_error(capsys, monkeypatch):
-    monkeypatch.delenv("MY_TOKEN", raising=False)
-    assert run("--target", "a=http://127.0.0.1:9", "--token-env", "MY_TOKEN") == 1
-    assert capsys.readouterr().err == "--token-env MY_TOKEN: no such environment variable, or an empty one\n"
 
 
 def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
@@ -201,8 +186,8 @@ def test_an_endpoint_named_for_a_target_is_priced_as_it(name, target):
         ("a=ftp://a.example", "expected http://HOST"),
         ("a=a.example", "expected http://HOST"),
         ("a=http://a.example:port", "is not an address"),
-        ("a=https://me:secret@a.example", "the address of a.example has a user, a query or a fragment"),
-        ("a=https://a.example?key=secret", "the address of a.example has a user, a query or a fragment"),
+        ("a=https://me:secret@a.example", "the address of 'a.example' has a user, a query or a fragment"),
+        ("a=https://a.example?key=secret", "the address of 'a.example' has a user, a query or a fragment"),
         ("a|b=http://a.example", "'a|b' cannot name an endpoint"),
         ("reference=http://a.example", "'reference' cannot name an endpoint"),
     ],
@@ -233,24 +218,57 @@ def fake_pulumi(folder, monkeypatch, text):
 
 def test_a_stack_is_asked_for_what_it_exports(tmp_path, monkeypatch):
     fake_pulumi(tmp_path, monkeypatch, """echo '{"url": "https://app.example/", "target": "heroku"}'""")
-    found = stack_endpoint("me/cloudtrial/heroku-prod")
+    (found,) = remote_targets((), ["me/cloudtrial/heroku-prod"], ()).endpoints
     assert (found.name, found.target, found.url) == ("heroku-prod", "heroku", "https://app.example")
     called = (tmp_path / "called").read_text()
     assert called == "stack output --json --stack me/cloudtrial/heroku-prod --non-interactive\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("echo 'error: no stack named heroku' >&2; exit 255", "stack heroku: error: no stack named heroku"),
-        ("echo '{}'", "stack heroku exports no url; run `pulumi up --stack heroku` first"),
-    ],
-    ids=["unknown", "not up"],
-)
-def test_a_stack_that_cannot_be_asked_is_an_error(tmp_path, monkeypatch, capsys, text, says):
+BAD_OUTPUTS = {
+    "unknown": ("echo 'error: no stack named heroku' >&2; exit 255", "stack heroku: error: no stack named heroku"),
+    "escape": (r"printf 'error: \033[2J' >&2; exit 255", "stack heroku: error: \ufffd[2J"),
+    "not up": ("echo '{}'", "stack heroku exports no url; run `pulumi up --stack heroku` first"),
+    "list": ("echo '[1]'", "stack heroku exports no url"),
+    "no JSON": ("echo 'url: 1'", "stack heroku exports no url"),
+    "deep": ("head -c 200000 /dev/zero | tr '\\0' '['", "stack heroku exports no url"),
+    "number": ("""echo '{"url": 8080}'""", "stack heroku, output url: 8080 is not an address: expected text"),
+    "scheme": ("""echo '{"url": "file:///etc/passwd"}'""", "expected http://HOST[:PORT] or https://HOST[:PORT]"),
+    "no host": ("""echo '{"url": "https:///predict"}'""", "expected http://HOST[:PORT] or https://HOST[:PORT]"),
+    "user": ("""echo '{"url": "https://me:word@a.example"}'""", "output url: the address of 'a.example' has a user"),
+    "line": (r"""printf '{"url": "https://a.exa\\u000ample"}'""", "has characters that none has"),
+    "backslash": (r"""printf '{"url": "https://a.example\\\\b.example"}'""", "has characters that none has"),
+    "long": ("""printf '{"url": "https://a.example/%0600d"}' 0""", "or more than 500"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BAD_OUTPUTS.values(), ids=BAD_OUTPUTS)
+def test_a_stack_without_an_address_costs_only_its_target(tmp_path, monkeypatch, capsys, text, says):
     fake_pulumi(tmp_path, monkeypatch, text)
-    assert run("--stacks", "heroku") == 1
-    assert capsys.readouterr().err == f"{says}\n"
+    with pytest.raises(EndpointError) as error:
+        remote_targets((), ["heroku"], ())
+    assert says in str(error.value) and str(error.value).isprintable() and "word" not in str(error.value)
+    found = remote_targets((), ["heroku"], ["mine=http://127.0.0.1:8080"])
+    assert [endpoint.name for endpoint in found.endpoints] == ["mine"]
+    assert found.start_failures == {"heroku": str(error.value)}
+
+
+def test_a_stacks_failure_is_recorded_beside_what_is_measured(tmp_path, monkeypatch, capsys):
+    fake_pulumi(tmp_path, monkeypatch, "echo '{}'")
+    with fake_endpoint() as fake:
+        arguments = ("--target", f"a={fake.url}", "--stacks", "heroku", "--out", tmp_path / "run")
+        assert run(*arguments, limit=2) == 0
+    stack = read_run(tmp_path / "run").targets[1]
+    assert (stack.name, stack.target, stack.twin, stack.engine) == ("heroku", "heroku", False, None)
+    assert stack.failure == "stack heroku exports no url; run `pulumi up --stack heroku` first"
+    assert f"heroku is left out: {stack.failure}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stack", ["--cwd=/tmp", "a/b/c/d", "heroku;id", "her\x1boku", "x" * 101])
+def test_what_names_no_stack_reaches_no_program(tmp_path, monkeypatch, stack):
+    fake_pulumi(tmp_path, monkeypatch, "echo '{}'")
+    with pytest.raises(EndpointError, match="expected STACK or ORGANISATION/PROJECT/STACK"):
+        remote_targets((), [stack], ())
+    assert not (tmp_path / "called").exists()
 
 
 def test_missing_pulumi_error_says_where_to_get_it(tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from eval.load.responses import MAX_DETAIL_CHARS, parse_server_timing
 from eval.mock_server.behaviour import MockEndpoint
 from eval.mock_server.http_protocol import Connection
 from eval.mock_server.profile import CIFAR10_CLASSES, EndpointProfile
+from eval.targets.tokens import Token
 from tests.helpers.fake_endpoint import CERTAIN, CLASSES, answering, closed_port, fake_endpoint, picture
 
 TIMEOUT_S = 20.0
@@ -441,8 +442,8 @@ def test_a_listener_that_never_accepts_is_a_timeout():
 
 def test_token_is_sent_and_never_recorded_even_when_echoed():
     with fake_endpoint("unauthorised") as fake:
-        (sample,) = posts(fake.url, token="s3cret")
-    assert fake.posts[0].headers["Authorization"] == "Bearer s3cret"
+        (sample,) = posts(fake.url, token=Token("s3cret-t0ken"))
+    assert fake.posts[0].headers["Authorization"] == "Bearer s3cret-t0ken"
     assert sample.detail == "401: wrong: Bearer ***"
 
 

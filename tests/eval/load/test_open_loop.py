@@ -21,6 +21,7 @@ from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples.model import Sample
 from eval.samples.store import read_samples
 from eval.targets.endpoints import Endpoint, TargetSet
+from eval.targets.tokens import Scrubber
 from tests.helpers.fake_endpoint import fake_endpoint, image_set
 from tests.helpers.mock_endpoint import labels, pictures, request_counts, running_mock_endpoint
 
@@ -148,7 +149,19 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line():
 
 def test_a_stream_is_dealt_out_completely_and_evenly():
     whole = Shard(
-        "a", "http://x", (), 1.0, None, False, 55.0, 100, tuple(range(10)), tuple(map(float, range(10))), 0.0, 0.0
+        "a",
+        "http://x",
+        (),
+        1.0,
+        None,
+        Scrubber(),
+        False,
+        55.0,
+        100,
+        tuple(range(10)),
+        tuple(map(float, range(10))),
+        0.0,
+        0.0,
     )  # type: ignore[arg-type]  # numbers stand in for what is asked
     parts = split(whole, 4)
     assert sorted(ask for part in parts for ask in part.requests) == list(range(10))

@@ -59,7 +59,7 @@ def whole(finished, tmp_path):
     """A copy of the finished run, and its endpoint."""
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
-    return SimpleNamespace(url=finished.url, folder=folder)
+    return SimpleNamespace(url=finished.url, folder=folder, fake=finished)
 
 
 def test_resumed_run_measures_every_request_exactly_once(whole):
@@ -101,6 +101,61 @@ def test_another_endpoint_is_refused(whole, capsys):
     cut(whole.folder, 50)
     assert main(["run", "--resume", str(whole.folder), "--target", "a=http://127.0.0.1:9"]) == 1
     assert "targets=('a=http://127.0.0.1:9',)" in capsys.readouterr().err
+
+
+def elsewhere(whole):
+    """The folder, with an address that is not the loopback's, though Linux takes it for that."""
+    cut(whole.folder, 150)
+    text = (whole.folder / "run.json").read_text()
+    (whole.folder / "run.json").write_text(text.replace(whole.url, whole.url.replace("127.0.0.1", "0.0.0.0")))
+    return whole.url.replace("127.0.0.1", "0.0.0.0")
+
+
+def test_a_folder_alone_sends_nothing_to_other_machines(whole, capsys):
+    url, sent = elsewhere(whole), len(whole.fake.posts) + len(whole.fake.requests)
+    assert main(["run", "--resume", str(whole.folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"a at {url}\n"
+    assert f"only its folder names a at {url}; give the run's --target and --stacks again, or --yes" in err
+    assert len(whole.fake.posts) + len(whole.fake.requests) == sent
+
+
+@pytest.mark.parametrize("how", ["named", "--yes"])
+def test_addresses_named_again_or_accepted_are_sent_to(whole, capsys, how):
+    url = elsewhere(whole)
+    more = ["--yes"] if how == "--yes" else ["--target", f"a={url}"]
+    assert main(["run", "--resume", str(whole.folder), *more]) == 0
+    assert capsys.readouterr().out.startswith(f"a at {url}\n")
+    assert read_run(whole.folder).complete
+
+
+def test_a_folder_alone_gets_no_token_even_for_this_machine(whole, capsys, monkeypatch):
+    cut(whole.folder, 150)
+    monkeypatch.setenv("ONE", "a-token-nobody-may-see")
+    arguments = ["run", "--resume", str(whole.folder), "--token-env", "a=ONE"]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == f"a at {whole.url}, with a token\n" and "only its folder names a at " in err
+    assert main([*arguments, "--target", f"a={whole.url}"]) == 0
+    assert whole.fake.posts[-1].headers["Authorization"] == "Bearer a-token-nobody-may-see"
+
+
+def test_a_stack_that_had_no_address_is_measured_on_resume(whole, monkeypatch, tmp_path):
+    """Its address was never recorded, so none has changed."""
+    text = json.loads((whole.folder / "run.json").read_text())
+    (target,) = text["targets"]
+    text["targets"].append({**target, "name": "heroku", "target": "heroku", "url": "", "failure": "no url"})
+    text["config"]["stacks"] = ["heroku"]
+    (whole.folder / "run.json").write_text(json.dumps(text))
+    cut(whole.folder, 150)
+    (tmp_path / "pulumi").write_text(f'#!/bin/sh\necho \'{{"url": "{whole.url}"}}\'\n')
+    (tmp_path / "pulumi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert main(["run", "--resume", str(whole.folder)]) == 0
+    assert [(t.name, t.url, t.failure) for t in read_run(whole.folder).targets] == [
+        ("a", whole.url, None), ("heroku", whole.url, None)
+    ]  # fmt: skip
+    assert {s.target for s in read_samples(whole.folder)} == {"a", "heroku", "reference"}
 
 
 def test_other_images_are_refused(whole, capsys):

@@ -47,11 +47,11 @@ def config(**changes):
     return Config(**{"seed": 1, "warmup": 2, "block": 4, "floor": 0, "timeout_s": 20.0} | changes)
 
 
-def run(folder, endpoints, images=None, failures=None, token=None, command=("eval",), **changes):
+def run(folder, endpoints, images=None, failures=None, command=("eval",), **changes):
     """A run; gives run.json, the samples but the reference's, and what was printed."""
     console = Console(file=io.StringIO(), width=200)
     fleet, images = TargetSet(tuple(endpoints), failures or {}), images or image_set(10)
-    done = begin(folder, fleet, images, Reporter(console), RunOptions(token, command), **changes)
+    done = begin(folder, fleet, images, Reporter(console), RunOptions(command), **changes)
     assert read_run(folder) == done
     return done, [s for s in read_samples(folder) if s.target != "reference"], console.file.getvalue()
 
@@ -227,22 +227,13 @@ def test_ctrl_c_cancels_the_request_and_marks_the_run_incomplete(tmp_path):
     assert len(measured(samples, "a")) == 4
 
 
-def test_the_token_is_nowhere_in_the_run(tmp_path):
-    with fake_endpoint("unauthorised") as fake:
-        _, samples, said = run(tmp_path, [endpoint(fake, "a")], token="s3cret")
-        assert fake.posts[0].headers["Authorization"] == "Bearer s3cret"
-    assert {s.error for s in samples} == {"http_4xx"}
-    assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir())
-    assert "s3cret" not in said
-
-
 def test_a_full_disk_is_one_clear_error(tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("/dev/full is not here: Linux has it")
     real = store.append_sample
     with fake_endpoint() as fake, full.open("w") as nowhere, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "append_sample", lambda file, sample: real(nowhere, sample))
+        patch.setattr(store, "append_sample", lambda file, *rest: real(nowhere, *rest))
         with pytest.raises(EvalError, match=f"cannot write into {tmp_path}: No space left on device"):
             run(tmp_path, [endpoint(fake, "a")])
         with contextlib.suppress(OSError):
