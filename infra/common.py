@@ -60,6 +60,10 @@ class StackConfig:
             raise _invalid(key, value, f"one of {', '.join(choices)}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """A setting that is true or, without it, false."""
+        return self.choice(key, "false", ("true", "false")) == "true"
+
     def engine(self) -> str:
         """The inference engine: checked by the service's own rules; its weights must exist to be shipped."""
         value = self._get("engine") or Settings.engine
@@ -87,6 +91,16 @@ class StackConfig:
         except SettingsError as error:
             raise ConfigError(f"cloudtrial:apiToken is refused by the service: {error}") from None
         return pulumi.Output.secret(value)
+
+    def status_env(self, api_token: pulumi.Output[str] | None) -> dict[str, str]:
+        """The variable that makes /version and /metrics require the token, too."""
+        if not self.flag("protectStatus"):
+            return {}
+        if api_token is None:
+            raise ConfigError(
+                "cloudtrial:protectStatus needs a token: pulumi config set --secret cloudtrial:apiToken VALUE"
+            )
+        return {"PROTECT_STATUS": "1"}
 
     def revision(self) -> dict[str, str]:
         """A variable that the service ignores: another value makes the platform start anew."""

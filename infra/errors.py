@@ -4,6 +4,7 @@ InfraError
  |- StackError           the stack's name belongs to no target
  |- StackFileError       Pulumi.<stack>.yaml cannot be read
  |- ConfigError          a setting of the stack that its program refuses
+ |   '- TokenInClear         a token that a stack without HTTPS would take
  |- UserDataError        user data that EC2, bash or systemd would refuse
  |- NotMeasured          why the size of the installed libraries is not known
  |- ProbeError           a search for leftovers could not look somewhere
@@ -30,6 +31,16 @@ class StackFileError(InfraError):
 
 class ConfigError(InfraError):
     """A setting of the stack that makes no sense."""
+
+
+class TokenInClear(ConfigError):
+    """A token that everyone on its way could read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cloudtrial:apiToken would travel in clear: set cloudtrial:domain and cloudtrial:certificateEmail for"
+            " HTTPS, or accept it with pulumi config set cloudtrial:allowTokenOverHttp true"
+        )
 
 
 class UserDataError(InfraError):

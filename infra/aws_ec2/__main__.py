@@ -11,7 +11,7 @@ import pulumi_command as command
 from infra.artifact import deployment_files, write_tar_gz
 from infra.aws_ec2.user_data import HERE, render, vm_files
 from infra.common import StackConfig, export_endpoint
-from infra.errors import ConfigError
+from infra.errors import ConfigError, TokenInClear
 from infra.naming import resource_name, tags
 from infra.targets import AWS_EC2 as TARGET
 from infra.targets import EC2_SIZES
@@ -30,6 +30,8 @@ ZONE = r"Z[A-Z0-9]{4,31}"
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
+status_env = config.status_env(api_token)
+allow_token_over_http = config.flag("allowTokenOverHttp")
 size = config.choice("size", TARGET.size, EC2_SIZES)
 domain = config.optional("domain", DOMAIN, "a name such as classifier.example.com, in small letters")
 email = config.optional("certificateEmail", EMAIL, "an address such as you@example.com")
@@ -40,6 +42,8 @@ if domain and not email:
     raise ConfigError("cloudtrial:domain needs cloudtrial:certificateEmail: Let's Encrypt makes the certificate for it")
 if not domain and (email or zone):
     raise ConfigError("cloudtrial:certificateEmail and cloudtrial:hostedZoneId mean nothing without cloudtrial:domain")
+if api_token and not domain and not allow_token_over_http:
+    raise TokenInClear()
 
 region = aws.get_region().region
 if region.startswith(("cn-", "us-gov-")):
@@ -202,6 +206,7 @@ settings: dict[str, pulumi.Input[str]] = {
     "ENGINE": engine,
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
     "BUNDLE_SHA256": artifact.sha256,
+    **status_env,
 }
 if token:
     settings |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}

@@ -29,6 +29,7 @@ stack = pulumi.get_stack()
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
+status_env = config.status_env(api_token)
 revision = config.revision()
 settings = read_google_settings(config, TARGET)
 config.reject_unknown()
@@ -109,7 +110,10 @@ account = gcp.serviceaccount.Account(
 env = [
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="ENGINE", value=engine),
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="WEB_THREADS", value=str(settings.concurrency)),
-    *(gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value) for key, value in revision.items()),
+    *(
+        gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
+        for key, value in (status_env | revision).items()
+    ),
 ]
 before_service: list[pulumi.Resource] = [*apis]
 if api_token:

@@ -14,7 +14,7 @@ from infra.errors import InfraError, TwinError
 from infra.preflight import measure
 from infra.preflight.checks import EXCEEDS, UNKNOWN, CheckResult, check_sizes, check_twin, estimate_cost
 from infra.preflight.deployment_spec import DeploymentSpec, read_deployment_spec
-from infra.stackfile import read_settings
+from infra.stackfile import read_secret_keys, read_settings
 from infra.targets import TARGETS
 
 FITS, DOES_NOT_FIT, MISUSED = 0, 1, 2  # exit codes
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
     """Measure, compare with the limits, print. Returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        spec = read_deployment_spec(arguments.stack, read_settings(arguments.stack.rpartition("/")[2], folder))
+        name = arguments.stack.rpartition("/")[2]
+        spec = read_deployment_spec(name, read_settings(name, folder), read_secret_keys(name, folder))
     except InfraError as error:
         print(f"preflight: {error}", file=sys.stderr)
         return MISUSED

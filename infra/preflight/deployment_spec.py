@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, TokenInClear
 from infra.targets import AWS_EC2, CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU, HEROKU_SIZES, Target, read_stack
 from service.settings import ENGINES, Settings
 
@@ -23,8 +23,11 @@ class DeploymentSpec:
     instances: int = 0  # that run without any request
 
 
-def read_deployment_spec(stack: str, settings: Mapping[str, str]) -> DeploymentSpec:
-    """The deployment that the settings describe. Raises StackError or ConfigError; the program itself checks more."""
+def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: Collection[str] = ()) -> DeploymentSpec:
+    """The deployment that the settings describe. Raises StackError or ConfigError; the program itself checks more.
+
+    secret_keys: of settings whose values are encrypted.
+    """
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     own_settings = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
@@ -32,6 +35,9 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str]) -> DeploymentS
     if engine not in ENGINES:
         raise ConfigError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
     if target is AWS_EC2:
+        allowed = own_settings.get("allowTokenOverHttp") == "true"
+        if "cloudtrial:apiToken" in secret_keys and "domain" not in own_settings and not allowed:
+            raise TokenInClear()
         target = replace(_sized(target, own_settings, EC2_SIZES), region=settings.get("aws:region", target.region))
         return DeploymentSpec(stack, target, engine, https="domain" in own_settings)
     if target is HEROKU:

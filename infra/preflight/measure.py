@@ -95,6 +95,7 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
         "BUNDLE_SHA256": "0" * 64,
         "TOKEN_PARAMETER": f"/cloudtrial-api-token-{'x' * 10}",
         "TOKEN_VERSION": "1",
+        "PROTECT_STATUS": "1",
     }
     domain = "x" * 60 + ".example.com"
     if spec.https:

@@ -253,7 +253,7 @@ def test_every_resource_of_the_aws_program_is_listed(capsys, monkeypatch, tmp_pa
         "aws:region": REGION, "cloudtrial:domain": "app.example.com", "cloudtrial:certificateEmail": "you@example.com",
         "cloudtrial:hostedZoneId": ZONE,
     }  # fmt: skip
-    run = well(run_program(root, "aws_ec2-prod", settings, secrets={"cloudtrial:apiToken": "token"}))
+    run = well(run_program(root, "aws_ec2-prod", settings, secrets={"cloudtrial:apiToken": "a-token-nobody-may-see"}))
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     with mock_aws():

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from eval.__main__ import main as eval_main
-from infra.errors import NotMeasured, StackFileError, TwinError
+from infra.errors import NotMeasured, StackFileError, TokenInClear, TwinError
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
 from infra.preflight.deployment_spec import read_deployment_spec
@@ -210,6 +210,15 @@ def test_instances_kept_warm_have_no_price_here(capsys, monkeypatch, tmp_path):
 def test_invalid_setting_is_one_line(capsys, monkeypatch, tmp_path, arguments, settings, says):
     code, _, out, errors = preflight(capsys, monkeypatch, *arguments, folder=tmp_path, settings=settings)
     assert (code, out) == (MISUSED, "") and says in errors and errors.count("\n") == 1
+
+
+def test_a_token_over_http_is_refused_as_by_the_program(capsys, monkeypatch, tmp_path):
+    token = "config:\n  cloudtrial:apiToken:\n    secure: AAA\n"
+    code, _, _, errors = preflight(capsys, monkeypatch, "aws_ec2", folder=tmp_path, settings=token)
+    assert (code, errors) == (MISUSED, f"preflight: {TokenInClear()}\n")
+    for allowed in ("cloudtrial:allowTokenOverHttp: true", "cloudtrial:domain: app.example.com"):
+        assert preflight(capsys, monkeypatch, "aws_ec2", folder=tmp_path, settings=f"{token}  {allowed}\n")[0] == FITS
+    assert preflight(capsys, monkeypatch, "heroku", folder=tmp_path, settings=token)[0] == FITS
 
 
 def test_secrets_and_missing_files_are_no_settings(tmp_path):

@@ -41,17 +41,19 @@ def _shared_checkout() -> tuple[tempfile.TemporaryDirectory, Path]:
 
 
 def rehearse(
-    stack: str, config: Mapping[str, str] | None = None, *, token: bool = False, preview: bool = False
+    stack: str, config: Mapping[str, str] | None = None, *, token: bool | str = False, preview: bool = False
 ) -> ProgramResult:
-    """Run a stack with what it requires, and `config` on top. Keys without a colon are ours."""
+    """Run a stack with what it requires, and `config` on top. Keys without a colon are ours. A token may be given."""
     given = {key if ":" in key else f"cloudtrial:{key}": value for key, value in (config or {}).items()}
     return _rehearse(stack, tuple(given.items()), token, preview)
 
 
 @functools.cache
-def _rehearse(stack: str, config: tuple[tuple[str, str], ...], token: bool, preview: bool) -> ProgramResult:
+def _rehearse(stack: str, config: tuple[tuple[str, str], ...], token: bool | str, preview: bool) -> ProgramResult:
     settings = {**REQUIRED.get(stack.partition("-")[0], {}), **dict(config)}
-    secrets = {"cloudtrial:apiToken": TOKEN} if token else {}
+    secrets = {"cloudtrial:apiToken": TOKEN if token is True else token} if token else {}
+    if token and stack.startswith("aws_ec2") and "cloudtrial:domain" not in settings:
+        settings = {"cloudtrial:allowTokenOverHttp": "true"} | settings
     return run_program(_shared_checkout()[1], stack, settings, secrets=secrets, preview=preview)
 
 

@@ -201,6 +201,13 @@ def test_user_data_names_the_token_parameter_and_its_version(full):
     assert isinstance(full.single("Instance").inputs["userData"], str)  # not marked secret: a preview shows it
 
 
+def test_a_token_needs_https_or_an_explicit_setting():
+    """With HTTPS, or with the setting, other tests deploy one."""
+    message = refused(rehearse("aws_ec2", {"allowTokenOverHttp": "false"}, token=True))
+    assert message.startswith("cloudtrial:apiToken would travel in clear: set cloudtrial:domain and")
+    assert "pulumi config set cloudtrial:allowTokenOverHttp true" in message
+
+
 def test_without_a_token_there_is_no_parameter(plain):
     assert plain.of_type("Parameter") == []
     assert "TOKEN_PARAMETER" not in settings_of(plain)

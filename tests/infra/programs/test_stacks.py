@@ -170,6 +170,23 @@ def test_a_token_in_clear_is_refused_and_not_repeated(stack):
     assert "written-in-clear" not in message
 
 
+@pytest.mark.parametrize("token", ["short-token-15c", "two words, and more", "t\u00f6ken-of-sixteen"])
+def test_a_token_that_the_service_refuses_is_not_deployed(token):
+    message = refused(rehearse("heroku", token=token))
+    assert "cloudtrial:apiToken is refused by the service: API_TOKEN" in message and token not in message
+
+
+@every_stack
+def test_status_can_be_closed_with_the_token(stack):
+    run = well(rehearse(stack, {"protectStatus": "true"}, token=True))
+    (holder,) = [r.name for r in run.resources.values() if "PROTECT_STATUS" in json.dumps(r.unwrapped_inputs)]
+    assert holder in ("vm", "app", "service", "function")
+
+
+def test_closing_status_without_a_token_is_refused():
+    assert "cloudtrial:protectStatus needs a token" in refused(rehearse("heroku", {"protectStatus": "true"}))
+
+
 @every_stack
 def test_unknown_engine_is_refused_with_the_services_message(stack):
     with pytest.raises(SettingsError) as reason:
