@@ -41,6 +41,67 @@ def test_a_deployment_needs_its_own_engines_file_and_no_other(folder, spoil):
             load_bundle(folder, needed)
 
 
+WRONG_VALUES = [
+    ("name", None),
+    ("name", "x" * 101),
+    ("name", "net\x1b[2J"),
+    ("architecture", 18),
+    ("classes", "ab"),
+    ("classes", []),
+    ("classes", ["a", "a"]),
+    ("classes", ["a", "b\n"]),
+    ("classes", ["a", 2]),
+    ("classes", [f"class {i}" for i in range(10_001)]),
+    ("input", [32]),
+    ("input.size_px", 0),
+    ("input.size_px", 32.0),
+    ("input.size_px", True),
+    ("input.size_px", 10**400),
+    ("input.mean", [0.5]),
+    ("input.mean", [0.5, 0.5, float("nan")]),
+    ("input.mean", [0.5, 0.5, "0.5"]),
+    ("input.mean", [0.5, 0.5, 10**400]),
+    ("input.std", [0.25, 0.25, 0]),
+    ("input.std", [0.25, 0.25, -1]),
+    ("input.std", [0.25, 0.25, 1e-320]),
+    ("input.std", 0.25),
+    ("files", ["int8.onnx"]),
+    ("files", {"int8.onnx": "abc"}),
+    ("files", {"../int8.onnx": "0" * 64}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_VALUES, ids=[f"{key}-{i}" for i, (key, _) in enumerate(WRONG_VALUES)])
+def test_a_wrong_value_is_named_with_its_file_and_key(folder, key, value):
+    manifest = json.loads((folder / "model.json").read_text())
+    holder, name = (manifest["input"], key.removeprefix("input.")) if "." in key else (manifest, key)
+    holder[name] = value
+    (folder / "model.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError) as error:
+        load_bundle(folder, ["int8.onnx"])
+    wrong, says = ("input.size_px", None) if key == "input" else (key, value)
+    assert str(error.value).startswith(f"{folder / 'model.json'}: {wrong} is {ascii(says)[:200]}; it has to be ")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 200_000, "is not JSON"),
+        (b"[1]", "has to hold a JSON object"),
+        (b" " * 2**20 + b"{}", "of at most 1048576 bytes"),
+    ],
+    ids=["cut", "bytes", "deep", "list", "long"],
+)
+def test_what_is_no_manifest_is_one_line(folder, text, says):
+    (folder / "model.json").write_bytes(text)
+    with pytest.raises(BundleError, match=says) as error:
+        load_bundle(folder)
+    assert "\n" not in str(error.value)
+
+
 def test_missing_file_is_named_with_the_command_that_writes_it(folder):
     facts = json.loads((folder / "model.json").read_text())
     del facts["files"]["int8.onnx"]

@@ -137,7 +137,7 @@ def spoil_weights(folder):
         (lambda f: (f / WEIGHTS).unlink(), "weights.safetensors is missing"),
         (spoil_weights, "weights.safetensors has sha256 [0-9a-f]{64}, model.json says"),
         (lambda f: (f / "model.json").write_text("{"), "is not JSON"),
-        (lambda f: (f / "model.json").write_text("{}"), "lacks or garbles 'name'"),
+        (lambda f: (f / "model.json").write_text("{}"), "name is None; it has to be 1 to 100"),
     ],
     ids=["no manifest", "no weights", "wrong checksum", "no JSON", "no name"],
 )
