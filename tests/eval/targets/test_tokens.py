@@ -25,10 +25,11 @@ from eval.targets.tokens import Scrubber, Token, check_scheduler, is_loopback, r
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import GOOD, fake_endpoint
 from tests.helpers.http_server import http_server, send
+from tests.helpers.running_service import ready_service
 
 pytestmark = pytest.mark.integration
 
-TOKEN = "T0ken+of/the=\"operator'&<whom>nobody\\knows"  # with what URLs, JSON and HTML escape
+TOKEN = "T0ken+of/the=\"0perat0r'&<wh0m>n0b0dy\\kn0ws"  # with what URLs, JSON and HTML escape
 OTHER = "an0ther-t0ken-f0r-an0ther-target"
 
 
@@ -275,6 +276,26 @@ def test_an_echoing_endpoint_leaves_the_token_nowhere(tmp_path):
     assert "report.html" in {path.name for path in folder.iterdir()} and command_lines
     for name, text in {**texts, "stdout": out, "stderr": err, "command lines": "\n".join(command_lines)}.items():
         assert not left_of(TOKEN, text), name
+
+
+def test_a_service_shows_its_token_to_nobody(tmp_path, monkeypatch):
+    """A run measures the real service, whose /version is closed; then all that it answers and logs is searched."""
+    monkeypatch.setenv("ONE", TOKEN)
+    held, folder = {"Authorization": f"Bearer {TOKEN}"}, tmp_path / "run"
+    settings = {"API_TOKEN": TOKEN, "PROTECT_STATUS": "1", "ENGINE": "onnx"}
+    with ready_service(tmp_path / "log", **settings) as server:
+        assert run("--target", f"a=http://127.0.0.1:{server.port}", "--token-env", "ONE", "--out", folder) == 0
+        replies = [server.get(path, **held) for path in ("/", "/metrics", "/version", "/openapi.json", f"/{TOKEN[:6]}")]
+        assert [reply.status for reply in replies] == [200, 200, 200, 200, 404]
+        for headers in (held | {"Accept": "text/html"}, held, {"Authorization": f"Basic {TOKEN}"}, {}):
+            replies += [server.post("/predict", b"no image", "image/png", **headers), server.get("/metrics", **headers)]
+        processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        command_lines = " ".join(" ".join(process.cmdline()) for process in processes)
+    texts = [f"{reply.headers}{reply.body.decode()}" for reply in replies]
+    texts += [path.read_text() for path in (*folder.iterdir(), server.log) if path.is_file()]
+    assert json.loads((folder / "run.json").read_text())["targets"][0]["version"]["engine"] == "onnx"
+    for text in (*texts, command_lines):
+        assert not left_of(TOKEN, text)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError(f"no {TOKEN}"), EndpointError(f"no {TOKEN}")], ids=["bug", "error"])
