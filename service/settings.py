@@ -12,6 +12,7 @@ from service.model import WEIGHTS_OF
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)
+MIN_TOKEN_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
