@@ -24,6 +24,7 @@ MAX_NAME_CHARS = 300  # of a target, an image, a version
 MAX_TEXT_CHARS = 20_000  # of a message, such as the end of a log
 MAX_MS = 1e9  # eleven days
 MAX_COUNT = 10**12
+MIN_VALUE = 1e-9  # of what is not 0
 MAX_ITEMS = 100  # of a list or mapping that nothing else limits
 
 T = TypeVar("T")
@@ -56,6 +57,18 @@ class Within:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         return {**handler(source), "strict": True, "ge": self.low, "le": self.high}  # NaN is neither
+
+
+class WithoutDust:
+    """A number of which a quotient is finite: one that is all but 0 becomes 0."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._clean, handler(source))
+
+    def _clean(self, value: float) -> float:
+        return value if abs(value) >= MIN_VALUE else 0.0
 
 
 @dataclass(frozen=True)
@@ -143,11 +156,12 @@ Lines = Annotated[str, Characters(MAX_TEXT_CHARS, keep="\n\t")]
 Timestamp = Annotated[Name, IsTimestamp()]
 Count = Annotated[int, Within(0, MAX_COUNT)]
 Integer = Annotated[int, Within(-MAX_COUNT, MAX_COUNT)]
-Milliseconds = Annotated[float, Within(0, MAX_MS)]
-SignedMilliseconds = Annotated[float, Within(-MAX_MS, MAX_MS)]
+Milliseconds = Annotated[float, Within(0, MAX_MS), WithoutDust()]
+SignedMilliseconds = Annotated[float, Within(-MAX_MS, MAX_MS), WithoutDust()]
 Positive = Annotated[float, Within(1e-6, 1e9)]
 Probability = Annotated[float, Within(0, 1)]
-Durations = Annotated[dict[Name, SignedMilliseconds], AtMost(MAX_ITEMS)]
+Durations = Annotated[dict[Name, Milliseconds], AtMost(MAX_ITEMS)]
+SignedDurations = Annotated[dict[Name, SignedMilliseconds], AtMost(MAX_ITEMS)]
 Names = Annotated[list[Name], AtMost(MAX_ITEMS)]
 NameByName = Annotated[dict[Name, Name], AtMost(MAX_ITEMS)]
 

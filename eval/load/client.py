@@ -199,7 +199,7 @@ class Client:
             index_in_block=request.index_in_block,
             image_index=request.image_index,
             scheduled_s=round(scheduled_at - self._run_start, 6),
-            latency_ms=round(service_time_ms + send_delay_ms, 3),
+            latency_ms=max(0.0, round(service_time_ms + send_delay_ms, 3)),  # a timer may fire a little early
             service_time_ms=service_time_ms,
             send_delay_ms=send_delay_ms,
             time_to_first_byte_ms=None if first_byte_at is None else round((first_byte_at - sent_at) * 1000, 3),

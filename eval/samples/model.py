@@ -21,6 +21,7 @@ from eval.validation import (
     OneOf,
     Positive,
     Probability,
+    SignedDurations,
     SignedMilliseconds,
     Text,
     Timestamp,
@@ -70,7 +71,7 @@ Version = Annotated[  # what /version responds, as far as it is known
             "cpus": Cores,
             "instance_id": Name,
             "started_at": Timestamp,
-            "startup_ms": Annotated[dict[Name, Milliseconds], AtMost(MAX_ITEMS)],
+            "startup_ms": Durations,
         }
     ),
 ]
@@ -97,7 +98,7 @@ class Sample:
     block: Integer  # number of its interleaving block
     image_index: Annotated[int, Within(-1, MAX_IMAGES - 1)]  # index into the run's image manifest; -1 without an image
     scheduled_s: SignedMilliseconds  # scheduled send time, since the start of the run
-    latency_ms: SignedMilliseconds  # from the scheduled time to the last byte, or to the failure
+    latency_ms: Milliseconds  # from the scheduled time to the last byte, or to the failure
     service_time_ms: Milliseconds  # from the send to the last byte, or to the failure
     send_delay_ms: SignedMilliseconds  # from the scheduled time to the send
     new_connection: bool  # whether a connection was opened for it
@@ -115,7 +116,7 @@ class Sample:
     rate_rps: Positive | None = None  # offered rate of its open loop
     connection_ms: Durations = field(default_factory=dict)  # dns, connect, tls of a new connection
     time_to_first_byte_ms: Milliseconds | None = None  # from the send to the response headers
-    startup_ms: Durations = field(default_factory=dict)  # of a first response after a start; see the keys below
+    startup_ms: SignedDurations = field(default_factory=dict)  # of a first response after a start; see the keys below
     idle_gap_s: Positive | None = None  # idle time before it, in the scenario idle
 
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -191,6 +191,7 @@ def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:
     """
     plain_path, gzip_path = run_dir / SAMPLES_FILE, run_dir / SAMPLES_GZ_FILE
     path = plain_path if plain_path.exists() or not gzip_path.exists() else gzip_path
+    target_names = {REFERENCE, *(target.name for target in run.targets)} if run else set()
     with _read_errors_as_eval_error(path), open_file(path) as file:
         lines = gzip.GzipFile(fileobj=file) if path == gzip_path else file
         for number in itertools.count(1):
@@ -205,14 +206,18 @@ def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:
                 data = _with_renamed_keys(parse_json(line), RENAMED_SAMPLE_KEYS)  # a resumed run may have both
                 sample = validate(Sample, data)
                 if run:
-                    _check_sample(sample, run)
+                    _check_sample(sample, run, target_names)
             except InvalidInput as error:
                 raise InvalidInput(f"line {number}: {error}") from None
             yield sample
 
 
-def _check_sample(sample: Sample, run: Run) -> None:
-    """Raises InvalidInput if the run has no such image or class."""
+def _check_sample(sample: Sample, run: Run, target_names: Collection[str]) -> None:
+    """Raises InvalidInput if the run has no such target, image or class, or if a response took no time."""
+    if sample.target not in target_names:
+        raise InvalidInput(f"target is {sample.target!r}, which the run does not have")
+    if sample.error is None and sample.latency_ms == 0 and sample.target != REFERENCE:
+        raise InvalidInput("latency_ms is 0, of a request that succeeded")
     if sample.image_index >= len(run.image_manifest):
         raise InvalidInput(f"image_index is {sample.image_index}, but the run has {len(run.image_manifest)} images")
     class_count = len(run.classes)

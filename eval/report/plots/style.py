@@ -20,6 +20,7 @@ MARKERS = "osD^vPX*"
 MARKER_SPACING = 0.13  # of the plot's diagonal
 MAX_LEGEND_MARKER_PT = 7  # points; on the plot marks may be larger
 MAX_LABEL_CHARS = 40  # of a title in a plot
+MIN_LOG_VALUE = 1e-6  # a logarithmic axis has no 0
 MIN_TICKS = 4  # on a logarithmic axis, if there are so many
 TICK_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.5).tolist()))
 
@@ -169,7 +170,7 @@ def set_log_axis(
 
     padding: the factor by which the axis extends beyond the values on either side.
     """
-    low, high = min(values) / padding, max(values) * padding
+    low, high = max(MIN_LOG_VALUE, min(values)) / padding, max(MIN_LOG_VALUE, *values) * padding
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in TICK_STEPS:

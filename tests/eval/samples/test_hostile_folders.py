@@ -26,9 +26,9 @@ pytestmark = pytest.mark.integration
 IMAGES = 10
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 0))  # random ones, for a search; else a few, the same each time
 HOSTILE_VALUES = (
-    None, True, -1, 0, 3, 10**6, 10**400, -(10**400), float("nan"), float("inf"), 1e308, -1e308, 1e-320, "", "x",
-    "NaN", "\x1b[31m\n\u202e", "\udc80", "a" * 10**6, [], [[]], [None], {}, {"": None}, {"value": "x"}, "1970",
-    "9999-12-31T00:00:00+14:00", "../..", "<script>alert(1)</script>",
+    None, True, -1, 0, 3, 10**6, 10**12, 1e9, -1e9, 1e-6, 10**400, -(10**400), float("nan"), float("inf"), 1e308,
+    -1e308, 1e-320, "", "x", "NaN", "\x1b[31m\n\u202e", "\udc80", "a" * 10**6, [], [[]], [None], {}, {"": None},
+    {"value": "x"}, "1970", "9999-12-31T00:00:00+14:00", "../..", "<script>alert(1)</script>",
 )  # fmt: skip
 
 
@@ -188,7 +188,8 @@ def test_packed_samples_are_bounded(base, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"image": IMAGES}, "image_index is 10"), ({"label": 10}, "predicted_class is 10"),
+    [({"target": "x"}, "target is 'x'"), ({"image": IMAGES}, "image_index is 10"),
+     ({"target": "heroku", "latency_ms": 1e-320}, "latency_ms is 0"), ({"label": 10}, "predicted_class is 10"),
      ({"probabilities": [1.0]}, "probabilities are 1")],
 )  # fmt: skip
 def test_a_sample_of_another_run_is_one_line(base, tmp_path, change, key):
@@ -196,6 +197,12 @@ def test_a_sample_of_another_run_is_one_line(base, tmp_path, change, key):
     folder = write(tmp_path / "a", run, [samples[0] | change])
     one_line(folder, SAMPLES_FILE)
     assert key in outcome("samples", folder)[2]
+
+
+def test_samples_of_a_search_alone_are_reported(base, tmp_path):
+    run, samples = base
+    folder = write(tmp_path / "a", run, [sample | {"scenario": "max_rate"} for sample in samples])
+    assert outcome("report", folder)[0] == 0
 
 
 def test_a_fault_is_named_with_its_file_key_and_value(base, tmp_path):
