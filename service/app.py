@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 import platform
 import time
@@ -17,17 +16,29 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
 from service.classifier import Classifier
-from service.errors import Problem, QueueFull, ServiceUnavailable, TooLarge, Unauthorised
+from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken
 from service.settings import Settings
 from service.system import processor, usable_cpus
-from service.web.middleware import NO_STORE, PAGE, RequestMiddleware, ServiceState, json_line
-from service.web.request_parsing import MULTIPART, ImageUpload, parse_image, parse_images, read_body
+from service.web.middleware import (
+    CALLER,
+    DELAY_S,
+    MULTIPART,
+    NO_STORE,
+    PAGE,
+    PROBLEM,
+    RequestMiddleware,
+    ServiceState,
+    bearer_token,
+    json_line,
+    same_token,
+    too_large,
+)
+from service.web.request_parsing import ImageUpload, parse_image, parse_images, read_body
 
 FORM_ENDPOINTS = ("predict", "predict_form")  # answer JSON, or a page where text/html is preferred
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
+WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
-DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
-DRAIN_SECONDS = 20
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
 
 
@@ -37,7 +48,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    state = ServiceState(classifier, app.logger, settings.web_threads)
+    state = ServiceState(classifier, app.logger)
     service = Service(state, settings)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
@@ -53,7 +64,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.register_error_handler(Problem, service.problem)
     app.register_error_handler(HTTPException, service.http_problem)
     app.register_error_handler(Exception, service.failure)
-    app.wsgi_app = RequestMiddleware(app.wsgi_app, state, guarded=bool(settings.api_token))  # type: ignore[method-assign]  # as Flask advises
+    app.wsgi_app = RequestMiddleware(app.wsgi_app, state, token=settings.api_token)  # type: ignore[method-assign]  # as Flask advises
     return app
 
 
@@ -75,7 +86,7 @@ class Service:
     def predict(self) -> Response | tuple[str, int]:
         """One image, as JSON or for a browser as a page."""
         started_at = time.perf_counter()
-        with self.classifier.decode_work() as work:
+        with self.classifier.decode_work(request.environ.get(CALLER)) as work:
             upload = parse_image(request, self.classifier.bundle, work)
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
         answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
@@ -90,7 +101,7 @@ class Service:
     def predict_batch(self) -> Response:
         """Several images; all are answered or none."""
         started_at = time.perf_counter()
-        with self.classifier.decode_work() as work:
+        with self.classifier.decode_work(request.environ.get(CALLER)) as work:
             images = parse_images(request, self.classifier.bundle, work)
         predictions = self.state.classify(request.environ, images, started_at)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]
@@ -132,6 +143,8 @@ class Service:
 
     def admit(self) -> None:
         """Refuse a body that is too large, has no token or comes while the queue is full; number the others."""
+        if problem := request.environ.get(PROBLEM):
+            raise problem
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
             raise too_large()
         if self.settings.protect_status and request.endpoint in STATUS_ENDPOINTS:
@@ -146,25 +159,23 @@ class Service:
 
     def _check_token(self, wanted: str) -> None:
         """The header decides; a form, which cannot set headers, may carry the token as a field."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if not scheme and request.mimetype == MULTIPART:
+        given = bearer_token(request.environ)
+        if given is None and request.mimetype == MULTIPART:
             read_body(request)
-            given = request.form.get("token", "")
-        elif scheme.lower() != "bearer":
-            given = ""
-        if not hmac.compare_digest(given.strip().encode(), wanted.encode()):
-            fault = "is wrong" if given else "is missing"
-            raise Unauthorised(
-                f"the token {fault}; send it as 'Authorization: Bearer TOKEN' or as a form field 'token'"
-            )
+            given = request.form.get("token", "").strip()
+        if same_token(given or "", wanted):
+            return
+        hint = "send it as 'Authorization: Bearer TOKEN' or as a form field 'token'"
+        if not given:
+            raise Unauthorised(f"the token is missing; {hint}")
+        request.environ[DELAY_S] = WRONG_TOKEN_DELAY_S
+        raise WrongToken(f"the token is wrong; {hint}")
 
     def finish(self, response: Response) -> Response:
-        """Add the headers for browsers and caches; read the rest of a refused body."""
+        """Add the headers for browsers and caches."""
         response.headers.setdefault("Cache-Control", NO_STORE)  # a static file has its own
         if request.endpoint in FORM_ENDPOINTS:
             response.headers["Vary"] = "Accept"
-        if response.status_code >= 400:
-            response.call_on_close(lambda environ=request.environ: drain(environ))
         return response
 
     # Problems
@@ -205,11 +216,6 @@ def json_answer(body: Any, status: int = 200, media_type: str = schema.JSON_TYPE
     return Response(json_line(body), status, content_type=media_type)
 
 
-def too_large() -> TooLarge:
-    limit = f"{schema.MAX_BODY_BYTES // 2**20} MiB"
-    return TooLarge(f"the body, or a field of its form, is over the limit; send at most {limit}, the images as files")
-
-
 def wants_page() -> bool:
     """Whether the request comes from a browser's form, not from a program."""
     if "text/" not in request.environ.get("HTTP_ACCEPT", ""):  # cheaper than parsing the header
@@ -220,18 +226,6 @@ def wants_page() -> bool:
 
 def wants_probabilities() -> bool:
     return bool(request.environ.get("QUERY_STRING")) and request.args.get("probabilities") == "1"
-
-
-def drain(environ: dict[str, Any]) -> None:
-    """Read the rest of a refused body: closing a connection with unread bytes resets it and loses the response."""
-    if not environ.get("wsgi.input_terminated"):  # a plain socket, where reading past the body blocks
-        return
-    if "HTTP_EXPECT" in environ:  # its sender waits for 100 Continue, which reading would send
-        return
-    deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-    with suppress(Exception):  # the client may be gone or the body malformed; the response is sent already
-        while left > 0 and time.monotonic() < deadline and (chunk := environ["wsgi.input"].read(64 * 1024)):
-            left -= len(chunk)
 
 
 @cache

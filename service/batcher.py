@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.caller import Caller
 from service.errors import QueueFull, RequestAbandoned
 
 SMOOTHING = 0.2  # weight of the latest pass in the running mean of its cost
@@ -39,18 +40,19 @@ class PendingRequest:
 
     __slots__ = (
         *("done", "ended", "error", "abandoned", "remaining"),
-        *("images", "rows", "started", "scheduled"),
+        *("caller", "images", "rows", "started", "scheduled"),
     )
 
-    def __init__(self, images: Sequence[np.ndarray]):
+    def __init__(self, images: Sequence[np.ndarray], caller: Caller):
         self.images = images
+        self.caller = caller
         self.scheduled = 0  # images that went into a pass
         self.remaining = len(images)  # images without a row
         self.rows: list[np.ndarray] = [_NO_ROW] * len(images)
         self.started = math.inf
         self.ended = 0.0
         self.error: BaseException | None = None
-        self.abandoned = False  # its caller has stopped waiting
+        self.abandoned = False  # nobody waits any longer: its time is over
         self.done = threading.Lock()  # held until the last row is there: a bare lock wakes its one waiter soonest
         self.done.acquire()
 
@@ -64,8 +66,14 @@ class PendingRequest:
         if not self.remaining:
             self.done.release()
 
+    def drop(self) -> None:
+        """End it, between two passes, without the rows that it lacks."""
+        self.done.release()
+
     def result(self) -> BatchResult:
-        """The rows. Raises what the network raised."""
+        """The rows. Raises what the network raised, or ClientGone."""
+        if self.remaining:
+            self.caller.check()
         if self.error is not None:
             raise self.error
         return BatchResult(self.rows, self.started, self.ended)
@@ -124,13 +132,15 @@ class Batcher:
         """Whether one more image would be accepted; undecoded: images that wait as well, but not yet here."""
         return self._depth + undecoded < self._max_queue
 
-    def run(self, images: Sequence[np.ndarray]) -> BatchResult:
+    def run(self, images: Sequence[np.ndarray], caller: Caller | None = None) -> BatchResult:
         """Wait for the network's answers.
 
-        Raises QueueFull at once, RequestAbandoned, or what the network raised. One caller's images are queued together
-        or not at all. An empty queue accepts any number, so that a batch larger than MAX_QUEUE is possible.
+        Raises QueueFull at once, RequestAbandoned, ClientGone, or what the network raised. One caller's images are
+        queued together or not at all. An empty queue accepts any number, so that a batch larger than MAX_QUEUE is
+        possible.
         """
-        request = PendingRequest(images)
+        request = PendingRequest(images, caller or Caller())
+        request.caller.check()
         with self._changed:
             run_here = self._caller_may_run and self._at_rest() and len(images) == 1
             if run_here:
@@ -200,8 +210,9 @@ class Batcher:
             batch: list[BatchItem] = []
             while self._queue and len(batch) < self._batch_max:
                 request = self._queue.popleft()
-                if request.abandoned:
+                if request.abandoned or request.caller.gone:
                     self._depth -= len(request.images) - request.scheduled
+                    request.drop()
                     continue
                 batch.append((request, request.scheduled))
                 request.scheduled += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.batcher import Batcher
+from service.caller import Caller
 from service.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
 from service.engines import Engine, engine_class
 from service.errors import QueueFull
@@ -90,13 +91,13 @@ class Classifier:
         if not self.has_room():
             raise self.queue_full()
 
-    def decode_work(self) -> DecodeWork:
+    def decode_work(self, caller: Caller | None = None) -> DecodeWork:
         """The decoding of a request that starts now."""
-        return DecodeWork(self._decode_turns, time.monotonic() + DEADLINE_S)
+        return DecodeWork(self._decode_turns, time.monotonic() + DEADLINE_S, caller)
 
-    def classify(self, images: Sequence[np.ndarray]) -> tuple[list[Prediction], Timings]:
-        """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait."""
+    def classify(self, images: Sequence[np.ndarray], caller: Caller | None = None) -> tuple[list[Prediction], Timings]:
+        """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait, or ClientGone."""
         queued_at = time.perf_counter()
-        result = self._batcher.run(images)
+        result = self._batcher.run(images, caller)
         predictions = [Prediction(tuple(row.tolist()), self.classes) for row in result.rows]
         return predictions, Timings((result.started - queued_at) * 1000, (result.ended - result.started) * 1000)

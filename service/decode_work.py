@@ -1,7 +1,7 @@
 """What decoding may cost: a budget per request, and turns, so that requests whose decoding is long wait in line.
 
 Small images are decoded at once. A request that turns out to be more work than that waits for its turn in the middle of
-it, is refused where too many wait, and is given up after its deadline.
+it, is refused where too many wait, and is given up after its deadline or when its client has disconnected.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import threading
 import time
 
+from service.caller import Caller
 from service.errors import QueueFull, RequestAbandoned, UnprocessableImage
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 
@@ -64,9 +65,10 @@ class DecodeTurns:
 class DecodeWork:
     """What one request has spent on decoding. A context manager: its end gives back the turn, if one was taken."""
 
-    def __init__(self, turns: DecodeTurns | None = None, deadline: float = math.inf):
+    def __init__(self, turns: DecodeTurns | None = None, deadline: float = math.inf, caller: Caller | None = None):
         self._turns = turns
         self._deadline = deadline  # time.monotonic()
+        self._caller = caller or Caller()
         self._reads = 0
         self._pixels = 0
         self._scan_pixels = 0
@@ -118,9 +120,11 @@ class DecodeWork:
         if self._turns and self._turn_started is None:
             self._turns.take(self._deadline)
             self._turn_started = time.monotonic()
+            self._caller.check()
 
     def check_deadline(self) -> None:
-        """Raises RequestAbandoned once the deadline is over."""
+        """Raises RequestAbandoned once the deadline is over, and ClientGone."""
+        self._caller.check()
         if time.monotonic() > self._deadline:
             raise given_up()
 

@@ -5,10 +5,13 @@ ServiceError
  |- BundleError                the model bundle is missing, incomplete, or not what its model.json says
  '- Problem                    a request that cannot be answered, as an RFC 9457 problem document
      |- BadRequest         400 no image in the request, or JSON that is not JSON
-     |- Unauthorised       401 the bearer token is missing or wrong
+     |- Unauthorised       401 the bearer token is missing
+     |   '- WrongToken         or wrong
+     |- RequestTimeout     408 the body came too slowly
      |- TooLarge           413 body or batch over the limit
      |- Unsupported        415 not a type of image that the service reads
      |- UnprocessableImage 422 the right type, but broken, too many pixels, or values out of range
+     |- ClientGone         499 the client has disconnected, so nobody receives this
      |- QueueFull          503 no room; carries Retry-After
      |   '- RequestAbandoned   it was queued, but waited too long
      '- ServiceUnavailable 503 the thread that runs the model has ended
@@ -49,6 +52,14 @@ class Unauthorised(Problem):
     status, title = 401, "Token needed"
 
 
+class WrongToken(Unauthorised):
+    title = "Wrong token"
+
+
+class RequestTimeout(Problem):
+    status, title = 408, "Too slow"
+
+
 class TooLarge(Problem):
     status, title = 413, "Too large"
 
@@ -59,6 +70,10 @@ class Unsupported(Problem):
 
 class UnprocessableImage(Problem):
     status, title = 422, "Cannot be decoded"
+
+
+class ClientGone(Problem):
+    status, title = 499, "Client gone"
 
 
 class QueueFull(Problem):

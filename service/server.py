@@ -1,14 +1,16 @@
 """Starts the service: `python -m service.server`, the same on the VM, the dyno and in the container.
 
 granian serves HTTP/1.1. Its parent process holds the port and starts one worker process, which holds the model; a
-worker that dies is started again. One worker, because a forward pass already uses every core. Its threads wait for
-bodies and for the model meanwhile.
+worker that dies is started again. One worker, because a forward pass already uses every core.
 
-Overload. There are more threads than MAX_QUEUE and BATCH_MAX hold images; what comes on top is refused with 503, before
-its image is decoded. Connections that are not even accepted wait in the kernel's backlog.
+Slow clients. granian's own threads read heads and write answers, and service/web/asgi.py reads bodies on an event loop:
+a client that sends or reads slowly holds no thread. A head has KEEP_ALIVE_S, a body BODY_TIMEOUT_S. granian counts the
+time of a head from the end of the last answer, so a connection at rest has no longer; there is no deadline for who
+reads an answer slowly, which costs a connection and the answer's memory.
 
-Slow senders. A body is read by a thread, which waits for as long as its sender likes. So every connection that is open
-may have one, beside the WEB_THREADS that work; threads are made when they are needed.
+Overload. A prediction has one of WEB_THREADS threads once its body is there. That is more than MAX_QUEUE and BATCH_MAX
+hold images; what comes on top is refused with 503, before its image is decoded. Connections that are not even accepted
+wait in the kernel's backlog.
 
 The end. Whoever keeps a connection open may send its next request just as the server closes it, and that request is
 lost. So after SIGTERM every answer says `Connection: close` for a moment, before connections at rest are closed.
@@ -20,10 +22,9 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from multiprocessing import active_children
 from typing import Any
@@ -36,21 +37,15 @@ from granian.log import LogLevels
 from service.errors import BundleError, SettingsError
 from service.model import load_bundle
 from service.settings import Settings
+from service.web.asgi import AsgiApp
 
 APP = "service.wsgi:app"
 MAX_CONNECTIONS = 800  # open at once, where a process may have 1024 files; more wait to be accepted
 BACKLOG = 512  # that may wait so
 MAX_HEAD_BYTES = 64 * 1024
-# For a head to come, counted from the end of the last answer, so for a connection at rest as well: longer than the
-# fronts keep theirs (nginx 60 s, Heroku's router 90 s), so that they close first
-KEEP_ALIVE_MS = 100_000
 ANNOUNCE_S = 0.25  # in which whoever keeps a connection open hears that it ends
 DRAIN_S = 8  # for running requests after that: Cloud Run kills 10 s after SIGTERM, Heroku after 30 s
 END_SIGNAL = signal.SIGUSR1  # to the worker: say so
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
-App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 def serve(app: str = APP) -> None:
@@ -63,19 +58,19 @@ def serve(app: str = APP) -> None:
         app,
         address=settings.host,
         port=settings.port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
         workers=1,
-        blocking_threads=settings.web_threads + MAX_CONNECTIONS,
+        websockets=False,
         backpressure=MAX_CONNECTIONS,
         backlog=BACKLOG,
-        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_MS, max_buffer_size=MAX_HEAD_BYTES),
+        http1_settings=HTTP1Settings(header_read_timeout=settings.keep_alive_s * 1000, max_buffer_size=MAX_HEAD_BYTES),
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_S,
         log_level=LogLevels.error,
     )
     server.on_startup(announce_the_end)
-    server.serve(target_loader=load_app)
+    server.serve(target_loader=partial(load_app, web_threads=settings.web_threads))
     print("service: has ended", flush=True)
 
 
@@ -96,20 +91,12 @@ def announce_the_end() -> None:
     signal.signal(signal.SIGTERM, announce_and_end)
 
 
-def load_app(name: str) -> App:
-    """In the worker: the app called MODULE:ATTRIBUTE, whose answers close their connections once the end is near."""
+def load_app(name: str, web_threads: int) -> AsgiApp:
+    """In the worker: the Flask app called MODULE:ATTRIBUTE, whose answers close their connections near the end."""
     module, _, attribute = name.partition(":")
-    app: App = getattr(import_module(module), attribute)
-    ending = threading.Event()
-    signal.signal(END_SIGNAL, lambda *_: ending.set())
-
-    def announcing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        def start_closing(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            return start_response(status, [*headers, ("Connection", "close")], *more)
-
-        return app(environ, start_closing if ending.is_set() else start_response)
-
-    return announcing
+    app = AsgiApp(getattr(import_module(module), attribute).wsgi_app, web_threads)
+    signal.signal(END_SIGNAL, app.end)
+    return app
 
 
 def check_port_free(host: str, port: int) -> None:

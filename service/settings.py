@@ -22,6 +22,9 @@ class Settings:
     host: str = "0.0.0.0"  # address to listen on
     port: int = 8080
     web_threads: int = 288  # predictions in progress at once, from the whole body to the answer
+    # For a head to come, and for a connection at rest: longer than the fronts keep theirs (nginx 60 s, Heroku's router
+    # 90 s), so that they close first. Where clients connect directly, 10 is better.
+    keep_alive_s: int = 100
     engine: str = "torch"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
     max_queue: int = 256  # images in the queue; beyond it, 503
@@ -40,6 +43,9 @@ class Settings:
         token = env.get("API_TOKEN") or None
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise SettingsError("API_TOKEN does not fit a header; use printable ASCII characters without spaces")
+        if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
+            hint = f"use at least {MIN_TOKEN_CHARACTERS}, such as those of `openssl rand -hex 16`"
+            raise SettingsError(f"API_TOKEN has {len(token)} characters and can be guessed; {hint}")
         protect_status = _whole(env, "PROTECT_STATUS", 0, 0, 1) == 1
         if protect_status and token is None:
             raise SettingsError("PROTECT_STATUS is '1' without a token; set API_TOKEN, or use 0")
@@ -47,6 +53,7 @@ class Settings:
             host=_address(env, "HOST", cls.host),
             port=_whole(env, "PORT", cls.port, 1, 65535),
             web_threads=_whole(env, "WEB_THREADS", cls.web_threads, 1, 10_000),
+            keep_alive_s=_whole(env, "KEEP_ALIVE_S", cls.keep_alive_s, 1, 3600),
             engine=engine,
             model_dir=ROOT / (env.get("MODEL_DIR") or cls.model_dir),
             max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),

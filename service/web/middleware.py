@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import secrets
@@ -17,7 +18,7 @@ import numpy as np
 
 from service import schema
 from service.classifier import Classifier
-from service.errors import Problem, QueueFull, Unauthorised
+from service.errors import Problem, QueueFull, TooLarge, Unauthorised
 from service.schema import Prediction
 from service.system import process_started_at
 from service.web.metrics import Metrics
@@ -26,7 +27,15 @@ Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
 StartResponse = Callable[..., Any]
 
-TRACE = "classifier.trace"  # the environ key of a request's RequestTrace
+# Keys of a request's environ
+TRACE = "classifier.trace"  # its RequestTrace
+# Of those, set by service/web/asgi.py
+CALLER = "classifier.caller"  # its Caller; the whole body has come, into memory that is accounted for
+RECEIVED_AT = "classifier.received_at"  # when that was, time.perf_counter()
+PROBLEM = "classifier.problem"  # why the body was not read: the answer
+DELAY_S = "classifier.delay_s"  # set for it: for how long the answer is held back
+
+MULTIPART = "multipart/form-data"
 PAGE = "/"
 NO_STORE = "no-store"  # Cache-Control
 # What the page needs; of what it does not name, default-src allows nothing.
@@ -58,14 +67,34 @@ class RequestTrace:
     seconds: float = 0.0  # from request to response
     class_ids: Sequence[int] = ()  # predicted for its images
     queue_seconds: float = 0.0
-    works: bool = False  # whether it is one of the WEB_THREADS that work
     reserved_bytes: int = 0  # of a long body, until the request ends
+
+
+class BodyBudget:
+    """How much memory long bodies take, all together."""
+
+    def __init__(self) -> None:
+        self._taken_bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Raises QueueFull when long bodies use all of it. One alone always finds enough."""
+        with self._lock:
+            if self._taken_bytes and self._taken_bytes + size > MAX_RESERVED_BYTES:
+                used = f"long bodies take {self._taken_bytes / 2**20:.0f} MiB"
+                raise QueueFull(f"{used} of {MAX_RESERVED_BYTES // 2**20} MiB; try again in 1 s", 1)
+            self._taken_bytes += size
+
+    def give_back(self, size: int) -> None:
+        if size:
+            with self._lock:
+                self._taken_bytes -= size
 
 
 class ServiceState:
     """What the middleware and the views share: the model, this process's identity, the metrics."""
 
-    def __init__(self, classifier: Classifier, log: logging.Logger, web_threads: int):
+    def __init__(self, classifier: Classifier, log: logging.Logger):
         self.classifier = classifier
         self.model = classifier.info.to_json()
         self.instance_id = secrets.token_hex(6)
@@ -73,43 +102,27 @@ class ServiceState:
         self.metrics = Metrics(classifier.info, classifier.classes, classifier.queue_depth)
         classifier.watch(self.metrics.ran)
         self.accepted = 0
-        self._reserved_bytes = 0
+        self.bodies = BodyBudget()
         self._counting = threading.Lock()
-        self._free_threads = threading.Semaphore(web_threads)
         self._log = log
 
     def accept(self, environ: Environ) -> None:
-        """Number a prediction request whose body has come, once fewer than WEB_THREADS requests work."""
-        self._free_threads.acquire()
-        environ[TRACE].works = True
+        """Number a prediction request whose body has come."""
         with self._counting:
             self.accepted += 1
             environ[TRACE].ordinal = self.accepted
 
     def reserve_body(self, environ: Environ, size: int | None) -> None:
-        """Reserve memory for a body by its declared size. Raises QueueFull when long bodies use all of it."""
+        """Reserve memory for a body that is not read yet, by its declared size. Raises QueueFull."""
         size = UNDECLARED_BYTES if size is None else size
-        if size <= SHORT_BODY_BYTES:
-            return
-        with self._counting:
-            if self._reserved_bytes and self._reserved_bytes + size > MAX_RESERVED_BYTES:
-                used = f"long bodies take {self._reserved_bytes / 2**20:.0f} MiB"
-                raise QueueFull(f"{used} of {MAX_RESERVED_BYTES // 2**20} MiB; try again in 1 s", 1)
-            self._reserved_bytes += size
+        if CALLER not in environ and size > SHORT_BODY_BYTES:
+            self.bodies.take(size)
             environ[TRACE].reserved_bytes = size
 
-    def release(self, trace: RequestTrace) -> None:
-        """Return what the request has reserved, at its end."""
-        if trace.works:
-            self._free_threads.release()
-        if trace.reserved_bytes:
-            with self._counting:
-                self._reserved_bytes -= trace.reserved_bytes
-
     def classify(self, environ: Environ, images: Sequence[np.ndarray], started_at: float) -> list[Prediction]:
-        """Returns one prediction per image; started_at: when decoding started. Raises QueueFull."""
+        """Returns one prediction per image; started_at: when decoding started. Raises QueueFull or ClientGone."""
         decoded = time.perf_counter()
-        predictions, timings = self.classifier.classify(images)
+        predictions, timings = self.classifier.classify(images, environ.get(CALLER))
         parts = ((decoded - started_at) * 1000, timings.queue_ms, timings.inference_ms)
         trace: RequestTrace = environ[TRACE]
         trace.timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)
@@ -131,11 +144,11 @@ class RequestMiddleware:
     """The WSGI application that servers call, in front of the application `flask`."""
 
     def __init__(
-        self, flask: Callable[[Environ, StartResponse], Iterable[bytes]], state: ServiceState, *, guarded: bool
+        self, flask: Callable[[Environ, StartResponse], Iterable[bytes]], state: ServiceState, *, token: str | None
     ):
+        self.state = state
         self._flask = flask
-        self._state = state
-        self._guarded = guarded  # then the views must check the token first
+        self._token = token  # that predictions need
         self._fixed = [
             (schema.INSTANCE_ID, state.instance_id),
             (schema.INSTANCE_STARTED, state.started_at),
@@ -146,10 +159,10 @@ class RequestMiddleware:
         ]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._must_refuse(environ):
+        if self.must_refuse(environ):
             return self._refuse(environ, start_response)
-        trace = environ[TRACE] = RequestTrace(time.perf_counter())
-        state = self._state
+        trace = environ[TRACE] = RequestTrace(environ.get(RECEIVED_AT) or time.perf_counter())
+        state = self.state
 
         def add_headers(status: str, headers: Headers, *more: Any) -> Any:
             trace.status, trace.seconds = status[:3], time.perf_counter() - trace.started_at
@@ -167,20 +180,29 @@ class RequestMiddleware:
 
     def _count(self, environ: Environ) -> None:
         trace: RequestTrace = environ[TRACE]
-        state, path = self._state, environ.get("PATH_INFO", "")
+        state, path = self.state, environ.get("PATH_INFO", "")
         state.metrics.in_flight.dec()
-        state.release(trace)
+        state.bodies.give_back(trace.reserved_bytes)
         if trace.class_ids:
             state.metrics.predicted(trace.class_ids, trace.queue_seconds)
         if trace.status:
             state.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
 
-    def _must_refuse(self, environ: Environ) -> bool:
+    def refuses_head(self, environ: Environ) -> bool:
+        """Whether the views refuse a prediction request whatever its body holds: too long, or without the token."""
+        if int(environ.get("CONTENT_LENGTH", 0)) > schema.MAX_BODY_BYTES:
+            return True
+        given = bearer_token(environ)
+        if self._token is None or (given is None and environ.get("CONTENT_TYPE", "").lower().startswith(MULTIPART)):
+            return False
+        return not same_token(given or "", self._token)
+
+    def must_refuse(self, environ: Environ) -> bool:
         """Whether this is a program's short prediction request while the queue is full."""
         length = environ.get("CONTENT_LENGTH", "")
         return (
-            not self._state.classifier.has_room()
-            and not self._guarded
+            not self.state.classifier.has_room()
+            and self._token is None  # else the views must check it first
             and environ["REQUEST_METHOD"] == "POST"
             and environ.get("PATH_INFO") == schema.PREDICT
             and length.isdecimal()
@@ -192,7 +214,7 @@ class RequestMiddleware:
         """Returns 503 without Flask: under overload most responses are this one, and the network needs the CPU."""
         with suppress(Exception):  # an incomplete body
             environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        state = self._state
+        state = self.state
         document, headers = state.problem_response(state.classifier.queue_full())
         body = json_line(document)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
@@ -201,6 +223,24 @@ class RequestMiddleware:
         start_response("503 SERVICE UNAVAILABLE", headers + self._fixed)
         state.metrics.request(schema.PREDICT, "503", 0.0)
         return [body]
+
+
+def bearer_token(environ: Environ) -> str | None:
+    """The token of the Authorization header: empty where that is of another scheme, None where there is none."""
+    scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if not scheme:
+        return None
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def same_token(given: str, wanted: str) -> bool:
+    """In a time that does not tell how much of it is right."""
+    return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def too_large() -> TooLarge:
+    limit = f"{schema.MAX_BODY_BYTES // 2**20} MiB"
+    return TooLarge(f"the body, or a field of its form, is over the limit; send at most {limit}, the images as files")
 
 
 def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:

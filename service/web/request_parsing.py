@@ -22,8 +22,8 @@ from service.schema import (
     PIXELS_KEY,
     PREDICT_BATCH,
 )
+from service.web.middleware import MULTIPART
 
-MULTIPART = "multipart/form-data"
 JSON_STRUCTURE = (b"[", b"{", b",", b":", b'"')  # base64 holds none of them
 MAX_JSON_STRUCTURE = 64  # of a long body; an object with one key needs six
 UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide

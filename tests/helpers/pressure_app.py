@@ -2,6 +2,7 @@
 
 It tells one-coloured pictures apart by their brightness, computes like a real one (outside Python's lock, for
 as long as WORK says), and holds every pass for as long as there is a file GATE; GATE.entered says that one is held.
+BODY_TIMEOUT_S is the service's own, shortened.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from service.app import create_app
 from service.classifier import Classifier
 from service.model import Bundle
 from service.settings import Settings
+from service.web import asgi
 
 CLASSES = 10
 WORK = bytes(int(os.environ.get("WORK", "0")))  # hashed for each picture; about a millisecond for each MB
@@ -37,5 +39,6 @@ class Engine:
         return np.eye(CLASSES, dtype=np.float32)[np.rint(batch.mean((1, 2, 3)) * (CLASSES - 1)).astype(int)]
 
 
+asgi.BODY_TIMEOUT_S = float(os.environ.get("BODY_TIMEOUT_S", asgi.BODY_TIMEOUT_S))
 settings = Settings.from_env(os.environ)
 app = create_app(Classifier(BUNDLE, Engine(), settings), settings)

@@ -30,6 +30,7 @@ SETTINGS = (
     "BATCH_WAIT_MS",
     "GIT_SHA",
     "WEB_THREADS",
+    "KEEP_ALIVE_S",
 )
 
 

@@ -25,7 +25,7 @@ from infra.aws_ec2.user_data import HERE, HOST_FILE, MAX_BYTES, SETTINGS_FILE, r
 from infra.errors import UserDataError
 from infra.local.nginx import PROXY_FILE, PROXY_PATH
 from infra.local.start_commands import VM_BIN, read_vm_unit
-from service.server import MAX_CONNECTIONS
+from service.web.asgi import OTHER_THREADS
 from tests.helpers.infra.vm_files import ADDRESS, DOMAIN, HTTPS_SETTINGS, RENDERED, SETTINGS, files_of, make_certificate
 
 # cloud-init passes over a key that it does not know; these are all that we mean to use.
@@ -178,7 +178,8 @@ def test_the_units_limits_leave_room_for_every_thread():
     text = files_of("http")["/etc/systemd/system/classifier.service"]
     assert "\nMemoryMax=80%\n" in text
     (tasks,) = re.findall(r"^TasksMax=(\d+)$", text, re.MULTILINE)
-    assert int(tasks) > MAX_CONNECTIONS + int(read_vm_unit().env["WEB_THREADS"])
+    beside = OTHER_THREADS + 64  # the server's own and the engine's
+    assert int(tasks) > int(read_vm_unit().env["WEB_THREADS"]) + beside
 
 
 @pytest.mark.parametrize(("form", "path"), all_named(r"\.service$"))

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.integration
 PNG = grey_png(3)
 CPU_LIMIT_S = 2.0  # of a core, for one request: the promise
 SLOW = 300  # connections of one address
+UNDER_THE_LIMIT = 280  # of them, with which nginx takes more
 HEAD, BODY = request_bytes(PNG).split(b"\r\n\r\n", 1)
 CHUNKED = HEAD.partition(b"\r\nContent-Length")[0] + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -159,13 +160,14 @@ def test_health_is_told_while_many_images_are_decoded(server):
 
 
 @contextmanager
-def held_open(port: int, sent: bytes, count: int = SLOW):
+def held_open(port: int, sent: bytes, count: int = SLOW, receive_bytes: int = 2**16):
     """So many connections that have sent this and wait."""
     with ExitStack() as stack:
-        connections = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(count)
-        ]
+        connections = [stack.enter_context(socket.socket()) for _ in range(count)]
         for connection in connections:
+            connection.settimeout(60)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            connection.connect(("127.0.0.1", port))
             connection.sendall(sent)
         yield connections
 
@@ -189,16 +191,24 @@ def test_slow_senders_do_not_stop_another_client(server, sent):
 
 @pytest.mark.parametrize("sent", SLOW_SENDERS)
 def test_slow_senders_do_not_stop_another_client_of_nginx(server, proxied, sent):
-    with held_open(proxied.port, sent, 280):
+    with held_open(proxied.port, sent, UNDER_THE_LIMIT):
         for _ in range(3):
             assert proxied.post("/predict", PNG, "image/png").status == 200
 
 
+PAGES = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50  # of some 10 kB each: more than the kernel buffers
+
+
 def test_slow_readers_do_not_stop_another_client(server):
-    page = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200  # of some 10 kB each: more than the kernel buffers
-    with held_open(server.port, page, 100):
+    with held_open(server.port, PAGES, receive_bytes=4096):
         for _ in range(3):
             assert server.post("/predict", PNG, "image/png").status == 200
+
+
+def test_slow_readers_do_not_stop_another_client_of_nginx(server, proxied):
+    with held_open(proxied.port, PAGES, UNDER_THE_LIMIT, receive_bytes=4096):
+        for _ in range(3):
+            assert proxied.post("/predict", PNG, "image/png").status == 200
 
 
 def test_nginx_limits_the_requests_of_one_address(proxied):

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.caller import Caller
 from service.decode_work import CHECKED_READS, MAX_TURN_WAIT_S, QUICK_PIXELS, QUICK_READS, DecodeTurns, DecodeWork
-from service.errors import QueueFull, RequestAbandoned, UnprocessableImage
+from service.errors import ClientGone, QueueFull, RequestAbandoned, UnprocessableImage
 from service.preprocess import decode_image
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 from tests.conftest import picture_bytes
@@ -76,6 +77,24 @@ def test_a_request_gives_up_waiting_at_its_deadline():
 def test_decoding_ends_at_its_deadline():
     with pytest.raises(RequestAbandoned):
         decode_image(picture_bytes(), BUNDLE, DecodeWork(deadline=time.monotonic() - 1))
+
+
+def test_decoding_ends_when_its_client_has_gone(pool):
+    turns, caller = DecodeTurns(1), Caller()
+
+    def go():
+        with DecodeWork(turns, caller=caller) as work:
+            work.add_pixels(BIG)
+
+    with DecodeWork(turns) as holder:
+        holder.add_pixels(BIG)
+        waiting = pool.submit(go)
+        until(lambda: turns.waiting() == 1)
+        caller.gone = True
+    assert isinstance(waiting.exception(30), ClientGone)
+    with pytest.raises(ClientGone):
+        decode_image(picture_bytes(), BUNDLE, DecodeWork(caller=caller))
+    turns.take(math.inf)
 
 
 def test_a_failure_gives_the_turn_back():

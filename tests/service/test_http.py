@@ -6,14 +6,18 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from service import schema
+from service.app import WRONG_TOKEN_DELAY_S
 from service.system import processor
+from service.web.asgi import OTHER_THREADS
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import ROOT, multipart, png_of, ready_service, started_service
 
@@ -339,15 +343,16 @@ def test_nothing_of_all_this_was_logged_as_a_failure(server):
 # Metrics
 
 
-def test_metrics_count_what_was_answered(server, png):
-    def counted() -> dict[str, float]:
-        lines = server.get("/metrics").body.decode().splitlines()
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+def metrics(server) -> dict[str, float]:
+    lines = server.get("/metrics").body.decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
-    before = counted()
+
+def test_metrics_count_what_was_answered(server, png):
+    before = metrics(server)
     server.post("/predict", png, "image/png")
     server.post_form("/predict/batch", ("image", png, "a.png"), ("image", png, "b.png"))
-    after = counted()
+    after = metrics(server)
     for name, more in {
         'classifier_requests_total{route="/predict",status="200"}': 1,
         'classifier_requests_total{route="/predict/batch",status="200"}': 1,
@@ -360,30 +365,55 @@ def test_metrics_count_what_was_answered(server, png):
 
 # The token
 
+TOKEN = "s3cret-s3cret-s3cret"
+
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    with ready_service(tmp_path_factory.mktemp("guarded") / "log", API_TOKEN="s3cret") as server:
+    with ready_service(tmp_path_factory.mktemp("guarded") / "log", API_TOKEN=TOKEN) as server:
         yield server
 
 
+WRONG = ["Bearer wrong", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}\xe9"]
+MISSING = [None, "Bearer", f"Basic {TOKEN}", TOKEN]
+
+
+def post_with(guarded, given: str | None, path: str):
+    return guarded.post(path, PNG, "image/png", **({} if given is None else {"Authorization": given}))
+
+
 @pytest.mark.parametrize("path", ["/", "/predict", "/predict/batch"])
-@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer", "Basic s3cret", "s3cret", "Bearer s3cr\xe9t"])
-def test_a_post_without_the_token_is_refused(guarded, path, given):
-    headers = {} if given is None else {"Authorization": given}
-    reply = guarded.post(path, PNG, "image/png", **headers)
-    check_problem(reply, 401, "Authorization: Bearer TOKEN")
-    assert reply.headers["WWW-Authenticate"] == "Bearer"
-    assert "s3cret" not in reply.body.decode()
+def test_a_post_without_the_token_is_refused(guarded, path):
+    with ThreadPoolExecutor(len(MISSING + WRONG)) as pool:  # the answers to wrong ones take a second
+        replies = list(pool.map(partial(post_with, guarded, path=path), MISSING + WRONG))
+    for number, reply in enumerate(replies):
+        check_problem(reply, 401, "is missing" if number < len(MISSING) else "is wrong")
+        assert "Authorization: Bearer TOKEN" in reply.json["detail"]
+        assert reply.headers["WWW-Authenticate"] == "Bearer"
+        assert TOKEN not in reply.body.decode()
 
 
-@pytest.mark.parametrize("given", ["Bearer s3cret", "bearer s3cret"])
+def test_a_wrong_token_is_answered_after_a_second_and_counted(guarded):
+    """Each waits for its own second, and all of them together: more than there are threads for them."""
+    counted = 'classifier_errors_total{kind="Wrong token"}'
+    before = metrics(guarded).get(counted, 0)
+    count = 4 * OTHER_THREADS
+    started = time.monotonic()
+    with ThreadPoolExecutor(count) as pool:
+        calls = [pool.submit(post_with, guarded, WRONG[0], "/predict") for _ in range(count)]
+        assert guarded.post("/predict", PNG, "image/png", Authorization=f"Bearer {TOKEN}").status == 200
+        assert {call.result().status for call in calls} == {401}
+    assert time.monotonic() - started >= WRONG_TOKEN_DELAY_S
+    assert metrics(guarded)[counted] == before + count
+
+
+@pytest.mark.parametrize("given", [f"Bearer {TOKEN}", f"bearer {TOKEN}"])
 def test_a_post_with_the_token_is_answered(guarded, given):
     assert guarded.post("/predict", PNG, "image/png", Authorization=given).status == 200
 
 
 def test_a_form_may_carry_the_token_as_a_field(guarded):
-    assert guarded.post_form("/predict", ("token", b"s3cret"), ("image", PNG, "a.png")).status == 200
+    assert guarded.post_form("/predict", ("token", TOKEN.encode()), ("image", PNG, "a.png")).status == 200
     check_problem(guarded.post_form("/predict", ("token", b"no"), ("image", PNG, "a.png")), 401, "is wrong")
 
 

@@ -12,7 +12,7 @@ from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import ready_service
 
-TOKEN = "open-sesame"
+TOKEN = "open-sesame-open-sesame"
 TEXT = {"name": "holiday.png", "mimeType": "image/png", "buffer": b"only text, whatever its name says"}
 STATES = ["empty", "result", "problem"]
 

@@ -19,7 +19,6 @@ from infra.local.start_commands import read_vm_unit
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
-from service.server import KEEP_ALIVE_MS
 from service.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -164,7 +163,7 @@ def test_the_vm_the_dyno_and_the_container_run_the_same_command():
 
 
 def test_connections_at_rest_are_closed_by_the_fronts_first():
-    assert max(NGINX_UPSTREAM_S, HEROKU_ROUTER_S) * 1000 < KEEP_ALIVE_MS
+    assert max(NGINX_UPSTREAM_S, HEROKU_ROUTER_S) < Settings().keep_alive_s
 
 
 def test_the_vms_service_is_reached_only_through_nginx():

@@ -13,14 +13,15 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
 
 from service import schema
+from service.server import MAX_CONNECTIONS
 from tests.helpers.pressure import LABELS, Heard, call, grey_png, request_bytes
-from tests.helpers.running_service import multipart, ready_service
+from tests.helpers.running_service import multipart, png_of, ready_service
 
 pytestmark = pytest.mark.integration
 
@@ -34,6 +35,13 @@ PNG = grey_png(3)
 def pressed(tmp_path, **settings):
     command = (sys.executable, "-c", "from service.server import serve; serve('tests.helpers.pressure_app:app')")
     return ready_service(tmp_path / "log", command, **(LIMITS | settings))
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """A service with short deadlines."""
+    with pressed(tmp_path_factory.mktemp("impatient"), KEEP_ALIVE_S="1", BODY_TIMEOUT_S="0.3") as server:
+        yield server
 
 
 @pytest.fixture
@@ -208,20 +216,73 @@ def test_tenfold_overload_gives_answers_or_503_in_bounded_memory(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_bodies_beyond_the_memory_limit_are_refused_unread(tmp_path):
+def test_bodies_beyond_the_memory_limit_are_refused(tmp_path):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 16000000\r\n\r\n"
-    with pressed(tmp_path) as server:
-        connections = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(5)]
+    chunked = head.partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\nf42400\r\n"
+    almost_all = bytes(15_999_999)
+    with pressed(tmp_path) as server, ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60)) for _ in range(6)
+        ]
         for connection in connections[:4]:
-            connection.sendall(head + bytes(1000))
-        until(lambda: metric(server, "requests_in_flight") == 5, "four long bodies")
-        connections[4].sendall(head)
-        assert connections[4].recv(65536).startswith(b"HTTP/1.1 503 ")
+            connection.sendall(head + almost_all)
+        for connection, start in zip(connections[4:], (head, chunked), strict=True):
+            with suppress(ConnectionError):  # it is refused before its end
+                connection.sendall(start + almost_all)
+            reply = connection.recv(65536)
+            assert reply.startswith(b"HTTP/1.1 503 ")
+            assert b"long bodies take" in reply
+            assert b"retry-after: 1\r\n" in reply
         assert server.post("/predict", PNG, "image/png").status == 200
+        for connection in connections[:4]:
+            connection.close()
+        until(lambda: server.post("/predict", bytes(10_000_000), "image/png").status == 415, "memory for a long body")
+
+
+SLOW_BODIES = [
+    pytest.param(b"Content-Length: 1000\r\n\r\n" + PNG[:9], "9 bytes", id="length"),
+    pytest.param(b"Transfer-Encoding: chunked\r\n\r\n5\r\nhe", "2 bytes", id="chunked"),
+    pytest.param(b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n", "0 bytes", id="expect"),
+]
+
+
+@pytest.mark.parametrize(("sent", "received"), SLOW_BODIES)
+def test_a_body_that_does_not_come_in_time_is_refused(impatient, sent, received):
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=60) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n" + sent)
+        reply = b""
+        while more := connection.recv(65536):  # until the service closes
+            reply += more
+    head, _, body = reply.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["detail"].startswith(f"only {received} of the body came within 0.3 s")
+
+
+def test_silent_connections_give_their_places_to_others(impatient):
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS + 100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=60))
+        assert impatient.post("/predict", PNG, "image/png").status == 200
+
+
+def test_work_ends_when_its_client_has_gone(tmp_path, gate):
+    """Six requests wait for the pass, or for their turn to decode; six more for a thread."""
+    large = request_bytes(png_of(1000, 1000))
+    with pressed(tmp_path, GATE=str(gate), WEB_THREADS="7") as server, ThreadPoolExecutor(1) as pool:
+        first = occupy(server, gate, pool)
+        connections = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(12)]
+        for number, connection in enumerate(connections):
+            connection.sendall(large if number % 2 else request_bytes(PNG))
+        until(lambda: metric(server, "queue_images") == 6, "six requests that wait for the pass")
         for connection in connections:
             connection.close()
-        until(lambda: metric(server, "requests_in_flight") == 1, "all gone")
-        assert server.post("/predict", bytes(10_000_000), "image/png").status == 415
+        until(lambda: metric(server, 'errors_total{kind="Client gone"}') == 6, "those without a thread to be dropped")
+        gate.unlink()
+        assert first.result(60).status == 200
+        until(lambda: metric(server, 'errors_total{kind="Client gone"}') == 12, "all to be dropped")
+        assert server.post("/predict", PNG, "image/png").status == 200
+        assert metric(server, "batch_images_sum") == 2
 
 
 def test_more_connections_than_threads_are_all_served(tmp_path):

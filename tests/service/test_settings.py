@@ -1,7 +1,9 @@
 import pytest
 
 from service.errors import SettingsError
-from service.settings import ROOT, Settings
+from service.settings import MIN_TOKEN_CHARACTERS, ROOT, Settings
+
+TOKEN = "a" * MIN_TOKEN_CHARACTERS
 
 
 def test_an_empty_environment_gives_the_defaults():
@@ -17,17 +19,18 @@ def test_every_setting_is_read():
         "HOST": "127.0.0.1",
         "PORT": "9000",
         "WEB_THREADS": "7",
+        "KEEP_ALIVE_S": "9",
         "ENGINE": "torch",
         "MODEL_DIR": "models/other",
         "MAX_QUEUE": "3",
         "BATCH_MAX": "4",
         "BATCH_WAIT_MS": "2.5",
-        "API_TOKEN": "s3cret",
+        "API_TOKEN": TOKEN,
         "GIT_SHA": "abc",
         "PROTECT_STATUS": "1",
     }
     assert Settings.from_env(env) == Settings(
-        "127.0.0.1", 9000, 7, "torch", ROOT / "models" / "other", 3, 4, 2.5, "s3cret", "abc", True
+        "127.0.0.1", 9000, 7, 9, "torch", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc", True
     )
 
 
@@ -47,6 +50,7 @@ def test_an_empty_value_counts_as_unset():
         ("PORT", "0"),
         ("PORT", "65536"),
         ("WEB_THREADS", "0"),
+        ("KEEP_ALIVE_S", "0"),
         ("ENGINE", "tensorflow"),
         ("MAX_QUEUE", "0"),
         ("MAX_QUEUE", "1.5"),
@@ -68,6 +72,13 @@ def test_token_invalid_in_a_header_is_refused_and_not_shown():
     with pytest.raises(SettingsError, match="API_TOKEN") as caught:
         Settings.from_env({"API_TOKEN": "two words"})
     assert "two words" not in str(caught.value)
+
+
+def test_a_token_that_can_be_guessed_is_refused_and_not_shown():
+    message = "API_TOKEN has 15 characters and can be guessed; use at least 16"
+    with pytest.raises(SettingsError, match=message) as caught:
+        Settings.from_env({"API_TOKEN": TOKEN[1:]})
+    assert TOKEN[1:] not in str(caught.value)
 
 
 def test_protecting_status_needs_a_token():
