@@ -12,6 +12,8 @@ import os
 import traceback
 from threading import Thread
 
+os.environ["FORWARDED_ALLOW_IPS"] = ""  # gunicorn, which is imported below, would take SCRIPT_NAME from a local client
+
 import flask
 import functions_framework
 from gunicorn.arbiter import Arbiter

@@ -113,6 +113,20 @@ def test_every_route_answers_byte_for_byte_the_same(twins, method, path, body, h
         assert common(found, twins[name].url) == common(first_headers, twins["heroku"].url), name
 
 
+FORWARDED = {
+    **{name: "/nowhere" for name in ("SCRIPT_NAME", "Script-Name", "X-Script-Name", "X-Forwarded-Prefix")},
+    **{"X-Forwarded-Host": "elsewhere", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"},
+    "Forwarded": "host=elsewhere;proto=https",
+}
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere/else"])
+def test_headers_of_proxies_mean_nothing_to_the_service(twins, path):
+    for name, twin in twins.items():
+        status, _, body = ask(twin, "GET", path, None, FORWARDED)
+        assert (status, body) == ask(twin, "GET", path)[::2], name
+
+
 def common(headers: dict[str, str], url: str) -> dict[str, str]:
     found = {name: value.replace(url, "") for name, value in headers.items() if name not in OWN_HEADERS}
     if "allow" in found:  # Flask keeps the methods as a set, in an order that differs from process to process
