@@ -57,17 +57,19 @@ class Body:
     reserved_bytes: int = 0
     ended: bool = False  # read to its end, or its sender is gone
 
-    async def read(self, declared: int | None) -> None:
-        """Read all of it. Raises Problem for one that is too long, too slow or incomplete, or finds no memory."""
+    async def read(self, declared: int | None) -> bytes:
+        """All of it. Raises Problem for one that is too long, too slow or incomplete, or finds no memory."""
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 while not self.ended and len(self.data) != declared:
                     await self._read_more(declared)
-                self.ended = True
         except TimeoutError:
             self.ended = True  # it is not waited for any longer
             received = f"{len(self.data)} bytes of the body came within {BODY_TIMEOUT_S:g} s"
             raise RequestTimeout(f"only {received}; send it faster, or a smaller image") from None
+        self.ended = True
+        content, self.data = bytes(self.data), bytearray()
+        return content
 
     async def _read_more(self, declared: int | None) -> None:
         message = await self.receive()
@@ -96,7 +98,8 @@ class Body:
         self.ended = True
 
     def release(self) -> None:
-        """Return its memory to the budget."""
+        """Return its memory."""
+        self.data = bytearray()
         self.budget.give_back(self.reserved_bytes)
 
 
@@ -166,11 +169,11 @@ class AsgiApp:
             if is_long:
                 self._state.classifier.check_room()
             with self._state.metrics.in_flight.track_inprogress():
-                await body.read(declared if has_body(environ) else 0)
+                content = await body.read(declared if has_body(environ) else 0)
         except Problem as problem:
             environ[PROBLEM] = problem
             return False
-        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body.data), str(len(body.data))
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(content), str(len(content))
         environ[RECEIVED_AT] = time.perf_counter()
         return True
 
