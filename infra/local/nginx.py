@@ -18,11 +18,12 @@ SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", 
 HOST_PATH = Path("snippets/classifier-host.conf")  # the names that the site answers to; any other host is refused
 LISTEN = "listen 80"
 HOST_NAMES = "server_name 127.0.0.1 localhost;\n"
+# worker_connections as in Debian's nginx.conf, which the VM has
 MAIN_CONF = """{user}
 daemon off;
 pid nginx.pid;
 error_log stderr;
-events {{}}
+events {{ worker_connections 768; }}
 http {{
     access_log off;
     client_body_temp_path body;
