@@ -28,7 +28,11 @@ def reason_of(estimate: Estimate) -> str:
 
 
 def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
-    """The interval alone, as "12.0–12.9 ms"; the empty string when the estimate has none."""
+    """The interval alone, as "12.0–12.9 ms"; the empty string when the estimate has none.
+
+    A plus after the upper end, as in "12.0–19.3+ ms", says that it is the largest sample, and the true value may lie
+    above it.
+    """
     if not isinstance(estimate, Mapping) or value_of(estimate) is None:
         return ""
     low, high = estimate.get("low"), estimate.get("high")
@@ -36,12 +40,11 @@ def interval_of(estimate: Estimate, unit: Callable[[float], str]) -> str:
         return ""
     low_text, high_text = unit(low), unit(high)
     suffix = low_text.lstrip("+-$0123456789.,")
+    if not (suffix and high_text.endswith(suffix)):
+        suffix = ""
+    plus = "+" if estimate.get("high_is_max") else ""
     separator = " to " if low < 0 else "–"
-    return (
-        f"{low_text.removesuffix(suffix)}{separator}{high_text}"
-        if suffix and high_text.endswith(suffix)
-        else f"{low_text}{separator}{high_text}"
-    )
+    return f"{low_text.removesuffix(suffix)}{separator}{high_text.removesuffix(suffix)}{plus}{suffix}"
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -41,6 +41,7 @@ class ReasonCode(Code):
 
     # Samples
     TOO_FEW_SAMPLES = "too_few_samples", "needed", "n"
+    TOO_FEW_EFFECTIVE_SAMPLES = "too_few_effective_samples", "needed", "effective_n", "n"
     TOO_FEW_SAMPLES_IN_BOTH = "too_few_samples_in_both", "needed", "n_a", "n_b"
     INFINITE = "infinite", "failed", "n"
     UPPER_BOUND_INFINITE = "upper_bound_infinite", "failed", "n"

@@ -139,11 +139,11 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "sent": len(samples),
         "errors": dict(sorted(Counter(s.error for s in samples if s.error).items())),
         "offered_rps": rates[-1] if rates else None,
-        "latency_ms": percentiles(latencies_ms, autocorrelated=True),
-        "latency_with_failures_ms": percentiles(latencies_with_failures_ms, autocorrelated=True),
+        "latency_ms": percentiles(latencies_ms),
+        "latency_with_failures_ms": percentiles(latencies_with_failures_ms),
         "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms),
         "tail_ratio": tail_ratio(latencies_ms),
-        "service_time_ms": percentiles([s.service_time_ms for s in succeeded], autocorrelated=True),
+        "service_time_ms": percentiles([s.service_time_ms for s in succeeded]),
         "time_to_first_byte_ms": percentiles(
             [s.time_to_first_byte_ms for s in succeeded if s.time_to_first_byte_ms is not None]
         ),

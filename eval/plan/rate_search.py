@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from eval.samples.model import Sample
 from eval.statements import ReasonCode, reason
-from eval.stats.intervals import Estimate, ci_ranks_autocorrelated, min_sample_size, nearest_rank
+from eval.stats.intervals import Estimate, interval_indices, min_sample_size, nearest_rank
 
 P95 = 0.95
 MAX_FAILED_FRACTION = 0.01  # of a step's requests
@@ -39,12 +41,13 @@ def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> 
     """The result of a step."""
     ordered_samples = sorted(samples, key=lambda sample: sample.scheduled_s)
     failed_count = sum(s.error is not None for s in ordered_samples)
-    latencies_in_order_ms = [math.inf if s.error else s.latency_ms for s in ordered_samples]
-    sorted_latencies_ms = sorted(latencies_in_order_ms)
-    p95_ms, low_ms, high_ms = nearest_rank(sorted_latencies_ms, P95) if sorted_latencies_ms else math.inf, 0.0, math.inf
-    if len(ordered_samples) >= min_sample_size(P95):
-        low_rank, high_rank = ci_ranks_autocorrelated(sorted_latencies_ms, latencies_in_order_ms, P95)
-        low_ms, high_ms = sorted_latencies_ms[low_rank - 1], sorted_latencies_ms[high_rank - 1]
+    latencies_ms = np.array([math.inf if s.error else s.latency_ms for s in ordered_samples])
+    sorted_ms = np.sort(latencies_ms)
+    p95_ms, low_ms, high_ms = nearest_rank(sorted_ms, P95) if len(sorted_ms) else math.inf, 0.0, math.inf
+    if len(sorted_ms) >= min_sample_size(P95):
+        low_index, high_index = interval_indices(latencies_ms, sorted_ms, P95)
+        low_ms = float(sorted_ms[low_index])
+        high_ms = float(sorted_ms[high_index]) if high_index < len(sorted_ms) else math.inf
     too_many_failed = failed_count > MAX_FAILED_FRACTION * len(ordered_samples)
     passed = p95_ms <= slo_ms and not too_many_failed
     conclusive = high_ms <= slo_ms if passed else too_many_failed or low_ms > slo_ms

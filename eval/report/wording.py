@@ -185,6 +185,9 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "change"
     ),
     ReasonCode.TOO_FEW_SAMPLES: "needs n >= {needed}, have {n}",
+    ReasonCode.TOO_FEW_EFFECTIVE_SAMPLES: (
+        "needs n >= {needed} independent samples; {n:count} that depend on each other are worth {effective_n}"
+    ),
     ReasonCode.TOO_FEW_SAMPLES_IN_BOTH: "needs n >= {needed} in both, have {n_a:count} and {n_b:count}",
     ReasonCode.INFINITE: f"it is infinite: {FAILED}",
     ReasonCode.UPPER_BOUND_INFINITE: f"the upper end of its interval is infinite: {FAILED}",

@@ -1,10 +1,13 @@
 """Estimates with their 95% confidence intervals, or the reason why the sample is too small for one.
 
-A percentile's interval comes from order statistics: the number of samples below the true percentile is binomial,
-whatever the distribution. So it needs no model of latency, and it exists only from a minimum sample size on. Samples
-count as independent, or, if given in chronological order, as fewer independent ones. eval/analysis/drift.py tests
-whether blocks differ by more than chance; `make interval-coverage` measures how often the intervals contain the true
-value.
+A percentile's interval consists of two samples. Which ones follows from how well the run knows the fraction of requests
+above the percentile. Requests of one moment are alike, on a machine that is slow now and fast later, so n of them know
+less than n independent ones: the effective sample size comes from how that fraction moves in the course of the run
+(`effective_sample_size`), and the interval is Clopper and Pearson's for so many. Survey statistics treats clusters in
+the same way (Korn and Graubard 1998). It needs no model of latency. Every percentile of a report has this interval.
+
+`make interval-coverage` measures how often the intervals hold the true value, with independent requests, blocks that
+differ, and a machine that drifts.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy  # loads its parts on first use: scipy.stats alone takes a second
@@ -21,7 +23,9 @@ from eval.statements import Reason, ReasonCode, reason
 
 CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
-AUTOCORRELATION_LAGS = 10
+N_COSINES = 6  # low frequencies, from periods of the whole run to a third of it, that the effective sample size counts
+MIN_N_FOR_DEPENDENCE = 20  # samples; with fewer, dependence cannot be seen, and they count as independent
+MAX_EFFECTIVE_PER_SAMPLE = 4  # independent samples of which some run looks like more than it has, by chance
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 EARLY_STOPPING_CONFIDENCE = 0.99  # of MLPerf's one-sided bound: below the true percentile in at most 1% of runs
 
@@ -35,6 +39,7 @@ class Estimate:
     high: float | None = None
     n: int | None = None  # how many samples it stands on
     reason: Reason | None = None  # why `value` is None
+    high_is_max: bool = False  # the upper end is the largest sample: the true value may lie above it
 
 
 def min_sample_size(p: float) -> int:
@@ -48,102 +53,68 @@ def ci_ranks(p: float, n: int, tail_probability: float = TAIL_PROBABILITY) -> tu
     return int(low), int(high) + 1
 
 
-@lru_cache(maxsize=4096)
-def shortest_ci_ranks(p: float, n: int) -> tuple[int, int]:
-    """Ranks of the two closest samples that bound the p-quantile with at least 95% confidence.
+def effective_sample_size(above: np.ndarray) -> float:
+    """How many independent samples know the fraction of `above` as well as these do.
 
-    Ranks are whole numbers, so each side of `ci_ranks` uses less than its 2.5%: around p99 of 1,000 samples the
-    confidence is 97.5% instead of 95%. What one side does not use goes to the other if that saves a rank; of equally
-    close pairs the most symmetric one is taken. The choice does not depend on the data.
+    above: whether each sample exceeds some threshold, in chronological order.
+    The variance of the fraction is the mean square of N_COSINES projections on cosines, each of which has that variance
+    as its expected value if samples depend on each other over less than the shortest period. Source: the equal-weighted
+    cosine estimator, Lazarus, Lewis, Stock and Watson, "HAR inference: recommendations for practice" (2018).
     """
-    low, high = ci_ranks(p, n)
-    candidates = [(low + i, high - j) for i in range(3) for j in range(3) if low + i < high - j]
-    tail_probabilities = {
-        pair: (scipy.stats.binom.cdf(pair[0] - 1, n, p), scipy.stats.binom.sf(pair[1] - 1, n, p)) for pair in candidates
-    }
-    covering = [pair for pair in candidates if sum(tail_probabilities[pair]) <= 2 * TAIL_PROBABILITY]
-    return min(
-        covering,
-        key=lambda pair: (pair[1] - pair[0], abs(tail_probabilities[pair][0] - tail_probabilities[pair][1])),
-        default=(low, high),
-    )
+    n, fraction = len(above), float(np.mean(above))
+    independent_variance = fraction * (1 - fraction) / n
+    coefficients = scipy.fft.dct(above - fraction)[1 : N_COSINES + 1]
+    variance = float(np.mean(np.square(coefficients))) / (2 * n**2)
+    if variance * MAX_EFFECTIVE_PER_SAMPLE <= independent_variance:
+        return float(n * MAX_EFFECTIVE_PER_SAMPLE)
+    return max(1.0, n * independent_variance / variance)
 
 
-def ci_ranks_autocorrelated(ordered: Sequence[float], chronological: Sequence[float], p: float) -> tuple[int, int]:
-    """The same for autocorrelated samples, as from a queue: wider, because they carry less information.
+def interval_indices(
+    chronological: np.ndarray, ordered: np.ndarray, p: float, tail_probability: float = TAIL_PROBABILITY
+) -> tuple[int, int]:
+    """Indices into `ordered` of the two samples that bound the p-quantile, each with `tail_probability` of error.
 
-    The effective sample size is n over the integrated autocorrelation time, the longer one of the samples themselves
-    and of the indicator of being above the p-quantile. `chronological` has the samples in the order of their scheduled
-    times. Without significant autocorrelation the ranks are those of independent samples.
+    The upper one is len(ordered) where the true value may lie above the largest sample.
     """
     n = len(ordered)
-    quantile = nearest_rank(ordered, p)
-    values = np.asarray(chronological, float)
-    max_finite = values[np.isfinite(values)].max(initial=0.0)
-    series = [values > quantile, np.minimum(values, max_finite)]
-    if not any(map(is_autocorrelated, series)):
-        return shortest_ci_ranks(p, n)
-    effective_n = max(1, round(n / max(map(integrated_autocorrelation_time, series))))
-    low, high = scipy.stats.binom.ppf([TAIL_PROBABILITY, 1 - TAIL_PROBABILITY], effective_n, p) / effective_n * n
-    return max(1, math.floor(low)), min(n, math.ceil(high) + 1)
+    if n < MIN_N_FOR_DEPENDENCE:
+        low, high = ci_ranks(p, n, tail_probability)
+        return max(0, low - 1), high - 1
+    effective_n = _t_adjusted(effective_sample_size(chronological > nearest_rank(ordered, p)), tail_probability)
+    low = scipy.stats.beta.ppf(tail_probability, effective_n * p, effective_n * (1 - p) + 1)
+    high = scipy.stats.beta.ppf(1 - tail_probability, effective_n * p + 1, effective_n * (1 - p))
+    return max(0, math.ceil(low * n) - 1), math.ceil(high * n)
 
 
-def is_autocorrelated(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether the sum of the first autocorrelations exceeds that of 95% of independent samples.
-
-    Each autocorrelation of independent samples is about normal with mean 0 and variance 1 / n.
-    """
-    deviations = np.asarray(values, float) - np.mean(values)
-    n, variance = len(deviations), float(np.dot(deviations, deviations))
-    if n <= AUTOCORRELATION_LAGS or not variance:
-        return False
-    autocorrelation_sum = (
-        sum(float(np.dot(deviations[lag:], deviations[:-lag])) for lag in range(1, AUTOCORRELATION_LAGS + 1)) / variance
-    )
-    return bool(autocorrelation_sum > scipy.stats.norm.ppf(CONFIDENCE) * math.sqrt(AUTOCORRELATION_LAGS / n))
+def _t_adjusted(effective_n: float, tail_probability: float) -> float:
+    """So many fewer as Student's t asks for in place of the normal: the variance comes from N_COSINES squares."""
+    return effective_n * (scipy.stats.norm.ppf(tail_probability) / scipy.stats.t.ppf(tail_probability, N_COSINES)) ** 2
 
 
-def integrated_autocorrelation_time(values: Sequence[float] | np.ndarray) -> float:
-    """How many consecutive samples carry the information of one independent sample; 1 if they are independent.
-
-    1 plus twice the sum of the autocorrelations, as long as the sum of two consecutive ones is positive. Source: Geyer,
-    "Practical Markov chain Monte Carlo" (1992), the initial positive sequence.
-    """
-    deviations = np.asarray(values, float) - np.mean(values)
-    n, variance = len(deviations), float(np.dot(deviations, deviations))
-    if n < 4 or not variance:
-        return 1.0
-    power_spectrum = np.abs(np.fft.rfft(deviations, 2 * n)) ** 2
-    autocorrelation = np.fft.irfft(power_spectrum)[:n] / variance
-    pair_sums = autocorrelation[0 : n - 1 : 2] + autocorrelation[1:n:2]
-    n_positive = np.argmax(pair_sums <= 0) if (pair_sums <= 0).any() else len(pair_sums)
-    return max(1.0, 2 * float(pair_sums[:n_positive].sum()) - 1)
-
-
-def nearest_rank(ordered: Sequence[float], p: float) -> float:
+def nearest_rank(ordered: Sequence[float] | np.ndarray, p: float) -> float:
     """The smallest sample that at least a fraction p of all samples does not exceed. Works with infinities too."""
-    return ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)]
+    return float(ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)])
 
 
-def percentile(values: Sequence[float], p: float, *, autocorrelated: bool = False) -> Estimate:
-    """The p-quantile. An infinite value stands for a failed request.
-
-    autocorrelated: the values are in chronological order and may be autocorrelated.
-    """
-    n = len(values)
+def percentile(chronological: Sequence[float], p: float) -> Estimate:
+    """The p-quantile of samples in the order in which they were sent. An infinite one stands for a failed request."""
+    n = len(chronological)
     if n < min_sample_size(p):
         return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_sample_size(p), n=n))
-    ordered = sorted(values)
-    low, high = ci_ranks_autocorrelated(ordered, values, p) if autocorrelated else shortest_ci_ranks(p, n)
-    if math.isinf(ordered[high - 1]):
-        code = ReasonCode.INFINITE if math.isinf(nearest_rank(ordered, p)) else ReasonCode.UPPER_BOUND_INFINITE
+    values = np.asarray(chronological, float)
+    ordered = np.sort(values)
+    low, high = interval_indices(values, ordered, p)
+    value, upper = nearest_rank(ordered, p), float(ordered[min(high, n - 1)])
+    if math.isinf(upper):
+        code = ReasonCode.INFINITE if math.isinf(value) else ReasonCode.UPPER_BOUND_INFINITE
         return Estimate(None, reason=_infinite(code, ordered))
-    return Estimate(nearest_rank(ordered, p), ordered[low - 1], ordered[high - 1], n)
+    return Estimate(value, float(ordered[low]), upper, n, high_is_max=high >= n - 1)
 
 
-def percentiles(values: Sequence[float], *, autocorrelated: bool = False) -> dict[str, Estimate]:
+def percentiles(chronological: Sequence[float]) -> dict[str, Estimate]:
     """p50, p90, p95 and p99."""
-    return {name: percentile(values, p, autocorrelated=autocorrelated) for name, p in PERCENTILES.items()}
+    return {name: percentile(chronological, p) for name, p in PERCENTILES.items()}
 
 
 def early_stopping_min_n(p: float, n_above: int = 1) -> int:
@@ -155,47 +126,57 @@ def early_stopping_min_n(p: float, n_above: int = 1) -> int:
     return int(scipy.stats.nbinom.ppf(EARLY_STOPPING_CONFIDENCE, n_above + 1, 1 - p)) + 1 + n_above
 
 
-def early_stopping_bound(values: Sequence[float], p: float) -> Estimate:
-    """A bound that the p-quantile exceeds in at most 1% of runs, as MLPerf reports it, or why there is none.
+def early_stopping_bound(chronological: Sequence[float], p: float) -> Estimate:
+    """A bound that the p-quantile exceeds in at most 1% of runs, or why there is none.
 
-    With the largest allowed number of samples above the bound, the bound is the smallest of that many largest samples.
+    MLPerf's rule for as many independent samples as these are worth: the bound is the smallest of the largest samples
+    of which as many as allowed lie above it.
     """
-    n = len(values)
-    if n < (min_n := early_stopping_min_n(p)):
-        return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_n, n=n))
-    n_above = int(scipy.stats.binom.ppf(1 - EARLY_STOPPING_CONFIDENCE, n, 1 - p))
-    while early_stopping_min_n(p, n_above) > n:
+    n, needed = len(chronological), early_stopping_min_n(p)
+    values = np.asarray(chronological, float)
+    ordered = np.sort(values)
+    if n < needed:
+        return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=needed, n=n))
+    tail_probability = 1 - EARLY_STOPPING_CONFIDENCE
+    effective_n = min(n, int(_t_adjusted(effective_sample_size(values > nearest_rank(ordered, p)), tail_probability)))
+    if effective_n < needed:
+        return Estimate(
+            None, reason=reason(ReasonCode.TOO_FEW_EFFECTIVE_SAMPLES, needed=needed, effective_n=effective_n, n=n)
+        )
+    n_above = int(scipy.stats.binom.ppf(1 - EARLY_STOPPING_CONFIDENCE, effective_n, 1 - p))
+    while early_stopping_min_n(p, n_above) > effective_n:
         n_above -= 1
-    ordered = sorted(values)
-    bound = ordered[n - n_above]
+    bound = float(ordered[n - max(1, n_above * n // effective_n)])
     if math.isinf(bound):
         return Estimate(None, reason=_infinite(ReasonCode.INFINITE, ordered))
     return Estimate(bound, n=n)
 
 
-def early_stopping_bounds(values: Sequence[float]) -> dict[str, Estimate]:
+def early_stopping_bounds(chronological: Sequence[float]) -> dict[str, Estimate]:
     """The bounds of p50, p90, p95 and p99."""
-    return {name: early_stopping_bound(values, p) for name, p in PERCENTILES.items()}
+    return {name: early_stopping_bound(chronological, p) for name, p in PERCENTILES.items()}
 
 
-def tail_ratio(values: Sequence[float]) -> Estimate:
+def tail_ratio(chronological: Sequence[float]) -> Estimate:
     """p99 over p50: how much slower the tail is than the median.
 
-    Its interval is from order statistics and conservative: p50 and p99 each lie between their ranks in 97.5% of runs,
-    so both do in at least 95%, and the ratio lies between the extreme ratios of the bounds. Nothing is random.
+    Its interval is conservative: p50 and p99 each lie between their bounds in 97.5% of runs, so both do in at least
+    95%, and the ratio lies between the extreme ratios of the bounds.
     """
-    n, tail_probability = len(values), TAIL_PROBABILITY / 2
+    n, tail_probability = len(chronological), TAIL_PROBABILITY / 2
     min_n = math.ceil(math.log(tail_probability) / math.log(0.99))
     if n < min_n:
         return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_n, n=n))
-    ordered = sorted(values)
-    (low50, high50), (low99, high99) = ci_ranks(0.5, n, tail_probability), ci_ranks(0.99, n, tail_probability)
-    if math.isinf(ordered[high99 - 1]):
+    values = np.asarray(chronological, float)
+    ordered = np.sort(values)
+    (low50, high50), (low99, high99) = (interval_indices(values, ordered, p, tail_probability) for p in (0.5, 0.99))
+    low50_ms, high50_ms, low99_ms, high99_ms = ordered[[low50, min(high50, n - 1), low99, min(high99, n - 1)]]
+    if math.isinf(high99_ms):
         return Estimate(None, reason=_infinite(ReasonCode.P99_UPPER_BOUND_INFINITE, ordered))
-    if ordered[low50 - 1] <= 0:
+    if low50_ms <= 0:
         return Estimate(None, reason=reason(ReasonCode.MEDIAN_MAY_BE_ZERO))
     ratio = nearest_rank(ordered, 0.99) / nearest_rank(ordered, 0.5)
-    return Estimate(ratio, ordered[low99 - 1] / ordered[high50 - 1], ordered[high99 - 1] / ordered[low50 - 1], n)
+    return Estimate(ratio, float(low99_ms / high50_ms), float(high99_ms / low50_ms), n, high_is_max=high99 >= n - 1)
 
 
 def holm_adjust(p_values: Sequence[float]) -> list[float]:
@@ -222,5 +203,5 @@ def intervals_overlap(a: Estimate, b: Estimate) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
-def _infinite(code: ReasonCode, ordered: Sequence[float]) -> Reason:
-    return reason(code, failed=sum(map(math.isinf, ordered)), n=len(ordered))
+def _infinite(code: ReasonCode, ordered: np.ndarray) -> Reason:
+    return reason(code, failed=int(np.isinf(ordered).sum()), n=len(ordered))

@@ -50,6 +50,11 @@ def test_an_estimate_shows_its_interval_with_the_unit_once():
     assert formatting.interval_of(estimate, formatting.ms) == "12.0–12.9 ms"
 
 
+def test_an_interval_that_ends_at_the_largest_sample_has_a_plus():
+    estimate = {"value": 12.4, "low": 12.0, "high": 19.3, "high_is_max": True}
+    assert formatting.interval_of(estimate, formatting.ms) == "12.0–19.3+ ms"
+
+
 def test_an_interval_of_money_keeps_its_signs():
     assert formatting.interval_of({"value": 7, "low": 6, "high": 8}, formatting.usd) == "$6.00–$8.00"
 

@@ -133,22 +133,23 @@ def test_forced_and_natural_starts_are_apart():
 # The figures
 
 
-def test_twenty_starts_give_a_median_with_interval_and_no_p95():
-    low, high = ci_ranks(0.5, 20)
+def test_nineteen_starts_give_a_median_with_interval_and_no_p95():
+    low, high = ci_ranks(0.5, 19)
     not_first = cold(30, instance_request_number=2, latency_ms=9e9)
-    found = report([*warm(), *(cold(i) for i in reversed(range(20))), not_first])["forced"]
-    assert (found["attempted"], found["confirmed"], found["discarded"]["not_first_request"]) == (21, 20, 1)
+    found = report([*warm(), *(cold(i) for i in reversed(range(19))), not_first])["forced"]
+    assert (found["attempted"], found["confirmed"], found["discarded"]["not_first_request"]) == (20, 19, 1)
     assert found["latency_ms"]["p50"] == {
         "value": 49.0,
         "low": 39.0 + low,
         "high": 39.0 + high,
-        "n": 20,
+        "n": 19,
         "reason": None,
+        "high_is_max": False,
     }
     create_ms = found["time_to_first_prediction_ms"]["p50"]
-    assert create_ms == to_jsonable(Estimate(3009.0, 2999.0 + low, 2999.0 + high, 20))
-    assert found["time_to_first_prediction_ms"]["p95"] == missing(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=20)
-    assert found["confirmed_fraction"]["value"] == pytest.approx(20 / 21)
+    assert create_ms == to_jsonable(Estimate(3009.0, 2999.0 + low, 2999.0 + high, 19))
+    assert found["time_to_first_prediction_ms"]["p95"] == missing(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=19)
+    assert found["confirmed_fraction"]["value"] == pytest.approx(19 / 20)
 
 
 def test_too_few_starts_have_a_reason_instead_of_a_median():

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from scipy.special import betainc
-from scipy.stats import binom
 
 from eval.statements import ReasonCode, reason
 from eval.stats.intervals import (
@@ -14,15 +13,14 @@ from eval.stats.intervals import (
     early_stopping_bound,
     early_stopping_bounds,
     early_stopping_min_n,
+    effective_sample_size,
     holm_adjust,
     intervals_overlap,
-    is_autocorrelated,
     min_sample_size,
     nearest_rank,
     percentile,
     percentiles,
     proportion,
-    shortest_ci_ranks,
     tail_ratio,
 )
 
@@ -43,8 +41,30 @@ def test_ranks_around_the_99th_percentile(n, low, high):
 
 
 def test_percentile_has_value_interval_and_sample_size():
-    found = percentile([float(x) for x in range(1000, 0, -1)], 0.99)
-    assert found == Estimate(990.0, 983.0, 996.0, 1000)
+    found = percentile(np.random.default_rng(4).permutation(np.arange(1.0, 1001.0)), 0.95)
+    assert (found.value, found.n, found.high_is_max) == (950.0, 1000, False)
+    assert 925 < found.low < 945 and 955 < found.high < 975  # binomial alone: 936 to 964
+
+
+def test_upper_end_that_is_the_largest_sample_is_marked():
+    found = percentile([float(x) for x in range(1000)], 0.99)  # slower and slower: it knows little of its tail
+    assert (found.high, found.high_is_max) == (999.0, True)
+
+
+def test_independent_samples_are_worth_as_many():
+    rng = np.random.default_rng(8)
+    sizes = [effective_sample_size(rng.random(2000) < 0.05) for _ in range(300)]
+    assert np.mean([2000 / size for size in sizes]) == pytest.approx(1, abs=0.1)
+
+
+def test_samples_that_repeat_are_worth_one_each():
+    rng = np.random.default_rng(9)
+    sizes = [effective_sample_size(np.repeat(rng.random(200) < 0.3, 10)) for _ in range(300)]
+    assert np.mean([2000 / size for size in sizes]) == pytest.approx(10, rel=0.1)
+
+
+def test_a_fraction_of_all_or_none_has_the_largest_size():
+    assert effective_sample_size(np.zeros(100, bool)) == effective_sample_size(np.ones(100, bool)) == 400
 
 
 def test_too_small_a_sample_has_no_percentile_but_a_reason():
@@ -111,33 +131,17 @@ def test_overlapping_intervals_cannot_be_told_apart():
     assert not intervals_overlap(a, c)
 
 
-@pytest.mark.parametrize("p", [0.5, 0.9, 0.95, 0.99])
-def test_interval_is_the_shortest_pair_of_ranks_with_95_coverage(p):
-    for n in (min_sample_size(p), 400, 1000, 1001, 2500, 10_000):
-        if n < min_sample_size(p):
-            continue
-        low, high = shortest_ci_ranks(p, n)
-        assert 1 <= low < high <= n
-        held = {(a, b): binom.cdf(b - 1, n, p) - binom.cdf(a - 1, n, p)
-                for a in range(max(1, low - 6), low + 7) for b in range(high - 6, min(n, high + 6) + 1)}  # fmt: skip
-        assert held[low, high] >= 0.95
-        assert high - low == min(b - a for (a, b), share in held.items() if share >= 0.95)
+def test_dependence_widens_the_interval():
+    rng = np.random.default_rng(9)
+    values = rng.lognormal(3, 0.3, 2000)
+    alike = values * np.repeat(rng.lognormal(0, 0.3, 20), 100)
+    wide, narrow = (percentile(samples, 0.95) for samples in (alike, rng.permutation(alike)))
+    assert wide.value == narrow.value and wide.low < narrow.low and wide.high > narrow.high
 
 
-def test_only_autocorrelation_widens_the_independent_interval():
-    dice = np.random.default_rng(9)
-    values = dice.lognormal(3, 0.3, 2000)
-    assert not is_autocorrelated(values)
-    assert percentile(values.tolist(), 0.95, autocorrelated=True) == percentile(values.tolist(), 0.95)
-    alike = (values * np.repeat(dice.lognormal(0, 0.15, 80), 25)).tolist()
-    assert is_autocorrelated(alike)
-    wide, narrow = percentile(alike, 0.95, autocorrelated=True), percentile(alike, 0.95)
-    assert wide.low < narrow.low and wide.high > narrow.high
-
-
-def test_independent_samples_are_autocorrelated_in_5_of_100_runs():
-    dice = np.random.default_rng(10)
-    assert 8 <= sum(is_autocorrelated(dice.exponential(size=600)) for _ in range(400)) <= 34
+def test_few_samples_count_as_independent():
+    low, high = ci_ranks(0.5, 12)
+    assert percentile([float(x) for x in range(1, 13)], 0.5) == Estimate(6.0, low, high, 12)
 
 
 # MLPerf's early stopping
@@ -160,25 +164,26 @@ def test_the_count_is_the_smallest_that_the_rule_allows():
         assert betainc(within, over + 1, 0.97) <= 0.01 < betainc(within - 1, over + 1, 0.97)
 
 
-def test_a_bound_is_certified_from_the_least_count_on():
-    values = [float(x) for x in range(1, 663)]
+def test_a_bound_needs_enough_samples_of_worth():
+    values = np.random.default_rng(2).permutation(np.arange(1.0, 3001.0))
     too_few = reason(ReasonCode.TOO_FEW_SAMPLES, needed=662, n=661)
     assert early_stopping_bound(values[:661], 0.99).reason == too_few
-    assert early_stopping_bound(values, 0.99).value == 662.0  # one may be over it, so it is the largest
-    assert early_stopping_bound([float(x) for x in range(1, 839)], 0.99).value == 837.0  # two may be over
+    assert 2970 < early_stopping_bound(values, 0.99).value < 3000
+    found = early_stopping_bound(np.sort(values), 0.99).reason  # slower and slower
+    assert found.code is ReasonCode.TOO_FEW_EFFECTIVE_SAMPLES and found.values["effective_n"] < 100
 
 
 def test_early_stopping_bound_is_too_low_in_1_of_100_runs():
     dice, truth = np.random.default_rng(3), math.log(20)
-    bounds = [early_stopping_bound(dice.exponential(size=500).tolist(), 0.95).value for _ in range(500)]
-    assert sum(bound < truth for bound in bounds) <= 10
+    bounds = [early_stopping_bound(dice.exponential(size=2000).tolist(), 0.95).value for _ in range(500)]
+    assert sum(bound < truth for bound in bounds) <= 12
     assert np.median(bounds) < math.log(40)  # and it is no wild one
 
 
 def test_failures_certify_nothing():
-    found = early_stopping_bounds([1.0] * 690 + [math.inf] * 10)
-    assert found["p50"] == Estimate(1.0, n=700)
-    assert found["p99"].reason == reason(ReasonCode.INFINITE, failed=10, n=700)
+    found = early_stopping_bounds(([1.0] * 69 + [math.inf]) * 30)
+    assert found["p50"] == Estimate(1.0, n=2100)
+    assert found["p99"].reason == reason(ReasonCode.INFINITE, failed=30, n=2100)
 
 
 # Tail to median
@@ -188,12 +193,12 @@ def test_interval_of_the_tail_ratio_covers_the_truth():
     dice, truth = np.random.default_rng(5), math.log(100) / math.log(2)  # of an exponential
     found = [tail_ratio(dice.exponential(size=1000).tolist()) for _ in range(300)]
     assert sum(e.low <= truth <= e.high for e in found) >= 0.95 * 300
-    assert np.median([e.high - e.low for e in found]) < 0.6 * truth
+    assert np.median([e.high - e.low for e in found]) < 0.8 * truth
 
 
 def test_tail_ratio_of_few_or_failed_requests_has_a_reason():
     assert tail_ratio([1.0] * 436).reason == reason(ReasonCode.TOO_FEW_SAMPLES, needed=437, n=436)
-    assert tail_ratio([1.0] * 437) == Estimate(1.0, 1.0, 1.0, 437)
+    assert tail_ratio([1.0] * 437) == Estimate(1.0, 1.0, 1.0, 437, high_is_max=True)
     infinite = reason(ReasonCode.P99_UPPER_BOUND_INFINITE, failed=10, n=500)
     assert tail_ratio([1.0] * 490 + [math.inf] * 10).reason == infinite
 
