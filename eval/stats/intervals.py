@@ -97,7 +97,7 @@ def nearest_rank(ordered: Sequence[float] | np.ndarray, p: float) -> float:
     return float(ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)])
 
 
-def percentile(chronological: Sequence[float], p: float) -> Estimate:
+def percentile(chronological: Sequence[float] | np.ndarray, p: float) -> Estimate:
     """The p-quantile of samples in the order in which they were sent. An infinite one stands for a failed request."""
     n = len(chronological)
     if n < min_sample_size(p):
@@ -112,7 +112,7 @@ def percentile(chronological: Sequence[float], p: float) -> Estimate:
     return Estimate(value, float(ordered[low]), upper, n, high_is_max=high >= n - 1)
 
 
-def percentiles(chronological: Sequence[float]) -> dict[str, Estimate]:
+def percentiles(chronological: Sequence[float] | np.ndarray) -> dict[str, Estimate]:
     """p50, p90, p95 and p99."""
     return {name: percentile(chronological, p) for name, p in PERCENTILES.items()}
 
@@ -126,7 +126,7 @@ def early_stopping_min_n(p: float, n_above: int = 1) -> int:
     return int(scipy.stats.nbinom.ppf(EARLY_STOPPING_CONFIDENCE, n_above + 1, 1 - p)) + 1 + n_above
 
 
-def early_stopping_bound(chronological: Sequence[float], p: float) -> Estimate:
+def early_stopping_bound(chronological: Sequence[float] | np.ndarray, p: float) -> Estimate:
     """A bound that the p-quantile exceeds in at most 1% of runs, or why there is none.
 
     MLPerf's rule for as many independent samples as these are worth: the bound is the smallest of the largest samples
@@ -152,12 +152,12 @@ def early_stopping_bound(chronological: Sequence[float], p: float) -> Estimate:
     return Estimate(bound, n=n)
 
 
-def early_stopping_bounds(chronological: Sequence[float]) -> dict[str, Estimate]:
+def early_stopping_bounds(chronological: Sequence[float] | np.ndarray) -> dict[str, Estimate]:
     """The bounds of p50, p90, p95 and p99."""
     return {name: early_stopping_bound(chronological, p) for name, p in PERCENTILES.items()}
 
 
-def tail_ratio(chronological: Sequence[float]) -> Estimate:
+def tail_ratio(chronological: Sequence[float] | np.ndarray) -> Estimate:
     """p99 over p50: how much slower the tail is than the median.
 
     Its interval is conservative: p50 and p99 each lie between their bounds in 97.5% of runs, so both do in at least

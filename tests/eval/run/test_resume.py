@@ -22,7 +22,7 @@ from tests.helpers.fake_endpoint import fake_endpoint
 
 pytestmark = pytest.mark.integration
 
-KILLS = 40
+KILLS = 25
 
 
 def arguments(fake, folder, *more):
