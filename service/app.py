@@ -22,6 +22,8 @@ from service.system import processor, usable_cpus
 from service.web.middleware import (
     CALLER,
     DELAY_S,
+    DRAIN_BYTES,
+    DRAIN_TIMEOUT_S,
     MULTIPART,
     NO_STORE,
     PAGE,
@@ -172,10 +174,12 @@ class Service:
         raise WrongToken(f"the token is wrong; {hint}")
 
     def finish(self, response: Response) -> Response:
-        """Add the headers for browsers and caches."""
+        """Add the headers for browsers and caches; read the rest of a refused body."""
         response.headers.setdefault("Cache-Control", NO_STORE)  # a static file has its own
         if request.endpoint in FORM_ENDPOINTS:
             response.headers["Vary"] = "Accept"
+        if response.status_code >= 400:
+            response.call_on_close(lambda environ=request.environ: drain(environ))
         return response
 
     # Problems
@@ -226,6 +230,21 @@ def wants_page() -> bool:
 
 def wants_probabilities() -> bool:
     return bool(request.environ.get("QUERY_STRING")) and request.args.get("probabilities") == "1"
+
+
+def drain(environ: dict[str, Any]) -> None:
+    """Read the rest of a refused body: closing a connection with unread bytes resets it and loses the response.
+
+    On Cloud Functions; elsewhere service/web/asgi.py does it, without a thread.
+    """
+    if not environ.get("wsgi.input_terminated"):  # a plain socket, where reading past the body blocks
+        return
+    if "HTTP_EXPECT" in environ:  # its sender waits for 100 Continue, which reading would send
+        return
+    deadline, left = time.monotonic() + DRAIN_TIMEOUT_S, DRAIN_BYTES
+    with suppress(Exception):  # the client may be gone or the body malformed; the response is sent already
+        while left > 0 and time.monotonic() < deadline and (chunk := environ["wsgi.input"].read(64 * 1024)):
+            left -= len(chunk)
 
 
 @cache

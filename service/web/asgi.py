@@ -24,7 +24,8 @@ from service.errors import BadRequest, ClientGone, Problem, RequestTimeout
 from service.web.middleware import (
     CALLER,
     DELAY_S,
-    PAGE,
+    DRAIN_BYTES,
+    DRAIN_TIMEOUT_S,
     PROBLEM,
     RECEIVED_AT,
     SHORT_BODY_BYTES,
@@ -40,11 +41,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
-WATCH_AFTER_S = 0.1  # requests that last longer are watched; to watch costs some 50 us
+WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
 OTHER_THREADS = 8  # for whatever is no prediction: all of it is short
-DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
-DRAIN_TIMEOUT_S = 20.0
-PREDICTIONS = (schema.PREDICT, PAGE, schema.PREDICT_BATCH)
 
 
 @dataclass(slots=True)
@@ -143,8 +141,8 @@ class AsgiApp:
 
     async def _respond(self, environ: Environ, body: Body) -> Response | None:
         """The answer, or None when nobody waits for it any more."""
-        is_prediction = environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] in PREDICTIONS
-        if not is_prediction or self._wsgi.refuses_head(environ) or not await self._read(environ, body):
+        is_post = environ["REQUEST_METHOD"] == "POST"
+        if not is_post or self._wsgi.refuses_head(environ) or not await self._read(environ, body):
             return await asyncio.wrap_future(self._others.submit(respond, self._wsgi, environ))
         if self._wsgi.must_refuse(environ):
             return respond(self._wsgi, environ)  # costs less than a thread

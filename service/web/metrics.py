@@ -18,7 +18,13 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 class Metrics:
     """Counters and histograms. Labelled children that every request needs are looked up once and cached."""
 
-    def __init__(self, model: ModelInfo, classes: Sequence[str], queue_depth: Callable[[], int]):
+    def __init__(
+        self,
+        model: ModelInfo,
+        classes: Sequence[str],
+        queue_depth: Callable[[], int],
+        body_bytes: Callable[[], int],
+    ):
         registry = self._registry = CollectorRegistry()
         own = {"namespace": "classifier", "registry": registry}
         requests = Counter("requests", "Responses, by route and status", ("route", "status"), **own)
@@ -30,6 +36,7 @@ class Metrics:
         self._batches = Histogram("batch_images", "Images in one forward pass", buckets=IMAGES, **own)
         self.in_flight = Gauge("requests_in_flight", "Requests in progress, this one included", **own)
         Gauge("queue_images", "Images in the queue, without the running pass", **own).set_function(queue_depth)
+        Gauge("body_bytes", "Long bodies in memory, as far as they have come", **own).set_function(body_bytes)
         Gauge("model_info", "1; the model", tuple(model.to_json()), **own).labels(**model.to_json()).set(1)
         ProcessCollector(registry=registry)  # memory and CPU time, where there is a /proc
 

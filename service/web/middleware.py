@@ -51,6 +51,8 @@ OTHER_ROUTE = "other"
 SHORT_BODY_BYTES = 64 * 1024  # a body up to this is not counted, and is read before a refusal
 UNDECLARED_BYTES = 2**20  # what a body of undeclared length counts as; few are longer
 MAX_RESERVED_BYTES = 64 * 1024 * 1024  # long bodies in memory at once, each held up to three times
+DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body that are still read, so that its sender receives the response
+DRAIN_TIMEOUT_S = 20.0
 DETAIL_CHARACTERS = 500  # of a problem; some details quote what the client sent
 
 encode_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps would make one per response
@@ -74,21 +76,21 @@ class BodyBudget:
     """How much memory long bodies take, all together."""
 
     def __init__(self) -> None:
-        self._taken_bytes = 0
+        self.taken_bytes = 0
         self._lock = threading.Lock()
 
     def take(self, size: int) -> None:
         """Raises QueueFull when long bodies use all of it. One alone always finds enough."""
         with self._lock:
-            if self._taken_bytes and self._taken_bytes + size > MAX_RESERVED_BYTES:
-                used = f"long bodies take {self._taken_bytes / 2**20:.0f} MiB"
+            if self.taken_bytes and self.taken_bytes + size > MAX_RESERVED_BYTES:
+                used = f"long bodies take {self.taken_bytes / 2**20:.0f} MiB"
                 raise QueueFull(f"{used} of {MAX_RESERVED_BYTES // 2**20} MiB; try again in 1 s", 1)
-            self._taken_bytes += size
+            self.taken_bytes += size
 
     def give_back(self, size: int) -> None:
         if size:
             with self._lock:
-                self._taken_bytes -= size
+                self.taken_bytes -= size
 
 
 class ServiceState:
@@ -99,10 +101,12 @@ class ServiceState:
         self.model = classifier.info.to_json()
         self.instance_id = secrets.token_hex(6)
         self.started_at = datetime.fromtimestamp(process_started_at(), UTC).isoformat(timespec="milliseconds")
-        self.metrics = Metrics(classifier.info, classifier.classes, classifier.queue_depth)
+        self.bodies = BodyBudget()
+        self.metrics = Metrics(
+            classifier.info, classifier.classes, classifier.queue_depth, lambda: self.bodies.taken_bytes
+        )
         classifier.watch(self.metrics.ran)
         self.accepted = 0
-        self.bodies = BodyBudget()
         self._counting = threading.Lock()
         self._log = log
 
@@ -189,7 +193,7 @@ class RequestMiddleware:
             state.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
 
     def refuses_head(self, environ: Environ) -> bool:
-        """Whether the views refuse a prediction request whatever its body holds: too long, or without the token."""
+        """Whether the views refuse a POST whatever its body holds: too long, or without the token."""
         if int(environ.get("CONTENT_LENGTH", 0)) > schema.MAX_BODY_BYTES:
             return True
         given = bearer_token(environ)

@@ -226,6 +226,7 @@ def test_bodies_beyond_the_memory_limit_are_refused(tmp_path):
         ]
         for connection in connections[:4]:
             connection.sendall(head + almost_all)
+        until(lambda: metric(server, "body_bytes") > 63_000_000, "four long bodies")
         for connection, start in zip(connections[4:], (head, chunked), strict=True):
             with suppress(ConnectionError):  # it is refused before its end
                 connection.sendall(start + almost_all)
@@ -236,7 +237,8 @@ def test_bodies_beyond_the_memory_limit_are_refused(tmp_path):
         assert server.post("/predict", PNG, "image/png").status == 200
         for connection in connections[:4]:
             connection.close()
-        until(lambda: server.post("/predict", bytes(10_000_000), "image/png").status == 415, "memory for a long body")
+        until(lambda: metric(server, "body_bytes") == 0, "all gone")
+        assert server.post("/predict", bytes(10_000_000), "image/png").status == 415
 
 
 SLOW_BODIES = [
