@@ -42,7 +42,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
 WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
-OTHER_THREADS = 8  # for whatever is no prediction: all of it is short
+OTHER_THREADS = 4  # for whatever is no prediction: all of it is short
+PROBES = (schema.HEALTHZ, schema.READYZ)
 
 
 @dataclass(slots=True)
@@ -142,6 +143,8 @@ class AsgiApp:
     async def _respond(self, environ: Environ, body: Body) -> Response | None:
         """The answer, or None when nobody waits for it any more."""
         is_post = environ["REQUEST_METHOD"] == "POST"
+        if environ["PATH_INFO"] in PROBES and not is_post:
+            return respond(self._wsgi, environ)  # whatever waits for a thread
         if not is_post or self._wsgi.refuses_head(environ) or not await self._read(environ, body):
             return await asyncio.wrap_future(self._others.submit(respond, self._wsgi, environ))
         if self._wsgi.must_refuse(environ):
