@@ -98,6 +98,8 @@ SENTENCES = [  # code, values, sentence
      "A's price list (sha256 cccccccccccc) is not available; the list of 2026-11-20 is used, which hides any price change"),
     (ReasonCode.TOO_FEW_SAMPLES, {"needed": 72, "n": 5},
      "needs n >= 72, have 5"),
+    (ReasonCode.TOO_FEW_EFFECTIVE_SAMPLES, {"needed": 662, "effective_n": 424, "n": 10_000},
+     "needs n >= 662 independent samples; 10,000 that depend on each other are worth 424"),
     (ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, {"needed": 72, "n_a": 1200, "n_b": 60},
      "needs n >= 72 in both, have 1,200 and 60"),
     (ReasonCode.INFINITE, {"failed": 2, "n": 5},
