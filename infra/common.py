@@ -13,7 +13,7 @@ from infra.naming import PROJECT
 from infra.targets import Target
 from service.errors import SettingsError
 from service.model import MODEL_JSON, VERSION_DIGITS, WEIGHTS_OF
-from service.settings import MIN_TOKEN_CHARACTERS, Settings
+from service.settings import Settings
 
 
 class StackConfig:
@@ -90,11 +90,6 @@ class StackConfig:
             Settings.from_env({"API_TOKEN": value})
         except SettingsError as error:
             raise ConfigError(f"cloudtrial:apiToken is refused by the service: {error}") from None
-        if len(value) < MIN_TOKEN_CHARACTERS:
-            raise ConfigError(
-                f"cloudtrial:apiToken has {len(value)} characters and can be guessed; it has to have"
-                f" {MIN_TOKEN_CHARACTERS} or more, such as those of `openssl rand -hex 16`"
-            )
         return pulumi.Output.secret(value)
 
     def status_env(self, api_token: pulumi.Output[str] | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from eval.errors import EndpointError
 
-MIN_TOKEN_CHARACTERS = 8  # a shorter one would be found, and masked, in ordinary text
+MIN_MASKED_CHARACTERS = 8  # a shorter one would be found, and masked, in ordinary text
 MASK = "***"
 ESCAPE_MARKS = ("%", "\\", "&")  # one of them begins each escaped character
 ALLOW_FLAG = "--allow-token-over-http"
@@ -76,9 +76,9 @@ def read_token(text: str, env: Mapping[str, str]) -> TokenOption:
         raise EndpointError(
             f"--token-env {text}: its value does not fit a header; a token has printable ASCII characters and no spaces"
         )
-    if len(value) < MIN_TOKEN_CHARACTERS:
+    if len(value) < MIN_MASKED_CHARACTERS:
         raise EndpointError(
-            f"--token-env {text}: its value has {len(value)} characters; a token has at least {MIN_TOKEN_CHARACTERS}"
+            f"--token-env {text}: its value has {len(value)} characters; a token has at least {MIN_MASKED_CHARACTERS}"
         )
     return TokenOption(text, target if separator else None, Token(value))
 
