@@ -1,4 +1,4 @@
-"""WSGI middleware around Flask: identity and timing headers, metrics, and cheap refusals while the queue is full."""
+"""WSGI middleware around Flask: identity and timing headers, metrics, and the refusal while the queue is full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -70,6 +69,15 @@ class RequestTrace:
     class_ids: Sequence[int] = ()  # predicted for its images
     queue_seconds: float = 0.0
     reserved_bytes: int = 0  # of a long body, until the request ends
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response."""
+
+    status: int
+    headers: Headers
+    body: bytes
 
 
 class BodyBudget:
@@ -163,8 +171,6 @@ class RequestMiddleware:
         ]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self.must_refuse(environ):
-            return self._refuse(environ, start_response)
         trace = environ[TRACE] = RequestTrace(environ.get(RECEIVED_AT) or time.perf_counter())
         state = self.state
 
@@ -201,32 +207,20 @@ class RequestMiddleware:
             return False
         return not same_token(given or "", self._token)
 
-    def must_refuse(self, environ: Environ) -> bool:
-        """Whether this is a program's short prediction request while the queue is full."""
-        length = environ.get("CONTENT_LENGTH", "")
-        return (
-            not self.state.classifier.has_room()
-            and self._token is None  # else the views must check it first
-            and environ["REQUEST_METHOD"] == "POST"
-            and environ.get("PATH_INFO") == schema.PREDICT
-            and length.isdecimal()
-            and int(length) <= SHORT_BODY_BYTES
-            and "text/" not in environ.get("HTTP_ACCEPT", "")
-        )
+    def is_full(self) -> bool:
+        """Whether every prediction is refused; where a token is wanted, the views check that first."""
+        return self._token is None and not self.state.classifier.has_room()
 
-    def _refuse(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
-        """Returns 503 without Flask: under overload most responses are this one, and the network needs the CPU."""
-        with suppress(Exception):  # an incomplete body
-            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    def refusal(self) -> Response:
+        """The 503 of a full queue, counted."""
         state = self.state
         document, headers = state.problem_response(state.classifier.queue_full())
         body = json_line(document)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
         headers += [("Cache-Control", NO_STORE), ("Vary", "Accept")]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(state.accepted))]
-        start_response("503 SERVICE UNAVAILABLE", headers + self._fixed)
         state.metrics.request(schema.PREDICT, "503", 0.0)
-        return [body]
+        return Response(503, headers + self._fixed, body)
 
 
 def bearer_token(environ: Environ) -> str | None:
