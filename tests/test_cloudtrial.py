@@ -111,7 +111,7 @@ def test_the_exit_code_is_the_commands_own(words, code, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_signal_reaches_the_run_which_records_its_command_line(number, tmp_path):
     with fake_endpoint() as fake:
-        words = ["run", "--target", f"a={fake.url}", "--images", "golden", "--floor", "0", "--out", "out"]
+        words = ["run", "--target", f"a={fake.url}", "--images", "golden", "--baseline-rtt", "0", "--out", "out"]
         process = subprocess.Popen(
             [PROGRAM, *words], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

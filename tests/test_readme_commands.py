@@ -33,7 +33,7 @@ LEFT_OUT = (".git", ".venv", ".build", "data", "runs", "reports", "__pycache__",
 STAMPS = "-o .venv/.demo -o .venv/.dev -o .venv/.infra"  # make leaves these, and so the environment, as they are
 
 # What is added to the commands that begin so. The last of two equal flags counts.
-FEW = "--warmup 1 --floor 0"
+FEW = "--warmup 1 --baseline-rtt 0"
 SHORT = f"--limit 8 {FEW} --images golden --duration 2 --cold 1"
 ADDED = {
     "curl": "--fail --silent --show-error",

@@ -19,7 +19,7 @@ LOAD_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "fresh": (),
     "timeout_s": (),
 }
-NON_TARGET_SCENARIOS = ("floor", "reference")  # scenarios that every run has, or that are no target's
+NON_TARGET_SCENARIOS = ("baseline_rtt", "reference")  # scenarios that every run has, or that are no target's
 
 ModelVersions = Mapping[str, str]  # target -> versions in its responses
 

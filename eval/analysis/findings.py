@@ -25,7 +25,7 @@ class FindingCode(Code):
 
     # One run
     RUN_INCOMPLETE = "run_incomplete", "note"
-    REQUESTS_NOT_SENT = "requests_not_sent", "not_sent", "planned"
+    REQUESTS_DROPPED = "requests_dropped", "dropped", "planned"
     MODEL_VERSIONS_DIFFER = "model_versions_differ", "titles_by_version"
     CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms"
     TARGET_FAILED = "target_failed", "title", "failure"

@@ -46,7 +46,7 @@ from eval.targets.engines import engine_of
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
-REPORT_SCHEMA_VERSION = 2
+REPORT_SCHEMA_VERSION = 3
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
 
 

@@ -37,7 +37,7 @@ def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: 
     n_sent = sum(target_report.all_requests for target_report in facts.targets.values())
     if n_sent < run.planned_requests:
         findings.append(
-            warning(FindingCode.REQUESTS_NOT_SENT, not_sent=run.planned_requests - n_sent, planned=run.planned_requests)
+            warning(FindingCode.REQUESTS_DROPPED, dropped=run.planned_requests - n_sent, planned=run.planned_requests)
         )
     findings += facts.invalid
     for name, target_report in facts.targets.items():

@@ -127,7 +127,7 @@ def add_run_command(commands: Any) -> None:
     add("--warmup", type=int_at_least(0), metavar="N", help="warm-up requests per target (default: 20)")
     add("--block", type=int_at_least(1), metavar="N", help="consecutive requests to one target (default: 25)")
     add(
-        "--floor",
+        "--baseline-rtt",
         type=int_at_least(0),
         metavar="N",
         help="no-op round trips, first and last (default: 25)",

@@ -48,7 +48,7 @@ examples:
   ./cloudtrial samples reports/latest --target heroku --scenario poisson
   ./cloudtrial samples reports/latest --error any --columns target,scenario,detail
   ./cloudtrial samples reports/latest --image 12 --columns target,probabilities
-  ./cloudtrial samples reports/latest --scenario cold --columns target,startup_ms.create
+  ./cloudtrial samples reports/latest --scenario cold --columns target,startup_ms.time_to_first_prediction
 
 columns: the fields of samples.jsonl, image_name and true_class, and parts of
 server_timing_ms, connection_ms and startup_ms, such as server_timing_ms.total.

@@ -142,7 +142,7 @@ class CostMeter:
     def record(self, sample: Sample) -> None:
         """Count a request. Failed ones count too: the instance may have worked on them."""
         rate_card = self.rate_cards.get(sample.target)
-        if rate_card is None or sample.error == "not_sent":
+        if rate_card is None or sample.error == "dropped":
             return
         egress_bytes = sample.response_bytes + RESPONSE_HEADER_BYTES + TLS_HANDSHAKE_BYTES * sample.new_connection
         busy_s = billing.round_up_billed_s(sample.service_time_ms / 1000)

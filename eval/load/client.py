@@ -132,7 +132,7 @@ class Client:
     def dropped(self, request: RequestSpec, scheduled_at: float, reason: str) -> Sample:
         """The sample of a scheduled request that is not sent."""
         now = time.perf_counter()
-        return self._to_sample(request, scheduled_at, now, now, Exchange(failure=("not_sent", reason)))
+        return self._to_sample(request, scheduled_at, now, now, Exchange(failure=("dropped", reason)))
 
     async def fetch_version(self) -> dict[str, Any]:
         """The response of /version; empty if that is not 200, or is no JSON.
@@ -173,7 +173,7 @@ class Client:
                 exchange.status, exchange.headers = response.status, response.headers
                 await _read_body(response, exchange.body)
         except InvalidResponse as error:
-            exchange.failure = ("bad_answer", str(error))
+            exchange.failure = ("invalid_response", str(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             kind, detail = classify_transport_error(error, exchange.connection, self._timeout.total)
             partial_body = (
@@ -232,7 +232,7 @@ class Client:
             check_encoding(exchange.headers)
             return *parse_prediction(exchange.body, self.classes), None
         except InvalidResponse as error:
-            return None, None, ("bad_answer", str(error))
+            return None, None, ("invalid_response", str(error))
 
     def _scrubbed(self, exchange: Exchange) -> Exchange:
         """The exchange without tokens: before anything of it is shortened, which could leave a part of one."""

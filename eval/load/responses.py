@@ -43,7 +43,7 @@ def classify_status(status: int, headers: Mapping[str, str], body: bytes | bytea
     elif 400 <= status < 600:
         kind = "http_4xx" if status < 500 else "http_5xx"
     else:
-        kind = "bad_answer"
+        kind = "invalid_response"
     if 300 <= status < 400 and "Location" in headers:
         return kind, f"{status}: redirected to {_redacted_location(headers['Location'])}, which is not followed"
     encoding = _content_encoding(headers)

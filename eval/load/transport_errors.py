@@ -27,7 +27,7 @@ def classify_transport_error(error: Exception, timings: ConnectionTimings, timeo
     if isinstance(error, aiohttp.InvalidURL):
         return "connect", f"not an address: {error}"
     if isinstance(error, aiohttp.ClientResponseError):
-        return "bad_answer", f"not HTTP: {error.message}"
+        return "invalid_response", f"not HTTP: {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "disconnected", "the connection was closed before the response"
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -13,11 +13,11 @@ FAULT_ERROR_KINDS = {  # fault of the mock endpoint -> error kind that the clien
     "http_4xx": "http_4xx",
     "http_429": "http_429",  # with Retry-After
     "http_5xx": "http_5xx",  # with Retry-After
-    "wrong_shape": "bad_answer",  # a JSON object, but not a prediction
-    "not_json": "bad_answer",
-    "login": "bad_answer",  # a redirect to a login page
-    "endless": "bad_answer",  # a body that never ends
-    "not_http": "bad_answer",
+    "wrong_shape": "invalid_response",  # a JSON object, but not a prediction
+    "not_json": "invalid_response",
+    "login": "invalid_response",  # a redirect to a login page
+    "endless": "invalid_response",  # a body that never ends
+    "not_http": "invalid_response",
     "hang_up": "disconnected",
     "torn": "disconnected",  # half a body
     "never": "timeout",

@@ -15,7 +15,7 @@ Phase = Literal["warmup", "measure"]
 SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
     "single", "poisson", "ramp", "burst", "max_rate", "repeat", "cold", "idle",
 )  # fmt: skip
-BASELINE_RTT = "floor"  # scenario of no-op round trips, part of every run
+BASELINE_RTT = "baseline_rtt"  # scenario of no-op round trips, part of every run
 OVERLOAD_SCENARIOS = (RAMP, BURST, MAX_RATE)  # their failures are due to the load, not to normal operation
 
 TextTuple = Annotated[tuple[Text, ...], AtMost(MAX_TARGETS)]
@@ -36,7 +36,7 @@ class Config:
     seed: Integer = 0
     warmup: Count = 20  # requests per target before the measured ones
     block: Count = 25  # consecutive requests to one target, in closed loops
-    floor: Count = 25  # no-op round trips per target, before and after the scenarios
+    baseline_rtt: Count = 25  # no-op round trips per target, before and after the scenarios
     timeout_s: Positive = 30.0
     rate_rps: Positive = 10.0  # of poisson; the end of ramp; the start of the rate search
     duration_s: Positive = 60.0  # of poisson and ramp, per target

@@ -63,7 +63,7 @@ def _block_templates(config: Config, image_order: list[int]) -> Iterator[BlockTe
         return
     yield from _closed_loop_templates(SINGLE, "warmup", _cycle_images(image_order, config.warmup), config.block)
     baseline_rtt: list[BlockTemplate] = (
-        [(BASELINE_RTT, "measure", (NO_IMAGE,) * config.floor, None, None)] if config.floor else []
+        [(BASELINE_RTT, "measure", (NO_IMAGE,) * config.baseline_rtt, None, None)] if config.baseline_rtt else []
     )
     yield from baseline_rtt
     for scenario in SCENARIOS:  # in that order, whatever the order on the command line

@@ -136,7 +136,7 @@ FIRST_TO_LAST = "{change:+.1%} from the first third of {blocks} blocks to the la
 
 WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {note or INTERRUPTED}",
-    FindingCode.REQUESTS_NOT_SENT: "{not_sent:count} of {planned:count} planned requests were never sent",
+    FindingCode.REQUESTS_DROPPED: "{dropped:count} of {planned:count} planned requests were never sent",
     FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
     FindingCode.CLIENT_SATURATED: (
         "the client sent late to {titles:words} (p99 up to {max_p99_delay_ms:.1f} ms): send from a machine with free "

@@ -31,10 +31,10 @@ from eval.validation import (
 RUN_JSON = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 SAMPLES_GZ_FILE = "samples.jsonl.gz"  # the same, compressed, as committed with the example
-RUN_SCHEMA_VERSION = 3
+RUN_SCHEMA_VERSION = 4
 
-ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "bad_answer", "disconnected",
-               "not_sent")  # fmt: skip
+ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "invalid_response",
+               "disconnected", "dropped")  # fmt: skip
 PHASES = ("warmup", "measure")
 
 MAX_IMAGES = 250_000
@@ -175,6 +175,6 @@ class Run:
 
 
 # Keys of Sample.startup_ms beside the service's own phases
-TIME_TO_FIRST_PREDICTION, TIME_TO_READY, PROCESS_START = "create", "ready", "process"
+TIME_TO_FIRST_PREDICTION, TIME_TO_READY, PROCESS_START = "time_to_first_prediction", "ready", "process"
 
 REFERENCE = "reference"  # name of the model's own predictions, which are among the samples like a target's

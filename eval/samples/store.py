@@ -16,7 +16,15 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from eval.errors import EvalError, InvalidInput
-from eval.samples.model import REFERENCE, RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE, Run, Sample
+from eval.samples.model import (
+    REFERENCE,
+    RUN_JSON,
+    SAMPLES_FILE,
+    SAMPLES_GZ_FILE,
+    TIME_TO_FIRST_PREDICTION,
+    Run,
+    Sample,
+)
 from eval.validation import no_follow, open_file, parse_json, read_file, validate, write_file
 
 RequestKey = tuple[int, int]  # block and index in it: one request of the schedule
@@ -110,7 +118,8 @@ def os_errors_as_eval_error(run_dir: Path) -> Iterator[None]:
 MAX_RUN_JSON_BYTES = 32 * 2**20  # an image takes 130 bytes
 MAX_SAMPLE_BYTES = 256 * 1024  # a sample has about 500; more, with thousands of classes
 MAX_SAMPLES = 3_000_000
-READABLE_SCHEMAS = (1, 2, 3)  # 1 had one scenario only, and cannot be resumed; before 3 the keys had other names
+# 1 had one scenario only, and cannot be resumed; before 3 the keys had other names, before 4 some values
+READABLE_SCHEMAS = (1, 2, 3, 4)
 RENAMED_SAMPLE_KEYS = {  # key before schema 3 -> now
     "place": "index_in_block",
     "image": "image_index",
@@ -125,6 +134,10 @@ RENAMED_SAMPLE_KEYS = {  # key before schema 3 -> now
     "first_byte_ms": "time_to_first_byte_ms",
     "gap_s": "idle_gap_s",
 }
+RENAMED_SCENARIOS = {"floor": "baseline_rtt"}  # name before schema 4 -> now
+RENAMED_ERRORS = {"bad_answer": "invalid_response", "not_sent": "dropped"}
+RENAMED_STARTUP_KEYS = {"create": TIME_TO_FIRST_PREDICTION}
+RENAMED_CONFIG_KEYS = {"floor": "baseline_rtt"}
 RENAMED_RUN_KEYS = {
     "note": "incomplete_reason",
     "planned": "planned_requests",
@@ -155,6 +168,8 @@ def read_run(run_dir: Path) -> Run:
         data = _with_renamed_keys(data, RENAMED_RUN_KEYS)
         if isinstance(targets := data.get("targets"), list):
             data["targets"] = [_with_renamed_keys(target, RENAMED_TARGET_KEYS) for target in targets]
+        if "config" in data:
+            data["config"] = _with_renamed_keys(data["config"], RENAMED_CONFIG_KEYS)
         run = validate(Run, data)
         _check_run(run)
     return run
@@ -175,6 +190,17 @@ def _check_run(run: Run) -> None:
 def _with_renamed_keys(data: Any, renamed_keys: Mapping[str, str]) -> Any:
     """The record with the present keys. One of the present schema stays as it is, and so does what is no record."""
     return {renamed_keys.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data
+
+
+def _present_sample(data: Any) -> Any:
+    """The sample with the present keys and values."""
+    if isinstance(data := _with_renamed_keys(data, RENAMED_SAMPLE_KEYS), dict):
+        for key, renamed in (("scenario", RENAMED_SCENARIOS), ("error", RENAMED_ERRORS)):
+            if isinstance(value := data.get(key), str):
+                data[key] = renamed.get(value, value)
+        if "startup_ms" in data:
+            data["startup_ms"] = _with_renamed_keys(data["startup_ms"], RENAMED_STARTUP_KEYS)
+    return data
 
 
 def append_sample(file: IO[str], sample: Sample, scrub: Callable[[str], str] = str) -> None:
@@ -203,8 +229,7 @@ def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:
             if number > MAX_SAMPLES:
                 raise InvalidInput(f"it has more than {MAX_SAMPLES:,} lines")
             try:
-                data = _with_renamed_keys(parse_json(line), RENAMED_SAMPLE_KEYS)  # a resumed run may have both
-                sample = validate(Sample, data)
+                sample = validate(Sample, _present_sample(parse_json(line)))  # a resumed run may have both kinds
                 if run:
                     _check_sample(sample, run, target_names)
             except InvalidInput as error:

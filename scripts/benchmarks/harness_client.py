@@ -61,7 +61,7 @@ def bench(requests: int, rate_rps: float) -> None:
     config = Config(
         scenarios=("poisson",),
         warmup=WARMUP,
-        floor=0,
+        baseline_rtt=0,
         rate_rps=rate_rps,
         duration_s=requests / rate_rps,
         in_flight=1000,

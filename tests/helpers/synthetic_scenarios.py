@@ -35,7 +35,7 @@ def make_full_run(n_images=400, *, scenarios=SCENARIOS, cached=(), drifting=(), 
     rng, places = np.random.default_rng(11), itertools.count(1000)
     for name in (t.name for t in run.targets if not t.failure):
         maker = Maker(name, run, rng, places, late_ms)
-        samples += maker.floor()
+        samples += maker.baseline_rtt()
         for scenario in scenarios:
             if scenario != "single":
                 samples += getattr(maker, scenario)(*([name in cached] if scenario == "repeat" else []))
@@ -89,11 +89,11 @@ class Maker:
     def took(self, factor=1.0):
         return self.median_ms * factor * float(self.rng.lognormal(0, 0.15))
 
-    def floor(self):
+    def baseline_rtt(self):
         opened = {"new_connection": True, "connection_ms": {"connect": 0.21}}
         return [
-            self.sample("floor", -1, block, place, block, 0.8 * float(self.rng.lognormal(0, 0.1)), server_timing_ms={},
-                        model_version=None, **opened if place == 0 else {})
+            self.sample("baseline_rtt", -1, block, place, block, 0.8 * float(self.rng.lognormal(0, 0.1)),
+                        server_timing_ms={}, model_version=None, **opened if place == 0 else {})
             for block in (1, 999)
             for place in range(25)
         ]  # fmt: skip
@@ -139,7 +139,7 @@ class Maker:
             phases = {phase: round(took * float(self.rng.lognormal(0, 0.05)), 2) for phase, took in PHASES_MS.items()}
             proven = turn != 4  # once the old instance answers
             born = {"instance_id": f"{self.name}-c{turn}", "instance_request_number": 1} if proven else {}
-            whole = {"ready": 2050.0, "create": round(sum(phases.values()) + 60 + turn, 2)}
+            whole = {"ready": 2050.0, "time_to_first_prediction": round(sum(phases.values()) + 60 + turn, 2)}
             startup = phases | whole if proven else {}
             made.append(self.sample("cold", turn % 10, next(self.places), 0, 260 + 4 * turn, self.took(2.5),
                                     startup_ms=startup, **born))  # fmt: skip
@@ -163,7 +163,7 @@ class Maker:
             number, load = next(self.places), rate / breaks
             factor = 1 + 1.2 * load**2 if load <= 1 else 12 * load
             for place in range(160):
-                error = "not_sent" if load > 1.6 and place % 3 == 0 else None
+                error = "dropped" if load > 1.6 and place % 3 == 0 else None
                 made.append(self.sample("max_rate", place % len(CLASSES), number, place, 700 + 15 * turn + place / rate,
                                         self.took(factor), rate_rps=rate, error=error))  # fmt: skip
         return made

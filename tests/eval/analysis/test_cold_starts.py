@@ -46,7 +46,7 @@ from tests.helpers.twin_files import small_service
 
 pytestmark = pytest.mark.integration
 
-STARTUP = {"create": 3000.0, "ready": 2960.0, "process": 400.0, "import": 1800.0, "load": 300.0,
+STARTUP = {"time_to_first_prediction": 3000.0, "ready": 2960.0, "process": 400.0, "import": 1800.0, "load": 300.0,
            "first_prediction": 100.0, "total": 2200.0}  # fmt: skip
 
 
@@ -58,7 +58,8 @@ def cold(number: int, scenario: str = "cold", **changes):
     """The number-th first request of its instance, 60 s after the one before."""
     usual = {
         "scenario": scenario, "block": 100 + number, "scheduled_s": 60.0 * (number + 1), "instance_id": f"i{number}",
-        "instance_request_number": 1, "latency_ms": 40.0 + number, "startup_ms": {**STARTUP, "create": 3000.0 + number},
+        "instance_request_number": 1, "latency_ms": 40.0 + number,
+        "startup_ms": {**STARTUP, "time_to_first_prediction": 3000.0 + number},
     }  # fmt: skip
     return make_sample(**usual | changes)
 
@@ -97,7 +98,9 @@ def test_the_instances_word_decides_and_not_the_time():
 @pytest.mark.parametrize(
     "earlier",
     [
-        pytest.param(make_sample(scenario="floor", image=-1, instance_id="i3", instance_request_number=0), id="no-op"),
+        pytest.param(
+            make_sample(scenario="baseline_rtt", image=-1, instance_id="i3", instance_request_number=0), id="no-op"
+        ),
         pytest.param(make_sample(phase="warmup", instance_id="i3", instance_request_number=1), id="warm-up"),
         pytest.param(replace(make_sample(error="http_5xx"), instance_id="i3"), id="failure"),
         pytest.param(cold(2, instance_id="i3"), id="another-start"),
@@ -160,7 +163,9 @@ def test_too_few_starts_have_a_reason_instead_of_a_median():
 
 
 def test_the_phases_add_up_to_the_median_start():
-    startup = [{**STARTUP, "create": 3000.0 + 10 * i, "import": 1800.0 + 7 * (-1) ** i * i} for i in range(9)]
+    startup = [
+        {**STARTUP, "time_to_first_prediction": 3000.0 + 10 * i, "import": 1800.0 + 7 * (-1) ** i * i} for i in range(9)
+    ]
     found = report([*warm(), *(cold(i, startup_ms=startup[i]) for i in range(9))])["forced"]["phases_ms"]
     assert list(found["phases"]) == [*STARTUP_PHASES, "platform_overhead"]
     assert sum(part["value"] for part in found["phases"].values()) == pytest.approx(3040.0)
@@ -194,7 +199,7 @@ def test_without_warm_requests_there_is_no_overhead():
 
 
 def test_a_failed_start_is_counted_and_endless():
-    found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, error="not_sent") for i in (8, 9))])["forced"]
+    found = report([*warm(), *(cold(i) for i in range(8)), *(cold(i, error="dropped") for i in (8, 9))])["forced"]
     assert (found["attempted"], found["confirmed"], found["failed"]) == (10, 8, 2)
     assert found["latency_ms"]["p50"]["value"] == 43.0
     assert found["latency_with_failures_ms"]["p50"] == missing(ReasonCode.UPPER_BOUND_INFINITE, failed=2, n=10)
@@ -309,8 +314,8 @@ def test_forced_start_is_confirmed_timed_and_leaves_the_twin_up(tmp_path, monkey
     assert len(found.confirmed) == 3
     for sample in found.confirmed:
         told = sample.startup_ms
-        assert told["ready"] < told["create"]
-        assert told["create"] == pytest.approx(told["ready"] + sample.latency_ms, abs=0.01)
+        assert told["ready"] < told["time_to_first_prediction"]
+        assert told["time_to_first_prediction"] == pytest.approx(told["ready"] + sample.latency_ms, abs=0.01)
         assert 0 < told["process"] < told["ready"]
         assert (told["import"], told["load"], told["first_prediction"]) == (2.0, 1.0, 0.5)
 
@@ -324,7 +329,7 @@ def test_failed_start_drops_its_request_and_the_next_succeeds(tmp_path, monkeypa
         failed, good = forced(
             lambda: twin_restart(twin), twin.url, times=2, seen=lambda *_: (tmp_path / "broken").unlink(missing_ok=True)
         )
-    assert failed.error == "not_sent"
+    assert failed.error == "dropped"
     assert "broken as it was told" in failed.detail
     assert failed.latency_ms > 0
     assert failed.startup_ms == {}
@@ -337,7 +342,7 @@ def test_a_twin_that_is_never_ready_is_not_waited_for_for_ever(tmp_path, monkeyp
         (twin,) = twins.running
         hasty = replace(twin_restart(twin), ready_timeout_s=0.0)
         (sample,) = forced(lambda: hasty, twin.url)
-    assert (sample.error, sample.detail) == ("not_sent", "was not ready within 0 s of its start")
+    assert (sample.error, sample.detail) == ("dropped", "was not ready within 0 s of its start")
 
 
 def test_phases_of_another_instance_are_not_taken(tmp_path, monkeypatch):
@@ -367,14 +372,14 @@ def test_a_command_gets_a_new_revision_every_time(tmp_path, monkeypatch):
     assert [s.instance_request_number for s in samples] == [1, 2]  # the command started nothing
     assert len(find_cold_starts(samples, "cold").confirmed) == 1
     assert "ready" not in samples[0].startup_ms  # /readyz would have been the request that starts an instance
-    assert samples[0].startup_ms["create"] > samples[0].latency_ms
+    assert samples[0].startup_ms["time_to_first_prediction"] > samples[0].latency_ms
     assert "process" not in samples[0].startup_ms  # that machine has its own clock
 
 
 def test_a_failing_command_is_told_by_its_last_line():
     script = "import sys; print('much'); sys.exit('no credentials')"
     (sample,) = forced(lambda: command_restart((sys.executable, "-c", script), HEROKU), "http://127.0.0.1:1")
-    assert sample.error == "not_sent"
+    assert sample.error == "dropped"
     assert sample.detail.endswith("ended with status 1: no credentials")
     (sample,) = forced(lambda: command_restart(("no-such-program",), HEROKU), "http://127.0.0.1:1")
     assert sample.detail == "no-such-program: No such file or directory"
@@ -437,4 +442,4 @@ def test_the_vms_twin_starts_anew_and_predicts_as_its_model_does(tmp_path):
     assert sample.predicted_class == max(range(10), key=images.reference_probabilities[0].__getitem__)
     told = sample.startup_ms
     assert all(told[name] > 0 for name in STARTUP_PHASES)
-    assert sum(told[name] for name in STARTUP_PHASES) < told["create"]
+    assert sum(told[name] for name in STARTUP_PHASES) < told["time_to_first_prediction"]

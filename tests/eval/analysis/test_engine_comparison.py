@@ -354,7 +354,7 @@ def screen():
 @pytest.mark.slow
 def test_both_engines_of_a_target_alternate_start_cold_and_agree(tmp_path):
     images = load_images("golden", 40, 0, print)
-    config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, floor=2, engines=ENGINES)
+    config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, baseline_rtt=2, engines=ENGINES)
     with local_twins(["heroku"], tmp_path / "logs", engines=ENGINES) as twins:
         fleet = TargetSet(tuple(Endpoint(t.name, t.target.name, t.url, t) for t in twins.running), twins.failures)
         begun = new_run("some-id", fleet, images, config, RunOptions())
@@ -386,7 +386,7 @@ def fake():
 
 def begin(folder, fake, **known):
     """A run of one endpoint of which that much is known before it is asked."""
-    images, config = image_set(4), Config(warmup=0, floor=0)
+    images, config = image_set(4), Config(warmup=0, baseline_rtt=0)
     fleet = TargetSet((Endpoint("heroku-onnx", "heroku", fake.url),), {})
     begun = new_run("some-id", fleet, images, config, RunOptions())
     begun = replace(begun, targets=[replace(begun.targets[0], **known)])

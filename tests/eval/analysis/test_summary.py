@@ -234,7 +234,7 @@ def test_incomplete_run_says_so_first_and_counts_unsent_requests():
     assert found["verdict"]["sentence"].startswith("Incomplete run (interrupted from the keyboard): ")
     assert findings(found)[:2] == [
         (FindingCode.RUN_INCOMPLETE, None, {"note": "interrupted from the keyboard"}),
-        (FindingCode.REQUESTS_NOT_SENT, None, {"not_sent": 620, "planned": 1600}),
+        (FindingCode.REQUESTS_DROPPED, None, {"dropped": 620, "planned": 1600}),
     ]
 
 

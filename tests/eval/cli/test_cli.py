@@ -95,7 +95,7 @@ def test_an_interrupted_run_is_reported_and_ends_with_130(tmp_path, number):
         "run",
         "--images",
         "golden",
-        "--floor",
+        "--baseline-rtt",
         "0",
         "--out",
         str(tmp_path / "run"),

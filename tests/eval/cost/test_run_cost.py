@@ -76,7 +76,7 @@ def test_metered_cost_counts_rounding_starts_and_bytes():
 
 def test_failed_requests_are_charged_and_unsent_ones_are_not():
     tally = CostMeter({"gcp_cloudrun": TARIFFS["gcp_cloudrun"]})
-    tally.record(sample(error="not_sent"))
+    tally.record(sample(error="dropped"))
     tally.record(sample("reference"))
     assert tally.total_usd(0) == 0
     tally.record(make_sample(target="gcp_cloudrun", error="timeout", service_time_ms=30_000.0))
@@ -116,7 +116,7 @@ def test_the_line_names_what_each_costs():
 
 
 def test_a_plan_counts_requests_time_and_starts():
-    config = Config(scenarios=("single", "cold", "idle"), warmup=10, floor=5, cold=3, idle=2, gap_s=100.0)
+    config = Config(scenarios=("single", "cold", "idle"), warmup=10, baseline_rtt=5, cold=3, idle=2, gap_s=100.0)
     blocks = build_schedule(config, ["heroku", "gcp_function"], 40)
     plan = demand_of_schedule(blocks, config, service_s=0.1)
     each = 10 + 5 + 40 + 3 + 2 + 5
@@ -126,7 +126,7 @@ def test_a_plan_counts_requests_time_and_starts():
 
 
 def test_rate_search_is_estimated_up_to_twice_the_capacity():
-    config = Config(scenarios=("max_rate",), warmup=0, floor=0, rate_rps=10, step_s=20)
+    config = Config(scenarios=("max_rate",), warmup=0, baseline_rtt=0, rate_rps=10, step_s=20)
     plan = demand_of_schedule(build_schedule(config, ["gcp_function"], 40), config, service_s=0.1)
     assert plan.requests_by_target["gcp_function"] == 24 * 60 * 20  # steps, twice 3 instances of 10 a second, seconds
     assert plan.duration_s == 24 * 20

@@ -95,24 +95,24 @@ def test_latency_lasts_to_the_last_byte_of_the_answer():
 @pytest.mark.parametrize(
     ("mode", "kind", "detail"),
     [
-        ("html", "bad_answer", "not JSON: <html>Please log in</html>"),
-        ("redirect", "bad_answer", "302: redirected to /login"),
+        ("html", "invalid_response", "not JSON: <html>Please log in</html>"),
+        ("redirect", "invalid_response", "302: redirected to /login"),
         ("unauthorised", "http_4xx", "401: wrong: None"),
         ("throttled", "http_429", "429: slow down"),
         ("broken", "http_5xx", "500: Internal error"),
-        ("endless", "bad_answer", "more than 1 MiB"),
+        ("endless", "invalid_response", "more than 1 MiB"),
         ("torn", "disconnected", ""),
         ("hangup", "disconnected", ""),
-        ("not_http", "bad_answer", "not HTTP"),
-        (answering(probabilities=[0.1] * 9), "bad_answer", "expected 10 probabilities, found 9"),
-        (answering(probabilities=None), "bad_answer", "expected 10 probabilities, found NoneType"),
-        (answering(probabilities=[0.5] * 10), "bad_answer", "sum to 5"),
-        (answering(probabilities=[float("nan")] * 10), "bad_answer", "not JSON"),
-        (answering(probabilities=["1"] + [0] * 9), "bad_answer", "'1' is not a probability"),
-        (answering(label="dog"), "bad_answer", "id 3 is called 'dog', expected 'cat'"),
-        (answering(id=10), "bad_answer", "id is 10, expected 0 to 9"),
-        (answering(id=True), "bad_answer", "id is True"),
-        (answering(id=5, label="dog"), "bad_answer", "id 5 has 0.0, but another class has 1.0"),
+        ("not_http", "invalid_response", "not HTTP"),
+        (answering(probabilities=[0.1] * 9), "invalid_response", "expected 10 probabilities, found 9"),
+        (answering(probabilities=None), "invalid_response", "expected 10 probabilities, found NoneType"),
+        (answering(probabilities=[0.5] * 10), "invalid_response", "sum to 5"),
+        (answering(probabilities=[float("nan")] * 10), "invalid_response", "not JSON"),
+        (answering(probabilities=["1"] + [0] * 9), "invalid_response", "'1' is not a probability"),
+        (answering(label="dog"), "invalid_response", "id 3 is called 'dog', expected 'cat'"),
+        (answering(id=10), "invalid_response", "id is 10, expected 0 to 9"),
+        (answering(id=True), "invalid_response", "id is True"),
+        (answering(id=5, label="dog"), "invalid_response", "id 5 has 0.0, but another class has 1.0"),
     ],
     ids=lambda value: value[:24],
 )
@@ -248,7 +248,7 @@ BOMB = gzip.compress(bytes(10_000_000))  # about 10 kB
 )  # fmt: skip
 def test_garbage_is_left_at_once_and_named_in_one_line(handle, detail):
     (sample,) = samples_from(handle)
-    assert sample.error == "bad_answer"
+    assert sample.error == "invalid_response"
     assert sample.detail and sample.detail.startswith(detail)
 
 
@@ -290,7 +290,7 @@ def test_no_op_on_a_closed_connection_is_not_retried():
                 heads.append(await reader.readuntil(b"\r\n\r\n"))
                 writer.write(answer)
 
-    samples = samples_from(answer_once, 2, asked=lambda index: RequestSpec("floor", "measure", 1, -1, None))
+    samples = samples_from(answer_once, 2, asked=lambda index: RequestSpec("baseline_rtt", "measure", 1, -1, None))
     assert [s.error for s in samples] == [None, "disconnected"]
     assert len(heads) == 2
 
@@ -416,19 +416,21 @@ def test_no_op_requests_readyz_and_sends_no_image():
     async def go(url):
         async with Client("fake", url, CLASSES, TIMEOUT_S, 0.0) as client:
             return (
-                await client.send(RequestSpec("floor", "measure", 1, -1, None, index_in_block=4), time.perf_counter())
+                await client.send(
+                    RequestSpec("baseline_rtt", "measure", 1, -1, None, index_in_block=4), time.perf_counter()
+                )
             )[0]
 
     with fake_endpoint() as fake:
         sample = asyncio.run(go(fake.url))
-    assert (sample.scenario, sample.image_index, sample.index_in_block, sample.status) == ("floor", -1, 4, 200)
+    assert (sample.scenario, sample.image_index, sample.index_in_block, sample.status) == ("baseline_rtt", -1, 4, 200)
     assert sample.error is None and sample.predicted_class is None and fake.posts == []
 
 
 def test_dropped_request_is_a_sample_of_its_own_kind():
     client = Client("fake", "http://127.0.0.1:9", CLASSES, TIMEOUT_S, 0.0)
     sample = client.dropped(ask(), time.perf_counter() - 2, "too many under way")
-    assert (sample.error, sample.detail, sample.status) == ("not_sent", "too many under way", None)
+    assert (sample.error, sample.detail, sample.status) == ("dropped", "too many under way", None)
     assert sample.send_delay_ms >= 2000
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 def run(folder, url, target=None, options=None, past=None, **changes):
     """A run against one endpoint; gives run.json, its samples, and what was said."""
-    images, config = pictures(20), Config(**{"warmup": 0, "floor": 0, "block": 10} | changes)
+    images, config = pictures(20), Config(**{"warmup": 0, "baseline_rtt": 0, "block": 10} | changes)
     fleet, options = TargetSet((Endpoint("a", target, url),), {}), options or RunOptions()
     console = Console(file=io.StringIO(), width=300)
     begun = new_run("some-id", fleet, images, config, options) if past is None else read_run(folder)
@@ -46,7 +46,7 @@ def test_after_a_gap_the_instance_itself_says_that_it_is_new(tmp_path):
 def test_start_without_restart_method_is_dropped_with_advice(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         done, samples, _ = run(tmp_path, url, scenarios=("cold",), cold=2)
-    assert [s.error for s in samples] == ["not_sent"] * 2
+    assert [s.error for s in samples] == ["dropped"] * 2
     assert samples[0].detail == "no way to restart a: give a command with --cold-command a=..."
     assert done.complete
 
@@ -65,7 +65,7 @@ def test_failed_restart_drops_its_request_and_the_run_continues(tmp_path):
         options = RunOptions(restart_commands={"a": ("false",)})
         done, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
     forced = [s for s in samples if s.scenario == "cold"]
-    assert [s.error for s in forced] == ["not_sent"] * 2
+    assert [s.error for s in forced] == ["dropped"] * 2
     assert "false ended with status 1" in forced[0].detail
     assert done.complete
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 def run(folder, url, images=None, options=None, **changes):
     folder.mkdir(exist_ok=True)
-    images, config = images or pictures(50), Config(**{"warmup": 0, "floor": 0, "block": 10} | changes)
+    images, config = images or pictures(50), Config(**{"warmup": 0, "baseline_rtt": 0, "block": 10} | changes)
     fleet = TargetSet((Endpoint("a", None, url),), {})
     options = options or RunOptions()
     begun = new_run("some-id", fleet, images, config, options)
@@ -61,7 +61,7 @@ def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
         done, samples = run(tmp_path, url, scenarios=("burst",), burst=10, in_flight=4)
         asked = request_counts(url)["requests"]
     errors = Counter(s.error for s in samples)
-    assert errors == {None: 20, "not_sent": 30}
+    assert errors == {None: 20, "dropped": 30}
     assert asked == 20 and done.planned_requests == 50
     assert "4 requests were in flight already" in next(s.detail for s in samples if s.error)
 
@@ -179,4 +179,4 @@ def test_target_lost_in_mid_stream_does_not_end_the_run(tmp_path):
         )
     assert done.complete
     assert len(samples) == done.planned_requests
-    assert {s.error for s in samples if s.index_in_block > 20} <= {"connect", "disconnected", "not_sent"}
+    assert {s.error for s in samples if s.index_in_block > 20} <= {"connect", "disconnected", "dropped"}

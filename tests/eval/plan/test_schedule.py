@@ -16,7 +16,7 @@ TARGETS = ["aws_ec2", "heroku", "gcp_cloudrun", "gcp_function"]
 
 
 def plan(images=103, **changes):
-    return build_schedule(Config(**{"seed": 1, "warmup": 7, "block": 10, "floor": 0} | changes), TARGETS, images)
+    return build_schedule(Config(**{"seed": 1, "warmup": 7, "block": 10, "baseline_rtt": 0} | changes), TARGETS, images)
 
 
 def stream(name, scenario="poisson", **changes):
@@ -125,10 +125,10 @@ def test_cold_starts_and_gaps_send_one_request_a_target_in_turn(scenario):
     assert {tuple(sorted(b.target for b in blocks[i : i + 4])) for i in (0, 4, 8)} == {tuple(sorted(TARGETS))}
 
 
-def test_a_no_op_floor_is_taken_before_and_after():
-    blocks = [b for b in plan(floor=3) if b.phase == "measure"]
-    assert [b.scenario for b in blocks[:4] + blocks[-4:]] == ["floor"] * 8
-    assert {b.image_indices for b in blocks if b.scenario == "floor"} == {(-1, -1, -1)}
+def test_a_no_op_baseline_is_taken_before_and_after():
+    blocks = [b for b in plan(baseline_rtt=3) if b.phase == "measure"]
+    assert [b.scenario for b in blocks[:4] + blocks[-4:]] == ["baseline_rtt"] * 8
+    assert {b.image_indices for b in blocks if b.scenario == "baseline_rtt"} == {(-1, -1, -1)}
 
 
 def test_search_step_has_enough_requests_for_a_percentile():

@@ -142,7 +142,7 @@ def test_the_cache_audit_accuses_only_the_target_that_caches(full_dir):
 
 
 def test_network_table_has_baseline_rtt_and_connection_timings(full_dir):
-    cells = row(section(full_dir, "network"), "Network floor and connections", "Heroku")
+    cells = row(section(full_dir, "network"), "Network baseline and connections", "Heroku")
     assert cells[1].startswith("0.") and "ms" in cells[1]
     assert cells[3] == "20 of 600 poisson"
     assert [cell.split(" ")[0] for cell in cells[4:]] == ["0.40", "0.20", "1.90"]

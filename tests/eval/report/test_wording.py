@@ -22,7 +22,7 @@ SENTENCES = [  # code, values, sentence
      "the run is not complete: interrupted from the keyboard"),
     (FindingCode.RUN_INCOMPLETE, {"note": None},
      "the run is not complete: interrupted, or still running"),
-    (FindingCode.REQUESTS_NOT_SENT, {"not_sent": 620, "planned": 1600},
+    (FindingCode.REQUESTS_DROPPED, {"dropped": 620, "planned": 1600},
      "620 of 1,600 planned requests were never sent"),
     (FindingCode.MODEL_VERSIONS_DIFFER, {"titles_by_version": {"abc": ["Heroku", "AWS EC2"], "fed": ["the reference"]}},
      "the models differ (abc: Heroku and AWS EC2; fed: the reference)"),

@@ -15,7 +15,20 @@ from tests.helpers.hostile_endpoints import BAD_FIELDS, BAD_PREDICTIONS, INVALID
 pytestmark = pytest.mark.integration
 
 IMAGES = 2
-OPTIONS = ("--images", "golden", "--limit", IMAGES, "--warmup", 0, "--floor", 1, "--timeout-s", 2, "--block", IMAGES)
+OPTIONS = (
+    "--images",
+    "golden",
+    "--limit",
+    IMAGES,
+    "--warmup",
+    0,
+    "--baseline-rtt",
+    1,
+    "--timeout-s",
+    2,
+    "--block",
+    IMAGES,
+)
 
 
 def measure(folder, targets):

@@ -28,7 +28,7 @@ KILLS = 25
 def arguments(fake, folder, *more):
     return [
         "run", "--target", f"a={fake.url}", "--images", "golden", "--limit", "20", "--warmup", "2", "--block", "4",
-        "--floor", "2", "--out", str(folder), *more,
+        "--baseline-rtt", "2", "--out", str(folder), *more,
     ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def endpoint(fake, name, target=None):
 
 
 def config(**changes):
-    return Config(**{"seed": 1, "warmup": 2, "block": 4, "floor": 0, "timeout_s": 20.0} | changes)
+    return Config(**{"seed": 1, "warmup": 2, "block": 4, "baseline_rtt": 0, "timeout_s": 20.0} | changes)
 
 
 def run(folder, endpoints, images=None, failures=None, command=("eval",), **changes):
@@ -157,10 +157,10 @@ def test_dead_endpoint_is_given_up_and_its_requests_are_failures(tmp_path, monke
     assert done.complete
     dead = measured(samples, "a")
     assert sorted(s.image_index for s in dead) == list(range(60))
-    assert dead[-1].error == "not_sent" and (dead[-1].detail or "").startswith(
+    assert dead[-1].error == "dropped" and (dead[-1].detail or "").startswith(
         "no more requests are sent to the target: connect: "
     )
-    assert sum(s.error == "not_sent" for s in dead) >= 60 - 12 - circuit_breaker.MAX_CONSECUTIVE_FAILURES
+    assert sum(s.error == "dropped" for s in dead) >= 60 - 12 - circuit_breaker.MAX_CONSECUTIVE_FAILURES
     assert (done.targets[0].failure or "").startswith("stopped after 20 consecutive failures, connect: ")
     assert "a: stopped after" in said
     assert not any(s.error for s in measured(samples, "b"))
@@ -178,7 +178,7 @@ def test_ready_endpoint_that_never_responds_is_given_up(tmp_path):
     with fake_endpoint("hangup") as fake:
         done, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(80), warmup=0)
         assert len(fake.posts) == circuit_breaker.MAX_CONSECUTIVE_FAILURES * (circuit_breaker.MAX_READY_PROBES + 1)
-    assert Counter(s.error for s in samples) == {"disconnected": 60, "not_sent": 20}
+    assert Counter(s.error for s in samples) == {"disconnected": 60, "dropped": 20}
     assert (done.targets[0].failure or "").startswith("stopped after 60 consecutive failures")
 
 
@@ -187,7 +187,7 @@ def test_time_in_vain_counts_like_failures_in_a_row(tmp_path, monkeypatch):
     with fake_endpoint("slow") as fake:
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")], images=image_set(20), warmup=0, timeout_s=0.15)
     errors = Counter(s.error for s in samples)
-    assert set(errors) == {"timeout", "not_sent"} and errors["not_sent"] > 10
+    assert set(errors) == {"timeout", "dropped"} and errors["dropped"] > 10
 
 
 def test_unreachable_endpoint_gets_a_failure_and_no_samples(tmp_path):
@@ -291,7 +291,7 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
     assert done.complete
     asked = measured(read_samples(tmp_path), "heroku-onnx")
     assert sorted(s.image_index for s in asked) == list(range(60))
-    assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "not_sent"}
+    assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "dropped"}
     assert "stopped after" in (done.targets[0].failure or "")
     assert "its process ended" in (done.targets[0].failure or "")
     assert not any(s.error for s in measured(read_samples(tmp_path), "a"))

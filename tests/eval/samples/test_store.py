@@ -5,10 +5,15 @@ import json
 
 import pytest
 
+from eval.plan.config import BASELINE_RTT, Config
 from eval.samples.model import RUN_JSON, RUN_SCHEMA_VERSION, SAMPLES_FILE
 from eval.samples.store import (
+    RENAMED_CONFIG_KEYS,
+    RENAMED_ERRORS,
     RENAMED_RUN_KEYS,
     RENAMED_SAMPLE_KEYS,
+    RENAMED_SCENARIOS,
+    RENAMED_STARTUP_KEYS,
     RENAMED_TARGET_KEYS,
     SampleWriter,
     load_resume_state,
@@ -60,7 +65,7 @@ def test_resume_state_names_each_request_and_keeps_search_steps(tmp_path):
 
 
 def in_schema_2(folder):
-    """Give the run's files the keys that they had before schema 3."""
+    """Give the run's files the keys and values that they had before schema 3."""
 
     def renamed(data, present_keys):
         old_keys = {new: old for old, new in present_keys.items()}
@@ -68,22 +73,37 @@ def in_schema_2(folder):
 
     run = renamed(json.loads((folder / RUN_JSON).read_text()), RENAMED_RUN_KEYS) | {"schema_version": 2}
     run["targets"] = [renamed(target, RENAMED_TARGET_KEYS) for target in run["targets"]]
+    run["config"] = renamed(run["config"], RENAMED_CONFIG_KEYS)
     (folder / RUN_JSON).write_text(json.dumps(run))
-    lines = [
-        renamed(json.loads(line), RENAMED_SAMPLE_KEYS) for line in (folder / SAMPLES_FILE).read_text().splitlines()
-    ]
+    lines = []
+    for line in (folder / SAMPLES_FILE).read_text().splitlines():
+        sample = json.loads(line)
+        for key, present in (("scenario", RENAMED_SCENARIOS), ("error", RENAMED_ERRORS)):
+            if key in sample:
+                sample[key] = {new: old for old, new in present.items()}.get(sample[key], sample[key])
+        if "startup_ms" in sample:
+            sample["startup_ms"] = renamed(sample["startup_ms"], RENAMED_STARTUP_KEYS)
+        lines.append(renamed(sample, RENAMED_SAMPLE_KEYS))
     (folder / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run, lines
 
 
 def test_a_run_of_schema_2_is_read_as_one_of_today(tmp_path):
     run, samples = make_run(n_images=20)
+    run = dataclasses.replace(run, config=dataclasses.asdict(Config(baseline_rtt=3)))
+    samples += [
+        make_sample(1, scenario=BASELINE_RTT, error="dropped"),
+        make_sample(2, scenario="cold", error="invalid_response", startup_ms={"time_to_first_prediction": 4.0}),
+    ]
     write_run(tmp_path, run)
     write(tmp_path, *samples)
     before = read_run(tmp_path), list(read_samples(tmp_path))
     old_run, old_samples = in_schema_2(tmp_path)
     assert {"note", "machine", "images"} <= set(old_run) and "shipped" in old_run["targets"][0]
     assert {"place", "image", "lateness_ms", "label"} <= set(old_samples[0])
+    assert old_run["config"]["floor"] == 3
+    assert [s["error"] for s in old_samples[-2:]] == ["not_sent", "bad_answer"]
+    assert (old_samples[-2]["scenario"], old_samples[-1]["startup_ms"]) == ("floor", {"create": 4.0})
     after = read_run(tmp_path), list(read_samples(tmp_path))
     assert dataclasses.replace(after[0], schema_version=RUN_SCHEMA_VERSION) == before[0]
     assert after[1] == before[1] == samples

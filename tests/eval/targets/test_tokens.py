@@ -41,7 +41,9 @@ def signals_as_before():
 
 
 def run(*arguments):
-    return main(["run", "--images", "golden", "--limit", "2", "--floor", "0", "--warmup", "0", *map(str, arguments)])
+    return main(
+        ["run", "--images", "golden", "--limit", "2", "--baseline-rtt", "0", "--warmup", "0", *map(str, arguments)]
+    )
 
 
 def assign(names, *texts, url="https://{}.example", allow_http=False, **env):
@@ -136,7 +138,8 @@ def test_only_predictions_carry_the_token(tmp_path, monkeypatch):
     with fake_endpoint() as fake, fake_endpoint() as other:
         targets = ("--target", f"a={fake.url}", "--target", f"b={other.url}", "--scenario", "single,poisson")
         assert (
-            run(*targets, "--duration", "0.2", "--floor", "2", "--token-env", "a=ONE", "--out", tmp_path / "run") == 0
+            run(*targets, "--duration", "0.2", "--baseline-rtt", "2", "--token-env", "a=ONE", "--out", tmp_path / "run")
+            == 0
         )
         assert {post.headers.get("Authorization") for post in fake.posts} == {f"Bearer {TOKEN}"}
         gets = fake.requests + other.requests
@@ -264,8 +267,9 @@ def test_an_echoing_endpoint_leaves_the_token_nowhere(tmp_path):
     with http_server(respond) as port:
         process = subprocess.Popen(
             [sys.executable, "-m", "eval", "run", "--target", f"a=http://127.0.0.1:{port}", "--token-env", "ONE",
-             "--images", "golden", "--limit", "8", "--warmup", "2", "--floor", "2", "--scenario", "single,poisson",
-             "--rate", "40", "--duration", "60", "--workers", "2", "--cold-command", f"a=echo {OTHER}",
+             "--images", "golden", "--limit", "8", "--warmup", "2", "--baseline-rtt", "2",
+             "--scenario", "single,poisson", "--rate", "40", "--duration", "60", "--workers", "2",
+             "--cold-command", f"a=echo {OTHER}",
              "--out", str(folder)],
             cwd=ROOT, env=os.environ | {"ONE": TOKEN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
