@@ -28,7 +28,6 @@ pytestmark = pytest.mark.integration
 QUEUE, BATCH, THREADS = 8, 4, 24
 LIMITS = {"MAX_QUEUE": str(QUEUE), "BATCH_MAX": str(BATCH), "WEB_THREADS": str(THREADS)}
 GRACE_S = 10  # that a platform gives from SIGTERM to SIGKILL
-FROZEN_S = 90  # longer than every time-out but that of connections at rest
 PNG = grey_png(3)
 
 
@@ -376,30 +375,3 @@ def test_a_killed_worker_is_replaced(tmp_path):
         until(server.ready, "a worker that is ready")
         assert server.post("/predict", PNG, "image/png").headers[schema.INSTANCE_ID] not in heard.instances
         assert worker_of(server).pid != killed
-
-
-# Frozen, as platforms do with what nobody asks
-
-
-@pytest.mark.slow
-def test_frozen_service_resumes_without_a_restart(tmp_path):
-    with pressed(tmp_path) as server:
-        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-
-        def instance(connection) -> str:
-            connection.request("POST", "/predict", PNG, {"Content-Type": "image/png"})
-            reply = connection.getresponse()
-            reply.read()
-            assert reply.status == 200
-            return reply.headers[schema.INSTANCE_ID]
-
-        before, processes = instance(kept), [worker_of(server), psutil.Process(server.process.pid)]
-        for process in processes:
-            process.suspend()
-        time.sleep(FROZEN_S)
-        for process in processes:
-            process.resume()
-        assert instance(kept) == before
-        assert server.post("/predict", PNG, "image/png").headers[schema.INSTANCE_ID] == before
-        assert "rror" not in server.log.read_text()
-        kept.close()
