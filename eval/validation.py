@@ -59,8 +59,8 @@ class Within:
         return {**handler(source), "strict": True, "ge": self.low, "le": self.high}  # NaN is neither
 
 
-class WithoutDust:
-    """A number of which a quotient is finite: one that is all but 0 becomes 0."""
+class FlushToZero:
+    """A number so near 0 that its reciprocal is infinite becomes 0."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -156,8 +156,8 @@ Lines = Annotated[str, Characters(MAX_TEXT_CHARS, keep="\n\t")]
 Timestamp = Annotated[Name, IsTimestamp()]
 Count = Annotated[int, Within(0, MAX_COUNT)]
 Integer = Annotated[int, Within(-MAX_COUNT, MAX_COUNT)]
-Milliseconds = Annotated[float, Within(0, MAX_MS), WithoutDust()]
-SignedMilliseconds = Annotated[float, Within(-MAX_MS, MAX_MS), WithoutDust()]
+Milliseconds = Annotated[float, Within(0, MAX_MS), FlushToZero()]
+SignedMilliseconds = Annotated[float, Within(-MAX_MS, MAX_MS), FlushToZero()]
 Positive = Annotated[float, Within(1e-6, 1e9)]
 Probability = Annotated[float, Within(0, 1)]
 Durations = Annotated[dict[Name, Milliseconds], AtMost(MAX_ITEMS)]
