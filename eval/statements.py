@@ -71,7 +71,6 @@ class ReasonCode(Code):
     # Drift
     LOAD_CHANGES_BY_PLAN = "load_changes_by_plan"
     TOO_FEW_BLOCKS = "too_few_blocks", "needed", "n"
-    TOO_FEW_LARGE_BLOCKS = "too_few_large_blocks", "needed", "responses"
     # Cold starts, and which of their times a user waits
     START_COMMAND_NOT_OBSERVABLE = "start_command_not_observable"
     NO_WARM_MEDIAN = "no_warm_median", "cause"
@@ -137,8 +136,9 @@ class DriftCode(Code):
 
     BECAME_SLOWER = "became_slower", "change", "blocks"
     BECAME_FASTER = "became_faster", "change", "blocks"
+    ALL_BECAME_SLOWER = "all_became_slower", "change", "blocks"
+    ALL_BECAME_FASTER = "all_became_faster", "change", "blocks"
     SMALL_TREND = "small_trend", "change", "blocks"
-    BLOCKS_DIFFER = "blocks_differ", "change", "blocks"
     NO_DRIFT = "no_drift", "change", "blocks"
 
 

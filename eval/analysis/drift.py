@@ -1,14 +1,11 @@
-"""Whether a target's latency changed while the run went on, block by block.
+"""Whether latency changed while the run went on: of one target, or of all, which is the client's machine or network.
 
-Two questions, each with a rank test that keeps its level whatever the distribution of latency:
-
-    trend     do the medians of the blocks rise or fall with time? Kendall's rank correlation
-    between   do the blocks differ more than samples of one distribution would? Kruskal-Wallis
-
-A trend means that the run's figures depend on when they were taken. Blocks that differ mean that neighbours are alike:
-the sample is worth fewer independent ones, and intervals that took them as independent would be too narrow by the
-factor given; those of eval/stats/intervals.py allow for it.
-Each p-value is adjusted for all targets and scenarios of the run (Holm).
+The medians of the blocks, on a logarithmic scale, are a series for each target. Their mean over all targets is the
+machine's series; what a target has beyond that is its own. Of each series one question is asked: is there a trend? The
+lowest cosine of the series is one; the next ones, up to six, show by how much such a figure varies without any
+(Student's t; eval/stats/intervals.py has the same cosines). So a machine that wanders, or blocks that are alike, are no
+trend. The p-values of the targets are adjusted for all targets and scenarios of the run, those of the machine for all
+scenarios (Holm).
 """
 
 from __future__ import annotations
@@ -17,176 +14,147 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Any
+from statistics import median
 
 import numpy as np
 import scipy
 
 from eval.analysis.findings import Finding, FindingCode, warning
+from eval.analysis.latency_rounds import latencies_by_round
 from eval.samples.model import Sample
 from eval.statements import DriftCode, DriftResult, ReasonCode, Unavailable, unavailable
-from eval.stats.intervals import holm_adjust
+from eval.stats.comparison import BLOCKS_PER_COSINE
+from eval.stats.intervals import N_COSINES, holm_adjust
 
 ALPHA = 0.05  # of p-values after Holm
-MIN_BLOCKS = 8  # with 5 the smallest p of Kendall's test is 0.017, too large for four targets
-MIN_RESPONSES_PER_BLOCK = 5  # of a block that is compared with others as a whole
+MIN_BLOCKS = 8
+MIN_MEDIAN_MS = 0.001  # latencies are rounded to it
 WARN_RELATIVE_CHANGE = 0.05  # of the median, first third of the blocks to last; a smaller trend is no warning
-WARN_DESIGN_EFFECT_FACTOR = 1.5  # intervals of independent samples would be this many times too narrow
 NONSTATIONARY_SCENARIOS = {"ramp", "max_rate", "idle"}  # whose load or whose instance changes by plan
 
 
 @dataclass(frozen=True)
-class LatencyBlock:
-    """The latencies of one block."""
-
-    start_s: float
-    latency_ms: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Trend:
-    """The medians of the blocks against time."""
-
-    tau: float  # -1: each is lower than all before, 1: higher
-    p: float
-    first_ms: float  # median of the medians in the first third of the blocks
-    last_ms: float
-
-    @property
-    def change(self) -> float:
-        """First third to last, as a fraction of the first."""
-        return self.last_ms / self.first_ms - 1
-
-
-@dataclass(frozen=True)
-class BlockEffect:
-    """How much of the spread is between blocks rather than within them."""
-
-    h_statistic: float  # Kruskal and Wallis's H
-    p: float
-    epsilon_squared: float  # of the ranks' variance (epsilon squared)
-    design_effect_factor: float  # by which intervals of independent samples are too narrow: root of the design effect
-
-
-@dataclass(frozen=True)
-class TrendReport:
-    tau: float
-    p: float
-    p_holm: float  # adjusted for all targets and scenarios
-
-
-@dataclass(frozen=True)
-class BlockEffectReport:
-    h: float
-    p: float
-    p_holm: float
-    epsilon_squared: float
-    design_effect_factor: float
-
-
-@dataclass(frozen=True)
 class DriftReport:
-    """Both tests of one scenario of one target."""
+    """One scenario of one target. Changes are fractions, from the first third of the blocks to the last."""
 
     blocks: int
-    change: float  # first third of the blocks to the last, as a fraction
+    change: float
     first_ms: float
     last_ms: float
-    trend: TrendReport
-    block_effect: BlockEffectReport | Unavailable
-    has_drift: bool  # a trend that matters
-    heterogeneous: bool  # blocks differ by more than chance, and so much that it matters
+    own_change: float  # beyond that of all targets together
+    p: float  # of no trend of its own
+    p_holm: float
+    shared_change: float | None  # of all targets together; None with one target
+    shared_p_holm: float | None
+    has_drift: bool  # of its own
     result: DriftResult
 
 
 DriftByScenario = Mapping[str, DriftReport | Unavailable]
+Key = tuple[str, str]  # target and scenario
 
 
 def detect_drift(samples: Iterable[Sample]) -> dict[str, DriftByScenario]:
-    """Target -> scenario -> both tests and what they say, or the reason why there is none."""
-    samples_by_block: dict[tuple[str, str], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    """Target -> scenario -> whether there is a trend, or the reason why it is not known."""
+    samples_by_key: dict[Key, list[Sample]] = defaultdict(list)
     for s in samples:
-        if s.phase == "measure" and s.error is None:
-            samples_by_block[s.target, s.scenario][s.block].append(s)
-    blocks_by_key = {key: _chronological_blocks(block_samples) for key, block_samples in samples_by_block.items()}
-    tested = {
-        key: blocks
-        for key, blocks in blocks_by_key.items()
-        if key[1] not in NONSTATIONARY_SCENARIOS and len(blocks) >= MIN_BLOCKS
+        if s.phase == "measure":
+            samples_by_key[s.target, s.scenario].append(s)
+    medians_ms = {
+        (target, scenario): {
+            number: max(MIN_MEDIAN_MS, median(latencies_ms))
+            for number, latencies_ms in latencies_by_round(of, scenario, failures_as_infinite=False).items()
+        }
+        for (target, scenario), of in samples_by_key.items()
     }
-    trends = {key: kendall_trend(blocks) for key, blocks in tested.items()}
-    block_effects = {key: effect for key, blocks in tested.items() if (effect := block_effect(blocks))}
-    trend_p = dict(zip(trends, holm_adjust([t.p for t in trends.values()]), strict=True))
-    block_effect_p = dict(zip(block_effects, holm_adjust([b.p for b in block_effects.values()]), strict=True))
+    tested = {
+        key: medians
+        for key, medians in medians_ms.items()
+        if key[1] not in NONSTATIONARY_SCENARIOS and len(medians) >= MIN_BLOCKS
+    }
+    shared = {scenario: _shared_series(tested, scenario) for scenario in {scenario for _, scenario in tested}}
+    own = {key: _own_series(medians, shared[key[1]]) for key, medians in tested.items()}
+    own_p = {key: trend_p(series) for key, series in own.items()}
+    own_p_holm = dict(zip(own_p, holm_adjust(list(own_p.values())), strict=True))
+    shared_p = {scenario: trend_p(list(series.values())) for scenario, series in shared.items() if series}
+    shared_p_holm = dict(zip(shared_p, holm_adjust(list(shared_p.values())), strict=True))
     drift_by_target: dict[str, dict[str, DriftReport | Unavailable]] = defaultdict(dict)
-    for (target, scenario), blocks in blocks_by_key.items():
+    for (target, scenario), medians in medians_ms.items():
         key = target, scenario
-        effect_and_p = (block_effects[key], block_effect_p[key]) if key in block_effects else None
         drift_by_target[target][scenario] = (
-            _drift_report(len(blocks), trends[key], trend_p[key], effect_and_p)
+            _drift_report(
+                list(medians.values()),
+                own[key],
+                (own_p[key], own_p_holm[key]),
+                list(shared[scenario].values()),
+                shared_p_holm.get(scenario),
+            )
             if key in tested
-            else _untested(scenario, len(blocks))
+            else _untested(scenario, len(medians))
         )
     return dict(drift_by_target)
 
 
 def drift_warnings(drift_by_target: Mapping[str, DriftByScenario], titles: Mapping[str, str]) -> list[Finding]:
-    """One for every target that became faster or slower. Blocks that differ need none: intervals allow for them."""
-    findings = []
-    for target, scenarios in drift_by_target.items():
-        drifting = {
-            name: drift.result
-            for name, drift in scenarios.items()
-            if isinstance(drift, DriftReport) and drift.has_drift
+    """One for all targets that became faster or slower together, and one for each that did so by itself."""
+    results_by_target = {
+        target: {name: drift.result for name, drift in scenarios.items() if isinstance(drift, DriftReport)}
+        for target, scenarios in drift_by_target.items()
+    }
+    together = {
+        scenario: result
+        for results in results_by_target.values()
+        for scenario, result in results.items()
+        if result.code in (DriftCode.ALL_BECAME_SLOWER, DriftCode.ALL_BECAME_FASTER)
+    }
+    findings = [warning(FindingCode.MACHINE_DRIFT, results_by_scenario=together)] if together else []
+    for target, results in results_by_target.items():
+        alone = {
+            scenario: result
+            for scenario, result in results.items()
+            if result.code in (DriftCode.BECAME_SLOWER, DriftCode.BECAME_FASTER)
         }
-        if drifting:
+        if alone:
             title = titles.get(target, target)
-            findings.append(warning(FindingCode.LATENCY_DRIFT, target, title=title, results_by_scenario=drifting))
+            findings.append(warning(FindingCode.LATENCY_DRIFT, target, title=title, results_by_scenario=alone))
     return findings
 
 
-def kendall_trend(blocks: Sequence[LatencyBlock]) -> Trend:
-    """Kendall's test of the medians against their order in time."""
-    medians = [median(block.latency_ms) for block in blocks]
-    result: Any = scipy.stats.kendalltau(range(len(medians)), medians)
-    n_third = max(1, len(medians) // 3)
-    all_equal = math.isnan(result.statistic)  # all medians are equal
-    return Trend(
-        tau=0.0 if all_equal else float(result.statistic),
-        p=1.0 if all_equal else float(result.pvalue),
-        first_ms=median(medians[:n_third]),
-        last_ms=median(medians[-n_third:]),
-    )
+def trend_p(series: Sequence[float]) -> float:
+    """Of no trend, two-sided."""
+    n_noise = min(N_COSINES, len(series) // BLOCKS_PER_COSINE - 1)
+    trend, *noise = scipy.fft.dct(np.asarray(series) - np.mean(series))[1 : n_noise + 2]
+    if abs(trend) < 1e-9:
+        return 1.0
+    variance = float(np.mean(np.square(noise)))
+    return 2 * float(scipy.stats.t.sf(abs(trend) / math.sqrt(variance), n_noise)) if variance else 0.0
 
 
-def block_effect(blocks: Sequence[LatencyBlock]) -> BlockEffect | None:
-    """Kruskal and Wallis's test; None where too few blocks are large enough."""
-    large_blocks = [block.latency_ms for block in blocks if len(block.latency_ms) >= MIN_RESPONSES_PER_BLOCK]
-    if len(large_blocks) < MIN_BLOCKS:
-        return None
-    if len({value for latencies_ms in large_blocks for value in latencies_ms}) == 1:
-        return BlockEffect(0.0, 1.0, 0.0, 1.0)
-    result: Any = scipy.stats.kruskal(*large_blocks)
-    n, k = sum(map(len, large_blocks)), len(large_blocks)
-    epsilon_squared = max(0.0, float(result.statistic - k + 1) / (n - k))
-    effective_block_size = fmean(np.square([len(latencies_ms) for latencies_ms in large_blocks])) / (
-        n / k
-    )  # the size of a block, weighted by its responses
-    return BlockEffect(
-        float(result.statistic),
-        float(result.pvalue),
-        epsilon_squared,
-        math.sqrt(1 + (effective_block_size - 1) * epsilon_squared),
-    )
+def _shared_series(medians_ms: Mapping[Key, Mapping[int, float]], scenario: str) -> dict[int, float]:
+    """The mean logarithm of all targets in each round that all have; empty with one target, or too few rounds."""
+    of_targets = [medians for (_, name), medians in medians_ms.items() if name == scenario]
+    rounds = sorted(set.intersection(*map(set, of_targets)))
+    if len(of_targets) < 2 or len(rounds) < MIN_BLOCKS:
+        return {}
+    return {number: float(np.mean([math.log(medians[number]) for medians in of_targets])) for number in rounds}
 
 
-def _chronological_blocks(blocks: Mapping[int, Sequence[Sample]]) -> list[LatencyBlock]:
-    latency_blocks = [
-        LatencyBlock(min(s.scheduled_s for s in samples), tuple(s.latency_ms for s in samples))
-        for samples in blocks.values()
-    ]
-    return sorted(latency_blocks, key=lambda block: block.start_s)
+def _own_series(medians_ms: Mapping[int, float], shared: Mapping[int, float]) -> list[float]:
+    """The logarithms of a target's medians beyond those of all."""
+    if not shared:
+        return [math.log(value) for value in medians_ms.values()]
+    return [math.log(medians_ms[number]) - value for number, value in shared.items()]
+
+
+def _first_and_last(values: Sequence[float]) -> tuple[float, float]:
+    """The medians of the first third and of the last."""
+    n_third = max(1, len(values) // 3)
+    return median(values[:n_third]), median(values[-n_third:])
+
+
+def _relative_change(log_series: Sequence[float]) -> float:
+    first, last = _first_and_last(log_series)
+    return round(math.expm1(last - first), 6)
 
 
 def _untested(scenario: str, n_blocks: int) -> Unavailable:
@@ -196,37 +164,35 @@ def _untested(scenario: str, n_blocks: int) -> Unavailable:
 
 
 def _drift_report(
-    n_blocks: int, trend: Trend, trend_p: float, effect_and_p: tuple[BlockEffect, float] | None
+    medians_ms: Sequence[float],
+    own: Sequence[float],
+    own_p: tuple[float, float],  # as it is, and after Holm
+    shared: Sequence[float],
+    shared_p_holm: float | None,
 ) -> DriftReport:
-    has_trend = trend_p < ALPHA
-    effect, effect_p = effect_and_p or (None, 1.0)
-    has_block_effect = effect_p < ALPHA
-    large_trend = has_trend and abs(trend.change) >= WARN_RELATIVE_CHANGE
-    if large_trend:
-        code = DriftCode.BECAME_SLOWER if trend.change > 0 else DriftCode.BECAME_FASTER
-    elif has_trend:
-        code = DriftCode.SMALL_TREND
+    first_ms, last_ms = _first_and_last(medians_ms)
+    change, own_change = round(last_ms / first_ms - 1, 6), _relative_change(own)
+    shared_change = _relative_change(shared) if shared else None
+    has_own_trend = own_p[1] < ALPHA
+    has_shared_trend = shared_p_holm is not None and shared_p_holm < ALPHA
+    has_drift = has_own_trend and abs(own_change) >= WARN_RELATIVE_CHANGE
+    if has_drift:
+        code = DriftCode.BECAME_SLOWER if own_change > 0 else DriftCode.BECAME_FASTER
+    elif shared_change is not None and has_shared_trend and abs(shared_change) >= WARN_RELATIVE_CHANGE:
+        code = DriftCode.ALL_BECAME_SLOWER if shared_change > 0 else DriftCode.ALL_BECAME_FASTER
     else:
-        code = DriftCode.BLOCKS_DIFFER if has_block_effect else DriftCode.NO_DRIFT
-    change = round(trend.change, 6)
+        code = DriftCode.SMALL_TREND if has_own_trend or has_shared_trend else DriftCode.NO_DRIFT
+    told = {DriftCode.ALL_BECAME_SLOWER: shared_change, DriftCode.ALL_BECAME_FASTER: shared_change}.get(code, change)
     return DriftReport(
-        blocks=n_blocks,
+        blocks=len(medians_ms),
         change=change,
-        first_ms=trend.first_ms,
-        last_ms=trend.last_ms,
-        trend=TrendReport(round(trend.tau, 6), trend.p, trend_p),
-        block_effect=BlockEffectReport(
-            effect.h_statistic,
-            effect.p,
-            effect_p,
-            round(effect.epsilon_squared, 6),
-            round(effect.design_effect_factor, 4),
-        )
-        if effect
-        else unavailable(ReasonCode.TOO_FEW_LARGE_BLOCKS, needed=MIN_BLOCKS, responses=MIN_RESPONSES_PER_BLOCK),
-        has_drift=large_trend,
-        heterogeneous=has_block_effect
-        and effect is not None
-        and effect.design_effect_factor >= WARN_DESIGN_EFFECT_FACTOR,
-        result=DriftResult(code, {"change": change, "blocks": n_blocks}),
+        first_ms=first_ms,
+        last_ms=last_ms,
+        own_change=own_change,
+        p=own_p[0],
+        p_holm=own_p[1],
+        shared_change=shared_change,
+        shared_p_holm=shared_p_holm,
+        has_drift=has_drift,
+        result=DriftResult(code, {"change": told, "blocks": len(medians_ms)}),
     )

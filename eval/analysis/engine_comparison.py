@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from eval.analysis.accuracy import Agreement, Predictions
 from eval.analysis.cold_starts import StartReport
 from eval.analysis.latency import RateSearchReport
+from eval.analysis.latency_rounds import latencies_by_round
 from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
 from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPair, Pair, StartupPair, TargetReport
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
 from eval.statements import ReasonCode, Unavailable, unavailable
-from eval.stats.bootstrap import LatenciesByBlock, RelativeChange, compare_quantiles
+from eval.stats.comparison import Decision, LatenciesByBlock, QuantileRatio, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import matching_engine_pairs
 from service.engines.names import PLAIN_ENGINE
@@ -61,10 +62,11 @@ def compare_engines(
                 latency_ms=_latency_pairs(
                     [report.scenarios[scenario].latency_ms if scenario else {} for report in (a, b)],
                     [
-                        _latencies_by_block(samples_by_target.get(name, ()), scenario)
+                        latencies_by_round(samples_by_target.get(name, ()), scenario, failures_as_infinite=False)
                         for name in (pair.plain, pair.alternative)
-                    ],
-                    run.seed,
+                    ]
+                    if scenario
+                    else None,
                 ),
                 max_rate_rps=Pair(*(r.max_rate_rps for r in max_rates if isinstance(r, RateSearchReport)))
                 if all(max_rates)
@@ -92,37 +94,26 @@ def compare_engines(
 
 
 def _latency_pairs(
-    reports: Sequence[Mapping[str, Estimate]], blocks: Sequence[LatenciesByBlock], seed: int
+    reports: Sequence[Mapping[str, Estimate]], rounds: Sequence[LatenciesByBlock] | None
 ) -> dict[str, LatencyPair]:
-    """By how much the second is faster, in the first scenario that both ran."""
-    changes: dict[str, RelativeChange] = {}
-    if all(blocks):
-        quantile_changes = compare_quantiles(blocks[0], blocks[1], [PERCENTILES[p] for p in COMPARED_PERCENTILES], seed)
-        changes = dict(zip(COMPARED_PERCENTILES, quantile_changes, strict=True))
+    """By how much the second is faster, in the first scenario that both ran; successful requests."""
     no_scenario = unavailable(ReasonCode.NO_COMMON_SCENARIO)
-    pairs = {p: [report.get(p, no_scenario) for report in reports] for p in COMPARED_PERCENTILES}
-    return {
-        p: LatencyPair(a, b, _speedup(changes[p]) if _both_known(a, b) else unavailable(ReasonCode.NOT_KNOWN_OF_BOTH))
-        for p, (a, b) in pairs.items()
-    }
+    pairs = {}
+    for name in COMPARED_PERCENTILES:
+        a, b = (report.get(name, no_scenario) for report in reports)
+        ratio = quantile_ratio(*rounds, PERCENTILES[name], paired=True) if rounds and _both_known(a, b) else None
+        speedup = _speedup(a, b, ratio) if _both_known(a, b) else unavailable(ReasonCode.NOT_KNOWN_OF_BOTH)
+        pairs[name] = LatencyPair(a, b, speedup, ratio.decision if ratio else Decision.UNDECIDED)
+    return pairs
 
 
-def _latencies_by_block(samples: Sequence[Sample], scenario: str | None) -> LatenciesByBlock:
-    """Latencies of each block's successful requests."""
-    latencies_by_block: dict[int, list[float]] = defaultdict(list)
-    for s in samples:
-        if s.scenario == scenario and s.error is None:
-            latencies_by_block[s.block].append(s.latency_ms)
-    return latencies_by_block
-
-
-def _speedup(latency_change: RelativeChange) -> Estimate | Unavailable:
-    """As a factor: half the latency is a speedup of 2."""
-    value, high, low = (
-        1 / (1 + change) if change > -1 else None
-        for change in (latency_change.change, latency_change.low, latency_change.high)
-    )
-    return unavailable(ReasonCode.ZERO_LATENCY) if value is None else Estimate(value, low, high)
+def _speedup(a: Estimate, b: Estimate, ratio: QuantileRatio | None) -> Estimate | Unavailable:
+    """As a factor: half the latency is a speedup of 2. Without an interval where that has no end."""
+    if not a.value or not b.value:
+        return unavailable(ReasonCode.ZERO_LATENCY)
+    if ratio is None or ratio.low <= 0 or math.isinf(ratio.high):
+        return Estimate(a.value / b.value)
+    return Estimate(a.value / b.value, 1 / ratio.high, 1 / ratio.low)
 
 
 def _first_request_p50(start: StartReport | Unavailable) -> Estimate | None:

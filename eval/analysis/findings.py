@@ -33,6 +33,7 @@ class FindingCode(Code):
     MEMORY_EXCEEDED = "memory_exceeded", "title", "peak_mib", "limit_mib", "cuda_build"
     CPU_CONTENTION = "cpu_contention", "titles", "cores"
     LATENCY_DRIFT = "latency_drift", "title", "results_by_scenario"
+    MACHINE_DRIFT = "machine_drift", "results_by_scenario"
     CACHE_SUSPECTED = "cache_suspected", "titles"
     PREDICTIONS_DIFFER = "predictions_differ", "titles", "disagreements", "n", "engines_differ"
     LESS_ACCURATE = "less_accurate", "engine", "reference_engine", "max_drop", "alpha"

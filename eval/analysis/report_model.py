@@ -15,6 +15,7 @@ from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
 from eval.cost.cost_model import CostReport
 from eval.samples.processors import Processor
 from eval.statements import Reason, Unavailable
+from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
 
 
@@ -88,6 +89,7 @@ class Pair:
 @dataclass(frozen=True)
 class LatencyPair(Pair):
     speedup: Estimate | Unavailable  # as a factor: half the latency is 2
+    decision: Decision
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Traffic:
 @dataclass(frozen=True)
 class Verdict:
     fastest: str | None
-    tied_fastest: list[str]
+    vs_fastest: dict[str, Decision]  # of each other target: whether its latency is that of the fastest
     cheapest: str | None
     runner_up: str | None
     cheapest_tied: bool

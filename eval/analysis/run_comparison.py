@@ -3,7 +3,7 @@
 A change is a regression when it is beyond its threshold and not chance. Not chance: its p-value is below 5% after
 adjusting for all targets and scenarios (Holm), which for a single one means that its 95% interval leaves out zero.
 
-    p95          failures as infinite; by bootstrap over blocks (eval.stats.bootstrap). p50 and p99 are shown beside it
+    p95          failures as infinite; of both runs' blocks (eval.stats.comparison). p50 and p99 are shown beside it
     failed       of the requests sent; Fisher's exact test, which takes each failure as one, so an outage as many
     accuracy     on the images that both runs predicted; McNemar's exact test
     cost         by list price, each run by its own price list; by bootstrap of its work (cost_comparison.py)
@@ -11,10 +11,9 @@ adjusting for all targets and scenarios (Holm), which for a single one means tha
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import scipy
@@ -22,6 +21,7 @@ import scipy
 from eval.analysis.accuracy import Prediction
 from eval.analysis.comparability import common_scenarios, common_targets
 from eval.analysis.latency import normal_load
+from eval.analysis.latency_rounds import latencies_by_round
 from eval.analysis.mcnemar import discordant_pairs
 from eval.analysis.summary import first_predictions
 from eval.cost.billing import REQUESTS_PER_MONTH
@@ -31,7 +31,8 @@ from eval.plan.config import MAX_RATE, SINGLE
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
 from eval.statements import ReasonCode, Statement, reason
-from eval.stats.bootstrap import REPLICATES, compare_quantiles, relative_change
+from eval.stats.bootstrap import REPLICATES, relative_change
+from eval.stats.comparison import MIN_BLOCKS, Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, nearest_rank
 
 ALPHA = 0.05
@@ -85,6 +86,7 @@ class Difference:
     n_b: int = 0
     p: float | None = None  # of no change, two-sided
     p_holm: float | None = None  # adjusted for all differences of that metric
+    decision: Decision | None = None  # of a latency, by its interval alone
     threshold: float | None = None  # None: shown, not judged
     regressed: bool = False
     reason: Statement | None = None  # why it is not known
@@ -171,55 +173,29 @@ def _max_rate_difference(a: RunData, b: RunData, name: str, n_a: int, n_b: int) 
 def _latency_differences(
     samples_a: Sequence[Sample], samples_b: Sequence[Sample], name: str, scenario: str, thresholds: Thresholds
 ) -> list[Difference]:
-    blocks_a, blocks_b = _latencies_by_block(samples_a), _latencies_by_block(samples_b)
+    rounds_a, rounds_b = (latencies_by_round(samples, scenario) for samples in (samples_a, samples_b))
     n_a, n_b = len(samples_a), len(samples_b)
-    sorted_a, sorted_b = (sorted(map(_latency_or_inf, samples)) for samples in (samples_a, samples_b))
-    computable = [figure for figure in LATENCY_PERCENTILES if min(n_a, n_b) >= min_sample_size(PERCENTILES[figure])]
-    quantile_levels = [PERCENTILES[figure] for figure in computable]
-    changes = dict(
-        zip(
-            computable,
-            compare_quantiles(blocks_a, blocks_b, quantile_levels, thresholds.seed, thresholds.replicates),
-            strict=True,
-        )
-    )
     differences = []
     for figure in LATENCY_PERCENTILES:
         p = PERCENTILES[figure]
         threshold = thresholds.max_p95_increase if figure == "p95" else None
         difference = Difference(name, scenario, figure, n_a=n_a, n_b=n_b, threshold=threshold)
-        if quantile_change := changes.get(figure):
-            details = {
-                "resampling_unit": quantile_change.resampling_unit,
-                "blocks_a": len(blocks_a),
-                "blocks_b": len(blocks_b),
-            }
-            difference = replace(
-                difference,
-                a=nearest_rank(sorted_a, p),
-                b=nearest_rank(sorted_b, p),
-                change=quantile_change.change,
-                low=quantile_change.low,
-                high=quantile_change.high,
-                p=quantile_change.p,
-                details=details,
-            )
-        else:
+        if min(n_a, n_b) < min_sample_size(p):
             too_few = reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=min_sample_size(p), n_a=n_a, n_b=n_b)
-            difference = replace(difference, reason=too_few)
-        differences.append(difference)
+            differences.append(replace(difference, reason=too_few))
+        elif ratio := quantile_ratio(rounds_a, rounds_b, p, paired=False):
+            a, b = (nearest_rank(sorted(chain(*rounds.values())), p) for rounds in (rounds_a, rounds_b))
+            change, low, high = ratio.ratio - 1, ratio.low - 1, ratio.high - 1
+            details = {"blocks_a": len(rounds_a), "blocks_b": len(rounds_b)}
+            difference = replace(
+                difference, a=a, b=b, change=change, low=low, high=high, p=ratio.p, decision=ratio.decision,
+                details=details,
+            )  # fmt: skip
+            differences.append(difference)
+        else:
+            too_few = reason(ReasonCode.TOO_FEW_BLOCKS, needed=MIN_BLOCKS, n=min(len(rounds_a), len(rounds_b)))
+            differences.append(replace(difference, reason=too_few))
     return differences
-
-
-def _latencies_by_block(samples: Sequence[Sample]) -> dict[int, list[float]]:
-    grouped: dict[int, list[float]] = defaultdict(list)
-    for sample in samples:
-        grouped[sample.block].append(_latency_or_inf(sample))
-    return grouped
-
-
-def _latency_or_inf(sample: Sample) -> float:
-    return math.inf if sample.error else sample.latency_ms
 
 
 def _failure_difference(

@@ -33,7 +33,7 @@ from eval.analysis.report_model import (
     TargetReport,
 )
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
-from eval.analysis.verdict_facts import VerdictFacts, verdict_report
+from eval.analysis.verdict_facts import VerdictFacts, compare_with_fastest, verdict_report
 from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
 from eval.cost.break_even import compare_bills
 from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
@@ -95,6 +95,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         any(t.twin for t in run.targets),
         slo_ms,
         engine_comparisons=compare_engines(run, measured, predictions, targets, agreement),
+        vs_fastest=compare_with_fastest(targets, measured),
     )
     prices_used = {
         p.id: p for model in cost_models.values() if isinstance(model, CostModel) for p in model.prices.values()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eval.analysis.accuracy import Agreement
 from eval.analysis.findings import Finding
+from eval.analysis.latency_rounds import latencies_by_round
 from eval.analysis.report_model import EngineComparison, Slo, TargetReport, Traffic, Verdict
 from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, rank_by_cost
 from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH, Bill
-from eval.samples.model import REFERENCE
-from eval.stats.intervals import Estimate, intervals_overlap
+from eval.samples.model import REFERENCE, Sample
+from eval.stats.comparison import Decision, quantile_ratio
+from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import REFERENCE_ENGINE, agreement_too_low
 
 
@@ -28,6 +30,7 @@ class VerdictFacts:
     slo_ms: float = DEFAULT_SLO_MS  # latency objective for p95, in ms
     requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
     engine_comparisons: Sequence[EngineComparison] = ()
+    vs_fastest: Mapping[str, Decision] = field(default_factory=dict)  # of each target but the fastest
 
     @property
     def cost_ranking(self) -> CostRanking:
@@ -127,12 +130,15 @@ def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]
     return "p50", []
 
 
-def tied_fastest(targets: Mapping[str, TargetReport], percentile: str, ranked: list[str]) -> list[str]:
-    """Those whose interval overlaps that of the fastest."""
-    if not ranked:
-        return []
-    fastest = latency_percentiles(targets[ranked[0]])[percentile]
-    return [name for name in ranked[1:] if intervals_overlap(latency_percentiles(targets[name])[percentile], fastest)]
+def compare_with_fastest(
+    targets: Mapping[str, TargetReport], samples_by_target: Mapping[str, Sequence[Sample]]
+) -> dict[str, Decision]:
+    """Whether each other target's latency is that of the fastest, round by round, in the first scenario."""
+    percentile, ranked = rank_by_latency(targets)
+    rounds = {name: latencies_by_round(samples_by_target[name], next(iter(targets[name].scenarios))) for name in ranked}
+    ratios = {name: quantile_ratio(rounds[ranked[0]], rounds[name], PERCENTILES[percentile], paired=True)
+              for name in ranked[1:]}  # fmt: skip
+    return {name: ratio.decision if ratio else Decision.UNDECIDED for name, ratio in ratios.items()}
 
 
 def latency_percentiles(target_report: TargetReport) -> Mapping[str, Estimate]:
@@ -142,11 +148,11 @@ def latency_percentiles(target_report: TargetReport) -> Mapping[str, Estimate]:
 
 def verdict_report(facts: VerdictFacts) -> Verdict:
     """All of the verdict but its sentence."""
-    percentile, ranked = rank_by_latency(facts.targets)
+    _, ranked = rank_by_latency(facts.targets)
     ranking = facts.cost_ranking
     return Verdict(
         fastest=ranked[0] if ranked else None,
-        tied_fastest=tied_fastest(facts.targets, percentile, ranked),
+        vs_fastest=dict(facts.vs_fastest),
         cheapest=ranking.ranked[0] if ranking.ranked else None,
         runner_up=ranking.ranked[1] if len(ranking.ranked) > 1 else None,
         cheapest_tied=ranking.tied,

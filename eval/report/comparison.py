@@ -149,13 +149,11 @@ def _header_lines(comparison: Comparison) -> list[str]:
 
 
 def _footer_lines(comparison: Comparison) -> list[str]:
-    units = sorted({d.details["resampling_unit"] for d in comparison.differences if "resampling_unit" in d.details})
-    unit_text = f", of whole {units[0]}" if units == ["blocks"] else f", of {join_words(units)}" if units else ""
     return [
         "latency counts failures as endless; p is adjusted for all targets and scenarios (Holm); a change is worse "
         "when it is beyond its limit and p is below 0.05",
-        f"intervals: percentile bootstrap, {count(comparison.thresholds.replicates)} draws, seed "
-        f"{comparison.thresholds.seed}{unit_text}",
+        "intervals: of latency, the ratios that the blocks of both runs do not contradict; of cost, percentile "
+        f"bootstrap of blocks, {count(comparison.thresholds.replicates)} draws, seed {comparison.thresholds.seed}",
         f"cost: dollars a month by list price at {count(comparison.thresholds.requests_per_month)} "
         "requests a month; by price: A's "
         "work at B's prices less A's bill, by speed: the rest",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
-from eval.analysis.verdict_facts import VerdictFacts, latency_percentiles, rank_by_latency, tied_fastest
+from eval.analysis.verdict_facts import VerdictFacts, latency_percentiles, rank_by_latency
 from eval.cost.billing import Bill
 from eval.formatting import count, join_words, ms, plural, ratio, usd
 from eval.report.accuracy_text import accuracy_text
 from eval.report.wording import INTERRUPTED, message
+from eval.stats.comparison import Decision
 from eval.targets.engines import REFERENCE_ENGINE
 from service.engines.names import engine_title
 
@@ -43,12 +44,16 @@ def _latency_text(facts: VerdictFacts) -> str:
     first = facts.title(ranked[0])
     if len(facts.measured_targets) == 1:
         return f"{first} answers within {value} ({percentile})"
-    if tied := tied_fastest(facts.targets, percentile, ranked):
-        return (
-            f"{first} is fastest ({percentile} {value}), with "
-            f"{join_words([facts.title(n) for n in tied])} about as fast"
-        )
-    return f"{first} is fastest ({percentile} {value})"
+    equivalent, undecided = (
+        join_words([facts.title(name) for name in ranked if facts.vs_fastest.get(name) == decision])
+        for decision in (Decision.EQUIVALENT, Decision.UNDECIDED)
+    )
+    text = f"{first} is fastest ({percentile} {value})"
+    if equivalent:
+        text += f", with {equivalent} about as fast"
+    if undecided:
+        text += f"{' and' if equivalent else ', with'} {undecided} not told apart from it"
+    return text
 
 
 def _speedup_text(facts: VerdictFacts) -> str:

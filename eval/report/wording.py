@@ -70,6 +70,11 @@ def _latency_drift(title: str, results_by_scenario: Mapping[str, Statement]) -> 
     return f"{title} drifted while the run went on ({results})"
 
 
+def _machine_drift(results_by_scenario: Mapping[str, Statement]) -> str:
+    results = "; ".join(f"{scenario}: {message(result)}" for scenario, result in results_by_scenario.items())
+    return f"the client's machine or network drifted while the run went on ({results})"
+
+
 def _predictions_differ(titles: Sequence[str], disagreements: int, n: int, engines_differ: bool) -> str:
     explanation = ENGINES_TOO_DIFFERENT if engines_differ else "the same model must answer alike everywhere"
     return f"{' and '.join(titles)} differ on {formatting.disagreement_text(disagreements, n)}; {explanation}"
@@ -150,6 +155,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "which inflates tail latency; rankings may differ in the cloud"
     ),
     FindingCode.LATENCY_DRIFT: _latency_drift,
+    FindingCode.MACHINE_DRIFT: _machine_drift,
     FindingCode.CACHE_SUSPECTED: (
         "{titles:words}: the same image again is answered faster than new ones; something caches"
     ),
@@ -214,11 +220,11 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_COMMON_PROBABILITIES: "no image with probabilities from both",
     ReasonCode.LOAD_CHANGES_BY_PLAN: "its load changes by plan, so its times do too",
     ReasonCode.TOO_FEW_BLOCKS: "needs {needed} blocks, has {n}",
-    ReasonCode.TOO_FEW_LARGE_BLOCKS: "needs {needed} blocks of {responses} answers",
     DriftCode.BECAME_SLOWER: f"slower, {FIRST_TO_LAST}",
     DriftCode.BECAME_FASTER: f"faster, {FIRST_TO_LAST}",
+    DriftCode.ALL_BECAME_SLOWER: f"slower, as all targets became, {FIRST_TO_LAST}",
+    DriftCode.ALL_BECAME_FASTER: f"faster, as all targets became, {FIRST_TO_LAST}",
     DriftCode.SMALL_TREND: f"a small trend, {FIRST_TO_LAST}",
-    DriftCode.BLOCKS_DIFFER: f"blocks differ, but not in one direction ({FIRST_TO_LAST})",
     DriftCode.NO_DRIFT: f"no drift to be seen ({FIRST_TO_LAST})",
     ReasonCode.START_COMMAND_NOT_OBSERVABLE: "when the platform gave the start command cannot be seen",
     ReasonCode.NO_WARM_MEDIAN: "no warm median of the single scenario: {cause:message}",

@@ -57,17 +57,24 @@ def effective_sample_size(above: np.ndarray) -> float:
     """How many independent samples know the fraction of `above` as well as these do.
 
     above: whether each sample exceeds some threshold, in chronological order.
-    The variance of the fraction is the mean square of N_COSINES projections on cosines, each of which has that variance
-    as its expected value if samples depend on each other over less than the shortest period. Source: the equal-weighted
-    cosine estimator, Lazarus, Lewis, Stock and Watson, "HAR inference: recommendations for practice" (2018).
     """
     n, fraction = len(above), float(np.mean(above))
     independent_variance = fraction * (1 - fraction) / n
-    coefficients = scipy.fft.dct(above - fraction)[1 : N_COSINES + 1]
-    variance = float(np.mean(np.square(coefficients))) / (2 * n**2)
+    variance = cosine_variance(above)
     if variance * MAX_EFFECTIVE_PER_SAMPLE <= independent_variance:
         return float(n * MAX_EFFECTIVE_PER_SAMPLE)
     return max(1.0, n * independent_variance / variance)
+
+
+def cosine_variance(series: np.ndarray, n_cosines: int = N_COSINES) -> float:
+    """The variance of the mean of a series, whose values depend on each other.
+
+    It is the mean square of projections on cosines, each of which has that variance as its expected value if values
+    depend on each other over less than the shortest period. Source: the equal-weighted cosine estimator, Lazarus,
+    Lewis, Stock and Watson, "HAR inference: recommendations for practice" (2018).
+    """
+    coefficients = scipy.fft.dct(series - np.mean(series))[1 : n_cosines + 1]
+    return float(np.mean(np.square(coefficients))) / (2 * len(series) ** 2)
 
 
 def interval_indices(
@@ -194,13 +201,6 @@ def proportion(successes: int, n: int, none_code: ReasonCode = ReasonCode.NO_SAM
         return Estimate(None, reason=reason(none_code))
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
-
-
-def intervals_overlap(a: Estimate, b: Estimate) -> bool:
-    """Whether two estimates cannot be told apart; both need an interval."""
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        raise ValueError(f"an estimate without an interval cannot be compared: {a}, {b}")
-    return a.low <= b.high and b.low <= a.high
 
 
 def _infinite(code: ReasonCode, ordered: np.ndarray) -> Reason:

@@ -70,8 +70,12 @@ def test_names_of_earlier_columns_stand_for_the_present_ones(printed):
 
 def test_parts_of_a_start_are_columns_with_percentiles(printed):
     rows, told = printed(
-        "--target", "heroku", "--scenario", "cold",
-        "--columns", "instance_request_number,startup_ms.time_to_first_prediction,startup_ms"
+        "--target",
+        "heroku",
+        "--scenario",
+        "cold",
+        "--columns",
+        "instance_request_number,startup_ms.time_to_first_prediction,startup_ms",
     )
     values = sorted(float(row[1]) for row in rows[1:] if row[1] != "-")
     assert len(values) == 23

@@ -15,7 +15,6 @@ from eval.stats.intervals import (
     early_stopping_min_n,
     effective_sample_size,
     holm_adjust,
-    intervals_overlap,
     min_sample_size,
     nearest_rank,
     percentile,
@@ -122,13 +121,6 @@ def test_wilson_intervals(right, n, low, high):
 
 def test_a_share_of_nothing_is_missing():
     assert proportion(0, 0, ReasonCode.NO_RESPONSES).reason == reason(ReasonCode.NO_RESPONSES)
-
-
-def test_overlapping_intervals_cannot_be_told_apart():
-    a, b, c = (Estimate(1, low, high) for low, high in ((1, 3), (2.9, 5), (3.1, 4)))
-    assert intervals_overlap(a, b)
-    assert intervals_overlap(b, a)
-    assert not intervals_overlap(a, c)
 
 
 def test_dependence_widens_the_interval():
