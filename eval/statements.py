@@ -90,6 +90,8 @@ class ReasonCode(Code):
     NO_SERVER_TIMING = "no_server_timing"
     PRICE_UNKNOWN = "price_unknown", "detail"
     ALWAYS_CHEAPER = "always_cheaper", "title", "min_rps", "max_rps"
+    CHEAPER_WITH_EXCEPTIONS = "cheaper_with_exceptions", "title", "low_requests", "high_requests"
+    CHEAPER_WITHIN_RANGE = "cheaper_within_range", "title"
     NEVER_DIFFERENT = "never_different", "min_rps", "max_rps"
     # Why a target cannot be called the cheapest
     TOO_MANY_FAILURES = "too_many_failures"
@@ -163,8 +165,6 @@ class AssumptionCode(Code):
     ONE_SMALL_DYNO = "one_small_dyno", "size"
     ECO_POOL = "eco_pool", "requests_per_month", "awake_hours"
     AUTOSCALED = "autoscaled", "utilisation", "measured_rps"
-    ONE_REQUEST_AT_A_TIME = "one_request_at_a_time"
-    OVERLAPPING_REQUESTS = "overlapping_requests", "concurrency"
     BILLED_TIME_ROUNDED = "billed_time_rounded"
     IDLE_INSTANCE_KEPT = "idle_instance_kept", "timeout_s", "assumed_startup_s"
     CONTAINER_IMAGES_KEPT = "container_images_kept", "gib"

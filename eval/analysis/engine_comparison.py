@@ -75,9 +75,7 @@ def compare_engines(
                     volume: Pair(a.cost.monthly_usd[volume], b.cost.monthly_usd[volume])
                     for volume in a.cost.monthly_usd
                 },
-                usd_per_million={
-                    rate: Pair(usd, b.cost.usd_per_million[rate]) for rate, usd in a.cost.usd_per_million.items()
-                },
+                per_million={rate: Pair(cost, b.cost.per_million[rate]) for rate, cost in a.cost.per_million.items()},
                 startup_ms=_startup_pair(a, b),
                 memory_mib=Pair(a.memory.peak_mib, b.memory.peak_mib),
                 artifact_size=Pair(a.artifact_size, b.artifact_size),

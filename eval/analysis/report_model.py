@@ -115,7 +115,7 @@ class EngineComparison:
     latency_ms: dict[str, LatencyPair]  # by percentile
     max_rate_rps: Pair | None
     monthly_usd: dict[str, Pair]  # by requests a month
-    usd_per_million: dict[str, Pair]  # by requests a second
+    per_million: dict[str, Pair]  # UnitCost by requests a second
     startup_ms: StartupPair
     memory_mib: Pair
     artifact_size: Pair
@@ -130,6 +130,9 @@ class BreakEven:
     a: str
     b: str
     requests_per_month: int | Unavailable
+    requests_per_month_low: int | None  # where it lies at the bounds of the bills
+    requests_per_month_high: int | None
+    may_be_absent: bool  # at one of the bounds the bills do not cross
     rps: float | Unavailable
     cheaper_below: str | None
     cheaper_above: str | None

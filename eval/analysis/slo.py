@@ -95,9 +95,6 @@ def _exclusion_reason(
 
 
 def bills_tied(first: Bill, second: Bill) -> bool:
-    """Whether the bounds of the bills by which the two are ordered touch; a bill without bounds is known exactly."""
-    if round(first.net_usd, 2) == round(second.net_usd, 2):
-        bounds = [(bill.gross_low_usd, bill.gross_high_usd) for bill in (first, second)]
-    else:
-        bounds = [(bill.net_low_usd, bill.net_high_usd) for bill in (first, second)]
-    return any(low < high for low, high in bounds) and bounds[0][1] >= bounds[1][0]
+    """Whether the ranges of the two net bills touch, in cents; a bill without a range is known exactly."""
+    ranges = [(round(bill.net_low_usd, 2), round(bill.net_high_usd, 2)) for bill in (first, second)]
+    return any(low < high for low, high in ranges) and ranges[0][1] >= ranges[1][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 
 from eval.analysis.accuracy import Agreement, Prediction, Predictions, classification_metrics, prediction_agreement
@@ -35,18 +36,18 @@ from eval.analysis.report_model import (
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
 from eval.analysis.verdict_facts import VerdictFacts, compare_with_fastest, verdict_report
 from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
-from eval.cost.break_even import compare_bills
+from eval.cost.break_even import CostOrder, compare_bills, crossing_ranges
 from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
-from eval.statements import Reason, ReasonCode, unavailable
+from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.targets.engines import engine_of
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
-REPORT_SCHEMA_VERSION = 3
+REPORT_SCHEMA_VERSION = 4
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
 
 
@@ -233,29 +234,52 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
 def break_even_points(cost_models: Mapping[str, CostModel | Reason], titles: Mapping[str, str]) -> list[BreakEven]:
     """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
 
+    At the bounds of the bills too: every target billed by request is then at the same end of what is not known.
     As if there could be any number of instances; `exceeds_max_instances` names those that may not have as many.
     """
-    priced = [(name, model) for name, model in cost_models.items() if isinstance(model, CostModel)]
+    bills = {name: cache(model.bill) for name, model in cost_models.items() if isinstance(model, CostModel)}
     points = []
-    for (a, model_a), (b, model_b) in combinations(priced, 2):
-        cost_order = compare_bills(
-            lambda n, model=model_a: model.bill(n).net_usd, lambda n, model=model_b: model.bill(n).net_usd
+    for a, b in combinations(bills, 2):
+        order, *at_bounds = (
+            compare_bills(lambda n: getattr(bills[a](n), net), lambda n: getattr(bills[b](n), net))  # noqa: B023  called at once
+            for net in ("net_usd", "net_low_usd", "net_high_usd")
         )
-        for crossing in cost_order.crossings:
-            below, above = (a, b) if crossing.first_below else (b, a)
-            requests, rps = round(crossing.requests), float(f"{crossing.requests / SECONDS_PER_MONTH:.6g}")
-            over_limit = [name for name, c in ((a, model_a), (b, model_b)) if c.bill(requests).exceeds_max_instances]
-            points.append(BreakEven(a, b, requests, rps, below, above, over_limit))
-        if not cost_order.crossings:
-            cheaper = None if cost_order.first_is_cheaper is None else a if cost_order.first_is_cheaper else b
-            rates = {"min_rps": MIN_RPS, "max_rps": MAX_RPS}
-            no_crossing = (
-                unavailable(ReasonCode.ALWAYS_CHEAPER, title=titles[cheaper], **rates)
-                if cheaper
-                else unavailable(ReasonCode.NEVER_DIFFERENT, **rates)
+        for found in crossing_ranges(order, at_bounds):
+            below, above = (a, b) if found.crossing.first_below else (b, a)
+            requests = round(found.crossing.requests)
+            over_limit = [name for name in (a, b) if bills[name](requests).exceeds_max_instances]
+            points.append(
+                BreakEven(
+                    a=a,
+                    b=b,
+                    requests_per_month=requests,
+                    requests_per_month_low=round(found.low),
+                    requests_per_month_high=round(found.high),
+                    may_be_absent=found.may_be_absent,
+                    rps=float(f"{found.crossing.requests / SECONDS_PER_MONTH:.6g}"),
+                    cheaper_below=below,
+                    cheaper_above=above,
+                    exceeds_max_instances=over_limit,
+                )
             )
-            points.append(BreakEven(a, b, no_crossing, no_crossing, cheaper, cheaper, []))
+        if not order.crossings:
+            cheaper = None if order.first_is_cheaper is None else a if order.first_is_cheaper else b
+            no_crossing = Unavailable(_no_crossing(order, at_bounds, cheaper and titles[cheaper]))
+            points.append(BreakEven(a, b, no_crossing, None, None, False, no_crossing, cheaper, cheaper, []))
     return points
+
+
+def _no_crossing(order: CostOrder, at_bounds: Sequence[CostOrder], title: str | None) -> Reason:
+    """Why the bills of two do not cross. "Always" is said only of the whole curve, at both bounds too."""
+    rates = {"min_rps": MIN_RPS, "max_rps": MAX_RPS}
+    if title is None:
+        return reason(ReasonCode.NEVER_DIFFERENT, **rates)
+    if order.exceptions:
+        low, high = order.exceptions[0][0], order.exceptions[-1][1]
+        return reason(ReasonCode.CHEAPER_WITH_EXCEPTIONS, title=title, low_requests=low, high_requests=high)
+    if any(bound.crossings or bound.exceptions for bound in at_bounds):
+        return reason(ReasonCode.CHEAPER_WITHIN_RANGE, title=title)
+    return reason(ReasonCode.ALWAYS_CHEAPER, title=title, **rates)
 
 
 def _memory(target_run: TargetRun, limit_mib: int | None) -> Memory:

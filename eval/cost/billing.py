@@ -56,7 +56,7 @@ class Bill:
     net_usd: float
     instances: int  # needed at that traffic
     exceeds_max_instances: bool  # more than the target's max_instances: the traffic would not be served
-    gross_low_usd: float  # bounds of gross_usd where a billing rule is not documented
+    gross_low_usd: float  # bounds of gross_usd where a billing rule is not documented: see billed_seconds
     gross_high_usd: float
     net_low_usd: float  # the same of net_usd
     net_high_usd: float
@@ -178,22 +178,22 @@ BILL_FORMULAS: dict[str, BillFormula] = {"hourly": hourly_bill, "dyno": dyno_bil
 def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> tuple[float, float, float]:
     """Instance-seconds billed by request in a month: the model's figure, and its lower and upper bound.
 
-    An instance is billed while at least one request is in it. Concurrent requests in one instance are billed once, for
-    the union of their times; with a concurrency of 1 each is billed on its own. Google does not say whether each
-    request or each active interval is rounded up. The bounds: no rounding, and each request billed on its own.
+    One rule for Cloud Run and Cloud Functions, which have the same meters. An instance is billed while at least one
+    request is in it: for the union of the requests' times, each rounded up. Google does not say whether each request or
+    each active interval is rounded up. The bounds: the union of times that are not rounded, and the sum of the rounded
+    times, as if no two could share the 100 ms to which they are rounded.
     """
     rate_rps = requests / SECONDS_PER_MONTH
     instances = autoscaled_instances(rate_rps, demand, target)
     startup_total_s = cold_starts_per_month(requests) * demand.startup_s
-    unrounded_s = instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * demand.service_s / instances)
-    per_request_s = requests * demand.billed_s
-    if target.concurrency == 1:
-        return per_request_s + startup_total_s, unrounded_s + startup_total_s, per_request_s + startup_total_s
-    merged_s = instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * demand.billed_s / instances)
+
+    def union_s(request_s: float) -> float:
+        return instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * request_s / instances)
+
     return (
-        merged_s + startup_total_s,
-        unrounded_s + startup_total_s,
-        min(per_request_s, instances * SECONDS_PER_MONTH) + startup_total_s,
+        union_s(demand.billed_s) + startup_total_s,
+        union_s(demand.service_s) + startup_total_s,
+        requests * demand.billed_s + startup_total_s,
     )
 
 

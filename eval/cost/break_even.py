@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,26 +34,55 @@ class CostOrder:
 
     crossings: list[Crossing]  # ascending
     first_is_cheaper: bool | None  # below the first crossing; None if the bills never differ
+    exceptions: list[tuple[float, float]]  # requests between which the order is another, for too short to be crossings
 
 
 def compare_bills(first: Cost, second: Cost, low: float = MIN_REQUESTS, high: float = MAX_REQUESTS) -> CostOrder:
     """Scan a logarithmic grid for changes of order, then refine each.
 
-    Costs step up where another instance is needed, so there can be several crossings, and a step can jump across; a
-    crossing is reported if its new order lasts. Where both are free, there is no order and no crossing.
+    Costs step up where another instance is needed, so there can be several crossings, and a step can jump across. A
+    new order that does not last is no crossing, but an exception. Where both are free, there is no order.
     """
     n_points = max(2, round(np.log10(high / low) * POINTS_PER_DECADE) + 1)
     signs = [(x, sign) for x in np.geomspace(low, high, n_points).tolist() if (sign := _sign(first(x), second(x)))]
     crossings: list[Crossing] = []
+    exceptions: list[tuple[float, float]] = []
     for (x0, before), (x1, after) in pairwise(signs):
         if before == after:
             continue
         crossing = Crossing(_root(lambda x: first(x) - second(x), x0, x1), first_below=before < 0)
         if crossings and crossing.requests < MIN_SPAN * crossings[-1].requests:
-            crossings.pop()  # the order is back to what it was
+            exceptions.append((crossings.pop().requests, crossing.requests))  # the order is back to what it was
         else:
             crossings.append(crossing)
-    return CostOrder(crossings, signs[0][1] < 0 if signs else None)
+    return CostOrder(crossings, signs[0][1] < 0 if signs else None, exceptions)
+
+
+@dataclass(frozen=True)
+class CrossingRange:
+    """A crossing of two bills, and where it lies at the bounds of the bills."""
+
+    crossing: Crossing
+    low: float  # requests a month
+    high: float
+    may_be_absent: bool  # at one of the bounds there is none
+
+
+def crossing_ranges(order: CostOrder, orders_at_bounds: Sequence[CostOrder]) -> list[CrossingRange]:
+    """Each crossing with its range: the nearest of the same direction at each bound."""
+    ranges = []
+    for crossing in order.crossings:
+        at_bounds = [
+            min(
+                (c.requests for c in bound.crossings if c.first_below == crossing.first_below),
+                key=lambda requests, here=crossing.requests: abs(np.log(requests / here)),
+                default=None,
+            )
+            for bound in orders_at_bounds
+        ]
+        found = [crossing.requests, *(requests for requests in at_bounds if requests is not None)]
+        ranges.append(CrossingRange(crossing, min(found), max(found), None in at_bounds))
+    return ranges
 
 
 def _sign(a: float, b: float) -> int:

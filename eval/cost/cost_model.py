@@ -50,6 +50,14 @@ class UnknownBill:
 
 
 @dataclass(frozen=True)
+class UnitCost:
+    """A million requests at a steady rate."""
+
+    gross_usd: float | Unavailable
+    instances: int | None  # that the rate needs
+
+
+@dataclass(frozen=True)
 class CurvePoint(Bill):
     rps: float
     requests_per_month: int
@@ -59,7 +67,7 @@ class CurvePoint(Bill):
 class CostReport:
     """What a target costs."""
 
-    usd_per_million: dict[str, float | Unavailable]  # by requests a second, at list price
+    per_million: dict[str, UnitCost]  # by requests a second
     idle_usd_per_month: float | Unavailable
     monthly_usd: dict[str, Bill | UnknownBill]  # by requests a month
     curve: list[CurvePoint]  # by traffic
@@ -136,19 +144,15 @@ def cost_report(model: CostModel | Reason, monthly_requests: Sequence[int] = PRI
     if isinstance(model, Reason):
         unavailable = Unavailable(model)
         return CostReport(
-            usd_per_million={str(rate): unavailable for rate in PRICED_RATES_RPS},
+            per_million={str(rate): UnitCost(unavailable, None) for rate in PRICED_RATES_RPS},
             idle_usd_per_month=unavailable,
             monthly_usd={str(requests): UnknownBill(unavailable, unavailable) for requests in monthly_requests},
             curve=[],
             measured={},
             assumptions=[],
         )
-    requests_at_rate = [rate * billing.SECONDS_PER_MONTH for rate in PRICED_RATES_RPS]
     return CostReport(
-        usd_per_million={
-            str(rate): _round_usd(model.bill(requests).gross_usd / requests * 1e6)
-            for rate, requests in zip(PRICED_RATES_RPS, requests_at_rate, strict=True)
-        },
+        per_million={str(rate): _unit_cost(model, rate * billing.SECONDS_PER_MONTH) for rate in PRICED_RATES_RPS},
         idle_usd_per_month=_round_usd(model.bill(0).net_usd),
         monthly_usd={str(requests): _rounded(model.bill(requests)) for requests in monthly_requests},
         curve=[
@@ -162,6 +166,11 @@ def cost_report(model: CostModel | Reason, monthly_requests: Sequence[int] = PRI
         measured=_measurements(model),
         assumptions=_assumptions(model),
     )
+
+
+def _unit_cost(model: CostModel, requests: float) -> UnitCost:
+    bill = model.bill(requests)
+    return UnitCost(_round_usd(bill.gross_usd / requests * 1e6), bill.instances)
 
 
 def _round_usd(usd: float) -> float:
@@ -258,9 +267,6 @@ def _request_assumptions(model: CostModel) -> list[Assumption]:
             utilisation=billing.AUTOSCALER_UTILISATION,
             measured_rps=demand.instance_rps if demand.rate_measured else None,
         ),
-        _assume(AssumptionCode.ONE_REQUEST_AT_A_TIME)
-        if model.target.concurrency == 1
-        else _assume(AssumptionCode.OVERLAPPING_REQUESTS, concurrency=model.target.concurrency),
         _assume(AssumptionCode.BILLED_TIME_ROUNDED),
         _assume(
             AssumptionCode.IDLE_INSTANCE_KEPT,

@@ -98,13 +98,17 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
     return [
         *rows,
         *[
-            EngineRow("$ per million", f"at {rate}/s, list price", _per_million_cells(pairs, rate))
+            EngineRow(
+                "$ per million",
+                f"at {rate}/s, list price",
+                [_cost_cell(pair["per_million"][rate], "gross_usd") for pair in pairs],
+            )
             for rate in PRICED_RATES
         ],
         EngineRow(
             "$ a month",
             "at 1M requests, after the free tier",
-            [_bill_cell(pair["monthly_usd"][BILL_MONTHLY_REQUESTS]) for pair in pairs],
+            [_cost_cell(pair["monthly_usd"][BILL_MONTHLY_REQUESTS], "net_usd") for pair in pairs],
         ),
         EngineRow("Start", start_text, [_pair_cell(pair["startup_ms"], ms) for pair in pairs]),
         EngineRow("Shipped", "service and model", [_size_cell(pair, "files_bytes") for pair in pairs]),
@@ -156,12 +160,11 @@ def _rate_cell(pair: PairReport) -> EngineCell:
     return _pair_cell(pair, per_second, ratio(b / a) if a and b and a != b else None)
 
 
-def _per_million_cells(pairs: Sequence[PairReport], rate: str) -> list[EngineCell]:
-    return [_pair_cell(pair["usd_per_million"][rate], usd) for pair in pairs]
-
-
-def _bill_cell(pair: PairReport) -> EngineCell:
-    return _pair_cell({side: pair[side]["net_usd"] for side in "ab"}, usd)
+def _cost_cell(pair: PairReport, key: str) -> EngineCell:
+    """Where the number of instances differs, that is the difference: a step, of which a percentage says nothing."""
+    instances = [pair[side].get("instances") for side in "ab"]
+    note = None if instances[0] == instances[1] else f"{instances[0]} → {plural(instances[1] or 0, 'instance')}"
+    return _pair_cell({side: pair[side][key] for side in "ab"}, usd, note)
 
 
 def _size_cell(pair: PairReport, key: str) -> EngineCell:

@@ -145,11 +145,15 @@ def cost_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | None:
     for name, target_report in summary["targets"].items():
         points = [point for point in target_report["cost"]["curve"] if value_of(point["net_usd"]) is not None]
         if points:
-            requests, net, gross = zip(
-                *((point["requests_per_month"], point["net_usd"], point["gross_usd"]) for point in points), strict=True
+            requests, net, gross, low, high = (
+                [point[key] for point in points]
+                for key in ("requests_per_month", "net_usd", "gross_usd", "net_low_usd", "net_high_usd")
             )
             servable_points = sum(not point["exceeds_max_instances"] for point in points)
-            curves[name] = core.CostCurve(target_report["title"], styles[name], requests, net, gross, servable_points)
+            net_range = (low, high) if low != high else None
+            curves[name] = core.CostCurve(
+                target_report["title"], styles[name], requests, net, gross, servable_points, net_range
+            )
     if not curves:
         return None
     return core.cost_curves(list(curves.values()), cheapest_target_changes(curves, summary["break_even"]))

@@ -97,9 +97,10 @@ def _runner_up_text(facts: VerdictFacts, first: str, second: str, tied: bool) ->
     text = f"{facts.title(second)} ({_bill_text(facts, second)})"
     if tied:
         return f"though {text} may be as cheap (how billed time is rounded is not documented)"
-    return (
-        f"as is {facts.title(second)}" if _bill_text(facts, first) == _bill_text(facts, second) else f"ahead of {text}"
-    )
+    if _bill_text(facts, first) == _bill_text(facts, second):
+        return f"as is {facts.title(second)}"
+    first_bill, second_bill = _monthly_bill(facts, first), _monthly_bill(facts, second)
+    return f"as is {text}" if round(first_bill.net_usd, 2) == round(second_bill.net_usd, 2) else f"ahead of {text}"
 
 
 def _excluded_text(facts: VerdictFacts) -> str:
@@ -118,7 +119,9 @@ def _monthly_bill(facts: VerdictFacts, name: str) -> Bill:
 def _bill_text(facts: VerdictFacts, name: str) -> str:
     bill = _monthly_bill(facts, name)
     net, gross = usd(round(bill.net_usd, 2)), usd(round(bill.gross_usd, 2))
-    return net if net == gross else f"{net} after the free tier, list price {gross}"
+    low, high = usd(round(bill.net_low_usd, 2)), usd(round(bill.net_high_usd, 2))
+    net_range = net if low == high else f"{net}, range {low} to {high},"
+    return net if net == gross and low == high else f"{net_range} after the free tier, list price {gross}"
 
 
 def _failed_targets_text(facts: VerdictFacts) -> str:

@@ -51,8 +51,16 @@ FORMATTERS: dict[str, Callable[[Any], str]] = {
     "or_nothing": lambda name: name or "nothing",
     "percent": lambda fraction: f"{fraction:.0%}",
     "rate": formatting.per_second,
+    "short_count": formatting.short_count,
     "words": lambda words: join_words(list(words)),
 }
+
+
+def break_even_range(point: Mapping[str, Any]) -> str:
+    """Where a break-even point lies over the range of the bills: "4.16M to 15.5M"."""
+    low, high = (formatting.short_count(point[f"requests_per_month_{bound}"]) for bound in ("low", "high"))
+    text = low if low == high else f"{low} to {high}"
+    return f"{text}, or none" if point["may_be_absent"] else text
 
 
 def _memory_exceeded(title: str, peak_mib: float, limit_mib: float, cuda_build: bool) -> str:
@@ -244,6 +252,11 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_SERVER_TIMING: "no response has the service time (Server-Timing: total)",
     ReasonCode.PRICE_UNKNOWN: "{detail}",
     ReasonCode.ALWAYS_CHEAPER: f"{{title}} is cheaper at every load tested, {RANGE}",
+    ReasonCode.CHEAPER_WITH_EXCEPTIONS: (
+        "{title} is cheaper, but for some traffic from {low_requests:short_count} to {high_requests:short_count} "
+        "a month"
+    ),
+    ReasonCode.CHEAPER_WITHIN_RANGE: "{title} is cheaper, but not over the whole range of the bills",
     ReasonCode.NEVER_DIFFERENT: f"neither is dearer, {RANGE}",
     ReasonCode.TOO_MANY_FAILURES: "too many failures",
     ReasonCode.P95_OVER_OBJECTIVE: "p95 {p95_ms:ms}",
@@ -285,13 +298,10 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "{awake_hours:.0f} h"
     ),
     AssumptionCode.AUTOSCALED: _autoscaled,
-    AssumptionCode.ONE_REQUEST_AT_A_TIME: "every request is billed its own time: an instance takes one at a time",
-    AssumptionCode.OVERLAPPING_REQUESTS: (
-        "requests that overlap in an instance are billed once; it takes {concurrency} at a time"
-    ),
     AssumptionCode.BILLED_TIME_ROUNDED: (
-        "each request's time is rounded up to 100 ms; whether that or each active interval is rounded is not "
-        "documented, so gross_low_usd and gross_high_usd, net_low_usd and net_high_usd are bounds"
+        "each request's time is rounded up to 100 ms, and what overlaps in an instance is billed once; whether each "
+        "request or each active interval is rounded is not documented, so bills have a range: from no rounding to "
+        "every request billed on its own"
     ),
     AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
     AssumptionCode.CONTAINER_IMAGES_KEPT: "{gib} GiB of container images are kept; builds are not priced",

@@ -50,6 +50,7 @@ class CostCurve:
     net_usd: Sequence[float]  # after the free tier
     gross_usd: Sequence[float]  # at list price
     servable_points: int | None = None  # points from the left that its instances can serve; None: all
+    net_range_usd: tuple[Sequence[float], Sequence[float]] | None = None  # where a billing rule is not documented
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,10 @@ def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) 
         for curve in curves:
             gross, net = (np.maximum(amounts, MIN_SHOWN_USD) for amounts in (curve.gross_usd, curve.net_usd))
             servable = len(curve.monthly_requests) if curve.servable_points is None else curve.servable_points
+            if curve.net_range_usd is not None:
+                low, high = (np.maximum(amounts, MIN_SHOWN_USD) for amounts in curve.net_range_usd)
+                colour = line_style(curve.style)["color"]
+                axes.fill_between(curve.monthly_requests, low, high, color=colour, alpha=0.12, linewidth=0)
             axes.plot(curve.monthly_requests, gross, **{**line_style(curve.style), "linewidth": 1, "linestyle": ":"})
             axes.plot(curve.monthly_requests, net, **{**line_style(curve.style), "linewidth": 1, "alpha": 0.45})
             axes.plot(

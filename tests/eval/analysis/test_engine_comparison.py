@@ -174,7 +174,7 @@ def test_every_figure_stands_before_and_after_the_switch(both):
     for side, name in (("a", "heroku"), ("b", "heroku-onnx")):
         facts = both["targets"][name]
         assert one["latency_ms"]["p95"][side] == facts["scenarios"]["single"]["latency_ms"]["p95"]
-        assert one["usd_per_million"]["10"][side] == facts["cost"]["usd_per_million"]["10"]
+        assert one["per_million"]["10"][side] == facts["cost"]["per_million"]["10"]
         assert one["monthly_usd"]["1000000"][side] == facts["cost"]["monthly_usd"]["1000000"]
         assert one["startup_ms"][side] == facts["startup_ms"]
         assert one["memory_mib"][side] == facts["memory"]["peak_mib"]

@@ -93,7 +93,7 @@ def test_it_has_the_parts_that_are_documented(plain):
             "throughput_rps", "send_delay_ms",
         } <= set(facts["scenarios"]["single"])  # fmt: skip
         assert {
-            "usd_per_million", "idle_usd_per_month", "monthly_usd", "curve", "measured", "assumptions"
+            "per_million", "idle_usd_per_month", "monthly_usd", "curve", "measured", "assumptions"
         } == set(facts["cost"])  # fmt: skip
 
 
@@ -389,10 +389,10 @@ def test_cost_says_what_was_assumed(plain):
                     "unconfirmed_prices": {"price_ids": ["aws_free_egress_gb"]}},
         "heroku": {"poisson_arrivals": {"hours_per_month": 730}, "egress_not_metered": {},
                    "one_small_dyno": {"size": "basic"}},
-        "gcp_cloudrun": {"overlapping_requests": {"concurrency": 4}, "billed_time_rounded": {},
+        "gcp_cloudrun": {"billed_time_rounded": {},
                          "idle_instance_kept": {"timeout_s": 900, "assumed_startup_s": None},
                          "container_images_kept": {"gib": 0.5}, "free_allowances_unshared": {}},
-        "gcp_function": {"one_request_at_a_time": {}, "unconfirmed_prices": {"price_ids": FUNCTION_PRICE_IDS}},
+        "gcp_function": {"billed_time_rounded": {}, "unconfirmed_prices": {"price_ids": FUNCTION_PRICE_IDS}},
     }.items():  # fmt: skip
         assumed = {a["code"]: a["values"] for a in plain["targets"][name]["cost"]["assumptions"]}
         assert expected == {code: assumed.get(code) for code in expected}, name
@@ -412,8 +412,8 @@ def test_traffic_beyond_max_instances_is_priced_and_reported():
 
 def test_dollars_per_million_are_gross_at_a_steady_rate(plain):
     cost = plain["targets"]["heroku"]["cost"]
-    assert cost["usd_per_million"]["1"] == pytest.approx(7 / (SECONDS_PER_MONTH / 1e6), abs=1e-6)
-    assert set(cost["usd_per_million"]) == {"1", "10", "100"}
+    assert cost["per_million"]["1"]["gross_usd"] == pytest.approx(7 / (SECONDS_PER_MONTH / 1e6), abs=1e-6)
+    assert set(cost["per_million"]) == {"1", "10", "100"}
 
 
 def test_idle_costs_nothing_only_where_a_target_scales_to_zero(plain):
@@ -439,6 +439,10 @@ def test_break_even_is_where_the_two_net_bills_meet(plain):
     assert found["requests_per_month"] == pytest.approx(4.5e6, rel=0.02)
     assert found["rps"] == pytest.approx(found["requests_per_month"] / SECONDS_PER_MONTH, abs=1e-4)
     assert (found["cheaper_below"], found["cheaper_above"]) == ("gcp_cloudrun", "heroku")
+    # At worst every request is billed its own 0.1 s: 4.14M; at best about 10 ms of it, which leaves 18 to 20M.
+    assert found["requests_per_month_low"] == pytest.approx(4.1e6, rel=0.02)
+    assert 10e6 < found["requests_per_month_high"] < 25e6
+    assert found["may_be_absent"] is False
     curve = plain["targets"]["gcp_cloudrun"]["cost"]["curve"]
     near = min(curve, key=lambda point: abs(math.log(point["requests_per_month"] / found["requests_per_month"])))
     assert near["net_usd"] == pytest.approx(7, rel=0.5)

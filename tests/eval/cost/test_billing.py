@@ -17,7 +17,7 @@ from eval.cost.billing import (
     prices_for,
     round_up_billed_s,
 )
-from eval.cost.break_even import compare_bills
+from eval.cost.break_even import compare_bills, crossing_ranges
 from eval.cost.cost_model import build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import load_price_list
 from eval.errors import PriceError
@@ -69,8 +69,8 @@ def gross(target, work=WORK):
         pytest.param(HEROKU, ON_DYNO, (7, 7, 7, 50), id="heroku-basic"),
         pytest.param(replace(HEROKU, size="standard-1x"), ON_DYNO, (25, 25, 25, 50), id="heroku-standard-1x"),
         pytest.param(CLOUDRUN, WORK, (0.00, 0.00, 20.68, 109.78), id="cloud-run"),
-        pytest.param(FUNCTION_1GIB, WORK, (0, 0, 15.13, 206.60), id="function-1gib"),
-        pytest.param(FUNCTION_512MIB, WORK, (0, 0, 7.88, 134.10), id="function-512mib"),
+        pytest.param(FUNCTION_1GIB, WORK, (0, 0, 12.36, 115.43), id="function-1gib"),
+        pytest.param(FUNCTION_512MIB, WORK, (0, 0, 6.33, 83.01), id="function-512mib"),
     ],
 )
 def test_net_bills_are_those_of_the_worked_example(target, work, expected):
@@ -81,8 +81,8 @@ def test_net_bills_are_those_of_the_worked_example(target, work, expected):
     ("target", "expected"),
     [
         pytest.param(CLOUDRUN, (0.10, 3.08, 26.82, 115.92), id="cloud-run"),
-        pytest.param(FUNCTION_1GIB, (0.06, 2.13, 21.27, 212.74), id="function-1gib"),
-        pytest.param(FUNCTION_512MIB, (0.04, 1.40, 14.02, 140.24), id="function-512mib"),
+        pytest.param(FUNCTION_1GIB, (0.06, 2.10, 18.50, 121.57), id="function-1gib"),
+        pytest.param(FUNCTION_512MIB, (0.04, 1.39, 12.47, 89.15), id="function-512mib"),
     ],
 )
 def test_gross_bills_are_those_of_the_worked_example(target, expected):
@@ -197,8 +197,19 @@ def test_billed_seconds_tend_to_their_limits():
     assert billed_seconds(500e6, busy, CLOUDRUN)[0] == pytest.approx(SECONDS_PER_MONTH, rel=1e-6)
 
 
-def test_one_request_at_a_time_costs_each_window_on_its_own():
-    assert billed_seconds(100e6, WORK, FUNCTION_1GIB)[0] == pytest.approx(100e6 * 0.1)
+@pytest.mark.parametrize("requests", [1e5, 1e7, 1e8])
+def test_one_rule_for_all_targets_billed_by_request(requests):
+    # Of the same size, and on one instance at each of these rates: the limit of concurrency is no rule of billing.
+    small = replace(WORK, cpu_s=0.001, service_s=0.01)
+    assert billed_seconds(requests, small, GCP_CLOUDRUN) == billed_seconds(requests, small, GCP_FUNCTION)
+
+
+def test_billed_seconds_at_100_million_a_month_by_hand():
+    # 38.052 a second on one instance (38.052 * 0.015 / 80 and * 0.010 / 1 are below 60%); no gap of 900 s.
+    # Union of 100 ms windows: 2,628,000 * (1 - e^-3.80518) = 2,569,513 s. Not rounded: 2,628,000 * (1 - e^-0.570776)
+    # = 1,142,952 s. Each on its own: 100,000,000 * 0.1 = 10,000,000 s, more than the month has.
+    expected, low, high = billed_seconds(100e6, WORK, CLOUDRUN)
+    assert (round(expected), round(low), high) == (2_569_513, 1_142_952, pytest.approx(10_000_000))
 
 
 @pytest.mark.parametrize(
@@ -232,6 +243,24 @@ def test_only_lasting_changes_of_cost_order_are_reported():
     order = compare_bills(steps, dips)
     assert [round(c.requests) for c in order.crossings] == [pytest.approx(1e6, rel=1e-6)]
     assert order.crossings[0].first_below
+
+
+def test_a_short_change_of_order_is_an_exception_to_it():
+    order = compare_bills(lambda n: 30 if 2e6 < n < 3e6 else 10, lambda _: 20)
+    assert (order.crossings, order.first_is_cheaper) == ([], True)
+    assert order.exceptions == [(pytest.approx(2e6, rel=1e-6), pytest.approx(3e6, rel=1e-6))]
+
+
+def test_range_of_a_crossing_is_that_of_its_bounds():
+    def crossing_of(usd_per_request):
+        return compare_bills(lambda n: n * usd_per_request, lambda _: 10)
+
+    (found,) = crossing_ranges(crossing_of(1e-5), [crossing_of(0.5e-5), crossing_of(2e-5)])
+    assert (found.low, found.high) == (pytest.approx(0.5e6), pytest.approx(2e6))
+    assert not found.may_be_absent
+    (open_ended,) = crossing_ranges(crossing_of(1e-5), [crossing_of(1e-12), crossing_of(2e-5)])
+    assert (open_ended.low, open_ended.high) == (pytest.approx(0.5e6), pytest.approx(1e6))
+    assert open_ended.may_be_absent
 
 
 def test_two_that_never_cross_keep_their_order():
@@ -279,9 +308,10 @@ def test_autoscaler_needs_at_least_the_measured_rates_instances():
 
 
 def test_a_function_at_one_request_a_second_by_hand():
-    # A month of it is 2,628,000 requests of 0.1 s, 1.71326 GiB, and no cold start at all.
+    # A month of it is 2,628,000 requests of 0.1 s, 1.71326 GiB, and no cold start at all. Windows that overlap are
+    # billed once: 2,628,000 * (1 - e^-0.1) = 250,087 s.
     found = bill(GCP_FUNCTION, SECONDS_PER_MONTH)
-    seconds, egress = 262_800, 1.71326 * 0.12
+    seconds, egress = 250_087, 1.71326 * 0.12
     assert found.gross_usd == pytest.approx(seconds * 26.5e-6 + 2.628 * 0.4 + egress, abs=1e-4)
     assert found.net_usd == pytest.approx((seconds - 180_000) * 24e-6 + 0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
 
@@ -291,7 +321,9 @@ def test_bounds_of_the_net_bill_by_hand():
     found = bill(GCP_FUNCTION, SECONDS_PER_MONTH)
     assert found.gross_low_usd == pytest.approx(39_126 * 26.5e-6 + 2.628 * 0.4 + 1.71326 * 0.12, abs=1e-4)
     assert found.net_low_usd == pytest.approx(0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
-    assert (found.gross_high_usd, found.net_high_usd) == (found.gross_usd, found.net_usd)
+    # At worst every request is billed 0.1 s of its own: 262,800 s.
+    assert found.gross_high_usd == pytest.approx(262_800 * 26.5e-6 + 2.628 * 0.4 + 1.71326 * 0.12, abs=1e-4)
+    assert found.net_high_usd == pytest.approx(82_800 * 24e-6 + 0.628 * 0.4 + 0.71326 * 0.12, abs=1e-4)
 
 
 @pytest.mark.parametrize("target", [CLOUDRUN, GCP_FUNCTION, AWS_EC2, HEROKU], ids=lambda target: target.name)

@@ -132,6 +132,17 @@ def test_cost_order_within_billing_uncertainty_is_reported(first, second, close)
     assert ("may be as cheap" in found["sentence"]) is close
 
 
+def test_two_that_are_free_cost_the_same():
+    found = judged(a=quick("Run", bill(3.05, 0.0, low=0.0, high=0.0)), b=quick("Function", bill(3.1, 0.0)))
+    assert found["cheapest_tied"] is False
+    assert "($0 after the free tier, list price $3.05), as is Function ($0 after" in found["sentence"]
+
+
+def test_range_of_a_bill_is_in_the_sentence():
+    found = judged(a=quick("Run", bill(113.0, 107.0, low=62.0, high=310.0)), b=quick("Dear", bill(400.0)))
+    assert "$107.00, range $62.00 to $310.00, after the free tier, list price $113.00" in found["sentence"]
+
+
 def test_two_that_cost_the_same_to_the_cent_are_both_named():
     found = judged(a=quick("Heroku", bill(7.0)), b=quick("Heroku (eu)", bill(7.0)))
     assert found["cheapest_tied"] is False
