@@ -35,6 +35,7 @@ class Target:
     billing: Billing
     boot_timeout_s: int  # from start to ready, or the platform gives up
     scales_to_zero: bool
+    startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
 
 
 AWS_EC2 = Target(
@@ -48,7 +49,7 @@ AWS_EC2 = Target(
     memory_mib=2048,
     disk_gb=16,
     concurrency=288,
-    max_instances=3,
+    max_instances=1,  # the program makes one VM, and no load balancer that several would need
     billing="hourly",
     boot_timeout_s=600,
     scales_to_zero=False,
@@ -86,6 +87,7 @@ GCP_CLOUDRUN = Target(
     billing="request",
     boot_timeout_s=240,
     scales_to_zero=True,
+    startup_cpu_boost=True,
 )
 
 GCP_FUNCTION = Target(

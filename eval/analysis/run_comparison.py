@@ -27,7 +27,7 @@ from eval.analysis.summary import first_predictions
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.cost_comparison import cost_change, price_run
 from eval.cost.price_list import PriceList
-from eval.plan.config import MAX_RATE, SINGLE
+from eval.plan.config import MAX_RATE, SINGLE, config_from_json
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
 from eval.statements import ReasonCode, Statement, reason
@@ -62,6 +62,10 @@ class RunData:
     samples: Sequence[Sample]  # without the warm-up
     prices: PriceList
     max_rates: Mapping[str, float | None] = field(default_factory=dict)  # target -> of one instance, where measured
+
+    @property
+    def peak(self) -> float:
+        return config_from_json(self.run.config).peak
 
     def samples_of(self, target: str, scenario: str | None = None) -> list[Sample]:
         return [s for s in self.samples if s.target == target and scenario in (None, s.scenario)]
@@ -259,7 +263,7 @@ def _cost_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) 
     samples_a, samples_b = ([s for s in side.samples_of(name, cost_scenario) if s.error is None] for side in (a, b))
     difference = replace(difference, n_a=len(samples_a), n_b=len(samples_b))
     first, second = (
-        price_run(side.target_run(name), samples, side.prices, side.max_rates.get(name))
+        price_run(side.target_run(name), samples, side.prices, side.max_rates.get(name), side.peak)
         for side, samples in ((a, samples_a), (b, samples_b))
     )
     if isinstance(first, Statement):

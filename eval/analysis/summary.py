@@ -66,7 +66,8 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         samples_by_target[sample.target].append(sample)
     measured = {name: [s for s in samples if s.phase == "measure"] for name, samples in samples_by_target.items()}
     measured |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in measured}
-    slo_ms = config_from_json(run.config).slo_ms
+    config = config_from_json(run.config)
+    slo_ms, peak = config.slo_ms, config.peak
     drift_by_target = detect_drift(s for t in run.targets for s in measured[t.name])
     scenarios_by_target = {
         t.name: build_scenario_reports(run, measured[t.name], drift_by_target.get(t.name, {}), slo_ms)
@@ -76,7 +77,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         t.name: _cold_start_metrics(run, t, samples_by_target[t.name], measured[REFERENCE]) for t in run.targets
     }
     cost_models = {
-        t.name: _target_cost_model(t, measured[t.name], scenarios_by_target[t.name], cold_starts[t.name], prices)
+        t.name: _target_cost_model(t, measured[t.name], scenarios_by_target[t.name], cold_starts[t.name], prices, peak)
         for t in run.targets
     }
     targets = {
@@ -318,14 +319,22 @@ def _target_cost_model(
     scenarios: Mapping[str, ScenarioReport],
     cold_starts: ColdStartReport,
     prices: PriceList,
+    peak: float,
 ) -> CostModel | Reason:
     """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none."""
     cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
     succeeded = [s for s in samples if s.scenario == cost_scenario and s.error is None]
     rate_rps = max_rate(scenarios)
     max_rate_samples = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
+    network_ms = 0.0 if target_run.twin else baseline_rtt(samples).value or 0.0  # a twin's is on the loopback
     return build_cost_model(
-        target_run, succeeded, prices, rps_per_instance(rate_rps, max_rate_samples), startup_s_for_billing(cold_starts)
+        target_run,
+        succeeded,
+        prices,
+        rps_per_instance(rate_rps, max_rate_samples),
+        startup_s_for_billing(cold_starts),
+        peak,
+        network_ms,
     )
 
 

@@ -45,6 +45,14 @@ def positive_float(text: str) -> float:
     return _parse_positive(text, "number")
 
 
+def peak_to_mean(text: str) -> float:
+    """A highest rate over the mean, at least 1."""
+    value = _parse_positive(text, "ratio")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is below 1: no peak is lower than the mean")
+    return value
+
+
 def _parse_positive(text: str, description: str) -> float:
     try:
         value = float(text)

@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from eval.cli.arguments import int_at_least, positive_float, positive_seconds
+from eval.cli.arguments import int_at_least, peak_to_mean, positive_float, positive_seconds
 from infra.targets import TARGETS
 
 DEFAULT_MONTHLY_REQUESTS = 100_000
 COST_OPTIONS = ("region", "size", "vcpus", "memory_mib", "concurrency", "max_instances", "instances", "service_ms",
-                "boot_s")  # fmt: skip
+                "boot_s", "peak")  # fmt: skip
 PRICES_DIFFER = 3  # exit code of --refresh; 1 is an error, 2 wrong usage
 
 REFRESH_EPILOG = """
@@ -48,6 +48,7 @@ def add_cost(commands: Any) -> None:
     )
     add("--service-ms", type=positive_float, metavar="MS", help="time of one request in the service (default: 80)")
     add("--boot-s", type=positive_seconds, metavar="S", help="cold start until the first response (default: 8)")
+    add("--peak", type=peak_to_mean, metavar="X", help="highest rate to pay for, over the month's mean (default: 3)")
     add("--region", help="a region that the price list covers (default: the target's own)")
     add("--size", help="instance or dyno size, on AWS EC2 and Heroku")
     add("--vcpus", type=positive_float, metavar="N", help="per instance, on Google Cloud")

@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.cli.arguments import comma_separated, int_at_least, positive_float, positive_seconds, scenario_list
+from eval.cli.arguments import (
+    comma_separated,
+    int_at_least,
+    peak_to_mean,
+    positive_float,
+    positive_seconds,
+    scenario_list,
+)
 from eval.cli.report import write_run_report
 from eval.errors import EvalError
 from eval.formatting import usd
@@ -111,6 +118,7 @@ def add_run_command(commands: Any) -> None:
         help="of poisson and ramp, per target (default: 60)",
     )
     add("--slo-ms", type=positive_float, metavar="MS", help="latency objective for p95 (default: 200)")
+    add("--peak", type=peak_to_mean, metavar="X", help="highest rate to pay for, over the month's mean (default: 3)")
     add("--burst", type=int_at_least(2), metavar="N", help="simultaneous requests (default: 32)")
     add("--cold", type=int_at_least(1), metavar="N", help="restarts per target (default: 20)")
     add(

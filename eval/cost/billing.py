@@ -1,11 +1,15 @@
 """What a month of traffic costs on each target: the providers' billing rules as pure functions.
 
 A bill is *gross* (every unit at list price) and *net* (after the free allowances, as if nothing else used them).
-Traffic is Poisson with a constant rate over the month. Each formula takes a `ResourceDemand`: what one request needs.
+Traffic is Poisson. Bills are for the month's mean rate; what is always on is sized for `peak` times that rate.
+Each formula takes a `ResourceDemand`: what one request needs.
 
     hourly    EC2: machines by the hour, their disks and addresses, surplus CPU credits, egress
     dyno      Heroku: dynos by the month; no meter for requests or egress
     request   Cloud Run, Cloud Functions: seconds with at least one request in the instance, requests, egress
+
+The net bill is for a billing account with nothing else in it. A provider gives its allowances once per account: two
+targets of one provider share them, so that their net bills do not add up.
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ MIN_RPS, MAX_RPS = 1e-3, 1e4  # range of traffic that is priced: from one reques
 TARGET_UTILISATION = 0.7  # of an instance's estimated maximum rate; above it another instance is added
 AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
 BILLING_INCREMENT_S = 0.1  # Cloud Run rounds billed time up to this
-IDLE_TIMEOUT_S = 900  # maximum; after so long without a request the next one meets a cold start
+IDLE_TIMEOUT_S = 900  # Google's maximum; after so long without a request the next one meets a cold start
+MIN_IDLE_TIMEOUT_S = 60  # assumed: Google promises no minimum; the upper bounds of the bills have it
+DEFAULT_PEAK = 3.0  # highest rate that is to be served, over the month's mean
 ECO_IDLE_TIMEOUT_S = 1800  # after so long without a request an Eco dyno sleeps
 SCALABLE_DYNO_SIZE = "standard_1x"  # the smallest size that scales to several dynos; as large as a Basic
 
@@ -68,7 +74,7 @@ def flat_bill(gross_usd: float, net_usd: float, instances: int, target: Target) 
 
 
 UnitPrices = Mapping[str, float]  # dollars per unit, and allowances, by role
-BillFormula = Callable[[float, ResourceDemand, Target, UnitPrices], Bill]
+BillFormula = Callable[[float, ResourceDemand, Target, UnitPrices, float], Bill]
 
 
 def price_ids_by_role(target: Target) -> dict[str, str]:
@@ -108,15 +114,17 @@ def prices_for(target: Target, prices: PriceList) -> dict[str, Price]:
     return {role: prices.get(price_id, target.region) for role, price_id in price_ids_by_role(target).items()}
 
 
-def monthly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
-    """The bill for so many requests in a month."""
-    return BILL_FORMULAS[target.billing](requests, demand, target, unit_prices)
+def monthly_bill(
+    requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float = 1.0
+) -> Bill:
+    """The bill for so many requests in a month. `peak`: the highest rate that is to be served, over the mean."""
+    return BILL_FORMULAS[target.billing](requests, demand, target, unit_prices, peak)
 
 
-def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
+def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
     """EC2. The free 100 GB of egress are a free tier like any other: only the net bill has them."""
     rate_rps = requests / SECONDS_PER_MONTH
-    instances = always_on_instances(rate_rps, demand)
+    instances = always_on_instances(rate_rps * peak, demand)
     fixed_usd = instances * (
         HOURS_PER_MONTH * (unit_prices["hour"] + unit_prices["ipv4"]) + target.disk_gb * unit_prices["disk"]
     )
@@ -128,9 +136,9 @@ def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_pr
     return flat_bill(gross_usd, net_usd, instances, target)
 
 
-def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
+def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
     """Heroku. A size that does not scale is replaced by Standard-1X if one dyno is not enough."""
-    instances = always_on_instances(requests / SECONDS_PER_MONTH, demand)
+    instances = always_on_instances(requests / SECONDS_PER_MONTH * peak, demand)
     usd = (
         instances * unit_prices["scaled"]
         if instances > 1 and "scaled" in unit_prices
@@ -139,21 +147,28 @@ def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_pric
     return flat_bill(usd, usd, instances, target)
 
 
-def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices) -> Bill:
-    """Cloud Run and Cloud Functions, billed by request, no instance kept warm."""
-    instances = autoscaled_instances(requests / SECONDS_PER_MONTH, demand, target)
+def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
+    """Cloud Run and Cloud Functions, billed by request, no instance kept warm.
+
+    The peak decides how many instances there must be at most; the seconds are those of the mean rate.
+    """
+    instances = autoscaled_instances(requests / SECONDS_PER_MONTH * peak, demand, target)
     expected_s, min_s, max_s = billed_seconds(requests, demand, target)
     memory_gib = target.memory_mib / 1024
     egress_gib = requests * demand.egress_bytes / 2**30
 
-    def gross_usd(billed_s: float) -> float:
-        compute_usd = billed_s * (target.vcpus * unit_prices["vcpu_s"] + memory_gib * unit_prices["gib_s"])
+    startup_s, max_startup_s = startup_seconds(requests, demand) if target.startup_cpu_boost else (0.0, 0.0)
+
+    def gross_usd(billed_s: float, boosted_s: float) -> float:
+        vcpu_s = (billed_s + boosted_s) * target.vcpus
+        compute_usd = vcpu_s * unit_prices["vcpu_s"] + billed_s * memory_gib * unit_prices["gib_s"]
         other_usd = egress_gib * unit_prices["egress"] + demand.container_image_gib * unit_prices["image"]
         return compute_usd + requests / 1e6 * unit_prices["million"] + other_usd
 
-    def net_usd(billed_s: float) -> float:
+    def net_usd(billed_s: float, boosted_s: float) -> float:
+        vcpu_s = (billed_s + boosted_s) * target.vcpus
         return (
-            max(0.0, billed_s * target.vcpus - unit_prices["free_vcpu_s"]) * unit_prices["vcpu_s"]
+            max(0.0, vcpu_s - unit_prices["free_vcpu_s"]) * unit_prices["vcpu_s"]
             + max(0.0, billed_s * memory_gib - unit_prices["free_gib_s"]) * unit_prices["gib_s"]
             + max(0.0, requests - unit_prices["free_requests"]) / 1e6 * unit_prices["million"]
             + max(0.0, egress_gib - unit_prices["free_egress"]) * unit_prices["egress"]
@@ -161,14 +176,14 @@ def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_p
         )
 
     return Bill(
-        gross_usd(expected_s),
-        net_usd(expected_s),
+        gross_usd(expected_s, startup_s),
+        net_usd(expected_s, startup_s),
         instances,
         instances > target.max_instances,
-        gross_usd(min_s),
-        gross_usd(max_s),
-        net_usd(min_s),
-        net_usd(max_s),
+        gross_usd(min_s, startup_s),
+        gross_usd(max_s, max_startup_s),
+        net_usd(min_s, startup_s),
+        net_usd(max_s, max_startup_s),
     )
 
 
@@ -180,12 +195,13 @@ def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> t
 
     One rule for Cloud Run and Cloud Functions, which have the same meters. An instance is billed while at least one
     request is in it: for the union of the requests' times, each rounded up. Google does not say whether each request or
-    each active interval is rounded up. The bounds: the union of times that are not rounded, and the sum of the rounded
-    times, as if no two could share the 100 ms to which they are rounded.
+    each active interval is rounded up, nor how long an idle instance is kept. The bounds: the union of times that are
+    not rounded; and the sum of the rounded times, as if no two could share the 100 ms to which they are rounded, with
+    the starts of the shortest idle time.
     """
     rate_rps = requests / SECONDS_PER_MONTH
     instances = autoscaled_instances(rate_rps, demand, target)
-    startup_total_s = cold_starts_per_month(requests) * demand.startup_s
+    startup_total_s, max_startup_total_s = startup_seconds(requests, demand)
 
     def union_s(request_s: float) -> float:
         return instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * request_s / instances)
@@ -193,13 +209,19 @@ def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> t
     return (
         union_s(demand.billed_s) + startup_total_s,
         union_s(demand.service_s) + startup_total_s,
-        requests * demand.billed_s + startup_total_s,
+        requests * demand.billed_s + max_startup_total_s,
     )
 
 
-def cold_starts_per_month(requests: float) -> float:
+def cold_starts_per_month(requests: float, idle_timeout_s: float = IDLE_TIMEOUT_S) -> float:
     """Requests in a month that follow a gap after which no instance is left."""
-    return requests * math.exp(-requests / SECONDS_PER_MONTH * IDLE_TIMEOUT_S)
+    return requests * math.exp(-requests / SECONDS_PER_MONTH * idle_timeout_s)
+
+
+def startup_seconds(requests: float, demand: ResourceDemand) -> tuple[float, float]:
+    """Seconds of starts in a month: with the longest and with the shortest idle time before an instance ends."""
+    longest, shortest = (cold_starts_per_month(requests, idle_s) for idle_s in (IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S))
+    return longest * demand.startup_s, shortest * demand.startup_s
 
 
 def always_on_instances(rate_rps: float, demand: ResourceDemand) -> int:

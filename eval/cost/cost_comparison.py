@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval.cost import billing
 from eval.cost.billing import ResourceDemand
 from eval.cost.cost_model import CostModel, build_cost_model
 from eval.cost.price_list import PriceList
@@ -53,10 +54,14 @@ class PricedRun:
 
 
 def price_run(
-    target_run: TargetRun, succeeded: Sequence[Sample], prices: PriceList, max_rate_rps: float | None = None
+    target_run: TargetRun,
+    succeeded: Sequence[Sample],
+    prices: PriceList,
+    max_rate_rps: float | None = None,
+    peak: float = billing.DEFAULT_PEAK,
 ) -> PricedRun | Reason:
     """What is needed to compare costs, or the reason why there is no cost. The rate is that of one instance."""
-    run_model = build_cost_model(target_run, succeeded, prices, max_rate_rps)
+    run_model = build_cost_model(target_run, succeeded, prices, max_rate_rps, peak=peak)
     if isinstance(run_model, Reason):
         return run_model
     samples_by_block: Mapping[int, list[Sample]] = defaultdict(list)

@@ -24,6 +24,8 @@ CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per
 RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
 CONTAINER_IMAGE_GIB = 0.5  # one stored container image, compressed, with torch's CPU build
 DEFAULT_STARTUP_S = 8.0  # if no start was measured
+TLS_HANDSHAKE_BYTES = 4500  # sent to the client for a new TLS connection, most of it the certificates
+SLOWDOWNS = (2, 3, 4)  # the cloud's processor against the one that was measured on
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,23 @@ class CostModel:
     demand: ResourceDemand
     prices: dict[str, Price]  # by role
     inference_cpus: int  # cores that a forward pass uses
+    demand_if_slower: dict[int, ResourceDemand]  # on a processor that many times slower
+    peak: float  # highest rate that is to be served, over the mean
     startup_measured: bool
     price_list_date: str
 
     def bill(self, requests: float) -> Bill:
         unit_prices = {role: price.amount for role, price in self.prices.items()}
-        return billing.monthly_bill(requests, self.demand, self.target, unit_prices)
+        return billing.monthly_bill(requests, self.demand, self.target, unit_prices, self.peak)
+
+    def variants(self) -> dict[str, CostModel]:
+        """The same target where an assumption is another."""
+        tls_bytes = self.demand.egress_bytes + TLS_HANDSHAKE_BYTES
+        return {
+            "constant_rate": replace(self, peak=1.0),
+            "new_connections": replace(self, demand=replace(self.demand, egress_bytes=tls_bytes)),
+            **{f"processor_{n}x_slower": replace(self, demand=d) for n, d in self.demand_if_slower.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,7 @@ class CostReport:
     idle_usd_per_month: float | Unavailable
     monthly_usd: dict[str, Bill | UnknownBill]  # by requests a month
     curve: list[CurvePoint]  # by traffic
+    what_if: dict[str, dict[str, Bill]]  # other assumption -> requests a month -> bill
     measured: dict[str, float]  # the figures that the bills are made of
     assumptions: list[Assumption]
 
@@ -81,11 +95,14 @@ def build_cost_model(
     prices: PriceList,
     max_rate_rps: float | None = None,
     startup_s: float | None = None,
+    peak: float = billing.DEFAULT_PEAK,
+    network_ms: float = 0.0,
 ) -> CostModel | Reason:
     """The cost model of a target, or the reason why it cannot be priced.
 
     succeeded: one scenario's successful samples. max_rate_rps: the highest rate of ONE instance within the latency
-    objective; None without a rate search. startup_s: of confirmed cold starts, if there are any.
+    objective; None without a rate search. startup_s: of confirmed cold starts, if there are any. peak: the highest rate
+    that is to be served, over the month's mean. network_ms: of the client's time, what is no work of the instance.
     """
     if run.target is None:
         return reason(ReasonCode.CUSTOM_ENDPOINT)
@@ -103,9 +120,22 @@ def build_cost_model(
     startup_ms = run.startup_ms or (run.version.get("startup_ms") or {}).get("total")
     if startup_s is None and startup_ms is not None:
         startup_s = startup_ms / 1000
-    demand = _resource_demand(with_server_time, inference_cpus, startup_s, max_rate_rps, target)
+
+    def demand(slowdown: int) -> ResourceDemand:
+        return _resource_demand(
+            with_server_time, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target, slowdown
+        )
+
     return CostModel(
-        target, run, demand, prices_by_role, inference_cpus, startup_s is not None, prices.date.isoformat()
+        target=target,
+        target_run=run,
+        demand=demand(1),
+        prices=prices_by_role,
+        inference_cpus=inference_cpus,
+        demand_if_slower={n: demand(n) for n in SLOWDOWNS} if run.twin else {},
+        peak=peak,
+        startup_measured=startup_s is not None,
+        price_list_date=prices.date.isoformat(),
     )
 
 
@@ -120,20 +150,31 @@ def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample])
 
 
 def _resource_demand(
-    samples: Sequence[Sample], inference_cpus: int, startup_s: float | None, max_rate_rps: float | None, target: Target
+    samples: Sequence[Sample],
+    inference_cpus: int,
+    startup_s: float | None,
+    max_rate_rps: float | None,
+    network_s: float,
+    target: Target,
+    slowdown: int,
 ) -> ResourceDemand:
-    """Means, because bills are sums. Server time, not the client's: a platform does not bill network time."""
-    total_s = [s.server_timing_ms["total"] / 1000 for s in samples]
+    """Means, because bills are sums. Server time, not the client's: a platform does not bill network time.
+
+    The rate that an instance serves is of the client's time less the network's: proxy and server work too before and
+    after the service's own time.
+    """
+    total_s = [slowdown * s.server_timing_ms["total"] / 1000 for s in samples]
     timings_ms = [s.server_timing_ms for s in samples]
-    inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
+    inference_s = [slowdown * min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
     service_s = max(fmean(total_s), 1e-6)
+    client_s = slowdown * (fmean(s.service_time_ms for s in samples) / 1000 - network_s)
     return ResourceDemand(
         service_s=service_s,
         billed_s=fmean(billing.round_up_billed_s(total) for total in total_s),
         cpu_s=service_s + (inference_cpus - 1) * fmean(inference_s),
-        instance_rps=max_rate_rps or 1 / service_s,
+        instance_rps=max_rate_rps / slowdown if max_rate_rps else 1 / max(service_s, client_s),
         rate_measured=bool(max_rate_rps),
-        startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
+        startup_s=slowdown * (DEFAULT_STARTUP_S if startup_s is None else startup_s),
         egress_bytes=fmean(s.response_bytes for s in samples) + RESPONSE_HEADER_BYTES,
         container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
     )
@@ -148,6 +189,7 @@ def cost_report(model: CostModel | Reason, monthly_requests: Sequence[int] = PRI
             idle_usd_per_month=unavailable,
             monthly_usd={str(requests): UnknownBill(unavailable, unavailable) for requests in monthly_requests},
             curve=[],
+            what_if={},
             measured={},
             assumptions=[],
         )
@@ -163,6 +205,10 @@ def cost_report(model: CostModel | Reason, monthly_requests: Sequence[int] = PRI
             )
             for rps in CURVE_RPS.tolist()
         ],
+        what_if={
+            name: {str(requests): _rounded(variant.bill(requests)) for requests in monthly_requests}
+            for name, variant in model.variants().items()
+        },
         measured=_measurements(model),
         assumptions=_assumptions(model),
     )
@@ -199,7 +245,7 @@ def _assumptions(model: CostModel) -> list[Assumption]:
     """Everything that the bills stand on and that nobody measured."""
     unconfirmed = [price.id for price in model.prices.values() if not price.confirmed]
     return [
-        _assume(AssumptionCode.POISSON_ARRIVALS, hours_per_month=billing.HOURS_PER_MONTH),
+        _assume(AssumptionCode.POISSON_ARRIVALS, hours_per_month=billing.HOURS_PER_MONTH, peak=model.peak),
         *([_assume(AssumptionCode.CLOUD_CPU_AS_FAST)] if model.target_run.twin else []),
         _assume(AssumptionCode.MEAN_SERVICE_TIME),
         _assume(AssumptionCode.CPU_TIME_OF_CORES, cores=model.inference_cpus)
@@ -231,7 +277,7 @@ def _always_on_assumption(model: CostModel) -> Assumption:
     if demand.rate_measured:
         return _assume(AssumptionCode.SCALED_BY_MEASURED_RATE, capacity_rps=demand.capacity_rps)
     return _assume(
-        AssumptionCode.SCALED_BY_SERVICE_TIME,
+        AssumptionCode.SCALED_BY_CLIENT_TIME,
         instance_rps=demand.instance_rps,
         utilisation=billing.TARGET_UTILISATION,
         capacity_rps=demand.capacity_rps,
@@ -271,8 +317,10 @@ def _request_assumptions(model: CostModel) -> list[Assumption]:
         _assume(
             AssumptionCode.IDLE_INSTANCE_KEPT,
             timeout_s=billing.IDLE_TIMEOUT_S,
+            min_timeout_s=billing.MIN_IDLE_TIMEOUT_S,
             assumed_startup_s=None if model.startup_measured else DEFAULT_STARTUP_S,
         ),
+        *([_assume(AssumptionCode.STARTUP_CPU_BOOST)] if model.target.startup_cpu_boost else []),
         _assume(AssumptionCode.CONTAINER_IMAGES_KEPT, gib=CONTAINER_IMAGE_GIB),
         _assume(AssumptionCode.FREE_ALLOWANCES_UNSHARED),
     ]

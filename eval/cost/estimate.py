@@ -31,6 +31,7 @@ class Deployment:
     instances: int = 0  # always running: dynos, warm instances
     service_ms: float = DEFAULT_SERVICE_MS
     boot_s: float = DEFAULT_STARTUP_S
+    peak: float = billing.DEFAULT_PEAK  # highest rate that is to be served, over the mean
 
 
 def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: PriceList) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
     demand = _resource_demand(deployment, target)
 
     def bill(requests: int) -> dict[str, Any]:
-        monthly_bill = billing.monthly_bill(requests, demand, target, unit_prices)
+        monthly_bill = billing.monthly_bill(requests, demand, target, unit_prices, deployment.peak)
         scale = max(1.0, deployment.instances / monthly_bill.instances)
         return {
             "gross": round(monthly_bill.gross_usd * scale, 2),

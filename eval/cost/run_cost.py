@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.cost import billing
-from eval.cost.cost_model import CONTAINER_IMAGE_GIB, DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES
+from eval.cost.cost_model import CONTAINER_IMAGE_GIB, DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES, TLS_HANDSHAKE_BYTES
 from eval.cost.estimate import DEFAULT_SERVICE_MS, RESPONSE_BODY_BYTES
 from eval.cost.price_list import PriceList
 from eval.errors import PriceError
@@ -33,7 +33,6 @@ from eval.samples.model import Sample
 from infra.targets import TARGETS
 
 HEROKU_HOURS_PER_MONTH = 720  # by which Heroku divides its monthly prices
-TLS_HANDSHAKE_BYTES = 5000  # egress of a new TLS connection
 TWIN_NOTE = "a local twin, which costs nothing"
 CUSTOM_ENDPOINT_NOTE = "a custom endpoint, whose price is unknown"
 UNKNOWN_PRICE_NOTE = "its price is unknown: {}"

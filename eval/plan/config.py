@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from eval.errors import InvalidInput
 from eval.samples.model import MAX_TARGETS, RUN_JSON
-from eval.validation import AtMost, Count, Integer, OneOf, Positive, Text, validate
+from eval.validation import AtMost, Count, Integer, OneOf, Positive, Text, Within, validate
 from service.engines.names import PLAIN_ENGINE
 
 Phase = Literal["warmup", "measure"]
@@ -43,6 +43,7 @@ class Config:
     in_flight: Count = 256  # maximum; requests above it are dropped and counted
     burst: Count = 32  # simultaneous requests
     slo_ms: Positive = 200.0  # latency objective for p95
+    peak: Annotated[float, Within(1, 1000)] = 3.0  # highest rate that is to be served, over the month's mean
     step_s: Positive = 10.0  # minimum duration of a step of the rate search
     cold: Count = 20  # restarts per target
     idle: Count = 5  # idle gaps per target

@@ -103,6 +103,7 @@ class ReportContext:
     cache_checks: list[CacheCheck]  # for a response cache
     engine_rows: list[EngineRow]
     engines_compared: str
+    what_if: list[tuple[str, str]]  # target and another assumption of its costs, where that changes a bill
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
     engine_by_target: dict[str, str]  # the reference included
     connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
@@ -177,6 +178,12 @@ def build_context(
         cache_checks=scenario_sections.cache_checks(target_reports),
         engine_rows=engine_rows(summary["engine_comparisons"]),
         engines_compared=engines_compared(summary["engine_comparisons"]),
+        what_if=[
+            (name, variant)
+            for name, target_report in target_reports.items()
+            for variant, bills in target_report["cost"]["what_if"].items()
+            if any(bill["net_usd"] != target_report["cost"]["monthly_usd"][n]["net_usd"] for n, bill in bills.items())
+        ],
         break_even=split_break_evens(summary),
         engine_by_target={n: target_report["engine"] or REFERENCE_ENGINE for n, target_report in target_reports.items()}
         | {REFERENCE: REFERENCE_ENGINE},

@@ -6,6 +6,7 @@ is made in verdict.py and accuracy_text.py.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -54,6 +55,16 @@ FORMATTERS: dict[str, Callable[[Any], str]] = {
     "short_count": formatting.short_count,
     "words": lambda words: join_words(list(words)),
 }
+
+
+def what_if_title(name: str) -> str:
+    """The title of another assumption under which the bills are made: of `what_if` in report.json."""
+    if match := re.fullmatch(r"processor_(\d+)x_slower", name):
+        return f"the cloud's processor is {match[1]} times slower"
+    return {
+        "constant_rate": "no peak: the rate is constant",
+        "new_connections": "a new TLS connection for every request",
+    }[name]
 
 
 def break_even_range(point: Mapping[str, Any]) -> str:
@@ -138,9 +149,12 @@ def _autoscaled(utilisation: float, measured_rps: float | None) -> str:
     )
 
 
-def _idle_instance_kept(timeout_s: float, assumed_startup_s: float | None) -> str:
+def _idle_instance_kept(timeout_s: float, min_timeout_s: float, assumed_startup_s: float | None) -> str:
     startup = "" if assumed_startup_s is None else f"; a start takes {formatting.significant(assumed_startup_s)} s"
-    return f"an idle instance is kept for {timeout_s} s; starts are billed{startup}; those to scale out are left out"
+    return (
+        f"an idle instance is kept for {timeout_s} s, the provider's maximum, and at the upper end of the range of the "
+        f"bills for {min_timeout_s} s; starts are billed{startup}; those to scale out are left out"
+    )
 
 
 RANGE = "from {min_rps:g} to {max_rps:count} requests a second"
@@ -273,22 +287,26 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",
     ReasonCode.NO_SCENARIO_COMMON_TO_RUNS: "no scenario that both runs tried",
     AssumptionCode.POISSON_ARRIVALS: (
-        "requests come one image each, at random (Poisson) and evenly over a month of {hours_per_month} hours"
+        "requests come one image each, at random (Poisson), over a month of {hours_per_month} hours; what is always on "
+        "is sized for {peak:g} times their mean rate"
     ),
-    AssumptionCode.CLOUD_CPU_AS_FAST: "the cloud's CPU is as fast as this machine's, on which the twin ran",
+    AssumptionCode.CLOUD_CPU_AS_FAST: (
+        "the cloud's CPU is as fast as this machine's, on which the twin ran; the bills where it is slower are in a "
+        "table of their own"
+    ),
     AssumptionCode.MEAN_SERVICE_TIME: (
         "service time is the mean of what the service reports; the web server's and proxy's own time is left out"
     ),
     AssumptionCode.CPU_TIME_OF_CORES: ("CPU time is the service time, {cores} cores counted as busy during inference"),
     AssumptionCode.CPU_TIME_IS_SERVICE_TIME: "CPU time is the service time",
     AssumptionCode.SCALED_BY_MEASURED_RATE: f"another instance is added above {{capacity_rps:rate}}, {MEASURED_RATE}",
-    AssumptionCode.SCALED_BY_SERVICE_TIME: (
-        "one instance serves {instance_rps:rate}, the inverse of the service time of single requests, no figure of a "
+    AssumptionCode.SCALED_BY_CLIENT_TIME: (
+        "one instance serves {instance_rps:rate}, the inverse of the client's time of single requests, no figure of a "
         "load test; another is added above {utilisation:percent} of that, {capacity_rps:rate}"
     ),
     AssumptionCode.MACHINE_ALWAYS_ON: (
-        "each machine has {disk_gb} GB of gp3 disk and a public IPv4 address and is never stopped; a load balancer, "
-        "which several need, is not priced"
+        "each machine has {disk_gb} GB of gp3 disk and a public IPv4 address and is never stopped; there is "
+        "one, as several need a load balancer, which is not priced"
     ),
     AssumptionCode.SURPLUS_CREDITS: ("CPU use above {baseline_vcpus} vCPUs on average is paid as surplus credits"),
     AssumptionCode.EGRESS_NOT_METERED: "egress is not metered",
@@ -305,7 +323,11 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ),
     AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
     AssumptionCode.CONTAINER_IMAGES_KEPT: "{gib} GiB of container images are kept; builds are not priced",
-    AssumptionCode.FREE_ALLOWANCES_UNSHARED: "the free allowances are used by nothing else in the account",
+    AssumptionCode.STARTUP_CPU_BOOST: "a starting instance has twice its vCPUs, which are billed",
+    AssumptionCode.FREE_ALLOWANCES_UNSHARED: (
+        "the free allowances are one pot for the billing account, and nothing else uses it: the bills after the free "
+        "tier of two Google targets do not add up"
+    ),
     AssumptionCode.RESPONSE_HEADERS: (
         "an answer has {header_bytes} bytes of headers; connections stay open, TLS handshakes are not counted"
     ),

@@ -165,7 +165,7 @@ service = gcp.cloudrunv2.Service(
                 resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
                     limits={"cpu": settings.vcpus, "memory": settings.memory},
                     cpu_idle=True,  # request-based billing: between requests an instance costs nothing
-                    startup_cpu_boost=True,
+                    startup_cpu_boost=TARGET.startup_cpu_boost,
                 ),
                 startup_probe=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeArgs(
                     http_get=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs(path="/readyz", port=PORT),

@@ -93,7 +93,7 @@ def test_it_has_the_parts_that_are_documented(plain):
             "throughput_rps", "send_delay_ms",
         } <= set(facts["scenarios"]["single"])  # fmt: skip
         assert {
-            "per_million", "idle_usd_per_month", "monthly_usd", "curve", "measured", "assumptions"
+            "per_million", "idle_usd_per_month", "monthly_usd", "curve", "what_if", "measured", "assumptions"
         } == set(facts["cost"])  # fmt: skip
 
 
@@ -383,21 +383,21 @@ def test_windows_are_rounded_request_by_request():
 
 def test_cost_says_what_was_assumed(plain):
     for name, expected in {
-        "aws_ec2": {"poisson_arrivals": {"hours_per_month": 730}, "cloud_cpu_as_fast": {},
+        "aws_ec2": {"poisson_arrivals": {"hours_per_month": 730, "peak": 3.0}, "cloud_cpu_as_fast": {},
                     "cpu_time_of_cores": {"cores": 2}, "surplus_credits": {"baseline_vcpus": 0.4},
                     "response_headers": {"header_bytes": 500}, "list_prices": {"date": "2026-11-20"},
                     "unconfirmed_prices": {"price_ids": ["aws_free_egress_gb"]}},
-        "heroku": {"poisson_arrivals": {"hours_per_month": 730}, "egress_not_metered": {},
+        "heroku": {"poisson_arrivals": {"hours_per_month": 730, "peak": 3.0}, "egress_not_metered": {},
                    "one_small_dyno": {"size": "basic"}},
         "gcp_cloudrun": {"billed_time_rounded": {},
-                         "idle_instance_kept": {"timeout_s": 900, "assumed_startup_s": None},
+                         "idle_instance_kept": {"timeout_s": 900, "min_timeout_s": 60, "assumed_startup_s": None},
                          "container_images_kept": {"gib": 0.5}, "free_allowances_unshared": {}},
         "gcp_function": {"billed_time_rounded": {}, "unconfirmed_prices": {"price_ids": FUNCTION_PRICE_IDS}},
     }.items():  # fmt: skip
         assumed = {a["code"]: a["values"] for a in plain["targets"][name]["cost"]["assumptions"]}
         assert expected == {code: assumed.get(code) for code in expected}, name
     for name in ("aws_ec2", "heroku"):
-        assert "scaled_by_service_time" in [a["code"] for a in plain["targets"][name]["cost"]["assumptions"]]
+        assert "scaled_by_client_time" in [a["code"] for a in plain["targets"][name]["cost"]["assumptions"]]
 
 
 def test_traffic_beyond_max_instances_is_priced_and_reported():

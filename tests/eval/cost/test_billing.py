@@ -33,7 +33,7 @@ WORK = ResourceDemand(
     service_s=0.015, billed_s=0.1, cpu_s=0.010, instance_rps=1.3 / 0.010, startup_s=8, egress_bytes=700
 )
 ON_DYNO = replace(WORK, instance_rps=30)
-CLOUDRUN = replace(GCP_CLOUDRUN, concurrency=80)
+CLOUDRUN = replace(GCP_CLOUDRUN, concurrency=80, startup_cpu_boost=False)
 FUNCTION_1GIB = replace(GCP_FUNCTION, vcpus=0.583)
 FUNCTION_512MIB = replace(GCP_FUNCTION, vcpus=0.333, memory_mib=512)
 
@@ -204,6 +204,27 @@ def test_one_rule_for_all_targets_billed_by_request(requests):
     assert billed_seconds(requests, small, GCP_CLOUDRUN) == billed_seconds(requests, small, GCP_FUNCTION)
 
 
+def test_starting_instances_are_billed_for_twice_their_vcpus():
+    # At 10,000 a month 325.5 meet a start: e^-(10,000 / 2,628,000 * 900) = 0.032554. Each is 8 s of another vCPU.
+    boosted = replace(CLOUDRUN, startup_cpu_boost=True)
+    more_usd = bill(boosted, 10_000).gross_usd - bill(CLOUDRUN, 10_000).gross_usd
+    assert more_usd == pytest.approx(325.54 * 8 * 24e-6, rel=1e-3)
+
+
+def test_upper_bound_has_the_starts_of_a_short_idle_time():
+    # Kept for 60 s alone, e^-(10,000 / 2,628,000 * 60) = 0.79586 of the requests meet a start: 7,959 of 8 s.
+    _, _, high = billed_seconds(10_000, WORK, CLOUDRUN)
+    assert high == pytest.approx(10_000 * 0.1 + 7_958.6 * 8, rel=1e-4)
+
+
+def test_what_is_always_on_is_sized_for_the_peak():
+    # 100 million a month are 38.05 a second, of which an instance of 30 a second at 70% takes 21: 2 dynos for the
+    # mean, and 6 for three times as much (114.2 / 21 = 5.4).
+    rates = {role: price.amount for role, price in prices_for(HEROKU, PRICES).items()}
+    at_peak = monthly_bill(100e6, ON_DYNO, HEROKU, rates, peak=3)
+    assert (bill(HEROKU, 100e6, ON_DYNO).net_usd, at_peak.net_usd, at_peak.exceeds_max_instances) == (50, 150, True)
+
+
 def test_billed_seconds_at_100_million_a_month_by_hand():
     # 38.052 a second on one instance (38.052 * 0.015 / 80 and * 0.010 / 1 are below 60%); no gap of 900 s.
     # Union of 100 ms windows: 2,628,000 * (1 - e^-3.80518) = 2,569,513 s. Not rounded: 2,628,000 * (1 - e^-0.570776)
@@ -358,16 +379,39 @@ def test_cost_curve_spans_0_001_to_10_000_requests_a_second():
     assert curve[-1].exceeds_max_instances
 
 
+def test_bills_under_other_assumptions_are_listed():
+    base = whole(name="aws_ec2")
+    assert set(base.what_if) == {"constant_rate", "new_connections", *(f"processor_{n}x_slower" for n in (2, 3, 4))}
+    n = "100000000"
+    # 4,500 bytes more of each of 100 million responses are 450 GB.
+    more = base.what_if["new_connections"][n].gross_usd - base.monthly_usd[n].gross_usd
+    assert more == pytest.approx(450 * 0.09, abs=CENT)
+    bills = [base.monthly_usd[n], *(base.what_if[f"processor_{k}x_slower"][n] for k in (2, 3, 4))]
+    assert [b.net_usd for b in bills] == sorted(b.net_usd for b in bills)
+    assert bills[0].net_usd < bills[-1].net_usd
+
+
+def test_without_a_load_test_capacity_is_of_the_clients_time():
+    # The service says 8 ms, the client sees 10: an instance serves 100 a second, not 125.
+    run, _ = make_run(names=["heroku"], reference=False)
+    model = build_cost_model(run.targets[0], [make_sample(target="heroku")], PRICES)
+    assert model.demand.instance_rps == pytest.approx(100)
+    nearer = build_cost_model(run.targets[0], [make_sample(target="heroku")], PRICES, network_ms=5.0)
+    assert nearer.demand.instance_rps == pytest.approx(125)
+    assert model.demand_if_slower[2].instance_rps == pytest.approx(50)
+    assert build_cost_model(run.targets[0], [make_sample()], PRICES, 40.0).demand.instance_rps == 40
+
+
 def test_measured_rate_sets_the_instance_count_and_is_reported():
     by_service, by_rate = whole(), whole(max_rate_rps=10.0)
     at_38_a_second = [found.monthly_usd["100000000"].instances for found in (by_service, by_rate)]
-    assert at_38_a_second == [1, 4]
+    assert at_38_a_second == [2, 12]  # 114.2 a second at the peak
     assert by_rate.measured["max_rate_rps"] == 10
     assert "max_rate_rps" not in by_service.measured
     by_service_codes, by_rate_codes = ({a.code: a.values for a in found.assumptions} for found in (by_service, by_rate))
-    assert AssumptionCode.SCALED_BY_SERVICE_TIME in by_service_codes
+    assert AssumptionCode.SCALED_BY_CLIENT_TIME in by_service_codes
     assert by_rate_codes[AssumptionCode.SCALED_BY_MEASURED_RATE] == {"capacity_rps": 10.0}
-    assert AssumptionCode.SCALED_BY_SERVICE_TIME not in by_rate_codes
+    assert AssumptionCode.SCALED_BY_CLIENT_TIME not in by_rate_codes
 
 
 def test_a_proven_cold_start_is_what_starts_are_billed_by():
