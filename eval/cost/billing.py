@@ -101,9 +101,9 @@ def price_ids_by_role(target: Target) -> dict[str, str]:
         "million": f"{target.name}_million_requests",
         "egress": "gcp_egress_gib",
         "image": "gcp_artifact_registry_gib_month",
-        "free_vcpu_s": f"{target.name}_free_vcpu_seconds",
-        "free_gib_s": f"{target.name}_free_gib_seconds",
-        "free_requests": f"{target.name}_free_requests",
+        "free_vcpu_s": "gcp_cloudrun_free_vcpu_seconds",  # one pot for the billing account, of functions too
+        "free_gib_s": "gcp_cloudrun_free_gib_seconds",
+        "free_requests": "gcp_cloudrun_free_requests",
         "free_egress": "gcp_free_egress_gib",
         "free_image": "gcp_artifact_registry_free_gib",
     }

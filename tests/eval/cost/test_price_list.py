@@ -6,8 +6,10 @@ from datetime import date
 import pytest
 import yaml
 
+from eval.cost.billing import price_ids_by_role, prices_for
 from eval.cost.price_list import PRICE_LIST_PATH, Price, format_table, load_price_list, stale_prices, unconfirmed_prices
 from eval.errors import PriceError
+from infra.targets import TARGETS
 
 GOOD = {
     "id": "vm_hour",
@@ -48,9 +50,21 @@ def test_allowances_have_no_currency_and_prices_have_one():
     assert currencies["aws_egress_gb"] == "USD"
 
 
-@pytest.mark.parametrize("price_id", ["aws_free_egress_gb", "gcp_function_vcpu_second", "gcp_function_free_requests"])
-def test_what_was_inferred_or_remembered_is_not_confirmed(price_id):
-    assert not next(price for price in load_price_list().entries if price.id == price_id).confirmed
+def test_only_the_price_without_a_known_page_is_not_confirmed():
+    assert [price.id for price in unconfirmed_prices(load_price_list().entries)] == ["aws_ec2_t4g_surplus_vcpu_hour"]
+
+
+def test_both_google_targets_share_one_free_tier():
+    cloud_run, function = (price_ids_by_role(TARGETS[name]) for name in ("gcp_cloudrun", "gcp_function"))
+    roles = [role for role in cloud_run if role.startswith("free_")]
+    assert [cloud_run[role] for role in roles] == [function[role] for role in roles]
+
+
+def test_first_list_is_kept_for_the_runs_that_were_made_with_it():
+    kept = load_price_list(sha256="d5917f841fddc4ffaff659498ccf3cef930cecdd44fae8df2c2c16fe81b194da")
+    assert kept.date == date(2026, 11, 20)
+    for target in TARGETS.values():
+        assert set(prices_for(target, kept)) == set(price_ids_by_role(target))
 
 
 def test_the_checksum_is_the_files():
