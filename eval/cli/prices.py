@@ -56,6 +56,7 @@ def add_cost(commands: Any) -> None:
     add("--concurrency", type=int_at_least(1), metavar="N", help="concurrent requests per instance, on Google Cloud")
     add("--max-instances", type=int_at_least(1), metavar="N", help="on Google Cloud")
     add("--instances", type=int_at_least(0), metavar="N", help="always running (dynos)")
+    add("--sensitivity", action="store_true", help="print what half and twice each price would change, at the first N")
     add("--json", action="store_true", help="for programs")
     parser.set_defaults(command=cost_command)
 
@@ -73,14 +74,16 @@ def prices_command(arguments: argparse.Namespace) -> int:
 
 def cost_command(arguments: argparse.Namespace) -> int:
     """Print what a deployment would cost."""
-    from eval.cost.estimate import Deployment, estimate, summary_lines
+    from eval.cost.estimate import Deployment, estimate, price_sensitivity, sensitivity_lines, summary_lines
     from eval.cost.price_list import load_price_list
 
     options = {name: value for name, value in vars(arguments).items() if name in COST_OPTIONS and value is not None}
-    result = estimate(
-        Deployment(arguments.target, **options),
-        arguments.requests_per_month or [DEFAULT_MONTHLY_REQUESTS],
-        load_price_list(),
-    )
+    deployment = Deployment(arguments.target, **options)
+    monthly_requests, prices = arguments.requests_per_month or [DEFAULT_MONTHLY_REQUESTS], load_price_list()
+    if arguments.sensitivity:
+        effects = price_sensitivity(deployment, monthly_requests[0], prices)
+        print("\n".join(sensitivity_lines(effects, monthly_requests[0])))
+        return 0
+    result = estimate(deployment, monthly_requests, prices)
     print(json.dumps(result) if arguments.json else "\n".join(summary_lines(result)))
     return 0

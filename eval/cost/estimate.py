@@ -9,8 +9,9 @@ from typing import Any
 
 from eval.cost import billing
 from eval.cost.cost_model import CONTAINER_IMAGE_GIB, DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES
-from eval.cost.price_list import PriceList
+from eval.cost.price_list import Price, PriceList, format_amount, table_lines
 from eval.errors import EstimateError
+from eval.formatting import join_words
 from infra.targets import EC2_SIZES, HEROKU_SIZES, TARGETS, Target
 
 DEFAULT_SERVICE_MS = 80.0  # upper end of ResNet-18 on one thread: 50 to 80 ms
@@ -62,6 +63,58 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
         "prices_of": prices.date.isoformat(),
         "not_confirmed": sorted(price.id for price in prices_by_role.values() if not price.confirmed),
     }
+
+
+@dataclass(frozen=True)
+class PriceEffect:
+    """What another price would do to the answer."""
+
+    price: Price
+    usd_per_month: float  # the target's net bill
+    at_half_usd: float  # the same at half of this price or allowance
+    at_double_usd: float
+    cheapest: str  # target, at the list's prices
+    cheapest_at_half: str
+    cheapest_at_double: str
+
+
+def price_sensitivity(deployment: Deployment, monthly_requests: int, prices: PriceList) -> list[PriceEffect]:
+    """The effect of each price by which the deployment is billed, the largest first.
+
+    On its net bill, and on which target is the cheapest; the others have their own sizes and the same service time.
+    """
+    others = [Deployment(name, service_ms=deployment.service_ms, boot_s=deployment.boot_s, peak=deployment.peak)
+              for name in TARGETS if name != deployment.target]  # fmt: skip
+
+    def answer(price_list: PriceList) -> tuple[float, str]:
+        bills = {
+            each.target: estimate(each, [monthly_requests], price_list)["monthly"][str(monthly_requests)]
+            for each in (deployment, *others)
+        }
+        served = {name: bills[name]["net"] for name in TARGETS if not bills[name]["beyond_limit"]}
+        names = [name for name, usd in served.items() if usd == min(served.values())]
+        return bills[deployment.target]["net"], join_words(names) or "none serves it"
+
+    def scaled(price: Price, factor: float) -> PriceList:
+        entries = (replace(e, amount=e.amount * factor) if e.id == price.id else e for e in prices.entries)
+        return replace(prices, entries=tuple(entries))
+
+    usd, cheapest = answer(prices)
+    effects = []
+    for price in billing.prices_for(resolve_target(deployment), prices).values():
+        (half_usd, half_cheapest), (double_usd, double_cheapest) = (answer(scaled(price, f)) for f in (0.5, 2.0))
+        effects.append(PriceEffect(price, usd, half_usd, double_usd, cheapest, half_cheapest, double_cheapest))
+    return sorted(effects, key=lambda effect: -abs(effect.at_double_usd - effect.at_half_usd))
+
+
+def sensitivity_lines(effects: Sequence[PriceEffect], monthly_requests: int) -> list[str]:
+    """The effects as a table of text."""
+    rows = [("price", "amount", "net bill", "at half of it", "at twice it", "cheapest target", "at half", "at twice")]
+    for effect in effects:
+        dollars = (f"${amount:,.2f}" for amount in (effect.usd_per_month, effect.at_half_usd, effect.at_double_usd))
+        rows.append((effect.price.id, format_amount(effect.price.amount), *dollars, effect.cheapest,
+                     effect.cheapest_at_half, effect.cheapest_at_double))  # fmt: skip
+    return [f"At {monthly_requests:,} requests a month, after the free allowances:", *table_lines(rows)]
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:

@@ -1,0 +1,33 @@
+"""What another price would do to the answer, before there is a run."""
+
+import pytest
+
+from eval.__main__ import main
+from eval.cost.estimate import Deployment, price_sensitivity
+from eval.cost.price_list import load_price_list
+
+PRICES = load_price_list()
+
+
+def test_effect_of_a_price_on_the_bill_by_hand():
+    # A t3.small for 730 h: half of $0.0208 an hour is $7.592 a month, on a bill of $20.114.
+    hour, *others = price_sensitivity(Deployment("aws_ec2", service_ms=15), 1_000_000, PRICES)
+    assert hour.price.id == "aws_ec2_t3_small_hour"
+    assert (hour.usd_per_month, hour.at_half_usd, hour.at_double_usd) == pytest.approx((20.11, 12.52, 35.30), abs=0.01)
+    assert [effect.price.id for effect in others][:2] == ["aws_public_ipv4_hour", "aws_ebs_gp3_gb_month"]
+
+
+def test_price_that_changes_the_cheapest_target_is_told():
+    # At 5 million a month of 15 ms, Heroku's $7 are less than Cloud Run's bill; its $14 are not.
+    (month, *_) = price_sensitivity(Deployment("heroku", service_ms=15), 5_000_000, PRICES)
+    assert month.price.id == "heroku_basic_month"
+    assert (month.cheapest, month.cheapest_at_half) == ("heroku", "heroku")
+    assert "heroku" not in month.cheapest_at_double
+
+
+def test_sensitivity_is_printed_as_a_table(capsys):
+    assert main("cost gcp_cloudrun --service-ms 15 --requests-per-month 10000000 --sensitivity".split()) == 0
+    first, header, row, *_ = capsys.readouterr().out.splitlines()
+    assert first == "At 10,000,000 requests a month, after the free allowances:"
+    assert header.split()[:2] == ["price", "amount"]
+    assert row.startswith("gcp_cloudrun_vcpu_second")
