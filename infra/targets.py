@@ -35,6 +35,7 @@ class Target:
     billing: Billing
     boot_timeout_s: int  # from start to ready, or the platform gives up
     scales_to_zero: bool
+    cpu_isa: str = "AVX2"  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
 
 
@@ -53,6 +54,7 @@ AWS_EC2 = Target(
     billing="hourly",
     boot_timeout_s=600,
     scales_to_zero=False,
+    cpu_isa="AVX512_CORE",
 )
 
 HEROKU = Target(
@@ -123,17 +125,21 @@ class Size:
     vcpus: float
     memory_mib: int
     baseline_vcpus: float | None = None  # as Target's; None: all of them
+    # Widest vector unit that every processor of this size has, by oneDNN's name: the twins keep PyTorch to it. AVX2
+    # where the provider promises no processor, as Heroku and Cloud Run do not.
+    cpu_isa: str = "AVX2"
 
 
 # The x86-64 sizes that a stack may ask for; the image and torch's CPU wheels are of that architecture.
+# T3 runs on Skylake or Cascade Lake (AVX-512 without bfloat16), C7i on Sapphire Rapids, C7a on Genoa.
 EC2_SIZES: dict[str, Size] = {
-    "t3.micro": Size(2, 1024, 0.2),
-    "t3.small": Size(2, 2048, 0.4),
-    "t3.medium": Size(2, 4096, 0.4),
-    "t3.large": Size(2, 8192, 0.6),
-    "c7i.large": Size(2, 4096),
-    "c7i.xlarge": Size(4, 8192),
-    "c7a.large": Size(2, 4096),
+    "t3.micro": Size(2, 1024, 0.2, cpu_isa="AVX512_CORE"),
+    "t3.small": Size(2, 2048, 0.4, cpu_isa="AVX512_CORE"),
+    "t3.medium": Size(2, 4096, 0.4, cpu_isa="AVX512_CORE"),
+    "t3.large": Size(2, 8192, 0.6, cpu_isa="AVX512_CORE"),
+    "c7i.large": Size(2, 4096, cpu_isa="AVX512_CORE_AMX"),
+    "c7i.xlarge": Size(4, 8192, cpu_isa="AVX512_CORE_AMX"),
+    "c7a.large": Size(2, 4096, cpu_isa="AVX512_CORE_BF16"),
 }
 # Heroku states no number of processors of a shared dyno; the twin and the cost model allow one.
 HEROKU_SIZES: dict[str, Size] = {

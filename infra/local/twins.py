@@ -230,7 +230,9 @@ class _TwinStarter:
         nginx = find_nginx() if self.target is AWS_EC2 else None
         service = START_COMMANDS[self.target.name](self.root, port, self.engine)
         started_at = time.monotonic()
-        running = [self._run(ProcessSpec(service.command, {**service.env, **self.env}))]
+        # As precise as the target's processor lets PyTorch be: bfloat16 that it lacks would be twice as fast here.
+        env = {"ONEDNN_MAX_CPU_ISA": self.target.cpu_isa, **service.env, **self.env}
+        running = [self._run(ProcessSpec(service.command, env))]
         if nginx:
             front = nginx_process(nginx, self.root.parent / "nginx", front_port, port)
             running.append(self._run(front, "-nginx"))

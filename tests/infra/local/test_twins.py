@@ -26,7 +26,7 @@ from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS, read_vm_unit
 from infra.local.systemd_unit import read_unit
 from infra.local.twins import available_cores, cores_for, fits, free_ports, local_twins
-from infra.targets import AWS_EC2, HEROKU, TARGETS
+from infra.targets import AWS_EC2, EC2_SIZES, HEROKU, TARGETS
 from service.settings import ENGINES
 from tests.conftest import descendants
 from tests.helpers.twin_files import small_service
@@ -392,6 +392,15 @@ def test_nginx_stays_up_while_the_service_behind_it_is_restarted(needs_tool, tmp
         assert identity(twin.url) != first
         ours = descendants()
     assert all(map(has_ended, ours))
+
+
+def test_twin_has_no_vector_unit_that_its_target_lacks(tmp_path, monkeypatch):
+    small_service(monkeypatch, tmp_path)
+    with local_twins(["heroku"], tmp_path) as twins:
+        environment = psutil.Process(twins.running[0].pid).environ()
+    assert environment["ONEDNN_MAX_CPU_ISA"] == TARGETS["heroku"].cpu_isa
+    ec2 = TARGETS["aws_ec2"]
+    assert ec2.cpu_isa == EC2_SIZES[ec2.size].cpu_isa == "AVX512_CORE"  # without bfloat16
 
 
 def test_failed_restart_leaves_nothing_and_can_be_retried(tmp_path, monkeypatch):
