@@ -12,7 +12,7 @@ from typing import Any
 import scipy
 
 from eval.analysis.drift import DriftReport
-from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, POISSON, RAMP, REPEAT, SINGLE
+from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, REPEAT, SINGLE
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.model import Sample
@@ -20,7 +20,7 @@ from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.stats.intervals import Estimate, early_stopping_bounds, percentile, percentiles, tail_ratio
 from service.schema import SERVER_TIMING_PARTS
 
-OPEN_LOOP_SCENARIOS = (POISSON, RAMP, BURST, MAX_RATE)  # sent by a schedule of their own
+CAPACITY_SCENARIOS = (BURST, MAX_RATE)  # the load reaches what the target can do
 CONNECTION_PHASES = ("dns", "connect", "tls")
 CACHE_MEDIAN_RATIO = 0.8  # of the usual time; an image that is repeated within it was probably not computed again
 CACHE_BASELINE_N = 100  # single requests that the repeated ones are compared with
@@ -44,7 +44,7 @@ class ScenarioReport:
     connection_ms: dict[str, dict[str, Estimate]]  # by phase
     new_connections: int
     server_timing_ms: dict[str, dict[str, Estimate]]  # by part of Server-Timing
-    throughput_rps: float | Unavailable
+    throughput_rps: float | Unavailable | None  # None: the load did not reach what the target can do
     send_delay_ms: dict[str, Estimate]
     drift: DriftReport | Unavailable | None
 
@@ -155,13 +155,15 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) -> float | Unavailable:
-    """Responses a second: of the time that requests took, or in an open loop of the time that its blocks took."""
+def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) -> float | Unavailable | None:
+    """Responses a second, over the time that the blocks took. Only where the load reaches what the target can do.
+
+    In a closed loop it would be the inverse of the latency, in an open loop the rate that was offered.
+    """
+    if name not in CAPACITY_SCENARIOS:
+        return None
     if not n_succeeded:
         return unavailable(ReasonCode.NO_REQUEST_SUCCEEDED)
-    if name not in OPEN_LOOP_SCENARIOS:
-        busy_s = sum(s.latency_ms for s in chronological) / 1000
-        return n_succeeded / busy_s if busy_s else unavailable(ReasonCode.ZERO_DURATION)
     blocks: dict[int, list[Sample]] = defaultdict(list)
     for s in chronological:
         blocks[s.block].append(s)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.analysis.cold_starts import FORCED_START, IDLE_START, PLATFORM_OVERHEAD, TIME_TO_FIRST_PREDICTION_MS
-from eval.analysis.latency import CACHE_ALPHA
+from eval.analysis.latency import CACHE_ALPHA, CAPACITY_SCENARIOS
 from eval.formatting import as_sentence, count, ms, per_second, plural, significant, value_of
 from eval.plan.config import (
     BURST,
@@ -59,6 +59,10 @@ class ScenarioSection:
     short_title: str
     heading: str
     description: str
+
+    @property
+    def has_throughput(self) -> bool:
+        return self.name in CAPACITY_SCENARIOS
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
 from eval.analysis.verdict_facts import VerdictFacts, latency_percentiles, rank_by_latency
 from eval.cost.billing import Bill
@@ -90,17 +92,17 @@ def _cost_text(facts: VerdictFacts) -> str:
         return f"{within}{only}{title} costs {_bill_text(facts, first)} {traffic}"
     slo_unknown = "" if within else f" (whether p95 is within {ms(facts.slo_ms)} is not known)"
     cheapest = f"{within}{title} is cheapest {traffic} ({_bill_text(facts, first)})"
-    return f"{cheapest}, {_runner_up_text(facts, first, others[0], tied)}{slo_unknown}"
+    return f"{cheapest}, {_runner_up_text(facts, first, others, tied)}{slo_unknown}"
 
 
-def _runner_up_text(facts: VerdictFacts, first: str, second: str, tied: bool) -> str:
-    text = f"{facts.title(second)} ({_bill_text(facts, second)})"
+def _runner_up_text(facts: VerdictFacts, first: str, others: Sequence[str], tied: bool) -> str:
+    text = f"{facts.title(others[0])} ({_bill_text(facts, others[0])})"
     if tied:
         return f"though {text} may be as cheap (how billed time is rounded is not documented)"
-    if _bill_text(facts, first) == _bill_text(facts, second):
-        return f"as is {facts.title(second)}"
-    first_bill, second_bill = _monthly_bill(facts, first), _monthly_bill(facts, second)
-    return f"as is {text}" if round(first_bill.net_usd, 2) == round(second_bill.net_usd, 2) else f"ahead of {text}"
+    first_usd = round(_monthly_bill(facts, first).net_usd, 2)
+    if equal := [facts.title(name) for name in others if round(_monthly_bill(facts, name).net_usd, 2) == first_usd]:
+        return f"{'as is' if len(equal) == 1 else 'as are'} {join_words(equal)}"
+    return f"ahead of {text}"
 
 
 def _excluded_text(facts: VerdictFacts) -> str:

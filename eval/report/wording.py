@@ -265,7 +265,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.UNKNOWN_TARGET: "{target!r} is not one of the targets: {known:words}",
     ReasonCode.NO_SERVER_TIMING: "no response has the service time (Server-Timing: total)",
     ReasonCode.PRICE_UNKNOWN: "{detail}",
-    ReasonCode.ALWAYS_CHEAPER: f"{{title}} is cheaper at every load tested, {RANGE}",
+    ReasonCode.ALWAYS_CHEAPER: f"{{title}} is never dearer, and cheaper at some load, {RANGE}",
     ReasonCode.CHEAPER_WITH_EXCEPTIONS: (
         "{title} is cheaper, but for some traffic from {low_requests:short_count} to {high_requests:short_count} "
         "a month"

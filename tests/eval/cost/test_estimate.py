@@ -26,7 +26,8 @@ def test_price_that_changes_the_cheapest_target_is_told():
 
 
 def test_sensitivity_is_printed_as_a_table(capsys):
-    assert main("cost gcp_cloudrun --service-ms 15 --requests-per-month 10000000 --sensitivity".split()) == 0
+    arguments = ["gcp_cloudrun", "--service-ms", "15", "--requests-per-month", "10000000", "--sensitivity"]
+    assert main(["cost", *arguments]) == 0
     first, header, row, *_ = capsys.readouterr().out.splitlines()
     assert first == "At 10,000,000 requests a month, after the free allowances:"
     assert header.split()[:2] == ["price", "amount"]

@@ -133,9 +133,12 @@ def test_cost_order_within_billing_uncertainty_is_reported(first, second, close)
 
 
 def test_two_that_are_free_cost_the_same():
-    found = judged(a=quick("Run", bill(3.05, 0.0, low=0.0, high=0.0)), b=quick("Function", bill(3.1, 0.0)))
+    free = {"a": quick("Run", bill(3.05, 0.0, low=0.0, high=0.0)), "b": quick("Function", bill(3.1, 0.0))}
+    found = judged(**free, d=quick("Dear", bill(9.0)))
     assert found["cheapest_tied"] is False
-    assert "($0 after the free tier, list price $3.05), as is Function ($0 after" in found["sentence"]
+    assert "($0 after the free tier, list price $3.05), as is Function" in found["sentence"]
+    three = judged(**free, c=quick("Other", bill(3.2, 0.0)), d=quick("Dear", bill(9.0)))
+    assert "as are Function and Other" in three["sentence"]
 
 
 def test_range_of_a_bill_is_in_the_sentence():

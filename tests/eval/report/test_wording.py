@@ -199,7 +199,7 @@ SENTENCES = [  # code, values, sentence
     (ReasonCode.PRICE_UNKNOWN, {"detail": "no pip here"},
      "no pip here"),
     (ReasonCode.ALWAYS_CHEAPER, {"title": "Heroku", "min_rps": 0.001, "max_rps": 10000},
-     "Heroku is cheaper at every load tested, from 0.001 to 10,000 requests a second"),
+     "Heroku is never dearer, and cheaper at some load, from 0.001 to 10,000 requests a second"),
     (ReasonCode.CHEAPER_WITH_EXCEPTIONS, {"title": "Heroku", "low_requests": 244.7e6, "high_requests": 315.8e6},
      "Heroku is cheaper, but for some traffic from 245M to 316M a month"),
     (ReasonCode.CHEAPER_WITHIN_RANGE, {"title": "Heroku"},
