@@ -16,7 +16,7 @@ from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 
 QUICK_PIXELS = 256 * 256  # of a request that needs no turn: a few milliseconds
 QUICK_READS = 4_000  # the same, of reads; a 32 x 32 PNG takes about 30
-QUICK_BYTES = 64 * 1024  # the same, of text that is parsed
+QUICK_BYTES = 64 * 1024  # the same, of a body: parts, text and base64 are copies of it
 CHECKED_READS = 64  # the limits are looked at once in so many: a small image has about 30, and is to stay cheap
 MAX_READS = 200_000  # of the files of a request, each some microsecond
 MAX_SCAN_PIXELS = 20 * MAX_PIXELS  # pixels times scans of the JPEGs of a request; most progressive ones have 10 scans
@@ -94,7 +94,7 @@ class DecodeWork:
         self.check_deadline()
 
     def add_bytes(self, count: int) -> None:
-        """Charge text that is parsed in one go."""
+        """Charge a body, before it is parsed."""
         if count > QUICK_BYTES:
             self.take_turn()
 

@@ -11,7 +11,8 @@ import re
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import mul
 from typing import Any
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -20,7 +21,13 @@ from service.decode_work import DecodeWork
 from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
 from service.schema import MAX_PIXELS, MAX_SCANS, MAX_SIDE_PX
 
-BIG_PIXELS = 2_000_000  # larger images are decoded one at a time, which bounds the memory of decoded pixels
+# The smallest target has 512 MiB, of which the process, bodies and text take up to 340.
+MAX_DECODE_BYTES = 144 * 2**20  # of memory, for an image
+BIG_BYTES = 8 * 2**20  # images that take more, as files or decoded, are decoded one at a time
+MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # of a pixel in Pillow's memory; 4 in all other modes
+WEBP_BYTES = 16  # of a pixel: libwebp's two canvases, Pillow's copy and the image; there is no reduced decoding
+WEBP_COPIES = 3  # of the file
+COEFFICIENT_BYTES = 2  # of a sample of a JPEG with several scans, which libjpeg holds until the last scan
 MAX_SEGMENTS = 4096  # of a JPEG; 16 MiB of colour profile are 260
 MAX_TAGS = 512  # of EXIF that are looked through for the orientation; cameras write about 50
 RLE_PIXEL_WEIGHT = 16  # Pillow decodes run-length encoded BMP in Python
@@ -40,7 +47,7 @@ _METADATA = {*range(0xE1, 0xF0), _COMMENT} - {0xEE}  # all but JFIF's and Adobe'
 _ORIENTATION_TAG, _LONG = 0x0112, 4
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
-_one_big_image = threading.Lock()
+_one_big_image = threading.RLock()
 
 
 @contextmanager
@@ -56,12 +63,12 @@ def open_image(data: bytes, draft_px: int, work: DecodeWork) -> Iterator[Image.I
         scans = 1
         if kind == "JPEG":
             data, scans, metadata = _read_jpeg(data)
-        with Image.open(_CountedFile(data, work), formats=[kind]) as image:
+        with _one_big(size), Image.open(_CountedFile(data, work), formats=[kind]) as image:
             check_size(*image.size)
-            pixels = image.width * image.height
-            work.add_pixels(pixels * _pixel_weight(image), scans)
-            with _one_big_image if pixels > BIG_PIXELS else nullcontext():
-                image.draft(None, (draft_px, draft_px))  # only JPEG listens
+            work.add_pixels(image.width * image.height * _pixel_weight(image), scans)
+            whole_size = image.size
+            image.draft(None, (draft_px, draft_px))  # only JPEG listens
+            with _one_big(_decode_bytes(image, whole_size, scans, size)):
                 image.info |= metadata
                 yield image
     except Problem:
@@ -132,6 +139,28 @@ def _exif_orientation(exif: bytes) -> int | None:
 def _xmp_orientation(xmp: bytes) -> int | None:
     match = _XMP_ORIENTATION.search(xmp)
     return int(match[1]) if match else None
+
+
+def _one_big(needed_bytes: int) -> AbstractContextManager[object]:
+    """Where much memory is needed, one thread at a time; it may enter twice."""
+    return _one_big_image if needed_bytes > BIG_BYTES else nullcontext()
+
+
+def _decode_bytes(image: Image.Image, whole_size: tuple[int, int], scans: int, file_bytes: int) -> int:
+    """The memory that decoding takes. Raises UnprocessableImage when it is too much."""
+    width, height = whole_size
+    needed, cure = image.width * image.height * MODE_BYTES.get(image.mode, 4), "scale it down"
+    if image.format == "WEBP":
+        needed, cure = width * height * WEBP_BYTES + WEBP_COPIES * file_bytes, "scale it down, or send a JPEG or PNG"
+    elif isinstance(image, JpegImagePlugin.JpegImageFile) and scans > 1:
+        _, across, down, _ = zip(*image.layer, strict=True)  # the sampling factors of each component
+        samples = sum(map(mul, across, down)) / (max(across) * max(down))
+        needed += int(width * height * samples * COEFFICIENT_BYTES)
+        cure = "scale it down, or save it with one scan (not progressive)"
+    if needed > MAX_DECODE_BYTES:
+        found = f"the {image.format} image of {width} x {height} pixels takes {needed / 2**20:.0f} MiB to decode"
+        raise UnprocessableImage(f"{found}; at most {MAX_DECODE_BYTES // 2**20} MiB are given to an image, so {cure}")
+    return needed
 
 
 class _CountedFile(io.BytesIO):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -23,6 +24,9 @@ from service.model import Bundle
 from service.schema import IMAGE_PART, IMAGE_TYPES, PIXELS_KEY
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks, so that nothing aliases
+REDUCING_GAP = 2.0  # an image is averaged to at least this many times its new size, before it is resized with RESIZE
+MARGIN = 1.5  # how far beyond a box pixels are averaged, in pixels of the new size
+BAND_PIXELS = 2**18  # of an image that are converted at once
 DRAFT_FACTOR = 4  # a JPEG is decoded at a fraction of its size, but never below this many times what is needed
 PREVIEW_PX = 320  # longest side of a preview
 PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
@@ -45,7 +49,8 @@ def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) ->
     request; without it, one image's.
     """
     with open_image(data, bundle.size_px * DRAFT_FACTOR, work or DecodeWork()) as image:
-        small = _square(_resizable(image), bundle.size_px)
+        image.load()
+        small = _square(image, bundle.size_px)
     return normalise(np.asarray(small), bundle)
 
 
@@ -102,41 +107,64 @@ def preview_uri(data: bytes, work: DecodeWork | None = None) -> str:
     media_type = {name: media for media, name in IMAGE_TYPES.items()}[sniff(data)]
     if len(data) > PREVIEW_BYTES:
         with open_image(data, PREVIEW_PX, work or DecodeWork()) as image:
-            image = _resizable(image)
+            image.load()
             scale = min(1.0, PREVIEW_PX / max(image.size))
             size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-            small = _upright(image.resize(size, RESIZE, reducing_gap=2.0) if scale < 1 else image)
+            small = _upright(resized(image, size, (0, 0, *image.size)), orientation(image))
         buffer = io.BytesIO()
         _flat(small).save(buffer, "JPEG", quality=85)
         data, media_type = buffer.getvalue(), "image/jpeg"
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _resizable(image: Image.Image) -> Image.Image:
-    """Decoded, in a mode whose values can be averaged: a palette's numbers and single bits cannot."""
-    image.load()
+def _square(image: Image.Image, side: int) -> Image.Image:
+    """The centre square at that size: upright, RGB, on white where it was transparent."""
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    return _flat(_upright(resized(image, (side, side), (left, top, left + short, top + short)), orientation(image)))
+
+
+def resized(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """A box of the image at that size, as Pillow's own resize with a reducing_gap has it.
+
+    Band by band: the whole image converted, or with its colours multiplied by alpha, would be a copy or two of it.
+    """
+    if image.size == size:
+        return _averageable(image)
+    scales = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
+    factor_x, factor_y = (int(scale / REDUCING_GAP) or 1 for scale in scales)
+    if factor_x == factor_y == 1:
+        return _averageable(image).resize(size, RESIZE, box)
+    reach_x, reach_y = (MARGIN * scale for scale in scales)
+    left, right = max(0, int(box[0] - reach_x)), min(image.width, math.ceil(box[2] + reach_x))
+    top, bottom = max(0, int(box[1] - reach_y)), min(image.height, math.ceil(box[3] + reach_y))
+    step = factor_y * max(1, BAND_PIXELS // (factor_y * (right - left)))
+    bands = []
+    for start in range(top, bottom, step):
+        band = _averageable(image.crop((left, start, right, min(start + step, bottom))))
+        bands.append((band.convert("RGBa") if band.mode == "RGBA" else band).reduce((factor_x, factor_y)))
+    small = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    for index, band in enumerate(bands):
+        small.paste(band, (0, index * bands[0].height))
+    edges = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    inner = (edges[0] / factor_x, edges[1] / factor_y, edges[2] / factor_x, edges[3] / factor_y)
+    small = small.resize(size, RESIZE, inner)
+    return small.convert("RGBA") if small.mode == "RGBa" else small
+
+
+def _averageable(image: Image.Image) -> Image.Image:
+    """In a mode whose values can be averaged: a palette's numbers and single bits cannot."""
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         values = np.divide(np.asarray(image), 257, dtype=np.float32)
-        grey = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
-        grey.info = image.info
-        return grey
+        return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
     if image.has_transparency_data:
-        return image.convert("RGBA")
+        return image if image.mode == "RGBA" else image.convert("RGBA")
     return image.convert("RGB") if image.mode in ("1", "P") else image
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    """The centre square at that size: upright, RGB, on white where it was transparent."""
-    if image.size != (side, side):
-        short = min(image.size)
-        left, top = (image.width - short) // 2, (image.height - short) // 2
-        image = image.resize((side, side), RESIZE, (left, top, left + short, top + short), reducing_gap=2.0)
-    return _flat(_upright(image))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Rotated by its EXIF orientation. Damaged EXIF data is ignored."""
-    transposition = TRANSPOSITIONS.get(orientation(image))
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Rotated by its EXIF orientation."""
+    transposition = TRANSPOSITIONS.get(orientation)
     return image if transposition is None else image.transpose(transposition)
 
 

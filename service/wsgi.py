@@ -9,6 +9,9 @@ gc.disable()  # while starting: next to nothing of what imports make is ever gar
 
 from service.app import create_app  # noqa: E402  # after gc.disable
 from service.errors import BundleError, SettingsError  # noqa: E402  # after gc.disable
+from service.system import limit_kept_memory  # noqa: E402  # after gc.disable
+
+limit_kept_memory()
 
 try:
     app = create_app()

@@ -63,6 +63,7 @@ def read_body(request: Request) -> None:
 
 def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUpload:
     """The image of a single prediction, in any of the three forms. Raises Problem."""
+    work.add_bytes(len(request.get_data()))
     kind = request.mimetype
     if kind == MULTIPART:
         parts = _parts(request)
@@ -81,6 +82,7 @@ def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUplo
 
 def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[np.ndarray]:
     """The images of a batch, in order. Raises Problem that names the part."""
+    work.add_bytes(len(request.get_data()))
     if request.mimetype != MULTIPART:
         wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
         if not request.get_data():
@@ -114,7 +116,6 @@ def _parts(request: Request) -> list[tuple[str, bytes]]:
 def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     wanted = f'send {{"{IMAGE_PART}": "<base64>"}} or {{"{PIXELS_KEY}": [[[r, g, b], ...], ...]}}'
     _check_structure(text)
-    work.add_bytes(len(text))
     try:
         body: Any = json.loads(text) if text else None
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ from service.schema import MAX_SCANS, MAX_SIDE_PX
 from tests.conftest import picture_bytes
 from tests.helpers import costly_files
 from tests.helpers.running_service import png_of
-from tests.service.test_preprocess import BUNDLE, close, corners, look, quarters
+from tests.service.test_preprocess import BUNDLE, claims, close, corners, look, quarters
 
 CPU_LIMIT_S = 2.0  # of a core, for any request: the promise; each of these takes less than a tenth of it
 ROWS = b"\x00\x00" * 4000 + b"\x00\x01"
@@ -34,6 +34,8 @@ REFUSED = [
     pytest.param(png_of(MAX_SIDE_PX + 1, 1), f"sides of at most {MAX_SIDE_PX}", id="wide"),
     pytest.param(costly_files.png_16_bit(4000, 4000), "count as 32.0 million", id="16 bits a channel"),
     pytest.param(costly_files.bmp_run_length_encoded(4000, 4000, ROWS), "count as 256.0 million", id="run lengths"),
+    pytest.param(claims("WEBP", 4000), "takes 244 MiB to decode; at most 144 MiB", id="WebP"),
+    pytest.param(claims("JPEG", 4800, progressive=True, subsampling=0, mode="CMYK"), "takes 177 MiB", id="scans held"),
 ]
 
 

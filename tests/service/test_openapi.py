@@ -20,6 +20,7 @@ from service import schema
 from service.app import create_app
 from service.classifier import Classifier
 from service.errors import ClientGone, Problem
+from service.image_file import MAX_DECODE_BYTES, WEBP_BYTES
 from service.settings import ENGINES, Settings
 from service.system import INSTRUCTION_SETS
 from tests.conftest import ROOT, picture_bytes
@@ -109,6 +110,8 @@ def test_the_document_has_the_limits_of_the_contract():
         f"{schema.MAX_SCANS} scans",
     ):
         assert limit in unprocessable
+    assert f"over {MAX_DECODE_BYTES // 2**20} MiB of memory" in unprocessable
+    assert f"WebP of over {MAX_DECODE_BYTES // WEBP_BYTES / 1e6:.1f} million pixels" in unprocessable
     pixels = SCHEMAS["Pixels"]["properties"][schema.PIXELS_KEY]["description"]
     assert f"at most {schema.MAX_PIXEL_LIST_BYTES // 2**20} MiB" in pixels
     batch = COMPONENTS["requestBodies"]["Images"]["content"]["multipart/form-data"]["schema"]

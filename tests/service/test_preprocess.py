@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
 from service.model import Bundle
-from service.preprocess import PREVIEW_PX, decode_image, preview_uri, read_base64, read_pixels
+from service.preprocess import PREVIEW_PX, decode_image, preview_uri, read_base64, read_pixels, resized
 from service.schema import IMAGE_TYPES, MAX_PIXELS
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import png_of
@@ -292,11 +293,12 @@ def test_an_image_cut_short_is_undecodable(fmt, share):
         decode_image(data[: max(12, int(len(data) * share))], BUNDLE)
 
 
-def claims(fmt: str, side: int) -> bytes:
+def claims(fmt: str, side: int, **options: Any) -> bytes:
     """A small picture whose header claims to be side x side."""
-    data = bytearray(picture_bytes(fmt=fmt, **({"lossless": True} if fmt == "WEBP" else {})))
+    options |= {"lossless": True} if fmt == "WEBP" else {}
+    data = bytearray(picture_bytes(fmt=fmt, **options))
     if fmt == "JPEG":
-        at = data.index(b"\xff\xc0") + 5
+        at = data.index(b"\xff\xc2" if options.get("progressive") else b"\xff\xc0") + 5
         data[at : at + 4] = struct.pack(">HH", side, side)
     elif fmt == "GIF":
         data[6:10] = struct.pack("<HH", side, side)
@@ -319,6 +321,26 @@ def test_a_decompression_bomb_is_refused_by_its_header(data):
     with pytest.raises(UnprocessableImage, match=r"\d+ x \d+ pixels; at most 24 million") as caught:
         decode_image(data, BUNDLE)
     assert "scale it down" in caught.value.detail
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("size", [(1300, 1100), (150, 400), (20, 30)], ids=str)
+def test_resizing_in_bands_has_pillows_own_pixels(mode, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 4), np.uint8)
+    whole = Image.fromarray(pixels)
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+        whole = Image.fromarray(pixels[..., 0])
+    elif mode == "P":
+        image = whole.convert("RGB").quantize(50)
+        whole = image.convert("RGB")
+    else:
+        image = whole.convert(mode)
+        whole = image.convert({"1": "RGB", "LA": "RGBA"}.get(mode, mode))
+    left, top = (size[0] - min(size)) // 2, (size[1] - min(size)) // 2
+    box = (left, top, left + min(size), top + min(size))
+    wanted = whole.resize((32, 32), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+    np.testing.assert_array_equal(np.asarray(resized(image, (32, 32), box)), np.asarray(wanted))
 
 
 def test_the_largest_image_allowed_is_read():
