@@ -8,6 +8,7 @@ survive a fork (its compute threads stay behind), so the app is loaded in the wo
 
 from __future__ import annotations
 
+import atexit
 import os
 import traceback
 from threading import Thread
@@ -30,8 +31,10 @@ def the_app() -> flask.Flask:
 
 def load_or_halt() -> None:
     """Load the app; when it cannot be had, end the worker with the status that ends the server as well."""
+    atexit.register(os._exit, 0)  # for a worker that ends meanwhile: half a library cannot be torn down
     try:
         the_app()
+        atexit.unregister(os._exit)
         return
     except SystemExit:
         pass  # service.wsgi has printed why; SystemExit in this thread would end nothing

@@ -20,6 +20,13 @@ from __future__ import annotations
 
 import os
 import signal
+
+if __name__ == "__main__":
+    # Until granian has its handlers: imports take a second, in which a signal would end in a traceback or, to process 1
+    # of a container, do nothing. There is nothing to clear away yet.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+
 import socket
 import sys
 import time
@@ -27,6 +34,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from multiprocessing import active_children
+from threading import Timer
 from typing import Any
 
 from granian import Granian
@@ -53,7 +61,8 @@ def serve(app: str = APP) -> None:
     settings = Settings.from_env(os.environ)
     load_bundle(settings.model_dir, [])  # without checksums: the worker looks at those of the files that it loads
     check_port_free(settings.host, settings.port)
-    print(f"service: listening on {settings.host}:{settings.port} as soon as the model is loaded", flush=True)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    print(f"service: listening on {host}:{settings.port} as soon as the model is loaded", flush=True)
     server = Granian(
         app,
         address=settings.host,
@@ -91,8 +100,17 @@ def announce_the_end() -> None:
     signal.signal(signal.SIGTERM, announce_and_end)
 
 
+def end_while_loading(*signalled: Any) -> None:
+    """In the worker, a moment later: the parent may have the signal too, and takes an earlier end for a crash."""
+    end = Timer(2 * ANNOUNCE_S, os._exit, (0,))
+    end.daemon = True
+    end.start()
+
+
 def load_app(name: str, web_threads: int) -> AsgiApp:
     """In the worker: the Flask app called MODULE:ATTRIBUTE, whose answers close their connections near the end."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # until granian has its handlers here too; inherited ones do nothing
+        signal.signal(number, end_while_loading)
     module, _, attribute = name.partition(":")
     app = AsgiApp(getattr(import_module(module), attribute).wsgi_app, web_threads)
     signal.signal(END_SIGNAL, app.end)
@@ -101,13 +119,12 @@ def load_app(name: str, web_threads: int) -> AsgiApp:
 
 def check_port_free(host: str, port: int) -> None:
     """Raise SettingsError when something listens there: granian would share the port with another granian."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger do not count
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger do not count
             probe.bind((host, port))
-        except OSError as error:
-            raise SettingsError(f"port {port} of {host} cannot be had: {error.strerror}; set PORT or HOST") from None
+    except OSError as error:  # such as where IPv6 is switched off
+        raise SettingsError(f"port {port} of {host} cannot be had: {error.strerror}; set PORT or HOST") from None
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,13 +16,14 @@ from service.model import WEIGHTS_OF
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)
 MIN_TOKEN_CHARACTERS = 16
+HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The service's settings, each from the environment variable of the same name in capitals."""
 
-    host: str = "0.0.0.0"  # address to listen on
+    host: str = "0.0.0.0"  # address to listen on; a name is looked up
     port: int = 8080
     web_threads: int = 288  # predictions in progress at once, from the whole body to the answer
     # For a head to come, and for a connection at rest: longer than the fronts keep theirs (nginx 60 s, Heroku's router
@@ -66,11 +70,17 @@ class Settings:
 
 
 def _address(env: Mapping[str, str], name: str, default: str) -> str:
+    """An IP address, also in the brackets of a URL; a host name becomes its first address."""
     text = env.get(name) or default
+    with suppress(ValueError):
+        return str(ip_address(text.removeprefix("[").removesuffix("]")))
+    hint = "use an IP address or a name of this machine, 0.0.0.0 or :: for all of its addresses"
+    if not HOST_NAME.fullmatch(text):
+        raise SettingsError(f"{name} is {text!r}; {hint}; the port is set by PORT")
     try:
-        return str(ip_address(text))
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}; use an IP address, 0.0.0.0 for all of this machine's") from None
+        return str(socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise SettingsError(f"{name} is {text!r}, which has no address ({error.strerror}); {hint}") from None
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import fake_endpoint
+from tests.helpers.held_start import held_at_import
 from tests.helpers.running_service import ready_service
 
 pytestmark = pytest.mark.integration
@@ -126,3 +127,12 @@ def test_serve_applies_its_settings_and_ends_on_sigterm(tmp_path, png):
     with ready_service(tmp_path / "log", command=(str(PROGRAM), "serve"), ENGINE="onnx") as service:
         assert service.post("/predict", png, "image/png").json["model"]["engine"] == "onnx"
     assert service.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("command", [("twins",), ("run", "--local")], ids=" ".join)
+def test_a_signal_during_imports_ends_a_command_in_one_line(tmp_path, command, number):
+    with held_at_import(tmp_path, "argparse", str(PROGRAM), *command) as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=30)[0] == "cloudtrial: stopped\n"
+        assert process.returncode == 128 + number

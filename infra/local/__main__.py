@@ -18,7 +18,10 @@ POLL_S = 1.0  # between two looks whether all still run
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 after Ctrl-C, 1 when no twin could be started or the last one has ended, 2 for an unknown name."""
+    """0 once a signal has ended the twins, 128 and its number when it came before they were ready.
+
+    1 when no twin could be started or the last one has ended, 2 for an unknown name.
+    """
     parser = argparse.ArgumentParser(prog="./cloudtrial twins", description="The four targets on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
     parser.add_argument(
@@ -27,17 +30,29 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--log-dir", type=Path, help="folder that keeps what each one prints")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped_by, ready = 0, False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         names = arguments.names or tuple(TARGETS)
         with local_twins(names, arguments.log_dir, on_event=print_line, engines=arguments.engines) as twins:
+            ready = True
             print_line("Ctrl-C ends them." if twins.running else "None could be started.")
             _watch(twins.running)
     except TwinError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 0
+        if ready:
+            return 0
+        print("stopped before the twins were ready", file=sys.stderr)
+        return 128 + stopped_by
     return 1
 
 

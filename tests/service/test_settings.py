@@ -1,3 +1,6 @@
+from dataclasses import fields
+from ipaddress import ip_address
+
 import pytest
 
 from service.errors import SettingsError
@@ -39,13 +42,28 @@ def test_an_absolute_model_dir_stays_absolute(tmp_path):
 
 
 def test_an_empty_value_counts_as_unset():
-    assert Settings.from_env({"PORT": "", "ENGINE": "", "MODEL_DIR": "", "API_TOKEN": ""}) == Settings()
+    assert Settings.from_env({field.name.upper(): "" for field in fields(Settings)}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [("0.0.0.0", "0.0.0.0"), ("::", "::"), ("[::]", "::"), ("::1", "::1"), ("127.0.0.1", "127.0.0.1")],
+)
+def test_every_family_of_addresses_is_taken(value, address):
+    assert Settings.from_env({"HOST": value}).host == address
+
+
+def test_a_host_name_is_looked_up():
+    assert ip_address(Settings.from_env({"HOST": "localhost"}).host).is_loopback
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("HOST", "localhost"),
+        ("HOST", "[::]:8080"),
+        ("HOST", "no-such-name.invalid"),
+        ("HOST", "1.2.3"),
+        ("HOST", "two words"),
         ("PORT", "http"),
         ("PORT", "0"),
         ("PORT", "65536"),

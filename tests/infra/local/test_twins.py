@@ -54,10 +54,10 @@ def wait_until(condition, seconds: float = 30) -> None:
 
 @pytest.fixture
 def twins_program(tmp_path):
-    """`./cloudtrial twins NAME...`, started and ready: its process, and all that it started."""
+    """`./cloudtrial twins NAME...`, once it prints `until`: its process, and all that it started."""
     program: list[subprocess.Popen] = []
 
-    def start(*names: str) -> tuple[subprocess.Popen, list[psutil.Process], str]:
+    def start(*names: str, until: str = "Ctrl-C") -> tuple[subprocess.Popen, list[psutil.Process], str]:
         command = [sys.executable, "-m", "infra.local", *names, "--log-dir", str(tmp_path), "--engines", *LIGHT]
         env = os.environ | {"TMPDIR": str(tmp_path)}  # a killed program cannot clear its folder away
         popen = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
@@ -65,7 +65,7 @@ def twins_program(tmp_path):
         output = ""
         for line in popen.stdout:
             output += line
-            if "Ctrl-C" in line:
+            if until in line:
                 break
         return popen, psutil.Process(popen.pid).children(recursive=True), output
 
@@ -468,3 +468,11 @@ def test_the_program_refuses_an_unknown_name_in_one_line():
     ran = subprocess.run([sys.executable, "-m", "infra.local", "azure"], cwd=REPOSITORY, capture_output=True, text=True)
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_while_twins_start_leaves_nothing_running(twins_program, number):
+    program, started, _ = twins_program("heroku", until="starting")
+    program.send_signal(number)
+    assert program.wait(30) == 128 + number
+    assert all(map(has_ended, started))
