@@ -44,6 +44,10 @@ def compare_engines(
         for p in paired_targets
     }
     mcnemar_by_pair = mcnemar_tests(discordant_by_pair)  # adjusted for these pairs alone: no other was meant to differ
+
+    def rounds_of(name: str, scenario: str) -> LatenciesByBlock:
+        return latencies_by_round(samples_by_target.get(name, ()), scenario, failures_as_infinite=False)
+
     comparisons = []
     for pair in paired_targets:
         key = f"{pair.plain}|{pair.alternative}"
@@ -61,12 +65,7 @@ def compare_engines(
                 scenario=scenario,
                 latency_ms=_latency_pairs(
                     [report.scenarios[scenario].latency_ms if scenario else {} for report in (a, b)],
-                    [
-                        latencies_by_round(samples_by_target.get(name, ()), scenario, failures_as_infinite=False)
-                        for name in (pair.plain, pair.alternative)
-                    ]
-                    if scenario
-                    else None,
+                    (rounds_of(pair.plain, scenario), rounds_of(pair.alternative, scenario)) if scenario else None,
                 ),
                 max_rate_rps=Pair(*(r.max_rate_rps for r in max_rates if isinstance(r, RateSearchReport)))
                 if all(max_rates)
@@ -92,16 +91,18 @@ def compare_engines(
 
 
 def _latency_pairs(
-    reports: Sequence[Mapping[str, Estimate]], rounds: Sequence[LatenciesByBlock] | None
+    reports: Sequence[Mapping[str, Estimate]], rounds: tuple[LatenciesByBlock, LatenciesByBlock] | None
 ) -> dict[str, LatencyPair]:
     """By how much the second is faster, in the first scenario that both ran; successful requests."""
     no_scenario = unavailable(ReasonCode.NO_COMMON_SCENARIO)
     pairs = {}
     for name in COMPARED_PERCENTILES:
         a, b = (report.get(name, no_scenario) for report in reports)
-        ratio = quantile_ratio(*rounds, PERCENTILES[name], paired=True) if rounds and _both_known(a, b) else None
-        speedup = _speedup(a, b, ratio) if _both_known(a, b) else unavailable(ReasonCode.NOT_KNOWN_OF_BOTH)
-        pairs[name] = LatencyPair(a, b, speedup, ratio.decision if ratio else Decision.UNDECIDED)
+        speedup, decision = unavailable(ReasonCode.NOT_KNOWN_OF_BOTH), Decision.UNDECIDED
+        if isinstance(a, Estimate) and isinstance(b, Estimate) and _both_known(a, b):
+            ratio = quantile_ratio(*rounds, PERCENTILES[name], paired=True) if rounds else None
+            speedup, decision = _speedup(a, b, ratio), ratio.decision if ratio else Decision.UNDECIDED
+        pairs[name] = LatencyPair(a, b, speedup, decision)
     return pairs
 
 

@@ -109,7 +109,9 @@ def price_sensitivity(deployment: Deployment, monthly_requests: int, prices: Pri
 
 def sensitivity_lines(effects: Sequence[PriceEffect], monthly_requests: int) -> list[str]:
     """The effects as a table of text."""
-    rows = [("price", "amount", "net bill", "at half of it", "at twice it", "cheapest target", "at half", "at twice")]
+    rows: list[tuple[str, ...]] = [
+        ("price", "amount", "net bill", "at half of it", "at twice it", "cheapest target", "at half", "at twice")
+    ]
     for effect in effects:
         dollars = (f"${amount:,.2f}" for amount in (effect.usd_per_month, effect.at_half_usd, effect.at_double_usd))
         rows.append((effect.price.id, format_amount(effect.price.amount), *dollars, effect.cheapest,
