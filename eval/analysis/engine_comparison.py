@@ -37,13 +37,9 @@ def compare_engines(
     """
     paired_targets = matching_engine_pairs(run.targets)
     true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
-    discordant_by_pair = {
-        f"{p.plain}|{p.alternative}": discordant_pairs(
-            true_labels, predictions.get(p.plain, {}), predictions.get(p.alternative, {})
-        )
-        for p in paired_targets
-    }
-    mcnemar_by_pair = mcnemar_tests(discordant_by_pair)  # adjusted for these pairs alone: no other was meant to differ
+    pairs = [(p.plain, p.alternative) for p in paired_targets]
+    known = {name: predictions.get(name, {}) for pair in pairs for name in pair}
+    mcnemar_by_pair = mcnemar_tests(true_labels, known, pairs)  # for these pairs alone: no other was meant to differ
 
     def rounds_of(name: str, scenario: str) -> LatenciesByBlock:
         return latencies_by_round(samples_by_target.get(name, ()), scenario, failures_as_infinite=False)
@@ -52,7 +48,7 @@ def compare_engines(
     for pair in paired_targets:
         key = f"{pair.plain}|{pair.alternative}"
         a, b = targets[pair.plain], targets[pair.alternative]
-        discordant = discordant_by_pair[key]
+        discordant = discordant_pairs(true_labels, known[pair.plain], known[pair.alternative])
         agreement = agreements.get(key) or agreements.get(f"{pair.alternative}|{pair.plain}")
         scenario = next((name for name in a.scenarios if name in b.scenarios and name != MAX_RATE), None)
         max_rates = [report.scenarios.get(MAX_RATE) for report in (a, b)]
@@ -82,7 +78,7 @@ def compare_engines(
                     a.accuracy,
                     b.accuracy,
                     discordant.difference() if discordant.n else unavailable(ReasonCode.NO_COMMON_IMAGE),
-                    mcnemar_by_pair[key],
+                    mcnemar_by_pair[pair.plain, pair.alternative],
                 ),
                 agreement=replace(agreement, mcnemar=None) if agreement else unavailable(ReasonCode.NO_RESPONSE_OF_ONE),
             )

@@ -1,14 +1,14 @@
-"""Whether two targets are equally accurate, image by image: McNemar's exact test for every pair, Holm over all."""
+"""Whether two targets are equally accurate, image by image: McNemar's exact test for every pair, adjusted by Holm."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import scipy
 
-from eval.analysis.accuracy import McNemarReport, Prediction
+from eval.analysis.accuracy import McNemarReport, Prediction, Predictions
 from eval.statements import ReasonCode, unavailable
 from eval.stats.intervals import CONFIDENCE, Estimate, holm_adjust
 
@@ -54,14 +54,25 @@ def discordant_pairs(
     )
 
 
-def mcnemar_tests(pairs_by_key: Mapping[str, DiscordantPairs]) -> dict[str, McNemarReport]:
-    """The test of each pair, adjusted for all pairs that have an image in common."""
-    tested = [key for key, pair in pairs_by_key.items() if pair.n]
-    adjusted = dict(zip(tested, holm_adjust([pairs_by_key[key].p for key in tested]), strict=True))
+def mcnemar_tests(
+    true_labels: Mapping[Any, int], predictions: Mapping[str, Predictions], pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], McNemarReport]:
+    """The test of each pair, adjusted for all hypotheses (Holm).
+
+    Targets with identical predictions are one: all pairs of the same two predictions are one hypothesis.
+    """
+    labels = {name: {image: of[image].label for image in of} for name, of in predictions.items()}
+    first_alike = {name: next(other for other in labels if labels[other] == labels[name]) for name in labels}
+    outcomes = {(a, b): discordant_pairs(true_labels, predictions[a], predictions[b]) for a, b in pairs}
+    p_values = {
+        frozenset((first_alike[a], first_alike[b])): pair.p for (a, b), pair in outcomes.items() if pair.n
+    }  # a pair of identical predictions is no hypothesis
+    tested = [hypothesis for hypothesis in p_values if len(hypothesis) == 2]
+    adjusted = dict(zip(tested, holm_adjust([p_values[hypothesis] for hypothesis in tested]), strict=True))
     no_image = unavailable(ReasonCode.NO_COMMON_IMAGE)
-    return {
-        key: McNemarReport(
-            pair.only_a_correct, pair.only_b_correct, pair.p if pair.n else no_image, adjusted.get(key, no_image)
-        )
-        for key, pair in pairs_by_key.items()
-    }
+    reports = {}
+    for (a, b), pair in outcomes.items():
+        p_holm = adjusted.get(frozenset((first_alike[a], first_alike[b])), 1.0)
+        p, p_holm = (pair.p, p_holm) if pair.n else (no_image, no_image)
+        reports[a, b] = McNemarReport(pair.only_a_correct, pair.only_b_correct, p, p_holm)
+    return reports

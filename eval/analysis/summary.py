@@ -22,7 +22,7 @@ from eval.analysis.latency import (
     normal_load,
     scenario_report,
 )
-from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
+from eval.analysis.mcnemar import mcnemar_tests
 from eval.analysis.report_model import (
     ArtifactSize,
     BreakEven,
@@ -223,11 +223,9 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
         pairs += [(name, REFERENCE) for name in predictions]
         predictions[REFERENCE] = reference
     true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
-    mcnemar_by_pair = mcnemar_tests(
-        {f"{a}|{b}": discordant_pairs(true_labels, predictions[a], predictions[b]) for a, b in pairs}
-    )
+    mcnemar_by_pair = mcnemar_tests(true_labels, predictions, pairs)
     return {
-        f"{a}|{b}": replace(prediction_agreement(predictions[a], predictions[b]), mcnemar=mcnemar_by_pair[f"{a}|{b}"])
+        f"{a}|{b}": replace(prediction_agreement(predictions[a], predictions[b]), mcnemar=mcnemar_by_pair[a, b])
         for a, b in pairs
     }
 
