@@ -117,7 +117,7 @@ class StackConfig:
 
     def _get(self, key: str) -> str | None:
         self._read.add(key)
-        return self._config.get(key)
+        return self._config.get(key) or None  # an empty value is an unset one
 
 
 def model_version(engine: str) -> str:

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 
-POLL_S = float(os.environ.get("POLL_S", "5"))
+POLL_S = float(os.environ.get("POLL_S") or "5")
 SUCCESSES_NEEDED = 3  # in a row: the address may still lead to the VM before this one
 
 

@@ -69,7 +69,7 @@ def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) 
     if target is HEROKU:
         app = arguments.app or settings.get("cloudtrial:appName")
         app = _checked_name(app, "the app", "--app", "cloudtrial:appName", stack)
-        return StackLocation(stack, target, settings.get("cloudtrial:region", target.region), app=app)
+        return StackLocation(stack, target, settings.get("cloudtrial:region") or target.region, app=app)
     if target is AWS_EC2:
         region = arguments.region or settings.get("aws:region") or env.get("AWS_REGION")
         region = _checked_name(region, "the region", "--region", "aws:region", stack)

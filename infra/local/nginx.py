@@ -14,7 +14,9 @@ from infra.local.start_commands import HOST, read_vm_unit
 SITE_FILE = REPOSITORY / "infra" / "aws_ec2" / "nginx.conf"
 PROXY_FILE = SITE_FILE.with_name("nginx-proxy.conf")
 PROXY_PATH = Path("snippets/classifier-http.conf")  # where the site includes it from, on the VM and here
-SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"))
+SEARCH_PATH = os.pathsep.join(
+    (os.environ.get("PATH") or os.defpath, "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
+)
 HOST_PATH = Path("snippets/classifier-host.conf")  # the names that the site answers to; any other host is refused
 LISTEN = "listen 80"
 HOST_NAMES = "server_name 127.0.0.1 localhost;\n"

@@ -107,8 +107,8 @@ class Process:
 
 def bare_environment() -> dict[str, str]:
     """The environment of a platform's process: programs beside this Python first, and no setting of this shell."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return {"PATH": path} | {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH") or os.defpath))
+    return {"PATH": path} | {name: os.environ[name] for name in INHERITED_VARIABLES if os.environ.get(name)}
 
 
 def _is_live_member(pid: int, group: int) -> bool:

@@ -42,8 +42,8 @@ def engine_class(name: str) -> type[TorchEngine] | type[OnnxEngine]:
         match name:
             case "torch":
                 # Read by OpenMP when it is loaded, for every thread; set_num_threads speaks for the calling one alone
-                if "torch" not in sys.modules:
-                    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
+                if "torch" not in sys.modules and not os.environ.get("OMP_NUM_THREADS"):
+                    os.environ["OMP_NUM_THREADS"] = str(usable_cpus())
                 from service.engines.torch_engine import TorchEngine
 
                 return TorchEngine

@@ -56,7 +56,7 @@ class TorchEngine:
 
     def __init__(self, bundle: Bundle, precision: str | None = None):
         self.libraries = {"torch": str(torch.__version__)}
-        if "OMP_NUM_THREADS" not in os.environ:  # left alone, PyTorch counts the host's cores, not the container's
+        if not os.environ.get("OMP_NUM_THREADS"):  # left alone, PyTorch counts the host's cores, not the container's
             torch.set_num_threads(usable_cpus())
         self.caller_may_run = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
         net = load_network(bundle)

@@ -19,7 +19,7 @@ from infra.errors import PlatformFileError, TwinError
 from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
 from infra.local.nginx import SITE_FILE, local_site, nginx_process
-from infra.local.process import Process
+from infra.local.process import Process, bare_environment
 from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
 from infra.local.staging import stage
@@ -74,6 +74,13 @@ def twins_program(tmp_path):
         popen.kill()
         popen.wait()
         popen.stdout.close()
+
+
+def test_an_empty_variable_of_this_shell_is_not_inherited(monkeypatch):
+    for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR"):  # an empty library path is the current folder
+        monkeypatch.setenv(name, "")
+    environment = bare_environment()
+    assert set(environment) == {"PATH"} and environment["PATH"].endswith(os.defpath)
 
 
 # The readers

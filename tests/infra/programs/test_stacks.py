@@ -156,6 +156,11 @@ def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stack):
     assert "1 to 10 of a-z" in refused(rehearse(stack))
 
 
+def test_an_empty_setting_counts_as_unset():
+    empty = {f"cloudtrial:{key}": "" for key in ("engine", "apiToken", "protectStatus")}
+    assert inputs_of(well(rehearse("heroku", empty))) == inputs_of(well(rehearse("heroku")))
+
+
 @every_stack
 def test_unread_setting_is_refused(stack):
     message = refused(rehearse(stack, {"engin": "torch"}))

@@ -187,7 +187,7 @@ print(engine.caller_may_run, len(os.listdir("/proc/self/task")) - before - 8, fl
 
 
 def test_caller_threads_on_one_core_start_no_openmp_teams():
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment = os.environ | {"OMP_NUM_THREADS": ""}  # counts as unset
     command = [sys.executable, "-c", THREADS_OF_CALLERS]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.stdout.split() == ["True", "0"], done.stderr
