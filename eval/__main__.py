@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from eval.cli.compare import add_compare
 from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
-from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, add_run_command
+from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED, add_run_command
 from eval.cli.samples import add_samples
 from eval.errors import EvalError
 from eval.validation import printable_lines
@@ -22,12 +22,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     arguments.line = ("./cloudtrial", *argv)
-    # SIGTERM, with which schedulers end a job, ends a run as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        """SIGTERM, with which schedulers end a job, ends a run as Ctrl-C does."""
+        nonlocal terminated
+        terminated = True
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         exit_code = arguments.command(arguments)
         sys.stdout.flush()
-        return exit_code
+        return EXIT_TERMINATED if terminated and exit_code == EXIT_INTERRUPTED else exit_code
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -36,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:

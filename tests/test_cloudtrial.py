@@ -118,7 +118,7 @@ def test_signal_reaches_the_run_which_records_its_command_line(number, tmp_path)
         )
         fake.on_post = lambda count: process.send_signal(number) if count == 40 else None
         out, err = process.communicate()
-    assert (process.returncode, err) == (130, "")
+    assert (process.returncode, err) == (128 + number, "")
     assert "Not complete: interrupted after" in out
     assert json.loads((tmp_path / "out" / "run.json").read_text())["command"] == ["./cloudtrial", *words]
 

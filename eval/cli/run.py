@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help shou
 REPORTS_DIR = Path("reports")
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(Config)}
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130  # exit code of a run that was interrupted
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # exit codes of a run that Ctrl-C, or SIGTERM, has ended
 
 EXAMPLES = f"""
 examples:
@@ -78,7 +78,7 @@ scenarios:
   idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
 Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 """
 
 

@@ -87,7 +87,7 @@ def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_run_is_reported_and_ends_with_130(tmp_path, number):
+def test_an_interrupted_run_is_reported_and_ends_with_its_code(tmp_path, number):
     command = [
         sys.executable,
         "-m",
@@ -112,7 +112,7 @@ def test_an_interrupted_run_is_reported_and_ends_with_130(tmp_path, number):
 
         fake.on_post = interrupt
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (130, "")
+    assert (process.returncode, err) == (128 + number, "")
     assert "Not complete: interrupted after 39 of 100 requests" in out
     assert len([s for s in read_samples(tmp_path / "run") if s.target == "a" and s.phase == "measure"]) == 39
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -156,7 +156,7 @@ def test_help_teaches_with_examples(capsys):
         main(["run", "--help"])
     text = capsys.readouterr().out
     assert "./cloudtrial run --stacks aws_ec2,heroku" in text
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C" in text
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM" in text
 
 
 def test_prices_prints_the_dated_table(capsys):
