@@ -64,7 +64,7 @@ class UnknownBill:
 
 @dataclass(frozen=True)
 class UnitCost:
-    """A million requests at a steady rate."""
+    """A million requests at a mean rate."""
 
     gross_usd: float | Unavailable
     instances: int | None  # that the rate needs

@@ -100,7 +100,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
         *[
             EngineRow(
                 "$ per million",
-                f"at {rate}/s, list price",
+                f"at {rate}/s in the mean, list price",
                 [_cost_cell(pair["per_million"][rate], "gross_usd") for pair in pairs],
             )
             for rate in PRICED_RATES

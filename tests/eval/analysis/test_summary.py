@@ -422,7 +422,7 @@ def test_traffic_beyond_max_instances_is_priced_and_reported():
     assert values == {"requests_per_month": 100_000_000, "instances": 33, "max_instances": 3}
 
 
-def test_dollars_per_million_are_gross_at_a_steady_rate(plain):
+def test_dollars_per_million_are_gross_at_a_mean_rate(plain):
     cost = plain["targets"]["heroku"]["cost"]
     assert cost["per_million"]["1"]["gross_usd"] == pytest.approx(7 / (SECONDS_PER_MONTH / 1e6), abs=1e-6)
     assert set(cost["per_million"]) == {"1", "10", "100"}
