@@ -144,8 +144,9 @@ a-pulumi:
 mutants: .venv/.dev ## apply mutants to the programs one by one; report which check catches each (10 minutes)
 	$(PY) -m scripts.mutation $(ARGS)
 
-interval-coverage: .venv/.demo ## simulate 4,000 runs: how often the 95% intervals hold the true value (a minute or two)
+interval-coverage: .venv/.demo ## simulate runs: how often the 95% intervals hold the true value (some minutes)
 	$(PY) -m scripts.benchmarks.interval_coverage
+	$(PY) -m scripts.benchmarks.ratio_coverage
 
 report-schema: .venv/.dev ## write docs/report.schema.json again, after a change of what report.json holds
 	$(PY) -m scripts.docs.report_schema

@@ -40,7 +40,7 @@ def test_a_pair_knows_a_difference_that_the_machine_hides():
     assert apart.low < 1.075 < apart.high and apart.decision == Decision.UNDECIDED
 
 
-def test_two_runs_of_one_target_are_alike_and_a_slower_one_is_not():
+def test_two_runs_of_one_target_are_alike_a_slower_one_is_not():
     rng = np.random.default_rng(3)
     runs = [target(rng, rng.lognormal(0, 0.03, 200)) for _ in range(2)]
     assert quantile_ratio(*runs, 0.5, paired=False).decision == Decision.EQUIVALENT
