@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import mul
-from typing import Any
 
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageChops, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from service.decode_work import DecodeWork
-from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
-from service.schema import MAX_PIXELS, MAX_SCANS, MAX_SIDE_PX
+from service.errors import Problem, UnprocessableImage
+from service.image_formats import sniff
+from service.jpeg_file import read_jpeg
+from service.schema import MAX_PIXELS, MAX_SIDE_PX
 
 # The smallest target has 512 MiB, of which the process, bodies and text take up to 340.
 MAX_DECODE_BYTES = 144 * 2**20  # of memory, for an image
@@ -28,8 +29,8 @@ MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # of a pixel in Pillow's memor
 WEBP_BYTES = 16  # of a pixel: libwebp's two canvases, Pillow's copy and the image; there is no reduced decoding
 WEBP_COPIES = 3  # of the file
 COEFFICIENT_BYTES = 2  # of a sample of a JPEG with several scans, which libjpeg holds until the last scan
-MAX_SEGMENTS = 4096  # of a JPEG; 16 MiB of colour profile are 260
 MAX_TAGS = 512  # of EXIF that are looked through for the orientation; cameras write about 50
+MIN_FILE_BYTES = 64  # every format has a byte 0 among its first so many
 RLE_PIXEL_WEIGHT = 16  # Pillow decodes run-length encoded BMP in Python
 
 # Imported here: Pillow would import each reader with the first request that needs it.
@@ -37,12 +38,6 @@ READERS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, Bmp
 
 # MAX_PIXELS is checked on every header. Pillow's own limit would warn first and fail later.
 Image.MAX_IMAGE_PIXELS = None
-
-# JPEG's markers: 0xFF, then the code; 0xFF00 and restart markers are part of a scan's data
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_START, _END, _SCAN, _COMMENT, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
-_ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_METADATA = {*range(0xE1, 0xF0), _COMMENT} - {0xEE}  # all but JFIF's and Adobe's, which say how colours are coded
 
 _ORIENTATION_TAG, _LONG = 0x0112, 4
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
@@ -59,41 +54,31 @@ def open_image(data: bytes, draft_px: int, work: DecodeWork) -> Iterator[Image.I
     kind = sniff(data)
     size = len(data)
     try:
-        metadata: dict[str, Any] = {}
-        scans = 1
-        if kind == "JPEG":
-            data, scans, metadata = _read_jpeg(data)
+        if b"\0" not in data[:MIN_FILE_BYTES] and b"\0" not in data and size >= MIN_FILE_BYTES:
+            lost = f"the {kind} image has lost its bytes 0, 10 and 13, as with `curl -d @FILE`"
+            raise UnprocessableImage(f"{lost}; send it with `curl --data-binary @FILE`")
+        jpeg = read_jpeg(data) if kind == "JPEG" else None
+        if jpeg:
+            data = jpeg.data
+        scans = max(1, len(jpeg.scans)) if jpeg else 1
+        times = 2 if jpeg and jpeg.longer else 1
         with _one_big(size), Image.open(_CountedFile(data, work), formats=[kind]) as image:
             check_size(*image.size)
-            work.add_pixels(image.width * image.height * _pixel_weight(image), scans)
+            work.add_pixels(image.width * image.height * _pixel_weight(image), scans * times)
             whole_size = image.size
             image.draft(None, (draft_px, draft_px))  # only JPEG listens
             with _one_big(_decode_bytes(image, whole_size, scans, size)):
-                image.info |= metadata
+                if jpeg:
+                    image.info |= jpeg.metadata
+                if jpeg and jpeg.longer:
+                    _check_complete(image, jpeg.longer, draft_px, work)
+                _complete_transparency(image)
                 yield image
     except Problem:
         raise
     except Exception as error:  # damaged files raise OSError, SyntaxError, struct.error and more
         reason = "Pillow cannot identify it" if isinstance(error, Image.UnidentifiedImageError) else error
         raise UnprocessableImage(f"the {kind} image of {size} bytes is damaged or cut short ({reason})") from error
-
-
-def sniff(data: bytes) -> str:
-    """The format's name, by the first bytes."""
-    if not data:
-        raise BadRequest("the image has 0 bytes; send a PNG, JPEG, WebP, GIF or BMP file")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if data.startswith(b"BM"):
-        return "BMP"
-    start = ascii(data[:8].decode("latin-1"))
-    raise Unsupported(f"the {len(data)} bytes are no PNG, JPEG, WebP, GIF or BMP image; they begin with {start}")
 
 
 def check_size(width: int, height: int) -> None:
@@ -185,42 +170,21 @@ def _pixel_weight(image: Image.Image) -> int:
     return 2 if "16" in str(tile[3]) else 1  # 16 bits a channel, by Pillow's "RGB;16B"
 
 
-def _read_jpeg(data: bytes) -> tuple[bytes, int, dict[str, bytes]]:
-    """The file up to its end marker without its metadata, its scans, and what may hold the orientation.
-
-    Follows segments by their lengths, as libjpeg does, so that no marker can be hidden from it.
-    """
-    kept, kept_until, position, scans, segments = [], 0, 2, 0, 0
-    metadata: dict[str, bytes] = {}
-    end = len(data)
-    while marker := _JPEG_MARKER.search(data, position):
-        position, code = marker.end(), marker[1][0]
-        if code == _END:
-            end = position
-            break
-        if code in (_START, _TEMPORARY):  # without a length
-            continue
-        segments += 1
-        if segments > MAX_SEGMENTS:
-            raise UnprocessableImage(f"the JPEG has over {MAX_SEGMENTS} segments; save it again without its metadata")
-        if code in _ARITHMETIC:
-            raise UnprocessableImage("the JPEG is arithmetic-coded, which is not read; save it with Huffman coding")
-        start, position = position + 2, position + int.from_bytes(data[position : position + 2])
-        if code == _SCAN:
-            scans += 1
-        elif code in _METADATA and not scans:
-            _keep_orientation(metadata, data[start:position])
-            kept.append(data[kept_until : marker.start()])
-            kept_until = position
-    if scans > MAX_SCANS:
-        raise UnprocessableImage(f"the JPEG has {scans} scans; at most {MAX_SCANS} are read, so save it again")
-    if not kept and end == len(data):
-        return data, max(1, scans), metadata
-    return b"".join([*kept, data[kept_until:end]]), max(1, scans), metadata
+def _check_complete(image: Image.Image, longer_file: bytes, draft_px: int, work: DecodeWork) -> None:
+    """Raises UnprocessableImage unless a JPEG without its end has the same pixels when it has more data."""
+    with Image.open(_CountedFile(longer_file, work), formats=["JPEG"]) as longer:
+        longer.draft(None, (draft_px, draft_px))
+        if ImageChops.difference(image, longer).getbbox():
+            raise UnprocessableImage("the JPEG image is cut short: it lacks pixels at its end; send the whole file")
 
 
-def _keep_orientation(metadata: dict[str, bytes], segment: bytes) -> None:
-    """Keep the first EXIF and the first XMP segment."""
-    for name, prefix in (("exif", b"Exif\0\0"), ("xmp", b"http://ns.adobe.com/xap/1.0/\0")):
-        if segment.startswith(prefix):
-            metadata.setdefault(name, segment.removeprefix(prefix))
+def _complete_transparency(image: Image.Image) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits that Pillow gives its pixels, but not that colour."""
+    colour = image.info.get("transparency")
+    tile = next(iter(getattr(image, "tile", ())), None)
+    if image.format != "PNG" or colour is None or tile is None:
+        return
+    if tile[3] in ("L;2", "L;4"):
+        image.info["transparency"] = colour * (85 if tile[3] == "L;2" else 17)
+    elif tile[3] == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in colour)

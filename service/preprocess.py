@@ -7,9 +7,9 @@ Problem that says what is wrong and what to send instead.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import math
+import re
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -19,7 +19,8 @@ from PIL import Image
 
 from service.decode_work import DecodeWork
 from service.errors import BadRequest, UnprocessableImage
-from service.image_file import check_size, open_image, orientation, sniff
+from service.image_file import check_size, open_image, orientation
+from service.image_formats import sniff
 from service.model import Bundle
 from service.schema import IMAGE_PART, IMAGE_TYPES, PIXELS_KEY
 
@@ -28,8 +29,13 @@ REDUCING_GAP = 2.0  # an image is averaged to at least this many times its new s
 MARGIN = 1.5  # how far beyond a box pixels are averaged, in pixels of the new size
 BAND_PIXELS = 2**18  # of an image that are converted at once
 DRAFT_FACTOR = 4  # a JPEG is decoded at a fraction of its size, but never below this many times what is needed
+DARKEST_MAX = 2  # lists without a value of this or more are taken for fractions, which may exceed 1 a little
 PREVIEW_PX = 320  # longest side of a preview
 PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
+
+_URL_SAFE = b"-_"
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")  # with blanks around it, as in an indented file
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/_-]")
 
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +55,7 @@ def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) ->
     request; without it, one image's.
     """
     with open_image(data, bundle.size_px * DRAFT_FACTOR, work or DecodeWork()) as image:
-        image.load()
+        _load(image)
         small = _square(image, bundle.size_px)
     return normalise(np.asarray(small), bundle)
 
@@ -58,12 +64,31 @@ def read_base64(text: Any, bundle: Bundle, work: DecodeWork | None = None) -> np
     """The same for an image in base64."""
     if not isinstance(text, str) or not text:
         raise BadRequest(f'"{IMAGE_PART}" must be the image in base64, as a non-empty string')
+    return decode_image(_base64_bytes(text), bundle, work)
+
+
+def _base64_bytes(text: str) -> bytes:
+    """The bytes of standard or URL-safe base64, with or without line breaks, padding and a data: prefix."""
+    if text[:5].lower() == "data:":
+        prefix, comma, text = text.partition(",")
+        if not comma or not prefix.lower().endswith(";base64"):
+            raise UnprocessableImage(f'"{IMAGE_PART}" is a data: URI that is not in base64; encode it in base64')
+    if any(space in text for space in "\n\r\t "):
+        text = _LINE_BREAK.sub("", text.strip())
+    digits = text.rstrip("=")
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        hint = "send standard base64 with padding, without line breaks or a data: prefix"
-        raise UnprocessableImage(f'"{IMAGE_PART}" is not base64 ({error}); {hint}') from None
-    return decode_image(data, bundle, work)
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), _URL_SAFE, validate=True)
+    except ValueError:  # binascii.Error is one
+        raise UnprocessableImage(f'"{IMAGE_PART}" is not base64: {_base64_fault(digits)}') from None
+
+
+def _base64_fault(digits: str) -> str:
+    """What is wrong with text that cannot be decoded, and what to do."""
+    invalid = _NOT_BASE64.search(digits)
+    if invalid is None:
+        return f"{len(digits)} digits are no whole number of bytes, so it is cut short; send all of it"
+    cure = "send JSON in which a '+' stays a '+'" if invalid[0] == " " else "send the file's bytes in base64"
+    return f"it has {invalid[0]!a} at character {invalid.start()}; {cure}"
 
 
 def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
@@ -76,15 +101,44 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
     if pixels.dtype.kind not in "iuf":
         raise UnprocessableImage(f"{wanted}; it holds something that is not a number of that range")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise UnprocessableImage(f"{wanted}; its shape is {list(pixels.shape)}")
+        raise UnprocessableImage(f"{wanted}; its shape is {list(pixels.shape)}{_shape_cure(pixels.shape)}")
     if bool in set(map(type, chain.from_iterable(chain.from_iterable(rows)))):  # among numbers NumPy reads true as 1
         raise UnprocessableImage(f"{wanted}; it holds true or false")
     check_size(pixels.shape[1], pixels.shape[0])
     invalid = pixels[~((pixels >= 0) & (pixels <= 255))]  # NaN fails both comparisons
     if invalid.size:
-        raise UnprocessableImage(f"{wanted}; it holds {invalid.flat[0]:g}")
+        raise UnprocessableImage(f"{wanted}; it holds {invalid.flat[0]:g}{_range_cure(pixels)}")
+    if 0 < pixels.max() < DARKEST_MAX:
+        found = f"its largest is {pixels.max():g}, as where they are from 0 to 1"
+        raise UnprocessableImage(f"{wanted}; {found}, so multiply them by 255")
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     return normalise(np.asarray(_square(image, bundle.size_px)), bundle)
+
+
+def _shape_cure(shape: tuple[int, ...]) -> str:
+    """What to change in lists of another shape."""
+    match shape:
+        case (1, _, _, _):
+            return ", a batch; send its one image without the outer list"
+        case (_, _, _, _):
+            return ", a batch; send one image in each request"
+        case (3, _, _):
+            return ", with channels first; move them last, as by transpose(1, 2, 0)"
+        case (_, _, 4):
+            return ", with four channels; leave the fourth out"
+        case (_, _, 1) | (_, _):
+            return ", as of grey; send each value three times"
+    return ""
+
+
+def _range_cure(pixels: np.ndarray) -> str:
+    """What to change in numbers of another range."""
+    low, high = pixels.min(), pixels.max()  # NaN if there is one
+    if -10 <= low < 0 and high <= 10:
+        return ", as of normalised pixels; send them as they were before that"
+    if low >= 0 and 255 < high <= 65535:
+        return ", as of 16 bits a channel; divide all by 257"
+    return ""
 
 
 def normalise(pixels: np.ndarray, bundle: Bundle) -> np.ndarray:
@@ -107,7 +161,7 @@ def preview_uri(data: bytes, work: DecodeWork | None = None) -> str:
     media_type = {name: media for media, name in IMAGE_TYPES.items()}[sniff(data)]
     if len(data) > PREVIEW_BYTES:
         with open_image(data, PREVIEW_PX, work or DecodeWork()) as image:
-            image.load()
+            _load(image)
             scale = min(1.0, PREVIEW_PX / max(image.size))
             size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
             small = _upright(resized(image, size, (0, 0, *image.size)), orientation(image))
@@ -115,6 +169,22 @@ def preview_uri(data: bytes, work: DecodeWork | None = None) -> str:
         _flat(small).save(buffer, "JPEG", quality=85)
         data, media_type = buffer.getvalue(), "image/jpeg"
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _load(image: Image.Image) -> None:
+    """Decode it, and make transparent what browsers show so, or opaque."""
+    tile = next(iter(getattr(image, "tile", ())), None)
+    frame = tile.extents if tile and image.format == "GIF" else (0, 0, *image.size)
+    image.load()
+    if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        image.putalpha(255)  # many programs leave the fourth byte empty
+    if frame != (0, 0, *image.size) and "transparency" not in image.info and 0 in image.histogram():
+        unused = image.histogram().index(0)  # Pillow fills what the frame leaves out with the palette's first colour
+        left, top, right, bottom = frame
+        width, height = image.size
+        for box in ((0, 0, width, top), (0, bottom, width, height), (0, 0, left, height), (right, 0, width, height)):
+            image.paste(unused, box)
+        image.info["transparency"] = unused
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:
@@ -156,7 +226,12 @@ def _averageable(image: Image.Image) -> Image.Image:
     """In a mode whose values can be averaged: a palette's numbers and single bits cannot."""
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         values = np.divide(np.asarray(image), 257, dtype=np.float32)
-        return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+        grey = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+        transparent = image.info.get("transparency")
+        if transparent is None:
+            return grey
+        grey.putalpha(Image.fromarray(np.asarray(image) != transparent))
+        return grey.convert("RGBA")
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     return image.convert("RGB") if image.mode in ("1", "P") else image

@@ -108,3 +108,39 @@ def test_the_orientation_of_xmp_counts_without_exif():
 def test_a_run_length_encoded_icon_is_read():
     body = b"\x40\x00\x00\x00" * 64 + b"\x00\x01"
     assert look(costly_files.bmp_run_length_encoded(64, 64, body)).shape == (32, 32, 3)
+
+
+# A file without its end
+
+
+def photo_jpeg(**options) -> bytes:
+    """A JPEG of which the network sees every pixel's block."""
+    noise = np.random.default_rng(3).integers(0, 256, (7, 7, 3), np.uint8)
+    image = Image.fromarray(noise).resize((70, 55), Image.Resampling.BICUBIC)
+    return costly_files.encoded(image, "JPEG", quality=85, **options)
+
+
+WITHOUT_END = {
+    "baseline": photo_jpeg(),
+    "grey": costly_files.encoded(Image.open(io.BytesIO(photo_jpeg())).convert("L"), "JPEG"),
+    "restarts": photo_jpeg(restart_marker_blocks=3),
+    "progressive": photo_jpeg(progressive=True),
+    "progressive, restarts": photo_jpeg(progressive=True, restart_marker_blocks=3, subsampling=0),
+}
+
+
+@pytest.mark.parametrize("data", WITHOUT_END.values(), ids=WITHOUT_END)
+def test_a_jpeg_that_lacks_only_its_end_is_answered(data):
+    whole = look(data)
+    for file in (data[:-2], data[:-1], data[:-2] + bytes(999), data + b"more"):
+        assert (look(file) == whole).all()
+
+
+@pytest.mark.parametrize("data", WITHOUT_END.values(), ids=WITHOUT_END)
+def test_a_jpeg_that_lacks_pixels_is_refused(data):
+    """Cut at every byte of the last scan's end, at the ends of all scans, and where a restart marker comes."""
+    scans = [place - 1 for place in range(len(data)) if data[place : place + 2] in (b"\xff\xda", b"\xff\xc4")]
+    for end in (*range(len(data) - 120, len(data) - 2), *scans):
+        for file in (data[:end], data[:end] + bytes(len(data) - end)):
+            with pytest.raises(UnprocessableImage, match=r"JPEG image .*(cut short|damaged)"):
+                look(file)

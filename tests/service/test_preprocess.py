@@ -1,15 +1,17 @@
 import base64
+import gzip
 import io
 import json
 import random
 import struct
+import textwrap
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
 from service.model import Bundle
@@ -214,6 +216,126 @@ def test_a_big_photo_is_seen_like_its_small_copy():
     close(look(encode(photo)), np.asarray(small), 4)
 
 
+# What could be meant in two ways: the pixels are computed here, and not by Pillow
+
+RNG = np.random.default_rng(11)
+GREY_16, COLOURS_16 = (RNG.integers(0, 65536, shape).astype(">u2") for shape in ((32, 32), (32, 32, 4)))
+NOISE = RNG.integers(0, 256, (32, 32, 3), np.uint8)
+
+
+def png_file(depth: int, colour_type: int, rows: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 32 x 32 whose rows are these bytes."""
+    content = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", 32, 32, depth, colour_type, 0, 0, 0)
+    more = b"".join(chunk(kind, data) for kind, data in chunks)
+    image = chunk(b"IHDR", header) + more + chunk(b"IDAT", zlib.compress(content))
+    return b"\x89PNG\r\n\x1a\n" + image + chunk(b"IEND", b"")
+
+
+def packed(values: np.ndarray, depth: int) -> np.ndarray:
+    """Pixels of 1, 2 or 4 bits, several in a byte."""
+    return np.packbits(np.unpackbits(values[..., None], axis=2)[..., 8 - depth :].reshape(32, -1), axis=1)
+
+
+def as_grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, 2)
+
+
+def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Both from 0 to 1, as 0 to 255."""
+    return 255 * (colours * alpha + 1 - alpha)
+
+
+def bmp_file(bits: int, rows: np.ndarray, masks: tuple[int, ...] = (), *, height: int = 32) -> bytes:
+    content, version_5 = rows.tobytes(), len(masks) == 4
+    size = 124 if version_5 else 40
+    header = struct.pack("<IiiHHIIiiII", size, 32, height, 1, bits, 3 if masks else 0, len(content), 0, 0, 0, 0)
+    header += struct.pack(f"<{len(masks)}I", *masks) + (b"BGRs" + bytes(64) if version_5 else b"")
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(content), 0, 0, start) + header + content
+
+
+def gif_of_a_part(x: int, y: int, side: int) -> bytes:
+    """A GIF of 32 x 32, red by its palette, of which one green frame covers only a part."""
+    codes = "".join(f"{code:03b}" for code in reversed([*[4, 1] * side**2, 5]))  # a clear code before each pixel
+    data = int(codes, 2).to_bytes(-(-len(codes) // 8), "little")
+    blocks = b"".join(bytes([len(data[i : i + 255])]) + data[i : i + 255] for i in range(0, len(data), 255))
+    screen = struct.pack("<HHBBB", 32, 32, 0xF1, 0, 0) + bytes([*RED, *GREEN, *BLUE, *BLACK])
+    frame = b"," + struct.pack("<HHHHB", x, y, side, side, 0) + b"\2"
+    return b"GIF89a" + screen + frame + blocks + b"\0;"
+
+
+def opaque_but(value: np.ndarray, transparent: np.ndarray) -> np.ndarray:
+    return np.where(transparent[..., None], 255, value)
+
+
+GREY_2 = RNG.integers(0, 4, (32, 32), np.uint8)
+GREY_4 = RNG.integers(0, 16, (32, 32), np.uint8)
+PALETTE = RNG.integers(0, 256, (16, 3), np.uint8)
+SAME_16 = np.where(np.arange(32) < 9, 12345, GREY_16).astype(">u2")
+COLOURS = COLOURS_16 / 65535
+BGRA = np.dstack([NOISE[..., ::-1], RNG.integers(0, 256, (32, 32), np.uint8)])
+BGRA_MASKS = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+RGB_565 = RNG.integers(0, 65536, (32, 32)).astype("<u2")
+PIXELS = {
+    "16-bit RGB": (png_file(16, 2, COLOURS_16[..., :3].copy()), 255 * COLOURS[..., :3]),
+    "16-bit RGBA": (png_file(16, 6, COLOURS_16), on_white(COLOURS[..., :3], COLOURS[..., 3:])),
+    "16-bit grey with alpha": (
+        png_file(16, 4, COLOURS_16[..., :2].copy()),
+        as_grey(on_white(COLOURS[..., 0], COLOURS[..., 1])),
+    ),
+    "16-bit grey, a value transparent": (
+        png_file(16, 0, SAME_16, (b"tRNS", struct.pack(">H", 12345))),
+        opaque_but(as_grey(SAME_16 / 257), SAME_16 == 12345),
+    ),
+    "16-bit RGB, a colour transparent": (
+        png_file(16, 2, COLOURS_16[..., :3].copy(), (b"tRNS", COLOURS_16[4, 5, :3].tobytes())),
+        opaque_but(255 * COLOURS[..., :3], (COLOURS_16[..., :3] == COLOURS_16[4, 5, :3]).all(2)),
+    ),
+    "RGB, a colour transparent": (
+        png_file(8, 2, NOISE, (b"tRNS", NOISE[4, 5].astype(">u2").tobytes())),
+        opaque_but(NOISE, (NOISE[4, 5] == NOISE).all(2)),
+    ),
+    "2-bit grey": (png_file(2, 0, packed(GREY_2, 2)), as_grey(GREY_2 * 85)),
+    "2-bit grey, a value transparent": (
+        png_file(2, 0, packed(GREY_2, 2), (b"tRNS", b"\0\1")),
+        opaque_but(as_grey(GREY_2 * 85), GREY_2 == 1),
+    ),
+    "4-bit grey, a value transparent": (
+        png_file(4, 0, packed(GREY_4, 4), (b"tRNS", b"\0\7")),
+        opaque_but(as_grey(GREY_4 * 17), GREY_4 == 7),
+    ),
+    "4-bit palette, a colour transparent": (
+        png_file(4, 3, packed(GREY_4, 4), (b"PLTE", PALETTE.tobytes()), (b"tRNS", b"\xff\0")),
+        opaque_but(PALETTE[GREY_4], GREY_4 == 1),
+    ),
+    "gamma, not applied": (png_file(8, 2, NOISE, (b"gAMA", struct.pack(">I", 100_000))), NOISE),
+    "BMP of 16 bits": (
+        bmp_file(16, RGB_565[::-1], (0xF800, 0x7E0, 0x1F)),
+        np.dstack([(RGB_565 >> 11) / 31, (RGB_565 >> 5 & 63) / 63, (RGB_565 & 31) / 31]) * 255,
+    ),
+    "BMP from top to bottom": (bmp_file(24, NOISE[..., ::-1].copy(), height=-32), NOISE),
+    "BMP with an unused byte": (bmp_file(32, BGRA[::-1].copy()), NOISE),
+    "BMP with alpha": (bmp_file(32, BGRA[::-1].copy(), BGRA_MASKS), on_white(NOISE / 255, BGRA[..., 3:] / 255)),
+    "BMP with empty alpha": (bmp_file(32, (BGRA * [1, 1, 1, 0]).astype(np.uint8)[::-1], BGRA_MASKS), NOISE),
+    "GIF frame of a part": (gif_of_a_part(8, 16, 4), np.full((32, 32, 3), 255)),
+}
+PIXELS["GIF frame of a part"][1][16:20, 8:12] = GREEN
+
+
+@pytest.mark.parametrize(("data", "pixels"), PIXELS.values(), ids=PIXELS)
+def test_the_pixels_are_those_of_the_formats_definition(data, pixels):
+    close(look(data), pixels, by=2)  # Pillow leaves out the lower byte of 16 bits, of alpha too
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP"])
+def test_a_colour_profile_is_not_applied(fmt):
+    options: dict = {"quality": 100, "subsampling": 0} if fmt == "JPEG" else {"lossless": True}
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 5000)).tobytes()  # would change every colour
+    found = corners(look(encode(quarters(), fmt, icc_profile=profile, **options)))
+    close(found, [RED, GREEN, BLUE, WHITE], by=2)
+
+
 # JSON forms
 
 
@@ -238,10 +360,20 @@ def test_fractions_are_rounded():
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
+        pytest.param((NOISE / 255).tolist(), "largest is 1, as where .* multiply them by 255", id="0 to 1"),
+        pytest.param((NOISE / 250).tolist(), "largest is 1.02, .* multiply them by 255", id="0 to 1, overshot"),
+        pytest.param((NOISE // 200).tolist(), "largest is 1, .* multiply them by 255", id="0 or 1"),
+        pytest.param((NOISE / 127.5 - 1).tolist(), "as of normalised pixels", id="-1 to 1"),
+        pytest.param((NOISE.astype(int) * 257).tolist(), "16 bits a channel; divide all by 257", id="16 bits"),
+        pytest.param(NOISE.transpose(2, 0, 1).tolist(), r"\[3, 32, 32\], with channels first", id="channels first"),
+        pytest.param(NOISE[None].tolist(), r"\[1, 32, 32, 3\], a batch; send its one image", id="batch of one"),
+        pytest.param([NOISE.tolist()] * 2, r"\[2, 32, 32, 3\], a batch; send one image", id="batch"),
+        pytest.param(NOISE[..., 0].tolist(), r"\[32, 32\], as of grey; send each value three times", id="grey"),
+        pytest.param(NOISE[..., :1].tolist(), r"\[32, 32, 1\], as of grey", id="one channel"),
         pytest.param([], r"shape is \[0\]", id="empty"),
         pytest.param([[1, 2, 3]], r"shape is \[1, 3\]", id="flat"),
         pytest.param([[[1, 2]]], r"shape is \[1, 1, 2\]", id="two channels"),
-        pytest.param([[[1, 2, 3, 4]]], r"shape is \[1, 1, 4\]", id="four channels"),
+        pytest.param([[[1, 2, 3, 4]]], r"shape is \[1, 1, 4\], .* leave the fourth out", id="four channels"),
         pytest.param([[[1, 2, 3]], [[1, 2, 3], [1, 2, 3]]], "differ in length", id="ragged"),
         pytest.param([[[1, 2, 256]]], "it holds 256", id="over"),
         pytest.param([[[1, -1, 3]]], "it holds -1", id="under"),
@@ -259,9 +391,41 @@ def test_wrong_lists_are_refused(rows, says):
         read_pixels(rows, BUNDLE)
 
 
-@pytest.mark.parametrize("text", ["%%%", "abc", "aGVsbG8", "aGVs\nbG8=", "ä"], ids=repr)
-def test_broken_base64_is_refused(text):
-    with pytest.raises(UnprocessableImage, match="not base64"):
+def test_black_lists_are_read():
+    np.testing.assert_array_equal(seen(read_pixels([[[0, 0.0, 0]]], BUNDLE))[0, 0], (0, 0, 0))
+
+
+JPEG_64 = base64.b64encode(picture_bytes(size=(41, 40), fmt="JPEG")).decode()
+BASE64 = {
+    "without padding": JPEG_64.rstrip("="),
+    "URL-safe": JPEG_64.translate(str.maketrans("+/", "-_")),
+    "lines": "\r\n".join(textwrap.wrap(JPEG_64, 76)) + "\r\n",
+    "indented lines": textwrap.indent("\n".join(textwrap.wrap(JPEG_64, 64)), "    "),
+    "data URI": f"data:image/jpeg;base64,{JPEG_64}",
+    "data URI without a type": f"DATA:;base64,{JPEG_64}",
+    "all of it": "data:image/png;charset=x;BASE64,\n" + JPEG_64.rstrip("=").translate(str.maketrans("+/", "-_")),
+}
+
+
+@pytest.mark.parametrize("text", BASE64.values(), ids=BASE64)
+def test_every_way_to_write_base64_is_read(text):
+    assert JPEG_64.endswith("=") and {"+", "/"} <= set(JPEG_64)
+    np.testing.assert_array_equal(read_base64(text, BUNDLE), read_base64(JPEG_64, BUNDLE))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("%%%", "it has '%' at character 0; send the file's bytes in base64", id="no digits"),
+        pytest.param("aGVs" + JPEG_64[:40] + "=" + JPEG_64[40:], "it has '=' at character 44", id="padding inside"),
+        pytest.param("aäb", r"it has '\\xe4' at character 1", id="letter"),
+        pytest.param("/9j/ 4AA", "it has ' ' at character 4; send JSON in which a '\\+' stays", id="plus as a space"),
+        pytest.param(JPEG_64[:41], "41 digits are no whole number of bytes, so it is cut short", id="cut short"),
+        pytest.param("data:image/png,%89PNG", "a data: URI that is not in base64", id="data URI of another kind"),
+    ],
+)
+def test_broken_base64_is_refused_with_its_fault(text, says):
+    with pytest.raises(UnprocessableImage, match=says):
         read_base64(text, BUNDLE)
 
 
@@ -274,10 +438,60 @@ def test_base64_must_be_a_string_with_something_in_it(value):
 # What is refused
 
 
-@pytest.mark.parametrize("data", [b"cat.png", b"<svg/>", b"II*\0tiff", b"%PDF-1.7", b"\0" * 100], ids=repr)
-def test_other_bytes_are_unsupported_whatever_they_are_called(data):
-    with pytest.raises(Unsupported, match="no PNG, JPEG, WebP, GIF or BMP"):
+PNG = picture_bytes()
+FOREIGN = [
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image", "save it as PNG or JPEG"),
+    (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "an AVIF image", "save it as PNG or JPEG"),
+    (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2mp41", "an MP4 or QuickTime video", "send one frame"),
+    (b"\0\0\0\x14ftypqt  ", "an MP4 or QuickTime video", "send one frame"),
+    (encode(quarters(), "TIFF"), "a TIFF image", "save it as PNG or JPEG"),
+    (encode(quarters(), "JPEG2000"), "a JPEG 2000 image", "save it as PNG or JPEG"),
+    (encode(quarters(), "ICO"), "an ICO icon", "save it as PNG or JPEG"),
+    (encode(quarters(), "PPM"), r"a Netpbm image \(P6\)", "save it as PNG or JPEG"),
+    (encode(quarters(), "PDF"), "a PDF document", "export the page"),
+    (encode(quarters(), "AVIF"), "an AVIF image", "save it as PNG or JPEG"),
+    (b"\xff\x0a\xfa\x1f", "a JPEG XL image", "save it as PNG or JPEG"),
+    (b"8BPS\0\1", "a Photoshop document", "save it as PNG or JPEG"),
+    (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing", "render it as PNG"),
+    (b"\n<!DOCTYPE html><html>", "a web page", "check the address"),
+    (gzip.compress(PNG), "gzip data", "without Content-Encoding"),
+    (b"PK\x03\x04\x14\0", "a ZIP archive", "send the image that is in it"),
+    (b"\x1aE\xdf\xa3", "a WebM or Matroska video", "send one frame"),
+    (b"RIFF\0\0\0\0AVI LIST", "an AVI video", "send one frame"),
+    (bytes(128) + b"DICM", "a DICOM image", "save it as PNG or JPEG"),
+    (b"\x93NUMPY\1\0", "a NumPy array", "save it as PNG"),
+    (b'{"image": "aGVsbG8="}', "JSON", "Content-Type: application/json"),
+    (b"[[[1, 2, 3]]]", "JSON", "Content-Type: application/json"),
+    (b"data:image/png;base64,iVBORw0KGgo=", "a data: URI", "Content-Type: application/json"),
+    (base64.b64encode(PNG), "an image in base64", "Content-Type: application/json"),
+    (b"--x\r\nContent-Disposition: form-data; name=image\r\n", "a form without its Content-Type", "let the HTTP"),
+    (b"https://example.org/cat.png", "an address", "send the bytes"),
+    (PNG.replace(b"\r\n", b"").replace(b"\n", b"").replace(b"\0", b""), "a PNG whose line ends", "--data-binary"),
+    (picture_bytes(fmt="WEBP").translate(None, b"\0\r\n"), "a WebP that lost its bytes 0", "--data-binary"),
+    (PNG.replace(b"\r\n", b"\n"), "a PNG whose line ends", "--data-binary"),
+    (PNG.decode("latin-1").encode(), "a PNG that was read as text", "send those unchanged"),
+    (PNG.decode("utf-8", "replace").encode(), "a file that was read as text", "send those unchanged"),
+    (b"\r\n\r\n" + PNG, "a PNG behind 4 other bytes", "leave those out"),
+]
+
+
+@pytest.mark.parametrize(("data", "name", "cure"), FOREIGN, ids=[name for _, name, _ in FOREIGN])
+def test_what_is_no_image_is_named_with_the_cure(data, name, cure):
+    with pytest.raises(Unsupported, match=f"this is {name}.*, not a PNG, JPEG, WebP, GIF or BMP image; .*{cure}"):
         decode_image(data, BUNDLE)
+
+
+@pytest.mark.parametrize("data", [b"cat.png", b"\0" * 100], ids=repr)
+def test_unknown_bytes_are_refused_with_their_beginning(data):
+    with pytest.raises(Unsupported, match=r"no PNG, JPEG, WebP, GIF or BMP image; they begin with '(cat|.x00)"):
+        decode_image(data, BUNDLE)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "GIF", "BMP"])
+def test_a_file_that_curl_d_has_stripped_is_named(fmt):
+    stripped = picture_bytes(fmt=fmt).translate(None, b"\0\r\n")
+    with pytest.raises(UnprocessableImage, match=f"the {fmt} image has lost its bytes .* `curl --data-binary @FILE`"):
+        decode_image(stripped, BUNDLE)
 
 
 def test_no_bytes_are_nothing_to_read():
@@ -289,7 +503,7 @@ def test_no_bytes_are_nothing_to_read():
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_an_image_cut_short_is_undecodable(fmt, share):
     data = picture_bytes(size=(200, 200), fmt=fmt)
-    with pytest.raises(UnprocessableImage, match=f"{fmt} image of .* damaged or cut short"):
+    with pytest.raises(UnprocessableImage, match=f"{fmt} image .*(damaged|cut short)"):
         decode_image(data[: max(12, int(len(data) * share))], BUNDLE)
 
 
