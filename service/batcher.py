@@ -161,7 +161,7 @@ class Batcher:
 
     def _queue_up(self, request: PendingRequest) -> None:
         if self._depth and self._depth + len(request.images) > self._max_queue:
-            raise self.queue_full()
+            raise self.queue_full(images=len(request.images))
         self._queue.append(request)
         self._depth += len(request.images)
         if not self._running and self._wakes_at and self._enough_for(self._wakes_at):
@@ -183,10 +183,11 @@ class Batcher:
         self._running = False
         self._callers, self._pass_ended = finished + len(self._queue), time.perf_counter()
 
-    def queue_full(self, undecoded: int = 0) -> QueueFull:
-        """The refusal; undecoded as above."""
-        depth, seconds = self._depth + undecoded, self._retry_after_s()
-        return QueueFull(f"queue full ({depth}/{self._max_queue}); try again in {seconds} s", seconds)
+    def queue_full(self, undecoded: int = 0, images: int = 1) -> QueueFull:
+        """The refusal of this many images, which did not fit a moment ago; undecoded as above."""
+        depth = max(self._depth + undecoded, self._max_queue - images + 1)  # it may have emptied meanwhile
+        full, seconds = f"queue full ({depth}/{self._max_queue})", self._retry_after_s()
+        return QueueFull(f"{full} for {images} more image{'s' * (images > 1)}; try again in {seconds} s", seconds)
 
     def _retry_after_s(self) -> int:
         """Seconds until the present queue is empty."""
