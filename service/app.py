@@ -66,7 +66,9 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.register_error_handler(Problem, service.problem)
     app.register_error_handler(HTTPException, service.http_problem)
     app.register_error_handler(Exception, service.failure)
-    app.wsgi_app = RequestMiddleware(app.wsgi_app, state, token=settings.api_token)  # type: ignore[method-assign]  # as Flask advises
+    app.wsgi_app = RequestMiddleware(  # type: ignore[method-assign]  # as Flask advises
+        app.wsgi_app, state, token=settings.api_token, allowed_origins=settings.allowed_origins
+    )
     return app
 
 
@@ -149,7 +151,7 @@ class Service:
             raise problem
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
             raise too_large()
-        if self.settings.protect_status and request.endpoint in STATUS_ENDPOINTS:
+        if self.settings.protect_status and request.method != "OPTIONS" and request.endpoint in STATUS_ENDPOINTS:
             self._check_token(self.settings.api_token or "")
         if request.method == "POST" and request.routing_exception is None:
             self.state.reserve_body(request.environ, request.content_length)  # a token may be in the body

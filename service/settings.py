@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ 
 ENGINES = tuple(WEIGHTS_OF)
 MIN_TOKEN_CHARACTERS = 16
 HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+ANY_ORIGIN = "*"
+_ORIGIN = re.compile(
+    r"(http://(?!.*:80$)|https://(?!.*:443$))([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Settings:
     api_token: str | None = None  # bearer token that every POST must carry
     git_sha: str | None = None  # what was deployed, for /version
     protect_status: bool = False  # /version and /metrics need the token, too
+    allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere that may read the answers (CORS); "*": of all
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -66,6 +71,7 @@ class Settings:
             api_token=token,
             git_sha=env.get("GIT_SHA") or None,
             protect_status=protect_status,
+            allowed_origins=_origins(env, "ALLOWED_ORIGINS"),
         )
 
 
@@ -99,3 +105,12 @@ def _milliseconds(env: Mapping[str, str], name: str, default: float, high: float
     if not 0 <= value <= high:
         raise SettingsError(f"{name} is {text!r}; use milliseconds from 0 to {high:g}")
     return value
+
+
+def _origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    origins = tuple((env.get(name) or "").replace(",", " ").split())
+    for origin in origins:
+        if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+            hint = f"use origins as browsers send them, such as https://example.org, or {ANY_ORIGIN} for all"
+            raise SettingsError(f"{name} has {origin!r}; {hint}")
+    return origins

@@ -189,6 +189,8 @@ def is_short_prediction(scope: Scope) -> bool:
     if scope["path"] != schema.PREDICT or scope["method"] != "POST":
         return False
     headers = dict(scope["headers"])
+    if b"origin" in headers:  # a browser's page, whose origin the answer may have to name
+        return False
     length = headers.get(b"content-length", b"")
     return length.isdigit() and int(length) <= SHORT_BODY_BYTES and b"text/" not in headers.get(b"accept", b"")
 

@@ -20,6 +20,7 @@ from service.classifier import Classifier
 from service.errors import Problem, QueueFull, TooLarge, Unauthorised
 from service.schema import Prediction
 from service.system import process_started_at
+from service.web.cors import cors_headers
 from service.web.metrics import Metrics
 
 Environ = dict[str, Any]
@@ -156,11 +157,17 @@ class RequestMiddleware:
     """The WSGI application that servers call, in front of the application `flask`."""
 
     def __init__(
-        self, flask: Callable[[Environ, StartResponse], Iterable[bytes]], state: ServiceState, *, token: str | None
+        self,
+        flask: Callable[[Environ, StartResponse], Iterable[bytes]],
+        state: ServiceState,
+        *,
+        token: str | None,
+        allowed_origins: tuple[str, ...] = (),
     ):
         self.state = state
         self._flask = flask
         self._token = token  # that predictions need
+        self._allowed_origins = allowed_origins
         self._fixed = [
             (schema.INSTANCE_ID, state.instance_id),
             (schema.INSTANCE_STARTED, state.started_at),
@@ -180,6 +187,7 @@ class RequestMiddleware:
             headers.append((schema.SERVER_TIMING, f"{trace.timing}total;dur={trace.seconds * 1000:.3f}"))
             headers.append((schema.REQUEST_ORDINAL, str(ordinal)))
             headers.extend(self._fixed)
+            headers.extend(cors_headers(environ, self._allowed_origins))
             return start_response(status, headers, *more)
 
         state.metrics.in_flight.inc()

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVE = (sys.executable, "-m", "service.server")
 START_TIMEOUT_S = 120
 SETTINGS = (
+    "ALLOWED_ORIGINS",
     "PROTECT_STATUS",
     "API_TOKEN",
     "ENGINE",

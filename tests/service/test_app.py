@@ -206,3 +206,57 @@ def test_status_can_be_closed_to_those_without_the_token(engine, path):
     assert client.get(path).status_code == 401
     assert client.get(path, headers={"Authorization": "Bearer s3cret"}).status_code == 200
     assert [client.get(open_path).status_code for open_path in ("/healthz", "/readyz", "/")] == [200] * 3
+
+
+# Pages of other origins
+
+HERE, THERE = "https://app.example", "https://elsewhere.example"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+
+
+def cors_client(engine, *allowed, **more):
+    settings = Settings(allowed_origins=allowed, **more)
+    return create_app(Classifier(BUNDLE, engine, settings), settings).test_client()
+
+
+def cors(reply) -> dict[str, str]:
+    """Its headers on other origins, all of them."""
+    prefix = "Access-Control-"
+    return {name.removeprefix(prefix): value for name, value in reply.headers.items() if name.startswith(prefix)}
+
+
+def test_no_other_origin_is_allowed_by_default(client, png):
+    for method, body in (("POST", png), ("OPTIONS", b"")):
+        reply = client.open("/predict", method=method, data=body, headers={"Origin": HERE, **PREFLIGHT})
+        assert (reply.status_code, cors(reply)) == (200, {})
+        assert "Origin" not in reply.headers["Vary"]
+
+
+@pytest.mark.parametrize("allowed", [(HERE,), (THERE, HERE), ("*",)], ids=str)
+def test_a_preflight_of_an_allowed_origin_is_answered(engine, allowed):
+    """Also where predictions and status need a token, which a preflight never carries."""
+    client = cors_client(engine, *allowed, api_token="s3cret", protect_status=True)
+    for path in ("/predict", "/predict/batch", "/version"):
+        reply = client.options(path, headers={"Origin": HERE, **PREFLIGHT})
+        assert reply.status_code == 200
+        assert cors(reply) == {
+            "Allow-Origin": HERE,
+            "Allow-Methods": "GET, POST",
+            "Allow-Headers": "Authorization, Content-Type",
+            "Max-Age": "600",
+        }
+
+
+def test_every_answer_can_be_read_by_an_allowed_origin(engine, png, monkeypatch):
+    client = cors_client(engine, HERE)
+    kinds = {"good": (png, 200), "refused": (b"x", 415), "full": (png, 503)}
+    for name, (body, status) in kinds.items():
+        if name == "full":
+            monkeypatch.setattr(Classifier, "has_room", lambda self: False)
+        for origin, allowed in ((HERE, True), (THERE, False), ("null", False), (f"{HERE}.evil", False), (None, False)):
+            headers = {"Origin": origin} if origin else {}
+            reply = client.post("/predict", data=body, content_type="image/png", headers=headers)
+            assert reply.status_code == status
+            assert "Origin" in reply.headers.getlist("Vary")
+            assert cors(reply).get("Allow-Origin") == (origin if allowed else None)
+            assert ("Server-Timing" in cors(reply).get("Expose-Headers", "")) == allowed

@@ -196,10 +196,17 @@ def test_a_refused_token_is_answered_as_the_document_says(tmp_path):
 
 
 def test_a_full_queue_is_answered_as_the_document_says(tmp_path):
-    settings = {"ENGINE": "onnx", "MAX_QUEUE": "1", "BATCH_MAX": "1"}
+    """Also to a page of another origin, which could else not read that it has to wait."""
+    origin = "https://a.example"
+    settings = {"ENGINE": "onnx", "MAX_QUEUE": "1", "BATCH_MAX": "1", "ALLOWED_ORIGINS": origin}
+
+    def ask(number: int) -> Reply:
+        return busy.post("/predict", PNG, "image/png", **({"Origin": origin} if number % 2 else {}))
+
     with ready_service(tmp_path / "log", **settings) as busy, ThreadPoolExecutor(32) as pool:
-        replies = list(pool.map(lambda _: busy.post("/predict", PNG, "image/png"), range(200)))
-    assert {reply.status for reply in replies} == {200, 503}
+        replies = list(pool.map(ask, range(200)))
+    assert {reply.status for reply in replies[::2]} == {reply.status for reply in replies[1::2]} == {200, 503}
+    assert {reply.headers["Access-Control-Allow-Origin"] for reply in replies[1::2]} == {origin}
     assert [found for reply in replies for found in differences("POST", "/predict", reply)] == []
 
 

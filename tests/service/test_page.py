@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 from tests.conftest import picture_bytes
+from tests.helpers.http_server import http_server, send
 from tests.helpers.running_service import ready_service
 
 TOKEN = "open-sesame-open-sesame"
@@ -24,8 +25,16 @@ def server(browser, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def guarded_server(browser, tmp_path_factory):
-    with ready_service(tmp_path_factory.mktemp("guarded") / "log", API_TOKEN=TOKEN) as server:
+def elsewhere():
+    """The origin of a page that is not the service's."""
+    with http_server(lambda request, _: send(request, 200, "<!doctype html>", Content_Type="text/html")) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def guarded_server(browser, tmp_path_factory, elsewhere):
+    settings = {"API_TOKEN": TOKEN, "ALLOWED_ORIGINS": elsewhere}
+    with ready_service(tmp_path_factory.mktemp("guarded") / "log", **settings) as server:
         yield server
 
 
@@ -350,3 +359,32 @@ def test_a_token_is_asked_for_where_one_is_needed(visit, guarded_server, photo, 
 
 def test_no_token_is_asked_for_where_none_is_needed(visit):
     expect(visit().get_by_label("Access token")).to_have_count(0)
+
+
+PREDICT_FROM_A_PAGE = """async ([url, token, picture]) => {
+    const body = Uint8Array.from(atob(picture), c => c.charCodeAt(0));
+    const headers = { Authorization: `Bearer ${token}`, "Content-Type": "image/png" };
+    try {
+        const reply = await fetch(url, { method: "POST", headers, body });
+        return [reply.status, await reply.json(), reply.headers.get("X-Instance-Id") !== null];
+    } catch (error) {
+        return error.name;
+    }
+}"""
+
+
+def test_a_page_of_an_allowed_origin_gets_answers(browser, elsewhere, server, guarded_server, png, answer):
+    """With its preflight, its token, refusals too, and headers; nothing where its origin is not allowed."""
+    page = browser.new_page()
+    page.goto(elsewhere)
+
+    def predict(at, token: str, picture: bytes = png):
+        arguments = [f"http://127.0.0.1:{at.port}/predict", token, base64.b64encode(picture).decode()]
+        return page.evaluate(PREDICT_FROM_A_PAGE, arguments)
+
+    assert predict(guarded_server, TOKEN) == [200, answer, True]
+    assert [predict(guarded_server, token, body)[0] for token, body in (("wrong", png), (TOKEN, b"text"))] == [401, 415]
+    assert predict(server, TOKEN) == "TypeError"
+    page.goto(elsewhere.replace("127.0.0.1", "localhost"))
+    assert predict(guarded_server, TOKEN) == "TypeError"
+    page.close()

@@ -31,9 +31,11 @@ def test_every_setting_is_read():
         "API_TOKEN": TOKEN,
         "GIT_SHA": "abc",
         "PROTECT_STATUS": "1",
+        "ALLOWED_ORIGINS": "https://a.example, http://localhost:3000",
     }
     assert Settings.from_env(env) == Settings(
-        "127.0.0.1", 9000, 7, 9, "torch", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc", True
+        *("127.0.0.1", 9000, 7, 9, "torch", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc", True),
+        allowed_origins=("https://a.example", "http://localhost:3000"),
     )
 
 
@@ -102,3 +104,24 @@ def test_a_token_that_can_be_guessed_is_refused_and_not_shown():
 def test_protecting_status_needs_a_token():
     with pytest.raises(SettingsError, match="PROTECT_STATUS is '1' without a token; set API_TOKEN"):
         Settings.from_env({"PROTECT_STATUS": "1"})
+
+
+@pytest.mark.parametrize("origin", ["*", "http://127.0.0.1:8000", "https://a-b.c.example", "http://[::1]:9"])
+def test_an_origin_is_taken_as_browsers_send_it(origin):
+    assert Settings.from_env({"ALLOWED_ORIGINS": origin}).allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("a.example", "https://a.example/", "https://a.example/page", "HTTPS://a.example", "https://A.example"),
+        *("null", "https://*.example", "https://a.example:443", "http://a.example:80", "ftp://a.example", "https://"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin):
+    says = (
+        f"ALLOWED_ORIGINS has '{origin}'; use origins as browsers send them, such as https://example.org, or * for all"
+    )
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"ALLOWED_ORIGINS": f"https://b.example,{origin}"})
+    assert str(caught.value) == says
