@@ -35,9 +35,9 @@ from service.web.middleware import (
     same_token,
     too_large,
 )
-from service.web.request_parsing import ImageUpload, parse_image, parse_images, read_body
+from service.web.request_parsing import ImageUpload, check_query, form_too_large, parse_image, parse_images, read_body
 
-FORM_ENDPOINTS = ("predict", "predict_form")  # answer JSON, or a page where text/html is preferred
+FORM_ENDPOINTS = ("predict", "predict_form")  # answer a browser's form with a page, and all else with JSON
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
 WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
@@ -150,13 +150,14 @@ class Service:
         if problem := request.environ.get(PROBLEM):
             raise problem
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
-            raise too_large()
+            raise too_large(request.content_length)
         if self.settings.protect_status and request.method != "OPTIONS" and request.endpoint in STATUS_ENDPOINTS:
             self._check_token(self.settings.api_token or "")
         if request.method == "POST" and request.routing_exception is None:
             self.state.reserve_body(request.environ, request.content_length)  # a token may be in the body
             if self.settings.api_token:
                 self._check_token(self.settings.api_token)
+            check_query(request)
             self.classifier.check_room()
             read_body(request)
             self.state.accept(request.environ)
@@ -179,7 +180,7 @@ class Service:
         """Add the headers for browsers and caches; read the rest of a refused body."""
         response.headers.setdefault("Cache-Control", NO_STORE)  # a static file has its own
         if request.endpoint in FORM_ENDPOINTS:
-            response.headers["Vary"] = "Accept"
+            response.headers["Vary"] = "Accept, Sec-Fetch-Mode"
         if response.status_code >= 400:
             response.call_on_close(lambda environ=request.environ: drain(environ))
         return response
@@ -200,7 +201,7 @@ class Service:
     def http_problem(self, error: HTTPException) -> Response:
         """What Flask itself refuses: unknown routes, methods that a route lacks, bodies over the limit."""
         if isinstance(error, RequestEntityTooLarge):
-            return self.problem(too_large())
+            return self.problem(form_too_large() if request.mimetype == MULTIPART else too_large())
         problem = Problem(error.description or error.name)
         problem.status, problem.title = error.code or 500, error.name
         if error.code == 404:
@@ -223,15 +224,21 @@ def json_answer(body: Any, status: int = 200, media_type: str = schema.JSON_TYPE
 
 
 def wants_page() -> bool:
-    """Whether the request comes from a browser's form, not from a program."""
-    if "text/" not in request.environ.get("HTTP_ACCEPT", ""):  # cheaper than parsing the header
+    """Whether the request comes from a browser's form, not from a program.
+
+    A browser that opens a page says so in Sec-Fetch-Mode where the address is https or this machine, and asks for HTML
+    first and XHTML too. Programs send many an Accept header, such as Java's, which begins with text/html.
+    """
+    accept = request.environ.get("HTTP_ACCEPT", "").lower()
+    if not accept.startswith("text/html") or request.endpoint not in FORM_ENDPOINTS:
         return False
-    accepts = request.accept_mimetypes
-    return request.endpoint in FORM_ENDPOINTS and accepts["text/html"] > accepts["application/json"]
+    if mode := request.environ.get("HTTP_SEC_FETCH_MODE"):
+        return mode == "navigate"
+    return "application/xhtml+xml" in accept or accept == "text/html"  # nothing else will do
 
 
 def wants_probabilities() -> bool:
-    return bool(request.environ.get("QUERY_STRING")) and request.args.get("probabilities") == "1"
+    return request.args.get(schema.PROBABILITIES) == "1"
 
 
 def drain(environ: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ ServiceError
  |- BundleError                the model bundle is missing, incomplete, or not what its model.json says
  '- Problem                    a request that cannot be answered, as an RFC 9457 problem document
      |- BadRequest         400 no image in the request, or JSON that is not JSON
+     |   '- UnknownParameter  or it holds a parameter that is not understood
      |- Unauthorised       401 the bearer token is missing
      |   '- WrongToken         or wrong
      |- RequestTimeout     408 the body came too slowly
@@ -46,6 +47,10 @@ class Problem(ServiceError):
 
 class BadRequest(Problem):
     status, title = 400, "Nothing to read"
+
+
+class UnknownParameter(BadRequest):
+    title = "Unknown parameter"
 
 
 class Unauthorised(Problem):

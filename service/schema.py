@@ -36,6 +36,7 @@ IMAGE_TYPES = {
     "image/bmp": "BMP",
 }
 IMAGE_PART = "image"  # the multipart part, and the JSON key of a base64 image
+PROBABILITIES = "probabilities"  # the query parameter: 1 for those of all classes
 PIXELS_KEY = "img"  # the JSON key of an image as nested lists [height][width][r, g, b], 0 to 255
 
 # Headers on every answer

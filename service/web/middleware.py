@@ -225,7 +225,7 @@ class RequestMiddleware:
         document, headers = state.problem_response(state.classifier.queue_full())
         body = json_line(document)
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
-        headers += [("Cache-Control", NO_STORE), ("Vary", "Accept")]
+        headers += [("Cache-Control", NO_STORE), ("Vary", "Accept, Sec-Fetch-Mode")]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(state.accepted))]
         state.metrics.request(schema.PREDICT, "503", 0.0)
         return Response(503, headers + self._fixed, body)
@@ -244,9 +244,9 @@ def same_token(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
 
 
-def too_large() -> TooLarge:
-    limit = f"{schema.MAX_BODY_BYTES // 2**20} MiB"
-    return TooLarge(f"the body, or a field of its form, is over the limit; send at most {limit}, the images as files")
+def too_large(size: int | None = None) -> TooLarge:
+    found = "the body goes on after its limit" if size is None else f"the body has {size} bytes"
+    return TooLarge(f"{found}; send at most {schema.MAX_BODY_BYTES // 2**20} MiB, so scale the image down")
 
 
 def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:

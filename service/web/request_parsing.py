@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flask import Request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service.decode_work import DecodeWork
-from service.errors import BadRequest, Problem, TooLarge, Unsupported
+from service.errors import BadRequest, Problem, TooLarge, UnknownParameter, Unsupported
+from service.image_formats import image_format, looks_like_json
 from service.model import Bundle
 from service.preprocess import decode_image, preview_uri, read_base64, read_pixels
 from service.schema import (
@@ -21,11 +23,13 @@ from service.schema import (
     MAX_PIXEL_LIST_BYTES,
     PIXELS_KEY,
     PREDICT_BATCH,
+    PROBABILITIES,
 )
-from service.web.middleware import MULTIPART
+from service.web.middleware import MULTIPART, too_large
 
 JSON_STRUCTURE = (b"[", b"{", b",", b":", b'"')  # base64 holds none of them
 MAX_JSON_STRUCTURE = 64  # of a long body; an object with one key needs six
+URL_ENCODED = "application/x-www-form-urlencoded"
 UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide
 FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the image's bytes as an image/* body, or JSON"
 
@@ -53,12 +57,23 @@ def read_body(request: Request) -> None:
         size = len(request.get_data())
         if declared is None:
             request.stream.read(1)  # at the limit this raises RequestEntityTooLarge
+    except RequestEntityTooLarge:
+        raise too_large() from None
     except HTTPException:
         raise
     except Exception as error:  # servers differ in what they raise for a bad chunk or a lost connection
         raise BadRequest(f"the body is incomplete ({type(error).__name__}); send it again") from error
     if size < (declared or 0):
         raise BadRequest(f"the body ended after {size} of {declared} bytes; send it again")
+
+
+def check_query(request: Request) -> None:
+    """Raises UnknownParameter for a query that would else be ignored."""
+    for name, values in request.args.lists():
+        if name != PROBABILITIES:
+            raise UnknownParameter(f"the query parameter {name!r} is not understood; the only one is {PROBABILITIES}=1")
+        if values not in (["0"], ["1"]):
+            raise UnknownParameter(f"the query has {PROBABILITIES}={','.join(values)!r}; use {PROBABILITIES}=1 or =0")
 
 
 def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUpload:
@@ -72,12 +87,21 @@ def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUplo
         return ImageUpload(decode_image(parts[0][1], bundle, work), parts[0][1])
     if kind == JSON_TYPE:
         return ImageUpload(_from_json(request.get_data(), bundle, work), None)
-    if kind not in UNTYPED and not kind.startswith("image/"):
-        raise Unsupported(f"a body of type {kind!r} is not read; {FORMS}")
     data = request.get_data()
+    if kind not in UNTYPED and not kind.startswith("image/"):
+        raise Unsupported(f"a body of type {kind!r} is not read; {_type_cure(kind, data)}")
     if not data:
         raise BadRequest(f"the body is empty; {FORMS}")
     return ImageUpload(decode_image(data, bundle, work), data)
+
+
+def _type_cure(kind: str, data: bytes) -> str:
+    """What to send in place of a body of this type."""
+    if kind.endswith(("/json", "+json")) or looks_like_json(data):
+        return f"send the JSON with Content-Type: {JSON_TYPE}"
+    if kind == URL_ENCODED:
+        return f"`curl -d` sends that, so use `curl -F {IMAGE_PART}=@FILE`, or {FORMS}"
+    return FORMS
 
 
 def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[np.ndarray]:
@@ -107,10 +131,36 @@ def _parts(request: Request) -> list[tuple[str, bytes]]:
     files = [(file.filename or "", file.read()) for file in request.files.getlist(IMAGE_PART)]
     parts = [(name, data) for name, data in files if name or data]
     if not parts:
-        others = sorted({*request.files, *request.form} - {IMAGE_PART})
-        message = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {', '.join(others)}" if others else "")
-        raise BadRequest(f"{message}; choose an image and send it as that part, with a filename")
+        raise BadRequest(_form_fault(request))
     return parts
+
+
+def form_too_large() -> TooLarge:
+    """What is wrong when Werkzeug refuses a form whose body is within the limit."""
+    found = "the form has over 500 kB of text, or over 1000 parts"
+    return TooLarge(f"{found}; send images as files, with a filename, and each as a part {IMAGE_PART!r}")
+
+
+def _form_fault(request: Request) -> str:
+    """Why a form has no image, and what to do. Parsing ends without a word where the form is malformed."""
+    boundary, body = request.mimetype_params.get("boundary", ""), request.get_data()
+    if not boundary:
+        return f"the Content-Type {MULTIPART} has no boundary; do not set it yourself, the HTTP client does it"
+    if not body:
+        return f"the form is empty; send the image as a part {IMAGE_PART!r}, with a filename"
+    delimiter = b"--" + boundary.encode("utf-8", "surrogateescape")
+    if not re.search(re.escape(delimiter) + rb"(--|[ \t]*\r?\n)", body):
+        start = ascii(body[:20].decode("latin-1"))
+        found = f"the form begins with {start} and has nowhere the boundary {boundary!r} of its Content-Type"
+        return f"{found}; let the HTTP client set both"
+    if delimiter + b"--" not in body:
+        return f"the form breaks off after {len(body)} bytes, without its end '--{boundary}--'; send all of it"
+    if IMAGE_PART in request.form:
+        cure = f"send the image's bytes with a filename, as `curl -F {IMAGE_PART}=@FILE` does"
+        return f"the part {IMAGE_PART!r} is text; {cure}"
+    others = ", ".join(sorted({*request.files, *request.form} - {IMAGE_PART}))
+    found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {others}" if others else "")
+    return f"{found}; choose an image and send it as that part, with a filename"
 
 
 def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
@@ -119,10 +169,14 @@ def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     try:
         body: Any = json.loads(text) if text else None
     except (ValueError, RecursionError) as error:
+        if kind := image_format(text):
+            raise BadRequest(f"the body is a {kind} file and not JSON; send it with Content-Type: image/*") from None
         raise BadRequest(f"the body is not JSON ({error}); {wanted}") from None
     if not isinstance(body, dict) or (IMAGE_PART in body) == (PIXELS_KEY in body):
         received = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
         raise BadRequest(f"the JSON body is {received if text else 'empty'}; {wanted}")
+    if unknown := sorted(body.keys() - {IMAGE_PART, PIXELS_KEY}):
+        raise UnknownParameter(f"the JSON body has {unknown}, which is not understood; leave it out")
     if IMAGE_PART in body:
         return read_base64(body[IMAGE_PART], bundle, work)
     return read_pixels(body[PIXELS_KEY], bundle)

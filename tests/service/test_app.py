@@ -91,10 +91,57 @@ def test_a_problem_quotes_only_so_much_of_what_was_sent(client):
     assert len(reply.json["detail"]) == 500
 
 
-@pytest.mark.parametrize(("accept", "media_type"), [("text/*", "text/html"), ("*/*", "application/json")])
-def test_who_accepts_only_text_gets_the_page(client, png, accept, media_type):
-    reply = client.post("/predict", data=png, content_type="image/png", headers={"Accept": accept})
-    assert reply.mimetype == media_type
+CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+NAVIGATES = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+SENDERS = [
+    pytest.param({"Accept": CHROME, **NAVIGATES}, "text/html", id="browser, https"),
+    pytest.param({"Accept": CHROME}, "text/html", id="browser, http"),
+    pytest.param({"Accept": "text/html, application/xhtml+xml, image/jxr, */*"}, "text/html", id="old browser"),
+    pytest.param({"Accept": "text/html"}, "text/html", id="nothing but HTML"),
+    pytest.param({"Accept": CHROME, "Sec-Fetch-Mode": "cors"}, "application/json", id="fetch with a page's Accept"),
+    pytest.param({"Accept": "*/*", **NAVIGATES}, "application/json", id="no HTML"),
+    pytest.param(
+        {"Accept": "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"}, "application/json", id="Java's default"
+    ),
+    pytest.param({"Accept": "text/html, */*; q=0.01"}, "application/json", id="jQuery's html"),
+    pytest.param({"Accept": "text/html;q=0.9, application/json"}, "application/json", id="JSON rather than HTML"),
+    pytest.param({"Accept": "application/xhtml+xml, text/html"}, "application/json", id="XHTML first"),
+    pytest.param({"Accept": "application/json, text/plain, */*"}, "application/json", id="axios"),
+    pytest.param({"Accept": "text/*"}, "application/json", id="any text"),
+    pytest.param({"Accept": "text/plain"}, "application/json", id="plain text"),
+    pytest.param({"Accept": "text"}, "application/json", id="no media type"),
+    pytest.param({"Accept": ""}, "application/json", id="empty"),
+]
+
+
+@pytest.mark.parametrize(("headers", "media_type"), SENDERS)
+def test_only_a_browsers_form_is_answered_with_a_page(client, png, headers, media_type):
+    for path, body, status in (("/", png, 200), ("/predict", png, 200), ("/predict", b"", 400)):
+        reply = client.post(path, data=body, content_type="image/png", headers=headers)
+        wanted = PROBLEM_TYPE if (media_type, status) == ("application/json", 400) else media_type
+        assert (reply.status_code, reply.mimetype) == (status, wanted)
+
+
+@pytest.mark.parametrize("path", ["/", "/predict", "/predict/batch"])
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("top=3", "the query parameter 'top' is not understood; the only one is probabilities=1"),
+        ("probabilities=1&Probabilities=1", "'Probabilities' is not understood"),
+        ("probabilities=true", "the query has probabilities='true'; use probabilities=1 or =0"),
+        ("probabilities", "the query has probabilities=''"),
+        ("probabilities=0&probabilities=1", "the query has probabilities='0,1'"),
+    ],
+)
+def test_a_query_that_is_not_understood_is_refused(client, png, path, query, says):
+    reply = client.post(f"{path}?{query}", data={"image": (io.BytesIO(png), "a.png")})
+    assert (reply.status_code, reply.json["title"]) == (400, "Unknown parameter")
+    assert says in reply.json["detail"]
+
+
+def test_the_vector_can_be_declined(client, png):
+    for query in ("", "?", "?probabilities=0"):
+        assert "probabilities" not in client.post(f"/predict{query}", data=png, content_type="image/png").json
 
 
 # Refusals while the queue is full
@@ -167,7 +214,7 @@ def assert_guarded(reply, method: str, path: str) -> None:
     assert headers.getlist("Referrer-Policy") == ["no-referrer"], path
     assert headers.getlist("Content-Security-Policy") == [CONTENT_POLICY], path
     assert headers.getlist("Cache-Control") == ["no-cache" if is_file else "no-store"], path
-    assert headers.getlist("Vary") == ["Accept"] * ((method, path) in FORMS), path
+    assert headers.getlist("Vary") == ["Accept, Sec-Fetch-Mode"] * ((method, path) in FORMS), path
 
 
 def test_refusals_of_every_kind_have_the_headers(engine, monkeypatch):

@@ -214,20 +214,29 @@ def test_version_says_what_runs(server):
 
 PNG = picture_bytes()
 TOO_MANY = multipart(*[("image", PNG, f"{i}.png") for i in range(schema.MAX_BATCH_IMAGES + 1)])
+ONE, EDGE = multipart(("image", PNG, "a.png"))
 DEEP = b'{"img": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 BAD = [
     pytest.param("/predict", b"", None, 400, "the body is empty", id="empty body"),
     pytest.param("/predict", b"", "image/png", 400, "the body is empty", id="empty PNG"),
     pytest.param("/predict", b"", JSON, 400, "JSON body is empty", id="empty JSON"),
-    pytest.param("/predict", b"", "multipart/form-data", 400, "no file in a part 'image'", id="empty multipart"),
+    pytest.param("/predict", b"", "multipart/form-data; boundary=x", 400, "the form is empty", id="empty multipart"),
     pytest.param("/predict", PNG[:200], "image/png", 422, "damaged or cut short", id="truncated PNG"),
     pytest.param("/predict", b"hello", "image/png", 415, "begin with 'hello'", id="text as image/png"),
     pytest.param("/predict", *multipart(("image", b"hello", "a.png")), 415, "begin with 'hello'", id="text named .png"),
     pytest.param("/predict", png_of(20_000, 20_000), "image/png", 422, "20000 x 20000 pixels", id="bomb"),
-    pytest.param("/predict", b"x" * 50_000_000, "image/png", 413, "at most 16 MiB", id="50 MB"),
-    pytest.param("/predict", PNG, "text/plain", 415, "'text/plain' is not read", id="wrong type"),
-    pytest.param("/predict", PNG, "application/x-www-form-urlencoded", 415, "is not read", id="urlencoded"),
-    pytest.param("/predict", as_json({"image": "a%b"}), JSON, 422, "not base64", id="broken base64"),
+    pytest.param(
+        "/predict", b"x" * 50_000_000, "image/png", 413, "has 50000000 bytes; send at most 16 MiB", id="50 MB"
+    ),
+    pytest.param("/predict", PNG, "text/plain", 415, "'text/plain' is not read; send a multipart", id="wrong type"),
+    pytest.param("/predict", PNG, "application/x-www-form-urlencoded", 415, "`curl -F image=@FILE`", id="urlencoded"),
+    pytest.param("/predict", as_base64(PNG), "text/plain", 415, "Content-Type: application/json", id="JSON as text"),
+    pytest.param("/predict", as_base64(PNG), "application/ld+json", 415, "Type: application/json", id="JSON of a kind"),
+    pytest.param("/predict", as_base64(PNG), None, 415, "this is JSON", id="JSON untyped"),
+    pytest.param("/predict", PNG, JSON, 400, "a PNG file and not JSON; send it with Content-Type: image", id="no JSON"),
+    pytest.param("/predict", as_json({"img": [[[9, 9, 9]]], "order": "BGR"}), JSON, 400, "['order']", id="JSON key"),
+    pytest.param("/predict?top=3", PNG, "image/png", 400, "parameter 'top' is not understood", id="query"),
+    pytest.param("/predict", as_json({"image": "a%b"}), JSON, 422, "it has '%' at character 1", id="broken base64"),
     pytest.param("/predict", as_json({"image": 7}), JSON, 400, "non-empty string", id="base64 number"),
     pytest.param("/predict", as_base64(b"hello"), JSON, 415, "begin with 'hello'", id="base64 of text"),
     pytest.param("/predict", as_json({"img": [[1, 2], [3]]}), JSON, 422, "differ in length", id="ragged lists"),
@@ -247,10 +256,20 @@ BAD = [
     pytest.param("/predict", *multipart(("photo", PNG, "a.png")), 400, "only photo", id="other part"),
     pytest.param("/predict", *multipart(("image", b"", "")), 400, "choose an image", id="no file chosen"),
     pytest.param("/predict", *multipart(("image", b"", "a.png")), 400, "0 bytes", id="empty file"),
-    pytest.param("/predict", PNG, "multipart/form-data; boundary=x", 400, "no file", id="no multipart inside"),
-    pytest.param("/predict", PNG, "multipart/form-data", 400, "no file", id="no boundary"),
+    pytest.param(
+        "/predict", PNG, "multipart/form-data; boundary=x", 400, "has nowhere the boundary 'x'", id="no form inside"
+    ),
+    pytest.param(
+        "/predict", ONE, "multipart/form-data", 400, "has no boundary; do not set it yourself", id="no boundary"
+    ),
+    pytest.param("/predict", ONE, f"{EDGE[:-1]}", 400, "begins with '--edge", id="another boundary"),
+    pytest.param("/predict", ONE[:-9], EDGE, 400, f"breaks off after {len(ONE) - 9} bytes", id="form without its end"),
+    pytest.param("/predict", ONE[:150], EDGE, 400, "breaks off after 150 bytes", id="form cut in its image"),
+    pytest.param("/predict", b"--edge--\r\n", EDGE, 400, "no file in a part 'image'", id="form of no parts"),
+    pytest.param("/predict", *multipart(("image", b"abc")), 400, "part 'image' is text", id="text in place of a file"),
+    pytest.param("/predict/batch", ONE[:150], EDGE, 400, "breaks off after 150 bytes", id="batch cut in its image"),
     pytest.param("/predict", *multipart(("image", PNG, "a"), ("image", PNG, "b")), 413, "2 parts", id="two parts"),
-    pytest.param("/predict", *multipart(("x", b"y" * 10**6)), 413, "over the limit", id="large form field"),
+    pytest.param("/predict", *multipart(("x", b"y" * 10**6)), 413, "over 500 kB of text", id="large form field"),
     pytest.param("/predict/batch", *TOO_MANY, 413, "at most 64", id="65 parts"),
     pytest.param("/predict/batch", PNG, "image/png", 415, "multipart/form-data", id="batch of no parts"),
     pytest.param("/predict/batch", b"", None, 400, "the body is empty", id="empty batch"),

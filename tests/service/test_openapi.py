@@ -21,6 +21,7 @@ from service.app import create_app
 from service.classifier import Classifier
 from service.errors import ClientGone, Problem
 from service.image_file import MAX_DECODE_BYTES, WEBP_BYTES
+from service.preprocess import DARKEST_MAX
 from service.settings import ENGINES, Settings
 from service.system import INSTRUCTION_SETS
 from tests.conftest import ROOT, picture_bytes
@@ -127,6 +128,16 @@ def test_the_document_has_the_image_types_of_the_contract():
     assert list(SCHEMAS["Base64Image"]["properties"]) == [schema.IMAGE_PART]
 
 
+def test_the_document_says_how_an_image_is_read():
+    """What tests/service/test_preprocess.py and test_image_file.py hold the pixels to."""
+    image = COMPONENTS["requestBodies"]["Image"]["description"]
+    for meaning in ("orientation", "16 bits", "palettes", "CMYK", "on white", "first frame", "profiles", "end marker"):
+        assert meaning in image
+    pixels = SCHEMAS["Pixels"]["properties"][schema.PIXELS_KEY]["description"]
+    for meaning in ("[height][width][r, g, b], red first", f"at least {DARKEST_MAX}, or all are 0"):
+        assert meaning in pixels
+
+
 def test_every_answer_has_the_headers_of_the_contract():
     names = {schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION}
     for path, methods in DOCUMENT["paths"].items():
@@ -163,11 +174,13 @@ def test_the_document_knows_every_engine_and_instruction_set():
             for name, status, body, media_type, headers in [
                 ("form", 200, *ONE, {}),
                 ("empty", 400, b"", "multipart/form-data", {}),
+                ("HEIC", 415, b"\0\0\0\x18ftypheic", "image/heic", {}),
                 ("wrong type", 415, b"x", "text/plain", {}),
                 ("damaged", 422, *multipart(("image", PNG[:99], "a.png")), {}),
                 ("large", 413, b"x" * (schema.MAX_BODY_BYTES + 1), "image/png", {}),
             ]
         ],
+        pytest.param("/predict?top=3", 400, *ONE[:1], {"Content-Type": ONE[1]}, id="query"),
         pytest.param("/predict/batch", 200, TWO[0], {"Content-Type": TWO[1]}, id="batch"),
         pytest.param("/predict", 200, PNG, {"Content-Type": "image/png"}, id="raw"),
         pytest.param("/predict", 200, b'{"img": [[[1, 2, 3]]]}', {"Content-Type": schema.JSON_TYPE}, id="pixels"),
