@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from service.batcher import Batcher
 from service.caller import Caller
 from service.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
 from service.engines import Engine, engine_class
-from service.errors import QueueFull
+from service.errors import BundleError, QueueFull
 from service.model import Bundle, load_bundle
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings
@@ -58,7 +59,10 @@ class Classifier:
         bundle = load_bundle(settings.model_dir, [make_engine.weights])
         classifier = cls(bundle, make_engine(bundle), settings)
         clock.append(time.time())
-        classifier.classify([np.zeros((3, bundle.size_px, bundle.size_px), np.float32)])
+        (prediction,), _ = classifier.classify([np.zeros((3, bundle.size_px, bundle.size_px), np.float32)])
+        if not math.isclose(sum(prediction.probabilities), 1, rel_tol=0.01):  # NaN is not
+            found = f"the probabilities of a grey image are {prediction.probabilities[:3]} and so on"
+            raise BundleError(f"{bundle.path(make_engine.weights)} cannot predict: {found}; export it again")
         give_back_memory()
         clock.append(time.time())
         phases = {name: after - before for name, before, after in zip(PHASES, clock, clock[1:], strict=False)}

@@ -148,6 +148,13 @@ def test_a_broken_bundle_is_refused_with_the_file_and_what_to_do(theirs, tmp_pat
         Classifier.load(Settings(model_dir=folder))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
+def test_weights_that_cannot_predict_are_refused(theirs, tmp_path, value):
+    state = theirs.state_dict() | {"fc.bias": torch.full((len(CLASSES),), value)}
+    with pytest.raises(BundleError, match=r"weights\.safetensors cannot predict: .* \(nan, nan, nan\)"):
+        Classifier.load(Settings(model_dir=write_bundle(tmp_path, state)))
+
+
 def test_a_classifier_is_warm_when_loaded_and_says_what_it_is(folder):
     classifier = Classifier.load(Settings(model_dir=folder))
     assert classifier.ready()
