@@ -35,7 +35,15 @@ from service.web.middleware import (
     same_token,
     too_large,
 )
-from service.web.request_parsing import ImageUpload, check_query, form_too_large, parse_image, parse_images, read_body
+from service.web.request_parsing import (
+    ImageUpload,
+    check_encoding,
+    check_query,
+    form_too_large,
+    parse_image,
+    parse_images,
+    read_body,
+)
 
 FORM_ENDPOINTS = ("predict", "predict_form")  # answer a browser's form with a page, and all else with JSON
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
@@ -158,6 +166,7 @@ class Service:
             if self.settings.api_token:
                 self._check_token(self.settings.api_token)
             check_query(request)
+            check_encoding(request)
             self.classifier.check_room()
             read_body(request)
             self.state.accept(request.environ)

@@ -40,7 +40,7 @@ READERS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, GifImagePlugin, Bmp
 Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION_TAG, _LONG = 0x0112, 4
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([0-9])")
 
 _one_big_image = threading.RLock()
 

@@ -99,6 +99,8 @@ def sniff(data: bytes) -> str:
     if not data:
         raise BadRequest(f"the image has 0 bytes; send a {READ} file")
     if name := image_format(data):
+        if data[12:16] == b"CgBI":
+            raise Unsupported("this is a PNG in Apple's own form, as in iPhone apps; save it as an ordinary PNG")
         return name
     found, cure = _foreign(data) or _text(data) or _shifted(data) or (None, None)
     if found:

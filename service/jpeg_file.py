@@ -14,8 +14,12 @@ MAX_SEGMENTS = 4096  # 16 MiB of colour profile are 260
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _START, _END, _SCAN, _COMMENT, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
 _RESTARTS = range(0xD0, 0xD8)
-_ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_FRAMES = {0xC0, 0xC1, 0xC2}
+_UNREAD = {
+    **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
+    **{0xC3: "lossless", 0xF7: "a JPEG-LS image"},
+    **dict.fromkeys((0xC5, 0xC6, 0xC7), "hierarchical"),
+}
 _METADATA = {*range(0xE1, 0xF0), _COMMENT} - {0xEE}  # all but JFIF's and Adobe's, which say how colours are coded
 _END_MARKER = b"\xff\xd9"
 # What a file that is cut short might have gone on with. libjpeg takes missing data for bits of 0: this begins with 1.
@@ -51,14 +55,17 @@ def read_jpeg(data: bytes) -> JpegFile:
         segments += 1
         if segments > MAX_SEGMENTS:
             raise UnprocessableImage(f"the JPEG has over {MAX_SEGMENTS} segments; save it again without its metadata")
-        if code in _ARITHMETIC:
-            raise UnprocessableImage("the JPEG is arithmetic-coded, which is not read; save it with Huffman coding")
+        if code in _UNREAD:
+            raise UnprocessableImage(f"the JPEG is {_UNREAD[code]}, which is not read; save it as a baseline JPEG")
         start, position = position + 2, position + int.from_bytes(data[position : position + 2])
         if code == _SCAN:
             jpeg.scans.append(data[start:position])
             scan_start = position
         elif code in _FRAMES:
             jpeg.frame = data[start:position]
+            if jpeg.frame[:1] not in (b"", b"\x08"):
+                found = f"the JPEG has {jpeg.frame[0]} bits a channel, which is not read"
+                raise UnprocessableImage(f"{found}; save it with 8, or as a 16-bit PNG")
         elif code in _METADATA and not jpeg.scans:
             _keep_orientation(jpeg.metadata, data[start:position])
             kept.append(data[kept_until : marker.start()])

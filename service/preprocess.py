@@ -63,7 +63,8 @@ def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) ->
 def read_base64(text: Any, bundle: Bundle, work: DecodeWork | None = None) -> np.ndarray:
     """The same for an image in base64."""
     if not isinstance(text, str) or not text:
-        raise BadRequest(f'"{IMAGE_PART}" must be the image in base64, as a non-empty string')
+        cure = f'; pixels as lists are sent as "{PIXELS_KEY}"' if isinstance(text, list) else ""
+        raise BadRequest(f'"{IMAGE_PART}" must be the image in base64, as a non-empty string{cure}')
     return decode_image(_base64_bytes(text), bundle, work)
 
 
@@ -94,6 +95,8 @@ def _base64_fault(digits: str) -> str:
 def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
     """The same for nested lists [height][width][r, g, b] of numbers from 0 to 255."""
     wanted = f'"{PIXELS_KEY}" must be lists [height][width][r, g, b] of numbers from 0 to 255'
+    if isinstance(rows, str):
+        raise UnprocessableImage(f'{wanted}; it is a string, and base64 is sent as "{IMAGE_PART}"')
     try:
         pixels = np.array(rows)
     except (ValueError, OverflowError):

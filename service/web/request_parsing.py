@@ -29,6 +29,7 @@ from service.web.middleware import MULTIPART, too_large
 
 JSON_STRUCTURE = (b"[", b"{", b",", b":", b'"')  # base64 holds none of them
 MAX_JSON_STRUCTURE = 64  # of a long body; an object with one key needs six
+COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 URL_ENCODED = "application/x-www-form-urlencoded"
 UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide
 FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the image's bytes as an image/* body, or JSON"
@@ -74,6 +75,13 @@ def check_query(request: Request) -> None:
             raise UnknownParameter(f"the query parameter {name!r} is not understood; the only one is {PROBABILITIES}=1")
         if values not in (["0"], ["1"]):
             raise UnknownParameter(f"the query has {PROBABILITIES}={','.join(values)!r}; use {PROBABILITIES}=1 or =0")
+
+
+def check_encoding(request: Request) -> None:
+    """Raises Unsupported for a compressed body."""
+    encoding = request.headers.get("Content-Encoding", "")
+    if encoding.lower() in COMPRESSIONS:
+        raise Unsupported(f"the body has Content-Encoding {encoding!r}, which is not undone; send it uncompressed")
 
 
 def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUpload:

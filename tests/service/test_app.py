@@ -139,6 +139,12 @@ def test_a_query_that_is_not_understood_is_refused(client, png, path, query, say
     assert says in reply.json["detail"]
 
 
+def test_a_compressed_body_is_refused_by_its_header(client, png):
+    reply = client.post("/predict", data=png, content_type="image/png", headers={"Content-Encoding": "gzip"})
+    assert (reply.status_code, reply.json["title"]) == (415, "Unsupported type")
+    assert "Content-Encoding 'gzip', which is not undone; send it uncompressed" in reply.json["detail"]
+
+
 def test_the_vector_can_be_declined(client, png):
     for query in ("", "?", "?probabilities=0"):
         assert "probabilities" not in client.post(f"/predict{query}", data=png, content_type="image/png").json

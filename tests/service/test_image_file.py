@@ -26,7 +26,15 @@ REFUSED = [
     pytest.param(costly_files.many_scans(60, 4800), "60 scans of 23.0 million pixels", id="scans of many pixels"),
     pytest.param(costly_files.jpeg_segments(b"\xff\xfe\x00\x02", 10**6), "over 4096 segments", id="segments"),
     pytest.param(costly_files.jpeg_padding(10**6), "too many parts", id="padding"),
-    pytest.param(picture_bytes(fmt="JPEG").replace(b"\xff\xc0", b"\xff\xc9"), "arithmetic-coded", id="arithmetic"),
+    *(
+        pytest.param(picture_bytes(fmt="JPEG").replace(b"\xff\xc0", b"\xff" + bytes([code])), says, id=says)
+        for code, says in ((0xC9, "arithmetic-coded"), (0xC3, "lossless"), (0xC5, "hierarchical"), (0xF7, "JPEG-LS"))
+    ),
+    pytest.param(
+        picture_bytes(fmt="JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"),
+        "12 bits a channel",
+        id="12 bits",
+    ),
     pytest.param(
         costly_files.png_with(*[costly_files.png_chunk(b"tEXt", b"")] * 200_000), "too many parts", id="chunks"
     ),
@@ -98,8 +106,9 @@ def test_the_orientation_is_found_in_either_byte_order(order, kind):
     close(corners(look(data)), corners(look(plain)), by=8)
 
 
-def test_the_orientation_of_xmp_counts_without_exif():
-    xmp = b'<rdf:Description tiff:Orientation="3"/>'
+@pytest.mark.parametrize("quote", [b'"', b"'"], ids=["double", "single"])
+def test_the_orientation_of_xmp_counts_without_exif(quote):
+    xmp = b"<rdf:Description tiff:Orientation=" + quote + b"3" + quote + b"/>"
     buffer = io.BytesIO()
     quarters(64).rotate(180).save(buffer, "JPEG", quality=95, xmp=xmp)
     close(corners(look(buffer.getvalue())), corners(look(costly_files.encoded(quarters(64), "JPEG"))), by=8)
