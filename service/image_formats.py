@@ -100,11 +100,13 @@ def sniff(data: bytes) -> str:
         raise BadRequest(f"the image has 0 bytes; send a {READ} file")
     if name := image_format(data):
         if data[12:16] == b"CgBI":
-            raise Unsupported("this is a PNG in Apple's own form, as in iPhone apps; save it as an ordinary PNG")
+            raise Unsupported(
+                "this is a PNG in Apple's own form, as in iPhone apps, which is not read; save it as an ordinary PNG"
+            )
         return name
     found, cure = _foreign(data) or _text(data) or _shifted(data) or (None, None)
     if found:
-        raise Unsupported(f"this is {found}, not a {READ} image; {cure}")
+        raise Unsupported(f"this is {found}, which is not read; {cure}")
     start = ascii(data[:8].decode("latin-1"))
     raise Unsupported(f"the {len(data)} bytes are no {READ} image; they begin with {start}, so check what is sent")
 

@@ -479,7 +479,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize(("data", "name", "cure"), FOREIGN, ids=[name for _, name, _ in FOREIGN])
 def test_what_is_no_image_is_named_with_the_cure(data, name, cure):
-    with pytest.raises(Unsupported, match=f"^this is {name}.*; .*{cure}"):
+    with pytest.raises(Unsupported, match=f"^this is {name}.*, which is not read; .*{cure}"):
         decode_image(data, BUNDLE)
 
 
