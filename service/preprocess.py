@@ -88,6 +88,8 @@ def _base64_fault(digits: str) -> str:
     invalid = _NOT_BASE64.search(digits)
     if invalid is None:
         return f"{len(digits)} digits are no whole number of bytes, so it is cut short; send all of it"
+    if digits.startswith(("b'", 'b"')):
+        return "it begins as Python writes bytes; send base64.b64encode(data).decode()"
     cure = "send JSON in which a '+' stays a '+'" if invalid[0] == " " else "send the file's bytes in base64"
     return f"it has {invalid[0]!a} at character {invalid.start()}; {cure}"
 
