@@ -156,7 +156,7 @@ def _form_fault(request: Request) -> str:
         return f"the Content-Type {MULTIPART} has no boundary; do not set it yourself, the HTTP client does it"
     if not body:
         return f"the form is empty; send the image as a part {IMAGE_PART!r}, with a filename"
-    delimiter = b"--" + boundary.encode("utf-8", "surrogateescape")
+    delimiter = b"--" + boundary.encode("latin-1", "replace")
     if not re.search(re.escape(delimiter) + rb"(--|[ \t]*\r?\n)", body):
         start = ascii(body[:20].decode("latin-1"))
         found = f"the form begins with {start} and has nowhere the boundary {boundary!r} of its Content-Type"
@@ -166,7 +166,8 @@ def _form_fault(request: Request) -> str:
     if IMAGE_PART in request.form:
         cure = f"send the image's bytes with a filename, as `curl -F {IMAGE_PART}=@FILE` does"
         return f"the part {IMAGE_PART!r} is text; {cure}"
-    others = ", ".join(sorted({*request.files, *request.form} - {IMAGE_PART}))
+    names = {*request.files, *request.form} - {IMAGE_PART}
+    others = ", ".join(sorted(name or "one without a name" for name in names))  # None where Werkzeug finds no name
     found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {others}" if others else "")
     return f"{found}; choose an image and send it as that part, with a filename"
 

@@ -254,6 +254,10 @@ BAD = [
     pytest.param("/predict", b'{"picture": 1}', JSON, 400, "['picture']", id="JSON without picture"),
     pytest.param("/predict", b'{"image": "", "img": []}', JSON, 400, "send {", id="JSON with both"),
     pytest.param("/predict", *multipart(("photo", PNG, "a.png")), 400, "only photo", id="other part"),
+    pytest.param("/predict", ONE.replace(b'name="image"; ', b""), EDGE, 400, "only one without a name", id="no name"),
+    pytest.param(
+        "/predict", ONE, 'multipart/form-data; boundary="\xe9"', 400, "has nowhere the boundary", id="odd boundary"
+    ),
     pytest.param("/predict", *multipart(("image", b"", "")), 400, "choose an image", id="no file chosen"),
     pytest.param("/predict", *multipart(("image", b"", "a.png")), 400, "0 bytes", id="empty file"),
     pytest.param(
