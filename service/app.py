@@ -165,7 +165,8 @@ class Service:
             self.state.reserve_body(request.environ, request.content_length)  # a token may be in the body
             if self.settings.api_token:
                 self._check_token(self.settings.api_token)
-            check_query(request)
+            if has_query():
+                check_query(request)
             check_encoding(request)
             self.classifier.check_room()
             read_body(request)
@@ -247,7 +248,11 @@ def wants_page() -> bool:
 
 
 def wants_probabilities() -> bool:
-    return request.args.get(schema.PROBABILITIES) == "1"
+    return has_query() and request.args.get(schema.PROBABILITIES) == "1"
+
+
+def has_query() -> bool:
+    return bool(request.environ.get("QUERY_STRING"))  # cheaper than parsing it
 
 
 def drain(environ: dict[str, Any]) -> None:

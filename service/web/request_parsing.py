@@ -79,7 +79,7 @@ def check_query(request: Request) -> None:
 
 def check_encoding(request: Request) -> None:
     """Raises Unsupported for a compressed body."""
-    encoding = request.headers.get("Content-Encoding", "")
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "")
     if encoding.lower() in COMPRESSIONS:
         raise Unsupported(f"the body has Content-Encoding {encoding!r}, which is not undone; send it uncompressed")
 
