@@ -6,7 +6,6 @@ are encoded as PNG without loss.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -14,19 +13,21 @@ import os
 import socket
 import threading
 import urllib.request
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from eval.dataset.sampling import stratified_sample
-from eval.errors import ImagesError
+from eval.errors import EvalError, ImagesError
 from eval.samples.model import MAX_IMAGES, ImageEntry
 from eval.validation import MAX_NAME_CHARS, read_file
+from service.decode_work import DecodeWork
+from service.errors import Problem
+from service.image_file import open_image
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 
 GOLDEN_DIR = Path(__file__).parent.parent / "golden"
@@ -39,6 +40,10 @@ PROBE_TIMEOUT_S = 4.0  # for the first response of the download host, so that th
 DOWNLOAD_STALL_TIMEOUT_S = 15.0  # without a byte; then the download has failed
 MEDIA_TYPE_BY_SUFFIX = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
             ".gif": "image/gif", ".bmp": "image/bmp"}  # fmt: skip
+
+ARCHIVE_LEFTOVERS = "__MACOSX"  # a folder that a Mac puts into each zip file
+DRAFT_PX = 128  # to which a JPEG may be reduced when it is tried
+MAX_SKIPPED_SHOWN = 3  # for each reason
 
 Notify = Callable[[str], None]
 
@@ -83,19 +88,45 @@ class _ImageSource:
     read: Callable[[], bytes]
 
 
+@dataclass
+class _SkippedFiles:
+    """What a folder of images holds that is not posted, by the reason."""
+
+    root: Path = field(default_factory=Path)
+    names_by_reason: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, path: Path | str, detail: str = "") -> None:
+        name = str(path.relative_to(self.root)) if isinstance(path, Path) else path
+        self.names_by_reason.setdefault(reason, []).append(f"{name}: {detail}" if detail else name)
+
+    def count_text(self) -> str:
+        number = sum(map(len, self.names_by_reason.values()))
+        return f"{number:,} {'file' if number == 1 else 'files'} skipped" if number else ""
+
+    def summary(self) -> str:
+        """How many, with the first names for each reason."""
+        reasons = []
+        for reason, names in self.names_by_reason.items():
+            shown = ", ".join(names[:MAX_SKIPPED_SHOWN]) + (", ..." if len(names) > MAX_SKIPPED_SHOWN else "")
+            reasons.append(f"{len(names):,} {reason} ({shown})")
+        return f"{self.count_text()}: {'; '.join(reasons)}"
+
+
 def load_images(selection: str | None, limit: int | None, seed: int, notify: Notify) -> ImageSet:
     """The images that `--images` selects, or the best available ones; at most `limit`, stratified by class.
 
-    selection: "golden", "cifar10", a folder, or None. Raises ImagesError.
+    selection: "golden", "cifar10", a folder, or None. Files of a folder that are no images are skipped, and `notify`
+    is told how many. Raises ImagesError.
     """
+    skipped = _SkippedFiles()
     if selection == "golden":
         return _load_golden_set(limit, seed)
     if selection == "cifar10":
         sources, source = _list_cached_cifar10(CACHE_DIR, notify)
     elif selection is not None:
-        sources, source = _list_directory(Path(selection).expanduser())
+        sources, source = _list_directory(Path(selection).expanduser(), skipped)
     elif folder := os.environ.get("CIFAR10_DIR"):
-        sources, source = _list_directory(Path(folder).expanduser())
+        sources, source = _list_directory(Path(folder).expanduser(), skipped)
     else:
         try:
             sources, source = _list_cached_cifar10(CACHE_DIR, notify)
@@ -103,8 +134,20 @@ def load_images(selection: str | None, limit: int | None, seed: int, notify: Not
             notify(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real images.")
             return _load_golden_set(limit, seed)
     chosen_indices = stratified_sample([source_file.label for source_file in sources], limit, seed)
-    images = tuple(_load_image(sources[index]) for index in chosen_indices)
-    return ImageSet(_describe_source(source, len(chosen_indices), len(sources)), model_classes(), images)
+    images = []
+    for index in chosen_indices:
+        try:
+            images.append(_load_image(sources[index]))
+        except Problem as problem:
+            skipped.add("damaged, or not what the service reads", sources[index].name, problem.detail)
+        except (OSError, EvalError) as error:
+            skipped.add("not readable as a file", sources[index].name, getattr(error, "strerror", None) or "")
+    if skipped.names_by_reason:
+        notify(f"Images: {skipped.summary()}")
+        source = f"{source}; {skipped.count_text()}"
+    if not images:
+        raise ImagesError(f"{skipped.root} has no image that can be read: {skipped.summary()}")
+    return ImageSet(_describe_source(source, len(chosen_indices), len(sources)), model_classes(), tuple(images))
 
 
 def model_classes() -> tuple[str, ...]:
@@ -119,10 +162,7 @@ def _describe_source(source: str, chosen_count: int, available_count: int) -> st
 
 
 def _load_image(source_file: _ImageSource) -> EncodedImage:
-    try:
-        data = source_file.read()
-    except OSError as error:
-        raise ImagesError(f"cannot read {source_file.name}: {error.strerror or error}") from None
+    data = source_file.read()
     checksum = hashlib.sha256(data).hexdigest()
     return EncodedImage(ImageEntry(source_file.name, checksum, source_file.label), data, source_file.media_type)
 
@@ -133,7 +173,7 @@ def _load_image(source_file: _ImageSource) -> EncodedImage:
 def _golden_manifest() -> dict[str, Any]:
     path = GOLDEN_DIR / "manifest.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ImagesError(f"cannot read {path}: {error}; `make golden` writes it again") from None
 
@@ -142,10 +182,15 @@ def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
     manifest = _golden_manifest()
     entries = manifest["images"]
     chosen_entries = [entries[index] for index in stratified_sample([entry["label"] for entry in entries], limit, seed)]
-    images = tuple(
-        _load_image(_ImageSource(entry["name"], entry["label"], "image/png", (GOLDEN_DIR / entry["name"]).read_bytes))
-        for entry in chosen_entries
-    )
+    try:
+        images = tuple(
+            _load_image(
+                _ImageSource(entry["name"], entry["label"], "image/png", (GOLDEN_DIR / entry["name"]).read_bytes)
+            )
+            for entry in chosen_entries
+        )
+    except OSError as error:
+        raise ImagesError(f"cannot read {error.filename}: {error.strerror}; `make golden` writes it again") from None
     for image, entry in zip(images, chosen_entries, strict=True):
         if image.entry.sha256 != entry["sha256"]:
             raise ImagesError(
@@ -163,45 +208,70 @@ def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
 # Folders
 
 
-def _list_directory(directory: Path) -> tuple[list[_ImageSource], str]:
+def _list_directory(directory: Path, skipped: _SkippedFiles) -> tuple[list[_ImageSource], str]:
     """Images in torchvision's layout, in DIR/test/CLASS/*, or in DIR/CLASS/*."""
     if not directory.is_dir():
         raise ImagesError(f"there is no folder {directory}: name one that holds CLASS/* or test/CLASS/*")
     for root in (directory, directory.parent):
         if (root / CIFAR10_BATCHES_DIR).is_dir() and directory in (root, root / CIFAR10_BATCHES_DIR):
             return _list_cifar10(root, download=False)
-    return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory)
+    try:
+        return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory, skipped)
+    except OSError as error:
+        raise ImagesError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
-def _list_class_dirs(root: Path) -> tuple[list[_ImageSource], str]:
+def _list_class_dirs(root: Path, skipped: _SkippedFiles) -> tuple[list[_ImageSource], str]:
     classes = model_classes()
     sources: list[_ImageSource] = []
-    for class_dir in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if class_dir.name not in classes:
+    skipped.root = root
+    for class_dir in sorted(root.iterdir()):
+        if _is_hidden(class_dir):
+            skipped.add("hidden", class_dir)
+        elif not class_dir.is_dir():
+            skipped.add("outside of class folders", class_dir)
+        elif class_dir.name not in classes:
             raise ImagesError(f"{class_dir} is not a class of the network; its classes are {', '.join(classes)}")
-        paths = [path for path in sorted(class_dir.iterdir()) if path.suffix.lower() in MEDIA_TYPE_BY_SUFFIX]
-        label = classes.index(class_dir.name)
-        for path in paths:
-            name = f"{class_dir.name}/{path.name}"
-            if not name.isprintable() or len(name) > MAX_NAME_CHARS:
-                raise ImagesError(f"{name!r} cannot name an image: rename it, without control characters and shorter")
-            media_type = MEDIA_TYPE_BY_SUFFIX[path.suffix.lower()]
-            sources.append(_ImageSource(name, label, media_type, functools.partial(_read_image_file, path)))
+        else:
+            sources += _list_class_dir(class_dir, classes.index(class_dir.name), skipped)
     if not sources:
-        raise ImagesError(f"{root} has no images: expected CLASS/*.png or similar, of the classes {classes}")
+        found = f" ({skipped.summary()})" if skipped.names_by_reason else ""
+        raise ImagesError(f"{root} has no images{found}: expected CLASS/*.png or similar, of the classes {classes}")
     if len(sources) > MAX_IMAGES:
         raise ImagesError(f"{root} has {len(sources):,} images, more than {MAX_IMAGES:,}: name a smaller folder")
     return sources, _describe_directory(root, sources, len(classes))
 
 
+def _list_class_dir(class_dir: Path, label: int, skipped: _SkippedFiles) -> list[_ImageSource]:
+    """The images of one class by their names. What they hold is not known yet."""
+    sources = []
+    for path in sorted(class_dir.iterdir()):
+        name, media_type = f"{class_dir.name}/{path.name}", MEDIA_TYPE_BY_SUFFIX.get(path.suffix.lower())
+        if _is_hidden(path):
+            skipped.add("hidden", path)
+        elif path.is_dir():
+            skipped.add("a subfolder of a class", path)
+        elif media_type is None:
+            skipped.add(f"with another ending than {', '.join(MEDIA_TYPE_BY_SUFFIX)}", path)
+        elif not name.isprintable() or len(name) > MAX_NAME_CHARS:
+            skipped.add("with a name too long, or with control characters", path)
+        else:
+            sources.append(_ImageSource(name, label, media_type, lambda path=path: _read_image_file(path)))
+    return sources
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == ARCHIVE_LEFTOVERS
+
+
 def _read_image_file(path: Path) -> bytes:
-    """The bytes of an image, and of nothing else that a link may lead to: they are posted to every endpoint."""
+    """The bytes of an image that the service can read, as it reads it; nothing else is posted to an endpoint.
+
+    Raises Problem for other bytes; OSError and EvalError for what is no regular file, or too large.
+    """
     data = read_file(path, MAX_BODY_BYTES)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of large images, which the service may refuse
-            Image.open(io.BytesIO(data), formats=list(IMAGE_TYPES.values())).close()
-    except Exception as error:  # Pillow raises many kinds
-        raise ImagesError(f"{path} is not an image: remove it, or restore it ({error})") from None
+    with open_image(data, DRAFT_PX, DecodeWork()) as image:
+        image.load()
     return data
 
 
