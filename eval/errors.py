@@ -11,7 +11,7 @@ EvalError                 a command ends with its message, one line, and exit co
 ├── ReferenceUnavailable  caught by the run, which continues without
 ├── Unreachable           caught: becomes the reason why a target was not measured
 ├── InvalidResponse       caught: becomes a sample's error
-├── InvalidInput          caught: becomes the reason why a file or a target is not used
+├── InvalidInput          caught: becomes the reason why a file is not used; of a response, it is passed over
 ├── RestartFailed         caught: becomes a sample's error
 └── MalformedRequest      caught by the mock endpoint, which answers 400
 """

@@ -6,12 +6,14 @@ where the samples could not support the number: as report.json has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Estimate = float | int | Mapping[str, Any] | None
 
 NOT_AVAILABLE = "n/a"
+MAX_WORDS = 8  # of a row in a sentence: the targets of a usual run
+FIRST_WORDS = 3  # that are shown of a longer row
 
 
 def value_of(estimate: Estimate) -> float | None:
@@ -153,8 +155,10 @@ def plural(number: int, noun: str, plural_noun: str | None = None) -> str:
     return f"{count(number)} {noun if number == 1 else plural_noun or noun + 's'}"
 
 
-def join_words(words: list[str]) -> str:
-    """Words in a row: "a", "a and b", "a, b and c"."""
+def join_words(words: Sequence[str], *, all_words: bool = False) -> str:
+    """Words in a row: "a", "a and b", "a, b and c"; of many the first ones: "a, b, c and 197 others"."""
+    if len(words) > MAX_WORDS and not all_words:
+        words = [*words[:FIRST_WORDS], f"{len(words) - FIRST_WORDS:,} others"]
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 

@@ -121,14 +121,20 @@ class AtMost:
 
 @dataclass(frozen=True)
 class Keys:
-    """A mapping of which these keys are known, each with its type. Any may be null or missing; others are left out."""
+    """A mapping of which these keys are known, each with its type. Any may be null or missing; others are left out.
+
+    pass_over: a value of another type is left out, too, as of a record that a stranger wrote.
+    """
 
     types: Mapping[str, Any]
+    pass_over: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
         values = {key: core_schema.nullable_schema(handler.generate_schema(kind)) for key, kind in self.types.items()}
+        if self.pass_over:
+            values = {key: core_schema.with_default_schema(value, on_error="omit") for key, value in values.items()}
         fields = {key: core_schema.typed_dict_field(value, required=False) for key, value in values.items()}
         return core_schema.typed_dict_schema(fields)
 
@@ -176,12 +182,15 @@ def validate(kind: type[T], data: object) -> T:
         raise InvalidInput(_describe(error)) from None
 
 
-def parse_json(data: bytes | bytearray | str) -> Any:
-    """What a JSON text holds. Raises InvalidInput, as also for one that is nested hundreds deep."""
+def parse_json(data: bytes | bytearray | str, *, allow_nan: bool = False) -> Any:
+    """What a JSON text holds. Raises InvalidInput, as also for one that is nested hundreds deep.
+
+    allow_nan: NaN and Infinity are numbers, as Python's json writes them.
+    """
     from pydantic_core import from_json
 
     try:
-        return from_json(data, allow_inf_nan=False)
+        return from_json(data, allow_inf_nan=allow_nan)
     except ValueError as error:
         raise InvalidInput(f"not JSON: {error}") from None
 
@@ -226,13 +235,21 @@ def write_file(path: Path, text: str) -> None:
 
     Raises OSError. A reader sees the old file or the whole new one.
     """
-    temp_path = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_files(path.parent, {path.name: text})
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """The same for files that belong together: none is replaced unless all could be written."""
+    temp_paths = {name: folder / f".{name}.{secrets.token_hex(4)}" for name in texts}
     try:
-        with temp_path.open("x", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        os.replace(temp_path, path)
+        for name, text in texts.items():
+            with temp_paths[name].open("x", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        for name, temp_path in temp_paths.items():
+            os.replace(temp_path, folder / name)
     finally:
-        temp_path.unlink(missing_ok=True)
+        for temp_path in temp_paths.values():
+            temp_path.unlink(missing_ok=True)
 
 
 def no_follow(path: str, flags: int) -> int:

@@ -33,9 +33,10 @@ from eval.analysis.report_model import (
     RunMetadata,
     TargetReport,
 )
+from eval.analysis.same_model import SameModel, compare_models
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
 from eval.analysis.verdict_facts import VerdictFacts, compare_with_fastest, verdict_report
-from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
+from eval.cost.billing import MAX_RPS, MIN_RPS, REQUESTS_PER_MONTH, SECONDS_PER_MONTH
 from eval.cost.break_even import CostOrder, compare_bills, crossing_ranges
 from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
@@ -43,11 +44,12 @@ from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
 from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
-from eval.targets.engines import engine_of
+from eval.targets.engines import engine_of, engines_differ, matching_engine_pairs
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
 REPORT_SCHEMA_VERSION = 4
+MAX_PAIRED_TARGETS = 12  # of which every pair is compared
 CUDA_BUILD = "+cu"  # in the version of PyPI's torch for Linux, whose libraries fill memory that no cloud needs
 
 
@@ -98,6 +100,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         slo_ms,
         engine_comparisons=compare_engines(run, measured, predictions, targets, agreement),
         vs_fastest=compare_with_fastest(targets, measured),
+        same_models=_same_models(run, predictions, measured[REFERENCE], agreement),
     )
     prices_used = {
         p.id: p for model in cost_models.values() if isinstance(model, CostModel) for p in model.prices.values()
@@ -178,7 +181,7 @@ def build_target_report(
         reverse_proxy=target_run.reverse_proxy,
         cpus=target_run.cpus,
         processor=target_processor(run, target_run),
-        failure=target_run.failure,
+        failure=target_run.failure or _common_failure(normal_samples, succeeded),
         all_requests=len(samples),
         sent=len(normal_samples),
         succeeded=len(succeeded),
@@ -199,6 +202,12 @@ def build_target_report(
     )
 
 
+def _common_failure(samples: Sequence[Sample], succeeded: Sequence[Sample]) -> str | None:
+    """The most frequent error of a target that answered no request."""
+    details = Counter(s.detail or s.error for s in samples if s.error)
+    return None if succeeded or not details else details.most_common(1)[0][0]
+
+
 def first_predictions(samples: Iterable[Sample]) -> Predictions:
     """What was predicted of each image, the first time that it was sent."""
     first_samples: dict[int, Sample] = {}
@@ -212,13 +221,23 @@ def first_predictions(samples: Iterable[Sample]) -> Predictions:
 
 
 def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample]]) -> dict[str, Agreement]:
-    """Every pair of targets at normal load, then each with the reference where there is one."""
+    """Every pair of targets at normal load, then each with the reference where there is one.
+
+    Of many targets only the pairs that say something new: with the reference, or else with one target, and those of
+    two engines.
+    """
     predictions = {
         t.name: first_predictions(normal_samples)
         for t in run.targets
         if (normal_samples := normal_load(samples_by_target[t.name]))
     }
     pairs = list(combinations(predictions, 2))
+    if len(predictions) > MAX_PAIRED_TARGETS:
+        engine_pairs = [(pair.plain, pair.alternative) for pair in matching_engine_pairs(run.targets)]
+        pairs = [pair for pair in engine_pairs if set(pair) <= predictions.keys()]
+        if not samples_by_target[REFERENCE]:
+            first = max(predictions, key=lambda name: len(predictions[name]))  # that answered most images
+            pairs = list(dict.fromkeys([*((first, name) for name in predictions if name != first), *pairs]))
     if reference := first_predictions(samples_by_target[REFERENCE]):
         pairs += [(name, REFERENCE) for name in predictions]
         predictions[REFERENCE] = reference
@@ -230,15 +249,34 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
     }
 
 
+def _same_models(
+    run: Run, predictions: Mapping[str, Predictions], reference: Sequence[Sample], pairs: Iterable[str]
+) -> dict[str, SameModel]:
+    """Of the pairs of two engines: whether they can run the same model."""
+    engines = {t.name: engine_of(t) for t in run.targets} | {REFERENCE: None}
+    predictions = {**predictions, REFERENCE: first_predictions(reference)}
+    return {
+        pair: result
+        for pair in pairs
+        for a, b in [pair.rsplit("|", 1)]
+        if engines_differ(engines.get(a), engines.get(b))
+        if (result := compare_models(run.image_manifest, predictions.get(a, {}), predictions.get(b, {})))
+    }
+
+
 def break_even_points(cost_models: Mapping[str, CostModel | Reason], titles: Mapping[str, str]) -> list[BreakEven]:
     """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
 
-    At the bounds of the bills too: every target billed by request is then at the same end of what is not known.
+    Of many targets each with the cheapest at the verdict's traffic. At the bounds of the bills too: every target billed by request is then at the same end of what is not known.
     As if there could be any number of instances; `exceeds_max_instances` names those that may not have as many.
     """
     bills = {name: cache(model.bill) for name, model in cost_models.items() if isinstance(model, CostModel)}
+    pairs = list(combinations(bills, 2))
+    if len(bills) > MAX_PAIRED_TARGETS:
+        cheapest = min(bills, key=lambda name: bills[name](REQUESTS_PER_MONTH).net_usd)
+        pairs = [(cheapest, name) for name in bills if name != cheapest]
     points = []
-    for a, b in combinations(bills, 2):
+    for a, b in pairs:
         order, *at_bounds = (
             compare_bills(lambda n: getattr(bills[a](n), net), lambda n: getattr(bills[b](n), net))  # noqa: B023  called at once
             for net in ("net_usd", "net_low_usd", "net_high_usd")

@@ -10,6 +10,7 @@ from statistics import median
 from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
 from eval.analysis.report_model import TargetReport
+from eval.analysis.same_model import MIN_ACCURACY, MIN_IMAGES
 from eval.analysis.slo import MAX_ERROR_RATE
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
@@ -55,14 +56,30 @@ def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: 
             titles=[facts.title(a), facts.title(b)],
             disagreements=agreement.disagreements,
             n=agreement.n,
-            engines_differ=facts.engines_differ(a, b),
+            max_agreement=facts.same_models[f"{a}|{b}"].max_agreement if facts.engines_differ(a, b) else None,
         )
         for a, b, agreement in facts.disagreements()
     ]
+    findings += _undecided_models(facts)
     findings += _accuracy_regressions(facts)
     if not facts.has_reference and facts.measured_targets:
         findings.append(warning(FindingCode.NO_REFERENCE))
     return findings + _price_warnings(run, prices, prices_used)
+
+
+def _undecided_models(facts: VerdictFacts) -> list[Finding]:
+    """Engines whose predictions differ often, on images that do not show whether their models differ.
+
+    Of several targets the pair with the most images.
+    """
+    undecided = [(result.n, pair) for pair, result in facts.same_models.items() if result.undecided]
+    if not undecided:
+        return []
+    pair = max(undecided)[1]
+    result, titles = facts.same_models[pair], [facts.title(name) for name in pair.rsplit("|", 1)]
+    limits = {"min_n": MIN_IMAGES, "min_accuracy": MIN_ACCURACY}
+    code = FindingCode.SAME_MODEL_UNDECIDED
+    return [warning(code, titles=titles, n=result.n, accuracy=result.accuracy, **limits)]
 
 
 def _accuracy_regressions(facts: VerdictFacts) -> list[Finding]:
@@ -148,7 +165,10 @@ def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) 
     """Different weights in different places, or in one. Each engine has weights of its own, so they are kept apart."""
     titles_by_engine_version: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, target_report in targets.items():
-        versions = model_versions(samples_by_target.get(name, ())) or [target_report.model_version]
+        predictions = [s for s in samples_by_target.get(name, ()) if s.predicted_class is not None]
+        if not predictions:  # without an answer there is no model to differ
+            continue
+        versions = model_versions(predictions) or [target_report.model_version]
         for version in filter(None, versions):
             engine = target_report.engine or REFERENCE_ENGINE
             titles_by_engine_version[engine][version].append(target_report.title)

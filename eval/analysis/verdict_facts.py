@@ -9,12 +9,13 @@ from eval.analysis.accuracy import Agreement
 from eval.analysis.findings import Finding
 from eval.analysis.latency_rounds import latencies_by_round
 from eval.analysis.report_model import EngineComparison, Slo, TargetReport, Traffic, Verdict
+from eval.analysis.same_model import SameModel
 from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, rank_by_cost
 from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH, Bill
 from eval.samples.model import REFERENCE, Sample
 from eval.stats.comparison import Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
-from eval.targets.engines import REFERENCE_ENGINE, agreement_too_low
+from eval.targets.engines import REFERENCE_ENGINE
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class VerdictFacts:
     requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
     engine_comparisons: Sequence[EngineComparison] = ()
     vs_fastest: Mapping[str, Decision] = field(default_factory=dict)  # of each target but the fastest
+    same_models: Mapping[str, SameModel] = field(default_factory=dict)  # of pairs of two engines, by "one|other"
 
     @property
     def cost_ranking(self) -> CostRanking:
@@ -66,7 +68,7 @@ class VerdictFacts:
             for pair, agreement in self.agreement.items()
             if agreement.disagreements
             for a, b in [pair.rsplit("|", 1)]
-            if not self.engines_differ(a, b) or agreement_too_low(agreement.fraction)
+            if not self.engines_differ(a, b) or (pair in self.same_models and self.same_models[pair].excluded)
         ]
         unlike_reference = {a for a, b, _ in pairs if b == REFERENCE}
         return [(a, b, agreement) for a, b, agreement in pairs if b == REFERENCE or not {a, b} & unlike_reference]

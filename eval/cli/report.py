@@ -36,8 +36,8 @@ def report_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None = None) -> None:
-    """Write the reports, and print their paths and the verdict."""
+def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None = None) -> bool:
+    """Write the reports, and print their paths and the verdict. Returns whether any request succeeded."""
     from eval.report import render  # plotting takes a second to import, which must not happen during the measurement
 
     read_image = (lambda index: images.images[index].data) if images else None
@@ -45,3 +45,4 @@ def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None 
     for name in (render.REPORT_HTML, render.REPORT_MD, render.REPORT_JSON):
         reporter.print(str(run_dir / name))
     reporter.print(summary["verdict"]["sentence"])
+    return any(target["succeeded"] for target in summary["targets"].values())

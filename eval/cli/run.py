@@ -78,7 +78,7 @@ scenarios:
   idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
 Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 1 failed or no request answered, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 """
 
 
@@ -166,7 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
         return (_resume if arguments.resume else _start)(arguments, token_options, scrub)
     except EvalError as error:
         raise EvalError(scrub(str(error))) from None
-    except BrokenPipeError:
+    except OSError:  # one line, as for other commands
         raise
     except Exception:
         print(scrub(traceback.format_exc()), end="", file=sys.stderr)
@@ -272,16 +272,9 @@ def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Rep
     from eval.run.runner import INTERRUPTED_PREFIX
 
     interrupted = (finished_run.incomplete_reason or "").startswith(INTERRUPTED_PREFIX)
-    if finished_run.planned_requests == 0:
-        reasons = "; ".join(
-            f"{target.name}: {(target.failure or '').splitlines()[0]}"
-            for target in finished_run.targets
-            if target.failure
-        )
-        raise EvalError(f"nothing could be measured, see {run_dir}: {reasons}")
     if finished_run.incomplete_reason:
         reporter.print(f"Not complete: {finished_run.incomplete_reason}")
     if finished_run.cost.get("usd"):
         reporter.print(f"The run has cost at most {usd(finished_run.cost['usd'])}")
-    write_run_report(run_dir, reporter, image_set)
-    return EXIT_INTERRUPTED if interrupted else 0
+    any_success = write_run_report(run_dir, reporter, image_set)
+    return EXIT_INTERRUPTED if interrupted else 0 if any_success else EXIT_FAILED

@@ -96,7 +96,7 @@ def refresh(
     quotes, contradictions = _preferred_quotes(quotes_by_source)
     checks = tuple(PriceCheck(price, quotes[price.id], today) for price in prices.entries if price.id in quotes)
     if unquoted_ids := [price.id for price in prices.entries if price.id not in quotes]:
-        contradictions.append(f"no source has {join_words(unquoted_ids)}")
+        contradictions.append(f"no source has {join_words(unquoted_ids, all_words=True)}")
     result = RefreshResult(checks, (*notes, *contradictions))
     for line in (format_table(checks), *result.notes, *_update_lines(result, prices, path)):
         write_line(line)

@@ -1,8 +1,12 @@
-"""Stops sending to a target that does not respond: each further request would only wait for its timeout. Pure."""
+"""Stops sending to a target that does not respond, or whose first response shows that it never will as expected. Pure.
+
+Each further request would only wait for its timeout, or be refused alike.
+"""
 
 from __future__ import annotations
 
 from eval.load.client import Failure
+from eval.load.refusals import is_refusal
 from eval.samples.model import Sample
 
 TRANSPORT_ERRORS = ("dns", "connect", "tls", "timeout", "disconnected")
@@ -12,12 +16,14 @@ MAX_READY_PROBES = 2  # successful probes without a response to a request in bet
 
 
 class CircuitBreaker:
-    """Trips when a target stops responding and is not ready."""
+    """Trips when a target stops responding and is not ready, and at a first response that no waiting cures."""
 
     def __init__(self) -> None:
         self.consecutive_failures = 0
         self.probes = 0  # since its last response
         self.trip_reason: Failure | None = None  # error of its unsent requests, once tripped
+        self.refusal: Sample | None = None  # the first response, if that tripped it
+        self._responded = False
         self._last_failure: Failure = ("connect", "")
         self._failing_since_s = 0.0  # scheduled time of the first of the consecutive failures
         self._failing_for_s = 0.0  # from there to the end of the last one
@@ -28,6 +34,9 @@ class CircuitBreaker:
             return
         if sample.error not in TRANSPORT_ERRORS:
             self.consecutive_failures = self.probes = 0
+            if not self._responded and sample.image_index >= 0 and sample.error and is_refusal(sample):
+                self.refusal, self.trip_reason = sample, (sample.error, sample.detail or "")
+            self._responded |= sample.image_index >= 0
             return
         if self.consecutive_failures == 0:
             self._failing_since_s = sample.scheduled_s

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 
-from eval.errors import InvalidInput, RestartFailed, Unreachable
+from eval.errors import RestartFailed, Unreachable
 from eval.load.client import Client, RequestSpec
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, TIME_TO_READY, Sample
 from eval.targets.restart import RestartMethod
@@ -56,7 +56,7 @@ async def startup_phases(client: Client, sample: Sample, restart_unix_s: float |
     """
     try:
         version = await client.fetch_version()
-    except (Unreachable, InvalidInput):
+    except Unreachable:
         return {}
     phases_ms = version.get("startup_ms")
     if not sample.instance_id or version.get("instance_id") != sample.instance_id or not phases_ms:

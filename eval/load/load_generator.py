@@ -24,13 +24,14 @@ from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
 from eval.load.distributed import SHARD_START_DELAY_S, Shard, run_distributed
 from eval.load.open_loop import START_DELAY_S, run_open_loop
+from eval.load.refusals import refusal_text
 from eval.plan import rate_search
 from eval.plan.arrivals import idle_arrivals
 from eval.plan.config import COLD, IDLE, MAX_RATE, Config
 from eval.plan.schedule import MAX_SEARCH_STEPS, Block, build_schedule, search_step_block
 from eval.progress import ProgressBar, Reporter
 from eval.samples.model import Sample
-from eval.samples.store import ResumeState, SampleWriter
+from eval.samples.store import RequestKey, ResumeState, SampleWriter
 from eval.targets.endpoints import Endpoint
 from eval.targets.restart import RestartMethod, command_restart, twin_restart
 from eval.targets.tokens import Scrubber
@@ -87,6 +88,7 @@ class LoadGenerator:
         self.failures: dict[str, str] = {}  # target -> why its requests ended early
         self._breakers = {name: CircuitBreaker() for name in context.endpoints}
         self._last_request_end: dict[str, float] = {}  # target -> when its last request ended
+        self._sent_early: set[RequestKey] = set()  # first requests, by which targets were checked
         self._restart_methods = {
             name: method
             for name, endpoint in context.endpoints.items()
@@ -99,6 +101,20 @@ class LoadGenerator:
         blocks = [block for block in all_blocks if block.target in clients]
         self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
+
+    async def send_first_requests(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
+        """Send the first request of each target's warm-up, so that one that refuses it costs no measurement.
+
+        `failures` then has its target. Without a warm-up, a target is checked by its first measured request.
+        """
+        warmup_blocks = {b.target: b for b in reversed(blocks) if b.phase == "warmup"}  # the first of each target
+        await asyncio.gather(*(self._send_first_request(clients[name], block) for name, block in warmup_blocks.items()))
+
+    async def _send_first_request(self, client: Client, block: Block) -> None:
+        if 0 in self._pending_indices(block):  # else a resumed run has sent it
+            sample, _ = await client.send(self._request_spec(block, 0), time.perf_counter())
+            self._record(sample)
+            self._sent_early.add((block.number, 0))
 
     async def run(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
         """Send every block of the schedule, without the requests that were measured before."""
@@ -139,6 +155,7 @@ class LoadGenerator:
             index
             for index in range(len(block.image_indices))
             if (block.number, index) not in self.context.resume_state.completed
+            and (block.number, index) not in self._sent_early
         ]
 
     async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
@@ -165,7 +182,7 @@ class LoadGenerator:
                 sample, scheduled_at = await client.send(request, scheduled_at)
             if block.scenario == IDLE and sample.instance_request_number == 1:
                 sample = replace(sample, startup_ms=await startup_phases(client, sample))
-            self._record(sample, breaker, progress)
+            self._record(sample, progress)
             if breaker.should_probe:
                 await self._probe_target(client, breaker)
                 scheduled_at = time.perf_counter()
@@ -179,7 +196,7 @@ class LoadGenerator:
 
         def record(new_sample: Sample) -> None:
             samples.append(new_sample)
-            self._record(new_sample, breaker, progress)
+            self._record(new_sample, progress)
 
         requests = [self._request_spec(block, index) for index in indices]
         if breaker.trip_reason:
@@ -288,12 +305,16 @@ class LoadGenerator:
         gap_s = round(time.perf_counter() - self._last_request_end[block.target], 3) if block.scenario == IDLE else None
         return RequestSpec(block.scenario, block.phase, block.number, image_index, image, index, block.rate_rps, gap_s)
 
-    def _record(self, sample: Sample, breaker: CircuitBreaker, progress: ProgressBar) -> None:
-        context = self.context
+    def _record(self, sample: Sample, progress: ProgressBar | None = None) -> None:
+        context, breaker = self.context, self._breakers[sample.target]
         context.sample_writer.append(sample)
         self.measured_requests += sample.phase == "measure"
-        progress.advance(failed=sample.error is not None)
+        if progress:
+            progress.advance(failed=sample.error is not None)
         breaker.record(sample)
+        if sample is breaker.refusal:
+            self.failures[sample.target] = refusal_text(sample, context.endpoints[sample.target])
+            context.reporter.print(f"{sample.target}: {self.failures[sample.target]}")
         context.cost_meter.record(sample)
         max_usd, elapsed_s = context.options.max_usd, context.elapsed_s()
         if max_usd is not None and context.cost_meter.exceeds(max_usd, elapsed_s):

@@ -12,6 +12,7 @@ from service.schema import PROBABILITY_DIGITS, SERVER_TIMING_PARTS
 
 PROBABILITY_SUM_TOLERANCE = 1e-3  # probabilities are rounded to six digits, so ten of them miss 1 by far less
 MAX_DETAIL_CHARS = 200
+HTML_PAGE = "an HTML page"  # starts the detail of a response that is for people
 
 
 def parse_prediction(body: bytes | bytearray, classes: Sequence[str]) -> tuple[int, tuple[float, ...]]:
@@ -52,8 +53,14 @@ def classify_status(status: int, headers: Mapping[str, str], body: bytes | bytea
 
 
 def parse_version(body: bytes | bytearray) -> dict[str, Any]:
-    """What a response of /version says, as far as it is known. Raises InvalidInput."""
-    return validate(Version, parse_json(body))  # type: ignore[arg-type]  # an annotated type
+    """What a response of /version says, as far as it is understood; nothing of what is no JSON object.
+
+    Foreign endpoints have a /version of their own, so a field of another type is passed over.
+    """
+    try:
+        return validate(Version, parse_json(body, allow_nan=True))  # type: ignore[arg-type]  # an annotated type
+    except InvalidInput:
+        return {}
 
 
 def parse_server_timing(header: str) -> dict[str, float]:
@@ -99,7 +106,8 @@ def _parse_json_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         payload = parse_json(body)
     except InvalidInput:
-        raise InvalidResponse(f"not JSON: {_body_excerpt(body)}" if body else "an empty body") from None
+        kind = HTML_PAGE if body.lstrip().startswith(b"<") else "not JSON"
+        raise InvalidResponse(f"{kind}: {_body_excerpt(body)}" if body else "an empty body") from None
     if not isinstance(payload, dict):
         raise InvalidResponse(f"not a JSON object: {_body_excerpt(body)}")
     return payload

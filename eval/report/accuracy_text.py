@@ -9,6 +9,8 @@ from eval.formatting import disagreement_text, percent, plural
 from eval.targets.engines import REFERENCE_ENGINE
 from service.engines.names import engine_title
 
+MAX_PAIRS = 6  # that the sentence names: all pairs of four targets
+
 
 def accuracy_text(facts: VerdictFacts) -> str:
     """Whether the answers are those of the one model, and how many of them are right."""
@@ -16,8 +18,11 @@ def accuracy_text(facts: VerdictFacts) -> str:
     if disagreements:
         pair_texts = [
             f"{facts.title(a)} and {facts.title(b)} differ on {disagreement_text(agreement.disagreements, agreement.n)}"
-            for a, b, agreement in disagreements
+            for a, b, agreement in sorted(disagreements, key=lambda pair: -pair[2].disagreements)[:MAX_PAIRS]
         ]
+        others = len(disagreements) - MAX_PAIRS
+        if others > 0:
+            pair_texts.append(f"and {plural(others, 'other pair')} on as many or fewer")
         return f"not all answers are right: {', '.join(pair_texts)}"
     if not any(agreement.n for agreement in facts.agreement.values()):
         return f"whether the answers are those of the model was not checked ({_accuracy_range(facts)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eval.analysis.slo import MAX_ERROR_RATE, bills_tied
 from eval.analysis.verdict_facts import VerdictFacts, latency_percentiles, rank_by_latency
@@ -14,10 +14,13 @@ from eval.stats.comparison import Decision
 from eval.targets.engines import REFERENCE_ENGINE
 from service.engines.names import engine_title
 
+MAX_FAILURES = 3  # that the sentence names, of targets without an answer
+
 
 def verdict_sentence(facts: VerdictFacts) -> str:
     """One sentence for someone who reads no other."""
-    doubts = [] if facts.complete else [f"incomplete run ({facts.note or INTERRUPTED})"]
+    failures = {} if facts.measured_targets else _failures(facts)
+    doubts = [] if facts.complete or failures else [f"incomplete run ({facts.note or INTERRUPTED})"]
     doubts += [f"not a valid comparison, as {'; '.join(map(message, facts.invalid))}"] if facts.invalid else []
     if facts.measured_targets:
         parts = (
@@ -31,6 +34,8 @@ def verdict_sentence(facts: VerdictFacts) -> str:
         body = "; ".join(part for part in parts if part)
         if facts.twins:
             body = f"on local twins, {body}"
+    elif failures:
+        body = _grouped_failures(failures)
     else:
         body = "no target answered, so there is nothing to compare"
     text = ": ".join([*doubts, body])
@@ -126,9 +131,34 @@ def _bill_text(facts: VerdictFacts, name: str) -> str:
     return net if net == gross and low == high else f"{net_range} after the free tier, list price {gross}"
 
 
+def _failures(facts: VerdictFacts) -> dict[str, str]:
+    """Of each target without an answer that says why: its title -> what failed, and why."""
+    failures = {}
+    for name, target_report in facts.targets.items():
+        if name not in facts.measured_targets and target_report.failure:
+            sent = target_report.sent
+            result = f"answered none of {count(sent)}" if sent else "was not measured"
+            failures[target_report.title] = f"{result}: {target_report.failure.splitlines()[0]}"
+    return failures
+
+
+def _grouped_failures(failures: Mapping[str, str]) -> str:
+    """Each failure once, with the targets that had it; of many failures the most frequent."""
+    titles_by_failure: dict[str, list[str]] = {}
+    for title, failure in failures.items():
+        titles_by_failure.setdefault(failure, []).append(title)
+    groups = sorted(titles_by_failure.items(), key=lambda group: -len(group[1]))
+    texts = [f"{join_words(titles)} {failure}" for failure, titles in groups[:MAX_FAILURES]]
+    others = sum(len(titles) for _, titles in groups[MAX_FAILURES:])
+    return "; ".join([*texts, f"{plural(others, 'other target')} failed otherwise"] if others else texts)
+
+
 def _failed_targets_text(facts: VerdictFacts) -> str:
     """Who failed, so that nobody reads the rest as the whole."""
-    parts = [f"{facts.title(name)} was not measured" for name in facts.targets if name not in facts.measured_targets]
+    failures = _failures(facts)
+    parts = [_grouped_failures(failures)] if failures else []
+    unexplained = [t.title for n, t in facts.targets.items() if n not in facts.measured_targets]
+    parts += [f"{title} was not measured" for title in unexplained if title not in failures]
     for name in facts.measured_targets:
         failed, sent = sum(facts.targets[name].errors.values()), facts.targets[name].sent
         if failed > MAX_ERROR_RATE * sent:

@@ -19,7 +19,6 @@ from eval.statements import AssumptionCode, Code, DriftCode, ReasonCode, Stateme
 from service.engines.names import engine_title
 
 INTERRUPTED = "interrupted, or still running"  # of a run that is not complete and does not say why
-ENGINES_TOO_DIFFERENT = "engines may round differently, but not so often: they cannot run the same model"
 MEASURED_RATE = "the highest rate that one was measured to serve with its latency within the objective"
 CUDA_BUILD_NOTE = "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build"
 
@@ -54,6 +53,7 @@ FORMATTERS: dict[str, Callable[[Any], str]] = {
     "rate": formatting.per_second,
     "short_count": formatting.short_count,
     "words": lambda words: join_words(list(words)),
+    "all_words": lambda words: join_words(list(words), all_words=True),
 }
 
 
@@ -94,8 +94,13 @@ def _machine_drift(results_by_scenario: Mapping[str, Statement]) -> str:
     return f"the client's machine or network drifted while the run went on ({results})"
 
 
-def _predictions_differ(titles: Sequence[str], disagreements: int, n: int, engines_differ: bool) -> str:
-    explanation = ENGINES_TOO_DIFFERENT if engines_differ else "the same model must answer alike everywhere"
+def _predictions_differ(titles: Sequence[str], disagreements: int, n: int, max_agreement: float | None) -> str:
+    explanation = "the same model must answer alike everywhere"
+    if max_agreement is not None:
+        explanation = (
+            f"at most {percent(max_agreement)} of such images are answered alike (95% interval), and engines do not "
+            "round differently so often: they cannot run the same model"
+        )
     return f"{' and '.join(titles)} differ on {formatting.disagreement_text(disagreements, n)}; {explanation}"
 
 
@@ -113,7 +118,7 @@ def _less_accurate(engine: str, reference_engine: str, max_drop: float, alpha: f
 
 
 def _prices_stale(max_age_days: int, date_by_price: Mapping[str, str]) -> str:
-    prices = join_words([f"{price} ({date})" for price, date in date_by_price.items()])
+    prices = join_words([f"{price} ({date})" for price, date in date_by_price.items()], all_words=True)
     return f"prices older than {max_age_days} days when the run was made: {prices}"
 
 
@@ -182,13 +187,18 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "{titles:words}: the same image again is answered faster than new ones; something caches"
     ),
     FindingCode.PREDICTIONS_DIFFER: _predictions_differ,
+    FindingCode.SAME_MODEL_UNDECIDED: (
+        "whether {titles:words} run the same model is not decided: it needs {min_n} distinct images of the kind that "
+        "the model was trained on, of which {min_accuracy:percent} are answered right; here {n:count}, and "
+        "{accuracy:percent}"
+    ),
     FindingCode.LESS_ACCURATE: _less_accurate,
     FindingCode.NO_REFERENCE: (
         "the model's own answers could not be had, so the targets are compared with each other only"
     ),
     FindingCode.PRICE_LIST_CHANGED: "the price list has changed since the run; costs are by the list of {date}",
     FindingCode.PRICES_STALE: _prices_stale,
-    FindingCode.PRICES_UNCONFIRMED: "prices from memory, or not confirmed: {price_ids:words}",
+    FindingCode.PRICES_UNCONFIRMED: "prices from memory, or not confirmed: {price_ids:all_words}",
     FindingCode.IMAGES_DIFFER: (
         "the images differ: {a[source]} ({a[n]:count}, sha256 {a[sha256]:hash}), and {b[source]} ({b[n]:count}, sha256 "
         "{b[sha256]:hash})"
@@ -338,5 +348,5 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     AssumptionCode.LIST_PRICES: (
         "list prices of {date}; dollars per million requests are gross, without free allowances"
     ),
-    AssumptionCode.UNCONFIRMED_PRICES: "not confirmed: {price_ids:words}",
+    AssumptionCode.UNCONFIRMED_PRICES: "not confirmed: {price_ids:all_words}",
 }

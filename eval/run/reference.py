@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -18,9 +17,9 @@ from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 from eval.dataset.images import EncodedImage, ImageSet
-from eval.errors import ReferenceUnavailable
+from eval.errors import InvalidInput, ReferenceUnavailable
 from eval.load.responses import to_short_line
-from eval.run.reference_cache import Prediction, open_reference_cache
+from eval.run.reference_cache import Prediction, open_reference_cache, parse_record
 from eval.samples.model import REFERENCE, Sample
 from eval.targets.endpoints import ROOT
 from eval.targets.engines import REFERENCE_ENGINE
@@ -40,11 +39,11 @@ async def reference_samples(
             )
         return
     cache = open_reference_cache() if command == REFERENCE_COMMAND else None  # predictions of this model only
-    predictions = cache.read() if cache else {}
+    predictions = cache.read(len(image_set.classes)) if cache else {}
     uncached_images = {image.entry.sha256: image for image in image_set.images if image.entry.sha256 not in predictions}
     with tempfile.TemporaryDirectory(prefix="reference-") as temp_dir:
         path_list = _write_image_files(uncached_images.values(), Path(temp_dir))
-        async with contextlib.aclosing(_compute_predictions(path_list, command)) as computed:
+        async with contextlib.aclosing(_compute_predictions(path_list, command, len(image_set.classes))) as computed:
             for index, image in enumerate(image_set.images):
                 sha256 = image.entry.sha256
                 if sha256 not in predictions:
@@ -59,7 +58,9 @@ async def reference_samples(
                 yield _reference_sample(index, *predictions[sha256], None)
 
 
-async def _compute_predictions(path_list: Path, command: tuple[str, ...]) -> AsyncGenerator[Prediction, None]:
+async def _compute_predictions(
+    path_list: Path, command: tuple[str, ...], class_count: int
+) -> AsyncGenerator[Prediction, None]:
     """Yield the predictions of the process. It has its own session: Ctrl-C does not reach it, and we end it."""
     with path_list.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
         process = await asyncio.create_subprocess_exec(
@@ -69,13 +70,12 @@ async def _compute_predictions(path_list: Path, command: tuple[str, ...]) -> Asy
         assert process.stdout is not None
         try:
             async for line in process.stdout:
-                row = json.loads(line)
-                yield row["id"], tuple(row["probabilities"])
+                yield parse_record(line, class_count)[1]
             if await process.wait() != 0:
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
                 raise ReferenceUnavailable(to_short_line(lines[-1] if lines else f"it ended with {process.returncode}"))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, InvalidInput):  # ValueError: a line longer than asyncio reads
             raise ReferenceUnavailable("it wrote a line that is not a prediction") from None
         finally:
             if process.returncode is None:
@@ -91,7 +91,7 @@ def _write_image_files(images: Iterable[EncodedImage], directory: Path) -> Path:
         path.write_bytes(image.data)
         path_lines.append(f"{path}\n")
     path_list = directory / "paths"
-    path_list.write_text("".join(path_lines))
+    path_list.write_text("".join(path_lines), encoding="utf-8")
     return path_list
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 from eval.dataset.images import CACHE_DIR
+from eval.errors import InvalidInput
+from eval.samples.model import MAX_CLASSES, Label
 from eval.targets.engines import REFERENCE_ENGINE
+from eval.validation import AtMost, Name, Probability, parse_json, validate
 from service.errors import BundleError, SettingsError
 from service.model import WEIGHTS_OF, load_bundle
 from service.settings import Settings
@@ -20,24 +25,36 @@ Prediction = tuple[int, tuple[float, ...]]  # label, probabilities
 
 
 @dataclass(frozen=True)
+class Record:
+    """One line of the cache, or of the reference process, which has no sha256."""
+
+    id: Label
+    probabilities: Annotated[tuple[Probability, ...], AtMost(MAX_CLASSES)]
+    sha256: Name = ""
+
+
+def parse_record(line: str | bytes, class_count: int) -> tuple[str, Prediction]:
+    """The image's sha256, and its prediction. Raises InvalidInput, also for a model with other classes."""
+    record = validate(Record, parse_json(line))
+    if record.id >= class_count or len(record.probabilities) != class_count:
+        raise InvalidInput(f"id {record.id} with {len(record.probabilities)} probabilities, of {class_count} classes")
+    return record.sha256, (record.id, record.probabilities)
+
+
+@dataclass(frozen=True)
 class ReferenceCache:
     """The predictions of one model on one kind of machine. Lines are only appended."""
 
     path: Path
 
-    def read(self) -> dict[str, Prediction]:
+    def read(self, class_count: int) -> dict[str, Prediction]:
         """Image sha256 -> prediction. An incomplete line (of a killed run) is skipped."""
         predictions: dict[str, Prediction] = {}
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return predictions
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                predictions[entry["sha256"]] = int(entry["id"]), tuple(map(float, entry["probabilities"]))
-            except (ValueError, KeyError, TypeError):
-                continue
+        with contextlib.suppress(OSError):
+            for line in self.path.read_bytes().splitlines():
+                with contextlib.suppress(InvalidInput):
+                    sha256, prediction = parse_record(line, class_count)
+                    predictions[sha256] = prediction
         return predictions
 
     def append(self, sha256: str, prediction: Prediction) -> None:

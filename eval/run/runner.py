@@ -17,7 +17,7 @@ from typing import Any
 from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.images import ImageSet
-from eval.errors import BudgetExceeded, InvalidInput, ReferenceUnavailable, Unreachable
+from eval.errors import BudgetExceeded, ReferenceUnavailable, Unreachable
 from eval.load.client import Client
 from eval.load.distributed import open_executor
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
@@ -124,13 +124,18 @@ class RunSession:
                     for endpoint in self.context.endpoints.values()
                 ]
                 await self._identify_targets(clients)
-                reachable = {client.name: client for client in clients if client.name not in self.unreachable}
-                if reachable:
-                    blocks = self.load_generator.plan_blocks(reachable)
+                usable = {client.name: client for client in clients if client.name not in self.unreachable}
+                blocks = self.load_generator.plan_blocks(usable)
+                if usable:
                     self._print_cost_estimate(blocks)
+                    await self.load_generator.send_first_requests(usable, blocks)
+                    for name in self.load_generator.failures:
+                        del usable[name]
+                    blocks = self.load_generator.plan_blocks(usable)
+                if usable:
                     await self._run_reference()
-                    await self.load_generator.run(reachable, blocks)
-            self.incomplete_reason = None if reachable else "no target could be reached"
+                    await self.load_generator.run(usable, blocks)
+            self.incomplete_reason = None if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             self.context.reporter.print(f"Ended: {error}")
@@ -170,9 +175,6 @@ class RunSession:
             if isinstance(response, Unreachable):
                 self.unreachable[client.name] = f"not reached before the run: {response}"
                 self.context.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
-            elif isinstance(response, InvalidInput):
-                self.unreachable[client.name] = str(response)
-                self.context.reporter.print(f"{client.name}: {response}")
             elif isinstance(response, BaseException):
                 raise response
             elif mismatch := _engine_mismatch(targets_by_name[client.name], response):

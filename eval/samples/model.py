@@ -52,13 +52,16 @@ Processor: dict[str, Any] = {
 Environment = Annotated[
     dict[str, Any], Keys(Processor | {"cores": Cores, "memory_mib": Count, "os": Name, "arch": Name})
 ]
-Model = Annotated[dict[str, Any], Keys(dict.fromkeys(("name", "version", "engine", "sha256"), Name))]
+Model = Annotated[dict[str, Any], Keys(dict.fromkeys(("name", "version", "engine", "sha256"), Name), pass_over=True)]
 Reasons = Annotated[dict[Name, Text | None], AtMost(MAX_ITEMS)]
 EngineDetails = Annotated[
     dict[str, Any],
-    Keys({"form": Name, "threads": Cores, "trial_ms": Durations, "precisions": Reasons, "refused": Reasons}),
+    Keys(
+        {"form": Name, "threads": Cores, "trial_ms": Durations, "precisions": Reasons, "refused": Reasons},
+        pass_over=True,
+    ),
 ]
-Version = Annotated[  # what /version responds, as far as it is known
+Version = Annotated[  # what /version responds, as far as it is understood
     dict[str, Any],
     Keys(
         Processor
@@ -72,7 +75,8 @@ Version = Annotated[  # what /version responds, as far as it is known
             "instance_id": Name,
             "started_at": Timestamp,
             "startup_ms": Durations,
-        }
+        },
+        pass_over=True,
     ),
 ]
 Artifact = Annotated[dict[str, Any], Keys({"files_bytes": Count, "installed_bytes": Count, "reason": Text})]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 import subprocess
@@ -18,10 +17,10 @@ from infra.targets import TARGETS
 if TYPE_CHECKING:
     from infra.local.twins import Twin
 
-from eval.errors import EndpointError
+from eval.errors import EndpointError, InvalidInput
 from eval.samples.model import REFERENCE
 from eval.targets.tokens import Token, TokenOption, check_route
-from eval.validation import printable
+from eval.validation import parse_json, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -159,7 +158,13 @@ def stack_endpoint(pulumi: str, stack: str) -> Endpoint:
     command = [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"]
     try:
         result = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=PULUMI_TIMEOUT_S
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PULUMI_TIMEOUT_S,
+            encoding="utf-8",
         )
     except subprocess.TimeoutExpired:
         raise EndpointError(f"stack {stack}: pulumi did not respond within {PULUMI_TIMEOUT_S} s") from None
@@ -171,8 +176,8 @@ def stack_endpoint(pulumi: str, stack: str) -> Endpoint:
 
 def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
     try:
-        outputs = json.loads(output)
-    except (ValueError, RecursionError):
+        outputs = parse_json(output)
+    except InvalidInput:
         outputs = None
     if not isinstance(outputs, dict) or "url" not in outputs:
         raise EndpointError(f"stack {stack} exports no url; run `pulumi up --stack {stack}` first")

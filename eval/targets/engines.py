@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.samples.model import TargetRun
-from eval.stats.intervals import Estimate
 from service.engines.names import PLAIN_ENGINE
 
 REFERENCE_ENGINE = PLAIN_ENGINE  # of the reference predictions
-MIN_AGREEMENT = (
-    0.97  # fraction of equal predictions of two engines; significantly below it, they do not run the same model
-)
 
 
 @dataclass(frozen=True)
@@ -37,11 +33,6 @@ def engine_of(target_run: TargetRun) -> str | None:
 def engines_differ(a: str | None, b: str | None) -> bool:
     """Whether two engines compute with different number formats. An unknown one counts as plain."""
     return (a or PLAIN_ENGINE) != (b or PLAIN_ENGINE)
-
-
-def agreement_too_low(fraction: Estimate) -> bool:
-    """Whether two engines predict the same of too few images to run the same model."""
-    return fraction.high is not None and fraction.high < MIN_AGREEMENT
 
 
 def matching_engine_pairs(targets: Sequence[TargetRun]) -> list[EnginePair]:

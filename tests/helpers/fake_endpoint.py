@@ -91,6 +91,12 @@ class Fake:
         problem = {"status": 401, "detail": f"wrong: {request.headers.get('Authorization')}"}
         return web.json_response(problem, status=401, content_type="application/problem+json")
 
+    async def _gone(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": 404, "detail": "there is no '/predict/predict'"}, status=404)
+
+    async def _not_allowed(self, _: web.Request) -> web.Response:
+        return web.Response(status=405)
+
     async def _throttled(self, _: web.Request) -> web.Response:
         return web.Response(status=429, text="slow down")
 

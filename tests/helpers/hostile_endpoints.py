@@ -52,7 +52,15 @@ def header(name: bytes, value: bytes) -> Respond:
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
-INVALID_VERSIONS: dict[str, Respond] = {  # such a target has no figure
+ODD_VERSIONS: dict[str, Respond] = {  # of which what is not understood is passed over
+    "version-name": partial(send, body=version(model="resnet18")),
+    "version-array": partial(send, body=version(versions=["v1"])),
+    "version-startup": partial(send, body=version(startup_ms="1200 ms")),
+    "version-engine": partial(send, body=version(engine={"name": "triton"}, engine_details="cuda")),
+    "version-nested": partial(send, body=version(model={"name": ["resnet18"], "version": 3})),
+    "version-cpus": partial(send, body=version(cpus="2", instruction_sets="AVX2", instruction_limits=[])),
+    "version-date": partial(send, body=version(started_at=1732838400, instance_id=17)),
+    "version-page": partial(send, body=b"<html>1.0.3</html>"),
     "version-deep": partial(send, body=DEEP),
     "version-nan": partial(send, body=version(startup_ms={"total": float("nan")})),
     "version-negative": partial(send, body=version(startup_ms={"total": -1e9})),
@@ -93,8 +101,8 @@ BAD_FIELDS: dict[str, Respond] = {  # whose predictions count, without what is w
     "instance-escapes": header(b"X-Instance-Id", b"\x1b[31m|`<script>@x"),
     "duplicate-keys": partial(send, body=b'{"id": 9, ' + good()[1:]),
 }
-VERSIONS = INVALID_VERSIONS | {"version-text": partial(send, body=version(cpu_model=ESCAPES * 10_000, unknown=[[]]))}
-MODES = {**INVALID_VERSIONS, **BAD_PREDICTIONS, **BAD_FIELDS}
+VERSIONS = ODD_VERSIONS | {"version-text": partial(send, body=version(cpu_model=ESCAPES * 10_000, unknown=[[]]))}
+MODES = {**dict.fromkeys(ODD_VERSIONS, partial(send, body=good())), **BAD_PREDICTIONS, **BAD_FIELDS}
 
 
 def respond(request: BaseHTTPRequestHandler, _: bytes) -> None:

@@ -125,14 +125,35 @@ def test_two_targets_of_one_engine_that_differ_are_a_fault():
     (finding,) = faults(found)
     assert (finding["code"], finding["severity"]) == (FindingCode.PREDICTIONS_DIFFER, Severity.WARNING)
     titles = ["Heroku (ONNX int8)", "Google Cloud Run (ONNX int8)"]
-    assert finding["values"] == {"titles": titles, "disagreements": 1, "n": 400, "engines_differ": False}
+    assert finding["values"] == {"titles": titles, "disagreements": 1, "n": 400, "max_agreement": None}
 
 
 def test_engine_that_differs_on_too_many_images_is_another_model():
     found = report(["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 40})
     assert found["verdict"]["all_targets_agree"] is False
     differ = [finding["values"] for finding in faults(found) if finding["code"] == FindingCode.PREDICTIONS_DIFFER]
-    assert any(values["engines_differ"] for values in differ)
+    assert [values["max_agreement"] for values in differ] == [pytest.approx(0.928, abs=0.001)] * len(differ)
+
+
+@pytest.mark.parametrize(
+    ("images", "differ", "wrong"),
+    [(2, 1, 1), (90, 90, 0), (400, 40, 300)],
+    ids=["two", "too few", "unlike the training set"],
+)
+def test_different_models_are_concluded_from_enough_images_only(images, differ, wrong):
+    found = report(["heroku", "heroku-onnx"], n_images=images, disagreements={"heroku-onnx": differ}, wrong=wrong)
+    assert FindingCode.PREDICTIONS_DIFFER not in {finding["code"] for finding in faults(found)}
+    (undecided,) = [f["values"] for f in faults(found) if f["code"] == FindingCode.SAME_MODEL_UNDECIDED]
+    assert undecided["n"] == images
+    assert f"ONNX int8 differs from PyTorch on {differ} of {images} images" in found["verdict"]["sentence"]
+
+
+def test_one_image_many_times_counts_as_one():
+    run, samples = make_run(names=["heroku", "heroku-onnx"], disagreements={"heroku-onnx": 400})
+    one = [replace(entry, sha256="0" * 64) for entry in run.image_manifest]
+    found = build_report(replace(run, image_manifest=one), samples, PRICES)
+    (undecided,) = [f["values"] for f in faults(found) if f["code"] == FindingCode.SAME_MODEL_UNDECIDED]
+    assert undecided["n"] == 1
 
 
 def test_other_weights_for_one_engine_are_no_comparison():

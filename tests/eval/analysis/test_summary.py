@@ -226,14 +226,24 @@ def test_target_that_did_not_start_is_reported_with_its_reason():
     values = {"title": "Heroku", "failure": "port 5000 was never opened"}
     assert findings(found) == [(FindingCode.TARGET_FAILED, "heroku", values)]
     assert "the other 3 targets give the reference's answers" in found["verdict"]["sentence"]
-    assert "Heroku was not measured" in found["verdict"]["sentence"]
+    assert "Heroku was not measured: port 5000 was never opened" in found["verdict"]["sentence"]
     assert found["verdict"]["all_targets_agree"] is False
 
 
 def test_nothing_answered_is_said_and_nothing_is_compared():
     found = report(failures=dict.fromkeys(NAMES, 400), failure_kind="connect", reference=False)
-    assert found["verdict"]["sentence"] == "No target answered, so there is nothing to compare."
+    titles = "AWS EC2, Heroku, Google Cloud Run and Google Cloud Functions"
+    assert found["verdict"]["sentence"] == f"{titles} answered none of 400: made up: connect."
     assert found["verdict"]["fastest"] is found["verdict"]["cheapest"] is None
+
+
+def test_models_do_not_differ_by_a_target_without_an_answer():
+    run, samples = make_run(names=["aws_ec2", "heroku"], failures={"heroku": 400}, model_versions={"heroku": "fedcba"})
+    other = {"model": {"version": "fedcba987654"}}
+    targets = [replace(t, version=other) if t.name == "heroku" else t for t in run.targets]
+    found = build_report(replace(run, targets=targets), samples, PRICES)
+    assert FindingCode.MODEL_VERSIONS_DIFFER not in codes(found)
+    assert found["verdict"]["valid"] is True
 
 
 def test_incomplete_run_says_so_first_and_counts_unsent_requests():
@@ -255,7 +265,7 @@ def test_a_disagreement_is_told_once_and_by_whom():
     told = "Google Cloud Functions and the reference differ on 2 of 400 images"
     assert f"not all answers are right: {told}." in found["verdict"]["sentence"]
     titles = ["Google Cloud Functions", "the reference"]
-    values = {"titles": titles, "disagreements": 2, "n": 400, "engines_differ": False}
+    values = {"titles": titles, "disagreements": 2, "n": 400, "max_agreement": None}
     assert findings(found) == [(FindingCode.PREDICTIONS_DIFFER, None, values)]
 
 
@@ -442,6 +452,19 @@ def test_bills_grow_with_traffic_and_net_is_never_above_gross(plain, name):
         assert all(after >= before - 0.05 for before, after in pairwise(values))
     assert all(point["net_usd"] <= point["gross_usd"] for point in cost["curve"])
     assert (cost["curve"][0]["rps"], cost["curve"][-1]["rps"]) == (0.001, 10_000)
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_pairs_of_many_targets_are_as_many_as_the_targets(reference):
+    plain = [f"{name}-{number}" for name in NAMES for number in range(5)]
+    names = [*plain, *(f"{name}-onnx" for name in plain[:3])]
+    run, samples = make_run(n_images=2, names=names, foreign=True, warmup=0, reference=reference)
+    targets = [replace(t, target=t.name.split("-")[0]) for t in run.targets]
+    found = build_report(replace(run, targets=targets), samples, PRICES)
+    engine_pairs = {(pair["a"], pair["b"]) for pair in found["engine_comparisons"]}
+    assert len(engine_pairs) == 3 and {f"{a}|{b}" for a, b in engine_pairs} <= found["agreement"].keys()
+    assert len(found["agreement"]) <= len(names) + len(engine_pairs)
+    assert len({(point["a"], point["b"]) for point in found["break_even"]}) == len(names) - 1
 
 
 def test_break_even_is_where_the_two_net_bills_meet(plain):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import os
 import signal
@@ -80,10 +81,30 @@ def test_the_command_line_is_recorded(tmp_path):
 
 def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
     assert run("--target", f"a=http://127.0.0.1:{closed_port()}", "--out", tmp_path) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"nothing could be measured, see {tmp_path}: a: not reached before the run: connect: ")
-    assert error.count("\n") == 1
+    assert verdicts(tmp_path, capsys)[0].startswith("a was not measured: not reached before the run: connect: ")
     assert not read_run(tmp_path).complete
+
+
+def verdicts(folder, capsys):
+    """The last line that was printed, which all three reports have too."""
+    sentence = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads((folder / "report.json").read_text())["verdict"]["sentence"] == sentence
+    page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    return [sentence, html.unescape(page), html.unescape(markdown.replace("\\", ""))]
+
+
+def test_an_address_with_the_path_too_much_is_the_verdict(tmp_path, capsys):
+    with fake_endpoint("gone") as fake:
+        assert run("--target", f"mine={fake.url}", "--out", tmp_path, limit=10) == 1
+    why = f"404: there is no '/predict/predict'; images are posted to {fake.url}/predict: give the address"
+    assert all(f"mine was not measured: {why}" in text for text in verdicts(tmp_path, capsys))
+
+
+@pytest.mark.parametrize(("mode", "why"), [("broken", "500: Internal error"), ("hangup", "the connection was closed")])
+def test_when_everything_fails_the_reason_is_the_verdict(tmp_path, capsys, mode, why):
+    with fake_endpoint(mode) as fake:
+        assert run("--target", f"mine={fake.url}", "--out", tmp_path, limit=10) == 1
+    assert all(f"mine answered none of 10: {why}" in text for text in verdicts(tmp_path, capsys))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -156,7 +177,7 @@ def test_help_teaches_with_examples(capsys):
         main(["run", "--help"])
     text = capsys.readouterr().out
     assert "./cloudtrial run --stacks aws_ec2,heroku" in text
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM" in text
+    assert "Exit codes: 0 done, 1 failed or no request answered, 2 wrong usage, 130 Ctrl-C, 143" in text
 
 
 def test_prices_prints_the_dated_table(capsys):

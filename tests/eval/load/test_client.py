@@ -95,7 +95,7 @@ def test_latency_lasts_to_the_last_byte_of_the_answer():
 @pytest.mark.parametrize(
     ("mode", "kind", "detail"),
     [
-        ("html", "invalid_response", "not JSON: <html>Please log in</html>"),
+        ("html", "invalid_response", "an HTML page: <html>Please log in</html>"),
         ("redirect", "invalid_response", "302: redirected to /login"),
         ("unauthorised", "http_4xx", "401: wrong: None"),
         ("throttled", "http_429", "429: slow down"),

@@ -10,7 +10,13 @@ import pytest
 from eval.__main__ import main
 from eval.samples.store import read_run, read_samples
 from tests.helpers.fake_endpoint import fake_endpoint
-from tests.helpers.hostile_endpoints import BAD_FIELDS, BAD_PREDICTIONS, INVALID_VERSIONS, hostile_endpoints
+from tests.helpers.hostile_endpoints import (
+    BAD_FIELDS,
+    BAD_PREDICTIONS,
+    GOOD_VERSION,
+    ODD_VERSIONS,
+    hostile_endpoints,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -67,12 +73,13 @@ def test_an_honest_endpoint_is_measured_as_if_alone(alone, targets):
     assert honest["cost"]["measured"] == by_itself["cost"]["measured"]
 
 
-def test_an_invalid_version_is_why_a_target_has_no_figure(folder, targets):
-    html = (folder / "report.html").read_text()
-    for mode in INVALID_VERSIONS:
-        assert targets[mode]["sent"] == 0
-        assert targets[mode]["failure"].startswith("/version is invalid: "), mode
-    assert html.count("/version is invalid: ") >= len(INVALID_VERSIONS)
+def test_a_version_is_used_as_far_as_it_is_understood(folder, targets):
+    for mode in ODD_VERSIONS:
+        assert (targets[mode]["succeeded"], targets[mode]["failure"]) == (IMAGES, None), mode
+    versions = {target.name: target.version for target in read_run(folder).targets}
+    assert versions["version-startup"] == GOOD_VERSION
+    assert versions["version-nested"] == GOOD_VERSION | {"model": {}}
+    assert versions["version-list"] == versions["version-page"] == {}
 
 
 def test_a_bad_prediction_is_a_failed_request(targets):

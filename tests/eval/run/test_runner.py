@@ -28,7 +28,7 @@ from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, TargetSet
 from infra.local.twins import local_twins
 from tests.conftest import descendants
-from tests.helpers.fake_endpoint import CERTAIN, CLASSES, closed_port, fake_endpoint, image_set
+from tests.helpers.fake_endpoint import CERTAIN, CLASSES, answering, closed_port, fake_endpoint, image_set
 
 pytestmark = pytest.mark.integration
 
@@ -86,7 +86,7 @@ def test_warm_up_is_sampled_apart(tmp_path):
 def test_request_in_a_block_is_due_when_the_last_one_ended(tmp_path):
     with fake_endpoint() as fake:
         _, samples, _ = run(tmp_path, [endpoint(fake, "a")])
-    for before, after in itertools.pairwise(samples):
+    for before, after in itertools.pairwise(measured(samples, "a")):
         if before.block == after.block:
             assert after.scheduled_s == pytest.approx(before.scheduled_s + before.latency_ms / 1000, abs=1e-5)
         assert after.send_delay_ms >= 0
@@ -97,7 +97,8 @@ def test_blocks_of_the_targets_alternate(tmp_path):
         _, samples, _ = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")])
     turns = [s.target for s in samples if s.phase == "measure"]
     assert turns.index("a") < 8 and turns.index("b") < 8
-    assert [s.block for s in samples] == sorted(s.block for s in samples)
+    blocks = [s.block for s in samples if s.phase == "measure"]
+    assert blocks == sorted(blocks)
 
 
 def test_run_json_says_who_what_and_where(tmp_path):
@@ -138,7 +139,7 @@ def test_the_golden_answers_stand_among_the_samples_as_reference(tmp_path):
     }
 
 
-@pytest.mark.parametrize("mode", ["broken", "throttled", "html", "unauthorised"])
+@pytest.mark.parametrize("mode", ["broken", "throttled", answering(label="dog")], ids=["broken", "throttled", "label"])
 def test_failures_are_counted_and_do_not_end_the_run(tmp_path, mode):
     with two_fakes() as (one, other):
         one.mode = mode
@@ -146,7 +147,35 @@ def test_failures_are_counted_and_do_not_end_the_run(tmp_path, mode):
     assert done.complete
     assert len(measured(samples, "a")) == 30 and all(s.error for s in measured(samples, "a"))
     assert not any(s.error for s in measured(samples, "b"))
-    assert "32 failed" in said
+    assert "31 failed" in said  # the first one was sent before the bar was drawn
+
+
+@pytest.mark.parametrize("mode", ["html", "unauthorised", "redirect", "gone", "not_allowed"])
+def test_a_first_response_beyond_cure_ends_its_target_alone(tmp_path, mode):
+    with two_fakes() as (one, other):
+        one.mode = mode
+        done, samples, said = run(tmp_path, [endpoint(one, "a"), endpoint(other, "b")])
+        assert len(one.posts) == 1
+    assert "--token-env a=VARIABLE" in said or "--target a=URL" in said
+    assert f"a: {done.targets[0].failure}" in said
+    assert done.complete and done.planned_requests == len(measured(samples, "b")) == 10
+    assert measured(samples, "a") == []
+
+
+def test_a_first_response_is_checked_without_a_warm_up_too(tmp_path):
+    with fake_endpoint("unauthorised") as fake:
+        done, samples, _ = run(tmp_path, [endpoint(fake, "a")], warmup=0)
+        assert len(fake.posts) == 1
+    assert [s.error for s in samples] == ["http_4xx", *["dropped"] * 9]
+    assert "--token-env a=VARIABLE" in (done.targets[0].failure or "")
+
+
+def test_a_refusal_after_an_answer_ends_nothing(tmp_path):
+    with fake_endpoint() as fake:
+        fake.on_post = lambda count: setattr(fake, "mode", "good" if count == 1 else "unauthorised")
+        done, samples, _ = run(tmp_path, [endpoint(fake, "a")])
+    assert [s.error for s in measured(samples, "a")] == ["http_4xx"] * 10
+    assert done.targets[0].failure is None
 
 
 def test_dead_endpoint_is_given_up_and_its_requests_are_failures(tmp_path, monkeypatch):
@@ -209,7 +238,7 @@ def test_a_twin_that_did_not_start_is_in_the_run_with_its_reason(tmp_path):
 
 def test_a_run_in_which_nobody_can_be_reached_is_not_complete(tmp_path):
     done, samples, _ = run(tmp_path, [endpoint("http://nothing.invalid", "a")])
-    assert (done.complete, done.incomplete_reason, done.planned_requests) == (False, "no target could be reached", 0)
+    assert (done.complete, done.incomplete_reason, done.planned_requests) == (False, "no target could be measured", 0)
     assert samples == []
 
 
@@ -276,7 +305,7 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
     class Deadly(Reporter):
         def progress_bar(self, description, total):
             counting = super().progress_bar(description, total)
-            counting.maybe_refresh = lambda: kill() if description == "Requests" and counting.completed == 30 else None
+            counting.maybe_refresh = lambda: kill() if description == "Requests" and counting.completed == 33 else None
             return counting
 
     with local_twins(["heroku"], tmp_path / "logs", engines=["onnx"]) as twins, fake_endpoint() as fake:
@@ -348,7 +377,7 @@ def test_ctrl_c_during_the_reference_ends_its_process(tmp_path, monkeypatch):
     program = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
     monkeypatch.setattr(reference_samples, "__defaults__", (script(tmp_path, program),))
     with fake_endpoint() as fake:
-        done, samples, _ = run(tmp_path, [endpoint(fake, "a")], bare(4))
+        done, samples, _ = run(tmp_path, [endpoint(fake, "a")], bare(4), warmup=0)
     assert (done.complete, done.incomplete_reason, samples) == (False, "interrupted after 0 of 4 requests", [])
     assert descendants() == []
 

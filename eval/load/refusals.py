@@ -1,0 +1,43 @@
+"""A first response that no waiting cures: the address or the token is wrong. Says which option helps. Pure."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from eval.load.responses import HTML_PAGE
+from eval.samples.model import Sample
+from eval.targets.endpoints import Endpoint
+from service.schema import PREDICT
+
+ACCESS_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+WRONG_ADDRESS = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+
+
+def is_refusal(sample: Sample) -> bool:
+    """Whether every further request would fail alike: a redirect, a page for people, no access, no such path."""
+    status = sample.status or 0
+    return 300 <= status < 400 or status in (*ACCESS_REFUSED, *WRONG_ADDRESS) or _is_page(sample)
+
+
+def refusal_text(sample: Sample, endpoint: Endpoint) -> str:
+    """What was responded, and what to change."""
+    return f"{sample.detail}; {_advice(sample, endpoint)}"
+
+
+def _advice(sample: Sample, endpoint: Endpoint) -> str:
+    name, url, status = endpoint.name, endpoint.url, sample.status or 0
+    token_option = f"--token-env {name}=VARIABLE"
+    if status in ACCESS_REFUSED:
+        return (
+            f"another token is needed, with {token_option}" if endpoint.token else f"give a token with {token_option}"
+        )
+    if status in WRONG_ADDRESS:
+        if url.endswith(PREDICT):
+            return f"give the address without {PREDICT}: --target {name}={url.removesuffix(PREDICT)}"
+        return f"images are posted to {url}{PREDICT}: give the address in front of {PREDICT} with --target {name}=URL"
+    login = "" if endpoint.token else f", or a token with {token_option} if that is a login page"
+    return f"give the address of the service itself with --target {name}=URL{login}"
+
+
+def _is_page(sample: Sample) -> bool:
+    return sample.status == HTTPStatus.OK and (sample.detail or "").startswith(HTML_PAGE)
