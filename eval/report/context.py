@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from markupsafe import Markup
 
 from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.latency import normal_load
+from eval.formatting import value_of
 from eval.plan.config import BASELINE_RTT
 from eval.report import figures, scenario_sections
 from eval.report.engine_table import EngineRow, engine_rows, engines_compared, group_titles, split_break_evens
@@ -28,6 +30,8 @@ from eval.samples.processors import client_processor, target_processor
 from eval.targets.engines import REFERENCE_ENGINE
 
 MAX_MISCLASSIFICATIONS = 12
+MAX_WARNINGS = 12  # that are shown at once
+MAX_DRAWN_TARGETS = 12  # in a plot; of more, the fastest are drawn
 LATENCY_PARTS = (  # of a request's time, in the order in which it is spent
     ("lateness", "late send"),
     ("decode", "decode"),
@@ -74,6 +78,8 @@ class Misclassification:
 class ReportContext:
     """Everything the templates draw that is not in the summary."""
 
+    drawn_targets: list[str]  # in the plots
+    many_targets: bool  # more than the plots draw
     styles: dict[str, int]  # target -> its number, of which colour and lines follow
     scenarios: list[ScenarioSection]  # the scenarios that were tried, in their order
     latency_plots: dict[str, Markup]  # by scenario
@@ -90,6 +96,7 @@ class ReportContext:
     misclassified_total: int
     error_kinds: list[str]
     compared_targets: list[str]  # the rows and columns of the matrix
+    every_pair_compared: bool  # else there is a list of pairs and no matrix
     titles: dict[str, str]  # target -> how people write it, the reference included
     descriptions: dict[str, str]  # target -> kind, size and region in a line
     main_latency: dict[str, Mapping[str, Any] | None]  # target -> percentiles of its first scenario
@@ -122,7 +129,7 @@ class ReportContext:
 
     def labels_may_differ(self, a: str, b: str) -> bool:
         """Whether different predictions of these two are no fault."""
-        return self.engine_by_target[a] != self.engine_by_target[b]
+        return self.engine_by_target.get(a) != self.engine_by_target.get(b)
 
 
 def build_context(
@@ -134,20 +141,26 @@ def build_context(
     ]
     normal_load_samples = normal_load(measured_samples)
     target_reports = summary["targets"]
+    drawn_targets = _drawn_targets(summary)
+    drawn_reports = {name: report for name, report in target_reports.items() if name in drawn_targets}
+    drawn_summary = {**summary, "targets": drawn_reports}
+    compared_targets = _compared_targets(summary)
     styles = assign_styles(target_reports, {pair["b"]: pair["a"] for pair in summary["engine_comparisons"]})
     misclassifications = _misclassifications(run, normal_load_samples, target_reports)
     latency_breakdown = _mean_latency_breakdown(scenario_sections.main_scenario_samples(measured_samples))
     shared_assumptions = _shared_assumptions(target_reports)
     return ReportContext(
+        drawn_targets=list(drawn_reports),
+        many_targets=len(drawn_reports) < len(target_reports),
         styles=styles,
         scenarios=scenario_sections.scenario_sections(run, target_reports),
-        latency_plots=figures.latency_plots(measured_samples, target_reports, styles),
-        rate_plot=figures.rate_plot(target_reports, styles, summary["verdict"]["slo"]["p95_ms"]),
-        latency_over_time_plots=figures.latency_over_time_plots(measured_samples, target_reports, styles),
-        pareto_plot=figures.cost_latency_plot(summary, styles),
-        cost_plot=figures.cost_plot(summary, styles),
-        accuracy_plot=figures.accuracy_plot(target_reports, styles),
-        calibration_plot=figures.calibration_plot(run, normal_load_samples, target_reports, styles),
+        latency_plots=figures.latency_plots(measured_samples, drawn_reports, styles),
+        rate_plot=figures.rate_plot(drawn_reports, styles, summary["verdict"]["slo"]["p95_ms"]),
+        latency_over_time_plots=figures.latency_over_time_plots(measured_samples, drawn_reports, styles),
+        pareto_plot=figures.cost_latency_plot(drawn_summary, styles),
+        cost_plot=figures.cost_plot(drawn_summary, styles),
+        accuracy_plot=figures.accuracy_plot(drawn_reports, styles),
+        calibration_plot=figures.calibration_plot(run, normal_load_samples, drawn_reports, styles),
         latency_breakdown=latency_breakdown,
         confusion_groups=_group_targets(target_reports, "confusion"),
         per_class_groups=_group_targets(target_reports, "per_class"),
@@ -157,7 +170,8 @@ def build_context(
         ],
         misclassified_total=len(misclassifications),
         error_kinds=sorted({kind for target_report in target_reports.values() for kind in target_report["errors"]}),
-        compared_targets=_compared_targets(summary),
+        compared_targets=compared_targets,
+        every_pair_compared=len(summary["agreement"]) == len(compared_targets) * (len(compared_targets) - 1) / 2,
         titles={name: target_report["title"] for name, target_report in target_reports.items()}
         | {REFERENCE: REFERENCE},
         descriptions={name: _describe_target(target_report) for name, target_report in target_reports.items()},
@@ -322,6 +336,21 @@ def _with_image(run: Run, misclassification: Misclassification, read_image: Imag
         misclassification.predictions,
         uri,
     )
+
+
+def _drawn_targets(summary: SummaryReport) -> set[str]:
+    """All targets; of many the cheapest and the fastest."""
+    target_reports, verdict = summary["targets"], summary["verdict"]
+    if len(target_reports) <= MAX_DRAWN_TARGETS:
+        return set(target_reports)
+
+    def p50_ms(name: str) -> float:
+        value = value_of((_main_latency(target_reports[name]) or {}).get("p50"))
+        return math.inf if value is None else value
+
+    by_latency = sorted(target_reports, key=p50_ms)
+    leaders = [name for name in (verdict["fastest"], verdict["cheapest"], verdict["runner_up"]) if name]
+    return set(list(dict.fromkeys([*leaders, *by_latency]))[:MAX_DRAWN_TARGETS])
 
 
 def _compared_targets(summary: SummaryReport) -> list[str]:

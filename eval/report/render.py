@@ -28,7 +28,7 @@ from eval.report.wording import break_even_range, what_if_title
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
-from eval.validation import write_file
+from eval.validation import write_files
 from infra.targets import TARGETS
 from service.engines.names import engine_title
 
@@ -86,8 +86,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
         REPORT_HTML: template_environment(escape_html=True).get_template("report.html.j2").render(variables),
     }
     with os_errors_as_eval_error(run_dir):
-        for name, text in files.items():
-            write_file(run_dir / name, text)
+        write_files(run_dir, files)
     return summary
 
 
@@ -129,7 +128,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "engine_title": engine_title,
     }
     jinja_environment.globals |= formatters
-    script = (TEMPLATE_DIR / "report.js").read_text()
+    script = (TEMPLATE_DIR / "report.js").read_text(encoding="utf-8")
     jinja_environment.globals |= {
         "pair_of": context.pair_of,
         "discard_reasons": scenario_sections.discard_reasons,
@@ -138,6 +137,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "break_even_range": break_even_range,
         "what_if_title": what_if_title,
         "LATENCY_PARTS": context.LATENCY_PARTS,
+        "MAX_WARNINGS": context.MAX_WARNINGS,
         "REFERENCE": REFERENCE,
         "REFERENCE_ENGINE": REFERENCE_ENGINE,
         "ENGINE_DIFFERENCE_NOTE": ENGINE_DIFFERENCE_NOTE,
@@ -145,7 +145,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "REQUESTS_PER_MONTH": REQUESTS_PER_MONTH,
         "TABLE_MONTHLY_REQUESTS": TABLE_MONTHLY_REQUESTS,
         "PHASE_TITLES": scenario_sections.PHASE_TITLES,
-        "css": Markup((TEMPLATE_DIR / "report.css").read_text()),
+        "css": Markup((TEMPLATE_DIR / "report.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }

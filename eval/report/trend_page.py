@@ -33,7 +33,7 @@ from eval.samples.model import Run
 from eval.samples.processors import client_processor
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.statements import ReasonCode, unavailable
-from eval.validation import printable, write_file
+from eval.validation import printable, write_files
 
 TREND_HTML, TREND_JSON = "trend.html", "trend.json"
 TREND_SCHEMA_VERSION = 2
@@ -73,8 +73,7 @@ def write_trend(folders: Sequence[Path], out_dir: Path | None = None) -> list[Pa
     }
     with os_errors_as_eval_error(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            write_file(out_dir / name, text)
+        write_files(out_dir, contents)
     return [out_dir / name for name in contents]
 
 

@@ -20,6 +20,8 @@ MARKERS = "osD^vPX*"
 MARKER_SPACING = 0.13  # of the plot's diagonal
 MAX_LEGEND_MARKER_PT = 7  # points; on the plot marks may be larger
 MAX_LABEL_CHARS = 40  # of a title in a plot
+MAX_LEGEND_CHARS = 116  # of all columns of a legend
+LEGEND_LINE_CHARS = 8  # as wide as a line and the space around it
 MIN_LOG_VALUE = 1e-6  # a logarithmic axis has no 0
 MIN_TICKS = 4  # on a logarithmic axis, if there are so many
 TICK_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.5).tolist()))
@@ -108,7 +110,8 @@ def add_legend(axes: Axes, columns: int = 4) -> None:
     if not handles:
         return
     figure_legend = axes.figure.legend(
-        handles, titles, loc="outside upper left", ncols=columns + (None in group_ids), borderaxespad=0,
+        handles, titles, loc="outside upper left", ncols=_fitting_columns(titles, columns + (None in group_ids)),
+        borderaxespad=0,
         handlelength=2.2, columnspacing=1.2,
     )  # fmt: skip
     for group_id, handle, text in zip(group_ids, figure_legend.legend_handles, figure_legend.get_texts(), strict=True):
@@ -117,6 +120,16 @@ def add_legend(axes: Axes, columns: int = 4) -> None:
                 artist.set_gid(group_id)
         if isinstance(handle, Line2D):
             handle.set_markersize(min(handle.get_markersize(), MAX_LEGEND_MARKER_PT))
+
+
+def _fitting_columns(titles: Sequence[str], max_columns: int) -> int:
+    """The largest number of columns, filled one after the other, that a legend of these titles has room for."""
+    for columns in range(max_columns, 1, -1):
+        rows = math.ceil(len(titles) / columns)
+        widths = [max(map(len, titles[i : i + rows])) + LEGEND_LINE_CHARS for i in range(0, len(titles), rows)]
+        if sum(widths) <= MAX_LEGEND_CHARS:
+            return columns
+    return 1
 
 
 def _legend_entries(axes: Axes) -> tuple[list[Any], list[str], list[str | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import shutil
@@ -245,8 +246,37 @@ def test_a_run_without_a_single_answer_is_reported(tmp_path):
     assert "20 of 20" in text_of(tmp_path, REPORT_MD)
 
 
-@pytest.mark.parametrize("folder", ["run_dir", "broken_dir"])
-@pytest.mark.parametrize("width", [360, 390, 800, 1280])
+@pytest.fixture(scope="module")
+def many_dir(tmp_path_factory) -> Path:
+    """A run of 40 targets, of which 20 answered nothing and one answers differently."""
+    names = [f"site-with-a-long-name-{i:02d}" for i in range(40)]
+    options = {"failures": dict.fromkeys(names[20:], 4), "disagreements": {names[1]: 2}}
+    folder = write_run_dir(
+        tmp_path_factory.mktemp("many"), names=names, n_images=4, foreign=True, twin=False, warmup=0, **options
+    )
+    write_reports(folder)
+    return folder
+
+
+def test_of_many_targets_the_plots_show_twelve_and_tables_all(many_dir):
+    text, page = text_of(many_dir), Page(text_of(many_dir)).text
+    assert "The plots show 12 of the 40 targets: the cheapest and the fastest." in page
+    assert text.count('scope="row">') >= 8 * 40
+    assert re.search(r"\b29 more warnings", page)
+    plot = text[text.index('id="scenario-single"') :].partition("</figure>")[0]
+    assert len(set(re.findall(r'data-target="(\d+)"', plot))) == 12
+
+
+def test_of_many_targets_the_verdict_names_a_few(many_dir):
+    sentence = json.loads((many_dir / REPORT_JSON).read_text())["verdict"]["sentence"]
+    assert "site-with-a-long-name-22 and 17 others answered none of 4: made up: disconnected" in sentence
+    assert len(sentence) < 1000
+
+
+@pytest.mark.parametrize(
+    ("folder", "width"),
+    [*itertools.product(["run_dir", "broken_dir"], [360, 390, 800, 1280]), ("many_dir", 390), ("many_dir", 1280)],
+)
 def test_the_page_never_scrolls_sideways_and_asks_no_network(browser, request, folder, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     asked, said = [], []
