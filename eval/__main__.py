@@ -31,19 +31,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGTERM, terminate)
+    exit_code = _flush_output(_run_command(arguments))
+    return EXIT_TERMINATED if terminated and exit_code == EXIT_INTERRUPTED else exit_code
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
+    """Run the command. Returns the exit code; an error that a user can mend is one line."""
     try:
-        exit_code = arguments.command(arguments)
-        sys.stdout.flush()
-        return EXIT_TERMINATED if terminated and exit_code == EXIT_INTERRUPTED else exit_code
+        return arguments.command(arguments)
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EvalError as error:
         print(printable_lines(str(error)), file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        print(printable_lines(f"{error.filename or 'the output'}: {error.strerror or error}"), file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
+
+
+def _flush_output(exit_code: int) -> int:
+    """Write what is left of the output. Returns the exit code, which says if that failed, but for a closed pipe."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it again at its end
+        if not isinstance(error, BrokenPipeError):
+            if not exit_code:
+                print(f"the output: {error.strerror}", file=sys.stderr)
+            return exit_code or EXIT_FAILED
+    return exit_code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,12 +21,19 @@ LOG_REFRESH_S = 5.0  # minimum between two plain lines
 MAX_SKIPPED_REFRESHES = 4  # after so many intervals it is drawn even while requests are due
 
 
+class _Console(Console):
+    """A console that a run outlives: a reader that has enough, as `head` has, does not end a measurement."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Reporter:
     """Output for the person who watches a run."""
 
     def __init__(self, console: Console | None = None, scrub: Callable[[str], str] = str):
         """`scrub` masks secrets in what is printed."""
-        self._console = console or Console(highlight=False)
+        self._console = console or _Console(highlight=False)
         self._scrub = scrub
 
     def print(self, text: str) -> None:

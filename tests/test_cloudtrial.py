@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from eval.samples.model import SAMPLES_FILE
+from eval.samples.store import append_sample, write_run
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import fake_endpoint
 from tests.helpers.held_start import held_at_import
 from tests.helpers.running_service import ready_service
+from tests.helpers.synthetic_run import make_run
 
 pytestmark = pytest.mark.integration
 
@@ -136,3 +140,32 @@ def test_a_signal_during_imports_ends_a_command_in_one_line(tmp_path, command, n
         process.send_signal(number)
         assert process.communicate(timeout=30)[0] == "cloudtrial: stopped\n"
         assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize("module", ["difflib", "aiohttp"])
+def test_ctrl_c_before_and_after_the_imports_is_one_line(module, tmp_path):
+    """As Python reports each module that it has imported, the program is interrupted after this one."""
+    command = [PROGRAM, "run", "--target", "a=http://127.0.0.1:9", "--images", "golden", "--out", tmp_path / "run"]
+    environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
+    process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr
+    for line in process.stderr:
+        if line.rpartition("|")[2].strip() == module:
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate()
+    said = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert process.returncode == 130 and [line.removeprefix("cloudtrial: ") for line in said] == ["stopped"]
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_terminal_of_ascii_shows_every_character_as_it_can(tmp_path):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    run, samples = make_run(n_images=2, names=["caf\u00e9"], foreign=True, warmup=0, reference=False)
+    write_run(tmp_path, run)
+    with open(tmp_path / SAMPLES_FILE, "w", encoding="utf-8") as file:
+        for sample in samples:
+            append_sample(file, sample)
+    done = call("samples", tmp_path, env=environment)
+    assert done.returncode == 0
+    assert "caf?" in done.stdout and done.stderr.startswith("caf\\xe9, single: 2 samples, 0 failed")

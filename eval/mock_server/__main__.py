@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the profile and serve it. Returns the exit code."""
     args = _parser().parse_args(arguments)
     try:
-        profile = parse_profile(args.profile.read_text(), str(args.profile)) if args.profile else EndpointProfile()
+        profile = (
+            parse_profile(args.profile.read_text(encoding="utf-8"), str(args.profile))
+            if args.profile
+            else EndpointProfile()
+        )
         ssl_context = _ssl_context(args.certfile, args.keyfile)
         if args.core is not None:
             os.sched_setaffinity(0, {args.core})
@@ -63,7 +67,7 @@ def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext 
             raise EvalError("--keyfile needs --certfile, the certificate of that key")
         return None
     for file in filter(None, (certfile, keyfile)):
-        file.open().close()  # the error of the next line does not say which file is missing
+        file.open(encoding="utf-8").close()  # the error of the next line does not say which file is missing
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certfile, keyfile)

@@ -45,7 +45,7 @@ def git_sha(repository: Path = ROOT) -> str | None:
     """The commit, with "-dirty" if files differ from it; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=10, encoding="utf-8")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None

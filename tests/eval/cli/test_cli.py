@@ -3,6 +3,8 @@ from __future__ import annotations
 import html
 import json
 import os
+import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -298,6 +300,74 @@ def test_missing_pulumi_error_says_where_to_get_it(tmp_path, monkeypatch, capsys
     error = capsys.readouterr().err
     assert "--stacks heroku needs the pulumi program on PATH: `make pulumi`" in error and "--target NAME=URL" in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """A finished run, and a file beside it."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    with fake_endpoint() as fake:
+        assert run("--target", f"a={fake.url}", "--out", folder, limit=2) == 0
+    (folder.parent / "file").write_text("x")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (
+            "run --images golden --limit 2 --target a=http://127.0.0.1:9 --out FILE",
+            "cannot write into FILE: File exists",
+        ),
+        ("run --target a=http://127.0.0.1:9 --images FILE", "there is no folder FILE: name one"),
+        ("run --resume FILE", "cannot read FILE/run.json: Not a directory"),
+        ("report FILE", "cannot read FILE/run.json: Not a directory"),
+        ("report RUN/run.json", "cannot read RUN/run.json/run.json: Not a directory"),
+        ("report --trend RUN FILE", "cannot read FILE/run.json: Not a directory"),
+        ("samples FILE", "cannot read FILE/run.json: Not a directory"),
+        ("compare RUN FILE", "cannot read FILE/run.json: Not a directory"),
+    ],
+    ids=["out", "images", "resume", "report", "run.json", "trend", "samples", "compare"],
+)
+def test_a_file_in_place_of_a_folder_is_one_line(small_run, command, says, capsys):
+    names = {"FILE": str(small_run.parent / "file"), "RUN": str(small_run)}
+    for name, path in names.items():
+        command, says = command.replace(name, path), says.replace(name, path)
+    assert main(command.split()) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.startswith(says) and error.count("\n") == 1
+
+
+def test_a_full_disk_leaves_no_half_written_report(small_run, tmp_path, capsys):
+    shutil.copytree(small_run, tmp_path / "run")
+    page_bytes = (tmp_path / "run" / "report.html").stat().st_size
+    for path in (tmp_path / "run").glob("report.*"):
+        path.write_text("an earlier report")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (page_bytes - 1, limits[1]))
+    try:
+        assert main(["report", str(tmp_path / "run")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err == f"cannot write into {tmp_path / 'run'}: File too large\n"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_outlives_the_reader_of_its_output(tmp_path, monkeypatch):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as pipe, fake_endpoint() as fake:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert run("--target", f"a={fake.url}", "--out", tmp_path, limit=2) == 0
+    assert read_run(tmp_path).complete and (tmp_path / "report.html").exists()
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "eval", "prices"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "the output: No space left on device\n")
 
 
 @pytest.mark.parametrize("command", [["prices"], ["cost", "heroku"]], ids=["prices", "cost"])
