@@ -65,7 +65,7 @@ def direct_requirements(engine: str, target: str) -> str:
         files.append(REPOSITORY / "infra" / target / "requirements.in")
     else:
         files.append(REPOSITORY / "service" / "requirements-server.in")
-    return "".join(path.read_text() for path in files)
+    return "".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def write_tar_gz(name: str, files: Mapping[str, Path]) -> Artifact:

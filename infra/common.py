@@ -136,7 +136,7 @@ def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input
 
 def _model_files() -> dict[str, str]:
     """The shipped model's files, each with its sha256."""
-    return json.loads((Settings.model_dir / MODEL_JSON).read_text())["files"]
+    return json.loads((Settings.model_dir / MODEL_JSON).read_text(encoding="utf-8"))["files"]
 
 
 def _invalid(key: str, value: str, hint: str) -> ConfigError:

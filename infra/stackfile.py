@@ -23,7 +23,7 @@ def read_secret_keys(stack: str, folder: Path = REPOSITORY) -> set[str]:
 def _read_config(stack: str, folder: Path) -> dict[str, object]:
     path = folder / f"Pulumi.{stack}.yaml"
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:

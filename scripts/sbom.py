@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     for target in TARGETS:
         for engine in ENGINES:
             path = folder / f"{target}-{engine}.cdx.json"
-            path.write_text(json.dumps(bill_of_materials(target, engine), indent=1) + "\n")
+            path.write_text(json.dumps(bill_of_materials(target, engine), indent=1) + "\n", encoding="utf-8")
             print(path)
 
 
@@ -51,19 +51,19 @@ def bill_of_materials(target: str, engine: str) -> dict[str, Any]:
 def _packages(lock: Path) -> str:
     """The lock's packages. Unvalidated: that takes seconds, and the whole is validated in a test."""
     command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible", "--no-validate", lock]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
 
 
 def _models(files: dict[str, Path], engine: str) -> Iterator[Component]:
     for member, path in files.items():
         if Path(member).name == MODEL_JSON:
-            model = json.loads(path.read_text())
+            model = json.loads(path.read_text(encoding="utf-8"))
             sha256 = model["files"][WEIGHTS_OF[engine]]
             yield _component("machine-learning-model", model["name"], sha256[:12], sha256)
 
 
 def _base_images() -> Iterator[Component]:
-    for image in BASE_IMAGE.finditer((REPOSITORY / "service" / "Dockerfile").read_text()):
+    for image in BASE_IMAGE.finditer((REPOSITORY / "service" / "Dockerfile").read_text(encoding="utf-8")):
         yield _component("container", image["name"], image["tag"], image["sha256"])
 
 

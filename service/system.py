@@ -42,14 +42,14 @@ def usable_cpus() -> int:
 def _cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float:
     """The smallest cpu.max from this process's group up to the root, in cores; infinite when none is set."""
     try:
-        group = membership.read_text().split("::", 1)[1].split("\n", 1)[0].strip("/")
+        group = membership.read_text(encoding="utf-8").split("::", 1)[1].split("\n", 1)[0].strip("/")
     except (OSError, IndexError):  # not Linux, or control groups of version 1
         group = ""
     quota = _first_version_quota(root / "cpu")
     folder = root / group
     for level in (folder, *folder.parents):
         try:
-            limit, period = (level / "cpu.max").read_text().split()
+            limit, period = (level / "cpu.max").read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             continue
         if limit != "max":
@@ -60,7 +60,9 @@ def _cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgro
 def _first_version_quota(folder: Path) -> float:
     """The same under control groups of version 1, where a container sees its own group as the root."""
     try:
-        quota, period = (int((folder / f"cpu.cfs_{part}_us").read_text()) for part in ("quota", "period"))
+        quota, period = (
+            int((folder / f"cpu.cfs_{part}_us").read_text(encoding="utf-8")) for part in ("quota", "period")
+        )
     except (OSError, ValueError):
         return float("inf")
     return quota / period if quota > 0 else float("inf")
@@ -115,7 +117,7 @@ def cpu_flags() -> set[str]:
 def _cpuinfo() -> dict[str, str]:
     """What /proc/cpuinfo says of the first processor; nothing where there is none."""
     try:
-        first = CPUINFO.read_text().partition("\n\n")[0]
+        first = CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
@@ -139,8 +141,8 @@ def give_back_memory() -> None:
 def process_started_at() -> float:
     """When this process began, as seconds since 1970; without /proc, when this module was imported."""
     try:
-        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
     except (OSError, IndexError, ValueError):
         return _IMPORTED_AT
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")

@@ -149,7 +149,7 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
 def write_metrics(folder: Path, metrics: dict[str, dict[str, Any]]) -> None:
     """Write the checksum of int8 and the metrics of both into model.json; fp32 is measured, but not shipped."""
     path = folder / MODEL_JSON
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["files"][INT8] = sha256(folder / INT8)
     manifest["exports"] = metrics
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

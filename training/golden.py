@@ -112,5 +112,5 @@ def write_golden_set(folder: Path, bundle: Bundle, images: np.ndarray) -> int:
         entries.append({"name": name, "sha256": digest, "label": label, "probabilities": probabilities})
     lines = ",\n".join("  " + json.dumps(entry) for entry in entries)
     head = f' "classes": {json.dumps(bundle.classes)},\n "model_version": "{bundle.version(WEIGHTS)}",\n'
-    (folder / "manifest.json").write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n')
+    (folder / "manifest.json").write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
     return sum(max(range(10), key=e["probabilities"].__getitem__) == e["label"] for e in entries)

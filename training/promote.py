@@ -62,7 +62,7 @@ def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict[
         "files": {WEIGHTS: sha256(folder / WEIGHTS)},
         **metadata,
     }
-    (folder / MODEL_JSON).write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MODEL_JSON).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def measure(folder: Path, test: Split) -> dict[str, Any]:

@@ -229,5 +229,5 @@ def train(out: Path, data: Path | None, *, resume: bool, seed: int) -> None:
         score = accuracy(net, test_images, test_labels, device)
         row = f"{epoch + 1:5d}  {loss:10.4f}  {score:13.2%}  {progress.train_seconds / 60:7.1f}"
         print(row, flush=True)
-        with (out / LOG).open("a") as log:
+        with (out / LOG).open("a", encoding="utf-8") as log:
             log.write(row + "\n")

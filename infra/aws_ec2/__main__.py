@@ -254,7 +254,7 @@ url = pulumi.Output.concat("https://" if domain else "http://", host)
 session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
 command.local.Command(
     "ready",
-    create=(HERE / "wait_ready.py").read_text(),
+    create=(HERE / "wait_ready.py").read_text(encoding="utf-8"),
     interpreter=["python3", "-c"],
     environment={
         "URL": pulumi.Output.concat(url, "/readyz"),

@@ -52,7 +52,7 @@ def render(settings: Mapping[str, str], *, host: str, https: bool) -> str:
     """
     if not HOST.fullmatch(host):
         raise UserDataError(f"the host is {host!r}; nginx takes a domain in small letters, or an address of IPv4")
-    config = yaml.safe_load((HERE / "cloud-config.yaml").read_text())
+    config = yaml.safe_load((HERE / "cloud-config.yaml").read_text(encoding="utf-8"))
     config["packages"] += HTTPS_PACKAGES if https else ()
     config["write_files"] = [
         *map(_filled, config["write_files"]),
@@ -76,7 +76,7 @@ def _filled(entry: Mapping[str, str]) -> dict[str, str]:
     """The entry with the contents of the file that it names."""
     filled = dict(entry)
     if source := filled.pop("source", None):
-        filled["content"] = (HERE / source).read_text()
+        filled["content"] = (HERE / source).read_text(encoding="utf-8")
     return filled
 
 

@@ -175,7 +175,7 @@ if api_token:
 settled = command.local.Command(
     "grants-settled",
     interpreter=["python3", "-c"],
-    create=(HERE / "wait.py").read_text(),
+    create=(HERE / "wait.py").read_text(encoding="utf-8"),
     triggers=[builder.unique_id, account.unique_id, *(grant.id for grant in grants)],
     opts=pulumi.ResourceOptions(depends_on=grants),
 )

@@ -46,11 +46,13 @@ def find_nginx() -> str | None:
 def nginx_process(nginx: str, folder: Path, port: int, upstream_port: int) -> ProcessSpec:
     """nginx with the VM's site, its files in `folder`, listening on `port`."""
     (folder / PROXY_PATH).parent.mkdir(parents=True, exist_ok=True)
-    (folder / PROXY_PATH).write_text(PROXY_FILE.read_text())
-    (folder / HOST_PATH).write_text(HOST_NAMES)
+    (folder / PROXY_PATH).write_text(PROXY_FILE.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / HOST_PATH).write_text(HOST_NAMES, encoding="utf-8")
     as_root = os.geteuid() == 0  # its workers would become another user, who may not enter the folder
-    (folder / "nginx.conf").write_text(MAIN_CONF.format(user="user root;" if as_root else ""))
-    (folder / "site.conf").write_text(local_site(SITE_FILE.read_text(), port, upstream_port))
+    (folder / "nginx.conf").write_text(MAIN_CONF.format(user="user root;" if as_root else ""), encoding="utf-8")
+    (folder / "site.conf").write_text(
+        local_site(SITE_FILE.read_text(encoding="utf-8"), port, upstream_port), encoding="utf-8"
+    )
     return ProcessSpec((nginx, "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"))
 
 

@@ -97,7 +97,7 @@ class Process:
 
     def log_tail(self) -> str:
         """The last lines of what it printed since it was last started."""
-        with self.log.open(errors="replace") as lines:
+        with self.log.open(errors="replace", encoding="utf-8") as lines:
             lines.seek(self._log_start)
             return "".join(deque(lines, LOG_TAIL_LINES)).rstrip()
 
@@ -122,7 +122,7 @@ def _peak_bytes(pid: int) -> int:
     try:
         if sys.platform != "linux":
             return psutil.Process(pid).memory_info().rss
-        match = PEAK_RSS.search(Path(f"/proc/{pid}/status").read_text())
+        match = PEAK_RSS.search(Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
         return int(match[1]) * 1024 if match else 0
     except (OSError, psutil.Error):
         return 0  # it has just ended

@@ -37,13 +37,15 @@ def heroku_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Process
     """The Procfile's web process."""
     config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine}
     config["WEB_CONCURRENCY"] = "2"  # the buildpack sets it by the dyno's size
-    return read_procfile((root / "Procfile").read_text(), config)
+    return read_procfile((root / "Procfile").read_text(encoding="utf-8"), config)
 
 
 def gcp_cloudrun_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
     """The command of the engine's image. As many requests are let in as the target says; the threads match."""
     config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)}
-    return read_dockerfile((root / "service" / "Dockerfile").read_text(), root, config, {"ENGINE": engine})
+    return read_dockerfile(
+        (root / "service" / "Dockerfile").read_text(encoding="utf-8"), root, config, {"ENGINE": engine}
+    )
 
 
 def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
@@ -55,7 +57,7 @@ def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> P
 
 def read_vm_unit() -> Unit:
     """The VM's unit."""
-    return read_unit(UNIT_FILE.read_text())
+    return read_unit(UNIT_FILE.read_text(encoding="utf-8"))
 
 
 START_COMMANDS: dict[str, Callable[[Path, int, str], ProcessSpec]] = {

@@ -69,7 +69,7 @@ def measure(each: Variant, engine: str, request: Request, window_s: float, folde
     """The variant's peak memory in MiB, and a cell for each concurrency."""
     (port,) = free_ports(1)
     env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, **each.env}
-    launch = read_procfile((each.tree / "service" / "Procfile").read_text(), env)
+    launch = read_procfile((each.tree / "service" / "Procfile").read_text(encoding="utf-8"), env)
     process = Process(launch.command, launch.env, each.tree, [SERVER_CORE], folder / f"{each.name}.log")
     try:
         wait_until_ready(port, [process], START_TIMEOUT_S)

@@ -69,7 +69,7 @@ def bench(requests: int, rate_rps: float) -> None:
     command = [sys.executable, "-m", "eval.mock_server"]
     with (
         tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as mock,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8") as mock,
     ):
         assert mock.stdout
         fleet = TargetSet((Endpoint("mock", None, mock.stdout.readline().strip()),), {})

@@ -90,7 +90,7 @@ def bench_demo() -> None:
         command += ["--limit", str(DEMO_IMAGES), "--out", str(out)]
         wall_s = elapsed_ms(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)) / 1000
         busy_s = sum(sample.latency_ms for sample in read_samples(out)) / 1000
-        complete = json.loads((out / "report.json").read_text())["run"]["complete"]
+        complete = json.loads((out / "report.json").read_text(encoding="utf-8"))["run"]["complete"]
     print(f"demo: wall time over the time its requests took, {DEMO_IMAGES} images, complete: {complete}")
     print(f"  {wall_s / busy_s:5.2f}  ({wall_s:.1f} s over {busy_s:.1f} s; the rest: starting four twins, the report)")
 

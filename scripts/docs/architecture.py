@@ -99,8 +99,8 @@ def main() -> None:
     new = page()
     if "--check" not in sys.argv[1:]:
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(new)
-    elif not PAGE.exists() or new != PAGE.read_text():
+        PAGE.write_text(new, encoding="utf-8")
+    elif not PAGE.exists() or new != PAGE.read_text(encoding="utf-8"):
         raise SystemExit("architecture: docs/architecture.md is out of date; run: python -m scripts.docs.architecture")
 
 

@@ -69,16 +69,16 @@ def with_block(readme: str, block: Block) -> str:
     _, end, tail = rest.partition(block.end)
     if not end:
         raise SystemExit(f"readme: {README} has no '{block.begin}' ... '{block.end}'")
-    return f"{head}{block.begin}\n{block.text(block.report.read_text())}{block.end}{tail}"
+    return f"{head}{block.begin}\n{block.text(block.report.read_text(encoding='utf-8'))}{block.end}{tail}"
 
 
 def main() -> None:
-    old = new = README.read_text()
+    old = new = README.read_text(encoding="utf-8")
     for block in BLOCKS:
         if block.report.exists() or block.begin in new:
             new = with_block(new, block)
     if "--check" not in sys.argv[1:]:
-        README.write_text(new)
+        README.write_text(new, encoding="utf-8")
     elif new != old:
         raise SystemExit("readme: README.md and the reports disagree; run: python -m scripts.docs.readme")
 

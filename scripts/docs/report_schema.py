@@ -34,7 +34,7 @@ def report_schema() -> dict[str, Any]:
 
 
 def main() -> None:
-    SCHEMA_PATH.write_text(json.dumps(report_schema(), indent=1) + "\n")
+    SCHEMA_PATH.write_text(json.dumps(report_schema(), indent=1) + "\n", encoding="utf-8")
     print(SCHEMA_PATH.relative_to(ROOT))
 
 

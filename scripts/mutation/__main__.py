@@ -45,7 +45,7 @@ def try_mutant(original: Path, mutant: Mutant) -> Result:
     """Apply the mutant to a copy of the original and run the checks on it."""
     with copied(original) as copy:
         path = copy / mutant.file
-        path.write_text(mutant.apply(path.read_text()))
+        path.write_text(mutant.apply(path.read_text(encoding="utf-8")), encoding="utf-8")
         return Result(mutant, tuple(detections(copy, mutant.target, mutant.file)))
 
 
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         original = make_copy(Path(folder) / "original")  # so that edits during the run change nothing
         try:
             for mutant in mutants:
-                mutant.apply((original / mutant.file).read_text())
+                mutant.apply((original / mutant.file).read_text(encoding="utf-8"))
             check_original(original, groups, pool)
             results = try_all(original, mutants, pool)
         except (OutOfDate, CheckError) as error:

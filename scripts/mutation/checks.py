@@ -194,6 +194,7 @@ def _run(command: Sequence[str], copy: Path) -> subprocess.CompletedProcess[str]
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        encoding="utf-8",
     ) as process:
         try:
             output, errors = process.communicate(timeout=LIMIT_S)

@@ -25,7 +25,7 @@ SHOW_EVERY_S = 5
 
 def main() -> int:
     """Installs the program. Returns the exit code: 1 when it could not be installed."""
-    version = pinned_version(REQUIREMENTS.read_text())
+    version = pinned_version(REQUIREMENTS.read_text(encoding="utf-8"))
     root = Path.home() / ".pulumi" / "versions" / version
     program = root / "bin" / "pulumi"
     there = program.exists()

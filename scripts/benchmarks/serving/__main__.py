@@ -141,7 +141,7 @@ def _new_record(
 def _report(record: Record, folder: Path, *, check: bool) -> int:
     """Write tables and plots, print the short ones. Returns the exit code."""
     goals = evaluate_goals(record)
-    (folder / SERVING_MD).write_text(markdown(record))
+    (folder / SERVING_MD).write_text(markdown(record), encoding="utf-8")
     write_plots(record, folder)
     print(f"\n{servers_table(record)}\n\n{goals_table(goals)}\n\n{verdict(record, goals)}\n\n{folder / SERVING_MD}")
     return 1 if check and missed(goals) else 0

@@ -48,6 +48,7 @@ class EngineProcess:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            encoding="utf-8",
         )
         try:
             self.info: dict[str, Any] = self._read_line()

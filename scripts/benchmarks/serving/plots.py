@@ -30,7 +30,7 @@ def write_plots(record: Record, folder: Path) -> None:
         if any(figure(server.name, c) for server in record.measured_servers() for c in record.concurrencies()):
             draw = partial(_draw, record=record, label=label, figure=figure, levels=levels)
             drawn = str(render_svg(name, draw, f"{label} over requests at once, by server", SIZE))
-            (folder / f"{name}.svg").write_text(standalone_svg(drawn))
+            (folder / f"{name}.svg").write_text(standalone_svg(drawn), encoding="utf-8")
 
 
 def _engine_rates(record: Record) -> dict[str, float]:
@@ -66,7 +66,7 @@ def _draw(axes: Axes, *, record: Record, label: str, figure: Figure, levels: dic
 
 def standalone_svg(svg: str) -> str:
     """A plot of the report as a file of its own: the report's colours for light and dark, with a background."""
-    light, dark = (_variables(text, svg) for text in STYLE_SHEET.read_text().split("@media", 2)[:2])
+    light, dark = (_variables(text, svg) for text in STYLE_SHEET.read_text(encoding="utf-8").split("@media", 2)[:2])
     style = f"svg{{font-family:system-ui,sans-serif;{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--surface)"/>'
     width, height = (round(inches * POINTS_PER_INCH) for inches in SIZE)

@@ -154,7 +154,7 @@ def write_record(record: Record, folder: Path) -> None:
     part = folder / f"{SERVING_JSON}.part"
     text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(record)})
     content = json.loads(text, parse_float=lambda number: round(float(number), DIGITS))
-    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / SERVING_JSON)
 
 
@@ -162,7 +162,7 @@ def read_record(folder: Path) -> Record:
     """The record of serving.json. Raises RecordError."""
     path = folder / SERVING_JSON
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if (version := content.pop("schema_version")) == 1:
             content = _from_version_1(content)
         elif version != SCHEMA_VERSION:

@@ -130,7 +130,7 @@ def package_version(python: Path, package: str) -> str | None:
     """The package's version in that Python; None without it."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
     try:
-        completed = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
+        completed = subprocess.run([str(python), "-c", code], capture_output=True, text=True, encoding="utf-8")
     except OSError:
         return None
     return completed.stdout.strip() or None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from scripts.paths import MODEL_DIR
 
-MODEL = json.loads((MODEL_DIR / "model.json").read_text())
+MODEL = json.loads((MODEL_DIR / "model.json").read_text(encoding="utf-8"))
 CLASSES: list[str] = MODEL["classes"]
 SIDE_PX: int = MODEL["input"]["size_px"]
 MEAN = np.array(MODEL["input"]["mean"], np.float32)
