@@ -145,7 +145,9 @@ def build_context(
     drawn_reports = {name: report for name, report in target_reports.items() if name in drawn_targets}
     drawn_summary = {**summary, "targets": drawn_reports}
     compared_targets = _compared_targets(summary)
-    styles = assign_styles(target_reports, {pair["b"]: pair["a"] for pair in summary["engine_comparisons"]})
+    styles = assign_styles(
+        drawn_reports | target_reports, {pair["b"]: pair["a"] for pair in summary["engine_comparisons"]}
+    )
     misclassifications = _misclassifications(run, normal_load_samples, target_reports)
     latency_breakdown = _mean_latency_breakdown(scenario_sections.main_scenario_samples(measured_samples))
     shared_assumptions = _shared_assumptions(target_reports)
