@@ -53,13 +53,22 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 ODD_VERSIONS: dict[str, Respond] = {  # of which what is not understood is passed over
-    "version-name": partial(send, body=version(model="resnet18")),
-    "version-array": partial(send, body=version(versions=["v1"])),
-    "version-startup": partial(send, body=version(startup_ms="1200 ms")),
-    "version-engine": partial(send, body=version(engine={"name": "triton"}, engine_details="cuda")),
-    "version-nested": partial(send, body=version(model={"name": ["resnet18"], "version": 3})),
-    "version-cpus": partial(send, body=version(cpus="2", instruction_sets="AVX2", instruction_limits=[])),
-    "version-date": partial(send, body=version(started_at=1732838400, instance_id=17)),
+    "version-shapes": partial(
+        send,
+        body=version(
+            model="resnet18",
+            versions=["v1"],
+            startup_ms="1200 ms",
+            engine_details="cuda",
+            cpus="2",
+            instruction_sets="AVX2",
+            instruction_limits=[],
+            started_at=1732838400,
+        ),
+    ),
+    "version-nested": partial(
+        send, body=version(model={"name": ["resnet18"], "version": 3}, engine={"name": "triton"})
+    ),
     "version-page": partial(send, body=b"<html>1.0.3</html>"),
     "version-deep": partial(send, body=DEEP),
     "version-nan": partial(send, body=version(startup_ms={"total": float("nan")})),

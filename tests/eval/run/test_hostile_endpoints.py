@@ -77,8 +77,8 @@ def test_a_version_is_used_as_far_as_it_is_understood(folder, targets):
     for mode in ODD_VERSIONS:
         assert (targets[mode]["succeeded"], targets[mode]["failure"]) == (IMAGES, None), mode
     versions = {target.name: target.version for target in read_run(folder).targets}
-    assert versions["version-startup"] == GOOD_VERSION
-    assert versions["version-nested"] == GOOD_VERSION | {"model": {}}
+    assert versions["version-shapes"] == {key: GOOD_VERSION[key] for key in ("engine", "instance_id")}
+    assert versions["version-nested"] == {"model": {}, "instance_id": GOOD_VERSION["instance_id"]}
     assert versions["version-list"] == versions["version-page"] == {}
 
 
