@@ -268,7 +268,8 @@ def break_even_points(cost_models: Mapping[str, CostModel | Reason], titles: Map
     """Where each pair's net bills cross, over all the traffic that is looked at; or why they do not.
 
     Of many targets each with the cheapest at the verdict's traffic. At the bounds of the bills too: every target billed
-    by request is then at the same end of what is not known. As if there could be any number of instances; `exceeds_max_instances` names those that may not have as many.
+    by request is then at the same end of what is not known. As if there could be any number of
+    instances; `exceeds_max_instances` names those that may not have as many.
     """
     bills = {name: cache(model.bill) for name, model in cost_models.items() if isinstance(model, CostModel)}
     pairs = list(combinations(bills, 2))
