@@ -11,9 +11,9 @@ import numpy as np
 
 from service.batcher import Batcher
 from service.caller import Caller
-from service.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
 from service.engines import Engine, engine_class
 from service.errors import BundleError, QueueFull
+from service.images.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
 from service.model import Bundle, load_bundle
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings

@@ -19,8 +19,8 @@ import numpy as np
 
 from service.engines import engine_class
 from service.errors import BundleError, Problem, SettingsError
+from service.images.preprocess import decode_image
 from service.model import Bundle, load_bundle
-from service.preprocess import decode_image
 from service.schema import Prediction
 from service.settings import Settings
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine, load_network
+from service.images.preprocess import decode_image
 from service.model import Bundle
-from service.preprocess import decode_image
 from service.schema import PROBABILITY_DIGITS
 
 PER_CLASS = 10

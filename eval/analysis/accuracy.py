@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-from eval.statements import ReasonCode, Unavailable, unavailable
+from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.stats.intervals import Estimate, proportion
 
 CALIBRATION_BINS = 15

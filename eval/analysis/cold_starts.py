@@ -18,9 +18,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.plan.config import COLD, IDLE, SINGLE
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, Sample, TargetRun
-from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.stats.intervals import Estimate, percentile, proportion
 from infra.targets import TARGETS
 from service.classifier import PHASES as SERVICE_PHASES

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from eval.statements import Code, Statement
+from eval.codes import Code, Statement
 
 
 class Severity(StrEnum):

@@ -12,11 +12,11 @@ from typing import Any
 import scipy
 
 from eval.analysis.drift import DriftReport
+from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, REPEAT, SINGLE
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.model import Sample
-from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.stats.intervals import Estimate, early_stopping_bounds, percentile, percentiles, tail_ratio
 from service.schema import SERVER_TIMING_PARTS
 

@@ -9,7 +9,7 @@ from typing import Any
 import scipy
 
 from eval.analysis.accuracy import McNemarReport, Prediction, Predictions
-from eval.statements import ReasonCode, unavailable
+from eval.codes import ReasonCode, unavailable
 from eval.stats.intervals import CONFIDENCE, Estimate, holm_adjust
 
 

@@ -12,9 +12,9 @@ from eval.analysis.accuracy import Agreement, ClassReport, McNemarReport
 from eval.analysis.cold_starts import ColdStartReport
 from eval.analysis.findings import Finding
 from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
+from eval.codes import Reason, Unavailable
 from eval.cost.cost_model import CostReport
 from eval.samples.processors import Processor
-from eval.statements import Reason, Unavailable
 from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
 

@@ -24,13 +24,13 @@ from eval.analysis.latency import normal_load
 from eval.analysis.latency_rounds import latencies_by_round
 from eval.analysis.mcnemar import discordant_pairs
 from eval.analysis.summary import first_predictions
+from eval.codes import ReasonCode, Statement, reason
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.cost_comparison import cost_change, price_run
 from eval.cost.price_list import PriceList
 from eval.plan.config import MAX_RATE, SINGLE, config_from_json
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
-from eval.statements import ReasonCode, Statement, reason
 from eval.stats.bootstrap import REPLICATES, relative_change
 from eval.stats.comparison import MIN_BLOCKS, Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, nearest_rank

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from eval.analysis.latency import ScenarioReport
 from eval.analysis.report_model import TargetReport
+from eval.codes import Reason, ReasonCode, reason
 from eval.cost.billing import Bill
-from eval.statements import Reason, ReasonCode, reason
 from eval.stats.intervals import Estimate
 
 DEFAULT_SLO_MS = 200.0  # latency objective for p95, in ms

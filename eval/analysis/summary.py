@@ -36,6 +36,7 @@ from eval.analysis.report_model import (
 from eval.analysis.same_model import SameModel, compare_models
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
 from eval.analysis.verdict_facts import VerdictFacts, compare_with_fastest, verdict_report
+from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.cost.billing import MAX_RPS, MIN_RPS, REQUESTS_PER_MONTH, SECONDS_PER_MONTH
 from eval.cost.break_even import CostOrder, compare_bills, crossing_ranges
 from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
@@ -43,7 +44,6 @@ from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
-from eval.statements import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.targets.engines import engine_of, engines_differ, matching_engine_pairs
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval.codes import Reason
 from eval.cost import billing
 from eval.cost.billing import ResourceDemand
 from eval.cost.cost_model import CostModel, build_cost_model
 from eval.cost.price_list import PriceList
 from eval.samples.model import Sample, TargetRun
-from eval.statements import Reason
 from eval.stats.bootstrap import REPLICATES, bootstrap_p, percentile_interval, relative_change, relative_changes
 
 MEAN_FIELDS = (

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from eval.codes import Assumption, AssumptionCode, Reason, ReasonCode, Unavailable, reason
 from eval.cost import billing
 from eval.cost.billing import Bill, ResourceDemand
 from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
 from eval.samples.model import Sample, TargetRun
-from eval.statements import Assumption, AssumptionCode, Reason, ReasonCode, Unavailable, reason
 from infra.targets import TARGETS, Target
 
 PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests

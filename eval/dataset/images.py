@@ -25,9 +25,9 @@ from eval.dataset.sampling import stratified_sample
 from eval.errors import EvalError, ImagesError
 from eval.samples.model import MAX_IMAGES, ImageEntry
 from eval.validation import MAX_NAME_CHARS, read_file
-from service.decode_work import DecodeWork
 from service.errors import Problem
-from service.image_file import open_image
+from service.images.decode_work import DecodeWork
+from service.images.image_file import open_image
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 
 GOLDEN_DIR = Path(__file__).parent.parent / "golden"

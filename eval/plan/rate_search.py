@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval.codes import ReasonCode, reason
 from eval.samples.model import Sample
-from eval.statements import ReasonCode, reason
 from eval.stats.intervals import Estimate, interval_indices, min_sample_size, nearest_rank
 
 P95 = 0.95

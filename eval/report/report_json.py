@@ -7,11 +7,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from eval.analysis.summary import analyse_run
+from eval.codes import Statement
 from eval.cost.price_list import PriceList
 from eval.report.verdict import verdict_sentence
 from eval.report.wording import message
 from eval.samples.model import Run, Sample
-from eval.statements import Statement
 
 
 def build_report(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[str, Any]:

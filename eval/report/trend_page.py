@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, processor_notices
 from eval.analysis.findings import Finding
+from eval.codes import ReasonCode, unavailable
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.price_list import load_price_list
 from eval.errors import EvalError
@@ -32,7 +33,6 @@ from eval.report.report_json import build_report, to_jsonable
 from eval.samples.model import Run
 from eval.samples.processors import client_processor
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
-from eval.statements import ReasonCode, unavailable
 from eval.validation import printable, write_files
 
 TREND_HTML, TREND_JSON = "trend.html", "trend.json"

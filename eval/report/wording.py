@@ -13,9 +13,9 @@ from typing import Any
 
 from eval import formatting
 from eval.analysis.findings import Finding, FindingCode
+from eval.codes import AssumptionCode, Code, DriftCode, ReasonCode, Statement
 from eval.formatting import count, join_words, percent, plural
 from eval.samples.processors import Processor
-from eval.statements import AssumptionCode, Code, DriftCode, ReasonCode, Statement
 from service.engines.names import engine_title
 
 INTERRUPTED = "interrupted, or still running"  # of a run that is not complete and does not say why

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # loads its parts on first use: scipy.stats alone takes a second
 
-from eval.statements import Reason, ReasonCode, reason
+from eval.codes import Reason, ReasonCode, reason
 
 CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import Problem
+from service.images.preprocess import decode_image
 from service.model import load_bundle
-from service.preprocess import decode_image
 from service.settings import Settings
 
 KEPT = 10

@@ -36,8 +36,8 @@ from service.engines.precision import PRECISIONS, probe_precision, usable_precis
 from service.engines.resnet import ResNet18
 from service.engines.torch_engine import LayeredResNet18, fold_batch_norm, load_network
 from service.errors import BundleError
+from service.images.preprocess import decode_image
 from service.model import Bundle, load_bundle
-from service.preprocess import decode_image
 from service.system import processor
 
 BATCH_SIZES = (1, 4, 16, 64)

@@ -16,7 +16,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,9 @@ def measure(model: Model, n_rounds: int, runs: int) -> list[RatioRow]:
     for figure, results in found.items():
         held, decisions, widths = zip(*results, strict=True)
         width = float(np.median(widths))
-        shares = [decisions.count(decision) / runs for decision in (Decision.EQUIVALENT, Decision.DIFFERENT)]
-        rows.append(RatioRow(model.name, figure, n_rounds, sum(held) / runs, *shares, width if width < 1e3 else None))
+        equivalent, different = (decisions.count(d) / runs for d in (Decision.EQUIVALENT, Decision.DIFFERENT))
+        row = RatioRow(model.name, figure, n_rounds, sum(held) / runs, equivalent, different, width)
+        rows.append(row if width < 1e3 else replace(row, width=None))
     return rows
 
 

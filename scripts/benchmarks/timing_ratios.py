@@ -28,8 +28,8 @@ from eval.samples.store import read_samples
 from infra.local.twins import Twin, available_cores, cores_for, local_twins
 from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR, ROOT
 from service.engines.torch_engine import TorchEngine
+from service.images.preprocess import decode_image
 from service.model import load_bundle
-from service.preprocess import decode_image
 from service.schema import PREDICT
 
 REQUESTS = 200

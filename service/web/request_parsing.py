@@ -11,11 +11,11 @@ import numpy as np
 from flask import Request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from service.decode_work import DecodeWork
 from service.errors import BadRequest, Problem, TooLarge, UnknownParameter, Unsupported
-from service.image_formats import image_format, looks_like_json
+from service.images.decode_work import DecodeWork
+from service.images.image_formats import image_format, looks_like_json
+from service.images.preprocess import decode_image, preview_uri, read_base64, read_pixels
 from service.model import Bundle
-from service.preprocess import decode_image, preview_uri, read_base64, read_pixels
 from service.schema import (
     IMAGE_PART,
     JSON_TYPE,

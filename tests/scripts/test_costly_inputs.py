@@ -4,8 +4,8 @@ import pytest
 
 from scripts.benchmarks.costly_inputs import KEPT, MAX_BYTES, main, measure, mutated, search, seed_files
 from service.errors import UnprocessableImage
+from service.images.preprocess import decode_image
 from service.model import load_bundle
-from service.preprocess import decode_image
 from service.schema import IMAGE_TYPES
 from service.settings import Settings
 

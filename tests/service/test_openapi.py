@@ -20,8 +20,8 @@ from service import schema
 from service.app import create_app
 from service.classifier import Classifier
 from service.errors import ClientGone, Problem
-from service.image_file import MAX_DECODE_BYTES, WEBP_BYTES
-from service.preprocess import DARKEST_MAX
+from service.images.image_file import MAX_DECODE_BYTES, WEBP_BYTES
+from service.images.preprocess import DARKEST_MAX
 from service.settings import ENGINES, Settings
 from service.system import INSTRUCTION_SETS
 from tests.conftest import ROOT, picture_bytes
@@ -129,7 +129,7 @@ def test_the_document_has_the_image_types_of_the_contract():
 
 
 def test_the_document_says_how_an_image_is_read():
-    """What tests/service/test_preprocess.py and test_image_file.py hold the pixels to."""
+    """What tests/service/images/test_preprocess.py and test_image_file.py hold the pixels to."""
     image = COMPONENTS["requestBodies"]["Image"]["description"]
     for meaning in ("orientation", "16 bits", "palettes", "CMYK", "on white", "first frame", "profiles", "end marker"):
         assert meaning in image

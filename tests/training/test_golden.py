@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine
+from service.images.preprocess import decode_image
 from service.model import load_bundle
-from service.preprocess import decode_image
 from training import golden
 
 pytestmark = pytest.mark.integration

@@ -79,8 +79,8 @@ class EngineProcess:
 
 def main(engine_name: str, paths: Sequence[str]) -> None:
     from service.engines import engine_class
+    from service.images.preprocess import decode_image
     from service.model import load_bundle
-    from service.preprocess import decode_image
     from service.settings import Settings
 
     make_engine = engine_class(engine_name)

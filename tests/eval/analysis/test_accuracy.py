@@ -3,7 +3,7 @@
 import pytest
 
 from eval.analysis.accuracy import ClassReport, Prediction, classification_metrics, prediction_agreement
-from eval.statements import ReasonCode, unavailable
+from eval.codes import ReasonCode, unavailable
 
 CLASSES = ["cat", "dog", "fox"]
 SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}

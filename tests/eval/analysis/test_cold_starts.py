@@ -19,6 +19,7 @@ from eval.analysis.cold_starts import (
     first_seen,
     startup_s_for_billing,
 )
+from eval.codes import ReasonCode, reason, unavailable
 from eval.dataset.images import load_images
 from eval.errors import EndpointError
 from eval.load.client import Client, RequestSpec
@@ -27,7 +28,6 @@ from eval.mock_server.profile import EndpointProfile
 from eval.plan.arrivals import idle_arrivals
 from eval.report.report_json import to_jsonable
 from eval.samples.model import TargetRun
-from eval.statements import ReasonCode, reason, unavailable
 from eval.stats.intervals import Estimate, ci_ranks
 from eval.targets import restart
 from eval.targets.restart import (

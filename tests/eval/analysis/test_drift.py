@@ -7,8 +7,8 @@ import pytest
 
 from eval.analysis.drift import detect_drift, drift_warnings, trend_p
 from eval.analysis.findings import Severity
+from eval.codes import DriftCode, DriftResult, ReasonCode, unavailable
 from eval.report.report_json import to_jsonable
-from eval.statements import DriftCode, DriftResult, ReasonCode, unavailable
 from tests.helpers.synthetic_run import make_run, make_sample
 
 SIZE = 25

@@ -13,6 +13,7 @@ from rich.console import Console
 from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities
 from eval.analysis.findings import FindingCode, Severity, invalid
+from eval.codes import ReasonCode
 from eval.cost.price_list import load_price_list
 from eval.dataset.images import load_images
 from eval.plan.config import Config, config_from_json
@@ -26,7 +27,6 @@ from eval.report.trend_page import TREND_HTML, TREND_JSON, write_trend
 from eval.run.runner import RunOptions, execute_run, new_run
 from eval.samples.model import TargetRun
 from eval.samples.store import read_run, read_samples
-from eval.statements import ReasonCode
 from eval.targets.endpoints import Endpoint, TargetSet, start_targets
 from eval.targets.engines import EnginePair, matching_engine_pairs
 from infra.local.twins import local_twins

@@ -7,9 +7,9 @@ import pytest
 
 from eval.analysis.accuracy import Prediction
 from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
+from eval.codes import ReasonCode, unavailable
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
-from eval.statements import ReasonCode, unavailable
 from tests.helpers.synthetic_run import make_run
 
 

@@ -11,10 +11,10 @@ from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities, processor_notices
 from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.run_comparison import RunData, Thresholds, compare_runs
+from eval.codes import ReasonCode, reason
 from eval.cost import price_list as price_module
 from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
 from eval.samples.store import append_sample, write_run
-from eval.statements import ReasonCode, reason
 from eval.stats.bootstrap import relative_change
 from eval.stats.comparison import Decision
 from tests.helpers.synthetic_run import make_run

@@ -10,11 +10,11 @@ import pytest
 from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.latency import scenario_report
 from eval.analysis.summary import break_even_points
+from eval.codes import AssumptionCode, ReasonCode, reason, unavailable
 from eval.cost.billing import SECONDS_PER_MONTH
 from eval.cost.cost_model import build_cost_model
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report, to_jsonable
-from eval.statements import AssumptionCode, ReasonCode, reason, unavailable
 from eval.stats.intervals import Estimate
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import (

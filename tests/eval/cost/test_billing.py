@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from eval.codes import AssumptionCode
 from eval.cost.billing import (
     SECONDS_PER_MONTH,
     ResourceDemand,
@@ -21,7 +22,6 @@ from eval.cost.break_even import compare_bills, crossing_ranges
 from eval.cost.cost_model import build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import load_price_list
 from eval.errors import PriceError
-from eval.statements import AssumptionCode
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, GCP_FUNCTION, HEROKU
 from tests.helpers.synthetic_run import STARTUP_MS, make_run, make_sample
 

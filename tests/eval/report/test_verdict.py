@@ -7,9 +7,9 @@ import pytest
 from eval.analysis.accuracy import Agreement
 from eval.analysis.report_model import Slo, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
+from eval.codes import ReasonCode, reason
 from eval.cost.billing import Bill
 from eval.report.verdict import verdict_sentence
-from eval.statements import ReasonCode, reason
 from eval.stats.intervals import Estimate
 
 

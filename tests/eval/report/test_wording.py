@@ -8,9 +8,9 @@ import string
 import pytest
 
 from eval.analysis.findings import Finding, FindingCode, Severity, invalid
+from eval.codes import AssumptionCode, DriftCode, ReasonCode, Statement, reason
 from eval.report.wording import FORMATTERS, WORDING, message
 from eval.samples.processors import parse_processor
-from eval.statements import AssumptionCode, DriftCode, ReasonCode, Statement, reason
 
 ALL_CODES = [*FindingCode, *ReasonCode, *DriftCode, *AssumptionCode]
 ZEN = parse_processor({"cpu_model": "AMD EPYC", "cpu_generation": "Zen 3", "instruction_sets": ["AVX2"], "cores": 2})

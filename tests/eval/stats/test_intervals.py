@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import betainc
 
-from eval.statements import ReasonCode, reason
+from eval.codes import ReasonCode, reason
 from eval.stats.intervals import (
     Estimate,
     ci_ranks,

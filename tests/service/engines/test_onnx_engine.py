@@ -19,8 +19,8 @@ from service.engines.onnx_engine import OnnxEngine
 from service.engines.resnet import build_network
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
 from service.errors import BundleError, SettingsError
+from service.images.preprocess import decode_image
 from service.model import load_bundle, sha256
-from service.preprocess import decode_image
 from tests.conftest import ROOT
 from tests.helpers.running_service import ready_service
 from training.onnx_graph import onnx_model

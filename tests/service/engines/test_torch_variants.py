@@ -15,8 +15,8 @@ from service.engines import precision, torch_engine
 from service.engines.fused import FusedConvolution, FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
 from service.engines.torch_engine import LayeredResNet18, TorchEngine, autotune, fold_batch_norm, load_network
+from service.images.preprocess import decode_image
 from service.model import load_bundle
-from service.preprocess import decode_image
 from service.settings import ROOT
 
 pytestmark = pytest.mark.integration

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.decode_work import DecodeWork
 from service.errors import BadRequest, UnprocessableImage
-from service.image_file import check_size, open_image, orientation
-from service.image_formats import sniff
+from service.images.decode_work import DecodeWork
+from service.images.image_file import check_size, open_image, orientation
+from service.images.image_formats import sniff
 from service.model import Bundle
 from service.schema import IMAGE_PART, IMAGE_TYPES, PIXELS_KEY
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
+from service.images.preprocess import PREVIEW_PX, decode_image, preview_uri, read_base64, read_pixels, resized
 from service.model import Bundle
-from service.preprocess import PREVIEW_PX, decode_image, preview_uri, read_base64, read_pixels, resized
 from service.schema import IMAGE_TYPES, MAX_PIXELS
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import png_of

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from service.errors import UnprocessableImage
-from service.preprocess import decode_image
+from service.images.preprocess import decode_image
 from service.schema import MAX_SCANS, MAX_SIDE_PX
 from tests.conftest import picture_bytes
 from tests.helpers import costly_files
 from tests.helpers.running_service import png_of
-from tests.service.test_preprocess import BUNDLE, claims, close, corners, look, quarters
+from tests.service.images.test_preprocess import BUNDLE, claims, close, corners, look, quarters
 
 CPU_LIMIT_S = 2.0  # of a core, for any request: the promise; each of these takes less than a tenth of it
 ROWS = b"\x00\x00" * 4000 + b"\x00\x01"

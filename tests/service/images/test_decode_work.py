@@ -7,12 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.caller import Caller
-from service.decode_work import CHECKED_READS, MAX_TURN_WAIT_S, QUICK_PIXELS, QUICK_READS, DecodeTurns, DecodeWork
 from service.errors import ClientGone, QueueFull, RequestAbandoned, UnprocessableImage
-from service.preprocess import decode_image
+from service.images.decode_work import (
+    CHECKED_READS,
+    MAX_TURN_WAIT_S,
+    QUICK_PIXELS,
+    QUICK_READS,
+    DecodeTurns,
+    DecodeWork,
+)
+from service.images.preprocess import decode_image
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 from tests.conftest import picture_bytes
-from tests.service.test_preprocess import BUNDLE
+from tests.service.images.test_preprocess import BUNDLE
 
 BIG = QUICK_PIXELS + 1
 

@@ -16,10 +16,10 @@ from operator import mul
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageChops, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from service.decode_work import DecodeWork
 from service.errors import Problem, UnprocessableImage
-from service.image_formats import sniff
-from service.jpeg_file import read_jpeg
+from service.images.decode_work import DecodeWork
+from service.images.image_formats import sniff
+from service.images.jpeg_file import read_jpeg
 from service.schema import MAX_PIXELS, MAX_SIDE_PX
 
 # The smallest target has 512 MiB, of which the process, bodies and text take up to 340.
