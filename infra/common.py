@@ -92,15 +92,22 @@ class StackConfig:
             raise ConfigError(f"cloudtrial:apiToken is refused by the service: {error}") from None
         return pulumi.Output.secret(value)
 
-    def status_env(self, api_token: pulumi.Output[str] | None) -> dict[str, str]:
-        """The variable that makes /version and /metrics require the token, too."""
-        if not self.flag("protectStatus"):
-            return {}
-        if api_token is None:
-            raise ConfigError(
-                "cloudtrial:protectStatus needs a token: pulumi config set --secret cloudtrial:apiToken VALUE"
-            )
-        return {"PROTECT_STATUS": "1"}
+    def access_env(self, api_token: pulumi.Output[str] | None) -> dict[str, str]:
+        """The variables that say who may read what: status with the token alone, answers on pages of other origins."""
+        env = {}
+        if self.flag("protectStatus"):
+            if api_token is None:
+                raise ConfigError(
+                    "cloudtrial:protectStatus needs a token: pulumi config set --secret cloudtrial:apiToken VALUE"
+                )
+            env["PROTECT_STATUS"] = "1"
+        if value := self._get("allowedOrigins"):
+            try:
+                origins = Settings.from_env({"ALLOWED_ORIGINS": value}).allowed_origins
+            except SettingsError as error:
+                raise ConfigError(f"cloudtrial:allowedOrigins is refused by the service: {error}") from None
+            env["ALLOWED_ORIGINS"] = ",".join(origins)
+        return env
 
     def revision(self) -> dict[str, str]:
         """A variable that the service ignores: another value makes the platform start anew."""

@@ -30,7 +30,7 @@ ZONE = r"Z[A-Z0-9]{4,31}"
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
-status_env = config.status_env(api_token)
+access_env = config.access_env(api_token)
 allow_token_over_http = config.flag("allowTokenOverHttp")
 size = config.choice("size", TARGET.size, EC2_SIZES)
 domain = config.optional("domain", DOMAIN, "a name such as classifier.example.com, in small letters")
@@ -206,7 +206,7 @@ settings: dict[str, pulumi.Input[str]] = {
     "ENGINE": engine,
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
     "BUNDLE_SHA256": artifact.sha256,
-    **status_env,
+    **access_env,
 }
 if token:
     settings |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}

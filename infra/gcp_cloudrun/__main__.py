@@ -29,7 +29,7 @@ stack = pulumi.get_stack()
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
-status_env = config.status_env(api_token)
+access_env = config.access_env(api_token)
 revision = config.revision()
 settings = read_google_settings(config, TARGET)
 config.reject_unknown()
@@ -112,7 +112,7 @@ env = [
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="WEB_THREADS", value=str(settings.concurrency)),
     *(
         gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
-        for key, value in (status_env | revision).items()
+        for key, value in (access_env | revision).items()
     ),
 ]
 before_service: list[pulumi.Resource] = [*apis]

@@ -33,7 +33,7 @@ stack = pulumi.get_stack()
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
-status_env = config.status_env(api_token)
+access_env = config.access_env(api_token)
 revision = config.revision()
 settings = read_google_settings(config, TARGET)
 config.reject_unknown()
@@ -214,7 +214,7 @@ function = gcp.cloudfunctionsv2.Function(
             "ENGINE": engine,
             "THREADS": str(threads),
             "LOG_EXECUTION_ID": "true",  # Google sets it where it is missing
-            **status_env,
+            **access_env,
             **revision,
         },
         secret_environment_variables=token_env,

@@ -34,7 +34,7 @@ MANIFESTS = {"torch": HERE / "heroku.yml", "onnx": HERE / "heroku-onnx.yml"}
 config = StackConfig()
 engine = config.engine()
 api_token = config.api_token()
-status_env = config.status_env(api_token)
+access_env = config.access_env(api_token)
 revision = config.revision()
 app_name = config.required("appName", APP_NAME, APP_NAME_HINT)
 region = config.choice("region", TARGET.region, ("us", "eu"))
@@ -61,7 +61,7 @@ app = heroku.app.App(
     region=region,
     stack=STACKS[build_by],
     buildpacks=BUILDPACKS[build_by],
-    config_vars={"ENGINE": engine, **status_env, **revision},
+    config_vars={"ENGINE": engine, **access_env, **revision},
     sensitive_config_vars={"API_TOKEN": api_token} if api_token else {},
 )
 

@@ -9,8 +9,8 @@ MUTANTS = {
             "depends_on=[app]",
         ),
         "the token is a plain config var too": (
-            'config_vars={"ENGINE": engine, **status_env, **revision},',
-            'config_vars={"ENGINE": engine, **status_env, **revision, "API_TOKEN": api_token or ""},',
+            'config_vars={"ENGINE": engine, **access_env, **revision},',
+            'config_vars={"ENGINE": engine, **access_env, **revision, "API_TOKEN": api_token or ""},',
         ),
         "a token that is taken away stays on the app": ("if api_token else {},", "if api_token else None,"),
         "the build names the app, where its UUID is needed": (

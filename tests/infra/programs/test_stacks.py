@@ -157,7 +157,7 @@ def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stack):
 
 
 def test_an_empty_setting_counts_as_unset():
-    empty = {f"cloudtrial:{key}": "" for key in ("engine", "apiToken", "protectStatus")}
+    empty = {f"cloudtrial:{key}": "" for key in ("engine", "apiToken", "protectStatus", "allowedOrigins")}
     assert inputs_of(well(rehearse("heroku", empty))) == inputs_of(well(rehearse("heroku")))
 
 
@@ -190,6 +190,20 @@ def test_status_can_be_closed_with_the_token(stack):
     run = well(rehearse(stack, {"protectStatus": "true"}, token=True))
     (holder,) = [r.name for r in run.resources.values() if "PROTECT_STATUS" in json.dumps(r.unwrapped_inputs)]
     assert holder in ("vm", "app", "service", "function")
+
+
+@every_stack
+def test_pages_of_other_origins_are_allowed_by_a_setting(stack):
+    origins = "https://a.example,https://b.example:8443"
+    run = well(rehearse(stack, {"allowedOrigins": origins.replace(",", " ")}))
+    (holder,) = [r.name for r in run.resources.values() if origins in json.dumps(r.unwrapped_inputs)]
+    assert holder in ("vm", "app", "service", "function")
+
+
+def test_an_origin_that_no_browser_sends_is_refused():
+    message = refused(rehearse("heroku", {"allowedOrigins": "example.org/page"}))
+    assert message.startswith("cloudtrial:allowedOrigins is refused by the service: ALLOWED_ORIGINS has")
+    assert "'example.org/page'" in message
 
 
 def test_closing_status_without_a_token_is_refused():
