@@ -64,6 +64,7 @@ def seed_files() -> dict[str, bytes]:
     """Real files of every format and of the kinds that differ in their decoders."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8))
     plain, large = Image.new("RGB", (1400, 1400)), Image.new("RGB", (6000, 4000))
+    largest_webp, largest_cmyk = Image.new("RGB", (3000, 3000)), Image.new("CMYK", (4800, 3200))  # by their memory
     frames = [noise, noise.rotate(90, expand=True).resize(noise.size)]
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -72,7 +73,7 @@ def seed_files() -> dict[str, bytes]:
         "jpeg progressive": encoded(noise, "JPEG", progressive=True),
         "jpeg progressive plain": encoded(plain, "JPEG", progressive=True),
         "jpeg progressive large": encoded(large, "JPEG", progressive=True),
-        "jpeg cmyk": encoded(large.convert("CMYK"), "JPEG", progressive=True),
+        "jpeg cmyk": encoded(largest_cmyk, "JPEG", progressive=True),
         "jpeg grey": encoded(large.convert("L"), "JPEG"),
         "png": encoded(noise, "PNG", exif=exif),
         "png palette": encoded(noise.quantize(16), "PNG", transparency=bytes(range(16))),
@@ -82,8 +83,8 @@ def seed_files() -> dict[str, bytes]:
         "gif": encoded(noise, "GIF", save_all=True, append_images=frames),
         "gif large": encoded(large.convert("L"), "GIF"),
         "webp": encoded(noise, "WEBP", exif=exif),
-        "webp large": encoded(large, "WEBP", method=0),
-        "webp lossless": encoded(large.convert("RGBA"), "WEBP", lossless=True, method=0),
+        "webp large": encoded(largest_webp, "WEBP", method=0),
+        "webp lossless": encoded(largest_webp.convert("RGBA"), "WEBP", lossless=True, method=0),
         "webp animated": encoded(noise, "WEBP", save_all=True, append_images=frames),
         "bmp": encoded(noise, "BMP"),
         "bmp palette": encoded(noise.quantize(16), "BMP"),
