@@ -22,7 +22,7 @@ from tests.helpers.fake_endpoint import fake_endpoint
 
 pytestmark = pytest.mark.integration
 
-KILLS = 25
+KILLS = 12
 
 
 def arguments(fake, folder, *more):
