@@ -20,9 +20,9 @@ import numpy as np
 import scipy
 
 from eval.analysis.findings import Finding, FindingCode, warning
-from eval.analysis.latency_rounds import latencies_by_round
 from eval.codes import DriftCode, DriftResult, ReasonCode, Unavailable, unavailable
 from eval.samples.model import Sample
+from eval.samples.rounds import latencies_by_round
 from eval.stats.comparison import BLOCKS_PER_COSINE
 from eval.stats.intervals import N_COSINES, holm_adjust
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.analysis.accuracy import Agreement, Predictions
 from eval.analysis.cold_starts import StartReport
 from eval.analysis.latency import RateSearchReport
-from eval.analysis.latency_rounds import latencies_by_round
-from eval.analysis.mcnemar import discordant_pairs, mcnemar_tests
+from eval.analysis.predictions.accuracy import Agreement, Predictions
+from eval.analysis.predictions.mcnemar import discordant_pairs, mcnemar_tests
 from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPair, Pair, StartupPair, TargetReport
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
+from eval.samples.rounds import latencies_by_round
 from eval.stats.comparison import Decision, LatenciesByBlock, QuantileRatio, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import matching_engine_pairs

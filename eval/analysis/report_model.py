@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eval.analysis.accuracy import Agreement, ClassReport, McNemarReport
 from eval.analysis.cold_starts import ColdStartReport
 from eval.analysis.findings import Finding
 from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
+from eval.analysis.predictions.accuracy import Agreement, ClassReport, McNemarReport
 from eval.codes import Reason, Unavailable
 from eval.cost.cost_model import CostReport
 from eval.samples.processors import Processor

@@ -18,11 +18,10 @@ from typing import Any
 
 import scipy
 
-from eval.analysis.accuracy import Prediction
 from eval.analysis.comparability import common_scenarios, common_targets
 from eval.analysis.latency import normal_load
-from eval.analysis.latency_rounds import latencies_by_round
-from eval.analysis.mcnemar import discordant_pairs
+from eval.analysis.predictions.accuracy import Prediction
+from eval.analysis.predictions.mcnemar import discordant_pairs
 from eval.analysis.summary import first_predictions
 from eval.codes import ReasonCode, Statement, reason
 from eval.cost.billing import REQUESTS_PER_MONTH
@@ -31,6 +30,7 @@ from eval.cost.price_list import PriceList
 from eval.plan.config import MAX_RATE, SINGLE, config_from_json
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
+from eval.samples.rounds import latencies_by_round
 from eval.stats.bootstrap import REPLICATES, relative_change
 from eval.stats.comparison import MIN_BLOCKS, Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, nearest_rank

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
-from eval.analysis.accuracy import Agreement, Prediction, Predictions, classification_metrics, prediction_agreement
 from eval.analysis.cold_starts import ColdStartReport, cold_start_metrics, expected_labels, startup_s_for_billing
 from eval.analysis.drift import DriftByScenario, detect_drift
 from eval.analysis.engine_comparison import compare_engines
@@ -22,7 +21,15 @@ from eval.analysis.latency import (
     normal_load,
     scenario_report,
 )
-from eval.analysis.mcnemar import mcnemar_tests
+from eval.analysis.predictions.accuracy import (
+    Agreement,
+    Prediction,
+    Predictions,
+    classification_metrics,
+    prediction_agreement,
+)
+from eval.analysis.predictions.mcnemar import mcnemar_tests
+from eval.analysis.predictions.same_model import SameModel, compare_models
 from eval.analysis.report_model import (
     ArtifactSize,
     BreakEven,
@@ -33,7 +40,6 @@ from eval.analysis.report_model import (
     RunMetadata,
     TargetReport,
 )
-from eval.analysis.same_model import SameModel, compare_models
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
 from eval.analysis.verdict_facts import VerdictFacts, compare_with_fastest, verdict_report
 from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eval.analysis.accuracy import Agreement
 from eval.analysis.findings import Finding
-from eval.analysis.latency_rounds import latencies_by_round
+from eval.analysis.predictions.accuracy import Agreement
+from eval.analysis.predictions.same_model import SameModel
 from eval.analysis.report_model import EngineComparison, Slo, TargetReport, Traffic, Verdict
-from eval.analysis.same_model import SameModel
 from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, rank_by_cost
 from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH, Bill
 from eval.samples.model import REFERENCE, Sample
+from eval.samples.rounds import latencies_by_round
 from eval.stats.comparison import Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import REFERENCE_ENGINE

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from eval.analysis.accuracy import CALIBRATION_BINS
 from eval.analysis.drift import NONSTATIONARY_SCENARIOS
+from eval.analysis.predictions.accuracy import CALIBRATION_BINS
 from eval.analysis.slo import slo_scenario
 from eval.formatting import short_count, value_of
 from eval.plan.config import COLD, IDLE, MAX_RATE, SCENARIOS

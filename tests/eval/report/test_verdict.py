@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.analysis.accuracy import Agreement
+from eval.analysis.predictions.accuracy import Agreement
 from eval.analysis.report_model import Slo, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.codes import ReasonCode, reason

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.analysis.accuracy import ClassReport, Prediction, classification_metrics, prediction_agreement
+from eval.analysis.predictions.accuracy import ClassReport, Prediction, classification_metrics, prediction_agreement
 from eval.codes import ReasonCode, unavailable
 
 CLASSES = ["cat", "dog", "fox"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import scipy
 
-from eval.analysis.accuracy import Predictions
+from eval.analysis.predictions.accuracy import Predictions
 from eval.samples.model import ImageEntry
 from eval.stats.intervals import CONFIDENCE
 

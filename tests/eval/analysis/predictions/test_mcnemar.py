@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from eval.analysis.accuracy import Prediction
-from eval.analysis.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
+from eval.analysis.predictions.accuracy import Prediction
+from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
 from eval.codes import ReasonCode, unavailable
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report

@@ -8,7 +8,7 @@ from typing import Any
 
 import scipy
 
-from eval.analysis.accuracy import McNemarReport, Prediction, Predictions
+from eval.analysis.predictions.accuracy import McNemarReport, Prediction, Predictions
 from eval.codes import ReasonCode, unavailable
 from eval.stats.intervals import CONFIDENCE, Estimate, holm_adjust
 
