@@ -1,11 +1,13 @@
 """Whether latency changed while the run went on: of one target, or of all, which is the client's machine or network.
 
-The medians of the blocks, on a logarithmic scale, are a series for each target. Their mean over all targets is the
-machine's series; what a target has beyond that is its own. Of each series one question is asked: is there a trend? The
-lowest cosine of the series is one; the next ones, up to six, show by how much such a figure varies without any
-(Student's t; eval/stats/intervals.py has the same cosines). So a machine that wanders, or blocks that are alike, are no
-trend. The p-values of the targets are adjusted for all targets and scenarios of the run, those of the machine for all
-scenarios (Holm).
+The medians of the blocks, on a logarithmic scale, are a series for each target. Their median over all targets is the
+machine's series, which one target that drifts alone does not move; what a target has beyond that is its own. A target
+is said to drift only where its latency changed in that direction.
+
+Of each series one question is asked: is there a trend? The lowest cosine of the series is one; the next ones, up to
+six, show by how much such a figure varies without any (Student's t; eval/stats/intervals.py has the same cosines). So a
+machine that wanders, or blocks that are alike, are no trend. The p-values of the targets are adjusted for all targets
+and scenarios of the run, those of the machine for all scenarios (Holm).
 """
 
 from __future__ import annotations
@@ -131,12 +133,12 @@ def trend_p(series: Sequence[float]) -> float:
 
 
 def _shared_series(medians_ms: Mapping[Key, Mapping[int, float]], scenario: str) -> dict[int, float]:
-    """The mean logarithm of all targets in each round that all have; empty with one target, or too few rounds."""
+    """The median logarithm of all targets in each round that all have; empty with one target, or too few rounds."""
     of_targets = [medians for (_, name), medians in medians_ms.items() if name == scenario]
     rounds = sorted(set.intersection(*map(set, of_targets)))
     if len(of_targets) < 2 or len(rounds) < MIN_BLOCKS:
         return {}
-    return {number: float(np.mean([math.log(medians[number]) for medians in of_targets])) for number in rounds}
+    return {number: float(np.median([math.log(medians[number]) for medians in of_targets])) for number in rounds}
 
 
 def _own_series(medians_ms: Mapping[int, float], shared: Mapping[int, float]) -> list[float]:
@@ -157,6 +159,11 @@ def _relative_change(log_series: Sequence[float]) -> float:
     return round(math.expm1(last - first), 6)
 
 
+def _matters(change: float, cause: float) -> bool:
+    """Whether latency changed enough, and in the direction in which the cause did."""
+    return min(abs(change), abs(cause)) >= WARN_RELATIVE_CHANGE and (change > 0) == (cause > 0)
+
+
 def _untested(scenario: str, n_blocks: int) -> Unavailable:
     if scenario in NONSTATIONARY_SCENARIOS:
         return unavailable(ReasonCode.LOAD_CHANGES_BY_PLAN)
@@ -175,14 +182,15 @@ def _drift_report(
     shared_change = _relative_change(shared) if shared else None
     has_own_trend = own_p[1] < ALPHA
     has_shared_trend = shared_p_holm is not None and shared_p_holm < ALPHA
-    has_drift = has_own_trend and abs(own_change) >= WARN_RELATIVE_CHANGE
+    has_drift = has_own_trend and _matters(change, own_change)
     if has_drift:
-        code = DriftCode.BECAME_SLOWER if own_change > 0 else DriftCode.BECAME_FASTER
-    elif shared_change is not None and has_shared_trend and abs(shared_change) >= WARN_RELATIVE_CHANGE:
-        code = DriftCode.ALL_BECAME_SLOWER if shared_change > 0 else DriftCode.ALL_BECAME_FASTER
+        code = DriftCode.BECAME_SLOWER if change > 0 else DriftCode.BECAME_FASTER
+    elif shared_change is not None and has_shared_trend and _matters(change, shared_change):
+        code = DriftCode.ALL_BECAME_SLOWER if change > 0 else DriftCode.ALL_BECAME_FASTER
     else:
         code = DriftCode.SMALL_TREND if has_own_trend or has_shared_trend else DriftCode.NO_DRIFT
-    told = {DriftCode.ALL_BECAME_SLOWER: shared_change, DriftCode.ALL_BECAME_FASTER: shared_change}.get(code, change)
+    is_shared = code in (DriftCode.ALL_BECAME_SLOWER, DriftCode.ALL_BECAME_FASTER)
+    told = shared_change if is_shared else change
     return DriftReport(
         blocks=len(medians_ms),
         change=change,

@@ -40,6 +40,7 @@ def three_targets(factors, own=None):
     ]
 
 
+QUIET = {DriftCode.NO_DRIFT, DriftCode.SMALL_TREND}  # of which nobody is warned
 GROWING = np.linspace(1, 1.3, 24 * SIZE)
 
 
@@ -75,7 +76,16 @@ def test_a_target_that_drifts_alone_is_the_one_that_is_named():
     found = detect_drift(three_targets(1, own=np.linspace(1, 1.8, 24 * SIZE)))
     assert of(found).result.code == DriftCode.BECAME_SLOWER
     assert of(found).own_change > 0.1
-    assert "heroku" in [f.target for f in drift_warnings(found, {}) if f.code == "latency_drift"]
+    assert {of(found, name).result.code for name in ("aws_ec2", "gcp_cloudrun")} <= QUIET
+    assert [f.target for f in drift_warnings(found, {})] == ["heroku"]
+
+
+def test_of_two_targets_the_one_that_is_steady_is_not_accused():
+    own = np.linspace(1, 1.8, 24 * SIZE)
+    found = detect_drift([*samples(steady(24) * own), *samples(steady(24, seed=1), target="aws_ec2")])
+    assert of(found).result.code == DriftCode.BECAME_SLOWER
+    assert of(found, "aws_ec2").result.code in QUIET
+    assert [f.target for f in drift_warnings(found, {})] == ["heroku"]
 
 
 def test_a_trend_that_hardly_matters_is_told_but_not_warned_of():
