@@ -125,9 +125,11 @@ def drift_warnings(drift_by_target: Mapping[str, DriftByScenario], titles: Mappi
 def trend_p(series: Sequence[float]) -> float:
     """Of no trend, two-sided."""
     n_noise = min(N_COSINES, len(series) // BLOCKS_PER_COSINE - 1)
-    trend, *noise = scipy.fft.dct(np.asarray(series) - np.mean(series))[1 : n_noise + 2]
+    trend = scipy.fft.dct(np.asarray(series) - np.mean(series))[1]
     if abs(trend) < 1e-9:
         return 1.0
+    without_line = scipy.signal.detrend(series)  # a straight line is no noise of itself, but has higher cosines too
+    noise = scipy.fft.dct(without_line)[2 : n_noise + 2]
     variance = float(np.mean(np.square(noise)))
     return 2 * float(scipy.stats.t.sf(abs(trend) / math.sqrt(variance), n_noise)) if variance else 0.0
 

@@ -57,6 +57,11 @@ def test_a_run_that_grows_slower_says_so_and_by_how_much():
     assert of(found).result == slower and of(found).change > 0
 
 
+@pytest.mark.parametrize("blocks", [10, 400])
+def test_a_straight_line_is_a_trend_however_short_the_run(blocks):
+    assert trend_p(np.linspace(0, 1, blocks) + np.random.default_rng(1).normal(0, 0.001, blocks)) < 0.001
+
+
 def test_growing_faster_is_drift_too():
     found = of(detect_drift(samples(steady(24) * np.linspace(1.3, 1, 24 * SIZE))))
     assert found.has_drift and found.result.code == DriftCode.BECAME_FASTER and found.change < 0
