@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
 from service.classifier import Classifier
-from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken
+from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.web.middleware import (
@@ -215,10 +215,10 @@ class Service:
         problem = Problem(error.description or error.name)
         problem.status, problem.title = error.code or 500, error.name
         if error.code == 404:
-            problem.detail = f"there is no {request.path!r} here; {schema.OPENAPI} lists what there is"
+            problem.detail = f"there is no {quoted(request.path)} here; {schema.OPENAPI} lists what there is"
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
         if allowed:
-            problem.detail = f"{request.path} does not take {request.method}, only {allowed}"
+            problem.detail = f"{quoted(request.path)} does not take {request.method}, only {allowed}"
         response = self.problem(problem)
         if allowed:
             response.headers["Allow"] = allowed

@@ -20,6 +20,24 @@ ServiceError
 
 from __future__ import annotations
 
+import re
+import reprlib
+
+_quotation = reprlib.Repr()
+_quotation.maxstring, _quotation.maxlist = 60, 4
+_TEXT = re.compile(rb"[ -~]{4,20}")
+
+
+def quoted(value: object) -> str:
+    """What a client sent, as a message quotes it: escaped, and short, with its middle left out."""
+    return _quotation.repr(value)
+
+
+def quoted_start(data: bytes) -> str:
+    """How data begins, where that is text; empty for other bytes, which tell a reader nothing."""
+    text = _TEXT.match(data)
+    return repr(text[0].decode()) if text else ""
+
 
 class ServiceError(Exception):
     """The root."""

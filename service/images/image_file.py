@@ -77,8 +77,8 @@ def open_image(data: bytes, draft_px: int, work: DecodeWork) -> Iterator[Image.I
     except Problem:
         raise
     except Exception as error:  # damaged files raise OSError, SyntaxError, struct.error and more
-        reason = "Pillow cannot identify it" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UnprocessableImage(f"the {kind} image of {size} bytes is damaged or cut short ({reason})") from error
+        found = f"the {kind} image of {size} bytes is damaged or cut short"  # Pillow's own words may quote the file
+        raise UnprocessableImage(f"{found}; send the whole file, or save it again") from error
 
 
 def check_size(width: int, height: int) -> None:

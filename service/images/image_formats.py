@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.errors import BadRequest, Unsupported
+from service.errors import BadRequest, Unsupported, quoted_start
 
 READ = "PNG, JPEG, WebP, GIF or BMP"
 _SAVE = "save it as PNG or JPEG"
@@ -119,8 +119,8 @@ def sniff(data: bytes) -> str:
     found, cure = _foreign(data) or _text(data) or _shifted(data) or (None, None)
     if found:
         raise Unsupported(f"this is {found}, which is not read; {cure}")
-    start = ascii(data[:8].decode("latin-1"))
-    raise Unsupported(f"the {len(data)} bytes are no {READ} image; they begin with {start}, so check what is sent")
+    start = f"they begin with {text}, so " if (text := quoted_start(data)) else ""
+    raise Unsupported(f"the {len(data)} bytes are no {READ} image; {start}check what is sent")
 
 
 def image_format(data: bytes) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from flask import Request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from service.errors import BadRequest, Problem, TooLarge, UnknownParameter, Unsupported
+from service.errors import BadRequest, Problem, TooLarge, UnknownParameter, Unsupported, quoted, quoted_start
 from service.images.decode_work import DecodeWork
 from service.images.image_formats import image_format, looks_like_json
 from service.images.preprocess import decode_image, preview_uri, read_base64, read_pixels
@@ -72,16 +72,22 @@ def check_query(request: Request) -> None:
     """Raises UnknownParameter for a query that would else be ignored."""
     for name, values in request.args.lists():
         if name != PROBABILITIES:
-            raise UnknownParameter(f"the query parameter {name!r} is not understood; the only one is {PROBABILITIES}=1")
+            raise UnknownParameter(
+                f"the query parameter {quoted(name)} is not understood; the only one is {PROBABILITIES}=1"
+            )
         if values not in (["0"], ["1"]):
-            raise UnknownParameter(f"the query has {PROBABILITIES}={','.join(values)!r}; use {PROBABILITIES}=1 or =0")
+            raise UnknownParameter(
+                f"the query has {PROBABILITIES}={quoted(','.join(values))}; use {PROBABILITIES}=1 or =0"
+            )
 
 
 def check_encoding(request: Request) -> None:
     """Raises Unsupported for a compressed body."""
     encoding = request.environ.get("HTTP_CONTENT_ENCODING", "")
     if encoding.lower() in COMPRESSIONS:
-        raise Unsupported(f"the body has Content-Encoding {encoding!r}, which is not undone; send it uncompressed")
+        raise Unsupported(
+            f"the body has Content-Encoding {quoted(encoding)}, which is not undone; send it uncompressed"
+        )
 
 
 def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUpload:
@@ -97,7 +103,7 @@ def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUplo
         return ImageUpload(_from_json(request.get_data(), bundle, work), None)
     data = request.get_data()
     if kind not in UNTYPED and not kind.startswith("image/"):
-        raise Unsupported(f"a body of type {kind!r} is not read; {_type_cure(kind, data)}")
+        raise Unsupported(f"a body of type {quoted(kind)} is not read; {_type_cure(kind, data)}")
     if not data:
         raise BadRequest(f"the body is empty; {FORMS}")
     return ImageUpload(decode_image(data, bundle, work), data)
@@ -119,11 +125,11 @@ def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[np.
         wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
         if not request.get_data():
             raise BadRequest(f"the body is empty; send {wanted}")
-        raise Unsupported(f"a batch of type {request.mimetype!r} is not read; send {wanted}")
+        raise Unsupported(f"a batch of type {quoted(request.mimetype)} is not read; send {wanted}")
     parts = _parts(request)
     if len(parts) > MAX_BATCH_IMAGES:
         raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; send at most {MAX_BATCH_IMAGES} in one request")
-    return [_decode_part(f"part {i} ({name!r})", data, bundle, work) for i, (name, data) in enumerate(parts, 1)]
+    return [_decode_part(f"part {i} ({quoted(name)})", data, bundle, work) for i, (name, data) in enumerate(parts, 1)]
 
 
 def _decode_part(name: str, data: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
@@ -158,17 +164,19 @@ def _form_fault(request: Request) -> str:
         return f"the form is empty; send the image as a part {IMAGE_PART!r}, with a filename"
     delimiter = b"--" + boundary.encode("latin-1", "replace")
     if not re.search(re.escape(delimiter) + rb"(--|[ \t]*\r?\n)", body):
-        start = ascii(body[:20].decode("latin-1"))
-        found = f"the form begins with {start} and has nowhere the boundary {boundary!r} of its Content-Type"
+        start = f" begins with {text} and" if (text := quoted_start(body)) else ""
+        found = f"the form{start} has nowhere the boundary {quoted(boundary)} of its Content-Type"
         return f"{found}; let the HTTP client set both"
     if delimiter + b"--" not in body:
-        return f"the form breaks off after {len(body)} bytes, without its end '--{boundary}--'; send all of it"
+        return (
+            f"the form breaks off after {len(body)} bytes, without its end {quoted(f'--{boundary}--')}; send all of it"
+        )
     if IMAGE_PART in request.form:
         cure = f"send the image's bytes with a filename, as `curl -F {IMAGE_PART}=@FILE` does"
         return f"the part {IMAGE_PART!r} is text; {cure}"
     names = {*request.files, *request.form} - {IMAGE_PART}
-    others = ", ".join(sorted(name or "one without a name" for name in names))  # None where Werkzeug finds no name
-    found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only {others}" if others else "")
+    others = quoted(sorted(name or "without a name" for name in names))  # None where Werkzeug finds no name
+    found = f"the form has no file in a part {IMAGE_PART!r}" + (f", only parts {others}" if names else "")
     return f"{found}; choose an image and send it as that part, with a filename"
 
 
@@ -182,10 +190,10 @@ def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
             raise BadRequest(f"the body is a {kind} file and not JSON; send it with Content-Type: image/*") from None
         raise BadRequest(f"the body is not JSON ({error}); {wanted}") from None
     if not isinstance(body, dict) or (IMAGE_PART in body) == (PIXELS_KEY in body):
-        received = f"an object with {sorted(body)}" if isinstance(body, dict) else f"{type(body).__name__}"
+        received = f"an object with {quoted(sorted(body))}" if isinstance(body, dict) else f"{type(body).__name__}"
         raise BadRequest(f"the JSON body is {received if text else 'empty'}; {wanted}")
     if unknown := sorted(body.keys() - {IMAGE_PART, PIXELS_KEY}):
-        raise UnknownParameter(f"the JSON body has {unknown}, which is not understood; leave it out")
+        raise UnknownParameter(f"the JSON body has {quoted(unknown)}, which is not understood; leave it out")
     if IMAGE_PART in body:
         return read_base64(body[IMAGE_PART], bundle, work)
     return read_pixels(body[PIXELS_KEY], bundle)

@@ -17,6 +17,7 @@ from service.schema import PROBLEM_TYPE
 from service.settings import Settings
 from service.web.middleware import CONTENT_POLICY, ROUTES
 from tests.conftest import picture_bytes
+from tests.helpers.running_service import multipart
 
 BUNDLE = Bundle(
     Path(), "test", "none", tuple("abcdef"), 32, (0.5,) * 3, (0.5,) * 3, {"weights": "0123456789abcdef" * 4}
@@ -86,9 +87,34 @@ def test_what_a_client_sent_cannot_become_markup(client, png):
 
 
 def test_a_problem_quotes_only_so_much_of_what_was_sent(client):
-    reply = client.post("/predict", json={"x" * 100_000: 1})
+    reply = client.post("/predict", json={name * 100_000: 1 for name in "abcdefg"})
     assert reply.status_code == 400
-    assert len(reply.json["detail"]) == 500
+    assert len(reply.json["detail"]) < 500
+    assert reply.json["detail"].endswith('{"img": [[[r, g, b], ...], ...]}')
+
+
+PNG = picture_bytes()
+NOISE = "\0\x1b[31m\u202e" * 30
+NOISY = [
+    pytest.param({"data": NOISE.encode()}, id="bytes"),
+    pytest.param({"data": b"\0\0\0\x04".join((PNG[:33], PNG[37:]))}, id="PNG whose data are said to be 4 bytes"),
+    pytest.param({"data": b"\xff\xd8\xff" + bytes(range(256))}, id="damaged JPEG"),
+    pytest.param({"data": b"GIF89a" + bytes(range(255, 0, -1))}, id="damaged GIF"),
+    pytest.param({"data": bytes(range(256)), "content_type": "multipart/form-data; boundary=x"}, id="no form"),
+    pytest.param({"data": multipart((NOISE, b"x", NOISE))[0], "content_type": multipart()[1]}, id="names"),
+    pytest.param({"json": {f"{NOISE}\r\n\ud800{letter}": 1 for letter in "abcdefg"}}, id="keys"),
+    pytest.param({"json": {"image": NOISE}}, id="base64"),
+    pytest.param({"query_string": {NOISE: "1"}}, id="query"),
+    pytest.param({"path": "/static/" + NOISE}, id="path"),
+]
+
+
+@pytest.mark.parametrize("sent", NOISY)
+def test_no_problem_holds_control_characters_or_binary_noise(client, sent):
+    detail = client.post(**{"path": "/predict", **sent}).json["detail"]
+    assert detail.isprintable() and len(detail) < 400, detail
+    if isinstance(sent.get("data"), bytes) and "content_type" not in sent:
+        assert "\\x" not in detail, detail
 
 
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

@@ -253,8 +253,10 @@ BAD = [
     pytest.param("/predict", b"[1]", JSON, 400, "list", id="JSON list"),
     pytest.param("/predict", b'{"picture": 1}', JSON, 400, "['picture']", id="JSON without picture"),
     pytest.param("/predict", b'{"image": "", "img": []}', JSON, 400, "send {", id="JSON with both"),
-    pytest.param("/predict", *multipart(("photo", PNG, "a.png")), 400, "only photo", id="other part"),
-    pytest.param("/predict", ONE.replace(b'name="image"; ', b""), EDGE, 400, "only one without a name", id="no name"),
+    pytest.param("/predict", *multipart(("photo", PNG, "a.png")), 400, "only parts ['photo']", id="other part"),
+    pytest.param(
+        "/predict", ONE.replace(b'name="image"; ', b""), EDGE, 400, "only parts ['without a name']", id="no name"
+    ),
     pytest.param(
         "/predict", ONE, 'multipart/form-data; boundary="\xe9"', 400, "has nowhere the boundary", id="odd boundary"
     ),
@@ -308,7 +310,7 @@ def test_bad_input_is_refused_and_the_next_request_is_answered(server, path, bod
 
 def test_a_wrong_method_is_told_the_right_ones(server):
     reply = server.get("/predict")
-    check_problem(reply, 405, "/predict does not take GET")
+    check_problem(reply, 405, "'/predict' does not take GET")
     assert reply.headers["Allow"] == "OPTIONS, POST"
 
 
