@@ -93,6 +93,7 @@ class Service:
         limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
         context = {"prediction": None, "problem": None, "image_uri": None, "limits": limits} | result
         context |= {"model": self.classifier.info, "classes": self.classifier.classes}
+        context |= {"deployment": self.settings.deployment}
         return render_template("index.html", needs_token=bool(self.settings.api_token), **context), status
 
     def predict(self) -> Response | tuple[str, int]:
@@ -134,6 +135,7 @@ class Service:
             "engine": self.classifier.info.engine,
             "engine_details": self.classifier.details,
             "git_sha": self.settings.git_sha,
+            "deployment": self.settings.deployment,
             "versions": library_versions() | self.classifier.libraries,
             **processor(),
             "cpus": usable_cpus(),

@@ -18,6 +18,13 @@ ENGINES = tuple(WEIGHTS_OF)
 MIN_TOKEN_CHARACTERS = 16
 HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 ANY_ORIGIN = "*"
+MAX_DEPLOYMENT_CHARACTERS = 80
+# Variables that a platform sets in every process -> its name; the first whose variables are all there counts
+PLATFORMS = {
+    ("DYNO",): "Heroku",
+    ("K_SERVICE", "FUNCTION_TARGET"): "Google Cloud Functions",
+    ("K_SERVICE",): "Google Cloud Run",
+}
 _ORIGIN = re.compile(
     r"(http://(?!.*:80$)|https://(?!.*:443$))([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
 )
@@ -40,6 +47,7 @@ class Settings:
     batch_wait_ms: float = 1.0  # how long after a pass the next one waits for its callers to come back; 0: not at all
     api_token: str | None = None  # bearer token that every POST must carry
     git_sha: str | None = None  # what was deployed, for /version
+    deployment: str | None = None  # where, as people write it, for /version and the page; unset: what PLATFORMS finds
     protect_status: bool = False  # /version and /metrics need the token, too
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere that may read the answers (CORS); "*": of all
 
@@ -70,6 +78,7 @@ class Settings:
             batch_wait_ms=_milliseconds(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000),
             api_token=token,
             git_sha=env.get("GIT_SHA") or None,
+            deployment=_deployment(env, "DEPLOYMENT"),
             protect_status=protect_status,
             allowed_origins=_origins(env, "ALLOWED_ORIGINS"),
         )
@@ -105,6 +114,15 @@ def _milliseconds(env: Mapping[str, str], name: str, default: float, high: float
     if not 0 <= value <= high:
         raise SettingsError(f"{name} is {text!r}; use milliseconds from 0 to {high:g}")
     return value
+
+
+def _deployment(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name)
+    if not text:
+        return next((title for variables, title in PLATFORMS.items() if all(map(env.get, variables))), None)
+    if not text.isprintable() or len(text) > MAX_DEPLOYMENT_CHARACTERS:
+        raise SettingsError(f"{name} is {text!r}; use one line of at most {MAX_DEPLOYMENT_CHARACTERS} characters")
+    return text
 
 
 def _origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:

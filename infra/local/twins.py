@@ -231,7 +231,8 @@ class _TwinStarter:
         service = START_COMMANDS[self.target.name](self.root, port, self.engine)
         started_at = time.monotonic()
         # As precise as the target's processor lets PyTorch be: bfloat16 that it lacks would be twice as fast here.
-        env = {"ONEDNN_MAX_CPU_ISA": self.target.cpu_isa, **service.env, **self.env}
+        env = {"ONEDNN_MAX_CPU_ISA": self.target.cpu_isa, **service.env}
+        env |= {"DEPLOYMENT": f"a local twin of {self.target.title}", **self.env}
         running = [self._run(ProcessSpec(service.command, env))]
         if nginx:
             front = nginx_process(nginx, self.root.parent / "nginx", front_port, port)

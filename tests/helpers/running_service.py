@@ -30,6 +30,7 @@ SETTINGS = (
     "BATCH_MAX",
     "BATCH_WAIT_MS",
     "GIT_SHA",
+    "DEPLOYMENT",
     "WEB_THREADS",
     "KEEP_ALIVE_S",
 )

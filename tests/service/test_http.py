@@ -30,7 +30,7 @@ IDENTITY = (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL,
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with ready_service(tmp_path_factory.mktemp("service") / "log", GIT_SHA="abc123") as server:
+    with ready_service(tmp_path_factory.mktemp("service") / "log", GIT_SHA="abc123", DEPLOYMENT="<a test>") as server:
         yield server
 
 
@@ -204,7 +204,7 @@ def test_version_says_what_runs(server):
     found = server.get("/version").json
     assert len(found["model"]["sha256"]) == 64
     assert found["model"]["sha256"].startswith(found["model"]["version"])
-    assert found["git_sha"] == "abc123"
+    assert (found["git_sha"], found["deployment"]) == ("abc123", "<a test>")
     assert {"python", "torch", "numpy", "pillow", "flask", "granian"} <= set(found["versions"])
     assert set(found["startup_ms"]) == {"import", "load", "first_prediction", "total"}
     assert {name: found[name] for name in processor()} == processor()

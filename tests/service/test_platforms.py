@@ -19,14 +19,15 @@ from infra.local.start_commands import read_vm_unit
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
-from service.settings import Settings
+from service.settings import PLATFORMS, Settings
 
 pytestmark = pytest.mark.integration
 
 SERVICE = REPOSITORY / "service"
 NGINX_UPSTREAM_S, HEROKU_ROUTER_S = 60, 90  # after which they close a connection at rest
 # What belongs to the server in front, to the process or to the moment; everything else must agree.
-OWN_HEADERS = {"server", "date", "connection", "keep-alive"} | {
+# A body's length belongs to the body, which is compared.
+OWN_HEADERS = {"server", "date", "connection", "keep-alive", "content-length"} | {
     name.lower() for name in (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.SERVER_TIMING)
 }
 
@@ -109,7 +110,8 @@ def test_every_route_answers_byte_for_byte_the_same(twins, method, path, body, h
     answers = {name: ask(twin, method, path, body, headers) for name, twin in twins.items()}
     first_status, first_headers, first_body = answers["heroku"]
     for name, (status, found, body_found) in answers.items():
-        assert (status, body_found) == (first_status, first_body), name
+        own, others = (f", on a local twin of {TARGETS[one].title}".encode() for one in (name, "heroku"))
+        assert (status, body_found.replace(own, others)) == (first_status, first_body), name
         assert common(found, twins[name].url) == common(first_headers, twins["heroku"].url), name
 
 
@@ -147,6 +149,18 @@ def test_identity_is_on_every_answer(twins, name):
     _, headers, _ = ask(twins[name], "GET", schema.HEALTHZ)
     for wanted in (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION):
         assert headers.get(wanted.lower()), wanted
+
+
+def test_every_twin_says_that_it_is_one(twins):
+    for twin in twins.values():
+        found = json.loads(ask(twin, "GET", schema.VERSION)[2])["deployment"]
+        assert found == f"a local twin of {twin.target.title}"
+        assert f", on {found}" in ask(twin, "GET", "/")[2].decode()
+
+
+def test_a_platform_and_its_target_have_one_name():
+    titles = {read_vm_unit().env["DEPLOYMENT"], *PLATFORMS.values()}
+    assert titles == {target.title for target in TARGETS.values()}
 
 
 def test_every_twin_reports_start_up_and_memory(twins):

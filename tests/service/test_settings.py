@@ -30,11 +30,13 @@ def test_every_setting_is_read():
         "BATCH_WAIT_MS": "2.5",
         "API_TOKEN": TOKEN,
         "GIT_SHA": "abc",
+        "DEPLOYMENT": "my own cluster",
+        "DYNO": "web.1",
         "PROTECT_STATUS": "1",
         "ALLOWED_ORIGINS": "https://a.example, http://localhost:3000",
     }
     assert Settings.from_env(env) == Settings(
-        *("127.0.0.1", 9000, 7, 9, "torch", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc", True),
+        *("127.0.0.1", 9000, 7, 9, "torch", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc", "my own cluster", True),
         allowed_origins=("https://a.example", "http://localhost:3000"),
     )
 
@@ -80,12 +82,29 @@ def test_a_host_name_is_looked_up():
         ("BATCH_WAIT_MS", "-1"),
         ("BATCH_WAIT_MS", "nan"),
         ("PROTECT_STATUS", "yes"),
+        ("DEPLOYMENT", "two\nlines"),
+        ("DEPLOYMENT", "x" * 81),
     ],
 )
 def test_a_bad_value_is_named_with_what_would_be_right(name, value):
-    with pytest.raises(SettingsError, match=r"use (an IP address|a whole number|milliseconds|one of)") as caught:
+    with pytest.raises(SettingsError, match=r"use (an IP address|a whole number|milliseconds|one)") as caught:
         Settings.from_env({name: value})
     assert str(caught.value).startswith(f"{name} is {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("env", "deployment"),
+    [
+        ({}, None),
+        ({"DYNO": "web.1"}, "Heroku"),
+        ({"K_SERVICE": "cloudtrial"}, "Google Cloud Run"),
+        ({"K_SERVICE": "cloudtrial", "FUNCTION_TARGET": "classify"}, "Google Cloud Functions"),
+        ({"FUNCTION_TARGET": "classify"}, None),
+    ],
+    ids=str,
+)
+def test_a_platform_is_known_by_its_own_variables(env, deployment):
+    assert Settings.from_env(env).deployment == deployment
 
 
 def test_token_invalid_in_a_header_is_refused_and_not_shown():
