@@ -49,6 +49,7 @@ FORM_ENDPOINTS = ("predict", "predict_form")  # answer a browser's form with a p
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
 WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
+SAMPLES = Path(__file__).with_name("static") / "samples"  # of the golden set, each named by its class
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
 
 
@@ -87,20 +88,23 @@ class Service:
         self.state = state
         self.classifier = state.classifier
         self.settings = settings
+        known = self.classifier.classes
+        self.samples = {path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.png")) if path.stem in known}
 
     def page(self, status: int = 200, **result: Any) -> tuple[str, int]:
         """The upload form, with a prediction or a problem when there is one."""
         limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
         context = {"prediction": None, "problem": None, "image_uri": None, "limits": limits} | result
         context |= {"model": self.classifier.info, "classes": self.classifier.classes}
-        context |= {"deployment": self.settings.deployment}
+        context |= {"deployment": self.settings.deployment, "samples": list(self.samples)}
         return render_template("index.html", needs_token=bool(self.settings.api_token), **context), status
 
     def predict(self) -> Response | tuple[str, int]:
         """One image, as JSON or for a browser as a page."""
         started_at = time.perf_counter()
         with self.classifier.decode_work(request.environ.get(CALLER)) as work:
-            upload = parse_image(request, self.classifier.bundle, work)
+            samples = self.samples if request.endpoint == "predict_form" else {}
+            upload = parse_image(request, self.classifier.bundle, work, samples)
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
         answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
         return self.page(prediction=answer, image_uri=self._preview(upload)) if wants_page() else json_answer(answer)

@@ -1,22 +1,39 @@
 // The form without a reload. Without this script it posts to the server, which renders the same page.
 
 const byId = (id) => document.getElementById(id);
-const [form, drop, preview, image, token, send, answer] = [
-  "form", "drop", "preview", "image", "token", "send", "answer",
+const [form, drop, preview, image, token, send, answer, curl, copy] = [
+  "form", "drop", "preview", "image", "token", "send", "answer", "curl", "copy",
 ].map(byId);
 const MIB = 2 ** 20;
 const NO_ANSWER = 0; // in place of a status
+const UNREADABLE = [415, 422];
+const NAME_CHARACTERS = 40;
 const SLOW_MS = 150; // an answer that comes sooner replaces the last one without a flicker
 
 let running = null; // AbortController of the request under way
+let refused = null; // the file that the service could not read
 
 document.documentElement.classList.add("js");
 send.hidden = !token; // a picture is sent as soon as it is chosen, unless something else must be filled in first
 
+const address = new URL("predict", location.origin + location.pathname);
+const bearer = token ? "-H 'Authorization: Bearer TOKEN' " : "";
+curl.textContent = `curl ${bearer}-F image=@picture.png ${address}`;
+
 image.addEventListener("change", () => image.files.length && choose(image.files));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  ask();
+  if (event.submitter?.name === "sample") chooseSample(event.submitter.value);
+  else ask();
+});
+copy.addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(curl.textContent);
+    copy.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(curl); // over plain HTTP there is no clipboard: select it, and try the old way
+    copy.textContent = document.execCommand("copy") ? "Copied" : "Selected";
+  }
 });
 document.addEventListener("paste", (event) => event.clipboardData.files.length && choose(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {
@@ -32,7 +49,7 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   choose(event.dataTransfer.files);
 });
-preview.addEventListener("error", () => show(null));
+preview.addEventListener("error", hidePreview);
 
 // Take the first of the files, wherever they came from, and ask about it.
 function choose(files) {
@@ -42,7 +59,7 @@ function choose(files) {
   const only = new DataTransfer();
   only.items.add(file);
   image.files = only.files;
-  show(file);
+  show(image.files[0]);
   if (token && !token.value) {
     answer.dataset.state = "empty";
     token.focus();
@@ -51,14 +68,44 @@ function choose(files) {
   }
 }
 
-function show(file) {
-  URL.revokeObjectURL(preview.src);
-  if (file) {
-    preview.src = URL.createObjectURL(file);
-    preview.alt = `Your picture, ${file.name}`;
+async function chooseSample(name) {
+  running?.abort();
+  const mine = (running = new AbortController());
+  try {
+    const response = await fetch(`static/samples/${name}.png`, { signal: mine.signal });
+    if (response.ok) choose([new File([await response.blob()], `${name}.png`, { type: "image/png" })]);
+    else fail(response.status);
+  } catch {
+    if (!mine.signal.aborted) fail(NO_ANSWER);
   }
-  preview.hidden = !file;
-  drop.classList.toggle("has-image", Boolean(file));
+}
+
+// An <img> would show as much of a damaged picture as there is; createImageBitmap reads all of it or nothing.
+async function show(file) {
+  hidePreview();
+  drop.classList.add("chosen");
+  const name = shortName(file.name);
+  byId("unseen").textContent = name;
+  const whole = await createImageBitmap(file).catch(() => null);
+  whole?.close();
+  if (!whole || file !== image.files[0] || file === refused) return;
+  preview.src = URL.createObjectURL(file);
+  preview.alt = `Your picture, ${name}`;
+  preview.hidden = false;
+  drop.classList.add("has-image");
+}
+
+function hidePreview() {
+  URL.revokeObjectURL(preview.src);
+  preview.hidden = true;
+  drop.classList.remove("has-image");
+}
+
+// A name may hold characters that turn the text around it, and be long.
+function shortName(name) {
+  const plain = name.replace(/\p{C}/gu, "?");
+  const half = NAME_CHARACTERS / 2;
+  return plain.length > NAME_CHARACTERS ? `${plain.slice(0, half)}…${plain.slice(-half)}` : plain;
 }
 
 async function ask() {
@@ -75,9 +122,13 @@ async function ask() {
       headers: { Accept: "application/json" },
       signal: mine.signal,
     });
-    const body = await response.json().catch(() => ({})); // a proxy's refusal is no JSON
-    if (response.ok && body.top) succeed(body, response.headers.get("Server-Timing"));
-    else fail(response.status, body.detail);
+    const body = (await response.json().catch(() => null)) ?? {}; // a proxy's refusal is no JSON
+    if (response.ok && body.top) return succeed(body, response.headers.get("Server-Timing"));
+    if (UNREADABLE.includes(response.status)) {
+      refused = file;
+      hidePreview();
+    }
+    fail(response.status, typeof body.detail === "string" ? body.detail : "");
   } catch {
     if (!mine.signal.aborted) fail(NO_ANSWER);
   } finally {
@@ -92,6 +143,7 @@ function succeed(prediction, timing) {
   byId("ms").textContent = took ? Math.max(1, Math.round(took[1])) : "";
   byId("took").hidden = !took;
   byId("top").replaceChildren(...prediction.top.map(bar));
+  copy.textContent = "Copy";
   send.hidden = !token;
   reveal("result", `${prediction.label} ${percent(prediction.probability)}`);
 }

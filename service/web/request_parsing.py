@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ MAX_JSON_STRUCTURE = 64  # of a long body; an object with one key needs six
 COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 URL_ENCODED = "application/x-www-form-urlencoded"
 UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide
+SAMPLE_FIELD = "sample"  # of the page without its script
 FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the image's bytes as an image/* body, or JSON"
 
 
@@ -90,11 +92,13 @@ def check_encoding(request: Request) -> None:
         )
 
 
-def parse_image(request: Request, bundle: Bundle, work: DecodeWork) -> ImageUpload:
-    """The image of a single prediction, in any of the three forms. Raises Problem."""
+def parse_image(request: Request, bundle: Bundle, work: DecodeWork, samples: Mapping[str, bytes]) -> ImageUpload:
+    """The image of a single prediction, in any of the three forms; a form may name a sample instead. Raises Problem."""
     work.add_bytes(len(request.get_data()))
     kind = request.mimetype
     if kind == MULTIPART:
+        if sample := samples.get(request.form.get(SAMPLE_FIELD, "")):
+            return ImageUpload(decode_image(sample, bundle, work), sample)
         parts = _parts(request)
         if len(parts) > 1:
             raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; post one, or post them all to {PREDICT_BATCH}")

@@ -171,7 +171,7 @@ def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in
 @pytest.mark.parametrize("engine", ENGINES)
 def test_project_artifact_is_service_and_model_without_litter(engine):
     names = set(artifact.deployment_files(engine=engine))
-    assert {"service/wsgi.py", "service/Dockerfile"} <= names
+    assert {"service/wsgi.py", "service/Dockerfile", "service/static/samples/ship.png"} <= names
     model = "models/resnet18-cifar10"
     assert {name for name in names if name.startswith("models/")} == {
         f"{model}/model.json",

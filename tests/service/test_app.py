@@ -79,6 +79,11 @@ def test_the_page_shows_the_image_that_was_posted(client, png):
     assert "data:image/png;base64,iVBOR" in reply.text
 
 
+def test_no_sample_is_offered_or_read_of_a_class_unknown_to_it(client):
+    assert "samples/" not in client.get("/").text
+    assert client.post("/", data={"sample": "ship"}, content_type="multipart/form-data").status_code == 400
+
+
 def test_what_a_client_sent_cannot_become_markup(client, png):
     form = {"<script>alert(1)</script>": (io.BytesIO(png), "a.png")}
     reply = client.post("/", data=form, headers={"Accept": "text/html"})

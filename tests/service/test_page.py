@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
+import subprocess
 
 import pytest
 from playwright.sync_api import expect
@@ -33,7 +36,7 @@ def elsewhere():
 
 @pytest.fixture(scope="module")
 def guarded_server(browser, tmp_path_factory, elsewhere):
-    settings = {"API_TOKEN": TOKEN, "ALLOWED_ORIGINS": elsewhere}
+    settings = {"API_TOKEN": TOKEN, "ALLOWED_ORIGINS": elsewhere, "DYNO": "web.1"}
     with ready_service(tmp_path_factory.mktemp("guarded") / "log", **settings) as server:
         yield server
 
@@ -98,6 +101,12 @@ def expect_problem(page, text):
     expect(page.get_by_role("alert")).to_contain_text(text)
     expect(page.get_by_role("alert")).to_be_visible()
     expect(page.locator("#top")).to_be_hidden()
+
+
+def expect_no_preview(page, name):
+    expect(page.locator(".unseen")).to_have_text(f"No preview of {name}")
+    expect(page.locator(".unseen")).to_be_visible()
+    expect(page.locator("#preview")).to_be_hidden()
 
 
 def bring_to(page, state, photo):
@@ -176,9 +185,113 @@ def test_damaged_image_is_explained_and_the_next_one_classified(visit, photo, pn
     page = visit()
     choose(page, {**photo, "buffer": png[: len(png) // 2]})
     expect_problem(page, "That picture cannot be opened")
+    expect_no_preview(page, "photo.png")
     choose(page, photo)
     expect_result(page, answer)
     expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.locator("#preview")).to_be_visible()
+    expect(page.get_by_text("No preview of")).to_be_hidden()
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG"])
+def test_half_a_picture_is_never_shown(visit, fmt):
+    """Not even while the answer is on its way."""
+    page = visit()
+    page.route("**/predict", lambda route: None)  # never answered
+    whole = picture_bytes(size=(400, 300), fmt=fmt)
+    choose(page, {"name": "a.png", "mimeType": f"image/{fmt.lower()}", "buffer": whole[: len(whole) // 2]})
+    expect_no_preview(page, "a.png")
+    expect(page.get_by_role("status")).to_contain_text("Looking at the picture")
+    expect_no_preview(page, "a.png")
+    choose(page, {"name": "a.png", "mimeType": f"image/{fmt.lower()}", "buffer": whole})
+    expect(page.locator("#preview")).to_be_visible()
+
+
+@pytest.mark.parametrize("status", [415, 422])
+def test_what_the_service_cannot_read_is_not_shown(visit, photo, status):
+    """However well the browser can."""
+    page = visit()
+    page.route("**/predict", lambda route: route.fulfill(status=status, json={"detail": ["of", "another", "kind"]}))
+    choose(page, photo)
+    expect(page.locator("#answer")).to_have_attribute("data-state", "problem")
+    expect_no_preview(page, "photo.png")
+    expect(page.locator(".detail")).to_be_hidden()
+
+
+def test_a_file_name_is_shown_short_and_turns_no_text_around(visit):
+    page = visit()
+    choose(page, {**TEXT, "name": "\u202egpj.exe\u2066" + "<b>x</b>" * 20 + "end.png"})
+    expect_no_preview(page, "?gpj.exe?<b>x</b><b>…x</b><b>x</b>end.png")
+
+
+SAMPLES = ("automobile", "bird", "deer", "horse", "ship")
+
+
+def test_a_click_on_a_sample_classifies_it(visit):
+    page = visit()
+    group = page.get_by_role("group", name="Samples, made by the network, not photographs")
+    assert group.get_by_role("button").evaluate_all("all => all.map(one => one.value)") == [*SAMPLES]
+    for name in SAMPLES:
+        group.get_by_role("button", name=name).click()
+        expect(page.locator("#label")).to_have_text(name)
+        expect(page.get_by_role("img", name=f"Your picture, {name}.png")).to_be_visible()
+
+
+def test_samples_need_no_javascript(visit):
+    page = visit(java_script_enabled=False)
+    with page.expect_navigation():
+        page.get_by_role("button", name="deer").click()
+    expect(page.locator("#label")).to_have_text("deer")
+    assert page.locator("#preview").get_attribute("src").startswith("data:image/png;base64,")
+
+
+def test_a_sample_that_cannot_be_fetched_is_explained(visit):
+    page = visit()
+    page.route("**/static/samples/*", lambda route: route.abort())
+    page.get_by_role("button", name="bird").click()
+    expect_problem(page, "No answer came back")
+
+
+def test_a_file_replaces_a_sample_that_is_still_fetched(visit, photo, answer):
+    page = visit()
+    page.route("**/static/samples/*", lambda route: None)  # never answered
+    page.get_by_role("button", name="ship").click()
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/ship.png")):
+        choose(page, photo)
+    expect_result(page, answer)
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["open", "token"])
+def test_the_curl_line_works_as_it_is_copied(
+    visit, server, guarded_server, photo, png, answer, guarded, needs_tool, tmp_path
+):
+    at = guarded_server if guarded else server
+    page = visit(at, permissions=["clipboard-read", "clipboard-write"])
+    if guarded:
+        page.get_by_label("Access token").fill(TOKEN)
+    choose(page, photo)
+    expect_result(page, answer)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    line = page.evaluate("navigator.clipboard.readText()")
+    header = "-H 'Authorization: Bearer TOKEN' " if guarded else ""
+    assert line == f"curl {header}-F image=@picture.png http://127.0.0.1:{at.port}/predict"
+    (tmp_path / "picture.png").write_bytes(png)
+    needs_tool("curl")
+    command = [part.replace("TOKEN", TOKEN) for part in shlex.split(line)]
+    found = subprocess.run([*command, "--silent", "--show-error"], cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(found.stdout)["label"] == answer["label"]
+
+
+def test_without_a_clipboard_the_curl_line_is_selected(visit, photo, answer):
+    """As over plain HTTP."""
+    page = visit()
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    choose(page, photo)
+    expect_result(page, answer)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator("#copy")).to_have_text(re.compile("Copied|Selected"))
+    assert page.evaluate("getSelection().toString()") == page.locator("#curl").inner_text()
 
 
 def test_a_file_over_the_limit_is_not_even_sent(visit, tmp_path):
@@ -249,7 +362,7 @@ def test_an_image_may_be_dropped_anywhere(visit, png, answer):
     page.dispatch_event("h1", "dragover", {"dataTransfer": transfer})
     expect(page.locator("#drop")).to_have_class("drop is-over")
     page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
-    expect(page.locator("#drop")).to_have_class("drop has-image")
+    expect(page.locator("#drop")).to_have_class("drop chosen has-image")
     expect_result(page, answer)
 
 
@@ -351,10 +464,11 @@ def test_a_token_is_asked_for_where_one_is_needed(visit, guarded_server, photo, 
     for token in ("wrong", TOKEN):
         choose(page, photo)
         page.get_by_label("Access token").fill(token)
-        page.get_by_role("button", name="Classify").click()
+        page.get_by_label("Access token").press("Enter")
         if token == "wrong":
             expect_problem(page, "The token is missing or wrong")
     expect_result(page, answer)
+    expect(page.locator(".by")).to_contain_text(f"engine {answer['model']['engine']}, on Heroku")
 
 
 def test_no_token_is_asked_for_where_none_is_needed(visit):

@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from infra.local.staging import stage
+from service.app import SAMPLES
 from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.resnet import build_network
@@ -148,6 +149,16 @@ def test_shipped_engine_nearly_matches_the_golden_reference(bundle_dir, golden_d
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     assert (found.argmax(1) == reference.argmax(1)).mean() >= GOLDEN_AGREEMENT
     assert np.abs(found - reference).max() <= GOLDEN_DIFFERENCE
+
+
+def test_the_pages_samples_are_golden_and_named_rightly(bundle_dir, golden_dir):
+    bundle = load_bundle(bundle_dir, ["int8.onnx"])
+    golden = {path.read_bytes(): path.stem.partition("-")[2] for path in golden_dir.glob("*.png")}
+    samples = {path.stem: path.read_bytes() for path in SAMPLES.glob("*.png")}
+    assert len(samples) == 5
+    assert [golden[data] for data in samples.values()] == list(samples)
+    found = OnnxEngine(bundle).probabilities(np.stack([decode_image(data, bundle) for data in samples.values()]))
+    assert [bundle.classes[i] for i in found.argmax(1)] == list(samples)
 
 
 def test_onnx_deployment_serves_without_any_torch_file(tmp_path, png):
