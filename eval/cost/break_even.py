@@ -41,21 +41,25 @@ def compare_bills(first: Cost, second: Cost, low: float = MIN_REQUESTS, high: fl
     """Scan a logarithmic grid for changes of order, then refine each.
 
     Costs step up where another instance is needed, so there can be several crossings, and a step can jump across. A
-    new order that does not last is no crossing, but an exception. Where both are free, there is no order.
+    new order that does not last is no crossing, but an exception; the shortest is taken out first, so that it does not
+    matter from which end the traffic is looked at. Where both are free, there is no order.
     """
     n_points = max(2, round(np.log10(high / low) * POINTS_PER_DECADE) + 1)
     signs = [(x, sign) for x in np.geomspace(low, high, n_points).tolist() if (sign := _sign(first(x), second(x)))]
-    crossings: list[Crossing] = []
+    crossings = [
+        Crossing(_root(lambda x: first(x) - second(x), x0, x1), first_below=before < 0)
+        for (x0, before), (x1, after) in pairwise(signs)
+        if before != after
+    ]
     exceptions: list[tuple[float, float]] = []
-    for (x0, before), (x1, after) in pairwise(signs):
-        if before == after:
-            continue
-        crossing = Crossing(_root(lambda x: first(x) - second(x), x0, x1), first_below=before < 0)
-        if crossings and crossing.requests < MIN_SPAN * crossings[-1].requests:
-            exceptions.append((crossings.pop().requests, crossing.requests))  # the order is back to what it was
-        else:
-            crossings.append(crossing)
-    return CostOrder(crossings, signs[0][1] < 0 if signs else None, exceptions)
+    while len(crossings) > 1:
+        spans = [after.requests / before.requests for before, after in pairwise(crossings)]
+        shortest = spans.index(min(spans))
+        if spans[shortest] >= MIN_SPAN:
+            break
+        exceptions.append((crossings[shortest].requests, crossings[shortest + 1].requests))
+        del crossings[shortest : shortest + 2]  # the order is back to what it was
+    return CostOrder(crossings, signs[0][1] < 0 if signs else None, sorted(exceptions))
 
 
 @dataclass(frozen=True)

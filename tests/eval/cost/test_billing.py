@@ -272,6 +272,13 @@ def test_a_short_change_of_order_is_an_exception_to_it():
     assert order.exceptions == [(pytest.approx(2e6, rel=1e-6), pytest.approx(3e6, rel=1e-6))]
 
 
+def test_the_shortest_change_of_order_is_the_exception():
+    # A machine for 20 until 7.2 million, then two for 40; the other's bill passes 20 at 4 million, and 40 at 8 million.
+    order = compare_bills(lambda n: 20 if n < 7.2e6 else 40, lambda n: n * 5e-6)
+    assert [round(c.requests) for c in order.crossings] == [pytest.approx(4e6, rel=1e-6)]
+    assert order.exceptions == [(pytest.approx(7.2e6, rel=1e-6), pytest.approx(8e6, rel=1e-6))]
+
+
 def test_range_of_a_crossing_is_that_of_its_bounds():
     def crossing_of(usd_per_request):
         return compare_bills(lambda n: n * usd_per_request, lambda _: 10)
