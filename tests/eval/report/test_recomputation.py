@@ -1,19 +1,23 @@
 """The example's report computed again from its samples, by code that shares nothing with eval/.
 
-It reads the lines of samples.jsonl.gz as they are, in the words of their schema, and takes numpy and scipy alone. The
-money is worked out by hand in tests/eval/cost.
+It reads the lines of samples.jsonl.gz as they are, in the words of their schema, and takes numpy and scipy alone. Its
+money too, by rules of its own; examples worked out by hand are in tests/eval/cost.
 """
 
 import gzip
 import json
 import math
 from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.fft
 import scipy.stats
+import yaml
 
 EXAMPLE = Path(__file__).parents[3] / "reports" / "example"
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -220,3 +224,209 @@ def test_cold_starts_are_those_of_new_instances(report, samples):
         assert found["latency_ms"]["p50"]["value"] == pytest.approx(quantile([s["latency_ms"] for s in starts], 0.5))
         whole = [start["startup_ms"]["create"] for start in starts]
         assert found["time_to_first_prediction_ms"]["p50"]["value"] == pytest.approx(quantile(whole, 0.5))
+
+
+# Money. Prices are read from the list as plain YAML; the rules are written here from the providers' price pages.
+
+MONTH_S = 730 * 3600
+HIGHEST_OVER_MEAN = 3
+PRICE_LIST = yaml.safe_load((Path(__file__).parents[3] / "eval" / "cost" / "prices.yaml").read_text())
+LISTED = {entry["id"]: entry["amount"] for entry in [*PRICE_LIST["prices"], *PRICE_LIST["allowances"]]}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request takes: means over the measured requests of the single scenario."""
+
+    inside_s: float
+    billed_s: float  # each rounded up to 100 ms
+    cpu_s: float
+    at_client_s: float
+    start_s: float
+    answer_bytes: float
+
+
+def work_of(samples, target, times_slower=1):
+    lines = samples[target, "single"]
+    inside_s = np.array([line["server_ms"]["total"] for line in lines]) * times_slower / 1000
+    network_s = np.array([line["server_ms"]["inference"] for line in lines]) * times_slower / 1000
+    busy_cores = 2 if target.startswith("aws_ec2") else 1  # in the network's forward pass
+    starts_s = [line["startup_ms"]["create"] / 1000 for line in samples[target, "cold"] if line["ordinal"] == 1]
+    return Work(
+        inside_s=inside_s.mean(),
+        billed_s=(np.ceil(np.round(inside_s * 10, 8)) / 10).mean(),
+        cpu_s=(inside_s + (busy_cores - 1) * network_s).mean(),
+        at_client_s=np.mean([line["service_ms"] for line in lines]) * times_slower / 1000,
+        start_s=quantile(starts_s, 0.5) * times_slower,
+        answer_bytes=np.mean([line["answer_bytes"] for line in lines]) + 500,  # and its headers
+    )
+
+
+def machines(rate, work):
+    """Machines or dynos: each 70% busy at most, by the time at the client."""
+    return max(1, math.ceil(round(rate * work.at_client_s / 0.7, 9)))
+
+
+def ec2_bills(n, work, peak):
+    """A t3.small with an address and 16 GB of gp3; CPU beyond 0.4 vCPUs of each; 100 GB sent are free."""
+    count = machines(n / MONTH_S * peak, work)
+    hours = 730 * count
+    machine = hours * (LISTED["aws_ec2_t3_small_hour"] + LISTED["aws_public_ipv4_hour"])
+    machine += count * 16 * LISTED["aws_ebs_gp3_gb_month"]
+    surplus = max(0.0, n * work.cpu_s / 3600 - 0.4 * hours) * LISTED["aws_ec2_t3_surplus_vcpu_hour"]
+    sent_gb = n * work.answer_bytes / 1e9
+    gross = machine + surplus + sent_gb * LISTED["aws_egress_gb"]
+    net = machine + surplus + max(0.0, sent_gb - LISTED["aws_free_egress_gb"]) * LISTED["aws_egress_gb"]
+    return (gross,) * 3, (net,) * 3, count
+
+
+def heroku_bills(n, work, peak):
+    """One Basic dyno; it does not scale, so several are Standard-1X."""
+    count = machines(n / MONTH_S * peak, work)
+    usd = LISTED["heroku_basic_month"] if count == 1 else count * LISTED["heroku_standard_1x_month"]
+    return (usd,) * 3, (usd,) * 3, count
+
+
+def google_bills(n, work, peak, name, at_once, boost):
+    """1 vCPU and 1 GiB while a request is inside: the model's bill, and its bounds.
+
+    An idle instance is kept 15 minutes, at the upper bound one. Instances take 60% of their CPU and of `at_once`. With
+    `boost` a starting instance has a second vCPU. 0.5 GiB of images are stored.
+    """
+
+    def instances(rate):
+        return max(1, math.ceil(round(rate * max(work.cpu_s, work.inside_s / at_once) / 0.6, 9)))
+
+    rate = n / MONTH_S
+    count = instances(rate)
+    starts_s, most_starts_s = (n * math.exp(-rate * idle_s) * work.start_s for idle_s in (900, 60))
+    share = rate / count  # a Poisson stream is absent from an instance for exp(-rate x time) of the month
+    some_inside_s, none_rounded_s = (
+        count * MONTH_S * (1 - math.exp(-share * time_s)) for time_s in (work.billed_s, work.inside_s)
+    )
+    sent_gib = n * work.answer_bytes / 1024**3
+    gross, net = [], []
+    for inside_s, start_s in (
+        (some_inside_s, starts_s),
+        (none_rounded_s, starts_s),
+        (n * work.billed_s, most_starts_s),
+    ):
+        used = {
+            f"{name}_vcpu_second": (inside_s + start_s * (2 if boost else 1), LISTED["gcp_cloudrun_free_vcpu_seconds"]),
+            f"{name}_gib_second": (inside_s + start_s, LISTED["gcp_cloudrun_free_gib_seconds"]),
+            f"{name}_million_requests": (n / 1e6, LISTED["gcp_cloudrun_free_requests"] / 1e6),
+            "gcp_egress_gib": (sent_gib, LISTED["gcp_free_egress_gib"]),
+            "gcp_artifact_registry_gib_month": (0.5, LISTED["gcp_artifact_registry_free_gib"]),
+        }
+        gross.append(sum(amount * LISTED[price] for price, (amount, _) in used.items()))
+        net.append(sum(max(0.0, amount - free) * LISTED[price] for price, (amount, free) in used.items()))
+    return tuple(gross), tuple(net), instances(rate * peak)
+
+
+BILLS = {
+    "aws_ec2": ec2_bills,
+    "heroku": heroku_bills,
+    "gcp_cloudrun": partial(google_bills, name="gcp_cloudrun", at_once=4, boost=True),
+    "gcp_function": partial(google_bills, name="gcp_function", at_once=1, boost=False),
+}
+MOST_INSTANCES = {"aws_ec2": 1, "heroku": 3, "gcp_cloudrun": 3, "gcp_function": 3}
+
+
+def bills(target, n, work, peak=HIGHEST_OVER_MEAN):
+    return BILLS[target.partition("-")[0]](n, work, peak)
+
+
+@pytest.fixture(scope="module")
+def work(report, samples):
+    return {target: work_of(samples, target) for target in report["targets"]}
+
+
+def assert_bill(found, target, n, work, peak=HIGHEST_OVER_MEAN):
+    gross, net, count = bills(target, n, work, peak)
+    for kind, expected in (("gross", gross), ("net", net)):
+        names = (f"{kind}_usd", f"{kind}_low_usd", f"{kind}_high_usd")
+        assert [found[name] for name in names] == pytest.approx(expected, rel=1e-6, abs=2e-6), (target, n)
+    assert found["instances"] == count, (target, n)
+    assert found["exceeds_max_instances"] == (count > MOST_INSTANCES[target.partition("-")[0]])
+
+
+def test_every_bill_and_every_point_of_the_curve(report, work):
+    for target, facts in report["targets"].items():
+        cost = facts["cost"]
+        assert sorted(map(int, cost["monthly_usd"])) == [10_000, 1_000_000, 100_000_000]
+        for n, found in cost["monthly_usd"].items():
+            assert_bill(found, target, int(n), work[target])
+        rates = np.logspace(-3, 4, 141)
+        for rate, found in zip(rates, cost["curve"], strict=True):
+            assert found["rps"] == pytest.approx(rate, rel=1e-5)
+            assert_bill(found, target, rate * MONTH_S, work[target])
+        for rate, found in cost["per_million"].items():
+            n = int(rate) * MONTH_S
+            assert found["gross_usd"] == pytest.approx(bills(target, n, work[target])[0][0] / n * 1e6, abs=2e-6)
+    nets = {target: bills(target, 1e6, work[target])[1][0] for target in work}
+    assert nets[report["verdict"]["cheapest"]] == pytest.approx(min(nets.values()))
+
+
+def test_every_bill_where_an_assumption_is_another(report, samples, work):
+    for target, facts in report["targets"].items():
+        what_if = facts["cost"]["what_if"]
+        tls = replace(work[target], answer_bytes=work[target].answer_bytes + 4500)
+        others = {"constant_rate": (work[target], 1), "new_connections": (tls, HIGHEST_OVER_MEAN)}
+        for n in (2, 3, 4):
+            others[f"processor_{n}x_slower"] = work_of(samples, target, times_slower=n), HIGHEST_OVER_MEAN
+        assert what_if.keys() == others.keys()
+        for name, (other_work, peak) in others.items():
+            for n, found in what_if[name].items():
+                assert_bill(found, target, int(n), other_work, peak)
+
+
+def lasting_changes(nets_a, nets_b, grid):
+    """Where a becomes dearer or cheaper for good: (1 or -1, places in the grid before and after).
+
+    Bills within half a cent or half a percent are tied. Of changes that last for less than twice the traffic the
+    shortest is no change, again and again.
+    """
+    difference = nets_a - nets_b
+    clear = np.flatnonzero(np.abs(difference) > np.maximum(0.005, 0.005 * np.maximum(nets_a, nets_b)))
+    changes = [
+        (np.sign(difference[j]), i, j) for i, j in pairwise(clear) if np.sign(difference[i]) != np.sign(difference[j])
+    ]
+    while len(changes) > 1:
+        spans = [grid[after[1]] / grid[before[1]] for before, after in pairwise(changes)]
+        if min(spans) >= 2:
+            break
+        shortest = int(np.argmin(spans))
+        del changes[shortest : shortest + 2]
+    return changes
+
+
+def test_every_break_even_point_and_its_range(report, work):
+    grid = np.geomspace(1e-3 * MONTH_S, 1e4 * MONTH_S, 2001)
+    nets = {target: np.array([bills(target, n, work[target])[1] for n in grid]) for target in work}
+
+    def traffic(a, b, bound, change):
+        sign, i, j = change
+        low, high = grid[i], grid[j]
+        for _ in range(60):
+            middle = (low + high) / 2
+            dearer = bills(a, middle, work[a])[1][bound] - bills(b, middle, work[b])[1][bound]
+            low, high = (low, middle) if sign * dearer > 0 else (middle, high)
+        return low
+
+    listed = defaultdict(list)
+    for point in report["break_even"]:
+        listed[point["a"], point["b"]].append(point)
+    assert len(listed) == 28
+    for (a, b), points in listed.items():
+        expected, *at_bounds = (lasting_changes(nets[a][:, bound], nets[b][:, bound], grid) for bound in range(3))
+        points = [point for point in points if isinstance(point["requests_per_month"], int)]
+        for change, point in zip(expected, points, strict=True):
+            assert (point["cheaper_below"], point["cheaper_above"]) == ((a, b) if change[0] > 0 else (b, a))
+            at = traffic(a, b, 0, change)
+            found = [at]
+            for bound, changes in enumerate(at_bounds, 1):
+                alike = [traffic(a, b, bound, other) for other in changes if other[0] == change[0]]
+                found += [min(alike, key=lambda n, at=at: abs(math.log(n / at)))] if alike else []
+            assert point["may_be_absent"] == (len(found) < 3)
+            ends = point["requests_per_month_low"], point["requests_per_month"], point["requests_per_month_high"]
+            assert ends == pytest.approx((min(found), at, max(found)), rel=1e-6, abs=2), (a, b)
