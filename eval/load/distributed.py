@@ -12,6 +12,7 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
 from eval.errors import EvalError
+from eval.event_loop import run_with_exact_timers
 from eval.load.client import Client, RequestSpec
 from eval.load.open_loop import SampleSink, run_open_loop
 from eval.samples.model import Sample
@@ -41,7 +42,7 @@ class Shard:
 
 def run_shard(shard: Shard) -> list[Sample]:
     """Send a shard from this process. Returns its samples in the order in which they finished."""
-    return asyncio.run(_run_shard(shard))
+    return run_with_exact_timers(_run_shard(shard))
 
 
 async def _run_shard(shard: Shard) -> list[Sample]:

@@ -14,6 +14,8 @@ from eval.load.client import Client, RequestSpec
 from eval.samples.model import Sample
 
 START_DELAY_S = 0.05  # from the decision to the first request
+TASK_LEAD_S = 0.005  # a request's task starts so long before its scheduled time
+WAKE_EARLY_S = 0.0012  # and ends its sleep so long before it: a sleeping process wakes up to a millisecond late
 DROPPED = "{} requests were in flight already (--in-flight)"
 
 SampleSink = Callable[[Sample], None]
@@ -32,27 +34,30 @@ async def run_open_loop(
     With `max_in_flight` requests in flight the next one is dropped and counted as such: waiting would let the target
     set the rate. Returns when all have succeeded or failed. An error of `record` ends the open loop.
     """
-    in_flight: set[asyncio.Task[None]] = set()
+    in_flight = 0
+
+    async def send_one(request: RequestSpec, scheduled_at: float) -> None:
+        nonlocal in_flight
+        await sleep_until(scheduled_at)
+        if in_flight >= max_in_flight:
+            record(client.dropped(request, scheduled_at, DROPPED.format(max_in_flight)))
+            return
+        in_flight += 1
+        sample, _ = await client.send(request, scheduled_at)
+        in_flight -= 1
+        record(sample)
+
     try:
         async with asyncio.TaskGroup() as task_group:
             for request, offset_s in zip(requests, offsets_s, strict=True):
-                scheduled_at = start + offset_s
-                await _sleep_until(scheduled_at)
-                if len(in_flight) >= max_in_flight:
-                    record(client.dropped(request, scheduled_at, DROPPED.format(max_in_flight)))
-                    continue
-                task = task_group.create_task(_send_one(client, request, scheduled_at, record))
-                in_flight.add(task)
-                task.add_done_callback(in_flight.discard)
+                await asyncio.sleep(max(0.0, start + offset_s - TASK_LEAD_S - time.perf_counter()))
+                task_group.create_task(send_one(request, start + offset_s))
     except* EvalError as errors:
         raise errors.exceptions[0] from None
 
 
-async def _send_one(client: Client, request: RequestSpec, scheduled_at: float, record: SampleSink) -> None:
-    sample, _ = await client.send(request, scheduled_at)
-    record(sample)
-
-
-async def _sleep_until(scheduled_at: float) -> None:
-    """Sleep, or at least yield to the event loop, so that responses are processed."""
-    await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))
+async def sleep_until(scheduled_at: float) -> None:
+    """Return at the scheduled time, never before it. From shortly before it this yields to other tasks, and no more."""
+    await asyncio.sleep(max(0.0, scheduled_at - WAKE_EARLY_S - time.perf_counter()))
+    while time.perf_counter() < scheduled_at:
+        await asyncio.sleep(0)

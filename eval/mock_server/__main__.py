@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import ssl
 import sys
 from pathlib import Path
 
 from eval.errors import EvalError
+from eval.event_loop import run_with_exact_timers
 from eval.mock_server.profile import EndpointProfile, parse_profile
-from eval.mock_server.server import MicrosecondSelector, serve
+from eval.mock_server.server import serve
 
 EPILOG = """
 A profile holds any fields of EndpointProfile (eval/mock_server/profile.py), such as
@@ -34,8 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         ssl_context = _ssl_context(args.certfile, args.keyfile)
         if args.core is not None:
             os.sched_setaffinity(0, {args.core})
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(MicrosecondSelector())) as runner:
-            runner.run(serve(profile, args.host, args.port, ssl_context))
+        run_with_exact_timers(serve(profile, args.host, args.port, ssl_context))
     except (EvalError, OSError) as error:
         print(f"mock-endpoint: {error}", file=sys.stderr)
         return 1

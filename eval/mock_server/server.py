@@ -7,23 +7,12 @@ profile. It accepts any bytes as an image.
 from __future__ import annotations
 
 import asyncio
-import select
-import selectors
 import signal
 import ssl
 
 from eval.mock_server.behaviour import MockEndpoint
 from eval.mock_server.http_protocol import Connection
 from eval.mock_server.profile import EndpointProfile
-
-
-class MicrosecondSelector(selectors.DefaultSelector):
-    """Waits to the microsecond: epoll alone rounds up to milliseconds, which delays each response by half of one."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout > 0:
-            select.select([self.fileno()], [], [], timeout)
-        return super().select(0)
 
 
 async def serve(profile: EndpointProfile, host: str, port: int, ssl_context: ssl.SSLContext | None) -> None:

@@ -18,6 +18,7 @@ from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.images import ImageSet
 from eval.errors import BudgetExceeded, ReferenceUnavailable, Unreachable
+from eval.event_loop import run_with_exact_timers
 from eval.load.client import Client
 from eval.load.distributed import open_executor
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
@@ -66,7 +67,7 @@ def execute_run(
         )
         session = RunSession(run, context)
         try:
-            asyncio.run(session.run())
+            run_with_exact_timers(session.run())
         finally:
             final_run = session.finished_run()
             with os_errors_as_eval_error(run_dir):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import math
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from eval.analysis.latency import cache_test
 from eval.errors import EvalError
+from eval.load import open_loop
 from eval.load.distributed import Shard, open_executor, split
 from eval.mock_server.profile import EndpointProfile
 from eval.plan.config import Config
@@ -46,6 +50,20 @@ def test_a_stream_does_not_wait_for_answers(tmp_path):
     assert by_start[-1].scheduled_s - by_start[0].scheduled_s < 1.0  # one after the other they would have taken 20 s
 
 
+def test_a_request_is_due_on_time_though_sleepers_wake_late(monkeypatch):
+    """On a clock of its own, on which a sleep ends up to 1 ms late and a turn of the event loop takes 10 us."""
+    clock = SimpleNamespace(now_s=0.0, perf_counter=lambda: clock.now_s)
+
+    async def sleep(delay_s):
+        clock.now_s += math.ceil(delay_s * 1000 + 0.1) / 1000 if delay_s else 1e-5
+
+    monkeypatch.setattr(open_loop, "time", clock)
+    monkeypatch.setattr(open_loop.asyncio, "sleep", sleep)
+    for scheduled_at in (0.0123, 0.0131, 0.5, 0.5, 0.50001):
+        asyncio.run(open_loop.sleep_until(scheduled_at))
+        assert 0 <= clock.now_s - scheduled_at < 5e-5
+
+
 def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
     """Coordinated omission: a client that waits for answers would see the stall once."""
     truth = EndpointProfile(median_ms=2, sigma=0, stall_every_s=0.5, stall_ms=300)
@@ -54,6 +72,7 @@ def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
     held_up = [s for s in samples if s.latency_ms > 20]
     assert len(held_up) > 0.2 * len(samples)
     assert all(s.latency_ms == pytest.approx(s.service_time_ms + s.send_delay_ms, abs=0.01) for s in samples)
+    assert all(s.send_delay_ms >= 0 for s in samples)  # none leaves early
 
 
 def test_requests_beyond_max_in_flight_are_counted_and_dropped(tmp_path):
