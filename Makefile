@@ -154,6 +154,7 @@ report-schema: .venv/.dev ## write docs/report.schema.json again, after a change
 bench: .venv/.demo ## time request, start and demo as ratios within one run; rate and send delay of the client
 	$(PY) -m scripts.benchmarks.timing_ratios
 	$(PY) -m scripts.benchmarks.harness_client
+	$(PY) -m scripts.benchmarks.harness_client --rate 100 --requests 3000
 
 bench-engine: .venv/.demo ## measure ways to run the network on one core: the table of docs/performance.md
 	$(PY) -m scripts.benchmarks.engine_variants $(ARGS)

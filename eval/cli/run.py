@@ -118,6 +118,13 @@ def add_run_command(commands: Any) -> None:
         help="of poisson and ramp, per target (default: 60)",
     )
     add("--slo-ms", type=positive_float, metavar="MS", help="latency objective for p95 (default: 200)")
+    add(
+        "--step",
+        dest="step_s",
+        type=positive_seconds,
+        metavar="S",
+        help="of each rate of max_rate, and longer where 150 requests take longer (default: 10)",
+    )
     add("--peak", type=peak_to_mean, metavar="X", help="highest rate to pay for, over the month's mean (default: 3)")
     add("--burst", type=int_at_least(2), metavar="N", help="simultaneous requests (default: 32)")
     add("--cold", type=int_at_least(1), metavar="N", help="restarts per target (default: 20)")

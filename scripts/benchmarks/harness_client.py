@@ -1,6 +1,6 @@
 """The rate and send delay of one process of the harness, and whether its memory stays flat.
 
-    make bench            30 s at 1,000 requests a second
+    make bench            30 s at 1,000 requests a second, and 30 s at 100
     python -m scripts.benchmarks.harness_client --requests 1000000
 
 The harness runs as in any run (schedule, client, samples on disk) against the mock endpoint (eval/mock_server/) on this

@@ -75,10 +75,10 @@ def test_the_report_can_be_written_again(tmp_path, capsys):
 
 def test_the_command_line_is_recorded(tmp_path):
     with fake_endpoint() as fake:
-        run("--target", f"a={fake.url}", "--out", tmp_path, "--seed", "7")
+        run("--target", f"a={fake.url}", "--out", tmp_path, "--seed", "7", "--step", "4")
         done = read_run(tmp_path)
         assert done.command[:2] == ["./cloudtrial", "run"] and f"a={fake.url}" in done.command
-    assert done.seed == 7
+    assert (done.seed, done.config["step_s"]) == (7, 4.0)
 
 
 def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
