@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.plan.config import COLD, IDLE, SINGLE
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, Sample, TargetRun
+from eval.samples.rounds import split_after_pause
 from eval.stats.intervals import Estimate, percentile, proportion
 from infra.targets import TARGETS
 from service.classifier import PHASES as SERVICE_PHASES
@@ -169,7 +170,8 @@ def cold_start_metrics(
     target_run: TargetRun, samples: Sequence[Sample], expected: Mapping[int, int]
 ) -> ColdStartReport:
     """Both ways to start. samples: all of the target, warm-up and no-ops too. expected: image -> correct prediction."""
-    warm_p50 = percentile([s.latency_ms for s in samples if s.scenario == SINGLE and _is_measured(s)], 0.5)
+    _, warm = split_after_pause(s for s in samples if s.scenario == SINGLE and s.phase == "measure")
+    warm_p50 = percentile([s.latency_ms for s in warm if s.error is None], 0.5)
 
     def start_report(kind: str) -> StartReport | Unavailable:
         cold_starts = find_cold_starts(samples, SCENARIO_OF_START[kind])
@@ -261,10 +263,6 @@ def startup_phases(samples: Sequence[Sample], phase_names: Sequence[str], total_
         overhead_ms = round(total.value - sum(phase.value or 0.0 for phase in phases.values()), 3)
         phases[PLATFORM_OVERHEAD] = Estimate(overhead_ms, n=n)
     return StartupPhases(total_metric, n, len(with_phases) - n, total, phases)
-
-
-def _is_measured(sample: Sample) -> bool:
-    return sample.phase == "measure" and sample.error is None
 
 
 def _p50_and_p95(values: Sequence[float]) -> dict[str, Estimate]:

@@ -17,6 +17,7 @@ from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, 
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.model import Sample
+from eval.samples.rounds import split_after_pause
 from eval.stats.intervals import Estimate, early_stopping_bounds, percentile, percentiles, tail_ratio
 from service.schema import SERVER_TIMING_PARTS
 
@@ -29,13 +30,17 @@ CACHE_ALPHA = 0.01  # of the rank test
 
 @dataclass(frozen=True)
 class ScenarioReport:
-    """One scenario of one target. Times are of the requests that succeeded unless the name says otherwise."""
+    """One scenario of one target. Times are of the requests that succeeded unless the name says otherwise.
+
+    Counts are of all requests; times leave out the first request after a pause, which has a figure of its own.
+    """
 
     succeeded: int
     sent: int
     errors: dict[str, int]  # kind -> requests
     offered_rps: float | None
     latency_ms: dict[str, Estimate]  # by percentile
+    after_pause_ms: Estimate | None  # median latency of the first request of a block; None: nothing is set apart
     latency_with_failures_ms: dict[str, Estimate]  # a failure counts as infinite
     latency_early_stopping_ms: dict[str, Estimate]  # MLPerf's bounds
     tail_ratio: Estimate  # p99 over p50
@@ -45,7 +50,7 @@ class ScenarioReport:
     new_connections: int
     server_timing_ms: dict[str, dict[str, Estimate]]  # by part of Server-Timing
     throughput_rps: float | Unavailable | None  # None: the load did not reach what the target can do
-    send_delay_ms: dict[str, Estimate]
+    send_delay_ms: dict[str, Estimate] | None  # None in a closed loop, where nothing is scheduled
     drift: DriftReport | Unavailable | None
 
 
@@ -96,18 +101,25 @@ def normal_load(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
-    """A round trip that does nothing: the minimum of network and proxy."""
-    return percentile([s.service_time_ms for s in samples if s.scenario == BASELINE_RTT and s.error is None], 0.5)
+    """A round trip that does nothing: the minimum of network and proxy. Without the first ones after a pause."""
+    _, round_trips = split_after_pause(s for s in samples if s.scenario == BASELINE_RTT)
+    return percentile([s.service_time_ms for s in round_trips if s.error is None], 0.5)
 
 
-def cache_test(samples: Iterable[Sample]) -> CacheTest:
+def cache_test(samples: Sequence[Sample]) -> CacheTest:
     """Compares repeated images with the last single requests, so that a slower target is not taken for a cache.
 
-    The first response to the repeated image is left out: no cache could have it yet.
+    The first response to the repeated image is left out, as after any pause: no cache could have it yet.
     """
-    succeeded = [s for s in samples if s.error is None]
-    repeat_ms = [s.service_time_ms for s in succeeded if s.scenario == REPEAT and s.index_in_block > 0]
-    baseline_ms = [s.service_time_ms for s in succeeded if s.scenario == SINGLE][-CACHE_BASELINE_N:]
+    repeat_ms, baseline_ms = (
+        [
+            s.service_time_ms
+            for s in split_after_pause(s for s in samples if s.scenario == scenario)[1]
+            if s.error is None
+        ]
+        for scenario in (REPEAT, SINGLE)
+    )
+    baseline_ms = baseline_ms[-CACHE_BASELINE_N:]
     if not repeat_ms or not baseline_ms:
         return CacheTest(suspected=None, reason=reason(ReasonCode.CACHE_SCENARIOS_NOT_RUN))
     p = float(scipy.stats.mannwhitneyu(repeat_ms, baseline_ms, alternative="less").pvalue)
@@ -123,7 +135,8 @@ def max_rate(scenarios: Mapping[str, ScenarioReport]) -> float | None:
 
 def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     chronological = sorted(samples, key=lambda s: s.scheduled_s)
-    succeeded = [s for s in chronological if s.error is None]
+    after_pause, timed = split_after_pause(chronological)
+    succeeded = [s for s in timed if s.error is None]
     latencies_ms = [s.latency_ms for s in succeeded]
     server_phases_ms = {
         phase: [s.server_timing_ms[phase] for s in succeeded if phase in s.server_timing_ms]
@@ -133,13 +146,18 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         phase: [s.connection_ms[phase] for s in succeeded if phase in s.connection_ms] for phase in CONNECTION_PHASES
     }
     rates = sorted({s.rate_rps for s in samples if s.rate_rps is not None})
-    latencies_with_failures_ms = [s.latency_ms if s.error is None else math.inf for s in chronological]
+    latencies_with_failures_ms = [s.latency_ms if s.error is None else math.inf for s in timed]
+    send_delays_ms = [s.send_delay_ms for s in chronological if s.send_delay_ms is not None]
+    n_succeeded = sum(s.error is None for s in samples)
     return {
-        "succeeded": len(succeeded),
+        "succeeded": n_succeeded,
         "sent": len(samples),
         "errors": dict(sorted(Counter(s.error for s in samples if s.error).items())),
         "offered_rps": rates[-1] if rates else None,
         "latency_ms": percentiles(latencies_ms),
+        "after_pause_ms": percentile([s.latency_ms for s in after_pause if s.error is None], 0.5)
+        if after_pause
+        else None,
         "latency_with_failures_ms": percentiles(latencies_with_failures_ms),
         "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms),
         "tail_ratio": tail_ratio(latencies_ms),
@@ -150,8 +168,8 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "connection_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
         "new_connections": sum(s.new_connection for s in samples),
         "server_timing_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
-        "throughput_rps": _throughput(name, chronological, len(succeeded)),
-        "send_delay_ms": {"p99": percentile([s.send_delay_ms for s in samples], 0.99)},
+        "throughput_rps": _throughput(name, chronological, n_succeeded),
+        "send_delay_ms": {"p99": percentile(send_delays_ms, 0.99)} if send_delays_ms else None,
     }
 
 

@@ -178,7 +178,7 @@ def _latency_differences(
     samples_a: Sequence[Sample], samples_b: Sequence[Sample], name: str, scenario: str, thresholds: Thresholds
 ) -> list[Difference]:
     rounds_a, rounds_b = (latencies_by_round(samples, scenario) for samples in (samples_a, samples_b))
-    n_a, n_b = len(samples_a), len(samples_b)
+    n_a, n_b = (sum(map(len, rounds.values())) for rounds in (rounds_a, rounds_b))
     differences = []
     for figure in LATENCY_PERCENTILES:
         p = PERCENTILES[figure]

@@ -113,7 +113,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
     }
     report = Report(
         schema_version=REPORT_SCHEMA_VERSION,
-        run=run_metadata(run, prices, run_findings(run, facts, prices, list(prices_used.values()))),
+        run=run_metadata(run, prices, run_findings(run, measured, facts, prices, list(prices_used.values()))),
         verdict=verdict_report(facts),
         targets=targets,
         agreement=agreement,

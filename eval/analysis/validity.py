@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from statistics import median
+from typing import Self
 
 from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
+from eval.analysis.latency import RateSearchReport, ScenarioReport
 from eval.analysis.predictions.same_model import MIN_ACCURACY, MIN_IMAGES
 from eval.analysis.report_model import TargetReport
 from eval.analysis.slo import MAX_ERROR_RATE
@@ -21,10 +24,26 @@ from eval.targets.engines import REFERENCE_ENGINE
 
 # The client is saturated where the p99 of its send delay is above both: a fraction of the median latency, and so much.
 MAX_SEND_DELAY_FRACTION, MIN_SEND_DELAY_MS = 0.05, 5.0
+MAX_OVERLOAD_DELAY_FRACTION = 0.5  # in a rate search, of the latency objective at a rate that did not keep it
+ON_TIME_SEND_DELAY_MS = 0.5  # an open loop whose send delay has a larger p99 is marked
 ACCURACY_ALPHA = 0.05  # of the test whether an engine is less accurate
 
 Targets = Mapping[str, TargetReport]
 SamplesByTarget = Mapping[str, Sequence[Sample]]  # target -> its measured samples
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """How late requests of one rate were sent."""
+
+    p99_delay_ms: float
+    saturated_above_ms: float
+    overload: bool
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], saturated_above_ms: float, overload: bool = False) -> Self:
+        p99_ms = nearest_rank(sorted(s.send_delay_ms or 0.0 for s in samples), 0.99)
+        return cls(p99_ms, max(saturated_above_ms, MIN_SEND_DELAY_MS), overload)
 
 
 def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
@@ -32,7 +51,13 @@ def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Targe
     return [*_mixed_model_versions(samples_by_target, targets), *_client_saturation(run, samples_by_target, targets)]
 
 
-def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: Iterable[Price]) -> list[Finding]:
+def run_findings(
+    run: Run,
+    samples_by_target: SamplesByTarget,
+    facts: VerdictFacts,
+    prices: PriceList,
+    prices_used: Iterable[Price],
+) -> list[Finding]:
     """What a reader must know of the run, the gravest first."""
     findings = [] if facts.complete else [warning(FindingCode.RUN_INCOMPLETE, note=facts.note)]
     n_sent = sum(target_report.all_requests for target_report in facts.targets.values())
@@ -44,6 +69,7 @@ def run_findings(run: Run, facts: VerdictFacts, prices: PriceList, prices_used: 
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
+    findings += _late_sends(run, samples_by_target, facts.targets)
     findings += drift_warnings(
         _drift_by_target(facts.targets), {name: report.title for name, report in facts.targets.items()}
     )
@@ -182,21 +208,58 @@ def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) 
 
 
 def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
-    """Targets to which requests were sent so late that the client was measured, not the target."""
-    max_delay_by_title: dict[str, float] = {}
+    saturated_ms, _ = _late_sends_ms(run, samples_by_target, targets)
+    if not saturated_ms:
+        return []
+    max_delay_ms = max(saturated_ms.values())
+    return [invalid(FindingCode.CLIENT_SATURATED, titles=list(saturated_ms), max_p99_delay_ms=max_delay_ms)]
+
+
+def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
+    _, late_ms = _late_sends_ms(run, samples_by_target, targets)
+    limit_ms = ON_TIME_SEND_DELAY_MS
+    return [warning(FindingCode.SENT_LATE, p99_delay_ms_by_title=late_ms, limit_ms=limit_ms)] if late_ms else []
+
+
+def _streams(samples: Sequence[Sample], report: ScenarioReport | None) -> Iterator[_Stream]:
+    """The open loops of one scenario: of a rate search each step is one.
+
+    Latency in a search is compared with the objective, and so is the delay. A rate above the highest that passed is to
+    overload the target, and where both share cores the client too: there the delay alone must not break the objective.
+    """
+    if not isinstance(report, RateSearchReport):
+        latencies_ms = [s.latency_ms for s in samples if s.error is None]
+        if latencies_ms and samples[0].send_delay_ms is not None:
+            yield _Stream.of(samples, MAX_SEND_DELAY_FRACTION * median(latencies_ms))
+        return
+    by_rate: dict[float, list[Sample]] = defaultdict(list)
+    for s in samples:
+        by_rate[s.rate_rps or 0.0].append(s)
+    for rate_rps, step_samples in by_rate.items():
+        overload = rate_rps > (report.max_rate_rps.value or 0.0)
+        fraction = MAX_OVERLOAD_DELAY_FRACTION if overload else MAX_SEND_DELAY_FRACTION
+        yield _Stream.of(step_samples, fraction * report.slo_ms, overload)
+
+
+def _late_sends_ms(
+    run: Run, samples_by_target: SamplesByTarget, targets: Targets
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Targets to which an open loop sent late, with the largest p99 of its send delay in ms.
+
+    First those to which it sent so late that the client was measured, not the target; then the others. A closed loop
+    has no schedule, so nothing of it is late.
+    """
+    saturated_ms: dict[str, float] = {}
+    late_ms: dict[str, float] = {}
     for name, target_report in targets.items():
         title = target_report.title
         for scenario in run.scenarios:
             if scenario == BURST:  # one process cannot send all of a burst in the same moment
                 continue
-            scenario_samples = [s for s in samples_by_target.get(name, ()) if s.scenario == scenario]
-            latencies_ms = [s.latency_ms for s in scenario_samples if s.error is None]
-            if not latencies_ms:
-                continue
-            p99_delay_ms = nearest_rank(sorted(s.send_delay_ms for s in scenario_samples), 0.99)
-            if p99_delay_ms > max(MAX_SEND_DELAY_FRACTION * median(latencies_ms), MIN_SEND_DELAY_MS):
-                max_delay_by_title[title] = max(p99_delay_ms, max_delay_by_title.get(title, 0.0))
-    if not max_delay_by_title:
-        return []
-    max_delay_ms = max(max_delay_by_title.values())
-    return [invalid(FindingCode.CLIENT_SATURATED, titles=list(max_delay_by_title), max_p99_delay_ms=max_delay_ms)]
+            samples = [s for s in samples_by_target.get(name, ()) if s.scenario == scenario]
+            for stream in _streams(samples, target_report.scenarios.get(scenario)):
+                if stream.p99_delay_ms > stream.saturated_above_ms:
+                    saturated_ms[title] = max(stream.p99_delay_ms, saturated_ms.get(title, 0.0))
+                elif stream.p99_delay_ms > ON_TIME_SEND_DELAY_MS and not stream.overload:
+                    late_ms[title] = max(stream.p99_delay_ms, late_ms.get(title, 0.0))
+    return saturated_ms, {title: p99_ms for title, p99_ms in late_ms.items() if title not in saturated_ms}

@@ -1,7 +1,7 @@
 """`./cloudtrial samples DIR`: the samples behind a report's figures, one per line.
 
 The lines go to standard output; their number and the percentiles of their times to standard error. The percentiles
-are computed as in the report: of successful requests, by the nearest rank.
+are computed as in the report: of successful requests, without the first ones after a pause, by the nearest rank.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from eval.errors import EvalError
 from eval.formatting import count, ms, plural
 from eval.samples.model import ERROR_KINDS, Run, Sample
+from eval.samples.rounds import split_after_pause
 from eval.samples.store import RENAMED_SAMPLE_KEYS, read_run, read_samples
 
 DEFAULT_COLUMNS = (
@@ -148,10 +149,11 @@ def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator
         groups[sample.target, sample.scenario].append(sample)
     for (target, scenario), group in groups.items():
         failed = sum(s.error is not None for s in group)
+        _, timed = split_after_pause(group)
         yield f"{target}, {scenario}: {plural(len(group), 'sample')}, {count(failed)} failed"
         for column in (c for c in columns if c.split(".")[0].endswith("_ms")):
             # the send delay is the client's own, so that of failed requests counts too
-            values = [_numeric_value(s, column) for s in group if s.error is None or column == "send_delay_ms"]
+            values = [_numeric_value(s, column) for s in timed if s.error is None or column == "send_delay_ms"]
             known = [value for value in values if value is not None]
             if known:
                 yield f"  {column}: " + ", ".join(

@@ -115,10 +115,11 @@ class Client:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._session.close()
 
-    async def send(self, request: RequestSpec, scheduled_at: float) -> tuple[Sample, float]:
+    async def send(self, request: RequestSpec, scheduled_at: float | None = None) -> tuple[Sample, float]:
         """Send one request. Returns its sample and when it finished. All times are of time.perf_counter().
 
-        scheduled_at: the scheduled send time, from which latency counts (no coordinated omission).
+        scheduled_at: of an open loop, the scheduled send time, from which latency counts (no coordinated omission). In
+        a closed loop it counts from the send.
         """
         sent_at = time.perf_counter()
         if request.image is None:
@@ -129,8 +130,8 @@ class Client:
         finished_at = time.perf_counter()
         return self._to_sample(request, scheduled_at, sent_at, finished_at, exchange), finished_at
 
-    def dropped(self, request: RequestSpec, scheduled_at: float, reason: str) -> Sample:
-        """The sample of a scheduled request that is not sent."""
+    def dropped(self, request: RequestSpec, reason: str, scheduled_at: float | None = None) -> Sample:
+        """The sample of a request that is not sent."""
         now = time.perf_counter()
         return self._to_sample(request, scheduled_at, now, now, Exchange(failure=("dropped", reason)))
 
@@ -175,13 +176,13 @@ class Client:
         return exchange
 
     def _to_sample(
-        self, request: RequestSpec, scheduled_at: float, sent_at: float, finished_at: float, exchange: Exchange
+        self, request: RequestSpec, scheduled_at: float | None, sent_at: float, finished_at: float, exchange: Exchange
     ) -> Sample:
         """The measurements and the response as a sample."""
         response_bytes, exchange = len(exchange.body), self._scrubbed(exchange)
         label, probabilities, failure = self._classify(request, exchange)
         service_time_ms = round((finished_at - sent_at) * 1000, 3)
-        send_delay_ms = round((sent_at - scheduled_at) * 1000, 3)
+        send_delay_ms = None if scheduled_at is None else round((sent_at - scheduled_at) * 1000, 3)
         headers, first_byte_at = exchange.headers, exchange.first_byte_at
         return Sample(
             target=self.name,
@@ -190,8 +191,8 @@ class Client:
             block=request.block_number,
             index_in_block=request.index_in_block,
             image_index=request.image_index,
-            scheduled_s=round(scheduled_at - self._run_start, 6),
-            latency_ms=max(0.0, round(service_time_ms + send_delay_ms, 3)),  # a timer may fire a little early
+            scheduled_s=round((sent_at if scheduled_at is None else scheduled_at) - self._run_start, 6),
+            latency_ms=round(service_time_ms + (send_delay_ms or 0.0), 3),
             service_time_ms=service_time_ms,
             send_delay_ms=send_delay_ms,
             time_to_first_byte_ms=None if first_byte_at is None else round((first_byte_at - sent_at) * 1000, 3),

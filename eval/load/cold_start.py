@@ -21,32 +21,29 @@ from eval.validation import MAX_MS
 READY_POLL_INTERVAL_S = 0.02
 
 
-async def measure_cold_start(
-    restart_method: RestartMethod, client: Client, request: RequestSpec
-) -> tuple[Sample, float]:
-    """Restart the endpoint and send one request. Returns as Client.send; a failed restart gives a dropped request.
+async def measure_cold_start(restart_method: RestartMethod, client: Client, request: RequestSpec) -> Sample:
+    """Restart the endpoint and send one request. A failed restart gives a dropped request.
 
-    The scheduled time is when /readyz succeeds, or, if it is not polled, the end of the command. Phases in startup_ms,
-    each from the start command: TIME_TO_READY, TIME_TO_FIRST_PREDICTION (the end of a valid response) and PROCESS_START
-    (the start of the process that loads the model, within 20 ms); and those of /version if it is the same instance.
+    It is sent when /readyz succeeds, or, if that is not polled, at the end of the command. Phases in startup_ms, each
+    from the start command: TIME_TO_READY, TIME_TO_FIRST_PREDICTION (the end of a valid response) and PROCESS_START (the
+    start of the process that loads the model, within 20 ms); and those of /version if it is the same instance.
     """
-    scheduled_at = time.perf_counter()
     try:
         restart_at = await restart_method.restart()
         if restart_method.ready_timeout_s is not None:
             await _wait_until_ready(restart_method, client, restart_method.ready_timeout_s)
     except RestartFailed as error:
-        return client.dropped(request, scheduled_at, str(error)), time.perf_counter()
+        return client.dropped(request, str(error))
     ready_at = time.perf_counter()
     restart_unix_s = time.time() - (ready_at - restart_at)
-    sample, finished_at = await client.send(request, ready_at)
+    sample, finished_at = await client.send(request)
     startup_ms: dict[str, float] = {}
     if sample.error is None:
         startup_ms[TIME_TO_FIRST_PREDICTION] = _to_ms(finished_at - restart_at)
         if restart_method.ready_timeout_s is not None:
             startup_ms[TIME_TO_READY] = _to_ms(ready_at - restart_at)
         startup_ms |= await startup_phases(client, sample, restart_unix_s if restart_method.shares_clock else None)
-    return replace(sample, startup_ms=startup_ms), finished_at
+    return replace(sample, startup_ms=startup_ms)
 
 
 async def startup_phases(client: Client, sample: Sample, restart_unix_s: float | None = None) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Sends every scheduled request and records one sample per request.
 
-A closed loop has one request in flight over all targets; the next one is scheduled at the moment of the last response.
-Whatever this program does in between is the client's send delay, recorded with each sample and part of its latency.
-Between two blocks nothing is due: garbage is collected and the progress bar is drawn there.
+A closed loop has one request in flight over all targets. Nothing is scheduled there: the next request is sent when the
+last response is recorded, and its latency starts with the send. Between two blocks garbage is collected and the
+progress bar is drawn.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class LoadGenerator:
 
     async def _send_first_request(self, client: Client, block: Block) -> None:
         if 0 in self._pending_indices(block):  # else a resumed run has sent it
-            sample, _ = await client.send(self._request_spec(block, 0), time.perf_counter())
+            sample, _ = await client.send(self._request_spec(block, 0))
             self._record(sample)
             self._sent_early.add((block.number, 0))
 
@@ -171,21 +171,19 @@ class LoadGenerator:
 
     async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> None:
         breaker = self._breakers[client.name]
-        scheduled_at = time.perf_counter()
         for index in self._pending_indices(block):
             request = self._request_spec(block, index)
             if breaker.trip_reason:
-                sample = client.dropped(request, scheduled_at, CIRCUIT_OPEN.format(*breaker.trip_reason))
+                sample = client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason))
             elif block.scenario == COLD:
-                sample, scheduled_at = await self._run_cold_start(client, request)
+                sample = await self._run_cold_start(client, request)
             else:
-                sample, scheduled_at = await client.send(request, scheduled_at)
+                sample, _ = await client.send(request)
             if block.scenario == IDLE and sample.instance_request_number == 1:
                 sample = replace(sample, startup_ms=await startup_phases(client, sample))
             self._record(sample, progress)
             if breaker.should_probe:
                 await self._probe_target(client, breaker)
-                scheduled_at = time.perf_counter()
 
     async def _run_open_loop(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         """Send the rest of an open block, starting with its first pending request. Returns its samples."""
@@ -201,7 +199,7 @@ class LoadGenerator:
         requests = [self._request_spec(block, index) for index in indices]
         if breaker.trip_reason:
             for request in requests:
-                record(client.dropped(request, time.perf_counter(), CIRCUIT_OPEN.format(*breaker.trip_reason)))
+                record(client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason), time.perf_counter()))
             return samples
         assert block.offsets_s is not None
         first_offset_s = block.offsets_s[indices[0]]
@@ -279,12 +277,11 @@ class LoadGenerator:
                 await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))
                 await self._run_block(clients[name], pending_blocks[name].pop(0), progress)
 
-    async def _run_cold_start(self, client: Client, request: RequestSpec) -> tuple[Sample, float]:
+    async def _run_cold_start(self, client: Client, request: RequestSpec) -> Sample:
         """Restart the target and send one request."""
         restart_method = self._restart_methods.get(client.name)
         if restart_method is None:
-            now = time.perf_counter()
-            return client.dropped(request, now, NO_RESTART_METHOD.format(client.name)), now
+            return client.dropped(request, NO_RESTART_METHOD.format(client.name))
         return await measure_cold_start(restart_method, client, request)
 
     async def _probe_target(self, client: Client, breaker: CircuitBreaker) -> None:

@@ -40,7 +40,7 @@ async def run_open_loop(
         nonlocal in_flight
         await sleep_until(scheduled_at)
         if in_flight >= max_in_flight:
-            record(client.dropped(request, scheduled_at, DROPPED.format(max_in_flight)))
+            record(client.dropped(request, DROPPED.format(max_in_flight), scheduled_at))
             return
         in_flight += 1
         sample, _ = await client.send(request, scheduled_at)

@@ -32,8 +32,9 @@ from eval.targets.engines import REFERENCE_ENGINE
 MAX_MISCLASSIFICATIONS = 12
 MAX_WARNINGS = 12  # that are shown at once
 MAX_DRAWN_TARGETS = 12  # in a plot; of more, the fastest are drawn
+LATE_SEND = "lateness"  # the part of open loops alone
 LATENCY_PARTS = (  # of a request's time, in the order in which it is spent
-    ("lateness", "late send"),
+    (LATE_SEND, "late send"),
     ("decode", "decode"),
     ("queue", "queue"),
     ("inference", "inference"),
@@ -90,6 +91,8 @@ class ReportContext:
     accuracy_plot: Markup | None
     calibration_plot: Markup | None
     latency_breakdown: dict[str, dict[str, float]]  # target -> part -> mean ms
+    after_pause: dict[str, dict[str, Mapping[str, Any]]]  # scenario -> target -> median of first requests after a pause
+    latency_parts: list[tuple[str, str]]  # of it, with their titles
     confusion_groups: list[TargetGroup]
     per_class_groups: list[TargetGroup]
     misclassifications: list[Misclassification]
@@ -164,6 +167,12 @@ def build_context(
         accuracy_plot=figures.accuracy_plot(drawn_reports, styles),
         calibration_plot=figures.calibration_plot(run, normal_load_samples, drawn_reports, styles),
         latency_breakdown=latency_breakdown,
+        after_pause=_after_pause(target_reports),
+        latency_parts=[
+            (part, title)
+            for part, title in LATENCY_PARTS
+            if part != LATE_SEND or any(parts[part] for parts in latency_breakdown.values())
+        ],
         confusion_groups=_group_targets(target_reports, "confusion"),
         per_class_groups=_group_targets(target_reports, "per_class"),
         misclassifications=[
@@ -248,7 +257,7 @@ def _mean_latency_breakdown(samples: Iterable[Sample]) -> dict[str, dict[str, fl
             other_server_ms = max(0.0, s.server_timing_ms["total"] - sum(server_parts.values()))
             outside_ms = max(0.0, s.service_time_ms - s.server_timing_ms["total"])
             breakdowns[s.target].append(
-                {"lateness": s.send_delay_ms, **server_parts, "server": other_server_ms, "outside": outside_ms}
+                {LATE_SEND: s.send_delay_ms or 0.0, **server_parts, "server": other_server_ms, "outside": outside_ms}
             )
     return {
         name: {part: fmean(breakdown[part] for breakdown in of_target) for part, _ in LATENCY_PARTS}
@@ -369,6 +378,16 @@ def _describe_target(target_report: Mapping[str, Any]) -> str:
 
 def _main_latency(target_report: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((scenario_report["latency_ms"] for scenario_report in target_report["scenarios"].values()), None)
+
+
+def _after_pause(target_reports: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Where such medians are known."""
+    by_scenario: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for target, target_report in target_reports.items():
+        for scenario, scenario_report in target_report["scenarios"].items():
+            if value_of(estimate := scenario_report["after_pause_ms"]) is not None:
+                by_scenario[scenario][target] = estimate
+    return dict(by_scenario)
 
 
 def _unique_in_order(name_lists: Iterable[Iterable[str]]) -> list[str]:

@@ -20,6 +20,7 @@ from eval.report.engine_table import group_titles
 from eval.report.plots import core, scenarios
 from eval.report.plots.scenarios import CostLatencyPoint
 from eval.samples.model import Run, Sample
+from eval.samples.rounds import split_after_pause
 
 MIN_CROSSING_RATIO = 1.05  # as a factor: closer crossings are one, as of a target that costs the same with two engines
 MIN_BLOCKS = 3  # blocks of which latency over time is drawn
@@ -35,11 +36,11 @@ def latency_plots(
     by_scenario = _group_by_scenario(samples)
     figures = {}
     for scenario in (name for name in SCENARIOS if name in by_scenario and name != MAX_RATE):
-        by_target = by_scenario[scenario]
+        timed = {name: split_after_pause(of_target)[1] for name, of_target in by_scenario[scenario].items()}
         series = [
-            core.LatencySeries(target_reports[name]["title"], styles[name], latencies_ms, len(by_target[name]))
+            core.LatencySeries(target_reports[name]["title"], styles[name], latencies_ms, len(timed[name]))
             for name in target_reports
-            if (latencies_ms := [s.latency_ms for s in by_target[name] if s.error is None])
+            if (latencies_ms := [s.latency_ms for s in timed.get(name, ()) if s.error is None])
         ]
         if series:
             figures[scenario] = core.latency_ecdf(series, scenario)
@@ -88,7 +89,7 @@ def latency_over_time_plots(
 def _block_medians(samples: Iterable[Sample]) -> list[tuple[float, float]]:
     """The start of each block, and its median."""
     blocks: dict[int, list[Sample]] = defaultdict(list)
-    for sample in samples:
+    for sample in split_after_pause(samples)[1]:
         if sample.error is None:
             blocks[sample.block].append(sample)
     return sorted(

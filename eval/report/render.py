@@ -24,7 +24,7 @@ from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
 from eval.report.report_json import build_report
-from eval.report.wording import break_even_range, what_if_title
+from eval.report.wording import MEASURED_FROM, break_even_range, what_if_title
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
@@ -136,7 +136,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "memory_text": formatting.memory_text,
         "break_even_range": break_even_range,
         "what_if_title": what_if_title,
-        "LATENCY_PARTS": context.LATENCY_PARTS,
+        "MEASURED_FROM": MEASURED_FROM,
         "MAX_WARNINGS": context.MAX_WARNINGS,
         "REFERENCE": REFERENCE,
         "REFERENCE_ENGINE": REFERENCE_ENGINE,

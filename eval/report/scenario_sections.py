@@ -22,7 +22,8 @@ from eval.plan.config import (
     Config,
     config_from_json,
 )
-from eval.samples.model import Run, Sample
+from eval.samples.model import OPEN_LOOPS, Run, Sample
+from eval.samples.rounds import split_after_pause
 
 SHORT_TITLES = {  # in a column's head
     SINGLE: "One at a time",
@@ -63,6 +64,10 @@ class ScenarioSection:
     @property
     def has_throughput(self) -> bool:
         return self.name in CAPACITY_SCENARIOS
+
+    @property
+    def is_open_loop(self) -> bool:
+        return self.name in OPEN_LOOPS
 
 
 @dataclass(frozen=True)
@@ -269,7 +274,7 @@ def _most_new_connections(scenario_reports: Mapping[str, JsonObject]) -> tuple[s
 
 
 def main_scenario_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples of the first scenario of the schedule with a successful request."""
+    """The samples of the first scenario of the schedule with a successful request, of which percentiles are made."""
     succeeded = {s.scenario for s in samples if s.error is None}
     first = next((name for name in SCENARIOS if name in succeeded), None)
-    return [s for s in samples if s.scenario == first]
+    return split_after_pause(s for s in samples if s.scenario == first)[1]

@@ -20,6 +20,11 @@ from service.engines.names import engine_title
 
 INTERRUPTED = "interrupted, or still running"  # of a run that is not complete and does not say why
 MEASURED_RATE = "the highest rate that one was measured to serve with its latency within the objective"
+MEASURED_FROM = (
+    "One at a time, latency is measured from sending to the end of the answer; in a stream from the scheduled send "
+    "time (no coordinated omission), with the client's send delay in a column of its own. One at a time, the first "
+    "request after a pause, in which other targets had their turn, is in no percentile: its median stands apart."
+)
 CUDA_BUILD_NOTE = "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build"
 
 
@@ -109,6 +114,14 @@ def _model_versions_differ(titles_by_version: Mapping[str, Sequence[str]]) -> st
     return f"the models differ ({groups})"
 
 
+def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> str:
+    titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in p99_delay_ms_by_title.items()])
+    return (
+        f"requests of open loops were sent more than {limit_ms:g} ms late, at p99, to {titles}: that is part of their "
+        "latency"
+    )
+
+
 def _less_accurate(engine: str, reference_engine: str, max_drop: float, alpha: float) -> str:
     drop = formatting.percentage_points(max_drop).removeprefix("+")
     return (
@@ -174,6 +187,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "the client sent late to {titles:words} (p99 up to {max_p99_delay_ms:.1f} ms): send from a machine with free "
         "cores, at a lower --rate, or with more --workers"
     ),
+    FindingCode.SENT_LATE: _sent_late,
     FindingCode.TARGET_FAILED: "{title}: {failure}",
     FindingCode.MANY_FAILURES: _many_failures,
     FindingCode.MEMORY_EXCEEDED: _memory_exceeded,

@@ -100,7 +100,7 @@ def _reference_sample(
 ) -> Sample:
     return Sample(
         target=REFERENCE, scenario=REFERENCE, phase="measure", block=REFERENCE_BLOCK, index_in_block=index,
-        image_index=index, scheduled_s=0.0, latency_ms=0.0, service_time_ms=0.0, send_delay_ms=0.0,
+        image_index=index, scheduled_s=0.0, latency_ms=0.0, service_time_ms=0.0,
         new_connection=False, predicted_class=predicted_class, probabilities=probabilities,
         model_version=model_version,
     )  # fmt: skip

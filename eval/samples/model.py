@@ -31,11 +31,12 @@ from eval.validation import (
 RUN_JSON = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 SAMPLES_GZ_FILE = "samples.jsonl.gz"  # the same, compressed, as committed with the example
-RUN_SCHEMA_VERSION = 4
+RUN_SCHEMA_VERSION = 5
 
 ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "invalid_response",
                "disconnected", "dropped")  # fmt: skip
 PHASES = ("warmup", "measure")
+OPEN_LOOPS = ("poisson", "ramp", "burst", "max_rate")  # scenarios whose requests have a scheduled send time
 
 MAX_IMAGES = 250_000
 MAX_CLASSES = 10_000
@@ -101,11 +102,11 @@ class Sample:
     phase: Annotated[str, OneOf(PHASES)]
     block: Integer  # number of its interleaving block
     image_index: Annotated[int, Within(-1, MAX_IMAGES - 1)]  # index into the run's image manifest; -1 without an image
-    scheduled_s: SignedMilliseconds  # scheduled send time, since the start of the run
-    latency_ms: Milliseconds  # from the scheduled time to the last byte, or to the failure
+    scheduled_s: SignedMilliseconds  # scheduled send time, since the start of the run; of a closed loop the send itself
+    latency_ms: Milliseconds  # from then to the last byte, or to the failure
     service_time_ms: Milliseconds  # from the send to the last byte, or to the failure
-    send_delay_ms: SignedMilliseconds  # from the scheduled time to the send
     new_connection: bool  # whether a connection was opened for it
+    send_delay_ms: SignedMilliseconds | None = None  # from the scheduled time to the send; None in a closed loop
     status: Annotated[int, Within(0, 999)] | None = None  # HTTP status; None without a response
     error: Annotated[str, OneOf(ERROR_KINDS)] | None = None  # one of ERROR_KINDS; None for a valid response
     detail: Text | None = None  # the error message

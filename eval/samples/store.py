@@ -17,6 +17,7 @@ from typing import IO, Any, Self
 
 from eval.errors import EvalError, InvalidInput
 from eval.samples.model import (
+    OPEN_LOOPS,
     REFERENCE,
     RUN_JSON,
     SAMPLES_FILE,
@@ -118,8 +119,9 @@ def os_errors_as_eval_error(run_dir: Path) -> Iterator[None]:
 MAX_RUN_JSON_BYTES = 32 * 2**20  # an image takes 130 bytes
 MAX_SAMPLE_BYTES = 256 * 1024  # a sample has about 500; more, with thousands of classes
 MAX_SAMPLES = 3_000_000
-# 1 had one scenario only, and cannot be resumed; before 3 the keys had other names, before 4 some values
-READABLE_SCHEMAS = (1, 2, 3, 4)
+# 1 had one scenario only, and cannot be resumed; before 3 the keys had other names, before 4 some values; before 5 the
+# latency of a closed loop had the client's own time between two requests in it
+READABLE_SCHEMAS = (1, 2, 3, 4, 5)
 RENAMED_SAMPLE_KEYS = {  # key before schema 3 -> now
     "place": "index_in_block",
     "image": "image_index",
@@ -203,6 +205,21 @@ def _present_sample(data: Any) -> Any:
     return data
 
 
+def _without_client_time(sample: Sample) -> Sample:
+    """The sample as of schema 5: in a closed loop nothing is scheduled, so latency starts with the send.
+
+    A resumed run may have samples of both schemas.
+    """
+    if sample.send_delay_ms is None or sample.scenario in OPEN_LOOPS:
+        return sample
+    return dataclasses.replace(
+        sample,
+        scheduled_s=round(sample.scheduled_s + sample.send_delay_ms / 1000, 6),
+        latency_ms=sample.service_time_ms,
+        send_delay_ms=None,
+    )
+
+
 def append_sample(file: IO[str], sample: Sample, scrub: Callable[[str], str] = str) -> None:
     """Append one line and flush it to the operating system."""
     data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # dataclasses.asdict is slow
@@ -229,7 +246,7 @@ def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:
             if number > MAX_SAMPLES:
                 raise InvalidInput(f"it has more than {MAX_SAMPLES:,} lines")
             try:
-                sample = validate(Sample, _present_sample(parse_json(line)))  # a resumed run may have both kinds
+                sample = _without_client_time(validate(Sample, _present_sample(parse_json(line))))
                 if run:
                     _check_sample(sample, run, target_names)
             except InvalidInput as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.samples.model import RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
+from eval.samples.model import OPEN_LOOPS, RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
 from infra.targets import TARGETS
 
 PRICES = Path(__file__).resolve().parents[2] / "eval" / "cost" / "prices.yaml"
@@ -57,7 +57,6 @@ def make_run(
     model_versions: Mapping[str, str] | None = None,
     reference: bool = True,
     warmup: int = 5,
-    send_delay_ms: float = 0.02,
     complete: bool = True,
     spread: float = 0.12,
 ) -> tuple[Run, list[Sample]]:
@@ -76,8 +75,7 @@ def make_run(
     samples, clock = [], 0.0
     for name in asked:
         for ordinal in range(1, warmup + 1):
-            times = clock, WARMUP_MS, send_delay_ms
-            samples.append(_sample(name, "warmup", 0, 0, *times, answers[0], ordinal, versions))
+            samples.append(_sample(name, "warmup", 0, 0, clock, WARMUP_MS, answers[0], ordinal, versions))
             clock += WARMUP_MS / 1000
     fails = failures or {}
     ordinals = dict.fromkeys(asked, warmup)
@@ -90,9 +88,8 @@ def make_run(
                 if image < (disagreements or {}).get(name, 0):
                     answer = np.roll(answer, 1)
                 ordinals[name] += 1
-                sample = _sample(
-                    name, "measure", block, image, clock, took, send_delay_ms, answer, ordinals[name], versions
-                )
+                index = image - first
+                sample = _sample(name, "measure", block, image, clock, took, answer, ordinals[name], versions, index)
                 failed = image >= n_images - fails.get(name, 0)
                 samples.append(_failed(sample, failure_kind) if failed else sample)
                 clock += took / 1000
@@ -130,7 +127,7 @@ def _answers(labels: list[int], wrong: int, rng: np.random.Generator) -> list[np
     return answers
 
 
-def _sample(name, phase, block, image, clock, took, late, answer, ordinal, versions) -> Sample:
+def _sample(name, phase, block, image, clock, took, answer, ordinal, versions, index=0) -> Sample:
     server = max(0.5, took - 1.4)
     parts = {"decode": 0.21, "queue": 0.05, "inference": round(server - 0.5, 3), "total": round(server, 3)}
     return Sample(
@@ -138,11 +135,11 @@ def _sample(name, phase, block, image, clock, took, late, answer, ordinal, versi
         scenario="single",
         phase=phase,
         block=block,
+        index_in_block=index,
         image_index=image,
         scheduled_s=round(clock, 6),
-        latency_ms=round(took + late, 4),
+        latency_ms=round(took, 4),
         service_time_ms=round(took, 4),
-        send_delay_ms=late,
         new_connection=ordinal == 1,
         time_to_first_byte_ms=round(took - 0.1, 4),
         status=200,
@@ -160,9 +157,11 @@ def make_sample(image=0, error=None, **changes) -> Sample:
     """One sample made by hand, answered unless `error` says otherwise."""
     usual = {
         "target": "heroku", "scenario": "single", "phase": "measure", "block": 0, "image_index": image,
-        "scheduled_s": 0.0, "latency_ms": 10.0, "service_time_ms": 10.0, "send_delay_ms": 0.0, "new_connection": False,
+        "scheduled_s": 0.0, "latency_ms": 10.0, "service_time_ms": 10.0, "new_connection": False,
         "status": 200, "predicted_class": 0, "server_timing_ms": {"total": 8.0},
     }  # fmt: skip
+    if changes.get("scenario") in OPEN_LOOPS:
+        usual["send_delay_ms"] = 0.0
     sample = Sample(**usual | changes)
     return _failed(sample, error) if error else sample
 
@@ -194,7 +193,6 @@ def _reference(image: int, answer: np.ndarray) -> Sample:
         scheduled_s=0.0,
         latency_ms=0.0,
         service_time_ms=0.0,
-        send_delay_ms=0.0,
         new_connection=False,
         predicted_class=int(answer.argmax()),
         probabilities=tuple(round(float(p), 6) for p in answer),

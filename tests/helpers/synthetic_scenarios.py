@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from eval.plan.config import SCENARIOS, Config
-from eval.samples.model import SAMPLES_FILE
+from eval.samples.model import OPEN_LOOPS, SAMPLES_FILE
 from eval.samples.store import append_sample, write_run
 from tests.helpers.synthetic_run import CLASSES, make_run, make_sample, median_ms, version_of
 
@@ -78,12 +78,14 @@ class Maker:
         facts = {
             "target": self.name, "scenario": scenario, "block": block, "index_in_block": place,
             "scheduled_s": round(scheduled_s, 5), "service_time_ms": round(took_ms, 4),
-            "latency_ms": round(took_ms + late_ms, 4), "send_delay_ms": late_ms,
+            "latency_ms": round(took_ms, 4),
             "predicted_class": self.run.image_manifest[image].label if image >= 0 else None,
             "time_to_first_byte_ms": round(took_ms * 0.9, 4), "probabilities": None, "response_bytes": 412,
             "instance_id": f"{self.name}-0", "instance_request_number": 9, "model_version": version_of(self.name),
             "server_timing_ms": {"total": max(0.3, round(took_ms - 1.5, 3))},
         }  # fmt: skip
+        if scenario in OPEN_LOOPS:
+            facts |= {"latency_ms": round(took_ms + late_ms, 4), "send_delay_ms": late_ms}
         return make_sample(image, **facts | changes)
 
     def took(self, factor=1.0):

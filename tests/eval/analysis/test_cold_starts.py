@@ -295,8 +295,7 @@ def forced(make_forcing, url: str, times: int = 1, seen=lambda index, sample: No
         async with Client("heroku", url, CLASSES, 30, time.perf_counter()) as client:
             for index in range(times):
                 ask = RequestSpec("cold", "measure", index, 0, picture())
-                sample, done = await measure_cold_start(make_forcing(), client, ask)
-                assert done <= time.perf_counter()
+                sample = await measure_cold_start(make_forcing(), client, ask)
                 samples.append(sample)
                 seen(index, sample)
         return samples
@@ -331,7 +330,6 @@ def test_failed_start_drops_its_request_and_the_next_succeeds(tmp_path, monkeypa
         )
     assert failed.error == "dropped"
     assert "broken as it was told" in failed.detail
-    assert failed.latency_ms > 0
     assert failed.startup_ms == {}
     assert (good.error, good.instance_request_number) == (None, 1)
 
@@ -429,9 +427,7 @@ def test_the_vms_twin_starts_anew_and_predicts_as_its_model_does(tmp_path):
 
     async def go(twin):
         async with Client("aws_ec2", twin.url, images.classes, 60, time.perf_counter()) as client:
-            return (await measure_cold_start(twin_restart(twin), client, RequestSpec("cold", "measure", 0, 0, first)))[
-                0
-            ]
+            return await measure_cold_start(twin_restart(twin), client, RequestSpec("cold", "measure", 0, 0, first))
 
     with local_twins(["aws_ec2"], tmp_path, engines=["onnx"]) as twins:
         (twin,) = twins.running

@@ -18,6 +18,7 @@ from eval.samples.store import append_sample, write_run
 from eval.stats.bootstrap import relative_change
 from eval.stats.comparison import Decision
 from tests.helpers.synthetic_run import make_run
+from tests.helpers.synthetic_scenarios import make_full_run
 
 pytestmark = pytest.mark.integration
 
@@ -100,7 +101,7 @@ def test_a_slower_target_is_worse_and_the_others_are_not():
     assert [key for key, d in found.items() if d.regressed] == [("heroku", "p95")]
     d = found["heroku", "p95"]
     assert d.low < 0.25 < d.high and d.low > 0.1
-    assert (d.n_a, d.n_b, d.decision) == (500, 500, Decision.DIFFERENT)
+    assert (d.n_a, d.n_b, d.decision) == (475, 475, Decision.DIFFERENT)  # the first of each block is apart
     assert found["heroku", "p50"].significant and not found["heroku", "p50"].regressed  # shown, not judged
 
 
@@ -162,7 +163,7 @@ def test_a_target_that_is_gone_is_worse():
 
 def test_too_few_requests_have_a_reason():
     found = compared(a_run(n_images=60), a_run(n_images=60))
-    assert found["heroku", "p95"].reason == reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=72, n_a=60, n_b=60)
+    assert found["heroku", "p95"].reason == reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=72, n_a=57, n_b=57)
 
 
 # Cost
@@ -348,7 +349,8 @@ def test_other_weights_and_another_place_are_unlike(pair, capsys):
 
 
 def test_a_run_whose_client_was_late_is_no_basis(pair, capsys):
-    assert main(["compare", *pair(a_run(), a_run(send_delay_ms=50.0))]) == 2
+    late = make_full_run(80, names=NAMES, scenarios=("single", "poisson"), late_ms=50.0)
+    assert main(["compare", *pair(a_run(), late)]) == 2
     assert "B is not a valid comparison: the client sent late" in capsys.readouterr().err
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 
@@ -15,6 +15,7 @@ from eval.cost.billing import SECONDS_PER_MONTH
 from eval.cost.cost_model import build_cost_model
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report, to_jsonable
+from eval.samples.rounds import latencies_by_round
 from eval.stats.intervals import Estimate
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import (
@@ -27,6 +28,7 @@ from tests.helpers.synthetic_run import (
     make_run,
     make_sample,
 )
+from tests.helpers.synthetic_scenarios import make_full_run
 
 PRICES = load_price_list()
 NAMES = list(TARGETS)
@@ -100,7 +102,7 @@ def test_it_has_the_parts_that_are_documented(plain):
         } == set(facts)  # fmt: skip
         assert {
             "succeeded", "latency_ms", "latency_with_failures_ms", "service_time_ms", "server_timing_ms",
-            "throughput_rps", "send_delay_ms",
+            "throughput_rps", "send_delay_ms", "after_pause_ms",
         } <= set(facts["scenarios"]["single"])  # fmt: skip
         assert {
             "per_million", "idle_usd_per_month", "monthly_usd", "curve", "what_if", "measured", "assumptions"
@@ -185,7 +187,7 @@ def test_short_run_is_ranked_by_median_and_a_tiny_one_not_at_all():
     short, tiny = report(n_images=40), report(n_images=5)
     assert "AWS EC2 is fastest (p50 " in short["verdict"]["sentence"]
     assert short["targets"]["aws_ec2"]["scenarios"]["single"]["latency_ms"]["p95"] == to_jsonable(
-        Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=40))
+        Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=38))  # 40 less a first one a block
     )
     assert tiny["verdict"]["fastest"] is None
     assert "too few requests were answered to say which is fastest" in tiny["verdict"]["sentence"].lower()
@@ -199,7 +201,7 @@ def test_failures_count_as_wrong_and_as_latency_without_end():
     assert facts["accuracy_over_sent"]["value"] == 0.9
     single = facts["scenarios"]["single"]
     assert single["latency_ms"]["p95"]["value"] < 15
-    infinite = Estimate(None, reason=reason(ReasonCode.INFINITE, failed=40, n=400))
+    infinite = Estimate(None, reason=reason(ReasonCode.INFINITE, failed=38, n=380))
     assert single["latency_with_failures_ms"]["p95"] == to_jsonable(infinite)
     assert single["latency_with_failures_ms"]["p50"]["value"] < 15
 
@@ -294,18 +296,87 @@ def test_different_models_make_the_comparison_invalid():
     assert titles_by_version["fedcba987654"] == ["Heroku"] and MODEL_VERSION in titles_by_version
 
 
-def test_a_late_client_makes_the_comparison_invalid():
-    found = report(send_delay_ms=6.0)
-    assert found["verdict"]["valid"] is False
-    assert found["run"]["findings"][0]["severity"] == Severity.INVALID
-    assert of_code(found, FindingCode.CLIENT_SATURATED)["titles"][:2] == ["AWS EC2", "Heroku"]
-    assert report(send_delay_ms=4.9)["verdict"]["valid"] is True
+def streamed(late_ms, **options):
+    """The report of a run with a Poisson stream that was sent late, as (valid, codes, values of the finding)."""
+    run, samples = make_full_run(20, names=["heroku"], scenarios=("single", "poisson"), late_ms=late_ms, **options)
+    found = build_report(run, samples, PRICES)
+    late = [f["values"] for f in found["run"]["findings"] if f["code"] in ("client_saturated", "sent_late")]
+    return found["verdict"]["valid"], [code for code in codes(found) if "late" in code or "sat" in code], late
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "valid", "code"),
+    [(0.4, True, None), (0.6, True, "sent_late"), (4.9, True, "sent_late"), (6.0, False, "client_saturated")],
+)
+def test_a_stream_that_is_sent_late_is_marked_or_invalid(late_ms, valid, code):
+    found_valid, found_codes, values = streamed(late_ms)
+    assert (found_valid, found_codes) == (valid, [code] if code else [])
+    if code == "sent_late":
+        assert values == [{"p99_delay_ms_by_title": {"Heroku": late_ms}, "limit_ms": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("passing_ms", "overload_ms", "code"),
+    [(0.4, 90.0, None), (4.0, 90.0, "sent_late"), (11.0, 0.1, "client_saturated"), (0.4, 110.0, "client_saturated")],
+)
+def test_a_client_may_be_late_at_rates_that_overload_the_target(passing_ms, overload_ms, code):
+    run, samples = make_run(20, names=["heroku"])
+    run = replace(run, scenarios=["single", "max_rate"])
+    for block, (rate_rps, latency_ms, delay_ms) in enumerate([(50.0, 20.0, passing_ms), (100.0, 900.0, overload_ms)]):
+        step = {"scenario": "max_rate", "rate_rps": rate_rps, "latency_ms": latency_ms, "send_delay_ms": delay_ms}
+        samples += [make_sample(i % 20, block=1000 + block, index_in_block=i, **step) for i in range(160)]
+    late = {"sent_late", "client_saturated"}
+    assert late & set(codes(build_report(run, samples, PRICES))) == ({code} if code else set())
 
 
 def test_five_percent_of_a_long_latency_may_be_late():
-    run, samples = make_run(names=["heroku"])
-    slow = [replace(s, latency_ms=s.latency_ms * 20, send_delay_ms=8.0) if s.target == "heroku" else s for s in samples]
+    run, samples = make_full_run(20, names=["heroku"], scenarios=("single", "poisson"), late_ms=8.0)
+    slow = [replace(s, latency_ms=s.latency_ms * 20) for s in samples]
     assert build_report(run, slow, PRICES)["verdict"]["valid"] is True
+
+
+def test_a_closed_loop_has_no_send_delay_an_open_loop_has():
+    run, samples = make_full_run(20, names=["heroku"], scenarios=("single", "poisson"), late_ms=0.3)
+    scenarios = build_report(run, samples, PRICES)["targets"]["heroku"]["scenarios"]
+    assert scenarios["single"]["send_delay_ms"] is None
+    assert scenarios["poisson"]["send_delay_ms"]["p99"]["value"] == 0.3
+
+
+def blocks(count, size, *, first_ms=30.0, scenario="single", first_error=None):
+    """Blocks of requests of 10 ms, of which the first one takes longer."""
+    return [
+        make_sample(
+            image, block=block, index_in_block=index, scenario=scenario, scheduled_s=image / 10,
+            latency_ms=first_ms if index == 0 else 10.0, error=first_error if index == 0 else None,
+        )
+        for image, (block, index) in enumerate(product(range(count), range(size)))
+    ]  # fmt: skip
+
+
+def test_the_first_request_after_a_pause_is_in_no_percentile():
+    found = scenario_report("single", blocks(40, 25), slo_ms=200.0)
+    assert (found.sent, found.succeeded) == (1000, 1000)
+    assert (found.latency_ms["p99"].high, found.latency_ms["p99"].n) == (10.0, 960)
+    assert found.after_pause_ms is not None
+    assert (found.after_pause_ms.value, found.after_pause_ms.n) == (30.0, 40)
+    assert latencies_by_round(blocks(2, 3), "single") == {0: [10.0] * 2, 1: [10.0] * 2}
+
+
+def test_a_first_request_that_fails_is_counted():
+    found = scenario_report("single", blocks(40, 25, first_error="timeout"), slo_ms=200.0)
+    assert (found.sent, found.succeeded, found.errors) == (1000, 960, {"timeout": 40})
+    assert found.latency_with_failures_ms["p99"].value == 10.0
+    assert found.after_pause_ms.value is None
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [pytest.param(blocks(40, 1), id="blocks of one"), pytest.param(blocks(4, 25, scenario="poisson"), id="a stream")],
+)
+def test_nothing_is_set_apart_of_single_blocks_and_of_streams(samples):
+    found = scenario_report(samples[0].scenario, samples, slo_ms=200.0)
+    assert found.after_pause_ms is None
+    assert found.latency_ms["p50"].n == len(samples)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_latency_starts_at_the_scheduled_time():
     assert sample.scheduled_s < 0 < done
 
 
+def test_without_a_schedule_latency_starts_at_the_send():
+    async def go(url):
+        async with Client("fake", url, CLASSES, TIMEOUT_S, time.perf_counter() - 5) as client:
+            return await client.send(ask())
+
+    with fake_endpoint() as fake:
+        sample, _ = asyncio.run(go(fake.url))
+    assert sample.send_delay_ms is None
+    assert sample.latency_ms == sample.service_time_ms > 0
+    assert sample.scheduled_s >= 5
+
+
 def test_latency_lasts_to_the_last_byte_of_the_answer():
     with fake_endpoint("slow") as fake:
         begun = time.perf_counter()
@@ -429,7 +441,7 @@ def test_no_op_requests_readyz_and_sends_no_image():
 
 def test_dropped_request_is_a_sample_of_its_own_kind():
     client = Client("fake", "http://127.0.0.1:9", CLASSES, TIMEOUT_S, 0.0)
-    sample = client.dropped(ask(), time.perf_counter() - 2, "too many under way")
+    sample = client.dropped(ask(), "too many under way", time.perf_counter() - 2)
     assert (sample.error, sample.detail, sample.status) == ("dropped", "too many under way", None)
     assert sample.send_delay_ms >= 2000
 

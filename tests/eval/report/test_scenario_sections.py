@@ -175,6 +175,16 @@ def test_markdown_has_the_scenarios_and_the_cold_starts(full_dir):
     assert len(starts) == 4
 
 
+def test_requests_after_a_pause_have_a_column_and_a_line(full_dir):
+    html, markdown = text_of(full_dir), text_of(full_dir, REPORT_MD)
+    single = html.split('id="scenario-single"')[1].split("<h3")[0]
+    assert "First after a pause, p50" in single and "Late sends" not in single
+    stream = html.split('id="scenario-poisson"')[1].split("<h3")[0]
+    assert "First after a pause, p50" not in stream and "Late sends, p99" in stream
+    line = next(line for line in markdown.splitlines() if line.startswith("First request after a pause, p50 (single)"))
+    assert line.count(", n 10") == 4
+
+
 def test_the_same_run_gives_the_same_bytes(full_dir):
     before = [(full_dir / name).read_bytes() for name in (REPORT_HTML, REPORT_MD, REPORT_JSON)]
     write_reports(full_dir, image_bytes)

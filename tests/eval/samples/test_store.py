@@ -93,6 +93,7 @@ def test_a_run_of_schema_2_is_read_as_one_of_today(tmp_path):
     run = dataclasses.replace(run, config=dataclasses.asdict(Config(baseline_rtt=3)))
     samples += [
         make_sample(1, scenario=BASELINE_RTT, error="dropped"),
+        make_sample(3, scenario="poisson"),
         make_sample(2, scenario="cold", error="invalid_response", startup_ms={"time_to_first_prediction": 4.0}),
     ]
     write_run(tmp_path, run)
@@ -100,13 +101,22 @@ def test_a_run_of_schema_2_is_read_as_one_of_today(tmp_path):
     before = read_run(tmp_path), list(read_samples(tmp_path))
     old_run, old_samples = in_schema_2(tmp_path)
     assert {"note", "machine", "images"} <= set(old_run) and "shipped" in old_run["targets"][0]
-    assert {"place", "image", "lateness_ms", "label"} <= set(old_samples[0])
+    assert {"place", "image", "lateness_ms", "label"} <= set(old_samples[0] | old_samples[-2])
     assert old_run["config"]["floor"] == 3
-    assert [s["error"] for s in old_samples[-2:]] == ["not_sent", "bad_answer"]
-    assert (old_samples[-2]["scenario"], old_samples[-1]["startup_ms"]) == ("floor", {"create": 4.0})
+    assert [s.get("error") for s in old_samples[-3:]] == ["not_sent", None, "bad_answer"]
+    assert (old_samples[-3]["scenario"], old_samples[-1]["startup_ms"]) == ("floor", {"create": 4.0})
     after = read_run(tmp_path), list(read_samples(tmp_path))
     assert dataclasses.replace(after[0], schema_version=RUN_SCHEMA_VERSION) == before[0]
     assert after[1] == before[1] == samples
+
+
+def test_before_schema_5_the_clients_time_was_in_a_closed_loop(tmp_path):
+    closed = make_sample(0, scheduled_s=1.0, latency_ms=10.25, service_time_ms=10.0, send_delay_ms=0.25)
+    open_loop = make_sample(1, scenario="poisson", latency_ms=12.0, service_time_ms=10.0, send_delay_ms=2.0)
+    write(tmp_path, closed, open_loop)
+    read_closed, read_open = read_samples(tmp_path)
+    assert read_closed == dataclasses.replace(closed, scheduled_s=1.00025, latency_ms=10.0, send_delay_ms=None)
+    assert read_open == open_loop
 
 
 def test_a_resumed_run_may_have_samples_of_both_schemas(tmp_path):
