@@ -22,7 +22,7 @@ from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.plan.config import COLD, IDLE, SINGLE
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, Sample, TargetRun
 from eval.samples.rounds import split_after_pause
-from eval.stats.intervals import Estimate, percentile, proportion
+from eval.stats.intervals import Estimate, instance_numbers, percentile, proportion
 from infra.targets import TARGETS
 from service.classifier import PHASES as SERVICE_PHASES
 
@@ -118,7 +118,7 @@ def find_cold_starts(samples: Sequence[Sample], scenario: str) -> ColdStarts:
     """The confirmed cold starts of a scenario. `samples` are all of one target, warm-up and no-ops included."""
     first_seen_at = first_seen(samples)
     confirmed, failed, discarded = [], 0, Counter[str]()
-    for sample in (s for s in samples if s.scenario == scenario):
+    for sample in (s for s in samples if s.scenario == scenario and s.phase == "measure"):
         if sample.error is not None:
             failed += 1
         elif discard_reason := _discard_reason(sample, first_seen_at):
@@ -170,8 +170,11 @@ def cold_start_metrics(
     target_run: TargetRun, samples: Sequence[Sample], expected: Mapping[int, int]
 ) -> ColdStartReport:
     """Both ways to start. samples: all of the target, warm-up and no-ops too. expected: image -> correct prediction."""
-    _, warm = split_after_pause(s for s in samples if s.scenario == SINGLE and s.phase == "measure")
-    warm_p50 = percentile([s.latency_ms for s in warm if s.error is None], 0.5)
+    measured = sorted(
+        (s for s in samples if s.scenario == SINGLE and s.phase == "measure"), key=lambda s: s.scheduled_s
+    )
+    warm = [s for s in split_after_pause(measured)[1] if s.error is None]
+    warm_p50 = percentile([s.latency_ms for s in warm], 0.5, instance_numbers(s.instance_id for s in warm))
 
     def start_report(kind: str) -> StartReport | Unavailable:
         cold_starts = find_cold_starts(samples, SCENARIO_OF_START[kind])

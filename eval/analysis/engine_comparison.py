@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eval.analysis.cold_starts import StartReport
@@ -15,8 +16,8 @@ from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPa
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
-from eval.samples.rounds import latencies_by_round
-from eval.stats.comparison import Decision, LatenciesByBlock, QuantileRatio, quantile_ratio
+from eval.samples.rounds import instances_by_round, latencies_by_round
+from eval.stats.comparison import Decision, QuantileRatio, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import matching_engine_pairs
 from service.engines.names import PLAIN_ENGINE
@@ -41,8 +42,11 @@ def compare_engines(
     known = {name: predictions.get(name, {}) for pair in pairs for name in pair}
     mcnemar_by_pair = mcnemar_tests(true_labels, known, pairs)  # for these pairs alone: no other was meant to differ
 
-    def rounds_of(name: str, scenario: str) -> LatenciesByBlock:
-        return latencies_by_round(samples_by_target.get(name, ()), scenario, failures_as_infinite=False)
+    def ratio_of(a: str, b: str, scenario: str, p: float) -> QuantileRatio | None:
+        samples = [samples_by_target.get(name, ()) for name in (a, b)]
+        rounds_a, rounds_b = (latencies_by_round(of, scenario, failures_as_infinite=False) for of in samples)
+        instances_a, instances_b = (instances_by_round(of, scenario) for of in samples)
+        return quantile_ratio(rounds_a, rounds_b, p, paired=True, instances=(instances_a, instances_b))
 
     comparisons = []
     for pair in paired_targets:
@@ -61,7 +65,7 @@ def compare_engines(
                 scenario=scenario,
                 latency_ms=_latency_pairs(
                     [report.scenarios[scenario].latency_ms if scenario else {} for report in (a, b)],
-                    (rounds_of(pair.plain, scenario), rounds_of(pair.alternative, scenario)) if scenario else None,
+                    partial(ratio_of, pair.plain, pair.alternative, scenario) if scenario else lambda p: None,
                 ),
                 max_rate_rps=Pair(*(r.max_rate_rps for r in max_rates if isinstance(r, RateSearchReport)))
                 if all(max_rates)
@@ -87,7 +91,7 @@ def compare_engines(
 
 
 def _latency_pairs(
-    reports: Sequence[Mapping[str, Estimate]], rounds: tuple[LatenciesByBlock, LatenciesByBlock] | None
+    reports: Sequence[Mapping[str, Estimate]], ratio_of: Callable[[float], QuantileRatio | None]
 ) -> dict[str, LatencyPair]:
     """By how much the second is faster, in the first scenario that both ran; successful requests."""
     no_scenario = unavailable(ReasonCode.NO_COMMON_SCENARIO)
@@ -96,7 +100,7 @@ def _latency_pairs(
         a, b = (report.get(name, no_scenario) for report in reports)
         speedup, decision = unavailable(ReasonCode.NOT_KNOWN_OF_BOTH), Decision.UNDECIDED
         if isinstance(a, Estimate) and isinstance(b, Estimate) and _both_known(a, b):
-            ratio = quantile_ratio(*rounds, PERCENTILES[name], paired=True) if rounds else None
+            ratio = ratio_of(PERCENTILES[name])
             speedup, decision = _speedup(a, b, ratio), ratio.decision if ratio else Decision.UNDECIDED
         pairs[name] = LatencyPair(a, b, speedup, decision)
     return pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -18,7 +18,7 @@ from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.model import Sample
 from eval.samples.rounds import split_after_pause
-from eval.stats.intervals import Estimate, early_stopping_bounds, percentile, percentiles, tail_ratio
+from eval.stats.intervals import Estimate, early_stopping_bounds, instance_numbers, percentile, percentiles, tail_ratio
 from service.schema import SERVER_TIMING_PARTS
 
 CAPACITY_SCENARIOS = (BURST, MAX_RATE)  # the load reaches what the target can do
@@ -137,14 +137,16 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     chronological = sorted(samples, key=lambda s: s.scheduled_s)
     after_pause, timed = split_after_pause(chronological)
     succeeded = [s for s in timed if s.error is None]
-    latencies_ms = [s.latency_ms for s in succeeded]
-    server_phases_ms = {
-        phase: [s.server_timing_ms[phase] for s in succeeded if phase in s.server_timing_ms]
-        for phase in SERVER_TIMING_PARTS
-    }
-    connection_phases_ms = {
-        phase: [s.connection_ms[phase] for s in succeeded if phase in s.connection_ms] for phase in CONNECTION_PHASES
-    }
+    latencies_ms, instances = [s.latency_ms for s in succeeded], instance_numbers(s.instance_id for s in succeeded)
+    all_instances = instance_numbers(s.instance_id for s in timed)
+
+    def percentiles_of(part: Callable[[Sample], float | None]) -> dict[str, Estimate]:
+        """Of those successful requests that have the part."""
+        values = [(value, s.instance_id) for s in succeeded if (value := part(s)) is not None]
+        return percentiles([value for value, _ in values], instance_numbers(instance for _, instance in values))
+
+    server_parts = [part for part in SERVER_TIMING_PARTS if any(part in s.server_timing_ms for s in succeeded)]
+    connection_phases = [phase for phase in CONNECTION_PHASES if any(phase in s.connection_ms for s in succeeded)]
     rates = sorted({s.rate_rps for s in samples if s.rate_rps is not None})
     latencies_with_failures_ms = [s.latency_ms if s.error is None else math.inf for s in timed]
     send_delays_ms = [s.send_delay_ms for s in chronological if s.send_delay_ms is not None]
@@ -154,20 +156,22 @@ def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "sent": len(samples),
         "errors": dict(sorted(Counter(s.error for s in samples if s.error).items())),
         "offered_rps": rates[-1] if rates else None,
-        "latency_ms": percentiles(latencies_ms),
+        "latency_ms": percentiles(latencies_ms, instances),
         "after_pause_ms": percentile([s.latency_ms for s in after_pause if s.error is None], 0.5)
         if after_pause
         else None,
-        "latency_with_failures_ms": percentiles(latencies_with_failures_ms),
-        "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms),
-        "tail_ratio": tail_ratio(latencies_ms),
-        "service_time_ms": percentiles([s.service_time_ms for s in succeeded]),
-        "time_to_first_byte_ms": percentiles(
-            [s.time_to_first_byte_ms for s in succeeded if s.time_to_first_byte_ms is not None]
-        ),
-        "connection_ms": {phase: percentiles(values) for phase, values in connection_phases_ms.items() if values},
+        "latency_with_failures_ms": percentiles(latencies_with_failures_ms, all_instances),
+        "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms, all_instances),
+        "tail_ratio": tail_ratio(latencies_ms, instances),
+        "service_time_ms": percentiles([s.service_time_ms for s in succeeded], instances),
+        "time_to_first_byte_ms": percentiles_of(lambda s: s.time_to_first_byte_ms),
+        "connection_ms": {
+            phase: percentiles_of(lambda s, phase=phase: s.connection_ms.get(phase)) for phase in connection_phases
+        },
         "new_connections": sum(s.new_connection for s in samples),
-        "server_timing_ms": {phase: percentiles(values) for phase, values in server_phases_ms.items() if values},
+        "server_timing_ms": {
+            part: percentiles_of(lambda s, part=part: s.server_timing_ms.get(part)) for part in server_parts
+        },
         "throughput_rps": _throughput(name, chronological, n_succeeded),
         "send_delay_ms": {"p99": percentile(send_delays_ms, 0.99)} if send_delays_ms else None,
     }

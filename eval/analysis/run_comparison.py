@@ -30,7 +30,7 @@ from eval.cost.price_list import PriceList
 from eval.plan.config import MAX_RATE, SINGLE, config_from_json
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
-from eval.samples.rounds import latencies_by_round
+from eval.samples.rounds import instances_by_round, latencies_by_round
 from eval.stats.bootstrap import REPLICATES, relative_change
 from eval.stats.comparison import MIN_BLOCKS, Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size, nearest_rank
@@ -178,6 +178,7 @@ def _latency_differences(
     samples_a: Sequence[Sample], samples_b: Sequence[Sample], name: str, scenario: str, thresholds: Thresholds
 ) -> list[Difference]:
     rounds_a, rounds_b = (latencies_by_round(samples, scenario) for samples in (samples_a, samples_b))
+    instances = instances_by_round(samples_a, scenario), instances_by_round(samples_b, scenario)
     n_a, n_b = (sum(map(len, rounds.values())) for rounds in (rounds_a, rounds_b))
     differences = []
     for figure in LATENCY_PERCENTILES:
@@ -187,7 +188,7 @@ def _latency_differences(
         if min(n_a, n_b) < min_sample_size(p):
             too_few = reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=min_sample_size(p), n_a=n_a, n_b=n_b)
             differences.append(replace(difference, reason=too_few))
-        elif ratio := quantile_ratio(rounds_a, rounds_b, p, paired=False):
+        elif ratio := quantile_ratio(rounds_a, rounds_b, p, paired=False, instances=instances):
             a, b = (nearest_rank(sorted(chain(*rounds.values())), p) for rounds in (rounds_a, rounds_b))
             change, low, high = ratio.ratio - 1, ratio.low - 1, ratio.high - 1
             details = {"blocks_a": len(rounds_a), "blocks_b": len(rounds_b)}

@@ -12,7 +12,7 @@ from eval.analysis.report_model import EngineComparison, Slo, TargetReport, Traf
 from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, rank_by_cost
 from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH, Bill
 from eval.samples.model import REFERENCE, Sample
-from eval.samples.rounds import latencies_by_round
+from eval.samples.rounds import instances_by_round, latencies_by_round
 from eval.stats.comparison import Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import REFERENCE_ENGINE
@@ -137,9 +137,19 @@ def compare_with_fastest(
 ) -> dict[str, Decision]:
     """Whether each other target's latency is that of the fastest, round by round, in the first scenario."""
     percentile, ranked = rank_by_latency(targets)
-    rounds = {name: latencies_by_round(samples_by_target[name], next(iter(targets[name].scenarios))) for name in ranked}
-    ratios = {name: quantile_ratio(rounds[ranked[0]], rounds[name], PERCENTILES[percentile], paired=True)
-              for name in ranked[1:]}  # fmt: skip
+    of = {name: (samples_by_target[name], next(iter(targets[name].scenarios))) for name in ranked}
+    rounds = {name: latencies_by_round(*of[name]) for name in ranked}
+    instances = {name: instances_by_round(*of[name]) for name in ranked}
+    ratios = {
+        name: quantile_ratio(
+            rounds[ranked[0]],
+            rounds[name],
+            PERCENTILES[percentile],
+            paired=True,
+            instances=(instances[ranked[0]], instances[name]),
+        )
+        for name in ranked[1:]
+    }
     return {name: ratio.decision if ratio else Decision.UNDECIDED for name, ratio in ratios.items()}
 
 

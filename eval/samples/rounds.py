@@ -1,4 +1,4 @@
-"""The latencies of a target, round by round, and which of its requests follow a pause."""
+"""The latencies of a target, round by round; the instance that responded, and which requests follow a pause."""
 
 from __future__ import annotations
 
@@ -29,12 +29,25 @@ def latencies_by_round(
 
     Those of first requests after a pause are left out.
     """
-    samples_by_block: dict[int, list[Sample]] = defaultdict(list)
-    for s in split_after_pause(s for s in samples if s.scenario == scenario)[1]:
-        samples_by_block[s.block].append(s)
     by_round = {}
-    for number, block in enumerate(sorted(samples_by_block)):
-        succeeded = [s for s in samples_by_block[block] if failures_as_infinite or s.error is None]
+    for number, block in enumerate(_blocks(samples, scenario)):
+        succeeded = [s for s in block if failures_as_infinite or s.error is None]
         if succeeded:
             by_round[number] = [math.inf if s.error else s.latency_ms for s in succeeded]
     return by_round
+
+
+def instances_by_round(samples: Iterable[Sample], scenario: str) -> dict[int, str | None]:
+    """The instance that responded first in each round; where none did, that of the round before."""
+    by_round, current = {}, None
+    for number, block in enumerate(_blocks(samples, scenario)):
+        by_round[number] = current = next((s.instance_id for s in block if s.instance_id), current)
+    return by_round
+
+
+def _blocks(samples: Iterable[Sample], scenario: str) -> list[list[Sample]]:
+    """Those of one scenario, in the order of the schedule, without first requests after a pause."""
+    samples_by_block: dict[int, list[Sample]] = defaultdict(list)
+    for s in split_after_pause(s for s in samples if s.scenario == scenario)[1]:
+        samples_by_block[s.block].append(s)
+    return [samples_by_block[block] for block in sorted(samples_by_block)]

@@ -4,7 +4,8 @@ The interval holds every ratio that the samples do not contradict. If the true r
 and b's would have the same percentile, and in the mean of all blocks as many of either would exceed it. The difference
 of both fractions, block by block, is a series; its mean is compared with Student's t, by the same cosines that give the
 effective sample size of a percentile (eval/stats/intervals.py), so blocks may be alike for as long as a third of the
-run. Nothing is assumed of latency, and a failure may count as infinite.
+run. Nothing is assumed of latency, and a failure may count as infinite. Where the targets were restarted in the run,
+the variance is that between their instances.
 
 Paired: in each round of a run two targets are sent the same images within seconds, so what slows the machine slows
 both, and the series is that of the rounds' differences. Two runs are not paired: the variances of both series add up.
@@ -15,14 +16,15 @@ both, and the series is that of the rounds' differences. Two runs are not paired
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 import scipy
 
-from eval.stats.intervals import CONFIDENCE, N_COSINES, cosine_variance, nearest_rank
+from eval.stats.intervals import CONFIDENCE, N_COSINES, instance_numbers, mean_variance, nearest_rank
 
 EQUIVALENCE_MARGIN = 0.05  # of a ratio: within it two latencies are called equivalent
 BLOCKS_PER_COSINE = 3  # at least, or the shortest period is not longer than the blocks
@@ -31,6 +33,7 @@ MAX_LOG_RATIO = math.log(20)  # beyond it an interval has no end
 BISECTIONS = 14  # of that range: an end is found to 0.04%
 
 LatenciesByBlock = Mapping[int, Sequence[float]]  # block, or round -> its latencies in ms
+InstanceByBlock = Mapping[int, Hashable]  # block, or round -> the instance that responded
 
 
 class Decision(StrEnum):
@@ -80,10 +83,17 @@ class _Blocks:
         return np.add.reduceat(above, self.starts, dtype=float) * (len(self.starts) / len(above))
 
 
-def quantile_ratio(a: LatenciesByBlock, b: LatenciesByBlock, p: float, *, paired: bool) -> QuantileRatio | None:
+def quantile_ratio(
+    a: LatenciesByBlock,
+    b: LatenciesByBlock,
+    p: float,
+    *,
+    paired: bool,
+    instances: tuple[InstanceByBlock, InstanceByBlock] = ({}, {}),
+) -> QuantileRatio | None:
     """The ratio of the p-quantiles of b and a, in ms, in chronological order of their blocks.
 
-    paired: block by block, in the blocks that both have. None where there are fewer than two.
+    paired: block by block, in the blocks that both have. None where there are fewer than two. instances: of a and b.
     """
     common = sorted(set(a) & set(b)) if paired else []
     blocks_a, blocks_b = (common, common) if paired else (sorted(a), sorted(b))
@@ -92,30 +102,41 @@ def quantile_ratio(a: LatenciesByBlock, b: LatenciesByBlock, p: float, *, paired
         return None
     first, second = _Blocks.of(a, blocks_a), _Blocks.of(b, blocks_b)
     n_cosines = min(N_COSINES, max(1, n_blocks // BLOCKS_PER_COSINE))
-    t_limit = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n_cosines))
+    instances_a, instances_b = (
+        [of.get(n) for n in blocks] for of, blocks in zip(instances, (blocks_a, blocks_b), strict=True)
+    )
+    numbers = (
+        [instance_numbers(zip(instances_a, instances_b, strict=True))]  # of a pair, either of which may be new
+        if paired
+        else [instance_numbers(instances_a), instance_numbers(instances_b)]
+    )
     resolution = 1 / min(len(first.latency_ms), len(second.latency_ms))  # of a fraction
 
-    def difference(log_ratio: float) -> tuple[float, float]:
-        """Of the fractions above the common percentile, if that were the ratio; and its standard error."""
+    def difference(log_ratio: float) -> tuple[float, float, int]:
+        """Of the fractions above the common percentile, if that were the ratio; its standard error, and that one's
+        degrees of freedom."""
         scaled = first.latency_ms * math.exp(log_ratio)
         both = np.concatenate([scaled, second.latency_ms])
         quantile = np.partition(both, rank := max(0, math.ceil(round(p * len(both), 9)) - 1))[rank]
         above_a, above_b = first.series(_above(scaled, quantile)), second.series(_above(second.latency_ms, quantile))
         series = [above_b - above_a] if paired else [above_a, above_b]
-        return float(above_b.mean() - above_a.mean()), math.sqrt(sum(cosine_variance(s, n_cosines) for s in series))
+        variances, degrees_of_freedom = zip(
+            *(mean_variance(s, n, n_cosines) for s, n in zip(series, numbers, strict=True)), strict=True
+        )
+        return float(above_b.mean() - above_a.mean()), math.sqrt(sum(variances)), min(degrees_of_freedom)
 
     def accepts(log_ratio: float) -> bool:
-        value, standard_error = difference(log_ratio)
-        return abs(value) <= t_limit * standard_error + resolution
+        value, standard_error, degrees_of_freedom = difference(log_ratio)
+        return abs(value) <= _t_limit(degrees_of_freedom) * standard_error + resolution
 
     quantile_a, quantile_b = (nearest_rank(np.sort(side.latency_ms), p) for side in (first, second))
     ratio = _ratio(quantile_a, quantile_b)
     log_ratio = max(-MAX_LOG_RATIO, min(MAX_LOG_RATIO, math.log(ratio) if ratio > 0 else -math.inf))
     low, high = (_last_accepted(accepts, log_ratio, end) for end in (-MAX_LOG_RATIO, MAX_LOG_RATIO))
-    value, standard_error = difference(0.0)
+    value, standard_error, degrees_of_freedom = difference(0.0)
     p_value = float(not value)
     if standard_error:
-        p_value = 2 * float(scipy.stats.t.sf(abs(value) / standard_error, n_cosines))
+        p_value = 2 * float(scipy.stats.t.sf(abs(value) / standard_error, degrees_of_freedom))
     return QuantileRatio(
         ratio,
         0.0 if low <= -MAX_LOG_RATIO else math.exp(low),
@@ -123,6 +144,12 @@ def quantile_ratio(a: LatenciesByBlock, b: LatenciesByBlock, p: float, *, paired
         p_value,
         n_blocks,
     )
+
+
+@cache
+def _t_limit(degrees_of_freedom: int) -> float:
+    """Of Student's t, two-sided."""
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom))
 
 
 def _above(values: np.ndarray, limit: float) -> np.ndarray:

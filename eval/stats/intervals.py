@@ -6,14 +6,18 @@ less than n independent ones: the effective sample size comes from how that frac
 (`effective_sample_size`), and the interval is Clopper and Pearson's for so many. Survey statistics treats clusters in
 the same way (Korn and Graubard 1998). It needs no model of latency. Every percentile of a report has this interval.
 
+A service that is restarted is a new instance, which may be faster or slower for as long as it runs. Where a run has
+five or more, their means are the series that moves (`mean_variance`), so an interval is about the target, not about the
+one instance that happened to be measured.
+
 `make interval-coverage` measures how often the intervals hold the true value, with independent requests, blocks that
-differ, and a machine that drifts.
+differ, a machine that drifts, and instances that differ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +29,7 @@ CONFIDENCE = 0.95
 TAIL_PROBABILITY = (1 - CONFIDENCE) / 2  # on either side
 N_COSINES = 6  # low frequencies, from periods of the whole run to a third of it, that the effective sample size counts
 MIN_N_FOR_DEPENDENCE = 20  # samples; with fewer, dependence cannot be seen, and they count as independent
+MIN_INSTANCES = 5  # from which on the variance between them is estimated
 MAX_EFFECTIVE_PER_SAMPLE = 4  # independent samples of which some run looks like more than it has, by chance
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 EARLY_STOPPING_CONFIDENCE = 0.99  # of MLPerf's one-sided bound: below the true percentile in at most 1% of runs
@@ -53,14 +58,14 @@ def ci_ranks(p: float, n: int, tail_probability: float = TAIL_PROBABILITY) -> tu
     return int(low), int(high) + 1
 
 
-def effective_sample_size(above: np.ndarray) -> float:
+def effective_sample_size(above: np.ndarray, variance: float | None = None) -> float:
     """How many independent samples know the fraction of `above` as well as these do.
 
-    above: whether each sample exceeds some threshold, in chronological order.
+    above: whether each sample exceeds some threshold, in chronological order. variance: of that fraction.
     """
     n, fraction = len(above), float(np.mean(above))
     independent_variance = fraction * (1 - fraction) / n
-    variance = cosine_variance(above)
+    variance = cosine_variance(above) if variance is None else variance
     if variance * MAX_EFFECTIVE_PER_SAMPLE <= independent_variance:
         return float(n * MAX_EFFECTIVE_PER_SAMPLE)
     return max(1.0, n * independent_variance / variance)
@@ -77,26 +82,66 @@ def cosine_variance(series: np.ndarray, n_cosines: int = N_COSINES) -> float:
     return float(np.mean(np.square(coefficients))) / (2 * len(series) ** 2)
 
 
+def instance_numbers(instances: Iterable[Hashable]) -> np.ndarray | None:
+    """Numbers of the instances of a series, in the order in which they first appear; None where they are too few.
+
+    A value without an instance (None), such as a failed request, counts to the one before it.
+    """
+    numbers: dict[Hashable, int] = {}
+    series, current = [], 0
+    for instance in instances:
+        current = current if instance is None else numbers.setdefault(instance, len(numbers))
+        series.append(current)
+    return np.array(series) if len(numbers) >= MIN_INSTANCES else None
+
+
+def mean_variance(
+    series: np.ndarray, instances: np.ndarray | None = None, n_cosines: int = N_COSINES
+) -> tuple[float, int]:
+    """The variance of the mean of a series whose instances differ, and its degrees of freedom.
+
+    The low frequencies of the series do not show all of what differs between five or six instances; those of the
+    instances' means do. Instances that respond in turn, as of a platform that has scaled out, are no series in time:
+    then the larger variance counts, that over time or that between instances.
+    """
+    over_time = cosine_variance(series, n_cosines), n_cosines
+    if instances is None:
+        return over_time
+    n_instances = int(instances.max()) + 1
+    sums = np.bincount(instances, series - np.mean(series), n_instances)
+    degrees_of_freedom = min(n_cosines, n_instances - 1)
+    between = cosine_variance(sums * (n_instances / len(series)), degrees_of_freedom), degrees_of_freedom
+    one_after_the_other = bool(np.all(np.diff(instances) >= 0))
+    return between if one_after_the_other else max(over_time, between)
+
+
 def interval_indices(
-    chronological: np.ndarray, ordered: np.ndarray, p: float, tail_probability: float = TAIL_PROBABILITY
+    chronological: np.ndarray,
+    ordered: np.ndarray,
+    p: float,
+    tail_probability: float = TAIL_PROBABILITY,
+    instances: np.ndarray | None = None,
 ) -> tuple[int, int]:
     """Indices into `ordered` of the two samples that bound the p-quantile, each with `tail_probability` of error.
 
-    The upper one is len(ordered) where the true value may lie above the largest sample.
+    The upper one is len(ordered) where the true value may lie above the largest sample. instances: as of
+    `instance_numbers`.
     """
     n = len(ordered)
     if n < MIN_N_FOR_DEPENDENCE:
         low, high = ci_ranks(p, n, tail_probability)
         return max(0, low - 1), high - 1
-    effective_n = _t_adjusted(effective_sample_size(chronological > nearest_rank(ordered, p)), tail_probability)
+    effective_n = _t_adjusted_n(chronological > nearest_rank(ordered, p), tail_probability, instances)
     low = scipy.stats.beta.ppf(tail_probability, effective_n * p, effective_n * (1 - p) + 1)
     high = scipy.stats.beta.ppf(1 - tail_probability, effective_n * p + 1, effective_n * (1 - p))
     return max(0, math.ceil(low * n) - 1), math.ceil(high * n)
 
 
-def _t_adjusted(effective_n: float, tail_probability: float) -> float:
-    """So many fewer as Student's t asks for in place of the normal: the variance comes from N_COSINES squares."""
-    return effective_n * (scipy.stats.norm.ppf(tail_probability) / scipy.stats.t.ppf(tail_probability, N_COSINES)) ** 2
+def _t_adjusted_n(above: np.ndarray, tail_probability: float, instances: np.ndarray | None) -> float:
+    """The effective sample size, and so many fewer as Student's t asks for in place of the normal."""
+    variance, degrees_of_freedom = mean_variance(above, instances)
+    t_limit = scipy.stats.t.ppf(tail_probability, degrees_of_freedom)
+    return effective_sample_size(above, variance) * (scipy.stats.norm.ppf(tail_probability) / t_limit) ** 2
 
 
 def nearest_rank(ordered: Sequence[float] | np.ndarray, p: float) -> float:
@@ -104,14 +149,17 @@ def nearest_rank(ordered: Sequence[float] | np.ndarray, p: float) -> float:
     return float(ordered[max(0, math.ceil(round(p * len(ordered), 9)) - 1)])
 
 
-def percentile(chronological: Sequence[float] | np.ndarray, p: float) -> Estimate:
-    """The p-quantile of samples in the order in which they were sent. An infinite one stands for a failed request."""
+def percentile(chronological: Sequence[float] | np.ndarray, p: float, instances: np.ndarray | None = None) -> Estimate:
+    """The p-quantile of samples in the order in which they were sent. An infinite one stands for a failed request.
+
+    instances: those that responded, as of `instance_numbers`.
+    """
     n = len(chronological)
     if n < min_sample_size(p):
         return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_sample_size(p), n=n))
     values = np.asarray(chronological, float)
     ordered = np.sort(values)
-    low, high = interval_indices(values, ordered, p)
+    low, high = interval_indices(values, ordered, p, instances=instances)
     value, upper = nearest_rank(ordered, p), float(ordered[min(high, n - 1)])
     if math.isinf(upper):
         code = ReasonCode.INFINITE if math.isinf(value) else ReasonCode.UPPER_BOUND_INFINITE
@@ -119,9 +167,11 @@ def percentile(chronological: Sequence[float] | np.ndarray, p: float) -> Estimat
     return Estimate(value, float(ordered[low]), upper, n, high_is_max=high >= n - 1)
 
 
-def percentiles(chronological: Sequence[float] | np.ndarray) -> dict[str, Estimate]:
+def percentiles(
+    chronological: Sequence[float] | np.ndarray, instances: np.ndarray | None = None
+) -> dict[str, Estimate]:
     """p50, p90, p95 and p99."""
-    return {name: percentile(chronological, p) for name, p in PERCENTILES.items()}
+    return {name: percentile(chronological, p, instances) for name, p in PERCENTILES.items()}
 
 
 def early_stopping_min_n(p: float, n_above: int = 1) -> int:
@@ -133,7 +183,9 @@ def early_stopping_min_n(p: float, n_above: int = 1) -> int:
     return int(scipy.stats.nbinom.ppf(EARLY_STOPPING_CONFIDENCE, n_above + 1, 1 - p)) + 1 + n_above
 
 
-def early_stopping_bound(chronological: Sequence[float] | np.ndarray, p: float) -> Estimate:
+def early_stopping_bound(
+    chronological: Sequence[float] | np.ndarray, p: float, instances: np.ndarray | None = None
+) -> Estimate:
     """A bound that the p-quantile exceeds in at most 1% of runs, or why there is none.
 
     MLPerf's rule for as many independent samples as these are worth: the bound is the smallest of the largest samples
@@ -145,7 +197,7 @@ def early_stopping_bound(chronological: Sequence[float] | np.ndarray, p: float) 
     if n < needed:
         return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=needed, n=n))
     tail_probability = 1 - EARLY_STOPPING_CONFIDENCE
-    effective_n = min(n, int(_t_adjusted(effective_sample_size(values > nearest_rank(ordered, p)), tail_probability)))
+    effective_n = min(n, int(_t_adjusted_n(values > nearest_rank(ordered, p), tail_probability, instances)))
     if effective_n < needed:
         return Estimate(
             None, reason=reason(ReasonCode.TOO_FEW_EFFECTIVE_SAMPLES, needed=needed, effective_n=effective_n, n=n)
@@ -159,12 +211,14 @@ def early_stopping_bound(chronological: Sequence[float] | np.ndarray, p: float) 
     return Estimate(bound, n=n)
 
 
-def early_stopping_bounds(chronological: Sequence[float] | np.ndarray) -> dict[str, Estimate]:
+def early_stopping_bounds(
+    chronological: Sequence[float] | np.ndarray, instances: np.ndarray | None = None
+) -> dict[str, Estimate]:
     """The bounds of p50, p90, p95 and p99."""
-    return {name: early_stopping_bound(chronological, p) for name, p in PERCENTILES.items()}
+    return {name: early_stopping_bound(chronological, p, instances) for name, p in PERCENTILES.items()}
 
 
-def tail_ratio(chronological: Sequence[float] | np.ndarray) -> Estimate:
+def tail_ratio(chronological: Sequence[float] | np.ndarray, instances: np.ndarray | None = None) -> Estimate:
     """p99 over p50: how much slower the tail is than the median.
 
     Its interval is conservative: p50 and p99 each lie between their bounds in 97.5% of runs, so both do in at least
@@ -176,7 +230,9 @@ def tail_ratio(chronological: Sequence[float] | np.ndarray) -> Estimate:
         return Estimate(None, reason=reason(ReasonCode.TOO_FEW_SAMPLES, needed=min_n, n=n))
     values = np.asarray(chronological, float)
     ordered = np.sort(values)
-    (low50, high50), (low99, high99) = (interval_indices(values, ordered, p, tail_probability) for p in (0.5, 0.99))
+    (low50, high50), (low99, high99) = (
+        interval_indices(values, ordered, p, tail_probability, instances) for p in (0.5, 0.99)
+    )
     low50_ms, high50_ms, low99_ms, high99_ms = ordered[[low50, min(high50, n - 1), low99, min(high99, n - 1)]]
     if math.isinf(high99_ms):
         return Estimate(None, reason=_infinite(ReasonCode.P99_UPPER_BOUND_INFINITE, ordered))

@@ -3,9 +3,10 @@
     make interval-coverage        (some minutes, with the intervals of single percentiles)
 
 In each round of 25 requests to either target, in random order, both suffer what the machine does; the models are those
-of interval_coverage.py. The ratio of a percentile is 1. Its 95% interval has to hold that in at least 93% of the runs,
-however short the run; exit code 1 otherwise. Shown beside it: how often the two are called equivalent (within 5%) and
-different, and the median width of the intervals that end.
+of interval_coverage.py. Where services are started several times, each target has instances of its own. The ratio of a
+percentile is 1. Its 95% interval has to hold that in at least 93% of the runs, however short the run; exit code 1
+otherwise. Shown beside it: how often the two are called equivalent (within 5%) and different, and the median width of
+the intervals that end.
 """
 
 from __future__ import annotations
@@ -46,11 +47,16 @@ def measure(model: Model, n_rounds: int, runs: int) -> list[RatioRow]:
     """A row for each percentile."""
     rng = np.random.default_rng((model.profile.seed, n_rounds))
     found: dict[str, list[tuple[bool, Decision, float]]] = {figure: [] for figure in FIGURES}
+    instances = dict(enumerate(np.arange(n_rounds) * model.instances // n_rounds)) if model.instances > 1 else {}
+    machine = replace(model, instance_sigma=0.0)
     for _ in range(runs):
-        pairs = _in_random_order(rng, model.draw(rng, 2 * n_rounds * BLOCK).reshape(n_rounds, 2, BLOCK))
+        pairs = _in_random_order(rng, machine.draw(rng, 2 * n_rounds * BLOCK).reshape(n_rounds, 2, BLOCK))
+        if instances:
+            factors = np.stack([model.draw_instance_factors(rng) for _ in "ab"], axis=1)
+            pairs = pairs * factors[list(instances.values()), :, None]
         a, b = (dict(enumerate(pairs[:, side].tolist())) for side in (0, 1))
         for figure in FIGURES:
-            ratio = quantile_ratio(a, b, PERCENTILES[figure], paired=True)
+            ratio = quantile_ratio(a, b, PERCENTILES[figure], paired=True, instances=(instances, instances))
             assert ratio is not None
             width = ratio.high / ratio.low - 1 if ratio.low else math.inf
             found[figure].append((ratio.low <= 1 <= ratio.high, ratio.decision, width))

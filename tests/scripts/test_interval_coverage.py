@@ -24,6 +24,13 @@ def test_drift_leaves_percentiles_of_10000_requests_covered():
     assert independent["p50"] < 0.5 and independent["p99"] < 0.6
 
 
+def test_instances_that_differ_leave_percentiles_covered():
+    rows = interval_coverage.measure_coverage(interval_coverage.MODELS[4], 3000, 200)
+    found = {(row.method, row.figure): row.coverage.value for row in rows}
+    assert found["report", "p50"] >= 0.92 and found["report", "p95"] >= 0.91
+    assert found["report", "p50"] > found["cosines", "p50"]  # which see only a part of what differs between six
+
+
 def test_intervals_that_are_too_narrow_are_an_exit_code_of_1(monkeypatch):
     monkeypatch.setitem(interval_coverage.METHODS, interval_coverage.REPORT, interval_coverage.independent_interval)
     lines = []
@@ -32,8 +39,8 @@ def test_intervals_that_are_too_narrow_are_an_exit_code_of_1(monkeypatch):
 
 
 def test_intervals_that_are_too_wide_are_an_exit_code_of_1(monkeypatch):
-    def widened(latency_ms, p):
-        low, high = interval_coverage.independent_interval(latency_ms, p)
+    def widened(latency_ms, p, instances):
+        low, high = interval_coverage.independent_interval(latency_ms, p, instances)
         return low - 3 * (high - low), high + 3 * (high - low)
 
     monkeypatch.setitem(interval_coverage.METHODS, interval_coverage.REPORT, widened)

@@ -1,8 +1,11 @@
+import pytest
+
 from scripts.benchmarks import ratio_coverage
 
 
-def test_equal_targets_that_drift_are_seldom_called_different():
-    rows = [row for n in (12, 40) for row in ratio_coverage.measure(ratio_coverage.MODELS[-1], n, 60)]
+@pytest.mark.parametrize("model", [3, 4], ids=["drift", "instances"])
+def test_equal_targets_are_seldom_called_different(model):
+    rows = [row for n in (12, 40) for row in ratio_coverage.measure(ratio_coverage.MODELS[model], n, 60)]
     assert [row.figure for row in rows] == ["p50", "p95", "p99"] * 2
     assert all(row.held >= 0.86 for row in rows)  # 95% of 60 runs: fewer in one case of 200
 

@@ -31,6 +31,18 @@ def test_equal_targets_are_called_different_in_a_twentieth(n_rounds, runs, p):
     assert max(called, beyond_chance) <= (8 if runs == 60 else 6)  # 3 and 2 expected; more in one case of 100
 
 
+@pytest.mark.parametrize(("n_rounds", "paired"), [(12, True), (60, True), (60, False)])
+def test_equal_targets_with_unlike_instances_seldom_differ(n_rounds, paired):
+    rng, told, untold, runs = np.random.default_rng(3), 0, 0, 60
+    instances = {i: i * 6 // n_rounds for i in range(n_rounds)}
+    for _ in range(runs):
+        factors = machine(rng, n_rounds, 0.02)
+        a, b = (target(rng, factors * np.repeat(rng.lognormal(0, 0.05, 6), n_rounds // 6), spread=0.05) for _ in "ab")
+        told += quantile_ratio(a, b, 0.5, paired=paired, instances=(instances, instances)).p < 0.05
+        untold += quantile_ratio(a, b, 0.5, paired=paired).p < 0.05
+    assert told <= 8 and told <= untold
+
+
 def test_a_pair_knows_a_difference_that_the_machine_hides():
     rng = np.random.default_rng(2)
     factors = machine(rng, 200, spread=0.8)

@@ -15,6 +15,7 @@ from eval.stats.intervals import (
     early_stopping_min_n,
     effective_sample_size,
     holm_adjust,
+    instance_numbers,
     min_sample_size,
     nearest_rank,
     percentile,
@@ -129,6 +130,36 @@ def test_dependence_widens_the_interval():
     alike = values * np.repeat(rng.lognormal(0, 0.3, 20), 100)
     wide, narrow = (percentile(samples, 0.95) for samples in (alike, rng.permutation(alike)))
     assert wide.value == narrow.value and wide.low < narrow.low and wide.high > narrow.high
+
+
+def held_with_instances(assign, runs=200):
+    """In how many runs the interval of p50 holds 1, told of the instances and not; each has a level of its own."""
+    rng, told, untold = np.random.default_rng(11), 0, 0
+    for _ in range(runs):
+        of = assign(rng)
+        values = rng.lognormal(0, 0.05, len(of)) * rng.lognormal(0, 0.03, of.max() + 1)[of]
+        told += holds(percentile(values, 0.5, instance_numbers(of.tolist())))
+        untold += holds(percentile(values, 0.5))
+    return told / runs, untold / runs
+
+
+def holds(found):
+    return found.low <= 1 <= found.high
+
+
+def test_the_variance_between_six_instances_is_in_the_interval():
+    told, untold = held_with_instances(lambda rng: np.repeat(np.arange(6), 100))
+    assert told >= 0.92 > untold
+
+
+def test_instances_that_respond_in_turn_are_in_the_interval():
+    told, untold = held_with_instances(lambda rng: rng.permutation(np.repeat(np.arange(8), 75)))
+    assert told >= 0.92 and untold < 0.6
+
+
+def test_fewer_than_five_instances_do_not_tell_their_variance():
+    assert instance_numbers("aabbccdd") is None
+    assert instance_numbers(["b", "a", None, "c", "a", "d", "e"]).tolist() == [0, 1, 1, 2, 1, 3, 4]
 
 
 def test_few_samples_count_as_independent():
