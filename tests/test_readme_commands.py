@@ -34,7 +34,7 @@ STAMPS = "-o .venv/.demo -o .venv/.dev -o .venv/.infra"  # make leaves these, an
 
 # What is added to the commands that begin so. The last of two equal flags counts.
 FEW = "--warmup 1 --baseline-rtt 0"
-SHORT = f"--limit 8 {FEW} --images golden --duration 2 --cold 1"
+SHORT = f"--limit 8 {FEW} --images golden --duration 2 --restarts 1"
 ADDED = {
     "curl": "--fail --silent --show-error",
     "make demo": "LIMIT=8",

@@ -67,14 +67,17 @@ Without --images: $CIFAR10_DIR, then the CIFAR-10 copy in ~/.cache/cloudtrial
 (downloaded once), then the golden set that comes with the project.
 
 scenarios:
-  single    closed loop: one request at a time, every image once to every target
+  single    closed loop: one request at a time, every image once to every target;
+            between its rounds each target is restarted --restarts times, if there
+            is a way: a twin's process, a deployed one by --cold-command
   poisson   open loop: --rate requests per second at random times
   ramp      open loop: the rate grows from 0 to --rate
   burst     --burst simultaneous requests, five times
   max_rate  the highest rate with p95 within --slo-ms: doubling from --rate until
             a step fails, then bisection
   repeat    the same image repeatedly: is there a cache?
-  cold      --cold restarts of each target
+  cold      --restarts restarts of each target, also without single; one that has
+            no way to be restarted fails
   idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
 Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
@@ -127,7 +130,8 @@ def add_run_command(commands: Any) -> None:
     )
     add("--peak", type=peak_to_mean, metavar="X", help="highest rate to pay for, over the month's mean (default: 3)")
     add("--burst", type=int_at_least(2), metavar="N", help="simultaneous requests (default: 32)")
-    add("--cold", type=int_at_least(1), metavar="N", help="restarts per target (default: 20)")
+    add("--restarts", type=int_at_least(0), metavar="N", help="restarts per target: several instances of each"
+        " are measured, and their starts (default: 6)")  # fmt: skip
     add(
         "--cold-command", action="append", default=[], metavar="NAME=COMMAND",
         help="restarts a deployed target, as `pulumi up --yes --stack NAME --config cloudtrial:revision={revision}`"

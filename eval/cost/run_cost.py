@@ -212,7 +212,7 @@ def demand_of_schedule(
             demand.duration_s += max(block.offsets_s, default=0.0) + service_s
         else:
             demand.duration_s += len(block.image_indices) * service_s
-        if block.scenario in (COLD, IDLE):
+        if block.scenario in (COLD, IDLE) and block.phase == "measure":
             demand.starts_by_target[block.target] += 1
             demand.duration_s += DEFAULT_STARTUP_S
         idle_gaps[block.target] += block.scenario == IDLE

@@ -27,7 +27,7 @@ from eval.load.open_loop import START_DELAY_S, run_open_loop
 from eval.load.refusals import refusal_text
 from eval.plan import rate_search
 from eval.plan.arrivals import idle_arrivals
-from eval.plan.config import COLD, IDLE, MAX_RATE, Config
+from eval.plan.config import COLD, IDLE, MAX_RATE, SINGLE, Config
 from eval.plan.schedule import MAX_SEARCH_STEPS, Block, build_schedule, search_step_block
 from eval.progress import ProgressBar, Reporter
 from eval.samples.model import Sample
@@ -98,9 +98,13 @@ class LoadGenerator:
     def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
         """The schedule of the reachable targets. Block numbers count over all targets: a resume may reach more."""
         all_blocks = build_schedule(self.context.config, self.context.target_names, len(self.context.image_set.images))
-        blocks = [block for block in all_blocks if block.target in clients]
+        blocks = [block for block in all_blocks if block.target in clients and self._can_run(block)]
         self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
+
+    def _can_run(self, block: Block) -> bool:
+        """Not a restart of a target that has no way to it, unless the command line asks for the scenario cold."""
+        return block.scenario != COLD or block.target in self._restart_methods or COLD in self.context.config.scenarios
 
     async def send_first_requests(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
         """Send the first request of each target's warm-up, so that one that refuses it costs no measurement.
@@ -144,7 +148,9 @@ class LoadGenerator:
         """A warm-up for each target of a resumed run: its instance may be a new one."""
         target_names = {block.target for block in pending_blocks if block.phase == "measure"}
         warmup_blocks = [
-            b for b in blocks if b.phase == "warmup" and b.target in target_names and not self._pending_indices(b)
+            b
+            for b in blocks
+            if (b.scenario, b.phase) == (SINGLE, "warmup") and b.target in target_names and not self._pending_indices(b)
         ]
         first_number = FIRST_REWARM_BLOCK - REWARM_BLOCKS_PER_RESUME * self.context.resume_state.resume_count
         return [replace(block, number=first_number - i) for i, block in enumerate(warmup_blocks)]
@@ -175,7 +181,7 @@ class LoadGenerator:
             request = self._request_spec(block, index)
             if breaker.trip_reason:
                 sample = client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason))
-            elif block.scenario == COLD:
+            elif block.scenario == COLD and block.phase == "measure":
                 sample = await self._run_cold_start(client, request)
             else:
                 sample, _ = await client.send(request)

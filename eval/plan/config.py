@@ -45,7 +45,7 @@ class Config:
     slo_ms: Positive = 200.0  # latency objective for p95
     peak: Annotated[float, Within(1, 1000)] = 3.0  # highest rate that is to be served, over the month's mean
     step_s: Positive = 10.0  # minimum duration of a step of the rate search
-    cold: Count = 20  # restarts per target
+    restarts: Count = 6  # per target, between rounds of single or in the scenario cold; 6 starts give a median
     idle: Count = 5  # idle gaps per target
     gap_s: Positive = 900.0  # length of an idle gap
     fresh: bool = False  # a new connection for every request

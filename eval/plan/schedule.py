@@ -5,6 +5,11 @@ target is always first, and drift of a machine or network affects all of them.
 
     closed loop   a request is due when the one before has finished: the response time of a single user
     open loop     requests are due at times drawn beforehand, whatever the responses: what many users see
+
+Between rounds of the scenario single every target is restarted a few times, so that a run has several instances of each
+and knows how much they differ:
+
+    rounds of single | restart of each target, measured | warm-up of each | rounds of single | restart | ...
 """
 
 from __future__ import annotations
@@ -75,7 +80,7 @@ def _block_templates(config: Config, image_order: list[int]) -> Iterator[BlockTe
 def _scenario_templates(scenario: str, config: Config, image_order: list[int]) -> Iterator[BlockTemplate]:
     match scenario:
         case "single":
-            yield from _closed_loop_templates(scenario, "measure", image_order, config.block)
+            yield from _single_templates(config, image_order)
         case "poisson":
             yield from _poisson_templates(config, image_order)
         case "ramp":
@@ -88,9 +93,31 @@ def _scenario_templates(scenario: str, config: Config, image_order: list[int]) -
             yield scenario, "measure", (), None, None
         case "repeat":  # the same image repeatedly: a cache would respond faster
             yield scenario, "measure", (image_order[0],) * config.block, None, None
-        case "cold" | "idle":
-            for image_index in _cycle_images(image_order, config.cold if scenario == COLD else config.idle):
+        case "cold":  # those restarts for which single has no place
+            first = restarts_within_single(config, len(image_order)) if SINGLE in config.scenarios else 0
+            for image_index in _cycle_images(image_order, config.restarts)[first:]:
                 yield scenario, "measure", (image_index,), None, None
+        case "idle":
+            for image_index in _cycle_images(image_order, config.idle):
+                yield scenario, "measure", (image_index,), None, None
+
+
+def restarts_within_single(config: Config, image_count: int) -> int:
+    """How often each target is restarted between rounds of single: at most once between two of them."""
+    return min(config.restarts, math.ceil(image_count / config.block) - 1)
+
+
+def _single_templates(config: Config, image_order: Sequence[int]) -> Iterator[BlockTemplate]:
+    """The rounds, with restarts that cut them into parts of equal length."""
+    rounds = list(_closed_loop_templates(SINGLE, "measure", image_order, config.block))
+    n_restarts = restarts_within_single(config, len(image_order))
+    first_rounds = [len(rounds) * part // (n_restarts + 1) for part in range(1, n_restarts + 1)]
+    restart_images = dict(zip(first_rounds, _cycle_images(image_order, n_restarts), strict=True))
+    for number, template in enumerate(rounds):
+        if number in restart_images:
+            yield COLD, "measure", (restart_images[number],), None, None
+            yield from _closed_loop_templates(COLD, "warmup", _cycle_images(image_order, config.warmup), config.block)
+        yield template
 
 
 def _closed_loop_templates(

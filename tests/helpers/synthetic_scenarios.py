@@ -28,7 +28,9 @@ def make_full_run(n_images=400, *, scenarios=SCENARIOS, cached=(), drifting=(), 
     late_ms: by how much the open streams are sent late.
     """
     run, samples = make_run(n_images, **options)
-    config = Config(scenarios=tuple(scenarios), rate_rps=RATE_RPS, slo_ms=SLO_MS, gap_s=900.0, cold=COLD_N, idle=IDLE_N)
+    config = Config(
+        scenarios=tuple(scenarios), rate_rps=RATE_RPS, slo_ms=SLO_MS, gap_s=900.0, restarts=COLD_N, idle=IDLE_N
+    )
     samples = [_slower(s) if s.target in drifting and s.scenario == "single" else s for s in samples]
     if "single" not in scenarios:
         samples = [s for s in samples if s.scenario != "single"]

@@ -375,7 +375,7 @@ def screen():
 @pytest.mark.slow
 def test_both_engines_of_a_target_alternate_start_cold_and_agree(tmp_path):
     images = load_images("golden", 40, 0, print)
-    config = Config(scenarios=("single", "cold"), cold=1, warmup=2, block=10, baseline_rtt=2, engines=ENGINES)
+    config = Config(scenarios=("single", "cold"), restarts=1, warmup=2, block=10, baseline_rtt=2, engines=ENGINES)
     with local_twins(["heroku"], tmp_path / "logs", engines=ENGINES) as twins:
         fleet = TargetSet(tuple(Endpoint(t.name, t.target.name, t.url, t) for t in twins.running), twins.failures)
         begun = new_run("some-id", fleet, images, config, RunOptions())

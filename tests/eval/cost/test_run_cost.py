@@ -116,10 +116,10 @@ def test_the_line_names_what_each_costs():
 
 
 def test_a_plan_counts_requests_time_and_starts():
-    config = Config(scenarios=("single", "cold", "idle"), warmup=10, baseline_rtt=5, cold=3, idle=2, gap_s=100.0)
+    config = Config(scenarios=("single", "cold", "idle"), warmup=10, baseline_rtt=5, restarts=3, idle=2, gap_s=100.0)
     blocks = build_schedule(config, ["heroku", "gcp_function"], 40)
     plan = demand_of_schedule(blocks, config, service_s=0.1)
-    each = 10 + 5 + 40 + 3 + 2 + 5
+    each = 10 + 5 + 40 + 3 + 10 + 2 + 5  # one restart is between two rounds, with a warm-up of its own
     assert plan.requests_by_target == {"heroku": each, "gcp_function": each}
     assert plan.starts_by_target["heroku"] == 1 + 3 + 2
     assert plan.duration_s == pytest.approx(2 * each * 0.1 + 2 * (3 + 2) * 8 + 2 * 100)

@@ -45,7 +45,7 @@ def test_after_a_gap_the_instance_itself_says_that_it_is_new(tmp_path):
 
 def test_start_without_restart_method_is_dropped_with_advice(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
-        done, samples, _ = run(tmp_path, url, scenarios=("cold",), cold=2)
+        done, samples, _ = run(tmp_path, url, scenarios=("cold",), restarts=2)
     assert [s.error for s in samples] == ["dropped"] * 2
     assert samples[0].detail == "no way to restart a: give a command with --cold-command a=..."
     assert done.complete
@@ -54,7 +54,7 @@ def test_start_without_restart_method_is_dropped_with_advice(tmp_path):
 def test_a_command_that_starts_nothing_new_proves_nothing(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         options = RunOptions(restart_commands={"a": ("true",)})
-        _, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
+        _, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), restarts=2)
     forced = [s for s in samples if s.scenario == "cold"]
     assert [s.error for s in forced] == [None, None]
     assert all(s.instance_request_number and s.instance_request_number > 1 for s in forced)
@@ -63,11 +63,61 @@ def test_a_command_that_starts_nothing_new_proves_nothing(tmp_path):
 def test_failed_restart_drops_its_request_and_the_run_continues(tmp_path):
     with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
         options = RunOptions(restart_commands={"a": ("false",)})
-        done, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), cold=2)
+        done, samples, _ = run(tmp_path, url, options=options, scenarios=("single", "cold"), restarts=2)
     forced = [s for s in samples if s.scenario == "cold"]
     assert [s.error for s in forced] == ["dropped"] * 2
     assert "false ended with status 1" in forced[0].detail
     assert done.complete
+
+
+RESTART = RunOptions(restart_commands={"a": ("sleep", "0.15")})
+NEW_AFTER_A_PAUSE = EndpointProfile(median_ms=1, idle_s=0.1, cold_start_ms=1)  # so the sleep starts a new instance
+
+
+def test_restarts_give_several_instances_each_warmed_up_first(tmp_path):
+    with running_mock_endpoint(NEW_AFTER_A_PAUSE) as url:
+        done, samples, _ = run(tmp_path, url, options=RESTART, warmup=2, block=4)  # five rounds
+    assert done.complete
+    starts = [i for i, s in enumerate(samples) if (s.scenario, s.phase) == ("cold", "measure")]
+    assert len(starts) == 4 and all(samples[i].instance_request_number == 1 for i in starts)
+    for i in starts:
+        assert [(s.scenario, s.phase) for s in samples[i + 1 : i + 4]] == [("cold", "warmup")] * 2 + [
+            ("single", "measure")
+        ]
+    assert len({s.instance_id for s in samples if s.scenario == "single" and s.phase == "measure"}) == 5
+
+
+def test_target_that_cannot_restart_is_measured_as_one_instance(tmp_path):
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        done, samples, _ = run(tmp_path, url, warmup=2, block=4)
+    assert done.complete and done.planned_requests == 20
+    assert {s.scenario for s in samples} == {"single"} and all(s.error is None for s in samples)
+
+
+@pytest.mark.parametrize(("kept", "last"), [(7, "measure"), (8, "warmup")])  # of scenario cold: 2 + 4 come before
+def test_run_cut_at_a_restart_measures_the_rest_exactly_once(tmp_path, kept, last):
+    how = {"options": RESTART, "warmup": 2, "block": 4, "restarts": 2}
+    with running_mock_endpoint(NEW_AFTER_A_PAUSE) as url:
+        _, whole, _ = run(tmp_path, url, **how)
+        assert (whole[kept - 1].scenario, whole[kept - 1].phase) == ("cold", last)
+        cut_after(tmp_path, kept)
+        done, again, _ = run(tmp_path, url, past=load_resume_state(tmp_path, None, "max_rate", 1), **how)
+    assert done.complete
+    planned = [(s.block, s.index_in_block) for s in again if s.block >= 0]
+    assert sorted(planned) == sorted((s.block, s.index_in_block) for s in whole)
+    rewarmed = [s for s in again if s.block < 0]
+    assert [(s.scenario, s.phase) for s in rewarmed] == [("single", "warmup")] * 2
+
+
+def cut_after(folder, kept):
+    """Leave a run as if it had been killed after so many requests to the target, and gone on with."""
+    lines = (folder / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+    own = [i for i, line in enumerate(lines) if json.loads(line)["target"] == "a"]
+    (folder / SAMPLES_FILE).write_bytes(b"".join(lines[: own[kept - 1] + 1]))
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(
+        json.dumps(facts | {"complete": False, "resumed_at": ["2026-11-21T10:00:00+00:00"]})
+    )
 
 
 def test_run_ends_at_its_budget_and_keeps_its_samples(tmp_path):
@@ -93,12 +143,7 @@ def test_a_search_that_was_cut_is_gone_on_with_from_its_steps(tmp_path):
     how = {"scenarios": ("max_rate",), "rate_rps": 100.0, "slo_ms": 12.0, "step_s": 0.5, "in_flight": 100}
     with running_mock_endpoint(EndpointProfile(median_ms=2, servers=1)) as url:
         _, whole, _ = run(tmp_path, url, **how)
-        lines = (tmp_path / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
-        (tmp_path / SAMPLES_FILE).write_bytes(b"".join(lines[: len(lines) // 2]))
-        facts = json.loads((tmp_path / "run.json").read_text())
-        (tmp_path / "run.json").write_text(
-            json.dumps(facts | {"complete": False, "resumed_at": ["2026-11-21T10:00:00+00:00"]})
-        )
+        cut_after(tmp_path, len(whole) // 2)
         done, again, _ = run(tmp_path, url, past=load_resume_state(tmp_path, None, "max_rate", 1), **how)
     assert done.complete
     assert set(Counter((s.block, s.index_in_block) for s in again).values()) == {1}

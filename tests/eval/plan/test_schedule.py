@@ -16,7 +16,8 @@ TARGETS = ["aws_ec2", "heroku", "gcp_cloudrun", "gcp_function"]
 
 
 def plan(images=103, **changes):
-    return build_schedule(Config(**{"seed": 1, "warmup": 7, "block": 10, "baseline_rtt": 0} | changes), TARGETS, images)
+    config = Config(**{"seed": 1, "warmup": 7, "block": 10, "baseline_rtt": 0, "restarts": 0} | changes)
+    return build_schedule(config, TARGETS, images)
 
 
 def stream(name, scenario="poisson", **changes):
@@ -118,11 +119,44 @@ def test_the_cache_audit_posts_one_image_again_and_again():
     assert len(block.image_indices) == 10 and len(set(block.image_indices)) == 1
 
 
-@pytest.mark.parametrize("scenario", ["cold", "idle"])
-def test_cold_starts_and_gaps_send_one_request_a_target_in_turn(scenario):
-    blocks = plan(scenarios=(scenario,), warmup=0, **{scenario: 3})
+@pytest.mark.parametrize(("scenario", "option"), [("cold", "restarts"), ("idle", "idle")])
+def test_cold_starts_and_gaps_send_one_request_a_target_in_turn(scenario, option):
+    blocks = plan(scenarios=(scenario,), warmup=0, **{option: 3})
     assert [len(b.image_indices) for b in blocks] == [1] * 12
     assert {tuple(sorted(b.target for b in blocks[i : i + 4])) for i in (0, 4, 8)} == {tuple(sorted(TARGETS))}
+
+
+def stages(blocks):
+    """What all targets get in turn: scenario and phase of every fourth block, which has to be the same for all."""
+    turns = [blocks[start : start + len(TARGETS)] for start in range(0, len(blocks), len(TARGETS))]
+    assert all(sorted(b.target for b in turn) == sorted(TARGETS) for turn in turns)
+    assert all(len({(b.scenario, b.phase) for b in turn}) == 1 for turn in turns)
+    return [(turn[0].scenario, turn[0].phase) for turn in turns]
+
+
+def test_restarts_cut_the_rounds_into_equal_parts():
+    restart, warmup, one_round = ("cold", "measure"), ("cold", "warmup"), ("single", "measure")
+    found = stages(plan(images=120, restarts=5)[len(TARGETS) :])  # the first warm-up left out
+    assert found == [one_round] * 2 + [restart, warmup, one_round, one_round] * 5
+
+
+def test_restarts_change_nothing_of_the_measured_rounds():
+    def rounds(restarts):
+        return [b.image_indices for b in plan(images=120, restarts=restarts) if b.scenario == "single"]
+
+    assert rounds(5) == rounds(0)
+
+
+def test_short_run_has_one_restart_at_most_between_two_rounds():
+    counts = [
+        sum(b.scenario == "cold" and b.phase == "measure" for b in plan(images=n, restarts=5)) for n in (9, 25, 60)
+    ]
+    assert counts == [0, 2 * 4, 5 * 4]
+
+
+def test_scenario_cold_adds_restarts_that_single_has_no_room_for():
+    found = stages(plan(images=25, restarts=5, scenarios=("single", "cold")))
+    assert found.count(("cold", "measure")) == 5 and found[-3:] == [("cold", "measure")] * 3
 
 
 def test_a_no_op_baseline_is_taken_before_and_after():

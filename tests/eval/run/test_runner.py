@@ -316,7 +316,7 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
 
         endpoints = (Endpoint(twin.name, "heroku", twin.url, twin), endpoint(fake, "a"))
         screen = Deadly(Console(file=io.StringIO()))
-        done = begin(tmp_path, TargetSet(endpoints, {}), images, screen, warmup=5, block=5)
+        done = begin(tmp_path, TargetSet(endpoints, {}), images, screen, warmup=5, block=5, restarts=0)
     assert done.complete
     asked = measured(read_samples(tmp_path), "heroku-onnx")
     assert sorted(s.image_index for s in asked) == list(range(60))
