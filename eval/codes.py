@@ -52,6 +52,9 @@ class ReasonCode(Code):
     NO_RESPONSES = "no_responses"
     NO_REQUEST_SUCCEEDED = "no_request_succeeded"
     ZERO_DURATION = "zero_duration"
+    # Instances
+    TOO_FEW_INSTANCES_KNOWN = "too_few_instances_known", "min_requests"
+    ONE_INSTANCE = "one_instance"
     # Scenarios
     SCENARIO_NOT_RUN = "scenario_not_run", "scenario"
     CACHE_SCENARIOS_NOT_RUN = "cache_scenarios_not_run"

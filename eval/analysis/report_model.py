@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.analysis.cold_starts import ColdStartReport
 from eval.analysis.findings import Finding
+from eval.analysis.instances import InstanceReport
 from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
 from eval.analysis.predictions.accuracy import Agreement, ClassReport, McNemarReport
 from eval.codes import Reason, Unavailable
@@ -75,7 +76,7 @@ class TargetReport:
     model_version: str | None
     engine: str | None
     artifact_size: ArtifactSize
-    instances_seen: int
+    instances: InstanceReport
 
 
 @dataclass(frozen=True)

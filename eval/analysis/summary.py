@@ -12,6 +12,7 @@ from eval.analysis.cold_starts import ColdStartReport, cold_start_metrics, expec
 from eval.analysis.drift import DriftByScenario, detect_drift
 from eval.analysis.engine_comparison import compare_engines
 from eval.analysis.findings import Finding
+from eval.analysis.instances import instance_report
 from eval.analysis.latency import (
     RateSearchReport,
     ScenarioReport,
@@ -204,7 +205,7 @@ def build_target_report(
         model_version=", ".join(model_versions(succeeded)) or model.get("version"),
         engine=engine_of(target_run),
         artifact_size=_artifact_size(target_run),
-        instances_seen=len({s.instance_id for s in succeeded if s.instance_id}),
+        instances=instance_report(succeeded),
     )
 
 

@@ -24,7 +24,7 @@ from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
 from eval.report.report_json import build_report
-from eval.report.wording import MEASURED_FROM, break_even_range, what_if_title
+from eval.report.wording import MEASURED_FROM, break_even_range, starts_title, what_if_title
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
@@ -137,6 +137,8 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "break_even_range": break_even_range,
         "what_if_title": what_if_title,
         "MEASURED_FROM": MEASURED_FROM,
+        "instance_lines": scenario_sections.instance_lines,
+        "starts_title": starts_title,
         "MAX_WARNINGS": context.MAX_WARNINGS,
         "REFERENCE": REFERENCE,
         "REFERENCE_ENGINE": REFERENCE_ENGINE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from eval.plan.config import (
     Config,
     config_from_json,
 )
+from eval.report.wording import instances_line
 from eval.samples.model import OPEN_LOOPS, Run, Sample
 from eval.samples.rounds import split_after_pause
 
@@ -140,12 +141,13 @@ def _describe(name: str, config: Config) -> tuple[str, str]:
         COLD: (
             "The first request after a forced start",
             "Each follows a restart or a new revision. All answers are "
-            "in this plot, proven cold starts or not; what is proven is under Cold starts.",
+            "in this plot, proven starts or not; what is proven stands in the section of the starts.",
         ),
         IDLE: (
             f"The first request after {gap_text} without one",
             "The target was left alone, and may have stopped its "
-            "instance. All answers are in this plot; which of them were cold starts is under Cold starts.",
+            "instance. All answers are in this plot; which of them were cold starts stands in the section of the "
+            "starts.",
         ),
         MAX_RATE: (
             "The highest rate that keeps the objective",
@@ -219,11 +221,20 @@ def discard_reasons(start_report: JsonObject) -> str:
 
 def user_visible_waits(target_reports: Mapping[str, JsonObject], kind: str) -> list[tuple[list[str], str]]:
     """What a user waits for at a start, or why there was none: the targets of which it is the same, and a line."""
+    return _titles_by_line(target_reports, lambda target_report: _user_visible_wait(target_report["cold_starts"][kind]))
+
+
+def instance_lines(target_reports: Mapping[str, JsonObject]) -> list[tuple[list[str], str]]:
+    """How many instances were measured and how much they differ: the targets of which it is the same, and a line."""
+    return _titles_by_line(target_reports, lambda target_report: instances_line(target_report["instances"]))
+
+
+def _titles_by_line(
+    target_reports: Mapping[str, JsonObject], line_of: Callable[[JsonObject], str]
+) -> list[tuple[list[str], str]]:
     titles_by_line: dict[str, list[str]] = {}
     for target_report in target_reports.values():
-        titles_by_line.setdefault(_user_visible_wait(target_report["cold_starts"][kind]), []).append(
-            target_report["title"]
-        )
+        titles_by_line.setdefault(line_of(target_report), []).append(target_report["title"])
     return [(titles, line) for line, titles in titles_by_line.items()]
 
 

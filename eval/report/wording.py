@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from eval import formatting
@@ -60,6 +60,23 @@ FORMATTERS: dict[str, Callable[[Any], str]] = {
     "words": lambda words: join_words(list(words)),
     "all_words": lambda words: join_words(list(words), all_words=True),
 }
+
+
+def instances_line(instances: Mapping[str, Any]) -> str:
+    """How many instances of a target were measured, and how much they differ; `instances` as in report.json."""
+    spread = instances["spread"]
+    if "reason" in spread:
+        return spread["reason"]["message"]
+    difference = f"{formatting.ms(spread['sd_ms'])} ({formatting.percent(spread['fraction_of_p50'], 1)} of p50)"
+    included = "" if instances["in_intervals"] else "; too few for the intervals to include it"
+    measured = plural(instances["measured"], "instance")
+    return f"{measured}, whose medians have a standard deviation of {difference}{included}"
+
+
+def starts_title(targets: Iterable[Mapping[str, Any]]) -> str:
+    """What the starts of these targets are called: that of a twin is of its process, without a platform."""
+    twins = {target["twin"] for target in targets}
+    return "Cold starts and service starts" if len(twins) > 1 else "Service starts" if True in twins else "Cold starts"
 
 
 def what_if_title(name: str) -> str:
@@ -250,9 +267,13 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_RESPONSES: "no answers",
     ReasonCode.NO_REQUEST_SUCCEEDED: "no request was answered",
     ReasonCode.ZERO_DURATION: "the answers took no time",
+    ReasonCode.TOO_FEW_INSTANCES_KNOWN: (
+        "fewer than two instances are known to have answered {min_requests} single requests"
+    ),
+    ReasonCode.ONE_INSTANCE: "one instance: the variance between instances is not known",
     ReasonCode.SCENARIO_NOT_RUN: "scenario {scenario} was not tried",
     ReasonCode.CACHE_SCENARIOS_NOT_RUN: "needs the scenarios single and repeat",
-    ReasonCode.NO_FORCED_START: "no start was forced (scenario cold)",
+    ReasonCode.NO_FORCED_START: "no start was forced (--restarts)",
     ReasonCode.NO_IDLE_GAP: "it was never left alone (scenario idle)",
     ReasonCode.NO_RATE_TRIED: "no rate was tested",
     ReasonCode.NO_RATE_PASSED: "it failed already at {lowest_rate_rps:g} requests/s",

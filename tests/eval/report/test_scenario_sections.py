@@ -171,7 +171,7 @@ def test_markdown_has_the_scenarios_and_the_cold_starts(full_dir):
     table = text.split("## Scenarios")[1].split("##")[0].strip().splitlines()
     rows = [line for line in table if line.startswith("|")]
     assert len(rows) == 2 + 4 and len({line.count("|") for line in rows}) == 1
-    starts = [line for line in text.split("## Cold starts")[1].split("##")[0].splitlines() if "natural" in line]
+    starts = [line for line in text.split("## Service starts")[1].split("##")[0].splitlines() if "natural" in line]
     assert len(starts) == 4
 
 
