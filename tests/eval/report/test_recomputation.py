@@ -21,7 +21,6 @@ import yaml
 
 EXAMPLE = Path(__file__).parents[3] / "reports" / "example"
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-T_OVER_NORMAL = scipy.stats.t.ppf(0.975, 6) / scipy.stats.norm.ppf(0.975)
 
 
 @pytest.fixture(scope="module")
@@ -64,32 +63,39 @@ def quantile(values, p):
     return np.sort(values, axis=None)[math.ceil(round(p * np.size(values), 9)) - 1]
 
 
-def variance_of_mean(series, n_cosines):
-    projections = scipy.fft.dct(series - np.mean(series))[1 : n_cosines + 1]
-    return np.mean(projections**2) / (2 * len(series) ** 2)
+def variance_of_mean(series, instances):
+    """And its degrees of freedom. Of five instances or more, each after the other, it is that of their sums."""
+    names = list(dict.fromkeys(instances))
+    degrees_of_freedom, deviations = 6, series - np.mean(series)
+    if len(names) >= 5:
+        numbers = np.array([names.index(instance) for instance in instances])
+        deviations = np.array([deviations[numbers == i].sum() for i in range(len(names))]) * len(names) / len(series)
+        degrees_of_freedom = min(6, len(names) - 1)
+    projections = scipy.fft.dct(deviations)[1 : degrees_of_freedom + 1]
+    return np.mean(projections**2) / (2 * len(deviations) ** 2), degrees_of_freedom
 
 
-def interval(values, p):
+def interval(values, p, instances):
     """Clopper and Pearson's for as many independent samples as the fraction above the percentile is worth."""
     values, n = np.asarray(values), len(values)
     above = values > quantile(values, p)
     fraction = above.mean()
-    effective_n = n * 4
-    if (variance := variance_of_mean(above, 6)) * 4 > fraction * (1 - fraction) / n:
+    effective_n, (variance, degrees_of_freedom) = n * 4, variance_of_mean(above, instances)
+    if variance * 4 > fraction * (1 - fraction) / n:
         effective_n = max(1.0, fraction * (1 - fraction) / variance)
-    effective_n /= T_OVER_NORMAL**2
+    effective_n *= (scipy.stats.norm.ppf(0.975) / scipy.stats.t.ppf(0.975, degrees_of_freedom)) ** 2
     low = scipy.stats.beta.ppf(0.025, effective_n * p, effective_n * (1 - p) + 1)
     high = scipy.stats.beta.ppf(0.975, effective_n * p + 1, effective_n * (1 - p))
     ordered = np.sort(values)
     return ordered[max(0, math.ceil(low * n) - 1)], ordered[min(n - 1, math.ceil(high * n))]
 
 
-def assert_percentiles(found, values):
+def assert_percentiles(found, values, instances):
     for name, estimate in found.items():
         if estimate["value"] is not None:
             p = PERCENTILES[name]
             assert estimate["value"] == pytest.approx(quantile(values, p))
-            assert (estimate["low"], estimate["high"]) == pytest.approx(interval(values, p)), name
+            assert (estimate["low"], estimate["high"]) == pytest.approx(interval(values, p, instances)), name
 
 
 CLOSED_LOOP = {  # nothing is scheduled, so latency is the service time
@@ -106,13 +112,18 @@ def test_every_percentile_and_its_interval(report, samples):
             assert (found["sent"], found["succeeded"]) == (len(lines), sum("error" not in line for line in lines))
             if scenario == "single":
                 assert found["send_delay_ms"] is None
-                assert_percentiles({"p50": found["after_pause_ms"]}, [s["service_ms"] for s in lines if not s["place"]])
+                after_pause = [s["service_ms"] for s in lines if not s["place"]]
+                assert_percentiles({"p50": found["after_pause_ms"]}, after_pause, [""] * len(after_pause))
                 lines = [line for line in lines if line["place"]]
+            instances = [line["instance_id"] for line in lines]
             for figure, key in figures.items():
-                assert_percentiles(found[figure], [line[key] for line in lines])
+                of = instances if figure != "send_delay_ms" else [""] * len(lines)  # it is the client's
+                assert_percentiles(found[figure], [line[key] for line in lines], of)
                 checked += 1
             for part in ("decode", "queue", "inference", "total"):
-                assert_percentiles(found["server_timing_ms"][part], [line["server_ms"][part] for line in lines])
+                assert_percentiles(
+                    found["server_timing_ms"][part], [line["server_ms"][part] for line in lines], instances
+                )
                 checked += 1
     assert checked == 8 * (7 + 8)
 
@@ -158,20 +169,29 @@ def test_every_pair_agrees_as_said(report, answers, labels):
 
 def rounds(samples, target):
     """Latencies of the single scenario: a row for each round, a request in each column, without the first one."""
-    lines = sorted(samples[target, "single"], key=lambda line: (line["block"], line["place"]))
-    return np.array([line["service_ms"] for line in lines]).reshape(-1, 25)[:, 1:]
+    return np.array([line["service_ms"] for line in in_rounds(samples, target)]).reshape(-1, 25)[:, 1:]
 
 
-def paired_t(a, b, p):
+def in_rounds(samples, target):
+    return sorted(samples[target, "single"], key=lambda line: (line["block"], line["place"]))
+
+
+def instances_of(samples, *targets):
+    """The instances of the targets in each round, which change together or not."""
+    return list(zip(*([line["instance_id"] for line in in_rounds(samples, t)[::25]] for t in targets), strict=True))
+
+
+def paired_t(a, b, p, instances):
     """Of equal p-quantiles: the difference of the fractions above the common one, round by round."""
     limit = quantile(np.concatenate([a.ravel(), b.ravel()]), p)
     above_a, above_b = ((x > limit) + (x == limit) / 2 for x in (a, b))
     series = (above_b - above_a).mean(axis=1)
-    return abs(series.mean()) - 1 / a.size, math.sqrt(variance_of_mean(series, 6)) * scipy.stats.t.ppf(0.975, 6)
+    variance, degrees_of_freedom = variance_of_mean(series, instances)
+    return abs(series.mean()) - 1 / a.size, math.sqrt(variance) * scipy.stats.t.ppf(0.975, degrees_of_freedom)
 
 
-def contradicted(a, b, p, ratio):
-    difference, limit = paired_t(a * ratio, b, p)
+def contradicted(a, b, p, ratio, instances):
+    difference, limit = paired_t(a * ratio, b, p, instances)
     return difference > limit
 
 
@@ -182,9 +202,9 @@ def test_who_is_as_fast_as_the_fastest(report, samples):
     fastest = rounds(samples, verdict["fastest"])
     assert set(verdict["vs_fastest"]) == set(p95) - {verdict["fastest"]}
     for name, decision in verdict["vs_fastest"].items():
-        other = rounds(samples, name)
-        equal, margins = contradicted(fastest, other, 0.95, 1), (1 / 1.05, 1.05)
-        within = all(contradicted(fastest, other, 0.95, margin) for margin in margins) and margins[0] < (
+        other, instances = rounds(samples, name), instances_of(samples, verdict["fastest"], name)
+        equal, margins = contradicted(fastest, other, 0.95, 1, instances), (1 / 1.05, 1.05)
+        within = all(contradicted(fastest, other, 0.95, margin, instances) for margin in margins) and margins[0] < (
             p95[name] / p95[verdict["fastest"]]
         ) < margins[1]  # fmt: skip
         assert decision == ("equivalent" if within else "different" if equal else "undecided"), name
@@ -194,12 +214,13 @@ def test_how_many_times_as_fast_an_engine_is(report, samples):
     assert len(report["engine_comparisons"]) == 4
     for found in report["engine_comparisons"]:
         a, b = rounds(samples, found["a"]), rounds(samples, found["b"])
+        instances = instances_of(samples, found["a"], found["b"])
         for name in ("p50", "p95"):
             speedup, p = found["latency_ms"][name]["speedup"], PERCENTILES[name]
             assert speedup["value"] == pytest.approx(quantile(a, p) / quantile(b, p))
             for end, away in ((speedup["low"], 0.995), (speedup["high"], 1.005)):  # the end of what is not contradicted
-                assert not contradicted(a, b, p, 1 / (end / away)), (found["a"], name)
-                assert contradicted(a, b, p, 1 / (end * away)), (found["a"], name)
+                assert not contradicted(a, b, p, 1 / (end / away), instances), (found["a"], name)
+                assert contradicted(a, b, p, 1 / (end * away), instances), (found["a"], name)
 
 
 def test_drift_is_a_trend_beyond_what_blocks_vary_by(report, samples):
