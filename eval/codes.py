@@ -98,6 +98,7 @@ class ReasonCode(Code):
     NEVER_DIFFERENT = "never_different", "min_rps", "max_rps"
     # Why a target cannot be called the cheapest
     TOO_MANY_FAILURES = "too_many_failures"
+    EXCEEDS_MEMORY = "exceeds_memory", "limit_mib"
     P95_OVER_OBJECTIVE = "p95_over_objective", "p95_ms"
     TOO_MANY_INSTANCES = "too_many_instances", "instances"
     P95_UNKNOWN = "p95_unknown"

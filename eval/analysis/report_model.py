@@ -14,10 +14,12 @@ from eval.analysis.instances import InstanceReport
 from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
 from eval.analysis.predictions.accuracy import Agreement, ClassReport, McNemarReport
 from eval.codes import Reason, Unavailable
+from eval.cost.billing import SECONDS_PER_MONTH, Bill, ResourceDemand
 from eval.cost.cost_model import CostReport
 from eval.samples.processors import Processor
 from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
+from infra.targets import Target
 
 
 @dataclass(frozen=True)
@@ -141,35 +143,84 @@ class BreakEven:
 
 
 @dataclass(frozen=True)
-class Slo:
-    """Which targets meet the latency objective."""
+class Traffic:
+    """Requests come at random during the busy hours of each day, and not at all in between."""
 
-    p95_ms: float
-    meets: dict[str, bool | None]
-    uncertain: list[str]  # within it as measured, while the interval reaches past it
-    excluded: dict[str, Reason]  # priced targets that cannot be the cheapest
+    busy_rps: float  # requests a second in the busy hours
+    busy_hours_per_day: float
+
+    @property
+    def peak(self) -> float:
+        """The rate in the busy hours, over the month's mean."""
+        return 24 / self.busy_hours_per_day
+
+    @property
+    def requests_per_month(self) -> float:
+        return self.busy_rps * SECONDS_PER_MONTH / self.peak
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """At which costs are compared."""
+class Candidate:
+    """A target with a price, and all by which it is weighed against others."""
 
-    requests_per_month: int
-    rps: float
+    title: str  # without the engine
+    target: Target
+    engine: str | None
+    unit_prices: dict[str, float]  # dollars, and allowances, by role in the billing formula
+    demand_by_slowdown: dict[int, ResourceDemand]  # on a processor so many times slower than the one measured on
+    startup_measured: bool
+    tail_ms: tuple[float | None, ...]  # p95, p95.5 ... p100 of latency; None: infinite; empty: too few requests
+    fits_memory: bool | None  # None: not known
+    fails: bool  # too many of its requests
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a candidate costs and keeps at one traffic."""
+
+    bill: Bill
+    p95_ms: float | None  # of all requests, those that meet a cold start too; None: infinite, or not known
+    cold_start_fraction: float  # of the requests
+    within_objective: bool | None
+    excluded: Reason | None  # why it is not to be taken
+
+
+@dataclass(frozen=True)
+class SlowdownLimit:
+    """Up to which slowdown of the processor the recommended target stays so."""
+
+    factor: int  # times as slow as the processor that was measured on
+    net_usd: float  # the bill a month there
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One question on the first screen, as text."""
+
+    heading: str
+    value: str
+    note: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    fastest: str | None
-    vs_fastest: dict[str, Decision]  # of each other target: whether its latency is that of the fastest
-    cheapest: str | None
+    """What to take at one traffic, and whether the run can be trusted."""
+
+    traffic: Traffic
+    slo_ms: float  # objective for p95
+    engine: str | None  # of the options
+    recommended: str | None
     runner_up: str | None
-    cheapest_tied: bool
+    tied: bool  # the bills of these two differ by less than is known of the billing rules
+    slowdown_limit: SlowdownLimit | None  # None: not known
+    options: dict[str, Option]
+    fastest: str | None  # of endpoints that are no twins, where each other one is shown to be slower
+    vs_fastest: dict[str, Decision]  # of each other target: whether its latency is that of the one with the lowest
     all_targets_agree: bool
     valid: bool
-    slo: Slo
-    traffic: Traffic
-    sentence: str = ""  # of eval/report/verdict.py
+    answer: str = ""  # these three are of eval/report/answer.py
+    condition: str = ""
+    tiles: tuple[Tile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,6 +267,7 @@ class Report:
     schema_version: int
     run: RunMetadata
     verdict: Verdict
+    candidates: dict[str, Candidate]
     targets: dict[str, TargetReport]
     agreement: dict[str, Agreement]  # by "one|other"
     engine_comparisons: list[EngineComparison]

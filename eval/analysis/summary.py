@@ -31,6 +31,7 @@ from eval.analysis.predictions.accuracy import (
 )
 from eval.analysis.predictions.mcnemar import mcnemar_tests
 from eval.analysis.predictions.same_model import SameModel, compare_models
+from eval.analysis.recommendation import DEFAULT_BUSY_RPS, build_candidates, recommend_engine
 from eval.analysis.report_model import (
     ArtifactSize,
     BreakEven,
@@ -40,6 +41,7 @@ from eval.analysis.report_model import (
     Report,
     RunMetadata,
     TargetReport,
+    Traffic,
 )
 from eval.analysis.validity import invalid_reasons, model_versions, run_date, run_findings
 from eval.analysis.verdict_facts import VerdictFacts, compare_with_fastest, verdict_report
@@ -97,6 +99,9 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
     }
     predictions = {t.name: first_predictions(normal_load(measured[t.name])) for t in run.targets}
     agreement = pairwise_agreement(run, measured)
+    candidates = build_candidates(cost_models, targets, measured)
+    traffic = Traffic(DEFAULT_BUSY_RPS, 24 / peak)
+    engine, recommendation = recommend_engine(candidates, traffic, slo_ms)
     facts = VerdictFacts(
         targets,
         agreement,
@@ -104,6 +109,10 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         run.incomplete_reason,
         invalid_reasons(run, measured, targets),
         any(t.twin for t in run.targets),
+        recommendation,
+        candidates,
+        engine,
+        traffic,
         slo_ms,
         engine_comparisons=compare_engines(run, measured, predictions, targets, agreement),
         vs_fastest=compare_with_fastest(targets, measured),
@@ -116,6 +125,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         schema_version=REPORT_SCHEMA_VERSION,
         run=run_metadata(run, prices, run_findings(run, measured, facts, prices, list(prices_used.values()))),
         verdict=verdict_report(facts),
+        candidates=candidates,
         targets=targets,
         agreement=agreement,
         engine_comparisons=list(facts.engine_comparisons),

@@ -13,8 +13,8 @@ from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
 from eval.analysis.latency import RateSearchReport, ScenarioReport
 from eval.analysis.predictions.same_model import MIN_ACCURACY, MIN_IMAGES
+from eval.analysis.recommendation import MAX_ERROR_RATE
 from eval.analysis.report_model import TargetReport
-from eval.analysis.slo import MAX_ERROR_RATE
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
 from eval.plan.config import BURST

@@ -1,4 +1,4 @@
-"""What a verdict is made of: which targets were measured, which agree, which is fastest and cheapest."""
+"""What a verdict is made of: which target is recommended, which agree, and whether one is shown to be fastest."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from eval.analysis.findings import Finding
 from eval.analysis.predictions.accuracy import Agreement
 from eval.analysis.predictions.same_model import SameModel
-from eval.analysis.report_model import EngineComparison, Slo, TargetReport, Traffic, Verdict
-from eval.analysis.slo import DEFAULT_SLO_MS, CostRanking, rank_by_cost
-from eval.cost.billing import REQUESTS_PER_MONTH, SECONDS_PER_MONTH, Bill
+from eval.analysis.recommendation import DEFAULT_BUSY_RPS, DEFAULT_SLO_MS, Recommendation
+from eval.analysis.report_model import Candidate, EngineComparison, TargetReport, Traffic, Verdict
+from eval.cost.billing import DEFAULT_PEAK
 from eval.samples.model import REFERENCE, Sample
 from eval.samples.rounds import instances_by_round, latencies_by_round
 from eval.stats.comparison import Decision, quantile_ratio
@@ -28,16 +28,14 @@ class VerdictFacts:
     note: str | None  # why the run is not complete, where it says so
     invalid: Sequence[Finding]  # why its targets cannot be compared
     twins: bool
+    recommendation: Recommendation
+    candidates: Mapping[str, Candidate] = field(default_factory=dict)
+    engine_recommended: str | None = None
+    traffic: Traffic = field(default_factory=lambda: Traffic(DEFAULT_BUSY_RPS, 24 / DEFAULT_PEAK))
     slo_ms: float = DEFAULT_SLO_MS  # latency objective for p95, in ms
-    requests_per_month: int = REQUESTS_PER_MONTH  # at which costs are compared
     engine_comparisons: Sequence[EngineComparison] = ()
     vs_fastest: Mapping[str, Decision] = field(default_factory=dict)  # of each target but the fastest
     same_models: Mapping[str, SameModel] = field(default_factory=dict)  # of pairs of two engines, by "one|other"
-
-    @property
-    def cost_ranking(self) -> CostRanking:
-        """Which is cheapest of those that meet the objective."""
-        return rank_by_cost(self.targets, self.slo_ms, self.requests_per_month)
 
     def title(self, name: str) -> str:
         return self.targets[name].title if name in self.targets else f"the {name}"
@@ -92,16 +90,11 @@ class VerdictFacts:
     def agreement_of(self, a: str, b: str) -> Agreement | None:
         return self.agreement.get(f"{a}|{b}") or self.agreement.get(f"{b}|{a}")
 
-    def same_bill_title(self, a: str, b: str) -> str | None:
-        """The one title of two that differ in the engine and cost the same to the cent; None for any other two."""
-        comparison = next(
-            (comparison for comparison in self.engine_comparisons if {comparison.a, comparison.b} == {a, b}), None
-        )
-        if comparison is None:
-            return None
-        bills = [self.targets[name].cost.monthly_usd[str(self.requests_per_month)] for name in (a, b)]
-        amounts = {(round(bill.net_usd, 2), round(bill.gross_usd, 2)) for bill in bills if isinstance(bill, Bill)}
-        return comparison.title if len(amounts) == 1 else None
+    def fastest(self) -> str | None:
+        """The target that is shown to be faster than each other one. A twin's speed is this machine's: no rank."""
+        _, ranked = rank_by_latency(self.targets)
+        is_shown = all(decision == Decision.DIFFERENT for decision in self.vs_fastest.values())
+        return ranked[0] if len(ranked) > 1 and is_shown and not self.twins else None
 
     def all_targets_agree(self) -> bool:
         """Whether every target was measured, and every prediction is that of the one model."""
@@ -159,17 +152,19 @@ def latency_percentiles(target_report: TargetReport) -> Mapping[str, Estimate]:
 
 
 def verdict_report(facts: VerdictFacts) -> Verdict:
-    """All of the verdict but its sentence."""
-    _, ranked = rank_by_latency(facts.targets)
-    ranking = facts.cost_ranking
+    """All of the verdict but its words."""
+    recommendation = facts.recommendation
     return Verdict(
-        fastest=ranked[0] if ranked else None,
+        traffic=facts.traffic,
+        slo_ms=facts.slo_ms,
+        engine=facts.engine_recommended,
+        recommended=recommendation.target,
+        runner_up=recommendation.runner_up,
+        tied=recommendation.tied,
+        slowdown_limit=recommendation.slowdown_limit,
+        options=recommendation.options,
+        fastest=facts.fastest(),
         vs_fastest=dict(facts.vs_fastest),
-        cheapest=ranking.ranked[0] if ranking.ranked else None,
-        runner_up=ranking.ranked[1] if len(ranking.ranked) > 1 else None,
-        cheapest_tied=ranking.tied,
         all_targets_agree=facts.all_targets_agree(),
         valid=not facts.invalid,
-        slo=Slo(facts.slo_ms, ranking.meets_slo, ranking.slo_uncertain, ranking.excluded),
-        traffic=Traffic(facts.requests_per_month, round(facts.requests_per_month / SECONDS_PER_MONTH, 4)),
     )

@@ -41,8 +41,12 @@ def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None 
     from eval.report import render  # plotting takes a second to import, which must not happen during the measurement
 
     read_image = (lambda index: images.images[index].data) if images else None
+    from eval.report.terminal import terminal_table
+
     summary = render.write_reports(run_dir, read_image)
-    for name in (render.REPORT_HTML, render.REPORT_MD, render.REPORT_JSON):
-        reporter.print(str(run_dir / name))
-    reporter.print(summary["verdict"]["sentence"])
+    for line in terminal_table(summary):
+        reporter.print(line)
+    reporter.print(summary["verdict"]["answer"])
+    reporter.print(summary["verdict"]["condition"])
+    reporter.print((run_dir / render.REPORT_HTML).resolve().as_uri())
     return any(target["succeeded"] for target in summary["targets"].values())

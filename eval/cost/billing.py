@@ -1,7 +1,8 @@
 """What a month of traffic costs on each target: the providers' billing rules as pure functions.
 
 A bill is *gross* (every unit at list price) and *net* (after the free allowances, as if nothing else used them).
-Traffic is Poisson. Bills are for the month's mean rate; what is always on is sized for `peak` times that rate.
+Traffic has a shape: requests come at random during the busy hours of each day, `peak` times as many a second as in the
+month's mean, and not at all in between. A peak of 3 is 8 busy hours a day, a peak of 1 the whole day.
 Each formula takes a `ResourceDemand`: what one request needs.
 
     hourly    EC2: machines by the hour, their disks and addresses, surplus CPU credits, egress
@@ -24,13 +25,15 @@ from infra.targets import ONE_DYNO_SIZES, Target
 REQUESTS_PER_MONTH = 1_000_000  # the traffic at which targets are compared
 HOURS_PER_MONTH = 730
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
+DAYS_PER_MONTH = HOURS_PER_MONTH / 24
+SECONDS_PER_DAY = 24 * 3600
 MIN_RPS, MAX_RPS = 1e-3, 1e4  # range of traffic that is priced: from one request per quarter of an hour
 TARGET_UTILISATION = 0.7  # of an instance's estimated maximum rate; above it another instance is added
 AUTOSCALER_UTILISATION = 0.6  # Cloud Run's target for CPU and concurrency
 BILLING_INCREMENT_S = 0.1  # Cloud Run rounds billed time up to this
 IDLE_TIMEOUT_S = 900  # Google's maximum; after so long without a request the next one meets a cold start
 MIN_IDLE_TIMEOUT_S = 60  # assumed: Google promises no minimum; the upper bounds of the bills have it
-DEFAULT_PEAK = 3.0  # highest rate that is to be served, over the month's mean
+DEFAULT_PEAK = 3.0  # rate in the busy hours, over the month's mean: 8 busy hours a day
 ECO_IDLE_TIMEOUT_S = 1800  # after so long without a request an Eco dyno sleeps
 SCALABLE_DYNO_SIZE = "standard_1x"  # the smallest size that scales to several dynos; as large as a Basic
 
@@ -117,7 +120,7 @@ def prices_for(target: Target, prices: PriceList) -> dict[str, Price]:
 def monthly_bill(
     requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float = 1.0
 ) -> Bill:
-    """The bill for so many requests in a month. `peak`: the highest rate that is to be served, over the mean."""
+    """The bill for so many requests in a month. `peak`: the rate in the busy hours, over the month's mean."""
     return BILL_FORMULAS[target.billing](requests, demand, target, unit_prices, peak)
 
 
@@ -148,16 +151,13 @@ def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_pric
 
 
 def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
-    """Cloud Run and Cloud Functions, billed by request, no instance kept warm.
-
-    The peak decides how many instances there must be at most; the seconds are those of the mean rate.
-    """
+    """Cloud Run and Cloud Functions, billed by request, no instance kept warm."""
     instances = autoscaled_instances(requests / SECONDS_PER_MONTH * peak, demand, target)
-    expected_s, min_s, max_s = billed_seconds(requests, demand, target)
+    expected_s, min_s, max_s = billed_seconds(requests, demand, target, peak)
     memory_gib = target.memory_mib / 1024
     egress_gib = requests * demand.egress_bytes / 2**30
 
-    startup_s, max_startup_s = startup_seconds(requests, demand) if target.startup_cpu_boost else (0.0, 0.0)
+    startup_s, max_startup_s = startup_seconds(requests, demand, peak) if target.startup_cpu_boost else (0.0, 0.0)
 
     def gross_usd(billed_s: float, boosted_s: float) -> float:
         vcpu_s = (billed_s + boosted_s) * target.vcpus
@@ -190,7 +190,9 @@ def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_p
 BILL_FORMULAS: dict[str, BillFormula] = {"hourly": hourly_bill, "dyno": dyno_bill, "request": request_bill}
 
 
-def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> tuple[float, float, float]:
+def billed_seconds(
+    requests: float, demand: ResourceDemand, target: Target, peak: float = 1.0
+) -> tuple[float, float, float]:
     """Instance-seconds billed by request in a month: the model's figure, and its lower and upper bound.
 
     One rule for Cloud Run and Cloud Functions, which have the same meters. An instance is billed while at least one
@@ -199,12 +201,12 @@ def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> t
     not rounded; and the sum of the rounded times, as if no two could share the 100 ms to which they are rounded, with
     the starts of the shortest idle time.
     """
-    rate_rps = requests / SECONDS_PER_MONTH
-    instances = autoscaled_instances(rate_rps, demand, target)
-    startup_total_s, max_startup_total_s = startup_seconds(requests, demand)
+    busy_rps, busy_s = requests / SECONDS_PER_MONTH * peak, SECONDS_PER_MONTH / peak
+    instances = autoscaled_instances(busy_rps, demand, target)
+    startup_total_s, max_startup_total_s = startup_seconds(requests, demand, peak)
 
     def union_s(request_s: float) -> float:
-        return instances * SECONDS_PER_MONTH * -math.expm1(-rate_rps * request_s / instances)
+        return instances * busy_s * -math.expm1(-busy_rps * request_s / instances)
 
     return (
         union_s(demand.billed_s) + startup_total_s,
@@ -213,14 +215,21 @@ def billed_seconds(requests: float, demand: ResourceDemand, target: Target) -> t
     )
 
 
-def cold_starts_per_month(requests: float, idle_timeout_s: float = IDLE_TIMEOUT_S) -> float:
-    """Requests in a month that follow a gap after which no instance is left."""
-    return requests * math.exp(-requests / SECONDS_PER_MONTH * idle_timeout_s)
+def cold_starts_per_month(requests: float, peak: float = 1.0, idle_timeout_s: float = IDLE_TIMEOUT_S) -> float:
+    """Requests in a month that follow a gap after which no instance is left.
+
+    In the busy hours gaps are random. The first request of a day also follows the hours without traffic, if they are
+    longer than the idle time.
+    """
+    busy_rps, busy_s_per_day = requests / SECONDS_PER_MONTH * peak, SECONDS_PER_DAY / peak
+    has_night = SECONDS_PER_DAY - busy_s_per_day > idle_timeout_s
+    first_of_day = DAYS_PER_MONTH * -math.expm1(-busy_rps * busy_s_per_day) if has_night else 0.0
+    return first_of_day + (requests - first_of_day) * math.exp(-busy_rps * idle_timeout_s)
 
 
-def startup_seconds(requests: float, demand: ResourceDemand) -> tuple[float, float]:
+def startup_seconds(requests: float, demand: ResourceDemand, peak: float = 1.0) -> tuple[float, float]:
     """Seconds of starts in a month: with the longest and with the shortest idle time before an instance ends."""
-    longest, shortest = (cold_starts_per_month(requests, idle_s) for idle_s in (IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S))
+    longest, shortest = (cold_starts_per_month(requests, peak, s) for s in (IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S))
     return longest * demand.startup_s, shortest * demand.startup_s
 
 

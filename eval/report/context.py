@@ -28,6 +28,7 @@ from eval.report.scenario_sections import CacheCheck, ColdStartBar, ScenarioSect
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.samples.processors import client_processor, target_processor
 from eval.targets.engines import REFERENCE_ENGINE
+from service.engines.names import engine_title
 
 MAX_MISCLASSIFICATIONS = 12
 MAX_WARNINGS = 12  # that are shown at once
@@ -116,6 +117,7 @@ class ReportContext:
     what_if: list[tuple[str, str]]  # target and another assumption of its costs, where that changes a bill
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
     engine_by_target: dict[str, str]  # the reference included
+    filter_buttons: list[tuple[str, list[int], bool]]  # title, numbers of its targets, and whether it is of one colour
     connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
     invalid_reasons: list[str]  # why the run is no comparison, and how to do better
     warnings: list[str]  # the others, except that the run is incomplete: the banner says so
@@ -160,7 +162,7 @@ def build_context(
         styles=styles,
         scenarios=scenario_sections.scenario_sections(run, target_reports),
         latency_plots=figures.latency_plots(measured_samples, drawn_reports, styles),
-        rate_plot=figures.rate_plot(drawn_reports, styles, summary["verdict"]["slo"]["p95_ms"]),
+        rate_plot=figures.rate_plot(drawn_reports, styles, summary["verdict"]["slo_ms"]),
         latency_over_time_plots=figures.latency_over_time_plots(measured_samples, drawn_reports, styles),
         pareto_plot=figures.cost_latency_plot(drawn_summary, styles),
         cost_plot=figures.cost_plot(drawn_summary, styles),
@@ -210,6 +212,7 @@ def build_context(
             if any(bill["net_usd"] != target_report["cost"]["monthly_usd"][n]["net_usd"] for n, bill in bills.items())
         ],
         break_even=split_break_evens(summary),
+        filter_buttons=_filter_buttons(summary, styles),
         engine_by_target={n: target_report["engine"] or REFERENCE_ENGINE for n, target_report in target_reports.items()}
         | {REFERENCE: REFERENCE_ENGINE},
         connection_stats=scenario_sections.connection_stats(target_reports),
@@ -349,6 +352,23 @@ def _with_image(run: Run, misclassification: Misclassification, read_image: Imag
     )
 
 
+def _filter_buttons(summary: SummaryReport, styles: Mapping[str, int]) -> list[tuple[str, list[int], bool]]:
+    """A button for each target; of those that have both engines, one for the two, and one for each engine."""
+    pairs = summary["engine_comparisons"]
+    paired = {name: pair["title"] for pair in pairs for name in (pair["a"], pair["b"])}
+    numbers: dict[str, list[int]] = {}
+    for name, number in styles.items():
+        numbers.setdefault(paired.get(name) or summary["targets"][name]["title"], []).append(number)
+    buttons = [(title, group, True) for title, group in numbers.items()]
+    if pairs:
+        by_engine: dict[str, list[int]] = {}
+        for name, number in styles.items():
+            engine = summary["targets"][name]["engine"] or REFERENCE_ENGINE
+            by_engine.setdefault(engine_title(engine), []).append(number)
+        buttons += [(title, group, False) for title, group in by_engine.items()]
+    return buttons
+
+
 def _drawn_targets(summary: SummaryReport) -> set[str]:
     """All targets; of many the cheapest and the fastest."""
     target_reports, verdict = summary["targets"], summary["verdict"]
@@ -360,7 +380,7 @@ def _drawn_targets(summary: SummaryReport) -> set[str]:
         return math.inf if value is None else value
 
     by_latency = sorted(target_reports, key=p50_ms)
-    leaders = [name for name in (verdict["fastest"], verdict["cheapest"], verdict["runner_up"]) if name]
+    leaders = [name for name in (verdict["fastest"], verdict["recommended"], verdict["runner_up"]) if name]
     return set(list(dict.fromkeys([*leaders, *by_latency]))[:MAX_DRAWN_TARGETS])
 
 

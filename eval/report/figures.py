@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from eval.analysis.drift import NONSTATIONARY_SCENARIOS
 from eval.analysis.predictions.accuracy import CALIBRATION_BINS
-from eval.analysis.slo import slo_scenario
+from eval.analysis.recommendation import slo_scenario
+from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.formatting import short_count, value_of
 from eval.plan.config import COLD, IDLE, MAX_RATE, SCENARIOS
 from eval.report.engine_table import group_titles
@@ -99,11 +100,10 @@ def _block_medians(samples: Iterable[Sample]) -> list[tuple[float, float]]:
 
 
 def cost_latency_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | None:
-    """Cost at the verdict's traffic against p95 with failures, as the verdict has it; None for fewer than two."""
-    monthly_requests = summary["verdict"]["traffic"]["requests_per_month"]
+    """Cost at REQUESTS_PER_MONTH against p95 with failures; None for fewer than two."""
     points = {}
     for name, target_report in summary["targets"].items():
-        bill = target_report["cost"]["monthly_usd"].get(str(monthly_requests))
+        bill = target_report["cost"]["monthly_usd"].get(str(REQUESTS_PER_MONTH))
         scenario_reports = target_report["scenarios"]
         scenario = slo_scenario({name: report["sent"] for name, report in scenario_reports.items()})
         p95 = scenario_reports[scenario]["latency_with_failures_ms"]["p95"] if scenario else {"value": None}
@@ -124,7 +124,7 @@ def cost_latency_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | 
         )
         for name, point in points.items()
     ]  # fmt: skip
-    return scenarios.cost_latency(marks, short_count(monthly_requests))
+    return scenarios.cost_latency(marks, short_count(REQUESTS_PER_MONTH))
 
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:

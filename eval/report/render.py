@@ -16,14 +16,18 @@ import jinja2
 from markupsafe import Markup
 
 from eval import formatting
+from eval.analysis import recommendation
+from eval.analysis.summary import analyse_run
+from eval.cost import billing
 from eval.cost.billing import REQUESTS_PER_MONTH, price_ids_by_role
-from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS
+from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS, SLOWDOWNS
 from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.report import context, scenario_sections
+from eval.report.answer import answer_table
 from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
-from eval.report.report_json import build_report
+from eval.report.report_json import with_words
 from eval.report.wording import MEASURED_FROM, break_even_range, starts_title, what_if_title
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
@@ -35,6 +39,7 @@ from service.engines.names import engine_title
 REPORT_HTML = "report.html"
 REPORT_MD = "report.md"
 REPORT_JSON = "report.json"
+SCRIPTS = ("answer.js", "report.js")  # in one element of the page
 TEMPLATE_DIR = Path(__file__).parent / "templates"
 GOLDEN_DIR = Path(__file__).parent.parent / "golden"
 ENGINE_DIFFERENCE_NOTE = (
@@ -42,6 +47,18 @@ ENGINE_DIFFERENCE_NOTE = (
     "deployment. Targets of one engine have to agree."
 )
 TABLE_MONTHLY_REQUESTS = tuple(map(str, PRICED_MONTHLY_REQUESTS))  # requests a month that the tables price
+
+ANSWER_CONSTANTS = {  # of the rules that answer.js shares with the cost model
+    name: getattr(module, name)
+    for module, names in (
+        (
+            billing,
+            ("HOURS_PER_MONTH", "TARGET_UTILISATION", "AUTOSCALER_UTILISATION", "IDLE_TIMEOUT_S", "MIN_IDLE_TIMEOUT_S"),
+        ),
+        (recommendation, ("P95_TAIL", "SLO_QUANTILE", "TAIL_STEP")),
+    )
+    for name in names
+} | {"FIRST_SLOWDOWN": SLOWDOWNS[0]}
 
 FORMATTERS = (  # of eval.formatting, as the templates call them
     "value_of",
@@ -77,9 +94,11 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     run = read_run(run_dir)
     samples = list(read_samples(run_dir, run))
     prices = load_price_list(sha256=run.prices_sha256)
-    summary = build_report(run, samples, prices)
+    analysis = analyse_run(run, samples, prices)
+    summary = with_words(run, analysis)
     view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
     variables = {"run": run, "summary": summary, "context": view, "prices": _billed_prices(run, prices)}
+    variables["table"] = answer_table(analysis.facts)
     files = {
         REPORT_JSON: json.dumps(summary, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
         REPORT_MD: template_environment(escape_html=False).get_template("report.md.j2").render(variables),
@@ -128,7 +147,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "engine_title": engine_title,
     }
     jinja_environment.globals |= formatters
-    script = (TEMPLATE_DIR / "report.js").read_text(encoding="utf-8")
+    script = "".join((TEMPLATE_DIR / name).read_text(encoding="utf-8") for name in SCRIPTS)
     jinja_environment.globals |= {
         "pair_of": context.pair_of,
         "discard_reasons": scenario_sections.discard_reasons,
@@ -140,6 +159,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "instance_lines": scenario_sections.instance_lines,
         "starts_title": starts_title,
         "MAX_WARNINGS": context.MAX_WARNINGS,
+        "ANSWER_CONSTANTS": ANSWER_CONSTANTS,
         "REFERENCE": REFERENCE,
         "REFERENCE_ENGINE": REFERENCE_ENGINE,
         "ENGINE_DIFFERENCE_NOTE": ENGINE_DIFFERENCE_NOTE,

@@ -1,4 +1,4 @@
-"""report.json: what the analysis found, with a message for each code, and the one sentence that it comes to."""
+"""report.json: what the analysis found, with a message for each code, and the answer that it comes to."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from eval.analysis.summary import analyse_run
+from eval.analysis.summary import RunAnalysis, analyse_run
 from eval.codes import Statement
 from eval.cost.price_list import PriceList
-from eval.report.verdict import verdict_sentence
+from eval.dataset.images import GOLDEN_SOURCE
+from eval.report.answer import answer, condition, tiles
 from eval.report.wording import message
 from eval.samples.model import Run, Sample
 
 
 def build_report(run: Run, samples: Iterable[Sample], prices: PriceList) -> dict[str, Any]:
     """Everything that report.json holds."""
-    analysis = analyse_run(run, samples, prices)
-    verdict = replace(analysis.report.verdict, sentence=verdict_sentence(analysis.facts))
+    return with_words(run, analyse_run(run, samples, prices))
+
+
+def with_words(run: Run, analysis: RunAnalysis) -> dict[str, Any]:
+    """What the analysis found, as report.json has it."""
+    facts, findings = analysis.facts, analysis.report.run.findings
+    verdict = replace(
+        analysis.report.verdict,
+        answer=answer(facts),
+        condition=condition(facts),
+        tiles=tiles(facts, findings, golden=run.images_source == GOLDEN_SOURCE),
+    )
     return to_jsonable(replace(analysis.report, verdict=verdict))
 
 

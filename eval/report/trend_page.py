@@ -176,6 +176,7 @@ def template_context(trend_report: Report) -> dict[str, Any]:
     colours = assign_styles(trend_report["order"], trend_report["engine_pairs"])
     return {
         "styles": colours,
+        "filter_buttons": [(trend_report["titles"][name], [number], True) for name, number in colours.items()],
         "titles": trend_report["titles"],
         "plots": {key: plot for key in METRICS if (plot := _plot(key, trend_report, colours))},
         "headings": {key: heading for key, (heading, _, _) in METRICS.items()},

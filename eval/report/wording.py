@@ -318,6 +318,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.CHEAPER_WITHIN_RANGE: "{title} is cheaper, but not over the whole range of the bills",
     ReasonCode.NEVER_DIFFERENT: f"neither is dearer, {RANGE}",
     ReasonCode.TOO_MANY_FAILURES: "too many failures",
+    ReasonCode.EXCEEDS_MEMORY: "needs more memory than its {limit_mib:mib}",
     ReasonCode.P95_OVER_OBJECTIVE: "p95 {p95_ms:ms}",
     ReasonCode.TOO_MANY_INSTANCES: "needs {instances} instances, more than it may have",
     ReasonCode.P95_UNKNOWN: "p95 not known",

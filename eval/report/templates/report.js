@@ -2,8 +2,7 @@
 // Picks targets out, hides them, and reads their curves. Everything else is there without JavaScript.
 (() => {
   const bar = document.querySelector(".filter");
-  const buttons = [...bar.querySelectorAll("button")];
-  const buttonOf = Object.fromEntries(buttons.map((button) => [button.dataset.target, button]));
+  const buttons = [...bar.querySelectorAll("button")], titles = JSON.parse(bar.dataset.titles); // by number
   for (const chip of document.querySelectorAll("tbody th > [data-chip]")) {
     const row = chip.closest("tr");
     row.dataset.target = row.dataset.target || chip.dataset.chip;
@@ -32,15 +31,18 @@
   };
   const filter = () => {
     for (const part of parts) part.classList.toggle("off", targetsOf(part).every((target) => hidden.has(target)));
-    for (const button of buttons) button.setAttribute("aria-pressed", String(!hidden.has(button.dataset.target)));
     for (const read of readings) read();
   };
 
   for (const button of buttons) {
     button.addEventListener("click", () => {
-      const target = button.dataset.target;
-      if (!hidden.delete(target)) hidden.add(target);
-      if (hidden.size === buttons.length) hidden.clear(); // an empty page helps nobody
+      const press = (one, on) => one.setAttribute("aria-pressed", String(on));
+      const released = () => buttons.filter((one) => one.getAttribute("aria-pressed") === "false").flatMap(targetsOf);
+      press(button, button.getAttribute("aria-pressed") === "false");
+      const every = new Set(buttons.flatMap(targetsOf));
+      if (new Set(released()).size === every.size) buttons.forEach((one) => press(one, true)); // an empty page helps nobody
+      hidden.clear();
+      for (const target of released()) hidden.add(target);
       filter();
     });
   }
@@ -49,7 +51,7 @@
     const part = partAt(event);
     if (event.pointerType !== "touch" && !event.target.closest("svg[data-read]")) point(part ? targetsOf(part) : []);
   });
-  document.addEventListener("focusin", (event) => point(bar.contains(event.target) ? [event.target.dataset.target] : []));
+  document.addEventListener("focusin", (event) => point(bar.contains(event.target) ? targetsOf(event.target) : []));
   document.addEventListener("focusout", () => point([]));
   document.addEventListener("click", (event) => {
     const part = partAt(event);
@@ -58,6 +60,20 @@
     }
   });
   document.addEventListener("keydown", (event) => event.key === "Escape" && pin(pinned));
+  // What a link points at is unfolded, and all of it for paper.
+  const unfold = () => {
+    const end = location.hash && document.getElementById(location.hash.slice(1));
+    for (let part = end; part; part = part.parentElement) if (part.localName === "details") part.open = true;
+    if (end) end.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details")) {
+      part.removeAttribute("name"); // of which but one may be open
+      part.open = true;
+    }
+  });
   // Reading values off the curves, by pointer or by a slider below the plot.
   const figures = (value, digits) => Number(value.toPrecision(digits)).toLocaleString("en");
   const UNITS = {
@@ -103,11 +119,11 @@
       const told = curves.filter(({ group }) => !group.classList.contains("off")).map(({ group, points }) => {
         const y = heightAt(points, x, scales.y.unit);
         const value = y === undefined ? "–" : UNITS[scales.y.unit](y === null ? 0 : valueAt(scales.y, y));
-        return [group.dataset.target, `${buttonOf[group.dataset.target].textContent.trim()} ${value}`];
+        return [group.dataset.target, `${titles[group.dataset.target]} ${value}`];
       });
       said.replaceChildren(`${at}:`, ...told.map(([target, text]) => {
         const one = document.createElement("span");
-        one.append(buttonOf[target].querySelector(".chip").cloneNode(), text);
+        one.append(document.querySelector(`[data-chip="${target}"]`).cloneNode(), text);
         return one;
       }));
       slider.setAttribute("aria-valuetext", `${at}: ${told.map(([, text]) => text).join(", ")}`);

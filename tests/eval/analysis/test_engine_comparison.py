@@ -102,21 +102,15 @@ def test_second_engine_has_its_own_file_and_may_differ_slightly(both):
     assert both["agreement"]["heroku-onnx|reference"]["disagreements"] == 2
     assert both["verdict"]["all_targets_agree"] is both["verdict"]["valid"] is True
     assert faults(both) == []
-    assert (
-        "PyTorch gives the reference's answers on all 2 targets (accuracy 93.00%), ONNX int8 differs from PyTorch on "
-        "2 of 400 images, alike on all 2 targets (accuracy 92.50%)"
-    ) in both["verdict"]["sentence"]
-
-
-def test_engines_that_answer_alike_are_said_to():
-    assert "ONNX int8 gives the answers of PyTorch on all 2 targets" in report()["verdict"]["sentence"]
+    correct, same, _ = both["verdict"]["tiles"]
+    assert (correct["value"], correct["note"]) == ("93.00% · 92.50%", "PyTorch · ONNX int8: of 400 images")
+    assert same["value"] == "yes"
 
 
 def test_single_engine_is_compared_with_the_others_reference():
     found = report(["heroku-onnx", "aws_ec2-onnx"], disagreements={"heroku-onnx": 2, "aws_ec2-onnx": 2})
     assert found["verdict"]["all_targets_agree"] is True and faults(found) == []
     assert found["engine_comparisons"] == []
-    assert "ONNX int8 differs from PyTorch on 2 of 400 images" in found["verdict"]["sentence"]
 
 
 def test_two_targets_of_one_engine_that_differ_are_a_fault():
@@ -145,7 +139,6 @@ def test_different_models_are_concluded_from_enough_images_only(images, differ, 
     assert FindingCode.PREDICTIONS_DIFFER not in {finding["code"] for finding in faults(found)}
     (undecided,) = [f["values"] for f in faults(found) if f["code"] == FindingCode.SAME_MODEL_UNDECIDED]
     assert undecided["n"] == images
-    assert f"ONNX int8 differs from PyTorch on {differ} of {images} images" in found["verdict"]["sentence"]
 
 
 def test_one_image_many_times_counts_as_one():
@@ -182,10 +175,11 @@ def test_the_second_engine_is_priced_as_its_target(both):
     assert first["cost"]["idle_usd_per_month"] == second["cost"]["idle_usd_per_month"] == 7.0
 
 
-def test_where_both_engines_cost_the_same_that_is_said_once(both):
-    sentence = both["verdict"]["sentence"]
-    assert "Google Cloud Run, with either engine, is cheapest at 1,000,000 requests a month ($0 after the" in sentence
-    assert "ahead of Heroku ($7.00)" in sentence
+def test_of_engines_that_cost_the_same_the_quicker_one_is_told(both):
+    verdict = both["verdict"]
+    assert verdict["engine"] == "onnx"
+    assert (verdict["recommended"], verdict["runner_up"]) == ("gcp_cloudrun-onnx", "heroku-onnx")
+    assert verdict["condition"].startswith("Next: Heroku at $7.00.")
 
 
 def test_every_figure_stands_before_and_after_the_switch(both):
@@ -342,11 +336,12 @@ def test_a_page_of_eight_never_scrolls_sideways(needs_tool, page_dir, width):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto((page_dir / REPORT_HTML).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        button = page.get_by_role("group", name="Targets that are shown").get_by_role("button", name="Heroku (ONNX")
-        button.focus()
+        shown, buttons = page.locator("#latency .readout p").first, page.get_by_role("group", name="Targets that")
+        buttons.get_by_role("button", name="ONNX int8").focus()
         page.keyboard.press("Enter")
-        assert "Heroku (ONNX int8)" not in page.locator(".readout p").first.inner_text()
-        assert "Heroku " in page.locator(".readout p").first.inner_text()
+        assert "ONNX int8" not in shown.inner_text() and "Heroku " in shown.inner_text()
+        buttons.get_by_role("button", name="Heroku").click()
+        assert "Heroku" not in shown.inner_text() and "AWS EC2 " in shown.inner_text()
         assert said == []
         chromium.close()
 

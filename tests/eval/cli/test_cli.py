@@ -40,8 +40,8 @@ def test_a_run_writes_its_files_and_prints_paths_and_verdict(tmp_path, capsys):
     names = ("report.html", "report.md", "report.json")
     for name in names:
         assert (tmp_path / name).stat().st_size > 100
-        assert str(tmp_path / name) in printed
-    assert json.loads((tmp_path / "report.json").read_text())["verdict"]["sentence"] == printed[-1]
+    verdict = json.loads((tmp_path / "report.json").read_text())["verdict"]
+    assert printed[-3:] == [verdict["answer"], verdict["condition"], (tmp_path / "report.html").as_uri()]
 
 
 def test_default_out_is_under_reports_and_linked_as_latest(tmp_path, monkeypatch):
@@ -88,9 +88,9 @@ def test_nobody_to_be_reached_is_exit_1_with_the_reasons(tmp_path, capsys):
 
 
 def verdicts(folder, capsys):
-    """The last line that was printed, which all three reports have too."""
-    sentence = capsys.readouterr().out.splitlines()[-1]
-    assert json.loads((folder / "report.json").read_text())["verdict"]["sentence"] == sentence
+    """The condition of the answer, which was printed, and which all three reports have too."""
+    sentence = capsys.readouterr().out.splitlines()[-2]
+    assert json.loads((folder / "report.json").read_text())["verdict"]["condition"] == sentence
     page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     return [sentence, html.unescape(page), html.unescape(markdown.replace("\\", ""))]
 

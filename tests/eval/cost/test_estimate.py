@@ -18,8 +18,8 @@ def test_effect_of_a_price_on_the_bill_by_hand():
 
 
 def test_price_that_changes_the_cheapest_target_is_told():
-    # At 5 million a month of 15 ms, Heroku's $7 are less than Cloud Run's bill; its $14 are not.
-    (month, *_) = price_sensitivity(Deployment("heroku", service_ms=15), 5_000_000, PRICES)
+    # At 6 million a month of 15 ms, Heroku's $7 are less than Cloud Run's bill; its $14 are not.
+    (month, *_) = price_sensitivity(Deployment("heroku", service_ms=15), 6_000_000, PRICES)
     assert month.price.id == "heroku_basic_month"
     assert (month.cheapest, month.cheapest_at_half) == ("heroku", "heroku")
     assert "heroku" not in month.cheapest_at_double

@@ -198,14 +198,15 @@ def contradicted(a, b, p, ratio, instances):
 def test_who_is_as_fast_as_the_fastest(report, samples):
     verdict = report["verdict"]
     p95 = {name: quantile(rounds(samples, name), 0.95) for name in report["targets"]}
-    assert verdict["fastest"] == min(p95, key=p95.get)
-    fastest = rounds(samples, verdict["fastest"])
-    assert set(verdict["vs_fastest"]) == set(p95) - {verdict["fastest"]}
+    first = min(p95, key=p95.get)
+    assert verdict["fastest"] is None  # of twins none is called so
+    fastest = rounds(samples, first)
+    assert set(verdict["vs_fastest"]) == set(p95) - {first}
     for name, decision in verdict["vs_fastest"].items():
-        other, instances = rounds(samples, name), instances_of(samples, verdict["fastest"], name)
+        other, instances = rounds(samples, name), instances_of(samples, first, name)
         equal, margins = contradicted(fastest, other, 0.95, 1, instances), (1 / 1.05, 1.05)
         within = all(contradicted(fastest, other, 0.95, margin, instances) for margin in margins) and margins[0] < (
-            p95[name] / p95[verdict["fastest"]]
+            p95[name] / p95[first]
         ) < margins[1]  # fmt: skip
         assert decision == ("equivalent" if within else "different" if equal else "undecided"), name
 
@@ -316,19 +317,23 @@ def heroku_bills(n, work, peak):
 def google_bills(n, work, peak, name, at_once, boost):
     """1 vCPU and 1 GiB while a request is inside: the model's bill, and its bounds.
 
-    An idle instance is kept 15 minutes, at the upper bound one. Instances take 60% of their CPU and of `at_once`. With
-    `boost` a starting instance has a second vCPU. 0.5 GiB of images are stored.
+    Requests come in 24 / peak hours of a day. An idle instance is kept 15 minutes, at the upper bound one. Instances
+    take 60% of their CPU and of `at_once`. With `boost` a starting instance has a second vCPU. 0.5 GiB of images are
+    stored.
     """
 
     def instances(rate):
         return max(1, math.ceil(round(rate * max(work.cpu_s, work.inside_s / at_once) / 0.6, 9)))
 
-    rate = n / MONTH_S
+    rate, busy_s, day_s = n / MONTH_S * peak, MONTH_S / peak, 86400 / peak
     count = instances(rate)
-    starts_s, most_starts_s = (n * math.exp(-rate * idle_s) * work.start_s for idle_s in (900, 60))
-    share = rate / count  # a Poisson stream is absent from an instance for exp(-rate x time) of the month
+    mornings = 730 / 24 * (1 - math.exp(-rate * day_s)) if peak > 1 else 0.0  # days whose first request finds nothing
+    starts_s, most_starts_s = (
+        (mornings + (n - mornings) * math.exp(-rate * idle_s)) * work.start_s for idle_s in (900, 60)
+    )
+    share = rate / count  # a Poisson stream is absent from an instance for exp(-rate x time) of the busy hours
     some_inside_s, none_rounded_s = (
-        count * MONTH_S * (1 - math.exp(-share * time_s)) for time_s in (work.billed_s, work.inside_s)
+        count * busy_s * (1 - math.exp(-share * time_s)) for time_s in (work.billed_s, work.inside_s)
     )
     sent_gib = n * work.answer_bytes / 1024**3
     gross, net = [], []
@@ -346,7 +351,7 @@ def google_bills(n, work, peak, name, at_once, boost):
         }
         gross.append(sum(amount * LISTED[price] for price, (amount, _) in used.items()))
         net.append(sum(max(0.0, amount - free) * LISTED[price] for price, (amount, free) in used.items()))
-    return tuple(gross), tuple(net), instances(rate * peak)
+    return tuple(gross), tuple(net), count
 
 
 BILLS = {
@@ -389,8 +394,9 @@ def test_every_bill_and_every_point_of_the_curve(report, work):
         for rate, found in cost["per_million"].items():
             n = int(rate) * MONTH_S
             assert found["gross_usd"] == pytest.approx(bills(target, n, work[target])[0][0] / n * 1e6, abs=2e-6)
-    nets = {target: bills(target, 1e6, work[target])[1][0] for target in work}
-    assert nets[report["verdict"]["cheapest"]] == pytest.approx(min(nets.values()))
+    busy = MONTH_S / HIGHEST_OVER_MEAN  # requests a month at 1 a second while busy
+    nets = {target: bills(target, busy, work[target])[1][0] for target in work}
+    assert nets[report["verdict"]["recommended"]] == pytest.approx(min(nets.values()))
 
 
 def test_every_bill_where_an_assumption_is_another(report, samples, work):

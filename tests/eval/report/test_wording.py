@@ -216,6 +216,8 @@ SENTENCES = [  # code, values, sentence
      "neither is dearer, from 0.001 to 10,000 requests a second"),
     (ReasonCode.TOO_MANY_FAILURES, {},
      "too many failures"),
+    (ReasonCode.EXCEEDS_MEMORY, {"limit_mib": 512},
+     "needs more memory than its 512 MiB"),
     (ReasonCode.P95_OVER_OBJECTIVE, {"p95_ms": 312.4},
      "p95 312 ms"),
     (ReasonCode.TOO_MANY_INSTANCES, {"instances": 11},

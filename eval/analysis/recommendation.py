@@ -1,0 +1,233 @@
+"""Which target to take at a traffic: the cheapest that meets the latency objective, fits and can serve it. Pure.
+
+The report's page answers for other traffic too, with the same rules: answer.js, held against these by a test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from eval.analysis.latency import ScenarioReport
+from eval.analysis.report_model import Candidate, Option, SlowdownLimit, TargetReport, Traffic
+from eval.codes import Reason, ReasonCode, reason
+from eval.cost import billing
+from eval.cost.billing import Bill
+from eval.cost.cost_model import CostModel
+from eval.samples.model import Sample
+from eval.samples.rounds import split_after_pause
+from eval.stats.intervals import Estimate, nearest_rank
+from infra.targets import Target
+from service.engines.names import PLAIN_ENGINE, twin_name
+
+DEFAULT_SLO_MS = 200.0  # latency objective for p95, in ms
+DEFAULT_BUSY_RPS = 1.0  # requests a second in the busy hours
+MAX_ERROR_RATE = 0.01  # of the requests sent; a target above it gets a warning, and is not recommended
+SLO_SCENARIOS = ("poisson", "single")  # scenarios, the first that a target has: many users say more than one
+SLO_QUANTILE = 0.95
+P95_TAIL = 0.05  # of all requests; as many failures or cold starts make p95 one of theirs
+TAIL_STEP = 0.005  # between the quantiles of `Candidate.tail_ms`
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to take at one traffic."""
+
+    ranked: list[str]  # those that may be taken, the cheapest first
+    options: dict[str, Option]  # every target with a price
+    slowdown_limit: SlowdownLimit | None  # None: not known
+
+    @property
+    def target(self) -> str | None:
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def runner_up(self) -> str | None:
+        return self.ranked[1] if len(self.ranked) > 1 else None
+
+    @property
+    def tied(self) -> bool:
+        """Whether the first two have no order: their bills differ by less than is known of the billing rules."""
+        return len(self.ranked) > 1 and bills_tied(*(self.options[name].bill for name in self.ranked[:2]))
+
+
+def recommend(candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float) -> Recommendation:
+    """Weigh the candidates, which should be of one engine."""
+    options = weigh_all(candidates, traffic, slo_ms)
+    ranked = rank(options)
+    return Recommendation(ranked, options, _slowdown_limit(candidates, traffic, slo_ms, options, ranked))
+
+
+def recommend_engine(
+    candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float
+) -> tuple[str | None, Recommendation]:
+    """The engine whose recommended target is cheapest, or else has the lower p95; and its recommendation."""
+    by_engine: dict[str | None, dict[str, Candidate]] = {}
+    for name, candidate in candidates.items():
+        by_engine.setdefault(candidate.engine, {})[name] = candidate
+    recommendations = {engine: recommend(group, traffic, slo_ms) for engine, group in by_engine.items()}
+
+    def merit(engine: str | None) -> tuple[bool, float, float]:
+        recommendation = recommendations[engine]
+        if recommendation.target is None:
+            return True, math.inf, math.inf
+        option = recommendation.options[recommendation.target]
+        return False, round(option.bill.net_usd, 2), option.p95_ms or math.inf
+
+    if not recommendations:
+        return None, Recommendation([], {}, None)
+    engine = min(recommendations, key=merit)
+    return engine, recommendations[engine]
+
+
+def weigh_all(
+    candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float, slowdown: int = 1
+) -> dict[str, Option]:
+    """Each candidate. One whose p95 is not known is left out, unless that is so of all: then the bill decides."""
+    options = {name: weigh(candidate, traffic, slo_ms, slowdown) for name, candidate in candidates.items()}
+    if all(option.within_objective is None for option in options.values()):
+        return options
+    unknown = reason(ReasonCode.P95_UNKNOWN)
+    return {
+        name: replace(option, excluded=option.excluded or (unknown if option.within_objective is None else None))
+        for name, option in options.items()
+    }
+
+
+def rank(options: Mapping[str, Option]) -> list[str]:
+    """Those that may be taken, the cheapest first."""
+    return sorted(
+        (name for name, option in options.items() if option.excluded is None),
+        key=lambda name: (round(options[name].bill.net_usd, 2), options[name].bill.gross_usd),
+    )
+
+
+def weigh(candidate: Candidate, traffic: Traffic, slo_ms: float, slowdown: int = 1) -> Option:
+    """One candidate at that traffic, on a processor that is `slowdown` times slower."""
+    requests, target = traffic.requests_per_month, candidate.target
+    demand = candidate.demand_by_slowdown[slowdown]
+    bill = billing.monthly_bill(requests, demand, target, candidate.unit_prices, traffic.peak)
+    cold_fraction = billing.cold_starts_per_month(requests, traffic.peak) / requests if target.scales_to_zero else 0.0
+    p95_ms = _p95_ms(candidate, cold_fraction, slowdown)
+    option = Option(
+        bill=bill,
+        p95_ms=p95_ms if p95_ms is None or math.isfinite(p95_ms) else None,
+        cold_start_fraction=cold_fraction,
+        within_objective=None if p95_ms is None else p95_ms <= slo_ms,
+        excluded=None,
+    )
+    return replace(option, excluded=_exclusion_reason(candidate, option))
+
+
+def _p95_ms(candidate: Candidate, cold_fraction: float, slowdown: int) -> float | None:
+    """p95 of all requests, of which some meet a cold start, which is slower than any other; infinite with failures."""
+    tail_ms = [math.inf if value is None else value * slowdown for value in candidate.tail_ms]
+    if not tail_ms:
+        return None
+    if cold_fraction >= P95_TAIL:
+        startup_s = candidate.demand_by_slowdown[slowdown].startup_s
+        return max(startup_s * 1000, tail_ms[0]) if candidate.startup_measured else None
+    quantile = SLO_QUANTILE / (1 - cold_fraction)
+    return tail_ms[math.ceil(round((quantile - SLO_QUANTILE) / TAIL_STEP, 6))]
+
+
+def _exclusion_reason(candidate: Candidate, option: Option) -> Reason | None:
+    """Why a target is not to be taken; None when it may be."""
+    if candidate.fails:
+        return reason(ReasonCode.TOO_MANY_FAILURES)
+    if candidate.fits_memory is False:
+        return reason(ReasonCode.EXCEEDS_MEMORY, limit_mib=candidate.target.memory_mib)
+    if option.within_objective is False:
+        return reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=option.p95_ms)
+    if option.bill.exceeds_max_instances:
+        return reason(ReasonCode.TOO_MANY_INSTANCES, instances=option.bill.instances)
+    return None
+
+
+def _slowdown_limit(
+    candidates: Mapping[str, Candidate],
+    traffic: Traffic,
+    slo_ms: float,
+    options_now: Mapping[str, Option],
+    ranked: Sequence[str],
+) -> SlowdownLimit | None:
+    """The largest slowdown of the processor up to which the first stays the first, or costs the same."""
+    if not ranked:
+        return None
+    limit = None
+    for slowdown in list(candidates[ranked[0]].demand_by_slowdown)[1:]:
+        options = weigh_all(candidates, traffic, slo_ms, slowdown)
+        first = next(iter(rank(options)), None)
+        own = options[ranked[0]]
+        if own.excluded or first is None or round(options[first].bill.net_usd, 2) < round(own.bill.net_usd, 2):
+            return limit or SlowdownLimit(1, round(options_now[ranked[0]].bill.net_usd, 2))
+        limit = SlowdownLimit(slowdown, round(own.bill.net_usd, 2))
+    return limit
+
+
+def build_candidates(
+    cost_models: Mapping[str, CostModel | Reason],
+    targets: Mapping[str, TargetReport],
+    samples_by_target: Mapping[str, Sequence[Sample]],
+) -> dict[str, Candidate]:
+    """Every target with a price."""
+    return {
+        name: Candidate(
+            title=_title(name, model.target, targets[name].engine),
+            target=model.target,
+            engine=targets[name].engine,
+            unit_prices={role: price.amount for role, price in model.prices.items()},
+            demand_by_slowdown={1: model.demand, **model.demand_if_slower},
+            startup_measured=model.startup_measured,
+            tail_ms=_tail_ms(targets[name], samples_by_target[name]),
+            fits_memory=targets[name].memory.fits,
+            fails=_fails(targets[name]),
+        )
+        for name, model in cost_models.items()
+        if isinstance(model, CostModel)
+    }
+
+
+def _title(name: str, target: Target, engine: str | None) -> str:
+    """The target's title; with the name of an endpoint that is not called as its target is."""
+    is_plain = name in (target.name, twin_name(target.name, engine or PLAIN_ENGINE))
+    return target.title if is_plain else f"{target.title} ({name})"
+
+
+def slo_scenario(sent_by_scenario: Mapping[str, int]) -> str | None:
+    """The scenario whose p95 is compared with the objective."""
+    return next((name for name in SLO_SCENARIOS if sent_by_scenario.get(name)), None)
+
+
+def slo_report(target_report: TargetReport) -> ScenarioReport | None:
+    name = slo_scenario({name: report.sent for name, report in target_report.scenarios.items()})
+    return target_report.scenarios[name] if name else None
+
+
+def slo_p95(target_report: TargetReport) -> Estimate:
+    """Of the warm service, with failures as infinite latency."""
+    scenario = slo_report(target_report)
+    return scenario.latency_with_failures_ms["p95"] if scenario else Estimate(None)
+
+
+def bills_tied(first: Bill, second: Bill) -> bool:
+    """Whether the ranges of the two net bills touch, in cents; a bill without a range is known exactly."""
+    ranges = [(round(bill.net_low_usd, 2), round(bill.net_high_usd, 2)) for bill in (first, second)]
+    return any(low < high for low, high in ranges) and ranges[0][1] >= ranges[1][0]
+
+
+def _fails(target_report: TargetReport) -> bool:
+    scenario = slo_report(target_report)
+    return scenario is not None and scenario.sent - scenario.succeeded > MAX_ERROR_RATE * scenario.sent
+
+
+def _tail_ms(target_report: TargetReport, samples: Iterable[Sample]) -> tuple[float | None, ...]:
+    name = slo_scenario({name: report.sent for name, report in target_report.scenarios.items()})
+    _, timed = split_after_pause(s for s in samples if s.scenario == name)
+    latencies_ms = sorted(math.inf if s.error else s.latency_ms for s in timed)
+    if slo_p95(target_report).value is None and not _fails(target_report):
+        return ()
+    steps = round((1 - SLO_QUANTILE) / TAIL_STEP)
+    quantiles_ms = (nearest_rank(latencies_ms, SLO_QUANTILE + TAIL_STEP * step) for step in range(steps + 1))
+    return tuple(value if math.isfinite(value) else None for value in quantiles_ms)

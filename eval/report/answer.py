@@ -1,0 +1,317 @@
+"""The answer of a report in words: which target to take, on what condition, and whether the run can be trusted.
+
+answer.js writes the same words for other traffic; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from eval.analysis.findings import Finding, Severity
+from eval.analysis.recommendation import recommend, slo_p95
+from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
+from eval.analysis.verdict_facts import VerdictFacts
+from eval.cost.cost_model import SLOWDOWNS
+from eval.formatting import count, disagreement_text, join_words, ms, percent, plural, usd
+from eval.report.wording import INTERRUPTED, message
+from service.engines.names import engine_title
+
+MAX_FAILURES = 3  # that are named, of targets without an answer
+MAX_DISAGREEMENTS = 3  # pairs that are named
+BUSY_RPS = (
+    *(n / 3600 for n in (1, 2, 5, 10, 20, 40)),
+    *(n * 10**e for e in (-2, -1, 0, 1, 2) for n in (2, 3, 5, 7, 10)),
+)  # of the slider, requests a second
+BUSY_HOURS = (1, 2, 4, 6, 8, 10, 12, 16, 20, 24)  # of the slider, a day
+SLO_MS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 3000, 5000)  # of the slider
+TABLE_BUSY_RPS = (1 / 3600, 0.1, 1.0, 10.0, 100.0)  # rates with a column of their own
+MIN_RPS_PER_SECOND = 0.02  # a lower rate is told by the hour
+ROUNDING_NOT_DOCUMENTED = "how billed time is rounded is not documented"
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One target in the table of the answer, as text."""
+
+    name: str
+    title: str
+    recommended: bool
+    usd: str
+    usd_range: str  # where a billing rule is not documented
+    bar: float  # of the highest bill
+    p95: str
+    is_cold_start: bool  # p95 is that of a cold start
+    cold_fraction: str
+    cold_start: str  # its length
+    fits_memory: str
+    within: str
+    excluded: str  # why it is not to be taken
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Values to choose from, with the one that is chosen."""
+
+    values: tuple[float, ...]
+    index: int
+    text: str
+
+    @classmethod
+    def of(cls, values: Sequence[float], value: float, text: str) -> Slider:
+        every = tuple(sorted({*values, value}))
+        return cls(every, every.index(value), text)
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """The first screen of the page."""
+
+    rows: list[AnswerRow]
+    engines: dict[str, str]  # engine -> its title
+    engine: str | None
+    busy_rps: Slider
+    busy_hours: Slider
+    slo_ms: Slider
+    by_traffic: dict[str, dict[str, tuple[str, bool]]]  # target -> rate -> dollars a month, and whether to take it
+
+
+def answer(facts: VerdictFacts) -> str:
+    """At most 15 words."""
+    if not facts.measured_targets:
+        return "No target answered."
+    if not facts.complete:
+        return "Incomplete run: no answer yet."
+    if facts.invalid:
+        return "Not a valid comparison: no answer."
+    recommendation = facts.recommendation
+    if not recommendation.options:
+        return _answer_without_prices(facts)
+    traffic = traffic_text(facts.traffic)
+    if recommendation.target is None:
+        return f"At {traffic}, no target qualifies."
+    bill, title = recommendation.options[recommendation.target].bill, facts.candidates[recommendation.target].title
+    return f"At {traffic}, take {title}: {usd(round(bill.net_usd, 2))} a month."
+
+
+def condition(facts: VerdictFacts) -> str:
+    """What the answer depends on, or what to do about its absence."""
+    if not facts.measured_targets:
+        return _grouped_failures(facts)
+    if not facts.complete:
+        return f"It was ended: {facts.note or INTERRUPTED}. `./cloudtrial run --resume DIR` does the rest."
+    if facts.invalid:
+        return _sentences(message(finding) for finding in facts.invalid)
+    recommendation = facts.recommendation
+    if not recommendation.options:
+        return "No target has a price. One that is named as a deployment is priced as such, as in heroku=URL."
+    if recommendation.target is None:
+        return _excluded_text(facts)
+    parts = [_next_text(facts)]
+    if facts.twins and recommendation.slowdown_limit is not None:
+        net_usd = recommendation.options[recommendation.target].bill.net_usd
+        parts.append(slowdown_text(recommendation.slowdown_limit, net_usd))
+    return " ".join(filter(None, parts))
+
+
+def answer_table(facts: VerdictFacts) -> AnswerTable:
+    """The table at the default traffic, and what the page needs to make it for another."""
+    recommendation, traffic = facts.recommendation, facts.traffic
+    engines = [engine for engine in dict.fromkeys(c.engine for c in facts.candidates.values()) if engine]
+    return AnswerTable(
+        rows=answer_rows(facts.candidates, recommendation.options, recommendation.ranked),
+        engines={engine: engine_title(engine) for engine in engines},
+        engine=facts.engine_recommended,
+        busy_rps=Slider.of(BUSY_RPS, traffic.busy_rps, rate_text(traffic.busy_rps)),
+        busy_hours=Slider.of(BUSY_HOURS, traffic.busy_hours_per_day, hours_text(traffic.busy_hours_per_day)),
+        slo_ms=Slider.of(SLO_MS, facts.slo_ms, ms(facts.slo_ms)),
+        by_traffic=_usd_by_traffic(facts),
+    )
+
+
+def answer_rows(
+    candidates: Mapping[str, Candidate], options: Mapping[str, Option], ranked: Sequence[str]
+) -> list[AnswerRow]:
+    """Those that may be taken first, then the others."""
+    highest_usd = max((option.bill.net_usd for option in options.values()), default=0.0)
+    others = [name for name in options if name not in ranked]
+    order = [*ranked, *sorted(others, key=lambda name: options[name].bill.net_usd)]
+    return [_row(name, candidates[name], options[name], highest_usd, ranked[:1] == [name]) for name in order]
+
+
+def _usd_by_traffic(facts: VerdictFacts) -> dict[str, dict[str, tuple[str, bool]]]:
+    """Target -> rate -> dollars a month, and whether it is to be taken, in the busy hours of `facts.traffic`."""
+    group = {name: candidate for name, candidate in facts.candidates.items() if name in facts.recommendation.options}
+    table: dict[str, dict[str, tuple[str, bool]]] = {name: {} for name in group}
+    for busy_rps in TABLE_BUSY_RPS:
+        recommendation = recommend(group, replace(facts.traffic, busy_rps=busy_rps), facts.slo_ms)
+        for name, option in recommendation.options.items():
+            text = usd(round(option.bill.net_usd, 2)) + (" (left out)" if option.excluded else "")
+            table[name][rate_text(busy_rps)] = text, name == recommendation.target
+    return table
+
+
+def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, recommended: bool) -> AnswerRow:
+    bill = option.bill
+    low, high = usd(round(bill.net_low_usd, 2)), usd(round(bill.net_high_usd, 2))
+    startup_ms = candidate.demand_by_slowdown[1].startup_s * 1000
+    yes_or_no = {True: "yes", False: "no", None: "not known"}
+    return AnswerRow(
+        name=name,
+        title=candidate.title,
+        recommended=recommended,
+        usd=usd(round(bill.net_usd, 2)),
+        usd_range="" if low == high else f"{low} to {high}",
+        bar=bill.net_usd / highest_usd if highest_usd else 0.0,
+        p95="not known" if option.p95_ms is None else ms(option.p95_ms),
+        is_cold_start=option.p95_ms is not None and option.p95_ms == startup_ms,
+        cold_fraction=cold_fraction_text(option.cold_start_fraction),
+        cold_start=ms(startup_ms) if candidate.target.scales_to_zero and candidate.startup_measured else "",
+        fits_memory=yes_or_no[candidate.fits_memory],
+        within=yes_or_no[option.within_objective],
+        excluded=message(option.excluded) if option.excluded else "",
+    )
+
+
+def tiles(facts: VerdictFacts, findings: Sequence[Finding], *, golden: bool) -> tuple[Tile, ...]:
+    """Correct, the same answers everywhere, to be trusted."""
+    return _correct_tile(facts, golden), _agreement_tile(facts), _trust_tile(facts, findings)
+
+
+def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
+    engines = list(dict.fromkeys(map(facts.engine, facts.measured_targets)))
+    texts = {}
+    for engine in engines:
+        names = [name for name in facts.measured_targets if facts.engine(name) == engine]
+        reports = [facts.targets[name] for name in names]
+        if golden:
+            correct = min(round((r.accuracy.value or 0.0) * (r.accuracy.n or 0)) for r in reports)
+            texts[engine] = f"{count(correct)} of {count(reports[0].accuracy.n or 0)}"
+        else:
+            values = sorted((r.accuracy.value or 0.0) for r in reports)
+            low, high = percent(values[0]), percent(values[-1])
+            texts[engine] = low if low == high else f"{low} to {high}"
+    n = max((facts.targets[name].accuracy.n or 0 for name in facts.measured_targets), default=0)
+    engine_titles = " · ".join(engine_title(engine) for engine in engines)
+    note = (
+        "as the model itself answers; the golden set checks a deployment, and tells no accuracy"
+        if golden
+        else f"of {plural(n, 'image')}"
+    )
+    return Tile("Correct", " · ".join(texts.values()) or "not known", f"{engine_titles}: {note}" if texts else "")
+
+
+def _agreement_tile(facts: VerdictFacts) -> Tile:
+    heading = "Same answers everywhere"
+    disagreements = facts.disagreements()
+    compared = [agreement for agreement in facts.agreement.values() if agreement.n]
+    if not compared:
+        return Tile(heading, "not checked", "nothing to compare with")
+    if not disagreements:
+        n = max(agreement.n for agreement in compared)
+        others = ", or from the model itself" if facts.has_reference else "; not checked against the model itself"
+        between = " between targets of one engine" if len(facts.measured_targets) > 1 else ""
+        value = "yes" if len(facts.measured_targets) == len(facts.targets) else "yes, of those that answered"
+        return Tile(heading, value, f"0 of {plural(n, 'image')} differ{between}{others}")
+    texts = [
+        f"{facts.title(a)} and {facts.title(b)}: {disagreement_text(agreement.disagreements, agreement.n)}"
+        for a, b, agreement in sorted(disagreements, key=lambda pair: -pair[2].disagreements)[:MAX_DISAGREEMENTS]
+    ]
+    others = len(disagreements) - MAX_DISAGREEMENTS
+    return Tile(heading, "no", "; ".join([*texts, *([f"and {plural(others, 'other pair')}"] if others > 0 else [])]))
+
+
+def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
+    n_remarks = len({finding.code for finding in findings if finding.severity != Severity.INVALID})
+    sent = sum(report.all_requests for report in facts.targets.values())
+    failed = sum(sum(report.errors.values()) for report in facts.targets.values())
+    value = "no" if facts.invalid or not facts.complete else "yes"
+    remarks = f", {plural(n_remarks, 'remark')}" if n_remarks else ""
+    return Tile("Can this run be trusted?", f"{value}{remarks}", f"{count(failed)} of {plural(sent, 'request')} failed")
+
+
+def rate_text(rps: float) -> str:
+    """A rate, as "5 a second" or "2 an hour"."""
+    return f"{_short(rps)} a second" if rps >= MIN_RPS_PER_SECOND else f"{_short(rps * 3600)} an hour"
+
+
+def traffic_text(traffic: Traffic) -> str:
+    """Traffic, as "5 a second, 8 h a day"."""
+    return f"{rate_text(traffic.busy_rps)}, {hours_text(traffic.busy_hours_per_day)}"
+
+
+def hours_text(hours: float) -> str:
+    """The busy hours, as "8 h a day"."""
+    return "all day" if hours >= 24 else f"{_short(hours)} h a day"
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,g}"
+
+
+def cold_fraction_text(fraction: float) -> str:
+    """The share of requests that meet a cold start."""
+    return "never" if fraction == 0 else percent(fraction, 1)
+
+
+def slowdown_text(limit: SlowdownLimit, net_usd: float) -> str:
+    """Up to which slowdown of the processor the answer holds, and at what price if that grows."""
+    if limit.factor <= 1:
+        return f"It does not hold on a processor {SLOWDOWNS[0]} times slower than this machine's."
+    price = f", at {usd(limit.net_usd)}" if usd(limit.net_usd) != usd(round(net_usd, 2)) else ""
+    return f"It holds on a processor up to {limit.factor} times slower than this machine's{price}."
+
+
+def _next_text(facts: VerdictFacts) -> str:
+    """Who costs the same, or comes next."""
+    recommendation, candidates = facts.recommendation, facts.candidates
+    first, *others = recommendation.ranked
+    if not others:
+        return _excluded_text(facts)
+    amounts = {name: usd(round(recommendation.options[name].bill.net_usd, 2)) for name in recommendation.ranked}
+    equal = [candidates[name].title for name in others if amounts[name] == amounts[first]]
+    if equal:
+        return f"{join_words(equal)} {'costs' if len(equal) == 1 else 'cost'} the same."
+    text = f"{candidates[others[0]].title} at {amounts[others[0]]}"
+    return f"Next: {text}{f', which may be as cheap: {ROUNDING_NOT_DOCUMENTED}' if recommendation.tied else ''}."
+
+
+def _excluded_text(facts: VerdictFacts) -> str:
+    reasons = [
+        f"{facts.candidates[name].title} ({message(option.excluded)})"
+        for name, option in facts.recommendation.options.items()
+        if option.excluded
+    ]
+    return f"Left out: {join_words(reasons)}." if reasons else ""
+
+
+def _answer_without_prices(facts: VerdictFacts) -> str:
+    fastest = facts.fastest()
+    if fastest:
+        return f"{facts.title(fastest)} is fastest; no prices are known."
+    if len(facts.measured_targets) > 1:
+        return "None is shown to be fastest; no prices are known."
+    name = facts.measured_targets[0]
+    p95, accuracy = slo_p95(facts.targets[name]).value, facts.targets[name].accuracy.value
+    speed = "" if p95 is None else f" p95 {ms(p95)},"
+    return f"{facts.title(name)}:{speed} {percent(accuracy or 0.0)} correct; no price is known."
+
+
+def _sentences(messages: Iterable[str]) -> str:
+    return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in messages)
+
+
+def _grouped_failures(facts: VerdictFacts) -> str:
+    """Each failure once, with the targets that had it, the most frequent first."""
+    titles_by_failure: dict[str, list[str]] = {}
+    for target_report in facts.targets.values():
+        if target_report.failure:
+            sent = target_report.sent
+            result = f"answered none of {count(sent)}" if sent else "was not measured"
+            text = f"{result}: {target_report.failure.splitlines()[0]}"
+            titles_by_failure.setdefault(text, []).append(target_report.title)
+    groups = sorted(titles_by_failure.items(), key=lambda group: -len(group[1]))
+    texts = [f"{join_words(titles)} {failure}" for failure, titles in groups[:MAX_FAILURES]]
+    others = sum(len(titles) for _, titles in groups[MAX_FAILURES:])
+    texts += [f"{plural(others, 'other target')} failed otherwise"] if others else []
+    return " ".join(f"{text.rstrip('.')}." for text in texts)

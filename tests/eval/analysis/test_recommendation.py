@@ -1,0 +1,153 @@
+"""Which target is to be taken at a traffic, which is left out, and on what that depends."""
+
+from dataclasses import replace
+
+import pytest
+
+from eval.analysis.recommendation import bills_tied, recommend, recommend_engine
+from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
+from eval.codes import ReasonCode, reason
+from eval.cost.billing import Bill, ResourceDemand, prices_for
+from eval.cost.price_list import load_price_list
+from infra.targets import TARGETS
+
+PRICES = load_price_list()
+DAYTIME = Traffic(1.0, 8.0)
+DEMAND = ResourceDemand(
+    service_s=0.02, billed_s=0.1, cpu_s=0.02, instance_rps=50.0, startup_s=2.0, egress_bytes=900.0
+)  # fmt: skip
+
+
+def candidate(name, p95_ms=20.0, **changes):
+    """A target whose requests take 20 ms on this machine, and in proportion on a slower one."""
+    target = TARGETS[name]
+    demands = {
+        n: replace(DEMAND, service_s=0.02 * n, cpu_s=0.02 * n, instance_rps=50.0 / n, startup_s=2.0 * n)
+        for n in (1, 2, 4, 8)
+    }
+    tail_ms = () if p95_ms is None else tuple(p95_ms + step for step in range(11))
+    unit_prices = {role: price.amount for role, price in prices_for(target, PRICES).items()}
+    known = Candidate(
+        title=target.title, target=target, engine="torch", unit_prices=unit_prices, demand_by_slowdown=demands,
+        startup_measured=True, tail_ms=tail_ms, fits_memory=True, fails=False,
+    )  # fmt: skip
+    return replace(known, **changes)
+
+
+def four(**changed):
+    return {name: changed.get(name, candidate(name)) for name in TARGETS}
+
+
+def test_free_requests_are_cheapest_where_traffic_is_light():
+    found = recommend(four(), DAYTIME, 200.0)
+    assert found.ranked == ["gcp_function", "gcp_cloudrun", "heroku", "aws_ec2"]
+    assert [round(found.options[name].bill.net_usd, 2) for name in found.ranked] == [0.0, 0.0, 7.0, 20.11]
+
+
+def test_a_dyno_is_cheapest_where_requests_would_cost_more():
+    assert recommend(four(), Traffic(10.0, 24.0), 200.0).target == "heroku"
+
+
+def test_p95_is_a_cold_start_where_one_request_in_20_meets_one():
+    hourly = Traffic(1 / 3600, 24.0)
+    found = recommend(four(), hourly, 200.0)
+    assert found.options["gcp_cloudrun"].cold_start_fraction == pytest.approx(0.7788, abs=1e-4)  # exp(-900 / 3600)
+    assert found.options["gcp_cloudrun"].p95_ms == 2000.0
+    assert found.options["gcp_cloudrun"].excluded == reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=2000.0)
+    assert found.target == "heroku"
+    assert found.options["heroku"].cold_start_fraction == 0.0
+    assert recommend(four(), hourly, 5000.0).target == "gcp_function"
+
+
+def test_first_request_of_a_day_meets_a_cold_start():
+    # 1,000 an hour never leave a gap of 15 minutes by chance; the night does, 30.4 times a month.
+    busy = recommend(four(), Traffic(1000 / 3600, 8.0), 200.0).options["gcp_cloudrun"].cold_start_fraction
+    assert busy == pytest.approx(30.42 / (1000 * 8 * 30.42), rel=1e-3)
+    assert recommend(four(), Traffic(1000 / 3600, 24.0), 200.0).options["gcp_cloudrun"].cold_start_fraction < 1e-90
+
+
+def test_some_cold_starts_push_p95_up_among_the_warm_requests():
+    # At 14.4 an hour exp(-14.4 x 900 / 3600) = 2.7% meet a start: p95 of all is the warm p97.6, the next step is p98.
+    option = recommend(four(), Traffic(14.4 / 3600, 24.0), 200.0).options["gcp_cloudrun"]
+    assert option.cold_start_fraction == pytest.approx(0.0273, abs=1e-4)
+    assert option.p95_ms == 26.0
+
+
+def test_a_target_that_misses_the_objective_is_left_out():
+    found = recommend(four(heroku=candidate("heroku", p95_ms=312.4)), Traffic(10.0, 24.0), 200.0)
+    assert found.options["heroku"].excluded == reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=312.4)
+    assert found.target == "aws_ec2"
+    assert recommend(four(heroku=candidate("heroku", p95_ms=312.4)), Traffic(10.0, 24.0), 400.0).target == "heroku"
+
+
+@pytest.mark.parametrize(
+    ("changes", "excluded"),
+    [
+        ({"fails": True}, reason(ReasonCode.TOO_MANY_FAILURES)),
+        ({"fits_memory": False}, reason(ReasonCode.EXCEEDS_MEMORY, limit_mib=512)),
+        ({"tail_ms": ()}, reason(ReasonCode.P95_UNKNOWN)),
+    ],
+    ids=["fails", "memory", "too short"],
+)
+def test_a_target_with_a_fault_is_left_out(changes, excluded):
+    found = recommend(four(heroku=candidate("heroku", **changes)), Traffic(10.0, 24.0), 200.0)
+    assert found.options["heroku"].excluded == excluded
+    assert "heroku" not in found.ranked
+
+
+def test_a_target_that_may_not_have_enough_instances_is_left_out():
+    found = recommend(four(), Traffic(200.0, 24.0), 200.0)
+    assert found.options["aws_ec2"].excluded == reason(ReasonCode.TOO_MANY_INSTANCES, instances=6)
+    assert found.ranked == []
+
+
+def test_memory_that_is_not_known_leaves_nobody_out():
+    assert recommend({"heroku": candidate("heroku", fits_memory=None)}, DAYTIME, 200.0).target == "heroku"
+
+
+def test_a_run_too_short_for_p95_ranks_by_the_bill():
+    short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
+    assert recommend(short, DAYTIME, 200.0).ranked == ["heroku", "aws_ec2"]
+
+
+def test_slowdown_limit_is_the_last_one_with_the_same_answer():
+    # Heroku at 10/s: a dyno serves 35/s here, 17.5 at half the speed, 8.75 at a quarter: two for $50, and at an eighth
+    # three for $75, while Cloud Run's bill is $62 and $66.
+    found = recommend(four(), Traffic(10.0, 24.0), 1000.0)
+    assert (found.target, found.slowdown_limit) == ("heroku", SlowdownLimit(4, 50.0))
+    alone = recommend({"heroku": candidate("heroku")}, DAYTIME, 1000.0)
+    assert alone.slowdown_limit == SlowdownLimit(8, 7.0)
+
+
+def test_slowdown_that_breaks_the_objective_ends_the_answer():
+    found = recommend({"heroku": candidate("heroku", p95_ms=150.0)}, DAYTIME, 200.0)
+    assert found.slowdown_limit == SlowdownLimit(1, 7.0)
+
+
+def test_of_two_engines_the_cheaper_is_recommended():
+    slow = candidate("heroku", demand_by_slowdown={1: replace(DEMAND, instance_rps=5.0)})
+    quick = candidate("heroku", engine="onnx")
+    engine, found = recommend_engine({"heroku": slow, "heroku-onnx": quick}, Traffic(10.0, 24.0), 200.0)
+    assert (engine, found.target, found.runner_up) == ("onnx", "heroku-onnx", None)
+
+
+def test_of_two_engines_that_cost_the_same_the_quicker_is_recommended():
+    pair = {"heroku": candidate("heroku"), "heroku-onnx": candidate("heroku", p95_ms=9.0, engine="onnx")}
+    assert recommend_engine(pair, DAYTIME, 200.0)[0] == "onnx"
+
+
+def bill(net, low=None, high=None):
+    low, high = net if low is None else low, net if high is None else high
+    return Bill(net, net, 1, False, low, high, low, high)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tied"),
+    [
+        pytest.param(bill(5.0, low=4.0, high=6.5), bill(7.0, low=6.0, high=8.0), True, id="bounds touch"),
+        pytest.param(bill(5.0, low=4.0, high=5.5), bill(7.0, low=6.0, high=8.0), False, id="bounds apart"),
+        pytest.param(bill(5.0), bill(7.0), False, id="no bounds"),
+    ],
+)
+def test_bills_tie_within_what_billing_rules_leave_open(first, second, tied):
+    assert bills_tied(first, second) is tied

@@ -1,0 +1,159 @@
+"""The words of the first screen."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from eval.analysis.findings import FindingCode, invalid, warning
+from eval.analysis.predictions.accuracy import Agreement
+from eval.analysis.recommendation import recommend
+from eval.analysis.report_model import Tile, Traffic
+from eval.analysis.verdict_facts import VerdictFacts
+from eval.cost.price_list import load_price_list
+from eval.report.answer import answer, condition, rate_text, tiles, traffic_text
+from eval.report.report_json import build_report
+from eval.report.terminal import terminal_table
+from eval.stats.comparison import Decision
+from eval.stats.intervals import Estimate
+from infra.targets import TARGETS
+from tests.eval.analysis.test_recommendation import DAYTIME, candidate, four
+from tests.helpers.synthetic_run import make_run
+
+
+def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None):
+    """The part of a TargetReport that the answer reads."""
+    scenario = SimpleNamespace(
+        sent=400, succeeded=succeeded, latency_with_failures_ms={"p50": Estimate(9.0), "p95": Estimate(p95_ms)}
+    )
+    return SimpleNamespace(
+        title=title, sent=400, succeeded=succeeded, all_requests=400, failure=failure, engine=engine,
+        errors={"timeout": 400 - succeeded} if succeeded < 400 else {}, accuracy=Estimate(0.93, n=400),
+        scenarios={"single": scenario},
+    )  # fmt: skip
+
+
+def agreement(disagreements=0, n=400):
+    return Agreement(n, Estimate(1 - disagreements / n), disagreements=disagreements, max_abs_prob_diff=0.0)
+
+
+def facts(targets=None, candidates=None, *, traffic=DAYTIME, twins=True, **changes):
+    candidates = four() if candidates is None else candidates
+    targets = targets or {name: target(TARGETS[name].title) for name in TARGETS}
+    known = VerdictFacts(
+        targets, {f"{name}|reference": agreement() for name in targets}, True, None, [], twins,
+        recommend(candidates, traffic, 200.0), candidates, None, traffic,
+    )  # fmt: skip
+    return replace(known, **changes)
+
+
+def test_answer_names_traffic_target_and_dollars():
+    assert answer(facts(traffic=Traffic(10.0, 24.0))) == "At 10 a second, all day, take Heroku: $7.00 a month."
+
+
+def test_condition_names_the_next_and_what_the_answer_stands():
+    text = condition(facts(traffic=Traffic(10.0, 24.0)))
+    assert text == (
+        "Next: AWS EC2 at $20.11. It holds on a processor up to 4 times slower than this machine's, at $50.00."
+    )
+
+
+def test_targets_that_cost_the_same_are_named():
+    assert condition(facts(twins=False)) == "Google Cloud Run costs the same."
+
+
+def test_no_processor_is_doubted_where_the_cloud_itself_was_measured():
+    assert "slower" not in condition(facts(twins=False))
+
+
+def test_where_no_target_qualifies_each_says_why():
+    found = facts(candidates={"heroku": candidate("heroku", p95_ms=312.0)})
+    assert answer(found) == "At 1 a second, 8 h a day, no target qualifies."
+    assert condition(found) == "Left out: Heroku (p95 312 ms)."
+
+
+def test_an_invalid_comparison_is_only_that():
+    late = invalid(FindingCode.CLIENT_SATURATED, titles=["Heroku"], max_p99_delay_ms=6.0)
+    found = facts(invalid=[late])
+    assert answer(found) == "Not a valid comparison: no answer."
+    assert condition(found).startswith("The client sent late to Heroku")
+
+
+def test_an_interrupted_run_is_only_that_with_its_cure():
+    found = facts(complete=False, note="interrupted from the keyboard")
+    assert answer(found) == "Incomplete run: no answer yet."
+    assert "interrupted from the keyboard" in condition(found) and "--resume" in condition(found)
+
+
+def test_failures_of_all_are_told_once():
+    dead = {name: target(TARGETS[name].title, 0, "port 1 was never opened") for name in ("heroku", "aws_ec2")}
+    found = facts(dead, {})
+    assert answer(found) == "No target answered."
+    assert condition(found) == "Heroku and AWS EC2 answered none of 400: port 1 was never opened."
+
+
+def test_twins_have_no_fastest():
+    apart = dict.fromkeys(("heroku", "gcp_cloudrun", "gcp_function"), Decision.DIFFERENT)
+    assert facts(vs_fastest=apart).fastest() is None
+    assert facts(vs_fastest=apart, twins=False).fastest() == "aws_ec2"
+    near = apart | {"heroku": Decision.UNDECIDED}
+    assert facts(vs_fastest=near, twins=False).fastest() is None
+
+
+@pytest.mark.parametrize(
+    ("decision", "text"),
+    [
+        (Decision.DIFFERENT, "A is fastest; no prices are known."),
+        (Decision.UNDECIDED, "None is shown to be fastest; no prices are known."),
+    ],
+)
+def test_endpoints_without_prices_are_compared_by_speed(decision, text):
+    pair = {"a": target("A", p95_ms=10.0), "b": target("B", p95_ms=30.0)}
+    assert answer(facts(pair, {}, twins=False, vs_fastest={"b": decision})) == text
+
+
+def test_one_endpoint_without_a_price_has_its_figures():
+    assert answer(facts({"a": target("A")}, {}, twins=False)) == "A: p95 20.0 ms, 93.00% correct; no price is known."
+
+
+def test_tiles_of_a_run_without_a_fault():
+    assert tiles(facts(), [], golden=False) == (
+        Tile("Correct", "93.00%", "PyTorch: of 400 images"),
+        Tile("Same answers everywhere", "yes",
+             "0 of 400 images differ between targets of one engine, or from the model itself"),
+        Tile("Can this run be trusted?", "yes", "0 of 1,600 requests failed"),
+    )  # fmt: skip
+
+
+def test_golden_set_tells_no_accuracy():
+    correct, *_ = tiles(facts({"heroku": target("Heroku")}), [], golden=True)
+    assert correct.value == "372 of 400" and "no accuracy" in correct.note
+
+
+def test_tiles_name_who_differs_and_what_to_know():
+    found = facts(agreement={"heroku|reference": agreement(2), "aws_ec2|reference": agreement()})
+    remarks = [warning(FindingCode.NO_REFERENCE), warning(FindingCode.CACHE_SUSPECTED, titles=["Heroku"])]
+    _, same, trust = tiles(found, remarks, golden=False)
+    assert (same.value, same.note) == ("no", "Heroku and the reference: 2 of 400 images")
+    assert trust.value == "yes, 2 remarks"
+
+
+@pytest.mark.parametrize(("rps", "text"), [(1 / 3600, "1 an hour"), (0.5, "0.5 a second"), (1000.0, "1,000 a second")])
+def test_rates_are_told_by_the_second_or_the_hour(rps, text):
+    assert rate_text(rps) == text
+
+
+def test_traffic_that_never_rests_is_all_day():
+    assert traffic_text(Traffic(5.0, 24.0)) == "5 a second, all day"
+    assert traffic_text(Traffic(5.0, 2.5)) == "5 a second, 2.5 h a day"
+
+
+def test_terminal_has_one_line_a_target_with_its_figures():
+    run, samples = make_run()
+    assert terminal_table(build_report(run, samples, load_price_list())) == [
+        "                        $ a month      p95    errors  fits memory",
+        "AWS EC2                    $20.11  11.1 ms  0 of 400          yes",
+        "Heroku                      $7.00  17.9 ms  0 of 400          yes",
+        "Google Cloud Run               $0  17.2 ms  0 of 400          yes",
+        "Google Cloud Functions         $0  21.3 ms  0 of 400          yes",
+    ]

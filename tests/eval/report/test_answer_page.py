@@ -1,0 +1,119 @@
+"""The first screen: its sliders answer as the cost model does, in numbers and in words."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+
+from eval.analysis.recommendation import recommend
+from eval.analysis.report_model import Traffic
+from eval.analysis.summary import analyse_run
+from eval.cost.price_list import load_price_list
+from eval.report.answer import BUSY_HOURS, BUSY_RPS, SLO_MS, answer, answer_rows, condition
+from eval.report.render import REPORT_HTML, write_reports
+from eval.samples.store import read_run, read_samples
+from infra.targets import TARGETS
+from tests.helpers.synthetic_scenarios import write_full_run
+
+NAMES = [*TARGETS, *(f"{name}-onnx" for name in TARGETS)]
+READ_PAGE = """(hashes) => hashes.map((hash) => {
+  location.hash = hash;
+  dispatchEvent(new HashChangeEvent("hashchange"));
+  const text = (element) => element.innerText.replace(/\\s+/g, " ").trim();
+  return {
+    answer: text(document.querySelector("h1")),
+    condition: text(document.querySelector(".condition")),
+    rows: [...document.querySelectorAll(".answer tbody tr")].map((row) => [...row.children].map(text)),
+  };
+})"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    scenarios = ("single", "poisson", "cold", "max_rate")
+    folder = write_full_run(tmp_path_factory.mktemp("answer"), names=NAMES, scenarios=scenarios)
+    write_reports(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def facts(folder):
+    run = read_run(folder)
+    return analyse_run(run, list(read_samples(folder, run)), load_price_list(sha256=run.prices_sha256)).facts
+
+
+@pytest.fixture(scope="module")
+def page(folder, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((folder / REPORT_HTML).as_uri())
+    yield page
+    page.close()
+
+
+def cells(row):
+    """A row's text, cell by cell."""
+    return [
+        row.title + (" take this" if row.recommended else ""),
+        f"{row.usd} {row.usd_range}".strip(),
+        "",
+        row.p95 + (" a cold start" if row.is_cold_start else ""),
+        f"{row.cold_fraction} {row.cold_start}".strip(),
+        row.fits_memory,
+        row.within,
+    ]
+
+
+@pytest.mark.browser
+def test_sliders_answer_as_the_cost_model_does(page, facts):
+    grid = list(itertools.product(BUSY_RPS[::3], BUSY_HOURS[::3], SLO_MS[::4], ("torch", "onnx")))
+    hashes = [f"#rps={rps}&hours={hours}&slo={slo_ms}&engine={engine}" for rps, hours, slo_ms, engine in grid]
+    for (rps, hours, slo_ms, engine), shown in zip(grid, page.evaluate(READ_PAGE, hashes), strict=True):
+        group = {name: candidate for name, candidate in facts.candidates.items() if candidate.engine == engine}
+        traffic = Traffic(rps, hours)
+        recommendation = recommend(group, traffic, slo_ms)
+        at = replace(facts, traffic=traffic, slo_ms=slo_ms, recommendation=recommendation)
+        expected = {
+            "answer": answer(at),
+            "condition": condition(at),
+            "rows": [cells(row) for row in answer_rows(group, recommendation.options, recommendation.ranked)],
+        }
+        assert shown == expected, (rps, hours, slo_ms, engine)
+
+
+@pytest.mark.browser
+def test_page_without_javascript_shows_the_same_answer(folder, page, browser):
+    with browser.new_context(java_script_enabled=False) as context:
+        plain = context.new_page()
+        plain.goto((folder / REPORT_HTML).as_uri())
+        page.goto((folder / REPORT_HTML).as_uri())
+        for selector in ("h1", ".condition", ".answer tbody"):
+            assert plain.inner_text(selector) == page.inner_text(selector)
+        assert not plain.is_visible("[data-controls]")
+
+
+@pytest.mark.browser
+def test_settings_stand_in_the_address(folder, page):
+    page.goto((folder / REPORT_HTML).as_uri())
+    page.locator("[data-input=hours]").fill(str(len(BUSY_HOURS) - 1))
+    page.locator("[data-input=engine]").select_option("torch")
+    assert "all day" in page.inner_text("h1")
+    address = page.url
+    assert "hours=24" in address and "engine=torch" in address
+    shown = page.inner_text(".answer")
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.inner_text(".answer") == shown
+
+
+@pytest.mark.parametrize("busy_rps", BUSY_RPS)
+def test_answer_has_at_most_15_words(facts, busy_rps):
+    recommendation = recommend(facts.candidates, Traffic(busy_rps, 8.0), 200.0)
+    text = answer(replace(facts, traffic=Traffic(busy_rps, 8.0), recommendation=recommendation))
+    assert len(text.split()) <= 15
+
+
+def test_report_json_has_what_the_page_computes_from(folder):
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report["candidates"]) == set(NAMES)
+    assert report["candidates"]["heroku"]["demand_by_slowdown"]["1"]["service_s"] > 0
