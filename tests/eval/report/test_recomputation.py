@@ -9,7 +9,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -412,8 +412,8 @@ def test_every_bill_where_an_assumption_is_another(report, samples, work):
                 assert_bill(found, target, int(n), other_work, peak)
 
 
-def lasting_changes(nets_a, nets_b, grid):
-    """Where a becomes dearer or cheaper for good: (1 or -1, places in the grid before and after).
+def lasting_changes(nets_a, nets_b, traffic):
+    """Where a becomes dearer or cheaper for good: (1 or -1, places in the grid before and after). traffic: of a change.
 
     Bills within half a cent or half a percent are tied. Of changes that last for less than twice the traffic the
     shortest is no change, again and again.
@@ -424,7 +424,7 @@ def lasting_changes(nets_a, nets_b, grid):
         (np.sign(difference[j]), i, j) for i, j in pairwise(clear) if np.sign(difference[i]) != np.sign(difference[j])
     ]
     while len(changes) > 1:
-        spans = [grid[after[1]] / grid[before[1]] for before, after in pairwise(changes)]
+        spans = [traffic(after) / traffic(before) for before, after in pairwise(changes)]
         if min(spans) >= 2:
             break
         shortest = int(np.argmin(spans))
@@ -433,7 +433,7 @@ def lasting_changes(nets_a, nets_b, grid):
 
 
 def test_every_break_even_point_and_its_range(report, work):
-    grid = np.geomspace(1e-3 * MONTH_S, 1e4 * MONTH_S, 2001)
+    grid = np.geomspace(1e-3 * MONTH_S, 1e4 * MONTH_S, 2101)
     nets = {target: np.array([bills(target, n, work[target])[1] for n in grid]) for target in work}
 
     def traffic(a, b, bound, change):
@@ -450,7 +450,10 @@ def test_every_break_even_point_and_its_range(report, work):
         listed[point["a"], point["b"]].append(point)
     assert len(listed) == 28
     for (a, b), points in listed.items():
-        expected, *at_bounds = (lasting_changes(nets[a][:, bound], nets[b][:, bound], grid) for bound in range(3))
+        expected, *at_bounds = (
+            lasting_changes(nets[a][:, bound], nets[b][:, bound], cache(partial(traffic, a, b, bound)))
+            for bound in range(3)
+        )
         points = [point for point in points if isinstance(point["requests_per_month"], int)]
         for change, point in zip(expected, points, strict=True):
             assert (point["cheaper_below"], point["cheaper_above"]) == ((a, b) if change[0] > 0 else (b, a))
