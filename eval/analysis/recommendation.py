@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eval.analysis.latency import ScenarioReport
-from eval.analysis.report_model import Candidate, Option, SlowdownLimit, TargetReport, Traffic
+from eval.analysis.report_model import Candidate, Memory, Option, SlowdownLimit, TargetReport, Traffic
 from eval.codes import Reason, ReasonCode, reason
 from eval.cost import billing
 from eval.cost.billing import Bill
@@ -181,7 +181,7 @@ def build_candidates(
             demand_by_slowdown={1: model.demand, **model.demand_if_slower},
             startup_measured=model.startup_measured,
             tail_ms=_tail_ms(targets[name], samples_by_target[name]),
-            fits_memory=targets[name].memory.fits,
+            fits_memory=_fits_memory(targets[name].memory),
             fails=_fails(targets[name]),
         )
         for name, model in cost_models.items()
@@ -215,6 +215,11 @@ def bills_tied(first: Bill, second: Bill) -> bool:
     """Whether the ranges of the two net bills touch, in cents; a bill without a range is known exactly."""
     ranges = [(round(bill.net_low_usd, 2), round(bill.net_high_usd, 2)) for bill in (first, second)]
     return any(low < high for low, high in ranges) and ranges[0][1] >= ranges[1][0]
+
+
+def _fits_memory(memory: Memory) -> bool | None:
+    """Not known where libraries that no cloud needs may be what did not fit."""
+    return None if memory.cuda_build and not memory.fits else memory.fits
 
 
 def _fails(target_report: TargetReport) -> bool:

@@ -1,7 +1,7 @@
 """Every sentence for what analysis finds: one template or function for each code, which needs only the code's values.
 
-A template's format names a function of FORMATTERS, as in "{p95_ms:ms}". The verdict's sentence, which joins many facts,
-is made in verdict.py and accuracy_text.py.
+A template's format names a function of FORMATTERS, as in "{p95_ms:ms}". The answer, which joins many facts, is made in
+answer.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Copy the committed reports' tables into README.md, each between its markers.
+"""Copy the committed reports' tables into README.md and docs/results.md, each between its markers.
 
-python -m scripts.docs.readme            writes README.md
-python -m scripts.docs.readme --check    exits with 1 when README.md and the reports disagree
+python -m scripts.docs.readme            writes them
+python -m scripts.docs.readme --check    exits with 1 when they and the reports disagree
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from pathlib import Path
 
 from scripts.paths import REPORTS_DIR, ROOT
 
-README = ROOT / "README.md"
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 
 
 def results(report: str) -> str:
-    """The verdict, results and processor of a report.md; with two engines, their comparison too."""
-    verdict = next(line for line in report.splitlines() if line.startswith("**"))
-    block = f"> {verdict}\n\n{table_under('## Results', report)}"
+    """Results and processor of a report.md; with two engines, their comparison too."""
+    block = f"\n{table_under('## Results', report)}"
     switch = "## PyTorch vs ONNX int8"
     if f"\n{switch}\n" in report:
         block += f"\n{table_under(switch, report)}"
     return f"{block}\n{processor(report)}"
+
+
+def dollars(report: str) -> str:
+    """The table of dollars over traffic of a report.md, and the processor."""
+    return f"\n{table_under('## Dollars a month', report)}\n{processor(report)}"
 
 
 def serving(report: str) -> str:
@@ -47,8 +51,9 @@ def table_under(title: str, report: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of the README between two lines."""
+    """A part of a page between two lines."""
 
+    page: Path
     begin: str
     end: str
     report: Path
@@ -56,31 +61,34 @@ class Block:
 
 
 BLOCKS = (
-    Block("<!-- results: scripts/docs/readme.py -->", "<!-- end of results -->",
+    Block(README, "<!-- dollars: scripts/docs/readme.py -->", "<!-- end of dollars -->",
+          REPORTS_DIR / "example" / "report.md", dollars),
+    Block(RESULTS, "<!-- results: scripts/docs/readme.py -->", "<!-- end of results -->",
           REPORTS_DIR / "example" / "report.md", results),
-    Block("<!-- serving: scripts/docs/readme.py -->", "<!-- end of serving -->",
+    Block(README, "<!-- serving: scripts/docs/readme.py -->", "<!-- end of serving -->",
           REPORTS_DIR / "serving" / "serving.md", serving),
 )  # fmt: skip
 
 
-def with_block(readme: str, block: Block) -> str:
-    """The README with the text between the block's markers replaced."""
-    head, _, rest = readme.partition(block.begin)
+def with_block(text: str, block: Block) -> str:
+    """The page with the text between the block's markers replaced."""
+    head, _, rest = text.partition(block.begin)
     _, end, tail = rest.partition(block.end)
     if not end:
-        raise SystemExit(f"readme: {README} has no '{block.begin}' ... '{block.end}'")
+        raise SystemExit(f"readme: {block.page} has no '{block.begin}' ... '{block.end}'")
     return f"{head}{block.begin}\n{block.text(block.report.read_text(encoding='utf-8'))}{block.end}{tail}"
 
 
 def main() -> None:
-    old = new = README.read_text(encoding="utf-8")
     for block in BLOCKS:
-        if block.report.exists() or block.begin in new:
-            new = with_block(new, block)
-    if "--check" not in sys.argv[1:]:
-        README.write_text(new, encoding="utf-8")
-    elif new != old:
-        raise SystemExit("readme: README.md and the reports disagree; run: python -m scripts.docs.readme")
+        old = block.page.read_text(encoding="utf-8")
+        if not block.report.exists() and block.begin not in old:
+            continue
+        new = with_block(old, block)
+        if "--check" not in sys.argv[1:]:
+            block.page.write_text(new, encoding="utf-8")
+        elif new != old:
+            raise SystemExit(f"readme: {block.page} and the reports disagree; run: python -m scripts.docs.readme")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import pytest
 
 from eval.analysis.recommendation import bills_tied, recommend, recommend_engine
 from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
+from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
 from eval.cost.billing import Bill, ResourceDemand, prices_for
 from eval.cost.price_list import load_price_list
 from infra.targets import TARGETS
+from tests.helpers.synthetic_run import make_run
 
 PRICES = load_price_list()
 DAYTIME = Traffic(1.0, 8.0)
@@ -105,6 +107,20 @@ def test_memory_that_is_not_known_leaves_nobody_out():
     assert recommend({"heroku": candidate("heroku", fits_memory=None)}, DAYTIME, 200.0).target == "heroku"
 
 
+@pytest.mark.parametrize(
+    ("fits", "cuda_build", "expected"),
+    [(True, True, True), (False, True, None), (False, False, False), (None, True, None)],
+)
+def test_memory_of_libraries_no_cloud_needs_leaves_nobody_out(fits, cuda_build, expected):
+    run, samples = make_run(names=["heroku"])
+    versions = {"torch": "2.14.1+cu130" if cuda_build else "2.14.1+cpu"}
+    peak_mib = {True: 300.0, False: 600.0, None: None}[fits]
+    (target,) = run.targets
+    target = replace(target, peak_memory_mib=peak_mib, version={**target.version, "versions": versions})
+    facts = analyse_run(replace(run, targets=[target]), samples, PRICES).facts
+    assert facts.candidates["heroku"].fits_memory is expected
+
+
 def test_a_run_too_short_for_p95_ranks_by_the_bill():
     short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
     assert recommend(short, DAYTIME, 200.0).ranked == ["heroku", "aws_ec2"]
@@ -131,7 +147,7 @@ def test_of_two_engines_the_cheaper_is_recommended():
     assert (engine, found.target, found.runner_up) == ("onnx", "heroku-onnx", None)
 
 
-def test_of_two_engines_that_cost_the_same_the_quicker_is_recommended():
+def test_of_engines_that_cost_the_same_the_quicker_is_taken():
     pair = {"heroku": candidate("heroku"), "heroku-onnx": candidate("heroku", p95_ms=9.0, engine="onnx")}
     assert recommend_engine(pair, DAYTIME, 200.0)[0] == "onnx"
 

@@ -62,7 +62,7 @@ def test_targets_that_cost_the_same_are_named():
     assert condition(facts(twins=False)) == "Google Cloud Run costs the same."
 
 
-def test_no_processor_is_doubted_where_the_cloud_itself_was_measured():
+def test_no_processor_is_doubted_where_the_cloud_was_measured():
     assert "slower" not in condition(facts(twins=False))
 
 
