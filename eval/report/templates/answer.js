@@ -157,7 +157,7 @@
     return made;
   };
   const cell = (label, className, ...children) => {
-    const made = element("td", className, ...children);
+    const made = element("td", className, element("div", "", ...children));
     made.dataset.label = label;
     return made;
   };

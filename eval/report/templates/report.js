@@ -60,7 +60,7 @@
     }
   });
   document.addEventListener("keydown", (event) => event.key === "Escape" && pin(pinned));
-  // What a link points at is unfolded, and all of it for paper.
+  // What a link points at is unfolded. Paper has what is unfolded.
   const unfold = () => {
     const end = location.hash && document.getElementById(location.hash.slice(1));
     for (let part = end; part; part = part.parentElement) if (part.localName === "details") part.open = true;
@@ -68,12 +68,6 @@
   };
   addEventListener("hashchange", unfold);
   unfold();
-  addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details")) {
-      part.removeAttribute("name"); // of which but one may be open
-      part.open = true;
-    }
-  });
   // Reading values off the curves, by pointer or by a slider below the plot.
   const figures = (value, digits) => Number(value.toPrecision(digits)).toLocaleString("en");
   const UNITS = {
