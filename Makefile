@@ -147,6 +147,7 @@ mutants: .venv/.dev ## apply mutants to the programs one by one; report which ch
 interval-coverage: .venv/.demo ## simulate runs: how often the 95% intervals hold the true value (some minutes)
 	$(PY) -m scripts.benchmarks.interval_coverage
 	$(PY) -m scripts.benchmarks.ratio_coverage
+	$(PY) -m scripts.benchmarks.score_coverage
 
 report-schema: .venv/.dev ## write docs/report.schema.json again, after a change of what report.json holds
 	$(PY) -m scripts.docs.report_schema

@@ -62,9 +62,9 @@ class TargetReport:
     errors: dict[str, int]  # kind -> requests
     accuracy: Estimate  # of the responses
     accuracy_over_sent: Estimate
-    f1_macro: float | Unavailable
-    roc_auc: float | Unavailable
-    ece: float | Unavailable
+    f1_macro: Estimate | Unavailable
+    roc_auc: Estimate | Unavailable
+    ece: Estimate | Unavailable
     per_class: list[ClassReport]
     confusion: list[list[int]]  # true class -> predicted class -> images
     scenarios: dict[str, RateSearchReport | ScenarioReport]

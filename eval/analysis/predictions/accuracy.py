@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from eval.analysis.predictions.score_intervals import Interval, calibration_bin, score_intervals
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.stats.intervals import Estimate, proportion
 
@@ -67,12 +68,13 @@ def classification_metrics(
     probability_vectors = [predictions[i].probabilities for i in images]
     complete_vectors = [v for v in probability_vectors if v is not None and len(v) == len(classes)]
     probabilities = np.array(complete_vectors) if len(complete_vectors) == len(images) else None
+    intervals = score_intervals(true, predicted, probabilities, len(classes), CALIBRATION_BINS)
     return {
         "accuracy": proportion(n_correct, len(images), ReasonCode.NO_RESPONSES),
         "accuracy_over_sent": proportion(n_correct, len(true_labels), ReasonCode.NO_REQUESTS),
-        "f1_macro": f1_macro(true, predicted, len(classes)),
-        "roc_auc": roc_auc(true, probabilities, len(classes)),
-        "ece": expected_calibration_error(true, predicted, probabilities),
+        "f1_macro": _score(f1_macro(true, predicted, len(classes)), intervals.f1_macro, len(images)),
+        "roc_auc": _score(roc_auc(true, probabilities, len(classes)), intervals.roc_auc, len(images)),
+        "ece": _score(expected_calibration_error(true, predicted, probabilities), intervals.ece, len(images)),
         "per_class": per_class(true, predicted, classes),
         "confusion": confusion_matrix(true, predicted, labels=range(len(classes))).tolist() if images else [],
     }
@@ -128,9 +130,7 @@ def expected_calibration_error(
     if probabilities is None:
         return unavailable(ReasonCode.PROBABILITIES_MISSING)
     confidence = probabilities.max(axis=1)
-    bin_index = np.clip(
-        np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1
-    )  # bins are open below, closed above
+    bin_index = calibration_bin(confidence, n_bins)
     bin_gaps = np.bincount(bin_index, weights=confidence - (true == predicted), minlength=n_bins)
     return float(np.abs(bin_gaps).sum() / len(true))
 
@@ -156,6 +156,13 @@ def prediction_agreement(a: Predictions, b: Predictions) -> Agreement:
 def _precision_recall_f1_support(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> tuple[np.ndarray, ...]:
     scores = precision_recall_fscore_support(true, predicted, labels=range(n_classes), zero_division=np.nan)  # type: ignore[arg-type]  # nan is allowed
     return tuple(np.asarray(score) for score in scores)
+
+
+def _score(value: float | Unavailable, interval: Interval | None, n: int) -> Estimate | Unavailable:
+    if isinstance(value, Unavailable):
+        return value
+    low, high = interval or (None, None)
+    return Estimate(value, low, high, n)
 
 
 def _value_or_reason(value: float, code: ReasonCode) -> float | Unavailable:

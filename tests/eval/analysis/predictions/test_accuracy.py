@@ -39,12 +39,12 @@ def test_precision_recall_and_f1_of_each_class():
 
 
 def test_macro_f1_is_the_mean_over_classes():
-    assert scores([0, 0, 1, 2], said(0, 1, 1, 2))["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert scores([0, 0, 1, 2], said(0, 1, 1, 2))["f1_macro"].value == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
 
 
 def test_a_class_that_is_never_shown_nor_answered_does_not_count():
     found = scores([0, 1], said(0, 1))
-    assert found["f1_macro"] == 1.0
+    assert found["f1_macro"].value == 1.0
     assert reason(found["per_class"][2].precision) == ReasonCode.NEVER_PREDICTED
     assert reason(found["per_class"][2].recall) == ReasonCode.NO_IMAGE_OF_CLASS
     assert reason(found["per_class"][2].f1) == ReasonCode.NEITHER_IMAGE_NOR_PREDICTION
@@ -55,7 +55,7 @@ def test_confusion_has_the_truth_in_rows():
 
 
 def test_roc_auc_of_a_perfect_ranking_is_one():
-    assert scores([0, 1, 2], said(0, 1, 2))["roc_auc"] == 1.0
+    assert scores([0, 1, 2], said(0, 1, 2))["roc_auc"].value == 1.0
 
 
 def test_roc_auc_needs_every_class():
@@ -65,7 +65,7 @@ def test_roc_auc_needs_every_class():
 
 def test_roc_auc_takes_rows_that_rounding_left_off_one():
     off = {i: Prediction(i, tuple(p + 2e-5 for p in SURE[i])) for i in range(3)}
-    assert scores([0, 1, 2], off)["roc_auc"] == 1.0
+    assert scores([0, 1, 2], off)["roc_auc"].value == 1.0
 
 
 def test_roc_auc_refuses_rows_that_are_no_probabilities():
@@ -74,12 +74,12 @@ def test_roc_auc_refuses_rows_that_are_no_probabilities():
 
 
 def test_calibration_error_is_the_gap_between_sure_and_right():
-    assert scores([0, 1, 2, 0], said(0, 1, 2, 1))["ece"] == pytest.approx(0.8 - 0.75)
+    assert scores([0, 1, 2, 0], said(0, 1, 2, 1))["ece"].value == pytest.approx(0.8 - 0.75)
 
 
 def test_calibration_error_does_not_cancel_between_bins():
     answers = {0: Prediction(0, (0.99, 0.005, 0.005)), 1: Prediction(0, (0.5, 0.25, 0.25))}
-    assert scores([1, 0], answers)["ece"] == pytest.approx((0.99 + 0.5) / 2)
+    assert scores([1, 0], answers)["ece"].value == pytest.approx((0.99 + 0.5) / 2)
 
 
 def test_labels_without_probabilities_give_accuracy_but_no_auc():
