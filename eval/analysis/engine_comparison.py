@@ -11,7 +11,7 @@ from typing import Any
 from eval.analysis.cold_starts import StartReport
 from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.accuracy import Agreement, Predictions
-from eval.analysis.predictions.mcnemar import discordant_pairs, mcnemar_tests
+from eval.analysis.predictions.mcnemar import discordant_pairs, mcnemar_tests, non_inferiority
 from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPair, Pair, StartupPair, TargetReport
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.plan.config import MAX_RATE
@@ -53,6 +53,7 @@ def compare_engines(
         key = f"{pair.plain}|{pair.alternative}"
         a, b = targets[pair.plain], targets[pair.alternative]
         discordant = discordant_pairs(true_labels, known[pair.plain], known[pair.alternative])
+        difference = discordant.difference() if discordant.n else unavailable(ReasonCode.NO_COMMON_IMAGE)
         agreement = agreements.get(key) or agreements.get(f"{pair.alternative}|{pair.plain}")
         scenario = next((name for name in a.scenarios if name in b.scenarios and name != MAX_RATE), None)
         max_rates = [report.scenarios.get(MAX_RATE) for report in (a, b)]
@@ -81,8 +82,9 @@ def compare_engines(
                 accuracy=AccuracyPair(
                     a.accuracy,
                     b.accuracy,
-                    discordant.difference() if discordant.n else unavailable(ReasonCode.NO_COMMON_IMAGE),
+                    difference,
                     mcnemar_by_pair[pair.plain, pair.alternative],
+                    non_inferiority(difference),
                 ),
                 agreement=replace(agreement, mcnemar=None) if agreement else unavailable(ReasonCode.NO_RESPONSE_OF_ONE),
             )

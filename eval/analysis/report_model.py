@@ -13,6 +13,7 @@ from eval.analysis.findings import Finding
 from eval.analysis.instances import InstanceReport
 from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
 from eval.analysis.predictions.accuracy import Agreement, ClassReport, McNemarReport
+from eval.analysis.predictions.mcnemar import NonInferiority
 from eval.codes import Reason, Unavailable
 from eval.cost.billing import SECONDS_PER_MONTH, Bill, ResourceDemand
 from eval.cost.cost_model import CostReport
@@ -104,6 +105,7 @@ class StartupPair(Pair):
 class AccuracyPair(Pair):
     difference: Estimate | Unavailable  # on the images that both predicted
     mcnemar: McNemarReport
+    decision: NonInferiority  # within one percentage point
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.analysis.predictions.mcnemar import NON_INFERIORITY_MARGIN
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.formatting import (
     NOT_AVAILABLE,
@@ -180,6 +181,7 @@ def _accuracy_cell(pair: PairReport) -> EngineCell:
         percentage_points(change["value"])
         + (f" ({interval})" if interval else "")
         + (f", p {p_holm:.2g}" if p_holm is not None else "")
+        + f": {pair['decision']} within {percentage_points(NON_INFERIORITY_MARGIN).lstrip('+')}"
     )
     return _pair_cell(pair, percent, note)
 

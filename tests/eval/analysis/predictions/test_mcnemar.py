@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.analysis.predictions.accuracy import Prediction
-from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests
+from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs, mcnemar_tests, non_inferiority
 from eval.codes import ReasonCode, unavailable
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
@@ -74,3 +74,23 @@ def test_the_report_says_for_every_pair_who_alone_was_right():
         "p": 1.0,
         "p_holm": 1.0,
     }
+
+
+def test_the_interval_of_a_difference_holds_it_in_95_percent():
+    rng, held = np.random.default_rng(6), 0
+    for only_a, only_b, _ in rng.multinomial(2000, [0.012, 0.008, 0.98], size=400):
+        found = DiscordantPairs(2000, int(only_a), int(only_b)).difference()
+        held += found.low <= -0.004 <= found.high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "word"),
+    [(48, 37, "not inferior"), (0, 0, "not inferior"), (300, 100, "inferior"), (200, 100, "not decided")],
+)
+def test_three_words_say_whether_an_engine_is_less_accurate(only_a, only_b, word):
+    assert non_inferiority(DiscordantPairs(10_000, only_a, only_b).difference()) == word
+
+
+def test_few_images_decide_nothing():
+    assert non_inferiority(DiscordantPairs(100, 0, 0).difference()) == "not decided"
