@@ -1,34 +1,42 @@
 """95% intervals of macro F1, ROC AUC and calibration error: a bootstrap over the images.
 
-All three come from the same resamples, as they come from the same images. A resample is a weight for each image, and
-each score is a function of weighted sums, so that a thousand of them are one product of matrices. F1 and the
-calibration error are computed again in each. AUC is taken to first order, by the placement values of its images
-(DeLong, DeLong and Clarke-Pearson 1988). The interval is the basic one, twice the value minus the replicates' upper and
-lower quantile (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 5.2): the calibration
-error of a sample is too large on average, that of a resample twice as much, and this interval takes it off.
+All three come from the same resamples, as they come from the same images. F1 is computed again in each, from its
+confusion matrix; AUC to first order, by the placement values of its images (DeLong, DeLong and Clarke-Pearson 1988).
+Their intervals are normal on the logit scale, with the standard error of the replicates: near 1 they are not symmetric
+(Pepe, "The Statistical Evaluation of Medical Tests", 2003, section 5.2).
+
+The calibration error of a sample is too large on average, as the noise of its bins never cancels, and that of a
+resample more so; no quantile of the replicates mends it. Its interval inverts a test, as those of latency ratios do: it
+holds every error whose samples would give the one that was seen, with the gaps of the bins as they were seen times a
+factor, and the noise that the resamples show.
+
+`make interval-coverage` measures how often they hold the true score. The basic bootstrap held it in 85% (AUC, 300
+images) and 54% (calibration error of a calibrated classifier).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy
 
-from eval.stats.bootstrap import percentile_interval
+from eval.stats.intervals import TAIL_PROBABILITY
 
 REPLICATES = 1000
-CHUNK = 100  # resamples drawn at a time: bounds the memory
+DRAWN_AT_ONCE = 1_000_000  # images: bounds the memory
 SEED = 17
 MIN_IMAGES = 100  # fewer do not show how the scores of other images would differ
+MIN_OF_EITHER = 10  # so many have to be answered correctly, and so many not
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class ScoreIntervals:
-    """None where the score is not known, or no resample differs from the sample, as when all is correct."""
+    """None where the score is not known, or too few images are answered correctly, or not."""
 
     f1_macro: Interval | None = None
     roc_auc: Interval | None = None
@@ -39,35 +47,35 @@ def score_intervals(
     true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, n_classes: int, n_bins: int
 ) -> ScoreIntervals:
     """Of one target's predictions. Targets with the same answers cost one bootstrap."""
-    if len(true) < MIN_IMAGES:
+    n_correct = int((true == predicted).sum())
+    if len(true) < MIN_IMAGES or min(n_correct, len(true) - n_correct) < MIN_OF_EITHER:
         return ScoreIntervals()
     content = None if probabilities is None else probabilities.astype(np.float64).tobytes()
-    return _intervals(true.astype(np.int64).tobytes(), predicted.astype(np.int64).tobytes(), content, n_classes, n_bins)
+    return cached_intervals(
+        true.astype(np.int64).tobytes(), predicted.astype(np.int64).tobytes(), content, n_classes, n_bins
+    )
 
 
 @lru_cache(maxsize=8)
-def _intervals(
+def cached_intervals(
     true: bytes, predicted: bytes, probabilities: bytes | None, n_classes: int, n_bins: int
 ) -> ScoreIntervals:
     true_labels, predicted_labels = np.frombuffer(true, np.int64), np.frombuffer(predicted, np.int64)
     n = len(true_labels)
-    columns = [_one_hot(true_labels * n_classes + predicted_labels, n_classes**2)]
-    if probabilities is not None:
-        values = np.frombuffer(probabilities, np.float64).reshape(n, n_classes)
-        confidence = values.max(axis=1)
-        gap = confidence - (true_labels == predicted_labels)
-        columns += [_one_hot(calibration_bin(confidence, n_bins), n_bins) * gap[:, None]]
-        columns += [_auc_influence(true_labels, values)[:, None]]
-    per_image = np.hstack(columns)
-    sums = np.vstack([per_image.sum(axis=0), _resampled_sums(per_image)])
-    cells, bins, auc = np.split(sums, [n_classes**2, n_classes**2 + n_bins], axis=1)
-    f1 = _f1_macro(cells.reshape(-1, n_classes, n_classes))
+    cell = true_labels * n_classes + predicted_labels
+    confusion = np.vstack([_sums(cell[drawn], n_classes**2) for drawn in _resamples(n)])
+    f1_interval = _logit_interval(_f1_macro(confusion.reshape(-1, n_classes, n_classes)))
     if probabilities is None:
-        return ScoreIntervals(_basic_interval(f1))
-    ece = np.abs(bins).sum(axis=1) / n
-    every_class = len(np.unique(true_labels)) == n_classes > 1  # or there is no AUC
-    auc_interval = _basic_interval(_auc(true_labels, values) + auc[:, 0]) if every_class else None
-    return ScoreIntervals(_basic_interval(f1), auc_interval, _basic_interval(ece))
+        return ScoreIntervals(f1_interval)
+    values = np.frombuffer(probabilities, np.float64).reshape(n, n_classes)
+    confidence = values.max(axis=1)
+    bins, gap = calibration_bin(confidence, n_bins), (confidence - (true_labels == predicted_labels)) / n
+    gaps = np.vstack([_sums(bins[drawn], n_bins, gap[drawn]) for drawn in _resamples(n)])
+    auc_interval = None
+    if len(np.unique(true_labels)) == n_classes > 1:  # or there is no AUC
+        auc, influence = _auc(true_labels, values), _auc_influence(true_labels, values)
+        auc_interval = _logit_interval(auc + np.hstack([influence[drawn].sum(axis=1) for drawn in _resamples(n)]))
+    return ScoreIntervals(f1_interval, auc_interval, _calibration_error_interval(gaps))
 
 
 def calibration_bin(confidence: np.ndarray, n_bins: int) -> np.ndarray:
@@ -75,18 +83,19 @@ def calibration_bin(confidence: np.ndarray, n_bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
 
 
-def _resampled_sums(per_image: np.ndarray) -> np.ndarray:
-    """The sums of the columns over as many images, drawn with replacement; a row for each replicate."""
-    rng, n = np.random.default_rng(SEED), len(per_image)
-    rows = []
-    for _ in range(REPLICATES // CHUNK):
-        drawn = rng.integers(0, n, (CHUNK, n)) + n * np.arange(CHUNK)[:, None]
-        rows.append(np.bincount(drawn.ravel(), minlength=CHUNK * n).reshape(CHUNK, n).astype(float) @ per_image)
-    return np.vstack(rows)
+def _resamples(n: int) -> Iterator[np.ndarray]:
+    """The images themselves, then as many drawn with replacement, the same at each call; a row for each resample."""
+    rng, chunk = np.random.default_rng(SEED), max(1, DRAWN_AT_ONCE // n)
+    yield np.arange(n)[None]
+    for done in range(0, REPLICATES, chunk):
+        yield rng.integers(0, n, (min(chunk, REPLICATES - done), n))
 
 
-def _one_hot(index: np.ndarray, size: int) -> np.ndarray:
-    return (index[:, None] == np.arange(size)).astype(float)
+def _sums(index: np.ndarray, size: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Of each row, how often each index occurs, or its sum of weights."""
+    flat = index + size * np.arange(len(index))[:, None]
+    counts = np.bincount(flat.ravel(), None if weights is None else weights.ravel(), minlength=size * len(index))
+    return counts.reshape(len(index), size)
 
 
 def _f1_macro(confusion: np.ndarray) -> np.ndarray:
@@ -124,10 +133,33 @@ def _auc_influence(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return influence / len(labels)
 
 
-def _basic_interval(value_and_replicates: np.ndarray) -> Interval | None:
-    """It holds the value itself, and no score beyond 0 or 1."""
-    value, replicates = float(value_and_replicates[0]), value_and_replicates[1:]
-    if not np.ptp(replicates):
+def _logit_interval(value_and_replicates: np.ndarray) -> Interval | None:
+    value, standard_error = float(value_and_replicates[0]), float(np.std(value_and_replicates[1:]))
+    if not standard_error or not 0 < value < 1:
         return None
-    low, high = percentile_interval(replicates)
-    return max(0.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))
+    half_width = -scipy.stats.norm.ppf(TAIL_PROBABILITY) * standard_error / (value * (1 - value))
+    low, high = scipy.special.expit(scipy.special.logit(value) + half_width * np.array([-1, 1]))
+    return float(low), float(high)
+
+
+def _calibration_error_interval(sample_and_resamples: np.ndarray) -> Interval | None:
+    """Each row has the gaps of the bins, as parts of the calibration error."""
+    gaps, noise = sample_and_resamples[0], sample_and_resamples[1:] - sample_and_resamples[0]
+    value = float(np.abs(gaps).sum())
+    if not value:
+        return None
+
+    def excess(factor: float, probability: float) -> float:
+        """Of a quantile of the samples' errors over the one that was seen, if the gaps were so many times as large."""
+        return float(np.quantile(np.abs(factor * gaps + noise).sum(axis=1), probability)) - value
+
+    low = _root(lambda factor: excess(factor, 1 - TAIL_PROBABILITY), 0, 1)
+    high = _root(lambda factor: excess(factor, TAIL_PROBABILITY), 1, 1 / value)
+    return low * value, high * value
+
+
+def _root(increasing: Callable[[float], float], low: float, high: float) -> float:
+    """Of a function; the end that is nearer to it where there is none between."""
+    if increasing(low) >= 0:
+        return low
+    return high if increasing(high) <= 0 else float(scipy.optimize.brentq(increasing, low, high, xtol=1e-4))
