@@ -11,7 +11,12 @@ from typing import Any
 from eval.analysis.cold_starts import StartReport
 from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.accuracy import Agreement, Predictions
-from eval.analysis.predictions.mcnemar import discordant_pairs, mcnemar_tests, non_inferiority
+from eval.analysis.predictions.mcnemar import (
+    NON_INFERIORITY_MARGIN,
+    discordant_pairs,
+    mcnemar_tests,
+    non_inferiority,
+)
 from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPair, Pair, StartupPair, TargetReport
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.plan.config import MAX_RATE
@@ -85,6 +90,7 @@ def compare_engines(
                     difference,
                     mcnemar_by_pair[pair.plain, pair.alternative],
                     non_inferiority(difference),
+                    NON_INFERIORITY_MARGIN,
                 ),
                 agreement=replace(agreement, mcnemar=None) if agreement else unavailable(ReasonCode.NO_RESPONSE_OF_ONE),
             )

@@ -38,7 +38,7 @@ class FindingCode(Code):
     CACHE_SUSPECTED = "cache_suspected", "titles"
     PREDICTIONS_DIFFER = "predictions_differ", "titles", "disagreements", "n", "max_agreement"
     SAME_MODEL_UNDECIDED = "same_model_undecided", "titles", "n", "min_n", "accuracy", "min_accuracy"
-    LESS_ACCURATE = "less_accurate", "engine", "reference_engine", "max_drop", "alpha"
+    LESS_ACCURATE = "less_accurate", "engine", "reference_engine", "max_drop", "alpha", "decision", "margin"
     NO_REFERENCE = "no_reference"
     PRICE_LIST_CHANGED = "price_list_changed", "date"
     PRICES_STALE = "prices_stale", "max_age_days", "date_by_price"

@@ -105,7 +105,8 @@ class StartupPair(Pair):
 class AccuracyPair(Pair):
     difference: Estimate | Unavailable  # on the images that both predicted
     mcnemar: McNemarReport
-    decision: NonInferiority  # within one percentage point
+    decision: NonInferiority
+    margin: float  # of the decision: the largest loss that is accepted
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from eval.analysis.findings import Finding, FindingCode, invalid, warning
 from eval.analysis.latency import RateSearchReport, ScenarioReport
 from eval.analysis.predictions.same_model import MIN_ACCURACY, MIN_IMAGES
 from eval.analysis.recommendation import MAX_ERROR_RATE
-from eval.analysis.report_model import TargetReport
+from eval.analysis.report_model import AccuracyPair, TargetReport
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
 from eval.plan.config import BURST
@@ -109,21 +109,25 @@ def _undecided_models(facts: VerdictFacts) -> list[Finding]:
 
 
 def _accuracy_regressions(facts: VerdictFacts) -> list[Finding]:
-    """Engines that are less accurate than the reference's, by more than chance."""
-    drops_by_engine: dict[str, list[float]] = defaultdict(list)
+    """Engines that are less accurate than the reference's, by more than chance: of each the largest drop."""
+    drops: list[tuple[float, str, AccuracyPair]] = []
     for comparison in facts.engine_comparisons:
-        change, p = comparison.accuracy.difference.value, comparison.accuracy.mcnemar.p_holm
+        accuracy = comparison.accuracy
+        change, p = accuracy.difference.value, accuracy.mcnemar.p_holm
         if change is not None and isinstance(p, float) and change < 0 and p < ACCURACY_ALPHA:
-            drops_by_engine[comparison.engines.b].append(-change)
+            drops.append((-change, comparison.engines.b, accuracy))
+    largest_drops = {engine: (drop, accuracy) for drop, engine, accuracy in sorted(drops, key=lambda drop: drop[0])}
     return [
         warning(
             FindingCode.LESS_ACCURATE,
             engine=engine,
             reference_engine=REFERENCE_ENGINE,
-            max_drop=max(drops),
+            max_drop=drop,
             alpha=ACCURACY_ALPHA,
+            decision=accuracy.decision,
+            margin=accuracy.margin,
         )
-        for engine, drops in drops_by_engine.items()
+        for engine, (drop, accuracy) in largest_drops.items()
     ]
 
 

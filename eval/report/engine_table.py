@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.analysis.predictions.mcnemar import NON_INFERIORITY_MARGIN
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.formatting import (
     NOT_AVAILABLE,
@@ -23,6 +22,7 @@ from eval.formatting import (
     usd,
     value_of,
 )
+from eval.report.wording import non_inferiority_text
 from service.engines.names import PLAIN_ENGINE, engine_title
 
 BILL_MONTHLY_REQUESTS = str(REQUESTS_PER_MONTH)  # requests a month at which the bills are shown
@@ -119,7 +119,11 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
             [_size_cell(pair, "installed_bytes") for pair in pairs],
         ),
         EngineRow("Memory", "peak", [_pair_cell(pair["memory_mib"], mib) for pair in pairs]),
-        EngineRow("Accuracy", "McNemar’s test, after Holm", [_accuracy_cell(pair["accuracy"]) for pair in pairs]),
+        EngineRow(
+            "Accuracy",
+            "on the same images; McNemar’s p after Holm",
+            [_accuracy_cell(pair["accuracy"]) for pair in pairs],
+        ),
         EngineRow("Same label", "on the same image", [_agreement_cell(pair["agreement"]) for pair in pairs]),
     ]
 
@@ -181,7 +185,7 @@ def _accuracy_cell(pair: PairReport) -> EngineCell:
         percentage_points(change["value"])
         + (f" ({interval})" if interval else "")
         + (f", p {p_holm:.2g}" if p_holm is not None else "")
-        + f": {pair['decision']} within {percentage_points(NON_INFERIORITY_MARGIN).lstrip('+')}"
+        + f"; {non_inferiority_text(pair['decision'], pair['margin'])}"
     )
     return _pair_cell(pair, percent, note)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from eval import formatting
 from eval.analysis.findings import Finding, FindingCode
+from eval.analysis.predictions.mcnemar import NonInferiority
 from eval.codes import AssumptionCode, Code, DriftCode, ReasonCode, Statement
 from eval.formatting import count, join_words, percent, plural
 from eval.samples.processors import Processor
@@ -139,11 +140,24 @@ def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> s
     )
 
 
-def _less_accurate(engine: str, reference_engine: str, max_drop: float, alpha: float) -> str:
+def non_inferiority_text(decision: NonInferiority, margin: float) -> str:
+    """What is said of the second engine's accuracy: "not inferior (a loss of 1 point or more is excluded)"."""
+    points = f"{margin * 100:g} {'point' if margin == 0.01 else 'points'}"
+    explanations = {
+        NonInferiority.NOT_INFERIOR: f"a loss of {points} or more is excluded",
+        NonInferiority.INFERIOR: f"a loss of more than {points} is shown",
+        NonInferiority.NOT_DECIDED: f"a loss of {points} is neither excluded nor shown",
+    }
+    return f"{decision} ({explanations[decision]})"
+
+
+def _less_accurate(
+    engine: str, reference_engine: str, max_drop: float, alpha: float, decision: NonInferiority, margin: float
+) -> str:
     drop = formatting.percentage_points(max_drop).removeprefix("+")
     return (
         f"{engine_title(engine)} is right less often than {engine_title(reference_engine)}, by up to {drop}; that is "
-        f"not chance (McNemar's test, p below {alpha:g} after Holm)"
+        f"not chance (McNemar's test, p below {alpha:g} after Holm); {non_inferiority_text(decision, margin)}"
     )
 
 

@@ -164,6 +164,16 @@ def test_significant_accuracy_loss_is_a_warning_and_no_error():
     (finding,) = faults(found)
     assert (finding["code"], finding["severity"]) == (FindingCode.LESS_ACCURATE, Severity.WARNING)
     assert (finding["values"]["engine"], finding["values"]["max_drop"]) == ("onnx", pytest.approx(0.02))
+    assert finding["values"]["decision"] == found["engine_comparisons"][0]["accuracy"]["decision"] == "inferior"
+    assert "; inferior (a loss of more than 1 point is shown)" in finding["message"]
+
+
+def test_a_loss_that_is_sure_and_small_is_not_inferior():
+    found = report(["heroku", "heroku-onnx"], n_images=1600, disagreements={"heroku-onnx": 6})
+    (finding,) = faults(found)
+    assert (finding["code"], finding["values"]["decision"]) == (FindingCode.LESS_ACCURATE, "not inferior")
+    (note,) = [row.cells[0].note for row in engine_rows(found["engine_comparisons"]) if row.title == "Accuracy"]
+    assert note.endswith("; not inferior (a loss of 1 point or more is excluded)")
 
 
 # What it is worth
