@@ -1,4 +1,4 @@
-"""Every command line of the README's fenced blocks, in order, each run as it is written in a copy of the tree.
+"""Every command of the fenced blocks of README and docs/results.md, in order, run as written in a copy of the tree.
 
 Placeholders are made true beforehand: DIR holds images, reports/A is a run, cat.png an image, example.org a service
 that the test starts, pulumi a stand-in that exports its address. Long measurements get flags that make them short.
@@ -71,7 +71,9 @@ def commands(text: str) -> list[str]:
     return [" ".join(command.split()) for line in lines if (command := line.partition("#")[0].strip())]
 
 
-README = commands((ROOT / "README.md").read_text())
+README = list(
+    dict.fromkeys(commands("".join((ROOT / paper).read_text() for paper in ("README.md", "docs/results.md"))))
+)
 
 
 def listed(command: str, table: dict[str, str]) -> str | None:
