@@ -54,7 +54,7 @@ class Recommendation:
 
 def recommend(candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float) -> Recommendation:
     """Weigh the candidates, which should be of one engine."""
-    options = weigh_all(candidates, traffic, slo_ms)
+    options = evaluate_all(candidates, traffic, slo_ms)
     ranked = rank(options)
     return Recommendation(ranked, options, _slowdown_limit(candidates, traffic, slo_ms, options, ranked))
 
@@ -81,11 +81,11 @@ def recommend_engine(
     return engine, recommendations[engine]
 
 
-def weigh_all(
+def evaluate_all(
     candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float, slowdown: int = 1
 ) -> dict[str, Option]:
     """Each candidate. One whose p95 is not known is left out, unless that is so of all: then the bill decides."""
-    options = {name: weigh(candidate, traffic, slo_ms, slowdown) for name, candidate in candidates.items()}
+    options = {name: evaluate(candidate, traffic, slo_ms, slowdown) for name, candidate in candidates.items()}
     if all(option.within_objective is None for option in options.values()):
         return options
     unknown = reason(ReasonCode.P95_UNKNOWN)
@@ -103,7 +103,7 @@ def rank(options: Mapping[str, Option]) -> list[str]:
     )
 
 
-def weigh(candidate: Candidate, traffic: Traffic, slo_ms: float, slowdown: int = 1) -> Option:
+def evaluate(candidate: Candidate, traffic: Traffic, slo_ms: float, slowdown: int = 1) -> Option:
     """One candidate at that traffic, on a processor that is `slowdown` times slower."""
     requests, target = traffic.requests_per_month, candidate.target
     demand = candidate.demand_by_slowdown[slowdown]
@@ -138,6 +138,8 @@ def _exclusion_reason(candidate: Candidate, option: Option) -> Reason | None:
         return reason(ReasonCode.TOO_MANY_FAILURES)
     if candidate.fits_memory is False:
         return reason(ReasonCode.EXCEEDS_MEMORY, limit_mib=candidate.target.memory_mib)
+    if option.within_objective is False and option.p95_ms is None:  # infinite: a failure more than p95 allows
+        return reason(ReasonCode.TOO_MANY_FAILURES)
     if option.within_objective is False:
         return reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=option.p95_ms)
     if option.bill.exceeds_max_instances:
@@ -157,7 +159,7 @@ def _slowdown_limit(
         return None
     limit = None
     for slowdown in list(candidates[ranked[0]].demand_by_slowdown)[1:]:
-        options = weigh_all(candidates, traffic, slo_ms, slowdown)
+        options = evaluate_all(candidates, traffic, slo_ms, slowdown)
         first = next(iter(rank(options)), None)
         own = options[ranked[0]]
         if own.excluded or first is None or round(options[first].bill.net_usd, 2) < round(own.bill.net_usd, 2):

@@ -48,7 +48,12 @@ def add_cost(commands: Any) -> None:
     )
     add("--service-ms", type=positive_float, metavar="MS", help="time of one request in the service (default: 80)")
     add("--boot-s", type=positive_seconds, metavar="S", help="cold start until the first response (default: 8)")
-    add("--peak", type=peak_to_mean, metavar="X", help="highest rate to pay for, over the month's mean (default: 3)")
+    add(
+        "--peak",
+        type=peak_to_mean,
+        metavar="X",
+        help="rate in the busy hours, over the month's mean: 3 is 8 busy hours a day (default: 3)",
+    )
     add("--region", help="a region that the price list covers (default: the target's own)")
     add("--size", help="instance or dyno size, on AWS EC2 and Heroku")
     add("--vcpus", type=positive_float, metavar="N", help="per instance, on Google Cloud")

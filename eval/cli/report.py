@@ -39,10 +39,9 @@ def report_command(arguments: argparse.Namespace) -> int:
 def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None = None) -> bool:
     """Write the reports, and print their paths and the verdict. Returns whether any request succeeded."""
     from eval.report import render  # plotting takes a second to import, which must not happen during the measurement
-
-    read_image = (lambda index: images.images[index].data) if images else None
     from eval.report.terminal import terminal_table
 
+    read_image = (lambda index: images.images[index].data) if images else None
     summary = render.write_reports(run_dir, read_image)
     for line in terminal_table(summary):
         reporter.print(line)

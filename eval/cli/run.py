@@ -128,7 +128,12 @@ def add_run_command(commands: Any) -> None:
         metavar="S",
         help="of each rate of max_rate, and longer where 150 requests take longer (default: 10)",
     )
-    add("--peak", type=peak_to_mean, metavar="X", help="highest rate to pay for, over the month's mean (default: 3)")
+    add(
+        "--peak",
+        type=peak_to_mean,
+        metavar="X",
+        help="rate in the busy hours, over the month's mean: 3 is 8 busy hours a day (default: 3)",
+    )
     add("--burst", type=int_at_least(2), metavar="N", help="simultaneous requests (default: 32)")
     add("--restarts", type=int_at_least(0), metavar="N", help="restarts per target: several instances of each"
         " are measured, and their starts (default: 6)")  # fmt: skip

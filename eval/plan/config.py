@@ -43,7 +43,9 @@ class Config:
     in_flight: Count = 256  # maximum; requests above it are dropped and counted
     burst: Count = 32  # simultaneous requests
     slo_ms: Positive = 200.0  # latency objective for p95
-    peak: Annotated[float, Within(1, 1000)] = 3.0  # highest rate that is to be served, over the month's mean
+    peak: Annotated[float, Within(1, 1000)] = (
+        3.0  # rate in the busy hours, over the month's mean: 3 is 8 busy hours a day
+    )
     step_s: Positive = 10.0  # minimum duration of a step of the rate search
     restarts: Count = 6  # per target, between rounds of single or in the scenario cold; 6 starts give a median
     idle: Count = 5  # idle gaps per target

@@ -223,7 +223,7 @@ def _agreement_tile(facts: VerdictFacts) -> Tile:
 
 def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
     n_remarks = len({finding.code for finding in findings if finding.severity != Severity.INVALID})
-    sent = sum(report.all_requests for report in facts.targets.values())
+    sent = sum(report.sent for report in facts.targets.values())
     failed = sum(sum(report.errors.values()) for report in facts.targets.values())
     value = "no" if facts.invalid or not facts.complete else "yes"
     remarks = f", {plural(n_remarks, 'remark')}" if n_remarks else ""

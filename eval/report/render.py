@@ -49,17 +49,16 @@ ENGINE_DIFFERENCE_NOTE = (
 TABLE_MONTHLY_REQUESTS = tuple(map(str, PRICED_MONTHLY_REQUESTS))  # requests a month that the tables price
 
 ANSWER_CONSTANTS = {  # of the rules that answer.js shares with the cost model
-    name: getattr(module, name)
-    for module, names in (
-        (
-            billing,
-            ("HOURS_PER_MONTH", "TARGET_UTILISATION", "AUTOSCALER_UTILISATION", "IDLE_TIMEOUT_S", "MIN_IDLE_TIMEOUT_S"),
-        ),
-        (recommendation, ("P95_TAIL", "SLO_QUANTILE", "TAIL_STEP")),
-    )
-    for name in names
-} | {"FIRST_SLOWDOWN": SLOWDOWNS[0]}
-
+    "HOURS_PER_MONTH": billing.HOURS_PER_MONTH,
+    "TARGET_UTILISATION": billing.TARGET_UTILISATION,
+    "AUTOSCALER_UTILISATION": billing.AUTOSCALER_UTILISATION,
+    "IDLE_TIMEOUT_S": billing.IDLE_TIMEOUT_S,
+    "MIN_IDLE_TIMEOUT_S": billing.MIN_IDLE_TIMEOUT_S,
+    "P95_TAIL": recommendation.P95_TAIL,
+    "SLO_QUANTILE": recommendation.SLO_QUANTILE,
+    "TAIL_STEP": recommendation.TAIL_STEP,
+    "FIRST_SLOWDOWN": SLOWDOWNS[0],
+}
 FORMATTERS = (  # of eval.formatting, as the templates call them
     "value_of",
     "reason_of",
@@ -97,8 +96,13 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     analysis = analyse_run(run, samples, prices)
     summary = with_words(run, analysis)
     view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
-    variables = {"run": run, "summary": summary, "context": view, "prices": _billed_prices(run, prices)}
-    variables["table"] = answer_table(analysis.facts)
+    variables = {
+        "run": run,
+        "summary": summary,
+        "context": view,
+        "table": answer_table(analysis.facts),
+        "prices": _billed_prices(run, prices),
+    }
     files = {
         REPORT_JSON: json.dumps(summary, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
         REPORT_MD: template_environment(escape_html=False).get_template("report.md.j2").render(variables),

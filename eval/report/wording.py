@@ -85,7 +85,7 @@ def what_if_title(name: str) -> str:
     if match := re.fullmatch(r"processor_(\d+)x_slower", name):
         return f"the cloud's processor is {match[1]} times slower"
     return {
-        "constant_rate": "no peak: the rate is constant",
+        "constant_rate": "no busy hours: the rate is the same all day",
         "new_connections": "a new TLS connection for every request",
     }[name]
 
@@ -347,8 +347,8 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",
     ReasonCode.NO_SCENARIO_COMMON_TO_RUNS: "no scenario that both runs tried",
     AssumptionCode.POISSON_ARRIVALS: (
-        "requests come one image each, at random (Poisson), over a month of {hours_per_month} hours; what is always on "
-        "is sized for {peak:g} times their mean rate"
+        "requests come one image each, at random (Poisson), in the busy hours of each day, at {peak:g} times their mean "
+        "rate over a month of {hours_per_month} hours; what is always on is sized for that"
     ),
     AssumptionCode.CLOUD_CPU_AS_FAST: (
         "the cloud's CPU is as fast as this machine's, on which the twin ran; the bills where it is slower are in a "

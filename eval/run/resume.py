@@ -24,6 +24,10 @@ def load_resumable(run_dir: Path) -> tuple[Run, Config]:
         raise EvalError(f"cannot resume {run_dir}: it is complete; start a new run without --resume")
     if not run.config:
         raise EvalError(f"cannot resume {run_dir}: it is too old; start a new run without --resume")
+    if "restarts" not in run.config:
+        raise EvalError(
+            f"cannot resume {run_dir}: an earlier version, with another schedule, began it; start a new run"
+        )
     if (run_dir / SAMPLES_GZ_FILE).exists():
         raise EvalError(f"cannot resume {run_dir}: run gunzip on its {SAMPLES_GZ_FILE} first")
     refuse_linked_logs(run_dir)

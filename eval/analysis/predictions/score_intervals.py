@@ -60,6 +60,7 @@ def score_intervals(
 def cached_intervals(
     true: bytes, predicted: bytes, probabilities: bytes | None, n_classes: int, n_bins: int
 ) -> ScoreIntervals:
+    """The same, of the bytes of the labels and probabilities, which can be looked up."""
     true_labels, predicted_labels = np.frombuffer(true, np.int64), np.frombuffer(predicted, np.int64)
     n = len(true_labels)
     cell = true_labels * n_classes + predicted_labels

@@ -72,7 +72,7 @@
     const quantile = C.SLO_QUANTILE / (1 - coldFraction);
     return tail[Math.ceil(Number(((quantile - C.SLO_QUANTILE) / C.TAIL_STEP).toFixed(6)))];
   };
-  const weigh = (name, { rps, hours, slo }, slowdown = 1) => {
+  const evaluate = (name, { rps, hours, slo }, slowdown = 1) => {
     const candidate = candidates[name], { target } = candidate, need = candidate.demand_by_slowdown[slowdown];
     const peak = 24 / hours, requests = (rps * MONTH_S) / peak;
     const bill = bills[target.billing](candidate, need, requests, peak);
@@ -80,12 +80,12 @@
     const p95 = p95Of(candidate, need, cold, slowdown), within = p95 === null ? null : p95 <= slo;
     const excluded = candidate.fails ? "too many failures"
       : candidate.fits_memory === false ? `needs more memory than its ${mib(target.memory_mib)}`
-      : within === false ? (p95 === Infinity ? "p95 not known" : `p95 ${ms(p95)}`)
+      : within === false ? (p95 === Infinity ? "too many failures" : `p95 ${ms(p95)}`)
       : bill.instances > target.max_instances ? `needs ${bill.instances} instances, more than it may have` : "";
     return { name, candidate, need, bill, cold, p95, within, excluded };
   };
-  const weighAll = (names, traffic, slowdown) => {
-    const options = names.map((name) => weigh(name, traffic, slowdown));
+  const evaluateAll = (names, traffic, slowdown) => {
+    const options = names.map((name) => evaluate(name, traffic, slowdown));
     if (options.some((option) => option.within !== null)) {
       for (const option of options) if (option.within === null) option.excluded = option.excluded || "p95 not known";
     }
@@ -96,7 +96,7 @@
   const slowdownLimit = (names, traffic, first) => {
     let limit = null;
     for (const slowdown of Object.keys(first.candidate.demand_by_slowdown).map(Number).slice(1)) {
-      const options = weighAll(names, traffic, slowdown), [cheapest] = rank(options);
+      const options = evaluateAll(names, traffic, slowdown), [cheapest] = rank(options);
       const own = options.find((option) => option.name === first.name);
       if (own.excluded || cents(cheapest.bill.net) < cents(own.bill.net)) return limit || { factor: 1 };
       limit = { factor: slowdown, price: usd(cents(own.bill.net)) };
@@ -199,7 +199,7 @@
       input.setAttribute("aria-valuetext", text);
     }
     card.querySelector("[data-slo-head]").textContent = `Within ${ms(traffic.slo)}`;
-    const options = weighAll(names, traffic), ranked = rank(options);
+    const options = evaluateAll(names, traffic), ranked = rank(options);
     const others = options.filter((o) => !ranked.includes(o)).sort((a, b) => a.bill.net - b.bill.net);
     const highest = Math.max(...options.map((option) => option.bill.net));
     card.querySelector("tbody").replaceChildren(

@@ -107,6 +107,15 @@ def test_memory_that_is_not_known_leaves_nobody_out():
     assert recommend({"heroku": candidate("heroku", fits_memory=None)}, DAYTIME, 200.0).target == "heroku"
 
 
+def test_failures_beside_cold_starts_may_make_p95_infinite():
+    # 12.1 an hour: 4.9% of requests meet a start, and p95 of all is the slowest of the warm ones, which failed.
+    failing = candidate("gcp_cloudrun", tail_ms=(*candidate("gcp_cloudrun").tail_ms[:-1], None))
+    option = recommend({"gcp_cloudrun": failing}, Traffic(12.1 / 3600, 24.0), 200.0).options["gcp_cloudrun"]
+    assert 0.048 < option.cold_start_fraction < 0.05
+    assert (option.p95_ms, option.within_objective) == (None, False)
+    assert option.excluded == reason(ReasonCode.TOO_MANY_FAILURES)
+
+
 @pytest.mark.parametrize(
     ("fits", "cuda_build", "expected"),
     [(True, True, True), (False, True, None), (False, False, False), (None, True, None)],

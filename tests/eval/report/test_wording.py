@@ -247,7 +247,7 @@ SENTENCES = [  # code, values, sentence
     (ReasonCode.NO_SCENARIO_COMMON_TO_RUNS, {},
      "no scenario that both runs tried"),
     (AssumptionCode.POISSON_ARRIVALS, {"hours_per_month": 730, "peak": 3.0},
-     "requests come one image each, at random (Poisson), over a month of 730 hours; what is always on is sized for 3 times their mean rate"),
+     "requests come one image each, at random (Poisson), in the busy hours of each day, at 3 times their mean rate over a month of 730 hours; what is always on is sized for that"),
     (AssumptionCode.CLOUD_CPU_AS_FAST, {},
      "the cloud's CPU is as fast as this machine's, on which the twin ran; the bills where it is slower are in a table of their own"),
     (AssumptionCode.MEAN_SERVICE_TIME, {},

@@ -166,6 +166,15 @@ def test_other_images_are_refused(whole, capsys):
     assert "with other images: " in capsys.readouterr().err
 
 
+def test_a_run_with_another_schedule_is_not_resumed(whole, capsys):
+    cut(whole.folder, 5)
+    facts = json.loads((whole.folder / "run.json").read_text())
+    del facts["config"]["restarts"]  # as before there were restarts between rounds
+    (whole.folder / "run.json").write_text(json.dumps(facts))
+    assert main(["run", "--resume", str(whole.folder)]) == 1
+    assert "an earlier version, with another schedule, began it; start a new run" in capsys.readouterr().err
+
+
 def test_a_complete_run_and_a_folder_without_a_run_are_refused(whole, tmp_path, capsys):
     assert main(["run", "--resume", str(whole.folder)]) == 1
     assert "it is complete; start a new run" in capsys.readouterr().err
