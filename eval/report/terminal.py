@@ -17,7 +17,11 @@ def terminal_table(summary: Mapping[str, Any]) -> list[str]:
     """Dollars, p95 and what failed of each target of the answer's engine, and of those without a price."""
     options, targets = summary["verdict"]["options"], summary["targets"]
     names = [*options, *(name for name in targets if name not in summary["candidates"])]
-    rows = [HEADINGS, *(_row(targets[name], options.get(name)) for name in names[:MAX_LINES])]
+    rows = [HEADINGS]
+    for name in names[:MAX_LINES]:
+        candidate = summary["candidates"].get(name)
+        fits_memory = candidate["fits_memory"] if candidate else targets[name]["memory"]["fits"]
+        rows.append(_row(targets[name], options.get(name), fits_memory))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for title, *cells in rows:
@@ -25,7 +29,7 @@ def terminal_table(summary: Mapping[str, Any]) -> list[str]:
     return [*lines, *([f"and {len(names) - MAX_LINES} others"] if len(names) > MAX_LINES else [])]
 
 
-def _row(target: Mapping[str, Any], option: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _row(target: Mapping[str, Any], option: Mapping[str, Any] | None, fits_memory: bool | None) -> tuple[str, ...]:
     name = slo_scenario({name: report["sent"] for name, report in target["scenarios"].items()})
     warm_p95_ms = target["scenarios"][name]["latency_with_failures_ms"]["p95"]["value"] if name else None
     p95_ms = option["p95_ms"] if option else warm_p95_ms
@@ -35,5 +39,5 @@ def _row(target: Mapping[str, Any], option: Mapping[str, Any] | None) -> tuple[s
         usd(round(option["bill"]["net_usd"], 2)) if option else "–",
         NOT_AVAILABLE if p95_ms is None else ms(p95_ms),
         f"{count(failed)} of {count(target['sent'])}",
-        YES_OR_NO[target["memory"]["fits"]],
+        YES_OR_NO[fits_memory],
     )

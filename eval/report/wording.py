@@ -347,8 +347,8 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",
     ReasonCode.NO_SCENARIO_COMMON_TO_RUNS: "no scenario that both runs tried",
     AssumptionCode.POISSON_ARRIVALS: (
-        "requests come one image each, at random (Poisson), in the busy hours of each day, at {peak:g} times their mean "
-        "rate over a month of {hours_per_month} hours; what is always on is sized for that"
+        "requests come one image each, at random (Poisson), in the busy hours of each day, at {peak:g} times their "
+        "mean rate over a month of {hours_per_month} hours; what is always on is sized for that"
     ),
     AssumptionCode.CLOUD_CPU_AS_FAST: (
         "the cloud's CPU is as fast as this machine's, on which the twin ran; the bills where it is slower are in a "

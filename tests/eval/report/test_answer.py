@@ -157,3 +157,12 @@ def test_terminal_has_one_line_a_target_with_its_figures():
         "Google Cloud Run               $0  17.2 ms  0 of 400          yes",
         "Google Cloud Functions         $0  21.3 ms  0 of 400          yes",
     ]
+
+
+def test_terminal_accuses_no_memory_that_the_answer_does_not():
+    run, samples = make_run(names=["heroku"])
+    (heroku,) = run.targets
+    heroku = replace(heroku, peak_memory_mib=600.0, version={**heroku.version, "versions": {"torch": "2.14.1+cu130"}})
+    report = build_report(replace(run, targets=[heroku]), samples, load_price_list())
+    assert report["targets"]["heroku"]["memory"]["fits"] is False
+    assert terminal_table(report)[1].endswith("n/a")
