@@ -17,7 +17,7 @@ def terminal_table(summary: Mapping[str, Any]) -> list[str]:
     """Dollars, p95 and what failed of each target of the answer's engine, and of those without a price."""
     options, targets = summary["verdict"]["options"], summary["targets"]
     names = [*options, *(name for name in targets if name not in summary["candidates"])]
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for name in names[:MAX_LINES]:
         candidate = summary["candidates"].get(name)
         fits_memory = candidate["fits_memory"] if candidate else targets[name]["memory"]["fits"]
