@@ -12,7 +12,7 @@ import scipy
 from eval.cost.billing import MAX_RPS, MIN_RPS, SECONDS_PER_MONTH
 
 MIN_REQUESTS, MAX_REQUESTS = MIN_RPS * SECONDS_PER_MONTH, MAX_RPS * SECONDS_PER_MONTH  # range per month
-POINTS_PER_DECADE = 300  # as close as steps of single instances are at 100 of them
+POINTS_PER_DECADE = 100  # as close as the steps of single instances are at 40 of them, more than any target may have
 TIE_USD = 0.005  # two bills that differ by less, or by less than TIE_FRACTION, are tied
 TIE_FRACTION = 0.005
 MIN_SPAN = 2.0  # a new order that lasts for less than this factor of traffic is a step, not a break-even

@@ -126,18 +126,15 @@ def build_cost_model(
     if startup_s is None and startup_ms is not None:
         startup_s = startup_ms / 1000
 
-    def demand(slowdown: int) -> ResourceDemand:
-        return _resource_demand(
-            with_server_time, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target, slowdown
-        )
-
+    demand = _resource_demand(with_server_time, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
+    total_s = _total_s(with_server_time)
     return CostModel(
         target=target,
         target_run=run,
-        demand=demand(1),
+        demand=demand,
         prices=prices_by_role,
         inference_cpus=inference_cpus,
-        demand_if_slower={n: demand(n) for n in SLOWDOWNS} if run.twin else {},
+        demand_if_slower={n: _if_slower(demand, total_s, n) for n in SLOWDOWNS} if run.twin else {},
         peak=peak,
         startup_measured=startup_s is not None,
         price_list_date=prices.date.isoformat(),
@@ -161,27 +158,41 @@ def _resource_demand(
     max_rate_rps: float | None,
     network_s: float,
     target: Target,
-    slowdown: int,
 ) -> ResourceDemand:
     """Means, because bills are sums. Server time, not the client's: a platform does not bill network time.
 
     The rate that an instance serves is of the client's time less the network's: proxy and server work too before and
     after the service's own time.
     """
-    total_s = [slowdown * s.server_timing_ms["total"] / 1000 for s in samples]
-    timings_ms = [s.server_timing_ms for s in samples]
-    inference_s = [slowdown * min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
-    service_s = max(fmean(total_s), 1e-6)
-    client_s = slowdown * (fmean(s.service_time_ms for s in samples) / 1000 - network_s)
+    total_s, timings_ms = _total_s(samples), [s.server_timing_ms for s in samples]
+    inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
+    service_s = max(float(total_s.mean()), 1e-6)
+    client_s = fmean(s.service_time_ms for s in samples) / 1000 - network_s
     return ResourceDemand(
         service_s=service_s,
-        billed_s=fmean(billing.round_up_billed_s(total) for total in total_s),
+        billed_s=billing.mean_billed_s(total_s),
         cpu_s=service_s + (inference_cpus - 1) * fmean(inference_s),
-        instance_rps=max_rate_rps / slowdown if max_rate_rps else 1 / max(service_s, client_s),
+        instance_rps=max_rate_rps or 1 / max(service_s, client_s),
         rate_measured=bool(max_rate_rps),
-        startup_s=slowdown * (DEFAULT_STARTUP_S if startup_s is None else startup_s),
+        startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
         egress_bytes=fmean(s.response_bytes for s in samples) + RESPONSE_HEADER_BYTES,
         container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
+    )
+
+
+def _total_s(samples: Sequence[Sample]) -> np.ndarray:
+    return np.array([s.server_timing_ms["total"] for s in samples]) / 1000
+
+
+def _if_slower(demand: ResourceDemand, total_s: np.ndarray, slowdown: int) -> ResourceDemand:
+    """The same on a processor that is `slowdown` times slower."""
+    return replace(
+        demand,
+        service_s=demand.service_s * slowdown,
+        billed_s=billing.mean_billed_s(total_s * slowdown),
+        cpu_s=demand.cpu_s * slowdown,
+        instance_rps=demand.instance_rps / slowdown,
+        startup_s=demand.startup_s * slowdown,
     )
 
 

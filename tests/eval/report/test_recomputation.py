@@ -433,7 +433,7 @@ def lasting_changes(nets_a, nets_b, traffic):
 
 
 def test_every_break_even_point_and_its_range(report, work):
-    grid = np.geomspace(1e-3 * MONTH_S, 1e4 * MONTH_S, 2101)
+    grid = np.geomspace(1e-3 * MONTH_S, 1e4 * MONTH_S, 701)
     nets = {target: np.array([bills(target, n, work[target])[1] for n in grid]) for target in work}
 
     def traffic(a, b, bound, change):
