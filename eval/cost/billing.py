@@ -19,8 +19,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from eval.cost.price_list import Price, PriceList
 from infra.targets import ONE_DYNO_SIZES, Target
 
@@ -254,11 +252,6 @@ def autoscaled_instances(rate_rps: float, demand: ResourceDemand, target: Target
 def eco_awake_hours(requests: float) -> float:
     """Hours of the Eco pool that an app uses in a month; at most those of the month."""
     return HOURS_PER_MONTH * -math.expm1(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
-
-
-def mean_billed_s(seconds: np.ndarray) -> float:
-    """Billed time of many requests, each rounded up, in the mean."""
-    return float(np.mean(np.ceil(np.round(seconds / BILLING_INCREMENT_S, 9)))) * BILLING_INCREMENT_S
 
 
 def round_up_billed_s(seconds: float) -> float:

@@ -170,7 +170,7 @@ def _resource_demand(
     client_s = fmean(s.service_time_ms for s in samples) / 1000 - network_s
     return ResourceDemand(
         service_s=service_s,
-        billed_s=billing.mean_billed_s(total_s),
+        billed_s=_mean_billed_s(total_s),
         cpu_s=service_s + (inference_cpus - 1) * fmean(inference_s),
         instance_rps=max_rate_rps or 1 / max(service_s, client_s),
         rate_measured=bool(max_rate_rps),
@@ -184,12 +184,18 @@ def _total_s(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([s.server_timing_ms["total"] for s in samples]) / 1000
 
 
+def _mean_billed_s(total_s: np.ndarray) -> float:
+    """Each request rounded up, as billing.round_up_billed_s does."""
+    increments = np.ceil(np.round(total_s / billing.BILLING_INCREMENT_S, 9))
+    return float(increments.mean()) * billing.BILLING_INCREMENT_S
+
+
 def _if_slower(demand: ResourceDemand, total_s: np.ndarray, slowdown: int) -> ResourceDemand:
     """The same on a processor that is `slowdown` times slower."""
     return replace(
         demand,
         service_s=demand.service_s * slowdown,
-        billed_s=billing.mean_billed_s(total_s * slowdown),
+        billed_s=_mean_billed_s(total_s * slowdown),
         cpu_s=demand.cpu_s * slowdown,
         instance_rps=demand.instance_rps / slowdown,
         startup_s=demand.startup_s * slowdown,
