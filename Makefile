@@ -67,7 +67,7 @@ report: .venv/.demo ## write the reports of RUN (reports/latest) again from its 
 # As many processes as cores, up to four; the tests of a file stay together and share what they start.
 PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.dev ## run the tests that need neither root nor a browser (8 minutes); a missing tool skips its tests
+test: .venv/.dev ## run the tests that need neither root nor a browser (8 to 12 minutes); a missing tool skips its tests
 	$(PYTEST) -m "not slow and not root and not browser" $(ARGS)
 
 test-fast: .venv/.dev ## run the quick tests (90 seconds)
