@@ -5,15 +5,17 @@ answer.js writes the same words for other traffic; a test holds the two against 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eval.analysis.findings import Finding, Severity
-from eval.analysis.recommendation import recommend, slo_p95
+from eval.analysis.recommendation import recommend, slo_p95, slo_scenario
 from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.cost_model import SLOWDOWNS
 from eval.formatting import count, disagreement_text, join_words, ms, percent, plural, usd
+from eval.report.scenario_sections import SHORT_TITLES
 from eval.report.wording import INTERRUPTED, message
 from service.engines.names import engine_title
 
@@ -73,6 +75,7 @@ class AnswerTable:
     busy_rps: Slider
     busy_hours: Slider
     slo_ms: Slider
+    scenario: str  # of whose requests p95 is
     by_traffic: dict[str, dict[str, tuple[str, bool]]]  # target -> rate -> dollars a month, and whether to take it
 
 
@@ -125,6 +128,7 @@ def answer_table(facts: VerdictFacts) -> AnswerTable:
         busy_rps=Slider.of(BUSY_RPS, traffic.busy_rps, rate_text(traffic.busy_rps)),
         busy_hours=Slider.of(BUSY_HOURS, traffic.busy_hours_per_day, hours_text(traffic.busy_hours_per_day)),
         slo_ms=Slider.of(SLO_MS, facts.slo_ms, ms(facts.slo_ms)),
+        scenario=_slo_scenario(facts),
         by_traffic=_usd_by_traffic(facts),
     )
 
@@ -137,6 +141,12 @@ def answer_rows(
     others = [name for name in options if name not in ranked]
     order = [*ranked, *sorted(others, key=lambda name: options[name].bill.net_usd)]
     return [_row(name, candidates[name], options[name], highest_usd, ranked[:1] == [name]) for name in order]
+
+
+def _slo_scenario(facts: VerdictFacts) -> str:
+    """In words: a Poisson stream, or one request at a time."""
+    sent = Counter({name: r.sent for target in facts.targets.values() for name, r in target.scenarios.items()})
+    return SHORT_TITLES.get(slo_scenario(sent) or "", "").lower()
 
 
 def _usd_by_traffic(facts: VerdictFacts) -> dict[str, dict[str, tuple[str, bool]]]:
