@@ -42,6 +42,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
+CLOSE_S = 0.1  # hyper may miss the end of a body that is dropped while its answer is written, and stay connected
 WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
 OTHER_THREADS = 4  # for whatever is no prediction: all of it is short
 PROBES = (schema.HEALTHZ, schema.READYZ)
@@ -138,6 +139,8 @@ class AsgiApp:
             if response:
                 too_slow = isinstance(environ.get(PROBLEM), RequestTimeout)
                 await send_response(send, response, closing=self._ending or too_slow)
+                if too_slow:
+                    await asyncio.sleep(CLOSE_S)
         finally:
             body.release()
         if not body.ended and has_body(environ) and "HTTP_EXPECT" not in environ:  # who waits for 100 sends no more

@@ -260,6 +260,19 @@ def test_a_body_that_does_not_come_in_time_is_refused(impatient, sent, received)
     assert json.loads(body)["detail"].startswith(f"only {received} of the body came within 0.3 s")
 
 
+def test_every_connection_of_a_slow_body_is_closed(impatient):
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=60)) for _ in range(300)
+        ]
+        for connection, slow in zip(connections, SLOW_BODIES * 100, strict=True):
+            sent, _ = slow.values
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n" + sent)
+        for connection in connections:
+            while connection.recv(65536):  # until the service closes
+                pass
+
+
 def test_silent_connections_give_their_places_to_others(impatient):
     with ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS + 100):
