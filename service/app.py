@@ -20,7 +20,7 @@ from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised,
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.web.middleware import (
-    CALLER,
+    CLIENT_CONNECTION,
     DELAY_S,
     DRAIN_BYTES,
     DRAIN_TIMEOUT_S,
@@ -102,7 +102,7 @@ class Service:
     def predict(self) -> Response | tuple[str, int]:
         """One image, as JSON or for a browser as a page."""
         started_at = time.perf_counter()
-        with self.classifier.decode_work(request.environ.get(CALLER)) as work:
+        with self.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
             samples = self.samples if request.endpoint == "predict_form" else {}
             upload = parse_image(request, self.classifier.bundle, work, samples)
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
@@ -118,7 +118,7 @@ class Service:
     def predict_batch(self) -> Response:
         """Several images; all are answered or none."""
         started_at = time.perf_counter()
-        with self.classifier.decode_work(request.environ.get(CALLER)) as work:
+        with self.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
             images = parse_images(request, self.classifier.bundle, work)
         predictions = self.state.classify(request.environ, images, started_at)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.caller import Caller
+from service.client_connection import ClientConnection
 from service.errors import QueueFull, RequestAbandoned
 
 SMOOTHING = 0.2  # weight of the latest pass in the running mean of its cost
@@ -40,12 +40,12 @@ class PendingRequest:
 
     __slots__ = (
         *("done", "ended", "error", "abandoned", "remaining"),
-        *("caller", "images", "rows", "started", "scheduled"),
+        *("connection", "images", "rows", "started", "scheduled"),
     )
 
-    def __init__(self, images: Sequence[np.ndarray], caller: Caller):
+    def __init__(self, images: Sequence[np.ndarray], connection: ClientConnection):
         self.images = images
-        self.caller = caller
+        self.connection = connection
         self.scheduled = 0  # images that went into a pass
         self.remaining = len(images)  # images without a row
         self.rows: list[np.ndarray] = [_NO_ROW] * len(images)
@@ -71,9 +71,9 @@ class PendingRequest:
         self.done.release()
 
     def result(self) -> BatchResult:
-        """The rows. Raises what the network raised, or ClientGone."""
+        """The rows. Raises what the network raised, or ClientDisconnected."""
         if self.remaining:
-            self.caller.check()
+            self.connection.check()
         if self.error is not None:
             raise self.error
         return BatchResult(self.rows, self.started, self.ended)
@@ -132,15 +132,15 @@ class Batcher:
         """Whether one more image would be accepted; undecoded: images that wait as well, but not yet here."""
         return self._depth + undecoded < self._max_queue
 
-    def run(self, images: Sequence[np.ndarray], caller: Caller | None = None) -> BatchResult:
+    def run(self, images: Sequence[np.ndarray], connection: ClientConnection | None = None) -> BatchResult:
         """Wait for the network's answers.
 
-        Raises QueueFull at once, RequestAbandoned, ClientGone, or what the network raised. One caller's images are
-        queued together or not at all. An empty queue accepts any number, so that a batch larger than MAX_QUEUE is
+        Raises QueueFull at once, RequestAbandoned, ClientDisconnected, or what the network raised. One caller's images
+        are queued together or not at all. An empty queue accepts any number, so that a batch larger than MAX_QUEUE is
         possible.
         """
-        request = PendingRequest(images, caller or Caller())
-        request.caller.check()
+        request = PendingRequest(images, connection or ClientConnection())
+        request.connection.check()
         with self._changed:
             run_here = self._caller_may_run and self._at_rest() and len(images) == 1
             if run_here:
@@ -211,7 +211,7 @@ class Batcher:
             batch: list[BatchItem] = []
             while self._queue and len(batch) < self._batch_max:
                 request = self._queue.popleft()
-                if request.abandoned or request.caller.gone:
+                if request.abandoned or request.connection.closed:
                     self._depth -= len(request.images) - request.scheduled
                     request.drop()
                     continue

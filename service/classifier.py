@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.batcher import Batcher
-from service.caller import Caller
+from service.client_connection import ClientConnection
 from service.engines import Engine, engine_class
 from service.errors import BundleError, QueueFull
 from service.images.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
@@ -95,13 +95,15 @@ class Classifier:
         if not self.has_room():
             raise self.queue_full()
 
-    def decode_work(self, caller: Caller | None = None) -> DecodeWork:
+    def decode_work(self, connection: ClientConnection | None = None) -> DecodeWork:
         """The decoding of a request that starts now."""
-        return DecodeWork(self._decode_turns, time.monotonic() + DEADLINE_S, caller)
+        return DecodeWork(self._decode_turns, time.monotonic() + DEADLINE_S, connection)
 
-    def classify(self, images: Sequence[np.ndarray], caller: Caller | None = None) -> tuple[list[Prediction], Timings]:
-        """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait, or ClientGone."""
+    def classify(
+        self, images: Sequence[np.ndarray], connection: ClientConnection | None = None
+    ) -> tuple[list[Prediction], Timings]:
+        """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait, or ClientDisconnected."""
         queued_at = time.perf_counter()
-        result = self._batcher.run(images, caller)
+        result = self._batcher.run(images, connection)
         predictions = [Prediction(tuple(row.tolist()), self.classes) for row in result.rows]
         return predictions, Timings((result.started - queued_at) * 1000, (result.ended - result.started) * 1000)

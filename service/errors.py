@@ -12,7 +12,7 @@ ServiceError
      |- TooLarge           413 body or batch over the limit
      |- Unsupported        415 not a type of image that the service reads
      |- UnprocessableImage 422 the right type, but broken, too many pixels, or values out of range
-     |- ClientGone         499 the client has disconnected, so nobody receives this
+     |- ClientDisconnected 499 nobody receives this
      |- QueueFull          503 no room; carries Retry-After
      |   '- RequestAbandoned   it was queued, but waited too long
      '- ServiceUnavailable 503 the thread that runs the model has ended
@@ -95,8 +95,8 @@ class UnprocessableImage(Problem):
     status, title = 422, "Cannot be decoded"
 
 
-class ClientGone(Problem):
-    status, title = 499, "Client gone"
+class ClientDisconnected(Problem):
+    status, title = 499, "Client disconnected"
 
 
 class QueueFull(Problem):

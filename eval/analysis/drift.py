@@ -161,7 +161,7 @@ def _relative_change(log_series: Sequence[float]) -> float:
     return round(math.expm1(last - first), 6)
 
 
-def _matters(change: float, cause: float) -> bool:
+def _is_relevant(change: float, cause: float) -> bool:
     """Whether latency changed enough, and in the direction in which the cause did."""
     return min(abs(change), abs(cause)) >= WARN_RELATIVE_CHANGE and (change > 0) == (cause > 0)
 
@@ -184,10 +184,10 @@ def _drift_report(
     shared_change = _relative_change(shared) if shared else None
     has_own_trend = own_p[1] < ALPHA
     has_shared_trend = shared_p_holm is not None and shared_p_holm < ALPHA
-    has_drift = has_own_trend and _matters(change, own_change)
+    has_drift = has_own_trend and _is_relevant(change, own_change)
     if has_drift:
         code = DriftCode.BECAME_SLOWER if change > 0 else DriftCode.BECAME_FASTER
-    elif shared_change is not None and has_shared_trend and _matters(change, shared_change):
+    elif shared_change is not None and has_shared_trend and _is_relevant(change, shared_change):
         code = DriftCode.ALL_BECAME_SLOWER if change > 0 else DriftCode.ALL_BECAME_FASTER
     else:
         code = DriftCode.SMALL_TREND if has_own_trend or has_shared_trend else DriftCode.NO_DRIFT

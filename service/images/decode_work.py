@@ -10,7 +10,7 @@ import math
 import threading
 import time
 
-from service.caller import Caller
+from service.client_connection import ClientConnection
 from service.errors import QueueFull, RequestAbandoned, UnprocessableImage
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 
@@ -65,10 +65,12 @@ class DecodeTurns:
 class DecodeWork:
     """What one request has spent on decoding. A context manager: its end gives back the turn, if one was taken."""
 
-    def __init__(self, turns: DecodeTurns | None = None, deadline: float = math.inf, caller: Caller | None = None):
+    def __init__(
+        self, turns: DecodeTurns | None = None, deadline: float = math.inf, connection: ClientConnection | None = None
+    ):
         self._turns = turns
         self._deadline = deadline  # time.monotonic()
-        self._caller = caller or Caller()
+        self._connection = connection or ClientConnection()
         self._reads = 0
         self._pixels = 0
         self._scan_pixels = 0
@@ -120,11 +122,11 @@ class DecodeWork:
         if self._turns and self._turn_started is None:
             self._turns.take(self._deadline)
             self._turn_started = time.monotonic()
-            self._caller.check()
+            self._connection.check()
 
     def check_deadline(self) -> None:
-        """Raises RequestAbandoned once the deadline is over, and ClientGone."""
-        self._caller.check()
+        """Raises RequestAbandoned once the deadline is over, and ClientDisconnected."""
+        self._connection.check()
         if time.monotonic() > self._deadline:
             raise given_up()
 

@@ -19,10 +19,10 @@ from functools import lru_cache
 from typing import Any
 
 from service import schema
-from service.caller import Caller
-from service.errors import BadRequest, ClientGone, Problem, RequestTimeout
+from service.client_connection import ClientConnection
+from service.errors import BadRequest, ClientDisconnected, Problem, RequestTimeout
 from service.web.middleware import (
-    CALLER,
+    CLIENT_CONNECTION,
     DELAY_S,
     DRAIN_BYTES,
     DRAIN_TIMEOUT_S,
@@ -153,16 +153,16 @@ class AsgiApp:
             return respond(self._wsgi, environ)  # whatever waits for a thread
         if not is_post or self._wsgi.refuses_head(environ) or not await self._read(environ, body):
             return await asyncio.wrap_future(self._others.submit(respond, self._wsgi, environ))
-        caller = environ[CALLER] = Caller()
+        connection = environ[CLIENT_CONNECTION] = ClientConnection()
         future = self._predictions.submit(respond, self._wsgi, environ)
         answer = asyncio.wrap_future(future)
         done, _ = await asyncio.wait((answer,), timeout=WATCH_AFTER_S)
         if not done:
             gone = asyncio.ensure_future(disconnect(body.receive))  # ends with the answer at the latest
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-            caller.gone = not answer.done()
-            if caller.gone and future.cancel():  # it had no thread yet
-                self._state.metrics.error(ClientGone.title)
+            connection.closed = not answer.done()
+            if connection.closed and future.cancel():  # it had no thread yet
+                self._state.metrics.error(ClientDisconnected.title)
                 return None
         return await answer
 

@@ -30,7 +30,7 @@ StartResponse = Callable[..., Any]
 # Keys of a request's environ
 TRACE = "classifier.trace"  # its RequestTrace
 # Of those, set by service/web/asgi.py
-CALLER = "classifier.caller"  # its Caller; the whole body has come, into memory that is accounted for
+CLIENT_CONNECTION = "classifier.client_connection"  # set once the whole body is in memory that is accounted for
 RECEIVED_AT = "classifier.received_at"  # when that was, time.perf_counter()
 PROBLEM = "classifier.problem"  # why the body was not read: the answer
 DELAY_S = "classifier.delay_s"  # set for it: for how long the answer is held back
@@ -128,14 +128,14 @@ class ServiceState:
     def reserve_body(self, environ: Environ, size: int | None) -> None:
         """Reserve memory for a body that is not read yet, by its declared size. Raises QueueFull."""
         size = UNDECLARED_BYTES if size is None else size
-        if CALLER not in environ and size > SHORT_BODY_BYTES:
+        if CLIENT_CONNECTION not in environ and size > SHORT_BODY_BYTES:
             self.bodies.take(size)
             environ[TRACE].reserved_bytes = size
 
     def classify(self, environ: Environ, images: Sequence[np.ndarray], started_at: float) -> list[Prediction]:
-        """Returns one prediction per image; started_at: when decoding started. Raises QueueFull or ClientGone."""
+        """One prediction per image; started_at: when decoding started. Raises QueueFull or ClientDisconnected."""
         decoded = time.perf_counter()
-        predictions, timings = self.classifier.classify(images, environ.get(CALLER))
+        predictions, timings = self.classifier.classify(images, environ.get(CLIENT_CONNECTION))
         parts = ((decoded - started_at) * 1000, timings.queue_ms, timings.inference_ms)
         trace: RequestTrace = environ[TRACE]
         trace.timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)

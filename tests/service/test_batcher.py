@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batcher import Batcher
-from service.caller import Caller
-from service.errors import ClientGone, QueueFull, RequestAbandoned
+from service.client_connection import ClientConnection
+from service.errors import ClientDisconnected, QueueFull, RequestAbandoned
 
 LIMITS = {"max_queue": 4, "batch_max": 3}
 FOR_EVER_S = 10_000
@@ -71,13 +71,13 @@ def occupied(gate, pool, **limits):
     return batcher, first
 
 
-def fill(batcher, pool, *requests, caller=None):
+def fill(batcher, pool, *requests, connection=None):
     """Put these requests' pictures in the queue, in this order; returns when they wait there."""
     calls = []
     for request in requests:
         pictures = [picture(value) for value in (request if isinstance(request, list) else [request])]
         wanted = batcher.depth() + len(pictures)
-        calls.append(pool.submit(batcher.run, pictures, caller))
+        calls.append(pool.submit(batcher.run, pictures, connection))
         while batcher.depth() < wanted:
             assert not calls[-1].done(), calls[-1].exception()
             time.sleep(0.0005)
@@ -304,27 +304,27 @@ def test_nobody_waits_longer_than_the_longest_wait(gate, pool):
 
 def test_images_whose_client_has_gone_enter_no_pass(gate, pool):
     batcher, _ = occupied(gate, pool, max_queue=6)
-    staying, leaving = Caller(), Caller()
+    staying, leaving = ClientConnection(), ClientConnection()
     calls = []
-    for number, caller in enumerate((leaving, staying, leaving), 1):
-        calls += fill(batcher, pool, [number] * 2, caller=caller)
-    leaving.gone = True
+    for number, connection in enumerate((leaving, staying, leaving), 1):
+        calls += fill(batcher, pool, [number] * 2, connection=connection)
+    leaving.closed = True
     gate.open.set()
-    assert isinstance(calls[0].exception(30), ClientGone)
+    assert isinstance(calls[0].exception(30), ClientDisconnected)
     assert values(calls[1].result(30)) == [2, 2]
-    assert isinstance(calls[2].exception(30), ClientGone)
+    assert isinstance(calls[2].exception(30), ClientDisconnected)
     assert {value for batch in gate.seen for value in batch} == {0, 2}
     assert batcher.depth() == 0
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         batcher.run([picture(4)], leaving)
 
 
 def test_a_batch_ends_between_two_passes_when_its_client_goes(gate, pool):
-    caller = Caller()
+    connection = ClientConnection()
     batcher = Batcher(gate, **(LIMITS | {"batch_max": 1}))
-    call = pool.submit(batcher.run, [picture(number) for number in range(5)], caller)
+    call = pool.submit(batcher.run, [picture(number) for number in range(5)], connection)
     assert gate.entered.acquire(timeout=30)
-    caller.gone = True
+    connection.closed = True
     gate.open.set()
-    assert isinstance(call.exception(30), ClientGone)
+    assert isinstance(call.exception(30), ClientDisconnected)
     assert gate.seen == [[0]]

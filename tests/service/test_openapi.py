@@ -19,7 +19,7 @@ from infra.targets import TARGETS
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
-from service.errors import ClientGone, Problem
+from service.errors import ClientDisconnected, Problem
 from service.images.image_file import MAX_DECODE_BYTES, WEBP_BYTES
 from service.images.preprocess import DARKEST_MAX
 from service.settings import ENGINES, Settings
@@ -153,7 +153,7 @@ def test_every_post_lists_the_statuses_of_the_contract():
     posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
     assert len(posts) == 3
     for operation in posts:
-        received_by_nobody = {str(ClientGone.status)}
+        received_by_nobody = {str(ClientDisconnected.status)}
         assert set(operation["responses"]) == {"200"} | statuses(Problem) - received_by_nobody
 
 

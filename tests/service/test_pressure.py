@@ -291,10 +291,13 @@ def test_work_ends_when_its_client_has_gone(tmp_path, gate):
         until(lambda: metric(server, "queue_images") == 6, "six requests that wait for the pass")
         for connection in connections:
             connection.close()
-        until(lambda: metric(server, 'errors_total{kind="Client gone"}') == 6, "those without a thread to be dropped")
+        until(
+            lambda: metric(server, 'errors_total{kind="Client disconnected"}') == 6,
+            "those without a thread to be dropped",
+        )
         gate.unlink()
         assert first.result(60).status == 200
-        until(lambda: metric(server, 'errors_total{kind="Client gone"}') == 12, "all to be dropped")
+        until(lambda: metric(server, 'errors_total{kind="Client disconnected"}') == 12, "all to be dropped")
         assert server.post("/predict", PNG, "image/png").status == 200
         assert metric(server, "batch_images_sum") == 2
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.caller import Caller
-from service.errors import ClientGone, QueueFull, RequestAbandoned, UnprocessableImage
+from service.client_connection import ClientConnection
+from service.errors import ClientDisconnected, QueueFull, RequestAbandoned, UnprocessableImage
 from service.images.decode_work import (
     CHECKED_READS,
     MAX_TURN_WAIT_S,
@@ -87,20 +87,20 @@ def test_decoding_ends_at_its_deadline():
 
 
 def test_decoding_ends_when_its_client_has_gone(pool):
-    turns, caller = DecodeTurns(1), Caller()
+    turns, connection = DecodeTurns(1), ClientConnection()
 
     def go():
-        with DecodeWork(turns, caller=caller) as work:
+        with DecodeWork(turns, connection=connection) as work:
             work.add_pixels(BIG)
 
     with DecodeWork(turns) as holder:
         holder.add_pixels(BIG)
         waiting = pool.submit(go)
         until(lambda: turns.waiting() == 1)
-        caller.gone = True
-    assert isinstance(waiting.exception(30), ClientGone)
-    with pytest.raises(ClientGone):
-        decode_image(picture_bytes(), BUNDLE, DecodeWork(caller=caller))
+        connection.closed = True
+    assert isinstance(waiting.exception(30), ClientDisconnected)
+    with pytest.raises(ClientDisconnected):
+        decode_image(picture_bytes(), BUNDLE, DecodeWork(connection=connection))
     turns.take(math.inf)
 
 
