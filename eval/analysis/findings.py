@@ -29,6 +29,7 @@ class FindingCode(Code):
     MODEL_VERSIONS_DIFFER = "model_versions_differ", "titles_by_version"
     CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms"
     SENT_LATE = "sent_late", "p99_delay_ms_by_title", "limit_ms"
+    SEARCH_LIMITED_BY_CLIENT = "search_limited_by_client", "p99_delay_ms_by_title"
     TARGET_FAILED = "target_failed", "title", "failure"
     MANY_FAILURES = "many_failures", "title", "failed", "sent", "errors"
     MEMORY_EXCEEDED = "memory_exceeded", "title", "peak_mib", "limit_mib", "cuda_build"

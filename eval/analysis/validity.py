@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from statistics import median
 from typing import Self
@@ -22,9 +22,10 @@ from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
 from eval.targets.engines import REFERENCE_ENGINE
 
-# The client is saturated where the p99 of its send delay is above both: a fraction of the median latency, and so much.
+# The client is saturated where the p99 of its send delay is above both: a fraction of the median latency, in a rate
+# search of the latency objective, and so much.
 MAX_SEND_DELAY_FRACTION, MIN_SEND_DELAY_MS = 0.05, 5.0
-MAX_OVERLOAD_DELAY_FRACTION = 0.5  # in a rate search, of the latency objective at a rate that did not keep it
+MAX_OVERLOAD_DELAY_FRACTION = 0.5  # at a rate of a search that did not keep the objective
 ON_TIME_SEND_DELAY_MS = 0.5  # an open loop whose send delay has a larger p99 is marked
 ACCURACY_ALPHA = 0.05  # of the test whether an engine is less accurate
 
@@ -44,6 +45,10 @@ class _Stream:
     def of(cls, samples: Sequence[Sample], saturated_above_ms: float, overload: bool = False) -> Self:
         p99_ms = nearest_rank(sorted(s.send_delay_ms or 0.0 for s in samples), 0.99)
         return cls(p99_ms, max(saturated_above_ms, MIN_SEND_DELAY_MS), overload)
+
+    @property
+    def is_saturated(self) -> bool:
+        return self.p99_delay_ms > self.saturated_above_ms
 
 
 def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
@@ -69,7 +74,7 @@ def run_findings(
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
-    findings += _late_sends(run, samples_by_target, facts.targets)
+    findings += _late_send_warnings(run, samples_by_target, facts.targets)
     findings += drift_warnings(
         _drift_by_target(facts.targets), {name: report.title for name, report in facts.targets.items()}
     )
@@ -212,30 +217,74 @@ def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) 
 
 
 def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
-    saturated_ms, _ = _late_sends_ms(run, samples_by_target, targets)
+    saturated_ms = _late_sends(run, samples_by_target, targets).saturated_ms
     if not saturated_ms:
         return []
     max_delay_ms = max(saturated_ms.values())
     return [invalid(FindingCode.CLIENT_SATURATED, titles=list(saturated_ms), max_p99_delay_ms=max_delay_ms)]
 
 
-def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
-    _, late_ms = _late_sends_ms(run, samples_by_target, targets)
-    limit_ms = ON_TIME_SEND_DELAY_MS
-    return [warning(FindingCode.SENT_LATE, p99_delay_ms_by_title=late_ms, limit_ms=limit_ms)] if late_ms else []
+def _late_send_warnings(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
+    late, findings = _late_sends(run, samples_by_target, targets), []
+    if late.late_ms:
+        limit_ms = ON_TIME_SEND_DELAY_MS
+        findings.append(warning(FindingCode.SENT_LATE, p99_delay_ms_by_title=late.late_ms, limit_ms=limit_ms))
+    if late.search_ms:
+        findings.append(warning(FindingCode.SEARCH_LIMITED_BY_CLIENT, p99_delay_ms_by_title=late.search_ms))
+    return findings
 
 
-def _streams(samples: Sequence[Sample], report: ScenarioReport | None) -> Iterator[_Stream]:
-    """The open loops of one scenario: of a rate search each step is one.
+@dataclass(frozen=True)
+class _LateSends:
+    """Titles of targets to which open loops sent late, with the largest p99 of their send delay in ms."""
 
-    Latency in a search is compared with the objective, and so is the delay. A rate above the highest that passed is to
-    overload the target, and where both share cores the client too: there the delay alone must not break the objective.
+    saturated_ms: dict[str, float] = field(default_factory=dict)  # so late that the client was measured, not the target
+    late_ms: dict[str, float] = field(default_factory=dict)  # of the others
+    search_ms: dict[str, float] = field(default_factory=dict)  # saturated in a rate search
+
+
+def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> _LateSends:
+    """What each open loop's send delay says of it.
+
+    A closed loop has no schedule, so nothing of it is late. A rate search counts the delay as latency, and so finds a
+    lower rate than the target could take, never a higher one; its steps of too high a rate are to overload the target,
+    and where both share cores the client too.
     """
-    if not isinstance(report, RateSearchReport):
-        latencies_ms = [s.latency_ms for s in samples if s.error is None]
-        if latencies_ms and samples[0].send_delay_ms is not None:
-            yield _Stream.of(samples, MAX_SEND_DELAY_FRACTION * median(latencies_ms))
-        return
+    late = _LateSends()
+
+    def add(found_ms: dict[str, float], title: str, stream: _Stream) -> None:
+        found_ms[title] = max(stream.p99_delay_ms, found_ms.get(title, 0.0))
+
+    for name, report in targets.items():
+        for scenario in run.scenarios:
+            if scenario == BURST:  # one process cannot send all of a burst in the same moment
+                continue
+            samples = [s for s in samples_by_target.get(name, ()) if s.scenario == scenario]
+            scenario_report = report.scenarios.get(scenario)
+            if isinstance(scenario_report, RateSearchReport):
+                streams, saturated_ms = list(_steps(samples, scenario_report)), late.search_ms
+            else:
+                streams, saturated_ms = [stream] if (stream := _stream(samples)) else [], late.saturated_ms
+            for stream in streams:
+                if stream.is_saturated:
+                    add(saturated_ms, report.title, stream)
+                elif stream.p99_delay_ms > ON_TIME_SEND_DELAY_MS and not stream.overload:
+                    add(late.late_ms, report.title, stream)
+    for title in late.saturated_ms:
+        late.late_ms.pop(title, None)
+    return late
+
+
+def _stream(samples: Sequence[Sample]) -> _Stream | None:
+    """An open loop of one rate; None of a closed one."""
+    latencies_ms = [s.latency_ms for s in samples if s.error is None]
+    if not latencies_ms or samples[0].send_delay_ms is None:
+        return None
+    return _Stream.of(samples, MAX_SEND_DELAY_FRACTION * median(latencies_ms))
+
+
+def _steps(samples: Sequence[Sample], report: RateSearchReport) -> Iterator[_Stream]:
+    """The steps of a rate search. In one that was to overload the target the client's delay alone must not do it."""
     by_rate: dict[float, list[Sample]] = defaultdict(list)
     for s in samples:
         by_rate[s.rate_rps or 0.0].append(s)
@@ -243,27 +292,3 @@ def _streams(samples: Sequence[Sample], report: ScenarioReport | None) -> Iterat
         overload = rate_rps > (report.max_rate_rps.value or 0.0)
         fraction = MAX_OVERLOAD_DELAY_FRACTION if overload else MAX_SEND_DELAY_FRACTION
         yield _Stream.of(step_samples, fraction * report.slo_ms, overload)
-
-
-def _late_sends_ms(
-    run: Run, samples_by_target: SamplesByTarget, targets: Targets
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Targets to which an open loop sent late, with the largest p99 of its send delay in ms.
-
-    First those to which it sent so late that the client was measured, not the target; then the others. A closed loop
-    has no schedule, so nothing of it is late.
-    """
-    saturated_ms: dict[str, float] = {}
-    late_ms: dict[str, float] = {}
-    for name, target_report in targets.items():
-        title = target_report.title
-        for scenario in run.scenarios:
-            if scenario == BURST:  # one process cannot send all of a burst in the same moment
-                continue
-            samples = [s for s in samples_by_target.get(name, ()) if s.scenario == scenario]
-            for stream in _streams(samples, target_report.scenarios.get(scenario)):
-                if stream.p99_delay_ms > stream.saturated_above_ms:
-                    saturated_ms[title] = max(stream.p99_delay_ms, saturated_ms.get(title, 0.0))
-                elif stream.p99_delay_ms > ON_TIME_SEND_DELAY_MS and not stream.overload:
-                    late_ms[title] = max(stream.p99_delay_ms, late_ms.get(title, 0.0))
-    return saturated_ms, {title: p99_ms for title, p99_ms in late_ms.items() if title not in saturated_ms}

@@ -132,6 +132,14 @@ def _model_versions_differ(titles_by_version: Mapping[str, Sequence[str]]) -> st
     return f"the models differ ({groups})"
 
 
+def _search_limited(p99_delay_ms_by_title: Mapping[str, float]) -> str:
+    titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in p99_delay_ms_by_title.items()])
+    return (
+        f"in the search for the highest rate the client sent late, at p99, to {titles}: a target alone on its machine "
+        "may take more"
+    )
+
+
 def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> str:
     titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in p99_delay_ms_by_title.items()])
     return (
@@ -219,6 +227,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "cores, at a lower --rate, or with more --workers"
     ),
     FindingCode.SENT_LATE: _sent_late,
+    FindingCode.SEARCH_LIMITED_BY_CLIENT: _search_limited,
     FindingCode.TARGET_FAILED: "{title}: {failure}",
     FindingCode.MANY_FAILURES: _many_failures,
     FindingCode.MEMORY_EXCEEDED: _memory_exceeded,

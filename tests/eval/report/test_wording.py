@@ -30,6 +30,8 @@ SENTENCES = [  # code, values, sentence
      "the client sent late to AWS EC2 and Heroku (p99 up to 6.0 ms): send from a machine with free cores, at a lower --rate, or with more --workers"),
     (FindingCode.SENT_LATE, {"p99_delay_ms_by_title": {"AWS EC2": 0.612, "Heroku": 3.4}, "limit_ms": 0.5},
      "requests of open loops were sent more than 0.5 ms late, at p99, to AWS EC2 (0.61 ms) and Heroku (3.4 ms): that is part of their latency"),
+    (FindingCode.SEARCH_LIMITED_BY_CLIENT, {"p99_delay_ms_by_title": {"AWS EC2": 22.1}},
+     "in the search for the highest rate the client sent late, at p99, to AWS EC2 (22 ms): a target alone on its machine may take more"),
     (FindingCode.TARGET_FAILED, {"title": "Heroku", "failure": "port 5000 was never opened"},
      "Heroku: port 5000 was never opened"),
     (FindingCode.MANY_FAILURES, {"title": "AWS EC2", "failed": 40, "sent": 400, "errors": {"disconnected": 38, "timeout": 2}},
