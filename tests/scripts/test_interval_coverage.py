@@ -35,7 +35,7 @@ def test_intervals_that_are_too_narrow_are_an_exit_code_of_1(monkeypatch):
     monkeypatch.setitem(interval_coverage.METHODS, interval_coverage.REPORT, interval_coverage.independent_interval)
     lines = []
     assert interval_coverage.main(lines.append, sizes=(3000,), runs=60) == 1
-    assert any(line.startswith("blocks") and line.endswith("outside 93% to 97%") for line in lines)
+    assert any(line.startswith("blocks") and line.endswith("outside 93.0% to 97%") for line in lines)
 
 
 def test_intervals_that_are_too_wide_are_an_exit_code_of_1(monkeypatch):
