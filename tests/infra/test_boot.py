@@ -59,7 +59,7 @@ def ground(complain, needs_tool, say):
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     """The user data, and the file that the program puts into its bucket."""
-    root = make_checkout(tmp_path_factory.mktemp("boot") / "checkout")
+    root = make_checkout(tmp_path_factory.mktemp("boot") / "checkout", with_weights=True)
     run = well(run_program(root, "aws_ec2", REQUIRED["aws_ec2"]))
     (vm,) = [each for each in run.resources.values() if each.type == "aws:ec2/instance:Instance"]
     (bundle,) = [each for each in run.resources.values() if each.type == "aws:s3/bucketObjectv2:BucketObjectv2"]

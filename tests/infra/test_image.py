@@ -40,7 +40,7 @@ def builder(ground, needs_tool):
 
 def shipped(engine, checkout):
     """The Dockerfile, its context, its arguments, and what the platform sets, as the program registers them."""
-    root = make_checkout(checkout)
+    root = make_checkout(checkout, with_weights=True)
     config = REQUIRED["gcp_cloudrun"] | {"cloudtrial:engine": engine}
     run = well(run_program(root, "gcp_cloudrun", config))
     (image,) = [each.unwrapped_inputs for each in run.of_type("docker-build:index:Image")]

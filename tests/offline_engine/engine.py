@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent import futures
@@ -109,36 +110,56 @@ def run_program(
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     settings = {**read_settings(stack, root), **(config or {}), **(secrets or {})}
-    command = [sys.executable, "-P", str(Path(__file__).with_name("program_host.py")), "--address", f"127.0.0.1:{port}"]
-    command += ["--project", record.project, "--stack", stack, "--root", str(root), "--preview", str(preview).lower()]
-    try:
-        done = subprocess.run(
-            command,
-            env={
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
+        run = {
+            "address": f"127.0.0.1:{port}",
+            "project": record.project,
+            "stack": stack,
+            "root": str(root),
+            "preview": preview,
+            "output": output.name,
+            "timeout_s": TIMEOUT_S,
+            "env": {
                 **os.environ,
                 "PULUMI_CONFIG": json.dumps(settings),
                 "PULUMI_CONFIG_SECRET_KEYS": json.dumps(list(secrets or {})),
                 "PULUMI_ERROR_OUTPUT_STRING": "1",  # str() of an output is an error, not a line in a URL
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTHONWARNINGS": "ignore",
                 **(env or {}),
             },
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-    finally:
-        server.stop(0)
+        }
+        try:
+            exit_code = _run_in_a_host(run)
+        finally:
+            server.stop(0)
+        printed = output.read()
     return ProgramResult(
         stack,
         preview,
-        done.returncode,
+        exit_code,
         record.resources,
         record.outputs,
         tuple(record.invokes),
         tuple(record.errors),
-        done.stdout + done.stderr,
+        printed,
     )
+
+
+_idle_hosts: list[subprocess.Popen[str]] = []
+
+
+def _run_in_a_host(run: Mapping[str, Any]) -> int:
+    """The exit code of a run, in a host that has none now; hosts stay until this process ends."""
+    host = _idle_hosts.pop() if _idle_hosts else _start_host()
+    assert host.stdin and host.stdout
+    print(json.dumps(run), file=host.stdin, flush=True)
+    exit_code = int(host.stdout.readline())
+    _idle_hosts.append(host)
+    return exit_code
+
+
+def _start_host() -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("program_host.py"))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def unwrap_secrets(value: Any, secret: str | None = None) -> Any:

@@ -1,27 +1,45 @@
-"""Runs the Pulumi program of the working folder as Pulumi's Python language host does, against an engine's address.
+"""Runs Pulumi programs as Pulumi's Python language host does, against an engine's address.
 
-A fresh process, the project's folder as working folder, the program ".", settings in PULUMI_CONFIG. Started by
-tests/offline_engine/engine.py. The calls are the SDK's public ones that the host's own script makes.
+Each run has a process of its own, the project's folder as working folder, the program ".", and settings in
+PULUMI_CONFIG. The calls are the SDK's public ones that the host's own script makes. The process is forked from this
+one, which has imported the providers' libraries and nothing of the project: that takes longer than any program.
+
+tests/offline_engine/engine.py writes a run to each line of standard input, as JSON, and reads its exit code.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import importlib
+import json
 import os
 import runpy
+import signal
 import sys
 import traceback
+from typing import Any
 
 import pulumi
 import pulumi.runtime
 
+LIBRARIES = (
+    *(f"pulumi_aws.{name}" for name in ("ec2", "iam", "route53", "s3", "ssm", "vpc")),
+    *(f"pulumi_gcp.{name}" for name in ("artifactregistry", "cloudfunctionsv2", "cloudrunv2", "projects")),
+    *(f"pulumi_gcp.{name}" for name in ("secretmanager", "serviceaccount", "storage")),
+    *("pulumi_command.local", "pulumi_docker_build", "pulumiverse_heroku"),
+)
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    for name in ("address", "project", "stack", "root", "preview"):
-        parser.add_argument(f"--{name}", required=True)
-    return parser.parse_args()
+
+def next_run() -> dict[str, Any]:
+    """In a process of its own, the next run that is asked for. The host itself ends here with its input."""
+    for line in sys.stdin:
+        run = json.loads(line)
+        child = os.fork()
+        if not child:
+            return run
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    sys.exit()
 
 
 def run_program() -> None:
@@ -29,21 +47,29 @@ def run_program() -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
+    for name in LIBRARIES:
+        dir(importlib.import_module(name))  # some are loaded when they are first looked at
+    run = next_run()
+    signal.alarm(run["timeout_s"])
+    output = os.open(run["output"], os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(run["env"])
     pulumi.runtime.set_all_config(pulumi.runtime.get_config_env(), pulumi.runtime.get_config_secret_keys_env())
     pulumi.runtime.configure(
         pulumi.runtime.Settings(
-            monitor=args.address,
-            engine=args.address,
-            project=args.project,
-            stack=args.stack,
+            monitor=run["address"],
+            engine=run["address"],
+            project=run["project"],
+            stack=run["stack"],
             parallel=8,
-            dry_run=args.preview == "true",
+            dry_run=run["preview"],
             organization="organization",
-            root_directory=args.root,
+            root_directory=run["root"],
         )
     )
-    os.chdir(args.root)
+    os.chdir(run["root"])
     sys.argv = ["."]
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

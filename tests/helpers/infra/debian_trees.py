@@ -240,3 +240,7 @@ def assert_answers_as_reference(port: int, tolerance: float = TOLERANCE) -> None
         assert reply.status == 200, reply.body
         assert reply.json["label"] == name
         assert reply.json["probabilities"] == pytest.approx(image["probabilities"], abs=tolerance)
+
+
+if __name__ == "__main__":  # before they are needed
+    make_trees()

@@ -60,9 +60,12 @@ def test_a_preview_builds_nothing(run):
     assert run.single("Image").inputs["buildOnPreview"] is False
 
 
-def test_the_tag_is_the_hash_of_what_is_shipped(run):
+def test_the_tag_is_the_hash_of_what_is_shipped(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    image = well(run_program(checkout, STACK, {"gcp:project": "example-project"})).single("Image").inputs
+    shipped = {name: checkout / path.relative_to(REPOSITORY) for name, path in deployment_files().items()}
     repository = "us-central1-docker.pkg.dev/example-project/cloudtrial-run"
-    assert run.single("Image").inputs["tags"] == [f"{repository}/service:{digest(deployment_files())[:12]}"]
+    assert image["tags"] == [f"{repository}/service:{digest(shipped)[:12]}"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
