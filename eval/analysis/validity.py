@@ -11,7 +11,7 @@ from typing import Self
 
 from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
-from eval.analysis.latency import RateSearchReport, ScenarioReport
+from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.same_model import MIN_ACCURACY, MIN_IMAGES
 from eval.analysis.recommendation import MAX_ERROR_RATE
 from eval.analysis.report_model import AccuracyPair, TargetReport
