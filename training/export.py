@@ -5,8 +5,8 @@
 
 Batch norm is folded into the convolutions. The ranges of the activations are calibrated on training images, each output
 channel's weights have a scale of their own, and pooling, last layer and softmax stay in float32, where they cost
-nothing. Both files are measured on the whole test set against PyTorch in float32, and the metrics go into model.json
-under `exports`. Refuses, and changes nothing, when int8 loses too much accuracy or fp32 differs from PyTorch.
+nothing. PyTorch and both files are measured on the whole test set: the accuracies go into model.json, with the data's
+name. Refuses, and changes nothing, when int8 loses too much accuracy or fp32 differs from PyTorch.
 
 Weights are reduced to 7 bits, and activations are unsigned: processors without VNNI add two products in 16 bits, where
 full 8-bit weights can saturate. So every processor computes the same integers.
@@ -127,10 +127,12 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
         for name, path in files.items():
             predictions = predict(onnx_probabilities(path), bundle, test, name)
             metrics[name] = accuracy(predictions, test.labels) | parity(predictions, reference)
-        check(metrics, accuracy(reference, test.labels)["accuracy"])
+        stored = accuracy(reference, test.labels)
+        check(metrics, stored["accuracy"])
         for name, path in files.items():
             shutil.copyfile(path, folder / name)
-    common = {"data": f"{data_name}, test split", "weights": bundle.version(WEIGHTS), "opset": OPSET}
+    tested_on = {"data": f"{data_name}, test split"}
+    common = tested_on | {"weights": bundle.version(WEIGHTS), "opset": OPSET}
     metrics[FP32] |= common
     metrics[INT8] |= common | {
         "calibration": {
@@ -142,14 +144,15 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
         "quantised": {"kinds": QUANTISED_OPS, "weights": "int8, per channel, 7 bits", "activations": "uint8"},
         "libraries": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     }
-    write_metrics(folder, metrics)
+    write_metrics(folder, stored | tested_on, metrics)
     return metrics
 
 
-def write_metrics(folder: Path, metrics: dict[str, dict[str, Any]]) -> None:
-    """Write the checksum of int8 and the metrics of both into model.json; fp32 is measured, but not shipped."""
+def write_metrics(folder: Path, stored: dict[str, Any], exports: dict[str, dict[str, Any]]) -> None:
+    """Write the checksum of int8, and the metrics of the weights and both files; fp32 is measured, but not shipped."""
     path = folder / MODEL_JSON
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["files"][INT8] = sha256(folder / INT8)
-    manifest["exports"] = metrics
+    manifest["metrics"] = {"test": stored}
+    manifest["exports"] = exports
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
