@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from eval.cli.check import add_check
 from eval.cli.compare import add_compare
 from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     root_parser = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
     commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
     add_run_command(commands)
+    add_check(commands)
     add_report(commands)
     add_samples(commands)
     add_compare(commands)

@@ -97,6 +97,9 @@ def add_run_command(commands: Any) -> None:
         f" NAME with {PLAIN_ENGINE} (the default), NAME-onnx with onnx")  # fmt: skip
     add("--stacks", type=comma_separated, metavar="A,B", help="deployed Pulumi stacks")
     add("--target", dest="targets", action="append", metavar="NAME=URL", help="any endpoint; may be given again")
+    add("--adapter", dest="adapters", action="append", default=[], metavar="NAME=FILE", help="how an endpoint with a"
+        " wire format of its own is asked and read: a YAML file, or one of the ready forms; without it they are tried"
+        " where the address has a path")  # fmt: skip
     add("--images", metavar="DIR|cifar10|golden", help="CLASS/* or test/CLASS/*, torchvision's folder, or a set's name")
     add(
         "--limit",
@@ -177,7 +180,13 @@ def add_run_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, report, print the verdict. Nothing that is printed has a token in it, not even a traceback."""
     token_options = [read_token(text, os.environ) for text in arguments.token_env]
-    scrub = Scrubber(option.token for option in token_options)
+    tokens = [option.token for option in token_options]
+    if arguments.adapters:
+        from eval.adapters.loading import parse_adapter
+
+        arguments.adapters = [parse_adapter(text, os.environ) for text in arguments.adapters]
+        tokens += [secret for option in arguments.adapters for secret in option.secrets]
+    scrub = Scrubber(tokens)
     try:
         return (_resume if arguments.resume else _start)(arguments, token_options, scrub)
     except EvalError as error:
@@ -200,7 +209,7 @@ def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], 
     config = _merge_config(arguments, Config())
     engines, twin_targets = _twins_of(config)
     remote = _remote_targets(arguments, config, token_options, reporter)
-    image_set = load_images(config.images, config.limit, config.seed, reporter.print)
+    image_set = load_images(config.images, config.limit, config.seed, reporter.print, _may_have_own_classes(config))
     reporter.print(f"Images: {image_set.source} ({len(image_set.images):,})")
     names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
     check_restart_targets(options.restart_commands, names)
@@ -231,7 +240,7 @@ def _resume(arguments: argparse.Namespace, token_options: Sequence[TokenOption],
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
-    image_set = load_images(config.images, config.limit, config.seed, reporter.print)
+    image_set = load_images(config.images, config.limit, config.seed, reporter.print, _may_have_own_classes(config))
     with start_targets(engines, remote, run_dir / "logs", reporter.print) as target_set:
         run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
         reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
@@ -244,17 +253,20 @@ def _run_options(arguments: argparse.Namespace, scrub: Scrubber) -> RunOptions:
     from eval.targets.restart import parse_restart_commands
 
     restart_commands = parse_restart_commands(arguments.cold_command)
-    return RunOptions(arguments.line, restart_commands, arguments.max_usd, arguments.scheduler, scrub)
+    adapters = {option.target: option for option in arguments.adapters}
+    return RunOptions(arguments.line, restart_commands, arguments.max_usd, arguments.scheduler, scrub, adapters)
 
 
 def _remote_targets(
     arguments: argparse.Namespace, config: Config, token_options: Sequence[TokenOption], reporter: Reporter
 ) -> TargetSet:
     """The targets but the twins, with their tokens."""
+    from eval.load.foreign import check_adapters
     from eval.targets.endpoints import assign_tokens, remote_targets
 
     allow_http = arguments.allow_token_over_http
     remote = remote_targets(_twins_of(config)[1], config.stacks, config.targets)
+    check_adapters(remote, arguments.adapters, allow_http=allow_http)
     for name, reason in remote.start_failures.items():
         reporter.print(f"{name} is left out: {reason}")
     if token_options and not allow_http:
@@ -275,6 +287,11 @@ def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
             "deployed stack runs the engine of its own configuration (pulumi config set cloudtrial:engine onnx)"
         )
     return dataclasses.replace(base, **{name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()})
+
+
+def _may_have_own_classes(config: Config) -> bool:
+    """Whether folders may have other classes than the shipped network's: only addresses are measured."""
+    return not config.local and not config.stacks
 
 
 def _twins_of(config: Config) -> tuple[tuple[str, ...], list[str]]:

@@ -112,21 +112,26 @@ class _SkippedFiles:
         return f"{self.count_text()}: {'; '.join(reasons)}"
 
 
-def load_images(selection: str | None, limit: int | None, seed: int, notify: Notify) -> ImageSet:
+def load_images(
+    selection: str | None, limit: int | None, seed: int, notify: Notify, own_classes: bool = False
+) -> ImageSet:
     """The images that `--images` selects, or the best available ones; at most `limit`, stratified by class.
 
-    selection: "golden", "cifar10", a folder, or None. Files of a folder that are no images are skipped, and `notify`
-    is told how many. Raises ImagesError.
+    selection: "golden", "cifar10", a folder, or None. own_classes: whether the folders may have other classes than the
+    shipped network; then they are numbered in the order of their names. Files of a folder that are no images are
+    skipped, and `notify` is told how many. Raises ImagesError.
     """
-    skipped = _SkippedFiles()
+    skipped, classes = _SkippedFiles(), model_classes()
     if selection == "golden":
         return _load_golden_set(limit, seed)
     if selection == "cifar10":
         sources, source = _list_cached_cifar10(CACHE_DIR, notify)
     elif selection is not None:
-        sources, source = _list_directory(Path(selection).expanduser(), skipped)
+        if own_classes:
+            classes = _classes_of(Path(selection).expanduser())
+        sources, source = _list_directory(Path(selection).expanduser(), skipped, classes)
     elif folder := os.environ.get("CIFAR10_DIR"):
-        sources, source = _list_directory(Path(folder).expanduser(), skipped)
+        sources, source = _list_directory(Path(folder).expanduser(), skipped, classes)
     else:
         try:
             sources, source = _list_cached_cifar10(CACHE_DIR, notify)
@@ -147,7 +152,7 @@ def load_images(selection: str | None, limit: int | None, seed: int, notify: Not
         source = f"{source}; {skipped.count_text()}"
     if not images:
         raise ImagesError(f"{skipped.root} has no image that can be read: {skipped.summary()}")
-    return ImageSet(_describe_source(source, len(chosen_indices), len(sources)), model_classes(), tuple(images))
+    return ImageSet(_describe_source(source, len(chosen_indices), len(sources)), classes, tuple(images))
 
 
 def model_classes() -> tuple[str, ...]:
@@ -208,7 +213,16 @@ def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
 # Folders
 
 
-def _list_directory(directory: Path, skipped: _SkippedFiles) -> tuple[list[_ImageSource], str]:
+def _classes_of(directory: Path) -> tuple[str, ...]:
+    """The shipped network's classes where the folders are of those, else the folders' names in their order."""
+    root = directory / "test" if (directory / "test").is_dir() else directory
+    if not root.is_dir() or (directory / CIFAR10_BATCHES_DIR).is_dir():
+        return model_classes()
+    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path)))
+    return model_classes() if set(names) <= set(model_classes()) else names
+
+
+def _list_directory(directory: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[_ImageSource], str]:
     """Images in torchvision's layout, in DIR/test/CLASS/*, or in DIR/CLASS/*."""
     if not directory.is_dir():
         raise ImagesError(f"there is no folder {directory}: name one that holds CLASS/* or test/CLASS/*")
@@ -216,13 +230,12 @@ def _list_directory(directory: Path, skipped: _SkippedFiles) -> tuple[list[_Imag
         if (root / CIFAR10_BATCHES_DIR).is_dir() and directory in (root, root / CIFAR10_BATCHES_DIR):
             return _list_cifar10(root, download=False)
     try:
-        return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory, skipped)
+        return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory, skipped, classes)
     except OSError as error:
         raise ImagesError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
-def _list_class_dirs(root: Path, skipped: _SkippedFiles) -> tuple[list[_ImageSource], str]:
-    classes = model_classes()
+def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[_ImageSource], str]:
     sources: list[_ImageSource] = []
     skipped.root = root
     for class_dir in sorted(root.iterdir()):
@@ -231,7 +244,10 @@ def _list_class_dirs(root: Path, skipped: _SkippedFiles) -> tuple[list[_ImageSou
         elif not class_dir.is_dir():
             skipped.add("outside of class folders", class_dir)
         elif class_dir.name not in classes:
-            raise ImagesError(f"{class_dir} is not a class of the network; its classes are {', '.join(classes)}")
+            raise ImagesError(
+                f"{class_dir} is not a class of the network; its classes are {', '.join(classes)}. A service with "
+                "other classes is measured by --target alone, without twins and stacks"
+            )
         else:
             sources += _list_class_dir(class_dir, classes.index(class_dir.name), skipped)
     if not sources:

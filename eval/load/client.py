@@ -16,6 +16,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from eval.adapters.adapter import Adapter, RequestForm
 from eval.dataset.images import EncodedImage
 from eval.errors import InvalidResponse, Unreachable
 from eval.load.connection_timing import ConnectionTimings, create_connector, create_trace_config
@@ -82,13 +83,19 @@ class Client:
         max_connections: int = 1,
         no_connection_reuse: bool = False,
         keepalive_s: float = KEEPALIVE_S,
+        adapter: Adapter | None = None,
     ):
-        """run_start: the time.perf_counter() of the start of the run. scrub: masks the tokens of all its targets."""
+        """run_start: the time.perf_counter() of the start of the run. scrub: masks the tokens of all its targets.
+
+        url may end with the path of predictions. adapter: of an endpoint with another wire format than the service's.
+        """
         self.name = name
         self.classes = classes
-        self._base_url = url
-        self._predict_url = URL(f"{url}{schema.PREDICT}?probabilities=1")
-        self._readyz_url = URL(url + schema.READYZ)
+        self.url = url
+        self.adapter = adapter
+        self._base_url = url.removesuffix(schema.PREDICT)
+        self._predict_url = URL(f"{self._base_url}{schema.PREDICT}?probabilities=1")
+        self._readyz_url = URL(self._base_url + schema.READYZ)
         self._max_connections = max_connections
         self._no_connection_reuse = no_connection_reuse
         self._keepalive_s = keepalive_s
@@ -121,14 +128,28 @@ class Client:
         scheduled_at: of an open loop, the scheduled send time, from which latency counts (no coordinated omission). In
         a closed loop it counts from the send.
         """
+        url, headers, body = self._predict_url, self._token_headers, b""
+        if request.image is not None and self.adapter:
+            url, headers, body = self._encoded(self.adapter.request, request.image)
+        elif request.image is not None:
+            headers, body = {"Content-Type": request.image.media_type, **headers}, request.image.data
         sent_at = time.perf_counter()
         if request.image is None:
             exchange = await self._send_http("GET", self._readyz_url)
         else:
-            headers = {"Content-Type": request.image.media_type, **self._token_headers}
-            exchange = await self._send_http("POST", self._predict_url, headers, request.image.data)
+            exchange = await self._send_http("POST", url, headers, body)
         finished_at = time.perf_counter()
         return self._to_sample(request, scheduled_at, sent_at, finished_at, exchange), finished_at
+
+    async def post(self, form: RequestForm, image: EncodedImage) -> Exchange:
+        """Send an image in that form, and return what came, without tokens."""
+        return self._scrubbed(await self._send_http("POST", *self._encoded(form, image)))
+
+    def _encoded(self, form: RequestForm, image: EncodedImage) -> tuple[URL, dict[str, str], bytes]:
+        """Address, headers and body of a request."""
+        body, content_type = form.encode(image)
+        url = URL(self.url + form.path).update_query(form.query) if form.path or form.query else URL(self.url)
+        return url, {**self._token_headers, **form.headers, "Content-Type": content_type}, body
 
     def dropped(self, request: RequestSpec, reason: str, scheduled_at: float | None = None) -> Sample:
         """The sample of a request that is not sent."""
@@ -151,8 +172,9 @@ class Client:
         return parse_version(self._scrubbed(exchange).body)
 
     async def is_ready(self) -> bool:
-        """Whether /readyz succeeds."""
-        return (await self._send_http("GET", self._readyz_url)).status == 200
+        """Whether /readyz succeeds; of an endpoint with another wire format, whether anything is answered."""
+        status = (await self._send_http("GET", self._readyz_url)).status
+        return status == 200 or (self.adapter is not None and status is not None)
 
     async def _send_http(
         self, method: str, url: URL, headers: Mapping[str, str] | None = None, body: bytes | None = None
@@ -217,12 +239,17 @@ class Client:
     ) -> tuple[int | None, tuple[float, ...] | None, Failure | None]:
         """Predicted class, probabilities and failure."""
         failure = exchange.failure
+        if request.image is None and self.adapter and exchange.status is not None:
+            return None, None, None  # a round trip, whatever the status
         if exchange.status is not None:
             failure = classify_status(exchange.status, exchange.headers, exchange.body) or failure
         if failure or request.image is None:
             return None, None, failure
         try:
             check_encoding(exchange.headers)
+            if self.adapter:
+                answer = self.adapter.answer.read(exchange.body, self.classes)
+                return answer.class_id, answer.probabilities, None
             return *parse_prediction(exchange.body, self.classes), None
         except InvalidResponse as error:
             return None, None, ("invalid_response", str(error))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
+from eval.adapters.adapter import Adapter
 from eval.errors import EvalError
 from eval.event_loop import run_with_exact_timers
 from eval.load.client import Client, RequestSpec
@@ -38,6 +39,7 @@ class Shard:
     offsets_s: tuple[float, ...]
     start_unix_s: float  # of the open loop, by the wall clock, which the machines share
     run_start_unix_s: float  # of the run
+    adapter: Adapter | None = None
 
 
 def run_shard(shard: Shard) -> list[Sample]:
@@ -52,7 +54,7 @@ async def _run_shard(shard: Shard) -> list[Sample]:
         shard.target_name, shard.url, shard.classes, shard.timeout_s, shard.run_start_unix_s + clock_offset_s,
         shard.token,
         scrub=shard.scrub, max_connections=shard.max_in_flight, no_connection_reuse=shard.no_connection_reuse,
-        keepalive_s=shard.keepalive_s,
+        keepalive_s=shard.keepalive_s, adapter=shard.adapter,
     )  # fmt: skip
     gc.disable()
     try:

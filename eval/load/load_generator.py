@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
+from eval.adapters.loading import AdapterOption
 from eval.cost.run_cost import CostMeter
 from eval.dataset.images import ImageSet
 from eval.errors import BudgetExceeded
@@ -55,6 +56,7 @@ class RunOptions:
     max_usd: float | None = None  # cost limit, at which the run ends
     dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open loops
     scrub: Scrubber = field(default_factory=Scrubber)  # masks the tokens of all endpoints
+    adapters: Mapping[str, AdapterOption] = field(default_factory=dict)  # endpoint -> how it is asked
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,7 @@ class LoadGenerator:
             config.fresh, endpoint.keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
             start_unix_s=now_unix_s + SHARD_START_DELAY_S,
             run_start_unix_s=now_unix_s - (time.perf_counter() - self.context.run_start),
+            adapter=client.adapter,
         )  # fmt: skip
 
     async def _run_rate_search(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:

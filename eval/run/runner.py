@@ -13,16 +13,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from eval.adapters.loading import ready_forms
 from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
-from eval.dataset.images import ImageSet
-from eval.errors import BudgetExceeded, ReferenceUnavailable, Unreachable
+from eval.dataset.images import ImageSet, model_classes
+from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unreachable
 from eval.event_loop import run_with_exact_timers
-from eval.load.client import Client
+from eval.load.client import Client, RequestSpec
 from eval.load.distributed import open_executor
+from eval.load.foreign import find_adapter
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
-from eval.plan.config import Config
+from eval.plan.config import SINGLE, Config
 from eval.plan.schedule import Block
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
@@ -125,6 +128,7 @@ class RunSession:
                     for endpoint in self.context.endpoints.values()
                 ]
                 await self._identify_targets(clients)
+                await asyncio.gather(*map(self._adapt, clients))
                 usable = {client.name: client for client in clients if client.name not in self.unreachable}
                 blocks = self.load_generator.plan_blocks(usable)
                 if usable:
@@ -134,7 +138,7 @@ class RunSession:
                         del usable[name]
                     blocks = self.load_generator.plan_blocks(usable)
                 if usable:
-                    await self._run_reference()
+                    await self._run_reference(usable)
                     await self.load_generator.run(usable, blocks)
             self.incomplete_reason = None if usable else "no target could be measured"
         except BudgetExceeded as error:
@@ -188,8 +192,38 @@ class RunSession:
         ]
         self.run_record = replace(self.run_record, targets=targets)
 
-    async def _run_reference(self) -> None:
-        """Record the reference's samples before the measurement, because it uses the twins' cores."""
+    async def _adapt(self, client: Client) -> None:
+        """Find how an endpoint is asked whose address has a path, or that has an --adapter, unless it is the service.
+
+        One that is not understood gets no more requests.
+        """
+        endpoint, option = self.context.endpoints[client.name], self.context.options.adapters.get(client.name)
+        image = self.context.image_set.images[0]
+        if client.name in self.unreachable or endpoint.twin or not (option or urlsplit(endpoint.url).path):
+            return
+        if option is None:
+            sample, _ = await client.send(RequestSpec(SINGLE, "warmup", -1, 0, image))
+            if sample.error is None:
+                return
+        try:
+            forms = [option.request] if option else list(ready_forms().values())
+            client.adapter = await find_adapter(client, image, forms, option.answer if option else None)
+        except EndpointError as error:
+            self.unreachable[client.name] = self.context.options.scrub(str(error))
+            self.context.reporter.print(f"{client.name}: {error}")
+            return
+        text = client.adapter.text()
+        self.context.reporter.print(f"{client.name}: {text}")
+        targets = [replace(t, adapter=text) if t.name == client.name else t for t in self.run_record.targets]
+        self.run_record = replace(self.run_record, targets=targets)
+
+    async def _run_reference(self, clients: Mapping[str, Client]) -> None:
+        """Record the reference's samples before the measurement, because it uses the twins' cores.
+
+        There are none where no target serves the shipped network.
+        """
+        if self.context.image_set.classes != model_classes() or all(client.adapter for client in clients.values()):
+            return
         if all(
             (-1, index) in self.context.resume_state.completed for index in range(len(self.context.image_set.images))
         ):

@@ -150,6 +150,7 @@ class TargetRun:
     failure: Lines | None = None  # why it could not be measured, or why it ended early
     engine: Name | None = None  # that a twin was started with; others report it in /version
     artifact: Artifact = field(default_factory=dict)  # twin: sizes, of infra.local.artifact_size
+    adapter: Text | None = None  # how an endpoint with a wire format of its own was asked and understood
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,10 @@ def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) 
     if not np.allclose(row_sums, 1, atol=1e-3):
         return unavailable(ReasonCode.PROBABILITIES_NOT_NORMALISED)
     # Six digits each: the rounded rows are off by some millionths, which scikit-learn would not accept.
-    return float(
-        roc_auc_score(true, probabilities / row_sums, multi_class="ovr", average="macro", labels=range(n_classes))
-    )
+    scores = probabilities / row_sums
+    if n_classes == 2:
+        return float(roc_auc_score(true, scores[:, 1]))
+    return float(roc_auc_score(true, scores, multi_class="ovr", average="macro", labels=range(n_classes)))
 
 
 def expected_calibration_error(

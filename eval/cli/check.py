@@ -1,0 +1,100 @@
+"""`./cloudtrial check`: send one image to an address, and say how the answer was understood."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eval.progress import Reporter
+from eval.targets.tokens import ALLOW_FLAG, Scrubber, read_token
+
+if TYPE_CHECKING:  # aiohttp takes a second to import
+    from eval.adapters.loading import AdapterOption
+    from eval.dataset.images import ImageSet
+    from eval.targets.endpoints import Endpoint
+
+NAME = "endpoint"
+TIMEOUT_S = 60.0  # for one request: the service may have to start
+EPILOG = """
+examples:
+  ./cloudtrial check https://example.org/v1/classify --images flowers
+      classes are the folders of flowers/; the form of the request is found by trying
+  ./cloudtrial check https://example.org/v1/classify --adapter json-image
+      sends {"image": BASE64}; the ready forms are in eval/adapters/ready.yaml
+  ./cloudtrial check https://example.org/v1/classify --adapter mine.yaml
+      as the file says; eval/adapters/adapter.py explains it
+
+Measure it with ./cloudtrial run --target mine=URL and the same options
+(--adapter mine=FILE). Exit code 0 if the answer was understood, else 1.
+"""
+
+
+def add_check(commands: Any) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "check", help="send one image to an address, and say how the answer was understood", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("url", metavar="URL")
+    parser.add_argument("--images", default="golden", metavar="DIR", help="CLASS/*; the first image is sent"
+                        " (default: the golden set, of CIFAR-10's classes)")  # fmt: skip
+    parser.add_argument("--adapter", metavar="FILE", help="a YAML file, or one of the ready forms")
+    parser.add_argument("--token-env", metavar="VARIABLE", help="environment variable with a bearer token")
+    parser.add_argument(ALLOW_FLAG, action="store_true", help="send the token over plain http, too")
+    parser.set_defaults(command=check)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Send one image and print what came of it. Returns the exit code; raises EvalError."""
+    from eval.adapters.loading import parse_adapter
+    from eval.dataset.images import load_images
+    from eval.load.foreign import check_adapters
+    from eval.targets.endpoints import TargetSet, assign_tokens, parse_target
+
+    tokens = [read_token(arguments.token_env, os.environ)] if arguments.token_env else []
+    options = [parse_adapter(f"{NAME}={arguments.adapter}", os.environ)] if arguments.adapter else []
+    scrub = Scrubber([*(option.token for option in tokens), *(s for option in options for s in option.secrets)])
+    allow_http = arguments.allow_token_over_http
+    targets = TargetSet((parse_target(f"{NAME}={arguments.url}"),), {})
+    check_adapters(targets, options, allow_http=allow_http)
+    (endpoint,) = assign_tokens(targets, tokens, allow_http=allow_http).endpoints
+    reporter = Reporter(scrub=scrub)
+    images = load_images(arguments.images, None, 0, reporter.print, own_classes=True)
+    for line in asyncio.run(_exchange(endpoint, images, options, scrub)):
+        reporter.print(line)
+    return 0
+
+
+async def _exchange(
+    endpoint: Endpoint, images: ImageSet, options: Sequence[AdapterOption], scrub: Scrubber
+) -> list[str]:
+    """What was sent, what came, and how it was understood. Raises EndpointError."""
+    from eval.adapters.loading import ready_forms
+    from eval.load.client import Client, RequestSpec
+    from eval.load.foreign import find_adapter
+    from eval.plan.config import SINGLE
+
+    image, option = images.images[0], options[0] if options else None
+    request = RequestSpec(SINGLE, "warmup", -1, 0, image)
+    async with Client(
+        endpoint.name, endpoint.url, images.classes, TIMEOUT_S, time.perf_counter(), endpoint.token, scrub=scrub
+    ) as client:
+        sample = None if option else (await client.send(request))[0]
+        if sample is None or sample.error:
+            forms = [option.request] if option else list(ready_forms().values())
+            client.adapter = await find_adapter(client, image, forms, option.answer if option else None)
+            sample, _ = await client.send(request)
+    assert sample.predicted_class is not None, sample.detail
+    label, probabilities = images.classes[sample.predicted_class], sample.probabilities
+    told = f"{probabilities[sample.predicted_class]:.3f}" if probabilities else "not told"
+    adapter = client.adapter
+    return [
+        f"Image     {image.entry.name}, a {images.classes[image.entry.label]}",
+        f"Sent      {adapter.request.text() if adapter else 'the bytes of the image, as the service takes them'}",
+        f"Read      {adapter.answer.text() if adapter else 'as the service answers'}",
+        f"Answer    {label}; probability {told}; {sample.latency_ms:.0f} ms",
+    ]

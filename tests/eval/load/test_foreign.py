@@ -1,0 +1,171 @@
+"""Foreign services, really served by Flask: each is understood unasked, measured, or refused with what came."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import flask
+import pytest
+from PIL import Image
+from werkzeug.serving import make_server
+
+from eval.samples.store import read_run, read_samples
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.integration
+
+COLOURS = {"rose": (200, 20, 40), "tulip": (240, 200, 30)}  # two classes, which the services below tell apart
+KEY = "a-key-that-nobody-may-see"
+SHORT = ("--warmup", "1", "--baseline-rtt", "2", "--block", "4", "--restarts", "0")
+
+
+def probabilities(data: bytes) -> list[float]:
+    with Image.open(io.BytesIO(data)) as image:
+        green = image.convert("RGB").getpixel((0, 0))[1]
+    return [0.9, 0.1] if green < 100 else [0.2, 0.8]
+
+
+def name_of(data: bytes) -> str:
+    return "rose" if probabilities(data)[0] > 0.5 else "tulip"
+
+
+def foreign_app() -> flask.Flask:
+    app = flask.Flask("foreign")
+
+    @app.post("/v1/classify")
+    def form():
+        data = flask.request.files["file"].read()  # without that part: 400
+        by_name = dict(zip(COLOURS, probabilities(data), strict=True))
+        return {"result": {"class": name_of(data), "probabilities": by_name}}
+
+    @app.post("/predict")
+    def hugging_face():
+        if not flask.request.content_type.startswith("image/"):
+            flask.abort(415)
+        p = probabilities(flask.request.get_data())
+        scored = [{"label": name, "score": score} for name, score in zip(COLOURS, p, strict=True)]
+        return sorted(scored, key=lambda each: -each["score"])
+
+    @app.post("/v2/models/flowers/infer")
+    def open_inference():
+        (sent,) = flask.request.get_json()["inputs"]
+        p = probabilities(base64.b64decode(sent["data"][0]))
+        return {"model_name": "flowers", "outputs": [{"name": "p", "shape": [1, 2], "datatype": "FP32", "data": p}]}
+
+    @app.post("/v1/models/flowers:predict")
+    def tensorflow_serving():
+        return {
+            "predictions": [probabilities(base64.b64decode(each["b64"])) for each in flask.request.json["instances"]]
+        }
+
+    @app.post("/label")
+    def label_only():
+        if flask.request.headers.get("X-Api-Key") != KEY:
+            flask.abort(401)
+        return name_of(base64.b64decode(flask.request.json["picture"]))
+
+    @app.post("/other")
+    def of_other_classes():
+        return {"label": "daisy"}
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def foreign_url():
+    server = make_server("127.0.0.1", 0, foreign_app(), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("flowers")
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for number in range(8):
+            shown = COLOURS["tulip"] if (name, number) == ("rose", 0) else colour  # one is not what its folder says
+            Image.new("RGB", (20 + number, 20), shown).save(folder / name / f"{number}.png")
+    return folder
+
+
+def cloudtrial(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eval", *words]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "read"),
+    [
+        ("/v1/classify", "a form with the image in its part 'file'", "label at result.class, scores at"),
+        ("/predict", "the bytes of the image", "scores at @"),
+        ("/v2/models/flowers/infer", '"datatype": "BYTES"', "scores at outputs[0].data"),
+        ("/v1/models/flowers:predict", '{"instances": [{"b64": "$base64"}]}', "scores at predictions"),
+    ],
+)
+def test_a_foreign_service_is_understood_unasked(foreign_url, flowers, path, sent, read):
+    done = cloudtrial("check", foreign_url + path, "--images", str(flowers))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sent in done.stdout and read in done.stdout
+    assert "probability 0." in done.stdout
+
+
+def test_a_foreign_service_is_measured_with_classes_of_its_own(foreign_url, flowers, tmp_path):
+    target = f"mine={foreign_url}/v1/classify"
+    run_dir = tmp_path / "run"
+    done = cloudtrial("run", "--target", target, "--images", str(flowers), *SHORT, "--out", str(run_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = read_run(run_dir)
+    assert run.complete and run.classes == list(COLOURS)
+    assert "part 'file'" in run.targets[0].adapter
+    samples = [s for s in read_samples(run_dir, run) if s.scenario == "single" and s.phase == "measure"]
+    assert len(samples) == 16 and all(s.error is None for s in samples)
+    report = json.loads((run_dir / "report.json").read_text())["targets"]["mine"]
+    assert report["accuracy"]["value"] == 15 / 16
+    assert report["roc_auc"]["value"] == pytest.approx(15 / 16)
+    assert (run_dir / "report.html").exists()
+
+
+def test_an_adapter_file_measures_what_cannot_be_guessed(foreign_url, flowers, tmp_path):
+    adapter = tmp_path / "adapter.yaml"
+    adapter.write_text("request: {body: json, json: {picture: $base64}, headers: {X-Api-Key: $FLOWER_KEY}}\n")
+    words = ("--target", f"mine={foreign_url}/label", "--adapter", f"mine={adapter}", "--images", str(flowers))
+    run_dir = tmp_path / "run"
+    done = cloudtrial("run", *words, *SHORT, "--out", str(run_dir), env=os.environ | {"FLOWER_KEY": KEY})
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((run_dir / "report.json").read_text())["targets"]["mine"]
+    assert report["accuracy"]["value"] == 15 / 16 and report["roc_auc"]["value"] is None
+    written = b"".join(path.read_bytes() for path in run_dir.rglob("*") if path.is_file())
+    assert KEY.encode() not in written and KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/other", ['{"label":"daisy"}', "no class and no scores of the 2 classes", "--adapter mine=FILE"]),
+        ("/label", ["401", "--token-env mine=VARIABLE"]),
+        ("/nowhere/else", ["404", "(and 15 other forms)", "--adapter mine=FILE"]),
+    ],
+)
+def test_what_is_not_understood_stops_at_once_and_says_why(foreign_url, flowers, tmp_path, path, told):
+    words = ("--target", f"mine={foreign_url}{path}", "--images", str(flowers), *SHORT, "--out", str(tmp_path / "run"))
+    done = cloudtrial("run", *words)
+    assert done.returncode == 1
+    for text in told:
+        assert text in done.stdout, done.stdout
+    assert [s for s in read_samples(tmp_path / "run") if s.scenario == "single"] == []
+
+
+def test_folders_of_other_classes_need_addresses_alone(flowers):
+    done = cloudtrial("run", "--local", "--images", str(flowers))
+    assert done.returncode == 1 and "measured by --target alone" in done.stderr
