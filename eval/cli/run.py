@@ -53,13 +53,16 @@ examples:
       stacks that `pulumi up` has deployed
   ./cloudtrial run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
       two URLs, the first priced as a Heroku dyno
+  ./cloudtrial run --target mine=https://example.org/v1/classify --images flowers
+      any service, with the classes of your folders; ./cloudtrial check says how it
+      is understood, docs/own-service.md what can be set
   ./cloudtrial run --stacks aws_ec2,heroku --token-env heroku=TOKEN
       the bearer token of heroku is in $TOKEN, and is stored nowhere
   ./cloudtrial run --resume reports/latest --stacks aws_ec2,heroku
       the rest of a run; addresses other than this machine's have to be named again
 
 An endpoint called {", ".join(TARGETS)} (or aws_ec2-STAGE
-and so on) is priced as that target; any other is measured without costs.
+and so on) is priced as that target; any other by --priced-as, or without costs.
 Two of one target with different engines in /version, such as heroku and
 heroku-onnx, are compared by engine, on this machine or deployed.
 
@@ -100,6 +103,8 @@ def add_run_command(commands: Any) -> None:
     add("--adapter", dest="adapters", action="append", default=[], metavar="NAME=FILE", help="how an endpoint with a"
         " wire format of its own is asked and read: a YAML file, or one of the ready forms; without it they are tried"
         " where the address has a path")  # fmt: skip
+    add("--priced-as", action="append", default=[], metavar="NAME=TARGET", help=f"price an address as one of"
+        f" {', '.join(TARGETS)}")  # fmt: skip
     add("--images", metavar="DIR|cifar10|golden", help="CLASS/* or test/CLASS/*, torchvision's folder, or a set's name")
     add(
         "--limit",
@@ -262,10 +267,10 @@ def _remote_targets(
 ) -> TargetSet:
     """The targets but the twins, with their tokens."""
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import assign_tokens, remote_targets
+    from eval.targets.endpoints import assign_tokens, price_as, remote_targets
 
     allow_http = arguments.allow_token_over_http
-    remote = remote_targets(_twins_of(config)[1], config.stacks, config.targets)
+    remote = price_as(remote_targets(_twins_of(config)[1], config.stacks, config.targets), arguments.priced_as)
     check_adapters(remote, arguments.adapters, allow_http=allow_http)
     for name, reason in remote.start_failures.items():
         reporter.print(f"{name} is left out: {reason}")

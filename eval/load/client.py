@@ -31,7 +31,7 @@ from eval.load.responses import (
 )
 from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
-from eval.targets.endpoints import KEEPALIVE_S
+from eval.targets.endpoints import KEEPALIVE_S, proxy_of
 from eval.targets.tokens import Scrubber, Token
 from eval.validation import parse_json
 from service import schema
@@ -96,6 +96,7 @@ class Client:
         self._base_url = url.removesuffix(schema.PREDICT)
         self._predict_url = URL(f"{self._base_url}{schema.PREDICT}?probabilities=1")
         self._readyz_url = URL(self._base_url + schema.READYZ)
+        self._proxy = proxy_of(url)
         self._max_connections = max_connections
         self._no_connection_reuse = no_connection_reuse
         self._keepalive_s = keepalive_s
@@ -182,7 +183,13 @@ class Client:
         exchange = Exchange()
         try:
             async with self._session.request(
-                method, url, allow_redirects=False, trace_request_ctx=exchange.connection, headers=headers, data=body
+                method,
+                url,
+                allow_redirects=False,
+                trace_request_ctx=exchange.connection,
+                headers=headers,
+                data=body,
+                proxy=self._proxy,
             ) as response:
                 exchange.first_byte_at = time.perf_counter()
                 exchange.status, exchange.headers = response.status, response.headers

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from infra.targets import TARGETS
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 from eval.errors import EndpointError, InvalidInput
 from eval.samples.model import REFERENCE
-from eval.targets.tokens import Token, TokenOption, check_route
+from eval.targets.tokens import Token, TokenOption, check_route, is_loopback
 from eval.validation import parse_json, printable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,28 @@ def assign_tokens(remote: TargetSet, options: Sequence[TokenOption], *, allow_ht
         if endpoint.token and not allow_http:
             check_route(endpoint.name, endpoint.url)
     return replace(remote, endpoints=endpoints)
+
+
+def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
+    """The targets, those of `--priced-as NAME=TARGET` priced as that one. Raises EndpointError."""
+    priced = dict[str, str]()
+    for text in options:
+        name, _, target = text.partition("=")
+        if target not in TARGETS:
+            raise EndpointError(f"--priced-as {text}: expected NAME=TARGET, with one of {', '.join(TARGETS)}")
+        if name not in (names := [endpoint.name for endpoint in targets.endpoints]):
+            raise EndpointError(f"--priced-as {text}: no address is called {name!r}, only {', '.join(names) or 'none'}")
+        priced[name] = target
+    endpoints = (replace(each, target=priced.get(each.name, each.target)) for each in targets.endpoints)
+    return replace(targets, endpoints=tuple(endpoints))
+
+
+def proxy_of(url: str) -> str | None:
+    """The HTTP proxy that the environment names for an address (https_proxy, no_proxy ...); none for this machine."""
+    parts = urlsplit(url)
+    if is_loopback(url) or proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 @contextlib.contextmanager

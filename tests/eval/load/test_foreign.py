@@ -17,6 +17,7 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from eval.samples.store import read_run, read_samples
+from eval.targets.endpoints import proxy_of
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration
@@ -169,3 +170,23 @@ def test_what_is_not_understood_stops_at_once_and_says_why(foreign_url, flowers,
 def test_folders_of_other_classes_need_addresses_alone(flowers):
     done = cloudtrial("run", "--local", "--images", str(flowers))
     assert done.returncode == 1 and "measured by --target alone" in done.stderr
+
+
+def test_an_address_is_priced_as_a_target_and_a_wrong_one_is_told(foreign_url, flowers, tmp_path):
+    words = ("run", "--target", f"mine={foreign_url}/predict", "--images", str(flowers), *SHORT)
+    done = cloudtrial(*words, "--priced-as", "mine=heroku", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_run(tmp_path / "run").targets[0].target == "heroku"
+    assert "$7" in (tmp_path / "run" / "report.md").read_text()
+    for text, told in (("mine=ec2", "one of aws_ec2"), ("yours=heroku", "no address is called 'yours', only mine")):
+        assert told in cloudtrial(*words, "--priced-as", text).stderr
+
+
+def test_a_proxy_of_the_environment_is_asked_for_other_machines(foreign_url, flowers, monkeypatch):
+    """It is the service itself here, which sees the whole address in the request line."""
+    env = os.environ | {"http_proxy": foreign_url, "no_proxy": ""}
+    done = cloudtrial("check", "http://flowers.invalid/predict", "--images", str(flowers), env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "scores at @" in done.stdout
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert proxy_of("http://127.0.0.1:8080") is None and proxy_of("http://flowers.invalid") == "http://127.0.0.1:9"
