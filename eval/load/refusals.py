@@ -32,9 +32,10 @@ def _advice(sample: Sample, endpoint: Endpoint) -> str:
             f"another token is needed, with {token_option}" if endpoint.token else f"give a token with {token_option}"
         )
     if status in WRONG_ADDRESS:
-        if url.endswith(PREDICT):
-            return f"give the address without {PREDICT}: --target {name}={url.removesuffix(PREDICT)}"
-        return f"images are posted to {url}{PREDICT}: give the address in front of {PREDICT} with --target {name}=URL"
+        return (
+            f"images are posted to {url}{PREDICT}: give the address in front of {PREDICT}, or the whole address of a "
+            f"service with another path, with --target {name}=URL"
+        )
     login = "" if endpoint.token else f", or a token with {token_option} if that is a login page"
     return f"give the address of the service itself with --target {name}=URL{login}"
 
