@@ -44,7 +44,6 @@ ADDED = {
     "./cloudtrial run --local": f"{SHORT} --engines onnx",
     "./cloudtrial run --local --images DIR": f"--limit 8 {FEW} --engines onnx",
     "./cloudtrial run --local --engines": f"{SHORT} --engines onnx",
-    "./cloudtrial run --local --engines torch,onnx --images data": f"{SHORT} --engines onnx --out reports/again",
 }
 
 ACCOUNT, MACHINE = "needs a cloud account", "changes the machine"
@@ -59,6 +58,7 @@ NOT_RUN = {
     "pulumi config set": ACCOUNT,
     "pulumi stack output": ACCOUNT,
     "$(pulumi stack output": ACCOUNT,
+    "./cloudtrial run --local --engines torch,onnx --images data": "measures the example, for an hour",
     "./cloudtrial run --local --scenario max_rate": "searches for minutes, however few the images",
     "./cloudtrial serve": "runs until Ctrl-C: the service that curl asks below was started so",
 }
