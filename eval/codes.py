@@ -110,6 +110,8 @@ class ReasonCode(Code):
     NO_COMMON_START = "no_common_start"
     # Two runs, A and B
     NOT_MEASURED = "not_measured", "runs", "failure"
+    ENDED_EARLY = "ended_early", "run", "failure"
+    TOO_FEW_BLOCKS_IN_BOTH = "too_few_blocks_in_both", "needed", "n_a", "n_b"
     NO_REQUEST = "no_request", "runs"
     NO_RATE_PASSED_IN_BOTH = "no_rate_passed_in_both"
     NO_IMAGE_COMMON_TO_RUNS = "no_image_common_to_runs"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from eval.analysis.findings import Finding, FindingCode, invalid, notice
 from eval.samples.model import Run, Sample
@@ -24,13 +24,29 @@ NON_TARGET_SCENARIOS = ("baseline_rtt", "reference")  # scenarios that every run
 ModelVersions = Mapping[str, str]  # target -> versions in its responses
 
 
-def incompatibilities(a: Run, b: Run, models_a: ModelVersions, models_b: ModelVersions) -> list[Finding]:
-    """Every difference that makes a comparison of the two doubtful; none when they are alike."""
+def incompatibilities(
+    a: Run,
+    b: Run,
+    models_a: ModelVersions,
+    models_b: ModelVersions,
+    paired: Collection[str] = (),
+) -> list[Finding]:
+    """Every difference that makes a comparison of the two doubtful; none when they are alike.
+
+    paired: targets that were chosen to be compared, so their engines may differ, their models, and all other targets.
+    """
+    of_targets = [
+        finding
+        for finding in _target_differences(a, b)
+        if finding.code != FindingCode.ENGINE_DIFFERS or finding.target not in paired
+    ]
+    same_model = {name: model for name, model in models_a.items() if name not in paired}
     return [
         *_image_differences(a, b),
         *_scenario_differences(a, b),
-        *_target_differences(a, b),
-        *_model_differences(models_a, models_b),
+        *([] if paired else _set_of_targets_differs(a, b)),
+        *of_targets,
+        *_model_differences(same_model, models_b),
         *_load_differences(a, b),
         *_client_differences(a, b),
     ]
@@ -40,6 +56,16 @@ def common_targets(a: Run, b: Run) -> list[str]:
     """Names that both have, in the order of the first."""
     names = {t.name for t in b.targets}
     return [t.name for t in a.targets if t.name in names]
+
+
+def possible_pairs(a: Run, b: Run) -> list[tuple[str, str]]:
+    """Of targets that differ in the engine only."""
+    return [
+        (first.name, second.name)
+        for first in a.targets
+        for second in b.targets
+        if first.target and (first.target, first.twin) == (second.target, second.twin)
+    ]
 
 
 def common_scenarios(a: Run, b: Run) -> list[str]:
@@ -71,11 +97,13 @@ def _scenario_differences(a: Run, b: Run) -> list[Finding]:
     return [invalid(FindingCode.SCENARIOS_DIFFER, a=a.scenarios, b=b.scenarios)]
 
 
-def _target_differences(a: Run, b: Run) -> list[Finding]:
+def _set_of_targets_differs(a: Run, b: Run) -> list[Finding]:
     names_a, names_b = [t.name for t in a.targets], [t.name for t in b.targets]
+    return [] if set(names_a) == set(names_b) else [invalid(FindingCode.TARGETS_DIFFER, a=names_a, b=names_b)]
+
+
+def _target_differences(a: Run, b: Run) -> list[Finding]:
     findings = []
-    if set(names_a) != set(names_b):
-        findings.append(invalid(FindingCode.TARGETS_DIFFER, a=names_a, b=names_b))
     targets_a, targets_b = ({t.name: t for t in run.targets} for run in (a, b))
     for name in common_targets(a, b):
         first, second = targets_a[name], targets_b[name]

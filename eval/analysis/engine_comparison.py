@@ -22,7 +22,7 @@ from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
 from eval.samples.rounds import instances_by_round, latencies_by_round
-from eval.stats.comparison import Decision, QuantileRatio, quantile_ratio
+from eval.stats.comparison import Decision, Ratio, quantile_ratio
 from eval.stats.intervals import PERCENTILES, Estimate
 from eval.targets.engines import matching_engine_pairs
 from service.engines.names import PLAIN_ENGINE
@@ -47,7 +47,7 @@ def compare_engines(
     known = {name: predictions.get(name, {}) for pair in pairs for name in pair}
     mcnemar_by_pair = mcnemar_tests(true_labels, known, pairs)  # for these pairs alone: no other was meant to differ
 
-    def ratio_of(a: str, b: str, scenario: str, p: float) -> QuantileRatio | None:
+    def ratio_of(a: str, b: str, scenario: str, p: float) -> Ratio | None:
         samples = [samples_by_target.get(name, ()) for name in (a, b)]
         rounds_a, rounds_b = (latencies_by_round(of, scenario, failures_as_infinite=False) for of in samples)
         instances_a, instances_b = (instances_by_round(of, scenario) for of in samples)
@@ -99,7 +99,7 @@ def compare_engines(
 
 
 def _latency_pairs(
-    reports: Sequence[Mapping[str, Estimate]], ratio_of: Callable[[float], QuantileRatio | None]
+    reports: Sequence[Mapping[str, Estimate]], ratio_of: Callable[[float], Ratio | None]
 ) -> dict[str, LatencyPair]:
     """By how much the second is faster, in the first scenario that both ran; successful requests."""
     no_scenario = unavailable(ReasonCode.NO_COMMON_SCENARIO)
@@ -114,7 +114,7 @@ def _latency_pairs(
     return pairs
 
 
-def _speedup(a: Estimate, b: Estimate, ratio: QuantileRatio | None) -> Estimate | Unavailable:
+def _speedup(a: Estimate, b: Estimate, ratio: Ratio | None) -> Estimate | Unavailable:
     """As a factor: half the latency is a speedup of 2. Without an interval where that has no end."""
     if not a.value or not b.value:
         return unavailable(ReasonCode.ZERO_LATENCY)

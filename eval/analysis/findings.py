@@ -61,6 +61,9 @@ class FindingCode(Code):
     PROCESSOR_DIFFERS = "processor_differs", "names", "a", "b"
     PROCESSOR_NOT_KNOWN = "processor_not_known", "names", "a", "b"
     CLIENT_VERSIONS_DIFFER = "client_versions_differ", "changes"
+    MACHINE_CHANGED = "machine_changed", "n_targets", "changes_by_scenario"
+    MACHINE_CHANGED_TOO = "machine_changed_too", "n_targets", "changes_by_scenario"
+    MACHINE_NOT_TOLD_APART = "machine_not_told_apart", "names"
     PRICE_LIST_NOT_KEPT = "price_list_not_kept", "run", "sha256", "date"
 
 

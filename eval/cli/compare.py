@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.errors import EvalError
+from eval.formatting import join_words
 from eval.validation import printable_lines
 
 if TYPE_CHECKING:  # numpy and scipy take a second to import, which other commands should not wait for
@@ -29,18 +30,28 @@ examples:
       costs at that traffic
   ./cloudtrial compare --format markdown A B >> "$GITHUB_STEP_SUMMARY"
       for a pull request; --format json is for programs
+  ./cloudtrial compare --pair heroku=heroku-onnx A B
+      an engine against another one: heroku of A, heroku-onnx of B
   ./cloudtrial compare --force reports/example reports/latest
       although images, model, scenarios or machine differ; p95 and cost of twins
       on different processors are shown, not judged
 
-A change is a regression if it exceeds its threshold and is significant: its
-p-value, adjusted for all targets and scenarios (Holm), is below 5%. For a
-single comparison this means that its 95% interval excludes zero. p50 and p99
-are shown, not judged.
+What changed is shown; --all shows every figure.
+
+A change is a regression if it exceeds its limit and is significant: its
+p-value, adjusted for all that is judged (Holm), is below 5%. For a single
+comparison this means that its 95% interval excludes zero. p50 and p99 are
+shown, not judged. Nothing but accuracy is judged with fewer than 6 blocks in
+either run (a block is 25 requests of one target, see run --block).
+
+The machine, or the network, may be slower in one of the runs, by a factor that
+all targets share: the change of the target in the middle. A target's own change
+is what is beyond that. So two targets are needed, and three or more tell better
+which one changed.
 
 Each run is priced by the price list whose checksum it recorded. The difference
 in cost is split: A's demand at B's prices minus A's bill is the price change,
-the rest is the change in speed.
+the rest is the machine's and the change in speed.
 
 Exit codes: 0 no regression, 1 regression, 2 incompatible runs or wrong usage.
 """
@@ -72,7 +83,20 @@ def add_compare(commands: Any) -> None:
         metavar="N",
         help=f"at which costs are compared (default: {REQUESTS_PER_MONTH:,})",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    add(
+        "--pair",
+        action="append",
+        default=[],
+        type=_parse_pair,
+        metavar="A=B",
+        help="compare target A of run A with target B of run B, such as another engine of it; may be given again",
+    )
+    add(
+        "--steady-machine",
+        action="store_true",
+        help="the machine is known to be as fast in both runs: a change that all targets share is theirs",
+    )
+    add("--all", action="store_true", dest="show_all", help="show every figure, not only what changed")
     add("--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)")
     add("--force", action="store_true", help="compare incompatible runs too")
     parser.set_defaults(command=compare_command)
@@ -89,11 +113,18 @@ def compare_command(arguments: argparse.Namespace) -> int:
 
 def _compare_runs(arguments: argparse.Namespace) -> int:
     from eval.analysis import run_comparison as comparing
-    from eval.analysis.comparability import common_targets, incompatibilities, models_by_target, notices
+    from eval.analysis.comparability import (
+        common_targets,
+        incompatibilities,
+        models_by_target,
+        notices,
+        possible_pairs,
+    )
     from eval.report.comparison import WRITERS, Comparison
     from eval.report.wording import message
+    from eval.targets.engines import engine_of, engines_differ
 
-    thresholds = comparing.Thresholds(seed=arguments.seed)
+    thresholds = comparing.Thresholds()
     overrides = {
         "max_p95_increase": arguments.max_p95_increase,
         "max_failure_increase": arguments.max_failure_increase,
@@ -105,20 +136,50 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
         thresholds, **{name: value for name, value in overrides.items() if value is not None}
     )
     (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
+    pairs = _check_pairs(arguments.pair, a, b)
+    b = comparing.with_names_of_a(b, {name_b: name_a for name_a, name_b in pairs.items()})
     if not common_targets(a.run, b.run):
-        raise EvalError(f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare")
+        hint = " ".join(f"--pair {name_a}={name_b}" for name_a, name_b in possible_pairs(a.run, b.run))
+        raise EvalError(
+            f"{a.folder} and {b.folder} have no target in common, so there is nothing to compare"
+            + (f"; to compare their engines: {hint}" if hint else "")
+        )
     findings = [
-        *incompatibilities(a.run, b.run, models_by_target(a.samples), models_by_target(b.samples)),
+        *incompatibilities(a.run, b.run, models_by_target(a.samples), models_by_target(b.samples), pairs),
         *invalid_a,
         *invalid_b,
     ]
     if findings and not arguments.force:
         lines = [f"{a.folder} and {b.folder} are incompatible; --force compares them anyway:"]
         raise EvalError("\n".join([*lines, *(f"  {message(finding)}" for finding in findings)]))
-    run_notices = [*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")]
-    comparison = Comparison(a, b, thresholds, findings, run_notices, comparing.compare_runs(a, b, thresholds))
+    changed_by_plan = [name for name in pairs if engines_differ(*(engine_of(side.target_run(name)) for side in (a, b)))]
+    differences = comparing.compare_runs(
+        a, b, thresholds, changed_by_plan=changed_by_plan, steady_machine=arguments.steady_machine
+    )
+    comparison = Comparison(
+        a,
+        b,
+        thresholds,
+        findings,
+        notices=[*notices([("A", a.run), ("B", b.run)]), *_price_notices(a, "A"), *_price_notices(b, "B")],
+        machine=comparing.machine_findings(differences, changed_by_plan),
+        differences=differences,
+        pairs=pairs,
+        show_all=arguments.show_all,
+    )
     print(printable_lines(WRITERS[arguments.format](comparison)))
     return REGRESSED if comparison.regressions else NOT_REGRESSED
+
+
+def _check_pairs(pairs: Sequence[tuple[str, str]], a: RunData, b: RunData) -> dict[str, str]:
+    """Target of run A -> that of run B, if the runs have them. Raises EvalError."""
+    for side, letter, names in ((a, "A", [name for name, _ in pairs]), (b, "B", [name for _, name in pairs])):
+        known = [t.name for t in side.run.targets]
+        if unknown := [name for name in names if name not in known]:
+            raise EvalError(f"--pair: run {letter} has no target {unknown[0]!r}; it has {join_words(known)}")
+        if len(set(names)) < len(names):
+            raise EvalError(f"--pair: a target of run {letter} is in two pairs; name each once")
+    return dict(pairs)
 
 
 def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[Finding]]:
@@ -149,6 +210,13 @@ def _price_notices(run_data: RunData, label: str) -> list[Finding]:
         return []
     date = run_data.prices.date.isoformat()
     return [notice(FindingCode.PRICE_LIST_NOT_KEPT, run=label, sha256=sha256, date=date)]
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name_a, separator, name_b = text.partition("=")
+    if not (name_a and separator and name_b):
+        raise argparse.ArgumentTypeError(f"{text!r} is no pair of targets; write it as heroku=heroku-onnx")
+    return name_a, name_b
 
 
 def _parse_percent(text: str) -> float:

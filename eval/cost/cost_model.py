@@ -127,14 +127,14 @@ def build_cost_model(
         startup_s = startup_ms / 1000
 
     demand = _resource_demand(with_server_time, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
-    total_s = _total_s(with_server_time)
+    times_s = service_times_s(with_server_time)
     return CostModel(
         target=target,
         target_run=run,
         demand=demand,
         prices=prices_by_role,
         inference_cpus=inference_cpus,
-        demand_if_slower={n: _if_slower(demand, total_s, n) for n in SLOWDOWNS} if run.twin else {},
+        demand_if_slower={n: slowed_demand(demand, times_s, n) for n in SLOWDOWNS} if run.twin else {},
         peak=peak,
         startup_measured=startup_s is not None,
         price_list_date=prices.date.isoformat(),
@@ -164,7 +164,7 @@ def _resource_demand(
     The rate that an instance serves is of the client's time less the network's: proxy and server work too before and
     after the service's own time.
     """
-    total_s, timings_ms = _total_s(samples), [s.server_timing_ms for s in samples]
+    total_s, timings_ms = service_times_s(samples), [s.server_timing_ms for s in samples]
     inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
     service_s = max(float(total_s.mean()), 1e-6)
     client_s = fmean(s.service_time_ms for s in samples) / 1000 - network_s
@@ -180,8 +180,9 @@ def _resource_demand(
     )
 
 
-def _total_s(samples: Sequence[Sample]) -> np.ndarray:
-    return np.array([s.server_timing_ms["total"] for s in samples]) / 1000
+def service_times_s(samples: Sequence[Sample]) -> np.ndarray:
+    """What the service itself took for each request that says so."""
+    return np.array([s.server_timing_ms["total"] for s in samples if "total" in s.server_timing_ms]) / 1000
 
 
 def _mean_billed_s(total_s: np.ndarray) -> float:
@@ -190,8 +191,8 @@ def _mean_billed_s(total_s: np.ndarray) -> float:
     return float(increments.mean()) * billing.BILLING_INCREMENT_S
 
 
-def _if_slower(demand: ResourceDemand, total_s: np.ndarray, slowdown: int) -> ResourceDemand:
-    """The same on a processor that is `slowdown` times slower."""
+def slowed_demand(demand: ResourceDemand, total_s: np.ndarray, slowdown: float) -> ResourceDemand:
+    """The same on a processor that is `slowdown` times slower. total_s: of `service_times_s`."""
     return replace(
         demand,
         service_s=demand.service_s * slowdown,

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from eval.analysis.findings import Finding
+from eval.analysis.predictions.mcnemar import NON_INFERIORITY_MARGIN
 from eval.analysis.run_comparison import PROCESSOR_DEPENDENT, Difference, RunData, Thresholds
 from eval.formatting import as_sentence, count, join_words, ms, per_second, percent, plural, timestamp, usd
 from eval.report.markdown import escape_markdown
 from eval.report.report_json import to_jsonable
 from eval.report.wording import message
 from eval.samples.processors import client_processor
+from eval.stats.comparison import EQUIVALENCE_MARGIN, Decision
 
-COMPARE_SCHEMA_VERSION = 2
-TABLE_COLUMNS = (
+COMPARE_SCHEMA_VERSION = 3  # 3: own, machine, reference; no bootstrap
+TEXT_WIDTH = 80  # columns of a terminal
+TEXT_COLUMNS = ("figure", "A", "B", "machine", "change", "judgement")
+MARKDOWN_COLUMNS = (
     "target",
     "scenario",
     "figure",
     "A",
     "B",
+    "machine",
     "change",
     "95% interval",
     "p",
@@ -29,6 +38,8 @@ TABLE_COLUMNS = (
     "judgement",
     "detail",
 )
+NOT_JUDGED, YARDSTICK = "not judged", "yardstick"
+CHANGED = ("worse", "better", "different")
 FRACTION_METRICS = ("failed", "accuracy")  # whose change is in percentage points
 METRIC_UNITS = {"cost": usd, "max_rate": per_second}
 
@@ -42,27 +53,42 @@ class Comparison:
     thresholds: Thresholds
     incompatibilities: list[Finding]  # for which it was forced
     notices: list[Finding]
+    machine: list[Finding]  # what the machine did
     differences: list[Difference]
+    pairs: Mapping[str, str]  # target of run A -> that of run B, where it is called otherwise
+    show_all: bool = False
 
     @property
     def regressions(self) -> list[Difference]:
         return [d for d in self.differences if d.regressed]
 
+    @property
+    def shown(self) -> list[Difference]:
+        return [d for d in self.differences if self.show_all or _has_changed(d)]
+
+    def label(self, target: str) -> str:
+        """Its name, or both of them."""
+        return f"{target} -> {self.pairs[target]}" if self.pairs.get(target, target) != target else target
+
 
 def verdict(comparison: Comparison) -> str:
     """One sentence for someone who reads no other."""
-    evaluated = [d for d in comparison.differences if d.threshold is not None and d.reason is None]
+    evaluated = [d for d in comparison.differences if d.threshold is not None and d.p is not None]
+    improved = [d for d in comparison.differences if d.improved]
     if comparison.regressions:
-        text = f"B is worse than A: {'; '.join(map(_describe_regression, comparison.regressions))}"
+        text = f"B is worse than A: {'; '.join(_describe(comparison, d) for d in comparison.regressions)}"
     elif evaluated:
         text = (
-            f"B is no worse than A: of {plural(len(evaluated), 'figure')} none is beyond its limit and more than chance"
+            f"B is not shown to be worse than A: of {plural(len(evaluated), 'figure')} none is worse by more than its "
+            "limit and more than chance"
         )
     else:
         text = "whether B is worse than A cannot be told"
-    unevaluated = [d for d in comparison.differences if d.threshold is not None and d.reason]
+    if improved:
+        text += f"; better: {'; '.join(_describe(comparison, d) for d in improved)}"
+    unevaluated = [d for d in comparison.differences if d.threshold is not None and d.p is None]
     if unevaluated:
-        names = join_words(sorted({f"{d.metric} of {d.target}" for d in unevaluated}))
+        names = join_words(sorted({f"{d.metric} of {comparison.label(d.target)}" for d in unevaluated}))
         text += f"; not judged: {names}"
     if any(d.metric in PROCESSOR_DEPENDENT and d.threshold is None for d in comparison.differences):
         text += f"; {' and '.join(PROCESSOR_DEPENDENT)} of twins not judged, as the processors differ"
@@ -72,33 +98,39 @@ def verdict(comparison: Comparison) -> str:
 
 
 def to_text(comparison: Comparison) -> str:
-    """For a terminal: an aligned table and the sentence."""
-    rows = [TABLE_COLUMNS, *(_table_row(d) for d in comparison.differences)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE_COLUMNS))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*_header_lines(comparison), "", *table, "", *_footer_lines(comparison), "", verdict(comparison)])
+    """For a terminal of 80 columns: what changed, target by target, and the sentence."""
+    paragraphs = [
+        _wrapped(_header_lines(comparison)),
+        _text_table(comparison),
+        _wrapped([as_sentence(line) for line in _count_lines(comparison)]),
+        _wrapped(_explanations(comparison) if comparison.show_all else []),
+        _wrapped([as_sentence(message(finding)) for finding in comparison.machine]),
+        _wrapped([verdict(comparison)]),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """For a pull request's comment: the sentence and the table."""
-    rows = [TABLE_COLUMNS, ["---"] * len(TABLE_COLUMNS), *(_table_row(d) for d in comparison.differences)]
-    table = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in rows]
+    """For a pull request's comment: the sentence and the table of what changed."""
+    rows = [_markdown_row(comparison, d) for d in comparison.shown]
+    table = [MARKDOWN_COLUMNS, ["---"] * len(MARKDOWN_COLUMNS), *rows] if rows else []
+    lines = [*_header_lines(comparison), *map(message, comparison.machine)]
+    remarks = [*_count_lines(comparison), *_explanations(comparison)]
     return "\n".join(
         [
             f"**{escape_markdown(verdict(comparison))}**",
             "",
-            *(f"- {escape_markdown(line)}" for line in _header_lines(comparison)),
+            *(f"- {escape_markdown(line)}" for line in lines),
             "",
-            *table,
+            *("| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in table),
             "",
-            *(f"- {escape_markdown(line)}" for line in _footer_lines(comparison)),
+            *(f"- {escape_markdown(line)}" for line in remarks),
         ]
     )
 
 
 def to_json(comparison: Comparison) -> str:
     """For programs. What is infinite is null, and named in `infinite`."""
-    thresholds = asdict(comparison.thresholds)
     return json.dumps(
         {
             "schema_version": COMPARE_SCHEMA_VERSION,
@@ -106,8 +138,9 @@ def to_json(comparison: Comparison) -> str:
             "b": _run_to_json(comparison.b),
             "incompatibilities": to_jsonable(comparison.incompatibilities),
             "notices": to_jsonable(comparison.notices),
-            "thresholds": {name: thresholds[name] for name in thresholds if name not in ("seed", "replicates")},
-            "bootstrap": {"replicates": comparison.thresholds.replicates, "seed": comparison.thresholds.seed},
+            "machine": to_jsonable(comparison.machine),
+            "pairs": dict(comparison.pairs),
+            "thresholds": asdict(comparison.thresholds),
             "differences": [_difference_to_json(d) for d in comparison.differences],
             "regressed": bool(comparison.regressions),
             "verdict": verdict(comparison),
@@ -131,7 +164,7 @@ def _run_to_json(run_data: RunData) -> dict[str, Any]:
 
 
 def _difference_to_json(d: Difference) -> dict[str, Any]:
-    fields = to_jsonable(d) | {"significant": d.significant}
+    fields = to_jsonable(d) | {"significant": d.significant, "judgement": _judgement(d)}
     infinite = [name for name, value in fields.items() if isinstance(value, float) and math.isinf(value)]
     return fields | {name: None for name in infinite} | ({"infinite": infinite} if infinite else {})
 
@@ -148,43 +181,127 @@ def _header_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def _footer_lines(comparison: Comparison) -> list[str]:
+def _count_lines(comparison: Comparison) -> list[str]:
+    """How many figures are not shown, and what is said of them."""
+    hidden = [d for d in comparison.differences if not (comparison.show_all or _has_changed(d))]
+    if not hidden:
+        return []
+    judgements = Counter(map(_judgement, hidden))
+    counts = ", ".join(f"{count(number)} {judgement}" for judgement, number in judgements.most_common())
+    return [f"no change is shown in {plural(len(hidden), 'figure')}: {counts}; --all lists them"]
+
+
+def _explanations(comparison: Comparison) -> list[str]:
+    requests = count(comparison.thresholds.requests_per_month)
     return [
-        "latency counts failures as endless; p is adjusted for all targets and scenarios (Holm); a change is worse "
-        "when it is beyond its limit and p is below 0.05",
-        "intervals: of latency, the ratios that the blocks of both runs do not contradict; of cost, percentile "
-        f"bootstrap of blocks, {count(comparison.thresholds.replicates)} draws, seed {comparison.thresholds.seed}",
-        f"cost: dollars a month by list price at {count(comparison.thresholds.requests_per_month)} "
-        "requests a month; by price: A's "
-        "work at B's prices less A's bill, by speed: the rest",
+        "machine: the change that all targets share, which is that of the yardstick, the target in the middle; change: "
+        "what is beyond it, with its 95% interval from the blocks of both runs, and from the instances where a run has "
+        "several",
+        "latency counts failures as endless; p is adjusted for all that is judged (Holm); a change is worse, or "
+        "better, when it is beyond its limit and p is below 0.05, and different when p alone is",
+        f"equivalent: the interval lies within {EQUIVALENCE_MARGIN:.0%}, of accuracy within "
+        f"{NON_INFERIORITY_MARGIN * 100:g} point",
+        f"cost: dollars a month by list price at {requests} requests a month; by price: A's work at B's prices less "
+        "A's bill; start-up times, and how a measured highest rate follows from the work, are A's",
     ]
 
 
-def _table_row(d: Difference) -> tuple[str, ...]:
-    identity = (d.target, d.scenario or "", d.metric)
-    if d.reason:
-        return (*identity, "", "", "", "", "", "", "worse" if d.regressed else "n/a", message(d.reason))
+def _has_changed(d: Difference) -> bool:
+    """What a reader wants to see: also failures beyond their limit, and latencies that the machine may have changed."""
     return (
-        *identity,
-        _format_value(d, d.a),
-        _format_value(d, d.b),
-        _format_change(d, d.change),
-        "" if d.low is None else f"{_format_change(d, d.low)} to {_format_change(d, d.high)}",
+        _judgement(d) in CHANGED
+        or d.metric == "measured"
+        or (d.metric == "failed" and d.threshold is not None and d.regression > d.threshold)
+        or (d.machine is None and d.p is None and d.decision == Decision.DIFFERENT)
+    )
+
+
+def _wrapped(lines: Iterable[str], indent: str = "   ") -> list[str]:
+    """Each within the width, whatever it holds."""
+    return [part for line in lines for part in textwrap.wrap(line, TEXT_WIDTH, subsequent_indent=indent) or [""]]
+
+
+def _text_table(comparison: Comparison) -> list[str]:
+    """The target's name on a line of its own, as it may be long, and under each figure what it stands on."""
+    shown = comparison.shown
+    cells = {id(d): _text_row(d) for d in shown}
+    widths = [max(map(len, column)) for column in zip(TEXT_COLUMNS, *cells.values(), strict=True)]
+
+    def aligned(row: Sequence[str]) -> str:
+        numbers = (cell.rjust(width) for cell, width in zip(row[1:5], widths[1:5], strict=True))
+        return "  ".join(["  " + row[0].ljust(widths[0]), *numbers, row[5]]).rstrip()
+
+    lines = [aligned(TEXT_COLUMNS)] if shown else []
+    for target, differences in itertools.groupby(shown, key=lambda d: d.target):
+        lines.append(comparison.label(target))
+        for d in differences:
+            lines.append(aligned(cells[id(d)]))
+            lines += [f"    {detail}" for detail in _wrapped_detail(d)]
+    return [part for line in lines for part in (_wrapped([line]) if len(line) > TEXT_WIDTH else [line])]
+
+
+def _wrapped_detail(d: Difference) -> list[str]:
+    return textwrap.wrap("; ".join(filter(None, (_format_test(d), _format_detail(d)))), TEXT_WIDTH - 4)
+
+
+def _text_row(d: Difference) -> tuple[str, ...]:
+    return (f"{d.metric} {d.scenario or ''}".strip(), *_figures(d), _judgement(d))
+
+
+def _figures(d: Difference) -> tuple[str, str, str, str]:
+    """A, B, the machine's change and the target's."""
+    if d.a is None and d.change is None:
+        return "", "", "", ""
+    own = d.own if d.own is not None else d.change
+    machine = "" if d.machine is None else _format_change(d, d.machine)
+    return _format_value(d, d.a), _format_value(d, d.b), machine, _format_change(d, own)
+
+
+def _markdown_row(comparison: Comparison, d: Difference) -> tuple[str, ...]:
+    return (
+        comparison.label(d.target),
+        d.scenario or "",
+        d.metric,
+        *_figures(d),
+        _format_interval(d),
         "" if d.p_holm is None else _format_p(d.p_holm),
         _format_limit(d),
-        _outcome(d),
+        _judgement(d),
         _format_detail(d),
     )
 
 
-def _outcome(d: Difference) -> str:
+def _judgement(d: Difference) -> str:
     if d.regressed:
         return "worse"
-    if d.significant and d.regression < 0:
+    if d.target == d.reference and d.metric != "cost":
+        return YARDSTICK
+    if d.reason or d.p is None:
+        return NOT_JUDGED
+    if d.improved:
         return "better"
-    if d.threshold is None:
-        return ""
-    return "no worse"
+    if d.significant:
+        return str(Decision.DIFFERENT)
+    equivalent = d.decision == Decision.EQUIVALENT or (d.p == 1 and not d.own)
+    return str(Decision.EQUIVALENT) if equivalent else "not decided"
+
+
+def _format_test(d: Difference) -> str:
+    """The interval, the p-value and the limit."""
+    return ", ".join(
+        filter(
+            None,
+            (
+                (interval := _format_interval(d)) and f"95% interval {interval}",
+                "" if d.p_holm is None else f"p {_format_p(d.p_holm)}",
+                (limit := _format_limit(d)) and f"limit {limit}",
+            ),
+        )
+    )
+
+
+def _format_interval(d: Difference) -> str:
+    return "" if d.low is None else f"{_format_change(d, d.low)} to {_format_change(d, d.high)}"
 
 
 def _format_value(d: Difference, value: float | None) -> str:
@@ -211,32 +328,42 @@ def _format_limit(d: Difference) -> str:
 
 
 def _format_detail(d: Difference) -> str:
-    """What the metric is made of."""
-    details = d.details
-    if d.metric == "accuracy":
+    """What the metric is made of, and why it is not judged."""
+    why, details = message(d.reason) if d.reason else "", d.details
+    if d.metric == "accuracy" and details:
         only_a, only_b = count(details["only_a_correct"]), count(details["only_b_correct"])
         return f"only A right {only_a}, only B {only_b}, of {count(d.n_a)} images"
-    if d.metric == "failed":
-        return f"{count(details['failed_a'])} of {count(d.n_a)}, {count(details['failed_b'])} of {count(d.n_b)}"
-    if d.metric == "cost":
-        by_price, by_speed = _signed_usd(details["price_effect_usd"]), _signed_usd(details["speed_effect_usd"])
+    if d.metric == "failed" and details:
+        parts = (
+            f"{count(details[f'failed_{run}'])} of {count(n)} in {plural(details[f'failing_blocks_{run}'], 'block')}"
+            for run, n in (("a", d.n_a), ("b", d.n_b))
+        )
+        return "; ".join(filter(None, (*parts, why)))
+    if d.metric == "cost" and details:
+        effects = ", ".join(
+            f"by {cause} {_signed_usd(details[f'{cause}_effect_usd'])}" for cause in ("price", "machine", "speed")
+        )
         net_a, net_b = usd(details["net_a_usd"]), usd(details["net_b_usd"])
-        return f"by price {by_price}, by speed {by_speed}; after free allowances {net_a}, {net_b}"
-    if d.metric == "max_rate":
+        return "; ".join(filter(None, (f"{effects}; after free allowances {net_a}, {net_b}", why)))
+    if d.metric == "max_rate" and not why:
         return "in the search for the highest rate"
-    blocks_a, blocks_b = count(details["blocks_a"]), count(details["blocks_b"])
-    return f"n {count(d.n_a)} and {count(d.n_b)} in {blocks_a} and {blocks_b} blocks"
+    if "blocks_a" in details and not why:
+        blocks_a, blocks_b = count(details["blocks_a"]), count(details["blocks_b"])
+        return f"n {count(d.n_a)} and {count(d.n_b)} in {blocks_a} and {blocks_b} blocks"
+    return why
 
 
 def _signed_usd(value: float) -> str:
     return f"{'-' if value < 0 else '+'}{usd(abs(value))}"
 
 
-def _describe_regression(d: Difference) -> str:
-    figure_text = f"{d.target}'s {d.metric}{f' ({d.scenario})' if d.scenario else ''}"
-    if d.reason:
-        return f"{d.target} was {message(d.reason)}"
+def _describe(comparison: Comparison, d: Difference) -> str:
+    target = comparison.label(d.target)
+    if d.metric == "measured" and d.reason:
+        return f"{target} was {message(d.reason)}"
+    figure_text = f"{target}'s {d.metric}{f' ({d.scenario})' if d.scenario else ''}"
+    beyond = " beyond the machine's" if d.machine else ""
     return (
-        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.change)} "
+        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.own)}{beyond} "
         f"(limit {_format_limit(d)})"
     )

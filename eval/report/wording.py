@@ -195,6 +195,27 @@ def _not_measured(runs: Sequence[str], failure: str | None) -> str:
     return f"not measured in {', nor in '.join(runs)}: {failure or 'no request of it is left'}"
 
 
+def _machine_changes(changes_by_scenario: Mapping[str, Mapping[str, float]]) -> str:
+    return "; ".join(
+        f"{scenario}: {', '.join(f'{metric} {change:+.0%}' for metric, change in changes.items())}"
+        for scenario, changes in changes_by_scenario.items()
+    )
+
+
+def _machine_changed(n_targets: int, changes_by_scenario: Mapping[str, Mapping[str, float]]) -> str:
+    return (
+        f"the machine, not the change: all {n_targets} targets moved alike ({_machine_changes(changes_by_scenario)}). "
+        "A change in what they share would look the same; if you made one, measure A again"
+    )
+
+
+def _machine_changed_too(n_targets: int, changes_by_scenario: Mapping[str, Mapping[str, float]]) -> str:
+    return (
+        f"the machine changed too, by the middle one of {n_targets} targets ({_machine_changes(changes_by_scenario)}); "
+        "changes are what is beyond that"
+    )
+
+
 def _autoscaled(utilisation: float, measured_rps: float | None) -> str:
     rate = (
         ", no figures of a load test"
@@ -272,6 +293,13 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.PROCESSOR_DIFFERS: "{names:words} ran on {a}, and on {b}: that alone may change latencies",
     FindingCode.PROCESSOR_NOT_KNOWN: "whether {names:words} ran on like processors is not known: {a}, and {b}",
     FindingCode.CLIENT_VERSIONS_DIFFER: _client_versions_differ,
+    FindingCode.MACHINE_CHANGED: _machine_changed,
+    FindingCode.MACHINE_CHANGED_TOO: _machine_changed_too,
+    FindingCode.MACHINE_NOT_TOLD_APART: (
+        "no other target was measured that is the same in both runs, so the machine cannot be told from a change of "
+        "{names:words}: latency, and cost that depends on it, are shown and not judged. Measure another target beside "
+        "it, or use --steady-machine if the machine is as fast in both runs"
+    ),
     FindingCode.PRICE_LIST_NOT_KEPT: (
         "{run}'s price list (sha256 {sha256:hash}) is not available; the list of {date} is used, which hides any price "
         "change"
@@ -351,6 +379,8 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.ZERO_LATENCY: "it took no time",
     ReasonCode.NO_COMMON_START: "no start of both was measured",
     ReasonCode.NOT_MEASURED: _not_measured,
+    ReasonCode.ENDED_EARLY: "not measured to its end in {run}: {failure}",
+    ReasonCode.TOO_FEW_BLOCKS_IN_BOTH: "needs {needed} blocks in both runs, has {n_a} and {n_b}",
     ReasonCode.NO_REQUEST: lambda runs: f"no request in {' and '.join(runs)}",
     ReasonCode.NO_RATE_PASSED_IN_BOTH: "no rate held in both runs",
     ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",

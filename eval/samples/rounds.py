@@ -1,4 +1,4 @@
-"""The latencies of a target, round by round; the instance that responded, and which requests follow a pause."""
+"""What a target did, round by round: latencies, service times, failures; which instance, and what follows a pause."""
 
 from __future__ import annotations
 
@@ -35,6 +35,23 @@ def latencies_by_round(
         if succeeded:
             by_round[number] = [math.inf if s.error else s.latency_ms for s in succeeded]
     return by_round
+
+
+def service_times_by_round(samples: Iterable[Sample], scenario: str) -> dict[int, list[float]]:
+    """The times in ms that the service itself reports, of the same requests, where they succeeded."""
+    by_round = {
+        number: [s.server_timing_ms["total"] for s in block if s.error is None and "total" in s.server_timing_ms]
+        for number, block in enumerate(_blocks(samples, scenario))
+    }
+    return {number: times_ms for number, times_ms in by_round.items() if times_ms}
+
+
+def failures_by_block(samples: Iterable[Sample]) -> dict[int, list[float]]:
+    """1 for each request of a block that failed, else 0."""
+    by_block: dict[int, list[float]] = defaultdict(list)
+    for s in samples:
+        by_block[s.block].append(float(s.error is not None))
+    return dict(by_block)
 
 
 def instances_by_round(samples: Iterable[Sample], scenario: str) -> dict[int, str | None]:

@@ -3,7 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from eval.stats.comparison import Decision, decide, quantile_ratio
+from eval.stats.comparison import (
+    Decision,
+    Ratio,
+    decide,
+    fraction_difference_p,
+    mean_ratio,
+    quantile_ratio,
+    ratio_of_ratios,
+    relative_change,
+)
 
 BLOCK = 25
 
@@ -123,3 +132,57 @@ def test_equal_times_are_equivalent():
 )  # fmt: skip
 def test_an_interval_says_one_of_three_words(low, high, decision):
     assert decide(low, high, -0.05, 0.05) == decision
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_ratio_of_means_holds_the_truth_and_no_more(paired):
+    rng, held, differ = np.random.default_rng(7), 0, 0
+    for _ in range(60):
+        factors = machine(rng, 40, 0.05)
+        a, b = target(rng, factors, spread=0.3), target(rng, factors, median_ms=23.0, spread=0.3)
+        found = mean_ratio(a, b, paired=paired)
+        held += found.low <= 1.15 <= found.high
+        differ += found.p < 0.05
+    assert held >= 51 and differ >= 51  # 57 expected; fewer in one case of 100
+
+
+def test_a_machine_that_slows_one_run_is_not_in_a_ratio_of_both():
+    rng, called = np.random.default_rng(8), 0
+    for _ in range(60):
+        ratios = []
+        for level in (1.0, 1.3):
+            factors = level * machine(rng, 40, 0.4)
+            ratios.append(quantile_ratio(target(rng, factors), target(rng, factors), 0.95, paired=True))
+        found = ratio_of_ratios(*ratios)
+        assert (found.low > 1 or found.high < 1) == (found.p < 0.05)
+        called += found.p < 0.05
+    assert called <= 8  # 3 expected; more in one case of 100
+
+
+def test_what_neither_interval_has_widens_a_ratio_of_ratios():
+    exact = Ratio(1.0, 1.0, 1.0, 1.0, 10**6, 10**6)
+    found = ratio_of_ratios(exact, Ratio(1.1, 1.1, 1.1, 0.0, 10**6, 10**6), extra_sd=0.1)
+    assert (found.low, found.high) == pytest.approx((1.1 * math.exp(-0.196), 1.1 * math.exp(0.196)), rel=1e-3)
+    assert ratio_of_ratios(exact, Ratio(1.1, 0.0, math.inf, 1.0, 12, 4)).p == 1.0
+
+
+def test_the_p_value_of_an_intervals_end_is_a_twentieth():
+    found = mean_ratio(*({i: [value + i % 3] * 5 for i in range(30)} for value in (10.0, 12.0)), paired=False)
+    assert [found.p_of(end) for end in (found.low, found.high)] == pytest.approx([0.05, 0.05])
+    assert found.p_of(1.0) == pytest.approx(found.p) and found.p_of(found.ratio) == 1.0
+
+
+def test_failures_in_a_row_show_less_than_scattered_ones():
+    fine = {i: [0.0] * 25 for i in range(20)}
+    scattered = {i: [1.0, 1.0] + [0.0] * 23 for i in range(20)}
+    outage = {i: [float(i in (9, 10))] * 25 for i in range(20)}
+    assert fraction_difference_p(fine, scattered) < 0.001
+    assert fraction_difference_p(fine, outage) > 0.2
+    assert fraction_difference_p({0: [1.0]}, {0: [0.0]}) is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "change"), [(10, 12, 0.2), (10, math.inf, math.inf), (math.inf, 10, -1), (math.inf, math.inf, 0)]
+)
+def test_failures_are_endless_latencies_in_a_change_too(a, b, change):
+    assert relative_change(a, b) == pytest.approx(change)
