@@ -56,7 +56,7 @@ class Ratio:
     high: float  # infinite where it has none
     p: float  # of equal figures, two-sided
     blocks: int  # of the sample that has fewer
-    degrees_of_freedom: int  # of Student's t
+    degrees_of_freedom: float  # of Student's t
 
     @property
     def decision(self) -> Decision:
@@ -216,19 +216,35 @@ def fraction_difference_p(a: ValuesByBlock, b: ValuesByBlock) -> float | None:
 def ratio_of_ratios(a: Ratio, b: Ratio, extra_sd: float = 0.0) -> Ratio:
     """b's ratio divided by a's, of two runs: by how much something changed against another thing.
 
-    The squares of the distances to both intervals' ends add up, on a logarithmic scale (MOVER: Zou and Donner,
-    Statistics in Medicine 27, 2008). extra_sd: standard deviation of the logarithm that neither interval has.
+    On a logarithmic scale the variances add up that the distances to both intervals' ends stand for (MOVER: Zou and
+    Donner, Statistics in Medicine 27, 2008), with the degrees of freedom of Satterthwaite. extra_sd: standard deviation
+    of the logarithm that neither interval has.
     """
-    degrees_of_freedom = min(a.degrees_of_freedom, b.degrees_of_freedom)
-    log_a, log_b, extra = _log(a.ratio), _log(b.ratio), _z_limit() * extra_sd
+    log_a, log_b = _log(a.ratio), _log(b.ratio)
     log_ratio = log_b - log_a
-    down = math.hypot(log_b - _log(b.low), _log(a.high) - log_a, extra)
-    up = math.hypot(_log(b.high) - log_b, log_a - _log(a.low), extra)
-    p_value = _p_of_distance(abs(log_ratio), down if log_ratio > 0 else up, degrees_of_freedom)
-    blocks = min(a.blocks, b.blocks)
+    down = [(log_b - _log(b.low), b.degrees_of_freedom), (_log(a.high) - log_a, a.degrees_of_freedom)]
+    up = [(_log(b.high) - log_b, b.degrees_of_freedom), (log_a - _log(a.low), a.degrees_of_freedom)]
+    (down_se, down_df), (up_se, up_df) = (_sum_of_variances(margins, extra_sd) for margins in (down, up))
+    degrees_of_freedom = min(down_df, up_df)
+    limit = _t_limit(degrees_of_freedom)
     return Ratio(
-        math.exp(log_ratio), math.exp(log_ratio - down), math.exp(log_ratio + up), p_value, blocks, degrees_of_freedom
+        math.exp(log_ratio),
+        math.exp(log_ratio - limit * down_se),
+        math.exp(log_ratio + limit * up_se),
+        _p_of_difference(abs(log_ratio), down_se if log_ratio > 0 else up_se, degrees_of_freedom),
+        min(a.blocks, b.blocks),
+        degrees_of_freedom,
     )
+
+
+def _sum_of_variances(margins: Sequence[tuple[float, float]], extra_sd: float) -> tuple[float, float]:
+    """The standard error of a sum of which these are the margins, each with its degrees of freedom; and its own."""
+    variances = [((margin / _t_limit(df)) ** 2, df) for margin, df in margins]
+    total = sum(variance for variance, _ in variances) + extra_sd**2
+    least = min(df for _, df in variances)
+    if not total or math.isinf(total):
+        return math.sqrt(total), least
+    return math.sqrt(total), max(least, total**2 / max(1e-300, sum(v**2 / df for v, df in variances)))
 
 
 def relative_change(a: float, b: float) -> float:
@@ -242,25 +258,19 @@ def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def _p_of_difference(value: float, standard_error: float, degrees_of_freedom: int) -> float:
+def _p_of_difference(value: float, standard_error: float, degrees_of_freedom: float) -> float:
     if not standard_error:
         return float(not value)
     return 2 * float(scipy.stats.t.sf(abs(value) / standard_error, degrees_of_freedom))
 
 
-def _p_of_distance(distance: float, margin: float, degrees_of_freedom: int) -> float:
+def _p_of_distance(distance: float, margin: float, degrees_of_freedom: float) -> float:
     """Of an estimate so far from what is tested, whose interval reaches as far as the margin in that direction."""
     return _p_of_difference(distance, margin / _t_limit(degrees_of_freedom), degrees_of_freedom)
 
 
 @cache
-def _z_limit() -> float:
-    """Of the normal distribution, two-sided."""
-    return float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
-
-
-@cache
-def _t_limit(degrees_of_freedom: int) -> float:
+def _t_limit(degrees_of_freedom: float) -> float:
     """Of Student's t, two-sided."""
     return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom))
 
