@@ -86,6 +86,9 @@ def verdict(comparison: Comparison) -> str:
         text = "whether B is worse than A cannot be told"
     if improved:
         text += f"; better: {'; '.join(_describe(comparison, d) for d in improved)}"
+    unlimited = [d for d in comparison.differences if d.threshold is None and d.metric == "p50" and d.significant]
+    if unlimited:
+        text += f"; different, and without a limit: {'; '.join(_describe(comparison, d) for d in unlimited)}"
     unevaluated = [d for d in comparison.differences if d.threshold is not None and d.p is None]
     if unevaluated:
         names = join_words(sorted({f"{d.metric} of {comparison.label(d.target)}" for d in unevaluated}))
@@ -363,7 +366,7 @@ def _describe(comparison: Comparison, d: Difference) -> str:
         return f"{target} was {message(d.reason)}"
     figure_text = f"{target}'s {d.metric}{f' ({d.scenario})' if d.scenario else ''}"
     beyond = " beyond the machine's" if d.machine else ""
+    limit = f" (limit {_format_limit(d)})" if d.threshold is not None else ""
     return (
-        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.own)}{beyond} "
-        f"(limit {_format_limit(d)})"
+        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.own)}{beyond}{limit}"
     )

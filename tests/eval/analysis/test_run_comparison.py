@@ -336,7 +336,8 @@ def test_worse_is_exit_1_and_says_what_and_by_how_much(pair, capsys):
     folders = pair((run, samples), (run, slowed(samples, 1.5)))
     assert main(["compare", *folders]) == 1
     out = words(capsys)
-    assert "B is worse than A: heroku's p95 (single) " in out and out.endswith("+50.0% (limit +10%).")
+    assert "B is worse than A: heroku's p95 (single) " in out and "+50.0% (limit +10%)" in out
+    assert "different, and without a limit: heroku's p50 (single) " in out and out.endswith("+50.0%.")
     assert main(["compare", "--max-p95-increase", "60%", *folders]) == 0
 
 
