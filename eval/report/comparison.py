@@ -365,7 +365,7 @@ def _describe(comparison: Comparison, d: Difference) -> str:
     if d.metric == "measured" and d.reason:
         return f"{target} was {message(d.reason)}"
     figure_text = f"{target}'s {d.metric}{f' ({d.scenario})' if d.scenario else ''}"
-    beyond = " beyond the machine's" if d.machine else ""
+    beyond = " beyond the machine's" if abs(d.machine or 0.0) >= 0.001 else ""
     limit = f" (limit {_format_limit(d)})" if d.threshold is not None else ""
     return (
         f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.own)}{beyond}{limit}"
