@@ -13,7 +13,7 @@ and a machine that is slower in one of them is part of the ratio. By how much a 
 the ratio of two paired ratios, one from each run, of which the machine is no part (`ratio_of_ratios`).
 
 `make interval-coverage` measures how often the intervals hold the true ratio, with targets that are equal;
-`python -m scripts.benchmarks.aa_test` how often two runs of the same are called different.
+`python -m scripts.benchmarks.compare_aa` how often two runs of the same are called different.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A/A test of `./cloudtrial compare`: how often two runs of the same services, minutes apart, are called different.
 
-    python -m scripts.benchmarks.aa_test                  (a minute or two: simulated runs)
-    python -m scripts.benchmarks.aa_test --http 20        (20 minutes: pairs of runs over HTTP too)
+Within one run: scripts/benchmarks/aa.py.
+
+    python -m scripts.benchmarks.compare_aa                  (some minutes: simulated runs)
+    python -m scripts.benchmarks.compare_aa --http 20        (an hour: pairs of runs over HTTP too)
 
 A simulated run draws the requests of four targets in rounds, one block of 25 to each in random order, on a machine that
 is the same for all of them and differs from run to run: by a factor (sd 12%), by a trend in the run (sd 6%), and by the
@@ -268,7 +270,7 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmarks.aa_test",
+        prog="python -m scripts.benchmarks.compare_aa",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
