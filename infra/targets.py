@@ -37,6 +37,7 @@ class Target:
     scales_to_zero: bool
     cpu_isa: str = "AVX2"  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
+    min_instances: int = 0  # kept running without a request, of what is billed by request
 
 
 AWS_EC2 = Target(

@@ -28,6 +28,7 @@ SLO_SCENARIOS = ("poisson", "single")  # scenarios, the first that a target has:
 SLO_QUANTILE = 0.95
 P95_TAIL = 0.05  # of all requests; as many failures or cold starts make p95 one of theirs
 TAIL_STEP = 0.005  # between the quantiles of `Candidate.tail_ms`
+ALWAYS_WARM = 1  # instances that are kept running so that no request meets a cold start
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,37 @@ def recommend_engine(
 def evaluate_all(
     candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float, slowdown: int = 1
 ) -> dict[str, Option]:
-    """Each candidate. One whose p95 is not known is left out, unless that is so of all: then the bill decides."""
-    options = {name: evaluate(candidate, traffic, slo_ms, slowdown) for name, candidate in candidates.items()}
-    if all(option.within_objective is None for option in options.values()):
-        return options
-    unknown = reason(ReasonCode.P95_UNKNOWN)
-    return {
-        name: replace(option, excluded=option.excluded or (unknown if option.within_objective is None else None))
-        for name, option in options.items()
+    """Each candidate. One whose p95 is not known is left out, unless that is so of all: then the bill decides.
+
+    What is billed by request may have one instance always running. It is an option where it is the cheaper of the two
+    that may be taken: with its cold starts the target may miss the objective.
+    """
+    options = {
+        name: [evaluate(candidate, traffic, slo_ms, slowdown, n) for n in _min_instances(candidate)]
+        for name, candidate in candidates.items()
     }
+    if any(option.within_objective is not None for pair in options.values() for option in pair):
+        unknown = reason(ReasonCode.P95_UNKNOWN)
+        options = {
+            name: [
+                replace(option, excluded=option.excluded or (unknown if option.within_objective is None else None))
+                for option in pair
+            ]
+            for name, pair in options.items()
+        }
+    return {name: _choose(pair) for name, pair in options.items()}
+
+
+def _min_instances(candidate: Candidate) -> tuple[int, ...]:
+    return (0, ALWAYS_WARM) if candidate.target.billing == "request" else (0,)
+
+
+def _choose(options: Sequence[Option]) -> Option:
+    """The cheapest that may be taken, or else the first; it says what the one that is always warm costs."""
+    allowed = [option for option in options if option.excluded is None]
+    chosen = min(allowed, key=lambda option: round(option.bill.net_usd, 2), default=options[0])
+    warm_usd = next((option.bill.net_usd for option in options if option.min_instances), None)
+    return replace(chosen, always_warm_usd=warm_usd)
 
 
 def rank(options: Mapping[str, Option]) -> list[str]:
@@ -103,15 +126,20 @@ def rank(options: Mapping[str, Option]) -> list[str]:
     )
 
 
-def evaluate(candidate: Candidate, traffic: Traffic, slo_ms: float, slowdown: int = 1) -> Option:
+def evaluate(
+    candidate: Candidate, traffic: Traffic, slo_ms: float, slowdown: int = 1, min_instances: int = 0
+) -> Option:
     """One candidate at that traffic, on a processor that is `slowdown` times slower."""
-    requests, target = traffic.requests_per_month, candidate.target
+    requests, target = traffic.requests_per_month, replace(candidate.target, min_instances=min_instances)
     demand = candidate.demand_by_slowdown[slowdown]
     bill = billing.monthly_bill(requests, demand, target, candidate.unit_prices, traffic.peak)
-    cold_fraction = billing.cold_starts_per_month(requests, traffic.peak) / requests if target.scales_to_zero else 0.0
+    meets_cold_starts = target.scales_to_zero and not min_instances
+    cold_fraction = billing.cold_starts_per_month(requests, traffic.peak) / requests if meets_cold_starts else 0.0
     p95_ms = _p95_ms(candidate, cold_fraction, slowdown)
     option = Option(
         bill=bill,
+        min_instances=min_instances,
+        always_warm_usd=None,
         p95_ms=p95_ms if p95_ms is None or math.isfinite(p95_ms) else None,
         cold_start_fraction=cold_fraction,
         within_objective=None if p95_ms is None else p95_ms <= slo_ms,
@@ -154,7 +182,10 @@ def _slowdown_limit(
     options_now: Mapping[str, Option],
     ranked: Sequence[str],
 ) -> SlowdownLimit | None:
-    """The largest slowdown of the processor up to which the first stays the first, or costs the same."""
+    """The largest slowdown of the processor up to which the first stays the first, or costs the same.
+
+    One that needs an instance always running there is another answer.
+    """
     if not ranked:
         return None
     limit = None
@@ -162,7 +193,8 @@ def _slowdown_limit(
         options = evaluate_all(candidates, traffic, slo_ms, slowdown)
         first = next(iter(rank(options)), None)
         own = options[ranked[0]]
-        if own.excluded or first is None or round(options[first].bill.net_usd, 2) < round(own.bill.net_usd, 2):
+        is_another = own.excluded or own.min_instances != options_now[ranked[0]].min_instances
+        if first is None or is_another or round(options[first].bill.net_usd, 2) < round(own.bill.net_usd, 2):
             return limit or SlowdownLimit(1, round(options_now[ranked[0]].bill.net_usd, 2))
         limit = SlowdownLimit(slowdown, round(own.bill.net_usd, 2))
     return limit

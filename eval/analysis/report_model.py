@@ -182,6 +182,8 @@ class Option:
     """What a candidate costs and keeps at one traffic."""
 
     bill: Bill
+    min_instances: int  # that it has running without a request: 1 where that keeps the objective, and nothing less does
+    always_warm_usd: float | None  # net bill a month with one instance always running; None where that is no option
     p95_ms: float | None  # of all requests, those that meet a cold start too; None: infinite, or not known
     cold_start_fraction: float  # of the requests
     within_objective: bool | None

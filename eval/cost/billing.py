@@ -7,7 +7,8 @@ Each formula takes a `ResourceDemand`: what one request needs.
 
     hourly    EC2: machines by the hour, their disks and addresses, surplus CPU credits, egress
     dyno      Heroku: dynos by the month; no meter for requests or egress
-    request   Cloud Run, Cloud Functions: seconds with at least one request in the instance, requests, egress
+    request   Cloud Run, Cloud Functions: seconds with at least one request in the instance, requests, egress; the idle
+              seconds of instances that are always kept running (Target.min_instances), at a lower price
 
 The net bill is for a billing account with nothing else in it. A provider gives its allowances once per account: two
 targets of one provider share them, so that their net bills do not add up.
@@ -101,6 +102,8 @@ def price_ids_by_role(target: Target) -> dict[str, str]:
     return {
         "vcpu_s": f"{target.name}_vcpu_second",
         "gib_s": f"{target.name}_gib_second",
+        "idle_vcpu_s": f"{target.name}_idle_vcpu_second",
+        "idle_gib_s": f"{target.name}_idle_gib_second",
         "million": f"{target.name}_million_requests",
         "egress": "gcp_egress_gib",
         "image": "gcp_artifact_registry_gib_month",
@@ -151,25 +154,32 @@ def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_pric
 
 
 def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
-    """Cloud Run and Cloud Functions, billed by request, no instance kept warm."""
+    """Cloud Run and Cloud Functions, billed by request. No free allowance covers the idle time of a warm instance."""
     instances = autoscaled_instances(requests / SECONDS_PER_MONTH * peak, demand, target)
     expected_s, min_s, max_s = billed_seconds(requests, demand, target, peak)
     memory_gib = target.memory_mib / 1024
     egress_gib = requests * demand.egress_bytes / 2**30
+    boost = 1.0 if target.startup_cpu_boost else 0.0
+    startup_s, max_startup_s = (boost * seconds for seconds in startup_seconds(requests, demand, target, peak))
 
-    startup_s, max_startup_s = startup_seconds(requests, demand, peak) if target.startup_cpu_boost else (0.0, 0.0)
+    def idle_usd(billed_s: float) -> float:
+        if not target.min_instances:
+            return 0.0
+        usd_per_s = target.vcpus * unit_prices["idle_vcpu_s"] + memory_gib * unit_prices["idle_gib_s"]
+        return idle_seconds(billed_s, instances, target) * usd_per_s
 
     def gross_usd(billed_s: float, boosted_s: float) -> float:
         vcpu_s = (billed_s + boosted_s) * target.vcpus
         compute_usd = vcpu_s * unit_prices["vcpu_s"] + billed_s * memory_gib * unit_prices["gib_s"]
         other_usd = egress_gib * unit_prices["egress"] + demand.container_image_gib * unit_prices["image"]
-        return compute_usd + requests / 1e6 * unit_prices["million"] + other_usd
+        return compute_usd + idle_usd(billed_s) + requests / 1e6 * unit_prices["million"] + other_usd
 
     def net_usd(billed_s: float, boosted_s: float) -> float:
         vcpu_s = (billed_s + boosted_s) * target.vcpus
         return (
             max(0.0, vcpu_s - unit_prices["free_vcpu_s"]) * unit_prices["vcpu_s"]
             + max(0.0, billed_s * memory_gib - unit_prices["free_gib_s"]) * unit_prices["gib_s"]
+            + idle_usd(billed_s)
             + max(0.0, requests - unit_prices["free_requests"]) / 1e6 * unit_prices["million"]
             + max(0.0, egress_gib - unit_prices["free_egress"]) * unit_prices["egress"]
             + max(0.0, demand.container_image_gib - unit_prices["free_image"]) * unit_prices["image"]
@@ -203,7 +213,7 @@ def billed_seconds(
     """
     busy_rps, busy_s = requests / SECONDS_PER_MONTH * peak, SECONDS_PER_MONTH / peak
     instances = autoscaled_instances(busy_rps, demand, target)
-    startup_total_s, max_startup_total_s = startup_seconds(requests, demand, peak)
+    startup_total_s, max_startup_total_s = startup_seconds(requests, demand, target, peak)
 
     def union_s(request_s: float) -> float:
         return instances * busy_s * -math.expm1(-busy_rps * request_s / instances)
@@ -227,8 +237,16 @@ def cold_starts_per_month(requests: float, peak: float = 1.0, idle_timeout_s: fl
     return first_of_day + (requests - first_of_day) * math.exp(-busy_rps * idle_timeout_s)
 
 
-def startup_seconds(requests: float, demand: ResourceDemand, peak: float = 1.0) -> tuple[float, float]:
+def idle_seconds(billed_s: float, instances: int, target: Target) -> float:
+    """Seconds of a month in which the instances that are kept running have no request, of `instances` alike."""
+    busy_fraction = min(1.0, billed_s / (max(instances, target.min_instances) * SECONDS_PER_MONTH))
+    return target.min_instances * SECONDS_PER_MONTH * (1 - busy_fraction)
+
+
+def startup_seconds(requests: float, demand: ResourceDemand, target: Target, peak: float = 1.0) -> tuple[float, float]:
     """Seconds of starts in a month: with the longest and with the shortest idle time before an instance ends."""
+    if target.min_instances:
+        return 0.0, 0.0
     longest, shortest = (cold_starts_per_month(requests, peak, s) for s in (IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S))
     return longest * demand.startup_s, shortest * demand.startup_s
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -75,24 +75,26 @@ class PriceList:
 def load_price_list(path: Path = PRICE_LIST_PATH, sha256: str | None = None) -> PriceList:
     """Read and check the list. Raises PriceError that says which entry is invalid and why.
 
-    With `sha256`, the list with that checksum: this one or an earlier one. If there is none, this list; its own
-    checksum then shows the difference.
+    With `sha256`, the list with that checksum: this one, or an earlier one with the entries of this one that it lacks.
+    If there is none, this list; its own checksum then shows the difference.
     """
     try:
-        data = path.read_bytes()
-        if sha256 is not None:
-            path, data = _find_by_checksum(path, data, sha256)
+        prices = parse_price_list(path.read_bytes(), path)
+        earlier = None if sha256 in (None, prices.sha256) else _earlier_list(path, sha256)
     except OSError as error:
         raise PriceError(f"the price list cannot be read: {error}") from None
-    return parse_price_list(data, path)
+    if earlier is None:
+        return prices
+    known = {price.id for price in earlier.entries}
+    return replace(earlier, entries=(*earlier.entries, *(p for p in prices.entries if p.id not in known)))
 
 
-def _find_by_checksum(path: Path, data: bytes, sha256: str) -> tuple[Path, bytes]:
-    for candidate in [path, *sorted(path.with_name(ARCHIVE_DIR).glob("*.yaml"))]:
-        content = data if candidate == path else candidate.read_bytes()
-        if hashlib.sha256(content).hexdigest() == sha256:
-            return candidate, content
-    return path, data
+def _earlier_list(path: Path, sha256: str | None) -> PriceList | None:
+    for candidate in sorted(path.with_name(ARCHIVE_DIR).glob("*.yaml")):
+        data = candidate.read_bytes()
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return parse_price_list(data, candidate)
+    return None
 
 
 def parse_price_list(data: bytes, path: Path) -> PriceList:

@@ -29,6 +29,7 @@ BUSY_HOURS = (1, 2, 4, 6, 8, 10, 12, 16, 20, 24)  # of the slider, a day
 SLO_MS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 3000, 5000)  # of the slider
 TABLE_BUSY_RPS = (1 / 3600, 0.1, 1.0, 10.0, 100.0)  # rates with a column of their own
 MIN_RPS_PER_SECOND = 0.02  # a lower rate is told by the hour
+ALWAYS_WARM_SETTING = "With one instance always warm (cloudtrial:minInstances 1)."
 ROUNDING_NOT_DOCUMENTED = "how billed time is rounded is not documented"
 
 
@@ -41,6 +42,7 @@ class AnswerRow:
     recommended: bool
     usd: str
     usd_range: str  # where a billing rule is not documented
+    always_warm: str  # that it is so, or what it would cost
     bar: float  # of the highest bill
     p95: str
     is_cold_start: bool  # p95 is that of a cold start
@@ -110,7 +112,8 @@ def condition(facts: VerdictFacts) -> str:
         return "No target has a price. One that is named as a deployment is priced as such, as in heroku=URL."
     if recommendation.target is None:
         return _excluded_text(facts)
-    parts = [_next_text(facts)]
+    is_warm = recommendation.options[recommendation.target].min_instances
+    parts = [ALWAYS_WARM_SETTING if is_warm else "", _next_text(facts)]
     if facts.twins and recommendation.slowdown_limit is not None:
         net_usd = recommendation.options[recommendation.target].bill.net_usd
         parts.append(slowdown_text(recommendation.slowdown_limit, net_usd))
@@ -156,7 +159,8 @@ def _usd_by_traffic(facts: VerdictFacts) -> dict[str, dict[str, tuple[str, bool]
     for busy_rps in TABLE_BUSY_RPS:
         recommendation = recommend(group, replace(facts.traffic, busy_rps=busy_rps), facts.slo_ms)
         for name, option in recommendation.options.items():
-            text = usd(round(option.bill.net_usd, 2)) + (" (left out)" if option.excluded else "")
+            note = " (left out)" if option.excluded else " (always warm)" if option.min_instances else ""
+            text = usd(round(option.bill.net_usd, 2)) + note
             table[name][rate_text(busy_rps)] = text, name == recommendation.target
     return table
 
@@ -165,6 +169,7 @@ def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, re
     bill = option.bill
     low, high = usd(round(bill.net_low_usd, 2)), usd(round(bill.net_high_usd, 2))
     startup_ms = candidate.demand_by_slowdown[1].startup_s * 1000
+    starts = candidate.target.scales_to_zero and not option.min_instances
     yes_or_no = {True: "yes", False: "no", None: "not known"}
     return AnswerRow(
         name=name,
@@ -172,15 +177,22 @@ def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, re
         recommended=recommended,
         usd=usd(round(bill.net_usd, 2)),
         usd_range="" if low == high else f"{low} to {high}",
+        always_warm=_always_warm(option),
         bar=bill.net_usd / highest_usd if highest_usd else 0.0,
         p95="not known" if option.p95_ms is None else ms(option.p95_ms),
         is_cold_start=option.p95_ms is not None and option.p95_ms == startup_ms,
         cold_fraction=cold_fraction_text(option.cold_start_fraction),
-        cold_start=ms(startup_ms) if candidate.target.scales_to_zero and candidate.startup_measured else "",
+        cold_start=ms(startup_ms) if starts and candidate.startup_measured else "",
         fits_memory=yes_or_no[candidate.fits_memory],
         within=yes_or_no[option.within_objective],
         excluded=message(option.excluded) if option.excluded else "",
     )
+
+
+def _always_warm(option: Option) -> str:
+    if option.min_instances:
+        return "always warm"
+    return "" if option.always_warm_usd is None else f"always warm: {usd(round(option.always_warm_usd, 2))}"
 
 
 def tiles(facts: VerdictFacts, findings: Sequence[Finding], *, golden: bool) -> tuple[Tile, ...]:
@@ -278,11 +290,16 @@ def _next_text(facts: VerdictFacts) -> str:
     first, *others = recommendation.ranked
     if not others:
         return _excluded_text(facts)
-    amounts = {name: usd(round(recommendation.options[name].bill.net_usd, 2)) for name in recommendation.ranked}
-    equal = [candidates[name].title for name in others if amounts[name] == amounts[first]]
+    options = {name: recommendation.options[name] for name in recommendation.ranked}
+    amounts = {name: usd(round(option.bill.net_usd, 2)) for name, option in options.items()}
+    titles = {
+        name: f"{candidates[name].title}{' (always warm)' if option.min_instances else ''}"
+        for name, option in options.items()
+    }
+    equal = [titles[name] for name in others if amounts[name] == amounts[first]]
     if equal:
         return f"{join_words(equal)} {'costs' if len(equal) == 1 else 'cost'} the same."
-    text = f"{candidates[others[0]].title} at {amounts[others[0]]}"
+    text = f"{titles[others[0]]} at {amounts[others[0]]}"
     return f"Next: {text}{f', which may be as cheap: {ROUNDING_NOT_DOCUMENTED}' if recommendation.tied else ''}."
 
 

@@ -23,7 +23,7 @@ from eval.cost.billing import REQUESTS_PER_MONTH, price_ids_by_role
 from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS, SLOWDOWNS
 from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.report import context, scenario_sections
-from eval.report.answer import answer_table
+from eval.report.answer import ALWAYS_WARM_SETTING, answer_table
 from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
@@ -58,6 +58,8 @@ ANSWER_CONSTANTS = {  # of the rules that answer.js shares with the cost model
     "SLO_QUANTILE": recommendation.SLO_QUANTILE,
     "TAIL_STEP": recommendation.TAIL_STEP,
     "FIRST_SLOWDOWN": SLOWDOWNS[0],
+    "ALWAYS_WARM": recommendation.ALWAYS_WARM,
+    "ALWAYS_WARM_SETTING": ALWAYS_WARM_SETTING,
 }
 FORMATTERS = (  # of eval.formatting, as the templates call them
     "value_of",

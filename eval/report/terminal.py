@@ -35,7 +35,7 @@ def _row(target: Mapping[str, Any], option: Mapping[str, Any] | None, fits_memor
     p95_ms = option["p95_ms"] if option else warm_p95_ms
     failed = sum(target["errors"].values())
     return (
-        target["title"],
+        target["title"] + (" (always warm)" if option and option["min_instances"] else ""),
         usd(round(option["bill"]["net_usd"], 2)) if option else "–",
         NOT_AVAILABLE if p95_ms is None else ms(p95_ms),
         f"{count(failed)} of {count(target['sent'])}",

@@ -231,7 +231,17 @@ def _idle_instance_kept(timeout_s: float, min_timeout_s: float, assumed_startup_
     startup = "" if assumed_startup_s is None else f"; a start takes {formatting.significant(assumed_startup_s)} s"
     return (
         f"an idle instance is kept for {timeout_s} s, the provider's maximum, and at the upper end of the range of the "
-        f"bills for {min_timeout_s} s; starts are billed{startup}; those to scale out are left out"
+        f"bills for {min_timeout_s} s; starts are billed{startup}; those to scale out are left out; no free allowance "
+        "covers the idle time of one that is always warm"
+    )
+
+
+def _container_images_kept(gib: float, libraries_measured: bool, packed_fraction: float, base_mb: float) -> str:
+    libraries = "as installed here" if libraries_measured else "as measured once"
+    return (
+        f"one container image of {gib:.2f} GiB is kept: the shipped files, the libraries ({libraries}) at "
+        f"{packed_fraction:.0%} of their size, as gzip packs them, and a base of {base_mb:.0f} MB, an estimate; builds "
+        "are not priced"
     )
 
 

@@ -38,17 +38,19 @@
       const net = instances * (instances > 1 && "scaled" in price ? price.scaled : price.month);
       return { net, low: net, high: net, gross: net, instances };
     },
-    request({ target, unit_prices: price }, need, requests, peak) {
+    request({ target, unit_prices: price }, need, requests, peak, warm) {
       const rps = (requests / MONTH_S) * peak, busyS = MONTH_S / peak, instances = autoscaled(rps, need, target);
-      const startS = coldStarts(requests, peak, C.IDLE_TIMEOUT_S) * need.startup_s;
-      const maxStartS = coldStarts(requests, peak, C.MIN_IDLE_TIMEOUT_S) * need.startup_s;
+      const startS = warm ? 0 : coldStarts(requests, peak, C.IDLE_TIMEOUT_S) * need.startup_s;
+      const maxStartS = warm ? 0 : coldStarts(requests, peak, C.MIN_IDLE_TIMEOUT_S) * need.startup_s;
       const union = (s) => instances * busyS * -Math.expm1((-rps * s) / instances);
       const gib = (requests * need.egress_bytes) / 2 ** 30, memory = target.memory_mib / 1024;
       const boost = target.startup_cpu_boost ? 1 : 0;
+      const idle = (billedS) => warm * MONTH_S * (1 - Math.min(1, billedS / (Math.max(instances, warm) * MONTH_S)));
       const cost = (billedS, boostedS, free) => {
         const over = (amount, allowance) => (free ? Math.max(0, amount - allowance) : amount);
         return over((billedS + boostedS) * target.vcpus, price.free_vcpu_s) * price.vcpu_s
           + over(billedS * memory, price.free_gib_s) * price.gib_s
+          + (warm ? idle(billedS) * (target.vcpus * price.idle_vcpu_s + memory * price.idle_gib_s) : 0)
           + (over(requests, price.free_requests) / 1e6) * price.million
           + over(gib, price.free_egress) * price.egress
           + over(need.container_image_gib, price.free_image) * price.image;
@@ -72,24 +74,32 @@
     const quantile = C.SLO_QUANTILE / (1 - coldFraction);
     return tail[Math.ceil(Number(((quantile - C.SLO_QUANTILE) / C.TAIL_STEP).toFixed(6)))];
   };
-  const evaluate = (name, { rps, hours, slo }, slowdown = 1) => {
+  const evaluate = (name, { rps, hours, slo }, slowdown, warm) => {
     const candidate = candidates[name], { target } = candidate, need = candidate.demand_by_slowdown[slowdown];
     const peak = 24 / hours, requests = (rps * MONTH_S) / peak;
-    const bill = bills[target.billing](candidate, need, requests, peak);
-    const cold = target.scales_to_zero ? coldStarts(requests, peak, C.IDLE_TIMEOUT_S) / requests : 0;
+    const bill = bills[target.billing](candidate, need, requests, peak, warm);
+    const cold = target.scales_to_zero && !warm ? coldStarts(requests, peak, C.IDLE_TIMEOUT_S) / requests : 0;
     const p95 = p95Of(candidate, need, cold, slowdown), within = p95 === null ? null : p95 <= slo;
     const excluded = candidate.fails ? "too many failures"
       : candidate.fits_memory === false ? `needs more memory than its ${mib(target.memory_mib)}`
       : within === false ? (p95 === Infinity ? "too many failures" : `p95 ${ms(p95)}`)
       : bill.instances > target.max_instances ? `needs ${bill.instances} instances, more than it may have` : "";
-    return { name, candidate, need, bill, cold, p95, within, excluded };
+    return { name, candidate, need, bill, warm, cold, p95, within, excluded };
   };
-  const evaluateAll = (names, traffic, slowdown) => {
-    const options = names.map((name) => evaluate(name, traffic, slowdown));
+  // The cheapest that may be taken, or else the first; it says what the one that is always warm costs.
+  const choose = (pair) => {
+    const allowed = pair.filter((option) => !option.excluded), lowest = Math.min(...allowed.map((o) => cents(o.bill.net)));
+    const chosen = allowed.find((option) => cents(option.bill.net) === lowest) || pair[0];
+    return { ...chosen, alwaysWarm: pair.length > 1 ? pair[1].bill.net : null };
+  };
+  const evaluateAll = (names, traffic, slowdown = 1) => {
+    const pairs = names.map((name) => (candidates[name].target.billing === "request" ? [0, C.ALWAYS_WARM] : [0])
+      .map((warm) => evaluate(name, traffic, slowdown, warm)));
+    const options = pairs.flat();
     if (options.some((option) => option.within !== null)) {
       for (const option of options) if (option.within === null) option.excluded = option.excluded || "p95 not known";
     }
-    return options;
+    return pairs.map(choose);
   };
   const rank = (options) => options.filter((option) => !option.excluded)
     .sort((a, b) => cents(a.bill.net) - cents(b.bill.net) || a.bill.gross - b.bill.gross);
@@ -98,7 +108,7 @@
     for (const slowdown of Object.keys(first.candidate.demand_by_slowdown).map(Number).slice(1)) {
       const options = evaluateAll(names, traffic, slowdown), [cheapest] = rank(options);
       const own = options.find((option) => option.name === first.name);
-      if (own.excluded || cents(cheapest.bill.net) < cents(own.bill.net)) return limit || { factor: 1 };
+      if (own.excluded || own.warm !== first.warm || cents(cheapest.bill.net) < cents(own.bill.net)) return limit || { factor: 1 };
       limit = { factor: slowdown, price: usd(cents(own.bill.net)) };
     }
     return limit;
@@ -130,14 +140,16 @@
   };
   const conditionOf = (names, traffic, options, ranked) => {
     if (!ranked.length) return leftOut(options);
-    const [first, ...others] = ranked, amount = (option) => usd(cents(option.bill.net)), parts = [];
-    const equal = others.filter((option) => amount(option) === amount(first)).map((option) => option.candidate.title);
+    const [first, ...others] = ranked, amount = (option) => usd(cents(option.bill.net));
+    const parts = [first.warm ? C.ALWAYS_WARM_SETTING : ""];
+    const title = ({ candidate, warm }) => candidate.title + (warm ? " (always warm)" : "");
+    const equal = others.filter((option) => amount(option) === amount(first)).map(title);
     if (!others.length) parts.push(leftOut(options));
     else if (equal.length) parts.push(`${words(equal)} ${equal.length === 1 ? "costs" : "cost"} the same.`);
     else {
       const ranges = [first, others[0]].map(({ bill }) => [cents(bill.low), cents(bill.high)]);
       const tied = ranges.some(([low, high]) => low < high) && ranges[0][1] >= ranges[1][0];
-      parts.push(`Next: ${others[0].candidate.title} at ${amount(others[0])}`
+      parts.push(`Next: ${title(others[0])} at ${amount(others[0])}`
         + `${tied ? ", which may be as cheap: how billed time is rounded is not documented" : ""}.`);
     }
     const limit = data.twins ? slowdownLimit(names, traffic, first) : null;
@@ -174,9 +186,11 @@
     bar.style.setProperty("--c", `var(--t${chips[name] % 8})`);
     const [low, high] = [usd(cents(bill.low)), usd(cents(bill.high))];
     const p95 = option.p95 === null || option.p95 === Infinity ? "not known" : ms(option.p95);
-    const start = candidate.target.scales_to_zero && candidate.startup_measured ? ms(need.startup_s * 1000) : "";
+    const start = candidate.target.scales_to_zero && !option.warm && candidate.startup_measured ? ms(need.startup_s * 1000) : "";
     const made = element("tr", recommended ? "take" : option.excluded ? "out" : "", head,
-      cell("$ a month", "", usd(cents(bill.net)), small(low === high ? "" : `${low} to ${high}`)),
+      cell("$ a month", "", usd(cents(bill.net)), small(low === high ? "" : `${low} to ${high}`),
+        small(option.warm ? "always warm"
+          : option.alwaysWarm === null ? "" : `always warm: ${usd(cents(option.alwaysWarm))}`)),
       element("td", "bar-cell", element("div", "usd-bar", bar)),
       cell("p95", "", p95, small(option.p95 === need.startup_s * 1000 ? "a cold start" : "")),
       cell("Cold starts", "", option.cold ? percent(option.cold) : "never", small(start)),

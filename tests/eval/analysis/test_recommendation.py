@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from eval.analysis.recommendation import bills_tied, recommend, recommend_engine
+from eval.analysis.recommendation import bills_tied, evaluate, evaluate_all, recommend, recommend_engine
 from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
 from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
@@ -52,13 +52,48 @@ def test_a_dyno_is_cheapest_where_requests_would_cost_more():
 
 def test_p95_is_a_cold_start_where_one_request_in_20_meets_one():
     hourly = Traffic(1 / 3600, 24.0)
+    cold = evaluate(candidate("gcp_cloudrun"), hourly, 200.0)
+    assert cold.cold_start_fraction == pytest.approx(0.7788, abs=1e-4)  # exp(-900 / 3600)
+    assert cold.p95_ms == 2000.0
+    assert cold.excluded == reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=2000.0)
     found = recommend(four(), hourly, 200.0)
-    assert found.options["gcp_cloudrun"].cold_start_fraction == pytest.approx(0.7788, abs=1e-4)  # exp(-900 / 3600)
-    assert found.options["gcp_cloudrun"].p95_ms == 2000.0
-    assert found.options["gcp_cloudrun"].excluded == reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=2000.0)
     assert found.target == "heroku"
     assert found.options["heroku"].cold_start_fraction == 0.0
     assert recommend(four(), hourly, 5000.0).target == "gcp_function"
+
+
+def test_an_instance_is_always_warm_where_cold_starts_break_p95():
+    # At one an hour the requests are free, but p95 is a start. Idle for all but 73 s of 2,628,000: $13.14.
+    hourly = Traffic(1 / 3600, 24.0)
+    found = recommend({name: candidate(name) for name in ("gcp_cloudrun", "gcp_function", "aws_ec2")}, hourly, 200.0)
+    assert found.ranked == ["gcp_cloudrun", "gcp_function", "aws_ec2"]
+    warm = found.options["gcp_cloudrun"]
+    assert (warm.min_instances, warm.p95_ms, warm.cold_start_fraction) == (1, 20.0, 0.0)
+    assert warm.bill.net_usd == warm.always_warm_usd == pytest.approx(13.14, abs=0.005)
+    assert found.options["aws_ec2"].always_warm_usd is None
+
+
+def test_an_instance_is_not_kept_warm_where_less_keeps_p95():
+    # Busy for 876,000 x (1 - e^-0.1) = 83,362 s of the 2,628,000: the others cost $0.000005 each.
+    option = recommend(four(), DAYTIME, 200.0).options["gcp_cloudrun"]
+    assert (option.min_instances, option.bill.net_usd) == (0, 0.0)
+    assert option.always_warm_usd == pytest.approx(12.72, abs=0.005)
+
+
+@pytest.mark.parametrize("changes", [{"fits_memory": False}, {"p95_ms": 300.0}], ids=["memory", "slow"])
+def test_a_warm_instance_cures_neither_memory_nor_slow_requests(changes):
+    found = recommend({"gcp_cloudrun": candidate("gcp_cloudrun", **changes)}, Traffic(1 / 3600, 24.0), 200.0)
+    assert found.options["gcp_cloudrun"].excluded is not None
+    assert found.options["gcp_cloudrun"].min_instances == 0
+
+
+def test_an_answer_that_would_need_a_warm_instance_does_not_hold():
+    # 12.96 an hour: 3.9% meet a start, so p95 is the warm p99, 28 ms; at a quarter of the speed it is above 100 ms.
+    run = {"gcp_cloudrun": candidate("gcp_cloudrun")}
+    sparse = Traffic(12.96 / 3600, 24.0)
+    assert recommend(run, sparse, 100.0).slowdown_limit == SlowdownLimit(2, 0.0)
+    slow = evaluate_all(run, sparse, 100.0, slowdown=4)["gcp_cloudrun"]
+    assert (slow.min_instances, slow.excluded) == (1, None)
 
 
 def test_first_request_of_a_day_meets_a_cold_start():
@@ -110,7 +145,7 @@ def test_memory_that_is_not_known_leaves_nobody_out():
 def test_failures_beside_cold_starts_may_make_p95_infinite():
     # 12.1 an hour: 4.9% of requests meet a start, and p95 of all is the slowest of the warm ones, which failed.
     failing = candidate("gcp_cloudrun", tail_ms=(*candidate("gcp_cloudrun").tail_ms[:-1], None))
-    option = recommend({"gcp_cloudrun": failing}, Traffic(12.1 / 3600, 24.0), 200.0).options["gcp_cloudrun"]
+    option = evaluate(failing, Traffic(12.1 / 3600, 24.0), 200.0)
     assert 0.048 < option.cold_start_fraction < 0.05
     assert (option.p95_ms, option.within_objective) == (None, False)
     assert option.excluded == reason(ReasonCode.TOO_MANY_FAILURES)

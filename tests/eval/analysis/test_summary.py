@@ -478,7 +478,7 @@ def test_cost_says_what_was_assumed(plain):
     for name, expected in {
         "aws_ec2": {"poisson_arrivals": {"hours_per_month": 730, "peak": 3.0}, "cloud_cpu_as_fast": {},
                     "cpu_time_of_cores": {"cores": 2}, "surplus_credits": {"baseline_vcpus": 0.4},
-                    "response_headers": {"header_bytes": 500}, "list_prices": {"date": "2026-11-28"},
+                    "response_headers": {"header_bytes": 500}, "list_prices": {"date": "2026-11-29"},
                     "unconfirmed_prices": None},
         "heroku": {"poisson_arrivals": {"hours_per_month": 730, "peak": 3.0}, "egress_not_metered": {},
                    "one_small_dyno": {"size": "basic"}},

@@ -183,6 +183,25 @@ def test_zero_requests_cost_only_what_is_always_on():
     assert bill(CLOUDRUN, 0, with_image).net_usd == pytest.approx(0.03)
 
 
+@pytest.mark.parametrize(
+    ("requests", "net", "gross"),
+    # At 10 million the instance is busy for 2,628,000 x (1 - e^(-0.3805)) = 831,800 s; the other 1,796,200 s are idle,
+    # at $0.0000025 each for a vCPU and a GiB: $8.98 beside the $20.68 and $26.82 of the requests.
+    [(10_000, 13.14, 13.17), (1_000_000, 12.65, 15.73), (10_000_000, 29.66, 35.80), (100_000_000, 110.07, 116.21)],
+)
+def test_an_instance_that_is_always_warm_is_billed_when_idle(requests, net, gross):
+    found = bill(replace(CLOUDRUN, min_instances=1), requests)
+    assert (found.net_usd, found.gross_usd) == pytest.approx((net, gross), abs=CENT)
+
+
+def test_an_instance_that_is_always_warm_bills_no_starts():
+    # Two are idle for the whole of a month without requests: 2 x 2,628,000 s x $0.000005.
+    slow_start = replace(WORK, startup_s=600.0)
+    warm = replace(GCP_CLOUDRUN, min_instances=1)
+    assert bill(warm, 10_000, slow_start) == bill(warm, 10_000)
+    assert bill(replace(GCP_CLOUDRUN, min_instances=2), 0).net_usd == pytest.approx(26.28)
+
+
 @pytest.mark.parametrize("target", [CLOUDRUN, GCP_CLOUDRUN, FUNCTION_1GIB], ids=["run-80", "run-4", "function"])
 @pytest.mark.parametrize("requests", [1, 1e4, 1e6, 1e8, 1e9])
 def test_billed_seconds_lie_between_their_bounds(target, requests):

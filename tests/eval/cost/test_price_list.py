@@ -67,6 +67,20 @@ def test_first_list_is_kept_for_the_runs_that_were_made_with_it():
         assert set(prices_for(target, kept)) == set(price_ids_by_role(target))
 
 
+def test_an_earlier_list_has_newer_prices_that_it_lacks():
+    newest = load_price_list()
+    for path in (PRICE_LIST_PATH.parent / "prices").glob("*.yaml"):
+        earlier = load_price_list(sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        assert earlier.date < newest.date
+        own = yaml.safe_load(path.read_text())["prices"]
+        assert [price.id for price in earlier.entries][: len(own)] == [entry["id"] for entry in own]
+        idle = "gcp_cloudrun_idle_vcpu_second"
+        assert earlier.get(idle, "us-central1") == newest.get(idle, "us-central1")
+    assert "confirmed: false" in (PRICE_LIST_PATH.parent / "prices" / "2026-11-20.yaml").read_text()
+    first = load_price_list(sha256="d5917f841fddc4ffaff659498ccf3cef930cecdd44fae8df2c2c16fe81b194da")
+    assert not first.get("gcp_function_vcpu_second", "us-central1").confirmed  # its own price stays
+
+
 def test_the_checksum_is_the_files():
     assert load_price_list().sha256 == hashlib.sha256(PRICE_LIST_PATH.read_bytes()).hexdigest()
 

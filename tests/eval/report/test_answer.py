@@ -11,7 +11,7 @@ from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import load_price_list
-from eval.report.answer import answer, condition, rate_text, tiles, traffic_text
+from eval.report.answer import answer, answer_rows, condition, rate_text, tiles, traffic_text
 from eval.report.report_json import build_report
 from eval.report.terminal import terminal_table
 from eval.stats.comparison import Decision
@@ -55,6 +55,28 @@ def test_condition_names_the_next_and_what_the_answer_stands():
     text = condition(facts(traffic=Traffic(10.0, 24.0)))
     assert text == (
         "Next: AWS EC2 at $20.11. It holds on a processor up to 4 times slower than this machine's, at $50.00."
+    )
+
+
+def test_an_answer_with_a_warm_instance_names_its_setting():
+    candidates = {name: candidate(name) for name in ("gcp_cloudrun", "gcp_function", "aws_ec2")}
+    found = facts(candidates=candidates, traffic=Traffic(1 / 3600, 24.0), twins=False)
+    assert answer(found) == "At 1 an hour, all day, take Google Cloud Run: $13.14 a month."
+    assert condition(found) == (
+        "With one instance always warm (cloudtrial:minInstances 1). "
+        "Google Cloud Functions (always warm) costs the same."
+    )
+    run, _, ec2 = answer_rows(candidates, found.recommendation.options, found.recommendation.ranked)
+    assert (run.usd, run.cold_fraction, run.always_warm) == ("$13.14", "never", "always warm")
+    assert ec2.always_warm == ""
+
+
+def test_what_a_warm_instance_would_cost_stands_beside_the_bill():
+    found = facts()
+    rows = answer_rows(found.candidates, found.recommendation.options, found.recommendation.ranked)
+    notes = {row.name: row.always_warm for row in rows}
+    assert notes == {"heroku": "", "aws_ec2": ""} | dict.fromkeys(
+        ("gcp_cloudrun", "gcp_function"), "always warm: $12.72"
     )
 
 
