@@ -34,11 +34,12 @@ class CostModel:
     """Everything needed to price a target."""
 
     target: Target
-    target_run: TargetRun
+    twin: bool
     demand: ResourceDemand
     prices: dict[str, Price]  # by role
     inference_cpus: int  # cores that a forward pass uses
     demand_if_slower: dict[int, ResourceDemand]  # on a processor that many times slower
+    cpu_measured: bool  # the twin's CPU time; else it is assumed from the service time
     peak: float  # highest rate that is to be served, over the mean
     startup_measured: bool
     price_list_date: str
@@ -130,7 +131,7 @@ def build_cost_model(
     times_s = service_times_s(with_server_time)
     return CostModel(
         target=target,
-        target_run=run,
+        twin=run.twin,
         demand=demand,
         prices=prices_by_role,
         inference_cpus=inference_cpus,
@@ -142,6 +143,7 @@ def build_cost_model(
 
 
 def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
+        cpu_measured=any(s.cpu_ms is not None for s in with_server_time),
     """The highest rate of a target per instance. `step_samples`: the samples of that step of the rate search.
 
     A platform that scales out serves a rate with several instances, counted by the instance IDs in the responses.
@@ -162,7 +164,7 @@ def _resource_demand(
     """Means, because bills are sums. Server time, not the client's: a platform does not bill network time.
 
     The rate that an instance serves is of the client's time less the network's: proxy and server work too before and
-    after the service's own time.
+    after the service's own time. Or of its CPUs, where a request takes more of their time.
     """
     total_s, timings_ms = service_times_s(samples), [s.server_timing_ms for s in samples]
     inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
@@ -171,12 +173,14 @@ def _resource_demand(
     return ResourceDemand(
         service_s=service_s,
         billed_s=_mean_billed_s(total_s),
-        cpu_s=service_s + (inference_cpus - 1) * fmean(inference_s),
-        instance_rps=max_rate_rps or 1 / max(service_s, client_s),
+        cpu_s=cpu_s,
+        instance_rps=max_rate_rps or 1 / max(service_s, client_s, cpu_s / target.vcpus),
         rate_measured=bool(max_rate_rps),
         startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
         egress_bytes=fmean(s.response_bytes for s in samples) + RESPONSE_HEADER_BYTES,
         container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
+    cpu_ms = [s.cpu_ms for s in samples if s.cpu_ms is not None]
+    cpu_s = fmean(cpu_ms) / 1000 if cpu_ms else service_s + (inference_cpus - 1) * fmean(inference_s)
     )
 
 
@@ -255,7 +259,8 @@ def _measurements(model: CostModel) -> dict[str, float]:
     measurements = {"service_ms": round(model.demand.service_s * 1000, 3)}
     if model.target.billing == "request":
         measurements["billed_ms"] = round(model.demand.billed_s * 1000, 3)
-    measurements["cpu_ms"] = round(model.demand.cpu_s * 1000, 3)
+    if model.cpu_measured:
+        measurements["cpu_ms"] = round(model.demand.cpu_s * 1000, 3)
     if model.demand.rate_measured:
         measurements["max_rate_rps"] = round(model.demand.instance_rps, 3)
     if model.startup_measured and model.target.billing == "request":
@@ -269,11 +274,9 @@ def _assumptions(model: CostModel) -> list[Assumption]:
     unconfirmed = [price.id for price in model.prices.values() if not price.confirmed]
     return [
         _assume(AssumptionCode.POISSON_ARRIVALS, hours_per_month=billing.HOURS_PER_MONTH, peak=model.peak),
-        *([_assume(AssumptionCode.CLOUD_CPU_AS_FAST)] if model.target_run.twin else []),
+        *([_assume(AssumptionCode.CLOUD_CPU_AS_FAST)] if model.twin else []),
         _assume(AssumptionCode.MEAN_SERVICE_TIME),
-        _assume(AssumptionCode.CPU_TIME_OF_CORES, cores=model.inference_cpus)
-        if model.inference_cpus > 1
-        else _assume(AssumptionCode.CPU_TIME_IS_SERVICE_TIME),
+        _cpu_time_assumption(model),
         *ASSUMPTIONS_BY_BILLING[model.target.billing](model),
         *(
             [_assume(AssumptionCode.RESPONSE_HEADERS, header_bytes=RESPONSE_HEADER_BYTES)]
@@ -305,6 +308,14 @@ def _always_on_assumption(model: CostModel) -> Assumption:
         utilisation=billing.TARGET_UTILISATION,
         capacity_rps=demand.capacity_rps,
     )
+
+
+def _cpu_time_assumption(model: CostModel) -> Assumption:
+    if model.cpu_measured:
+        return _assume(AssumptionCode.CPU_TIME_MEASURED)
+    if model.inference_cpus > 1:
+        return _assume(AssumptionCode.CPU_TIME_OF_CORES, cores=model.inference_cpus)
+    return _assume(AssumptionCode.CPU_TIME_IS_SERVICE_TIME)
 
 
 def _hourly_assumptions(model: CostModel) -> list[Assumption]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from eval.adapters.loading import AdapterOption
 from eval.cost.run_cost import CostMeter
@@ -37,6 +38,9 @@ from eval.targets.endpoints import Endpoint
 from eval.targets.restart import RestartMethod, command_restart, twin_restart
 from eval.targets.tokens import Scrubber
 from infra.targets import TARGETS
+
+if TYPE_CHECKING:
+    from infra.local.process import CpuClock
 
 RECOVERY_TIMEOUT_S = 5.0  # for a target that stopped responding to become ready again
 RECOVERY_POLL_INTERVAL_S = 0.5
@@ -179,6 +183,7 @@ class LoadGenerator:
 
     async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> None:
         breaker = self._breakers[client.name]
+        cpu_clock = self._cpu_clock(client) if block.scenario == SINGLE else None
         for index in self._pending_indices(block):
             request = self._request_spec(block, index)
             if breaker.trip_reason:
@@ -189,9 +194,14 @@ class LoadGenerator:
                 sample, _ = await client.send(request)
             if block.scenario == IDLE and sample.instance_request_number == 1:
                 sample = replace(sample, startup_ms=await startup_phases(client, sample))
-            self._record(sample, progress)
+            self._record(_with_cpu_time(sample, cpu_clock), progress)
             if breaker.should_probe:
                 await self._probe_target(client, breaker)
+
+    def _cpu_clock(self, client: Client) -> CpuClock | None:
+        """Of a twin: its CPU time. What others use is not seen."""
+        twin = self.context.endpoints[client.name].twin
+        return twin.cpu_clock() if twin else None
 
     async def _run_open_loop(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         """Send the rest of an open block, starting with its first pending request. Returns its samples."""
@@ -200,9 +210,11 @@ class LoadGenerator:
         if not indices:
             return samples
 
+        cpu_clock = self._cpu_clock(client)
+
         def record(new_sample: Sample) -> None:
             samples.append(new_sample)
-            self._record(new_sample, progress)
+            self._record(_with_cpu_time(new_sample, cpu_clock), progress)
 
         requests = [self._request_spec(block, index) for index in indices]
         if breaker.trip_reason:
@@ -326,6 +338,10 @@ class LoadGenerator:
         if max_usd is not None and context.cost_meter.exceeds(max_usd, elapsed_s):
             cost_usd = context.cost_meter.total_usd(elapsed_s)
             raise BudgetExceeded(f"the run has cost ${cost_usd:.4f}, --max-usd is {max_usd:g}")
+
+
+def _with_cpu_time(sample: Sample, cpu_clock: CpuClock | None) -> Sample:
+    return replace(sample, cpu_ms=cpu_clock.lap_ms()) if cpu_clock else sample
 
 
 async def _wait_until_ready(client: Client) -> bool:

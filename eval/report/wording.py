@@ -406,12 +406,18 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     AssumptionCode.MEAN_SERVICE_TIME: (
         "service time is the mean of what the service reports; the web server's and proxy's own time is left out"
     ),
-    AssumptionCode.CPU_TIME_OF_CORES: ("CPU time is the service time, {cores} cores counted as busy during inference"),
-    AssumptionCode.CPU_TIME_IS_SERVICE_TIME: "CPU time is the service time",
+    AssumptionCode.CPU_TIME_MEASURED: (
+        "CPU time is measured: that of all the twin's processes, its server and proxy too"
+    ),
+    AssumptionCode.CPU_TIME_OF_CORES: (
+        "CPU time is not measured: it is the service time, {cores} cores counted as busy during inference"
+    ),
+    AssumptionCode.CPU_TIME_IS_SERVICE_TIME: "CPU time is not measured: it is the service time",
     AssumptionCode.SCALED_BY_MEASURED_RATE: f"another instance is added above {{capacity_rps:rate}}, {MEASURED_RATE}",
     AssumptionCode.SCALED_BY_CLIENT_TIME: (
-        "one instance serves {instance_rps:rate}, the inverse of the client's time of single requests, no figure of a "
-        "load test; another is added above {utilisation:percent} of that, {capacity_rps:rate}"
+        "one instance serves {instance_rps:rate}, the inverse of the client's time of single requests (or of the CPU "
+        "time, where that is longer), no figure of a load test; another is added above {utilisation:percent} of that, "
+        "{capacity_rps:rate}"
     ),
     AssumptionCode.MACHINE_ALWAYS_ON: (
         "each machine has {disk_gb} GB of gp3 disk and a public IPv4 address and is never stopped; there is "

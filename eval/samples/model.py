@@ -123,6 +123,7 @@ class Sample:
     time_to_first_byte_ms: Milliseconds | None = None  # from the send to the response headers
     startup_ms: SignedDurations = field(default_factory=dict)  # of a first response after a start; see the keys below
     idle_gap_s: Positive | None = None  # idle time before it, in the scenario idle
+    cpu_ms: Milliseconds | None = None  # CPU time of a twin's processes since the sample before it in its block
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pathlib import Path
 from infra.errors import PortInUse, TwinError
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.nginx import find_nginx, nginx_process
-from infra.local.process import Process
+from infra.local.process import CpuClock, Process
 from infra.local.process_spec import ProcessSpec
 from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS
@@ -73,6 +73,10 @@ class Twin:
     def peak_memory_mib(self) -> float:
         """Peak memory so far; see Process.peak_memory_mib for how exact it is."""
         return sum(process.peak_memory_mib() for process in self.processes)
+
+    def cpu_clock(self) -> CpuClock:
+        """The CPU time of all its processes, from now until one of them ends or is started again."""
+        return CpuClock(pid for process in self.processes for pid in process.members())
 
     def fits(self) -> bool:
         """Whether that fits the target's memory."""

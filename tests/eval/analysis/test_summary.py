@@ -455,11 +455,11 @@ def test_cost_says_what_was_measured(plain):
 
 
 def test_inference_uses_two_cores_and_the_rest_one(plain):
-    measured = plain["targets"]["aws_ec2"]["cost"]["measured"]
+    demand = plain["candidates"]["aws_ec2"]["demand_by_slowdown"]["1"]
     _, samples = make_run()
     taken = [s.server_timing_ms for s in samples if s.target == "aws_ec2" and s.phase == "measure"]
     cpu = sum(ms["total"] + ms["inference"] for ms in taken) / len(taken)
-    assert measured["cpu_ms"] == pytest.approx(cpu, abs=1e-3)
+    assert demand["cpu_s"] * 1000 == pytest.approx(cpu, abs=1e-3)
 
 
 def test_windows_are_rounded_request_by_request():

@@ -428,6 +428,25 @@ def test_without_a_load_test_capacity_is_of_the_clients_time():
     assert build_cost_model(run.targets[0], [make_sample()], PRICES, 40.0).demand.instance_rps == 40
 
 
+def test_measured_cpu_time_is_what_is_priced():
+    # 30 ms of CPU time for each request: one vCPU serves 33 a second, though the client waits 10 ms alone.
+    run, _ = make_run(names=["gcp_cloudrun"], reference=False)
+    samples = [make_sample(target="gcp_cloudrun", cpu_ms=ms) for ms in (20.0, 40.0, None)]
+    model = build_cost_model(run.targets[0], samples, PRICES)
+    assert (model.demand.cpu_s, model.demand_if_slower[3].cpu_s) == pytest.approx((0.030, 0.090))
+    assert model.demand.instance_rps == pytest.approx(1 / 0.030)
+    found = cost_report(model)
+    assert found.measured["cpu_ms"] == 30.0
+    assert AssumptionCode.CPU_TIME_MEASURED in {a.code for a in found.assumptions}
+
+
+def test_cpu_time_that_is_not_measured_is_not_called_so():
+    found = whole(name="gcp_cloudrun")
+    assert "cpu_ms" not in found.measured
+    codes = {a.code for a in found.assumptions}
+    assert AssumptionCode.CPU_TIME_IS_SERVICE_TIME in codes and AssumptionCode.CPU_TIME_MEASURED not in codes
+
+
 def test_measured_rate_sets_the_instance_count_and_is_reported():
     by_service, by_rate = whole(), whole(max_rate_rps=10.0)
     at_38_a_second = [found.monthly_usd["100000000"].instances for found in (by_service, by_rate)]

@@ -323,7 +323,11 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
     assert {None, "connect"} <= {s.error for s in asked} <= {None, "connect", "disconnected", "dropped"}
     assert "stopped after" in (done.targets[0].failure or "")
     assert "its process ended" in (done.targets[0].failure or "")
-    assert not any(s.error for s in measured(read_samples(tmp_path), "a"))
+    other = measured(read_samples(tmp_path), "a")
+    assert not any(s.error for s in other)
+    cpu_ms = [s.cpu_ms for s in asked if not s.error]
+    assert None not in cpu_ms and sum(cpu_ms) > 0
+    assert {s.cpu_ms for s in other} == {None}  # nobody sees what it uses
     assert done.targets[0].startup_ms and done.targets[0].cpus == 1
 
 

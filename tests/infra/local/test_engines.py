@@ -85,6 +85,10 @@ def test_twins_of_a_target_run_together_each_with_its_own_engine(tmp_path):
             service = psutil.Process(onnx.pid)
             loaded = [Path(f"/proc/{one.pid}/maps").read_text() for one in (service, *service.children(recursive=True))]
             assert "onnxruntime" in "".join(loaded) and "libtorch" not in "".join(loaded)
+            clock = onnx.cpu_clock()
+            for _ in range(20):
+                version(onnx.url)
+            assert clock.lap_ms() > 0  # of the child that answers: its parent only waits
         assert (tmp_path / "heroku-onnx.log").stat().st_size > 0
     assert descendants() == []
     assert any(event.startswith("Heroku (ONNX int8): ready after") for event in events)
