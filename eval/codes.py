@@ -175,7 +175,7 @@ class AssumptionCode(Code):
     BILLED_TIME_ROUNDED = "billed_time_rounded"
     IDLE_INSTANCE_KEPT = "idle_instance_kept", "timeout_s", "min_timeout_s", "assumed_startup_s"
     STARTUP_CPU_BOOST = "startup_cpu_boost"
-    CONTAINER_IMAGES_KEPT = "container_images_kept", "gib"
+    CONTAINER_IMAGES_KEPT = "container_images_kept", "gib", "libraries_measured", "packed_fraction", "base_mb"
     FREE_ALLOWANCES_UNSHARED = "free_allowances_unshared"
     RESPONSE_HEADERS = "response_headers", "header_bytes"
     EXCEEDS_MAX_INSTANCES = "exceeds_max_instances", "requests_per_month", "instances", "max_instances"

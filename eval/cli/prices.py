@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +61,12 @@ def add_cost(commands: Any) -> None:
     add("--memory-mib", type=int_at_least(1), metavar="N", help="per instance, on Google Cloud")
     add("--concurrency", type=int_at_least(1), metavar="N", help="concurrent requests per instance, on Google Cloud")
     add("--max-instances", type=int_at_least(1), metavar="N", help="on Google Cloud")
-    add("--instances", type=int_at_least(0), metavar="N", help="always running (dynos)")
+    add(
+        "--instances",
+        type=int_at_least(0),
+        metavar="N",
+        help="always running: machines, dynos, or on Google Cloud warm instances",
+    )
     add("--sensitivity", action="store_true", help="print what half and twice each price would change, at the first N")
     add("--json", action="store_true", help="for programs")
     parser.set_defaults(command=cost_command)
@@ -79,8 +85,9 @@ def prices_command(arguments: argparse.Namespace) -> int:
 
 def cost_command(arguments: argparse.Namespace) -> int:
     """Print what a deployment would cost."""
-    from eval.cost.estimate import Deployment, estimate, price_sensitivity, sensitivity_lines, summary_lines
+    from eval.cost.estimate import Deployment, estimate, price_sensitivity
     from eval.cost.price_list import load_price_list
+    from eval.report.cost_text import estimate_lines, sensitivity_lines
 
     options = {name: value for name, value in vars(arguments).items() if name in COST_OPTIONS and value is not None}
     deployment = Deployment(arguments.target, **options)
@@ -90,5 +97,5 @@ def cost_command(arguments: argparse.Namespace) -> int:
         print("\n".join(sensitivity_lines(effects, monthly_requests[0])))
         return 0
     result = estimate(deployment, monthly_requests, prices)
-    print(json.dumps(result) if arguments.json else "\n".join(summary_lines(result)))
+    print(json.dumps(dataclasses.asdict(result)) if arguments.json else "\n".join(estimate_lines(result)))
     return 0

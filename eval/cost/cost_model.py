@@ -16,13 +16,14 @@ from eval.cost.billing import Bill, ResourceDemand
 from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
 from eval.samples.model import Sample, TargetRun
+from infra.local.artifact_size import BASE_IMAGE_MB, LIBRARIES, stored_image_gib
 from infra.targets import TARGETS, Target
+from service.engines.names import PLAIN_ENGINE
 
 PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests
 PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)
 CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per decade
 RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
-CONTAINER_IMAGE_GIB = 0.5  # one stored container image, compressed, with torch's CPU build
 DEFAULT_STARTUP_S = 8.0  # if no start was measured
 TLS_HANDSHAKE_BYTES = 4500  # sent to the client for a new TLS connection, most of it the certificates
 SLOWDOWNS = (2, 3, 4, 6, 8, 12, 16, 24, 32)  # the cloud's processor against the one that was measured on
@@ -38,10 +39,12 @@ class CostModel:
     demand: ResourceDemand
     prices: dict[str, Price]  # by role
     inference_cpus: int  # cores that a forward pass uses
-    demand_if_slower: dict[int, ResourceDemand]  # on a processor that many times slower
     cpu_measured: bool  # the twin's CPU time; else it is assumed from the service time
+    demand_if_slower: dict[int, ResourceDemand]  # on a processor that many times slower
     peak: float  # highest rate that is to be served, over the mean
     startup_measured: bool
+    engine: str
+    libraries_measured: bool  # as installed; else their stated size is in the stored image
     price_list_date: str
 
     def bill(self, requests: float) -> Bill:
@@ -127,7 +130,12 @@ def build_cost_model(
     if startup_s is None and startup_ms is not None:
         startup_s = startup_ms / 1000
 
+    engine = run.engine or run.version.get("engine")
+    engine = engine if engine in LIBRARIES else PLAIN_ENGINE
     demand = _resource_demand(with_server_time, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
+    files_bytes, libraries_bytes = run.artifact.get("files_bytes"), run.artifact.get("installed_bytes")
+    if target.billing == "request":
+        demand = replace(demand, container_image_gib=stored_image_gib(engine, files_bytes, libraries_bytes))
     times_s = service_times_s(with_server_time)
     return CostModel(
         target=target,
@@ -135,15 +143,17 @@ def build_cost_model(
         demand=demand,
         prices=prices_by_role,
         inference_cpus=inference_cpus,
+        cpu_measured=any(s.cpu_ms is not None for s in with_server_time),
         demand_if_slower={n: slowed_demand(demand, times_s, n) for n in SLOWDOWNS} if run.twin else {},
         peak=peak,
         startup_measured=startup_s is not None,
+        engine=engine,
+        libraries_measured=libraries_bytes is not None,
         price_list_date=prices.date.isoformat(),
     )
 
 
 def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
-        cpu_measured=any(s.cpu_ms is not None for s in with_server_time),
     """The highest rate of a target per instance. `step_samples`: the samples of that step of the rate search.
 
     A platform that scales out serves a rate with several instances, counted by the instance IDs in the responses.
@@ -169,6 +179,8 @@ def _resource_demand(
     total_s, timings_ms = service_times_s(samples), [s.server_timing_ms for s in samples]
     inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
     service_s = max(float(total_s.mean()), 1e-6)
+    cpu_ms = [s.cpu_ms for s in samples if s.cpu_ms is not None]
+    cpu_s = fmean(cpu_ms) / 1000 if cpu_ms else service_s + (inference_cpus - 1) * fmean(inference_s)
     client_s = fmean(s.service_time_ms for s in samples) / 1000 - network_s
     return ResourceDemand(
         service_s=service_s,
@@ -178,9 +190,6 @@ def _resource_demand(
         rate_measured=bool(max_rate_rps),
         startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
         egress_bytes=fmean(s.response_bytes for s in samples) + RESPONSE_HEADER_BYTES,
-        container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
-    cpu_ms = [s.cpu_ms for s in samples if s.cpu_ms is not None]
-    cpu_s = fmean(cpu_ms) / 1000 if cpu_ms else service_s + (inference_cpus - 1) * fmean(inference_s)
     )
 
 
@@ -223,17 +232,17 @@ def cost_report(model: CostModel | Reason, monthly_requests: Sequence[int] = PRI
     return CostReport(
         per_million={str(rate): _unit_cost(model, rate * billing.SECONDS_PER_MONTH) for rate in PRICED_RATES_RPS},
         idle_usd_per_month=_round_usd(model.bill(0).net_usd),
-        monthly_usd={str(requests): _rounded(model.bill(requests)) for requests in monthly_requests},
+        monthly_usd={str(requests): rounded(model.bill(requests)) for requests in monthly_requests},
         curve=[
             CurvePoint(
-                **vars(_rounded(model.bill(rps * billing.SECONDS_PER_MONTH))),
+                **vars(rounded(model.bill(rps * billing.SECONDS_PER_MONTH))),
                 rps=float(f"{rps:.6g}"),
                 requests_per_month=round(rps * billing.SECONDS_PER_MONTH),
             )
             for rps in CURVE_RPS.tolist()
         ],
         what_if={
-            name: {str(requests): _rounded(variant.bill(requests)) for requests in monthly_requests}
+            name: {str(requests): rounded(variant.bill(requests)) for requests in monthly_requests}
             for name, variant in model.variants().items()
         },
         measured=_measurements(model),
@@ -250,7 +259,8 @@ def _round_usd(usd: float) -> float:
     return round(usd, 6)
 
 
-def _rounded(bill: Bill) -> Bill:
+def rounded(bill: Bill) -> Bill:
+    """With dollars of six decimals, as in report.json."""
     return replace(bill, **{name: _round_usd(value) for name, value in vars(bill).items() if name.endswith("_usd")})
 
 
@@ -265,6 +275,8 @@ def _measurements(model: CostModel) -> dict[str, float]:
         measurements["max_rate_rps"] = round(model.demand.instance_rps, 3)
     if model.startup_measured and model.target.billing == "request":
         measurements["startup_s"] = round(model.demand.startup_s, 3)
+    if model.libraries_measured and model.target.billing == "request":
+        measurements["stored_image_mib"] = round(model.demand.container_image_gib * 1024, 1)
     measurements["response_bytes"] = round(model.demand.egress_bytes - RESPONSE_HEADER_BYTES, 1)
     return measurements
 
@@ -298,6 +310,14 @@ def _assumptions(model: CostModel) -> list[Assumption]:
     ]
 
 
+def _cpu_time_assumption(model: CostModel) -> Assumption:
+    if model.cpu_measured:
+        return _assume(AssumptionCode.CPU_TIME_MEASURED)
+    if model.inference_cpus > 1:
+        return _assume(AssumptionCode.CPU_TIME_OF_CORES, cores=model.inference_cpus)
+    return _assume(AssumptionCode.CPU_TIME_IS_SERVICE_TIME)
+
+
 def _always_on_assumption(model: CostModel) -> Assumption:
     demand = model.demand
     if demand.rate_measured:
@@ -308,14 +328,6 @@ def _always_on_assumption(model: CostModel) -> Assumption:
         utilisation=billing.TARGET_UTILISATION,
         capacity_rps=demand.capacity_rps,
     )
-
-
-def _cpu_time_assumption(model: CostModel) -> Assumption:
-    if model.cpu_measured:
-        return _assume(AssumptionCode.CPU_TIME_MEASURED)
-    if model.inference_cpus > 1:
-        return _assume(AssumptionCode.CPU_TIME_OF_CORES, cores=model.inference_cpus)
-    return _assume(AssumptionCode.CPU_TIME_IS_SERVICE_TIME)
 
 
 def _hourly_assumptions(model: CostModel) -> list[Assumption]:
@@ -355,7 +367,13 @@ def _request_assumptions(model: CostModel) -> list[Assumption]:
             assumed_startup_s=None if model.startup_measured else DEFAULT_STARTUP_S,
         ),
         *([_assume(AssumptionCode.STARTUP_CPU_BOOST)] if model.target.startup_cpu_boost else []),
-        _assume(AssumptionCode.CONTAINER_IMAGES_KEPT, gib=CONTAINER_IMAGE_GIB),
+        _assume(
+            AssumptionCode.CONTAINER_IMAGES_KEPT,
+            gib=demand.container_image_gib,
+            libraries_measured=model.libraries_measured,
+            packed_fraction=LIBRARIES[model.engine].packed_fraction,
+            base_mb=BASE_IMAGE_MB,
+        ),
         _assume(AssumptionCode.FREE_ALLOWANCES_UNSHARED),
     ]
 

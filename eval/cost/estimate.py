@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from eval.cost import billing
-from eval.cost.cost_model import CONTAINER_IMAGE_GIB, DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES
-from eval.cost.price_list import Price, PriceList, format_amount, table_lines
+from eval.cost.billing import Bill, ResourceDemand
+from eval.cost.cost_model import DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES, rounded
+from eval.cost.price_list import Price, PriceList
 from eval.errors import EstimateError
 from eval.formatting import join_words
+from infra.local.artifact_size import stored_image_gib
 from infra.targets import EC2_SIZES, HEROKU_SIZES, TARGETS, Target
+from service.engines.names import PLAIN_ENGINE
 
 DEFAULT_SERVICE_MS = 80.0  # upper end of ResNet-18 on one thread: 50 to 80 ms
 RESPONSE_BODY_BYTES = 400  # of JSON, with five classes
@@ -33,36 +35,86 @@ class Deployment:
     service_ms: float = DEFAULT_SERVICE_MS
     boot_s: float = DEFAULT_STARTUP_S
     peak: float = billing.DEFAULT_PEAK  # highest rate that is to be served, over the mean
+    engine: str = PLAIN_ENGINE  # of the image that is stored
 
 
-def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: PriceList) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EstimateAssumptions:
+    """What the bills stand on, given or assumed."""
+
+    service_ms: float  # of a request in the service
+    cpu_ms: float  # of CPU time for it: all cores are busy
+    startup_s: float  # cold start until the first response
+    busy_hours_per_day: float
+    peak: float  # rate in these hours, over the month's mean
+    connections: str  # how clients connect: "kept", without a TLS handshake for each request
+    response_bytes: int  # body and headers
+    instance_rps: float  # that one instance can serve
+    utilisation: float  # of it, or of an instance's CPU; above, another instance is added
+    min_instances: int  # always running
+    max_instances: int
+    container_image_gib: float  # stored; 0 where that is not billed
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """Bills at rest and at each traffic, under the names that report.json has for the same."""
+
+    target: str
+    size: str
+    region: str
+    price_list_date: str
+    idle: Bill
+    monthly_usd: dict[str, Bill]  # by requests a month
+    assumptions: EstimateAssumptions
+    unconfirmed_price_ids: list[str]
+
+
+def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: PriceList) -> CostEstimate:
     """Bills at rest and at each traffic. Raises EvalError for what the price list does not have."""
     target = resolve_target(deployment)
-    if target.billing == "request" and deployment.instances:
-        raise EstimateError("instances kept warm are billed at idle prices, which the price list does not have")
     prices_by_role = billing.prices_for(target, prices)
     unit_prices = {role: price.amount for role, price in prices_by_role.items()}
     demand = _resource_demand(deployment, target)
 
-    def bill(requests: int) -> dict[str, Any]:
+    def bill(requests: int) -> Bill:
         monthly_bill = billing.monthly_bill(requests, demand, target, unit_prices, deployment.peak)
-        scale = max(1.0, deployment.instances / monthly_bill.instances)
-        return {
-            "gross": round(monthly_bill.gross_usd * scale, 2),
-            "net": round(monthly_bill.net_usd * scale, 2),
-            "instances": monthly_bill.instances,
-            "beyond_limit": monthly_bill.exceeds_max_instances,
-        }
+        return rounded(_at_least(monthly_bill, deployment.instances) if target.billing != "request" else monthly_bill)
 
-    return {
-        "target": target.name,
-        "size": target.size,
-        "region": target.region,
-        "at_rest": bill(0),
-        "monthly": {str(n): bill(n) for n in monthly_requests},
-        "prices_of": prices.date.isoformat(),
-        "not_confirmed": sorted(price.id for price in prices_by_role.values() if not price.confirmed),
-    }
+    return CostEstimate(
+        target=target.name,
+        size=target.size,
+        region=target.region,
+        price_list_date=prices.date.isoformat(),
+        idle=bill(0),
+        monthly_usd={str(n): bill(n) for n in monthly_requests},
+        assumptions=_assumptions(deployment, target, demand),
+        unconfirmed_price_ids=sorted(price.id for price in prices_by_role.values() if not price.confirmed),
+    )
+
+
+def _at_least(bill: Bill, instances: int) -> Bill:
+    """The bill with at least so many machines or dynos running."""
+    scale = max(1.0, instances / bill.instances)
+    return replace(bill, **{name: value * scale for name, value in vars(bill).items() if name.endswith("_usd")})
+
+
+def _assumptions(deployment: Deployment, target: Target, demand: ResourceDemand) -> EstimateAssumptions:
+    is_autoscaled = target.billing == "request"
+    return EstimateAssumptions(
+        service_ms=deployment.service_ms,
+        cpu_ms=demand.cpu_s * 1000,
+        startup_s=demand.startup_s,
+        busy_hours_per_day=24 / deployment.peak,
+        peak=deployment.peak,
+        connections="kept",
+        response_bytes=round(demand.egress_bytes),
+        instance_rps=demand.instance_rps,
+        utilisation=billing.AUTOSCALER_UTILISATION if is_autoscaled else billing.TARGET_UTILISATION,
+        min_instances=deployment.instances,
+        max_instances=target.max_instances,
+        container_image_gib=demand.container_image_gib,
+    )
 
 
 @dataclass(frozen=True)
@@ -88,12 +140,12 @@ def price_sensitivity(deployment: Deployment, monthly_requests: int, prices: Pri
 
     def answer(price_list: PriceList) -> tuple[float, str]:
         bills = {
-            each.target: estimate(each, [monthly_requests], price_list)["monthly"][str(monthly_requests)]
+            each.target: estimate(each, [monthly_requests], price_list).monthly_usd[str(monthly_requests)]
             for each in (deployment, *others)
         }
-        served = {name: bills[name]["net"] for name in TARGETS if not bills[name]["beyond_limit"]}
+        served = {name: round(bills[name].net_usd, 2) for name in TARGETS if not bills[name].exceeds_max_instances}
         names = [name for name, usd in served.items() if usd == min(served.values())]
-        return bills[deployment.target]["net"], join_words(names) or "none serves it"
+        return round(bills[deployment.target].net_usd, 2), join_words(names) or "none serves it"
 
     def scaled(price: Price, factor: float) -> PriceList:
         entries = (replace(e, amount=e.amount * factor) if e.id == price.id else e for e in prices.entries)
@@ -101,34 +153,13 @@ def price_sensitivity(deployment: Deployment, monthly_requests: int, prices: Pri
 
     usd, cheapest = answer(prices)
     effects = []
-    for price in billing.prices_for(resolve_target(deployment), prices).values():
+    target = resolve_target(deployment)
+    for role, price in billing.prices_for(target, prices).items():
+        if role.startswith("idle_") and not target.min_instances:
+            continue
         (half_usd, half_cheapest), (double_usd, double_cheapest) = (answer(scaled(price, f)) for f in (0.5, 2.0))
         effects.append(PriceEffect(price, usd, half_usd, double_usd, cheapest, half_cheapest, double_cheapest))
     return sorted(effects, key=lambda effect: -abs(effect.at_double_usd - effect.at_half_usd))
-
-
-def sensitivity_lines(effects: Sequence[PriceEffect], monthly_requests: int) -> list[str]:
-    """The effects as a table of text."""
-    rows: list[tuple[str, ...]] = [
-        ("price", "amount", "net bill", "at half of it", "at twice it", "cheapest target", "at half", "at twice")
-    ]
-    for effect in effects:
-        dollars = (f"${amount:,.2f}" for amount in (effect.usd_per_month, effect.at_half_usd, effect.at_double_usd))
-        rows.append((effect.price.id, format_amount(effect.price.amount), *dollars, effect.cheapest,
-                     effect.cheapest_at_half, effect.cheapest_at_double))  # fmt: skip
-    return [f"At {monthly_requests:,} requests a month, after the free allowances:", *table_lines(rows)]
-
-
-def summary_lines(result: dict[str, Any]) -> list[str]:
-    """The estimate as text."""
-    output = [f"{result['target']}, {result['size']}, {result['region']}; list prices of {result['prices_of']}"]
-    for label, bill in [
-        ("at rest", result["at_rest"]),
-        *((f"{int(requests):,} a month", monthly_bill) for requests, monthly_bill in result["monthly"].items()),
-    ]:
-        limit = "; exceeds the maximum number of instances" if bill["beyond_limit"] else ""
-        output.append(f"{label}: ${bill['gross']:,.2f}, ${bill['net']:,.2f} after free allowances{limit}")
-    return output
 
 
 def resolve_target(deployment: Deployment) -> Target:
@@ -143,6 +174,7 @@ def resolve_target(deployment: Deployment) -> Target:
             memory_mib=deployment.memory_mib or target.memory_mib,
             concurrency=deployment.concurrency or target.concurrency,
             max_instances=deployment.max_instances or target.max_instances,
+            min_instances=deployment.instances,
         )
     sizes = EC2_SIZES if target.billing == "hourly" else HEROKU_SIZES
     size = deployment.size or target.size
@@ -159,15 +191,15 @@ def resolve_target(deployment: Deployment) -> Target:
     )
 
 
-def _resource_demand(deployment: Deployment, target: Target) -> billing.ResourceDemand:
+def _resource_demand(deployment: Deployment, target: Target) -> ResourceDemand:
     """As cost_model.py computes it from a run, with every core busy all the time."""
     service_s = deployment.service_ms / 1000
-    return billing.ResourceDemand(
+    return ResourceDemand(
         service_s=service_s,
         billed_s=billing.round_up_billed_s(service_s),
         cpu_s=service_s * math.ceil(target.vcpus),
         instance_rps=1 / service_s,
         startup_s=deployment.boot_s,
         egress_bytes=RESPONSE_BODY_BYTES + RESPONSE_HEADER_BYTES,
-        container_image_gib=CONTAINER_IMAGE_GIB if target.billing == "request" else 0.0,
+        container_image_gib=stored_image_gib(deployment.engine) if target.billing == "request" else 0.0,
     )

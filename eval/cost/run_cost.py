@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.cost import billing
-from eval.cost.cost_model import CONTAINER_IMAGE_GIB, DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES, TLS_HANDSHAKE_BYTES
+from eval.cost.cost_model import DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES, TLS_HANDSHAKE_BYTES
 from eval.cost.estimate import DEFAULT_SERVICE_MS, RESPONSE_BODY_BYTES
 from eval.cost.price_list import PriceList
 from eval.errors import PriceError
@@ -30,7 +30,9 @@ from eval.formatting import join_words, usd
 from eval.plan.config import COLD, IDLE, MAX_RATE, Config
 from eval.plan.schedule import MAX_SEARCH_STEPS, MAX_STEP_DURATION_S, MIN_STEP_ARRIVALS, Block
 from eval.samples.model import Sample
+from infra.local.artifact_size import stored_image_gib
 from infra.targets import TARGETS
+from service.engines.names import PLAIN_ENGINE
 
 HEROKU_HOURS_PER_MONTH = 720  # by which Heroku divides its monthly prices
 TWIN_NOTE = "a local twin, which costs nothing"
@@ -100,7 +102,7 @@ def rate_card_for(target_name: str | None, is_twin: bool, prices: PriceList) -> 
     if target.billing == "dyno":
         return RateCard(instance_hour_usd=unit_prices["month"] / HEROKU_HOURS_PER_MONTH)
     return RateCard(
-        instance_hour_usd=CONTAINER_IMAGE_GIB * unit_prices["image"] / billing.HOURS_PER_MONTH,
+        instance_hour_usd=stored_image_gib(PLAIN_ENGINE) * unit_prices["image"] / billing.HOURS_PER_MONTH,
         busy_second_usd=target.vcpus * unit_prices["vcpu_s"] + target.memory_mib / 1024 * unit_prices["gib_s"],
         request_usd=unit_prices["million"] / 1e6,
         egress_byte_usd=unit_prices["egress"] / 2**30,

@@ -437,7 +437,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "every request billed on its own"
     ),
     AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
-    AssumptionCode.CONTAINER_IMAGES_KEPT: "{gib} GiB of container images are kept; builds are not priced",
+    AssumptionCode.CONTAINER_IMAGES_KEPT: _container_images_kept,
     AssumptionCode.STARTUP_CPU_BOOST: "a starting instance has twice its vCPUs, which are billed",
     AssumptionCode.FREE_ALLOWANCES_UNSHARED: (
         "the free allowances are one pot for the billing account, and nothing else uses it: the bills after the free "

@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 from infra.artifact import deployment_files, direct_requirements
 from infra.errors import NotMeasured
 
+MB = 1_000_000
+BASE_IMAGE_MB = 50.0  # python:3.11-slim as a registry stores it; an estimate, also of what a function is built on
 COMPILED = ".pyc"  # written at the first start, by the installer, or never
 
 
@@ -27,6 +29,37 @@ class ArtifactSize:
     files_bytes: int  # the service, the model, the entry points
     installed_bytes: int | None  # of the libraries that its requirements install, their own requirements included
     reason: str | None = None  # why that is not known
+
+
+@dataclass(frozen=True)
+class LibrariesSize:
+    """What an engine's requirements take, as it was measured once with the versions that `basis` names."""
+
+    installed_mb: float
+    packed_mb: float  # by gzip, as registries store it
+    files_mb: float  # of what is shipped beside them
+    basis: str
+
+    @property
+    def packed_fraction(self) -> float:
+        return self.packed_mb / self.installed_mb
+
+
+LIBRARIES = {
+    "torch": LibrariesSize(995.0, 265.0, 22.5, "torch 2.13.0+cpu, measured 2026-11"),
+    "onnx": LibrariesSize(179.0, 59.0, 11.4, "onnxruntime 1.31.1, measured 2026-11"),
+}
+
+
+def stored_image_gib(engine: str, files_bytes: int | None = None, libraries_bytes: int | None = None) -> float:
+    """A container image in a registry: the base, the shipped files as they are, and the packed libraries.
+
+    What was not measured of a deployment is as LIBRARIES states it.
+    """
+    stated = LIBRARIES[engine]
+    files_mb = stated.files_mb if files_bytes is None else files_bytes / MB
+    libraries_mb = stated.installed_mb if libraries_bytes is None else libraries_bytes / MB
+    return (BASE_IMAGE_MB + files_mb + libraries_mb * stated.packed_fraction) * MB / 2**30
 
 
 def measure_artifact(engine: str, target: str) -> ArtifactSize:

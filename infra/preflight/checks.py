@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from infra.errors import UserDataError
+from infra.local.artifact_size import LIBRARIES
 from infra.preflight import limits, measure
 from infra.preflight.deployment_spec import DeploymentSpec
 from infra.preflight.limits import Limit
 from service.schema import MAX_BODY_BYTES
+
+if TYPE_CHECKING:
+    from eval.cost.billing import Bill
+    from eval.cost.estimate import CostEstimate
 
 FITS, EXCEEDS, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
 DEBIAN_DISK_GB = 2.0  # an estimate; the artifact, packed and unpacked, and the packages come on top
@@ -38,7 +43,7 @@ def check_sizes(spec: DeploymentSpec) -> Iterator[CheckResult]:
             disk_gb = DEBIAN_DISK_GB + (shipped.packed_mb + unpacked_mb) / 1000
             yield _check_limit("disk", disk_gb, limits.EC2_DISK, spec.target.disk_gb, installed.basis)
         case "heroku" if not spec.container:
-            packed_mb = shipped.packed_mb + installed.megabytes * measure.GZIP_RATIO[spec.engine]
+            packed_mb = shipped.packed_mb + installed.megabytes * LIBRARIES[spec.engine].packed_fraction
             low, high = (packed_mb + python for python in measure.PYTHON_MB)
             limit = limits.HEROKU_SLUG
             text = f"{low:.0f} to {high:.0f} MB, estimated from {installed.megabytes:.0f} MB ({installed.basis})"
@@ -81,13 +86,14 @@ def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasu
     if isinstance(estimated, str):
         yield CheckResult("cost", estimated, "", UNKNOWN, "eval/cost/prices.yaml")
         return
-    unconfirmed = f"; not confirmed: {', '.join(estimated['not_confirmed'])}" if estimated["not_confirmed"] else ""
-    source = f"eval/cost/prices.yaml of {estimated['prices_of']}{unconfirmed}"
+    unconfirmed_ids = ", ".join(estimated.unconfirmed_price_ids)
+    unconfirmed = f"; not confirmed: {unconfirmed_ids}" if unconfirmed_ids else ""
+    source = f"eval/cost/prices.yaml of {estimated.price_list_date}{unconfirmed}"
     basis = "assumed" if isinstance(local, str) else "of the twin"
-    yield CheckResult("cost at rest", _bill_text(estimated["at_rest"]), "", COSTS, source)
-    traffic = estimated["monthly"][str(requests)]
-    limit = f"{spec.target.max_instances} instances" if traffic["beyond_limit"] else ""
-    verdict = EXCEEDS if traffic["beyond_limit"] else COSTS
+    yield CheckResult("cost at rest", _bill_text(estimated.idle), "", COSTS, source)
+    traffic = estimated.monthly_usd[str(requests)]
+    limit = f"{spec.target.max_instances} instances" if traffic.exceeds_max_instances else ""
+    verdict = EXCEEDS if traffic.exceeds_max_instances else COSTS
     text = f"{_bill_text(traffic)} (service time {basis})"
     yield CheckResult(f"cost at {requests:,} requests", text, limit, verdict, source)
 
@@ -110,14 +116,14 @@ def _check_user_data(spec: DeploymentSpec) -> CheckResult:
         return CheckResult("user data", str(error), _limit_text(limit, limit.amount), EXCEEDS, limit.cited)
 
 
-def _estimate(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> dict[str, Any] | str:
+def _estimate(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> CostEstimate | str:
     """The estimate of eval's cost model, or why there is none."""
     from eval.cost.estimate import Deployment, estimate  # NumPy, which --help does not wait for
     from eval.cost.price_list import load_price_list
     from eval.errors import EvalError
 
     target = spec.target
-    deployment = Deployment(target.name, region=target.region, instances=spec.instances)
+    deployment = Deployment(target.name, region=target.region, instances=spec.instances, engine=spec.engine)
     if target.billing == "request":
         deployment = replace(deployment, vcpus=target.vcpus, memory_mib=target.memory_mib,
                              concurrency=target.concurrency, max_instances=target.max_instances)  # fmt: skip
@@ -148,5 +154,5 @@ def _number_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
 
 
-def _bill_text(bill: dict[str, Any]) -> str:
-    return f"${bill['net']:,.2f} a month, ${bill['gross']:,.2f} without free allowances"
+def _bill_text(bill: Bill) -> str:
+    return f"${bill.net_usd:,.2f} a month, ${bill.gross_usd:,.2f} without free allowances"

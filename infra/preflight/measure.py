@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from statistics import median
 from urllib.parse import urlsplit
@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 from infra.artifact import REPOSITORY, deployment_files, direct_requirements, write_tar_gz, write_zip
 from infra.aws_ec2.user_data import render
 from infra.errors import NotMeasured, TwinError
-from infra.local.artifact_size import installed_bytes
+from infra.local.artifact_size import LIBRARIES, MB, installed_bytes
 from infra.preflight.deployment_spec import DeploymentSpec
 
-MB = 1_000_000
 GOLDEN = REPOSITORY / "eval" / "golden"
 PREDICTIONS = 12  # of the twin; the first ones are warm-up
 WARM_UP = 2
@@ -23,8 +22,6 @@ TIMEOUT_S = 60  # of one prediction
 CUDA = "libtorch_cuda.so"  # in a torch that is not the CPU build
 
 STATED_PEAK = "313 MiB with torch 2.13.0+cpu, measured 2026-11"
-# Packed over unpacked size of what an engine's requirements install, measured with these two
-GZIP_RATIO = {"torch": 265 / 995, "onnx": 59 / 179}
 PYTHON_MB = (20.0, 60.0)  # of Heroku's Python in the slug, an estimate
 
 
@@ -42,13 +39,6 @@ class InstalledSize:
 
     megabytes: float
     basis: str  # measured, or as stated by whom
-
-
-# Where an engine's libraries, or the shipped build of them, are not at hand: all that its requirements install.
-STATED_INSTALLED = {
-    "torch": InstalledSize(995.0, "torch 2.13.0+cpu, measured 2026-11"),
-    "onnx": InstalledSize(179.0, "onnxruntime 1.31.1, measured 2026-11"),
-}
 
 
 @dataclass(frozen=True)
@@ -75,8 +65,8 @@ def measure_installed(spec: DeploymentSpec) -> InstalledSize:
     try:
         size = installed_bytes(direct_requirements(spec.engine, spec.target.name))
     except NotMeasured as error:
-        stated = STATED_INSTALLED[spec.engine]
-        return replace(stated, basis=f"{stated.basis}; {error}")
+        stated = LIBRARIES[spec.engine]
+        return InstalledSize(stated.installed_mb, f"{stated.basis}; {error}")
     return InstalledSize(size / MB, "measured in this environment")
 
 

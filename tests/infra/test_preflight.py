@@ -15,6 +15,7 @@ import pytest
 
 from eval.__main__ import main as eval_main
 from infra.errors import NotMeasured, StackFileError, TokenInClear, TwinError
+from infra.local.artifact_size import LIBRARIES
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
 from infra.preflight.deployment_spec import read_deployment_spec
@@ -85,7 +86,7 @@ def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, st
 def test_idle_cost_is_the_cost_models(capsys, monkeypatch):
     assert "$7.00 a month" in preflight(capsys, monkeypatch, "heroku")[1]["cost at rest"][0]
     assert "$20.11 a month" in preflight(capsys, monkeypatch, "aws_ec2")[1]["cost at rest"][0]
-    assert "$0.00 a month, $0.05 without" in preflight(capsys, monkeypatch, "gcp_cloudrun")[1]["cost at rest"][0]
+    assert "$0.00 a month, $0.03 without" in preflight(capsys, monkeypatch, "gcp_cloudrun")[1]["cost at rest"][0]
 
 
 def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):
@@ -190,10 +191,10 @@ def test_a_size_or_region_without_a_price_is_not_known(capsys, monkeypatch, tmp_
     assert code == FITS and "is for us-east-1, not eu-west-1" in out and "not known" in rows["cost"]
 
 
-def test_instances_kept_warm_have_no_price_here(capsys, monkeypatch, tmp_path):
+def test_instances_kept_warm_are_priced(capsys, monkeypatch, tmp_path):
     settings = "config:\n  cloudtrial:minInstances: 1\n"
     _, rows, _, _ = preflight(capsys, monkeypatch, "gcp_cloudrun", folder=tmp_path, settings=settings)
-    assert "kept warm" in rows["cost"][0] and "not known" in rows["cost"]
+    assert rows["cost at rest"][0].startswith("$13.14 a month")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_libraries_that_are_not_those_shipped_are_stated(monkeypatch):
 
     monkeypatch.setattr(measure, "installed_bytes", differs)
     size = measure.measure_installed(read_deployment_spec("heroku", {}))
-    assert size.megabytes == measure.STATED_INSTALLED["torch"].megabytes
+    assert size.megabytes == LIBRARIES["torch"].installed_mb
     assert "measured 2026-11; torch is 2.14.1 here, and not torch==2.15.0+cpu" in size.basis
 
 
@@ -283,8 +284,8 @@ def test_onnx_engine_is_measured_without_torch_and_is_smaller():
     spec = read_deployment_spec("heroku", {"cloudtrial:engine": "onnx"})
     size = measure.measure_installed(spec)
     assert size.basis == "measured in this environment"
-    assert size.megabytes == pytest.approx(measure.STATED_INSTALLED["onnx"].megabytes, rel=0.25)
-    assert size.megabytes < measure.STATED_INSTALLED["torch"].megabytes / 4
+    assert size.megabytes == pytest.approx(LIBRARIES["onnx"].installed_mb, rel=0.25)
+    assert size.megabytes < LIBRARIES["torch"].installed_mb / 4
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -316,9 +317,9 @@ def test_eval_cost_prints_the_bills_for_people_and_for_programs(capsys):
     code, out, _ = eval_cost(capsys, "heroku", "--requests-per-month", "1000", "--requests-per-month", "1000000")
     traffics = ("at rest", "1,000 a month", "1,000,000 a month")
     assert code == 0
-    assert out.splitlines()[1:] == [f"{traffic}: $7.00, $7.00 after free allowances" for traffic in traffics]
+    assert out.splitlines()[1:4] == [f"{traffic}: $7.00, $7.00 after free allowances" for traffic in traffics]
     code, out, _ = eval_cost(capsys, "gcp_cloudrun", "--json")
-    assert set(json.loads(out)["monthly"]) == {"100000"}
+    assert set(json.loads(out)["monthly_usd"]) == {"100000"}
 
 
 @pytest.mark.parametrize(
@@ -327,7 +328,6 @@ def test_eval_cost_prints_the_bills_for_people_and_for_programs(capsys):
         pytest.param(["aws_ec2", "--size", "huge"], "aws_ec2 has no size 'huge'", id="size"),
         pytest.param(["aws_ec2", "--size", "c7i.xlarge"], "there is no price 'aws_ec2_c7i_xlarge_hour'", id="price"),
         pytest.param(["heroku", "--region", "eu"], "is for us, not eu", id="region"),
-        pytest.param(["gcp_function", "--instances", "1"], "kept warm", id="warm"),
     ],
 )
 def test_eval_cost_without_a_price_is_one_line(capsys, arguments, says):

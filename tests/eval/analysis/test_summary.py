@@ -484,7 +484,9 @@ def test_cost_says_what_was_assumed(plain):
                    "one_small_dyno": {"size": "basic"}},
         "gcp_cloudrun": {"billed_time_rounded": {},
                          "idle_instance_kept": {"timeout_s": 900, "min_timeout_s": 60, "assumed_startup_s": None},
-                         "container_images_kept": {"gib": 0.5}, "free_allowances_unshared": {}},
+                         "container_images_kept": {"gib": pytest.approx(0.2546, abs=1e-4), "libraries_measured": True,
+                                                   "packed_fraction": 265 / 995, "base_mb": 50.0},
+                         "free_allowances_unshared": {}},
         "gcp_function": {"billed_time_rounded": {}},
     }.items():  # fmt: skip
         assumed = {a["code"]: a["values"] for a in plain["targets"][name]["cost"]["assumptions"]}

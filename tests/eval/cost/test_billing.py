@@ -447,6 +447,17 @@ def test_cpu_time_that_is_not_measured_is_not_called_so():
     assert AssumptionCode.CPU_TIME_IS_SERVICE_TIME in codes and AssumptionCode.CPU_TIME_MEASURED not in codes
 
 
+def test_stored_image_has_the_libraries_as_they_are_installed():
+    # 50 MB of base, 22.6 MB shipped, and 754 MB of libraries at 265 / 995 of their size: 273.4 MB, or 0.2546 GiB.
+    run, samples = make_run(names=["gcp_cloudrun"], reference=False)
+    model = build_cost_model(run.targets[0], samples, PRICES)
+    assert model.demand.container_image_gib == pytest.approx(0.2546, abs=1e-4)
+    assert cost_report(model).measured["stored_image_mib"] == pytest.approx(260.7, abs=0.1)
+    stated = build_cost_model(replace(run.targets[0], artifact={}), samples, PRICES)
+    assert stated.demand.container_image_gib == pytest.approx(0.3143, abs=1e-4)  # 50 + 22.5 + 265 MB
+    assert "stored_image_mib" not in cost_report(stated).measured
+
+
 def test_measured_rate_sets_the_instance_count_and_is_reported():
     by_service, by_rate = whole(), whole(max_rate_rps=10.0)
     at_38_a_second = [found.monthly_usd["100000000"].instances for found in (by_service, by_rate)]

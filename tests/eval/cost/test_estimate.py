@@ -1,10 +1,15 @@
 """What another price would do to the answer, before there is a run."""
 
+import json
+from dataclasses import fields
+
 import pytest
 
 from eval.__main__ import main
-from eval.cost.estimate import Deployment, price_sensitivity
+from eval.cost.billing import Bill
+from eval.cost.estimate import Deployment, EstimateAssumptions, estimate, price_sensitivity
 from eval.cost.price_list import load_price_list
+from infra.targets import TARGETS
 
 PRICES = load_price_list()
 
@@ -23,6 +28,34 @@ def test_price_that_changes_the_cheapest_target_is_told():
     assert month.price.id == "heroku_basic_month"
     assert (month.cheapest, month.cheapest_at_half) == ("heroku", "heroku")
     assert "heroku" not in month.cheapest_at_double
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_cost_prints_what_it_assumes_within_80_columns(target, capsys):
+    assert main(["cost", target, "--service-ms", "123", "--peak", "2", "--instances", "1"]) == 0
+    bills, assumed = capsys.readouterr().out.split("\n\n")
+    assert TARGETS[target].size in bills and TARGETS[target].region in bills
+    for part in ("list prices of 20", "12 busy hours a day", "123 ms in the service", "% of ", "1 always running"):
+        assert part in assumed
+    if TARGETS[target].billing != "dyno":
+        assert "TLS handshakes" in assumed and "free tier" in assumed
+    assert ("GiB stored" in assumed) == (TARGETS[target].billing == "request")
+    assert all(len(line) <= 80 for line in (bills + assumed).splitlines())
+
+
+def test_json_of_cost_has_the_keys_of_report_json(capsys):
+    assert main(["cost", "gcp_cloudrun", "--instances", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    bill_keys = {field.name for field in fields(Bill)}
+    assert found["monthly_usd"]["100000"].keys() == found["idle"].keys() == bill_keys
+    assert found["idle"]["net_usd"] == pytest.approx(13.14)
+    assert found["assumptions"].keys() == {field.name for field in fields(EstimateAssumptions)}
+    assert (found["assumptions"]["busy_hours_per_day"], found["assumptions"]["min_instances"]) == (8.0, 1)
+
+
+def test_more_machines_than_are_needed_are_billed():
+    found = estimate(Deployment("heroku", size="standard-1x", instances=3), [1000], PRICES)
+    assert (found.idle.net_usd, found.monthly_usd["1000"].gross_high_usd) == (75.0, 75.0)
 
 
 def test_sensitivity_is_printed_as_a_table(capsys):

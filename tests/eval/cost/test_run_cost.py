@@ -12,7 +12,7 @@ from tests.helpers.synthetic_run import make_sample
 PRICES = load_price_list()
 TARIFFS = {name: rate_card_for(name, False, PRICES) for name in TARGETS}
 ACTIVE = 24e-6 + 2.5e-6  # dollars of an instance's second: 1 vCPU and 1 GiB
-IMAGE_HOUR = 0.5 * 0.10 / 730
+IMAGE_HOUR = 337.5e6 / 2**30 * 0.10 / 730  # 50 MB of base, 22.5 MB shipped, 265 MB of packed libraries
 
 
 def test_a_run_against_cloud_run_is_predicted_by_its_requests():
@@ -22,7 +22,7 @@ def test_a_run_against_cloud_run_is_predicted_by_its_requests():
         {"gcp_cloudrun": 1000}, {"gcp_cloudrun": TARIFFS["gcp_cloudrun"]}, duration_s=60, service_s=0.08
     )
     assert found.usd_by_target == {"gcp_cloudrun": pytest.approx(by_hand)}
-    assert found.total_usd == pytest.approx(0.003867, abs=1e-6)
+    assert found.total_usd == pytest.approx(0.003866, abs=1e-6)
 
 
 def test_starts_are_billed_each():
