@@ -131,6 +131,15 @@ class Size:
     cpu_isa: str = "AVX2"
 
 
+# Units that speed up a network of 8-bit integers, by the names of service/system.py, which each `cpu_isa` promises
+PROMISED_INT8_UNITS: dict[str, tuple[str, ...]] = {
+    "AVX2": (),
+    "AVX512_CORE": ("AVX-512",),
+    "AVX512_CORE_BF16": ("AVX-512", "AVX-512 VNNI"),
+    "AVX512_CORE_AMX": ("AVX-512", "AVX-VNNI", "AVX-512 VNNI", "AMX-INT8"),
+}
+INT8_UNITS = PROMISED_INT8_UNITS["AVX512_CORE_AMX"]  # all of them
+
 # The x86-64 sizes that a stack may ask for; the image and torch's CPU wheels are of that architecture.
 # T3 runs on Skylake or Cascade Lake (AVX-512 without bfloat16), C7i on Sapphire Rapids, C7a on Genoa.
 EC2_SIZES: dict[str, Size] = {

@@ -34,6 +34,7 @@ class FindingCode(Code):
     MANY_FAILURES = "many_failures", "title", "failed", "sent", "errors"
     MEMORY_EXCEEDED = "memory_exceeded", "title", "peak_mib", "limit_mib", "cuda_build"
     CPU_CONTENTION = "cpu_contention", "titles", "cores"
+    UNITS_NOT_PROMISED = "units_not_promised", "units_by_title"
     LATENCY_DRIFT = "latency_drift", "title", "results_by_scenario"
     MACHINE_DRIFT = "machine_drift", "results_by_scenario"
     CACHE_SUSPECTED = "cache_suspected", "titles"

@@ -21,6 +21,7 @@ from eval.plan.config import BURST
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
 from eval.targets.engines import REFERENCE_ENGINE
+from infra.targets import INT8_UNITS, PROMISED_INT8_UNITS, TARGETS
 
 # The client is saturated where the p99 of its send delay is above both: a fraction of the median latency, in a rate
 # search of the latency objective, and so much.
@@ -74,6 +75,7 @@ def run_findings(
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
+    findings += _units_not_promised(run, facts.targets)
     findings += _late_send_warnings(run, samples_by_target, facts.targets)
     findings += drift_warnings(
         _drift_by_target(facts.targets), {name: report.title for name, report in facts.targets.items()}
@@ -182,6 +184,19 @@ def _cpu_contention(run: Run, targets: Targets) -> list[Finding]:
         if report.twin and report.succeeded and cores and (report.cpus or 0) >= cores
     ]
     return [warning(FindingCode.CPU_CONTENTION, titles=titles, cores=cores)] if titles else []
+
+
+def _units_not_promised(run: Run, targets: Targets) -> list[Finding]:
+    """Twins whose int8 network used what their target's processor may lack: ONNX Runtime has no setting against it."""
+    units_by_title = {}
+    for target_run in run.targets:
+        report, target = targets[target_run.name], TARGETS.get(target_run.target or "")
+        if target and report.twin and report.succeeded and report.engine == "onnx":
+            promised = PROMISED_INT8_UNITS[target.cpu_isa]
+            units = [u for u in report.processor.instruction_sets or () if u in INT8_UNITS and u not in promised]
+            if units:
+                units_by_title[report.title] = units
+    return [warning(FindingCode.UNITS_NOT_PROMISED, units_by_title=units_by_title)] if units_by_title else []
 
 
 def _price_warnings(run: Run, prices: PriceList, prices_used: Iterable[Price]) -> list[Finding]:

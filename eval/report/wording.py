@@ -169,6 +169,14 @@ def _less_accurate(
     )
 
 
+def _units_not_promised(units_by_title: Mapping[str, Sequence[str]]) -> str:
+    titles = join_words([f"{title} ({', '.join(units)})" for title, units in units_by_title.items()])
+    return (
+        f"ONNX Runtime used what this machine's processor has and the target's is not promised to have: {titles}; "
+        "there 8-bit integers may be slower, as in the bills for slower processors"
+    )
+
+
 def _prices_stale(max_age_days: int, date_by_price: Mapping[str, str]) -> str:
     prices = join_words([f"{price} ({date})" for price, date in date_by_price.items()], all_words=True)
     return f"prices older than {max_age_days} days when the run was made: {prices}"
@@ -266,6 +274,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "{titles:words}: as many cores as this machine has ({cores}); the client competes with these targets for CPU, "
         "which inflates tail latency; rankings may differ in the cloud"
     ),
+    FindingCode.UNITS_NOT_PROMISED: _units_not_promised,
     FindingCode.LATENCY_DRIFT: _latency_drift,
     FindingCode.MACHINE_DRIFT: _machine_drift,
     FindingCode.CACHE_SUSPECTED: (

@@ -400,6 +400,17 @@ def test_too_much_memory_is_a_warning(torch, cuda_build):
     assert findings(found) == [(FindingCode.MEMORY_EXCEEDED, "heroku", values)]
 
 
+def test_units_that_a_targets_processor_may_lack_are_named():
+    run, samples = make_run(names=["aws_ec2", "heroku", "heroku-onnx", "aws_ec2-onnx"])
+    newer = {**run.client_environment, "instruction_sets": ["AVX2", "AVX-512", "AVX-512 VNNI", "AVX-512 BF16"]}
+    found = build_report(replace(run, client_environment=newer), samples, PRICES)
+    units_by_title = {"Heroku (ONNX int8)": ["AVX-512", "AVX-512 VNNI"], "AWS EC2 (ONNX int8)": ["AVX-512 VNNI"]}
+    assert of_code(found, FindingCode.UNITS_NOT_PROMISED) == {"units_by_title": units_by_title}
+    assert FindingCode.UNITS_NOT_PROMISED not in codes(build_report(run, samples, PRICES))
+    elsewhere = replace(run, targets=[replace(target, twin=False) for target in run.targets])
+    assert FindingCode.UNITS_NOT_PROMISED not in codes(build_report(elsewhere, samples, PRICES))
+
+
 def test_a_twin_that_shares_its_cores_with_the_client_is_named():
     run, samples = make_run()
     found = build_report(replace(run, client_environment={**run.client_environment, "cores": 2}), samples, PRICES)
@@ -413,7 +424,7 @@ def test_prices_older_than_180_days_are_named(plain):
     assert plain["run"]["prices"]["stale_days"] is None
     run, samples = make_run()
     later = build_report(replace(run, started_at="2027-11-21T00:00:00+00:00"), samples, PRICES)
-    assert later["run"]["prices"]["stale_days"] == 358
+    assert later["run"]["prices"]["stale_days"] == 357
     assert "heroku_basic_month" in of_code(later, FindingCode.PRICES_STALE)["date_by_price"]
 
 
