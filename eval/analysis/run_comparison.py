@@ -453,6 +453,8 @@ def _cost_difference(
             "speed_effect_usd": found.speed_effect,
             "net_a_usd": found.net_a,
             "net_b_usd": found.net_b,
+            "instances_a": found.instances_a,
+            "instances_b": found.instances_b,
         },
     )
     if machine is None and found.low != found.high:  # it depends on the work

@@ -53,6 +53,8 @@ class CostChange:
     speed_effect: float
     net_a: float  # after the free allowances
     net_b: float
+    instances_a: int
+    instances_b: int
     change: float  # as a fraction of a
     own_change: float  # the same without what the machine did
     low: float  # 95% interval of it
@@ -81,7 +83,8 @@ def cost_change(
     the machine; None of the target that the machine is seen in.
     """
     b = _with_what_has_no_interval_of(a, b)
-    usd_a, usd_b = a.gross_usd(requests_per_month), b.gross_usd(requests_per_month)
+    bill_a, bill_b = (side.cost_model.bill(requests_per_month) for side in (a, b))
+    usd_a, usd_b = bill_a.gross_usd, bill_b.gross_usd
     at_prices_b = replace(a, cost_model=replace(a.cost_model, prices=b.cost_model.prices)).gross_usd(requests_per_month)
 
     def own_usd(factor: float) -> float:
@@ -104,8 +107,10 @@ def cost_change(
         price_effect=at_prices_b - usd_a,
         machine_effect=usd_b - own_b,
         speed_effect=own_b - at_prices_b,
-        net_a=a.cost_model.bill(requests_per_month).net_usd,
-        net_b=b.cost_model.bill(requests_per_month).net_usd,
+        net_a=bill_a.net_usd,
+        net_b=bill_b.net_usd,
+        instances_a=bill_a.instances,
+        instances_b=bill_b.instances,
         change=relative_change(usd_a, usd_b),
         own_change=relative_change(usd_a, own_b),
         low=relative_change(usd_a, low_usd),

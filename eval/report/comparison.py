@@ -257,7 +257,7 @@ def _figures(d: Difference) -> tuple[str, str, str, str]:
         return "", "", "", ""
     own = d.own if d.own is not None else d.change
     machine = "" if d.machine is None else _format_change(d, d.machine)
-    return _format_value(d, d.a), _format_value(d, d.b), machine, _format_change(d, own)
+    return _format_value(d, d.a), _format_value(d, d.b), machine, _change_text(d, own)
 
 
 def _markdown_row(comparison: Comparison, d: Difference) -> tuple[str, ...]:
@@ -304,7 +304,8 @@ def _format_test(d: Difference) -> str:
 
 
 def _format_interval(d: Difference) -> str:
-    return "" if d.low is None else f"{_format_change(d, d.low)} to {_format_change(d, d.high)}"
+    in_steps = d.details.get("instances_a") != d.details.get("instances_b")
+    return "" if d.low is None or in_steps else f"{_format_change(d, d.low)} to {_format_change(d, d.high)}"
 
 
 def _format_value(d: Difference, value: float | None) -> str:
@@ -317,6 +318,12 @@ def _format_change(d: Difference, change: float | None) -> str:
     if change is None or math.isinf(change):
         return "endless"
     return f"{change * 100:+.2f} pp" if d.metric in FRACTION_METRICS else f"{change:+.1%}"
+
+
+def _change_text(d: Difference, change: float | None) -> str:
+    """Where a bill's instances differ, that is the change: a step, of which a percentage says nothing."""
+    a, b = d.details.get("instances_a"), d.details.get("instances_b")
+    return _format_change(d, change) if a == b else f"{a} → {plural(b or 0, 'instance')}"
 
 
 def _format_p(p: float) -> str:

@@ -169,6 +169,9 @@ def _cost_cell(pair: PairReport, key: str) -> EngineCell:
     """Where the number of instances differs, that is the difference: a step, of which a percentage says nothing."""
     instances = [pair[side].get("instances") for side in "ab"]
     note = None if instances[0] == instances[1] else f"{instances[0]} → {plural(instances[1] or 0, 'instance')}"
+    a, b = (value_of(pair[side][key]) for side in "ab")
+    if note is None and a is not None and b is not None and usd(a) == usd(b):
+        note = "the same"  # a fraction of a cent
     return _pair_cell({side: pair[side][key] for side in "ab"}, usd, note)
 
 

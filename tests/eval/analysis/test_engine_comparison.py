@@ -185,6 +185,16 @@ def test_the_second_engine_is_priced_as_its_target(both):
     assert first["cost"]["idle_usd_per_month"] == second["cost"]["idle_usd_per_month"] == 7.0
 
 
+@pytest.mark.parametrize(
+    ("b_usd", "b_instances", "note"), [(1.3462, 2, "the same"), (1.8, 2, "+33%"), (1.8, 3, "2 → 3 instances")]
+)
+def test_a_cost_has_a_percentage_only_where_it_says_something(both, b_usd, b_instances, note):
+    pair = both["engine_comparisons"][0]
+    costs = {"a": {"gross_usd": 1.3501, "instances": 2}, "b": {"gross_usd": b_usd, "instances": b_instances}}
+    rows = engine_rows([{**pair, "per_million": {**pair["per_million"], "10": costs}}])
+    assert next(row.cells[0].note for row in rows if row.title == "$ per million") == note
+
+
 def test_of_engines_that_cost_the_same_the_quicker_one_is_told(both):
     verdict = both["verdict"]
     assert verdict["engine"] == "onnx"
