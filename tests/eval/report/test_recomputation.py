@@ -268,9 +268,23 @@ class Work:
     inside_s: float
     billed_s: float  # each rounded up to 100 ms
     cpu_s: float
-    at_client_s: float
+    at_client_s: float  # or of its CPUs, where that is longer
     start_s: float
     answer_bytes: float
+    image_gib: float  # that a registry stores
+
+
+STORED_TARGETS = {target["name"]: target for target in json.loads((EXAMPLE / "run.json").read_text())["targets"]}
+LIBRARIES_MB = {"torch": (995, 265), "onnx": (179, 59)}  # installed, and packed by gzip
+
+
+def image_gib(target):
+    """A base of 50 MB, what is shipped, and the libraries as gzip packs them; where they are not known, as listed."""
+    record = STORED_TARGETS[target]
+    shipped = record.get("artifact") or record["shipped"]
+    installed_mb, packed_mb = LIBRARIES_MB[record["engine"]]
+    here_mb = installed_mb if shipped["installed_bytes"] is None else shipped["installed_bytes"] / 1e6
+    return (50e6 + shipped["files_bytes"] + here_mb / installed_mb * packed_mb * 1e6) / 1024**3
 
 
 def work_of(samples, target, times_slower=1):
@@ -278,14 +292,18 @@ def work_of(samples, target, times_slower=1):
     inside_s = np.array([line["server_ms"]["total"] for line in lines]) * times_slower / 1000
     network_s = np.array([line["server_ms"]["inference"] for line in lines]) * times_slower / 1000
     busy_cores = 2 if target.startswith("aws_ec2") else 1  # in the network's forward pass
+    measured_ms = [line["cpu_ms"] for line in lines if "cpu_ms" in line]  # of all the twin's processes
+    assumed_s = (inside_s + (busy_cores - 1) * network_s).mean()
+    cpu_s = np.mean(measured_ms) * times_slower / 1000 if measured_ms else assumed_s
     starts_s = [line["startup_ms"]["create"] / 1000 for line in samples[target, "cold"] if line["ordinal"] == 1]
     return Work(
         inside_s=inside_s.mean(),
         billed_s=(np.ceil(np.round(inside_s * 10, 8)) / 10).mean(),
-        cpu_s=(inside_s + (busy_cores - 1) * network_s).mean(),
-        at_client_s=np.mean([line["service_ms"] for line in lines]) * times_slower / 1000,
+        cpu_s=cpu_s,
+        at_client_s=max(np.mean([line["service_ms"] for line in lines]) * times_slower / 1000, cpu_s / busy_cores),
         start_s=quantile(starts_s, 0.5) * times_slower,
         answer_bytes=np.mean([line["answer_bytes"] for line in lines]) + 500,  # and its headers
+        image_gib=image_gib(target),
     )
 
 
@@ -314,12 +332,12 @@ def heroku_bills(n, work, peak):
     return (usd,) * 3, (usd,) * 3, count
 
 
-def google_bills(n, work, peak, name, at_once, boost):
+def google_bills(n, work, peak, name, at_once, boost, warm=0):
     """1 vCPU and 1 GiB while a request is inside: the model's bill, and its bounds.
 
     Requests come in 24 / peak hours of a day. An idle instance is kept 15 minutes, at the upper bound one. Instances
-    take 60% of their CPU and of `at_once`. With `boost` a starting instance has a second vCPU. 0.5 GiB of images are
-    stored.
+    take 60% of their CPU and of `at_once`. With `boost` a starting instance has a second vCPU. `warm`
+    instances never end: nothing starts, and their idle time has a price of its own, that no allowance covers.
     """
 
     def instances(rate):
@@ -329,7 +347,7 @@ def google_bills(n, work, peak, name, at_once, boost):
     count = instances(rate)
     mornings = 730 / 24 * (1 - math.exp(-rate * day_s)) if peak > 1 else 0.0  # days whose first request finds nothing
     starts_s, most_starts_s = (
-        (mornings + (n - mornings) * math.exp(-rate * idle_s)) * work.start_s for idle_s in (900, 60)
+        (mornings + (n - mornings) * math.exp(-rate * idle_s)) * work.start_s * (not warm) for idle_s in (900, 60)
     )
     share = rate / count  # a Poisson stream is absent from an instance for exp(-rate x time) of the busy hours
     some_inside_s, none_rounded_s = (
@@ -347,8 +365,11 @@ def google_bills(n, work, peak, name, at_once, boost):
             f"{name}_gib_second": (inside_s + start_s, LISTED["gcp_cloudrun_free_gib_seconds"]),
             f"{name}_million_requests": (n / 1e6, LISTED["gcp_cloudrun_free_requests"] / 1e6),
             "gcp_egress_gib": (sent_gib, LISTED["gcp_free_egress_gib"]),
-            "gcp_artifact_registry_gib_month": (0.5, LISTED["gcp_artifact_registry_free_gib"]),
+            "gcp_artifact_registry_gib_month": (work.image_gib, LISTED["gcp_artifact_registry_free_gib"]),
         }
+        if warm:
+            idle_s = warm * (MONTH_S - min(MONTH_S, inside_s / max(count, warm)))
+            used |= {f"{name}_idle_{unit}_second": (idle_s, 0.0) for unit in ("vcpu", "gib")}
         gross.append(sum(amount * LISTED[price] for price, (amount, _) in used.items()))
         net.append(sum(max(0.0, amount - free) * LISTED[price] for price, (amount, free) in used.items()))
     return tuple(gross), tuple(net), count
@@ -397,6 +418,13 @@ def test_every_bill_and_every_point_of_the_curve(report, work):
     busy = MONTH_S / HIGHEST_OVER_MEAN  # requests a month at 1 a second while busy
     nets = {target: bills(target, busy, work[target])[1][0] for target in work}
     assert nets[report["verdict"]["recommended"]] == pytest.approx(min(nets.values()))
+    for target, option in report["verdict"]["options"].items():
+        bills_of = BILLS[target.partition("-")[0]]
+        if getattr(bills_of, "func", None) is not google_bills:
+            assert option["always_warm_usd"] is None
+        else:
+            _, (warm_usd, *_), _ = bills_of(busy, work[target], HIGHEST_OVER_MEAN, warm=1)
+            assert option["always_warm_usd"] == pytest.approx(warm_usd)
 
 
 def test_every_bill_where_an_assumption_is_another(report, samples, work):
