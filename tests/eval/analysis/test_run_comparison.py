@@ -269,12 +269,17 @@ def test_flat_rate_dyno_cost_changes_only_with_its_price():
 def test_bills_of_other_instances_have_no_percentage(pair, capsys):
     # Heroku at 100 million a month: 3 dynos, and 4 where requests take 1.6 times as long.
     run, samples = a_run(names=("heroku",))
-    arguments = [*pair((run, samples), (run, slowed(samples, 1.6))), "--requests-per-month", "100000000"]
+    arguments = [
+        *pair((run, samples), (run, slowed(samples, 1.6))),
+        "--requests-per-month",
+        "100000000",
+        "--steady-machine",
+    ]
     assert main(["compare", *arguments]) == 1
     out = capsys.readouterr().out
-    (row,) = [line for line in out.splitlines() if line.startswith("heroku") and " cost " in line]
-    assert "3 → 4 instances" in row and "%" not in row.split("instances")[0]
-    assert "$75.00 to $100.00, 3 → 4 instances" in out.splitlines()[-1]
+    (row,) = [line for line in out.splitlines() if line.startswith("  cost ")]
+    assert "3 → 4 instances" in row and "%" not in row.replace("+0.0%", "")  # of the machine, which is steady
+    assert "$75.00 to $100.00, 3 → 4 instances" in " ".join(out.split())
     assert main(["compare", *arguments, "--format", "json"]) == 1
     (cost,) = [d for d in json.loads(capsys.readouterr().out)["differences"] if d["metric"] == "cost"]
     assert (cost["details"]["instances_a"], cost["details"]["instances_b"]) == (3, 4)
