@@ -375,5 +375,5 @@ def _describe(comparison: Comparison, d: Difference) -> str:
     beyond = " beyond the machine's" if abs(d.machine or 0.0) >= 0.001 else ""
     limit = f" (limit {_format_limit(d)})" if d.threshold is not None else ""
     return (
-        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_format_change(d, d.own)}{beyond}{limit}"
+        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_change_text(d, d.own)}{beyond}{limit}"
     )
