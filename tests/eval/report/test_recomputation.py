@@ -30,7 +30,7 @@ def report():
 
 @pytest.fixture(scope="module")
 def labels():
-    return [image["label"] for image in json.loads((EXAMPLE / "run.json").read_text())["images"]]
+    return [image["label"] for image in json.loads((EXAMPLE / "run.json").read_text())["image_manifest"]]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def samples():
             if line["phase"] == "measure":
                 grouped[line["target"], line["scenario"]].append(line)
     for group in grouped.values():
-        group.sort(key=lambda line: line["started_s"])
+        group.sort(key=lambda line: line["scheduled_s"])
     return grouped
 
 
@@ -52,9 +52,9 @@ def answers(samples, report):
     found = {}
     for target in [*report["targets"], "reference"]:
         lines = samples[target, "reference" if target == "reference" else "single"]
-        by_image = {line["image"]: line for line in lines}
+        by_image = {line["image_index"]: line for line in lines}
         ordered = [by_image[image] for image in sorted(by_image)]
-        found[target] = np.array([line["label"] for line in ordered]), np.array([p["probabilities"] for p in ordered])
+        found[target] = np.array([line["predicted_class"] for line in ordered]), np.array([p["probabilities"] for p in ordered])
     return found
 
 
@@ -99,9 +99,9 @@ def assert_percentiles(found, values, instances):
 
 
 CLOSED_LOOP = {  # nothing is scheduled, so latency is the service time
-    "latency_ms": "service_ms", "service_time_ms": "service_ms", "time_to_first_byte_ms": "first_byte_ms",
+    "latency_ms": "service_time_ms", "service_time_ms": "service_time_ms", "time_to_first_byte_ms": "time_to_first_byte_ms",
 }  # fmt: skip
-OPEN_LOOP = CLOSED_LOOP | {"latency_ms": "latency_ms", "send_delay_ms": "lateness_ms"}
+OPEN_LOOP = CLOSED_LOOP | {"latency_ms": "latency_ms", "send_delay_ms": "send_delay_ms"}
 
 
 def test_every_percentile_and_its_interval(report, samples):
@@ -112,9 +112,9 @@ def test_every_percentile_and_its_interval(report, samples):
             assert (found["sent"], found["succeeded"]) == (len(lines), sum("error" not in line for line in lines))
             if scenario == "single":
                 assert found["send_delay_ms"] is None
-                after_pause = [s["service_ms"] for s in lines if not s["place"]]
+                after_pause = [s["service_time_ms"] for s in lines if not s["index_in_block"]]
                 assert_percentiles({"p50": found["after_pause_ms"]}, after_pause, [""] * len(after_pause))
-                lines = [line for line in lines if line["place"]]
+                lines = [line for line in lines if line["index_in_block"]]
             instances = [line["instance_id"] for line in lines]
             for figure, key in figures.items():
                 of = instances if figure != "send_delay_ms" else [""] * len(lines)  # it is the client's
@@ -122,7 +122,7 @@ def test_every_percentile_and_its_interval(report, samples):
                 checked += 1
             for part in ("decode", "queue", "inference", "total"):
                 assert_percentiles(
-                    found["server_timing_ms"][part], [line["server_ms"][part] for line in lines], instances
+                    found["server_timing_ms"][part], [line["server_timing_ms"][part] for line in lines], instances
                 )
                 checked += 1
     assert checked == 8 * (7 + 8)
@@ -169,11 +169,11 @@ def test_every_pair_agrees_as_said(report, answers, labels):
 
 def rounds(samples, target):
     """Latencies of the single scenario: a row for each round, a request in each column, without the first one."""
-    return np.array([line["service_ms"] for line in in_rounds(samples, target)]).reshape(-1, 25)[:, 1:]
+    return np.array([line["service_time_ms"] for line in in_rounds(samples, target)]).reshape(-1, 25)[:, 1:]
 
 
 def in_rounds(samples, target):
-    return sorted(samples[target, "single"], key=lambda line: (line["block"], line["place"]))
+    return sorted(samples[target, "single"], key=lambda line: (line["block"], line["index_in_block"]))
 
 
 def instances_of(samples, *targets):
@@ -248,7 +248,7 @@ def test_cold_starts_are_those_of_new_instances(report, samples):
     for name, facts in report["targets"].items():
         starts = [line for line in samples[name, "cold"] if line["ordinal"] == 1]
         found = facts["cold_starts"]["forced"]
-        assert found["latency_ms"]["p50"]["value"] == pytest.approx(quantile([s["service_ms"] for s in starts], 0.5))
+        assert found["latency_ms"]["p50"]["value"] == pytest.approx(quantile([s["service_time_ms"] for s in starts], 0.5))
         whole = [start["startup_ms"]["create"] for start in starts]
         assert found["time_to_first_prediction_ms"]["p50"]["value"] == pytest.approx(quantile(whole, 0.5))
 
@@ -289,8 +289,8 @@ def image_gib(target):
 
 def work_of(samples, target, times_slower=1):
     lines = samples[target, "single"]
-    inside_s = np.array([line["server_ms"]["total"] for line in lines]) * times_slower / 1000
-    network_s = np.array([line["server_ms"]["inference"] for line in lines]) * times_slower / 1000
+    inside_s = np.array([line["server_timing_ms"]["total"] for line in lines]) * times_slower / 1000
+    network_s = np.array([line["server_timing_ms"]["inference"] for line in lines]) * times_slower / 1000
     busy_cores = 2 if target.startswith("aws_ec2") else 1  # in the network's forward pass
     measured_ms = [line["cpu_ms"] for line in lines if "cpu_ms" in line]  # of all the twin's processes
     assumed_s = (inside_s + (busy_cores - 1) * network_s).mean()
@@ -300,9 +300,9 @@ def work_of(samples, target, times_slower=1):
         inside_s=inside_s.mean(),
         billed_s=(np.ceil(np.round(inside_s * 10, 8)) / 10).mean(),
         cpu_s=cpu_s,
-        at_client_s=max(np.mean([line["service_ms"] for line in lines]) * times_slower / 1000, cpu_s / busy_cores),
+        at_client_s=max(np.mean([line["service_time_ms"] for line in lines]) * times_slower / 1000, cpu_s / busy_cores),
         start_s=quantile(starts_s, 0.5) * times_slower,
-        answer_bytes=np.mean([line["answer_bytes"] for line in lines]) + 500,  # and its headers
+        answer_bytes=np.mean([line["response_bytes"] for line in lines]) + 500,  # and its headers
         image_gib=image_gib(target),
     )
 
