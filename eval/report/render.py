@@ -28,6 +28,7 @@ from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
 from eval.report.report_json import with_words
+from eval.report.tables import html_without_empty_columns, markdown_without_empty_columns
 from eval.report.wording import MEASURED_FROM, break_even_range, starts_title, what_if_title
 from eval.samples.model import REFERENCE, Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
@@ -107,8 +108,12 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     }
     files = {
         REPORT_JSON: json.dumps(summary, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
-        REPORT_MD: template_environment(escape_html=False).get_template("report.md.j2").render(variables),
-        REPORT_HTML: template_environment(escape_html=True).get_template("report.html.j2").render(variables),
+        REPORT_MD: markdown_without_empty_columns(
+            template_environment(escape_html=False).get_template("report.md.j2").render(variables)
+        ),
+        REPORT_HTML: html_without_empty_columns(
+            template_environment(escape_html=True).get_template("report.html.j2").render(variables)
+        ),
     }
     with os_errors_as_eval_error(run_dir):
         write_files(run_dir, files)

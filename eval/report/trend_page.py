@@ -30,6 +30,7 @@ from eval.report.plots.style import assign_styles
 from eval.report.plots.trend import TrendPoint, TrendSeries, trend_plot
 from eval.report.render import REPORT_HTML, template_environment
 from eval.report.report_json import build_report, to_jsonable
+from eval.report.tables import html_without_empty_columns
 from eval.samples.model import Run
 from eval.samples.processors import client_processor
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
@@ -62,10 +63,9 @@ def write_trend(folders: Sequence[Path], out_dir: Path | None = None) -> list[Pa
     runs = _load_runs(folders)
     out_dir = out_dir or folders[0].resolve().parent
     trend_report = build_trend_report(runs, out_dir)
-    html = (
-        template_environment(escape_html=True)
-        .get_template("trend.html.j2")
-        .render({"trend": trend_report, "context": template_context(trend_report)})
+    template = template_environment(escape_html=True).get_template("trend.html.j2")
+    html = html_without_empty_columns(
+        template.render({"trend": trend_report, "context": template_context(trend_report)})
     )
     contents = {
         TREND_HTML: html,
