@@ -71,6 +71,7 @@ class ReasonCode(Code):
     PROBABILITIES_NOT_NORMALISED = "probabilities_not_normalised"
     NO_COMMON_IMAGE = "no_common_image"
     NO_COMMON_PROBABILITIES = "no_common_probabilities"
+    GOLDEN_SET = "golden_set"
     # Drift
     LOAD_CHANGES_BY_PLAN = "load_changes_by_plan"
     TOO_FEW_BLOCKS = "too_few_blocks", "needed", "n"

@@ -155,10 +155,11 @@ def plural(number: int, noun: str, plural_noun: str | None = None) -> str:
     return f"{count(number)} {noun if number == 1 else plural_noun or noun + 's'}"
 
 
-def join_words(words: Sequence[str], *, all_words: bool = False) -> str:
-    """Words in a row: "a", "a and b", "a, b and c"; of many the first ones: "a, b, c and 197 others"."""
-    if len(words) > MAX_WORDS and not all_words:
-        words = [*words[:FIRST_WORDS], f"{len(words) - FIRST_WORDS:,} others"]
+def join_words(words: Sequence[str], *, most: int = MAX_WORDS, all_words: bool = False) -> str:
+    """Words in a row: "a", "a and b", "a, b and c"; of more than `most` the first ones: "a, b, c and 197 more"."""
+    if len(words) > most and not all_words:
+        shown = min(FIRST_WORDS, most - 1)
+        words = [*words[:shown], f"{len(words) - shown:,} more"]
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 

@@ -19,6 +19,7 @@ from eval.analysis.predictions.mcnemar import (
 )
 from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPair, Pair, StartupPair, TargetReport
 from eval.codes import ReasonCode, Unavailable, unavailable
+from eval.dataset.images import is_golden
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
 from eval.samples.rounds import instances_by_round, latencies_by_round
@@ -45,7 +46,9 @@ def compare_engines(
     true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
     pairs = [(p.plain, p.alternative) for p in paired_targets]
     known = {name: predictions.get(name, {}) for pair in pairs for name in pair}
-    mcnemar_by_pair = mcnemar_tests(true_labels, known, pairs)  # for these pairs alone: no other was meant to differ
+    golden = is_golden(run.images_source)
+    # For these pairs alone: no other was meant to differ
+    mcnemar_by_pair = {} if golden else mcnemar_tests(true_labels, known, pairs)
 
     def ratio_of(a: str, b: str, scenario: str, p: float) -> Ratio | None:
         samples = [samples_by_target.get(name, ()) for name in (a, b)]
@@ -59,6 +62,8 @@ def compare_engines(
         a, b = targets[pair.plain], targets[pair.alternative]
         discordant = discordant_pairs(true_labels, known[pair.plain], known[pair.alternative])
         difference = discordant.difference() if discordant.n else unavailable(ReasonCode.NO_COMMON_IMAGE)
+        if golden:
+            difference = unavailable(ReasonCode.GOLDEN_SET)
         agreement = agreements.get(key) or agreements.get(f"{pair.alternative}|{pair.plain}")
         scenario = next((name for name in a.scenarios if name in b.scenarios and name != MAX_RATE), None)
         max_rates = [report.scenarios.get(MAX_RATE) for report in (a, b)]
@@ -88,7 +93,7 @@ def compare_engines(
                     a.accuracy,
                     b.accuracy,
                     difference,
-                    mcnemar_by_pair[pair.plain, pair.alternative],
+                    mcnemar_by_pair.get((pair.plain, pair.alternative)),
                     non_inferiority(difference),
                     NON_INFERIORITY_MARGIN,
                 ),

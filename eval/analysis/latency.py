@@ -96,8 +96,9 @@ def scenario_report(
 
 
 def normal_load(samples: Iterable[Sample]) -> list[Sample]:
-    """Those at normal load: with an image, and not meant to overload the target."""
-    return [s for s in samples if s.image_index != NO_IMAGE and s.scenario not in OVERLOAD_SCENARIOS]
+    """Those at normal load: with an image, and not meant to overload the target; all where nothing else was tried."""
+    with_image = [s for s in samples if s.image_index != NO_IMAGE]
+    return [s for s in with_image if s.scenario not in OVERLOAD_SCENARIOS] or with_image
 
 
 def baseline_rtt(samples: Iterable[Sample]) -> Estimate:

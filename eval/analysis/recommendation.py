@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eval.analysis.latency import ScenarioReport
+from eval.analysis.latency import RateSearchReport, ScenarioReport
 from eval.analysis.report_model import Candidate, Memory, Option, SlowdownLimit, TargetReport, Traffic
 from eval.codes import Reason, ReasonCode, reason
 from eval.cost import billing
 from eval.cost.billing import Bill
 from eval.cost.cost_model import CostModel
+from eval.plan.config import MAX_RATE, POISSON, SCENARIOS, SINGLE
 from eval.samples.model import Sample
 from eval.samples.rounds import split_after_pause
 from eval.stats.intervals import Estimate, nearest_rank
@@ -24,7 +25,7 @@ from service.engines.names import PLAIN_ENGINE, twin_name
 DEFAULT_SLO_MS = 200.0  # latency objective for p95, in ms
 DEFAULT_BUSY_RPS = 1.0  # requests a second in the busy hours
 MAX_ERROR_RATE = 0.01  # of the requests sent; a target above it gets a warning, and is not recommended
-SLO_SCENARIOS = ("poisson", "single")  # scenarios, the first that a target has: many users say more than one
+SLO_SCENARIOS = (POISSON, SINGLE, MAX_RATE)  # whose p95 is compared with the objective: many users say more than one
 SLO_QUANTILE = 0.95
 P95_TAIL = 0.05  # of all requests; as many failures or cold starts make p95 one of theirs
 TAIL_STEP = 0.005  # between the quantiles of `Candidate.tail_ms`
@@ -206,6 +207,7 @@ def build_candidates(
     samples_by_target: Mapping[str, Sequence[Sample]],
 ) -> dict[str, Candidate]:
     """Every target with a price."""
+    scenario = main_scenario(targets)
     return {
         name: Candidate(
             title=_title(name, model.target, targets[name].engine),
@@ -214,9 +216,9 @@ def build_candidates(
             unit_prices={role: price.amount for role, price in model.prices.items()},
             demand_by_slowdown={1: model.demand, **model.demand_if_slower},
             startup_measured=model.startup_measured,
-            tail_ms=_tail_ms(targets[name], samples_by_target[name]),
+            tail_ms=_tail_ms(targets[name], scenario, samples_by_target[name]),
             fits_memory=_fits_memory(targets[name].memory),
-            fails=_fails(targets[name]),
+            fails=_fails(targets[name], scenario),
         )
         for name, model in cost_models.items()
         if isinstance(model, CostModel)
@@ -229,20 +231,23 @@ def _title(name: str, target: Target, engine: str | None) -> str:
     return target.title if is_plain else f"{target.title} ({name})"
 
 
-def slo_scenario(sent_by_scenario: Mapping[str, int]) -> str | None:
-    """The scenario whose p95 is compared with the objective."""
-    return next((name for name in SLO_SCENARIOS if sent_by_scenario.get(name)), None)
+def main_scenario(targets: Mapping[str, TargetReport]) -> str | None:
+    """The one scenario of the answer, of the results and of the plots: an open stream, or else single requests.
+
+    Of a search for the highest rate, its times are those of that rate.
+    """
+    sent = {name for target in targets.values() for name, report in target.scenarios.items() if report.sent}
+    return next((name for name in (*SLO_SCENARIOS, *SCENARIOS) if name in sent), None)
 
 
-def slo_report(target_report: TargetReport) -> ScenarioReport | None:
-    name = slo_scenario({name: report.sent for name, report in target_report.scenarios.items()})
-    return target_report.scenarios[name] if name else None
+def slo_report(target_report: TargetReport, scenario: str | None) -> ScenarioReport | None:
+    return target_report.scenarios.get(scenario) if scenario in SLO_SCENARIOS else None
 
 
-def slo_p95(target_report: TargetReport) -> Estimate:
+def slo_p95(target_report: TargetReport, scenario: str | None) -> Estimate:
     """Of the warm service, with failures as infinite latency."""
-    scenario = slo_report(target_report)
-    return scenario.latency_with_failures_ms["p95"] if scenario else Estimate(None)
+    report = slo_report(target_report, scenario)
+    return report.latency_with_failures_ms["p95"] if report else Estimate(None)
 
 
 def bills_tied(first: Bill, second: Bill) -> bool:
@@ -256,17 +261,26 @@ def _fits_memory(memory: Memory) -> bool | None:
     return None if memory.cuda_build and not memory.fits else memory.fits
 
 
-def _fails(target_report: TargetReport) -> bool:
-    scenario = slo_report(target_report)
-    return scenario is not None and scenario.sent - scenario.succeeded > MAX_ERROR_RATE * scenario.sent
+def _fails(target_report: TargetReport, scenario: str | None) -> bool:
+    """Too many requests of the scenario failed; of all scenarios, where none of this one was sent."""
+    if scenario not in SLO_SCENARIOS:
+        return False
+    report = slo_report(target_report, scenario)
+    counted = report if report and report.sent else target_report
+    return counted.sent - counted.succeeded > MAX_ERROR_RATE * counted.sent
 
 
-def _tail_ms(target_report: TargetReport, samples: Iterable[Sample]) -> tuple[float | None, ...]:
-    name = slo_scenario({name: report.sent for name, report in target_report.scenarios.items()})
-    _, timed = split_after_pause(s for s in samples if s.scenario == name)
-    latencies_ms = sorted(math.inf if s.error else s.latency_ms for s in timed)
-    if slo_p95(target_report).value is None and not _fails(target_report):
+def _tail_ms(target_report: TargetReport, scenario: str | None, samples: Iterable[Sample]) -> tuple[float | None, ...]:
+    report = slo_report(target_report, scenario)
+    if not report or not report.sent:
         return ()
+    if slo_p95(target_report, scenario).value is None and not _fails(target_report, scenario):
+        return ()
+    of_scenario = (s for s in samples if s.scenario == scenario)
+    if isinstance(report, RateSearchReport):
+        of_scenario = (s for s in of_scenario if s.rate_rps == report.max_rate_rps.value)
+    _, timed = split_after_pause(of_scenario)
+    latencies_ms = sorted(math.inf if s.error else s.latency_ms for s in timed)
     steps = round((1 - SLO_QUANTILE) / TAIL_STEP)
     quantiles_ms = (nearest_rank(latencies_ms, SLO_QUANTILE + TAIL_STEP * step) for step in range(steps + 1))
     return tuple(value if math.isfinite(value) else None for value in quantiles_ms)

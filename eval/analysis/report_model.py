@@ -104,7 +104,7 @@ class StartupPair(Pair):
 @dataclass(frozen=True)
 class AccuracyPair(Pair):
     difference: Estimate | Unavailable  # on the images that both predicted
-    mcnemar: McNemarReport
+    mcnemar: McNemarReport | None  # None: of the golden set
     decision: NonInferiority
     margin: float  # of the decision: the largest loss that is accepted
 
@@ -213,6 +213,7 @@ class Verdict:
 
     traffic: Traffic
     slo_ms: float  # objective for p95
+    scenario: str | None  # of every latency in the answer, the results and the first plot
     engine: str | None  # of the options
     recommended: str | None
     runner_up: str | None
@@ -223,9 +224,10 @@ class Verdict:
     vs_fastest: dict[str, Decision]  # of each other target: whether its latency is that of the one with the lowest
     all_targets_agree: bool
     valid: bool
-    answer: str = ""  # these three are of eval/report/answer.py
+    answer: str = ""  # these four are of eval/report/answer.py
     condition: str = ""
     tiles: tuple[Tile, ...] = ()
+    remarks: tuple[str, ...] = ()  # what the findings say, those of one code together
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ class ImageManifest:
     source: str
     sha256: str
     n: int
+    golden: bool  # made by the network itself: they check a deployment, and tell no accuracy
 
 
 @dataclass(frozen=True)

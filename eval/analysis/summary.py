@@ -27,6 +27,7 @@ from eval.analysis.predictions.accuracy import (
     Prediction,
     Predictions,
     classification_metrics,
+    metrics_of_golden_set,
     prediction_agreement,
 )
 from eval.analysis.predictions.mcnemar import mcnemar_tests
@@ -50,6 +51,7 @@ from eval.cost.billing import MAX_RPS, MIN_RPS, REQUESTS_PER_MONTH, SECONDS_PER_
 from eval.cost.break_even import CostOrder, compare_bills, crossing_ranges
 from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
+from eval.dataset.images import is_golden
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
@@ -149,7 +151,9 @@ def run_metadata(run: Run, prices: PriceList, findings: list[Finding]) -> RunMet
         resumed_at=run.resumed_at,
         cost=run.cost,
         scenarios=run.scenarios,
-        images=ImageManifest(run.images_source, run.images_sha256, len(run.image_manifest)),
+        images=ImageManifest(
+            run.images_source, run.images_sha256, len(run.image_manifest), is_golden(run.images_source)
+        ),
         prices=PriceListVersion(
             prices.sha256, prices.date.isoformat(), age_days if age_days > STALE_AFTER_DAYS else None
         ),
@@ -203,7 +207,11 @@ def build_target_report(
         sent=len(normal_samples),
         succeeded=len(succeeded),
         errors=dict(sorted(Counter(s.error for s in normal_samples if s.error).items())),
-        **classification_metrics(true_labels, first_predictions(normal_samples), run.classes),
+        **(
+            metrics_of_golden_set()
+            if is_golden(run.images_source)
+            else classification_metrics(true_labels, first_predictions(normal_samples), run.classes)
+        ),
         scenarios=scenarios,
         baseline_rtt_ms=baseline_rtt(samples),
         cache=cache_test(samples),
@@ -259,9 +267,9 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
         pairs += [(name, REFERENCE) for name in predictions]
         predictions[REFERENCE] = reference
     true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
-    mcnemar_by_pair = mcnemar_tests(true_labels, predictions, pairs)
+    mcnemar_by_pair = {} if is_golden(run.images_source) else mcnemar_tests(true_labels, predictions, pairs)
     return {
-        f"{a}|{b}": replace(prediction_agreement(predictions[a], predictions[b]), mcnemar=mcnemar_by_pair[a, b])
+        f"{a}|{b}": replace(prediction_agreement(predictions[a], predictions[b]), mcnemar=mcnemar_by_pair.get((a, b)))
         for a, b in pairs
     }
 
@@ -375,9 +383,13 @@ def _target_cost_model(
     prices: PriceList,
     peak: float,
 ) -> CostModel | Reason:
-    """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none."""
+    """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none, and
+    of a search for the highest rate by its lowest."""
     cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
     succeeded = [s for s in samples if s.scenario == cost_scenario and s.error is None]
+    if cost_scenario == MAX_RATE:
+        lowest_rps = min((s.rate_rps or 0.0 for s in succeeded), default=0.0)
+        succeeded = [s for s in succeeded if (s.rate_rps or 0.0) == lowest_rps]
     rate_rps = max_rate(scenarios)
     max_rate_samples = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
     network_ms = 0.0 if target_run.twin else baseline_rtt(samples).value or 0.0  # a twin's is on the loopback

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from eval.analysis.findings import Finding
 from eval.analysis.predictions.accuracy import Agreement
 from eval.analysis.predictions.same_model import SameModel
-from eval.analysis.recommendation import DEFAULT_BUSY_RPS, DEFAULT_SLO_MS, Recommendation
+from eval.analysis.recommendation import DEFAULT_BUSY_RPS, DEFAULT_SLO_MS, Recommendation, main_scenario
 from eval.analysis.report_model import Candidate, EngineComparison, TargetReport, Traffic, Verdict
 from eval.cost.billing import DEFAULT_PEAK
+from eval.plan.config import MAX_RATE
 from eval.samples.model import REFERENCE, Sample
 from eval.samples.rounds import instances_by_round, latencies_by_round
 from eval.stats.comparison import Decision, quantile_ratio
@@ -44,6 +45,16 @@ class VerdictFacts:
     def measured_targets(self) -> list[str]:
         """Targets of which any request succeeded."""
         return [name for name, target_report in self.targets.items() if target_report.succeeded]
+
+    @property
+    def scenario(self) -> str | None:
+        """Of every latency in the answer."""
+        return main_scenario(self.targets)
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer: a run that is not complete or not valid has none."""
+        return bool(self.measured_targets) and self.complete and not self.invalid
 
     @property
     def has_reference(self) -> bool:
@@ -92,9 +103,9 @@ class VerdictFacts:
 
     def fastest(self) -> str | None:
         """The target that is shown to be faster than each other one. A twin's speed is this machine's: no rank."""
-        _, ranked = rank_by_latency(self.targets)
+        _, ranked = rank_by_latency(self.targets, self.scenario)
         is_shown = all(decision == Decision.DIFFERENT for decision in self.vs_fastest.values())
-        return ranked[0] if len(ranked) > 1 and is_shown and not self.twins else None
+        return ranked[0] if len(ranked) > 1 and is_shown and self.answered and not self.twins else None
 
     def all_targets_agree(self) -> bool:
         """Whether every target was measured, and every prediction is that of the one model."""
@@ -107,7 +118,7 @@ class VerdictFacts:
         )
 
 
-def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]]:
+def rank_by_latency(targets: Mapping[str, TargetReport], scenario: str | None) -> tuple[str, list[str]]:
     """The percentile that can be compared, and the targets that have it, the fastest first.
 
     Failures count as infinite, so a target that was fast until it failed is not the fastest. p95, or p50 where the run
@@ -117,7 +128,7 @@ def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]
         values = {
             target: percentiles[name].value
             for target, target_report in targets.items()
-            if (percentiles := latency_percentiles(target_report))
+            if (percentiles := latency_percentiles(target_report, scenario))
         }
         known = {target: value for target, value in values.items() if value is not None}
         if known:
@@ -128,9 +139,12 @@ def rank_by_latency(targets: Mapping[str, TargetReport]) -> tuple[str, list[str]
 def compare_with_fastest(
     targets: Mapping[str, TargetReport], samples_by_target: Mapping[str, Sequence[Sample]]
 ) -> dict[str, Decision]:
-    """Whether each other target's latency is that of the fastest, round by round, in the first scenario."""
-    percentile, ranked = rank_by_latency(targets)
-    of = {name: (samples_by_target[name], next(iter(targets[name].scenarios))) for name in ranked}
+    """Whether each other target's latency is that of the fastest, round by round, in the main scenario."""
+    scenario = main_scenario(targets)
+    percentile, ranked = rank_by_latency(targets, scenario)
+    if scenario is None or scenario == MAX_RATE:  # whose rounds are of other rates for each target
+        return dict.fromkeys(ranked[1:], Decision.UNDECIDED)
+    of = {name: (samples_by_target[name], scenario) for name in ranked}
     rounds = {name: latencies_by_round(*of[name]) for name in ranked}
     instances = {name: instances_by_round(*of[name]) for name in ranked}
     ratios = {
@@ -146,21 +160,23 @@ def compare_with_fastest(
     return {name: ratio.decision if ratio else Decision.UNDECIDED for name, ratio in ratios.items()}
 
 
-def latency_percentiles(target_report: TargetReport) -> Mapping[str, Estimate]:
-    """With failures, of the first scenario."""
-    return next(iter(target_report.scenarios.values())).latency_with_failures_ms if target_report.scenarios else {}
+def latency_percentiles(target_report: TargetReport, scenario: str | None) -> Mapping[str, Estimate]:
+    """With failures."""
+    report = target_report.scenarios.get(scenario or "")
+    return report.latency_with_failures_ms if report else {}
 
 
 def verdict_report(facts: VerdictFacts) -> Verdict:
-    """All of the verdict but its words."""
+    """All of the verdict but its words. It recommends nothing where there is no answer."""
     recommendation = facts.recommendation
     return Verdict(
         traffic=facts.traffic,
         slo_ms=facts.slo_ms,
+        scenario=facts.scenario,
         engine=facts.engine_recommended,
-        recommended=recommendation.target,
-        runner_up=recommendation.runner_up,
-        tied=recommendation.tied,
+        recommended=recommendation.target if facts.answered else None,
+        runner_up=recommendation.runner_up if facts.answered else None,
+        tied=recommendation.tied and facts.answered,
         slowdown_limit=recommendation.slowdown_limit,
         options=recommendation.options,
         fastest=facts.fastest(),

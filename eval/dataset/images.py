@@ -160,6 +160,11 @@ def model_classes() -> tuple[str, ...]:
     return tuple(_golden_manifest()["classes"])
 
 
+def is_golden(source: str) -> bool:
+    """Whether these are the golden set's images, or a sample of them."""
+    return source.startswith(GOLDEN_SOURCE)
+
+
 def _describe_source(source: str, chosen_count: int, available_count: int) -> str:
     return (
         source if chosen_count == available_count else f"{source}; a sample of {chosen_count:,} of {available_count:,}"

@@ -5,22 +5,27 @@ answer.js writes the same words for other traffic; a test holds the two against 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eval.analysis.findings import Finding, Severity
-from eval.analysis.recommendation import recommend, slo_p95, slo_scenario
+from eval.analysis.findings import Finding, FindingCode, Severity
+from eval.analysis.latency import max_rate
+from eval.analysis.predictions.accuracy import Agreement
+from eval.analysis.recommendation import recommend, slo_p95
 from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
+from eval.codes import ReasonCode, reason
 from eval.cost.cost_model import SLOWDOWNS
-from eval.formatting import count, disagreement_text, join_words, ms, percent, plural, usd
+from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, usd
+from eval.plan.config import MAX_RATE
 from eval.report.scenario_sections import SHORT_TITLES
-from eval.report.wording import INTERRUPTED, message
+from eval.report.wording import INTERRUPTED, gathered, message
+from eval.samples.model import REFERENCE
 from service.engines.names import engine_title
 
 MAX_FAILURES = 3  # that are named, of targets without an answer
 MAX_DISAGREEMENTS = 3  # pairs that are named
+MAX_RATES = 2  # of targets that are named
 BUSY_RPS = (
     *(n / 3600 for n in (1, 2, 5, 10, 20, 40)),
     *(n * 10**e for e in (-2, -1, 0, 1, 2) for n in (2, 3, 5, 7, 10)),
@@ -121,17 +126,17 @@ def condition(facts: VerdictFacts) -> str:
 
 
 def answer_table(facts: VerdictFacts) -> AnswerTable:
-    """The table at the default traffic, and what the page needs to make it for another."""
+    """The table at the default traffic, and what the page needs to make it for another. No rows without an answer."""
     recommendation, traffic = facts.recommendation, facts.traffic
     engines = [engine for engine in dict.fromkeys(c.engine for c in facts.candidates.values()) if engine]
     return AnswerTable(
-        rows=answer_rows(facts.candidates, recommendation.options, recommendation.ranked),
+        rows=answer_rows(facts.candidates, recommendation.options, recommendation.ranked) if facts.answered else [],
         engines={engine: engine_title(engine) for engine in engines},
         engine=facts.engine_recommended,
         busy_rps=Slider.of(BUSY_RPS, traffic.busy_rps, rate_text(traffic.busy_rps)),
         busy_hours=Slider.of(BUSY_HOURS, traffic.busy_hours_per_day, hours_text(traffic.busy_hours_per_day)),
         slo_ms=Slider.of(SLO_MS, facts.slo_ms, ms(facts.slo_ms)),
-        scenario=_slo_scenario(facts),
+        scenario=scenario_text(facts),
         by_traffic=_usd_by_traffic(facts),
     )
 
@@ -146,10 +151,16 @@ def answer_rows(
     return [_row(name, candidates[name], options[name], highest_usd, ranked[:1] == [name]) for name in order]
 
 
-def _slo_scenario(facts: VerdictFacts) -> str:
-    """In words: a Poisson stream, or one request at a time."""
-    sent = Counter({name: r.sent for target in facts.targets.values() for name, r in target.scenarios.items()})
-    return SHORT_TITLES.get(slo_scenario(sent) or "", "").lower()
+def scenario_text(facts: VerdictFacts) -> str:
+    """The main scenario in words: "steady stream", "one at a time"."""
+    return SHORT_TITLES.get(facts.scenario or "", "").lower()
+
+
+def remarks(facts: VerdictFacts, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """What to know of the run beside the answer and its condition: one for each code."""
+    told = (Severity.WARNING,) if facts.complete else (Severity.INVALID, Severity.WARNING)
+    others = (f for f in findings if f.severity in told and f.code != FindingCode.RUN_INCOMPLETE)
+    return tuple(gathered(others))
 
 
 def _usd_by_traffic(facts: VerdictFacts) -> dict[str, dict[str, tuple[str, bool]]]:
@@ -202,25 +213,25 @@ def tiles(facts: VerdictFacts, findings: Sequence[Finding], *, golden: bool) -> 
 
 def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
     engines = list(dict.fromkeys(map(facts.engine, facts.measured_targets)))
-    texts = {}
+    texts = []
     for engine in engines:
         names = [name for name in facts.measured_targets if facts.engine(name) == engine]
-        reports = [facts.targets[name] for name in names]
         if golden:
-            correct = min(round((r.accuracy.value or 0.0) * (r.accuracy.n or 0)) for r in reports)
-            texts[engine] = f"{count(correct)} of {count(reports[0].accuracy.n or 0)}"
+            agreement = facts.vs_reference(names)
+            texts.append(_as_the_model(agreement) if agreement else "not known")
         else:
-            values = sorted((r.accuracy.value or 0.0) for r in reports)
+            values = sorted((facts.targets[name].accuracy.value or 0.0) for name in names)
             low, high = percent(values[0]), percent(values[-1])
-            texts[engine] = low if low == high else f"{low} to {high}"
+            texts.append(low if low == high else f"{low} to {high}")
     n = max((facts.targets[name].accuracy.n or 0 for name in facts.measured_targets), default=0)
     engine_titles = " · ".join(engine_title(engine) for engine in engines)
-    note = (
-        "as the model itself answers; the golden set checks a deployment, and tells no accuracy"
-        if golden
-        else f"of {plural(n, 'image')}"
-    )
-    return Tile("Correct", " · ".join(texts.values()) or "not known", f"{engine_titles}: {note}" if texts else "")
+    note = f"as the model itself; {message(reason(ReasonCode.GOLDEN_SET))}" if golden else f"of {plural(n, 'image')}"
+    return Tile("Correct", " · ".join(texts) or "not known", f"{engine_titles}: {note}" if texts else "")
+
+
+def _as_the_model(agreement: Agreement) -> str:
+    """As "100 of 100"."""
+    return f"{count(agreement.n - agreement.disagreements)} of {count(agreement.n)}"
 
 
 def _agreement_tile(facts: VerdictFacts) -> Tile:
@@ -244,12 +255,12 @@ def _agreement_tile(facts: VerdictFacts) -> Tile:
 
 
 def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
-    n_remarks = len({finding.code for finding in findings if finding.severity != Severity.INVALID})
+    n_remarks = len(remarks(facts, findings))
     sent = sum(report.sent for report in facts.targets.values())
     failed = sum(sum(report.errors.values()) for report in facts.targets.values())
     value = "no" if facts.invalid or not facts.complete else "yes"
-    remarks = f", {plural(n_remarks, 'remark')}" if n_remarks else ""
-    return Tile("Can this run be trusted?", f"{value}{remarks}", f"{count(failed)} of {plural(sent, 'request')} failed")
+    suffix = f", {plural(n_remarks, 'remark')}" if n_remarks else ""
+    return Tile("Can this run be trusted?", f"{value}{suffix}", f"{count(failed)} of {plural(sent, 'request')} failed")
 
 
 def rate_text(rps: float) -> str:
@@ -313,15 +324,35 @@ def _excluded_text(facts: VerdictFacts) -> str:
 
 
 def _answer_without_prices(facts: VerdictFacts) -> str:
+    if facts.scenario == MAX_RATE:
+        return _answer_of_highest_rates(facts)
     fastest = facts.fastest()
     if fastest:
-        return f"{facts.title(fastest)} is fastest; no prices are known."
+        return f"{facts.title(fastest)} is fastest ({scenario_text(facts)}); no prices are known."
     if len(facts.measured_targets) > 1:
-        return "None is shown to be fastest; no prices are known."
+        return f"None is shown to be fastest ({scenario_text(facts)}); no prices are known."
     name = facts.measured_targets[0]
-    p95, accuracy = slo_p95(facts.targets[name]).value, facts.targets[name].accuracy.value
-    speed = "" if p95 is None else f" p95 {ms(p95)},"
-    return f"{facts.title(name)}:{speed} {percent(accuracy or 0.0)} correct; no price is known."
+    p95, accuracy = slo_p95(facts.targets[name], facts.scenario).value, facts.targets[name].accuracy.value
+    agreement = facts.agreement_of(name, REFERENCE)
+    figures = [
+        *([] if p95 is None else [f"p95 {ms(p95)} ({scenario_text(facts)})"]),
+        *([] if accuracy is None else [f"{percent(accuracy)} correct"]),
+        *([f"{_as_the_model(agreement)} as the model itself"] if accuracy is None and agreement else []),
+    ]
+    return f"{facts.title(name)}: {', '.join(figures) or 'no figure is known'}."
+
+
+def _answer_of_highest_rates(facts: VerdictFacts) -> str:
+    """No rank: how many requests a second each target served within the objective."""
+    rates = {name: max_rate(facts.targets[name].scenarios) for name in facts.measured_targets}
+    held = sorted(((rate, name) for name, rate in rates.items() if rate is not None), reverse=True)
+    if not held:
+        return f"No target kept p95 within {ms(facts.slo_ms)} at any rate."
+    if len(held) > MAX_RATES:
+        text = f"{per_second(held[-1][0])} to {per_second(held[0][0])}"
+    else:
+        text = join_words([f"{facts.title(name)} {per_second(rate)}" for rate, name in held])
+    return f"Highest rate with p95 within {ms(facts.slo_ms)}: {text}."
 
 
 def _sentences(messages: Iterable[str]) -> str:

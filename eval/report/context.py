@@ -17,21 +17,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.latency import normal_load
 from eval.formatting import value_of
-from eval.plan.config import BASELINE_RTT
+from eval.plan.config import BASELINE_RTT, MAX_RATE
 from eval.report import figures, scenario_sections
+from eval.report.answer_groups import AgreementRow, AnswerGroup, agreement_rows, answer_groups
 from eval.report.engine_table import EngineRow, engine_rows, engines_compared, group_titles, split_break_evens
 from eval.report.plots.style import assign_styles
-from eval.report.scenario_sections import CacheCheck, ColdStartBar, ScenarioSection
+from eval.report.scenario_sections import SHORT_TITLES, CacheCheck, ColdStartBar, ScenarioSection
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.samples.processors import client_processor, target_processor
+from eval.samples.rounds import split_after_pause
 from eval.targets.engines import REFERENCE_ENGINE
 from service.engines.names import engine_title
 
 MAX_MISCLASSIFICATIONS = 12
-MAX_WARNINGS = 12  # that are shown at once
 MAX_DRAWN_TARGETS = 12  # in a plot; of more, the fastest are drawn
 LATE_SEND = "lateness"  # the part of open loops alone
 LATENCY_PARTS = (  # of a request's time, in the order in which it is spent
@@ -46,14 +46,6 @@ IMAGE_SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpeg"), (b"GIF8", "gif")
 
 SummaryReport = Mapping[str, Any]
 ImageReader = Callable[[int], bytes | None]
-
-
-@dataclass(frozen=True)
-class TargetGroup:
-    """Targets with the same value."""
-
-    titles: list[str]
-    value: Any
 
 
 @dataclass(frozen=True)
@@ -83,27 +75,27 @@ class ReportContext:
     drawn_targets: list[str]  # in the plots
     many_targets: bool  # more than the plots draw
     styles: dict[str, int]  # target -> its number, of which colour and lines follow
+    scenario: str  # of every latency in the results; empty where nothing was answered
+    scenario_title: str  # in lower case
     scenarios: list[ScenarioSection]  # the scenarios that were tried, in their order
     latency_plots: dict[str, Markup]  # by scenario
     rate_plot: Markup | None
     latency_over_time_plots: dict[str, Markup]  # by scenario
     pareto_plot: Markup | None
     cost_plot: Markup | None
-    accuracy_plot: Markup | None
     calibration_plot: Markup | None
     latency_breakdown: dict[str, dict[str, float]]  # target -> part -> mean ms
     after_pause: dict[str, dict[str, Mapping[str, Any]]]  # scenario -> target -> median of first requests after a pause
     latency_parts: list[tuple[str, str]]  # of it, with their titles
-    confusion_groups: list[TargetGroup]
-    per_class_groups: list[TargetGroup]
+    answer_groups: list[AnswerGroup]
+    agreement_rows: list[AgreementRow]
+    has_reference: bool
     misclassifications: list[Misclassification]
     misclassified_total: int
     error_kinds: list[str]
-    compared_targets: list[str]  # the rows and columns of the matrix
-    every_pair_compared: bool  # else there is a list of pairs and no matrix
-    titles: dict[str, str]  # target -> how people write it, the reference included
+    titles: dict[str, str]  # target -> how people write it
     descriptions: dict[str, str]  # target -> kind, size and region in a line
-    main_latency: dict[str, Mapping[str, Any] | None]  # target -> percentiles of its first scenario
+    main_latency: dict[str, Mapping[str, Any] | None]  # target -> percentiles of the main scenario
     max_mean_ms: float  # the longest bar
     startup_phases: list[str]  # of the start-up, in the order in which they come
     measured_figures: list[str]  # of the figures behind the costs
@@ -116,25 +108,14 @@ class ReportContext:
     engines_compared: str
     what_if: list[tuple[str, str]]  # target and another assumption of its costs, where that changes a bill
     break_even: tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]  # between targets of one engine; the others
-    engine_by_target: dict[str, str]  # the reference included
+    engines: list[str]  # of the targets
     filter_buttons: list[tuple[str, list[int], bool]]  # title, numbers of its targets, and whether it is of one colour
     connection_stats: dict[str, tuple[str, Mapping[str, Any]] | None]  # target -> scenario that opened most connections
-    invalid_reasons: list[str]  # why the run is no comparison, and how to do better
-    warnings: list[str]  # the others, except that the run is incomplete: the banner says so
     requests_sent: int  # measured requests, failures included
     normal_load_requests: int  # those of them that were not sent to overload a target
     command: str
     client_processor: str  # the processor of whoever sent the requests
     target_processors: dict[str, str]  # target -> its own, where it did not run on the client's machine
-
-    @property
-    def engines(self) -> list[str]:
-        """Of the targets, each once."""
-        return list(dict.fromkeys(engine for name, engine in self.engine_by_target.items() if name != REFERENCE))
-
-    def labels_may_differ(self, a: str, b: str) -> bool:
-        """Whether different predictions of these two are no fault."""
-        return self.engine_by_target.get(a) != self.engine_by_target.get(b)
 
 
 def build_context(
@@ -149,25 +130,31 @@ def build_context(
     drawn_targets = _drawn_targets(summary)
     drawn_reports = {name: report for name, report in target_reports.items() if name in drawn_targets}
     drawn_summary = {**summary, "targets": drawn_reports}
-    compared_targets = _compared_targets(summary)
+    scenario = summary["verdict"]["scenario"] or ""
+    scenario_title = SHORT_TITLES.get(scenario, "").lower()
+    groups = answer_groups(summary)
+    drawn_groups = [group for group in groups if group.names[0] in drawn_targets]
     styles = assign_styles(
         drawn_reports | target_reports, {pair["b"]: pair["a"] for pair in summary["engine_comparisons"]}
     )
     misclassifications = _misclassifications(run, normal_load_samples, target_reports)
-    latency_breakdown = _mean_latency_breakdown(scenario_sections.main_scenario_samples(measured_samples))
+    latency_breakdown = _mean_latency_breakdown(_timed(measured_samples, scenario))
     shared_assumptions = _shared_assumptions(target_reports)
     return ReportContext(
         drawn_targets=list(drawn_reports),
         many_targets=len(drawn_reports) < len(target_reports),
         styles=styles,
+        scenario=scenario,
+        scenario_title=scenario_title,
         scenarios=scenario_sections.scenario_sections(run, target_reports),
         latency_plots=figures.latency_plots(measured_samples, drawn_reports, styles),
         rate_plot=figures.rate_plot(drawn_reports, styles, summary["verdict"]["slo_ms"]),
         latency_over_time_plots=figures.latency_over_time_plots(measured_samples, drawn_reports, styles),
-        pareto_plot=figures.cost_latency_plot(drawn_summary, styles),
+        pareto_plot=figures.cost_latency_plot(drawn_summary, styles, scenario_title),
         cost_plot=figures.cost_plot(drawn_summary, styles),
-        accuracy_plot=figures.accuracy_plot(drawn_reports, styles),
-        calibration_plot=figures.calibration_plot(run, normal_load_samples, drawn_reports, styles),
+        calibration_plot=None
+        if summary["run"]["images"]["golden"]
+        else figures.calibration_plot(run, normal_load_samples, drawn_groups, styles),
         latency_breakdown=latency_breakdown,
         after_pause=_after_pause(target_reports),
         latency_parts=[
@@ -175,20 +162,18 @@ def build_context(
             for part, title in LATENCY_PARTS
             if part != LATE_SEND or any(parts[part] for parts in latency_breakdown.values())
         ],
-        confusion_groups=_group_targets(target_reports, "confusion"),
-        per_class_groups=_group_targets(target_reports, "per_class"),
+        answer_groups=groups,
+        agreement_rows=agreement_rows(summary, groups),
+        has_reference=any(pair.endswith(f"|{REFERENCE}") for pair in summary["agreement"]),
         misclassifications=[
             _with_image(run, misclassification, read_image)
             for misclassification in misclassifications[:MAX_MISCLASSIFICATIONS]
         ],
         misclassified_total=len(misclassifications),
         error_kinds=sorted({kind for target_report in target_reports.values() for kind in target_report["errors"]}),
-        compared_targets=compared_targets,
-        every_pair_compared=len(summary["agreement"]) == len(compared_targets) * (len(compared_targets) - 1) / 2,
-        titles={name: target_report["title"] for name, target_report in target_reports.items()}
-        | {REFERENCE: REFERENCE},
+        titles={name: target_report["title"] for name, target_report in target_reports.items()},
         descriptions={name: _describe_target(target_report) for name, target_report in target_reports.items()},
-        main_latency={name: _main_latency(target_report) for name, target_report in target_reports.items()},
+        main_latency={name: _main_latency(target_report, scenario) for name, target_report in target_reports.items()},
         max_mean_ms=max((sum(pair.values()) for pair in latency_breakdown.values()), default=0.0),
         startup_phases=_unique_in_order(
             target_report["startup_phases_ms"] for target_report in target_reports.values()
@@ -213,17 +198,8 @@ def build_context(
         ],
         break_even=split_break_evens(summary),
         filter_buttons=_filter_buttons(summary, styles),
-        engine_by_target={n: target_report["engine"] or REFERENCE_ENGINE for n, target_report in target_reports.items()}
-        | {REFERENCE: REFERENCE_ENGINE},
+        engines=list(dict.fromkeys(group.engine for group in groups)),
         connection_stats=scenario_sections.connection_stats(target_reports),
-        invalid_reasons=[
-            finding["message"] for finding in summary["run"]["findings"] if finding["severity"] == Severity.INVALID
-        ],
-        warnings=[
-            finding["message"]
-            for finding in summary["run"]["findings"]
-            if finding["severity"] == Severity.WARNING and finding["code"] != FindingCode.RUN_INCOMPLETE
-        ],
         requests_sent=len(measured_samples),
         normal_load_requests=len(normal_load_samples),
         command=shlex.join(current_command_line(run.command)),
@@ -246,9 +222,10 @@ def current_command_line(command: list[str]) -> list[str]:
     return ["./cloudtrial", *command[3:]] if command[:3] == ["python", "-m", "eval"] else command
 
 
-def pair_of(comparisons: Mapping[str, Any], a: str, b: str) -> Mapping[str, Any] | None:
-    """The comparison of two targets, whichever way round it is stored."""
-    return comparisons.get(f"{a}|{b}") or comparisons.get(f"{b}|{a}")
+def _timed(samples: Iterable[Sample], scenario: str) -> list[Sample]:
+    """Those of which the scenario's percentiles are made; the steps of a search are too different to be one."""
+    of_scenario = (s for s in samples if s.scenario == scenario and scenario != MAX_RATE)
+    return split_after_pause(of_scenario)[1]
 
 
 def _mean_latency_breakdown(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
@@ -266,21 +243,6 @@ def _mean_latency_breakdown(samples: Iterable[Sample]) -> dict[str, dict[str, fl
         name: {part: fmean(breakdown[part] for breakdown in of_target) for part, _ in LATENCY_PARTS}
         for name, of_target in breakdowns.items()
     }
-
-
-def _group_targets(target_reports: Mapping[str, Any], key: str) -> list[TargetGroup]:
-    """Targets whose `key` is the same, together; those that have none are left out."""
-    groups: list[tuple[Any, list[str]]] = []
-    for name, target_report in target_reports.items():
-        value = target_report.get(key)
-        if not value or isinstance(value, Mapping):
-            continue
-        matching_names = next((names for known_value, names in groups if known_value == value), None)
-        if matching_names:
-            matching_names.append(name)
-        else:
-            groups.append((value, [name]))
-    return [TargetGroup(group_titles(names, target_reports), value) for value, names in groups]
 
 
 def _misclassifications(
@@ -376,18 +338,12 @@ def _drawn_targets(summary: SummaryReport) -> set[str]:
         return set(target_reports)
 
     def p50_ms(name: str) -> float:
-        value = value_of((_main_latency(target_reports[name]) or {}).get("p50"))
+        value = value_of((_main_latency(target_reports[name], verdict["scenario"]) or {}).get("p50"))
         return math.inf if value is None else value
 
     by_latency = sorted(target_reports, key=p50_ms)
     leaders = [name for name in (verdict["fastest"], verdict["recommended"], verdict["runner_up"]) if name]
     return set(list(dict.fromkeys([*leaders, *by_latency]))[:MAX_DRAWN_TARGETS])
-
-
-def _compared_targets(summary: SummaryReport) -> list[str]:
-    """Targets that were compared with any other, the reference last."""
-    compared = {name for pair in summary["agreement"] for name in pair.split("|")}
-    return [name for name in (*summary["targets"], REFERENCE) if name in compared]
 
 
 def _describe_target(target_report: Mapping[str, Any]) -> str:
@@ -396,8 +352,9 @@ def _describe_target(target_report: Mapping[str, Any]) -> str:
     return ", ".join(parts) or str(target_report["url"])
 
 
-def _main_latency(target_report: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((scenario_report["latency_ms"] for scenario_report in target_report["scenarios"].values()), None)
+def _main_latency(target_report: Mapping[str, Any], scenario: str | None) -> Mapping[str, Any] | None:
+    report = target_report["scenarios"].get(scenario)
+    return report and report["latency_ms"]
 
 
 def _after_pause(target_reports: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:

@@ -22,6 +22,7 @@ from eval.formatting import (
     usd,
     value_of,
 )
+from eval.report.scenario_sections import SHORT_TITLES
 from eval.report.wording import non_inferiority_text
 from service.engines.names import PLAIN_ENGINE, engine_title
 
@@ -54,6 +55,10 @@ class EngineRow:
     subtitle: str  # in small print
     cells: list[EngineCell]
 
+    @property
+    def is_same_for_all(self) -> bool:
+        return len(self.cells) > 1 and len(set(self.cells)) == 1
+
 
 def group_titles(names: Sequence[str], target_reports: Mapping[str, Any]) -> list[str]:
     """How targets are called together: all that run one engine by the engine, where there are several."""
@@ -82,10 +87,12 @@ def engines_compared(comparisons: Sequence[PairReport]) -> str:
 
 
 def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
-    """The rows of the table; empty where no target has two engines."""
+    """The rows of the table that have a figure; empty where no target has two engines."""
     if not pairs:
         return []
-    scenario_text = ", ".join(dict.fromkeys(pair["scenario"] for pair in pairs if pair["scenario"]))
+    scenario_text = ", ".join(
+        dict.fromkeys(SHORT_TITLES[pair["scenario"]].lower() for pair in pairs if pair["scenario"])
+    )
     start_text = ", ".join(dict.fromkeys(START_DESCRIPTIONS[pair["startup_ms"]["metric"]] for pair in pairs))
     rows = [
         EngineRow(
@@ -96,8 +103,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
     if any(pair["max_rate_rps"] for pair in pairs):
         rate_pairs = [pair["max_rate_rps"] or {"a": None, "b": None} for pair in pairs]
         rows.append(EngineRow("Highest rate", "within the objective", [_rate_cell(pair) for pair in rate_pairs]))
-    return [
-        *rows,
+    rows += [
         *[
             EngineRow(
                 "$ per million",
@@ -126,6 +132,7 @@ def engine_rows(pairs: Sequence[PairReport]) -> list[EngineRow]:
         ),
         EngineRow("Same label", "on the same image", [_agreement_cell(pair["agreement"]) for pair in pairs]),
     ]
+    return [row for row in rows if any(cell.value != NOT_AVAILABLE for cell in row.cells)]
 
 
 def _pair_cell(pair: PairReport, formatter: Callable[[float], str], note: str | None = None) -> EngineCell:
@@ -180,7 +187,7 @@ def _size_cell(pair: PairReport, key: str) -> EngineCell:
 
 
 def _accuracy_cell(pair: PairReport) -> EngineCell:
-    change, p_holm = pair["difference"], value_of(pair["mcnemar"]["p_holm"])
+    change, p_holm = pair["difference"], value_of((pair["mcnemar"] or {}).get("p_holm"))
     if value_of(change) is None:
         return _pair_cell(pair, percent)
     interval = interval_of(change, percentage_points)

@@ -13,11 +13,10 @@ from markupsafe import Markup
 
 from eval.analysis.drift import NONSTATIONARY_SCENARIOS
 from eval.analysis.predictions.accuracy import CALIBRATION_BINS
-from eval.analysis.recommendation import slo_scenario
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.formatting import short_count, value_of
 from eval.plan.config import COLD, IDLE, MAX_RATE, SCENARIOS
-from eval.report.engine_table import group_titles
+from eval.report.answer_groups import AnswerGroup
 from eval.report.plots import core, scenarios
 from eval.report.plots.scenarios import CostLatencyPoint
 from eval.samples.model import Run, Sample
@@ -99,37 +98,20 @@ def _block_medians(samples: Iterable[Sample]) -> list[tuple[float, float]]:
     )
 
 
-def cost_latency_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | None:
-    """Cost at REQUESTS_PER_MONTH against p95 with failures; None for fewer than two."""
-    points = {}
+def cost_latency_plot(summary: SummaryReport, styles: TargetStyles, scenario_title: str) -> Markup | None:
+    """Cost at REQUESTS_PER_MONTH against p95 of the main scenario, with failures; None for fewer than two."""
+    marks = {}
     for name, target_report in summary["targets"].items():
         bill = target_report["cost"]["monthly_usd"].get(str(REQUESTS_PER_MONTH))
-        scenario_reports = target_report["scenarios"]
-        scenario = slo_scenario({name: report["sent"] for name, report in scenario_reports.items()})
-        p95 = scenario_reports[scenario]["latency_with_failures_ms"]["p95"] if scenario else {"value": None}
+        report = target_report["scenarios"].get(summary["verdict"]["scenario"])
+        p95 = report["latency_with_failures_ms"]["p95"] if report else {"value": None}
         if bill and value_of(bill["net_usd"]) is not None and p95["value"] is not None:
             usd_bounds = (bill["net_usd"], bill["net_low_usd"], bill["net_high_usd"])
-            p95_bounds = (p95["value"], p95["low"], p95["high"])
-            points[name] = (usd_bounds, p95_bounds, value_of(target_report["accuracy"]))
-    if len(points) < 2:
+            p95_bounds = (p95["value"], p95["low"] or p95["value"], p95["high"] or p95["value"])
+            marks[name] = CostLatencyPoint(target_report["title"], styles[name], usd_bounds, p95_bounds)
+    if len(marks) < 2:
         return None
-    values = {
-        name: (usd_bounds[0], p95_bounds[0], -(accuracy or 0.0))
-        for name, (usd_bounds, p95_bounds, accuracy) in points.items()
-    }
-    marks = [
-        CostLatencyPoint(
-            summary["targets"][name]["title"], styles[name], *point,
-            dominated=any(dominates(values[other], values[name]) for other in points if other != name),
-        )
-        for name, point in points.items()
-    ]  # fmt: skip
-    return scenarios.cost_latency(marks, short_count(REQUESTS_PER_MONTH))
-
-
-def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether `a` is as low as `b` in everything and lower in something."""
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+    return scenarios.cost_latency(list(marks.values()), short_count(REQUESTS_PER_MONTH), scenario_title)
 
 
 def _group_by_scenario(samples: Iterable[Sample]) -> dict[str, dict[str, list[Sample]]]:
@@ -188,24 +170,10 @@ def cheapest_target_changes(
     return distinct
 
 
-def accuracy_plot(target_reports: Mapping[str, Any], styles: TargetStyles) -> Markup | None:
-    """Accuracy of the responses, and of all requests where that is another number."""
-    intervals = []
-    for name, target_report in target_reports.items():
-        estimate = target_report["accuracy"]
-        if estimate.get("value") is None:
-            continue
-        accuracy_over_sent = value_of(target_report["accuracy_over_sent"])
-        failures_as_wrong = None if accuracy_over_sent == estimate["value"] else accuracy_over_sent
-        bounds = estimate["value"], estimate["low"], estimate["high"]
-        intervals.append(core.AccuracyInterval(target_report["title"], styles[name], *bounds, failures_as_wrong))
-    return core.accuracy_intervals(intervals) if intervals else None
-
-
 def calibration_plot(
-    run: Run, samples: Iterable[Sample], target_reports: Mapping[str, Any], styles: TargetStyles
+    run: Run, samples: Iterable[Sample], groups: Sequence[AnswerGroup], styles: TargetStyles
 ) -> Markup | None:
-    """One line for all targets with the same confidence and correctness on every image."""
+    """One line for all targets with the same answers."""
     predictions: dict[str, dict[int, tuple[float, bool]]] = defaultdict(dict)
     for sample in samples:
         if sample.error is None and sample.probabilities and sample.predicted_class is not None:
@@ -213,28 +181,17 @@ def calibration_plot(
                 max(sample.probabilities),
                 sample.predicted_class == run.image_manifest[sample.image_index].label,
             )
-    names_by_bins: dict[tuple, tuple[str, list[str]]] = {}
-    for name in (name for name in target_reports if name in predictions):
-        names_by_bins.setdefault(
-            _calibration_bins([predictions[name][image] for image in sorted(predictions[name])]), (name, [])
-        )[1].append(name)
-    curves = []
-    for bins, (first_name, names) in names_by_bins.items():
-        title = _curve_title(names, [name for name in target_reports if name in predictions], target_reports)
-        curves.append(
-            core.ReliabilityCurve(title, styles[first_name], *bins, target_styles=[styles[name] for name in names])
+    curves = [
+        core.ReliabilityCurve(
+            group.title,
+            styles[group.names[0]],
+            *_calibration_bins([of_first[image] for image in sorted(of_first)]),
+            target_styles=[styles[name] for name in group.names],
         )
+        for group in groups
+        if (of_first := predictions.get(group.names[0]))
+    ]
     return core.reliability_diagram(curves) if curves else None
-
-
-def _curve_title(names: Sequence[str], drawn_names: Sequence[str], target_reports: Mapping[str, Any]) -> str:
-    """What a line of these targets is called, `every` being all that have one."""
-    is_all = len(names) > 1 and len(names) == len(drawn_names)
-    return (
-        "all targets"
-        if is_all
-        else ", ".join(group_titles(names, {name: target_reports[name] for name in drawn_names}))
-    )
 
 
 def _calibration_bins(

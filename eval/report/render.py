@@ -22,7 +22,8 @@ from eval.cost import billing
 from eval.cost.billing import REQUESTS_PER_MONTH, price_ids_by_role
 from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS, SLOWDOWNS
 from eval.cost.price_list import Price, PriceList, load_price_list
-from eval.report import context, scenario_sections
+from eval.plan.config import OVERLOAD_SCENARIOS
+from eval.report import answer_groups, context, scenario_sections
 from eval.report.answer import ALWAYS_WARM_SETTING, answer_table
 from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
@@ -30,7 +31,7 @@ from eval.report.plots.style import engine_row
 from eval.report.report_json import with_words
 from eval.report.tables import html_without_empty_columns, markdown_without_empty_columns
 from eval.report.wording import MEASURED_FROM, break_even_range, starts_title, what_if_title
-from eval.samples.model import REFERENCE, Run
+from eval.samples.model import Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
 from eval.validation import write_files
@@ -160,7 +161,7 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
     jinja_environment.globals |= formatters
     script = "".join((TEMPLATE_DIR / name).read_text(encoding="utf-8") for name in SCRIPTS)
     jinja_environment.globals |= {
-        "pair_of": context.pair_of,
+        "as_the_model": answer_groups.as_the_model,
         "discard_reasons": scenario_sections.discard_reasons,
         "user_visible_waits": scenario_sections.user_visible_waits,
         "memory_text": formatting.memory_text,
@@ -169,9 +170,8 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "MEASURED_FROM": MEASURED_FROM,
         "instance_lines": scenario_sections.instance_lines,
         "starts_title": starts_title,
-        "MAX_WARNINGS": context.MAX_WARNINGS,
         "ANSWER_CONSTANTS": ANSWER_CONSTANTS,
-        "REFERENCE": REFERENCE,
+        "OVERLOAD_SCENARIOS": OVERLOAD_SCENARIOS,
         "REFERENCE_ENGINE": REFERENCE_ENGINE,
         "ENGINE_DIFFERENCE_NOTE": ENGINE_DIFFERENCE_NOTE,
         "engine_row": engine_row,

@@ -9,8 +9,8 @@ from typing import Any
 from eval.analysis.summary import RunAnalysis, analyse_run
 from eval.codes import Statement
 from eval.cost.price_list import PriceList
-from eval.dataset.images import GOLDEN_SOURCE
-from eval.report.answer import answer, condition, tiles
+from eval.dataset.images import is_golden
+from eval.report.answer import answer, condition, remarks, tiles
 from eval.report.wording import message
 from eval.samples.model import Run, Sample
 
@@ -27,7 +27,8 @@ def with_words(run: Run, analysis: RunAnalysis) -> dict[str, Any]:
         analysis.report.verdict,
         answer=answer(facts),
         condition=condition(facts),
-        tiles=tiles(facts, findings, golden=run.images_source == GOLDEN_SOURCE),
+        tiles=tiles(facts, findings, golden=is_golden(run.images_source)),
+        remarks=remarks(facts, findings),
     )
     return to_jsonable(replace(analysis.report, verdict=verdict))
 

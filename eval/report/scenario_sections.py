@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,7 @@ from eval.plan.config import (
     config_from_json,
 )
 from eval.report.wording import instances_line
-from eval.samples.model import OPEN_LOOPS, Run, Sample
-from eval.samples.rounds import split_after_pause
+from eval.samples.model import OPEN_LOOPS, Run
 
 SHORT_TITLES = {  # in a column's head
     SINGLE: "One at a time",
@@ -282,10 +281,3 @@ def _most_new_connections(scenario_reports: Mapping[str, JsonObject]) -> tuple[s
         if scenario_report["new_connections"] and scenario_report["connection_ms"]
     }
     return max(with_connections.items(), key=lambda item: item[1]["new_connections"], default=None)
-
-
-def main_scenario_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples of the first scenario of the schedule with a successful request, of which percentiles are made."""
-    succeeded = {s.scenario for s in samples if s.error is None}
-    first = next((name for name in SCENARIOS if name in succeeded), None)
-    return split_after_pause(s for s in samples if s.scenario == first)[1]

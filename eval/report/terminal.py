@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.analysis.recommendation import slo_scenario
 from eval.formatting import NOT_AVAILABLE, count, ms, usd
 
 HEADINGS = ("", "$ a month", "p95", "errors", "fits memory")
@@ -21,7 +20,7 @@ def terminal_table(summary: Mapping[str, Any]) -> list[str]:
     for name in names[:MAX_LINES]:
         candidate = summary["candidates"].get(name)
         fits_memory = candidate["fits_memory"] if candidate else targets[name]["memory"]["fits"]
-        rows.append(_row(targets[name], options.get(name), fits_memory))
+        rows.append(_row(targets[name], summary["verdict"]["scenario"], options.get(name), fits_memory))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for title, *cells in rows:
@@ -29,9 +28,11 @@ def terminal_table(summary: Mapping[str, Any]) -> list[str]:
     return [*lines, *([f"and {len(names) - MAX_LINES} others"] if len(names) > MAX_LINES else [])]
 
 
-def _row(target: Mapping[str, Any], option: Mapping[str, Any] | None, fits_memory: bool | None) -> tuple[str, ...]:
-    name = slo_scenario({name: report["sent"] for name, report in target["scenarios"].items()})
-    warm_p95_ms = target["scenarios"][name]["latency_with_failures_ms"]["p95"]["value"] if name else None
+def _row(
+    target: Mapping[str, Any], scenario: str | None, option: Mapping[str, Any] | None, fits_memory: bool | None
+) -> tuple[str, ...]:
+    report = target["scenarios"].get(scenario)
+    warm_p95_ms = report["latency_with_failures_ms"]["p95"]["value"] if report else None
     p95_ms = option["p95_ms"] if option else warm_p95_ms
     failed = sum(target["errors"].values())
     return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eval import formatting
@@ -26,6 +27,8 @@ MEASURED_FROM = (
     "time (no coordinated omission), with the client's send delay in a column of its own. One at a time, the first "
     "request after a pause, in which other targets had their turn, is in no percentile: its median stands apart."
 )
+MAX_NAMED = 3  # targets in a remark, and remarks of one kind
+TITLE_PLACE = "\0"  # of a target's title, in a message that is compared with others
 CUDA_BUILD_NOTE = "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build"
 
 
@@ -38,6 +41,22 @@ def message(statement: Statement) -> str:
     if isinstance(wording, str):
         return _TEMPLATES.vformat(wording, (), values)
     return wording(**statement.values)
+
+
+def gathered(findings: Iterable[Finding]) -> list[str]:
+    """One message for each code. Targets of which the same is said are named together; of others the first are told."""
+    by_code: dict[Code, dict[str, list[str]]] = {}
+    for finding in findings:
+        title = finding.values.get("title", "")
+        text = message(replace(finding, values={**finding.values, "title": TITLE_PLACE}) if title else finding)
+        by_code.setdefault(finding.code, {}).setdefault(text, []).append(title)
+    return [_first_texts(titles_by_text) for titles_by_text in by_code.values()]
+
+
+def _first_texts(titles_by_text: Mapping[str, Sequence[str]]) -> str:
+    texts = [text.replace(TITLE_PLACE, join_words(titles, most=MAX_NAMED)) for text, titles in titles_by_text.items()]
+    others = texts[MAX_NAMED:]
+    return "; ".join([*texts[:MAX_NAMED], *([f"and {len(others):,} more alike"] if others else [])])
 
 
 class _TemplateFormatter(string.Formatter):
@@ -129,7 +148,7 @@ def _predictions_differ(titles: Sequence[str], disagreements: int, n: int, max_a
 
 def _model_versions_differ(titles_by_version: Mapping[str, Sequence[str]]) -> str:
     groups = "; ".join(f"{version}: {join_words(list(titles))}" for version, titles in titles_by_version.items())
-    return f"the models differ ({groups})"
+    return f"the models differ ({groups}): deploy one model to all and measure again"
 
 
 def _search_limited(p99_delay_ms_by_title: Mapping[str, float]) -> str:
@@ -141,7 +160,8 @@ def _search_limited(p99_delay_ms_by_title: Mapping[str, float]) -> str:
 
 
 def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> str:
-    titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in p99_delay_ms_by_title.items()])
+    latest_first = sorted(p99_delay_ms_by_title.items(), key=lambda item: -item[1])
+    titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in latest_first], most=MAX_NAMED)
     return (
         f"requests of open loops were sent more than {limit_ms:g} ms late, at p99, to {titles}: that is part of their "
         "latency"
@@ -355,6 +375,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.PROBABILITIES_NOT_NORMALISED: "the probabilities of some answers do not add up to 1",
     ReasonCode.NO_COMMON_IMAGE: "no image that both answered",
     ReasonCode.NO_COMMON_PROBABILITIES: "no image with probabilities from both",
+    ReasonCode.GOLDEN_SET: "the golden set checks a deployment, and tells no accuracy",
     ReasonCode.LOAD_CHANGES_BY_PLAN: "its load changes by plan, so its times do too",
     ReasonCode.TOO_FEW_BLOCKS: "needs {needed} blocks, has {n}",
     DriftCode.BECAME_SLOWER: f"slower, {FIRST_TO_LAST}",

@@ -18,11 +18,11 @@ README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 
 
 def results(report: str) -> str:
-    """Results and processor of a report.md; with two engines, their comparison too."""
-    block = f"\n{table_under('## Results', report)}"
+    """Results, accuracy and processor of a report.md; with two engines, their comparison too."""
+    block = "".join(f"\n{table_under(title, report)}" for title in ("## Results", "## Accuracy"))
     switch = "## PyTorch vs ONNX int8"
     if f"\n{switch}\n" in report:
-        block += f"\n{table_under(switch, report)}"
+        block += f"\n{table_under(switch, report)}{same_on_every_target(switch, report)}"
     return f"{block}\n{processor(report)}"
 
 
@@ -39,6 +39,13 @@ def serving(report: str) -> str:
 def processor(report: str) -> str:
     """The line that names the processor of the figures."""
     return next(f"{line}.\n" for line in report.splitlines() if line.startswith("Processor"))
+
+
+def same_on_every_target(title: str, report: str) -> str:
+    """The list that follows the engines' table: what is the same on every target."""
+    part = report.partition(f"\n{title}\n")[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("- ")]
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def table_under(title: str, report: str) -> str:

@@ -80,6 +80,14 @@ def classification_metrics(
     }
 
 
+def metrics_of_golden_set() -> dict[str, Any]:
+    """The same fields for images that the network made itself: how often it is right on them says nothing."""
+    no_score = unavailable(ReasonCode.GOLDEN_SET)
+    scores = dict.fromkeys(("f1_macro", "roc_auc", "ece"), no_score)
+    accuracy = dict.fromkeys(("accuracy", "accuracy_over_sent"), Estimate(None, reason=no_score.reason))
+    return {**accuracy, **scores, "per_class": [], "confusion": []}
+
+
 def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[ClassReport]:
     """Precision, recall and F1 of each class; a reason where its denominator is zero."""
     if not len(true):

@@ -14,16 +14,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from eval import formatting
 from eval.cost.billing import SECONDS_PER_MONTH
 from eval.report.plots.style import (
-    MARKERS,
     add_legend,
     legend_label,
     line_markers,
     line_style,
-    marker_face,
     set_log_axis,
     target_group_id,
 )
-from eval.report.plots.svg import COLOUR_COUNT, INK, MUTED, SERIES_COLOURS, SQUARE, SURFACE, WIDTH_INCHES, render_plot
+from eval.report.plots.svg import COLOUR_COUNT, INK, MUTED, SERIES_COLOURS, SQUARE, SURFACE, render_plot
 
 MAX_ECDF_POINTS = 400  # of a distribution that are drawn; more cannot be seen
 PERCENT_TICKS = (0, 10, 25, 50, 75, 90, 100)
@@ -59,18 +57,6 @@ class CostCrossing:
 
     monthly_requests: float
     usd: float
-
-
-@dataclass(frozen=True)
-class AccuracyInterval:
-    """A share with its confidence interval."""
-
-    title: str
-    style: int
-    value: float
-    low: float
-    high: float
-    failures_as_wrong: float | None = None  # the same share with failures counted as wrong, where that differs
 
 
 @dataclass(frozen=True)
@@ -168,54 +154,6 @@ def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) 
     )
 
 
-def accuracy_intervals(intervals: Sequence[AccuracyInterval]) -> Markup:
-    """Top-1 accuracy of each target with its interval."""
-
-    def draw(axes: Axes) -> None:
-        for row, interval in enumerate(intervals):
-            colour = SERIES_COLOURS[interval.style % COLOUR_COUNT]
-            axes.plot(
-                [interval.low * 100, interval.high * 100],
-                [row, row],
-                color=colour,
-                linewidth=5,
-                alpha=0.35,
-                gid=target_group_id(interval.style),
-            )
-            axes.plot(
-                interval.value * 100,
-                row,
-                MARKERS[interval.style % COLOUR_COUNT],
-                color=colour,
-                markersize=8,
-                gid=target_group_id(interval.style),
-            )
-            if interval.failures_as_wrong is not None:
-                axes.plot(
-                    interval.failures_as_wrong * 100,
-                    row,
-                    "o",
-                    markerfacecolor="none",
-                    markeredgecolor=colour,
-                    markersize=8,
-                    gid=target_group_id(interval.style),
-                )
-        axes.set_yticks(range(len(intervals)), [legend_label(interval.title) for interval in intervals])
-        for interval, title in zip(intervals, axes.get_yticklabels(), strict=True):
-            title.set_gid(target_group_id(interval.style))
-        axes.tick_params(axis="y", labelcolor=INK, length=0)
-        axes.set_ylim(len(intervals) - 0.4, -0.6)
-        axes.margins(x=0.12)
-        axes.grid(axis="y", visible=False)
-        axes.locator_params(axis="x", nbins=7)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}%"))
-        axes.set_xlabel("top-1 accuracy, 95% interval")
-
-    values = ", ".join(f"{one.title} {formatting.percent(one.value)}" for one in intervals)
-    size = (WIDTH_INCHES, 1.1 + 0.42 * len(intervals))
-    return render_plot("accuracy", draw, f"Top-1 accuracy with its 95% interval. {values}.", size)
-
-
 def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> Markup:
     """How often an answer of a given confidence was right."""
 
@@ -231,7 +169,7 @@ def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> Markup:
                 x,
                 y,
                 s=sizes,
-                facecolors=marker_face(curve.style)["markerfacecolor"],
+                facecolors="none",  # so that none hides another
                 edgecolors=SERIES_COLOURS[curve.style % COLOUR_COUNT],
                 zorder=3,
                 **group_id,

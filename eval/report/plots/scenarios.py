@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Affine2D, Transform
 
 from eval import formatting
 from eval.report.plots.style import (
@@ -26,10 +28,8 @@ from eval.report.plots.svg import COLOUR_COUNT, MUTED, SERIES_COLOURS, SURFACE, 
 LOG_SCALE_RATIO = 20.0  # times the smallest; from there on an axis is logarithmic
 INFINITE_FACTOR = 1.6  # times the highest value on the plot, where a p95 without end is drawn
 FAINT_ALPHA = 0.35
-MIN_MARKER_AREA, MAX_MARKER_AREA = (
-    60.0,
-    260.0,
-)  # areas of the marks for the least and the most accurate target, in square points
+MARK_GAP_POINTS = 13.0  # between the middles of two marks, each of which is smaller
+DODGE_OCTAVES = 0.3  # over which the marks of one rate are spread, on its logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,12 @@ class LatencyOverTime:
 
 @dataclass(frozen=True)
 class CostLatencyPoint:
-    """What one target costs and how fast and right it is."""
+    """What one target costs and how fast it is."""
 
     title: str
     style: int
     usd_per_month: tuple[float, float, float]  # a month: value, low, high
     p95_ms: tuple[float, float, float]
-    accuracy: float | None
-    dominated: bool  # another is as cheap, as fast and as right, and better in one of them
 
 
 def rate_search(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
@@ -81,8 +79,9 @@ def rate_search(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
     infinite_at_ms = max([slo_ms, *bounds_ms]) * INFINITE_FACTOR
 
     def draw(axes: Axes) -> None:
-        for search in searches:
-            _draw_rate_search(axes, search, infinite_at_ms)
+        for number, search in enumerate(searches):
+            dodge = 2 ** (DODGE_OCTAVES * (number - (len(searches) - 1) / 2) / len(searches))
+            _draw_rate_search(axes, search, infinite_at_ms, dodge)
         axes.axhline(slo_ms, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             f"objective: p95 within {formatting.ms(slo_ms)}",
@@ -113,14 +112,15 @@ def rate_search(searches: Sequence[RateSearch], slo_ms: float) -> Markup:
     return render_plot("rate", draw, label)
 
 
-def _draw_rate_search(axes: Axes, search: RateSearch, infinite_at_ms: float) -> None:
+def _draw_rate_search(axes: Axes, search: RateSearch, infinite_at_ms: float, dodge: float) -> None:
+    """Beside the marks of others at the same rate: `dodge` is a factor of the rate."""
     colour, marker = SERIES_COLOURS[search.style % COLOUR_COUNT], MARKERS[search.style % COLOUR_COUNT]
-    rates, heights_ms = [s.rate_rps for s in search.steps], [s.p95_ms or infinite_at_ms for s in search.steps]
+    rates, heights_ms = [s.rate_rps * dodge for s in search.steps], [s.p95_ms or infinite_at_ms for s in search.steps]
     axes.plot(rates, heights_ms, label=legend_label(search.title), **line_style(search.style, linewidth=1.2))
-    for step, height_ms in zip(search.steps, heights_ms, strict=True):
+    for step, rate_rps, height_ms in zip(search.steps, rates, heights_ms, strict=True):
         interval_ms = [step.low_ms or height_ms, step.high_ms or infinite_at_ms]
         axes.plot(
-            [step.rate_rps] * 2,
+            [rate_rps] * 2,
             interval_ms,
             color=colour,
             linewidth=4,
@@ -128,9 +128,9 @@ def _draw_rate_search(axes: Axes, search: RateSearch, infinite_at_ms: float) -> 
             gid=target_group_id(search.style),
         )
         shape = "x" if step.p95_ms is None else marker
-        face = colour if step.passed else SURFACE
+        face = colour if step.passed else "none"
         axes.plot(
-            step.rate_rps,
+            rate_rps,
             height_ms,
             shape,
             markersize=7,
@@ -140,7 +140,7 @@ def _draw_rate_search(axes: Axes, search: RateSearch, infinite_at_ms: float) -> 
             gid=target_group_id(search.style),
         )
     if search.max_rps:
-        axes.axvline(search.max_rps, **line_style(search.style, linewidth=0.9, alpha=0.7), zorder=1)
+        axes.axvline(search.max_rps * dodge, **line_style(search.style, linewidth=0.9, alpha=0.7), zorder=1)
 
 
 def latency_over_time(series: Sequence[LatencyOverTime], scenario: str) -> Markup:
@@ -173,34 +173,22 @@ def latency_over_time(series: Sequence[LatencyOverTime], scenario: str) -> Marku
     )
 
 
-def cost_latency(marks: Sequence[CostLatencyPoint], traffic: str) -> Markup:
-    """p95 over the monthly cost; the size of a mark is the accuracy."""
-    accuracies = [one.accuracy for one in marks if one.accuracy is not None]
-    pareto_front = sorted(
-        (one for one in marks if not one.dominated), key=lambda one: (one.usd_per_month[0], -one.p95_ms[0])
-    )
+def cost_latency(marks: Sequence[CostLatencyPoint], traffic: str, scenario_title: str) -> Markup:
+    """p95 over the monthly cost."""
 
     def draw(axes: Axes) -> None:
-        if len(pareto_front) > 1:
-            axes.step(
-                [mark.usd_per_month[0] for mark in pareto_front],
-                [mark.p95_ms[0] for mark in pareto_front],
-                where="post",
-                color=MUTED,
-                linewidth=1,
-                linestyle=(0, (3, 3)),
-                zorder=1,
-            )
-        for mark in marks:
-            _draw_mark(axes, mark, accuracies)
         _set_cost_axis(axes, [bound for mark in marks for bound in mark.usd_per_month])
         p95_bounds = [bound for mark in marks for bound in mark.p95_ms]
         if max(p95_bounds) > LOG_SCALE_RATIO * min(p95_bounds):
             set_log_axis(axes, p95_bounds, "y", padding=1.2)
         else:
             axes.set_ylim(0, max(p95_bounds) * 1.15)
+        places = axes.transData.transform([(mark.usd_per_month[0], mark.p95_ms[0]) for mark in marks])[:, 0]
+        gap = MARK_GAP_POINTS * axes.figure.dpi / 72
+        for mark, place, shown_at in zip(marks, places, spread(places.tolist(), gap), strict=True):
+            _draw_mark(axes, mark, axes.transData + Affine2D().translate(shown_at - place, 0))
         axes.set_xlabel(f"$ a month at {traffic} requests")
-        axes.set_ylabel("p95, ms")
+        axes.set_ylabel(f"p95, ms, {scenario_title}")
         add_legend(axes, columns=2)
 
     mark_texts = "; ".join(
@@ -209,31 +197,38 @@ def cost_latency(marks: Sequence[CostLatencyPoint], traffic: str) -> Markup:
     return render_plot("pareto", draw, f"95th percentile of latency over cost a month, per target. {mark_texts}.")
 
 
-def _draw_mark(axes: Axes, mark: CostLatencyPoint, accuracies: Sequence[float]) -> None:
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """The places moved apart until no two are nearer than the gap; those of one crowd keep its middle."""
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    crowds: list[tuple[float, list[int]]] = []  # the middle of each, and whose places are in it
+    for index in order:
+        middle, members = places[index], [index]
+        while crowds and middle - crowds[-1][0] < gap * (len(members) + len(crowds[-1][1])) / 2:
+            _, before = crowds.pop()
+            members = before + members
+            middle = sum(places[member] for member in members) / len(members)
+        crowds.append((middle, members))
+    moved = list(places)
+    for middle, members in crowds:
+        for number, member in enumerate(members):
+            moved[member] = middle + gap * (number - (len(members) - 1) / 2)
+    return moved
+
+
+def _draw_mark(axes: Axes, mark: CostLatencyPoint, transform: Transform) -> None:
     """A mark with the bounds of both its figures."""
-    alpha = FAINT_ALPHA if mark.dominated else 1.0
     (usd, *usd_bounds), (p95, *p95_bounds) = mark.usd_per_month, mark.p95_ms
-    line_options = {
+    bounds_style: dict[str, Any] = {
         "color": SERIES_COLOURS[mark.style % COLOUR_COUNT],
         "linewidth": 2,
-        "alpha": alpha * 0.6,
+        "alpha": 0.6,
         "gid": target_group_id(mark.style),
+        "transform": transform,
     }
-    axes.plot(usd_bounds, [p95, p95], **line_options)
-    axes.plot([usd, usd], p95_bounds, **line_options)
-    spread = max(accuracies, default=0.0) - min(accuracies, default=0.0)
-    relative_accuracy = (mark.accuracy - min(accuracies)) / spread if spread and mark.accuracy is not None else 0.5
-    accuracy_text = "" if mark.accuracy is None else f", {formatting.percent(mark.accuracy)}"
-    size = (MIN_MARKER_AREA + relative_accuracy * (MAX_MARKER_AREA - MIN_MARKER_AREA)) ** 0.5
-    axes.plot(
-        usd,
-        p95,
-        label=legend_label(mark.title) + accuracy_text,
-        markersize=size,
-        alpha=alpha,
-        zorder=3,
-        **marker_style(mark.style),
-    )
+    axes.plot(usd_bounds, [p95, p95], **bounds_style)
+    axes.plot([usd, usd], p95_bounds, **bounds_style)
+    mark_style = marker_style(mark.style) | {"markersize": 8, "zorder": 3, "transform": transform}
+    axes.plot(usd, p95, label=legend_label(mark.title), **mark_style)
 
 
 def _set_cost_axis(axes: Axes, amounts: Sequence[float]) -> None:

@@ -218,13 +218,11 @@
     const highest = Math.max(...options.map((option) => option.bill.net));
     card.querySelector("tbody").replaceChildren(
       ...[...ranked, ...others].map((option) => row(option, highest, option === ranked[0])));
-    if (data.answered) {
-      const at = `At ${rateText(traffic.rps)}, ${hoursText(traffic.hours)}`;
-      document.querySelector("h1").textContent = ranked.length
-        ? `${at}, take ${ranked[0].candidate.title}: ${usd(cents(ranked[0].bill.net))} a month.`
-        : `${at}, no target qualifies.`;
-      document.querySelector(".condition").textContent = conditionOf(names, traffic, options, ranked);
-    }
+    const at = `At ${rateText(traffic.rps)}, ${hoursText(traffic.hours)}`;
+    document.querySelector("h1").textContent = ranked.length
+      ? `${at}, take ${ranked[0].candidate.title}: ${usd(cents(ranked[0].bill.net))} a month.`
+      : `${at}, no target qualifies.`;
+    document.querySelector(".condition").textContent = conditionOf(names, traffic, options, ranked);
     return { ...traffic, ...(engine ? { engine } : {}) };
   };
   // The settings stand in the address: a link shows what its sender saw.

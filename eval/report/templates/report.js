@@ -64,6 +64,7 @@
   const unfold = () => {
     const end = location.hash && document.getElementById(location.hash.slice(1));
     for (let part = end; part; part = part.parentElement) if (part.localName === "details") part.open = true;
+    if (end && end.type === "radio") end.checked = true;
     if (end) end.scrollIntoView();
   };
   addEventListener("hashchange", unfold);

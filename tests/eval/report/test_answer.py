@@ -1,17 +1,20 @@
 """The words of the first screen."""
 
+import dataclasses
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from eval.analysis.findings import FindingCode, invalid, warning
+from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.accuracy import Agreement
 from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Tile, Traffic
-from eval.analysis.verdict_facts import VerdictFacts
+from eval.analysis.verdict_facts import VerdictFacts, verdict_report
+from eval.codes import ReasonCode, reason
 from eval.cost.price_list import load_price_list
-from eval.report.answer import answer, answer_rows, condition, rate_text, tiles, traffic_text
+from eval.report.answer import answer, answer_rows, answer_table, condition, rate_text, tiles, traffic_text
 from eval.report.report_json import build_report
 from eval.report.terminal import terminal_table
 from eval.stats.comparison import Decision
@@ -20,17 +23,28 @@ from infra.targets import TARGETS
 from tests.eval.analysis.test_recommendation import DAYTIME, candidate, four
 from tests.helpers.synthetic_run import make_run
 
+LATE = invalid(FindingCode.CLIENT_SATURATED, titles=["Heroku"], max_p99_delay_ms=6.0)
+RATES = {"a": 21.0, "b": 58.0}
 
-def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None):
+
+def rate_search(max_rps):
+    percentiles = {"p50": Estimate(9.0), "p95": Estimate(20.0)}
+    fields = dict.fromkeys(field.name for field in dataclasses.fields(RateSearchReport))
+    known = {"sent": 200, "succeeded": 200, "latency_with_failures_ms": percentiles, "max_rate_rps": Estimate(max_rps)}
+    return RateSearchReport(**fields | known)
+
+
+def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None, **changes):
     """The part of a TargetReport that the answer reads."""
     scenario = SimpleNamespace(
         sent=400, succeeded=succeeded, latency_with_failures_ms={"p50": Estimate(9.0), "p95": Estimate(p95_ms)}
     )
-    return SimpleNamespace(
-        title=title, sent=400, succeeded=succeeded, all_requests=400, failure=failure, engine=engine,
-        errors={"timeout": 400 - succeeded} if succeeded < 400 else {}, accuracy=Estimate(0.93, n=400),
-        scenarios={"single": scenario},
-    )  # fmt: skip
+    fields = {
+        "title": title, "sent": 400, "succeeded": succeeded, "all_requests": 400, "failure": failure, "engine": engine,
+        "errors": {"timeout": 400 - succeeded} if succeeded < 400 else {}, "accuracy": Estimate(0.93, n=400),
+        "scenarios": {"single": scenario},
+    }  # fmt: skip
+    return SimpleNamespace(**fields | changes)
 
 
 def agreement(disagreements=0, n=400):
@@ -80,6 +94,15 @@ def test_what_a_warm_instance_would_cost_stands_beside_the_bill():
     )
 
 
+@pytest.mark.parametrize("changes", [{"complete": False}, {"invalid": [LATE]}])
+def test_a_run_without_an_answer_recommends_nothing(changes):
+    found = facts(twins=False, vs_fastest=dict.fromkeys(("heroku",), Decision.DIFFERENT), **changes)
+    verdict = verdict_report(found)
+    assert answer_table(found).rows == []
+    assert (verdict.recommended, verdict.runner_up, verdict.fastest, verdict.tied) == (None, None, None, False)
+    assert answer_table(facts()).rows and verdict_report(facts()).recommended
+
+
 def test_targets_that_cost_the_same_are_named():
     assert condition(facts(twins=False)) == "Google Cloud Run costs the same."
 
@@ -95,8 +118,7 @@ def test_where_no_target_qualifies_each_says_why():
 
 
 def test_an_invalid_comparison_is_only_that():
-    late = invalid(FindingCode.CLIENT_SATURATED, titles=["Heroku"], max_p99_delay_ms=6.0)
-    found = facts(invalid=[late])
+    found = facts(invalid=[LATE])
     assert answer(found) == "Not a valid comparison: no answer."
     assert condition(found).startswith("The client sent late to Heroku")
 
@@ -125,8 +147,8 @@ def test_twins_have_no_fastest():
 @pytest.mark.parametrize(
     ("decision", "text"),
     [
-        (Decision.DIFFERENT, "A is fastest; no prices are known."),
-        (Decision.UNDECIDED, "None is shown to be fastest; no prices are known."),
+        (Decision.DIFFERENT, "A is fastest (one at a time); no prices are known."),
+        (Decision.UNDECIDED, "None is shown to be fastest (one at a time); no prices are known."),
     ],
 )
 def test_endpoints_without_prices_are_compared_by_speed(decision, text):
@@ -135,7 +157,23 @@ def test_endpoints_without_prices_are_compared_by_speed(decision, text):
 
 
 def test_one_endpoint_without_a_price_has_its_figures():
-    assert answer(facts({"a": target("A")}, {}, twins=False)) == "A: p95 20.0 ms, 93.00% correct; no price is known."
+    alone = facts({"a": target("A")}, {}, twins=False)
+    assert answer(alone) == "A: p95 20.0 ms (one at a time), 93.00% correct."
+    assert condition(alone).startswith("No target has a price.")
+
+
+def test_one_endpoint_on_the_golden_set_is_held_against_the_model():
+    golden = {"a": target("A", accuracy=Estimate(None, reason=reason(ReasonCode.GOLDEN_SET)))}
+    found = answer(facts(golden, {}, twins=False, agreement={"a|reference": agreement(3)}))
+    assert found == "A: p95 20.0 ms (one at a time), 397 of 400 as the model itself."
+    assert len(found.split()) <= 15
+
+
+def test_endpoints_of_a_rate_search_alone_have_their_rates():
+    searched = {name: target(name.upper(), scenarios={"max_rate": rate_search(rps)}) for name, rps in RATES.items()}
+    assert answer(facts(searched, {}, twins=False)) == "Highest rate with p95 within 200 ms: B 58.0/s and A 21.0/s."
+    third = searched | {"c": target("C", scenarios={"max_rate": rate_search(7.0)})}
+    assert answer(facts(third, {}, twins=False)) == "Highest rate with p95 within 200 ms: 7.00/s to 58.0/s."
 
 
 def test_tiles_of_a_run_without_a_fault():
@@ -148,8 +186,9 @@ def test_tiles_of_a_run_without_a_fault():
 
 
 def test_golden_set_tells_no_accuracy():
-    correct, *_ = tiles(facts({"heroku": target("Heroku")}), [], golden=True)
-    assert correct.value == "372 of 400" and "no accuracy" in correct.note
+    found = facts({"heroku": target("Heroku")}, agreement={"heroku|reference": agreement(1)})
+    correct, *_ = tiles(found, [], golden=True)
+    assert correct.value == "399 of 400" and "no accuracy" in correct.note
 
 
 def test_tiles_name_who_differs_and_what_to_know():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 from xml.etree import ElementTree
@@ -10,7 +11,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from eval.report.figures import dominates
 from eval.report.plots import core, scenarios
 
 TIMES = [float(t) for t in np.random.default_rng(3).lognormal(2.3, 0.2, 300)]
@@ -25,9 +25,6 @@ DRAWN = {
             core.CostCurve("Run", 2, REQUESTS, [max(0, n * 3e-6 - 6) for n in REQUESTS], [n * 3e-6 for n in REQUESTS]),
         ],
         [core.CostCrossing(4.3e6, 7.0)],
-    ),
-    "accuracy": lambda: core.accuracy_intervals(
-        [core.AccuracyInterval("Heroku", 0, 0.95, 0.94, 0.96, failures_as_wrong=0.9)]
     ),
     "calibration": lambda: core.reliability_diagram(
         [core.ReliabilityCurve("all targets", 0, (0.6, 0.95), (0.5, 0.97), (10, 90))]
@@ -79,12 +76,12 @@ def test_drawing_twice_gives_the_same_bytes(name):
 
 
 def test_titles_are_escaped():
-    drawn = str(core.accuracy_intervals([core.AccuracyInterval("<script>alert(1)</script>", 0, 0.9, 0.8, 0.95)]))
+    drawn = str(core.latency_ecdf([core.LatencySeries("<script>alert(1)</script>", 0, TIMES, 300)], "single"))
     assert "<script" not in drawn
 
 
 def test_titles_are_no_mathematics():
-    drawn = str(core.accuracy_intervals([core.AccuracyInterval("a$b$ and _c_", 0, 0.9, 0.8, 0.95)]))
+    drawn = str(core.latency_ecdf([core.LatencySeries("a$b$ and _c_", 0, TIMES, 300)], "single"))
     assert drawn.count(">a$b$ and _c_</text>") == 1
 
 
@@ -138,23 +135,45 @@ def test_values_can_be_read_off_where_the_curve_is_drawn():
 def test_search_steps_show_pass_or_fail_and_infinite_latency():
     one = scenarios.RateSearch("Heroku", 0, STEPS, 10.0)
     drawn = str(scenarios.rate_search([one], 50.0))
-    marks = re.findall(r'<use [^>]*style="fill: (var\(--\w+\))', drawn)
-    assert marks.count("var(--t0)") == 1  # filled: it held
-    assert marks.count("var(--surface)") >= 1
+    marks = re.findall(r'<use [^>]*style="(fill[^;]*); stroke: var\(--t0\)', drawn)
+    assert marks.count("fill: var(--t0)") == 1  # filled: it held
+    assert marks.count("fill-opacity: 0") == 2  # hollow: it did not, and hides no other mark
     assert "p95 within 50.0 ms" in drawn
 
 
-@pytest.mark.parametrize("usd", [(7.0, 7.0, 7.0), (0.0, 0.0, 0.0)])
-def test_offers_are_drawn_also_where_one_is_free(usd):
-    first = scenarios.CostLatencyPoint("EC2", 0, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1), 0.93, dominated=False)
-    second = scenarios.CostLatencyPoint("Run", 1, usd, (14.0, 13.5, 15.0), None, dominated=True)
-    drawn = str(scenarios.cost_latency([first, second], "1M"))
-    assert "EC2, 93.00%" in drawn and ">Run<" in drawn
-    assert re.findall(r"fill: var\((--t\d)\); fill-opacity: 0.35", drawn) == ["--t1"] * 2
+def drawn_places(svg):
+    """The places of the marks, in the plot's own units."""
+    return [tuple(map(float, place)) for place in re.findall(r'<use [^>]*x="([-\d.]+)" y="([-\d.]+)"[^>]*--t', svg)]
+
+
+def crowd(usd, n=8):
+    return [scenarios.CostLatencyPoint(f"t{i}", i, (usd, usd, usd), (9.0, 8.8, 9.1)) for i in range(n)]
+
+
+@pytest.mark.parametrize("usd", [7.0, 0.0])
+def test_marks_of_one_price_and_speed_stand_beside_one_another(usd):
+    dear = scenarios.CostLatencyPoint("EC2", 8, (20.0, 20.0, 20.0), (9.0, 8.8, 9.1))
+    drawn = str(scenarios.cost_latency([*crowd(usd), dear], "1M", "steady stream"))
+    places = sorted(x for x, _ in drawn_places(drawn.partition("legend")[0]))
+    assert len(places) == 9
+    assert min(b - a for a, b in itertools.pairwise(places)) > 8  # points: a mark is that wide
+    assert "p95, ms, steady stream" in drawn
+
+
+def test_marks_of_one_rate_stand_beside_one_another():
+    searches = [scenarios.RateSearch(f"t{i}", i, STEPS[:1], None) for i in range(4)]
+    places = sorted({x for x, _ in drawn_places(str(scenarios.rate_search(searches, 50.0)).partition("legend")[0])})
+    assert len(places) == 4 and min(b - a for a, b in itertools.pairwise(places)) > 3
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "better"), [((1, 2), (1, 3), True), ((1, 2), (1, 2), False), ((1, 3), (2, 2), False)]
+    ("places", "expected"),
+    [
+        ([0.0, 30.0], [0.0, 30.0]),
+        ([5.0, 5.0], [0.0, 10.0]),
+        ([5.0, 5.0, 12.0], [7 + 1 / 3 - 10, 7 + 1 / 3, 7 + 1 / 3 + 10]),
+        ([50.0, 5.0, 5.0], [50.0, 0.0, 10.0]),
+    ],
 )
-def test_dominated_target_is_nowhere_better_and_somewhere_worse(a, b, better):
-    assert dominates(a, b) is better
+def test_crowded_places_are_moved_apart_around_their_middle(places, expected):
+    assert scenarios.spread(places, 10.0) == pytest.approx(expected)

@@ -10,7 +10,8 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def quantile(values, p):
 def variance_of_mean(series, instances):
     """And its degrees of freedom. Of five instances or more, each after the other, it is that of their sums."""
     names = list(dict.fromkeys(instances))
-    degrees_of_freedom, deviations = 6, series - np.mean(series)
+    degrees_of_freedom, deviations = min(6, max(1, len(series) // 3)), series - np.mean(series)
     if len(names) >= 5:
         numbers = np.array([names.index(instance) for instance in instances])
         deviations = np.array([deviations[numbers == i].sum() for i in range(len(names))]) * len(names) / len(series)
@@ -172,8 +173,14 @@ def rounds(samples, target):
     return np.array([line["service_time_ms"] for line in in_rounds(samples, target)]).reshape(-1, 25)[:, 1:]
 
 
-def in_rounds(samples, target):
-    return sorted(samples[target, "single"], key=lambda line: (line["block"], line["index_in_block"]))
+def in_rounds(samples, target, scenario="single"):
+    return sorted(samples[target, scenario], key=lambda line: (line["block"], line["index_in_block"]))
+
+
+def stream(samples, target):
+    """Latencies of the open stream, an array for each of its blocks; and who answered first in each."""
+    blocks = [list(block) for _, block in groupby(in_rounds(samples, target, "poisson"), itemgetter("block"))]
+    return [np.array([line["latency_ms"] for line in block]) for block in blocks], [b[0]["instance_id"] for b in blocks]
 
 
 def instances_of(samples, *targets):
@@ -183,27 +190,33 @@ def instances_of(samples, *targets):
 
 def paired_t(a, b, p, instances):
     """Of equal p-quantiles: the difference of the fractions above the common one, round by round."""
-    limit = quantile(np.concatenate([a.ravel(), b.ravel()]), p)
-    above_a, above_b = ((x > limit) + (x == limit) / 2 for x in (a, b))
-    series = (above_b - above_a).mean(axis=1)
+    limit = quantile(np.concatenate([*a, *b]), p)
+
+    def above(rounds):  # relative to the mean size of a round
+        return np.array([((x > limit) + (x == limit) / 2).sum() for x in rounds]) * len(rounds) / sum(map(len, rounds))
+
+    series = above(b) - above(a)
     variance, degrees_of_freedom = variance_of_mean(series, instances)
-    return abs(series.mean()) - 1 / a.size, math.sqrt(variance) * scipy.stats.t.ppf(0.975, degrees_of_freedom)
+    tolerance = 1 / min(sum(map(len, a)), sum(map(len, b)))
+    return abs(series.mean()) - tolerance, math.sqrt(variance) * scipy.stats.t.ppf(0.975, degrees_of_freedom)
 
 
 def contradicted(a, b, p, ratio, instances):
-    difference, limit = paired_t(a * ratio, b, p, instances)
+    difference, limit = paired_t([x * ratio for x in a], b, p, instances)
     return difference > limit
 
 
 def test_who_is_as_fast_as_the_fastest(report, samples):
     verdict = report["verdict"]
-    p95 = {name: quantile(rounds(samples, name), 0.95) for name in report["targets"]}
+    assert verdict["scenario"] == "poisson"
+    p95 = {name: quantile(np.concatenate(stream(samples, name)[0]), 0.95) for name in report["targets"]}
     first = min(p95, key=p95.get)
     assert verdict["fastest"] is None  # of twins none is called so
-    fastest = rounds(samples, first)
+    fastest, fastest_instances = stream(samples, first)
     assert set(verdict["vs_fastest"]) == set(p95) - {first}
     for name, decision in verdict["vs_fastest"].items():
-        other, instances = rounds(samples, name), instances_of(samples, first, name)
+        other, other_instances = stream(samples, name)
+        instances = list(zip(fastest_instances, other_instances, strict=True))
         equal, margins = contradicted(fastest, other, 0.95, 1, instances), (1 / 1.05, 1.05)
         within = all(contradicted(fastest, other, 0.95, margin, instances) for margin in margins) and margins[0] < (
             p95[name] / p95[first]

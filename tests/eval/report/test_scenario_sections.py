@@ -14,9 +14,11 @@ import shlex
 import pytest
 
 from eval.__main__ import main
+from eval.analysis.findings import FindingCode
 from eval.formatting import ms
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 from eval.report.report_json import to_jsonable
+from eval.report.terminal import terminal_table
 from eval.stats.intervals import Estimate
 from tests.helpers.html_pages import Page, text_of
 from tests.helpers.synthetic_run import image_bytes
@@ -150,15 +152,60 @@ def test_network_table_has_baseline_rtt_and_connection_timings(full_dir):
     assert [cell.split(" ")[0] for cell in cells[4:]] == ["0.40", "0.20", "1.90"]
 
 
-def test_mcnemar_stands_where_answers_differ_and_only_there(full_dir, summary):
-    differing = [pair for pair, both in summary["agreement"].items() if both["disagreements"]]
-    assert len(differing) == 4 == section(full_dir, "parity").count("McNemar p ")
+def test_mcnemar_stands_where_answers_differ_and_only_there(full_dir):
+    parity = section(full_dir, "parity")
+    others = "AWS EC2, Heroku and Google Cloud Functions"
+    assert row(parity, "Parity", f"{others} and Google Cloud Run")[2::2] == ["9 of 200", "0.0039"]
+    assert row(parity, "Parity", f"{others}: with each other")[2:] == ["0 of 200", "0", "–"]
 
 
-def test_cost_and_latency_are_drawn_against_each_other(full_dir):
-    plot = section(full_dir, "results").split("Cost against latency")[1].split("</svg>")[0]
-    assert "Heroku, 93.00%" in plot and "Google Cloud Run, 88.50%" in plot
-    assert "fill-opacity: 0.35" not in plot  # who is cheaper and faster but less right does not dominate
+def test_answer_results_and_plots_use_one_scenario_and_name_it(full_dir, summary):
+    assert summary["verdict"]["scenario"] == "poisson"
+    page = text_of(full_dir)
+    assert "p95<small>steady stream</small>" in page.split('class="cards answer-table"')[1].split("</thead>")[0]
+    results = section(full_dir, "results")
+    p50, p95 = (summary["targets"]["heroku"]["scenarios"]["poisson"]["latency_ms"][p] for p in ("p50", "p95"))
+    cells = row(results, "Results by target", "Heroku")
+    assert cells[2].startswith(ms(p50["value"])) and cells[3].startswith(ms(p95["value"]))
+    assert results.split("</thead>")[0].count("<small>steady stream</small>") == 2
+    assert ">p95, ms, steady stream<" in results.split("Cost against latency")[1]
+    assert re.findall(r'id="scenario-(\w+)" checked', page) == ["poisson"]
+    assert "Scenario “poisson”." in section(full_dir, "latency").split("Where the mean request")[1]
+    markdown = text_of(full_dir, REPORT_MD).split("## Results")[1]
+    assert "| p50, steady stream | p95, steady stream | Highest rate |" in markdown
+
+
+@pytest.fixture(scope="module")
+def search_dir(tmp_path_factory):
+    """A run that looked for the highest rate, and did nothing else."""
+    folder = write_full_run(tmp_path_factory.mktemp("search"), n_images=40, scenarios=("max_rate",), warmup=0)
+    write_reports(folder)
+    return folder
+
+
+def test_a_rate_search_alone_is_reported_with_capacity_and_dollars(search_dir):
+    report = json.loads(text_of(search_dir, REPORT_JSON))
+    assert report["verdict"]["scenario"] == "max_rate"
+    assert report["verdict"]["answer"].endswith("take Google Cloud Functions: $0 a month.")
+    heroku = report["targets"]["heroku"]
+    assert heroku["cost"]["measured"]["max_rate_rps"] == pytest.approx(58.2)
+    assert heroku["cost"]["measured"]["service_ms"] == pytest.approx(17, rel=0.2)  # at the lowest rate, without a queue
+    p95_ms = heroku["scenarios"]["max_rate"]["latency_with_failures_ms"]["p95"]["value"]
+    assert report["verdict"]["options"]["heroku"]["p95_ms"] == pytest.approx(p95_ms, rel=0.01)
+    assert FindingCode.MANY_FAILURES not in {finding["code"] for finding in report["run"]["findings"]}
+    line = next(line for line in terminal_table(report) if line.startswith("Heroku"))
+    assert line.split()[:4] == ["Heroku", "$7.00", *ms(p95_ms).split()]
+
+
+def test_the_page_of_a_rate_search_alone_has_no_empty_part(search_dir):
+    page = text_of(search_dir)
+    assert row(section(search_dir, "results"), "Results by target", "Heroku")[4].startswith("58.2/s")
+    assert '<details class="fold" id="rate" open>' in page
+    assert 'id="latency"' not in page and "No request was answered" not in page
+    assert "p95<small>highest rate</small>" in page
+    assert "failures are of the load" in section(search_dir, "errors")
+    rows = [line for line in text_of(search_dir, REPORT_MD).splitlines() if line.startswith("| ")]
+    assert not [line for line in rows if "n/a" in line]
 
 
 def test_late_client_makes_the_run_invalid_in_red_with_a_remedy(tmp_path):
@@ -166,7 +213,10 @@ def test_late_client_makes_the_run_invalid_in_red_with_a_remedy(tmp_path):
     start = text_of(tmp_path).split('<h1 class="bad">')[1].split('class="badge"')[0]
     assert start.startswith("Not a valid comparison: no answer.</h1>")
     assert "sent late" in start and "--workers" in start
-    assert "**Not a valid comparison:**" in text_of(tmp_path, REPORT_MD)
+    page, markdown = text_of(tmp_path), text_of(tmp_path, REPORT_MD)
+    assert markdown.startswith("# Cloudtrial report\n\n**Not a valid comparison: no answer.**\n\nThe client sent late")
+    assert 'class="cards answer-table"' not in page and '<span class="tag">' not in page
+    assert "## Dollars a month" not in markdown
 
 
 def test_markdown_has_the_scenarios_and_the_cold_starts(full_dir):
@@ -180,9 +230,9 @@ def test_markdown_has_the_scenarios_and_the_cold_starts(full_dir):
 
 def test_requests_after_a_pause_have_a_column_and_a_line(full_dir):
     html, markdown = text_of(full_dir), text_of(full_dir, REPORT_MD)
-    single = html.split('id="scenario-single"')[1].split('class="part"')[0]
+    single = html.split('id="scenario-single"')[1].split('class="panel"')[1]
     assert "First after a pause, p50" in single and "Late sends" not in single
-    stream = html.split('id="scenario-poisson"')[1].split('class="part"')[0]
+    stream = html.split('id="scenario-poisson"')[1].split('class="panel"')[1]
     assert "First after a pause, p50" not in stream and "Late sends, p99" in stream
     line = next(line for line in markdown.splitlines() if line.startswith("First request after a pause, p50 (single)"))
     assert line.count(", n 10") == 4
@@ -278,12 +328,12 @@ def test_hiding_the_last_target_shows_all_again(visit, full_dir):
 
 def test_target_is_highlighted_by_row_legend_and_focus(visit, full_dir):
     page = visit(full_dir / REPORT_HTML)
-    curve = page.locator("#latency svg.plot [data-curve]").nth(0)
+    curve = page.locator("#latency svg.plot:visible [data-curve]").nth(0)
     opacity = "element => getComputedStyle(element).opacity"
     assert curve.evaluate(opacity) == "1"
     page.locator("#results tbody tr").nth(1).hover()
     assert curve.evaluate(opacity) != "1"
-    assert page.locator("#latency svg.plot [data-curve][data-target='1']").first.evaluate(opacity) == "1"
+    assert page.locator("#latency svg.plot:visible [data-curve][data-target='1']").first.evaluate(opacity) == "1"
     assert page.locator("#cold tr.lit").count() == page.locator("#cold tr[data-target='1']").count() > 0
     page.locator("#rate svg.plot text[data-target='0'], #rate svg.plot [data-target='0'] text").first.hover()
     assert curve.evaluate(opacity) == "1"
@@ -302,9 +352,9 @@ def test_a_tap_keeps_a_target_picked_until_the_next(visit, full_dir):
 
 def test_the_slider_reads_the_curves(visit, full_dir, summary):
     page = visit(full_dir / REPORT_HTML)
-    figure = page.locator("#latency figure").first
+    figure = page.locator("#latency figure:visible").first
     slider, told = figure.get_by_role("slider", name="Read the curves at"), figure.locator(".readout p")
-    median = summary["targets"]["gcp_function"]["scenarios"]["single"]["latency_ms"]["p50"]["value"]
+    median = summary["targets"]["gcp_function"]["scenarios"]["poisson"]["latency_ms"]["p50"]["value"]
     slider.focus()
     page.keyboard.press("Home")
     assert re.search(r"Functions 0%", told.inner_text())
@@ -322,7 +372,7 @@ def test_the_slider_reads_the_curves(visit, full_dir, summary):
 
 def test_the_slider_scrolls_its_cursor_into_sight(visit, full_dir):
     page = visit(full_dir / REPORT_HTML, viewport={"width": 390, "height": 844})
-    figure = page.locator("#latency figure").first
+    figure = page.locator("#latency figure:visible").first
     slider, box = figure.get_by_role("slider", name="Read the curves at"), figure.locator(".scroll")
     slider.focus()
     page.keyboard.press("End")
@@ -364,7 +414,10 @@ def test_page_without_javascript_has_all_content_and_no_controls(visit, full_dir
     assert page.locator(".filter").is_hidden()
     assert page.locator(".readout").count() == 0
     assert page.locator("#results tbody tr:visible").count() == 4
-    assert page.locator("#latency svg.plot:visible").count() == 7
+    plots = page.locator("#latency svg.plot")
+    for scenario in page.locator(".scenarios > label").all():
+        scenario.click()
+        assert plots.count() == 7 and page.locator("#latency svg.plot:visible").count() == 1
 
 
 def test_printed_it_shows_all_targets_and_no_control(visit, full_dir):

@@ -7,9 +7,9 @@ import string
 
 import pytest
 
-from eval.analysis.findings import Finding, FindingCode, Severity, invalid
-from eval.codes import AssumptionCode, DriftCode, ReasonCode, Statement, reason
-from eval.report.wording import FORMATTERS, WORDING, message
+from eval.analysis.findings import Finding, FindingCode, Severity, invalid, warning
+from eval.codes import AssumptionCode, DriftCode, DriftResult, ReasonCode, Statement, reason
+from eval.report.wording import FORMATTERS, WORDING, gathered, message
 from eval.samples.processors import parse_processor
 
 ALL_CODES = [*FindingCode, *ReasonCode, *DriftCode, *AssumptionCode]
@@ -25,11 +25,11 @@ SENTENCES = [  # code, values, sentence
     (FindingCode.REQUESTS_DROPPED, {"dropped": 620, "planned": 1600},
      "620 of 1,600 planned requests were never sent"),
     (FindingCode.MODEL_VERSIONS_DIFFER, {"titles_by_version": {"abc": ["Heroku", "AWS EC2"], "fed": ["the reference"]}},
-     "the models differ (abc: Heroku and AWS EC2; fed: the reference)"),
+     "the models differ (abc: Heroku and AWS EC2; fed: the reference): deploy one model to all and measure again"),
     (FindingCode.CLIENT_SATURATED, {"titles": ["AWS EC2", "Heroku"], "max_p99_delay_ms": 6.04},
      "the client sent late to AWS EC2 and Heroku (p99 up to 6.0 ms): send from a machine with free cores, at a lower --rate, or with more --workers"),
     (FindingCode.SENT_LATE, {"p99_delay_ms_by_title": {"AWS EC2": 0.612, "Heroku": 3.4}, "limit_ms": 0.5},
-     "requests of open loops were sent more than 0.5 ms late, at p99, to AWS EC2 (0.61 ms) and Heroku (3.4 ms): that is part of their latency"),
+     "requests of open loops were sent more than 0.5 ms late, at p99, to Heroku (3.4 ms) and AWS EC2 (0.61 ms): that is part of their latency"),
     (FindingCode.SEARCH_LIMITED_BY_CLIENT, {"p99_delay_ms_by_title": {"AWS EC2": 22.1}},
      "in the search for the highest rate the client sent late, at p99, to AWS EC2 (22 ms): a target alone on its machine may take more"),
     (FindingCode.TARGET_FAILED, {"title": "Heroku", "failure": "port 5000 was never opened"},
@@ -170,6 +170,8 @@ SENTENCES = [  # code, values, sentence
      "no image that both answered"),
     (ReasonCode.NO_COMMON_PROBABILITIES, {},
      "no image with probabilities from both"),
+    (ReasonCode.GOLDEN_SET, {},
+     "the golden set checks a deployment, and tells no accuracy"),
     (ReasonCode.LOAD_CHANGES_BY_PLAN, {},
      "its load changes by plan, so its times do too"),
     (ReasonCode.TOO_FEW_BLOCKS, {"needed": 72, "n": 5},
@@ -341,6 +343,27 @@ def test_a_sentence_needs_the_values_of_its_code_and_no_other(code):
     else:
         names = set(inspect.signature(wording).parameters)
     assert names == set(code.value_names)
+
+
+def drift(title, change):
+    result = DriftResult(DriftCode.BECAME_SLOWER, {"change": change, "blocks": 24})
+    return warning(FindingCode.LATENCY_DRIFT, title=title, results_by_scenario={"single": result})
+
+
+def test_targets_of_which_the_same_is_said_are_named_together():
+    findings = [drift(title, 0.2) for title in ("AWS EC2", "Heroku", "Run", "Functions")]
+    assert gathered([*findings, warning(FindingCode.NO_REFERENCE)]) == [
+        "AWS EC2, Heroku and 2 more drifted while the run went on (single: slower, +20.0% from the first third of 24 "
+        "blocks to the last)",
+        message(warning(FindingCode.NO_REFERENCE)),
+    ]
+
+
+def test_of_unlike_targets_one_remark_tells_the_first_three():
+    findings = [drift(title, change / 10) for change, title in enumerate(("A", "B", "C", "D", "E"), 1)]
+    (text,) = gathered(findings)
+    assert text.count(" drifted while the run went on (single: slower, +") == 3
+    assert text.startswith("A drifted") and "; C drifted" in text and text.endswith("; and 2 more alike")
 
 
 def test_a_statement_refuses_values_that_its_code_has_not():
