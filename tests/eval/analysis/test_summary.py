@@ -444,7 +444,7 @@ def test_foreign_endpoints_have_every_figure_but_costs():
     assert set(facts["cost"]["monthly_usd"]) == {"10000", "1000000", "100000000"}
     assert found["break_even"] == []
     assert found["verdict"]["recommended"] is None
-    assert found["verdict"]["answer"] == "aws_ec2 is fastest; no prices are known."
+    assert found["verdict"]["answer"] == "aws_ec2 is fastest (one at a time); no prices are known."
 
 
 def test_two_endpoints_of_one_target_are_told_apart():
