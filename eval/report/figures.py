@@ -104,7 +104,7 @@ def cost_latency_plot(summary: SummaryReport, styles: TargetStyles, scenario_tit
     for name, target_report in summary["targets"].items():
         bill = target_report["cost"]["monthly_usd"].get(str(REQUESTS_PER_MONTH))
         report = target_report["scenarios"].get(summary["verdict"]["scenario"])
-        p95 = report["latency_with_failures_ms"]["p95"] if report else {"value": None}
+        p95: Mapping[str, Any] = report["latency_with_failures_ms"]["p95"] if report else {"value": None}
         if bill and value_of(bill["net_usd"]) is not None and p95["value"] is not None:
             usd_bounds = (bill["net_usd"], bill["net_low_usd"], bill["net_high_usd"])
             p95_bounds = (p95["value"], p95["low"] or p95["value"], p95["high"] or p95["value"])
