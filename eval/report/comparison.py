@@ -374,6 +374,4 @@ def _describe(comparison: Comparison, d: Difference) -> str:
     figure_text = f"{target}'s {d.metric}{f' ({d.scenario})' if d.scenario else ''}"
     beyond = " beyond the machine's" if abs(d.machine or 0.0) >= 0.001 else ""
     limit = f" (limit {_format_limit(d)})" if d.threshold is not None else ""
-    return (
-        f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_change_text(d, d.own)}{beyond}{limit}"
-    )
+    return f"{figure_text} {_format_value(d, d.a)} to {_format_value(d, d.b)}, {_change_text(d, d.own)}{beyond}{limit}"

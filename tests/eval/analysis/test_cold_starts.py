@@ -312,7 +312,7 @@ def test_forced_start_is_confirmed_timed_and_leaves_the_twin_up(tmp_path, monkey
     for sample in found.confirmed:
         told = sample.startup_ms
         assert told["ready"] < told["time_to_first_prediction"]
-        assert told["time_to_first_prediction"] == pytest.approx(told["ready"] + sample.latency_ms, abs=0.01)
+        assert told["time_to_first_prediction"] == pytest.approx(told["ready"] + sample.latency_ms, abs=0.2)
         assert 0 < told["process"] < told["ready"]
         assert (told["import"], told["load"], told["first_prediction"]) == (2.0, 1.0, 0.5)
 

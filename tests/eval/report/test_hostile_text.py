@@ -117,7 +117,7 @@ def test_hostile_text_in_report_md_is_only_text(folders):
     html = rendered(text_of(folders[0], REPORT_MD))
     assert elements(html) <= TABLE | {"h1", "h2", "p", "strong", "blockquote", "br", "sub", "ul", "li", "code"}
     rows = html.split("<h2>Results")[1].split("</table>")[0].split("<tr>")[1:]
-    assert {len(re.findall(r"<t[dh]", row)) for row in rows} == {9}
+    assert len({len(re.findall(r"<t[dh]", row)) for row in rows}) == 1  # no cell more than the head has
     assert "&lt;script&gt;pwned=1&lt;/script&gt;" in html
 
 
