@@ -1,24 +1,36 @@
-"""Progress of a run: a bar on a terminal, a plain line now and then elsewhere.
+"""What the person who watches a run sees: on a terminal something moves at least every two seconds; in a log, a plain
+line now and then.
 
-Drawing takes CPU time of this process, so it is done while no request is in flight or due; rich's own refresh thread is
-off. Only if there is no such moment for seconds is it drawn between two requests, which delays the next one.
+Drawing takes CPU time of this process, so while requests are measured it is done when none is in flight or due. Only if
+there is no such moment for a second and a half is it drawn between two requests, which delays the next one, or, if none
+ends for so long (an idle gap, a restart), meanwhile. Where nothing is measured, rich's own thread draws.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
 from typing import Self
 
+import rich.progress_bar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from eval.validation import printable_lines
 
 TERMINAL_REFRESH_S = 0.5  # minimum between two draws on a terminal
+TERMINAL_SILENCE_S = 1.5  # after so long without a draw it is drawn even while requests are due
 LOG_REFRESH_S = 5.0  # minimum between two plain lines
-MAX_SKIPPED_REFRESHES = 4  # after so many intervals it is drawn even while requests are due
+LOG_SILENCE_S = 20.0
+TICK_DELAY_S = 0.25  # by which the end of a request precedes a draw of its own
+BAR_CHARS = 12
+SPINNER_FRAME_S = 0.13  # of rich's spinner "line"; slowed down, so that each draw has the next frame
 
 
 class _Console(Console):
@@ -36,52 +48,98 @@ class Reporter:
         self._console = console or _Console(highlight=False)
         self._scrub = scrub
 
+    @property
+    def _can_redraw(self) -> bool:
+        return self._console.is_terminal and not self._console.is_dumb_terminal
+
     def print(self, text: str) -> None:
         """Print lines, not wrapped, at once; what would control the terminal is replaced."""
         self._console.print(printable_lines(self._scrub(text)), markup=False, emoji=False, soft_wrap=True)
 
-    def progress_bar(self, description: str, total: int) -> ProgressBar:
-        """A display of `total` items; use it as a context manager."""
-        return (_TerminalProgressBar if self._console.is_terminal else _LogProgressBar)(
-            self._console, description, total
-        )
+    def activity(self, description: str) -> contextlib.AbstractContextManager[object]:
+        """Count the seconds of something of unknown length, in which nothing is measured: use it as a context."""
+        if not self._can_redraw:
+            return _log_seconds(self._console, description)
+        spinner = SpinnerColumn("line", speed=SPINNER_FRAME_S / TERMINAL_REFRESH_S)
+        seconds = Progress(
+            spinner, TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+            console=self._console, transient=True, refresh_per_second=1 / TERMINAL_REFRESH_S,
+        )  # fmt: skip
+        seconds.add_task(description, total=None)
+        return seconds
+
+    def progress_bar(self, description: str, total: int, unit: str = "") -> ProgressBar:
+        """A display of `total` items; use it as an asynchronous context.
+
+        They are requests. With a unit, such as "steps", they are what requests make up, and the total is the most.
+        """
+        kind = _TerminalProgressBar if self._can_redraw else _LogProgressBar
+        return kind(self._console, description, total, unit)
+
+
+@contextlib.contextmanager
+def _log_seconds(console: Console, description: str) -> Iterator[None]:
+    """A line every LOG_REFRESH_S. Output that cannot be written ends them; the next line of the run itself says so."""
+    ended, start_s = threading.Event(), time.monotonic()
+
+    def log() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.wait(LOG_REFRESH_S):
+                console.print(f"{description}: {time.monotonic() - start_s:.0f} s", markup=False, soft_wrap=True)
+
+    thread = threading.Thread(target=log, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class ProgressBar:
     """Counts completed items and draws the display when it is due."""
 
     interval_s = TERMINAL_REFRESH_S
+    silence_s = TERMINAL_SILENCE_S
 
-    def __init__(self, console: Console, description: str, total: int):
+    def __init__(self, console: Console, description: str, total: int, unit: str):
         self.console = console
         self.description = description
         self.total = total
-        self.completed = 0
-        self.failed = 0
+        self.completed = 0.0
+        self.items_per_request = 1.0
         self.current_target = ""  # the target that requests are sent to
+        self._unit = unit
+        self._failed = 0
+        self._advanced = 0.0  # completed since the start; the rest was complete before
         self._start_s = self._last_draw_s = time.monotonic()
-        self._drawn_count = 0
+        self._drawn = 0.0
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
+        self._ticker = asyncio.create_task(self._tick())
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._drawn_count != self.completed:
+    async def __aexit__(self, *_: object) -> None:
+        self._ticker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._ticker
+        if self._drawn != self.completed:
             self.refresh()
+
+    async def _tick(self) -> None:
+        """Draw whenever nothing else has led to it."""
+        while True:
+            await asyncio.sleep(max(0.0, self._last_draw_s + self.silence_s + TICK_DELAY_S - time.monotonic()))
+            if time.monotonic() - self._last_draw_s >= self.silence_s + TICK_DELAY_S:
+                self.refresh()
 
     def advance(self, failed: bool = False) -> None:
-        """Count one completed item."""
-        self.completed += 1
-        self.failed += failed
-        if (
-            self.completed == self.total
-            or time.monotonic() - self._last_draw_s >= self.interval_s * MAX_SKIPPED_REFRESHES
-        ):
+        """Count a finished request."""
+        self.completed += self.items_per_request
+        self._advanced += self.items_per_request
+        self._failed += failed
+        if self.completed == self.total or time.monotonic() - self._last_draw_s >= self.silence_s:
             self.refresh()
-
-    def add_total(self, additional: int) -> None:
-        """Add items to the total."""
-        self.total += additional
 
     def maybe_refresh(self) -> None:
         """Draw if it is due: call this while no request is in flight."""
@@ -89,56 +147,79 @@ class ProgressBar:
             self.refresh()
 
     def refresh(self) -> None:
-        self._last_draw_s, self._drawn_count = time.monotonic(), self.completed
+        self._last_draw_s, self._drawn = time.monotonic(), self.completed
         self.render()
 
     def render(self) -> None:
         raise NotImplementedError
 
     @property
-    def rate_per_s(self) -> float:
-        """Completed items per second since the start."""
-        return self.completed / max(time.monotonic() - self._start_s, 1e-9)
+    def _elapsed_s(self) -> float:
+        return max(time.monotonic() - self._start_s, 1e-9)
+
+    @property
+    def _remaining_s(self) -> float | None:
+        """None until there is a rate."""
+        return (self.total - self.completed) * self._elapsed_s / self._advanced if self._advanced else None
+
+    def _counts(self) -> str:
+        completed = f"{int(self.completed):>{len(f'{self.total:,}')},}"
+        return f"{completed} of at most {self.total:,} {self._unit}" if self._unit else f"{completed} of {self.total:,}"
+
+    def _rate(self) -> str:
+        """Requests a second; of steps there are too few for a rate."""
+        return "" if self._unit else f"{self._advanced / self._elapsed_s:.0f}/s"
+
+    def _failures(self) -> str:
+        return f"{self._failed:,} failed" if self._failed else ""
 
 
 class _TerminalProgressBar(ProgressBar):
-    """A bar on a terminal."""
+    """A line of which nothing but the end moves: a bar, counts and times of fixed width, then the target."""
 
-    def __enter__(self) -> Self:
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"),
-            TextColumn("left"), TimeRemainingColumn(),
-            console=self.console, auto_refresh=False, transient=False,
-        )  # fmt: skip
-        self._task = self._progress.add_task(self.description, total=self.total, status="")
-        self._progress.start()
-        return self
+    async def __aenter__(self) -> Self:
+        self._live = Live(console=self.console, auto_refresh=False, get_renderable=self._line)
+        self._live.start(refresh=True)
+        return await super().__aenter__()
 
-    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
-        super().__exit__(*exc)
-        self._progress.stop()
+    async def __aexit__(self, *exc: object) -> None:
+        try:
+            await super().__aexit__(*exc)
+        finally:
+            self._live.stop()
 
     def render(self) -> None:
-        failed = f"[red]{self.failed:,} failed[/red] " if self.failed else ""
-        self._progress.update(
-            self._task,
-            completed=self.completed,
-            total=self.total,
-            status=f"{self.rate_per_s:.0f}/s {failed}{self.current_target}",
-        )
-        self._progress.refresh()
+        self._live.refresh()
+
+    def _line(self) -> Table:
+        remaining = "" if self._remaining_s is None else _clock(self._remaining_s)
+        text = Text(f"{self._counts()} {_clock(self._elapsed_s):>5}, {remaining:>5} left", no_wrap=True)
+        text.overflow = "ellipsis"
+        for part, style in ((self._rate(), ""), (self._failures(), "red"), (self.current_target, "")):
+            text.append(f" {part}" if part else "", style)
+        line = Table.grid(padding=(0, 1))
+        line.add_column(width=len(self.description))
+        line.add_column(width=BAR_CHARS)
+        line.add_column()
+        line.add_row(self.description, rich.progress_bar.ProgressBar(self.total, self.completed, BAR_CHARS), text)
+        return line
 
 
 class _LogProgressBar(ProgressBar):
     """Plain lines for a log."""
 
     interval_s = LOG_REFRESH_S
+    silence_s = LOG_SILENCE_S
 
     def render(self) -> None:
-        remaining_s = (self.total - self.completed) / self.rate_per_s if self.completed else 0
-        failed = f", {self.failed:,} failed" if self.failed else ""
-        remaining_text = f", about {remaining_s:.0f} s left" if 0 < self.completed < self.total else ""
-        line = (
-            f"{self.description}: {self.completed:,} of {self.total:,}, {self.rate_per_s:.0f}/s{failed}{remaining_text}"
-        )
-        self.console.print(line, markup=False, soft_wrap=True)
+        unfinished = 0 < self.completed < self.total and self._remaining_s is not None
+        remaining = f"about {self._remaining_s:.0f} s left" if unfinished else ""
+        parts = (self._counts().strip(), self._rate(), self._failures(), remaining)
+        self.console.print(f"{self.description}: {', '.join(filter(None, parts))}", markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    """Such as 5:07, or 1:05:07."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

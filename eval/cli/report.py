@@ -26,23 +26,27 @@ def report_command(arguments: argparse.Namespace) -> int:
     """Write the reports of a run again, or a trend page of several runs."""
     if bool(arguments.trend) == bool(arguments.folder):
         raise EvalError("report takes either one RUN_DIR or --trend DIR...")
+    reporter = Reporter()
     if arguments.trend:
-        from eval.report.trend_page import write_trend
+        with reporter.activity("Writing the trend"):
+            from eval.report.trend_page import write_trend
 
-        for path in write_trend(arguments.trend, arguments.out):
-            Reporter().print(str(path))
+            paths = write_trend(arguments.trend, arguments.out)
+        for path in paths:
+            reporter.print(str(path))
     else:
-        write_run_report(arguments.folder, Reporter())
+        write_run_report(arguments.folder, reporter)
     return 0
 
 
 def write_run_report(run_dir: Path, reporter: Reporter, images: ImageSet | None = None) -> bool:
     """Write the reports, and print their paths and the verdict. Returns whether any request succeeded."""
-    from eval.report import render  # plotting takes a second to import, which must not happen during the measurement
-    from eval.report.terminal import terminal_table
-
     read_image = (lambda index: images.images[index].data) if images else None
-    summary = render.write_reports(run_dir, read_image)
+    with reporter.activity("Writing the reports"):
+        from eval.report import render  # takes a second to import, which must not happen during the measurement
+        from eval.report.terminal import terminal_table
+
+        summary = render.write_reports(run_dir, read_image)
     for line in terminal_table(summary):
         reporter.print(line)
     reporter.print(summary["verdict"]["answer"])

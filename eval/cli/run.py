@@ -205,24 +205,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], scrub: Scrubber) -> int:
     """Measure a new run."""
-    from eval.dataset.images import load_images
-    from eval.run.runner import execute_run, new_run
-    from eval.targets.endpoints import start_targets
-    from eval.targets.restart import check_restart_targets
-
-    reporter, options = Reporter(scrub=scrub), _run_options(arguments, scrub)
-    config = _merge_config(arguments, Config())
+    reporter, config = Reporter(scrub=scrub), _merge_config(arguments, Config())
     engines, twin_targets = _twins_of(config)
-    remote = _remote_targets(arguments, config, token_options, reporter)
-    image_set = load_images(config.images, config.limit, config.seed, reporter.print, _may_have_own_classes(config))
+    with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
+        from eval.dataset.images import load_images
+        from eval.run.runner import execute_run, new_run
+        from eval.targets.endpoints import start_targets
+        from eval.targets.restart import check_restart_targets
+
+        options = _run_options(arguments, scrub)
+        remote = _remote_targets(arguments, config, token_options, reporter)
+    own_classes = _may_have_own_classes(config)
+    image_set = load_images(
+        config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes
+    )
     reporter.print(f"Images: {image_set.source} ({len(image_set.images):,})")
     names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
     check_restart_targets(options.restart_commands, names)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id
     create_run_dir(run_dir)
-    with start_targets(engines, remote, run_dir / "logs", reporter.print) as target_set:
-        run_record = new_run(run_id, target_set, image_set, config, options)
+    with start_targets(engines, remote, run_dir / "logs", reporter) as target_set:
+        with reporter.activity("Preparing the run"):
+            run_record = new_run(run_id, target_set, image_set, config, options)
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter)
     if arguments.out is None:
         update_latest(run_dir)
@@ -231,23 +236,29 @@ def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], 
 
 def _resume(arguments: argparse.Namespace, token_options: Sequence[TokenOption], scrub: Scrubber) -> int:
     """Measure the rest of a run."""
-    from eval.dataset.images import load_images
-    from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
-    from eval.run.runner import execute_run
-    from eval.targets.endpoints import start_targets
+    reporter, run_dir = Reporter(scrub=scrub), arguments.resume
+    with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
+        from eval.dataset.images import load_images
+        from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
+        from eval.run.runner import execute_run
+        from eval.targets.endpoints import start_targets
 
-    reporter, options, run_dir = Reporter(scrub=scrub), _run_options(arguments, scrub), arguments.resume
-    run_record, config = load_resumable(run_dir)
-    check_same_config(run_dir, _merge_config(arguments, config), config)
-    engines, _ = _twins_of(config)
-    remote = _remote_targets(arguments, config, token_options, reporter)
+        options = _run_options(arguments, scrub)
+        run_record, config = load_resumable(run_dir)
+        check_same_config(run_dir, _merge_config(arguments, config), config)
+        engines, _ = _twins_of(config)
+        remote = _remote_targets(arguments, config, token_options, reporter)
     for endpoint in remote.endpoints:
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
-    image_set = load_images(config.images, config.limit, config.seed, reporter.print, _may_have_own_classes(config))
-    with start_targets(engines, remote, run_dir / "logs", reporter.print) as target_set:
-        run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
+    own_classes = _may_have_own_classes(config)
+    image_set = load_images(
+        config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes
+    )
+    with start_targets(engines, remote, run_dir / "logs", reporter) as target_set:
+        with reporter.activity("Preparing the run"):
+            run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
         reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter, resume_state)
     return _finish(run_dir, finished_run, image_set, reporter)

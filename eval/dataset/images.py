@@ -6,6 +6,7 @@ are encoded as PNG without loss.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -46,6 +47,7 @@ DRAFT_PX = 128  # to which a JPEG may be reduced when it is tried
 MAX_SKIPPED_SHOWN = 3  # for each reason
 
 Notify = Callable[[str], None]
+Activity = Callable[[str], contextlib.AbstractContextManager[object]]  # shows that something is going on
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,18 @@ class _SkippedFiles:
         return f"{self.count_text()}: {'; '.join(reasons)}"
 
 
+def _unseen(_: str) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext()
+
+
 def load_images(
-    selection: str | None, limit: int | None, seed: int, notify: Notify, own_classes: bool = False
+    selection: str | None,
+    limit: int | None,
+    seed: int,
+    notify: Notify,
+    activity: Activity = _unseen,
+    *,
+    own_classes: bool = False,
 ) -> ImageSet:
     """The images that `--images` selects, or the best available ones; at most `limit`, stratified by class.
 
@@ -125,7 +137,7 @@ def load_images(
     if selection == "golden":
         return _load_golden_set(limit, seed)
     if selection == "cifar10":
-        sources, source = _list_cached_cifar10(CACHE_DIR, notify)
+        sources, source = _list_cached_cifar10(CACHE_DIR, notify, activity)
     elif selection is not None:
         if own_classes:
             classes = _classes_of(Path(selection).expanduser())
@@ -134,19 +146,20 @@ def load_images(
         sources, source = _list_directory(Path(folder).expanduser(), skipped, classes)
     else:
         try:
-            sources, source = _list_cached_cifar10(CACHE_DIR, notify)
+            sources, source = _list_cached_cifar10(CACHE_DIR, notify, activity)
         except ImagesError as error:
             notify(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real images.")
             return _load_golden_set(limit, seed)
     chosen_indices = stratified_sample([source_file.label for source_file in sources], limit, seed)
     images = []
-    for index in chosen_indices:
-        try:
-            images.append(_load_image(sources[index]))
-        except Problem as problem:
-            skipped.add("damaged, or not what the service reads", sources[index].name, problem.detail)
-        except (OSError, EvalError) as error:
-            skipped.add("not readable as a file", sources[index].name, getattr(error, "strerror", None) or "")
+    with activity("Reading the images"):
+        for index in chosen_indices:
+            try:
+                images.append(_load_image(sources[index]))
+            except Problem as problem:
+                skipped.add("damaged, or not what the service reads", sources[index].name, problem.detail)
+            except (OSError, EvalError) as error:
+                skipped.add("not readable as a file", sources[index].name, getattr(error, "strerror", None) or "")
     if skipped.names_by_reason:
         notify(f"Images: {skipped.summary()}")
         source = f"{source}; {skipped.count_text()}"
@@ -309,28 +322,28 @@ def _describe_directory(root: Path, sources: Sequence[_ImageSource], class_count
 # torchvision
 
 
-def _list_cached_cifar10(cache_dir: Path, notify: Notify) -> tuple[list[_ImageSource], str]:
+def _list_cached_cifar10(cache_dir: Path, notify: Notify, activity: Activity) -> tuple[list[_ImageSource], str]:
     """The copy in the cache; downloaded first if it is missing and its host responds in time."""
-    try:
-        return _list_cifar10(cache_dir, download=False)
-    except FileNotFoundError:
-        pass
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import download_url
+    with activity("Looking for CIFAR-10"):
+        with contextlib.suppress(FileNotFoundError):
+            return _list_cifar10(cache_dir, download=False)
+        from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import download_url
 
-    _check_reachable(CIFAR10.url)
+        _check_reachable(CIFAR10.url)
     notify(f"Images: downloading CIFAR-10 (170 MB, once) into {cache_dir}")
     previous_timeout_s = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_STALL_TIMEOUT_S)  # torchvision sets none: a stalled download would hang
     try:
-        download_url(CIFAR10.url, cache_dir, CIFAR10.filename, CIFAR10.tgz_md5)
+        download_url(CIFAR10.url, cache_dir, CIFAR10.filename, CIFAR10.tgz_md5)  # shows a bar of its own
         archive = cache_dir / CIFAR10.filename
-        with archive.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 != CIFAR10_SHA256:  # its files are unpacked and unpickled, which MD5 is too weak to vouch for
-            archive.unlink()
-            raise ImagesError(f"the archive from {CIFAR10.url} has sha256 {sha256}, expected {CIFAR10_SHA256}")
-        return _list_cifar10(cache_dir, download=True)
+        with activity("Unpacking CIFAR-10"):
+            with archive.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if sha256 != CIFAR10_SHA256:  # its files are unpacked and unpickled, which MD5 is too weak to vouch for
+                archive.unlink()
+                raise ImagesError(f"the archive from {CIFAR10.url} has sha256 {sha256}, expected {CIFAR10_SHA256}")
+            return _list_cifar10(cache_dir, download=True)
     except (OSError, RuntimeError) as error:
         raise ImagesError(f"the download of CIFAR-10 failed: {error}") from None
     finally:

@@ -135,20 +135,15 @@ class LoadGenerator:
         self.measured_requests += already_measured
         if self.context.resume_state.resume_count:
             pending_blocks = self._rewarm_blocks(pending_blocks, blocks) + pending_blocks
-        with (
-            gc_disabled(),
-            self.context.reporter.progress_bar(
-                "Requests", sum(len(self._pending_indices(b)) for b in pending_blocks)
-            ) as progress,
-        ):
-            for scenario, scenario_blocks in itertools.groupby(pending_blocks, lambda block: block.scenario):
-                if scenario == MAX_RATE:
-                    await self._run_rate_search(clients, progress)
-                elif scenario == IDLE:
-                    await self._run_idle_gaps(clients, list(scenario_blocks), progress)
+        searches = itertools.groupby(pending_blocks, lambda block: block.scenario == MAX_RATE)
+        parts = [(is_search, list(part_blocks)) for is_search, part_blocks in searches]
+        with gc_disabled():
+            for number, (is_search, part_blocks) in enumerate(parts, 1):
+                part_title = f"{number}/{len(parts)} " if len(parts) > 1 else ""
+                if is_search:
+                    await self._run_rate_search(clients, part_title)
                 else:
-                    for block in scenario_blocks:
-                        await self._run_block(clients[block.target], block, progress)
+                    await self._run_blocks(clients, part_blocks, part_title)
 
     def _rewarm_blocks(self, pending_blocks: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:
         """A warm-up for each target of a resumed run: its instance may be a new one."""
@@ -169,6 +164,17 @@ class LoadGenerator:
             if (block.number, index) not in self.context.resume_state.completed
             and (block.number, index) not in self._sent_early
         ]
+
+    async def _run_blocks(self, clients: Mapping[str, Client], blocks: Sequence[Block], part_title: str) -> None:
+        """Send blocks that are known beforehand."""
+        request_count = sum(len(self._pending_indices(block)) for block in blocks)
+        async with self.context.reporter.progress_bar(f"{part_title}Requests", request_count) as progress:
+            for scenario, scenario_blocks in itertools.groupby(blocks, lambda block: block.scenario):
+                if scenario == IDLE:
+                    await self._run_idle_gaps(clients, list(scenario_blocks), progress)
+                else:
+                    for block in scenario_blocks:
+                        await self._run_block(clients[block.target], block, progress)
 
     async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
         """Send one block in its closed or open loop."""
@@ -251,17 +257,25 @@ class LoadGenerator:
             adapter=client.adapter,
         )  # fmt: skip
 
-    async def _run_rate_search(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
+    async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str) -> None:
         """Search the highest rate of every target, one step of each in turn."""
+        max_steps = MAX_SEARCH_STEPS * len(clients)
+        async with self.context.reporter.progress_bar(f"{part_title}Search", max_steps, "steps") as progress:
+            await self._run_search_steps(clients, progress)
+
+    async def _run_search_steps(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
         context = self.context
         steps: dict[str, list[rate_search.SearchStep]] = {name: [] for name in clients}
-        active_targets = list(clients)
-        while active_targets:
-            for name in list(active_targets):
+
+        def max_remaining(name: str) -> int:
+            if self._breakers[name].trip_reason:
+                return 0
+            return rate_search.max_remaining_steps(steps[name], context.config.rate_rps, MAX_SEARCH_STEPS)
+
+        while active_targets := list(filter(max_remaining, clients)):
+            for name in active_targets:
                 rate_rps = rate_search.next_rate(steps[name], context.config.rate_rps, MAX_SEARCH_STEPS)
-                if rate_rps is None or self._breakers[name].trip_reason:
-                    active_targets.remove(name)
-                    continue
+                assert rate_rps is not None
                 target_index = context.target_names.index(name)
                 block_number = FIRST_SEARCH_BLOCK + len(steps[name]) * len(context.target_names) + target_index
                 image_count = len(context.image_set.images)
@@ -269,15 +283,17 @@ class LoadGenerator:
                 pending_count = len(self._pending_indices(block))
                 self.planned_requests += len(block.image_indices)
                 self.measured_requests += len(block.image_indices) - pending_count
-                progress.add_total(pending_count)
                 samples = context.resume_state.search_samples.get(block_number, []) + await self._run_search_step(
                     clients[name], block, progress
                 )
                 steps[name].append(rate_search.evaluate_step(rate_rps, samples, context.config.slo_ms))
+                progress.completed = sum(map(len, steps.values()))
+                progress.total = progress.completed + sum(map(max_remaining, clients))
 
     async def _run_search_step(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         gc.collect()
         progress.current_target = f"{block.target} at {block.rate_rps:.3g}/s"
+        progress.items_per_request = 1 / max(len(block.image_indices), 1)
         progress.maybe_refresh()
         return await self._run_open_loop(client, block, progress)
 

@@ -74,11 +74,10 @@ def next_rate(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> 
         return None
     if not steps:
         return start_rps
-    last_step = steps[-1]
-    if not last_step.passed and not last_step.conclusive and sum(s.rate_rps == last_step.rate_rps for s in steps) == 1:
-        return last_step.rate_rps  # once more: a disturbance of the machine would cap the whole search
+    if _repeats_last(steps):
+        return steps[-1].rate_rps  # once more: a disturbance of the machine would cap the whole search
     if lowest_failed_rps is None:
-        return last_step.rate_rps * 2
+        return steps[-1].rate_rps * 2
     if highest_passed_rps is None:
         return lowest_failed_rps / 2 if lowest_failed_rps / 2 >= MIN_RATE_RPS else None
     return (
@@ -86,6 +85,39 @@ def next_rate(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> 
         if lowest_failed_rps / highest_passed_rps <= MAX_BRACKET_RATIO
         else math.sqrt(highest_passed_rps * lowest_failed_rps)
     )
+
+
+def _repeats_last(steps: Sequence[SearchStep]) -> bool:
+    """Whether the last step failed within doubt, and for the first time at its rate."""
+    last_step = steps[-1] if steps else None
+    if last_step is None or last_step.passed or last_step.conclusive:
+        return False
+    return sum(step.rate_rps == last_step.rate_rps for step in steps) == 1
+
+
+def max_remaining_steps(steps: Sequence[SearchStep], start_rps: float, max_steps: int) -> int:
+    """The most steps that may follow. It falls by at least one with every step.
+
+    How often the rate doubles is not known beforehand. The halvings and bisections are, and each may be tried twice.
+    """
+    if next_rate(steps, start_rps, max_steps) is None:
+        return 0
+    if _repeats_last(steps):
+        return max_remaining_steps(steps[:-1], start_rps, max_steps) - 1  # the second try of its rate is counted there
+    highest_passed_rps, lowest_failed_rps = rate_bracket(steps)
+    most = max_steps - len(steps)
+    if lowest_failed_rps is None:
+        return most
+    if highest_passed_rps is None:
+        rates = math.floor(math.log2(lowest_failed_rps / MIN_RATE_RPS)) + _bisections(2)
+    else:
+        rates = _bisections(lowest_failed_rps / highest_passed_rps)
+    return min(most, 2 * rates)
+
+
+def _bisections(ratio: float) -> int:
+    """How many halve a bracket of that ratio until it is narrow enough."""
+    return math.ceil(math.log2(math.log(ratio) / math.log(MAX_BRACKET_RATIO)))
 
 
 def estimate_max_rate(steps: Sequence[SearchStep], slo_ms: float) -> Estimate:

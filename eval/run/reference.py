@@ -42,7 +42,7 @@ async def reference_samples(
     predictions = cache.read(len(image_set.classes)) if cache else {}
     uncached_images = {image.entry.sha256: image for image in image_set.images if image.entry.sha256 not in predictions}
     with tempfile.TemporaryDirectory(prefix="reference-") as temp_dir:
-        path_list = _write_image_files(uncached_images.values(), Path(temp_dir))
+        path_list = await asyncio.to_thread(_write_image_files, uncached_images.values(), Path(temp_dir))
         async with contextlib.aclosing(_compute_predictions(path_list, command, len(image_set.classes))) as computed:
             for index, image in enumerate(image_set.images):
                 sha256 = image.entry.sha256

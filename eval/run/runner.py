@@ -49,7 +49,9 @@ def execute_run(
 
     Raises EvalError if the folder cannot be written. A second Ctrl-C raises KeyboardInterrupt.
     """
-    importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
+    with reporter.activity("Preparing the run"):
+        importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
+        cost_meter = _cost_meter(run, run_dir)
     with contextlib.ExitStack() as stack:
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
@@ -65,7 +67,7 @@ def execute_run(
             sample_writer=sample_writer,
             resume_state=resume_state or ResumeState(),
             executor=executor,
-            cost_meter=_cost_meter(run, run_dir),
+            cost_meter=cost_meter,
             run_start=_run_start(run),
         )
         session = RunSession(run, context)
@@ -127,16 +129,8 @@ class RunSession:
                     await stack.enter_async_context(self._create_client(endpoint))
                     for endpoint in self.context.endpoints.values()
                 ]
-                await self._identify_targets(clients)
-                await asyncio.gather(*map(self._adapt, clients))
-                usable = {client.name: client for client in clients if client.name not in self.unreachable}
-                blocks = self.load_generator.plan_blocks(usable)
-                if usable:
-                    self._print_cost_estimate(blocks)
-                    await self.load_generator.send_first_requests(usable, blocks)
-                    for name in self.load_generator.failures:
-                        del usable[name]
-                    blocks = self.load_generator.plan_blocks(usable)
+                with self.context.reporter.activity("Reaching the targets"):
+                    usable, blocks = await self._reach_targets(clients)
                 if usable:
                     await self._run_reference(usable)
                     await self.load_generator.run(usable, blocks)
@@ -171,6 +165,20 @@ class RunSession:
             scrub=self.context.options.scrub,
             max_connections=config.in_flight, no_connection_reuse=config.fresh, keepalive_s=endpoint.keepalive_s,
         )  # fmt: skip
+
+    async def _reach_targets(self, clients: Sequence[Client]) -> tuple[dict[str, Client], list[Block]]:
+        """The targets that take part, by name, and their schedule: what they run, and their first request."""
+        await self._identify_targets(clients)
+        await asyncio.gather(*map(self._adapt, clients))
+        usable = {client.name: client for client in clients if client.name not in self.unreachable}
+        blocks = self.load_generator.plan_blocks(usable)
+        if usable:
+            self._print_cost_estimate(blocks)
+            await self.load_generator.send_first_requests(usable, blocks)
+            for name in self.load_generator.failures:
+                del usable[name]
+            blocks = self.load_generator.plan_blocks(usable)
+        return usable, blocks
 
     async def _identify_targets(self, clients: Sequence[Client]) -> None:
         """Fetch /version of every target. An unreachable target gets no requests."""
@@ -229,13 +237,15 @@ class RunSession:
         ):
             return
         try:
-            with self.context.reporter.progress_bar("Reference", len(self.context.image_set.images)) as progress:
-                async with contextlib.aclosing(reference_samples(self.context.image_set)) as samples:
-                    async for sample in samples:
-                        if (sample.block, sample.index_in_block) not in self.context.resume_state.completed:
-                            self.context.sample_writer.append(sample)
-                        progress.advance()
-                        progress.maybe_refresh()
+            async with (
+                self.context.reporter.progress_bar("Reference", len(self.context.image_set.images)) as progress,
+                contextlib.aclosing(reference_samples(self.context.image_set)) as samples,
+            ):
+                async for sample in samples:
+                    if (sample.block, sample.index_in_block) not in self.context.resume_state.completed:
+                        self.context.sample_writer.append(sample)
+                    progress.advance()
+                    progress.maybe_refresh()
         except (ReferenceUnavailable, OSError) as error:
             self.context.reporter.print(f"No reference predictions, so no comparison with the model itself: {error}")
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from infra.local.twins import Twin
 
 from eval.errors import EndpointError, InvalidInput
+from eval.progress import Reporter
 from eval.samples.model import REFERENCE
 from eval.targets.tokens import Token, TokenOption, check_route, is_loopback
 from eval.validation import parse_json, printable
@@ -122,9 +123,7 @@ def proxy_of(url: str) -> str | None:
 
 
 @contextlib.contextmanager
-def start_targets(
-    engines: Sequence[str], remote: TargetSet, log_dir: Path, notify: Callable[[str], None]
-) -> Iterator[TargetSet]:
+def start_targets(engines: Sequence[str], remote: TargetSet, log_dir: Path, reporter: Reporter) -> Iterator[TargetSet]:
     """The remote endpoints, and each target's twins with these engines, which stop with the context.
 
     Raises EndpointError.
@@ -135,12 +134,20 @@ def start_targets(
     from infra.errors import TwinError
     from infra.local.twins import local_twins
 
-    try:
-        with local_twins(tuple(TARGETS), log_dir, on_event=notify, engines=engines) as twins:
-            twin_endpoints = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
+    with contextlib.ExitStack() as stack:
+        try:
+            with reporter.activity("Starting the twins"):
+                twins = stack.enter_context(
+                    local_twins(tuple(TARGETS), log_dir, on_event=reporter.print, engines=engines)
+                )
+        except TwinError as error:
+            raise EndpointError(f"the twins cannot be started: {error}") from None
+        twin_endpoints = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
+        try:
             yield TargetSet((*twin_endpoints, *remote.endpoints), {**twins.failures, **remote.start_failures})
-    except TwinError as error:
-        raise EndpointError(f"the twins cannot be started: {error}") from None
+        finally:
+            with reporter.activity("Stopping the twins"):
+                stack.close()
 
 
 def parse_target(text: str) -> Endpoint:

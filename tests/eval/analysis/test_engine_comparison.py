@@ -463,7 +463,7 @@ def test_a_twin_that_did_not_start_keeps_target_and_engine():
 
 
 def test_no_engines_no_twins(tmp_path):
-    with start_targets((), TargetSet((), {}), tmp_path, print) as fleet:
+    with start_targets((), TargetSet((), {}), tmp_path, Reporter()) as fleet:
         assert fleet == TargetSet((), {})
 
 

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import itertools
 import math
+import random
 
 import numpy as np
 import pytest
 
 from eval.mock_server.profile import EndpointProfile
-from eval.plan.rate_search import SearchStep, estimate_max_rate, evaluate_step, next_rate, rate_bracket
+from eval.plan.rate_search import (
+    SearchStep,
+    estimate_max_rate,
+    evaluate_step,
+    max_remaining_steps,
+    next_rate,
+    rate_bracket,
+)
 from tests.helpers.expected_measurements import max_rate_rps, sojourn_times
 from tests.helpers.synthetic_run import make_sample
 
@@ -107,3 +116,26 @@ def test_step_is_conclusive_on_one_side_or_with_many_failures():
 
 def test_a_lucky_step_above_a_broken_one_does_not_count():
     assert rate_bracket([step(10.0, True), step(20.0, False), step(40.0, True)]) == (10.0, 20.0)
+
+
+def noisy_search(rng):
+    """A search whose steps err now and then, as those of a busy machine do."""
+    steps, limit_rps = [], 10 ** rng.uniform(-2, 4)
+    while (rate_rps := next_rate(steps, 10.0, 24)) is not None:
+        passed = rate_rps <= limit_rps * rng.uniform(0.5, 1.5)
+        steps.append(SearchStep(rate_rps, 200, 0, 1.0, 1.0, 1.0, passed, conclusive=rng.random() < 0.5))
+    return steps
+
+
+def test_no_search_takes_more_steps_than_it_was_said_to():
+    rng = random.Random(1)
+    for steps in (noisy_search(rng) for _ in range(500)):
+        bounds = [max_remaining_steps(steps[:done], 10.0, 24) for done in range(len(steps) + 1)]
+        assert all(bound >= len(steps) - done for done, bound in enumerate(bounds))
+        assert all(later < earlier for earlier, later in itertools.pairwise(bounds)) and bounds[-1] == 0
+
+
+def test_the_first_failure_bounds_what_is_left_of_a_search():
+    doubled = [step(10.0, True), step(20.0, True)]
+    assert max_remaining_steps(doubled, 10.0, 24) == 22
+    assert max_remaining_steps([*doubled, step(40.0, False)], 10.0, 24) == 8

@@ -303,8 +303,8 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
     images = load_images("golden", 60, 0, print)
 
     class Deadly(Reporter):
-        def progress_bar(self, description, total):
-            counting = super().progress_bar(description, total)
+        def progress_bar(self, description, total, unit=""):
+            counting = super().progress_bar(description, total, unit)
             counting.maybe_refresh = lambda: kill() if description == "Requests" and counting.completed == 33 else None
             return counting
 
