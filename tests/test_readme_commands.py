@@ -1,4 +1,4 @@
-"""Every command of the fenced blocks of README and docs/results.md, in order, run as written in a copy of the tree.
+"""Every command of the fenced blocks of README and docs/, in order and once, run as written in a copy of the tree.
 
 Placeholders are made true beforehand: DIR holds images, reports/A is a run, cat.png an image, example.org a service
 that the test starts, pulumi a stand-in that exports its address. Long measurements get flags that make them short.
@@ -42,13 +42,15 @@ ADDED = {
     "./cloudtrial run --resume": "",
     "./cloudtrial run": SHORT,
     "./cloudtrial run --local": f"{SHORT} --engines onnx",
-    "./cloudtrial run --local --images DIR": f"--limit 8 {FEW} --engines onnx",
+    "./cloudtrial run --target mine=https://example.org --images DIR": f"--limit 8 {FEW}",
     "./cloudtrial run --local --engines": f"{SHORT} --engines onnx",
 }
 
 ACCOUNT, MACHINE = "needs a cloud account", "changes the machine"
 NOT_RUN = {
+    "git worktree add": "needs the history, which a copy of the tree lacks",
     "make test": "is the run that this test is part of",
+    "make twins": "runs until Ctrl-C: `make demo` starts the same",
     "make pulumi": MACHINE,
     "make preview": ACCOUNT,
     "make up": ACCOUNT,
@@ -59,7 +61,8 @@ NOT_RUN = {
     "pulumi stack output": ACCOUNT,
     "$(pulumi stack output": ACCOUNT,
     "./cloudtrial run --local --engines torch,onnx --images data": "measures the example, for an hour",
-    "./cloudtrial run --local --scenario max_rate": "searches for minutes, however few the images",
+    "python -m scripts.benchmarks.checkouts": "measures for minutes, in a checkout that is not there",
+    "./cloudtrial run --target mine=https://example.org --scenario max_rate": "searches for minutes",
     "./cloudtrial serve": "runs until Ctrl-C: the service that curl asks below was started so",
 }
 
@@ -71,9 +74,12 @@ def commands(text: str) -> list[str]:
     return [" ".join(command.split()) for line in lines if (command := line.partition("#")[0].strip())]
 
 
-README = list(
-    dict.fromkeys(commands("".join((ROOT / paper).read_text() for paper in ("README.md", "docs/results.md"))))
-)
+PAPERS = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("method", "deploy", "performance", "results")),
+]
+TEXT = "".join(paper.read_text() for paper in PAPERS)
+COMMANDS = list(dict.fromkeys(commands(TEXT)))
 
 
 def listed(command: str, table: dict[str, str]) -> str | None:
@@ -136,7 +142,7 @@ def call(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", command], cwd=folder, env=environment(folder), capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", [command for command in README if listed(command, NOT_RUN) is None], ids=str)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if listed(command, NOT_RUN) is None], ids=str)
 def test_a_command_of_the_readme_works_as_it_is_written(command, tree, service, needs_tool):
     if not command.startswith("./"):
         needs_tool(shlex.split(command)[0])
@@ -150,7 +156,7 @@ def test_a_command_of_the_readme_works_as_it_is_written(command, tree, service, 
     assert done.stdout
 
 
-@pytest.mark.parametrize("command", [command for command in README if listed(command, NOT_RUN)], ids=str)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if listed(command, NOT_RUN)], ids=str)
 def test_a_command_that_is_not_run_is_well_formed_at_least(command, tree):
     words = shlex.split(command)
     assert call(f"sh -n -c {shlex.quote(command)}", tree).returncode == 0
@@ -167,12 +173,12 @@ def leave_environment(command: str) -> str:
 
 
 def test_every_exception_is_of_a_command_that_is_still_there():
-    assert len(README) > 25
+    assert len(COMMANDS) > 25
     for start in (*ADDED, *NOT_RUN):
-        assert any(command.startswith(start) for command in README), start
+        assert any(command.startswith(start) for command in COMMANDS), start
 
 
 def test_every_command_named_in_a_sentence_is_there():
-    named = set(re.findall(r"`\./cloudtrial ([a-z-]+)", (ROOT / "README.md").read_text()))
+    named = set(re.findall(r"`\./cloudtrial ([a-z-]+)", TEXT))
     output = subprocess.run([ROOT / "cloudtrial", "--help"], capture_output=True, text=True, check=True).stdout
     assert named and {name for name in named if f"\n  {name} " not in output} == {"--help"}

@@ -1,4 +1,4 @@
-"""Copy the committed reports' tables into README.md and docs/results.md, each between its markers.
+"""Copy the committed reports' tables into README.md and docs/, each between its markers.
 
 python -m scripts.docs.readme            writes them
 python -m scripts.docs.readme --check    exits with 1 when they and the reports disagree
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scripts.paths import REPORTS_DIR, ROOT
 
-README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
+README, DOCS = ROOT / "README.md", ROOT / "docs"
 
 
 def results(report: str) -> str:
@@ -70,9 +70,9 @@ class Block:
 BLOCKS = (
     Block(README, "<!-- dollars: scripts/docs/readme.py -->", "<!-- end of dollars -->",
           REPORTS_DIR / "example" / "report.md", dollars),
-    Block(RESULTS, "<!-- results: scripts/docs/readme.py -->", "<!-- end of results -->",
+    Block(DOCS / "results.md", "<!-- results: scripts/docs/readme.py -->", "<!-- end of results -->",
           REPORTS_DIR / "example" / "report.md", results),
-    Block(README, "<!-- serving: scripts/docs/readme.py -->", "<!-- end of serving -->",
+    Block(DOCS / "performance.md", "<!-- serving: scripts/docs/readme.py -->", "<!-- end of serving -->",
           REPORTS_DIR / "serving" / "serving.md", serving),
 )  # fmt: skip
 

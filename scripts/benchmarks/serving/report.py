@@ -1,4 +1,4 @@
-"""The tables of a run, in Markdown. scripts/docs/readme.py copies two of them into README.md."""
+"""The tables of a run, in Markdown. scripts/docs/readme.py copies two of them into docs/performance.md."""
 
 from __future__ import annotations
 
