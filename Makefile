@@ -26,7 +26,7 @@ export PATH := $(PULUMI_BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo twins report test test-fast test-all test-nonroot test-root test-lesser lint format bench
 .PHONY: bench-engine bench-serve
-.PHONY: costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
+.PHONY: lighthouse costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
 .PHONY: down leftovers a-stack a-pulumi mutants sbom audit
 
 help: ## this list
@@ -166,6 +166,9 @@ bench-engine: .venv/.demo ## measure ways to run the network on one core: the ta
 
 bench-serve: .venv/.demo .venv-baselines/.made ## measure this service beside Flask, LitServe and BentoML (11 minutes): reports/serving/
 	$(PY) -m scripts.benchmarks.serving $(ARGS)
+
+lighthouse: .venv/.demo ## Lighthouse's scores of the example's report and the form (needs nodejs, npm, chromium; 190 MB)
+	$(PY) -m scripts.lighthouse $(ARGS)
 
 costly-inputs: .venv/.dev ## search image files that cost the most CPU time for their bytes (an hour): reports/costly_inputs
 	nice -n 19 $(PY) -m scripts.benchmarks.costly_inputs $(ARGS)

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 from tests.conftest import picture_bytes
+from tests.helpers.accessibility import accessibility_faults
 from tests.helpers.http_server import http_server, send
 from tests.helpers.running_service import ready_service
 
@@ -420,6 +421,14 @@ def test_nothing_scrolls_sideways_and_the_scheme_is_followed(visit, photo, schem
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     red = page.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
     assert (red < 60) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault_in_the_form(visit, photo, scheme):
+    page = visit(color_scheme=scheme)
+    for state in STATES:
+        bring_to(page, state, photo)
+        assert accessibility_faults(page) == []
 
 
 def test_nothing_moves_for_those_who_ask_for_less_motion(visit, photo, answer):

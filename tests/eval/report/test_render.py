@@ -19,6 +19,7 @@ from eval.errors import EvalError
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 from eval.samples.model import SAMPLES_FILE, SAMPLES_GZ_FILE
 from eval.samples.store import append_sample, write_run
+from tests.helpers.accessibility import accessibility_faults
 from tests.helpers.html_pages import Page, text_of
 from tests.helpers.synthetic_run import image_bytes, make_run
 
@@ -326,6 +327,14 @@ def test_the_page_never_scrolls_sideways_and_asks_no_network(browser, request, f
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert [url for url in asked[1:] if not url.startswith("data:")] == []
     assert said == []
+    page.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_no_fault_in_the_report(browser, run_dir, scheme, width):
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    page.goto((run_dir / REPORT_HTML).as_uri())
+    assert accessibility_faults(page) == []
     page.close()
 
 
