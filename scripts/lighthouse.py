@@ -86,7 +86,7 @@ def served(folder: Path) -> Iterator[str]:
     """The address of a folder: lighthouse takes no file:// address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called there
             pass
 
     with http.server.ThreadingHTTPServer((HOST, 0), functools.partial(Quiet, directory=str(folder))) as server:
