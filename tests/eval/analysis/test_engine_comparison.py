@@ -364,7 +364,7 @@ def test_a_page_of_eight_never_scrolls_sideways(needs_tool, page_dir, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         shown, buttons = (
             page.locator("#latency .readout p:visible").first,
-            page.get_by_role("group", name="Targets that"),
+            page.get_by_role("region", name="Targets that"),
         )
         buttons.get_by_role("button", name="ONNX int8").focus()
         page.keyboard.press("Enter")

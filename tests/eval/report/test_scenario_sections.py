@@ -305,7 +305,7 @@ def visit(browser):
 
 def test_a_target_can_be_hidden_and_shown_again_by_keyboard(visit, full_dir):
     page = visit(full_dir / REPORT_HTML)
-    chip = page.get_by_role("group", name="Targets that are shown").get_by_role("button", name="Heroku")
+    chip = page.get_by_role("region", name="Targets that are shown").get_by_role("button", name="Heroku")
     rows, curves = page.locator("tr[data-target='1']:visible"), page.locator("svg.plot [data-target='1']:visible")
     shown = rows.count(), curves.count()
     others = page.locator("tr[data-target='0']:visible").count()
