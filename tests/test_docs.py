@@ -17,8 +17,8 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER_NAMES = (
-    "README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/deploy.md", "docs/design.md", "docs/method.md",
-    "docs/performance.md", "docs/results.md",
+    "README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/compare.md", "docs/deploy.md", "docs/design.md",
+    "docs/method.md", "docs/own-service.md", "docs/performance.md", "docs/results.md",
 )  # fmt: skip
 PAPERS = {name: (ROOT / name).read_text() for name in PAPER_NAMES}
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -30,7 +30,7 @@ EXAMPLE = ROOT / "reports" / "example"
 def test_every_make_target_named_in_a_paper_exists(paper):
     named = set(re.findall(r"(?:^|[`\s])make ([a-z-]+)(?=[`\s]|$)", PAPERS[paper], re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-    assert named - {"it", "sure"} <= targets
+    assert named - {"it", "memory", "sure"} <= targets  # words that follow "make" in a sentence
 
 
 @pytest.mark.parametrize("paper", PAPERS)
