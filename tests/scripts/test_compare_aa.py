@@ -11,7 +11,7 @@ def outcomes():
     return {0.0: compare_aa.simulate_pairs(1, PAIRS, 12, 6, 0.0), 0.2: compare_aa.simulate_pairs(1, 6, 40, 6, 0.2)}
 
 
-def test_two_runs_of_the_same_are_called_different_in_a_twentieth(outcomes):
+def test_runs_of_the_same_are_called_different_in_a_twentieth(outcomes):
     assert compare_aa.count_called(outcomes[0.0]) <= 1
 
 

@@ -42,7 +42,7 @@ def test_a_target_that_changed_alone_stands_out(targets):
     assert [name for name, change in changes.items() if change.own and change.own.p < 0.01] == ["b"]
 
 
-def test_when_half_changed_the_half_that_moved_less_is_the_machine():
+def test_of_two_halves_the_one_that_moved_less_is_the_machine():
     changes = find_changes(both_runs({"a": 1.0, "b": 1.2, "c": 1.0, "d": 1.2}), P50)
     assert [name for name, change in changes.items() if change.own and change.own.p < 0.05] == ["b", "d"]
 
@@ -53,7 +53,7 @@ def test_of_one_target_the_machine_cannot_be_told_apart():
     assert change.own.ratio == pytest.approx(change.b / change.a)
 
 
-def test_a_target_with_another_engine_says_nothing_of_the_machine():
+def test_a_target_with_another_engine_tells_of_no_machine():
     runs = both_runs({"a": 1.0}) | both_runs({"b": 0.5, "c": 0.5}, may_be_reference=False)
     changes = find_changes(runs, P50)
     assert {change.reference for change in changes.values()} == {"a"}

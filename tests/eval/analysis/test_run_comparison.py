@@ -180,7 +180,7 @@ def test_too_few_requests_have_a_reason():
     assert found["heroku", "p95"].reason == reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=72, n_a=57, n_b=57)
 
 
-def test_below_six_blocks_only_accuracy_and_flat_bills_are_judged():
+def test_below_six_blocks_accuracy_and_flat_bills_are_judged():
     run, samples = a_run(n_images=100)  # 5 blocks of 20
     found = compared((run, samples), (run, failing(slowed(samples, 3), 4)))
     too_few = reason(ReasonCode.TOO_FEW_BLOCKS_IN_BOTH, needed=MIN_JUDGED_BLOCKS, n_a=5, n_b=5)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import subprocess
-import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import flask
@@ -16,9 +14,9 @@ import pytest
 from PIL import Image
 from werkzeug.serving import make_server
 
+from eval.__main__ import main
 from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import proxy_of
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -100,9 +98,22 @@ def flowers(tmp_path_factory) -> Path:
     return folder
 
 
-def cloudtrial(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eval", *words]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cloudtrial(capsys):
+    """The command line, in this process."""
+
+    def run(*words: str) -> Done:
+        returncode = main(words)
+        return Done(returncode, *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -114,14 +125,14 @@ def cloudtrial(*words: str, env: dict[str, str] | None = None) -> subprocess.Com
         ("/v1/models/flowers:predict", '{"instances": [{"b64": "$base64"}]}', "scores at predictions"),
     ],
 )
-def test_a_foreign_service_is_understood_unasked(foreign_url, flowers, path, sent, read):
+def test_a_foreign_service_is_understood_unasked(cloudtrial, foreign_url, flowers, path, sent, read):
     done = cloudtrial("check", foreign_url + path, "--images", str(flowers))
     assert done.returncode == 0, done.stdout + done.stderr
     assert sent in done.stdout and read in done.stdout
     assert "probability 0." in done.stdout
 
 
-def test_a_foreign_service_is_measured_with_classes_of_its_own(foreign_url, flowers, tmp_path):
+def test_a_foreign_service_is_measured_with_classes_of_its_own(cloudtrial, foreign_url, flowers, tmp_path):
     target = f"mine={foreign_url}/v1/classify"
     run_dir = tmp_path / "run"
     done = cloudtrial("run", "--target", target, "--images", str(flowers), *SHORT, "--out", str(run_dir))
@@ -137,12 +148,13 @@ def test_a_foreign_service_is_measured_with_classes_of_its_own(foreign_url, flow
     assert (run_dir / "report.html").exists()
 
 
-def test_an_adapter_file_measures_what_cannot_be_guessed(foreign_url, flowers, tmp_path):
+def test_an_adapter_file_measures_what_cannot_be_guessed(cloudtrial, foreign_url, flowers, tmp_path, monkeypatch):
     adapter = tmp_path / "adapter.yaml"
     adapter.write_text("request: {body: json, json: {picture: $base64}, headers: {X-Api-Key: $FLOWER_KEY}}\n")
     words = ("--target", f"mine={foreign_url}/label", "--adapter", f"mine={adapter}", "--images", str(flowers))
+    monkeypatch.setenv("FLOWER_KEY", KEY)
     run_dir = tmp_path / "run"
-    done = cloudtrial("run", *words, *SHORT, "--out", str(run_dir), env=os.environ | {"FLOWER_KEY": KEY})
+    done = cloudtrial("run", *words, *SHORT, "--out", str(run_dir))
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((run_dir / "report.json").read_text())["targets"]["mine"]
     assert report["accuracy"]["value"] == 15 / 16 and report["roc_auc"]["value"] is None
@@ -158,7 +170,7 @@ def test_an_adapter_file_measures_what_cannot_be_guessed(foreign_url, flowers, t
         ("/nowhere/else", ["404", "(and 15 other forms)", "--adapter mine=FILE"]),
     ],
 )
-def test_what_is_not_understood_stops_at_once_and_says_why(foreign_url, flowers, tmp_path, path, told):
+def test_what_is_not_understood_stops_at_once_and_says_why(cloudtrial, foreign_url, flowers, tmp_path, path, told):
     words = ("--target", f"mine={foreign_url}{path}", "--images", str(flowers), *SHORT, "--out", str(tmp_path / "run"))
     done = cloudtrial("run", *words)
     assert done.returncode == 1
@@ -167,12 +179,12 @@ def test_what_is_not_understood_stops_at_once_and_says_why(foreign_url, flowers,
     assert [s for s in read_samples(tmp_path / "run") if s.scenario == "single"] == []
 
 
-def test_folders_of_other_classes_need_addresses_alone(flowers):
+def test_folders_of_other_classes_need_addresses_alone(cloudtrial, flowers):
     done = cloudtrial("run", "--local", "--images", str(flowers))
     assert done.returncode == 1 and "measured by --target alone" in done.stderr
 
 
-def test_an_address_is_priced_as_a_target_and_a_wrong_one_is_told(foreign_url, flowers, tmp_path):
+def test_an_address_is_priced_as_a_target(cloudtrial, foreign_url, flowers, tmp_path):
     words = ("run", "--target", f"mine={foreign_url}/predict", "--images", str(flowers), *SHORT)
     done = cloudtrial(*words, "--priced-as", "mine=heroku", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -183,10 +195,11 @@ def test_an_address_is_priced_as_a_target_and_a_wrong_one_is_told(foreign_url, f
         assert told in cloudtrial(*words, "--priced-as", text).stderr
 
 
-def test_a_proxy_of_the_environment_is_asked_for_other_machines(foreign_url, flowers, monkeypatch):
+def test_a_proxy_of_the_environment_is_asked_for_other_machines(cloudtrial, foreign_url, flowers, monkeypatch):
     """It is the service itself here, which sees the whole address in the request line."""
-    env = os.environ | {"http_proxy": foreign_url, "no_proxy": ""}
-    done = cloudtrial("check", "http://flowers.invalid/predict", "--images", str(flowers), env=env)
+    monkeypatch.setenv("http_proxy", foreign_url)
+    monkeypatch.setenv("no_proxy", "")
+    done = cloudtrial("check", "http://flowers.invalid/predict", "--images", str(flowers))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "scores at @" in done.stdout
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")

@@ -162,7 +162,7 @@ def test_one_endpoint_without_a_price_has_its_figures():
     assert condition(alone).startswith("No target has a price.")
 
 
-def test_one_endpoint_on_the_golden_set_is_held_against_the_model():
+def test_one_endpoint_on_the_golden_set_is_held_to_the_model():
     golden = {"a": target("A", accuracy=Estimate(None, reason=reason(ReasonCode.GOLDEN_SET)))}
     found = answer(facts(golden, {}, twins=False, agreement={"a|reference": agreement(3)}))
     assert found == "A: p95 20.0 ms (one at a time), 397 of 400 as the model itself."

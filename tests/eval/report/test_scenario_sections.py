@@ -183,7 +183,7 @@ def search_dir(tmp_path_factory):
     return folder
 
 
-def test_a_rate_search_alone_is_reported_with_capacity_and_dollars(search_dir):
+def test_a_rate_search_alone_has_capacity_and_dollars(search_dir):
     report = json.loads(text_of(search_dir, REPORT_JSON))
     assert report["verdict"]["scenario"] == "max_rate"
     assert report["verdict"]["answer"].endswith("take Google Cloud Functions: $0 a month.")

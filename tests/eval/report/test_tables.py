@@ -41,7 +41,7 @@ def test_a_column_with_any_figure_stays_as_it_is(table):
     assert html_without_empty_columns(table) == table
 
 
-def test_columns_of_one_reason_are_told_together_and_no_table_is_left():
+def test_columns_of_one_reason_are_told_together():
     assert html_without_empty_columns(f"<h2>Cost</h2>{html_table(('EC2', NA, NA))}") == (
         '<h2>Cost</h2><p class="small">Not available: p95, Cost (needs n &gt;= 72, have 38).</p>'
     )
