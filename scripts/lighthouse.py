@@ -54,7 +54,9 @@ def measure(url: str) -> Mapping[str, Any]:
         "--chrome-flags=--headless=new --no-sandbox --disable-gpu",
     ]
     env = os.environ | {"CHROME_PATH": str(shutil.which("chromium"))}
-    result = subprocess.run([PROGRAM, url, *options], env=env, check=True, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        [PROGRAM, url, *options], env=env, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     return json.loads(result.stdout)
 
 

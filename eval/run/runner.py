@@ -201,15 +201,18 @@ class RunSession:
         self.run_record = replace(self.run_record, targets=targets)
 
     async def _adapt(self, client: Client) -> None:
-        """Find how an endpoint is asked whose address has a path, or that has an --adapter, unless it is the service.
+        """Find how an endpoint is asked whose address has a path, or that has an --adapter.
 
-        One that is not understood gets no more requests.
+        Not where /version responds as this service's, or its first prediction. One that is not understood gets no more
+        requests.
         """
         endpoint, option = self.context.endpoints[client.name], self.context.options.adapters.get(client.name)
         image = self.context.image_set.images[0]
         if client.name in self.unreachable or endpoint.twin or not (option or urlsplit(endpoint.url).path):
             return
         if option is None:
+            if next(target.version for target in self.run_record.targets if target.name == client.name):
+                return
             sample, _ = await client.send(RequestSpec(SINGLE, "warmup", -1, 0, image))
             if sample.error is None:
                 return

@@ -198,9 +198,11 @@ def mock_endpoints(profiles: Mapping[str, EndpointProfile], folder: Path) -> Ite
         urls = {}
         for name, profile in profiles.items():
             path = folder / f"{name}.json"
-            path.write_text(json.dumps(profile.to_json()))
+            path.write_text(json.dumps(profile.to_json()), encoding="utf-8")
             command = [sys.executable, "-m", "eval.mock_server", "--profile", str(path)]
-            process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            process = stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+            )
             stack.callback(process.terminate)
             assert process.stdout
             urls[name] = process.stdout.readline().strip()

@@ -159,7 +159,9 @@ def _run_in_a_host(run: Mapping[str, Any]) -> int:
 
 def _start_host() -> subprocess.Popen[str]:
     command = [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("program_host.py"))]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    host.wait()  # it goes on in a process of its own, until standard input ends
+    return host
 
 
 def unwrap_secrets(value: Any, secret: str | None = None) -> Any:
