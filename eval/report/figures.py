@@ -61,6 +61,7 @@ def rate_plot(target_reports: Mapping[str, Any], styles: TargetStyles, slo_ms: f
                     step["passed"],
                 )
                 for step in search_report["steps"]
+                if step["rate_rps"] > 0  # samples may lack it
             ]
             max_rps = value_of(search_report["max_rate_rps"])
             searches.append(scenarios.RateSearch(target_report["title"], styles[name], steps, max_rps))

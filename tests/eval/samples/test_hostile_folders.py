@@ -36,11 +36,11 @@ HOSTILE_VALUES = (
 def base(tmp_path_factory):
     """The records of the example report, with a few of its images."""
     run = json.loads((ROOT / "reports/example" / RUN_JSON).read_text())
-    run["images"] = run["images"][:IMAGES]
+    run["image_manifest"] = run["image_manifest"][:IMAGES]
     names = {"aws_ec2", "heroku", "heroku-onnx", "reference"}
     run["targets"] = [target for target in run["targets"] if target["name"] in names]
     with gzip.open(ROOT / "reports/example" / SAMPLES_GZ_FILE, "rt") as lines:
-        samples = [s for s in map(json.loads, lines) if s["image"] < IMAGES and s["target"] in names]
+        samples = [s for s in map(json.loads, lines) if s["image_index"] < IMAGES and s["target"] in names]
     return run, samples[:400]
 
 
@@ -188,8 +188,8 @@ def test_packed_samples_are_bounded(base, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"target": "x"}, "target is 'x'"), ({"image": IMAGES}, "image_index is 10"),
-     ({"target": "heroku", "latency_ms": 1e-320}, "latency_ms is 0"), ({"label": 10}, "predicted_class is 10"),
+    [({"target": "x"}, "target is 'x'"), ({"image_index": IMAGES}, "image_index is 10"),
+     ({"target": "heroku", "latency_ms": 1e-320}, "latency_ms is 0"), ({"predicted_class": 10}, "predicted_class is 10"),
      ({"probabilities": [1.0]}, "probabilities are 1")],
 )  # fmt: skip
 def test_a_sample_of_another_run_is_one_line(base, tmp_path, change, key):
@@ -244,7 +244,7 @@ def test_a_run_starts_in_no_folder_with_links(tmp_path, name, message):
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
-    [(("images", 1, "label"), 10, "image_manifest.1.label is 10, but there are 10 classes"),
+    [(("image_manifest", 1, "label"), 10, "image_manifest.1.label is 10, but there are 10 classes"),
      (("targets", 1, "name"), "aws_ec2", "two are called the same"),
      (("targets", 1, "name"), "reference", "two are called the same, or one 'reference'")],
 )  # fmt: skip
