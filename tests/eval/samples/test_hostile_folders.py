@@ -189,7 +189,8 @@ def test_packed_samples_are_bounded(base, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "key"),
     [({"target": "x"}, "target is 'x'"), ({"image_index": IMAGES}, "image_index is 10"),
-     ({"target": "heroku", "latency_ms": 1e-320}, "latency_ms is 0"), ({"predicted_class": 10}, "predicted_class is 10"),
+     ({"target": "heroku", "latency_ms": 1e-320}, "latency_ms is 0"),
+     ({"predicted_class": 10}, "predicted_class is 10"),
      ({"probabilities": [1.0]}, "probabilities are 1")],
 )  # fmt: skip
 def test_a_sample_of_another_run_is_one_line(base, tmp_path, change, key):
