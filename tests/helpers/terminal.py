@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours, movements of the cursor
+END = "\x1b[0m\x1b[0m\x1b[0m"  # written after all else: what comes before has been read
 SILENT_S = 30.0  # after which a test fails, rather than waits for ever
 
 
@@ -32,8 +33,10 @@ class Terminal:
 
     def lines(self) -> list[str]:
         """Every line that was shown; of one that moves, each of its texts."""
+        self.file.write(END)
         self.file.flush()
         with self._news:
+            assert self._news.wait_for(lambda: self._text.endswith(END), SILENT_S), "the terminal's end was not read"
             return _lines(self._text)
 
     def read_from(self, master: int) -> None:

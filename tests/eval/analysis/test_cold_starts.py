@@ -46,6 +46,7 @@ from tests.helpers.twin_files import small_service
 
 pytestmark = pytest.mark.integration
 
+ROUNDING_MS = 0.002  # of three figures of three digits
 STARTUP = {"time_to_first_prediction": 3000.0, "ready": 2960.0, "process": 400.0, "import": 1800.0, "load": 300.0,
            "first_prediction": 100.0, "total": 2200.0}  # fmt: skip
 
@@ -305,14 +306,16 @@ def test_forced_start_is_confirmed_timed_and_leaves_the_twin_up(tmp_path, monkey
     small_service(monkeypatch, tmp_path)
     with local_twins(["heroku"], tmp_path) as twins:
         (twin,) = twins.running
+        start = time.perf_counter()
         samples = forced(lambda: twin_restart(twin), twin.url, times=3)
+        elapsed_ms = (time.perf_counter() - start) * 1000
         assert twin.alive()  # a twin ends with the thread that started it, so it must not have been a worker's
     found = find_cold_starts(samples, "cold")
     assert len(found.confirmed) == 3
+    assert sum(sample.startup_ms["time_to_first_prediction"] for sample in found.confirmed) <= elapsed_ms
     for sample in found.confirmed:
         told = sample.startup_ms
-        assert told["ready"] < told["time_to_first_prediction"]
-        assert told["time_to_first_prediction"] == pytest.approx(told["ready"] + sample.latency_ms, abs=0.2)
+        assert told["time_to_first_prediction"] >= told["ready"] + sample.latency_ms - ROUNDING_MS
         assert 0 < told["process"] < told["ready"]
         assert (told["import"], told["load"], told["first_prediction"]) == (2.0, 1.0, 0.5)
 
