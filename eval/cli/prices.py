@@ -87,7 +87,7 @@ def cost_command(arguments: argparse.Namespace) -> int:
     """Print what a deployment would cost."""
     from eval.cost.estimate import Deployment, estimate, price_sensitivity
     from eval.cost.price_list import load_price_list
-    from eval.report.cost_text import estimate_lines, sensitivity_lines
+    from eval.report.terminal import estimate_lines, sensitivity_lines
 
     options = {name: value for name, value in vars(arguments).items() if name in COST_OPTIONS and value is not None}
     deployment = Deployment(arguments.target, **options)

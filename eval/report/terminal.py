@@ -1,11 +1,15 @@
-"""The end of a run on the terminal: one line a target."""
+"""Text for a terminal of 80 columns: the end of a run, and the estimate of `./cloudtrial cost`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.cost.billing import Bill
+from eval.cost.estimate import CostEstimate, PriceEffect
+from eval.cost.price_list import format_amount, table_lines
 from eval.formatting import NOT_AVAILABLE, count, ms, usd
+from infra.targets import TARGETS
 
 HEADINGS = ("", "$ a month", "p95", "errors", "fits memory")
 MAX_LINES = 12  # of targets; the reports have all
@@ -42,3 +46,57 @@ def _row(
         f"{count(failed)} of {count(target['sent'])}",
         YES_OR_NO[fits_memory],
     )
+
+
+def estimate_lines(estimate: CostEstimate) -> list[str]:
+    """The bills, and below them what they assume."""
+    bills = {"at rest": estimate.idle} | {
+        f"{count(int(requests))} a month": bill for requests, bill in estimate.monthly_usd.items()
+    }
+    return [
+        f"{TARGETS[estimate.target].title}, {estimate.size}, {estimate.region}",
+        *(f"{traffic}: {_bill_text(bill)}" for traffic, bill in bills.items()),
+        "",
+        *assumption_lines(estimate),
+    ]
+
+
+def _bill_text(bill: Bill) -> str:
+    limit = "; exceeds the maximum number of instances" if bill.exceeds_max_instances else ""
+    return f"${bill.gross_usd:,.2f}, ${bill.net_usd:,.2f} after free allowances{limit}"
+
+
+def assumption_lines(estimate: CostEstimate) -> list[str]:
+    """What the bills stand on, a line each."""
+    assumed, target = estimate.assumptions, TARGETS[estimate.target]
+    is_autoscaled, is_metered = target.billing == "request", target.billing != "dyno"
+    limit = "its CPU" if is_autoscaled else f"the {assumed.instance_rps:.3g}/s that one serves"
+    always = f"; {assumed.min_instances} always running" if assumed.min_instances else ""
+    lines = {
+        "prices": f"list prices of {estimate.price_list_date}",
+        "traffic": f"{assumed.busy_hours_per_day:.3g} busy hours a day, at {assumed.peak:.3g} times the mean (--peak)",
+        "a request": f"{assumed.service_ms:.3g} ms in the service (--service-ms), {assumed.cpu_ms:.3g} ms of CPU",
+        "instances": f"another above {assumed.utilisation:.0%} of {limit}{always}",
+        "a start": f"{assumed.startup_s:.3g} s until the first response (--boot-s)" if is_autoscaled else "",
+        "connections": f"kept open, so no TLS handshakes; {assumed.response_bytes} bytes a response"
+        if is_metered
+        else "egress is not metered",
+        "free tier": "nothing else in the billing account uses it" if is_metered else "",
+        "image": f"{assumed.container_image_gib:.2f} GiB stored, its libraries as gzip packs them"
+        if is_autoscaled
+        else "",
+        "unconfirmed": ", ".join(estimate.unconfirmed_price_ids),
+    }
+    return ["Assumed", *(f"  {name:<13}{text}" for name, text in lines.items() if text)]
+
+
+def sensitivity_lines(effects: Sequence[PriceEffect], monthly_requests: int) -> list[str]:
+    """The effects as a table of text."""
+    rows: list[tuple[str, ...]] = [
+        ("price", "amount", "net bill", "at half of it", "at twice it", "cheapest target", "at half", "at twice")
+    ]
+    for effect in effects:
+        dollars = (f"${amount:,.2f}" for amount in (effect.usd_per_month, effect.at_half_usd, effect.at_double_usd))
+        rows.append((effect.price.id, format_amount(effect.price.amount), *dollars, effect.cheapest,
+                     effect.cheapest_at_half, effect.cheapest_at_double))  # fmt: skip
+    return [f"At {monthly_requests:,} requests a month, after the free allowances:", *table_lines(rows)]

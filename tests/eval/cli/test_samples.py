@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import subprocess
 import sys
 
@@ -108,3 +110,15 @@ def test_a_reader_that_has_enough_is_no_error(folder):
         told = program.stderr.read()
     assert program.returncode == 0
     assert "Traceback" not in told and "samples" in told
+
+
+def test_the_commands_of_a_report_print_what_they_name(folder, printed, capsys):
+    assert main(["report", str(folder)]) == 0
+    capsys.readouterr()
+    commands = set(re.findall(r"\./cloudtrial samples DIR ([^<]*)", (folder / "report.html").read_text("utf-8")))
+    starts = [command for command in map(html.unescape, commands) if "startup_ms." in command]
+    assert len(commands) > 5 and starts
+    for command in starts:
+        (head, *rows), _ = printed(*command.split())
+        for column in (name for name in head if name.startswith("startup_ms.")):
+            assert any(row[head.index(column)] != "-" for row in rows), f"{column} is empty: {command}"
