@@ -67,6 +67,17 @@ class Exchange:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True)
+class FinishedRequest:
+    """A request that was sent, and what came of it. All times are of time.perf_counter()."""
+
+    request: RequestSpec
+    scheduled_at: float | None  # of an open loop
+    sent_at: float
+    finished_at: float
+    exchange: Exchange
+
+
 class Client:
     """Sends requests to one endpoint, over keep-alive connections or a new one for each request."""
 
@@ -129,6 +140,11 @@ class Client:
         scheduled_at: of an open loop, the scheduled send time, from which latency counts (no coordinated omission). In
         a closed loop it counts from the send.
         """
+        finished = await self.send_request(request, scheduled_at)
+        return self.to_sample(finished), finished.finished_at
+
+    async def send_request(self, request: RequestSpec, scheduled_at: float | None = None) -> FinishedRequest:
+        """Send one request as `send` does. Its sample can be made later: that takes longer than the sending."""
         url, headers, body = self._predict_url, self._token_headers, b""
         if request.image is not None and self.adapter:
             url, headers, body = self._encoded(self.adapter.request, request.image)
@@ -139,8 +155,7 @@ class Client:
             exchange = await self._send_http("GET", self._readyz_url)
         else:
             exchange = await self._send_http("POST", url, headers, body)
-        finished_at = time.perf_counter()
-        return self._to_sample(request, scheduled_at, sent_at, finished_at, exchange), finished_at
+        return FinishedRequest(request, scheduled_at, sent_at, time.perf_counter(), exchange)
 
     async def post(self, form: RequestForm, image: EncodedImage) -> Exchange:
         """Send an image in that form, and return what came, without tokens."""
@@ -155,7 +170,8 @@ class Client:
     def dropped(self, request: RequestSpec, reason: str, scheduled_at: float | None = None) -> Sample:
         """The sample of a request that is not sent."""
         now = time.perf_counter()
-        return self._to_sample(request, scheduled_at, now, now, Exchange(failure=("dropped", reason)))
+        exchange = Exchange(failure=("dropped", reason))
+        return self.to_sample(FinishedRequest(request, scheduled_at, now, now, exchange))
 
     async def fetch_version(self) -> dict[str, Any]:
         """The response of /version, as far as it is understood; empty if that is not 200, or is no JSON.
@@ -204,13 +220,12 @@ class Client:
             exchange.failure = (kind, detail + partial_body)
         return exchange
 
-    def _to_sample(
-        self, request: RequestSpec, scheduled_at: float | None, sent_at: float, finished_at: float, exchange: Exchange
-    ) -> Sample:
+    def to_sample(self, finished: FinishedRequest) -> Sample:
         """The measurements and the response as a sample."""
-        response_bytes, exchange = len(exchange.body), self._scrubbed(exchange)
+        request, scheduled_at, sent_at = finished.request, finished.scheduled_at, finished.sent_at
+        response_bytes, exchange = len(finished.exchange.body), self._scrubbed(finished.exchange)
         label, probabilities, failure = self._classify(request, exchange)
-        service_time_ms = round((finished_at - sent_at) * 1000, 3)
+        service_time_ms = round((finished.finished_at - sent_at) * 1000, 3)
         send_delay_ms = None if scheduled_at is None else round((sent_at - scheduled_at) * 1000, 3)
         headers, first_byte_at = exchange.headers, exchange.first_byte_at
         return Sample(

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import inf
 
 from eval.errors import EvalError
-from eval.load.client import Client, RequestSpec
+from eval.load.client import Client, FinishedRequest, RequestSpec
 from eval.samples.model import Sample
 
 START_DELAY_S = 0.05  # from the decision to the first request
 TASK_LEAD_S = 0.005  # a request's task starts so long before its scheduled time
 WAKE_EARLY_S = 0.0012  # and ends its sleep so long before it: a sleeping process wakes up to a millisecond late
+RECORD_S = 0.002  # a pause has to be so long for a sample to be made in it: that takes 0.2 to 0.6 ms
+MAX_UNRECORDED = 64  # at rates without pauses
 DROPPED = "{} requests were in flight already (--in-flight)"
 
 SampleSink = Callable[[Sample], None]
@@ -29,29 +34,42 @@ async def run_open_loop(
     max_in_flight: int,
     record: SampleSink,
 ) -> None:
-    """Send each request at `start` (of time.perf_counter()) plus its offset, and record each sample as it finishes.
+    """Send each request at `start` (of time.perf_counter()) plus its offset, and record each sample after it finishes.
 
+    Making and recording a sample takes longer than sending a request, so it is done in pauses: with nothing in flight,
+    whose answer it would delay, and no request due.
     With `max_in_flight` requests in flight the next one is dropped and counted as such: waiting would let the target
     set the rate. Returns when all have succeeded or failed. An error of `record` ends the open loop.
     """
     in_flight = 0
+    next_due = start
+    unrecorded: deque[FinishedRequest] = deque()
 
-    async def send_one(request: RequestSpec, scheduled_at: float) -> None:
-        nonlocal in_flight
+    def is_pause() -> bool:
+        return in_flight == 0 and next_due - time.perf_counter() > RECORD_S
+
+    async def send_one(request: RequestSpec, scheduled_at: float, next_scheduled_at: float) -> None:
+        nonlocal in_flight, next_due
         await sleep_until(scheduled_at)
+        next_due = next_scheduled_at
         if in_flight >= max_in_flight:
             record(client.dropped(request, DROPPED.format(max_in_flight), scheduled_at))
             return
         in_flight += 1
-        sample, _ = await client.send(request, scheduled_at)
+        unrecorded.append(await client.send_request(request, scheduled_at))
         in_flight -= 1
-        record(sample)
+        while unrecorded and (is_pause() or len(unrecorded) > MAX_UNRECORDED):
+            record(client.to_sample(unrecorded.popleft()))
 
     try:
-        async with asyncio.TaskGroup() as task_group:
-            for request, offset_s in zip(requests, offsets_s, strict=True):
-                await asyncio.sleep(max(0.0, start + offset_s - TASK_LEAD_S - time.perf_counter()))
-                task_group.create_task(send_one(request, start + offset_s))
+        try:
+            async with asyncio.TaskGroup() as task_group:
+                for request, (offset_s, next_offset_s) in zip(requests, pairwise([*offsets_s, inf]), strict=True):
+                    await asyncio.sleep(max(0.0, start + offset_s - TASK_LEAD_S - time.perf_counter()))
+                    task_group.create_task(send_one(request, start + offset_s, start + next_offset_s))
+        finally:
+            while unrecorded:
+                record(client.to_sample(unrecorded.popleft()))
     except* EvalError as errors:
         raise errors.exceptions[0] from None
 

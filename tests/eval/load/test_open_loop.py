@@ -6,6 +6,7 @@ import asyncio
 import io
 import math
 import threading
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -62,6 +63,56 @@ def test_a_request_is_due_on_time_though_sleepers_wake_late(monkeypatch):
     for scheduled_at in (0.0123, 0.0131, 0.5, 0.5, 0.50001):
         asyncio.run(open_loop.sleep_until(scheduled_at))
         assert 0 <= clock.now_s - scheduled_at < 5e-5
+
+
+class InstantClient:
+    """A client whose request number N takes the Nth of these seconds; its samples are the numbers."""
+
+    def __init__(self, seconds):
+        self.seconds, self.in_flight, self.busy_when_made = seconds, 0, []
+
+    async def send_request(self, number, scheduled_at):
+        self.in_flight += 1
+        await asyncio.sleep(self.seconds[number])
+        self.in_flight -= 1
+        return number
+
+    def to_sample(self, number):
+        self.busy_when_made.append(self.in_flight)
+        return number
+
+
+def send_all(client, offsets_s, record):
+    numbers = range(len(client.seconds))
+    start = time.perf_counter() + open_loop.START_DELAY_S
+    asyncio.run(open_loop.run_open_loop(client, numbers, offsets_s, start, 1000, record))
+
+
+def test_samples_are_made_while_nothing_is_in_flight():
+    client, samples = InstantClient([0.02, 0.15, 0.02, 0.02]), []
+    send_all(client, [0, 0.05, 0.1, 0.4], samples.append)  # the third ends while the second is in flight
+    assert samples == [0, 2, 1, 3]
+    assert client.busy_when_made == [0] * 4
+
+
+def test_a_loop_without_pauses_makes_its_samples_too():
+    client, samples = InstantClient([0.3] + [0.0] * 200), []
+    send_all(client, [i / 1000 for i in range(201)], samples.append)
+    assert samples == [*range(1, 201), 0]
+    assert client.busy_when_made.count(1) == 200 - open_loop.MAX_UNRECORDED
+
+
+def test_an_interrupted_loop_makes_the_samples_of_all_that_ended():
+    client, samples = InstantClient([0.3, 0.0, 0.0]), []
+
+    async def interrupt():
+        start = time.perf_counter() + open_loop.START_DELAY_S
+        async with asyncio.timeout(0.2):
+            await open_loop.run_open_loop(client, range(3), [0, 0.05, 0.06], start, 10, samples.append)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(interrupt())
+    assert samples == [1, 2]
 
 
 def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
