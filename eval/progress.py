@@ -77,6 +77,11 @@ class Reporter:
         return kind(self._console, description, total, unit)
 
 
+def stderr_reporter() -> Reporter:
+    """A reporter beside output that may be read by a program."""
+    return Reporter(_Console(stderr=True, highlight=False))
+
+
 @contextlib.contextmanager
 def _log_seconds(console: Console, description: str) -> Iterator[None]:
     """A line every LOG_REFRESH_S. Output that cannot be written ends them; the next line of the run itself says so."""

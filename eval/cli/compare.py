@@ -120,6 +120,7 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
         notices,
         possible_pairs,
     )
+    from eval.progress import stderr_reporter
     from eval.report.comparison import WRITERS, Comparison
     from eval.report.wording import message
     from eval.targets.engines import engine_of, engines_differ
@@ -135,7 +136,9 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     thresholds = dataclasses.replace(
         thresholds, **{name: value for name, value in overrides.items() if value is not None}
     )
-    (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
+    reporter = stderr_reporter()
+    with reporter.activity("Reading the samples of both runs"):
+        (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
     pairs = _check_pairs(arguments.pair, a, b)
     b = comparing.with_names_of_a(b, {name_b: name_a for name_a, name_b in pairs.items()})
     if not common_targets(a.run, b.run):
@@ -153,9 +156,10 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
         lines = [f"{a.folder} and {b.folder} are incompatible; --force compares them anyway:"]
         raise EvalError("\n".join([*lines, *(f"  {message(finding)}" for finding in findings)]))
     changed_by_plan = [name for name in pairs if engines_differ(*(engine_of(side.target_run(name)) for side in (a, b)))]
-    differences = comparing.compare_runs(
-        a, b, thresholds, changed_by_plan=changed_by_plan, steady_machine=arguments.steady_machine
-    )
+    with reporter.activity("Comparing"):
+        differences = comparing.compare_runs(
+            a, b, thresholds, changed_by_plan=changed_by_plan, steady_machine=arguments.steady_machine
+        )
     comparison = Comparison(
         a,
         b,

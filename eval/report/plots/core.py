@@ -26,6 +26,8 @@ from eval.report.plots.svg import COLOUR_COUNT, INK, MUTED, SERIES_COLOURS, SQUA
 MAX_ECDF_POINTS = 400  # of a distribution that are drawn; more cannot be seen
 PERCENT_TICKS = (0, 10, 25, 50, 75, 90, 100)
 MIN_SHOWN_USD = 0.1  # what is cheaper is drawn here: a logarithmic axis has no zero
+LINE_PT, EDGE_PT = 2, 3  # of a line, and what it is wider for each target whose line lies on it: both are seen
+SAME_COST = 0.03  # relative difference that can't be seen
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) 
     """Dollars a month over requests a month, both on log axes."""
 
     def draw(axes: Axes) -> None:
-        for curve in curves:
+        for index, curve in enumerate(curves):
             gross, net = (np.maximum(amounts, MIN_SHOWN_USD) for amounts in (curve.gross_usd, curve.net_usd))
             servable = len(curve.monthly_requests) if curve.servable_points is None else curve.servable_points
             if curve.net_range_usd is not None:
@@ -118,15 +120,16 @@ def cost_curves(curves: Sequence[CostCurve], crossings: Sequence[CostCrossing]) 
                 axes.fill_between(curve.monthly_requests, low, high, color=colour, alpha=0.12, linewidth=0)
             axes.plot(curve.monthly_requests, gross, **{**line_style(curve.style), "linewidth": 1, "linestyle": ":"})
             axes.plot(curve.monthly_requests, net, **{**line_style(curve.style), "linewidth": 1, "alpha": 0.45})
+            hiding = {later.style % COLOUR_COUNT for later in curves[index + 1 :] if _cost_the_same(curve, later)}
             axes.plot(
                 curve.monthly_requests[:servable],
                 net[:servable],
                 label=legend_label(curve.title),
-                **line_style(curve.style),
+                **line_style(curve.style, linewidth=LINE_PT + EDGE_PT * len(hiding)),
                 **line_markers(curve.style),
             )
-        for index, curve in enumerate(crossings):
-            _mark_crossing(axes, curve, index)
+        for index, crossing in enumerate(crossings):
+            _mark_crossing(axes, crossing, index)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(
@@ -193,17 +196,27 @@ def _cost_tick(usd: float, _: int) -> str:
     return f"${usd:,.0f}" if usd >= 1 else f"${usd:.2f}"
 
 
+def _cost_the_same(a: CostCurve, b: CostCurve) -> bool:
+    """Whether b's line, drawn later in another colour, would hide all of a's."""
+    if a.style % COLOUR_COUNT == b.style % COLOUR_COUNT or len(a.net_usd) != len(b.net_usd):
+        return False
+    a_usd, b_usd = (np.maximum(curve.net_usd, MIN_SHOWN_USD) for curve in (a, b))
+    return float(np.mean(np.abs(np.log(a_usd / b_usd)) < SAME_COST)) > 0.5
+
+
 def _mark_crossing(axes: Axes, crossing: CostCrossing, index: int) -> None:
-    """A ring where the cheapest changes, with its traffic beside it."""
+    """A ring where the cheapest changes, and its traffic above all lines."""
     y = max(crossing.usd, MIN_SHOWN_USD)
     axes.axvline(crossing.monthly_requests, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
     axes.plot(crossing.monthly_requests, y, "o", markersize=9, markerfacecolor=SURFACE, markeredgecolor=INK, zorder=5)
     axes.annotate(
         formatting.short_count(crossing.monthly_requests),
-        (crossing.monthly_requests, y),
-        (-7, 9 + 3 * (index % 2)),
+        (crossing.monthly_requests, 1),
+        (-5, -6 - 14 * (index % 3)),
+        xycoords=("data", "axes fraction"),
         textcoords="offset points",
         ha="right",
+        va="top",
         fontsize=10,
         fontweight="bold",
         zorder=6,

@@ -19,6 +19,7 @@ ENGINE_ROWS = 1 + len(ENGINE_DASH_PATTERNS)
 MARKERS = "osD^vPX*"
 MARKER_SPACING = 0.13  # of the plot's diagonal
 MAX_LEGEND_MARKER_PT = 7  # points; on the plot marks may be larger
+MAX_LEGEND_LINE_PT = 2
 MAX_LABEL_CHARS = 40  # of a title in a plot
 MAX_LEGEND_CHARS = 116  # of all columns of a legend
 LEGEND_LINE_CHARS = 8  # as wide as a line and the space around it
@@ -120,6 +121,7 @@ def add_legend(axes: Axes, columns: int = 4) -> None:
                 artist.set_gid(group_id)
         if isinstance(handle, Line2D):
             handle.set_markersize(min(handle.get_markersize(), MAX_LEGEND_MARKER_PT))
+            handle.set_linewidth(min(handle.get_linewidth(), MAX_LEGEND_LINE_PT))
 
 
 def _fitting_columns(titles: Sequence[str], max_columns: int) -> int:

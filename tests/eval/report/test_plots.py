@@ -177,3 +177,16 @@ def test_marks_of_one_rate_stand_beside_one_another():
 )
 def test_crowded_places_are_moved_apart_around_their_middle(places, expected):
     assert scenarios.spread(places, 10.0) == pytest.approx(expected)
+
+
+def test_a_cost_line_under_an_equal_one_is_wider():
+    """Else the one that is drawn later would hide it. Engines of a target have one colour, and marks of their own."""
+
+    def widths(*curves):
+        svg = str(core.cost_curves([core.CostCurve(*curve, REQUESTS, usd, usd) for *curve, usd in curves], []))
+        lines = re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="fill: none; ([^"]*)"/>', svg)
+        return [float(w) for line in lines for w in re.findall(r"stroke-width: ([2-9])", line)]  # others are 1 or less
+
+    flat, steep = [7.0] * 30, [n * 3e-6 for n in REQUESTS]
+    assert widths(("Run", 2, steep), ("Function", 3, steep), ("Heroku", 1, flat)) == [5, 2, 2]
+    assert widths(("Run", 2, steep), ("Run (ONNX int8)", 10, steep)) == [2, 2]

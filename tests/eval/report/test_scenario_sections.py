@@ -424,7 +424,11 @@ def test_printed_it_shows_all_targets_and_no_control(visit, full_dir):
     page = visit(full_dir / REPORT_HTML)
     page.locator(".filter button").first.click()
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1047})  # A4 with margins of 1 cm
     assert page.locator("#results tbody tr:visible").count() == 4
+    row = page.locator("#results tbody tr").first.evaluate("(row) => getComputedStyle(row).display")
+    assert row == "table-row"  # and not a card, of which two would fill a page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
     assert page.locator(".filter:visible, .readout:visible").count() == 0
 
 
