@@ -22,6 +22,7 @@ from service.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_DIR = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
 FOLDERS = ("service", "models")
+SELF_TEST = "self_test.json"  # of a model, which is run at every start
 ROOT_FILES = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
 # Engine -> the lock in service/ that stands at the root as requirements.txt, so that nothing installs another engine's
 # library. `make lock` makes the locks of the .in files beside them.
@@ -50,7 +51,7 @@ def deployment_files(
     `extra` names more, and what each is copied from. `target` counts where that installs more than the others.
     """
     files = {f"{folder}/{name}": path for folder in FOLDERS for name, path in _walk(REPOSITORY / folder)}
-    of_models = (MODEL_JSON, WEIGHTS_OF[engine])
+    of_models = (MODEL_JSON, WEIGHTS_OF[engine], SELF_TEST)
     files = {k: v for k, v in files.items() if not k.startswith("models/") or v.name in of_models}
     files |= {name: REPOSITORY / "service" / name for name in ROOT_FILES}
     folder = REPOSITORY / "infra" / target if target in TARGETS_WITH_OWN_LOCK else REPOSITORY / "service"

@@ -14,7 +14,7 @@ from service.client_connection import ClientConnection
 from service.engines import Engine, engine_class
 from service.errors import BundleError, QueueFull
 from service.images.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
-from service.model import Bundle, load_bundle
+from service.model import Bundle, load_for_engine
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings
 from service.system import give_back_memory, process_started_at, usable_cpus
@@ -36,8 +36,9 @@ class Classifier:
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings):
         self.bundle = bundle
         self.classes = bundle.classes
-        self.info = ModelInfo(bundle.name, bundle.version(engine.weights), engine.name)
-        self.sha256 = bundle.files[engine.weights]
+        weights = bundle.engine(engine.name).file
+        self.info = ModelInfo(bundle.name, bundle.version(weights), engine.name)
+        self.sha256 = bundle.files[weights]
         self.libraries = engine.libraries
         self.details = engine.details
         self.startup_ms: dict[str, float] = {}
@@ -56,13 +57,13 @@ class Classifier:
         clock = [process_started_at()]
         make_engine = engine_class(settings.engine)  # imports its library, the longest part for torch
         clock.append(time.time())
-        bundle = load_bundle(settings.model_dir, [make_engine.weights])
+        bundle = load_for_engine(settings.model_dir, settings.engine)
         classifier = cls(bundle, make_engine(bundle), settings)
         clock.append(time.time())
-        (prediction,), _ = classifier.classify([np.zeros((3, bundle.size_px, bundle.size_px), np.float32)])
+        (prediction,), _ = classifier.classify([np.zeros((3, bundle.image.size_px, bundle.image.size_px), np.float32)])
         if not math.isclose(sum(prediction.probabilities), 1, rel_tol=0.01):  # NaN is not
             found = f"the probabilities of a grey image are {prediction.probabilities[:3]} and so on"
-            raise BundleError(f"{bundle.path(make_engine.weights)} cannot predict: {found}; export it again")
+            raise BundleError(f"{bundle.folder} cannot predict with {settings.engine}: {found}; export it again")
         give_back_memory()
         clock.append(time.time())
         phases = {name: after - before for name, before, after in zip(PHASES, clock, clock[1:], strict=False)}

@@ -1,30 +1,26 @@
-"""A model bundle: the folder with model.json and the weights that it names.
+"""A model bundle: the folder with model.json and the files that it names.
 
-`model.json` holds name, architecture, classes, input (size_px, mean, std), and under `files` the sha256 of
-every other file. What is used is checked first. Nothing is ever unpickled.
+`model.json` of schema 2 holds name, classes, input (an image's size, or a row's features), engines with their files,
+the self-test, licence, origin, and under `files` the sha256 of every other file; docs/own-model.md describes it.
+Schema 1, which the first bundles have, is read too. What is used is checked first. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from service.errors import BundleError
+from service.manifest.records import EngineFile, ImageInput, TabularInput
+from service.manifest.values import WEIGHTS_OF, Values
+
+__all__ = ["MODEL_JSON", "VERSION_DIGITS", "WEIGHTS_OF", "Bundle", "load_bundle", "load_for_engine", "sha256"]
 
 MODEL_JSON = "model.json"
 VERSION_DIGITS = 12
-MAX_MANIFEST_BYTES = 1024 * 1024
-MAX_CLASSES = 10_000
-MAX_NAME_CHARACTERS = 100
-MAX_SIZE_PX = 1024
-CHANNELS = 3
-# Engine -> the one of the bundle's files that it runs, as ENGINE names it; whoever ships an engine ships that file
-WEIGHTS_OF = {"torch": "weights.safetensors", "onnx": "int8.onnx"}
 
 
 @dataclass(frozen=True)
@@ -33,12 +29,34 @@ class Bundle:
 
     folder: Path
     name: str  # "resnet18-cifar10"
-    architecture: str  # "resnet18-cifar"
     classes: tuple[str, ...]  # in the order of the network's outputs
-    size_px: int  # side of the square input
-    mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1
-    std: tuple[float, ...]
-    files: dict[str, str]  # file name -> sha256, hex
+    input: ImageInput | TabularInput
+    engines: Mapping[str, EngineFile]  # that can run it, by the names of ENGINE
+    files: Mapping[str, str]  # file name -> sha256, hex
+    self_test: str | None = None  # the file with inputs and expected answers
+    licence: str | None = None  # of the weights
+    origin: str | None = None  # where they came from
+    reference: Mapping[str, Any] = field(default_factory=dict)  # distributions on the test set
+
+    @property
+    def image(self) -> ImageInput:
+        """What images become. Raises BundleError for a model of rows."""
+        if isinstance(self.input, ImageInput):
+            return self.input
+        raise BundleError(f"{self.name} takes rows of {len(self.input.features)} numbers, not images")
+
+    def engine(self, name: str) -> EngineFile:
+        """What an engine runs. Raises BundleError when the bundle has nothing for it."""
+        if name in self.engines:
+            return self.engines[name]
+        found = f"{self.folder / MODEL_JSON} has no file for the engine {name!r}, only for: {', '.join(self.engines)}"
+        raise BundleError(f"{found}; set ENGINE to one of these, or have make export write what is missing")
+
+    def files_for(self, engine: str) -> list[str]:
+        """The files that a deployment with this engine needs: the engine's own, and those of no engine."""
+        own = self.engine(engine).file
+        of_others = {each.file for each in self.engines.values()} - {own}
+        return [name for name in self.files if name not in of_others]
 
     def path(self, name: str) -> Path:
         """A file of the bundle. Raises BundleError when model.json does not list it."""
@@ -58,89 +76,32 @@ class Bundle:
 def load_bundle(folder: Path, needed: Iterable[str] | None = None) -> Bundle:
     """Read model.json and check the files that are `needed`, or else every file it lists.
 
-    A deployment has the file of its own engine alone. Raises BundleError naming the file and what to do.
+    Raises BundleError naming the file and what to do.
     """
-    bundle = _read_manifest(folder)
+    values = Values(folder / MODEL_JSON)
+    bundle = Bundle(
+        folder=folder,
+        name=values.name(),
+        classes=values.classes(),
+        input=values.input(),
+        engines=values.engines(),
+        files=values.files(),
+        self_test=values.self_test(),
+        licence=values.text("licence"),
+        origin=values.text("origin"),
+        reference=values.reference(),
+    )
     for name in bundle.files if needed is None else needed:
         _check(bundle.path(name), bundle.files[name])
     return bundle
 
 
-def _read_manifest(folder: Path) -> Bundle:
-    """What model.json says, every value checked. Raises BundleError with the key, its value and what it has to be."""
-    path = folder / MODEL_JSON
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
-        content = json.loads(text) if len(text) <= MAX_MANIFEST_BYTES else None
-    except FileNotFoundError:
-        raise BundleError(f"no model at {folder}: {MODEL_JSON} is missing; set MODEL_DIR to a bundle") from None
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON: {error}; fetch the bundle again") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} has to hold a JSON object of at most {MAX_MANIFEST_BYTES} bytes")
-
-    def value(key: str, is_valid: Callable[[Any], bool], expected: str) -> Any:
-        found: Any = content
-        for part in key.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        if not is_valid(found):
-            raise BundleError(
-                f"{path}: {key} is {ascii(found)[:200]}; it has to be {expected}, as in models/resnet18-cifar10"
-            )
-        return found
-
-    name_hint = f"1 to {MAX_NAME_CHARACTERS} printable characters"
-    return Bundle(
-        folder=folder,
-        name=value("name", _is_name, name_hint),
-        architecture=value("architecture", _is_name, name_hint),
-        classes=tuple(value("classes", _are_classes, f"1 to {MAX_CLASSES} different names, each of {name_hint}")),
-        size_px=value("input.size_px", _is_size, f"a whole number from 1 to {MAX_SIZE_PX}"),
-        mean=tuple(value("input.mean", _are_channels, f"{CHANNELS} numbers from -10 to 10")),
-        std=tuple(value("input.std", _are_deviations, f"{CHANNELS} numbers above 0, at most 10")),
-        files=value("files", _are_files, "file names without folders, each with its sha256 in hex"),
-    )
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable()
-
-
-def _are_classes(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and 0 < len(value) <= MAX_CLASSES
-        and all(map(_is_name, value))
-        and len(set(value)) == len(value)
-    )
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_SIZE_PX
-
-
-def _are_channels(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == CHANNELS
-        and all(type(number) in (int, float) and -10 <= number <= 10 for number in value)  # NaN is not
-    )
-
-
-def _are_deviations(value: Any) -> bool:
-    return _are_channels(value) and all(number >= 1e-6 for number in value)  # pixels are divided by it
-
-
-def _are_files(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name)
-        and isinstance(digest, str)
-        and re.fullmatch(r"[0-9a-f]{64}", digest)
-        for name, digest in value.items()
-    )
+def load_for_engine(folder: Path, engine: str) -> Bundle:
+    """The same, with the files checked that this engine needs: a deployment has no others."""
+    bundle = load_bundle(folder, [])
+    for name in bundle.files_for(engine):
+        _check(bundle.path(name), bundle.files[name])
+    return bundle
 
 
 def _check(path: Path, wanted: str) -> None:

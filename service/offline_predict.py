@@ -20,7 +20,7 @@ import numpy as np
 from service.engines import engine_class
 from service.errors import BundleError, Problem, SettingsError
 from service.images.preprocess import decode_image
-from service.model import Bundle, load_bundle
+from service.model import Bundle, load_for_engine
 from service.schema import Prediction
 from service.settings import Settings
 
@@ -30,7 +30,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     settings = Settings.from_env(os.environ)
     make_engine = engine_class(settings.engine)
-    bundle = load_bundle(settings.model_dir, [make_engine.weights])
+    bundle = load_for_engine(settings.model_dir, settings.engine)
     engine = make_engine(bundle)
     while lines := list(islice(sys.stdin, settings.batch_max)):
         images = [_read(Path(line.rstrip("\n")), bundle) for line in lines]

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from service.errors import SettingsError
-from service.model import WEIGHTS_OF
+from service.manifest.values import WEIGHTS_OF
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)

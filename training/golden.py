@@ -59,9 +59,9 @@ def generate(bundle: Bundle, steps: int) -> np.ndarray:
     net = load_network(bundle).to(memory_format=torch.channels_last)
     distances = track_batch_norm_distances(net)
     targets = torch.arange(len(bundle.classes)).repeat_interleave(PER_CLASS)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (bundle.mean, bundle.std))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (bundle.image.mean, bundle.image.std))
     low, high = -mean / std, (1 - mean) / std
-    images = (NOISE * torch.randn(len(targets), 3, bundle.size_px, bundle.size_px)).requires_grad_()
+    images = (NOISE * torch.randn(len(targets), 3, bundle.image.size_px, bundle.image.size_px)).requires_grad_()
     optimizer = torch.optim.Adam([images], LEARNING_RATE)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in tqdm(range(steps), desc="golden set", mininterval=2):

@@ -19,7 +19,7 @@ Probabilities = Callable[[np.ndarray], np.ndarray]  # of an engine
 
 def normalise(images: np.ndarray, bundle: Bundle) -> np.ndarray:
     """uint8 [N, S, S, 3] -> the network's input, float32 [N, 3, S, S]."""
-    mean, std = np.asarray(bundle.mean, np.float32), np.asarray(bundle.std, np.float32)
+    mean, std = np.asarray(bundle.image.mean, np.float32), np.asarray(bundle.image.std, np.float32)
     return np.ascontiguousarray(((images.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
 
 

@@ -55,7 +55,7 @@ class Graph:
 
 def onnx_model(net: ResNet18, bundle: Bundle) -> onnx.ModelProto:
     """The graph of a network whose batch norms are folded in, checked by ONNX's own rules."""
-    graph = Graph()
+    graph, size_px = Graph(), bundle.image.size_px
     x = graph.add("Relu", "relu", graph.convolution("conv1", INPUT, net.conv1))
     for name in ("layer1", "layer2", "layer3", "layer4"):
         for index, block in enumerate(net.get_submodule(name).children()):
@@ -67,8 +67,8 @@ def onnx_model(net: ResNet18, bundle: Bundle) -> onnx.ModelProto:
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            bundle.architecture,
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, bundle.size_px, bundle.size_px])],
+            bundle.name,
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, size_px, size_px])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", len(bundle.classes)])],
             graph.weights,
         ),

@@ -168,7 +168,7 @@ def main() -> None:
     images = np.stack([decode_image(path.read_bytes(), bundle) for path in sorted(GOLDEN_DIR.glob("*.png"))])
     console, caption = Console(width=140), table_caption(args.cores)
     variants = [
-        *service_variants(net, bundle.size_px),
+        *service_variants(net, bundle.image.size_px),
         *rejected_variants(net, torch.from_numpy(images[:1])),
         *onnx_variants(bundle),
     ]

@@ -24,7 +24,6 @@ class Engine(Protocol):
 
     name: str  # as ENGINE has it
     caller_may_run: bool  # whether it may be another thread each time
-    weights: str  # the bundle's file that it runs
     libraries: dict[str, str]  # name -> version, of what it computes with
     details: dict[str, object]  # how it computes on this machine
 

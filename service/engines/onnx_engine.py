@@ -10,10 +10,9 @@ import numpy as np
 import onnxruntime
 
 from service.errors import BundleError
-from service.model import WEIGHTS_OF, Bundle
+from service.model import Bundle
 from service.system import usable_cpus
 
-WEIGHTS = WEIGHTS_OF["onnx"]
 INPUT, OUTPUT = "images", "probabilities"  # of the graph
 ERRORS_ONLY = 3  # of ONNX Runtime's levels of logging
 
@@ -23,13 +22,12 @@ class OnnxEngine:
 
     name = "onnx"
     caller_may_run = True  # its compute threads belong to the session
-    weights = WEIGHTS
 
     def __init__(self, bundle: Bundle):
         self.libraries = {"onnxruntime": str(onnxruntime.__version__)}
-        threads = usable_cpus()
-        self.details: dict[str, object] = {"form": "int8", "threads": threads}
-        self._session = open_session(str(bundle.path(WEIGHTS)), threads)
+        threads, own = usable_cpus(), bundle.engine(self.name)
+        self.details: dict[str, object] = {"form": own.precision, "threads": threads}
+        self._session = open_session(str(bundle.path(own.file)), threads)
         _check_fit(self._session, bundle)
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
@@ -55,7 +53,7 @@ def open_session(path: str, threads: int) -> onnxruntime.InferenceSession:
 def _check_fit(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
     """Raises BundleError when the graph does not take the bundle's images, or give its classes."""
     wanted = {
-        "input": (INPUT, "tensor(float)", [3, bundle.size_px, bundle.size_px]),
+        "input": (INPUT, "tensor(float)", [3, bundle.image.size_px, bundle.image.size_px]),
         "output": (OUTPUT, "tensor(float)", [len(bundle.classes)]),
     }
     for kind, ends in (("input", session.get_inputs()), ("output", session.get_outputs())):
@@ -63,7 +61,8 @@ def _check_fit(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
         if found != [wanted[kind]] or isinstance(ends[0].shape[0], int):
             shown = ", ".join(f"{end.name} {end.type} {end.shape}" for end in ends)
             name, dtype, shape = wanted[kind]
+            path = bundle.path(bundle.engine(OnnxEngine.name).file)
+            path = bundle.path(bundle.engine(OnnxEngine.name).file)
             raise BundleError(
-                f"{bundle.path(WEIGHTS)} has the {kind} {shown}, not {name} {dtype} {['N', *shape]}; "
-                "make export writes it again"
+                f"{path} has the {kind} {shown}, not {name} {dtype} {['N', *shape]}; make export writes it again"
             )

@@ -25,7 +25,7 @@ from service.errors import BundleError
 from service.model import Bundle
 from service.system import usable_cpus
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS = "weights.safetensors"  # as training writes them
 CONV_AND_NORM = (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1"))  # the last one: inside `downsample`
 
 TRIAL_IMAGES, TRIAL_ROUNDS = 4, 4
@@ -52,7 +52,6 @@ class TorchEngine:
     """
 
     name = "torch"
-    weights = WEIGHTS
 
     def __init__(self, bundle: Bundle, precision: str | None = None):
         self.libraries = {"torch": str(torch.__version__)}
@@ -62,7 +61,7 @@ class TorchEngine:
         net = load_network(bundle)
         fold_batch_norm(net)
         precisions = [precision] if precision else usable_precisions()
-        self._scores, self.details = autotune(net, precisions, bundle.size_px)
+        self._scores, self.details = autotune(net, precisions, bundle.image.size_px)
         if precision is None:
             self.details["precisions"] = {name: probe_precision(name).reason for name in PRECISIONS}
 
@@ -133,9 +132,10 @@ class LayeredResNet18:
 
 def load_network(bundle: Bundle) -> ResNet18:
     """The bundle's network in float32, ready to answer. Raises BundleError when the weights do not fit it."""
-    if bundle.architecture != ARCHITECTURE:
-        raise BundleError(f"{bundle.folder} holds a {bundle.architecture!r}; the torch engine runs {ARCHITECTURE!r}")
-    path = bundle.path(WEIGHTS)
+    own = bundle.engine(TorchEngine.name)
+    if own.architecture != ARCHITECTURE:
+        raise BundleError(f"{bundle.folder} holds a {own.architecture!r}; the torch engine runs {ARCHITECTURE!r}")
+    path = bundle.path(own.file)
     try:
         stored = load_file(path)
     except SafetensorError as error:

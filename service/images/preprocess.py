@@ -54,9 +54,9 @@ def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) ->
     The upright centre square is resized to S; an image that is S x S already keeps every bit. `work`: the budget of a
     request; without it, one image's.
     """
-    with open_image(data, bundle.size_px * DRAFT_FACTOR, work or DecodeWork()) as image:
+    with open_image(data, bundle.image.size_px * DRAFT_FACTOR, work or DecodeWork()) as image:
         _load(image)
-        small = _square(image, bundle.size_px)
+        small = _square(image, bundle.image.size_px)
     return normalise(np.asarray(small), bundle)
 
 
@@ -117,7 +117,7 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
         found = f"its largest is {pixels.max():g}, as where they are from 0 to 1"
         raise UnprocessableImage(f"{wanted}; {found}, so multiply them by 255")
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
-    return normalise(np.asarray(_square(image, bundle.size_px)), bundle)
+    return normalise(np.asarray(_square(image, bundle.image.size_px)), bundle)
 
 
 def _shape_cure(shape: tuple[int, ...]) -> str:
@@ -148,7 +148,7 @@ def _range_cure(pixels: np.ndarray) -> str:
 
 def normalise(pixels: np.ndarray, bundle: Bundle) -> np.ndarray:
     """uint8 [S, S, 3] -> float32 [3, S, S]: scaled to 0..1, minus the mean, over the standard deviation."""
-    scale, offset = _line(bundle.mean, bundle.std)
+    scale, offset = _line(bundle.image.mean, bundle.image.std)
     scaled = np.multiply(pixels.transpose(2, 0, 1), scale, dtype=np.float32, order="C")
     scaled += offset
     return scaled

@@ -14,20 +14,18 @@ import numpy as np
 
 from service.app import create_app
 from service.classifier import Classifier
-from service.model import Bundle
 from service.settings import Settings
 from service.web import asgi
+from tests.helpers.bundles import bundle_in_memory
 
 CLASSES = 10
 WORK = bytes(int(os.environ.get("WORK", "0")))  # hashed for each picture; about a millisecond for each MB
 GATE = Path(os.environ.get("GATE", "/nowhere"))
-BUNDLE = Bundle(
-    Path(), "test", "none", tuple("abcdefghij"), 32, (0.0,) * 3, (1.0,) * 3, {"weights": "0123456789abcdef" * 4}
-)
+BUNDLE = bundle_in_memory("abcdefghij", mean=0.0, std=1.0)
 
 
 class Engine:
-    name, weights, libraries, details = "test", "weights", {"test": "1"}, {"form": "brightness"}
+    name, libraries, details = "test", {"test": "1"}, {"form": "brightness"}
     caller_may_run = True
 
     def probabilities(self, batch):

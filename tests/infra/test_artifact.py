@@ -176,6 +176,7 @@ def test_project_artifact_is_service_and_model_without_litter(engine):
     assert {name for name in names if name.startswith("models/")} == {
         f"{model}/model.json",
         f"{model}/{WEIGHTS_OF[engine]}",
+        f"{model}/self_test.json",
     }
     assert {name for name in names if "/" not in name} == {"Procfile", "main.py", "requirements.txt"}
     assert {name.partition("/")[0] for name in names if "/" in name} == {"service", "models"}

@@ -3,7 +3,6 @@
 import io
 import logging
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,22 +11,20 @@ from service import schema
 from service.app import create_app
 from service.classifier import Classifier
 from service.errors import QueueFull
-from service.model import Bundle
 from service.schema import PROBLEM_TYPE
 from service.settings import Settings
 from service.web.middleware import CONTENT_POLICY, ROUTES
 from tests.conftest import picture_bytes
+from tests.helpers.bundles import bundle_in_memory
 from tests.helpers.running_service import multipart
 
-BUNDLE = Bundle(
-    Path(), "test", "none", tuple("abcdef"), 32, (0.5,) * 3, (0.5,) * 3, {"weights": "0123456789abcdef" * 4}
-)
+BUNDLE = bundle_in_memory()
 
 
 class Engine:
     """Answers evenly, or with the failure it was given."""
 
-    name, weights, libraries, details = "test", "weights", {"test": "1"}, {"form": "even"}
+    name, libraries, details = "test", {"test": "1"}, {"form": "even"}
     caller_may_run = True
     failure: BaseException | None = None
 

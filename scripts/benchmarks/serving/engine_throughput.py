@@ -80,11 +80,11 @@ class EngineProcess:
 def main(engine_name: str, paths: Sequence[str]) -> None:
     from service.engines import engine_class
     from service.images.preprocess import decode_image
-    from service.model import load_bundle
+    from service.model import load_for_engine
     from service.settings import Settings
 
     make_engine = engine_class(engine_name)
-    bundle = load_bundle(Settings.model_dir, [make_engine.weights])
+    bundle = load_for_engine(Settings.model_dir, engine_name)
     engine = make_engine(bundle)
     images = np.stack([decode_image(Path(path).read_bytes(), bundle) for path in paths])
     rows = np.concatenate([engine.probabilities(part) for part in np.array_split(images, -(-len(images) // 50))])
@@ -101,7 +101,7 @@ def main(engine_name: str, paths: Sequence[str]) -> None:
         "margins": [round(float(row[-1] - row[-2]), 4) for row in ordered],
         "batch": best,
         "batch_rps_by_size": {size: round(rate, 1) for size, rate in rates.items()},
-        "version": bundle.version(make_engine.weights),
+        "version": bundle.version(bundle.engine(engine_name).file),
         "libraries": engine.libraries,
         "details": getattr(engine, "details", {}),
     }

@@ -24,8 +24,8 @@ MUTANTS = {
         ),
         "what was shipped once is shipped for ever": ("    shutil.rmtree(root, ignore_errors=True)\n", ""),
         "every engine's weights are shipped": (
-            "of_models = (MODEL_JSON, WEIGHTS_OF[engine])",
-            "of_models = (MODEL_JSON, *WEIGHTS_OF.values())",
+            "of_models = (MODEL_JSON, WEIGHTS_OF[engine], SELF_TEST)",
+            "of_models = (MODEL_JSON, *WEIGHTS_OF.values(), SELF_TEST)",
         ),
         "every engine installs torch": ('"onnx": "requirements-onnx.txt"}', '"onnx": "requirements.txt"}'),
     },

@@ -15,13 +15,14 @@ from PIL import Image, ImageCms
 
 from service.errors import BadRequest, Problem, UnprocessableImage, Unsupported
 from service.images.preprocess import PREVIEW_PX, decode_image, preview_uri, read_base64, read_pixels, resized
+from service.manifest.records import ImageInput
 from service.model import Bundle
 from service.schema import IMAGE_TYPES, MAX_PIXELS
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import png_of
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-BUNDLE = Bundle(Path(), "test", "resnet18-cifar", ("a", "b"), 32, MEAN, STD, {})
+BUNDLE = Bundle(Path(), "test", ("a", "b"), ImageInput(32, 32, MEAN, STD), {}, {})
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
