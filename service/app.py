@@ -137,6 +137,8 @@ class Service:
         body = {
             "model": {**self.state.model, "sha256": self.classifier.sha256},
             "engine": self.classifier.info.engine,
+            "precision": self.classifier.precision,
+            "device": self.classifier.device,
             "engine_details": self.classifier.details,
             "git_sha": self.settings.git_sha,
             "deployment": self.settings.deployment,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,18 @@ import numpy as np
 from service.batcher import Batcher
 from service.client_connection import ClientConnection
 from service.engines import Engine, engine_class
-from service.errors import BundleError, QueueFull
+from service.errors import BundleError, Problem, QueueFull
 from service.images.decode_work import DEADLINE_S, DecodeTurns, DecodeWork
+from service.images.preprocess import decode_image
+from service.manifest.records import ImageInput
+from service.manifest.self_test import read_self_test
 from service.model import Bundle, load_for_engine
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings
 from service.system import give_back_memory, process_started_at, usable_cpus
 
 PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
+PROBABILITY_SUM_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Classifier:
         self.sha256 = bundle.files[weights]
         self.libraries = engine.libraries
         self.details = engine.details
+        self.device = engine.device
+        self.precision = bundle.engine(engine.name).precision
         self.startup_ms: dict[str, float] = {}
         self._decode_turns = DecodeTurns(usable_cpus())
         self._batcher = Batcher(
@@ -53,23 +58,47 @@ class Classifier:
 
     @classmethod
     def load(cls, settings: Settings) -> Classifier:
-        """Read and check the bundle, load the engine, run one prediction. Raises BundleError."""
+        """Read and check the bundle, load the engine, run the self-test. Raises BundleError or SettingsError."""
         clock = [process_started_at()]
         make_engine = engine_class(settings.engine)  # imports its library, the longest part for torch
         clock.append(time.time())
         bundle = load_for_engine(settings.model_dir, settings.engine)
-        classifier = cls(bundle, make_engine(bundle), settings)
+        classifier = cls(bundle, make_engine(bundle, device=settings.device), settings)
         clock.append(time.time())
-        (prediction,), _ = classifier.classify([np.zeros((3, bundle.image.size_px, bundle.image.size_px), np.float32)])
-        if not math.isclose(sum(prediction.probabilities), 1, rel_tol=0.01):  # NaN is not
-            found = f"the probabilities of a grey image are {prediction.probabilities[:3]} and so on"
-            raise BundleError(f"{bundle.folder} cannot predict with {settings.engine}: {found}; export it again")
+        classifier.test()
         give_back_memory()
         clock.append(time.time())
         phases = {name: after - before for name, before, after in zip(PHASES, clock, clock[1:], strict=False)}
         phases["total"] = clock[-1] - clock[0]
         classifier.startup_ms = {name: round(seconds * 1000, 1) for name, seconds in phases.items()}
         return classifier
+
+    def test(self) -> None:
+        """Run the bundle's self-test, one input at a time, as most requests come. Raises BundleError.
+
+        A bundle of schema 1 has none: there a grey image has to give probabilities.
+        """
+        bundle, engine = self.bundle, self.info.engine
+        if bundle.self_test is None:
+            found = self._probabilities(np.zeros((3, bundle.image.size_px, bundle.image.size_px), np.float32))
+            if not abs(sum(found) - 1) < PROBABILITY_SUM_TOLERANCE:  # NaN is not
+                weights = bundle.path(bundle.engine(engine).file)
+                raise BundleError(f"{weights} cannot predict: a grey image gives {found[:3]}; export it again")
+            return
+        features = None if isinstance(bundle.input, ImageInput) else len(bundle.input.features)
+        path = bundle.path(bundle.self_test)
+        self_test = read_self_test(path, engine, len(self.classes), features)
+        for index, sent in enumerate(self_test.inputs):
+            try:
+                array = decode_image(sent, bundle) if isinstance(sent, bytes) else np.array(sent, np.float32)
+            except Problem as problem:
+                raise BundleError(f"{path}: input {index + 1} is no image: {problem.detail}") from None
+            if fault := self_test.difference(index, self._probabilities(array), self.classes):
+                raise BundleError(f"{bundle.folder} fails its self-test with {engine}: {fault}; export it again")
+
+    def _probabilities(self, array: np.ndarray) -> tuple[float, ...]:
+        (prediction,), _ = self.classify([array])
+        return prediction.probabilities
 
     def ready(self) -> bool:
         """Whether the thread that runs the model is alive."""

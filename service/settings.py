@@ -15,6 +15,7 @@ from service.manifest.values import WEIGHTS_OF
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)
+DEVICES = ("auto", "cpu", "cuda")  # auto: cuda where the engine's library finds a GPU
 MIN_TOKEN_CHARACTERS = 16
 HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 ANY_ORIGIN = "*"
@@ -41,6 +42,7 @@ class Settings:
     # 90 s), so that they close first. Where clients connect directly, 10 is better.
     keep_alive_s: int = 100
     engine: str = "torch"
+    device: str = "auto"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
     max_queue: int = 256  # images in the queue; beyond it, 503
     batch_max: int = 16  # images in one forward pass
@@ -57,6 +59,9 @@ class Settings:
         engine = env.get("ENGINE") or cls.engine
         if engine not in ENGINES:
             raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")
+        device = env.get("DEVICE") or cls.device
+        if device not in DEVICES:
+            raise SettingsError(f"DEVICE is {device!r}; use one of: {', '.join(DEVICES)}")
         token = env.get("API_TOKEN") or None
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise SettingsError("API_TOKEN does not fit a header; use printable ASCII characters without spaces")
@@ -72,6 +77,7 @@ class Settings:
             web_threads=_whole(env, "WEB_THREADS", cls.web_threads, 1, 10_000),
             keep_alive_s=_whole(env, "KEEP_ALIVE_S", cls.keep_alive_s, 1, 3600),
             engine=engine,
+            device=device,
             model_dir=ROOT / (env.get("MODEL_DIR") or cls.model_dir),
             max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),
             batch_max=_whole(env, "BATCH_MAX", cls.batch_max, 1, 1024),

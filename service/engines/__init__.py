@@ -23,12 +23,13 @@ class Engine(Protocol):
     """One way to run the network. Called from one thread at a time."""
 
     name: str  # as ENGINE has it
+    device: str  # CPU or CUDA of service/engines/device.py
     caller_may_run: bool  # whether it may be another thread each time
     libraries: dict[str, str]  # name -> version, of what it computes with
     details: dict[str, object]  # how it computes on this machine
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, S, S], normalised -> float32 [N, classes], each row summing to 1."""
+        """float32 [N, 3, S, S], normalised, or [N, features] -> float32 [N, classes], each row summing to 1."""
         ...
 
 

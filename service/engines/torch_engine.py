@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from service.engines.device import CPU, CUDA, choose_device
 from service.engines.fused import FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
 from service.engines.resnet import ARCHITECTURE, ResNet18, build_network
@@ -53,13 +54,19 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, precision: str | None = None):
+    def __init__(self, bundle: Bundle, precision: str | None = None, *, device: str = CPU):
         self.libraries = {"torch": str(torch.__version__)}
         if not os.environ.get("OMP_NUM_THREADS"):  # left alone, PyTorch counts the host's cores, not the container's
             torch.set_num_threads(usable_cpus())
         self.caller_may_run = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
         net = load_network(bundle)
         fold_batch_norm(net)
+        self.device = choose_device(device, torch.cuda.is_available, "torch")
+        if self.device == CUDA:
+            form = f"float32, {GpuResNet18.how}"
+            self._scores: Variant = GpuResNet18(net, torch.device(CUDA))
+            self.details: dict[str, object] = {"form": form, "threads": torch.get_num_threads()}
+            return
         precisions = [precision] if precision else usable_precisions()
         self._scores, self.details = autotune(net, precisions, bundle.image.size_px)
         if precision is None:
@@ -128,6 +135,19 @@ class LayeredResNet18:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._net(x.to(self._precision, memory_format=self._memory_format))
+
+
+class GpuResNet18:
+    """The network in float32 on another device, to which images go and from which scores come."""
+
+    how = "layer by layer, on the GPU"
+
+    def __init__(self, net: ResNet18, device: torch.device):
+        self._device = device
+        self._net = copy.deepcopy(net).to(device, memory_format=torch.channels_last)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._net(x.to(self._device, torch.float32, memory_format=torch.channels_last)).cpu()
 
 
 def load_network(bundle: Bundle) -> ResNet18:

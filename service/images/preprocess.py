@@ -21,6 +21,7 @@ from service.errors import BadRequest, UnprocessableImage
 from service.images.decode_work import DecodeWork
 from service.images.image_file import check_size, open_image, orientation
 from service.images.image_formats import sniff
+from service.manifest.records import ImageInput
 from service.model import Bundle
 from service.schema import IMAGE_PART, IMAGE_TYPES, PIXELS_KEY
 
@@ -51,12 +52,12 @@ TRANSPOSITIONS = {
 def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) -> np.ndarray:
     """An encoded image -> float32 [3, S, S], normalised. Raises Problem.
 
-    The upright centre square is resized to S; an image that is S x S already keeps every bit. `work`: the budget of a
-    request; without it, one image's.
+    The upright centre square is resized to the bundle's resize_px, and its middle is taken; an image that is S x S
+    already keeps every bit where that is S as well. `work`: the budget of a request; without it, one image's.
     """
-    with open_image(data, bundle.image.size_px * DRAFT_FACTOR, work or DecodeWork()) as image:
+    with open_image(data, bundle.image.resize_px * DRAFT_FACTOR, work or DecodeWork()) as image:
         _load(image)
-        small = _square(image, bundle.image.size_px)
+        small = _square(image, bundle.image)
     return normalise(np.asarray(small), bundle)
 
 
@@ -117,7 +118,7 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
         found = f"its largest is {pixels.max():g}, as where they are from 0 to 1"
         raise UnprocessableImage(f"{wanted}; {found}, so multiply them by 255")
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
-    return normalise(np.asarray(_square(image, bundle.image.size_px)), bundle)
+    return normalise(np.asarray(_square(image, bundle.image)), bundle)
 
 
 def _shape_cure(shape: tuple[int, ...]) -> str:
@@ -192,11 +193,16 @@ def _load(image: Image.Image) -> None:
         image.info["transparency"] = unused
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    """The centre square at that size: upright, RGB, on white where it was transparent."""
-    short = min(image.size)
+def _square(image: Image.Image, target: ImageInput) -> Image.Image:
+    """The middle of the centre square: upright, RGB, on white where it was transparent."""
+    side, short = target.resize_px, min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
-    return _flat(_upright(resized(image, (side, side), (left, top, left + short, top + short)), orientation(image)))
+    square = resized(image, (side, side), (left, top, left + short, top + short))
+    square = _flat(_upright(square, orientation(image)))
+    if side == target.size_px:
+        return square
+    start = (side - target.size_px) // 2
+    return square.crop((start, start, start + target.size_px, start + target.size_px))
 
 
 def resized(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

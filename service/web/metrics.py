@@ -42,7 +42,8 @@ class Metrics:
 
         self._request = cache(lambda route, status: (requests.labels(route, status), latency.labels(route)))
         self._error = cache(errors.labels)
-        self._predictions = [predictions.labels(label) for label in classes]
+        # A series for each class that was predicted: of all 1,000, most would be zeros in every scrape
+        self._predicted = cache(lambda class_id: predictions.labels(classes[class_id]))
 
     def request(self, route: str, status: str, seconds: float) -> None:
         """Count a response. `route` is a known route or OTHER_ROUTE, so that clients cannot add label values."""
@@ -58,7 +59,7 @@ class Metrics:
         """Count a request's predicted classes and its time in the queue."""
         self._queue.observe(queue_seconds)
         for class_id in class_ids:
-            self._predictions[class_id].inc()
+            self._predicted(class_id).inc()
 
     def ran(self, images: int, seconds: float) -> None:
         """Count a forward pass."""

@@ -26,7 +26,7 @@ BUNDLE = bundle_in_memory("abcdefghij", mean=0.0, std=1.0)
 
 class Engine:
     name, libraries, details = "test", {"test": "1"}, {"form": "brightness"}
-    caller_may_run = True
+    device, caller_may_run = "cpu", True
 
     def probabilities(self, batch):
         while GATE.exists():

@@ -25,7 +25,7 @@ class Engine:
     """Answers evenly, or with the failure it was given."""
 
     name, libraries, details = "test", {"test": "1"}, {"form": "even"}
-    caller_may_run = True
+    device, caller_may_run = "cpu", True
     failure: BaseException | None = None
 
     def probabilities(self, batch):

@@ -9,7 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
+from service.schema import ModelInfo
 from service.settings import Settings
+from service.web.metrics import Metrics
 from tests.service.test_app import BUNDLE, Engine
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -73,12 +75,27 @@ def test_predictions_are_counted_by_class_and_passes_by_size(client, png):
     assert client.post("/predict/batch", data=form).status_code == 200
     found = samples(client)
     assert found["predictions_total", "a"] == 6
-    assert found["predictions_total", "b"] == 0
+    assert ("predictions_total", "b") not in found
     sizes = {key[1]: value for key, value in found.items() if key[0] == "batch_images_bucket"}
     assert (sizes["1.0"], sizes["4.0"], sizes["8.0"], sizes["+Inf"]) == (1, 1, 2, 2)
     assert found["batch_images_sum",] == 6
     assert found["pass_seconds_count",] == 2
     assert found["queue_seconds_count",] == 2
+
+
+def test_a_thousand_classes_cost_a_scrape_nothing_until_predicted():
+    """Names of any kind, each escaped as a label."""
+    names = ['<b>"a\\', "zwei Wörter", *map(str, range(998))]
+    metrics = Metrics(ModelInfo("many", "0123456789ab", "test"), names, lambda: 0, lambda: 0)
+    empty = len(metrics.text("")[0])
+    metrics.predicted([0, 1, 0], 0.001)
+    text = metrics.text("")[0].decode()
+    assert len(text) - empty < 500
+    family = next(each for each in plain(text) if each.name == "classifier_predictions")
+    assert {s.labels["label"]: s.value for s in family.samples if s.name.endswith("_total")} == {
+        names[0]: 2,
+        names[1]: 1,
+    }
 
 
 def test_what_waits_and_what_is_in_flight_are_shown_as_they_are(client):

@@ -24,6 +24,7 @@ def test_every_setting_is_read():
         "WEB_THREADS": "7",
         "KEEP_ALIVE_S": "9",
         "ENGINE": "torch",
+        "DEVICE": "cuda",
         "MODEL_DIR": "models/other",
         "MAX_QUEUE": "3",
         "BATCH_MAX": "4",
@@ -36,7 +37,8 @@ def test_every_setting_is_read():
         "ALLOWED_ORIGINS": "https://a.example, http://localhost:3000",
     }
     assert Settings.from_env(env) == Settings(
-        *("127.0.0.1", 9000, 7, 9, "torch", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc", "my own cluster", True),
+        *("127.0.0.1", 9000, 7, 9, "torch", "cuda", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc"),
+        *("my own cluster", True),
         allowed_origins=("https://a.example", "http://localhost:3000"),
     )
 

@@ -33,7 +33,7 @@ TESTS_LEFT_OUT = "; ".join(
 )
 LAYERED = {name: lambda net, bundle, dtype=dtype: LayeredResNet18(net, dtype) for name, dtype in PRECISIONS.items()}
 FUSED = {
-    name: lambda net, bundle, dtype=dtype: FusedResNet18(net, dtype, bundle.size_px)
+    name: lambda net, bundle, dtype=dtype: FusedResNet18(net, dtype, bundle.image.size_px)
     for name, dtype in PRECISIONS.items()
 }
 # As on a processor that knows no vector instructions younger than 2008, whatever this one knows

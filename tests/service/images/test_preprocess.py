@@ -612,3 +612,24 @@ def test_a_large_one_is_shown_small_and_upright(mode):
     uri = preview_uri(encode(Image.fromarray(noise).convert(mode), exif=exif, compress_level=1))
     assert uri.startswith("data:image/jpeg;base64,")
     assert shown(uri).size == (PREVIEW_PX * 900 // 1500, PREVIEW_PX)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (64, 96)], ids=["photo", "small"])
+def test_the_shorter_side_is_resized_before_the_middle_is_taken(size):
+    """As the pipelines of pretrained networks do it, which resize the whole image."""
+    bundle = Bundle(Path(), "test", ("a", "b"), ImageInput(32, 48, MEAN, STD), {}, {})
+    image = quarters(300).resize(size)
+    scale = 48 / min(size)
+    whole = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.BICUBIC)
+    left, top = (whole.width - 32) // 2, (whole.height - 32) // 2
+    close(seen(decode_image(encode(image), bundle)), np.asarray(whole.crop((left, top, left + 32, top + 32))), by=12)
+
+
+def test_the_middle_is_taken_of_an_upright_image_of_odd_margin():
+    bundle = Bundle(Path(), "test", ("a", "b"), ImageInput(32, 33, MEAN, STD), {}, {})
+    image = Image.new("RGB", (33, 33), WHITE)
+    image.paste(RED, (0, 0, 33, 1))  # its first row, the last when upright
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    pixels = seen(decode_image(encode(image, exif=exif), bundle))
+    assert {tuple(pixel) for row in pixels for pixel in row.tolist()} == {WHITE}
