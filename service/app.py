@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
+from service.manifest.records import Feature, TabularInput
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.web.middleware import (
@@ -44,12 +46,14 @@ from service.web.request_parsing import (
     parse_images,
     read_body,
 )
+from service.web.row_parsing import parse_rows
 
 FORM_ENDPOINTS = ("predict", "predict_form")  # answer a browser's form with a page, and all else with JSON
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
 WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 SAMPLES = Path(__file__).with_name("static") / "samples"  # of the golden set, each named by its class
+SAMPLES_MODEL = "resnet18-cifar10"  # which made them
 OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
 
 
@@ -88,8 +92,10 @@ class Service:
         self.state = state
         self.classifier = state.classifier
         self.settings = settings
-        known = self.classifier.classes
-        self.samples = {path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.png")) if path.stem in known}
+        takes = self.classifier.bundle.input
+        self.features = takes.features if isinstance(takes, TabularInput) else ()
+        has_samples = self.classifier.info.name == SAMPLES_MODEL
+        self.samples = {path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.png")) if has_samples}
 
     def page(self, status: int = 200, **result: Any) -> tuple[str, int]:
         """The upload form, with a prediction or a problem when there is one."""
@@ -100,7 +106,9 @@ class Service:
         return render_template("index.html", needs_token=bool(self.settings.api_token), **context), status
 
     def predict(self) -> Response | tuple[str, int]:
-        """One image, as JSON or for a browser as a page."""
+        """One image, or one or several rows, as JSON or for a browser as a page."""
+        if self.features:
+            return self._predict_rows(self.features, as_list=False)
         started_at = time.perf_counter()
         with self.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
             samples = self.samples if request.endpoint == "predict_form" else {}
@@ -109,14 +117,31 @@ class Service:
         answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
         return self.page(prediction=answer, image_uri=self._preview(upload)) if wants_page() else json_answer(answer)
 
+    def _predict_rows(self, features: Sequence[Feature], *, as_list: bool) -> Response | tuple[str, int]:
+        """One row as one answer, several as a list of answers: all are answered or none."""
+        started_at = time.perf_counter()
+        rows = parse_rows(request, features)
+        predictions = self.state.classify(request.environ, list(rows.values), started_at)
+        answers = [
+            prediction.to_json(with_probabilities=wants_probabilities())
+            | ({schema.WARNINGS_KEY: warnings} if warnings else {})
+            for prediction, warnings in zip(predictions, rows.warnings, strict=True)
+        ]
+        if as_list or not rows.is_single:
+            return json_answer({"predictions": answers, "model": self.state.model})
+        answer = answers[0] | {"model": self.state.model}
+        return self.page(prediction=answer) if wants_page() else json_answer(answer)
+
     def _preview(self, upload: ImageUpload) -> str | None:
         """The image for the page; none while too many requests wait to be decoded."""
         with suppress(QueueFull), self.classifier.decode_work() as work:
             return upload.preview(work)
         return None
 
-    def predict_batch(self) -> Response:
-        """Several images; all are answered or none."""
+    def predict_batch(self) -> Response | tuple[str, int]:
+        """Several images or rows; all are answered or none."""
+        if self.features:
+            return self._predict_rows(self.features, as_list=True)
         started_at = time.perf_counter()
         with self.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
             images = parse_images(request, self.classifier.bundle, work)

@@ -12,6 +12,7 @@ ServiceError
      |- TooLarge           413 body or batch over the limit
      |- Unsupported        415 not a type of image that the service reads
      |- UnprocessableImage 422 the right type, but broken, too many pixels, or values out of range
+     |- UnprocessableRow   422 a row with a number missing or too many, or something that is no number
      |- ClientDisconnected 499 nobody receives this
      |- QueueFull          503 no room; carries Retry-After
      |   '- RequestAbandoned   it was queued, but waited too long
@@ -93,6 +94,10 @@ class Unsupported(Problem):
 
 class UnprocessableImage(Problem):
     status, title = 422, "Cannot be decoded"
+
+
+class UnprocessableRow(Problem):
+    status, title = 422, "Not a row of this model"
 
 
 class ClientDisconnected(Problem):

@@ -24,6 +24,8 @@ MAX_REQUEST_PIXELS = 36_000_000  # of all images of a request
 MAX_SCANS = 64  # of a progressive JPEG; honest ones have about 10
 MAX_PIXEL_LIST_BYTES = 2**20  # of a JSON body that holds more than an image in base64
 MAX_BATCH_IMAGES = 64
+MAX_BATCH_ROWS = 64
+MAX_ROWS_BYTES = 2**20  # of a JSON body of rows
 TOP_K = 5
 PROBABILITY_DIGITS = 6
 
@@ -38,6 +40,8 @@ IMAGE_TYPES = {
 IMAGE_PART = "image"  # the multipart part, and the JSON key of a base64 image
 PROBABILITIES = "probabilities"  # the query parameter: 1 for those of all classes
 PIXELS_KEY = "img"  # the JSON key of an image as nested lists [height][width][r, g, b], 0 to 255
+INSTANCES_KEY = "instances"  # the JSON key of a list of rows
+WARNINGS_KEY = "warnings"  # in the answer to a row: values outside what the model was trained on
 
 # Headers on every answer
 INSTANCE_ID = "X-Instance-Id"  # random, one per process

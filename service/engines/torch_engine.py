@@ -144,7 +144,7 @@ class GpuResNet18:
 
     def __init__(self, net: ResNet18, device: torch.device):
         self._device = device
-        self._net = copy.deepcopy(net).to(device, memory_format=torch.channels_last)
+        self._net = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._net(x.to(self._device, torch.float32, memory_format=torch.channels_last)).cpu()

@@ -26,6 +26,7 @@ from service.schema import (
     PREDICT_BATCH,
     PROBABILITIES,
 )
+from service.tabular.rows import looks_like_rows
 from service.web.middleware import MULTIPART, too_large
 
 JSON_STRUCTURE = (b"[", b"{", b",", b":", b'"')  # base64 holds none of them
@@ -193,6 +194,8 @@ def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
         if kind := image_format(text):
             raise BadRequest(f"the body is a {kind} file and not JSON; send it with Content-Type: image/*") from None
         raise BadRequest(f"the body is not JSON ({error}); {wanted}") from None
+    if looks_like_rows(body):
+        raise Unsupported(f"this model takes images, not rows of numbers; {wanted}")
     if not isinstance(body, dict) or (IMAGE_PART in body) == (PIXELS_KEY in body):
         received = f"an object with {quoted(sorted(body))}" if isinstance(body, dict) else f"{type(body).__name__}"
         raise BadRequest(f"the JSON body is {received if text else 'empty'}; {wanted}")

@@ -1,0 +1,46 @@
+"""A request's body -> rows of numbers. Two forms: JSON, and the fields of the page's form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Request
+
+from service.errors import BadRequest, TooLarge, Unsupported, quoted
+from service.images.image_formats import image_format, looks_like_json
+from service.manifest.records import Feature
+from service.schema import JSON_TYPE, MAX_ROWS_BYTES
+from service.tabular.rows import Rows, read_rows, read_text, wanted
+from service.web.middleware import MULTIPART
+
+FIELD = "number"  # of the form, before the feature's index: names of features may hold anything
+
+
+def parse_rows(request: Request, features: Sequence[Feature]) -> Rows:
+    """The rows of a prediction. Raises Problem."""
+    data, kind = request.get_data(), request.mimetype
+    if kind == MULTIPART:
+        if request.files:
+            raise Unsupported(f"this model takes rows of numbers, and the form has a file; {wanted(features)}")
+        return read_rows([read_text(text) for text in typed(request.form, features)], features)
+    if kind != JSON_TYPE:
+        cure = f"send the JSON with Content-Type: {JSON_TYPE}" if looks_like_json(data) else wanted(features)
+        image = image_format(data) or ("image" if kind.startswith("image/") else "")
+        found = f"this model takes rows of numbers, not a {image} file" if image else f"{quoted(kind)} is not read"
+        raise Unsupported(f"{found}; {cure}")
+    if len(data) > MAX_ROWS_BYTES:
+        raise TooLarge(f"the JSON body has {len(data)} bytes; send at most {MAX_ROWS_BYTES // 2**20} MiB of rows")
+    try:
+        body: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        if kind := image_format(data):
+            raise Unsupported(f"this model takes rows of numbers, not a {kind} file; {wanted(features)}") from None
+        raise BadRequest(f"the body is not JSON ({error}); {wanted(features)}") from None
+    return read_rows(body, features)
+
+
+def typed(form: Mapping[str, str], features: Sequence[Feature]) -> list[str]:
+    """What was typed into the form for each feature; empty where nothing was."""
+    return [form.get(f"{FIELD}{index}", "") for index in range(len(features))]
