@@ -13,7 +13,8 @@ import yaml
 
 from eval.adapters.adapter import BASE64, DATA_URI, PIXELS, PLACEHOLDERS, AnswerForm, RequestForm, check_expression
 from eval.errors import EndpointError, InvalidInput
-from eval.targets.tokens import MIN_MASKED_CHARACTERS, Token
+from eval.targets.access import check_header_name, filled_from_env
+from eval.targets.tokens import Token
 from eval.validation import read_file, validate
 
 READY_FILE = Path(__file__).with_name("ready.yaml")
@@ -52,11 +53,13 @@ def parse_adapter(text: str, env: Mapping[str, str]) -> AdapterOption:
         answer = _read_part(parts["answer"], AnswerForm) if parts.get("answer") else None
         _check(request, answer)
         secrets: list[Token] = []
-        request = dataclasses.replace(
-            request,
-            headers=_filled(request.headers, env, secrets),
-            query=_filled(request.query, env, secrets),
+        for name in request.headers:
+            check_header_name(name)
+        headers, query = (
+            {key: filled_from_env(key, value, env, secrets) for key, value in values.items()}
+            for values in (request.headers, request.query)
         )
+        request = dataclasses.replace(request, headers=headers, query=query)
     except OSError as error:
         ready = ", ".join(ready_forms())
         raise EndpointError(f"--adapter {text}: {source}: {error.strerror}; the ready ones are {ready}") from None
@@ -98,20 +101,3 @@ def _texts(value: Any) -> list[str]:
     """Every text in a document."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [value] if isinstance(value, str) else [text for each in inner for text in _texts(each)]
-
-
-def _filled(values: Mapping[str, str], env: Mapping[str, str], secrets: list[Token]) -> dict[str, str]:
-    """The values with $NAME replaced by that variable, which is added to the secrets. Raises InvalidInput."""
-    filled = {}
-    for key, value in values.items():
-        if value.startswith("$"):
-            secret = env.get(value[1:], "")
-            if len(secret) < MIN_MASKED_CHARACTERS or not (secret.isascii() and secret.isprintable()):
-                raise InvalidInput(
-                    f"{key} is {value}, and that variable is not set, or not {MIN_MASKED_CHARACTERS} printable ASCII "
-                    "characters at least"
-                )
-            secrets.append(Token(secret))
-            value = secret
-        filled[key] = value
-    return filled

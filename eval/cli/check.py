@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eval.cli.arguments import access_options, add_access_options
 from eval.progress import Reporter
+from eval.targets.access import environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, read_token
 
 if TYPE_CHECKING:  # aiohttp takes a second to import
@@ -44,6 +46,7 @@ def add_check(commands: Any) -> None:
                         " (default: the golden set, of CIFAR-10's classes)")  # fmt: skip
     parser.add_argument("--adapter", metavar="FILE", help="a YAML file, or one of the ready forms")
     parser.add_argument("--token-env", metavar="VARIABLE", help="environment variable with a bearer token")
+    add_access_options(parser.add_argument, named=False)
     parser.add_argument(ALLOW_FLAG, action="store_true", help="send the token over plain http, too")
     parser.set_defaults(command=check)
 
@@ -53,15 +56,18 @@ def check(arguments: argparse.Namespace) -> int:
     from eval.adapters.loading import parse_adapter
     from eval.dataset.images import load_images
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import TargetSet, assign_tokens, parse_target
+    from eval.targets.endpoints import TargetSet, assign_access, assign_tokens, parse_target
 
     tokens = [read_token(arguments.token_env, os.environ)] if arguments.token_env else []
     options = [parse_adapter(f"{NAME}={arguments.adapter}", os.environ)] if arguments.adapter else []
-    scrub = Scrubber([*(option.token for option in tokens), *(s for option in options for s in option.secrets)])
+    access = read_access(access_options(arguments, NAME), os.environ)
+    secrets = [s for each in (*options, *access.values()) for s in each.secrets]
+    scrub = Scrubber([*(option.token for option in tokens), *secrets, *environment_secrets()])
     allow_http = arguments.allow_token_over_http
     targets = TargetSet((parse_target(f"{NAME}={arguments.url}"),), {})
     check_adapters(targets, options, allow_http=allow_http)
-    (endpoint,) = assign_tokens(targets, tokens, allow_http=allow_http).endpoints
+    with_tokens = assign_tokens(targets, tokens, allow_http=allow_http)
+    (endpoint,) = assign_access(with_tokens, access, allow_http=allow_http).endpoints
     reporter = Reporter(scrub=scrub)
     images = load_images(arguments.images, None, 0, reporter.print, own_classes=True)
     for line in asyncio.run(_exchange(endpoint, images, options, scrub)):
@@ -81,8 +87,9 @@ async def _exchange(
     image, option = images.images[0], options[0] if options else None
     request = RequestSpec(SINGLE, "warmup", -1, 0, image)
     async with Client(
-        endpoint.name, endpoint.url, images.classes, TIMEOUT_S, time.perf_counter(), endpoint.token, scrub=scrub
-    ) as client:
+        endpoint.name, endpoint.url, images.classes, TIMEOUT_S, time.perf_counter(), endpoint.token, scrub=scrub,
+        access=endpoint.access,
+    ) as client:  # fmt: skip
         sample = None if option else (await client.send(request))[0]
         if sample is None or sample.error:
             forms = [option.request] if option else list(ready_forms().values())

@@ -7,11 +7,13 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.cli.arguments import (
+    access_options,
+    add_access_options,
     comma_separated,
     int_at_least,
     peak_to_mean,
@@ -26,6 +28,7 @@ from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.run_dir import create_run_dir, new_run_id, update_latest
 from eval.samples.model import Run
+from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, check_scheduler, read_token
 from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
@@ -173,6 +176,7 @@ def add_run_command(commands: Any) -> None:
     )
     add("--token-env", action="append", default=[], metavar="[TARGET=]VARIABLE", help="environment variable with the"
         " bearer token of a target; may be given again. TARGET may be left out if it is the only one")  # fmt: skip
+    add_access_options(add, named=True)
     add(ALLOW_FLAG, action="store_true", help="send tokens over plain http, where others can read them")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: reports/ID, linked as"
@@ -185,7 +189,9 @@ def add_run_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, report, print the verdict. Nothing that is printed has a token in it, not even a traceback."""
     token_options = [read_token(text, os.environ) for text in arguments.token_env]
-    tokens = [option.token for option in token_options]
+    access = read_access(access_options(arguments), os.environ)
+    tokens = [option.token for option in token_options] + environment_secrets()
+    tokens += [secret for each in access.values() for secret in each.secrets]
     if arguments.adapters:
         from eval.adapters.loading import parse_adapter
 
@@ -193,7 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
         tokens += [secret for option in arguments.adapters for secret in option.secrets]
     scrub = Scrubber(tokens)
     try:
-        return (_resume if arguments.resume else _start)(arguments, token_options, scrub)
+        return (_resume if arguments.resume else _start)(arguments, token_options, access, scrub)
     except EvalError as error:
         raise EvalError(scrub(str(error))) from None
     except OSError:  # one line, as for other commands
@@ -203,7 +209,9 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
 
 
-def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], scrub: Scrubber) -> int:
+def _start(
+    arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
+) -> int:
     """Measure a new run."""
     reporter, config = Reporter(scrub=scrub), _merge_config(arguments, Config())
     engines, twin_targets = _twins_of(config)
@@ -214,7 +222,7 @@ def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], 
         from eval.targets.restart import check_restart_targets
 
         options = _run_options(arguments, scrub)
-        remote = _remote_targets(arguments, config, token_options, reporter)
+        remote = _remote_targets(arguments, config, token_options, access, reporter)
     own_classes = _may_have_own_classes(config)
     image_set = load_images(
         config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes
@@ -234,7 +242,9 @@ def _start(arguments: argparse.Namespace, token_options: Sequence[TokenOption], 
     return _finish(run_dir, finished_run, image_set, reporter)
 
 
-def _resume(arguments: argparse.Namespace, token_options: Sequence[TokenOption], scrub: Scrubber) -> int:
+def _resume(
+    arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
+) -> int:
     """Measure the rest of a run."""
     reporter, run_dir = Reporter(scrub=scrub), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
@@ -247,7 +257,7 @@ def _resume(arguments: argparse.Namespace, token_options: Sequence[TokenOption],
         run_record, config = load_resumable(run_dir)
         check_same_config(run_dir, _merge_config(arguments, config), config)
         engines, _ = _twins_of(config)
-        remote = _remote_targets(arguments, config, token_options, reporter)
+        remote = _remote_targets(arguments, config, token_options, access, reporter)
     for endpoint in remote.endpoints:
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
@@ -274,20 +284,27 @@ def _run_options(arguments: argparse.Namespace, scrub: Scrubber) -> RunOptions:
 
 
 def _remote_targets(
-    arguments: argparse.Namespace, config: Config, token_options: Sequence[TokenOption], reporter: Reporter
+    arguments: argparse.Namespace,
+    config: Config,
+    token_options: Sequence[TokenOption],
+    access: Mapping[str, Access],
+    reporter: Reporter,
 ) -> TargetSet:
-    """The targets but the twins, with their tokens."""
+    """The targets but the twins, with their tokens and all else that they need."""
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import assign_tokens, price_as, remote_targets
+    from eval.targets.endpoints import assign_access, assign_tokens, price_as, remote_targets
 
     allow_http = arguments.allow_token_over_http
     remote = price_as(remote_targets(_twins_of(config)[1], config.stacks, config.targets), arguments.priced_as)
     check_adapters(remote, arguments.adapters, allow_http=allow_http)
     for name, reason in remote.start_failures.items():
         reporter.print(f"{name} is left out: {reason}")
-    if token_options and not allow_http:
+    if (token_options or any(each.secrets for each in access.values())) and not allow_http:
         check_scheduler(arguments.scheduler)
-    return assign_tokens(remote, token_options, allow_http=allow_http)
+    if arguments.scheduler and any(each.ca_file or each.certificate_file for each in access.values()):
+        raise EvalError(f"{CA} and {CERTIFICATE} name files of this machine, which the workers of --scheduler lack")
+    with_tokens = assign_tokens(remote, token_options, allow_http=allow_http)
+    return assign_access(with_tokens, access, allow_http=allow_http)
 
 
 def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:

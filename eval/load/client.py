@@ -31,12 +31,14 @@ from eval.load.responses import (
 )
 from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
-from eval.targets.endpoints import KEEPALIVE_S, proxy_of
+from eval.targets.access import Access, proxy_of
+from eval.targets.endpoints import KEEPALIVE_S
 from eval.targets.tokens import Scrubber, Token
 from eval.validation import parse_json
 from service import schema
 
 MAX_RESPONSE_BYTES = 1024 * 1024  # a valid response has about 1 kB
+ACCESS_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 Failure = tuple[str, str]  # one of ERROR_KINDS, and the detail
 
@@ -95,6 +97,7 @@ class Client:
         no_connection_reuse: bool = False,
         keepalive_s: float = KEEPALIVE_S,
         adapter: Adapter | None = None,
+        access: Access | None = None,
     ):
         """run_start: the time.perf_counter() of the start of the run. scrub: masks the tokens of all its targets.
 
@@ -105,22 +108,26 @@ class Client:
         self.url = url
         self.adapter = adapter
         self._base_url = url.removesuffix(schema.PREDICT)
-        self._predict_url = URL(f"{self._base_url}{schema.PREDICT}?probabilities=1")
+        self._access = access or Access()
+        self._predict_url = URL(f"{self._base_url}{schema.PREDICT}?probabilities=1").update_query(self._access.query)
         self._readyz_url = URL(self._base_url + schema.READYZ)
-        self._proxy = proxy_of(url)
+        self._proxy = self._access.proxy or proxy_of(url)
         self._max_connections = max_connections
         self._no_connection_reuse = no_connection_reuse
         self._keepalive_s = keepalive_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=float("inf"))  # not rounded up to 1 s
         self._run_start = run_start
-        self._token_headers = token.headers() if token else {}
-        self._scrub = scrub or Scrubber([token] if token else [])
+        self._own_headers = {**(token.headers() if token else {}), **self._access.headers}
+        self._scrub = scrub or Scrubber([*([token] if token else []), *self._access.secrets])
 
     async def __aenter__(self) -> Self:
         parse_json("{}")  # imports pydantic now, and not while a request is due
         self._session = aiohttp.ClientSession(
             connector=create_connector(
-                self._max_connections, no_connection_reuse=self._no_connection_reuse, keepalive_s=self._keepalive_s
+                self._max_connections,
+                no_connection_reuse=self._no_connection_reuse,
+                keepalive_s=self._keepalive_s,
+                access=self._access,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -145,11 +152,11 @@ class Client:
 
     async def send_request(self, request: RequestSpec, scheduled_at: float | None = None) -> FinishedRequest:
         """Send one request as `send` does. Its sample can be made later: that takes longer than the sending."""
-        url, headers, body = self._predict_url, self._token_headers, b""
+        url, headers, body = self._predict_url, self._own_headers, b""
         if request.image is not None and self.adapter:
             url, headers, body = self._encoded(self.adapter.request, request.image)
         elif request.image is not None:
-            headers, body = {"Content-Type": request.image.media_type, **headers}, request.image.data
+            headers, body = {"Content-Type": request.image.media_type, **self._own_headers}, request.image.data
         sent_at = time.perf_counter()
         if request.image is None:
             exchange = await self._send_http("GET", self._readyz_url)
@@ -161,11 +168,17 @@ class Client:
         """Send an image in that form, and return what came, without tokens."""
         return self._scrubbed(await self._send_http("POST", *self._encoded(form, image)))
 
-    def _encoded(self, form: RequestForm, image: EncodedImage) -> tuple[URL, dict[str, str], bytes]:
-        """Address, headers and body of a request."""
+    def _encoded(self, form: RequestForm, image: EncodedImage) -> tuple[URL, Mapping[str, str], bytes]:
+        """Address, headers and body of a request. Of bytes alone, a content type may be set by name."""
         body, content_type = form.encode(image)
-        url = URL(self.url + form.path).update_query(form.query) if form.path or form.query else URL(self.url)
-        return url, {**self._token_headers, **form.headers, "Content-Type": content_type}, body
+        query = {**form.query, **self._access.query}
+        url = URL(self.url + form.path)
+        headers = CIMultiDict({"Content-Type": content_type})
+        headers.update(self._own_headers)
+        headers.update(form.headers)
+        if form.body != "raw":
+            headers["Content-Type"] = content_type
+        return url.update_query(query) if query else url, headers, body
 
     def dropped(self, request: RequestSpec, reason: str, scheduled_at: float | None = None) -> Sample:
         """The sample of a request that is not sent."""
@@ -176,12 +189,12 @@ class Client:
     async def fetch_version(self) -> dict[str, Any]:
         """The response of /version, as far as it is understood; empty if that is not 200, or is no JSON.
 
-        The token is sent only to an endpoint that has refused to tell without. Raises Unreachable.
+        Token, headers and query are sent only to an endpoint that has refused to tell without. Raises Unreachable.
         """
         url = URL(self._base_url + schema.VERSION)
         exchange = await self._send_http("GET", url)
-        if exchange.status == HTTPStatus.UNAUTHORIZED and self._token_headers:
-            exchange = await self._send_http("GET", url, self._token_headers)
+        if exchange.status in ACCESS_REFUSED and (self._own_headers or self._access.query):
+            exchange = await self._send_http("GET", url.update_query(self._access.query), self._own_headers)
         if exchange.failure and exchange.status is None:
             raise Unreachable(f"{exchange.failure[0]}: {self._redacted(exchange.failure[1])}")
         if exchange.status != 200 or exchange.failure:

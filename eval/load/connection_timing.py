@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from eval.targets.access import Access
 from eval.targets.endpoints import KEEPALIVE_S
 
 
@@ -50,11 +51,12 @@ class TimingSSLContext(ssl.SSLContext):
 
 
 def create_connector(
-    max_connections: int, *, no_connection_reuse: bool, keepalive_s: float = KEEPALIVE_S
+    max_connections: int, *, no_connection_reuse: bool, keepalive_s: float = KEEPALIVE_S, access: Access
 ) -> aiohttp.TCPConnector:
     """A connection pool; idle connections are reused for `keepalive_s`, or never."""
     ssl_context = TimingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ssl_context.load_default_certs()
+    access.ssl_context(ssl_context)
     ssl_context.set_alpn_protocols(["http/1.1"])
     if no_connection_reuse:  # no TLS session is resumed either: every handshake is a full one
         return aiohttp.TCPConnector(

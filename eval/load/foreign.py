@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 
 from eval.adapters.adapter import Adapter, AnswerForm, RequestForm, parse_answer
 from eval.adapters.loading import AdapterOption
 from eval.adapters.recognition import recognise
 from eval.dataset.images import EncodedImage
 from eval.errors import EndpointError, InvalidResponse
-from eval.load.client import Client, Exchange
+from eval.load.client import ACCESS_REFUSED, Client, Exchange
 from eval.load.responses import classify_status, to_short_line
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import check_route
 
-NO_ACCESS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 SHOWN_ATTEMPTS = 4
 
 
@@ -56,7 +54,7 @@ async def find_adapter(
         if found:
             return Adapter(form, found)
         attempts.append(Attempt(form, outcome))
-        if exchange.status is None or exchange.status in NO_ACCESS or 300 <= exchange.status < 400:
+        if exchange.status is None or exchange.status in ACCESS_REFUSED or 300 <= exchange.status < 400:
             break  # no form would change that
     raise EndpointError(_not_understood(client, attempts))
 

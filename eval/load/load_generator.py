@@ -254,7 +254,7 @@ class LoadGenerator:
             config.fresh, endpoint.keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
             start_unix_s=now_unix_s + SHARD_START_DELAY_S,
             run_start_unix_s=now_unix_s - (time.perf_counter() - self.context.run_start),
-            adapter=client.adapter,
+            adapter=client.adapter, access=endpoint.access,
         )  # fmt: skip
 
     async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from eval.load.client import ACCESS_REFUSED
 from eval.load.responses import HTML_PAGE
 from eval.samples.model import Sample
 from eval.targets.endpoints import Endpoint
 from service.schema import PREDICT
 
-ACCESS_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 WRONG_ADDRESS = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 

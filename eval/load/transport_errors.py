@@ -28,6 +28,8 @@ def classify_transport_error(error: Exception, timings: ConnectionTimings, timeo
         return "connect", f"not an address: {error}"
     if isinstance(error, aiohttp.ClientResponseError):
         return "invalid_response", f"not HTTP: {error.message}"
+    if (alert := error.__cause__) and isinstance(alert, ssl.SSLError):  # after the handshake, as of TLS 1.3
+        return "tls", f"the server ended TLS: {_error_text(alert)}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "disconnected", "the connection was closed before the response"
     if isinstance(error, aiohttp.ClientPayloadError):

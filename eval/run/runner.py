@@ -164,6 +164,7 @@ class RunSession:
             endpoint.token,
             scrub=self.context.options.scrub,
             max_connections=config.in_flight, no_connection_reuse=config.fresh, keepalive_s=endpoint.keepalive_s,
+            access=endpoint.access,
         )  # fmt: skip
 
     async def _reach_targets(self, clients: Sequence[Client]) -> tuple[dict[str, Client], list[Block]]:

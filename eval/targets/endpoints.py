@@ -7,11 +7,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from infra.targets import TARGETS
 
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 from eval.errors import EndpointError, InvalidInput
 from eval.progress import Reporter
 from eval.samples.model import REFERENCE
-from eval.targets.tokens import Token, TokenOption, check_route, is_loopback
+from eval.targets.access import CA, CERTIFICATE, Access
+from eval.targets.tokens import Token, TokenOption, check_route
 from eval.validation import parse_json, printable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +42,7 @@ class Endpoint:
     url: str  # without a trailing slash
     twin: Twin | None = None
     token: Token | None = None
+    access: Access = field(default_factory=Access)
 
     @property
     def keepalive_s(self) -> float:
@@ -100,6 +101,22 @@ def assign_tokens(remote: TargetSet, options: Sequence[TokenOption], *, allow_ht
     return replace(remote, endpoints=endpoints)
 
 
+def assign_access(remote: TargetSet, access: Mapping[str, Access], *, allow_http: bool) -> TargetSet:
+    """The targets with what each needs beside its address. Raises EndpointError."""
+    names = [endpoint.name for endpoint in remote.endpoints]
+    if unknown := [name for name in access if name not in names]:
+        raise EndpointError(f"no address is called {unknown[0]!r}, only {', '.join(names) or 'none'}")
+    endpoints = tuple(replace(each, access=access.get(each.name, each.access)) for each in remote.endpoints)
+    for endpoint in endpoints:
+        if endpoint.token and any(name.lower() == "authorization" for name in endpoint.access.headers):
+            raise EndpointError(f"{endpoint.name} has a token, and a header Authorization too: give it one of the two")
+        if (endpoint.access.ca_file or endpoint.access.certificate_file) and endpoint.url.startswith("http://"):
+            raise EndpointError(f"{CA} and {CERTIFICATE} are for https: {endpoint.name} is {endpoint.url}")
+        if endpoint.access.secrets and not allow_http:
+            check_route(endpoint.name, endpoint.url)
+    return replace(remote, endpoints=endpoints)
+
+
 def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
     """The targets, those of `--priced-as NAME=TARGET` priced as that one. Raises EndpointError."""
     priced = dict[str, str]()
@@ -112,14 +129,6 @@ def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
         priced[name] = target
     endpoints = (replace(each, target=priced.get(each.name, each.target)) for each in targets.endpoints)
     return replace(targets, endpoints=tuple(endpoints))
-
-
-def proxy_of(url: str) -> str | None:
-    """The HTTP proxy that the environment names for an address (https_proxy, no_proxy ...); none for this machine."""
-    parts = urlsplit(url)
-    if is_loopback(url) or proxy_bypass(parts.hostname or ""):
-        return None
-    return getproxies().get(parts.scheme)
 
 
 @contextlib.contextmanager
@@ -235,7 +244,7 @@ def _validate_url(url: object) -> str:
     if "@" in host or "?" in url or "#" in url:
         raise EndpointError(
             f"the address of {_shown(re.split('[?#]', host.rpartition('@')[2])[0])} has a user, a query or a fragment:"
-            " leave them out; --token-env takes a token"
+            " leave them out; --token-env takes a token, --basic-env a user, --query a query"
         )
     try:
         split_url = urlsplit(url)

@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 
 from eval.__main__ import main
 from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import proxy_of
+from eval.targets.access import proxy_of
 
 pytestmark = pytest.mark.integration
 
