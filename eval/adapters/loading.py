@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from eval.adapters.adapter import BASE64, DATA_URI, PIXELS, PLACEHOLDERS, AnswerForm, RequestForm, check_expression
+from eval.adapters.adapter import BASE64, DATA_URI, PIXELS, PLACEHOLDERS, RequestForm
+from eval.adapters.answers import AnswerForm, check_expression
 from eval.errors import EndpointError, InvalidInput
 from eval.targets.access import check_header_name, filled_from_env
 from eval.targets.tokens import Token
@@ -90,10 +91,11 @@ def _check(request: RequestForm, answer: AnswerForm | None) -> None:
         raise InvalidInput(f"request.json has no place for the image: write {BASE64}, {DATA_URI} or {PIXELS} there")
     if answer is None:
         return
-    expressions = [expression for expression in (answer.label, answer.scores) if expression]
-    if not expressions:
+    if not (answer.label or answer.scores):
         raise InvalidInput("answer has neither label nor scores")
-    for expression in expressions:
+    if answer.probability and not answer.label:
+        raise InvalidInput("answer.probability is that of a label, and there is no answer.label; use answer.scores")
+    for expression in filter(None, (answer.label, answer.scores, answer.probability)):
         check_expression(expression)
 
 

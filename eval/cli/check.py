@@ -7,12 +7,16 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from eval.cli.arguments import access_options, add_access_options
 from eval.progress import Reporter
 from eval.targets.access import environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, read_token
+from service.schema import PREDICT
 
 if TYPE_CHECKING:  # aiohttp takes a second to import
     from eval.adapters.loading import AdapterOption
@@ -44,6 +48,7 @@ def add_check(commands: Any) -> None:
     parser.add_argument("url", metavar="URL")
     parser.add_argument("--images", default="golden", metavar="DIR", help="CLASS/*; the first image is sent"
                         " (default: the golden set, of CIFAR-10's classes)")  # fmt: skip
+    parser.add_argument("--classes", metavar="FILE", help="names of the service's classes in its own order, one a line")
     parser.add_argument("--adapter", metavar="FILE", help="a YAML file, or one of the ready forms")
     parser.add_argument("--token-env", metavar="VARIABLE", help="environment variable with a bearer token")
     add_access_options(parser.add_argument, named=False)
@@ -54,9 +59,10 @@ def add_check(commands: Any) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Send one image and print what came of it. Returns the exit code; raises EvalError."""
     from eval.adapters.loading import parse_adapter
-    from eval.dataset.images import load_images
+    from eval.dataset.class_names import read_class_names
+    from eval.dataset.images import folder_classes, load_images
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import TargetSet, assign_access, assign_tokens, parse_target
+    from eval.targets.endpoints import TargetSet, assign_access, assign_tokens, has_own_path, parse_target
 
     tokens = [read_token(arguments.token_env, os.environ)] if arguments.token_env else []
     options = [parse_adapter(f"{NAME}={arguments.adapter}", os.environ)] if arguments.adapter else []
@@ -69,7 +75,12 @@ def check(arguments: argparse.Namespace) -> int:
     with_tokens = assign_tokens(targets, tokens, allow_http=allow_http)
     (endpoint,) = assign_access(with_tokens, access, allow_http=allow_http).endpoints
     reporter = Reporter(scrub=scrub)
-    images = load_images(arguments.images, None, 0, reporter.print, own_classes=True)
+    class_names, folder = None, Path(arguments.images).expanduser()
+    if arguments.classes:
+        class_names = read_class_names(Path(arguments.classes))
+    elif has_own_path(endpoint.url) and folder.is_dir():
+        class_names = folder_classes(folder)
+    images = load_images(arguments.images, None, 0, reporter.print, own_classes=True, class_names=class_names)
     for line in asyncio.run(_exchange(endpoint, images, options, scrub)):
         reporter.print(line)
     return 0
@@ -81,7 +92,7 @@ async def _exchange(
     """What was sent, what came, and how it was understood. Raises EndpointError."""
     from eval.adapters.loading import ready_forms
     from eval.load.client import Client, RequestSpec
-    from eval.load.foreign import find_adapter
+    from eval.load.foreign import find_adapter, first_images
     from eval.plan.config import SINGLE
 
     image, option = images.images[0], options[0] if options else None
@@ -93,15 +104,26 @@ async def _exchange(
         sample = None if option else (await client.send(request))[0]
         if sample is None or sample.error:
             forms = [option.request] if option else list(ready_forms().values())
-            client.adapter = await find_adapter(client, image, forms, option.answer if option else None)
+            if not option and not urlsplit(endpoint.url).path:
+                forms = [replace(form, path=PREDICT) for form in forms]
+            client.adapter = await find_adapter(
+                client, first_images(images.images), forms, option.answer if option else None
+            )
             sample, _ = await client.send(request)
     assert sample.predicted_class is not None, sample.detail
     label, probabilities = images.classes[sample.predicted_class], sample.probabilities
-    told = f"{probabilities[sample.predicted_class]:.3f}" if probabilities else "not told"
+    probability = f"{probabilities[sample.predicted_class]:.3f}" if probabilities else "not told"
     adapter = client.adapter
+    told = {
+        "probabilities": sample.probabilities,
+        "Server-Timing: total": sample.server_timing_ms.get("total"),
+        "an instance's ID": sample.instance_id,
+    }
+    missing = [name for name, value in told.items() if value is None]
     return [
         f"Image     {image.entry.name}, a {images.classes[image.entry.label]}",
         f"Sent      {adapter.request.text() if adapter else 'the bytes of the image, as the service takes them'}",
         f"Read      {adapter.answer.text() if adapter else 'as the service answers'}",
-        f"Answer    {label}; probability {told}; {sample.latency_ms:.0f} ms",
+        f"Answer    {label}; probability {probability}; {sample.latency_ms:.0f} ms",
+        *([f"Not told  {', '.join(missing)}"] if missing else []),
     ]

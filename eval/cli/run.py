@@ -109,6 +109,8 @@ def add_run_command(commands: Any) -> None:
     add("--priced-as", action="append", default=[], metavar="NAME=TARGET", help=f"price an address as one of"
         f" {', '.join(TARGETS)}")  # fmt: skip
     add("--images", metavar="DIR|cifar10|golden", help="CLASS/* or test/CLASS/*, torchvision's folder, or a set's name")
+    add("--classes", metavar="FILE", help="names of a service's classes in its own order, one a line (default: the"
+        " folders of --images, in the order of their names)")  # fmt: skip
     add(
         "--limit",
         type=int_at_least(1),
@@ -216,17 +218,13 @@ def _start(
     reporter, config = Reporter(scrub=scrub), _merge_config(arguments, Config())
     engines, twin_targets = _twins_of(config)
     with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
-        from eval.dataset.images import load_images
         from eval.run.runner import execute_run, new_run
         from eval.targets.endpoints import start_targets
         from eval.targets.restart import check_restart_targets
 
         options = _run_options(arguments, scrub)
         remote = _remote_targets(arguments, config, token_options, access, reporter)
-    own_classes = _may_have_own_classes(config)
-    image_set = load_images(
-        config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes
-    )
+    image_set = _load_images(config, reporter)
     reporter.print(f"Images: {image_set.source} ({len(image_set.images):,})")
     names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
     check_restart_targets(options.restart_commands, names)
@@ -248,7 +246,6 @@ def _resume(
     """Measure the rest of a run."""
     reporter, run_dir = Reporter(scrub=scrub), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
-        from eval.dataset.images import load_images
         from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
         from eval.run.runner import execute_run
         from eval.targets.endpoints import start_targets
@@ -262,10 +259,7 @@ def _resume(
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
-    own_classes = _may_have_own_classes(config)
-    image_set = load_images(
-        config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes
-    )
+    image_set = _load_images(config, reporter)
     with start_targets(engines, remote, run_dir / "logs", reporter) as target_set:
         with reporter.activity("Preparing the run"):
             run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
@@ -322,9 +316,24 @@ def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
     return dataclasses.replace(base, **{name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()})
 
 
-def _may_have_own_classes(config: Config) -> bool:
-    """Whether folders may have other classes than the shipped network's: only addresses are measured."""
-    return not config.local and not config.stacks
+def _load_images(config: Config, reporter: Reporter) -> ImageSet:
+    """The images. Where only addresses are measured, folders may have other classes than the shipped network's."""
+    from eval.dataset.class_names import read_class_names
+    from eval.dataset.images import folder_classes, load_images
+    from eval.targets.endpoints import has_own_path, parse_target
+
+    own_classes = not config.local and not config.stacks
+    if config.classes and not (own_classes and config.images):
+        raise EvalError("--classes names those of a service that is measured by --target alone, with folders --images")
+    class_names = read_class_names(Path(config.classes)) if config.classes else None
+    folder = Path(config.images or "golden").expanduser()
+    foreign = own_classes and all(has_own_path(parse_target(text).url) for text in config.targets)
+    if class_names is None and foreign and folder.is_dir():  # else they may be some of the shipped network's
+        class_names = folder_classes(folder)
+    return load_images(
+        config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes,
+        class_names=class_names,
+    )  # fmt: skip
 
 
 def _twins_of(config: Config) -> tuple[tuple[str, ...], list[str]]:

@@ -45,6 +45,7 @@ MEDIA_TYPE_BY_SUFFIX = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "ima
 ARCHIVE_LEFTOVERS = "__MACOSX"  # a folder that a Mac puts into each zip file
 DRAFT_PX = 128  # to which a JPEG may be reduced when it is tried
 MAX_SKIPPED_SHOWN = 3  # for each reason
+MAX_CLASSES_SHOWN = 10  # in a message
 
 Notify = Callable[[str], None]
 Activity = Callable[[str], contextlib.AbstractContextManager[object]]  # shows that something is going on
@@ -126,12 +127,13 @@ def load_images(
     activity: Activity = _unseen,
     *,
     own_classes: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> ImageSet:
     """The images that `--images` selects, or the best available ones; at most `limit`, stratified by class.
 
     selection: "golden", "cifar10", a folder, or None. own_classes: whether the folders may have other classes than the
-    shipped network; then they are numbered in the order of their names. Files of a folder that are no images are
-    skipped, and `notify` is told how many. Raises ImagesError.
+    shipped network; then they are numbered in the order of their names, or of `class_names`. Files of a folder that are
+    no images are skipped, and `notify` is told how many. Raises ImagesError.
     """
     skipped, classes = _SkippedFiles(), model_classes()
     if selection == "golden":
@@ -140,7 +142,7 @@ def load_images(
         sources, source = _list_cached_cifar10(CACHE_DIR, notify, activity)
     elif selection is not None:
         if own_classes:
-            classes = _classes_of(Path(selection).expanduser())
+            classes = tuple(class_names or _classes_of(Path(selection).expanduser()))
         sources, source = _list_directory(Path(selection).expanduser(), skipped, classes)
     elif folder := os.environ.get("CIFAR10_DIR"):
         sources, source = _list_directory(Path(folder).expanduser(), skipped, classes)
@@ -231,12 +233,17 @@ def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
 # Folders
 
 
-def _classes_of(directory: Path) -> tuple[str, ...]:
-    """The shipped network's classes where the folders are of those, else the folders' names in their order."""
+def folder_classes(directory: Path) -> tuple[str, ...]:
+    """The names of the folders in their order; the shipped network's classes of torchvision's folder."""
     root = directory / "test" if (directory / "test").is_dir() else directory
     if not root.is_dir() or (directory / CIFAR10_BATCHES_DIR).is_dir():
         return model_classes()
-    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path)))
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path)))
+
+
+def _classes_of(directory: Path) -> tuple[str, ...]:
+    """The shipped network's classes where the folders are of those, else the folders' names in their order."""
+    names = folder_classes(directory)
     return model_classes() if set(names) <= set(model_classes()) else names
 
 
@@ -263,8 +270,9 @@ def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str])
             skipped.add("outside of class folders", class_dir)
         elif class_dir.name not in classes:
             raise ImagesError(
-                f"{class_dir} is not a class of the network; its classes are {', '.join(classes)}. A service with "
-                "other classes is measured by --target alone, without twins and stacks"
+                f"{class_dir} is not a class of the network; its classes are {', '.join(classes[:MAX_CLASSES_SHOWN])}"
+                f"{' ...' if len(classes) > MAX_CLASSES_SHOWN else ''}. A service with other classes is measured by "
+                "--target alone, without twins and stacks"
             )
         else:
             sources += _list_class_dir(class_dir, classes.index(class_dir.name), skipped)

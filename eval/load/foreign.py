@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.adapters.adapter import Adapter, AnswerForm, RequestForm, parse_answer
+from eval.adapters.adapter import Adapter, RequestForm
+from eval.adapters.answers import AnswerForm, Json, parse_answer
 from eval.adapters.loading import AdapterOption
 from eval.adapters.recognition import recognise
 from eval.dataset.images import EncodedImage
 from eval.errors import EndpointError, InvalidResponse
 from eval.load.client import ACCESS_REFUSED, Client, Exchange
-from eval.load.responses import classify_status, to_short_line
+from eval.load.responses import check_encoding, classify_status, to_short_line
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import check_route
 
 SHOWN_ATTEMPTS = 4
+FIRST_IMAGES = 4  # of different classes, whose answers say how all are read
 
 
 @dataclass(frozen=True)
@@ -40,27 +43,50 @@ def check_adapters(targets: TargetSet, options: Sequence[AdapterOption], *, allo
             check_route(option.target, urls[option.target])
 
 
+def first_images(images: Sequence[EncodedImage]) -> list[EncodedImage]:
+    """The first of each class, of at most so many as are sent before a run."""
+    by_class = {image.entry.label: image for image in reversed(images)}
+    return [by_class[label] for label in dict.fromkeys(image.entry.label for image in images)][:FIRST_IMAGES]
+
+
 async def find_adapter(
-    client: Client, image: EncodedImage, forms: Sequence[RequestForm], answer: AnswerForm | None = None
+    client: Client, images: Sequence[EncodedImage], forms: Sequence[RequestForm], answer: AnswerForm | None = None
 ) -> Adapter:
     """The first of the forms that is answered by a class or scores; how those are read, where `answer` does not say.
 
-    Raises EndpointError, which tells what was sent, what came and what was expected.
+    images: the first is sent in each form, the others in the one that was understood. Raises EndpointError, which tells
+    what was sent, what came and what was expected.
     """
     attempts: list[Attempt] = []
     for form in forms:
-        exchange = await client.post(form, image)
-        found, outcome = _understand(exchange, client.classes, answer)
-        if found:
-            return Adapter(form, found)
+        exchange = await client.post(form, images[0])
+        payload, outcome = _payload_of(exchange, client.classes, answer)
+        if payload is not None:
+            return Adapter(form, answer or await _read_alike(client, form, images[1:], payload))
         attempts.append(Attempt(form, outcome))
         if exchange.status is None or exchange.status in ACCESS_REFUSED or 300 <= exchange.status < 400:
             break  # no form would change that
     raise EndpointError(_not_understood(client, attempts))
 
 
-def _understand(exchange: Exchange, classes: Sequence[str], answer: AnswerForm | None) -> tuple[AnswerForm | None, str]:
-    """How the answer is read, or what came in its place."""
+async def _read_alike(client: Client, form: RequestForm, images: Sequence[EncodedImage], first: Json) -> AnswerForm:
+    """How the first answer and those to these images are read, all in one way. Raises EndpointError."""
+    payloads = [first]
+    for image in images:
+        payload, outcome = _payload_of(await client.post(form, image), client.classes, None)
+        if payload is None:
+            raise EndpointError(_not_understood(client, [Attempt(form, f"{image.entry.name}: {outcome}")]))
+        payloads.append(payload)
+    found = recognise(payloads, client.classes)
+    if found is None:
+        shown = " and ".join(dict.fromkeys(to_short_line(json.dumps(payload)) for payload in payloads))
+        outcome = f"no class and no scores at one place in the first {len(payloads)} answers: {shown}"
+        raise EndpointError(_not_understood(client, [Attempt(form, outcome)]))
+    return found
+
+
+def _payload_of(exchange: Exchange, classes: Sequence[str], answer: AnswerForm | None) -> tuple[Json, str]:
+    """The answer, if it is understood by itself; else None, and what came in its place."""
     if exchange.status is None:
         return None, ": ".join(exchange.failure or ("", "no response"))
     if failure := classify_status(exchange.status, exchange.headers, exchange.body):
@@ -68,14 +94,17 @@ def _understand(exchange: Exchange, classes: Sequence[str], answer: AnswerForm |
     if exchange.failure:
         return None, exchange.failure[1]
     try:
+        check_encoding(exchange.headers)
+        payload = parse_answer(exchange.body)
         if answer:
             answer.read(exchange.body, classes)
-            return answer, ""
-        payload = parse_answer(exchange.body)
+            return payload, ""
     except InvalidResponse as error:
         return None, str(error)
+    if recognise([payload], classes):
+        return payload, ""
     shown = to_short_line(bytes(exchange.body[:200]).decode(errors="replace"))
-    return recognise(payload, classes), f"200, with no class and no scores of the {len(classes)} classes: {shown}"
+    return None, f"200, with no class and no scores of the {len(classes)} classes: {shown}"
 
 
 def _not_understood(client: Client, attempts: Sequence[Attempt]) -> str:

@@ -11,12 +11,18 @@ from eval.targets.endpoints import Endpoint
 from service.schema import PREDICT
 
 WRONG_ADDRESS = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+OTHER_FORM = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 def is_refusal(sample: Sample) -> bool:
     """Whether every further request would fail alike: a redirect, a page for people, no access, no such path."""
     status = sample.status or 0
     return 300 <= status < 400 or status in (*ACCESS_REFUSED, *WRONG_ADDRESS) or _is_page(sample)
+
+
+def is_other_format(sample: Sample) -> bool:
+    """Whether something answers at the path of predictions, which takes another form, or answers in another one."""
+    return sample.status in OTHER_FORM or (sample.status == HTTPStatus.OK and not _is_page(sample))
 
 
 def refusal_text(sample: Sample, endpoint: Endpoint) -> str:

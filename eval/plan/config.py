@@ -31,6 +31,7 @@ class Config:
     stacks: TextTuple = ()
     targets: TextTuple = ()  # NAME=URL
     images: Text | None = None  # as --images names them
+    classes: Text | None = None  # file of the classes' names, in the service's order
     limit: Count | None = None  # of images
     scenarios: ScenarioTuple = (SINGLE,)
     seed: Integer = 0

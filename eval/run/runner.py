@@ -23,8 +23,9 @@ from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unr
 from eval.event_loop import run_with_exact_timers
 from eval.load.client import Client, RequestSpec
 from eval.load.distributed import open_executor
-from eval.load.foreign import find_adapter
+from eval.load.foreign import find_adapter, first_images
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
+from eval.load.refusals import is_other_format
 from eval.plan.config import SINGLE, Config
 from eval.plan.schedule import Block
 from eval.progress import Reporter
@@ -35,6 +36,7 @@ from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_erro
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
 from service.engines.names import engine_named
+from service.schema import PREDICT
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
 INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that Ctrl-C ended
@@ -202,24 +204,30 @@ class RunSession:
         self.run_record = replace(self.run_record, targets=targets)
 
     async def _adapt(self, client: Client) -> None:
-        """Find how an endpoint is asked whose address has a path, or that has an --adapter.
+        """Find how an endpoint is asked that has an --adapter, or that does not answer as this project's service.
 
         Not where /version responds as this service's, or its first prediction. One that is not understood gets no more
         requests.
         """
         endpoint, option = self.context.endpoints[client.name], self.context.options.adapters.get(client.name)
-        image = self.context.image_set.images[0]
-        if client.name in self.unreachable or endpoint.twin or not (option or urlsplit(endpoint.url).path):
+        images = first_images(self.context.image_set.images)
+        if client.name in self.unreachable or endpoint.twin:
             return
-        if option is None:
+        forms = list(ready_forms().values())
+        if option:
+            forms = [option.request]
+        else:
             if next(target.version for target in self.run_record.targets if target.name == client.name):
                 return
-            sample, _ = await client.send(RequestSpec(SINGLE, "warmup", -1, 0, image))
+            sample, _ = await client.send(RequestSpec(SINGLE, "warmup", -1, 0, images[0]))
             if sample.error is None:
                 return
+            if not urlsplit(endpoint.url).path:
+                if not is_other_format(sample):
+                    return
+                forms = [replace(form, path=PREDICT) for form in forms]
         try:
-            forms = [option.request] if option else list(ready_forms().values())
-            client.adapter = await find_adapter(client, image, forms, option.answer if option else None)
+            client.adapter = await find_adapter(client, images, forms, option.answer if option else None)
         except EndpointError as error:
             self.unreachable[client.name] = self.context.options.scrub(str(error))
             self.context.reporter.print(f"{client.name}: {error}")

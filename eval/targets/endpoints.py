@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from infra.targets import TARGETS
+from service.schema import PREDICT
 
 if TYPE_CHECKING:
     from infra.local.twins import Twin
@@ -165,6 +166,11 @@ def parse_target(text: str) -> Endpoint:
     if not separator:
         raise EndpointError(f"--target {text}: expected NAME=URL, such as heroku=https://app.example")
     return Endpoint(_validate_name(name), target_for_name(name), _validate_url(url))
+
+
+def has_own_path(url: str) -> bool:
+    """Whether an address says where predictions are, and that is elsewhere than this project's services have them."""
+    return urlsplit(url).path.rstrip("/").removesuffix(PREDICT) != ""
 
 
 def target_for_name(name: str) -> str | None:

@@ -8,10 +8,12 @@ from email import message_from_bytes
 
 import pytest
 
-from eval.adapters.adapter import AnswerForm, RequestForm, class_id_of, read_scores
+from eval.adapters.adapter import RequestForm
+from eval.adapters.answers import Answer, AnswerForm, class_id_of, read_scores
 from eval.adapters.loading import parse_adapter, ready_forms
 from eval.adapters.recognition import recognise
-from eval.errors import EndpointError, InvalidResponse
+from eval.dataset.class_names import read_class_names
+from eval.errors import EndpointError, ImagesError, InvalidResponse
 from tests.helpers.fake_endpoint import picture
 
 FLOWERS = ("corn poppy", "rose", "tulip")
@@ -43,10 +45,44 @@ def test_placeholders_are_filled_wherever_they_stand():
 @pytest.mark.parametrize(
     ("value", "class_id"),
     [("tulip", 2), ("Tulip", 2), ("CORN_POPPY", 0), ("corn-poppy", 0), (1, 1), (1.0, 1), ("1", 1), (["rose"], 1),
-     ("daisy", None), (3, None), (-1, None), (1.5, None), (True, None), (None, None), ({}, None)],
+     ("LABEL_1", 1), ("class 2", 2), ("LABEL_3", None), ("daisy", None),
+     (3, None), (-1, None), (1.5, None), (True, None), (None, None), ({}, None)],
 )  # fmt: skip
 def test_a_class_is_known_by_its_name_or_number(value, class_id):
     assert class_id_of(value, FLOWERS) == class_id
+
+
+def test_a_name_that_several_classes_are_like_is_taken_as_it_is():
+    assert class_id_of("corn-poppy", ("corn poppy", "corn_poppy")) is None
+    assert class_id_of("corn_poppy", ("corn poppy", "corn_poppy")) == 1
+
+
+def test_an_accent_is_one_character_or_two():
+    assert class_id_of("cafe\u0301", ("caf\u00e9", "tea")) == 0
+
+
+def test_class_names_of_a_file_are_in_its_order(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("\ufefftulip\nrose\r\ncorn poppy\n", encoding="utf-8")
+    assert read_class_names(path) == ("tulip", "rose", "corn poppy")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"rose\n\ntulip", "line 2 is empty"),
+        (b"rose\nrose", "line 2 has 'rose' again"),
+        (b"rose", "1 classes; expected 2 to"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_of_no_class_names_says_why(tmp_path, content, message):
+    path = tmp_path / "classes.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ImagesError, match=message):
+        read_class_names(path)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +94,9 @@ def test_a_class_is_known_by_its_name_or_number(value, class_id):
         ({"rose": 0.7, "tulip": 0.2, "corn poppy": 0.1}, 1, (0.1, 0.7, 0.2)),
         ([{"label": "rose", "score": 0.7}, {"label": "tulip", "score": 0.2}], 1, None),  # the best two
         ([{"name": "Rose", "id": 17, "p": 0.7}, {"name": "tulip", "id": 3, "p": 0.3}], 1, None),
+        ([{"code": "n01", "label": "rose", "score": 0.7}, {"code": "n02", "label": "tulip", "score": 0.3}], 1, None),
+        ({"labels": ["tulip", "rose", "corn poppy"], "scores": [0.7, 0.2, 0.1]}, 2, (0.1, 0.2, 0.7)),
+        ({"ids": ["7", "8"], "displayNames": ["rose", "tulip"], "confidences": [0.7, 0.2]}, 1, None),  # Vertex AI
     ],
 )
 def test_scores_are_read_in_order_or_by_name(value, best, probabilities):
@@ -66,7 +105,19 @@ def test_scores_are_read_in_order_or_by_name(value, best, probabilities):
 
 
 @pytest.mark.parametrize(
-    "value", [[], {}, [0.5, 0.5], {"daisy": 1.0}, {"rose": "0.7"}, [float("nan")] * 3, [{"a": "rose"}], "rose", 7]
+    "value",
+    [
+        {"a": ["rose"], "b": ["tulip"], "c": [1.0]},
+        [],
+        {},
+        [0.5, 0.5],
+        {"daisy": 1.0},
+        {"rose": "0.7"},
+        [float("nan")] * 3,
+        [{"a": "rose"}],
+        "rose",
+        7,
+    ],
 )
 def test_what_holds_no_scores_is_none(value):
     assert read_scores(value, FLOWERS) is None
@@ -85,14 +136,46 @@ def test_what_holds_no_scores_is_none(value):
     ],
 )
 def test_an_answer_is_recognised_wherever_it_stands(payload, label, scores):
-    found = recognise(payload, FLOWERS)
+    found = recognise([payload], FLOWERS)
     assert found == AnswerForm(label, scores)
     assert found.read(json.dumps(payload).encode(), FLOWERS).class_id == 1
 
 
+@pytest.mark.parametrize(
+    ("payloads", "label"),
+    [
+        ([{"id": 0, "class_id": 1}, {"id": 1, "class_id": 2}], "class_id"),  # and a counter of requests
+        ([{"class_model": 0, "y": 1}, {"class_model": 0, "y": 2}], "y"),  # and a number that stays
+        ([{"best_class": "rose", "answer": "rose"}, {"best_class": "rose", "answer": "tulip"}], "answer"),
+        ([{"a": ["rose"]}, {"a": ["tulip", "rose"]}], "a[0]"),
+    ],
+)
+def test_what_differs_between_first_answers_is_the_label(payloads, label):
+    assert recognise(payloads, FLOWERS) == AnswerForm(label, None)
+
+
+def test_scores_that_one_answer_lacks_are_none():
+    payloads = [{"s": {"rose": 0.7}, "class": "rose"}, {"class": "tulip"}]
+    assert recognise(payloads, FLOWERS) == AnswerForm("class", None)
+
+
+def test_of_two_classes_one_probability_tells_both():
+    body = b'{"label": "b", "p": 0.75, "sigmoid": [[0.25]]}'
+    assert AnswerForm("label", probability="p").read(body, "ab") == Answer(1, (0.25, 0.75))
+    assert AnswerForm(scores="sigmoid").read(body, "ab") == Answer(0, (0.75, 0.25))
+    assert AnswerForm("label", probability="p").read(body, "abc") == Answer(1, None)
+    with pytest.raises(InvalidResponse, match="no probability at sigmoid"):
+        AnswerForm("label", probability="sigmoid").read(body, "ab")
+
+
+def test_height_and_width_are_those_of_the_image():
+    body, _ = RequestForm("json", json={"shape": [1, "$height", "$width", 3]}).encode(picture(index=2))
+    assert json.loads(body) == {"shape": [1, 34, 32, 3]}
+
+
 @pytest.mark.parametrize("payload", [{}, {"error": "no image"}, {"status": 1}, [], None, 1, {"scores": [1, 2]}])
 def test_nothing_is_read_into_an_answer_without_a_class(payload):
-    assert recognise(payload, FLOWERS) is None
+    assert recognise([payload], FLOWERS) is None
 
 
 @pytest.mark.parametrize(
@@ -135,6 +218,8 @@ def test_an_adapter_file_says_all_and_hides_its_secrets(tmp_path):
         ("requests: {}", "'requests' is not known: there are answer, request"),
         ("request: {body: json, json: {a: b}}", "no place for the image"),
         ("answer: {}\nrequest: {headers: {X: $NONE}}", r"X is \$NONE, and that variable is not set"),
+        ("answer: {scores: a, probability: b}", "there is no answer.label"),
+        ("request: {headers: {X-Api-Key: written-out}}", "may be a secret"),
         ("answer: {label: 'a['}", "is not a JMESPath expression"),
         ("- 1", "an adapter is a mapping"),
         ("a: [", "not YAML"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +17,16 @@ from werkzeug.serving import make_server
 from eval.__main__ import main
 from eval.samples.store import read_run, read_samples
 from eval.targets.access import proxy_of
+from tests.helpers.foreign.colours import COLOURS, name_of, probabilities, write_flowers
 
 pytestmark = pytest.mark.integration
 
-COLOURS = {"rose": (200, 20, 40), "tulip": (240, 200, 30)}  # two classes, which the services below tell apart
 KEY = "a-key-that-nobody-may-see"
 SHORT = ("--warmup", "1", "--baseline-rtt", "2", "--block", "4", "--restarts", "0")
 
 
-def probabilities(data: bytes) -> list[float]:
-    with Image.open(io.BytesIO(data)) as image:
-        green = image.convert("RGB").getpixel((0, 0))[1]
-    return [0.9, 0.1] if green < 100 else [0.2, 0.8]
-
-
-def name_of(data: bytes) -> str:
-    return "rose" if probabilities(data)[0] > 0.5 else "tulip"
-
-
 def foreign_app() -> flask.Flask:
-    app = flask.Flask("foreign")
+    app, answered = flask.Flask("foreign"), []
 
     @app.post("/v1/classify")
     def form():
@@ -74,6 +64,16 @@ def foreign_app() -> flask.Flask:
     def of_other_classes():
         return {"label": "daisy"}
 
+    @app.post("/once")
+    def of_the_first_image_alone():
+        answered.append(name_of(flask.request.get_data()))
+        return {"label": answered[0]} if len(answered) == 1 else {"error": "out of memory"}
+
+    @app.post("/of-more/classify")
+    def of_more_classes():
+        p = probabilities(flask.request.get_data())
+        return {"probabilities": [p[1], 0.0, p[0]]}  # tulip, daisy, rose
+
     return app
 
 
@@ -89,12 +89,8 @@ def foreign_url():
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("flowers")
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(8):
-            shown = COLOURS["tulip"] if (name, number) == ("rose", 0) else colour  # one is not what its folder says
-            Image.new("RGB", (20 + number, 20), shown).save(folder / name / f"{number}.png")
+    folder = write_flowers(tmp_path_factory.mktemp("flowers"), per_class=8)
+    Image.new("RGB", (20, 20), COLOURS["tulip"]).save(folder / "rose" / "0.png")  # is not what its folder says
     return folder
 
 
@@ -167,7 +163,8 @@ def test_an_adapter_file_measures_what_cannot_be_guessed(cloudtrial, foreign_url
     [
         ("/other", ['{"label":"daisy"}', "no class and no scores of the 2 classes", "--adapter mine=FILE"]),
         ("/label", ["401", "--token-env mine=VARIABLE"]),
-        ("/nowhere/else", ["404", "(and 15 other forms)", "--adapter mine=FILE"]),
+        ("/once", ["tulip/0.png: 200, with no class", '{"error":"out of memory"}', "--adapter mine=FILE"]),
+        ("/nowhere/else", ["404", "(and 20 other forms)", "--adapter mine=FILE"]),
     ],
 )
 def test_what_is_not_understood_stops_at_once_and_says_why(cloudtrial, foreign_url, flowers, tmp_path, path, told):
@@ -177,6 +174,33 @@ def test_what_is_not_understood_stops_at_once_and_says_why(cloudtrial, foreign_u
     for text in told:
         assert text in done.stdout, done.stdout
     assert [s for s in read_samples(tmp_path / "run") if s.scenario == "single"] == []
+
+
+def test_a_file_has_the_classes_in_the_services_order(cloudtrial, foreign_url, flowers, tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("tulip\ndaisy\nrose\n")
+    words = ("--images", str(flowers), "--classes", str(classes))
+    done = cloudtrial("check", f"{foreign_url}/of-more/classify", *words)
+    assert done.returncode == 0 and "tulip; probability 0.800" in done.stdout, done.stdout
+    run_dir, target = tmp_path / "run", ("--target", f"mine={foreign_url}/of-more/classify")
+    assert cloudtrial("run", *target, *words, *SHORT, "--out", str(run_dir)).returncode == 0
+    assert read_run(run_dir).classes == ["tulip", "daisy", "rose"]
+    report = json.loads((run_dir / "report.json").read_text())["targets"]["mine"]
+    assert report["accuracy"]["value"] == 15 / 16
+
+
+def test_folders_that_cifar_10_has_too_are_all_classes(cloudtrial, foreign_url, flowers, tmp_path):
+    """Cats and dogs, at an address of its own."""
+    folder = tmp_path / "pets"
+    for flower, pet in (("rose", "cat"), ("tulip", "dog")):
+        shutil.copytree(flowers / flower, folder / pet)
+    done = cloudtrial("check", f"{foreign_url}/v1/models/flowers:predict", "--images", str(folder))
+    assert done.returncode == 0 and "scores at predictions" in done.stdout, done.stderr
+
+
+def test_an_address_without_a_path_is_asked_at_predict(cloudtrial, foreign_url, flowers):
+    done = cloudtrial("check", foreign_url, "--images", str(flowers))
+    assert done.returncode == 0 and "scores at @" in done.stdout, done.stderr
 
 
 def test_folders_of_other_classes_need_addresses_alone(cloudtrial, flowers):
