@@ -66,51 +66,55 @@ def test_a_request_is_due_on_time_though_sleepers_wake_late(monkeypatch):
 
 
 class InstantClient:
-    """A client whose request number N takes the Nth of these seconds; its samples are the numbers."""
+    """Answers at once, but for one request: that when so many others have been answered. Its samples are numbers."""
 
-    def __init__(self, seconds):
-        self.seconds, self.in_flight, self.busy_when_made = seconds, 0, []
+    def __init__(self, slow, others):
+        self.slow, self.others = slow, others
+        self.answered, self.in_flight, self.busy_when_made = 0, 0, []
 
     async def send_request(self, number, scheduled_at):
         self.in_flight += 1
-        await asyncio.sleep(self.seconds[number])
+        while number == self.slow and self.answered < self.others:
+            await asyncio.sleep(0.001)
         self.in_flight -= 1
+        self.answered += 1
         return number
 
     def to_sample(self, number):
         self.busy_when_made.append(self.in_flight)
         return number
 
-
-def send_all(client, offsets_s, record):
-    numbers = range(len(client.seconds))
-    start = time.perf_counter() + open_loop.START_DELAY_S
-    asyncio.run(open_loop.run_open_loop(client, numbers, offsets_s, start, 1000, record))
+    async def run(self, count, record):
+        offsets_s = [i / 1000 for i in range(count)]
+        start = time.perf_counter() + open_loop.START_DELAY_S
+        await open_loop.run_open_loop(self, range(count), offsets_s, start, 1000, record)
 
 
 def test_samples_are_made_while_nothing_is_in_flight():
-    client, samples = InstantClient([0.02, 0.15, 0.02, 0.02]), []
-    send_all(client, [0, 0.05, 0.1, 0.4], samples.append)  # the third ends while the second is in flight
-    assert samples == [0, 2, 1, 3]
-    assert client.busy_when_made == [0] * 4
+    client, samples = InstantClient(slow=0, others=5), []
+    asyncio.run(client.run(6, samples.append))
+    assert samples == [1, 2, 3, 4, 5, 0]
+    assert client.busy_when_made == [0] * 6
 
 
 def test_a_loop_without_pauses_makes_its_samples_too():
-    client, samples = InstantClient([0.3] + [0.0] * 200), []
-    send_all(client, [i / 1000 for i in range(201)], samples.append)
+    client, samples = InstantClient(slow=0, others=200), []
+    asyncio.run(client.run(201, samples.append))
     assert samples == [*range(1, 201), 0]
     assert client.busy_when_made.count(1) == 200 - open_loop.MAX_UNRECORDED
 
 
 def test_an_interrupted_loop_makes_the_samples_of_all_that_ended():
-    client, samples = InstantClient([0.3, 0.0, 0.0]), []
+    client, samples = InstantClient(slow=0, others=math.inf), []
 
     async def interrupt():
-        start = time.perf_counter() + open_loop.START_DELAY_S
-        async with asyncio.timeout(0.2):
-            await open_loop.run_open_loop(client, range(3), [0, 0.05, 0.06], start, 10, samples.append)
+        loop = asyncio.create_task(client.run(3, samples.append))
+        while client.answered < 2:
+            await asyncio.sleep(0.001)
+        loop.cancel()
+        await loop
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.CancelledError):
         asyncio.run(interrupt())
     assert samples == [1, 2]
 
