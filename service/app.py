@@ -37,6 +37,7 @@ from service.web.middleware import (
     same_token,
     too_large,
 )
+from service.web.openapi import openapi_document
 from service.web.request_parsing import (
     ImageUpload,
     check_encoding,
@@ -46,15 +47,15 @@ from service.web.request_parsing import (
     parse_images,
     read_body,
 )
-from service.web.row_parsing import parse_rows
+from service.web.row_parsing import FIELD, parse_rows, typed
 
 FORM_ENDPOINTS = ("predict", "predict_form")  # answer a browser's form with a page, and all else with JSON
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
+FOLDED_FROM = 30  # classes; the page folds a longer list
 WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
 SAMPLES = Path(__file__).with_name("static") / "samples"  # of the golden set, each named by its class
 SAMPLES_MODEL = "resnet18-cifar10"  # which made them
-OPENAPI_DOCUMENT = Path(__file__).with_name("openapi.json")
 
 
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
@@ -98,12 +99,21 @@ class Service:
         self.samples = {path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.png")) if has_samples}
 
     def page(self, status: int = 200, **result: Any) -> tuple[str, int]:
-        """The upload form, with a prediction or a problem when there is one."""
-        limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
-        context = {"prediction": None, "problem": None, "image_uri": None, "limits": limits} | result
+        """The form, with a prediction or a problem when there is one."""
+        context = {"prediction": None, "problem": None, "folded_from": FOLDED_FROM} | result
         context |= {"model": self.classifier.info, "classes": self.classifier.classes}
-        context |= {"deployment": self.settings.deployment, "samples": list(self.samples)}
-        return render_template("index.html", needs_token=bool(self.settings.api_token), **context), status
+        context |= {"deployment": self.settings.deployment, "needs_token": bool(self.settings.api_token)}
+        if self.features:
+            return render_template("rows.html", **context, **self._typed_row()), status
+        limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
+        context = {"image_uri": None, "size_px": self.classifier.bundle.image.size_px, "limits": limits} | context
+        return render_template("index.html", samples=list(self.samples), **context), status
+
+    def _typed_row(self) -> dict[str, Any]:
+        """The fields of a row's form, with what was typed or else an example."""
+        form = vars(request).get("form")  # a body that was refused unread is not read now
+        values = typed(form, self.features) if form else [f"{value:g}" for value in self.classifier.example_row]
+        return {"features": self.features, "field": FIELD, "values": values, "is_example": not form}
 
     def predict(self) -> Response | tuple[str, int]:
         """One image, or one or several rows, as JSON or for a browser as a page."""
@@ -182,7 +192,7 @@ class Service:
         return Response(text, content_type=media_type)
 
     def openapi(self) -> Response:
-        return Response(OPENAPI_DOCUMENT.read_bytes(), mimetype=schema.JSON_TYPE)
+        return Response(openapi_document(self.features), mimetype=schema.JSON_TYPE)
 
     # Around every view
 

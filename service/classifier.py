@@ -47,6 +47,7 @@ class Classifier:
         self.device = engine.device
         self.precision = bundle.engine(engine.name).precision
         self.startup_ms: dict[str, float] = {}
+        self.example_row: list[float] = []  # of a model of rows: the first of its self-test
         self._decode_turns = DecodeTurns(usable_cpus())
         self._batcher = Batcher(
             engine.probabilities,
@@ -88,6 +89,7 @@ class Classifier:
         features = None if isinstance(bundle.input, ImageInput) else len(bundle.input.features)
         path = bundle.path(bundle.self_test)
         self_test = read_self_test(path, engine, len(self.classes), features)
+        self.example_row = self_test.inputs[0] if features else []
         for index, sent in enumerate(self_test.inputs):
             try:
                 array = decode_image(sent, bundle) if isinstance(sent, bytes) else np.array(sent, np.float32)

@@ -1,8 +1,10 @@
 // The form without a reload. Without this script it posts to the server, which renders the same page.
 
+import { offerCurl } from "./curl.js";
+
 const byId = (id) => document.getElementById(id);
-const [form, drop, preview, image, token, send, answer, curl, copy] = [
-  "form", "drop", "preview", "image", "token", "send", "answer", "curl", "copy",
+const [form, drop, preview, image, token, send, answer] = [
+  "form", "drop", "preview", "image", "token", "send", "answer",
 ].map(byId);
 const MIB = 2 ** 20;
 const NO_ANSWER = 0; // in place of a status
@@ -13,27 +15,16 @@ const SLOW_MS = 150; // an answer that comes sooner replaces the last one withou
 let running = null; // AbortController of the request under way
 let refused = null; // the file that the service could not read
 
-document.documentElement.classList.add("js");
 send.hidden = !token; // a picture is sent as soon as it is chosen, unless something else must be filled in first
 
-const address = new URL("predict", location.origin + location.pathname);
-const bearer = token ? "-H 'Authorization: Bearer TOKEN' " : "";
-curl.textContent = `curl ${bearer}-F image=@picture.png ${address}`;
+const CURL_OPTIONS = "-F image=@picture.png";
+offerCurl(CURL_OPTIONS);
 
 image.addEventListener("change", () => image.files.length && choose(image.files));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (event.submitter?.name === "sample") chooseSample(event.submitter.value);
   else ask();
-});
-copy.addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText(curl.textContent);
-    copy.textContent = "Copied";
-  } catch {
-    getSelection().selectAllChildren(curl); // over plain HTTP there is no clipboard: select it, and try the old way
-    copy.textContent = document.execCommand("copy") ? "Copied" : "Selected";
-  }
 });
 document.addEventListener("paste", (event) => event.clipboardData.files.length && choose(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {
@@ -143,7 +134,7 @@ function succeed(prediction, timing) {
   byId("ms").textContent = took ? Math.max(1, Math.round(took[1])) : "";
   byId("took").hidden = !took;
   byId("top").replaceChildren(...prediction.top.map(bar));
-  copy.textContent = "Copy";
+  offerCurl(CURL_OPTIONS);
   send.hidden = !token;
   reveal("result", `${prediction.label} ${percent(prediction.probability)}`);
 }

@@ -25,6 +25,7 @@ from service.images.preprocess import DARKEST_MAX
 from service.settings import ENGINES, Settings
 from service.system import INSTRUCTION_SETS
 from tests.conftest import ROOT, picture_bytes
+from tests.helpers.bundles import write_bundle
 from tests.helpers.running_service import Reply, Server, multipart, ready_service
 
 pytestmark = pytest.mark.integration
@@ -35,6 +36,7 @@ SCHEMAS = COMPONENTS["schemas"]
 PNG = picture_bytes()
 ONE, TWO = multipart(("image", PNG, "a.png")), multipart(("image", PNG, "a.png"), ("image", PNG, "b.png"))
 BROWSER = {"Accept": "text/html"}
+FEATURES = ["length (cm)", 'µ "<b>"']
 
 
 @pytest.fixture(scope="module")
@@ -43,34 +45,43 @@ def server(tmp_path_factory) -> Iterator[Server]:
         yield server
 
 
-def resolved(node: dict[str, Any]) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def rows_server(tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("rows")
+    write_bundle(folder / "model", ["small", "large"], features=FEATURES)
+    with ready_service(folder / "log", ENGINE="onnx", MODEL_DIR=str(folder / "model")) as server:
+        yield server
+
+
+def resolved(node: dict[str, Any], document: dict[str, Any] = DOCUMENT) -> dict[str, Any]:
     """The node itself, or the component that it refers to."""
     if "$ref" not in node:
         return node
     kind, name = node["$ref"].removeprefix("#/components/").split("/")
-    return COMPONENTS[kind][name]
+    return document["components"][kind][name]
 
 
-def errors(value: Any, value_schema: dict[str, Any], **strict: Any) -> list[str]:
+def errors(value: Any, value_schema: dict[str, Any], document: dict[str, Any] = DOCUMENT, **strict: Any) -> list[str]:
     """How a value differs from its schema."""
-    found = Draft202012Validator({"components": COMPONENTS, **value_schema, **strict}).iter_errors(value)
-    return [error.message for error in found]
+    root = {"components": document["components"], **value_schema, **strict}
+    return [error.message for error in Draft202012Validator(root).iter_errors(value)]
 
 
-def differences(method: str, path: str, reply: Reply) -> list[str]:
+def differences(method: str, path: str, reply: Reply, document: dict[str, Any] = DOCUMENT) -> list[str]:
     """How a real answer differs from the document: its status, media type, headers, body, or a field too many."""
-    responses = DOCUMENT["paths"][path.partition("?")[0]][method.lower()]["responses"]
+    responses = document["paths"][path.partition("?")[0]][method.lower()]["responses"]
     if str(reply.status) not in responses:
         return [f"status {reply.status}"]
-    response = resolved(responses[str(reply.status)])
+    response = resolved(responses[str(reply.status)], document)
     content = response["content"].get(reply.headers.get_content_type())
     if content is None:
         return [f"media type {reply.headers['Content-Type']}"]
     body = reply.json if "json" in reply.headers.get_content_type() else reply.body.decode()
-    found = errors(body, content["schema"], **({"unevaluatedProperties": False} if path != schema.OPENAPI else {}))
+    strict = {"unevaluatedProperties": False} if path != schema.OPENAPI else {}
+    found = errors(body, content["schema"], document, **strict)
     for name, header in response["headers"].items():
         value = reply.headers[name]
-        described = resolved(header)["schema"]
+        described = resolved(header, document)["schema"]
         found += errors(int(value) if described["type"] == "integer" and value else value, described)
     return found
 
@@ -193,6 +204,66 @@ def test_a_real_answer_is_as_the_document_says(server, path, status, body, heade
     reply = server.ask(method, path, body, headers)
     assert reply.status == status, reply.body[:300]
     assert differences(method, path, reply) == []
+
+
+# A model of rows
+
+
+def test_the_document_of_rows_is_valid_and_has_the_same_routes(rows_server):
+    document = rows_server.get(schema.OPENAPI).json
+    validate(document)
+    statuses = {
+        path: {method: set(operation["responses"]) for method, operation in methods.items()}
+        for path, methods in DOCUMENT["paths"].items()
+    }
+    assert statuses == {
+        path: {method: set(operation["responses"]) for method, operation in methods.items()}
+        for path, methods in document["paths"].items()
+    }
+    assert "image" not in json.dumps([document["paths"], document["components"]["schemas"]])
+
+
+def test_the_document_of_rows_takes_what_the_service_takes(rows_server):
+    """Each body is of one of the forms in the document exactly if it is answered."""
+    document = rows_server.get(schema.OPENAPI).json
+    body_schema = document["components"]["requestBodies"]["Rows"]["content"][schema.JSON_TYPE]["schema"]
+    named = dict(zip(FEATURES, (1, 2.5), strict=True))
+    good = [[1, 2], named, [[1, 2], [99, -1]], [named, [1, 2]], {"instances": [[1, 2]]}, [[0, 0]] * 64]
+    bad = [
+        [1],
+        [1, 2, 3],
+        [1, "2"],
+        [1, None],
+        {},
+        {FEATURES[0]: 1},
+        named | {"x": 1},
+        [[0, 0]] * 65,
+        {"instances": []},
+    ]
+    assert FEATURES[1] in document["components"]["schemas"]["NamedRow"]["required"]
+    for body in good + bad:
+        for path in ("/predict", "/predict/batch"):
+            reply = rows_server.post(path, json.dumps(body).encode(), schema.JSON_TYPE)
+            assert (reply.status == 200) == (body in good) == (errors(body, body_schema, document) == []), body
+            assert differences("POST", path, reply, document) == [], body
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (200, multipart(("number0", b"1"), ("number1", b"-7"))[0], {"Content-Type": multipart()[1]}),
+        (200, multipart(("number0", b"1"), ("number1", b"2"))[0], {"Content-Type": multipart()[1], **BROWSER}),
+        (422, multipart(("number0", b"1"))[0], {"Content-Type": multipart()[1], **BROWSER}),
+        (415, PNG, {"Content-Type": "image/png"}),
+        (400, b"{", {"Content-Type": schema.JSON_TYPE}),
+    ],
+    ids=["form", "page", "page of a problem", "image", "no JSON"],
+)
+def test_a_real_answer_to_a_row_is_as_the_document_says(rows_server, status, body, headers):
+    document = rows_server.get(schema.OPENAPI).json
+    reply = rows_server.ask("POST", "/", body, headers)
+    assert reply.status == status
+    assert differences("POST", "/", reply, document) == []
 
 
 def test_the_vector_is_there_when_it_is_asked_for(server):

@@ -1,0 +1,40 @@
+"""What GET /openapi.json answers: service/openapi.json, or for a model of rows that with another body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.manifest.records import Feature
+from service.web.row_parsing import FIELD
+
+FOLDER = Path(__file__).resolve().parent.parent
+DOCUMENT = FOLDER / "openapi.json"
+ROWS_PATCH = FOLDER / "openapi_rows.json"  # a JSON merge patch (RFC 7396) of that
+
+
+def openapi_document(features: Sequence[Feature]) -> bytes:
+    """The document for a model of these features; of images, where there are none."""
+    if not features:
+        return DOCUMENT.read_bytes()
+    document = merged(json.loads(DOCUMENT.read_bytes()), json.loads(ROWS_PATCH.read_bytes()))
+    schemas, names = document["components"]["schemas"], [feature.name for feature in features]
+    numbers = [
+        {"type": "number", "description": f"{each.name}; {each.min:g} to {each.max:g} in training"} for each in features
+    ]
+    schemas["ListRow"] |= {"prefixItems": numbers, "minItems": len(names), "maxItems": len(names)}
+    schemas["NamedRow"] |= {"properties": dict(zip(names, numbers, strict=True)), "required": names}
+    fields = [f"{FIELD}{index}" for index in range(len(names))]
+    form = {"type": "object", "properties": dict(zip(fields, numbers, strict=True)), "required": fields}
+    document["components"]["requestBodies"]["Rows"]["content"]["multipart/form-data"]["schema"] = form
+    return json.dumps(document, indent=2).encode()
+
+
+def merged(document: Any, patch: Any) -> Any:
+    """The document after a merge patch: objects are merged, null removes a key, all else replaces."""
+    if not isinstance(document, dict) or not isinstance(patch, dict):
+        return patch
+    changed = {key: merged(document.get(key), value) for key, value in patch.items() if value is not None}
+    return {key: value for key, value in (document | changed).items() if patch.get(key, 0) is not None}
