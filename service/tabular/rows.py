@@ -31,13 +31,14 @@ class Rows:
 
 
 def looks_like_rows(body: Any) -> bool:
-    """Whether JSON was meant for a model of rows."""
+    """Whether JSON was meant for a model of rows: it holds one of two numbers or more, or several."""
     if isinstance(body, dict):
-        return INSTANCES_KEY in body or (bool(body) and all(map(_is_number, body.values())))
-    if not isinstance(body, list) or not body:
-        return False
-    first = body[0]
-    return _is_number(first) or isinstance(first, dict) or (isinstance(first, list) and _is_number((first or [""])[0]))
+        return INSTANCES_KEY in body or _is_row(list(body.values()))
+    return isinstance(body, list) and (_is_row(body) or any(isinstance(row, dict) or _is_row(row) for row in body[:1]))
+
+
+def _is_row(values: Any) -> bool:
+    return isinstance(values, list) and len(values) > 1 and all(map(_is_number, values))
 
 
 def read_rows(body: Any, features: Sequence[Feature]) -> Rows:

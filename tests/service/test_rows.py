@@ -169,15 +169,16 @@ def test_json_without_its_type_is_told_which(client):
         assert reply.json["detail"].endswith("send the JSON with Content-Type: application/json")
 
 
-@pytest.mark.parametrize("body", [ROW, [ROW, ROW], {"instances": [ROW]}, {"width": 1.5}, [{"width": 1.5}]], ids=str)
+@pytest.mark.parametrize("body", [ROW, [ROW, ROW], {"instances": [ROW]}, NAMED, [NAMED], {"instances": 1}], ids=str)
 def test_rows_to_a_model_of_images_are_415(images, body):
     reply = images.post("/predict", json=body)
     assert (reply.status_code, reply.mimetype) == (415, schema.PROBLEM_TYPE)
     assert reply.json["detail"].startswith("this model takes images, not rows of numbers; send ")
 
 
-def test_pixels_without_their_key_are_told_so_as_before(images):
-    reply = images.post("/predict", json=[[[1, 2, 3]]])
+@pytest.mark.parametrize("body", [[[[1, 2, 3]]], [1], []], ids=str)
+def test_other_lists_to_a_model_of_images_are_told_what_to_send(images, body):
+    reply = images.post("/predict", json=body)
     assert (reply.status_code, "the JSON body is list; send" in reply.json["detail"]) == (400, True)
 
 
