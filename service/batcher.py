@@ -187,7 +187,7 @@ class Batcher:
         """The refusal of this many images, which did not fit a moment ago; undecoded as above."""
         depth = max(self._depth + undecoded, self._max_queue - images + 1)  # it may have emptied meanwhile
         full, seconds = f"queue full ({depth}/{self._max_queue})", self._retry_after_s()
-        return QueueFull(f"{full} for {images} more image{'s' * (images > 1)}; try again in {seconds} s", seconds)
+        return QueueFull(f"{full} for {images} more input{'s' * (images > 1)}; try again in {seconds} s", seconds)
 
     def _retry_after_s(self) -> int:
         """Seconds until the present queue is empty."""

@@ -134,7 +134,7 @@ class Classifier:
     def classify(
         self, images: Sequence[np.ndarray], connection: ClientConnection | None = None
     ) -> tuple[list[Prediction], Timings]:
-        """One prediction per float32 [3, S, S] image. Raises QueueFull when too many wait, or ClientDisconnected."""
+        """One prediction per float32 [3, S, S] image or row. Raises QueueFull, or ClientDisconnected."""
         queued_at = time.perf_counter()
         result = self._batcher.run(images, connection)
         predictions = [Prediction(tuple(row.tolist()), self.classes) for row in result.rows]

@@ -80,7 +80,7 @@ class Prediction:
 
     def ranked(self) -> list[int]:
         """Class ids, most probable first; the lower id wins a tie."""
-        return sorted(range(len(self.probabilities)), key=lambda i: (-self.probabilities[i], i))
+        return sorted(range(len(self.probabilities)), key=self.probabilities.__getitem__, reverse=True)
 
     def to_json(self, *, with_probabilities: bool = False) -> dict:
         """The answer without its `model` part: id, label, probability and the top five."""

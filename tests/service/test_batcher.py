@@ -251,9 +251,9 @@ def test_full_queue_refuses_at_once_and_accepts_when_empty(gate, pool):
     assert batcher.has_room()
     calls = fill(batcher, pool, 1, 2, 3, 4)
     assert not batcher.has_room()
-    with pytest.raises(QueueFull, match=r"queue full \(4/4\) for 1 more image; try again in 1 s") as caught:
+    with pytest.raises(QueueFull, match=r"queue full \(4/4\) for 1 more input; try again in 1 s") as caught:
         batcher.run([picture(5)])
-    with pytest.raises(QueueFull, match=r"queue full \(4/4\) for 3 more images"):
+    with pytest.raises(QueueFull, match=r"queue full \(4/4\) for 3 more inputs"):
         batcher.run([picture(5)] * 3)
     assert caught.value.retry_after_s == 1
     gate.open.set()

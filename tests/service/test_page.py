@@ -15,6 +15,7 @@ from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 from tests.conftest import picture_bytes
 from tests.helpers.accessibility import accessibility_faults
 from tests.helpers.http_server import http_server, send
+from tests.helpers.pages import watched_pages
 from tests.helpers.running_service import ready_service
 
 TOKEN = "open-sesame-open-sesame"
@@ -44,23 +45,9 @@ def guarded_server(browser, tmp_path_factory, elsewhere):
 
 @pytest.fixture
 def visit(browser, server):
-    """Opens the page; at the end nothing may have been blocked or thrown in it."""
-    contexts, complaints = [], []
-
-    def open_page(at=server, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
-        page.goto(f"http://127.0.0.1:{at.port}/")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    """Opens the page of a service; the module's own where none is named."""
+    with watched_pages(browser) as open_page:
+        yield lambda at=server, **options: open_page(f"http://127.0.0.1:{at.port}/", **options)
 
 
 @pytest.fixture

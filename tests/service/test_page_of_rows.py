@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.accessibility import accessibility_faults
 from tests.helpers.bundles import write_bundle
+from tests.helpers.pages import watched_pages
 from tests.helpers.running_service import ready_service
 
 FEATURES = ["length (cm)", "width", "<i>µ</i>"]
@@ -38,22 +39,9 @@ def many(browser, tmp_path_factory):
 
 @pytest.fixture
 def visit(browser):
-    """Opens the page; at the end nothing may have been blocked or thrown in it."""
-    contexts, complaints = [], []
-
-    def open_page(at, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
-        page.goto(f"http://127.0.0.1:{at.port}/")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    """Opens the page of a service."""
+    with watched_pages(browser) as open_page:
+        yield lambda at, **options: open_page(f"http://127.0.0.1:{at.port}/", **options)
 
 
 def enter(page, *values):

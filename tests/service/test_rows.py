@@ -205,3 +205,11 @@ def test_a_wrong_field_is_named(client, text, says):
     reply = client.post("/", data=typed("1", text, "3", "4"), content_type="multipart/form-data")
     assert reply.status_code == 422
     assert reply.json["detail"].startswith(says)
+
+
+@pytest.mark.parametrize("text", ['"><script>alert(1)</script>', "5"], ids=["problem", "answer"])
+def test_what_is_typed_and_names_do_not_become_markup(client, text):
+    form = typed("5", text, "5", "5")
+    reply = client.post("/", data=form, content_type="multipart/form-data", headers=BROWSER)
+    assert reply.mimetype == "text/html" and "&lt;b&gt;medium" in reply.text
+    assert [tag for tag in ("<script>alert", "<b>", "<i>µ") if tag in reply.text] == []
