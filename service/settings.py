@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from service.errors import SettingsError
+from service.errors import BundleError, SettingsError
 from service.manifest.values import WEIGHTS_OF
+from service.model import load_bundle
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)
@@ -41,7 +42,7 @@ class Settings:
     # For a head to come, and for a connection at rest: longer than the fronts keep theirs (nginx 60 s, Heroku's router
     # 90 s), so that they close first. Where clients connect directly, 10 is better.
     keep_alive_s: int = 100
-    engine: str = "torch"
+    engine: str = "torch"  # unset: the first of ENGINES that the model has a file for
     device: str = "auto"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
     max_queue: int = 256  # images in the queue; beyond it, 503
@@ -56,7 +57,8 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read the settings. Raises SettingsError with the variable, its value and the values that are allowed."""
-        engine = env.get("ENGINE") or cls.engine
+        model_dir = ROOT / (env.get("MODEL_DIR") or cls.model_dir)
+        engine = env.get("ENGINE") or _engine_of(model_dir)
         if engine not in ENGINES:
             raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")
         device = env.get("DEVICE") or cls.device
@@ -78,7 +80,7 @@ class Settings:
             keep_alive_s=_whole(env, "KEEP_ALIVE_S", cls.keep_alive_s, 1, 3600),
             engine=engine,
             device=device,
-            model_dir=ROOT / (env.get("MODEL_DIR") or cls.model_dir),
+            model_dir=model_dir,
             max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),
             batch_max=_whole(env, "BATCH_MAX", cls.batch_max, 1, 1024),
             batch_wait_ms=_milliseconds(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000),
@@ -88,6 +90,14 @@ class Settings:
             protect_status=protect_status,
             allowed_origins=_origins(env, "ALLOWED_ORIGINS"),
         )
+
+
+def _engine_of(model_dir: Path) -> str:
+    """Where ENGINE is not set: torch, or for a model without a file for it, onnx."""
+    with suppress(BundleError):  # the start says what is wrong with it
+        engines = load_bundle(model_dir, []).engines
+        return next((engine for engine in ENGINES if engine in engines), Settings.engine)
+    return Settings.engine
 
 
 def _address(env: Mapping[str, str], name: str, default: str) -> str:

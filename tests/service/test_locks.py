@@ -54,6 +54,11 @@ def pins(text: str) -> dict[str, str]:
     return {match[1]: match[2] for match in matches}
 
 
+def test_the_gpu_build_is_of_the_version_that_is_locked():
+    gpu, locked = (pins((REPOSITORY / "service" / f"requirements-{name}.in").read_text()) for name in ("gpu", "onnx"))
+    assert gpu == {"onnxruntime-gpu": locked["onnxruntime"]}
+
+
 def needed_here(names: set[str]) -> set[str]:
     """These packages and what they need on this machine, less what CUDA brings."""
     found: set[str] = set()

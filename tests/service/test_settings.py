@@ -5,6 +5,7 @@ import pytest
 
 from service.errors import SettingsError
 from service.settings import MIN_TOKEN_CHARACTERS, ROOT, Settings
+from tests.helpers.bundles import write_bundle
 
 TOKEN = "a" * MIN_TOKEN_CHARACTERS
 
@@ -45,6 +46,12 @@ def test_every_setting_is_read():
 
 def test_an_absolute_model_dir_stays_absolute(tmp_path):
     assert Settings.from_env({"MODEL_DIR": str(tmp_path)}).model_dir == tmp_path
+
+
+def test_a_model_without_torch_runs_with_onnx_unless_told(tmp_path):
+    env = {"MODEL_DIR": str(write_bundle(tmp_path, ["dark", "bright"]))}
+    assert Settings.from_env(env).engine == "onnx"
+    assert Settings.from_env(env | {"ENGINE": "torch"}).engine == "torch"
 
 
 def test_an_empty_value_counts_as_unset():
