@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 LIMIT ?= 300
+MODEL ?= resnet18-cifar10
 export PYTHON TORCH_INDEX
 
 # Values that reach a shell. make would run what a value has in $(shell ...), so values are looked at unexpanded.
@@ -15,7 +16,7 @@ endef
 SHELL_SYNTAX := ; & | < > ` $$
 is_in = $(if $(findstring $(1),$(2)),yes)
 is_unsafe = $(strip $(call is_in,$(NEWLINE),$(value $(1))) $(foreach sign,$(SHELL_SYNTAX),$(call is_in,$(sign),$(value $(1)))))
-$(foreach name,STACK ARGS LIMIT RUN,$(if $(call is_unsafe,$(name)),$(error $(name) holds what a shell would read as more \
+$(foreach name,STACK ARGS LIMIT MODEL RUN,$(if $(call is_unsafe,$(name)),$(error $(name) holds what a shell would read as more \
 than arguments: one of $(SHELL_SYNTAX) or a new line)))
 
 # `make pulumi` installs the program there, in the version of the SDK; it precedes any other on PATH.
@@ -55,11 +56,11 @@ help: ## this list
 
 setup: .venv/.dev ## install .venv with everything for demo and test
 
-demo: .venv/.demo ## start four local twins, compare them on LIMIT images (300), write reports/latest/
-	./cloudtrial run --local --limit $(LIMIT)
+demo: .venv/.demo ## start four local twins with MODEL, compare them on LIMIT images (300), write reports/latest/
+	./cloudtrial run --local --limit $(LIMIT) --model $(MODEL)
 
 twins: .venv/.demo ## start the four local twins and print their addresses until Ctrl-C
-	./cloudtrial twins
+	./cloudtrial twins --model $(MODEL)
 
 report: .venv/.demo ## write the reports of RUN (reports/latest) again from its samples
 	./cloudtrial report $(or $(RUN),reports/latest)

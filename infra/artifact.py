@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import shutil
 import tarfile
 import zipfile
@@ -16,13 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from service.model import MODEL_JSON, WEIGHTS_OF
-from service.settings import Settings
+from infra.models import DEFAULT_MODEL, choose_engine, read_model
+from service.model import MODEL_JSON, sha256
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_DIR = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
-FOLDERS = ("service", "models")
-SELF_TEST = "self_test.json"  # of a model, which is run at every start
 ROOT_FILES = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
 # Engine -> the lock in service/ that stands at the root as requirements.txt, so that nothing installs another engine's
 # library. `make lock` makes the locks of the .in files beside them.
@@ -33,6 +30,7 @@ EXCLUDED = ("__pycache__", ".DS_Store")
 FILE_MODE = 0o644
 FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # zip has no earlier one
 GZIP_LEVEL = 6
+COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,17 @@ class Artifact:
 
 
 def deployment_files(
-    extra: Mapping[str, Path] | None = None, engine: str = Settings.engine, target: str = ""
+    extra: Mapping[str, Path] | None = None, engine: str | None = None, target: str = "", model: str = DEFAULT_MODEL
 ) -> dict[str, Path]:
-    """Every file that is shipped for an engine, by its name in the archive: of a model, the engine's own file alone.
+    """Every file that is shipped, by its name in the archive: of models/, one bundle with one engine's own file.
 
-    `extra` names more, and what each is copied from. `target` counts where that installs more than the others.
+    `extra` names more, and what each is copied from. `target` counts where that installs more than the others. Without
+    an engine, the one that the model is served with by default. Raises ModelError.
     """
-    files = {f"{folder}/{name}": path for folder in FOLDERS for name, path in _walk(REPOSITORY / folder)}
-    of_models = (MODEL_JSON, WEIGHTS_OF[engine], SELF_TEST)
-    files = {k: v for k, v in files.items() if not k.startswith("models/") or v.name in of_models}
+    bundle = read_model(model)
+    engine = choose_engine(bundle, engine)
+    files = {f"service/{name}": path for name, path in _walk(REPOSITORY / "service")}
+    files |= {f"models/{model}/{name}": bundle.folder / name for name in (MODEL_JSON, *bundle.files_for(engine))}
     files |= {name: REPOSITORY / "service" / name for name in ROOT_FILES}
     folder = REPOSITORY / "infra" / target if target in TARGETS_WITH_OWN_LOCK else REPOSITORY / "service"
     files["requirements.txt"] = folder / REQUIREMENTS[engine]
@@ -71,26 +71,30 @@ def direct_requirements(engine: str, target: str) -> str:
 
 def write_tar_gz(name: str, files: Mapping[str, Path]) -> Artifact:
     """.build/<name>: a gzipped tar. Bytes depend on names and contents alone."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    with (
+        _new_file(name).open("wb") as raw,
+        gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         for member, path in files.items():
-            content = path.read_bytes()
             info = tarfile.TarInfo(member)  # owner 0, time 0
-            info.size, info.mode = len(content), FILE_MODE
-            archive.addfile(info, io.BytesIO(content))
-    return _write(name, gzip.compress(buffer.getvalue(), GZIP_LEVEL, mtime=0))
+            info.size, info.mode = path.stat().st_size, FILE_MODE
+            with path.open("rb") as content:
+                archive.addfile(info, content)
+    return _written(name)
 
 
 def write_zip(name: str, files: Mapping[str, Path]) -> Artifact:
     """.build/<name>: a zip. Bytes depend on names and contents alone."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(_new_file(name), "w", zipfile.ZIP_DEFLATED) as archive:
         for member, path in files.items():
             info = zipfile.ZipInfo(member, FIRST_ZIP_DATE)
             info.create_system = 3  # Unix on every machine, for the mode below
             info.external_attr, info.compress_type = FILE_MODE << 16, zipfile.ZIP_DEFLATED
-            archive.writestr(info, path.read_bytes())
-    return _write(name, buffer.getvalue())
+            info.file_size = path.stat().st_size
+            with path.open("rb") as content, archive.open(info, "w") as packed:
+                shutil.copyfileobj(content, packed, COPY_BYTES)
+    return _written(name)
 
 
 def write_folder(name: str, files: Mapping[str, Path]) -> Artifact:
@@ -109,8 +113,7 @@ def digest(files: Mapping[str, Path]) -> str:
     """The sha256 of all names and contents."""
     total = hashlib.sha256()
     for member, path in files.items():
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{content}  {member}\n".encode())
+        total.update(f"{sha256(path)}  {member}\n".encode())
     return total.hexdigest()
 
 
@@ -121,8 +124,11 @@ def _walk(folder: Path) -> Iterable[tuple[str, Path]]:
             yield str(PurePosixPath(inside)), path
 
 
-def _write(name: str, content: bytes) -> Artifact:
+def _new_file(name: str) -> Path:
     path = REPOSITORY / BUILD_DIR / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-    return Artifact(f"./{BUILD_DIR / name}", hashlib.sha256(content).hexdigest())
+    return path
+
+
+def _written(name: str) -> Artifact:
+    return Artifact(f"./{BUILD_DIR / name}", sha256(REPOSITORY / BUILD_DIR / name))

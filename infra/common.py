@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 
 import pulumi
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, ModelError
+from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from infra.naming import PROJECT
 from infra.targets import Target
 from service.errors import SettingsError
-from service.model import MODEL_JSON, VERSION_DIGITS, WEIGHTS_OF
+from service.model import Bundle
 from service.settings import Settings
 
 
@@ -64,20 +64,19 @@ class StackConfig:
         """A setting that is true or, without it, false."""
         return self.choice(key, "false", ("true", "false")) == "true"
 
-    def engine(self) -> str:
-        """The inference engine: checked by the service's own rules; its weights must exist to be shipped."""
-        value = self._get("engine") or Settings.engine
+    def model(self) -> Bundle:
+        """The model that is shipped: a folder of models/."""
         try:
-            engine = Settings.from_env({"ENGINE": value}).engine
-        except SettingsError as error:
-            raise ConfigError(f"cloudtrial:engine is refused by the service: {error}") from None
-        weights = WEIGHTS_OF[engine]
-        if weights not in _model_files() or not (Settings.model_dir / weights).is_file():
-            raise ConfigError(
-                f"cloudtrial:engine is {engine!r}, and {Settings.model_dir.name} has no {weights}: fetch the bundle "
-                "again, or have make export write what is missing"
-            )
-        return engine
+            return read_model(self._get("model") or DEFAULT_MODEL)
+        except ModelError as error:
+            raise ConfigError(f"cloudtrial:model: {error}") from None
+
+    def engine(self, model: Bundle) -> str:
+        """The inference engine, one of the model's; without a setting its default."""
+        try:
+            return choose_engine(model, self._get("engine"))
+        except ModelError as error:
+            raise ConfigError(f"cloudtrial:engine: {error}") from None
 
     def api_token(self) -> pulumi.Output[str] | None:
         """The token that every POST must carry, as a secret; None where there is none."""
@@ -127,23 +126,16 @@ class StackConfig:
         return self._config.get(key) or None  # an empty value is an unset one
 
 
-def model_version(engine: str) -> str:
-    """The version of the model that is shipped for an engine, as the service reports it."""
-    return _model_files()[WEIGHTS_OF[engine]][:VERSION_DIGITS]
-
-
-def export_endpoint(target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str, engine: str) -> None:
+def export_endpoint(
+    target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str, model: Bundle, engine: str
+) -> None:
     """The outputs that every stack has, and `./cloudtrial run --stacks` reads."""
     pulumi.export("url", url)
     pulumi.export("target", target.name)
     pulumi.export("region", region)
     pulumi.export("size", size)
-    pulumi.export("model_version", model_version(engine))
-
-
-def _model_files() -> dict[str, str]:
-    """The shipped model's files, each with its sha256."""
-    return json.loads((Settings.model_dir / MODEL_JSON).read_text(encoding="utf-8"))["files"]
+    pulumi.export("model", model.folder.name)
+    pulumi.export("model_version", model.version(model.engine(engine).file))
 
 
 def _invalid(key: str, value: str, hint: str) -> ConfigError:

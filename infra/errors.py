@@ -5,6 +5,7 @@ InfraError
  |- StackFileError       Pulumi.<stack>.yaml cannot be read
  |- ConfigError          a setting of the stack that its program refuses
  |   '- TokenInClear         a token that a stack without HTTPS would take
+ |- ModelError           a model that models/ does not have, or an engine that the model does not have
  |- UserDataError        user data that EC2, bash or systemd would refuse
  |- NotMeasured          why the size of the installed libraries is not known
  |- ProbeError           a search for leftovers could not look somewhere
@@ -41,6 +42,10 @@ class TokenInClear(ConfigError):
             "cloudtrial:apiToken would travel in clear: set cloudtrial:domain and cloudtrial:certificateEmail for"
             " HTTPS, or accept it with pulumi config set cloudtrial:allowTokenOverHttp true"
         )
+
+
+class ModelError(InfraError):
+    """A model that is not in models/, or an engine that it does not have."""
 
 
 class UserDataError(InfraError):

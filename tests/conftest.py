@@ -159,4 +159,4 @@ def bundle_dir() -> Path:
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """The shipped golden set."""
-    return ROOT / "eval" / "golden"
+    return ROOT / "eval" / "golden" / "resnet18-cifar10"

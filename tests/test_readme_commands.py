@@ -101,7 +101,7 @@ def tree(tmp_path_factory, service) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("readme") / "cloudtrial"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (folder / ".venv").symlink_to(sys.prefix)
-    golden = sorted((folder / "eval" / "golden").glob("*.png"))
+    golden = sorted((folder / "eval" / "golden" / "resnet18-cifar10").glob("*.png"))
     for image in golden:
         class_folder = folder / "DIR" / "test" / image.stem.partition("-")[2]
         class_folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "resnet18-cifar10"
 BUNDLE = ROOT / "models" / NAME
-GOLDEN_SET = ROOT / "eval" / "golden"
+GOLDEN_SET = ROOT / "eval" / "golden" / NAME
 
 SEED = 0  # of training
 MIN_ACCURACY = 0.930  # of the test set; a network below it is not shipped

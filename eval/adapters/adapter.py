@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from eval.adapters.answers import AnswerForm, Json
-from eval.dataset.images import EncodedImage
+from eval.dataset.image_set import EncodedImage
 
 BASE64, DATA_URI, PIXELS = PLACEHOLDERS = ("$base64", "$data_uri", "$pixels")
 HEIGHT, WIDTH = "$height", "$width"  # of the image, in pixels

@@ -19,7 +19,7 @@ from eval.analysis.predictions.mcnemar import (
 )
 from eval.analysis.report_model import AccuracyPair, EngineComparison, LatencyPair, Pair, StartupPair, TargetReport
 from eval.codes import ReasonCode, Unavailable, unavailable
-from eval.dataset.images import is_golden
+from eval.dataset.golden import is_golden
 from eval.plan.config import MAX_RATE
 from eval.samples.model import Run, Sample
 from eval.samples.rounds import instances_by_round, latencies_by_round

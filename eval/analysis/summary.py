@@ -51,7 +51,7 @@ from eval.cost.billing import MAX_RPS, MIN_RPS, REQUESTS_PER_MONTH, SECONDS_PER_
 from eval.cost.break_even import CostOrder, compare_bills, crossing_ranges
 from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_per_instance
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
-from eval.dataset.images import is_golden
+from eval.dataset.golden import is_golden
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor

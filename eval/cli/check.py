@@ -20,7 +20,7 @@ from service.schema import PREDICT
 
 if TYPE_CHECKING:  # aiohttp takes a second to import
     from eval.adapters.loading import AdapterOption
-    from eval.dataset.images import ImageSet
+    from eval.dataset.image_set import ImageSet
     from eval.targets.endpoints import Endpoint
 
 NAME = "endpoint"

@@ -10,7 +10,7 @@ from eval.errors import EvalError
 from eval.progress import Reporter
 
 if TYPE_CHECKING:
-    from eval.dataset.images import ImageSet
+    from eval.dataset.image_set import ImageSet
 
 
 def add_report(commands: Any) -> None:

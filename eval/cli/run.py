@@ -27,15 +27,17 @@ from eval.formatting import usd
 from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.run_dir import create_run_dir, new_run_id, update_latest
-from eval.samples.model import Run
+from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, check_scheduler, read_token
+from infra.errors import ModelError
+from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
 from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
 from service.settings import ENGINES
 
 if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help should not wait for
-    from eval.dataset.images import ImageSet
+    from eval.dataset.image_set import ImageSet
     from eval.load.load_generator import RunOptions
     from eval.targets.endpoints import TargetSet
 
@@ -50,6 +52,8 @@ examples:
       four twins on this machine, images as below
   ./cloudtrial run --limit 300 --images ~/cifar10
       300 images of class folders, stratified by class
+  ./cloudtrial run --local --model iris
+      four twins with another model of models/, and its golden set
   ./cloudtrial run --local --engines torch,onnx
       eight twins: compare the engines on each target
   ./cloudtrial run --stacks aws_ec2,heroku
@@ -69,8 +73,9 @@ and so on) is priced as that target; any other by --priced-as, or without costs.
 Two of one target with different engines in /version, such as heroku and
 heroku-onnx, are compared by engine, on this machine or deployed.
 
-Without --images: $CIFAR10_DIR, then the CIFAR-10 copy in ~/.cache/cloudtrial
-(downloaded once), then the golden set that comes with the project.
+Without --images: of resnet18-cifar10, $CIFAR10_DIR, then the CIFAR-10 copy in
+~/.cache/cloudtrial (downloaded once), then the golden set that comes with the
+project; of another model, its golden set.
 
 scenarios:
   single    closed loop: one request at a time, every image once to every target;
@@ -100,7 +105,7 @@ def add_run_command(commands: Any) -> None:
     add: Callable[..., Any] = parser.add_argument
     add("--local", action="store_true", help="the four twins on this machine (the default)")
     add("--engines", type=read_engines, metavar="A,B", help=f"a twin of each target for each of {', '.join(ENGINES)}:"
-        f" NAME with {PLAIN_ENGINE} (the default), NAME-onnx with onnx")  # fmt: skip
+        f" NAME with {PLAIN_ENGINE} (the default, if the model has it), NAME-onnx with onnx")  # fmt: skip
     add("--stacks", type=comma_separated, metavar="A,B", help="deployed Pulumi stacks")
     add("--target", dest="targets", action="append", metavar="NAME=URL", help="any endpoint; may be given again")
     add("--adapter", dest="adapters", action="append", default=[], metavar="NAME=FILE", help="how an endpoint with a"
@@ -108,7 +113,10 @@ def add_run_command(commands: Any) -> None:
         " where the address has a path")  # fmt: skip
     add("--priced-as", action="append", default=[], metavar="NAME=TARGET", help=f"price an address as one of"
         f" {', '.join(TARGETS)}")  # fmt: skip
-    add("--images", metavar="DIR|cifar10|golden", help="CLASS/* or test/CLASS/*, torchvision's folder, or a set's name")
+    add("--model", metavar="NAME", help=f"the bundle of models/ that the twins serve, and whose images are sent"
+        f" (default: what the targets report, else {DEFAULT_MODEL}); there are {', '.join(model_names())}")  # fmt: skip
+    add("--images", metavar="DIR|cifar10|golden", help="CLASS/* or test/CLASS/*, torchvision's folder, a set's name, or"
+        " of a tabular model a CSV file with the column `class` last")  # fmt: skip
     add("--classes", metavar="FILE", help="names of a service's classes in its own order, one a line (default: the"
         " folders of --images, in the order of their names)")  # fmt: skip
     add(
@@ -224,14 +232,16 @@ def _start(
 
         options = _run_options(arguments, scrub)
         remote = _remote_targets(arguments, config, token_options, access, reporter)
-    image_set = _load_images(config, reporter)
-    reporter.print(f"Images: {image_set.source} ({len(image_set.images):,})")
+    model = _measured_model(config, remote, scrub, reporter)
+    image_set = _load_images(config, model, reporter)
+    what = "Rows" if image_set.kind == TABULAR else "Images"
+    reporter.print(f"{what}: {image_set.source} ({len(image_set.images):,})")
     names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
     check_restart_targets(options.restart_commands, names)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id
     create_run_dir(run_dir)
-    with start_targets(engines, remote, run_dir / "logs", reporter) as target_set:
+    with start_targets(engines, remote, run_dir / "logs", reporter, model) as target_set:
         with reporter.activity("Preparing the run"):
             run_record = new_run(run_id, target_set, image_set, config, options)
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter)
@@ -259,8 +269,9 @@ def _resume(
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
-    image_set = _load_images(config, reporter)
-    with start_targets(engines, remote, run_dir / "logs", reporter) as target_set:
+    model = run_record.model or config.model or DEFAULT_MODEL
+    image_set = _load_images(config, model, reporter)
+    with start_targets(engines, remote, run_dir / "logs", reporter, model) as target_set:
         with reporter.activity("Preparing the run"):
             run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
         reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
@@ -313,11 +324,13 @@ def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
             "--engines is for local twins, and this run has none: add --local, or leave it out; a "
             "deployed stack runs the engine of its own configuration (pulumi config set cloudtrial:engine onnx)"
         )
+    if overrides.get("local", base.local):
+        overrides = _with_engines_of_model(overrides, base)
     return dataclasses.replace(base, **{name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()})
 
 
-def _load_images(config: Config, reporter: Reporter) -> ImageSet:
-    """The images. Where only addresses are measured, folders may have other classes than the shipped network's."""
+def _load_images(config: Config, model: str, reporter: Reporter) -> ImageSet:
+    """The images. Where only addresses are measured, folders may have other classes than the model."""
     from eval.dataset.class_names import read_class_names
     from eval.dataset.images import folder_classes, load_images
     from eval.targets.endpoints import has_own_path, parse_target
@@ -328,12 +341,34 @@ def _load_images(config: Config, reporter: Reporter) -> ImageSet:
     class_names = read_class_names(Path(config.classes)) if config.classes else None
     folder = Path(config.images or "golden").expanduser()
     foreign = own_classes and all(has_own_path(parse_target(text).url) for text in config.targets)
-    if class_names is None and foreign and folder.is_dir():  # else they may be some of the shipped network's
+    if class_names is None and foreign and folder.is_dir():  # else they may be some of the model's
         class_names = folder_classes(folder)
     return load_images(
         config.images, config.limit, config.seed, reporter.print, reporter.activity, own_classes=own_classes,
-        class_names=class_names,
+        class_names=class_names, model=model,
     )  # fmt: skip
+
+
+def _measured_model(config: Config, remote: TargetSet, scrub: Scrubber, reporter: Reporter) -> str:
+    """The bundle of models/ that is measured: of --model, else of the twins, else as the targets report."""
+    if config.model or config.local:
+        return config.model or DEFAULT_MODEL
+    from eval.run.reported_model import reported_model
+
+    with reporter.activity("Reading the model's name"):
+        return reported_model(remote.endpoints, scrub) or DEFAULT_MODEL
+
+
+def _with_engines_of_model(overrides: dict[str, Any], base: Config) -> dict[str, Any]:
+    """The overrides, in which the twins' engines are those of the model. Raises EvalError for others."""
+    try:
+        model = read_model(overrides.get("model", base.model) or DEFAULT_MODEL)
+        engines = overrides.get("engines")
+        if engines is None:
+            return overrides if "model" not in overrides else overrides | {"engines": [choose_engine(model)]}
+        return overrides | {"engines": [choose_engine(model, engine) for engine in engines]}
+    except ModelError as error:
+        raise EvalError(str(error)) from None
 
 
 def _twins_of(config: Config) -> tuple[tuple[str, ...], list[str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import socket
 import threading
@@ -22,26 +21,27 @@ from typing import Any
 
 from PIL import Image
 
+from eval.dataset.golden import load_golden_set
+from eval.dataset.image_set import MEDIA_TYPE_BY_SUFFIX, ImageSet, ImageSource, describe_sample
+from eval.dataset.rows import ROWS_FILE, is_rows, is_tabular, load_rows
 from eval.dataset.sampling import stratified_sample
 from eval.errors import EvalError, ImagesError
-from eval.samples.model import MAX_IMAGES, ImageEntry
+from eval.samples.model import MAX_IMAGES
 from eval.validation import MAX_NAME_CHARS, read_file
+from infra.errors import ModelError
+from infra.models import DEFAULT_MODEL, read_model
 from service.errors import Problem
 from service.images.decode_work import DecodeWork
 from service.images.image_file import open_image
+from service.model import Bundle
 from service.schema import IMAGE_TYPES, MAX_BODY_BYTES
 
-GOLDEN_DIR = Path(__file__).parent.parent / "golden"
-GOLDEN_SOURCE = "golden set (synthetic, bundled)"
 CACHE_DIR = Path.home() / ".cache" / "cloudtrial"
 CIFAR10_BATCHES_DIR = "cifar-10-batches-py"  # the folder in which torchvision keeps CIFAR-10
 CIFAR10_TEST_IMAGES = 10_000
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"  # of its archive
 PROBE_TIMEOUT_S = 4.0  # for the first response of the download host, so that the demo starts soon without a network
 DOWNLOAD_STALL_TIMEOUT_S = 15.0  # without a byte; then the download has failed
-MEDIA_TYPE_BY_SUFFIX = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
-            ".gif": "image/gif", ".bmp": "image/bmp"}  # fmt: skip
-
 ARCHIVE_LEFTOVERS = "__MACOSX"  # a folder that a Mac puts into each zip file
 DRAFT_PX = 128  # to which a JPEG may be reduced when it is tried
 MAX_SKIPPED_SHOWN = 3  # for each reason
@@ -49,46 +49,6 @@ MAX_CLASSES_SHOWN = 10  # in a message
 
 Notify = Callable[[str], None]
 Activity = Callable[[str], contextlib.AbstractContextManager[object]]  # shows that something is going on
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """One image, as it is posted."""
-
-    entry: ImageEntry
-    data: bytes
-    media_type: str
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """The images of a run, in the order of its manifest."""
-
-    source: str  # description
-    classes: tuple[str, ...]  # in the order of their ids
-    images: tuple[EncodedImage, ...]
-    reference_probabilities: tuple[tuple[float, ...], ...] | None = None  # of the golden set, by image
-    reference_model_version: str | None = None  # of the model that predicted them
-
-    @property
-    def entries(self) -> list[ImageEntry]:
-        return [image.entry for image in self.images]
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of names, checksums and labels: runs with the same value posted the same images."""
-        rows = [[entry.name, entry.sha256, entry.label] for entry in self.entries]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _ImageSource:
-    """An image that has not been read yet."""
-
-    name: str
-    label: int
-    media_type: str
-    read: Callable[[], bytes]
 
 
 @dataclass
@@ -128,36 +88,52 @@ def load_images(
     *,
     own_classes: bool = False,
     class_names: Sequence[str] | None = None,
+    model: str = DEFAULT_MODEL,
 ) -> ImageSet:
-    """The images that `--images` selects, or the best available ones; at most `limit`, stratified by class.
+    """The images or rows that `--images` selects, or the best available ones; at most `limit`, stratified by class.
 
-    selection: "golden", "cifar10", a folder, or None. own_classes: whether the folders may have other classes than the
-    shipped network; then they are numbered in the order of their names, or of `class_names`. Files of a folder that are
-    no images are skipped, and `notify` is told how many. Raises ImagesError.
+    selection: "golden", "cifar10", a folder, a CSV file, or None. model: the bundle of models/ that is measured.
+    own_classes: whether folders and files may have other classes than it; then they are numbered in the order of their
+    names, or of `class_names`. Files of a folder that are no images are skipped, and `notify` is told how many. Raises
+    ImagesError.
     """
-    skipped, classes = _SkippedFiles(), model_classes()
-    if selection == "golden":
-        return _load_golden_set(limit, seed)
-    if selection == "cifar10":
-        sources, source = _list_cached_cifar10(CACHE_DIR, notify, activity)
-    elif selection is not None:
-        if own_classes:
-            classes = tuple(class_names or _classes_of(Path(selection).expanduser()))
-        sources, source = _list_directory(Path(selection).expanduser(), skipped, classes)
-    elif folder := os.environ.get("CIFAR10_DIR"):
+    bundle = _read_bundle(model)
+    path = None if selection in (None, "golden", "cifar10") else Path(selection or "").expanduser()
+    if selection == "golden" or (selection is None and model != DEFAULT_MODEL):
+        return load_golden_set(bundle, limit, seed)
+    if path and is_rows(path):
+        file = path / ROWS_FILE if path.is_dir() else path
+        known = bundle if not own_classes or is_tabular(bundle) else None
+        return load_rows(file, f"{file.parent.name or '.'}/{file.name}", known, limit, seed)
+    if is_tabular(bundle) and not own_classes:
+        raise ImagesError(f"{model} takes rows of numbers: give --images a CSV file, or a folder with {ROWS_FILE}")
+    classes = tuple(class_names or _classes_of(path, bundle.classes)) if path and own_classes else bundle.classes
+    return _load_image_files(selection, path, bundle, classes, limit, seed, notify, activity)
+
+
+def _load_image_files(
+    selection: str | None, path: Path | None, bundle: Bundle, classes: tuple[str, ...], limit: int | None, seed: int,
+    notify: Notify, activity: Activity,
+) -> ImageSet:  # fmt: skip
+    skipped = _SkippedFiles()
+    if path:
+        sources, source = _list_directory(path, skipped, classes)
+    elif selection is None and (folder := os.environ.get("CIFAR10_DIR")):
         sources, source = _list_directory(Path(folder).expanduser(), skipped, classes)
     else:
         try:
-            sources, source = _list_cached_cifar10(CACHE_DIR, notify, activity)
+            sources, source = _list_cached_cifar10(CACHE_DIR, notify, activity, classes)
         except ImagesError as error:
+            if selection:
+                raise
             notify(f"Images: the golden set, because {error}. Use --images DIR or $CIFAR10_DIR for real images.")
-            return _load_golden_set(limit, seed)
+            return load_golden_set(bundle, limit, seed)
     chosen_indices = stratified_sample([source_file.label for source_file in sources], limit, seed)
     images = []
     with activity("Reading the images"):
         for index in chosen_indices:
             try:
-                images.append(_load_image(sources[index]))
+                images.append(sources[index].load())
             except Problem as problem:
                 skipped.add("damaged, or not what the service reads", sources[index].name, problem.detail)
             except (OSError, EvalError) as error:
@@ -167,101 +143,53 @@ def load_images(
         source = f"{source}; {skipped.count_text()}"
     if not images:
         raise ImagesError(f"{skipped.root} has no image that can be read: {skipped.summary()}")
-    return ImageSet(_describe_source(source, len(chosen_indices), len(sources)), classes, tuple(images))
-
-
-def model_classes() -> tuple[str, ...]:
-    """The classes of the shipped network, as the golden set lists them."""
-    return tuple(_golden_manifest()["classes"])
-
-
-def is_golden(source: str) -> bool:
-    """Whether these are the golden set's images, or a sample of them."""
-    return source.startswith(GOLDEN_SOURCE)
-
-
-def _describe_source(source: str, chosen_count: int, available_count: int) -> str:
-    return (
-        source if chosen_count == available_count else f"{source}; a sample of {chosen_count:,} of {available_count:,}"
-    )
-
-
-def _load_image(source_file: _ImageSource) -> EncodedImage:
-    data = source_file.read()
-    checksum = hashlib.sha256(data).hexdigest()
-    return EncodedImage(ImageEntry(source_file.name, checksum, source_file.label), data, source_file.media_type)
-
-
-# The golden set
-
-
-def _golden_manifest() -> dict[str, Any]:
-    path = GOLDEN_DIR / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ImagesError(f"cannot read {path}: {error}; `make golden` writes it again") from None
-
-
-def _load_golden_set(limit: int | None, seed: int) -> ImageSet:
-    manifest = _golden_manifest()
-    entries = manifest["images"]
-    chosen_entries = [entries[index] for index in stratified_sample([entry["label"] for entry in entries], limit, seed)]
-    try:
-        images = tuple(
-            _load_image(
-                _ImageSource(entry["name"], entry["label"], "image/png", (GOLDEN_DIR / entry["name"]).read_bytes)
-            )
-            for entry in chosen_entries
-        )
-    except OSError as error:
-        raise ImagesError(f"cannot read {error.filename}: {error.strerror}; `make golden` writes it again") from None
-    for image, entry in zip(images, chosen_entries, strict=True):
-        if image.entry.sha256 != entry["sha256"]:
-            raise ImagesError(
-                f"{GOLDEN_DIR / entry['name']} differs from the manifest; `make golden` writes both again"
-            )
     return ImageSet(
-        _describe_source(GOLDEN_SOURCE, len(chosen_entries), len(entries)),
-        tuple(manifest["classes"]),
-        images,
-        tuple(tuple(entry["probabilities"]) for entry in chosen_entries),
-        manifest["model_version"],
+        describe_sample(source, len(chosen_indices), len(sources)),
+        classes,
+        tuple(images),
+        model=bundle.folder.name if classes == bundle.classes else None,
     )
+
+
+def _read_bundle(model: str) -> Bundle:
+    try:
+        return read_model(model)
+    except ModelError as error:
+        raise ImagesError(str(error)) from None
 
 
 # Folders
 
 
-def folder_classes(directory: Path) -> tuple[str, ...]:
-    """The names of the folders in their order; the shipped network's classes of torchvision's folder."""
+def folder_classes(directory: Path, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the folders in their order; the known classes of torchvision's folder."""
     root = directory / "test" if (directory / "test").is_dir() else directory
     if not root.is_dir() or (directory / CIFAR10_BATCHES_DIR).is_dir():
-        return model_classes()
+        return known
     return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _is_hidden(path)))
 
 
-def _classes_of(directory: Path) -> tuple[str, ...]:
-    """The shipped network's classes where the folders are of those, else the folders' names in their order."""
-    names = folder_classes(directory)
-    return model_classes() if set(names) <= set(model_classes()) else names
+def _classes_of(directory: Path, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The model's classes where the folders are of those, else the folders' names in their order."""
+    names = folder_classes(directory, known)
+    return known if set(names) <= set(known) else names
 
 
-def _list_directory(directory: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[_ImageSource], str]:
+def _list_directory(directory: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[ImageSource], str]:
     """Images in torchvision's layout, in DIR/test/CLASS/*, or in DIR/CLASS/*."""
     if not directory.is_dir():
         raise ImagesError(f"there is no folder {directory}: name one that holds CLASS/* or test/CLASS/*")
     for root in (directory, directory.parent):
         if (root / CIFAR10_BATCHES_DIR).is_dir() and directory in (root, root / CIFAR10_BATCHES_DIR):
-            return _list_cifar10(root, download=False)
+            return _list_cifar10(root, classes, download=False)
     try:
         return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory, skipped, classes)
     except OSError as error:
         raise ImagesError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
-def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[_ImageSource], str]:
-    sources: list[_ImageSource] = []
+def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[ImageSource], str]:
+    sources: list[ImageSource] = []
     skipped.root = root
     for class_dir in sorted(root.iterdir()):
         if _is_hidden(class_dir):
@@ -270,21 +198,22 @@ def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str])
             skipped.add("outside of class folders", class_dir)
         elif class_dir.name not in classes:
             raise ImagesError(
-                f"{class_dir} is not a class of the network; its classes are {', '.join(classes[:MAX_CLASSES_SHOWN])}"
-                f"{' ...' if len(classes) > MAX_CLASSES_SHOWN else ''}. A service with other classes is measured by "
-                "--target alone, without twins and stacks"
+                f"{class_dir} is not a class of the network; its classes are {_shown(classes)}. A service with "
+                "other classes is measured by --target alone, without twins and stacks"
             )
         else:
             sources += _list_class_dir(class_dir, classes.index(class_dir.name), skipped)
     if not sources:
         found = f" ({skipped.summary()})" if skipped.names_by_reason else ""
-        raise ImagesError(f"{root} has no images{found}: expected CLASS/*.png or similar, of the classes {classes}")
+        raise ImagesError(
+            f"{root} has no images{found}: expected CLASS/*.png or similar, of the classes {_shown(classes)}"
+        )
     if len(sources) > MAX_IMAGES:
         raise ImagesError(f"{root} has {len(sources):,} images, more than {MAX_IMAGES:,}: name a smaller folder")
     return sources, _describe_directory(root, sources, len(classes))
 
 
-def _list_class_dir(class_dir: Path, label: int, skipped: _SkippedFiles) -> list[_ImageSource]:
+def _list_class_dir(class_dir: Path, label: int, skipped: _SkippedFiles) -> list[ImageSource]:
     """The images of one class by their names. What they hold is not known yet."""
     sources = []
     for path in sorted(class_dir.iterdir()):
@@ -298,8 +227,13 @@ def _list_class_dir(class_dir: Path, label: int, skipped: _SkippedFiles) -> list
         elif not name.isprintable() or len(name) > MAX_NAME_CHARS:
             skipped.add("with a name too long, or with control characters", path)
         else:
-            sources.append(_ImageSource(name, label, media_type, lambda path=path: _read_image_file(path)))
+            sources.append(ImageSource(name, label, media_type, lambda path=path: _read_image_file(path)))
     return sources
+
+
+def _shown(classes: Sequence[str]) -> str:
+    """The classes for an error, the first of many."""
+    return ", ".join(classes[:MAX_CLASSES_SHOWN]) + (", ..." if len(classes) > MAX_CLASSES_SHOWN else "")
 
 
 def _is_hidden(path: Path) -> bool:
@@ -317,7 +251,7 @@ def _read_image_file(path: Path) -> bytes:
     return data
 
 
-def _describe_directory(root: Path, sources: Sequence[_ImageSource], class_count: int) -> str:
+def _describe_directory(root: Path, sources: Sequence[ImageSource], class_count: int) -> str:
     formats = "/".join(sorted({IMAGE_TYPES[source_file.media_type] for source_file in sources}))
     class_sizes = Counter(source_file.label for source_file in sources)
     is_cifar10 = (
@@ -330,11 +264,13 @@ def _describe_directory(root: Path, sources: Sequence[_ImageSource], class_count
 # torchvision
 
 
-def _list_cached_cifar10(cache_dir: Path, notify: Notify, activity: Activity) -> tuple[list[_ImageSource], str]:
+def _list_cached_cifar10(
+    cache_dir: Path, notify: Notify, activity: Activity, classes: Sequence[str]
+) -> tuple[list[ImageSource], str]:
     """The copy in the cache; downloaded first if it is missing and its host responds in time."""
     with activity("Looking for CIFAR-10"):
         with contextlib.suppress(FileNotFoundError):
-            return _list_cifar10(cache_dir, download=False)
+            return _list_cifar10(cache_dir, classes, download=False)
         from torchvision.datasets import CIFAR10
         from torchvision.datasets.utils import download_url
 
@@ -351,14 +287,14 @@ def _list_cached_cifar10(cache_dir: Path, notify: Notify, activity: Activity) ->
             if sha256 != CIFAR10_SHA256:  # its files are unpacked and unpickled, which MD5 is too weak to vouch for
                 archive.unlink()
                 raise ImagesError(f"the archive from {CIFAR10.url} has sha256 {sha256}, expected {CIFAR10_SHA256}")
-            return _list_cifar10(cache_dir, download=True)
+            return _list_cifar10(cache_dir, classes, download=True)
     except (OSError, RuntimeError) as error:
         raise ImagesError(f"the download of CIFAR-10 failed: {error}") from None
     finally:
         socket.setdefaulttimeout(previous_timeout_s)
 
 
-def _list_cifar10(root: Path, *, download: bool) -> tuple[list[_ImageSource], str]:
+def _list_cifar10(root: Path, classes: Sequence[str], *, download: bool) -> tuple[list[ImageSource], str]:
     """Raises FileNotFoundError if there is no complete copy and `download` is false."""
     try:
         from torchvision.datasets import CIFAR10
@@ -372,10 +308,10 @@ def _list_cifar10(root: Path, *, download: bool) -> tuple[list[_ImageSource], st
         if (root / CIFAR10_BATCHES_DIR).is_dir() and root != CACHE_DIR:
             raise ImagesError(f"{root / CIFAR10_BATCHES_DIR} is not a complete copy of CIFAR-10: {error}") from None
         raise FileNotFoundError(root) from None
-    if tuple(dataset.classes) != model_classes():
-        raise ImagesError(f"the network's classes are {model_classes()}, not CIFAR-10's")
+    if tuple(dataset.classes) != tuple(classes):
+        raise ImagesError(f"the model's classes are {_shown(classes)}, not CIFAR-10's")
     sources = [
-        _ImageSource(f"{dataset.classes[label]}/{index:05d}.png", label, "image/png", _png_encoder(pixels))
+        ImageSource(f"{dataset.classes[label]}/{index:05d}.png", label, "image/png", _png_encoder(pixels))
         for index, (pixels, label) in enumerate(zip(dataset.data, dataset.targets, strict=True))
     ]
     return sources, "CIFAR-10 test set, original pixels as PNG"

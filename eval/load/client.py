@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from eval.adapters.adapter import Adapter, RequestForm
-from eval.dataset.images import EncodedImage
+from eval.dataset.image_set import EncodedImage
 from eval.errors import InvalidResponse, Unreachable
 from eval.load.connection_timing import ConnectionTimings, create_connector, create_trace_config
 from eval.load.responses import (

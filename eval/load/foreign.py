@@ -10,7 +10,7 @@ from eval.adapters.adapter import Adapter, RequestForm
 from eval.adapters.answers import AnswerForm, Json, parse_answer
 from eval.adapters.loading import AdapterOption
 from eval.adapters.recognition import recognise
-from eval.dataset.images import EncodedImage
+from eval.dataset.image_set import EncodedImage
 from eval.errors import EndpointError, InvalidResponse
 from eval.load.client import ACCESS_REFUSED, Client, Exchange
 from eval.load.responses import check_encoding, classify_status, to_short_line

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from eval.adapters.loading import AdapterOption
 from eval.cost.run_cost import CostMeter
-from eval.dataset.images import ImageSet
+from eval.dataset.image_set import ImageSet
 from eval.errors import BudgetExceeded
 from eval.load.circuit_breaker import CircuitBreaker
 from eval.load.client import Client, RequestSpec

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from eval.errors import InvalidInput
 from eval.samples.model import MAX_TARGETS, RUN_JSON
-from eval.validation import AtMost, Count, Integer, OneOf, Positive, Text, Within, validate
+from eval.validation import AtMost, Count, Integer, Name, OneOf, Positive, Text, Within, validate
 from service.engines.names import PLAIN_ENGINE
 
 Phase = Literal["warmup", "measure"]
@@ -30,6 +30,7 @@ class Config:
     engines: TextTuple = (PLAIN_ENGINE,)  # each target has a twin for each
     stacks: TextTuple = ()
     targets: TextTuple = ()  # NAME=URL
+    model: Name | None = None  # of models/; None: what the targets report, else the default
     images: Text | None = None  # as --images names them
     classes: Text | None = None  # file of the classes' names, in the service's order
     limit: Count | None = None  # of images

@@ -22,6 +22,7 @@ from eval.cost import billing
 from eval.cost.billing import REQUESTS_PER_MONTH, price_ids_by_role
 from eval.cost.cost_model import PRICED_MONTHLY_REQUESTS, SLOWDOWNS
 from eval.cost.price_list import Price, PriceList, load_price_list
+from eval.dataset.golden import golden_dir
 from eval.plan.config import OVERLOAD_SCENARIOS
 from eval.report import answer_groups, context, scenario_sections
 from eval.report.answer import ALWAYS_WARM_SETTING, answer_table
@@ -35,6 +36,7 @@ from eval.samples.model import Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.targets.engines import REFERENCE_ENGINE
 from eval.validation import write_files
+from infra.models import DEFAULT_MODEL
 from infra.targets import TARGETS
 from service.engines.names import engine_title
 
@@ -43,7 +45,6 @@ REPORT_MD = "report.md"
 REPORT_JSON = "report.json"
 SCRIPTS = ("answer.js", "report.js")  # in one element of the page
 TEMPLATE_DIR = Path(__file__).parent / "templates"
-GOLDEN_DIR = Path(__file__).parent.parent / "golden"
 ENGINE_DIFFERENCE_NOTE = (
     "Another engine may answer a few images otherwise, as it computes with other numbers: that is no fault of a "
     "deployment. Targets of one engine have to agree."
@@ -125,7 +126,7 @@ def golden_image_reader(run: Run) -> ImageReader:
     """Reads images of the golden set; the caller checks that they are the ones that were posted."""
 
     def read_image(image_index: int) -> bytes | None:
-        path = GOLDEN_DIR / Path(run.image_manifest[image_index].name).name
+        path = golden_dir(run.model or DEFAULT_MODEL) / Path(run.image_manifest[image_index].name).name
         return path.read_bytes() if path.is_file() else None
 
     return read_image

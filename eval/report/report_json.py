@@ -9,7 +9,7 @@ from typing import Any
 from eval.analysis.summary import RunAnalysis, analyse_run
 from eval.codes import Statement
 from eval.cost.price_list import PriceList
-from eval.dataset.images import is_golden
+from eval.dataset.golden import is_golden
 from eval.report.answer import answer, condition, remarks, tiles
 from eval.report.wording import message
 from eval.samples.model import Run, Sample

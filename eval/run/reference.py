@@ -1,9 +1,9 @@
 """Reference predictions: those of the model itself, to which the targets' predictions are compared.
 
-The plain engine computes them, whichever engine the targets run; they are in samples.jsonl like those of a target
-called "reference". The golden set includes its own; for other images `./cloudtrial reference` computes them in a
-separate process, so that the client does not load torch. They are cached for the next run with the same images,
-weights, processor and PyTorch.
+The plain engine computes them, or the only one that the model has, whichever engine the targets run; they are in
+samples.jsonl like those of a target called "reference". A golden set of images includes its own; for others
+`./cloudtrial reference` computes them in a separate process, so that the client does not load torch. They are cached
+for the next run with the same images, weights, processor and library.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 
-from eval.dataset.images import EncodedImage, ImageSet
+from eval.dataset.image_set import EncodedImage, ImageSet
 from eval.errors import InvalidInput, ReferenceUnavailable
 from eval.load.responses import to_short_line
 from eval.run.reference_cache import Prediction, open_reference_cache, parse_record
 from eval.samples.model import REFERENCE, Sample
 from eval.targets.endpoints import ROOT
-from eval.targets.engines import REFERENCE_ENGINE
+from infra.models import DEFAULT_MODEL, choose_engine, read_model
 
 REFERENCE_BLOCK = -1
 REFERENCE_COMMAND = (sys.executable, "-m", "service.offline_predict")
@@ -38,12 +38,17 @@ async def reference_samples(
                 index, probabilities.index(max(probabilities)), probabilities, image_set.reference_model_version
             )
         return
-    cache = open_reference_cache() if command == REFERENCE_COMMAND else None  # predictions of this model only
+    bundle = read_model(image_set.model or DEFAULT_MODEL)
+    engine = choose_engine(bundle)
+    cache = open_reference_cache(bundle, engine) if command == REFERENCE_COMMAND else None  # of this model only
     predictions = cache.read(len(image_set.classes)) if cache else {}
     uncached_images = {image.entry.sha256: image for image in image_set.images if image.entry.sha256 not in predictions}
     with tempfile.TemporaryDirectory(prefix="reference-") as temp_dir:
         path_list = await asyncio.to_thread(_write_image_files, uncached_images.values(), Path(temp_dir))
-        async with contextlib.aclosing(_compute_predictions(path_list, command, len(image_set.classes))) as computed:
+        env = {"ENGINE": engine, "MODEL_DIR": str(bundle.folder)}
+        async with contextlib.aclosing(
+            _compute_predictions(path_list, command, env, len(image_set.classes))
+        ) as computed:
             for index, image in enumerate(image_set.images):
                 sha256 = image.entry.sha256
                 if sha256 not in predictions:
@@ -59,12 +64,12 @@ async def reference_samples(
 
 
 async def _compute_predictions(
-    path_list: Path, command: tuple[str, ...], class_count: int
+    path_list: Path, command: tuple[str, ...], env: Mapping[str, str], class_count: int
 ) -> AsyncGenerator[Prediction, None]:
     """Yield the predictions of the process. It has its own session: Ctrl-C does not reach it, and we end it."""
     with path_list.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=os.environ | {"ENGINE": REFERENCE_ENGINE}, stdin=stdin,
+            *command, cwd=ROOT, env=os.environ | env, stdin=stdin,
             stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None

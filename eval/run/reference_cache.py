@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Annotated
 from eval.dataset.images import CACHE_DIR
 from eval.errors import InvalidInput
 from eval.samples.model import MAX_CLASSES, Label
-from eval.targets.engines import REFERENCE_ENGINE
 from eval.validation import AtMost, Name, Probability, parse_json, validate
-from service.errors import BundleError, SettingsError
-from service.model import WEIGHTS_OF, load_bundle
-from service.settings import Settings
+from service.errors import BundleError
+from service.model import Bundle, load_bundle
 from service.system import processor
 
+LIBRARY_OF = {"torch": "torch", "onnx": "onnxruntime"}  # that computes an engine's predictions
 Prediction = tuple[int, tuple[float, ...]]  # label, probabilities
 
 
@@ -68,16 +66,18 @@ class ReferenceCache:
             return
 
 
-def open_reference_cache(cache_dir: Path = CACHE_DIR / "reference") -> ReferenceCache | None:
-    """The cache of the reference process on this machine: its name depends on weights, PyTorch and processor.
+def open_reference_cache(
+    bundle: Bundle, engine: str, cache_dir: Path = CACHE_DIR / "reference"
+) -> ReferenceCache | None:
+    """The cache of the reference process on this machine: its name depends on weights, library and processor.
 
-    None if the bundle or the settings cannot be read; the process itself then reports why.
+    None if the weights are not those of model.json, or the library is missing; the process itself then reports why.
     """
+    file = bundle.engine(engine).file
     try:
-        weights = WEIGHTS_OF[REFERENCE_ENGINE]
-        bundle = load_bundle(Settings.from_env(os.environ).model_dir, [weights])
-        torch_version = version("torch")
-    except (BundleError, SettingsError, PackageNotFoundError, OSError):
+        load_bundle(bundle.folder, [file])
+        library_version = version(LIBRARY_OF[engine])
+    except (BundleError, PackageNotFoundError, OSError):
         return None
-    environment_hash = hashlib.sha256(json.dumps([torch_version, processor()]).encode()).hexdigest()[:12]
-    return ReferenceCache(cache_dir / f"{bundle.version(weights)}-{environment_hash}.jsonl")
+    environment_hash = hashlib.sha256(json.dumps([library_version, processor()]).encode()).hexdigest()[:12]
+    return ReferenceCache(cache_dir / f"{bundle.version(file)}-{environment_hash}.jsonl")

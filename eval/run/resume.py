@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.dataset.images import ImageSet
+from eval.dataset.image_set import ImageSet
 from eval.errors import EvalError
 from eval.plan.config import MAX_RATE, Config, config_from_json
 from eval.run.run_dir import refuse_linked_logs

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from eval.adapters.loading import ready_forms
 from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
-from eval.dataset.images import ImageSet, model_classes
+from eval.dataset.image_set import ImageSet
 from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unreachable
 from eval.event_loop import run_with_exact_timers
 from eval.load.client import Client, RequestSpec
@@ -110,6 +110,8 @@ def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Con
         versions=collect_versions(),
         planned_requests=0,
         config=config.to_json(),
+        input_kind=image_set.kind,
+        model=image_set.model,
     )
 
 
@@ -240,9 +242,9 @@ class RunSession:
     async def _run_reference(self, clients: Mapping[str, Client]) -> None:
         """Record the reference's samples before the measurement, because it uses the twins' cores.
 
-        There are none where no target serves the shipped network.
+        There are none where no target serves a model of models/.
         """
-        if self.context.image_set.classes != model_classes() or all(client.adapter for client in clients.values()):
+        if self.context.image_set.model is None or all(client.adapter for client in clients.values()):
             return
         if all(
             (-1, index) in self.context.resume_state.completed for index in range(len(self.context.image_set.images))
@@ -309,15 +311,15 @@ def _new_target_run(endpoint: Endpoint) -> TargetRun:
         return target_run
     return replace(
         target_run, startup_ms=round(twin.startup_ms, 1), cpus=twin.cpus, reverse_proxy=twin.proxy, engine=twin.engine,
-        artifact=_artifact_sizes(twin.engine, twin.target.name),
+        artifact=_artifact_sizes(twin.engine, twin.target.name, twin.model),
     )  # fmt: skip
 
 
 @functools.cache
-def _artifact_sizes(engine: str, target: str) -> dict[str, Any]:
+def _artifact_sizes(engine: str, target: str, model: str) -> dict[str, Any]:
     from infra.local.artifact_size import measure_artifact
 
-    return dataclasses.asdict(measure_artifact(engine, target))
+    return dataclasses.asdict(measure_artifact(engine, target, model))
 
 
 def _engine_mismatch(target_run: TargetRun, version: Mapping[str, Any]) -> str | None:

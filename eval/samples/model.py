@@ -38,6 +38,8 @@ ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http
 PHASES = ("warmup", "measure")
 OPEN_LOOPS = ("poisson", "ramp", "burst", "max_rate")  # scenarios whose requests have a scheduled send time
 
+INPUT_KINDS = IMAGE, TABULAR = "image", "tabular"  # pictures; rows of a table, posted as JSON
+
 MAX_IMAGES = 250_000
 MAX_CLASSES = 10_000
 MAX_TARGETS = 1000
@@ -179,6 +181,8 @@ class Run:
     config: Options = field(default_factory=dict)  # every option that shapes the schedule
     cost: CostRecord = field(default_factory=dict)  # upper bound in dollars, of eval.cost.run_cost
     resumed_at: Timestamps = field(default_factory=list)  # when it was resumed, ISO 8601, UTC
+    input_kind: Annotated[str, OneOf(INPUT_KINDS)] = IMAGE  # what the manifest lists, each posted by itself
+    model: Name | None = None  # the bundle of models/ whose classes and golden set it used
 
 
 # Keys of Sample.startup_ms beside the service's own phases

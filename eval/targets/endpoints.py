@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from infra.models import DEFAULT_MODEL
 from infra.targets import TARGETS
 from service.schema import PREDICT
 
@@ -133,8 +134,10 @@ def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
 
 
 @contextlib.contextmanager
-def start_targets(engines: Sequence[str], remote: TargetSet, log_dir: Path, reporter: Reporter) -> Iterator[TargetSet]:
-    """The remote endpoints, and each target's twins with these engines, which stop with the context.
+def start_targets(
+    engines: Sequence[str], remote: TargetSet, log_dir: Path, reporter: Reporter, model: str = DEFAULT_MODEL
+) -> Iterator[TargetSet]:
+    """The remote endpoints, and each target's twins with the model and these engines, which stop with the context.
 
     Raises EndpointError.
     """
@@ -148,7 +151,7 @@ def start_targets(engines: Sequence[str], remote: TargetSet, log_dir: Path, repo
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(tuple(TARGETS), log_dir, on_event=reporter.print, engines=engines)
+                    local_twins(tuple(TARGETS), log_dir, on_event=reporter.print, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None

@@ -12,6 +12,7 @@ from infra.artifact import deployment_files, write_tar_gz
 from infra.aws_ec2.user_data import HERE, render, vm_files
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError, TokenInClear
+from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import AWS_EC2 as TARGET
 from infra.targets import EC2_SIZES
@@ -28,7 +29,8 @@ ZONE = r"Z[A-Z0-9]{4,31}"
 # 1. Settings
 
 config = StackConfig()
-engine = config.engine()
+model = config.model()
+engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
 allow_token_over_http = config.flag("allowTokenOverHttp")
@@ -142,7 +144,7 @@ aws.s3.BucketPolicy(
     ),
     opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
 )
-artifact = write_tar_gz("aws_ec2.tar.gz", deployment_files(vm_files(https=https), engine))
+artifact = write_tar_gz("aws_ec2.tar.gz", deployment_files(vm_files(https=https), engine, model=model.folder.name))
 bundle = aws.s3.BucketObjectv2(
     "bundle",
     bucket=bucket.id,
@@ -203,7 +205,7 @@ host = domain or address.public_ip
 # The VM. A change of the user data (other code, another token) replaces it.
 settings: dict[str, pulumi.Input[str]] = {
     "AWS_DEFAULT_REGION": region,
-    "ENGINE": engine,
+    **model_env(model.folder.name, engine),
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
     "BUNDLE_SHA256": artifact.sha256,
     **access_env,
@@ -277,7 +279,7 @@ command.local.Command(
 
 # 3. Outputs
 
-export_endpoint(TARGET, url, region, size, engine)
+export_endpoint(TARGET, url, region, size, model, engine)
 pulumi.export("instance_id", vm.id)
 pulumi.export("address", address.public_ip)
 pulumi.export("session", session)

@@ -7,6 +7,7 @@ import pulumi_gcp as gcp
 from infra.artifact import deployment_files, write_folder
 from infra.common import StackConfig, export_endpoint
 from infra.google import read_google_settings
+from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import GCP_CLOUDRUN as TARGET
 
@@ -27,7 +28,8 @@ DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
 
 stack = pulumi.get_stack()
 config = StackConfig()
-engine = config.engine()
+model = config.model()
+engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
 revision = config.revision()
@@ -77,7 +79,7 @@ repository = gcp.artifactregistry.Repository(
 
 # Built here by BuildKit (Docker's, or one that `docker buildx` knows) and pushed with the short-lived token that
 # Google's provider itself holds. The tag is the content's hash: the same files are built once.
-artifact = write_folder(TARGET.name, deployment_files(engine=engine))
+artifact = write_folder(TARGET.name, deployment_files(engine=engine, model=model.folder.name))
 registry = f"{settings.region}-docker.pkg.dev"
 image = docker_build.Image(
     "image",
@@ -108,12 +110,10 @@ account = gcp.serviceaccount.Account(
 )
 
 env = [
-    gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="ENGINE", value=engine),
-    gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="WEB_THREADS", value=str(settings.concurrency)),
-    *(
-        gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
-        for key, value in (access_env | revision).items()
-    ),
+    gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
+    for key, value in (
+        model_env(model.folder.name, engine) | {"WEB_THREADS": str(settings.concurrency)} | access_env | revision
+    ).items()
 ]
 before_service: list[pulumi.Resource] = [*apis]
 if api_token:
@@ -198,4 +198,4 @@ if settings.invoker:
 
 # 3. Outputs
 
-export_endpoint(TARGET, service.uri, settings.region, settings.size, engine)
+export_endpoint(TARGET, service.uri, settings.region, settings.size, model, engine)

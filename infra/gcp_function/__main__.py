@@ -7,6 +7,7 @@ import pulumi_gcp as gcp
 from infra.artifact import REPOSITORY, deployment_files, write_zip
 from infra.common import StackConfig, export_endpoint
 from infra.google import read_google_settings
+from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
 from infra.targets import GCP_FUNCTION as TARGET
@@ -31,7 +32,8 @@ DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
 
 stack = pulumi.get_stack()
 config = StackConfig()
-engine = config.engine()
+model = config.model()
+engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
 revision = config.revision()
@@ -68,7 +70,7 @@ bucket = gcp.storage.Bucket(
 )
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
-files = deployment_files(engine=engine, target=TARGET.name)
+files = deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)
 shipped = {name: path for name, path in files.items() if name not in EXCLUDED}
 artifact = write_zip(f"{TARGET.name}.zip", shipped)
 source = gcp.storage.BucketObject(
@@ -211,7 +213,7 @@ function = gcp.cloudfunctionsv2.Function(
         all_traffic_on_latest_revision=True,
         service_account_email=account.email,
         environment_variables={
-            "ENGINE": engine,
+            **model_env(model.folder.name, engine),
             "THREADS": str(threads),
             "LOG_EXECUTION_ID": "true",  # Google sets it where it is missing
             **access_env,
@@ -234,4 +236,4 @@ if settings.invoker:
 
 # 3. Outputs
 
-export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size, engine)
+export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size, model, engine)

@@ -10,6 +10,7 @@ import pulumiverse_heroku as heroku
 from infra.artifact import REPOSITORY, deployment_files, write_tar_gz
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
+from infra.models import model_env
 from infra.targets import HEROKU as TARGET
 from infra.targets import HEROKU_SIZES, ONE_DYNO_SIZES
 
@@ -32,7 +33,8 @@ MANIFESTS = {"torch": HERE / "heroku.yml", "onnx": HERE / "heroku-onnx.yml"}
 # 1. Settings
 
 config = StackConfig()
-engine = config.engine()
+model = config.model()
+engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
 revision = config.revision()
@@ -61,12 +63,12 @@ app = heroku.app.App(
     region=region,
     stack=STACKS[build_by],
     buildpacks=BUILDPACKS[build_by],
-    config_vars={"ENGINE": engine, **access_env, **revision},
+    config_vars={**model_env(model.folder.name, engine), **access_env, **revision},
     sensitive_config_vars={"API_TOKEN": api_token} if api_token else {},
 )
 
 # A build ends when Heroku has released it. Its version is the hash of the bytes sent: other bytes, another build.
-artifact = write_tar_gz("heroku.tar.gz", deployment_files(root_files, engine))
+artifact = write_tar_gz("heroku.tar.gz", deployment_files(root_files, engine, model=model.folder.name))
 build = heroku.build.Build(
     "build",
     app_id=app.id,
@@ -85,4 +87,4 @@ heroku.formation.Formation(
 
 # 3. Outputs
 
-export_endpoint(TARGET, app.web_url.apply(lambda url: url.rstrip("/")), region, size, engine)
+export_endpoint(TARGET, app.web_url.apply(lambda url: url.rstrip("/")), region, size, model, engine)

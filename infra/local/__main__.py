@@ -1,4 +1,4 @@
-"""`./cloudtrial twins [NAME...] [--engines A,B]`: start the twins, print where they are, end them on Ctrl-C."""
+"""`./cloudtrial twins [NAME...]`: start the twins, print where they are, end them on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from infra.errors import TwinError
+from infra.errors import ModelError, TwinError
 from infra.local.twins import Twin, local_twins
+from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
 from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines
 from service.settings import ENGINES
@@ -20,13 +21,16 @@ POLL_S = 1.0  # between two looks whether all still run
 def main(argv: list[str] | None = None) -> int:
     """0 once a signal has ended the twins, 128 and its number when it came before they were ready.
 
-    1 when no twin could be started or the last one has ended, 2 for an unknown name.
+    1 when no twin could be started or the last one has ended, 2 for an unknown name or model.
     """
     parser = argparse.ArgumentParser(prog="./cloudtrial twins", description="The four targets on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"of models/: {', '.join(model_names())}"
+                        f" (default: {DEFAULT_MODEL})")  # fmt: skip
     parser.add_argument(
-        "--engines", type=read_engines, default=[PLAIN_ENGINE], metavar="A,B",
-        help=f"a twin of each target for each of {', '.join(ENGINES)} (default: {PLAIN_ENGINE}); NAME-onnx runs onnx",
+        "--engines", type=read_engines, metavar="A,B",
+        help=f"a twin of each target for each of {', '.join(ENGINES)} (default: {PLAIN_ENGINE}, or the only one that "
+        "the model has); NAME-onnx runs onnx",
     )  # fmt: skip
     parser.add_argument("--log-dir", type=Path, help="folder that keeps what each one prints")
     arguments = parser.parse_args(argv)
@@ -41,11 +45,14 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, stop)
     try:
         names = arguments.names or tuple(TARGETS)
-        with local_twins(names, arguments.log_dir, on_event=print_line, engines=arguments.engines) as twins:
+        engines = arguments.engines or [choose_engine(read_model(arguments.model))]
+        with local_twins(
+            names, arguments.log_dir, on_event=print_line, engines=engines, model=arguments.model
+        ) as twins:
             ready = True
             print_line("Ctrl-C ends them." if twins.running else "None could be started.")
             _watch(twins.running)
-    except TwinError as error:
+    except (ModelError, TwinError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

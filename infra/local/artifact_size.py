@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from infra.artifact import deployment_files, direct_requirements
 from infra.errors import NotMeasured
+from infra.models import DEFAULT_MODEL
 
 MB = 1_000_000
 BASE_IMAGE_MB = 50.0  # python:3.11-slim as a registry stores it; an estimate, also of what a function is built on
@@ -62,9 +63,9 @@ def stored_image_gib(engine: str, files_bytes: int | None = None, libraries_byte
     return (BASE_IMAGE_MB + files_mb + libraries_mb * stated.packed_fraction) * MB / 2**30
 
 
-def measure_artifact(engine: str, target: str) -> ArtifactSize:
+def measure_artifact(engine: str, target: str, model: str = DEFAULT_MODEL) -> ArtifactSize:
     """The size of a target's deployment for an engine."""
-    size = sum(path.stat().st_size for path in deployment_files(engine=engine, target=target).values())
+    size = sum(path.stat().st_size for path in deployment_files(engine=engine, target=target, model=model).values())
     try:
         return ArtifactSize(size, installed_bytes(direct_requirements(engine, target)))
     except NotMeasured as error:

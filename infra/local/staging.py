@@ -1,4 +1,4 @@
-"""Stages what is shipped for an engine in a folder, as every cloud has it: service/, models/, a few files beside."""
+"""Stages what is shipped in a folder, as every cloud has it: service/, models/, a few files beside."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 from infra.artifact import REPOSITORY, ROOT_FILES, deployment_files
-from service.settings import Settings
+from infra.models import DEFAULT_MODEL
 
 
-def stage(root: Path, engine: str = Settings.engine) -> Path:
+def stage(root: Path, engine: str | None = None, model: str = DEFAULT_MODEL) -> Path:
     """Make `root` such a folder: folders are linked; root files are copied, for they find the rest by their path."""
     root.mkdir(parents=True)
     (root / "service").symlink_to(REPOSITORY / "service", target_is_directory=True)
-    for name, path in deployment_files(engine=engine).items():
+    for name, path in deployment_files(engine=engine, model=model).items():
         if name in ROOT_FILES:
             shutil.copyfile(path, root / name)
         elif name.startswith("models/"):

@@ -12,6 +12,7 @@ from infra.local.dockerfile import read_dockerfile
 from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
 from infra.local.systemd_unit import Unit, read_unit
+from infra.models import DEFAULT_MODEL, model_env
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
 from service.engines.names import PLAIN_ENGINE
 
@@ -21,7 +22,7 @@ VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
 HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
 
 
-def aws_ec2_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
+def aws_ec2_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
     """The systemd unit's process; `root` stands for the VM's folder, this Python's programs for the VM's."""
     unit = read_vm_unit()
     if unit.working_directory != VM_ROOT:
@@ -30,29 +31,30 @@ def aws_ec2_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> Proces
     if not program.startswith(VM_BIN):
         raise PlatformFileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
     local = Path(sys.executable).parent / program.removeprefix(VM_BIN)
-    return ProcessSpec((str(local), *arguments), {**unit.env, "PORT": str(port), "ENGINE": engine})
+    return ProcessSpec((str(local), *arguments), {**unit.env, "PORT": str(port), **model_env(model, engine)})
 
 
-def heroku_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
+def heroku_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
     """The Procfile's web process."""
-    config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine}
+    config = {"HOST": HOST, "PORT": str(port), **model_env(model, engine)}
     config["WEB_CONCURRENCY"] = "2"  # the buildpack sets it by the dyno's size
     return read_procfile((root / "Procfile").read_text(encoding="utf-8"), config)
 
 
-def gcp_cloudrun_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
+def gcp_cloudrun_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
     """The command of the engine's image. As many requests are let in as the target says; the threads match."""
-    config = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)}
+    config = {"HOST": HOST, "PORT": str(port), "WEB_THREADS": str(GCP_CLOUDRUN.concurrency)} | model_env(model, engine)
     return read_dockerfile(
         (root / "service" / "Dockerfile").read_text(encoding="utf-8"), root, config, {"ENGINE": engine}
     )
 
 
-def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE) -> ProcessSpec:
+def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
     """What the build of a function puts in front of main.py."""
     threads = round(FUNCTION_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
     command = ("functions-framework", "--target", FUNCTION_ENTRY_POINT, "--source", "main.py")
-    return ProcessSpec(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "THREADS": str(threads)})
+    config = {"HOST": HOST, "PORT": str(port), "THREADS": str(threads)} | model_env(model, engine)
+    return ProcessSpec(command, config)
 
 
 def read_vm_unit() -> Unit:
@@ -60,7 +62,7 @@ def read_vm_unit() -> Unit:
     return read_unit(UNIT_FILE.read_text(encoding="utf-8"))
 
 
-START_COMMANDS: dict[str, Callable[[Path, int, str], ProcessSpec]] = {
+START_COMMANDS: dict[str, Callable[[Path, int, str, str], ProcessSpec]] = {
     "aws_ec2": aws_ec2_process,
     "heroku": heroku_process,
     "gcp_cloudrun": gcp_cloudrun_process,

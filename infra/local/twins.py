@@ -22,13 +22,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.errors import PortInUse, TwinError
+from infra.errors import ModelError, PortInUse, TwinError
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.nginx import find_nginx, nginx_process
 from infra.local.process import CpuClock, Process
 from infra.local.process_spec import ProcessSpec
 from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS
+from infra.models import DEFAULT_MODEL
 from infra.targets import AWS_EC2, TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
@@ -50,6 +51,7 @@ class Twin:
 
     target: Target
     engine: str  # as ENGINE has it
+    model: str  # the bundle of models/ that it serves
     url: str
     port: int  # of the URL
     startup_ms: float  # from starting the process to the first success of /readyz
@@ -159,23 +161,28 @@ def local_twins(
     env: Mapping[str, Mapping[str, str]] | None = None,
     on_event: Callable[[str], None] = lambda text: None,
     engines: Iterable[str] = (PLAIN_ENGINE,),
+    model: str = DEFAULT_MODEL,
 ) -> Iterator[Twins]:
     """Start the named targets' twins; end them when the context is left, in the thread that entered it.
 
-    `log_dir` keeps NAME.log of each. `env` holds settings of the service by the twin's name, as one would set them on
-    that platform. `on_event` receives a line for every event; a failure has the last lines of the log.
+    They serve `model`, a bundle of models/. `log_dir` keeps NAME.log of each. `env` holds settings of the service by
+    the twin's name, as one would set them on that platform. `on_event` receives a line for every event; a failure has
+    the last lines of the log.
     """
     twins = Twins()
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
         logs = log_dir or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
-        roots = {engine: stage(Path(folder) / engine / "app", engine=engine) for engine in engines}
+        try:
+            roots = {engine: stage(Path(folder) / engine / "app", engine, model) for engine in engines}
+        except ModelError as error:
+            raise TwinError(str(error)) from None
         processes: list[Process] = []
         stack.callback(_stop_all, processes)
         for target, engine in itertools.product([_target(name) for name in names], roots):
             name, title = twin_name(target.name, engine), titled(target.title, engine)
             on_event(f"{title}: starting")
-            starter = _TwinStarter(target, engine, roots[engine], logs, (env or {}).get(name, {}), processes)
+            starter = _TwinStarter(target, engine, model, roots[engine], logs, (env or {}).get(name, {}), processes)
             try:
                 twin = starter.start()
             except TwinError as error:
@@ -207,6 +214,7 @@ class _TwinStarter:
 
     target: Target
     engine: str
+    model: str
     root: Path  # what is shipped for that engine
     logs: Path
     env: Mapping[str, str]
@@ -232,7 +240,7 @@ class _TwinStarter:
     def _start_once(self) -> Twin:
         port, front_port = free_ports(2)
         nginx = find_nginx() if self.target is AWS_EC2 else None
-        service = START_COMMANDS[self.target.name](self.root, port, self.engine)
+        service = START_COMMANDS[self.target.name](self.root, port, self.engine, self.model)
         started_at = time.monotonic()
         # As precise as the target's processor lets PyTorch be: bfloat16 that it lacks would be twice as fast here.
         env = {"ONEDNN_MAX_CPU_ISA": self.target.cpu_isa, **service.env}
@@ -247,7 +255,7 @@ class _TwinStarter:
         proxy = "nginx" if nginx else None
         url = f"http://{HOST}:{entry}"
         cpus = len(self._cores())
-        return Twin(self.target, self.engine, url, entry, startup_ms, cpus, proxy, tuple(running))
+        return Twin(self.target, self.engine, self.model, url, entry, startup_ms, cpus, proxy, tuple(running))
 
     def _run(self, launch: ProcessSpec, log_suffix: str = "") -> Process:
         log = self.logs / f"{twin_name(self.target.name, self.engine)}{log_suffix}.log"

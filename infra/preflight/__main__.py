@@ -12,7 +12,15 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from infra.errors import InfraError, TwinError
 from infra.preflight import measure
-from infra.preflight.checks import EXCEEDS, UNKNOWN, CheckResult, check_sizes, check_twin, estimate_cost
+from infra.preflight.checks import (
+    EXCEEDS,
+    UNKNOWN,
+    CheckResult,
+    check_sizes,
+    check_twin,
+    estimate_cost,
+    usable_memory_mib,
+)
 from infra.preflight.deployment_spec import DeploymentSpec, read_deployment_spec
 from infra.stackfile import read_secret_keys, read_settings
 from infra.targets import TARGETS
@@ -47,7 +55,8 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
         print(f"preflight: {error}", file=sys.stderr)
         return MISUSED
     results = list(run_checks(spec, arguments.requests_per_month, twin=not arguments.no_twin))
-    print(f"{spec.target.title}, {spec.target.size}, {spec.target.region}, {spec.engine} (stack {spec.stack})\n")
+    target = spec.target
+    print(f"{target.title}, {target.size}, {target.region}, {spec.model}, {spec.engine} (stack {spec.stack})\n")
     for text in table(results):
         print(text)
     print(f"\n{conclusion(results)}")
@@ -57,7 +66,9 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
 def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[CheckResult]:
     """Every row of the table."""
     local: measure.LocalMeasurement | str = "not measured (--no-twin)"
-    if twin:
+    if measure.model_file_mib(spec) > usable_memory_mib(spec):
+        local = f"not measured: {spec.model} does not fit the memory"
+    elif twin:
         print(f"starting the twin of {spec.target.title} ...", file=sys.stderr, flush=True)
         try:
             local = measure.measure_local(spec)

@@ -69,15 +69,24 @@ def check_twin(spec: DeploymentSpec, local: measure.LocalMeasurement | str) -> I
         "gcp_cloudrun": (limits.CLOUD_RUN_MEMORY, limits.CLOUD_RUN_BOOT),
         "gcp_function": (limits.CLOUD_RUN_MEMORY, limits.CLOUD_RUN_BOOT),
     }[spec.target.name]
-    memory_mib = spec.target.memory_mib - (limits.DEBIAN_MIB if memory is limits.EC2_MEMORY else 0)
+    memory_mib = usable_memory_mib(spec)
     boot_s = boot.amount or spec.target.boot_timeout_s
     if isinstance(local, str):
-        yield CheckResult("memory", local, _limit_text(memory, memory_mib), UNKNOWN, memory.cited)
+        file_mib = measure.model_file_mib(spec)
+        if file_mib > memory_mib:
+            yield _check_limit("memory", file_mib, memory, memory_mib, f"of {spec.model}'s file alone")
+        else:
+            yield CheckResult("memory", local, _limit_text(memory, memory_mib), UNKNOWN, memory.cited)
         yield CheckResult("start", local, _limit_text(boot, boot_s), UNKNOWN, boot.cited)
         return
     yield _check_memory(local, memory, memory_mib)
     note = "of the twin; the VM's installation comes on top" if spec.target.name == "aws_ec2" else "of the twin"
     yield _check_limit("start", local.startup_s, boot, boot_s, note)
+
+
+def usable_memory_mib(spec: DeploymentSpec) -> float:
+    """The memory that the service may take."""
+    return spec.target.memory_mib - (limits.DEBIAN_MIB if spec.target.name == "aws_ec2" else 0)
 
 
 def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasurement | str) -> Iterator[CheckResult]:

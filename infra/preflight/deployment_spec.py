@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from infra.errors import ConfigError, TokenInClear
+from infra.errors import ConfigError, ModelError, TokenInClear
+from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from infra.targets import AWS_EC2, CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU, HEROKU_SIZES, Target, read_stack
-from service.settings import ENGINES, Settings
+from service.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class DeploymentSpec:
     stack: str
     target: Target  # size, memory and so on as the stack sets them
     engine: str = Settings.engine
+    model: str = DEFAULT_MODEL
     https: bool = False  # AWS, with a domain
     container: bool = False  # Heroku builds the image rather than a slug
     instances: int = 0  # that run without any request
@@ -31,20 +33,18 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     own_settings = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
-    engine = own_settings.get("engine", Settings.engine)
-    if engine not in ENGINES:
-        raise ConfigError(f"cloudtrial:engine is {engine!r}; it has to be one of {', '.join(ENGINES)}")
+    model, engine = _model_and_engine(own_settings)
     if target is AWS_EC2:
         allowed = own_settings.get("allowTokenOverHttp") == "true"
         if "cloudtrial:apiToken" in secret_keys and "domain" not in own_settings and not allowed:
             raise TokenInClear()
         target = replace(_sized(target, own_settings, EC2_SIZES), region=settings.get("aws:region", target.region))
-        return DeploymentSpec(stack, target, engine, https="domain" in own_settings)
+        return DeploymentSpec(stack, target, engine, model, https="domain" in own_settings)
     if target is HEROKU:
         target = replace(_sized(target, own_settings, HEROKU_SIZES), region=own_settings.get("region", target.region))
         dynos = _integer(own_settings, "dynos", 1)
         container = own_settings.get("build") == "container"
-        return DeploymentSpec(stack, target, engine, container=container, instances=dynos)
+        return DeploymentSpec(stack, target, engine, model, container=container, instances=dynos)
     vcpus = own_settings.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
@@ -55,7 +55,20 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
         concurrency=_integer(own_settings, "concurrency", target.concurrency),
         max_instances=_integer(own_settings, "maxInstances", target.max_instances),
     )  # fmt: skip
-    return DeploymentSpec(stack, target, engine, instances=_integer(own_settings, "minInstances", 0))
+    return DeploymentSpec(stack, target, engine, model, instances=_integer(own_settings, "minInstances", 0))
+
+
+def _model_and_engine(own_settings: Mapping[str, str]) -> tuple[str, str]:
+    """As infra/common.py has them for the programs."""
+    model = own_settings.get("model", DEFAULT_MODEL)
+    try:
+        bundle = read_model(model)
+    except ModelError as error:
+        raise ConfigError(f"cloudtrial:model: {error}") from None
+    try:
+        return model, choose_engine(bundle, own_settings.get("engine"))
+    except ModelError as error:
+        raise ConfigError(f"cloudtrial:engine: {error}") from None
 
 
 def _sized(target: Target, own_settings: Mapping[str, str], sizes: Mapping[str, object]) -> Target:

@@ -7,15 +7,19 @@ import re
 from dataclasses import dataclass
 from importlib import metadata
 from statistics import median
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from infra.artifact import REPOSITORY, deployment_files, direct_requirements, write_tar_gz, write_zip
 from infra.aws_ec2.user_data import render
 from infra.errors import NotMeasured, TwinError
 from infra.local.artifact_size import LIBRARIES, MB, installed_bytes
+from infra.models import model_env, read_model
 from infra.preflight.deployment_spec import DeploymentSpec
 
-GOLDEN = REPOSITORY / "eval" / "golden"
+if TYPE_CHECKING:
+    from eval.dataset.image_set import EncodedImage
+
 PREDICTIONS = 12  # of the twin; the first ones are warm-up
 WARM_UP = 2
 TIMEOUT_S = 60  # of one prediction
@@ -53,7 +57,7 @@ class LocalMeasurement:
 
 def measure_package(spec: DeploymentSpec) -> PackageSize:
     """Pack what the stack would ship; it lies in .build/ afterwards, as after `pulumi up`."""
-    files = deployment_files(engine=spec.engine, target=spec.target.name)
+    files = deployment_files(engine=spec.engine, target=spec.target.name, model=spec.model)
     pack = write_zip if spec.target.name == "gcp_function" else write_tar_gz
     packed = pack(f"preflight-{spec.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
     size = (REPOSITORY / packed.path).stat().st_size
@@ -80,7 +84,7 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
     bucket = "s3://cloudtrial-bundle-" + "x" * 18
     settings = {
         "AWS_DEFAULT_REGION": spec.target.region,
-        "ENGINE": spec.engine,
+        **model_env(spec.model, spec.engine),
         "BUNDLE_URI": f"{bucket}/bundle-{'0' * 16}.tar.gz",
         "BUNDLE_SHA256": "0" * 64,
         "TOKEN_PARAMETER": f"/cloudtrial-api-token-{'x' * 10}",
@@ -95,15 +99,21 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
 
 
 def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
-    """Start the stack's twin, send it images, read its memory. Raises TwinError, in one line."""
+    """Start the stack's twin, send it its golden set, read its memory. Raises TwinError, in one line."""
+    from eval.dataset.images import load_images
+    from eval.errors import ImagesError
     from infra.local.twins import local_twins
 
     try:
-        with local_twins([spec.target.name], engines=[spec.engine]) as twins:
+        images = load_images("golden", None, 0, lambda _: None, model=spec.model).images
+    except ImagesError as error:
+        raise TwinError(str(error)) from None
+    try:
+        with local_twins([spec.target.name], engines=[spec.engine], model=spec.model) as twins:
             for failure in twins.failures.values():
                 raise TwinError(failure.splitlines()[0])
             twin = twins.running[0]
-            times = [_predict(twin.url, number) for number in range(PREDICTIONS)]
+            times = [_predict(twin.url, images[number % len(images)]) for number in range(PREDICTIONS)]
             other_build = spec.engine == "torch" and uses_cuda_build()
             service_ms = median(times[WARM_UP:])
             return LocalMeasurement(twin.peak_memory_mib(), twin.startup_ms / 1000, service_ms, other_build)
@@ -111,13 +121,17 @@ def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
         raise TwinError(str(error).splitlines()[0]) from None
 
 
-def _predict(url: str, number: int) -> float:
-    """Sends one image; returns the service's own time for it, in ms."""
-    images = sorted(GOLDEN.rglob("*.png"))
-    image = images[number % len(images)].read_bytes()
+def model_file_mib(spec: DeploymentSpec) -> float:
+    """The size of what the engine loads: the least that the model takes of the memory."""
+    bundle = read_model(spec.model)
+    return bundle.path(bundle.engine(spec.engine).file).stat().st_size / 2**20
+
+
+def _predict(url: str, request: EncodedImage) -> float:
+    """Sends one image, or row; returns the service's own time for it, in ms."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
     try:
-        connection.request("POST", "/predict", image, {"Content-Type": "image/png"})
+        connection.request("POST", "/predict", request.data, {"Content-Type": request.media_type})
         response = connection.getresponse()
         response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -126,5 +140,5 @@ def _predict(url: str, number: int) -> float:
         connection.close()
     timing = re.search(r"total;dur=([0-9.]+)", response.headers.get("Server-Timing", ""))
     if response.status != http.client.OK or not timing:
-        raise TwinError(f"the twin answered an image with {response.status}")
+        raise TwinError(f"the twin answered {request.entry.name} with {response.status}")
     return float(timing[1])

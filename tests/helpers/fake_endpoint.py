@@ -15,8 +15,9 @@ from functools import partial
 
 from aiohttp import web
 
-from eval.dataset.images import EncodedImage, ImageSet
+from eval.dataset.image_set import EncodedImage, ImageSet
 from eval.samples.model import ImageEntry
+from infra.models import DEFAULT_MODEL
 from tests.conftest import picture_bytes
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,7 +39,7 @@ def picture(index: int = 0, label: int = 3) -> EncodedImage:
 def image_set(count: int) -> ImageSet:
     """Pictures with the reference beside them, as the golden set has it."""
     pictures = tuple(picture(i) for i in range(count))
-    return ImageSet("test pictures", CLASSES, pictures, (CERTAIN,) * count, "0123456789ab")
+    return ImageSet("test pictures", CLASSES, pictures, (CERTAIN,) * count, "0123456789ab", model=DEFAULT_MODEL)
 
 
 @dataclass

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.dataset.images import EncodedImage, ImageSet
+from eval.dataset.image_set import EncodedImage, ImageSet
 from eval.errors import EvalError
 from eval.load.client import Client, RequestSpec
 from eval.mock_server.behaviour import COUNTS_PATH, MockEndpoint
 from eval.mock_server.http_protocol import Connection
 from eval.mock_server.profile import CIFAR10_CLASSES, EndpointProfile
 from eval.samples.model import ImageEntry, Sample
+from infra.models import DEFAULT_MODEL
 from tests.conftest import ROOT
 
 SHUTDOWN_TIMEOUT_S = 10.0
@@ -38,7 +39,14 @@ def pictures(count: int) -> ImageSet:
         entry = ImageEntry(f"{index}.png", hashlib.sha256(data).hexdigest(), index % 10)
         found.append(EncodedImage(entry, data, "image/png"))
     sure = tuple(tuple(float(i == picture.entry.label) for i in range(10)) for picture in found)
-    return ImageSet("mock endpoint's pictures", CIFAR10_CLASSES, tuple(found), sure, EndpointProfile().model_version)
+    return ImageSet(
+        "mock endpoint's pictures",
+        CIFAR10_CLASSES,
+        tuple(found),
+        sure,
+        EndpointProfile().model_version,
+        model=DEFAULT_MODEL,
+    )
 
 
 def labels(images: ImageSet) -> dict[str, int]:

@@ -68,7 +68,7 @@ def small_service(monkeypatch, folder: Path, name: str = "heroku") -> None:
     """The named twin starts the script above. Files that are put into `folder` before a start tell it what to do."""
     (folder / "service.py").write_text(SCRIPT)
 
-    def launch(_: Path, port: int, engine: str) -> ProcessSpec:
+    def launch(_: Path, port: int, engine: str, model: str) -> ProcessSpec:
         command = (sys.executable, "-I", "-S", str(folder / "service.py"))
         return ProcessSpec(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "FOLDER": str(folder)})
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from infra import artifact
-from service.model import WEIGHTS_OF
+from infra import artifact, models
+from infra.errors import ModelError
+from infra.models import choose_engine, read_model
 from service.settings import ENGINES
+from tests.helpers.infra.small_bundles import model_json, write_bundle
 
 FILES = {
     "service/app.py": b"app",
@@ -22,10 +24,13 @@ FILES = {
     "service/requirements.txt": b"torch",
     "service/requirements-onnx.txt": b"onnxruntime",
     f"service/static/{'longer-than-a-plain-tar-header-' * 4}.css": b"c",
-    "models/net/weights.safetensors": bytes(range(256)) * 40,
-    "models/net/model.json": b"{}",
 }
-OTHER_ENGINES = {"models/net/int8.onnx": b"integers"}
+BUNDLE = {"weights.safetensors": bytes(range(256)) * 40, "network.onnx": b"integers", "self_test.json": b"{}"}
+BUNDLE |= {"model.json": model_json("net", BUNDLE)}
+MODEL = {f"models/net/{name}": data for name, data in BUNDLE.items()}
+ONNX, TORCH = "models/net/network.onnx", "models/net/weights.safetensors"
+OTHER_MODEL = {f"models/other/{name}": data for name, data in BUNDLE.items()}
+SHIPPED = FILES | {name: data for name, data in MODEL.items() if name != ONNX}
 FUNCTIONS_LOCK = "infra/gcp_function/requirements.txt"
 ROOT_FILES = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
 
@@ -43,7 +48,7 @@ def make_project(folder: Path, *, upside_down: bool = False) -> Path:
         litter |= {"models/net/fp32.onnx": b"only measured"}
     mask = os.umask(0o077 if upside_down else 0o022)
     try:
-        for name, content in sorted({**FILES, **OTHER_ENGINES, **litter}.items(), reverse=upside_down):
+        for name, content in sorted({**FILES, **MODEL, **OTHER_MODEL, **litter}.items(), reverse=upside_down):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -61,7 +66,8 @@ def pack_in(monkeypatch) -> Callable[..., artifact.Artifact]:
 
     def pack(folder: Path, write: Callable[..., artifact.Artifact], name: str, **options) -> artifact.Artifact:
         monkeypatch.setattr(artifact, "REPOSITORY", folder)
-        return write(name, artifact.deployment_files(**options))
+        monkeypatch.setattr(models, "MODELS_DIR", folder / "models")
+        return write(name, artifact.deployment_files(**{"model": "net"} | options))
 
     return pack
 
@@ -90,7 +96,7 @@ def test_an_archive_holds_what_is_shipped_and_lifted_by_name(tmp_path, pack_in, 
     project = make_project(tmp_path, upside_down=True)
     packed = pack_in(project, write, name)
     held = members(project / packed.path)
-    assert held == FILES | ROOT_FILES
+    assert held == SHIPPED | ROOT_FILES
     assert list(held) == sorted(held)
 
 
@@ -98,9 +104,38 @@ def test_an_archive_holds_what_is_shipped_and_lifted_by_name(tmp_path, pack_in, 
 def test_each_engine_gets_its_own_model_file_and_requirements(tmp_path, pack_in, write, name):
     project = make_project(tmp_path, upside_down=True)
     packed = pack_in(project, write, name, engine="onnx")
-    torch_weights = "models/net/weights.safetensors"
-    expected = FILES | OTHER_ENGINES | ROOT_FILES | {"requirements.txt": b"onnxruntime"}
-    assert members(project / packed.path) == {k: v for k, v in expected.items() if k != torch_weights}
+    expected = FILES | MODEL | ROOT_FILES | {"requirements.txt": b"onnxruntime"}
+    assert members(project / packed.path) == {k: v for k, v in expected.items() if k != TORCH}
+
+
+def test_the_model_that_is_named_is_shipped_alone(tmp_path, pack_in):
+    project = make_project(tmp_path)
+    held = members(project / pack_in(project, artifact.write_zip, "out.zip", model="other").path)
+    of_models = {name: data for name, data in held.items() if name.startswith("models/")}
+    assert of_models == {name: data for name, data in OTHER_MODEL.items() if not name.endswith("onnx")}
+
+
+def test_a_model_of_one_engine_is_shipped_for_it_without_a_word(tmp_path, pack_in):
+    project = make_project(tmp_path)
+    write_bundle(project / "models", "rows", {"onnx": b"small"}, tabular=True)
+    held = members(project / pack_in(project, artifact.write_zip, "out.zip", model="rows").path)
+    assert held["models/rows/network.onnx"] == b"small" and held["requirements.txt"] == b"onnxruntime"
+
+
+def test_an_unknown_model_is_an_error_with_those_that_are_there(tmp_path, pack_in):
+    project = make_project(tmp_path)
+    with pytest.raises(ModelError, match=r"^no model is called 'nest'; models/ has net, other$"):
+        pack_in(project, artifact.write_zip, "out.zip", model="nest")
+
+
+def test_an_engine_that_a_model_lacks_is_an_error_with_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "MODELS_DIR", tmp_path)
+    write_bundle(tmp_path, "rows", {"onnx": b"small"}, tabular=True)
+    with pytest.raises(ModelError, match=r"^rows has no engine 'torch'; it has onnx$"):
+        choose_engine(read_model("rows"), "torch")
+    (tmp_path / "rows" / "network.onnx").unlink()
+    with pytest.raises(ModelError, match=r"^rows lacks network.onnx of its engine 'onnx': fetch the bundle again$"):
+        choose_engine(read_model("rows"))
 
 
 @pytest.mark.parametrize(("target", "lock"), [("heroku", b"torch"), ("gcp_function", b"torch and functions-framework")])
@@ -110,7 +145,7 @@ def test_cloud_functions_gets_a_lock_of_its_own(tmp_path, pack_in, target, lock)
     own.parent.mkdir(parents=True)
     own.write_bytes(b"torch and functions-framework")
     packed = pack_in(project, artifact.write_zip, "out.zip", target=target)
-    assert members(project / packed.path) == FILES | ROOT_FILES | {"requirements.txt": lock}
+    assert members(project / packed.path) == SHIPPED | ROOT_FILES | {"requirements.txt": lock}
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)
@@ -146,7 +181,7 @@ def test_a_folder_holds_the_files_and_nothing_of_an_earlier_time(tmp_path, pack_
     second = pack_in(project, artifact.write_folder, "image")
     root = project / second.path
     held = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    assert held == {k: v for k, v in (FILES | ROOT_FILES).items() if k != "service/app.py"}
+    assert held == {k: v for k, v in (SHIPPED | ROOT_FILES).items() if k != "service/app.py"}
     assert second.path == "./.build/image"
     assert second.sha256 != first.sha256
 
@@ -157,7 +192,7 @@ def test_folder_hash_depends_on_names_and_contents_only(tmp_path, pack_in):
     assert first == second
     copies = [p for p in (there / second.path).rglob("*") if p.is_file()]
     assert {p.stat().st_mode & 0o777 for p in copies} == {0o644}  # BuildKit's hash of a folder counts modes
-    (there / "models" / "net" / "model.json").rename(there / "models" / "net" / "other.json")
+    (there / "service" / "app.py").rename(there / "service" / "other.py")
     assert pack_in(there, artifact.write_folder, "image").sha256 != first.sha256
 
 
@@ -165,7 +200,7 @@ def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in
     project = make_project(tmp_path)
     extra = {".hidden": project / "service" / "app.py", "main.py": project / "service" / "Procfile"}
     packed = pack_in(project, artifact.write_tar_gz, "out.tar.gz", extra=extra)
-    assert members(project / packed.path) == FILES | ROOT_FILES | {".hidden": b"app", "main.py": b"web: run"}
+    assert members(project / packed.path) == SHIPPED | ROOT_FILES | {".hidden": b"app", "main.py": b"web: run"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -175,8 +210,8 @@ def test_project_artifact_is_service_and_model_without_litter(engine):
     model = "models/resnet18-cifar10"
     assert {name for name in names if name.startswith("models/")} == {
         f"{model}/model.json",
-        f"{model}/{WEIGHTS_OF[engine]}",
         f"{model}/self_test.json",
+        f"{model}/{read_model('resnet18-cifar10').engine(engine).file}",
     }
     assert {name for name in names if "/" not in name} == {"Procfile", "main.py", "requirements.txt"}
     assert {name.partition("/")[0] for name in names if "/" in name} == {"service", "models"}

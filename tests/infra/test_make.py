@@ -102,13 +102,13 @@ SMUGGLED = ["{};touch {}", "{}&touch {}", "{}|touch {}", "{}\ntouch {}", "{} `to
 
 
 @pytest.mark.parametrize("value", SMUGGLED)
-@pytest.mark.parametrize("variable", ["STACK", "ARGS", "RUN", "LIMIT"])
+@pytest.mark.parametrize("variable", ["STACK", "ARGS", "RUN", "LIMIT", "MODEL"])
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_no_value_reaches_a_shell_as_more_than_arguments(project, variable, value, by):
     stand_in(project)
     mark = project.parent / "mark"
     given = {"STACK": "heroku", variable: value.format("heroku-x", mark)}
-    command = {"RUN": "report", "LIMIT": "demo"}.get(variable, "down")
+    command = {"RUN": "report", "LIMIT": "demo", "MODEL": "twins"}.get(variable, "down")
     if by == "argument":
         done, called = make(project, command, *(f"{name}={text}" for name, text in given.items()))
     else:

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from eval.__main__ import main as eval_main
+from infra import models
 from infra.errors import NotMeasured, StackFileError, TokenInClear, TwinError
 from infra.local.artifact_size import LIBRARIES
+from infra.models import read_model
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
 from infra.preflight.deployment_spec import read_deployment_spec
@@ -23,9 +25,9 @@ from infra.preflight.limits import Limit
 from infra.preflight.measure import InstalledSize, LocalMeasurement, PackageSize
 from infra.stackfile import read_settings
 from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
-from service.model import WEIGHTS_OF
 from service.settings import ENGINES
 from tests.conftest import ROOT
+from tests.helpers.infra.small_bundles import MODEL_FILES, write_bundle
 
 pytestmark = pytest.mark.integration
 
@@ -175,7 +177,7 @@ def test_stack_file_sets_the_size_for_memory_and_price_checks(capsys, monkeypatc
     settings = "config:\n  cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2\n"
     local = LocalMeasurement(700, 4, 60)
     _, rows, out, _ = preflight(capsys, monkeypatch, "heroku-prod", folder=tmp_path, settings=settings, local=local)
-    assert out.startswith("Heroku, standard-2x, us, torch (stack heroku-prod)")
+    assert out.startswith("Heroku, standard-2x, us, resnet18-cifar10, torch (stack heroku-prod)")
     assert "1,024 MiB" in rows["memory"] and rows["cost at rest"][0].startswith("$100.00 a month")
 
 
@@ -204,7 +206,10 @@ def test_instances_kept_warm_are_priced(capsys, monkeypatch, tmp_path):
         pytest.param(["aws_ec2"], "config:\n  cloudtrial:size: huge\n", "cloudtrial:size is 'huge'", id="size"),
         pytest.param(["gcp_cloudrun"], "config:\n  cloudtrial:vcpus: 3\n", "cloudtrial:vcpus is '3'", id="vcpus"),
         pytest.param(["gcp_function"], "config:\n  cloudtrial:memoryMib: lots\n", "cloudtrial:memoryMib", id="memory"),
-        pytest.param(["heroku"], "config:\n  cloudtrial:engine: jax\n", "one of torch, onnx", id="engine"),
+        pytest.param(["heroku"], "config:\n  cloudtrial:model: vgg\n", "no model is called 'vgg'", id="model"),
+        pytest.param(
+            ["heroku"], "config:\n  cloudtrial:engine: jax\n", "no engine 'jax'; it has torch, onnx", id="engine"
+        ),
         pytest.param(["heroku"], "config: 3\n", "has to hold settings below `config:`", id="file"),
     ],
 )
@@ -292,9 +297,37 @@ def test_onnx_engine_is_measured_without_torch_and_is_smaller():
 def test_what_is_shipped_holds_the_engines_weights_alone(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("infra.artifact.BUILD_DIR", Path(os.path.relpath(tmp_path, ROOT)))
     package = measure.measure_package(read_deployment_spec("gcp_function", {"cloudtrial:engine": engine}))
-    weights_mb = (ROOT / "models" / "resnet18-cifar10" / WEIGHTS_OF[engine]).stat().st_size / 1e6
+    weights_mb = (bundle := read_model("resnet18-cifar10")).path(bundle.engine(engine).file).stat().st_size / 1e6
     assert weights_mb < package.unpacked_mb < weights_mb + 5
     assert 0.5 * weights_mb < package.packed_mb < package.unpacked_mb
+
+
+@pytest.fixture
+def vgg16(tmp_path, monkeypatch) -> Path:
+    """A model of 539 MB, as VGG16 with ImageNet's head is: a hole in the disk of that size."""
+    monkeypatch.setattr(models, "MODELS_DIR", tmp_path)
+    monkeypatch.setattr("infra.artifact.BUILD_DIR", Path(os.path.relpath(tmp_path, ROOT)))
+    folder = write_bundle(tmp_path, "vgg16-imagenet", {"onnx": b""})
+    os.truncate(folder / MODEL_FILES["onnx"], 539_000_000)
+    return folder
+
+
+def test_a_model_larger_than_the_memory_is_refused_at_once(capsys, vgg16, tmp_path):
+    (tmp_path / "Pulumi.heroku.yaml").write_text("config:\n  cloudtrial:model: vgg16-imagenet\n")
+    assert main(["heroku"], tmp_path) == DOES_NOT_FIT
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Heroku, basic, us, vgg16-imagenet, onnx (stack heroku)"
+    row = lines.index("does not fit  memory")
+    assert lines[row + 1].strip() == "514 MiB (of vgg16-imagenet's file alone)"
+    assert lines[row + 2].strip().startswith("limit 512 MiB: ")
+    assert lines[-1] == "Does not fit: memory. Not known: start."
+
+
+def test_the_same_model_may_fit_a_larger_dyno(capsys, vgg16, tmp_path):
+    settings = "config:\n  cloudtrial:model: vgg16-imagenet\n  cloudtrial:size: standard-2x\n"
+    (tmp_path / "Pulumi.heroku.yaml").write_text(settings)
+    assert main(["heroku", "--no-twin"], tmp_path) == FITS
+    assert capsys.readouterr().out.splitlines()[-1] == "Fits, as far as is known. Not known: memory, start."
 
 
 @pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from eval.dataset.images import ImageSet
+from eval.dataset.image_set import ImageSet
 from infra.errors import TwinError
 from infra.local.health import free_ports
 from infra.local.process import bare_environment

@@ -5,8 +5,8 @@ PROGRAM = "infra/aws_ec2/__main__.py"
 MUTANTS = {
     PROGRAM: {
         "the VM gets what is shipped for the default engine": (
-            "deployment_files(vm_files(https=https), engine)",
-            "deployment_files(vm_files(https=https))",
+            "deployment_files(vm_files(https=https), engine, model=model.folder.name)",
+            "deployment_files(vm_files(https=https), model=model.folder.name)",
         ),
         "a keyword that the resource does not have": (
             'resource_name("bundle", stack), force_destroy=True',

@@ -49,8 +49,8 @@ MUTANTS = {
         ),
         "the image is built of the default engine's stage": ('    build_args={"ENGINE": engine},\n', ""),
         "the image holds what is shipped for the default engine": (
-            "deployment_files(engine=engine)",
-            "deployment_files()",
+            "deployment_files(engine=engine, model=model.folder.name)",
+            "deployment_files(model=model.folder.name)",
         ),
         "the registry's password is in clear": (
             "pulumi.Output.secret(gcp.organizations.get_client_config_output().access_token)",

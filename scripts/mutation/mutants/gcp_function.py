@@ -5,12 +5,12 @@ PROGRAM = "infra/gcp_function/__main__.py"
 MUTANTS = {
     PROGRAM: {
         "the zip holds what is shipped for the default engine": (
-            "deployment_files(engine=engine, target=TARGET.name)",
-            "deployment_files(target=TARGET.name)",
+            "deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)",
+            "deployment_files(target=TARGET.name, model=model.folder.name)",
         ),
         "the zip does not ask for functions-framework": (
-            "deployment_files(engine=engine, target=TARGET.name)",
-            "deployment_files(engine=engine)",
+            "deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)",
+            "deployment_files(engine=engine, model=model.folder.name)",
         ),
         "the right to call is granted on the service's full path": (
             'name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),',
@@ -49,8 +49,8 @@ MUTANTS = {
         "the concurrency is left to Google": ("        max_instance_request_concurrency=settings.concurrency,\n", ""),
         "as many instances as Google likes": ("        max_instance_count=settings.max_instances,\n", ""),
         "the token is a plain variable too": (
-            '            "ENGINE": engine,\n',
-            '            "ENGINE": engine,\n            "API_TOKEN": api_token or "",\n',
+            "            **model_env(model.folder.name, engine),\n",
+            '            **model_env(model.folder.name, engine),\n            "API_TOKEN": api_token or "",\n',
         ),
         "destroy fails: the bucket is not empty": ("    force_destroy=True,\n", ""),
         "deleted sources are kept, and billed, for a week": (

@@ -9,8 +9,8 @@ MUTANTS = {
             "depends_on=[app]",
         ),
         "the token is a plain config var too": (
-            'config_vars={"ENGINE": engine, **access_env, **revision},',
-            'config_vars={"ENGINE": engine, **access_env, **revision, "API_TOKEN": api_token or ""},',
+            "engine), **access_env, **revision},",
+            'engine), **access_env, **revision, "API_TOKEN": api_token or ""},',
         ),
         "a token that is taken away stays on the app": ("if api_token else {},", "if api_token else None,"),
         "the build names the app, where its UUID is needed": (
@@ -31,8 +31,8 @@ MUTANTS = {
             "",
         ),
         "the slug holds what is shipped for the default engine": (
-            "deployment_files(root_files, engine)",
-            "deployment_files(root_files)",
+            "deployment_files(root_files, engine, model=model.folder.name)",
+            "deployment_files(root_files, model=model.folder.name)",
         ),
         "the image is built of the default engine's stage": (
             '"heroku.yml": MANIFESTS[engine]',

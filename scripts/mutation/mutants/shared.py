@@ -2,30 +2,38 @@
 
 BUNDLE = "infra/artifact.py"
 COMMON = "infra/common.py"
+MODELS = "infra/models.py"
 NAMING = "infra/naming.py"
 START = "__main__.py"
 
 MUTANTS = {
     BUNDLE: {
         "the times of files stand in the tar": (
-            "info.size, info.mode = len(content), FILE_MODE",
-            "info.size, info.mode, info.mtime = len(content), FILE_MODE, int(path.stat().st_mtime)",
+            "info.size, info.mode = path.stat().st_size, FILE_MODE",
+            "info.size, info.mode, info.mtime = path.stat().st_size, FILE_MODE, int(path.stat().st_mtime)",
         ),
-        "gzip's clock stands in the tar": ("GZIP_LEVEL, mtime=0)", "GZIP_LEVEL)"),
+        "gzip's clock stands in the tar": ("GZIP_LEVEL, raw, mtime=0)", "GZIP_LEVEL, raw)"),
         "files are artifact in the order in which the disk has them": (
             "return dict(sorted((files | dict(extra or {})).items()))",
             "return files | dict(extra or {})",
         ),
         "Python's caches are shipped": ('EXCLUDED = ("__pycache__", ".DS_Store")', "EXCLUDED = ()"),
-        "an absolute path to the archive": ('Artifact(f"./{BUILD_DIR / name}", hashlib', "Artifact(str(path), hashlib"),
+        "an absolute path to the archive": (
+            'return Artifact(f"./{BUILD_DIR / name}", sha256(',
+            "return Artifact(str(REPOSITORY / BUILD_DIR / name), sha256(",
+        ),
         "a file that was renamed is no change": (
-            'total.update(f"{content}  {member}\\n".encode())',
-            'total.update(f"{content}\\n".encode())',
+            'total.update(f"{sha256(path)}  {member}\\n".encode())',
+            'total.update(f"{sha256(path)}\\n".encode())',
         ),
         "what was shipped once is shipped for ever": ("    shutil.rmtree(root, ignore_errors=True)\n", ""),
         "every engine's weights are shipped": (
-            "of_models = (MODEL_JSON, WEIGHTS_OF[engine], SELF_TEST)",
-            "of_models = (MODEL_JSON, *WEIGHTS_OF.values(), SELF_TEST)",
+            "for name in (MODEL_JSON, *bundle.files_for(engine))",
+            "for name in (MODEL_JSON, *bundle.files)",
+        ),
+        "another model is shipped than the one that is named": (
+            "bundle = read_model(model)",
+            "bundle = read_model(DEFAULT_MODEL)",
         ),
         "every engine installs torch": ('"onnx": "requirements-onnx.txt"}', '"onnx": "requirements.txt"}'),
     },
@@ -45,17 +53,20 @@ MUTANTS = {
         ),
         "an output is missing": ('    pulumi.export("size", size)\n', ""),
         "the model's version is not the one that the service reports": (
-            "[WEIGHTS_OF[engine]][:VERSION_DIGITS]",
-            "[WEIGHTS_OF[engine]][:8]",
+            "model.version(model.engine(engine).file))",
+            "model.version(model.engine(engine).file)[:8])",
         ),
         "the model's version is another engine's": (
-            "[WEIGHTS_OF[engine]][:VERSION_DIGITS]",
-            '["weights.safetensors"][:VERSION_DIGITS]',
+            "model.version(model.engine(engine).file))",
+            "model.version(next(iter(model.engines.values())).file))",
         ),
+    },
+    MODELS: {
         "an engine is deployed whose file nobody has written": (
-            "if weights not in _model_files() or not (Settings.model_dir / weights).is_file():",
-            "if False:",
+            "if not (bundle.folder / (file := bundle.engine(engine).file)).is_file():",
+            'if (file := ""):',
         ),
+        "the service is not told which model was shipped": (', "MODEL_DIR": f"models/{model}"}', "}"),
     },
     NAMING: {
         "a stage has the names of the stack beside it": (

@@ -14,7 +14,7 @@ import pytest
 
 from eval.analysis.findings import FindingCode
 from eval.codes import ReasonCode
-from eval.dataset.images import GOLDEN_SOURCE
+from eval.dataset.golden import GOLDEN_SOURCE
 from eval.errors import EvalError
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 from eval.samples.model import SAMPLES_FILE, SAMPLES_GZ_FILE

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from eval.dataset.images import ImageSet
+from eval.dataset.image_set import ImageSet
 from eval.run import reference, reference_cache
 from eval.run.reference_cache import ReferenceCache
+from infra.models import read_model
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import image_set
 
@@ -35,7 +36,8 @@ def cached_command(tmp_path, monkeypatch):
     program, asked = tmp_path / "program.py", tmp_path / "asked"
     program.write_text(PROGRAM)
     monkeypatch.setattr(reference, "REFERENCE_COMMAND", (sys.executable, str(program), str(asked)))
-    monkeypatch.setattr(reference, "open_reference_cache", lambda: ReferenceCache(tmp_path / "cache" / "answers.jsonl"))
+    cache = ReferenceCache(tmp_path / "cache" / "answers.jsonl")
+    monkeypatch.setattr(reference, "open_reference_cache", lambda bundle, engine: cache)
     return asked
 
 
@@ -88,18 +90,20 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path):
 
 
 def test_reference_cache_is_keyed_by_weights_and_processor(tmp_path, monkeypatch, bundle_dir):
-    def name():
-        cache = reference_cache.open_reference_cache(tmp_path)
+    bundle = read_model(bundle_dir.name)
+
+    def name(engine="torch"):
+        cache = reference_cache.open_reference_cache(bundle, engine, tmp_path)
         return cache and cache.path.name
 
-    monkeypatch.setenv("MODEL_DIR", str(bundle_dir))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     shipped = name()
     weights = json.loads((bundle_dir / "model.json").read_text())["files"]["weights.safetensors"]
     assert shipped.startswith(weights[:12])
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert name() != shipped
-    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "nothing"))
+    assert name("onnx").startswith(bundle.files["int8.onnx"][:12])
+    monkeypatch.setattr(reference_cache, "LIBRARY_OF", {"torch": "no-such-library"})
     assert name() is None
 
 

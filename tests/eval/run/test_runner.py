@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eval.dataset.images import ImageSet, load_images
+from eval.dataset.image_set import ImageSet
+from eval.dataset.images import load_images
 from eval.errors import EvalError, ReferenceUnavailable
 from eval.load import circuit_breaker, load_generator
 from eval.plan.config import Config
@@ -337,7 +338,7 @@ def test_killed_twin_ends_neither_the_run_nor_the_count(tmp_path):
 def bare(count):
     """Pictures without reference answers beside them."""
     images = image_set(count)
-    return ImageSet(images.source, images.classes, images.images)
+    return ImageSet(images.source, images.classes, images.images, model=images.model)
 
 
 async def collect(images, *command):

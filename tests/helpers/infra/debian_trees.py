@@ -31,7 +31,7 @@ CACHE = Path("/var/cache/cloudtrial")  # outlives the run: a tree takes minutes 
 SCRIPT = REPOSITORY / "scripts" / "setup" / "debian_root"
 CLOUD_CONFIG = REPOSITORY / "infra" / "aws_ec2" / "cloud-config.yaml"
 REQUIREMENTS = REPOSITORY / "service" / "requirements.txt"
-GOLDEN = REPOSITORY / "eval" / "golden"
+GOLDEN = REPOSITORY / "eval" / "golden" / "resnet18-cifar10"
 ACME_SERVER = "pebble"  # Debian's package of Let's Encrypt's own server for tests
 
 STAND_IN = "/opt/stand-in"  # in a tree: what no real machine has

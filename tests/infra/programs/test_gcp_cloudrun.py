@@ -154,7 +154,7 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "requirements.txt").symlink_to(REPOSITORY / "service" / "requirements.txt")
     twin = gcp_cloudrun_process(tmp_path, 1234).env
-    assert environment(run) == {"ENGINE": "torch", "WEB_THREADS": twin["WEB_THREADS"]}
+    assert environment(run) == {key: twin[key] for key in ("ENGINE", "MODEL_DIR", "WEB_THREADS")}
     assert container(run)["ports"] == {"containerPort": 8080}
 
 

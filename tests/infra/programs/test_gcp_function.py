@@ -233,6 +233,7 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
     twin = gcp_function_process(tmp_path, 1234).env
     assert part(run, "serviceConfig")["environmentVariables"] == {
         "ENGINE": "torch",
+        "MODEL_DIR": "models/resnet18-cifar10",
         "THREADS": twin["THREADS"],
         "LOG_EXECUTION_ID": "true",
     }

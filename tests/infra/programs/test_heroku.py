@@ -52,7 +52,7 @@ def test_buildpack_app_names_its_stack_and_buildpack(buildpack):
     app = buildpack[0].single(APP).inputs
     assert app["name"] == "cloudtrial-example"
     assert (app["stack"], app["buildpacks"], app["region"]) == ("heroku-24", ["heroku/python"], "us")
-    assert app["configVars"] == {"ENGINE": "torch"}
+    assert app["configVars"] == {"ENGINE": "torch", "MODEL_DIR": "models/resnet18-cifar10"}
 
 
 def test_the_container_app_has_no_buildpack(container):
@@ -136,7 +136,7 @@ def test_image_build_context_is_the_root_with_all_copied_files(container):
 def test_onnx_tarball_requires_no_torch_and_has_no_torch_weights(mode, checkout):
     run, tarball = run_and_unpack(checkout, mode, "onnx")
     held = files_in(tarball)
-    assert run.single(APP).inputs["configVars"] == {"ENGINE": "onnx"}
+    assert run.single(APP).inputs["configVars"] == {"ENGINE": "onnx", "MODEL_DIR": "models/resnet18-cifar10"}
     assert "models/resnet18-cifar10/int8.onnx" in held and "models/resnet18-cifar10/weights.safetensors" not in held
     assert b"onnxruntime==" in held["requirements.txt"] and b"torch==" not in held["requirements.txt"]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import tarfile
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,11 @@ from typing import Any
 import pytest
 
 from infra.artifact import REPOSITORY
+from infra.models import read_model
 from infra.targets import TARGETS
-from service.errors import SettingsError
-from service.model import WEIGHTS_OF
-from service.settings import ENGINES, Settings
+from service.settings import ENGINES
 from tests.helpers.infra.program_runs import REQUIRED, STACKS, TOKEN, make_checkout, refused, rehearse, well
+from tests.helpers.infra.small_bundles import write_bundle
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 
 pytestmark = pytest.mark.integration
@@ -76,12 +79,13 @@ def changed(tmp_path_factory) -> Path:
 @every_stack
 def test_the_outputs_are_the_contract(stack, engine):
     outputs = well(rehearse(stack, {"engine": engine})).outputs
-    weights = json.loads((REPOSITORY / "models" / "resnet18-cifar10" / "model.json").read_text())["files"]
+    bundle = read_model("resnet18-cifar10")
     contract = {
         "target": stack,
         "region": TARGETS[stack].region,
         "size": TARGETS[stack].size,
-        "model_version": weights[WEIGHTS_OF[engine]][:12],
+        "model": "resnet18-cifar10",
+        "model_version": bundle.files[bundle.engine(engine).file][:12],
     }
     assert {key: outputs[key] for key in contract} == contract
     assert re.fullmatch(r"https?://[^/]+", outputs["url"])
@@ -211,26 +215,64 @@ def test_closing_status_without_a_token_is_refused():
 
 
 @every_stack
-def test_unknown_engine_is_refused_with_the_services_message(stack):
-    with pytest.raises(SettingsError) as reason:
-        Settings.from_env({"ENGINE": "abacus"})
-    assert str(reason.value) in refused(rehearse(stack, {"engine": "abacus"}))
+def test_an_unknown_engine_is_refused_with_those_of_the_model(stack):
+    message = refused(rehearse(stack, {"engine": "abacus"}))
+    assert message == "cloudtrial:engine: resnet18-cifar10 has no engine 'abacus'; it has torch, onnx"
 
 
-@pytest.mark.parametrize("missing", ["file", "entry"])
-def test_engine_without_its_model_file_is_refused_at_once(missing, tmp_path):
-    checkout = make_checkout(tmp_path / "checkout")
-    bundle = checkout / "models" / "resnet18-cifar10"
-    if missing == "file":
-        (bundle / "int8.onnx").unlink()
+@every_stack
+def test_a_model_that_models_does_not_have_is_refused(stack):
+    message = refused(rehearse(stack, {"model": "vgg61"}))
+    assert message.startswith("cloudtrial:model: no model is called 'vgg61'; models/ has ")
+    assert "resnet18-cifar10" in message
+
+
+@pytest.fixture(scope="module")
+def with_rows(tmp_path_factory) -> Path:
+    """The project with one more model, which runs on ONNX Runtime alone."""
+    checkout = make_checkout(tmp_path_factory.mktemp("rows") / "checkout")
+    write_bundle(checkout / "models", "rows", {"onnx": b"small"}, tabular=True)
+    return checkout
+
+
+def shipped_by(run: ProgramResult, checkout: Path) -> set[str]:
+    """The files of models/ in what the run has packed."""
+    (packed,) = [path for path in (checkout / ".build").iterdir() if path.name.startswith(run.stack)]
+    if packed.is_dir():
+        names = [str(path.relative_to(packed)) for path in packed.rglob("*") if path.is_file()]
+    elif packed.suffix == ".zip":
+        with zipfile.ZipFile(packed) as archive:
+            names = archive.namelist()
     else:
-        facts = json.loads((bundle / "model.json").read_text())
-        del facts["files"]["int8.onnx"]
-        (bundle / "model.json").write_text(json.dumps(facts))
+        with tarfile.open(packed) as archive:
+            names = archive.getnames()
+    return {name for name in names if name.startswith("models/")}
+
+
+@every_stack
+def test_the_model_of_the_setting_is_shipped_alone_and_named(stack, with_rows):
+    run = well(run_program(with_rows, stack, REQUIRED[stack] | {"cloudtrial:model": "rows"}))
+    assert shipped_by(run, with_rows) == {
+        f"models/rows/{name}" for name in ("model.json", "network.onnx", "self_test.json")
+    }
+    version = hashlib.sha256(b"small").hexdigest()[:12]
+    assert (run.outputs["model"], run.outputs["model_version"]) == ("rows", version)
+    (holder,) = [r.name for r in run.resources.values() if "models/rows" in json.dumps(r.unwrapped_inputs)]
+    assert holder in ("vm", "app", "service", "function")
+
+
+def test_an_engine_that_the_model_lacks_is_refused_with_its_own(with_rows):
+    config = REQUIRED["heroku"] | {"cloudtrial:model": "rows", "cloudtrial:engine": "torch"}
+    message = refused(run_program(with_rows, "heroku", config))
+    assert message == "cloudtrial:engine: rows has no engine 'torch'; it has onnx"
+
+
+def test_engine_without_its_model_file_is_refused_at_once(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    (checkout / "models" / "resnet18-cifar10" / "int8.onnx").unlink()
     assert well(run_in(checkout, "heroku"))
     config = REQUIRED["heroku"] | {"cloudtrial:engine": "onnx"}
-    assert "has no int8.onnx" in (message := refused(run_program(checkout, "heroku", config)))
-    assert "make export" in message
+    assert "resnet18-cifar10 lacks int8.onnx of its engine 'onnx'" in refused(run_program(checkout, "heroku", config))
 
 
 @every_stack

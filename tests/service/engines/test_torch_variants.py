@@ -22,7 +22,7 @@ from service.settings import ROOT
 pytestmark = pytest.mark.integration
 
 BUNDLE = ROOT / "models" / "resnet18-cifar10"
-GOLDEN = ROOT / "eval" / "golden"
+GOLDEN = ROOT / "eval" / "golden" / "resnet18-cifar10"
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.03}  # of a probability
 USABLE = usable_precisions()
 # The tests of what this processor lacks do not exist on it; the log says so in this line
