@@ -4,7 +4,8 @@
 
 reads paths from standard input, one a line, and writes one JSON line for each, in order:
 {"id": 3, "probabilities": [ten numbers, six digits]}. The settings are those of the service. Images are computed
-BATCH_MAX at a time, as fast as the machine does it: nothing is measured here.
+BATCH_MAX at a time, as fast as the machine does it: nothing is measured here. Of a model of rows, each file holds one
+row as JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 from service.engines import engine_class
 from service.errors import BundleError, Problem, SettingsError
 from service.images.preprocess import decode_image
+from service.manifest.records import TabularInput
 from service.model import Bundle, load_for_engine
 from service.schema import Prediction
 from service.settings import Settings
+from service.tabular.rows import read_rows
 
 
 def main() -> None:
@@ -42,7 +45,11 @@ def main() -> None:
 
 def _read(path: Path, bundle: Bundle) -> np.ndarray:
     try:
+        if isinstance(bundle.input, TabularInput):
+            return read_rows(json.loads(path.read_bytes()), bundle.input.features).values[0]
         return decode_image(path.read_bytes(), bundle)
+    except ValueError as error:
+        sys.exit(f"reference: {path} is not JSON: {error}")
     except Problem as problem:
         sys.exit(f"reference: {path}: {problem.detail}")
 

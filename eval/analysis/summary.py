@@ -116,6 +116,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         engine,
         traffic,
         slo_ms,
+        reference_engine=run.reference_engine,
         engine_comparisons=compare_engines(run, measured, predictions, targets, agreement),
         vs_fastest=compare_with_fastest(targets, measured),
         same_models=_same_models(run, predictions, measured[REFERENCE], agreement),
@@ -191,7 +192,7 @@ def build_target_report(
     model = target_run.version.get("model") or {}
     startup_ms = target_run.startup_ms
     return TargetReport(
-        title=_title(target_run, target),
+        title=_title(target_run, target, run.reference_engine),
         kind=target and target.kind,
         size=target and target.size,
         region=target and target.region,
@@ -278,7 +279,7 @@ def _same_models(
     run: Run, predictions: Mapping[str, Predictions], reference: Sequence[Sample], pairs: Iterable[str]
 ) -> dict[str, SameModel]:
     """Of the pairs of two engines: whether they can run the same model."""
-    engines = {t.name: engine_of(t) for t in run.targets} | {REFERENCE: None}
+    engines = {t.name: engine_of(t) for t in run.targets} | {REFERENCE: run.reference_engine}
     predictions = {**predictions, REFERENCE: first_predictions(reference)}
     return {
         pair: result
@@ -404,10 +405,11 @@ def _target_cost_model(
     )
 
 
-def _title(target_run: TargetRun, target: Target | None) -> str:
+def _title(target_run: TargetRun, target: Target | None, plain_engine: str) -> str:
+    """As people write it; with its engine, where that is not the model's plain one."""
     if target is None:
         return target_run.name
     engine = engine_of(target_run) or PLAIN_ENGINE
     if target_run.name in (target.name, twin_name(target.name, engine)):
-        return titled(target.title, engine)
+        return target.title if engine == plain_engine else titled(target.title, engine)
     return f"{target.title} ({target_run.name})"

@@ -20,7 +20,6 @@ from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_price
 from eval.plan.config import BURST, OVERLOAD_SCENARIOS
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
-from eval.targets.engines import REFERENCE_ENGINE
 from infra.targets import INT8_UNITS, PROMISED_INT8_UNITS, TARGETS
 
 # The client is saturated where the p99 of its send delay is above both: a fraction of the median latency, in a rate
@@ -28,6 +27,7 @@ from infra.targets import INT8_UNITS, PROMISED_INT8_UNITS, TARGETS
 MAX_SEND_DELAY_FRACTION, MIN_SEND_DELAY_MS = 0.05, 5.0
 MAX_OVERLOAD_DELAY_FRACTION = 0.5  # at a rate of a search that did not keep the objective
 ON_TIME_SEND_DELAY_MS = 0.5  # an open loop whose send delay has a larger p99 is marked
+INT8 = "int8"  # the precision of an onnx engine that does not say
 ACCURACY_ALPHA = 0.05  # of the test whether an engine is less accurate
 
 Targets = Mapping[str, TargetReport]
@@ -54,7 +54,10 @@ class _Stream:
 
 def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
     """Why this is no comparison of targets: they ran different models, or the client was too slow."""
-    return [*_mixed_model_versions(samples_by_target, targets), *_client_saturation(run, samples_by_target, targets)]
+    return [
+        *_mixed_model_versions(run, samples_by_target, targets),
+        *_client_saturation(run, samples_by_target, targets),
+    ]
 
 
 def run_findings(
@@ -128,7 +131,7 @@ def _accuracy_regressions(facts: VerdictFacts) -> list[Finding]:
         warning(
             FindingCode.LESS_ACCURATE,
             engine=engine,
-            reference_engine=REFERENCE_ENGINE,
+            reference_engine=facts.reference_engine,
             max_drop=drop,
             alpha=ACCURACY_ALPHA,
             decision=accuracy.decision,
@@ -192,7 +195,8 @@ def _units_not_promised(run: Run, targets: Targets) -> list[Finding]:
     units_by_title = {}
     for target_run in run.targets:
         report, target = targets[target_run.name], TARGETS.get(target_run.target or "")
-        if target and report.twin and report.succeeded and report.engine == "onnx":
+        is_int8 = report.engine == "onnx" and target_run.version.get("precision", INT8) == INT8
+        if target and report.twin and report.succeeded and is_int8:
             promised = PROMISED_INT8_UNITS[target.cpu_isa]
             units = [u for u in report.processor.instruction_sets or () if u in INT8_UNITS and u not in promised]
             if units:
@@ -212,7 +216,7 @@ def _price_warnings(run: Run, prices: PriceList, prices_used: Iterable[Price]) -
     return findings
 
 
-def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
+def _mixed_model_versions(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
     """Different weights in different places, or in one. Each engine has weights of its own, so they are kept apart."""
     titles_by_engine_version: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, target_report in targets.items():
@@ -221,10 +225,10 @@ def _mixed_model_versions(samples_by_target: SamplesByTarget, targets: Targets) 
             continue
         versions = model_versions(predictions) or [target_report.model_version]
         for version in filter(None, versions):
-            engine = target_report.engine or REFERENCE_ENGINE
+            engine = target_report.engine or run.reference_engine
             titles_by_engine_version[engine][version].append(target_report.title)
     for version in model_versions(samples_by_target.get(REFERENCE, ())):
-        titles_by_engine_version[REFERENCE_ENGINE][version].append("the reference")
+        titles_by_engine_version[run.reference_engine][version].append("the reference")
     return [
         invalid(FindingCode.MODEL_VERSIONS_DIFFER, titles_by_version=dict(titles_by_version))
         for titles_by_version in titles_by_engine_version.values()

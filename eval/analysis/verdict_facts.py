@@ -34,6 +34,7 @@ class VerdictFacts:
     engine_recommended: str | None = None
     traffic: Traffic = field(default_factory=lambda: Traffic(DEFAULT_BUSY_RPS, 24 / DEFAULT_PEAK))
     slo_ms: float = DEFAULT_SLO_MS  # latency objective for p95, in ms
+    reference_engine: str = REFERENCE_ENGINE
     engine_comparisons: Sequence[EngineComparison] = ()
     vs_fastest: Mapping[str, Decision] = field(default_factory=dict)  # of each target but the fastest
     same_models: Mapping[str, SameModel] = field(default_factory=dict)  # of pairs of two engines, by "one|other"
@@ -62,7 +63,7 @@ class VerdictFacts:
 
     def engine(self, name: str) -> str:
         """The engine of a target or of the reference; one that is not known counts as the reference's."""
-        return (name in self.targets and self.targets[name].engine) or REFERENCE_ENGINE
+        return (name in self.targets and self.targets[name].engine) or self.reference_engine
 
     def engines_differ(self, a: str, b: str) -> bool:
         return self.engine(a) != self.engine(b)
@@ -87,7 +88,7 @@ class VerdictFacts:
         baselines = (
             [REFERENCE]
             if self.has_reference
-            else [n for n in self.measured_targets if self.engine(n) == REFERENCE_ENGINE]
+            else [n for n in self.measured_targets if self.engine(n) == self.reference_engine]
         )
         pairs = [
             agreement

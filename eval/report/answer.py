@@ -21,7 +21,7 @@ from eval.plan.config import MAX_RATE
 from eval.report.scenario_sections import SHORT_TITLES
 from eval.report.wording import INTERRUPTED, gathered, message
 from eval.samples.model import REFERENCE
-from service.engines.names import engine_title
+from service.engines.names import PLAIN_ENGINE, engine_title
 
 MAX_FAILURES = 3  # that are named, of targets without an answer
 MAX_DISAGREEMENTS = 3  # pairs that are named
@@ -224,9 +224,10 @@ def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
             low, high = percent(values[0]), percent(values[-1])
             texts.append(low if low == high else f"{low} to {high}")
     n = max((facts.targets[name].accuracy.n or 0 for name in facts.measured_targets), default=0)
-    engine_titles = " · ".join(engine_title(engine) for engine in engines)
+    is_only_engine = engines == [facts.reference_engine] != [PLAIN_ENGINE]  # of a model that has no other
+    titles = "" if is_only_engine else " · ".join(engine_title(engine) for engine in engines) + ": "
     note = f"as the model itself; {message(reason(ReasonCode.GOLDEN_SET))}" if golden else f"of {plural(n, 'image')}"
-    return Tile("Correct", " · ".join(texts) or "not known", f"{engine_titles}: {note}" if texts else "")
+    return Tile("Correct", " · ".join(texts) or "not known", f"{titles}{note}" if texts else "")
 
 
 def _as_the_model(agreement: Agreement) -> str:

@@ -55,7 +55,7 @@ def answer_groups(summary: SummaryReport) -> list[AnswerGroup]:
     ]
 
 
-def agreement_rows(summary: SummaryReport, groups: Sequence[AnswerGroup]) -> list[AgreementRow]:
+def agreement_rows(summary: SummaryReport, groups: Sequence[AnswerGroup], reference_engine: str) -> list[AgreementRow]:
     """A row for every two of the groups and the reference of which any pair was compared."""
     numbers = {name: number for number, group in enumerate(groups) for name in group.names} | {REFERENCE: len(groups)}
     pairs: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
@@ -63,7 +63,7 @@ def agreement_rows(summary: SummaryReport, groups: Sequence[AnswerGroup]) -> lis
         a, b = sorted(numbers[name] for name in _names(pair, numbers))
         pairs.setdefault((a, b), []).append(agreement)
     return [
-        _agreement_row(groups[a], groups[b] if b < len(groups) else None, agreements)
+        _agreement_row(groups[a], groups[b] if b < len(groups) else None, agreements, reference_engine)
         for (a, b), agreements in sorted(pairs.items())
     ]
 
@@ -80,7 +80,9 @@ def as_the_model(summary: SummaryReport, name: str) -> str:
     return f"{count(agreement['n'] - agreement['disagreements'])} of {count(agreement['n'])}" if agreement else "–"
 
 
-def _agreement_row(a: AnswerGroup, b: AnswerGroup | None, agreements: Sequence[Mapping[str, Any]]) -> AgreementRow:
+def _agreement_row(
+    a: AnswerGroup, b: AnswerGroup | None, agreements: Sequence[Mapping[str, Any]], reference_engine: str
+) -> AgreementRow:
     """Of the pairs the one that differs most; the largest difference of a probability is of all."""
     worst = max(agreements, key=lambda agreement: agreement["disagreements"])
     differences = [d for one in agreements if (d := value_of(one["max_abs_prob_diff"])) is not None]
@@ -93,7 +95,7 @@ def _agreement_row(a: AnswerGroup, b: AnswerGroup | None, agreements: Sequence[M
         fraction=worst["fraction"],
         max_abs_prob_diff=max(differences, default=None),
         mcnemar_p=p,
-        is_fault=worst["disagreements"] > 0 and a.engine == (b.engine if b else REFERENCE_ENGINE),
+        is_fault=worst["disagreements"] > 0 and a.engine == (b.engine if b else reference_engine),
     )
 
 

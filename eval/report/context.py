@@ -163,7 +163,7 @@ def build_context(
             if part != LATE_SEND or any(parts[part] for parts in latency_breakdown.values())
         ],
         answer_groups=groups,
-        agreement_rows=agreement_rows(summary, groups),
+        agreement_rows=agreement_rows(summary, groups, run.reference_engine),
         has_reference=any(pair.endswith(f"|{REFERENCE}") for pair in summary["agreement"]),
         misclassifications=[
             _with_image(run, misclassification, read_image)

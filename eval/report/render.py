@@ -31,10 +31,9 @@ from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
 from eval.report.report_json import with_words
 from eval.report.tables import html_without_empty_columns, markdown_without_empty_columns
-from eval.report.wording import MEASURED_FROM, break_even_range, starts_title, what_if_title
+from eval.report.wording import MEASURED_FROM, NOUNS, break_even_range, starts_title, what_if_title
 from eval.samples.model import Run
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
-from eval.targets.engines import REFERENCE_ENGINE
 from eval.validation import write_files
 from infra.models import DEFAULT_MODEL
 from infra.targets import TARGETS
@@ -103,6 +102,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
     variables = {
         "run": run,
+        "noun": NOUNS[run.input_kind],
         "summary": summary,
         "context": view,
         "table": answer_table(analysis.facts),
@@ -173,7 +173,6 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
         "starts_title": starts_title,
         "ANSWER_CONSTANTS": ANSWER_CONSTANTS,
         "OVERLOAD_SCENARIOS": OVERLOAD_SCENARIOS,
-        "REFERENCE_ENGINE": REFERENCE_ENGINE,
         "ENGINE_DIFFERENCE_NOTE": ENGINE_DIFFERENCE_NOTE,
         "engine_row": engine_row,
         "REQUESTS_PER_MONTH": REQUESTS_PER_MONTH,

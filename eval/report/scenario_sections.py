@@ -30,7 +30,7 @@ SHORT_TITLES = {  # in a column's head
     POISSON: "Steady stream",
     RAMP: "Growing stream",
     BURST: "All at once",
-    REPEAT: "Same image",
+    REPEAT: "Same request",
     COLD: "After a start",
     IDLE: "After a gap",
     MAX_RATE: "Highest rate",
@@ -133,8 +133,8 @@ def _describe(name: str, config: Config) -> tuple[str, str]:
             "or find another instance. The last to be answered waits longest. Failures are of the load.",
         ),
         REPEAT: (
-            "The same image again and again",
-            "Asked like single requests, but always with one image: a "
+            "The same request again and again",
+            "Asked like single requests, but always with the same content: a "
             "cache in between would answer it faster than new ones.",
         ),
         COLD: (
@@ -264,7 +264,7 @@ def cache_checks(target_reports: Mapping[str, JsonObject]) -> list[CacheCheck]:
 
 def _cache_conclusion(cache: JsonObject) -> str:
     if cache["suspected"]:
-        return "the repeated image is answered faster: something in between remembers answers"
+        return "the repeated request is answered faster: something in between remembers answers"
     slightly_faster = cache["repeat_ms"] < cache["baseline_ms"] and cache["p"] < CACHE_ALPHA
     return "a little faster, by too little to be a cache" if slightly_faster else "no cache to be seen"
 

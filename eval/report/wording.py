@@ -17,6 +17,7 @@ from eval.analysis.findings import Finding, FindingCode
 from eval.analysis.predictions.mcnemar import NonInferiority
 from eval.codes import AssumptionCode, Code, DriftCode, ReasonCode, Statement
 from eval.formatting import count, join_words, percent, plural
+from eval.samples.model import IMAGE, TABULAR
 from eval.samples.processors import Processor
 from service.engines.names import engine_title
 
@@ -31,6 +32,9 @@ MAX_NAMED = 3  # targets in a remark, and remarks of one kind
 TITLE_PLACE = "\0"  # of a target's title, in a message that is compared with others
 CUDA_BUILD_NOTE = "; PyTorch's CUDA build ran here, the clouds install the much smaller CPU build"
 
+NOUNS = {IMAGE: "image", TABULAR: "row"}  # what a run posts
+IMAGE_WORD = re.compile(r"(?<!container )\b([Ii])mage(?=s?\b)")
+
 
 def message(statement: Statement) -> str:
     """The sentence for a finding, a reason or an assumption, without a capital and a full stop."""
@@ -41,6 +45,11 @@ def message(statement: Statement) -> str:
     if isinstance(wording, str):
         return _TEMPLATES.vformat(wording, (), values)
     return wording(**statement.values)
+
+
+def in_words_of(kind: str, text: str) -> str:
+    """One of our texts, whose images are called rows where the run has rows; container images stay what they are."""
+    return text if kind == IMAGE else IMAGE_WORD.sub(lambda match: "Row" if match[1] == "I" else "row", text)
 
 
 def gathered(findings: Iterable[Finding]) -> list[str]:

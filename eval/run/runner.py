@@ -35,6 +35,7 @@ from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
+from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from service.engines.names import engine_named
 from service.schema import PREDICT
 
@@ -112,6 +113,7 @@ def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Con
         config=config.to_json(),
         input_kind=image_set.kind,
         model=image_set.model,
+        reference_engine=choose_engine(read_model(image_set.model or DEFAULT_MODEL)),
     )
 
 

@@ -71,6 +71,7 @@ Version = Annotated[  # what /version responds, as far as it is understood
         | {
             "model": Model,
             "engine": Name,
+            "precision": Name,
             "engine_details": EngineDetails,
             "git_sha": Name,
             "versions": NameByName,
@@ -183,6 +184,7 @@ class Run:
     resumed_at: Timestamps = field(default_factory=list)  # when it was resumed, ISO 8601, UTC
     input_kind: Annotated[str, OneOf(INPUT_KINDS)] = IMAGE  # what the manifest lists, each posted by itself
     model: Name | None = None  # the bundle of models/ whose classes and golden set it used
+    reference_engine: Name = "torch"  # of the reference predictions: the model's plain one, which no title mentions
 
 
 # Keys of Sample.startup_ms beside the service's own phases

@@ -29,7 +29,7 @@ from infra.local.process import CpuClock, Process
 from infra.local.process_spec import ProcessSpec
 from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS
-from infra.models import DEFAULT_MODEL
+from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from infra.targets import AWS_EC2, TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
@@ -65,7 +65,7 @@ class Twin:
 
     @property
     def title(self) -> str:
-        return titled(self.target.title, self.engine)
+        return _title(self.target, self.engine, self.model)
 
     @property
     def pid(self) -> int:
@@ -180,7 +180,7 @@ def local_twins(
         processes: list[Process] = []
         stack.callback(_stop_all, processes)
         for target, engine in itertools.product([_target(name) for name in names], roots):
-            name, title = twin_name(target.name, engine), titled(target.title, engine)
+            name, title = twin_name(target.name, engine), _title(target, engine, model)
             on_event(f"{title}: starting")
             starter = _TwinStarter(target, engine, model, roots[engine], logs, (env or {}).get(name, {}), processes)
             try:
@@ -192,6 +192,11 @@ def local_twins(
                 twins.running.append(twin)
                 on_event(f"{title}: ready after {twin.startup_ms / 1000:.1f} s at {twin.url}")
         yield twins
+
+
+def _title(target: Target, engine: str, model: str) -> str:
+    """As people write it; with its engine, where that is not the model's plain one."""
+    return target.title if engine == choose_engine(read_model(model)) else titled(target.title, engine)
 
 
 def _target(name: str) -> Target:

@@ -65,7 +65,7 @@ def row(markup, table, title):
     ("scenario", "heading"),
     [("single", "One request at a time"), ("poisson", "A steady stream, 25.0/s at random times"),
      ("ramp", "A stream that grows to 25.0/s"), ("burst", "32 requests at once"),
-     ("repeat", "The same image again and again"), ("cold", "The first request after a forced start"),
+     ("repeat", "The same request again and again"), ("cold", "The first request after a forced start"),
      ("idle", "The first request after 900 s without one")],
 )  # fmt: skip
 def test_every_scenario_has_a_plain_heading_and_its_curves(full_dir, scenario, heading):
