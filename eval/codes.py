@@ -162,6 +162,7 @@ class AssumptionCode(Code):
     POISSON_ARRIVALS = "poisson_arrivals", "hours_per_month", "peak"
     CLOUD_CPU_AS_FAST = "cloud_cpu_as_fast"
     MEAN_SERVICE_TIME = "mean_service_time"
+    SERVICE_TIME_AT_CLIENT = "service_time_at_client", "client_ms", "rtt_ms"
     CPU_TIME_MEASURED = "cpu_time_measured"
     CPU_TIME_OF_CORES = "cpu_time_of_cores", "cores"
     CPU_TIME_IS_SERVICE_TIME = "cpu_time_is_service_time"

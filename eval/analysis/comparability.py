@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from eval.analysis.findings import Finding, FindingCode, invalid, notice
-from eval.samples.model import Run, Sample
+from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import Processor, client_processor, processors_differ, target_processor
 from eval.targets.engines import engine_of
 
@@ -102,6 +102,11 @@ def _set_of_targets_differs(a: Run, b: Run) -> list[Finding]:
     return [] if set(names_a) == set(names_b) else [invalid(FindingCode.TARGETS_DIFFER, a=names_a, b=names_b)]
 
 
+def _priced_as(target_run: TargetRun) -> str | None:
+    """As `--priced-as` has it."""
+    return f"{target_run.target}:{target_run.size}" if target_run.size else target_run.target
+
+
 def _target_differences(a: Run, b: Run) -> list[Finding]:
     findings = []
     targets_a, targets_b = ({t.name: t for t in run.targets} for run in (a, b))
@@ -110,7 +115,7 @@ def _target_differences(a: Run, b: Run) -> list[Finding]:
         engine_a, engine_b = engine_of(first), engine_of(second)
         differences = {
             FindingCode.LOCATION_DIFFERS: (first.twin, second.twin),
-            FindingCode.PRICED_TARGET_DIFFERS: (first.target, second.target),
+            FindingCode.PRICED_TARGET_DIFFERS: (_priced_as(first), _priced_as(second)),
             FindingCode.ENGINE_DIFFERS: (engine_a or engine_b, engine_b or engine_a),
             FindingCode.CPUS_DIFFER: (first.cpus, second.cpus) if first.twin and second.twin else (None, None),
         }

@@ -55,8 +55,9 @@ from eval.dataset.golden import is_golden
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
 from eval.samples.model import REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
+from eval.samples.sizes import priced_target
 from eval.targets.engines import engine_of, engines_differ, matching_engine_pairs
-from infra.targets import TARGETS, Target
+from infra.targets import Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 
 REPORT_SCHEMA_VERSION = 4
@@ -185,7 +186,7 @@ def build_target_report(
     cost: CostModel | Reason,
 ) -> TargetReport:
     """One target: what it is, what it predicted, how fast, at what price."""
-    target = TARGETS.get(target_run.target or "")
+    target = priced_target(target_run)
     normal_samples = normal_load(samples)
     succeeded = _succeeded(normal_samples)
     true_labels = {s.image_index: run.image_manifest[s.image_index].label for s in normal_samples}

@@ -111,7 +111,7 @@ def add_run_command(commands: Any) -> None:
     add("--adapter", dest="adapters", action="append", default=[], metavar="NAME=FILE", help="how an endpoint with a"
         " wire format of its own is asked and read: a YAML file, or one of the ready forms; without it they are tried"
         " where the address has a path")  # fmt: skip
-    add("--priced-as", action="append", default=[], metavar="NAME=TARGET", help=f"price an address as one of"
+    add("--priced-as", action="append", default=[], metavar="NAME=TARGET[:SIZE]", help=f"price an address as one of"
         f" {', '.join(TARGETS)}")  # fmt: skip
     add("--model", metavar="NAME", help=f"the bundle of models/ that the twins serve, and whose images are sent"
         f" (default: what the targets report, else {DEFAULT_MODEL}); there are {', '.join(model_names())}")  # fmt: skip

@@ -16,6 +16,7 @@ from eval.cost.billing import Bill, ResourceDemand
 from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
 from eval.samples.model import Sample, TargetRun
+from eval.samples.sizes import priced_target
 from infra.local.artifact_size import BASE_IMAGE_MB, LIBRARIES, stored_image_gib
 from infra.targets import TARGETS, Target
 from service.engines.names import PLAIN_ENGINE
@@ -28,6 +29,15 @@ DEFAULT_STARTUP_S = 8.0  # if no start was measured
 TLS_HANDSHAKE_BYTES = 4500  # sent to the client for a new TLS connection, most of it the certificates
 SLOWDOWNS = (2, 3, 4, 6, 8, 12, 16, 24, 32)  # the cloud's processor against the one that was measured on
 TABLE_SLOWDOWNS = SLOWDOWNS[:3]  # for which there are bills in the report
+
+
+@dataclass(frozen=True)
+class ClientTime:
+    """The time of requests at the client, from which the service time follows where no response has it."""
+
+    client_ms: float  # mean
+    rtt_ms: float  # of a round trip that does nothing
+    demand: ResourceDemand  # if all of it were time in the service
 
 
 @dataclass(frozen=True)
@@ -46,17 +56,35 @@ class CostModel:
     engine: str
     libraries_measured: bool  # as installed; else their stated size is in the stored image
     price_list_date: str
+    client_time: ClientTime | None = None  # where the service does not tell its own
 
     def bill(self, requests: float) -> Bill:
+        """The bill of a month; where the service time is not told, up to that by all of the client's time."""
         unit_prices = {role: price.amount for role, price in self.prices.items()}
-        return billing.monthly_bill(requests, self.demand, self.target, unit_prices, self.peak)
+
+        def bill_of(demand: ResourceDemand) -> Bill:
+            return billing.monthly_bill(requests, demand, self.target, unit_prices, self.peak)
+
+        bill = bill_of(self.demand)
+        if self.client_time is None:
+            return bill
+        highest = bill_of(self.client_time.demand)
+        return replace(
+            bill,
+            gross_high_usd=max(bill.gross_high_usd, highest.gross_high_usd),
+            net_high_usd=max(bill.net_high_usd, highest.net_high_usd),
+        )
 
     def variants(self) -> dict[str, CostModel]:
         """The same target where an assumption is another."""
-        tls_bytes = self.demand.egress_bytes + TLS_HANDSHAKE_BYTES
         return {
             "constant_rate": replace(self, peak=1.0),
-            "new_connections": replace(self, demand=replace(self.demand, egress_bytes=tls_bytes)),
+            "new_connections": replace(
+                self,
+                demand=_with_handshakes(self.demand),
+                client_time=self.client_time
+                and replace(self.client_time, demand=_with_handshakes(self.client_time.demand)),
+            ),
             **{
                 f"processor_{n}x_slower": replace(self, demand=self.demand_if_slower[n])
                 for n in TABLE_SLOWDOWNS
@@ -111,16 +139,20 @@ def build_cost_model(
 
     succeeded: one scenario's successful samples. max_rate_rps: the highest rate of ONE instance within the latency
     objective; None without a rate search. startup_s: of confirmed cold starts, if there are any. peak: the highest rate
-    that is to be served, over the month's mean. network_ms: of the client's time, what is no work of the instance.
+    that is to be served, over the month's mean. network_ms: of the client's time, what is no work of the instance; the
+    service time follows from it where no response has it.
     """
     if run.target is None:
         return reason(ReasonCode.CUSTOM_ENDPOINT)
-    if run.target not in TARGETS:
+    target = priced_target(run)
+    if target is None:
         return reason(ReasonCode.UNKNOWN_TARGET, target=run.target, known=list(TARGETS))
     with_server_time = [s for s in succeeded if "total" in s.server_timing_ms]
-    if not with_server_time:
-        return reason(ReasonCode.NO_SERVER_TIMING)
-    target = TARGETS[run.target]
+    is_told = bool(with_server_time)
+    if not is_told:
+        if not succeeded or not network_ms:
+            return reason(ReasonCode.NO_SERVER_TIMING)
+        with_server_time = [_with_service_time(s, s.service_time_ms - network_ms) for s in succeeded]
     try:
         prices_by_role = billing.prices_for(target, prices)
     except PriceError as error:
@@ -132,10 +164,17 @@ def build_cost_model(
 
     engine = run.engine or run.version.get("engine")
     engine = engine if engine in LIBRARIES else PLAIN_ENGINE
-    demand = _resource_demand(with_server_time, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
     files_bytes, libraries_bytes = run.artifact.get("files_bytes"), run.artifact.get("installed_bytes")
-    if target.billing == "request":
-        demand = replace(demand, container_image_gib=stored_image_gib(engine, files_bytes, libraries_bytes))
+    image_gib = stored_image_gib(engine, files_bytes, libraries_bytes) if target.billing == "request" else 0.0
+
+    def demand_of(samples: Sequence[Sample], network_ms: float) -> ResourceDemand:
+        demand = _resource_demand(samples, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
+        return replace(demand, container_image_gib=image_gib)
+
+    demand, client_time = demand_of(with_server_time, network_ms), None
+    if not is_told:
+        highest = demand_of([_with_service_time(s, s.service_time_ms) for s in succeeded], 0.0)
+        client_time = ClientTime(fmean(s.service_time_ms for s in succeeded), network_ms, highest)
     times_s = service_times_s(with_server_time)
     return CostModel(
         target=target,
@@ -150,7 +189,17 @@ def build_cost_model(
         engine=engine,
         libraries_measured=libraries_bytes is not None,
         price_list_date=prices.date.isoformat(),
+        client_time=client_time,
     )
+
+
+def _with_service_time(sample: Sample, service_time_ms: float) -> Sample:
+    return replace(sample, server_timing_ms={"total": max(0.0, service_time_ms)})
+
+
+def _with_handshakes(demand: ResourceDemand) -> ResourceDemand:
+    """The same with a new TLS connection for each request."""
+    return replace(demand, egress_bytes=demand.egress_bytes + TLS_HANDSHAKE_BYTES)
 
 
 def rps_per_instance(max_rate_rps: float | None, step_samples: Sequence[Sample]) -> float | None:
@@ -266,7 +315,8 @@ def rounded(bill: Bill) -> Bill:
 
 def _measurements(model: CostModel) -> dict[str, float]:
     """The figures that the bills are made of."""
-    measurements = {"service_ms": round(model.demand.service_s * 1000, 3)}
+    service = "service_ms" if model.client_time is None else "client_less_rtt_ms"
+    measurements = {service: round(model.demand.service_s * 1000, 3)}
     if model.target.billing == "request":
         measurements["billed_ms"] = round(model.demand.billed_s * 1000, 3)
     if model.cpu_measured:
@@ -287,7 +337,7 @@ def _assumptions(model: CostModel) -> list[Assumption]:
     return [
         _assume(AssumptionCode.POISSON_ARRIVALS, hours_per_month=billing.HOURS_PER_MONTH, peak=model.peak),
         *([_assume(AssumptionCode.CLOUD_CPU_AS_FAST)] if model.twin else []),
-        _assume(AssumptionCode.MEAN_SERVICE_TIME),
+        _service_time_assumption(model.client_time),
         _cpu_time_assumption(model),
         *ASSUMPTIONS_BY_BILLING[model.target.billing](model),
         *(
@@ -308,6 +358,12 @@ def _assumptions(model: CostModel) -> list[Assumption]:
         _assume(AssumptionCode.LIST_PRICES, date=model.price_list_date),
         *([_assume(AssumptionCode.UNCONFIRMED_PRICES, price_ids=unconfirmed)] if unconfirmed else []),
     ]
+
+
+def _service_time_assumption(client_time: ClientTime | None) -> Assumption:
+    if client_time is None:
+        return _assume(AssumptionCode.MEAN_SERVICE_TIME)
+    return _assume(AssumptionCode.SERVICE_TIME_AT_CLIENT, client_ms=client_time.client_ms, rtt_ms=client_time.rtt_ms)
 
 
 def _cpu_time_assumption(model: CostModel) -> Assumption:

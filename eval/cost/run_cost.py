@@ -3,9 +3,9 @@
 An upper bound: free allowances are not counted, concurrent requests in an instance are billed each on its own, all of
 a request's time at the client counts as time in an instance, and all of a machine's CPU counts as busy. A machine or a
 dyno is charged for the duration of the run, although it is paid for without the run too. Building and deploying are not
-counted. A target has the size in infra/targets.py, and one instance or as many as responded.
+counted. A target has the size by which it is priced, and one instance or as many as responded.
 
-    rate_cards = {t.name: rate_card_for(t.target, t.twin, prices) for t in run.targets}
+    rate_cards = {t.name: rate_card_for(t, prices) for t in run.targets}
     estimate = estimate_run_cost(requests, rate_cards, duration_s)      # a RunCost: estimate.total_usd
     meter = CostMeter(rate_cards)
     meter.record(sample)                                                # each sample of each phase, as it is written
@@ -29,7 +29,8 @@ from eval.errors import PriceError
 from eval.formatting import join_words, usd
 from eval.plan.config import COLD, IDLE, MAX_RATE, Config
 from eval.plan.schedule import MAX_SEARCH_STEPS, MAX_STEP_DURATION_S, MIN_STEP_ARRIVALS, Block
-from eval.samples.model import Sample
+from eval.samples.model import Sample, TargetRun
+from eval.samples.sizes import priced_target
 from infra.local.artifact_size import stored_image_gib
 from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE
@@ -81,13 +82,13 @@ class RunCost:
         return text
 
 
-def rate_card_for(target_name: str | None, is_twin: bool, prices: PriceList) -> RateCard:
-    """The rates of a target: a key of TARGETS, or None for a custom endpoint."""
-    if is_twin:
+def rate_card_for(run: TargetRun, prices: PriceList) -> RateCard:
+    """The rates of an endpoint."""
+    if run.twin:
         return RateCard(note=TWIN_NOTE)
-    if target_name not in TARGETS:
+    target = priced_target(run)
+    if target is None:
         return RateCard(price_known=False, note=CUSTOM_ENDPOINT_NOTE)
-    target = TARGETS[target_name]
     try:
         unit_prices = {role: price.amount for role, price in billing.prices_for(target, prices).items()}
     except PriceError as error:

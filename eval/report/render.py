@@ -33,10 +33,10 @@ from eval.report.report_json import with_words
 from eval.report.tables import html_without_empty_columns, markdown_without_empty_columns
 from eval.report.wording import MEASURED_FROM, NOUNS, break_even_range, starts_title, what_if_title
 from eval.samples.model import Run
+from eval.samples.sizes import priced_target
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
 from eval.validation import write_files
 from infra.models import DEFAULT_MODEL
-from infra.targets import TARGETS
 from service.engines.names import engine_title
 
 REPORT_HTML = "report.html"
@@ -137,8 +137,8 @@ def _billed_prices(run: Run, prices: PriceList) -> list[Price]:
     used_ids = {
         price_id
         for target_run in run.targets
-        if target_run.target in TARGETS
-        for price_id in price_ids_by_role(TARGETS[target_run.target]).values()
+        if (target := priced_target(target_run))
+        for price_id in price_ids_by_role(target).values()
     }
     return [price for price in prices.entries if price.id in used_ids]
 

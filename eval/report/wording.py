@@ -408,7 +408,10 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.LIBRARIES_NOT_MEASURED: "{detail}",
     ReasonCode.CUSTOM_ENDPOINT: "a custom endpoint: its size and price are unknown",
     ReasonCode.UNKNOWN_TARGET: "{target!r} is not one of the targets: {known:words}",
-    ReasonCode.NO_SERVER_TIMING: "no response has the service time (Server-Timing: total)",
+    ReasonCode.NO_SERVER_TIMING: (
+        "no response has the service time (Server-Timing: total), and no round trip was measured (--baseline-rtt) to "
+        "take from the client's"
+    ),
     ReasonCode.PRICE_UNKNOWN: "{detail}",
     ReasonCode.ALWAYS_CHEAPER: f"{{title}} is never dearer, and cheaper at some load, {RANGE}",
     ReasonCode.CHEAPER_WITH_EXCEPTIONS: (
@@ -444,6 +447,11 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ),
     AssumptionCode.MEAN_SERVICE_TIME: (
         "service time is the mean of what the service reports; the web server's and proxy's own time is left out"
+    ),
+    AssumptionCode.SERVICE_TIME_AT_CLIENT: (
+        "no response has the service time: it is the client's {client_ms:.1f} ms less {rtt_ms:.1f} ms of a round trip "
+        "that does nothing, with the image's way to the service in it; the upper end of the bills' range is by all of "
+        "the client's time"
     ),
     AssumptionCode.CPU_TIME_MEASURED: (
         "CPU time is measured: that of all the twin's processes, its server and proxy too"

@@ -294,7 +294,7 @@ class RunSession:
 def _cost_meter(run: Run, run_dir: Path) -> CostMeter:
     """The cost meter, which has counted the samples of a resumed run."""
     prices = load_price_list()
-    cost_meter = CostMeter({target.name: rate_card_for(target.target, target.twin, prices) for target in run.targets})
+    cost_meter = CostMeter({target.name: rate_card_for(target, prices) for target in run.targets})
     if run.resumed_at:
         for sample in read_samples(run_dir, run):
             cost_meter.record(sample)
@@ -308,7 +308,7 @@ def _run_start(run: Run) -> float:
 
 def _new_target_run(endpoint: Endpoint) -> TargetRun:
     twin = endpoint.twin
-    target_run = TargetRun(endpoint.name, endpoint.target, endpoint.url, twin is not None)
+    target_run = TargetRun(endpoint.name, endpoint.target, endpoint.url, twin is not None, size=endpoint.size)
     if twin is None:
         return target_run
     return replace(

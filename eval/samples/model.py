@@ -155,6 +155,7 @@ class TargetRun:
     engine: Name | None = None  # that a twin was started with; others report it in /version
     artifact: Artifact = field(default_factory=dict)  # twin: sizes, of infra.local.artifact_size
     adapter: Text | None = None  # how an endpoint with a wire format of its own was asked and understood
+    size: Name | None = None  # by which it is priced, as eval.samples.sizes reads it; None: that of infra.targets
 
 
 @dataclass(frozen=True)

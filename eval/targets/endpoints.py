@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 from eval.errors import EndpointError, InvalidInput
 from eval.progress import Reporter
 from eval.samples.model import REFERENCE
+from eval.samples.sizes import sized_target
 from eval.targets.access import CA, CERTIFICATE, Access
 from eval.targets.tokens import Token, TokenOption, check_route
 from eval.validation import parse_json, printable
@@ -43,6 +44,7 @@ class Endpoint:
     target: str | None  # key of infra.targets.TARGETS, None for a custom endpoint
     url: str  # without a trailing slash
     twin: Twin | None = None
+    size: str | None = None  # by which it is priced; None: the target's own
     token: Token | None = None
     access: Access = field(default_factory=Access)
 
@@ -120,17 +122,22 @@ def assign_access(remote: TargetSet, access: Mapping[str, Access], *, allow_http
 
 
 def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
-    """The targets, those of `--priced-as NAME=TARGET` priced as that one. Raises EndpointError."""
-    priced = dict[str, str]()
+    """The targets, those of `--priced-as NAME=TARGET[:SIZE]` priced as that one. Raises EndpointError."""
+    endpoints = {endpoint.name: endpoint for endpoint in targets.endpoints}
     for text in options:
-        name, _, target = text.partition("=")
+        name, _, priced = text.partition("=")
+        target, _, size = priced.partition(":")
         if target not in TARGETS:
-            raise EndpointError(f"--priced-as {text}: expected NAME=TARGET, with one of {', '.join(TARGETS)}")
-        if name not in (names := [endpoint.name for endpoint in targets.endpoints]):
-            raise EndpointError(f"--priced-as {text}: no address is called {name!r}, only {', '.join(names) or 'none'}")
-        priced[name] = target
-    endpoints = (replace(each, target=priced.get(each.name, each.target)) for each in targets.endpoints)
-    return replace(targets, endpoints=tuple(endpoints))
+            raise EndpointError(f"--priced-as {text}: expected NAME=TARGET[:SIZE], with one of {', '.join(TARGETS)}")
+        if name not in endpoints:
+            names = ", ".join(endpoints) or "none"
+            raise EndpointError(f"--priced-as {text}: no address is called {name!r}, only {names}")
+        try:
+            sized_target(target, size)
+        except InvalidInput as error:
+            raise EndpointError(f"--priced-as {text}: {error}") from None
+        endpoints[name] = replace(endpoints[name], target=target, size=size or None)
+    return replace(targets, endpoints=tuple(endpoints.values()))
 
 
 @contextlib.contextmanager

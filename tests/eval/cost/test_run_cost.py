@@ -6,11 +6,12 @@ from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, RunCost, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.plan.config import Config
 from eval.plan.schedule import build_schedule
+from eval.samples.model import TargetRun
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import make_sample
 
 PRICES = load_price_list()
-TARIFFS = {name: rate_card_for(name, False, PRICES) for name in TARGETS}
+TARIFFS = {name: rate_card_for(TargetRun(name, name, "", False), PRICES) for name in TARGETS}
 ACTIVE = 24e-6 + 2.5e-6  # dollars of an instance's second: 1 vCPU and 1 GiB
 IMAGE_HOUR = 337.5e6 / 2**30 * 0.10 / 730  # 50 MB of base, 22.5 MB shipped, 265 MB of packed libraries
 
@@ -44,7 +45,10 @@ def test_a_dyno_is_charged_by_the_hour_alone():
 
 
 def test_twin_costs_nothing_and_custom_endpoint_cost_is_unknown():
-    tariffs = {"heroku": rate_card_for("heroku", True, PRICES), "mine": rate_card_for(None, False, PRICES)}
+    tariffs = {
+        "heroku": rate_card_for(TargetRun("heroku", "heroku", "", True), PRICES),
+        "mine": rate_card_for(TargetRun("mine", None, "", False), PRICES),
+    }
     found = estimate_run_cost({"heroku": 100, "mine": 100}, tariffs, 3600)
     assert found.usd_by_target == {"heroku": 0, "mine": None}
     assert found.summary_line("The run will cost") == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import threading
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from eval.__main__ import main
+from eval.errors import EndpointError
+from eval.samples.model import TargetRun
+from eval.samples.sizes import priced_target
 from eval.samples.store import read_run, read_samples
 from eval.targets.access import proxy_of
+from eval.targets.endpoints import Endpoint, TargetSet, price_as
 from tests.helpers.foreign.colours import COLOURS, name_of, probabilities, write_flowers
 
 pytestmark = pytest.mark.integration
@@ -215,8 +220,50 @@ def test_an_address_is_priced_as_a_target(cloudtrial, foreign_url, flowers, tmp_
     assert read_run(tmp_path / "run").targets[0].target == "heroku"
     report = (tmp_path / "run" / "report.md").read_text()
     assert "dyno, basic, us" in report and "no response has the service time (Server-Timing: total)" in report
-    for text, told in (("mine=ec2", "one of aws_ec2"), ("yours=heroku", "no address is called 'yours', only mine")):
-        assert told in cloudtrial(*words, "--priced-as", text).stderr
+
+
+def test_without_server_timing_a_bill_is_a_range_of_client_times(cloudtrial, foreign_url, flowers, tmp_path):
+    words = ("run", "--target", f"mine={foreign_url}/predict", "--images", str(flowers), *SHORT, "--baseline-rtt", "20")
+    done = cloudtrial(*words, "--priced-as", "mine=gcp_cloudrun:2:2048", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    target = read_run(tmp_path / "run").targets[0]
+    assert (target.target, target.size) == ("gcp_cloudrun", "2:2048")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    facts = report["targets"]["mine"]
+    assert (facts["vcpus"], facts["memory_mib"], facts["size"]) == (2, 2048, "2 vCPU, 2 GiB")
+    bill = facts["cost"]["monthly_usd"]["100000000"]
+    assert 0 < bill["net_low_usd"] <= bill["net_usd"] < bill["net_high_usd"]
+    (assumption,) = (a for a in facts["cost"]["assumptions"] if a["code"] == "service_time_at_client")
+    values = assumption["values"]
+    assert facts["cost"]["measured"]["client_less_rtt_ms"] < values["client_ms"]
+    assert report["candidates"]["mine"]["target"]["vcpus"] == 2
+    assert "response has the service time: it is the client" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine=ec2", "one of aws_ec2"),
+        ("yours=heroku", "no address is called 'yours', only mine"),
+        ("mine=heroku:huge", "heroku has no size 'huge'; choose from eco, "),
+        ("mine=gcp_cloudrun:1", "expected VCPUS:MIB, such as 1:1024"),
+        ("mine=gcp_cloudrun:3:1024", "vCPUs: 0.5, 1, 2, 4, 6, 8"),
+        ("mine=gcp_function:1:8192", "1 vCPUs are sold with 512 to 4096 MiB"),
+    ],
+)
+def test_a_price_that_is_none_says_why(text, message):
+    targets = TargetSet((Endpoint("mine", None, "https://a.example"),), {})
+    with pytest.raises(EndpointError, match=re.escape(message)):
+        price_as(targets, [text])
+
+
+def test_sizes_are_priced_as_they_are_sold():
+    targets = TargetSet((Endpoint("a", None, "https://a.example"), Endpoint("b", None, "https://b.example")), {})
+    priced = price_as(targets, ["a=aws_ec2:c7i.large", "b=gcp_function:0.5:512"]).endpoints
+    runs = [TargetRun(each.name, each.target, each.url, False, size=each.size) for each in priced]
+    first, second = (priced_target(run) for run in runs)
+    assert first and (first.size, first.vcpus, first.memory_mib, first.baseline_vcpus) == ("c7i.large", 2, 4096, 2)
+    assert second and (second.size, second.vcpus, second.memory_mib) == ("0.5 vCPU, 512 MiB", 0.5, 512)
 
 
 def test_a_proxy_of_the_environment_is_asked_for_other_machines(cloudtrial, foreign_url, flowers, monkeypatch):

@@ -215,7 +215,8 @@ SENTENCES = [  # code, values, sentence
     (ReasonCode.UNKNOWN_TARGET, {"target": "azure", "known": ["heroku", "aws_ec2"]},
      "'azure' is not one of the targets: heroku and aws_ec2"),
     (ReasonCode.NO_SERVER_TIMING, {},
-     "no response has the service time (Server-Timing: total)"),
+     "no response has the service time (Server-Timing: total), and no round trip was measured (--baseline-rtt) to take "
+     "from the client's"),
     (ReasonCode.PRICE_UNKNOWN, {"detail": "no pip here"},
      "no pip here"),
     (ReasonCode.ALWAYS_CHEAPER, {"title": "Heroku", "min_rps": 0.001, "max_rps": 10000},
@@ -266,6 +267,9 @@ SENTENCES = [  # code, values, sentence
      "requests come one image each, at random (Poisson), in the busy hours of each day, at 3 times their mean rate over a month of 730 hours; what is always on is sized for that"),
     (AssumptionCode.CLOUD_CPU_AS_FAST, {},
      "the cloud's CPU is as fast as this machine's, on which the twin ran; the bills where it is slower are in a table of their own"),
+    (AssumptionCode.SERVICE_TIME_AT_CLIENT, {"client_ms": 52.04, "rtt_ms": 11.96},
+     "no response has the service time: it is the client's 52.0 ms less 12.0 ms of a round trip that does nothing, with "
+     "the image's way to the service in it; the upper end of the bills' range is by all of the client's time"),
     (AssumptionCode.MEAN_SERVICE_TIME, {},
      "service time is the mean of what the service reports; the web server's and proxy's own time is left out"),
     (AssumptionCode.CPU_TIME_MEASURED, {},
