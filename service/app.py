@@ -21,6 +21,7 @@ from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised,
 from service.manifest.records import Feature, TabularInput
 from service.settings import Settings
 from service.system import processor, usable_cpus
+from service.tabular.rows import check_answers
 from service.web.middleware import (
     CLIENT_CONNECTION,
     DELAY_S,
@@ -132,6 +133,7 @@ class Service:
         started_at = time.perf_counter()
         rows = parse_rows(request, features)
         predictions = self.state.classify(request.environ, list(rows.values), started_at)
+        check_answers([prediction.probabilities for prediction in predictions], rows)
         answers = [
             prediction.to_json(with_probabilities=wants_probabilities())
             | ({schema.WARNINGS_KEY: warnings} if warnings else {})

@@ -17,7 +17,7 @@ from service.errors import BadRequest, TooLarge, UnprocessableRow, Unsupported, 
 from service.manifest.records import Feature
 from service.schema import IMAGE_PART, INSTANCES_KEY, MAX_BATCH_ROWS, PIXELS_KEY
 
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
+MAX_NUMBER = 1e30  # either way: far beyond sense, and with room in float32 for what a model multiplies it by
 MAX_NAMES = 8  # of features in one message
 
 
@@ -78,6 +78,15 @@ def out_of_range(row: Sequence[float], features: Sequence[Feature]) -> list[str]
     ]
 
 
+def check_answers(answers: Sequence[Sequence[float]], rows: Rows) -> None:
+    """Raise UnprocessableRow where a model has computed no probabilities, as from values far beyond its training."""
+    for number, (probabilities, warnings) in enumerate(zip(answers, rows.warnings, strict=True), start=1):
+        if not math.isfinite(sum(probabilities)):
+            where = "" if rows.is_single else f"row {number}: "
+            cause = f": {warnings[0]}" if warnings else ""
+            raise UnprocessableRow(f"{where}the model computes no probabilities for such values{cause}")
+
+
 def _read_row(row: list[Any] | dict[str, Any], features: Sequence[Feature], where: str) -> list[float]:
     if isinstance(row, dict):
         if missing := [feature.name for feature in features if feature.name not in row]:
@@ -104,8 +113,8 @@ def _read_number(value: Any, name: str, where: str) -> float:
         raise UnprocessableRow(f"{where}{name} is empty; every row needs all numbers")
     if not _is_number(value):
         raise UnprocessableRow(f"{where}{name} is {quoted(value)}, which is no number; send one, without quotes")
-    if not abs(value) <= MAX_FLOAT32:  # NaN too
-        found = "NaN" if value != value else "infinite or too large for 32 bits"
+    if not abs(value) <= MAX_NUMBER:  # NaN too
+        found = "NaN" if value != value else f"beyond {MAX_NUMBER:g}"
         raise UnprocessableRow(f"{where}{name} is {found}; send a finite number")
     return float(value)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.manifest.records import Feature
+from service.tabular.rows import MAX_NUMBER
 from service.web.row_parsing import FIELD
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -21,9 +22,8 @@ def openapi_document(features: Sequence[Feature]) -> bytes:
         return DOCUMENT.read_bytes()
     document = merged(json.loads(DOCUMENT.read_bytes()), json.loads(ROWS_PATCH.read_bytes()))
     schemas, names = document["components"]["schemas"], [feature.name for feature in features]
-    numbers = [
-        {"type": "number", "description": f"{each.name}; {each.min:g} to {each.max:g} in training"} for each in features
-    ]
+    number = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
+    numbers = [number | {"description": f"{each.name}; {each.min:g} to {each.max:g} in training"} for each in features]
     schemas["ListRow"] |= {"prefixItems": numbers, "minItems": len(names), "maxItems": len(names)}
     schemas["NamedRow"] |= {"properties": dict(zip(names, numbers, strict=True)), "required": names}
     fields = [f"{FIELD}{index}" for index in range(len(names))]

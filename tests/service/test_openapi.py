@@ -297,6 +297,21 @@ def test_a_full_queue_is_answered_as_the_document_says(tmp_path):
 @pytest.mark.slow
 def test_schemathesis_finds_no_fault_in_the_running_service(server, tmp_path):
     """Some 260 generated requests: no 5xx, statuses, types, headers and bodies as documented, bad input refused."""
+    find_faults(server, tmp_path, ROOT / "tests" / "service" / "schemathesis.toml")
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_no_fault_in_a_model_of_rows(rows_server, tmp_path):
+    """Here what the document allows has to be answered, too."""
+    config = (ROOT / "tests" / "service" / "schemathesis.toml").read_text(encoding="utf-8")
+    accepting = config.replace("acceptance.enabled = false", "acceptance.enabled = true")
+    (tmp_path / "own.toml").write_text(accepting, encoding="utf-8")
+    find_faults(rows_server, tmp_path, tmp_path / "own.toml")
+
+
+def find_faults(server: Server, folder: Path, config: Path) -> None:
+    """Fails for whatever schemathesis finds in a running service, by its own document."""
+    (folder / "openapi.json").write_bytes(server.get(schema.OPENAPI).body)
     program = str(Path(sys.executable).with_name("schemathesis"))
     options = [
         "--url",
@@ -309,10 +324,8 @@ def test_schemathesis_finds_no_fault_in_the_running_service(server, tmp_path):
         "none",
         "--no-color",
     ]
-    command = [program, "--config-file", str(ROOT / "tests" / "service" / "schemathesis.toml"), "run"]
-    done = subprocess.run(
-        [*command, str(ROOT / "service" / "openapi.json"), *options], cwd=tmp_path, capture_output=True, text=True
-    )
+    command = [program, "--config-file", str(config), "run", "openapi.json", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     assert f"Tested: {sum(map(len, DOCUMENT['paths'].values()))}" in done.stdout
     assert "Traceback" not in server.log.read_text()
