@@ -83,7 +83,7 @@ def test_predictions_are_counted_by_class_and_passes_by_size(client, png):
     assert found["queue_seconds_count",] == 2
 
 
-def test_a_thousand_classes_cost_a_scrape_nothing_until_predicted():
+def test_a_thousand_classes_cost_a_scrape_nothing_until_seen():
     """Names of any kind, each escaped as a label."""
     names = ['<b>"a\\', "zwei Wörter", *map(str, range(998))]
     metrics = Metrics(ModelInfo("many", "0123456789ab", "test"), names, lambda: 0, lambda: 0)
