@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 from eval.cli.arguments import access_options, add_access_options
 from eval.progress import Reporter
+from eval.samples.model import TABULAR
 from eval.targets.access import environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, read_token
+from infra.models import DEFAULT_MODEL
 from service.schema import PREDICT
 
 if TYPE_CHECKING:  # aiohttp takes a second to import
@@ -47,7 +49,7 @@ def add_check(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("url", metavar="URL")
     parser.add_argument("--images", default="golden", metavar="DIR", help="CLASS/*; the first image is sent"
-                        " (default: the golden set, of CIFAR-10's classes)")  # fmt: skip
+                        " (default: the golden set of the model that /version reports)")  # fmt: skip
     parser.add_argument("--classes", metavar="FILE", help="names of the service's classes in its own order, one a line")
     parser.add_argument("--adapter", metavar="FILE", help="a YAML file, or one of the ready forms")
     parser.add_argument("--token-env", metavar="VARIABLE", help="environment variable with a bearer token")
@@ -62,6 +64,7 @@ def check(arguments: argparse.Namespace) -> int:
     from eval.dataset.class_names import read_class_names
     from eval.dataset.images import folder_classes, load_images
     from eval.load.foreign import check_adapters
+    from eval.run.reported_model import reported_model
     from eval.targets.endpoints import TargetSet, assign_access, assign_tokens, has_own_path, parse_target
 
     tokens = [read_token(arguments.token_env, os.environ)] if arguments.token_env else []
@@ -80,7 +83,10 @@ def check(arguments: argparse.Namespace) -> int:
         class_names = read_class_names(Path(arguments.classes))
     elif has_own_path(endpoint.url) and folder.is_dir():
         class_names = folder_classes(folder)
-    images = load_images(arguments.images, None, 0, reporter.print, own_classes=True, class_names=class_names)
+    images = load_images(
+        arguments.images, None, 0, reporter.print, own_classes=True, class_names=class_names,
+        model=reported_model([endpoint], scrub) or DEFAULT_MODEL,
+    )  # fmt: skip
     for line in asyncio.run(_exchange(endpoint, images, options, scrub)):
         reporter.print(line)
     return 0
@@ -121,8 +127,8 @@ async def _exchange(
     }
     missing = [name for name, value in told.items() if value is None]
     return [
-        f"Image     {image.entry.name}, a {images.classes[image.entry.label]}",
-        f"Sent      {adapter.request.text() if adapter else 'the bytes of the image, as the service takes them'}",
+        f"{'Row' if images.kind == TABULAR else 'Image':<10}{image.entry.name}, a {images.classes[image.entry.label]}",
+        f"Sent      {adapter.request.text() if adapter else 'its bytes, as the service takes them'}",
         f"Read      {adapter.answer.text() if adapter else 'as the service answers'}",
         f"Answer    {label}; probability {probability}; {sample.latency_ms:.0f} ms",
         *([f"Not told  {', '.join(missing)}"] if missing else []),

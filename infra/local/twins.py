@@ -249,6 +249,8 @@ class _TwinStarter:
         started_at = time.monotonic()
         # As precise as the target's processor lets PyTorch be: bfloat16 that it lacks would be twice as fast here.
         env = {"ONEDNN_MAX_CPU_ISA": self.target.cpu_isa, **service.env}
+        # service/ is linked, and so finds the models of this checkout by itself: the twin is to read what is shipped
+        env |= {"MODEL_DIR": str(self.root / env["MODEL_DIR"])} if "MODEL_DIR" in env else {}
         env |= {"DEPLOYMENT": f"a local twin of {self.target.title}", **self.env}
         running = [self._run(ProcessSpec(service.command, env))]
         if nginx:

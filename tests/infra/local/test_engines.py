@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra import models
 from infra.artifact import REPOSITORY, deployment_files
-from infra.errors import NotMeasured
+from infra.errors import NotMeasured, TwinError
 from infra.local.artifact_size import installed_bytes, measure_artifact
 from infra.local.staging import stage
 from infra.local.start_commands import START_COMMANDS
@@ -22,6 +23,7 @@ from infra.targets import TARGETS, read_stack
 from service.engines.names import engine_named, read_engines, titled, twin_name, twin_names
 from service.settings import ENGINES
 from tests.conftest import descendants
+from tests.helpers.bundles import write_bundle
 
 pytestmark = pytest.mark.integration
 
@@ -81,7 +83,7 @@ def test_twins_of_a_target_run_together_each_with_its_own_engine(tmp_path):
         assert onnx.peak_memory_mib() < torch.peak_memory_mib()
         if sys.platform == "linux":
             shipped = {path.name for path in Path(f"/proc/{onnx.pid}/cwd").resolve().glob("models/*/*")}
-            assert shipped == {"model.json", "int8.onnx"}
+            assert shipped == {"model.json", "int8.onnx", "self_test.json"}
             service = psutil.Process(onnx.pid)
             loaded = [Path(f"/proc/{one.pid}/maps").read_text() for one in (service, *service.children(recursive=True))]
             assert "onnxruntime" in "".join(loaded) and "libtorch" not in "".join(loaded)
@@ -92,6 +94,24 @@ def test_twins_of_a_target_run_together_each_with_its_own_engine(tmp_path):
         assert (tmp_path / "heroku-onnx.log").stat().st_size > 0
     assert descendants() == []
     assert any(event.startswith("Heroku (ONNX int8): ready after") for event in events)
+
+
+def test_a_twin_serves_the_model_of_its_name_alone(tmp_path, monkeypatch):
+    write_bundle(tmp_path / "models" / "rows", ["no", "yes"], features=["width"], name="rows")
+    monkeypatch.setattr(models, "MODELS_DIR", tmp_path / "models")
+    with local_twins(["heroku"], tmp_path / "logs", engines=["onnx"], model="rows") as twins:
+        assert twins.failures == {}
+        (twin,) = twins.running
+        assert (twin.name, twin.title) == ("heroku-onnx", "Heroku")  # the model has no other engine to tell apart
+        assert version(twin.url)["model"]["name"] == "rows"
+        body = urllib.request.Request(f"{twin.url}/predict", b"[10]", {"Content-Type": "application/json"})
+        with urllib.request.urlopen(body, timeout=10) as answer:
+            assert json.load(answer)["label"] == "yes"
+
+
+def test_an_unknown_model_of_twins_is_one_line(tmp_path):
+    with pytest.raises(TwinError, match=r"^no model is called 'rowz'; models/ has "), local_twins(model="rowz"):
+        pass
 
 
 def test_env_of_a_twin_is_looked_up_by_its_own_name(tmp_path):
