@@ -103,6 +103,7 @@ class Service:
         """The form, with a prediction or a problem when there is one."""
         context = {"prediction": None, "problem": None, "folded_from": FOLDED_FROM} | result
         context |= {"model": self.classifier.info, "classes": self.classifier.classes}
+        context |= {"precision": self.classifier.precision}
         context |= {"deployment": self.settings.deployment, "needs_token": bool(self.settings.api_token)}
         if self.features:
             return render_template("rows.html", **context, **self._typed_row()), status

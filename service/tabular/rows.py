@@ -123,7 +123,7 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def read_text(text: str) -> float | str:
+def number_or_text(text: str) -> float | str:
     """A number as people type it into a form; anything else stays what it is, for an error to quote."""
     text = text.strip()
     try:

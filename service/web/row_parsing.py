@@ -12,7 +12,7 @@ from service.errors import BadRequest, TooLarge, Unsupported, quoted
 from service.images.image_formats import image_format, looks_like_json
 from service.manifest.records import Feature
 from service.schema import JSON_TYPE, MAX_ROWS_BYTES
-from service.tabular.rows import Rows, read_rows, read_text, wanted
+from service.tabular.rows import Rows, number_or_text, read_rows, wanted
 from service.web.middleware import MULTIPART
 
 FIELD = "number"  # of the form, before the feature's index: names of features may hold anything
@@ -24,7 +24,7 @@ def parse_rows(request: Request, features: Sequence[Feature]) -> Rows:
     if kind == MULTIPART:
         if request.files:
             raise Unsupported(f"this model takes rows of numbers, and the form has a file; {wanted(features)}")
-        return read_rows([read_text(text) for text in typed(request.form, features)], features)
+        return read_rows([number_or_text(text) for text in typed(request.form, features)], features)
     if kind != JSON_TYPE:
         cure = f"send the JSON with Content-Type: {JSON_TYPE}" if looks_like_json(data) else wanted(features)
         image = image_format(data) or ("image" if kind.startswith("image/") else "")

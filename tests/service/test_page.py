@@ -133,7 +133,8 @@ def test_the_answer_says_which_model_and_how_long(visit, photo, answer):
     expect_result(page, answer)
     model = answer["model"]
     expect(page.locator(".by")).to_have_text(
-        f"Answered by {model['name']}, version {model['version']}, engine {model['engine']}, "
+        f"Answered by {model['name']}, version {model['version']}, engine {model['engine']} "
+        "with float16 weights, "
         f"in {page.locator('#ms').inner_text()} ms"
     )
     assert page.locator("#ms").inner_text().isdigit()
@@ -464,7 +465,7 @@ def test_a_token_is_asked_for_where_one_is_needed(visit, guarded_server, photo, 
         if token == "wrong":
             expect_problem(page, "The token is missing or wrong")
     expect_result(page, answer)
-    expect(page.locator(".by")).to_contain_text(f"engine {answer['model']['engine']}, on Heroku")
+    expect(page.locator(".by")).to_contain_text(f"engine {answer['model']['engine']} with float16 weights, on Heroku")
 
 
 def test_no_token_is_asked_for_where_none_is_needed(visit):
