@@ -66,6 +66,7 @@ class ReasonCode(Code):
     NEVER_PREDICTED = "never_predicted"
     NO_IMAGE_OF_CLASS = "no_image_of_class"
     NEITHER_IMAGE_NOR_PREDICTION = "neither_image_nor_prediction"
+    FEW_CLASSES = "few_classes", "needed", "n_classes"
     CLASSES_WITHOUT_IMAGE = "classes_without_image", "missing", "n_classes"
     PROBABILITIES_MISSING = "probabilities_missing"
     PROBABILITIES_NOT_NORMALISED = "probabilities_not_normalised"

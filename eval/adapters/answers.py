@@ -155,9 +155,9 @@ def _of_second_class(value: Json, classes: Sequence[str]) -> Scores | None:
     """The one number of a binary classifier that ends in a sigmoid."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if len(classes) != 2 or type(value) not in (int, float) or not 0 <= (second := float(value)) <= 1:
+    if len(classes) != 2 or isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         return None
-    return _scores({0: 1 - second, 1: second}, 2)
+    return _scores({0: 1 - value, 1: value}, 2)
 
 
 def _scores(by_id: Mapping[Any, float], n_classes: int) -> Scores:

@@ -12,7 +12,7 @@ from eval.analysis.cold_starts import ColdStartReport
 from eval.analysis.findings import Finding
 from eval.analysis.instances import InstanceReport
 from eval.analysis.latency import CacheTest, RateSearchReport, ScenarioReport
-from eval.analysis.predictions.accuracy import Agreement, ClassReport, McNemarReport
+from eval.analysis.predictions.accuracy import Agreement, ClassReport, ConfusedPair, McNemarReport
 from eval.analysis.predictions.mcnemar import NonInferiority
 from eval.codes import Reason, Unavailable
 from eval.cost.billing import SECONDS_PER_MONTH, Bill, ResourceDemand
@@ -63,11 +63,17 @@ class TargetReport:
     errors: dict[str, int]  # kind -> requests
     accuracy: Estimate  # of the responses
     accuracy_over_sent: Estimate
-    f1_macro: Estimate | Unavailable
+    top5_accuracy: Estimate | Unavailable
+    f1_macro: Estimate | Unavailable  # mean of the classes
+    f1_weighted: Estimate | Unavailable  # mean of the classes by their images
+    precision_macro: Estimate | Unavailable
+    precision_weighted: Estimate | Unavailable
     roc_auc: Estimate | Unavailable
+    average_precision: Estimate | Unavailable  # mean of the classes that have an image
     ece: Estimate | Unavailable
     per_class: list[ClassReport]
-    confusion: list[list[int]]  # true class -> predicted class -> images
+    confusion: list[list[int]]  # true class -> predicted class -> images; empty where there are too many classes
+    most_confused: list[ConfusedPair]
     scenarios: dict[str, RateSearchReport | ScenarioReport]
     baseline_rtt_ms: Estimate  # a round trip that does nothing, p50
     cache: CacheTest

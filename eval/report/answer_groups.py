@@ -11,7 +11,24 @@ from eval.samples.model import REFERENCE
 from eval.targets.engines import REFERENCE_ENGINE
 from service.engines.names import engine_title
 
-SCORES = {"accuracy": percent, "accuracy_over_sent": percent, "f1_macro": score, "roc_auc": score, "ece": score}
+PERCENTS = ("accuracy", "accuracy_over_sent", "top5_accuracy", "precision_macro", "precision_weighted")
+SCORES = dict.fromkeys(PERCENTS, percent) | dict.fromkeys(
+    ("f1_macro", "f1_weighted", "roc_auc", "average_precision", "ece"), score
+)
+
+SCORE_TITLES = {  # in the order of the columns, with what stands small below
+    "accuracy": ("Accuracy", "of answers"),
+    "accuracy_over_sent": ("Accuracy", "of all sent"),
+    "top5_accuracy": ("Top 5", ""),
+    "f1_macro": ("F1", "macro"),
+    "f1_weighted": ("F1", "weighted"),
+    "precision_macro": ("Precision", "macro"),
+    "precision_weighted": ("Precision", "weighted"),
+    "roc_auc": ("ROC AUC", ""),
+    "average_precision": ("Average precision", ""),
+    "ece": ("Calibration error", ""),
+}
+WEAKEST_CLASSES = 10  # that are shown of many
 
 SummaryReport = Mapping[str, Any]
 
@@ -74,6 +91,12 @@ def _names(pair: str, known: Container[str]) -> tuple[str, str]:
     return next((a, b) for a, b in parts if a in known and b in known)
 
 
+def weakest_classes(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those with the lowest F1, of the classes that have an image."""
+    with_images = [row for row in per_class if row["support"]]
+    return sorted(with_images, key=lambda row: (value_of(row["f1"]) or 0.0, row["label"]))[:WEAKEST_CLASSES]
+
+
 def as_the_model(summary: SummaryReport, name: str) -> str:
     """How many images a target answers as the reference does: "100 of 100"."""
     agreement = summary["agreement"].get(f"{name}|{REFERENCE}")
@@ -123,7 +146,7 @@ def _answers(report: Mapping[str, Any]) -> tuple[object, ...]:
         (unit(value), interval_of(one, unit)) if (value := value_of(one)) is not None else None
         for one, unit in zip(scores, SCORES.values(), strict=True)
     ]
-    return report["confusion"], report["succeeded"] > 0, shown
+    return report["confusion"], report["most_confused"], report["succeeded"] > 0, shown
 
 
 def _engine(report: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from eval import formatting
 from eval.analysis import recommendation
+from eval.analysis.predictions.accuracy import MAX_MATRIX_CLASSES
 from eval.analysis.summary import analyse_run
 from eval.cost import billing
 from eval.cost.billing import REQUESTS_PER_MONTH, price_ids_by_role
@@ -163,6 +164,11 @@ def template_environment(*, escape_html: bool) -> jinja2.Environment:
     script = "".join((TEMPLATE_DIR / name).read_text(encoding="utf-8") for name in SCRIPTS)
     jinja_environment.globals |= {
         "as_the_model": answer_groups.as_the_model,
+        "weakest_classes": answer_groups.weakest_classes,
+        "SCORES": answer_groups.SCORES,
+        "SCORE_TITLES": answer_groups.SCORE_TITLES,
+        "WEAKEST_CLASSES": answer_groups.WEAKEST_CLASSES,
+        "MAX_MATRIX_CLASSES": MAX_MATRIX_CLASSES,
         "discard_reasons": scenario_sections.discard_reasons,
         "user_visible_waits": scenario_sections.user_visible_waits,
         "memory_text": formatting.memory_text,

@@ -379,6 +379,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NEVER_PREDICTED: "never answered",
     ReasonCode.NO_IMAGE_OF_CLASS: "no image of it",
     ReasonCode.NEITHER_IMAGE_NOR_PREDICTION: "no image of it, and never answered",
+    ReasonCode.FEW_CLASSES: "says something of {needed} classes or more, and there are {n_classes}",
     ReasonCode.CLASSES_WITHOUT_IMAGE: ("needs an image of every class, {missing} of {n_classes} classes have none"),
     ReasonCode.PROBABILITIES_MISSING: "not every answer has a probability for each class",
     ReasonCode.PROBABILITIES_NOT_NORMALISED: "the probabilities of some answers do not add up to 1",

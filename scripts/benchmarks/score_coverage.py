@@ -1,4 +1,4 @@
-"""Coverage of the intervals of macro F1, AUC and calibration error over samples of two simulated classifiers.
+"""Coverage of the intervals of F1, precision, AUC and others over samples of two simulated classifiers.
 
     make interval-coverage        (some minutes, with the intervals of latencies)
 
@@ -18,7 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from eval.analysis.predictions.accuracy import CALIBRATION_BINS, expected_calibration_error, f1_macro, roc_auc
+from eval.analysis.predictions.accuracy import (
+    CALIBRATION_BINS,
+    average_precision,
+    expected_calibration_error,
+    label_scores,
+    roc_auc,
+)
 from eval.analysis.predictions.score_intervals import score_intervals
 
 RUNS = 200
@@ -61,8 +67,9 @@ def draw(rng: np.random.Generator, n: int, sharpness: float = SHARPNESS["too sur
 
 def scores(true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     found = {
-        "f1_macro": f1_macro(true, predicted, N_CLASSES),
+        **label_scores(true, predicted, N_CLASSES),
         "roc_auc": roc_auc(true, probabilities, N_CLASSES),
+        "average_precision": average_precision(true, probabilities),
         "ece": expected_calibration_error(true, predicted, probabilities),
     }
     return {name: value for name, value in found.items() if isinstance(value, float)}
@@ -83,10 +90,10 @@ def measure(classifier: str, truth: dict[str, float], n: int, runs: int) -> list
 
 
 def table(rows: Sequence[ScoreRow]) -> list[str]:
-    lines = [f"{'classifier':10}  {'images':>6}  {'score':8}  {'true':>6}  {'runs':>5}  {'holds':>6}  {'width':>6}"]
+    lines = [f"{'classifier':10}  {'images':>6}  {'score':18}  {'true':>6}  {'runs':>5}  {'holds':>6}  {'width':>6}"]
     for row in rows:
         lines.append(
-            f"{row.classifier:10}  {row.images:6}  {row.score:8}  {row.truth:.4f}  {row.runs:5}  {row.held:6.1%}  "
+            f"{row.classifier:10}  {row.images:6}  {row.score:18}  {row.truth:.4f}  {row.runs:5}  {row.held:6.1%}  "
             f"{row.width:.4f}{'' if row.held >= row.allowed else f'  under {row.allowed:.1%}'}"
         )
     return lines

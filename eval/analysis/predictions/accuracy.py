@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
-from eval.analysis.predictions.score_intervals import Interval, calibration_bin, score_intervals
+from eval.analysis.predictions.score_intervals import (
+    LABEL_SCORES,
+    Interval,
+    calibration_bin,
+    class_tallies,
+    score_intervals,
+    tallied_scores,
+)
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.stats.intervals import Estimate, proportion
 
 CALIBRATION_BINS = 15
+TOP = 5  # of the classes with the highest probabilities, among which the true one counts as found
+MAX_MATRIX_CLASSES = 30  # of a confusion matrix that can be read; of more, the pairs that are confused most
+MAX_CONFUSED = 20  # pairs
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,18 @@ class ClassReport:
     precision: float | Unavailable
     recall: float | Unavailable
     f1: float | Unavailable
+    average_precision: float | Unavailable  # of its probability, against all other classes
     support: int  # images of it
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """How many images of one class are taken for another."""
+
+    label: str  # what the image shows
+    predicted: str
+    images: int
+    support: int  # images of the class
 
 
 @dataclass(frozen=True)
@@ -72,44 +99,101 @@ def classification_metrics(
     return {
         "accuracy": proportion(n_correct, len(images), ReasonCode.NO_RESPONSES),
         "accuracy_over_sent": proportion(n_correct, len(true_labels), ReasonCode.NO_REQUESTS),
-        "f1_macro": _score(f1_macro(true, predicted, len(classes)), intervals.f1_macro, len(images)),
-        "roc_auc": _score(roc_auc(true, probabilities, len(classes)), intervals.roc_auc, len(images)),
-        "ece": _score(expected_calibration_error(true, predicted, probabilities), intervals.ece, len(images)),
-        "per_class": per_class(true, predicted, classes),
-        "confusion": confusion_matrix(true, predicted, labels=range(len(classes))).tolist() if images else [],
+        "top5_accuracy": top_accuracy(true, probabilities, len(classes)),
+        **{
+            name: _score(value, getattr(intervals, name), len(images))
+            for name, value in {
+                **label_scores(true, predicted, len(classes)),
+                "roc_auc": roc_auc(true, probabilities, len(classes)),
+                "average_precision": average_precision(true, probabilities),
+                "ece": expected_calibration_error(true, predicted, probabilities),
+            }.items()
+        },
+        "per_class": per_class(true, predicted, classes, probabilities),
+        "confusion": confusion_matrix(true, predicted, labels=range(len(classes))).tolist()
+        if images and len(classes) <= MAX_MATRIX_CLASSES
+        else [],
+        "most_confused": most_confused(true, predicted, classes),
     }
 
 
 def metrics_of_golden_set() -> dict[str, Any]:
     """The same fields for images that the network made itself: how often it is right on them says nothing."""
     no_score = unavailable(ReasonCode.GOLDEN_SET)
-    scores = dict.fromkeys(("f1_macro", "roc_auc", "ece"), no_score)
+    names = (*LABEL_SCORES, "top5_accuracy", "roc_auc", "average_precision", "ece")
     accuracy = dict.fromkeys(("accuracy", "accuracy_over_sent"), Estimate(None, reason=no_score.reason))
-    return {**accuracy, **scores, "per_class": [], "confusion": []}
+    return {**accuracy, **dict.fromkeys(names, no_score), "per_class": [], "confusion": [], "most_confused": []}
 
 
-def per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[ClassReport]:
-    """Precision, recall and F1 of each class; a reason where its denominator is zero."""
+def per_class(
+    true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], probabilities: np.ndarray | None = None
+) -> list[ClassReport]:
+    """Precision, recall, F1 and average precision of each class; a reason where its denominator is zero."""
     if not len(true):
         return []
     precision, recall, f1, support = _precision_recall_f1_support(true, predicted, len(classes))
+    ranked = average_precisions(true, probabilities) if probabilities is not None else {}
+    no_ranking = ReasonCode.PROBABILITIES_MISSING if probabilities is None else ReasonCode.NO_IMAGE_OF_CLASS
     return [
         ClassReport(
             label=label,
             precision=_value_or_reason(precision[i], ReasonCode.NEVER_PREDICTED),
             recall=_value_or_reason(recall[i], ReasonCode.NO_IMAGE_OF_CLASS),
             f1=_value_or_reason(f1[i], ReasonCode.NEITHER_IMAGE_NOR_PREDICTION),
+            average_precision=ranked.get(i, unavailable(no_ranking)),
             support=int(support[i]),
         )
         for i, label in enumerate(classes)
     ]
 
 
-def f1_macro(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> float | Unavailable:
-    """Mean F1 of the classes that have an image or a prediction."""
+def most_confused(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[ConfusedPair]:
+    """The pairs of a true and a predicted class with the most images, the most frequent first."""
+    is_wrong = true != predicted
+    pairs = Counter(zip(true[is_wrong].tolist(), predicted[is_wrong].tolist(), strict=True))
+    support = Counter(true.tolist())
+    most = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:MAX_CONFUSED]
+    return [ConfusedPair(classes[a], classes[b], pairs[a, b], support[a]) for a, b in most]
+
+
+def label_scores(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float | Unavailable]:
+    """F1 and precision: the mean of the classes that have an image or a prediction, and the mean by their images.
+
+    The precision of a class that is never predicted is 0 here.
+    """
+    if not len(true):
+        return dict.fromkeys(LABEL_SCORES, unavailable(ReasonCode.NO_RESPONSES))
+    scores = tallied_scores(class_tallies(true, predicted, n_classes))
+    return {name: float(scores[name][0]) for name in LABEL_SCORES}
+
+
+def top_accuracy(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) -> Estimate | Unavailable:
+    """The fraction of images whose true class is among the five with the highest probabilities."""
     if not len(true):
         return unavailable(ReasonCode.NO_RESPONSES)
-    return float(np.nanmean(_precision_recall_f1_support(true, predicted, n_classes)[2]))
+    if n_classes <= TOP:
+        return unavailable(ReasonCode.FEW_CLASSES, needed=TOP + 1, n_classes=n_classes)
+    if probabilities is None:
+        return unavailable(ReasonCode.PROBABILITIES_MISSING)
+    of_true = probabilities[np.arange(len(true)), true][:, None]
+    tied_before = (probabilities == of_true) & (np.arange(n_classes) < true[:, None])
+    ranks = (probabilities > of_true).sum(axis=1) + tied_before.sum(axis=1)
+    return proportion(int((ranks < TOP).sum()), len(true), ReasonCode.NO_RESPONSES)
+
+
+def average_precision(true: np.ndarray, probabilities: np.ndarray | None) -> float | Unavailable:
+    """Mean over the classes that have an image."""
+    if not len(true):
+        return unavailable(ReasonCode.NO_RESPONSES)
+    if probabilities is None:
+        return unavailable(ReasonCode.PROBABILITIES_MISSING)
+    return float(np.mean(list(average_precisions(true, probabilities).values())))
+
+
+def average_precisions(true: np.ndarray, probabilities: np.ndarray) -> dict[int, float]:
+    """Of each class that has an image: the mean precision at its images, ranked by the class's probability."""
+    labels = np.unique(true).tolist()
+    return {label: float(average_precision_score(true == label, probabilities[:, label])) for label in labels}
 
 
 def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) -> float | Unavailable:

@@ -1,7 +1,8 @@
-"""95% intervals of macro F1, ROC AUC and calibration error: a bootstrap over the images.
+"""95% intervals of F1, precision, ROC AUC, average precision and calibration error: a bootstrap over the images.
 
-All three come from the same resamples, as they come from the same images. F1 is computed again in each, from its
-confusion matrix; AUC to first order, by the placement values of its images (DeLong, DeLong and Clarke-Pearson 1988).
+All come from the same resamples, as they come from the same images. F1 and precision are computed again in each, from
+how often each class is shown, predicted and both; AUC and average precision to first order: by the placement values of
+its images (DeLong, DeLong and Clarke-Pearson 1988), and by its derivative with respect to each image's weight.
 Their intervals are normal on the logit scale, with the standard error of the replicates: near 1 they are not symmetric
 (Pepe, "The Statistical Evaluation of Medical Tests", 2003, section 5.2).
 
@@ -31,7 +32,10 @@ SEED = 17
 MIN_IMAGES = 100  # fewer do not show how the scores of other images would differ
 MIN_OF_EITHER = 10  # so many have to be answered correctly, and so many not
 
+LABEL_SCORES = ("f1_macro", "f1_weighted", "precision_macro", "precision_weighted")
+
 Interval = tuple[float, float]
+Tallies = tuple[np.ndarray, np.ndarray, np.ndarray]  # of each class, how often shown, predicted, and both; a row each
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,11 @@ class ScoreIntervals:
     """None where the score is not known, or too few images are answered correctly, or not."""
 
     f1_macro: Interval | None = None
+    f1_weighted: Interval | None = None
+    precision_macro: Interval | None = None
+    precision_weighted: Interval | None = None
     roc_auc: Interval | None = None
+    average_precision: Interval | None = None
     ece: Interval | None = None
 
 
@@ -63,20 +71,45 @@ def cached_intervals(
     """The same, of the bytes of the labels and probabilities, which can be looked up."""
     true_labels, predicted_labels = np.frombuffer(true, np.int64), np.frombuffer(predicted, np.int64)
     n = len(true_labels)
-    cell = true_labels * n_classes + predicted_labels
-    confusion = np.vstack([_sums(cell[drawn], n_classes**2) for drawn in _resamples(n)])
-    f1_interval = _logit_interval(_f1_macro(confusion.reshape(-1, n_classes, n_classes)))
+    chunks = [
+        tallied_scores(class_tallies(true_labels[drawn], predicted_labels[drawn], n_classes)) for drawn in _resamples(n)
+    ]
+    of_labels = {name: _logit_interval(np.hstack([chunk[name] for chunk in chunks])) for name in LABEL_SCORES}
     if probabilities is None:
-        return ScoreIntervals(f1_interval)
+        return ScoreIntervals(**of_labels)
     values = np.frombuffer(probabilities, np.float64).reshape(n, n_classes)
     confidence = values.max(axis=1)
     bins, gap = calibration_bin(confidence, n_bins), (confidence - (true_labels == predicted_labels)) / n
     gaps = np.vstack([_sums(bins[drawn], n_bins, gap[drawn]) for drawn in _resamples(n)])
     auc_interval = None
     if len(np.unique(true_labels)) == n_classes > 1:  # or there is no AUC
-        auc, influence = _auc(true_labels, values), _auc_influence(true_labels, values)
-        auc_interval = _logit_interval(auc + np.hstack([influence[drawn].sum(axis=1) for drawn in _resamples(n)]))
-    return ScoreIntervals(f1_interval, auc_interval, _calibration_error_interval(gaps))
+        auc_interval = _first_order_interval(_auc(true_labels, values), _auc_influence(true_labels, values))
+    return ScoreIntervals(
+        **of_labels,
+        roc_auc=auc_interval,
+        average_precision=_first_order_interval(*_average_precision(true_labels, values)),
+        ece=_calibration_error_interval(gaps),
+    )
+
+
+def class_tallies(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> Tallies:
+    """Of the labels of one sample, or of several in rows."""
+    true, predicted = np.atleast_2d(true), np.atleast_2d(predicted)
+    both = np.where(true == predicted, true, n_classes)
+    return _sums(true, n_classes), _sums(predicted, n_classes), _sums(both, n_classes + 1)[:, :n_classes]
+
+
+def tallied_scores(tallies: Tallies) -> dict[str, np.ndarray]:
+    """Each of LABEL_SCORES for each sample: over the classes that are shown or predicted, and by how often shown."""
+    shown, predicted, both = tallies
+    counts = (shown + predicted) > 0
+    f1, precision = 2 * both / np.maximum(shown + predicted, 1), both / np.maximum(predicted, 1)
+    return {
+        "f1_macro": f1.sum(axis=1) / counts.sum(axis=1),
+        "f1_weighted": (f1 * shown).sum(axis=1) / shown.sum(axis=1),
+        "precision_macro": precision.sum(axis=1) / counts.sum(axis=1),
+        "precision_weighted": (precision * shown).sum(axis=1) / shown.sum(axis=1),
+    }
 
 
 def calibration_bin(confidence: np.ndarray, n_bins: int) -> np.ndarray:
@@ -99,12 +132,10 @@ def _sums(index: np.ndarray, size: int, weights: np.ndarray | None = None) -> np
     return counts.reshape(len(index), size)
 
 
-def _f1_macro(confusion: np.ndarray) -> np.ndarray:
-    """Of each confusion matrix: the mean over the classes with an image or a prediction."""
-    correct = np.diagonal(confusion, axis1=1, axis2=2)
-    total = confusion.sum(axis=1) + confusion.sum(axis=2)
-    with np.errstate(invalid="ignore"):
-        return np.nanmean(2 * correct / total, axis=1)
+def _first_order_interval(value: float, influence: np.ndarray) -> Interval | None:
+    """Of a score, by how much each image changes it."""
+    sums = [influence[drawn].sum(axis=1) for drawn in _resamples(len(influence))]
+    return _logit_interval(value + np.hstack(sums))
 
 
 def _placements(true: np.ndarray, probabilities: np.ndarray, label: int) -> np.ndarray:
@@ -132,6 +163,23 @@ def _auc_influence(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         side_size = np.where(is_class, is_class.sum(), (~is_class).sum())
         influence += (placements - placements[is_class].mean()) / side_size
     return influence / len(labels)
+
+
+def _average_precision(true: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean of the classes that have an image, and by how much one more of each image changes it."""
+    labels, mean, influence = np.unique(true), 0.0, np.zeros(len(true))
+    for label in labels:
+        score, order = -probabilities[:, label], np.argsort(-probabilities[:, label], kind="stable")
+        ranked, is_class = score[order], true[order] == label
+        first, last = np.searchsorted(ranked, ranked, "left"), np.searchsorted(ranked, ranked, "right") - 1
+        above, found = last + 1, np.cumsum(is_class)[last]  # images ranked as high or higher, and those of the class
+        n_class, precision = is_class.sum(), found / above
+        value = float(precision[is_class].mean())
+        gain = np.cumsum((is_class / above)[::-1])[::-1][first]  # of the precision at the images ranked lower
+        loss = np.cumsum((is_class * found / above**2)[::-1])[::-1][first]
+        influence[order] += (is_class * (precision - value + gain) - loss) / n_class / len(labels)
+        mean += value / len(labels)
+    return mean, influence
 
 
 def _logit_interval(value_and_replicates: np.ndarray) -> Interval | None:

@@ -98,7 +98,9 @@ def test_it_has_the_parts_that_are_documented(plain):
     for facts in plain["targets"].values():
         assert {
             "title", "kind", "size", "region", "vcpus", "memory_mib", "twin", "url", "reverse_proxy", "cpus", "failure",
-            "sent", "succeeded", "errors", "accuracy", "accuracy_over_sent", "f1_macro", "roc_auc", "ece", "per_class",
+            "sent", "succeeded", "errors", "accuracy", "accuracy_over_sent", "top5_accuracy", "f1_macro", "f1_weighted",
+            "precision_macro", "precision_weighted", "roc_auc", "average_precision", "ece", "per_class",
+            "most_confused",
             "confusion", "scenarios", "startup_ms", "startup_phases_ms", "memory", "cost", "model_version", "engine",
             "instances", "all_requests", "baseline_rtt_ms", "cache", "cold_starts", "artifact_size", "processor",
         } == set(facts)  # fmt: skip

@@ -32,7 +32,7 @@ def test_targets_of_one_engine_with_the_same_answers_are_one(eight):
 
 
 def test_pairs_are_told_once_for_all_targets_of_a_group(eight):
-    rows = {row.title: row for row in agreement_rows(eight, answer_groups(eight))}
+    rows = {row.title: row for row in agreement_rows(eight, answer_groups(eight), "torch")}
     others, onnx = "AWS EC2, Google Cloud Run and Google Cloud Functions", "ONNX int8 on all 4 targets"
     assert {title: (row.disagreements, row.is_fault) for title, row in rows.items()} == {
         f"{others}: with each other": (0, False),
@@ -49,7 +49,8 @@ def test_pairs_are_told_once_for_all_targets_of_a_group(eight):
 
 
 def test_names_with_a_bar_are_told_apart():
-    rows = agreement_rows(found := summary_of(["x", "a|b", "x|a"], foreign=True, twin=False), answer_groups(found))
+    found = summary_of(["x", "a|b", "x|a"], foreign=True, twin=False)
+    rows = agreement_rows(found, answer_groups(found), "torch")
     assert [row.title for row in rows] == ["all 3 targets: with each other", "all 3 targets and the reference"]
 
 

@@ -7,7 +7,7 @@ money too, by rules of its own; examples worked out by hand are in tests/eval/co
 import gzip
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import groupby, pairwise
@@ -21,6 +21,7 @@ import scipy.stats
 import yaml
 
 EXAMPLE = Path(__file__).parents[3] / "reports" / "example"
+NAMES = json.loads((EXAMPLE / "run.json").read_text())["classes"]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
@@ -134,6 +135,11 @@ def test_every_percentile_and_its_interval(report, samples):
     assert checked == 8 * (7 + 8)
 
 
+def average_precision(is_class, score):
+    """Mean over the class's images of the fraction of the class among what ranks as high."""
+    return np.mean([is_class[score >= limit].mean() for limit in score[is_class]])
+
+
 def test_every_figure_of_accuracy(report, answers, labels):
     true = np.array(labels)
     for target, facts in report["targets"].items():
@@ -142,14 +148,31 @@ def test_every_figure_of_accuracy(report, answers, labels):
         exact = scipy.stats.binomtest(int(right.sum()), len(true)).proportion_ci(0.95, method="wilson")
         estimate = facts["accuracy"]
         assert (estimate["value"], estimate["low"], estimate["high"]) == pytest.approx((right.mean(), *exact))
-        f1, auc = [], []
+        f1, auc, precision, ranked, images = [], [], [], [], np.bincount(true, minlength=10)
         for c in range(10):
             hits = (right & (true == c)).sum()
             f1.append(2 * hits / ((true == c).sum() + (label == c).sum()))
+            precision.append(hits / (label == c).sum())
+            ranked.append(average_precision(true == c, probabilities[:, c]))
+            assert facts["per_class"][c]["average_precision"] == pytest.approx(ranked[-1])
             score = probabilities[:, c] / probabilities.sum(axis=1)
             statistic = scipy.stats.mannwhitneyu(score[true == c], score[true != c]).statistic
             auc.append(statistic / ((true == c).sum() * (true != c).sum()))
         assert facts["f1_macro"]["value"] == pytest.approx(np.mean(f1))
+        assert facts["f1_weighted"]["value"] == pytest.approx(np.average(f1, weights=images))
+        assert facts["precision_macro"]["value"] == pytest.approx(np.mean(precision))
+        assert facts["precision_weighted"]["value"] == pytest.approx(np.average(precision, weights=images))
+        assert facts["average_precision"]["value"] == pytest.approx(np.mean(ranked))
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        hits = (best == true[:, None]).any(axis=1)
+        exact = scipy.stats.binomtest(int(hits.sum()), len(true)).proportion_ci(0.95, method="wilson")
+        estimate = facts["top5_accuracy"]
+        assert (estimate["value"], estimate["low"], estimate["high"]) == pytest.approx((hits.mean(), *exact))
+        wrong = Counter(zip(true[~right].tolist(), label[~right].tolist(), strict=True))
+        for pair in facts["most_confused"]:
+            cell = NAMES.index(pair["label"]), NAMES.index(pair["predicted"])
+            assert pair["images"] == wrong[cell] == facts["confusion"][cell[0]][cell[1]]
+        assert [p["images"] for p in facts["most_confused"]] == sorted(wrong.values(), reverse=True)[:20]
         assert facts["roc_auc"]["value"] == pytest.approx(np.mean(auc))
         confidence = probabilities.max(axis=1)
         bins = np.ceil(confidence * 15)

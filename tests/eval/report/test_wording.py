@@ -160,6 +160,8 @@ SENTENCES = [  # code, values, sentence
      "no image of it"),
     (ReasonCode.NEITHER_IMAGE_NOR_PREDICTION, {},
      "no image of it, and never answered"),
+    (ReasonCode.FEW_CLASSES, {"needed": 6, "n_classes": 2},
+     "says something of 6 classes or more, and there are 2"),
     (ReasonCode.CLASSES_WITHOUT_IMAGE, {"missing": 1, "n_classes": 5},
      "needs an image of every class, 1 of 5 classes have none"),
     (ReasonCode.PROBABILITIES_MISSING, {},

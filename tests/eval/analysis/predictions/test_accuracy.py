@@ -1,9 +1,18 @@
 """Scores of a few answers that can be checked by hand."""
 
+import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, f1_score, precision_score, top_k_accuracy_score
 
-from eval.analysis.predictions.accuracy import ClassReport, Prediction, classification_metrics, prediction_agreement
+from eval.analysis.predictions.accuracy import (
+    ClassReport,
+    ConfusedPair,
+    Prediction,
+    classification_metrics,
+    prediction_agreement,
+)
 from eval.codes import ReasonCode, unavailable
+from scripts.benchmarks.score_coverage import draw
 
 CLASSES = ["cat", "dog", "fox"]
 SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}
@@ -33,13 +42,72 @@ def test_accuracy_counts_answers_and_failures_apart():
 
 def test_precision_recall_and_f1_of_each_class():
     cat, dog, fox = scores([0, 0, 1, 2], said(0, 1, 1, 2))["per_class"]
-    assert cat == ClassReport("cat", precision=1.0, recall=0.5, f1=pytest.approx(2 / 3), support=2)
-    assert dog == ClassReport("dog", precision=0.5, recall=1.0, f1=pytest.approx(2 / 3), support=1)
-    assert fox.f1 == 1.0
+    two_thirds, ranked = pytest.approx(2 / 3), pytest.approx((1 + 2 / 4) / 2)  # the other cat ties with dog and fox
+    assert cat == ClassReport("cat", precision=1.0, recall=0.5, f1=two_thirds, average_precision=ranked, support=2)
+    assert dog == ClassReport("dog", precision=0.5, recall=1.0, f1=two_thirds, average_precision=0.5, support=1)
+    assert fox.f1 == fox.average_precision == 1.0
 
 
 def test_macro_f1_is_the_mean_over_classes():
     assert scores([0, 0, 1, 2], said(0, 1, 1, 2))["f1_macro"].value == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+
+
+def test_weighted_scores_count_each_class_by_its_images():
+    found = scores([0, 0, 1, 2], said(0, 1, 1, 2))
+    assert found["f1_weighted"].value == pytest.approx((2 * 2 / 3 + 2 / 3 + 1) / 4)
+    assert found["precision_weighted"].value == pytest.approx((2 * 1 + 0.5 + 1) / 4)
+    assert found["precision_macro"].value == pytest.approx((1 + 0.5 + 1) / 3)
+
+
+def test_the_scores_are_scikit_learns():
+    """Every class is shown and predicted, where there is but one definition."""
+    true, predicted, probabilities = draw(np.random.default_rng(2), 400)
+    answers = {
+        i: Prediction(int(label), tuple(row))
+        for i, (label, row) in enumerate(zip(predicted, probabilities.tolist(), strict=True))
+    }
+    found = classification_metrics(dict(enumerate(true.tolist())), answers, [f"class {i}" for i in range(10)])
+    for average in ("macro", "weighted"):
+        assert found[f"f1_{average}"].value == pytest.approx(f1_score(true, predicted, average=average))
+        expected = precision_score(true, predicted, average=average)
+        assert found[f"precision_{average}"].value == pytest.approx(expected)
+    assert found["top5_accuracy"].value == pytest.approx(top_k_accuracy_score(true, probabilities, k=5))
+    expected = average_precision_score(np.eye(10)[true], probabilities, average="macro")
+    assert found["average_precision"].value == pytest.approx(expected)
+    for name in ("f1_weighted", "precision_macro", "precision_weighted", "average_precision"):
+        assert found[name].low < found[name].value < found[name].high, name
+
+
+def test_of_two_classes_there_is_auc_and_no_top_five():
+    answers = {i: Prediction(int(p > 0.5), (1 - p, p)) for i, p in enumerate((0.1, 0.4, 0.35, 0.8))}
+    found = classification_metrics(dict(enumerate((0, 0, 1, 1))), answers, ["no", "yes"])
+    assert found["roc_auc"].value == 0.75
+    assert [row.average_precision for row in found["per_class"]] == pytest.approx([5 / 6, 5 / 6])
+    assert found["top5_accuracy"] == unavailable(ReasonCode.FEW_CLASSES, needed=6, n_classes=2)
+
+
+def test_top_five_breaks_ties_by_the_order_of_the_classes():
+    answers = {i: Prediction(0, (0.125,) * 8) for i in range(8)}
+    found = classification_metrics({i: i for i in range(8)}, answers, [str(i) for i in range(8)])
+    assert found["top5_accuracy"].value == 5 / 8
+
+
+def test_a_class_without_image_is_no_part_of_average_precision():
+    found = scores([0, 1], said(0, 1))
+    assert found["average_precision"].value == 1.0
+    assert reason(found["per_class"][2].average_precision) == ReasonCode.NO_IMAGE_OF_CLASS
+
+
+def test_a_thousand_classes_have_pairs_in_place_of_a_matrix():
+    classes = [f"class {i}" for i in range(1000)]
+    predicted = [(i + 1) % 1000 if i in (7, 7 + 1000, 500) else i % 1000 for i in range(2000)]
+    answers = {i: Prediction(label, None) for i, label in enumerate(predicted)}
+    found = classification_metrics({i: i % 1000 for i in range(2000)}, answers, classes)
+    assert found["confusion"] == [] and len(found["per_class"]) == 1000
+    assert found["most_confused"] == [
+        ConfusedPair("class 7", "class 8", 2, 2),
+        ConfusedPair("class 500", "class 501", 1, 2),
+    ]
 
 
 def test_a_class_that_is_never_shown_nor_answered_does_not_count():
@@ -85,13 +153,13 @@ def test_calibration_error_does_not_cancel_between_bins():
 def test_labels_without_probabilities_give_accuracy_but_no_auc():
     found = scores([0, 1, 2], {i: Prediction(i, None) for i in range(3)})
     assert found["accuracy"].value == 1.0
-    for score in ("roc_auc", "ece"):
+    for score in ("roc_auc", "average_precision", "ece"):
         assert reason(found[score]) == ReasonCode.PROBABILITIES_MISSING
 
 
 def test_no_answer_at_all_has_a_reason_for_each_score():
     found = scores([0, 1], {})
-    for score in ("accuracy", "f1_macro", "roc_auc", "ece"):
+    for score in ("accuracy", "f1_macro", "precision_weighted", "top5_accuracy", "roc_auc", "average_precision", "ece"):
         assert reason(found[score]) == ReasonCode.NO_RESPONSES
     assert found["accuracy_over_sent"].value == 0.0
     assert found["per_class"] == found["confusion"] == []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from eval.analysis.predictions import score_intervals
 from eval.analysis.predictions.score_intervals import MIN_IMAGES, MIN_OF_EITHER
@@ -32,6 +33,25 @@ def test_many_images_are_drawn_in_pieces_with_the_same_result(monkeypatch):
     score_intervals.cached_intervals.cache_clear()
     in_pieces = intervals_of(*answers, 10, 15)
     assert np.ravel(list(vars(in_pieces).values())) == pytest.approx(np.ravel(list(vars(at_once).values())))
+
+
+def test_average_precision_changes_as_its_influence_says():
+    """Of one image that counts a little more, in samples with ties."""
+    true, _, probabilities = draw(np.random.default_rng(8), 60)
+    probabilities = np.round(probabilities, 1)
+    value, influence = score_intervals._average_precision(true, probabilities)
+    labels = np.unique(true)
+
+    def weighted(weights):
+        of = [average_precision_score(true == c, probabilities[:, c], sample_weight=weights) for c in labels]
+        return np.mean(of)
+
+    assert value == pytest.approx(weighted(np.ones(60)))
+    assert influence.sum() == pytest.approx(0)
+    for image in range(0, 60, 7):
+        weights = np.ones(60)
+        weights[image] += 1e-5
+        assert (weighted(weights) - value) / 1e-5 == pytest.approx(influence[image], abs=1e-3)
 
 
 def test_there_is_no_interval_of_few_images_or_few_errors():
