@@ -24,6 +24,7 @@ import pytest
 from eval.__main__ import build_parser
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import Fake, fake_endpoint
+from tests.helpers.http_server import http_server, send
 from tests.helpers.running_service import SETTINGS, ready_service
 from tests.helpers.synthetic_scenarios import write_full_run
 
@@ -43,6 +44,7 @@ ADDED = {
     "./cloudtrial run": SHORT,
     "./cloudtrial run --local": f"{SHORT} --engines onnx",
     "./cloudtrial run --target mine=https://example.org --images DIR": f"--limit 8 {FEW}",
+    "./cloudtrial run --target mine=https://example.org/v1/classify": f"--limit 8 {FEW}",
     "./cloudtrial run --local --engines": f"{SHORT} --engines onnx",
 }
 
@@ -69,14 +71,14 @@ NOT_RUN = {
 
 def commands(text: str) -> list[str]:
     """The command lines of the fenced blocks, without their comments; a line that ends with \\ goes on."""
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(block for language, block in blocks if language in ("", "sh")).replace("\\\n", " ").splitlines()
     return [" ".join(command.split()) for line in lines if (command := line.partition("#")[0].strip())]
 
 
 PAPERS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("method", "deploy", "performance", "results")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("method", "deploy", "own-service", "performance", "results")),
 ]
 TEXT = "".join(paper.read_text() for paper in PAPERS)
 COMMANDS = list(dict.fromkeys(commands(TEXT)))
@@ -93,6 +95,18 @@ def service(tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "log"
     with ready_service(log, command=("./cloudtrial", "serve"), ENGINE="onnx") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def foreign_port() -> Iterator[int]:
+    """A service of somebody else at /v1/classify, to which all images are cats."""
+
+    def respond(request, _):
+        is_prediction = (request.command, request.path) == ("POST", "/v1/classify")
+        send(request, 200 if is_prediction else 404, '{"result": {"class": "cat"}}', Content_Type="application/json")
+
+    with http_server(respond) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +157,14 @@ def call(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if listed(command, NOT_RUN) is None], ids=str)
-def test_a_command_of_the_readme_works_as_it_is_written(command, tree, service, needs_tool):
+def test_a_command_of_the_readme_works_as_it_is_written(command, tree, service, foreign_port, needs_tool):
     if not command.startswith("./"):
         needs_tool(shlex.split(command)[0])
     latest = tree / "reports" / "latest"
     latest.unlink(missing_ok=True)
     latest.symlink_to("ended")
     here = command.replace("localhost:8080", f"127.0.0.1:{service.port}")
+    here = here.replace("https://example.org/v1/classify", f"http://127.0.0.1:{foreign_port}/v1/classify")
     here = here.replace("https://example.org", f"http://127.0.0.1:{service.port}")
     done = call(f"{leave_environment(here)} {listed(command, ADDED) or ''}", tree)
     assert done.returncode == 0, done.stdout + done.stderr
