@@ -71,6 +71,7 @@ def test_a_report_of_rows_speaks_of_rows(report, name):
     text = (report / name).read_text(encoding="utf-8")
     text = Page(text).text if name.endswith("html") else text
     assert "66 rows" in text and not re.findall(NOT_OF_ROWS, text)
+    assert re.search(r"Correct:? [\d.]+%\.? [Oo]f 66 rows", text)
 
 
 def test_the_golden_set_is_named_by_the_option_as_well(folder, service, capsys):
