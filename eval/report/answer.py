@@ -360,6 +360,10 @@ def _sentences(messages: Iterable[str]) -> str:
     return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in messages)
 
 
+def _for_several(failure: str, titles: Sequence[str]) -> str:
+    return failure.replace("was not", "were not", 1) if len(titles) > 1 and failure.startswith("was not") else failure
+
+
 def _grouped_failures(facts: VerdictFacts) -> str:
     """Each failure once, with the targets that had it, the most frequent first."""
     titles_by_failure: dict[str, list[str]] = {}
@@ -370,7 +374,7 @@ def _grouped_failures(facts: VerdictFacts) -> str:
             text = f"{result}: {target_report.failure.splitlines()[0]}"
             titles_by_failure.setdefault(text, []).append(target_report.title)
     groups = sorted(titles_by_failure.items(), key=lambda group: -len(group[1]))
-    texts = [f"{join_words(titles)} {failure}" for failure, titles in groups[:MAX_FAILURES]]
+    texts = [f"{join_words(titles)} {_for_several(failure, titles)}" for failure, titles in groups[:MAX_FAILURES]]
     others = sum(len(titles) for _, titles in groups[MAX_FAILURES:])
     texts += [f"{plural(others, 'other target')} failed otherwise"] if others else []
     return " ".join(f"{text.rstrip('.')}." for text in texts)

@@ -411,6 +411,18 @@ def test_units_that_a_targets_processor_may_lack_are_named():
     assert FindingCode.UNITS_NOT_PROMISED not in codes(build_report(run, samples, PRICES))
     elsewhere = replace(run, targets=[replace(target, twin=False) for target in run.targets])
     assert FindingCode.UNITS_NOT_PROMISED not in codes(build_report(elsewhere, samples, PRICES))
+    floats = [replace(target, version={"precision": "float32"}) for target in run.targets]
+    in_floats = replace(run, client_environment=newer, targets=floats)
+    assert FindingCode.UNITS_NOT_PROMISED not in codes(build_report(in_floats, samples, PRICES))
+
+
+def test_the_plain_engine_of_the_model_is_in_no_title():
+    run, samples = make_run(names=["heroku-onnx", "aws_ec2-onnx"])
+    found = build_report(replace(run, reference_engine="onnx"), samples, PRICES)
+    assert [target["title"] for target in found["targets"].values()] == ["Heroku", "AWS EC2"]
+    assert "ONNX" not in found["verdict"]["tiles"][0]["note"]
+    titles = [target["title"] for target in build_report(run, samples, PRICES)["targets"].values()]
+    assert titles == ["Heroku (ONNX int8)", "AWS EC2 (ONNX int8)"]
 
 
 def test_a_twin_that_shares_its_cores_with_the_client_is_named():
