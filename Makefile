@@ -50,7 +50,7 @@ help: ## this list
 	scripts/setup/venv --no-torch requirements-audit.txt
 	@touch $@
 
-.venv/.dev: .venv/.demo requirements-dev.txt requirements-audit.txt infra/requirements.txt
+.venv/.dev: .venv/.demo requirements-dev.txt requirements-audit.txt requirements-training.txt infra/requirements.txt
 	scripts/setup/venv requirements.txt requirements-dev.txt
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The command line: `./cloudtrial train`, `promote`, `export`, `golden`.
+"""The command line of what makes models; the commands for own data are in training/own_commands.py.
 
 Each command imports its module only when it runs: PyTorch alone takes seconds.
 """
@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, SEED
+from training import own_commands
+from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED
+from training.errors import TrainingError
 
 DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"
 
@@ -18,13 +20,17 @@ DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command. Exits with one line when it fails."""
     arguments = parser().parse_args(argv)
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except TrainingError as error:
+        sys.exit(f"{arguments.command}: {error}")
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of every command and its options."""
     result = argparse.ArgumentParser(prog="./cloudtrial", description="Make the model that is deployed.")
-    commands = result.add_subparsers(required=True, metavar="COMMAND")
+    commands = result.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    own_commands.add(commands)
 
     train = commands.add_parser("train", description="Train ResNet-18 on CIFAR-10.")
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
@@ -34,14 +40,24 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(run=run_train)
 
     promote = commands.add_parser("promote", description="Turn a finished training run into the model bundle.")
-    promote.add_argument("run_folder", metavar="RUN", type=Path, help="the --out folder of ./cloudtrial train")
-    promote.add_argument("--bundle", type=Path, default=BUNDLE, help=f"folder to write (default: {BUNDLE})")
     promote.add_argument(
-        "--floor", type=float, default=MIN_ACCURACY, help=f"lowest accuracy to accept (default: {MIN_ACCURACY})"
+        "run_folder", metavar="RUN", type=Path, help="the --out folder of ./cloudtrial train or finetune"
     )
+    promote.add_argument(
+        "--bundle", type=Path, help=f"folder to write; of ./cloudtrial finetune's runs required, else {BUNDLE}"
+    )
+    promote.add_argument(
+        "--floor", type=float,
+        help="lowest accuracy to accept; default: what always answering the most frequent class reaches, "
+        f"and {MIN_ACCURACY} for ./cloudtrial train",
+    )  # fmt: skip
     promote.set_defaults(run=run_promote)
 
-    export = commands.add_parser("export", description="Write the bundle's network as ONNX, in float32 and in int8.")
+    export = commands.add_parser("export", description="Write a network as ONNX, in float32 and in int8.")
+    export.add_argument(
+        "run_folder", metavar="RUN", type=Path, nargs="?",
+        help="the --out folder of ./cloudtrial finetune; default: the network of --bundle",
+    )  # fmt: skip
     export.add_argument("--bundle", type=Path, default=BUNDLE, help=f"folder to read and write (default: {BUNDLE})")
     export.set_defaults(run=run_export)
 
@@ -49,7 +65,12 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--data", type=Path, help=DATA_HELP)
         command.add_argument("--data-name", help="name of the data set, for model.json; default: the loader's")
 
-    golden = commands.add_parser("golden", description="Generate the golden set from the shipped network.")
+    golden = commands.add_parser(
+        "golden", description="Generate the golden set from the shipped network, or from photos and any network."
+    )
+    golden.add_argument(
+        "--photos", type=Path, help="folder of photos with provenance.json, instead of generated images"
+    )
     golden.add_argument("--bundle", type=Path, default=BUNDLE, help=f"model bundle (default: {BUNDLE})")
     golden.add_argument("--out", type=Path, default=GOLDEN_SET, help=f"folder to write (default: {GOLDEN_SET})")
     golden.add_argument(
@@ -60,39 +81,39 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    from training.data import DataError
-    from training.train import TrainingError, train
+    from training.train import train
 
-    try:
-        train(arguments.out, arguments.data, resume=arguments.resume, seed=arguments.seed)
-    except (DataError, TrainingError) as error:
-        sys.exit(f"train: {error}")
+    train(arguments.out, arguments.data, resume=arguments.resume, seed=arguments.seed)
 
 
 def run_promote(arguments: argparse.Namespace) -> None:
-    from training.data import DataError, load_split
-    from training.promote import PromotionError, promote
+    if (arguments.run_folder / RUN_JSON).exists():
+        own_commands.promote(arguments)
+        return
+    from training.data import load_split
+    from training.promote import promote
 
-    try:
-        test = load_split(arguments.data, train=False)
-        data_name = arguments.data_name or test.source
-        stored = promote(arguments.run_folder, arguments.bundle, test, data_name, min_accuracy=arguments.floor)
-    except (DataError, PromotionError) as error:
-        sys.exit(f"promote: {error}")
+    test = load_split(arguments.data, train=False)
+    bundle = arguments.bundle or BUNDLE
+    floor = MIN_ACCURACY if arguments.floor is None else arguments.floor
+    stored = promote(arguments.run_folder, bundle, test, arguments.data_name or test.source, min_accuracy=floor)
     interval = f"{stored['low']:.2%} to {stored['high']:.2%}"
-    print(f"{arguments.bundle}: {stored['accuracy']:.2%} ({interval}) of {stored['n']}")
+    print(f"{bundle}: {stored['accuracy']:.2%} ({interval}) of {stored['n']}")
     print("It has no ONNX files: write them with `make export`, and the golden set with `make golden`.")
 
 
 def run_export(arguments: argparse.Namespace) -> None:
+    if arguments.run_folder is not None:
+        own_commands.export(arguments)
+        return
     from service.errors import BundleError
-    from training.data import DataError, load_split
-    from training.export import ExportError, export
+    from training.data import load_split
+    from training.export import export
 
     try:
         train, test = load_split(arguments.data, train=True), load_split(arguments.data, train=False)
         metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
-    except (DataError, BundleError, ExportError) as error:
+    except BundleError as error:
         sys.exit(f"export: {error}")
     for name, values in metrics.items():
         print(
@@ -103,10 +124,18 @@ def run_export(arguments: argparse.Namespace) -> None:
 
 
 def run_golden(arguments: argparse.Namespace) -> None:
+    from service.errors import BundleError
     from service.model import load_bundle
+
+    try:
+        bundle = load_bundle(arguments.bundle)
+    except BundleError as error:
+        sys.exit(f"golden: {error}")
+    if arguments.photos is not None:
+        own_commands.golden_photos(arguments, bundle)
+        return
     from training.golden import generate, write_golden_set
 
-    bundle = load_bundle(arguments.bundle)
     images = generate(bundle, arguments.steps)
     correct = write_golden_set(arguments.out, bundle, images)
     print(f"{arguments.out}: {len(images)} images, {correct} classified as intended")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import CIFAR10, ImageFolder
+from torchvision.datasets import CIFAR10
+
+from training.errors import DataError
+from training.folders import class_folders
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZE_PX = 32
-
-
-class DataError(Exception):
-    """The data folder is missing, empty, or not what the network is trained on."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,13 @@ class Split:
     source: str  # name of the data set, for model.json
 
 
-def load_split(folder: Path | None, *, train: bool) -> Split:
+def load_split(
+    folder: Path | None, *, train: bool, classes: Sequence[str] = CLASSES, warn: Callable[[str], None] = print
+) -> Split:
     """Read a split from class folders, or download CIFAR-10 when no folder is named.
 
-    `folder` holds `train/CLASS/*` and `test/CLASS/*`. Raises DataError when it does not.
+    `folder` holds `train/CLASS/*` and `test/CLASS/*`. Labels are the places of the folders' names in `classes`: a class
+    that the test images lack is named, and shifts no other. Raises DataError when the folder holds anything else.
     """
     if folder is None:
         dataset = CIFAR10(Path.home() / ".cache" / "cloudtrial", train=train, download=True)
@@ -37,14 +40,15 @@ def load_split(folder: Path | None, *, train: bool) -> Split:
     root = folder / ("train" if train else "test")
     if not root.is_dir():
         raise DataError(f"no folder {root}: expected {folder}/train/CLASS/* and {folder}/test/CLASS/*")
-    try:
-        dataset = ImageFolder(str(root))
-    except FileNotFoundError as error:  # no class folders, or one without images
-        raise DataError(f"{root}: {error}") from None
-    if tuple(dataset.classes) != CLASSES:
-        raise DataError(f"{root} has the classes {dataset.classes}, expected {list(CLASSES)}")
-    images = np.stack([_read(Path(path)) for path, _ in dataset.samples])
-    return Split(images, np.asarray(dataset.targets), _source(folder, Path(dataset.samples[0][0])))
+    files = class_folders(root)
+    unknown, missing = sorted(set(files) - set(classes)), [name for name in classes if name not in files]
+    if unknown or (train and missing):
+        raise DataError(f"{root} has the classes {list(files)}, expected {list(classes)}")
+    if missing:
+        warn(f"{root} lacks {', '.join(missing)}: accuracy says nothing of these classes")
+    pairs = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
+    images = np.stack([_read(path) for path, _ in pairs])
+    return Split(images, np.array([label for _, label in pairs]), _source(folder, pairs[0][0]))
 
 
 def _read(path: Path) -> np.ndarray:

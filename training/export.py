@@ -33,6 +33,7 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, 
 from service.model import MODEL_JSON, WEIGHTS_OF, Bundle, load_bundle, sha256
 from service.system import usable_cpus
 from training.data import Split
+from training.errors import ExportError
 from training.measure import Probabilities, accuracy, normalise, parity, predict
 from training.onnx_graph import OPSET, onnx_model
 
@@ -43,10 +44,6 @@ CALIBRATION_BATCH_SIZE = 50
 SEED = 0
 MAX_INT8_LOSS = 0.003  # of accuracy
 MAX_FP32_DIFFERENCE = 0.001  # of a probability, from other orders of summation
-
-
-class ExportError(Exception):
-    """An exported file is not good enough."""
 
 
 class CalibrationImages(CalibrationDataReader):

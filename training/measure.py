@@ -13,6 +13,7 @@ from service.model import Bundle
 from training.data import Split
 
 BATCH_SIZE = 250
+BINS = 20  # of a histogram
 
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of an engine
 
@@ -47,3 +48,9 @@ def parity(predictions: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
         "agreement": float((predictions.argmax(1) == reference.argmax(1)).mean()),  # fraction with the same class
         "max_abs_dprob": round(float(np.abs(predictions - reference).max()), 6),
     }
+
+
+def histogram(values: np.ndarray, low: float, high: float) -> dict[str, list[float]]:
+    """Counts in bins of equal width; what lies outside counts in the first or the last."""
+    counts, edges = np.histogram(np.clip(values, low, high), BINS, (low, high))
+    return {"edges": np.round(edges, 4).tolist(), "counts": counts.tolist()}

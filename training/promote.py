@@ -27,14 +27,11 @@ from service.system import cpu_model
 from training import train
 from training.data import CLASSES, SIZE_PX, Split
 from training.defaults import NAME
+from training.errors import PromotionError
 from training.measure import accuracy, predict
 
 MAX_FLOAT16_LOSS = 0.0005  # of accuracy, from storage in float16
 RECIPE = ("EPOCHS", "BATCH_SIZE", "MAX_LR", "LR_KNOTS", "MOMENTUM", "WEIGHT_DECAY", "CUTOUT_PX", "SHIFT_PX")
-
-
-class PromotionError(Exception):
-    """The run is not finished, or its network is not good enough."""
 
 
 def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:

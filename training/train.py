@@ -33,6 +33,7 @@ from tqdm import tqdm
 from service.engines.precision import probe_precision
 from training.data import CLASSES, load_split
 from training.defaults import SEED
+from training.errors import RunError
 
 # Input: pixels / 255, minus the mean, over the standard deviation, per channel
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -51,10 +52,6 @@ SHIFT_PX = 4  # largest shift, each way
 EVAL_BATCH_SIZE = 1000
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
-
-
-class TrainingError(Exception):
-    """The run cannot start: its folder is not as the options say."""
 
 
 @dataclass
@@ -201,12 +198,12 @@ def read_progress(path: Path) -> Progress:
 
 
 def train(out: Path, data: Path | None, *, resume: bool, seed: int) -> None:
-    """Train to the last epoch, with a checkpoint and a line of the log after each. Raises TrainingError, DataError."""
+    """Train to the last epoch, with a checkpoint and a line of the log after each. Raises RunError, DataError."""
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not resume:
-        raise TrainingError(f"{checkpoint} exists: add --resume or choose another --out")
+        raise RunError(f"{checkpoint} exists: add --resume or choose another --out")
     if resume and not checkpoint.exists():
-        raise TrainingError(f"{checkpoint} is missing: start without --resume")
+        raise RunError(f"{checkpoint} is missing: start without --resume")
     train_split, test_split = load_split(data, train=True), load_split(data, train=False)
     images, test_images = (torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in (train_split, test_split))
     labels, test_labels = torch.from_numpy(train_split.labels), torch.from_numpy(test_split.labels)

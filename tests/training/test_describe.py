@@ -1,0 +1,109 @@
+"""./cloudtrial describe: what is found in a folder of images, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.__main__ import main
+
+pytestmark = pytest.mark.integration
+
+
+def photo(seed: int, side_px: int = 32) -> Image.Image:
+    """A picture of soft colours."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory) -> tuple[dict, str, Path]:
+    """A folder with one of every fault: the JSON, the page, and the folder of both."""
+    root = tmp_path_factory.mktemp("described")
+    seed = 0
+    for split, counts in (("train", {"ant": 20, "bee": 20, "cow": 20}), ("test", {"ant": 8, "bee": 8})):
+        for label, count in counts.items():
+            folder = root / "mine" / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                photo(seed := seed + 1).save(folder / f"{number:02d}.png")
+    mine = root / "mine"
+    shutil.copy(mine / "train/ant/00.png", mine / "test/ant/copy.png")
+    with Image.open(mine / "train/bee/03.png") as image:
+        image.save(mine / "train/cow/again.jpg", quality=80)
+    (mine / "train/bee/broken.png").write_bytes((mine / "train/bee/00.png").read_bytes()[:200])
+    main(["describe", str(mine), "--out", str(root), "--no-pictures"])
+    return json.loads((root / "mine.json").read_text(encoding="utf-8")), (root / "mine.html").read_text("utf-8"), root
+
+
+def test_images_are_counted_by_class_and_split(described):
+    content, _, _ = described
+    assert content["splits"] == {"train": 61, "test": 17} and content["images"] == 78
+    assert content["classes"]["cow"] == {"train": 21, "test": 0}
+    assert content["missing"] == {"train": [], "test": ["cow"]}
+    assert content["formats"] == {"PNG": 77, "JPEG": 1}
+
+
+def test_copies_are_found_across_splits_and_classes(described):
+    duplicates = described[0]["duplicates"]
+    assert duplicates["exact"]["pairs"] == [["train/ant/00.png", "test/ant/copy.png"]]
+    assert duplicates["exact"]["across_splits"] == 1
+    assert duplicates["near"]["pairs"] == [["train/bee/03.png", "train/cow/again.jpg"]]  # compressed again
+    assert duplicates["near"]["across_classes"] == 1
+
+
+def test_each_fault_is_a_sentence(described):
+    content, page, _ = described
+    assert [line.split(":")[0] for line in content["findings"]] == [
+        "No image of cow in test.",
+        "1 test image is the same as a training image",
+        "1 image is nearly the same as one of another class",
+        "1 file cannot be read; the first",
+    ]
+    assert "train/bee/broken.png" in page and "1 test image is the same" in page
+
+
+def test_the_interval_is_that_of_the_test_images(described):
+    interval = described[0]["accuracy_interval"]
+    assert interval["n"] == 17
+    ninety = next(row for row in interval["rows"] if row["accuracy"] == 0.9)
+    assert ninety["high"] - ninety["low"] > 0.25
+    assert interval["images_for_1_point"]["0.9"] == 3457  # 0.09 * 196 ** 2
+
+
+def test_channel_statistics_are_those_of_the_pixels(described):
+    content, _, root = described
+    files = [path for path in (root / "mine").rglob("*") if path.suffix in (".png", ".jpg") and path.stem != "broken"]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files]).reshape(-1, 3) / 255
+    np.testing.assert_allclose(content["channels"]["mean"], pixels.mean(0), atol=1e-4)
+    np.testing.assert_allclose(content["channels"]["std"], pixels.std(0), atol=1e-4)
+
+
+def test_a_page_without_pictures_holds_none(described):
+    assert "data:image" not in described[1] and "<script" not in described[1]
+
+
+def test_a_page_with_pictures_shows_each_class(described, tmp_path, capsys):
+    main(["describe", str(described[2] / "mine"), "--out", str(tmp_path)])
+    page = (tmp_path / "mine.html").read_text(encoding="utf-8")
+    assert all(f'alt="an image of {label}"' in page for label in ("ant", "bee", "cow"))
+    assert "- 1 file cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda root: None, "no folder", id="nothing there"),
+        pytest.param(lambda root: root.mkdir(), "holds no class folders", id="empty"),
+        pytest.param(lambda root: (root / "ant").mkdir(parents=True), "holds no images", id="a class without images"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_one_line(make, message, tmp_path):
+    make(tmp_path / "mine")
+    with pytest.raises(SystemExit, match=f"^describe: .*{message}"):
+        main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path)])

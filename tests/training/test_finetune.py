@@ -1,0 +1,226 @@
+"""./cloudtrial finetune, export RUN and promote RUN: own folders of images become a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from service.classifier import Classifier
+from service.images.preprocess import decode_image
+from service.model import load_bundle
+from service.settings import Settings
+from tests.helpers.class_folders import write_class_folders
+from training.__main__ import main
+from training.errors import BaseError
+from training.finetune import run as finetune_run
+from training.finetune.dataset import read_dataset
+from training.networks.bases import build, find_base, load_weights
+from training.networks.tensor_file import read_tensors
+
+pytestmark = pytest.mark.integration
+
+SMALL = ("--base", "mobilenet_v3_small", "--weights", "none", "--size", "32")
+
+
+def finetune(*arguments: str | Path) -> None:
+    main(["finetune", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """Two folders of images, fine-tuned, exported and promoted: data/, run/ and models/mine."""
+    root = tmp_path_factory.mktemp("own")
+    write_class_folders(root / "data", {"ant": 14, "bee": 14})
+    finetune(root / "data", "--base", "resnet18-cifar", "--out", root / "run")
+    main(["export", str(root / "run")])
+    main(["promote", str(root / "run"), "--bundle", str(root / "models" / "mine")])
+    return root
+
+
+def test_a_run_measures_once_on_images_set_aside(finished):
+    run = json.loads((finished / "run" / "run.json").read_text(encoding="utf-8"))
+    assert run["classes"] == ["ant", "bee"] and run["data"]["split_here"]
+    assert (run["data"]["train"], run["data"]["validation"], run["data"]["test"]) == (20, 2, 6)
+    assert run["metrics"]["n"] == 6 and run["metrics"]["accuracy"] == 1  # a colour is easily told
+    assert run["metrics"]["recall"] == {"ant": 1, "bee": 1} and run["metrics"]["majority"] == 0.5
+    held_out = {path.relative_to(finished / "run/test") for path in (finished / "run/test").rglob("*.png")}
+    assert len(held_out) == 6 and all((finished / "data" / path).exists() for path in held_out)
+
+
+def test_a_run_leaves_its_log_and_curves(finished):
+    log = (finished / "run" / "log.csv").read_text(encoding="utf-8").splitlines()
+    assert log[0].startswith("stage,epoch,train_loss") and len(log) == 41
+    assert "validation accuracy" in (finished / "run" / "curves.svg").read_text(encoding="utf-8")
+
+
+def test_both_onnx_files_answer_as_torch(finished):
+    exports = json.loads((finished / "run" / "run.json").read_text(encoding="utf-8"))["exports"]
+    assert exports["float32.onnx"]["max_abs_dprob"] < 1e-4
+    assert exports["int8.onnx"]["agreement"] == exports["float32.onnx"]["agreement"] == 1
+
+
+def test_the_bundle_starts_and_answers_with_either_engine(finished, monkeypatch):
+    folder = finished / "models" / "mine"
+    bundle = load_bundle(folder)
+    assert bundle.classes == ("ant", "bee") and set(bundle.engines) == {"onnx", "torch"}
+    assert sum(bundle.reference["classes"]) == pytest.approx(1)
+    for engine in bundle.engines:
+        classifier = Classifier.load(
+            Settings.from_env({"MODEL_DIR": str(folder), "ENGINE": engine})
+        )  # runs its self-test
+        image = decode_image((finished / "data/bee/00.png").read_bytes(), bundle)
+        ((prediction,), _) = classifier.classify([image])
+        assert prediction.probabilities[1] > 0.9, engine
+
+
+def test_a_useless_network_is_not_promoted(finished, tmp_path):
+    with pytest.raises(SystemExit, match=r"^promote: the accuracy on the test images is 100\.00%, not above 101\.00%"):
+        main(["promote", str(finished / "run"), "--bundle", str(tmp_path / "mine"), "--floor", "1.01"])
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_run_that_is_not_exported_is_not_promoted(finished, tmp_path):
+    run = json.loads((finished / "run" / "run.json").read_text(encoding="utf-8"))
+    del run["exports"]
+    (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    os.link(finished / "run" / "checkpoint.safetensors", tmp_path / "checkpoint.safetensors")
+    with pytest.raises(SystemExit, match=r"has no ONNX files: \./cloudtrial export"):
+        main(["promote", str(tmp_path), "--bundle", str(tmp_path / "mine")])
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(monkeypatch, tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune_run, "draw_curves", interrupt)  # right after the first checkpoint
+        finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "resumed")
+    finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "resumed", "--resume")
+    expected, resumed = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "resumed"))
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    with pytest.raises(SystemExit, match="exists: add --resume or choose another --out"):
+        finetune(data, *SMALL, "--out", tmp_path / "whole")
+
+
+def test_labels_are_matched_by_name(tmp_path):
+    write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4, "cow": 4})
+    write_class_folders(tmp_path / "test", {"ant": 2, "cow": 2}, seed=1)
+    dataset = read_dataset(tmp_path, seed=0)
+    assert dataset.classes == ("ant", "bee", "cow")
+    assert dataset.test.labels.tolist() == [0, 0, 2, 2]
+    assert "test/ lacks bee: what is learnt of it is not measured" in dataset.notes
+
+
+def test_what_speaks_against_the_data_is_noted(tmp_path):
+    write_class_folders(tmp_path / "mine", {"ant": 40, "bee": 3})
+    notes = " ".join(read_dataset(tmp_path / "mine", seed=0).notes)
+    assert "9 of 43 images were set aside to test with" in notes
+    assert "unbalanced: 32 images of ant, 2 of bee" in notes and "fewer than 20 training images of bee" in notes
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        pytest.param({"ant": 9}, "has one class, 'ant'; a classifier needs at least two", id="one class"),
+        pytest.param({"ant": 9, "bee": 1}, "has 1 training images of 'bee'", id="tiny"),
+        pytest.param({"ant": 9, "bee": 0}, "holds no images; fill the folder or delete it", id="empty"),
+    ],
+)
+def test_data_that_teaches_nothing_is_one_line(counts, message, tmp_path):
+    data = write_class_folders(tmp_path / "data", counts)
+    with pytest.raises(SystemExit, match=f"^finetune: .*{message}"):
+        finetune(data, *SMALL, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_class_that_is_not_taught_is_one_line(tmp_path):
+    write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4})
+    write_class_folders(tmp_path / "test", {"ant": 2, "cow": 2})
+    with pytest.raises(SystemExit, match=r"has classes that .*train lacks: cow; name the folders alike"):
+        finetune(tmp_path, *SMALL, "--out", tmp_path / "run")
+
+
+def test_corrupt_files_are_left_out_and_named(tmp_path, capsys):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    (data / "ant" / "zz.png").write_bytes(b"no image at all")
+    finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    assert re.search(
+        r"left out: 1 of 17 files cannot be read: zz.png \(the 15 bytes are no PNG", capsys.readouterr().out
+    )
+    for path in data.rglob("*.png"):
+        path.write_bytes(b"no image at all")
+    with pytest.raises(SystemExit, match=r"^finetune: 17 of 17 files cannot be read"):
+        finetune(data, *SMALL, "--out", tmp_path / "other")
+
+
+def test_an_unknown_base_names_its_like(tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 3, "bee": 3})
+    with pytest.raises(SystemExit, match=r"there is no base 'resnet51'; take efficientnet_lite0.*resnet50"):
+        finetune(data, "--base", "resnet51", "--out", tmp_path / "run")
+
+
+def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch, tmp_path):
+    def unreachable(*arguments: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("training.networks.bases.CACHE", tmp_path / "cache")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    base = find_base("mobilenet_v3_small")
+    with pytest.raises(BaseError, match=r"cannot be downloaded \(no route to host\); without a network take"):
+        load_weights(build(base, 2), base, None)
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "mobilenet_v3_small", "resnet18-cifar", "efficientnet_lite0"])
+def test_a_base_has_a_head_for_the_classes(name):
+    base = find_base(name, 32)
+    net = build(base, 7).eval()
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_are_read_without_unpickling(zipped, tmp_path, monkeypatch):
+    state = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).state_dict()
+    torch.save(state, tmp_path / "state.pth", _use_new_zipfile_serialization=zipped)
+    monkeypatch.setattr(pickle, "Unpickler", None)
+    found = read_tensors(tmp_path / "state.pth")
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+class Hostile:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch hacked",)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Hostile()}, "bad.pth")
+    with pytest.raises(BaseError, match=r"it calls (posix|nt) system; use a \.safetensors file"):
+        read_tensors(Path("bad.pth"))
+    assert not Path("hacked").exists()
+
+
+def test_lite0_classifies_a_photo(golden_dir):
+    base = find_base("efficientnet_lite0")
+    net = build(base, 1000).eval()
+    load_weights(net, base, None)
+    data = (golden_dir / "efficientnet-lite0-imagenet" / "coffee.jpg").read_bytes()
+    image = decode_image(data, finetune_run.image_bundle(base, ("",) * 1000))
+    with torch.inference_mode():
+        probabilities = net(torch.from_numpy(image[None])).softmax(1)[0].numpy()
+    assert int(np.argmax(probabilities)) == 967 and probabilities.max() > 0.8  # espresso

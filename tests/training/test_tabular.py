@@ -1,0 +1,77 @@
+"""./cloudtrial tabular: rows of numbers become a bundle of schema 2."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from service.model import load_bundle
+from training.__main__ import main
+from training.bundles.onnx_file import run_onnx
+from training.bundles.tabular import read_rows
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def iris(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tabular")
+    main(["tabular", "sklearn:iris", "--bundle", str(root / "iris"), "--golden", str(root / "rows.csv")])
+    return root
+
+
+def test_iris_is_under_a_kilobyte_and_the_shipped_one(iris, bundle_dir):
+    assert (iris / "iris" / "model.onnx").stat().st_size < 1000
+    shipped = bundle_dir.parent / "iris"
+    assert load_bundle(iris / "iris").files == load_bundle(shipped).files
+    assert (iris / "rows.csv").read_bytes() == (bundle_dir.parents[1] / "eval/golden/iris/rows.csv").read_bytes()
+
+
+def test_the_bundle_answers_the_held_out_rows(iris):
+    rows = read_rows(str(iris / "rows.csv"))
+    found = run_onnx(iris / "iris" / "model.onnx", rows.values, "features")
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    manifest = json.loads((iris / "iris" / "model.json").read_text(encoding="utf-8"))
+    assert (found.argmax(1) == rows.labels).mean() == manifest["metrics"]["test"]["accuracy"] >= 0.9
+    assert len(rows.labels) == manifest["metrics"]["test"]["n"] == 50
+
+
+def test_the_self_test_has_the_answers_of_its_rows(iris):
+    test = json.loads((iris / "iris" / "self_test.json").read_text(encoding="utf-8"))
+    found = run_onnx(iris / "iris" / "model.onnx", np.array(test["inputs"], np.float32), "features")
+    np.testing.assert_allclose(found, test["probabilities"]["onnx"], atol=1e-5)
+
+
+def test_a_csv_file_gives_a_binary_model(tmp_path):
+    rng = np.random.default_rng(0)
+    with (tmp_path / "mine.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a", "b", "class"])
+        writer.writerows([*rng.normal(label, 0.3, 2).round(3), name] for label, name in ((0, "no"), (1, "yes")) * 15)
+    main(["tabular", str(tmp_path / "mine.csv"), "--bundle", str(tmp_path / "mine")])
+    bundle = load_bundle(tmp_path / "mine")
+    assert bundle.classes == ("no", "yes")
+    assert run_onnx(tmp_path / "mine" / "model.onnx", np.array([[1, 1]], np.float32), "features")[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("a,b\n1,2\n", "the last column has to be named 'class'", id="no class"),
+        pytest.param("a,class\n1,x\nq,y\n", "line 3: could not convert string to float: 'q'", id="a word"),
+        pytest.param("a,class\n1,x\nnan,y\n", "line 3: a value is missing or infinite", id="nan"),
+        pytest.param("a,class\n1,x,2\n", "line 2: 3 values in 2 columns", id="columns"),
+        pytest.param("a,a,class\n1,1,x\n", "two columns have one name", id="one name"),
+        pytest.param("a,class\n1,x\n2,x\n", "has one class", id="one class"),
+        pytest.param("a,class\n" + "1,x\n" * 9 + "2,y\n", "has 1 rows of 'y'", id="tiny"),
+        pytest.param("", "is no CSV file with a header", id="empty"),
+    ],
+)
+def test_bad_rows_are_one_line(text, message, tmp_path):
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match=f"^tabular: .*{message}"):
+        main(["tabular", str(tmp_path / "rows.csv"), "--bundle", str(tmp_path / "model")])
+    assert not (tmp_path / "model").exists()

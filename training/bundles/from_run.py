@@ -1,0 +1,202 @@
+"""A fine-tuned network as ONNX files, and then as a bundle.
+
+./cloudtrial export runs/mine                          # runs/mine/float32.onnx and int8.onnx, compared with torch
+./cloudtrial promote runs/mine --bundle models/mine    # models/mine, when it is good enough
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from safetensors.torch import save_file
+from torch import nn
+
+from service.engines.resnet import ARCHITECTURE
+from service.engines.torch_engine import WEIGHTS, TorchEngine
+from service.manifest.records import EngineFile
+from service.model import Bundle, sha256
+from training.bundles.manifest import EngineSource, SelfTest, write_bundle
+from training.bundles.onnx_file import run_onnx, write_float32, write_int8
+from training.bundles.self_test import image_self_test
+from training.errors import DataError, ExportError, PromotionError
+from training.finetune.dataset import read_dataset
+from training.finetune.run import Loaded, image_bundle, load, normaliser
+from training.finetune.run_folder import device, load_checkpoint, read_run, write_run
+from training.finetune.whole import predict
+from training.measure import accuracy, histogram, parity
+from training.networks.bases import Base, build
+
+FLOAT32, INT8 = "float32.onnx", "int8.onnx"
+CALIBRATION_IMAGES = 500
+MAX_FLOAT32_DIFFERENCE = 1e-3
+MAX_INT8_LOSS = 0.01  # of accuracy, or two images where these are more
+SEED = 0
+PARTS = 32  # in which pixels become floats
+
+
+def base_of(run: dict[str, Any]) -> Base:
+    """How the run's network takes images."""
+    taken = run["input"]
+    return Base(
+        run["base"], taken["size_px"], taken["resize_px"], tuple(taken["mean"]), tuple(taken["std"]), run["licence"],
+        run["weights"],
+    )  # fmt: skip
+
+
+def load_run(folder: Path) -> tuple[dict[str, Any], Base, nn.Module]:
+    """A finished run and its network. Raises RunError, PromotionError."""
+    run = read_run(folder)
+    if "metrics" not in run:
+        raise PromotionError(f"{folder} has not ended; continue it with ./cloudtrial finetune ... --resume")
+    base = base_of(run)
+    net = build(base, len(run["classes"]))
+    load_checkpoint(folder, net)
+    return run, base, net
+
+
+def load_data(run: dict[str, Any], base: Base, data: Path | None, scratch: Path) -> Loaded:
+    """The run's images again, in the same split. Raises DataError when they are others."""
+    folder = data or Path(run["data"]["folder"])
+    loaded = load(read_dataset(folder, run["data"]["seed"]), base, scratch, lambda _: None)
+    now = (list(loaded.dataset.classes), len(loaded.train[1]), len(loaded.test[1]))
+    then = (run["classes"], run["data"]["train"], run["data"]["test"])
+    if now != then:
+        raise DataError(
+            f"{folder} has {now[1]} training and {now[2]} test images of {len(now[0])} classes, the run had {then[1]} "
+            f"and {then[2]} of {len(then[0])}; name the same images with --data"
+        )
+    return loaded
+
+
+def export_run(folder: Path, data: Path | None) -> dict[str, Any]:
+    """Write both ONNX files into the run and their figures into run.json; returns these. Raises TrainingError."""
+    run, base, net = load_run(folder)
+    normalise = normaliser(base, device())
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        loaded = load_data(run, base, data, Path(scratch))
+        expected = predict(net.to(device()), loaded.test[0], normalise, "test set")
+        images = loaded.train[0]
+        chosen = np.random.default_rng(SEED).permutation(len(images))[:CALIBRATION_IMAGES]
+        float32, int8 = (Path(scratch) / name for name in (FLOAT32, INT8))
+        write_float32(net, base.size_px, float32)
+        write_int8(float32, int8, _inputs(images[np.sort(chosen)], base))
+        inputs = _inputs(loaded.test[0], base)
+        exports: dict[str, Any] = {}
+        for path in (float32, int8):
+            found = run_onnx(path, inputs)
+            exports[path.name] = accuracy(found, loaded.test[1]) | parity(found, expected)
+        check(exports, accuracy(expected, loaded.test[1])["accuracy"])
+        for path in (float32, int8):
+            path.replace(folder / path.name)
+            exports[path.name]["sha256"] = sha256(folder / path.name)
+        exports[INT8] |= {
+            "calibration": f"{len(chosen)} training images, min-max, biases corrected",
+            "libraries": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        }
+        test_set = run_onnx(folder / INT8, inputs)
+        run["reference"] = reference(test_set, loaded.test[0])
+    write_run(folder, run | {"exports": exports})
+    return exports
+
+
+def _inputs(images: np.ndarray, base: Base) -> np.ndarray:
+    """uint8 [N, 3, S, S] -> the network's input."""
+    mean, std = (np.asarray(values, np.float32).reshape(1, 3, 1, 1) for values in (base.mean, base.std))
+    return (images.astype(np.float32) / 255 - mean) / std
+
+
+def check(exports: dict[str, Any], torch_accuracy: float) -> None:
+    """Raises ExportError, with the values, when a file is not the network that was trained."""
+    difference = exports[FLOAT32]["max_abs_dprob"]
+    if difference > MAX_FLOAT32_DIFFERENCE:
+        raise ExportError(f"{FLOAT32} is not the same network: a probability differs by {difference:.4f}")
+    int8 = exports[INT8]
+    allowed = max(MAX_INT8_LOSS, 2 / int8["n"])
+    if int8["accuracy"] < torch_accuracy - allowed:
+        raise ExportError(
+            f"int8 costs too much: {torch_accuracy:.2%} became {int8['accuracy']:.2%} of {int8['n']} test images, and "
+            f"{allowed:.1%} may be lost; more training images to calibrate with, or another --base, may help"
+        )
+
+
+def reference(probabilities: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+    """Distributions on the test set, with which a deployment's inputs and answers can be compared."""
+    pixels = images.reshape(len(images), -1)
+    parts = [_light(part) for part in np.array_split(pixels, PARTS)]
+    brightness, contrast = (np.concatenate(values) for values in zip(*parts, strict=True))
+    counts = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
+    return {
+        "classes": np.round(counts / len(probabilities), 5).tolist(),
+        "confidence": histogram(probabilities.max(1), 0, 1),
+        "brightness": histogram(brightness, 0, 1),
+        "contrast": histogram(contrast, 0, 0.5),
+    }
+
+
+def _light(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of each image's values, from 0 to 1."""
+    values = pixels.astype(np.float32) / 255
+    return values.mean(1), values.std(1)
+
+
+def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, Any]:
+    """Write the bundle of an exported run; returns int8's figures. Raises TrainingError when it is not good enough."""
+    run, base, net = load_run(folder)
+    exports = run.get("exports")
+    if not exports:
+        raise PromotionError(f"{folder} has no ONNX files: ./cloudtrial export {folder} writes them")
+    int8 = exports[INT8]
+    if sha256(folder / INT8) != int8["sha256"]:
+        raise PromotionError(f"{folder / INT8} is not the file that was measured; ./cloudtrial export {folder} again")
+    lowest = majority(run) if floor is None else floor
+    if int8["accuracy"] <= lowest if floor is None else int8["accuracy"] < lowest:
+        meaning = "which always answering the most frequent class reaches" if floor is None else "the floor"
+        raise PromotionError(
+            f"the accuracy on the test images is {int8['accuracy']:.2%}, not above {lowest:.2%}, {meaning}"
+        )
+    taken = image_bundle(base, tuple(run["classes"]))
+    engines = {"onnx": EngineSource(folder / INT8, INT8, "int8")}
+    runs: dict[str, Callable[[np.ndarray], np.ndarray]] = {"onnx": lambda inputs: run_onnx(folder / INT8, inputs)}
+    with tempfile.TemporaryDirectory() as scratch:
+        if base.name == ARCHITECTURE:
+            path = Path(scratch) / WEIGHTS
+            save_file({k: v.contiguous() for k, v in net.state_dict().items() if "num_batches" not in k}, path)
+            engines["torch"] = EngineSource(path, WEIGHTS, "float32", ARCHITECTURE)
+            runs["torch"] = TorchEngine(_torch_bundle(taken, path), "float32").probabilities
+        test: SelfTest = image_self_test(taken, runs)
+        write_bundle(
+            bundle, run["classes"], run["input"], engines, test, licence=run["licence"],
+            origin=f"Fine-tuned by ./cloudtrial finetune on {run['data']['name']} from: {run['weights']}."[:1000],
+            details={
+                "parameters": sum(each.numel() for each in net.parameters()),
+                "storage": "int8",
+                "metrics": {"test": run["metrics"]},
+                "training": {
+                    "data": {k: v for k, v in run["data"].items() if k != "folder"}, "base": run["base"],
+                    "seed": run["seed"], "epochs": run["epochs"], "options": run["options"],
+                    "hardware": run["hardware"], "minutes": run["minutes"], "libraries": run["libraries"],
+                },
+                "exports": exports,
+                "reference": run["reference"],
+            },
+        )  # fmt: skip
+    return int8
+
+
+def _torch_bundle(taken: Bundle, weights: Path) -> Bundle:
+    """The bundle as the torch engine takes it, before it is written."""
+    own = EngineFile(weights.name, "float32", ARCHITECTURE)
+    return Bundle(
+        weights.parent, taken.name, taken.classes, taken.input, {"torch": own}, {weights.name: sha256(weights)}
+    )
+
+
+def majority(run: dict[str, Any]) -> float:
+    """The accuracy of always answering the class that most test images are of."""
+    return run["metrics"]["majority"]

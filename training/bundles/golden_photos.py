@@ -1,0 +1,58 @@
+"""A golden set of photos: what the bundle itself answers for each, to check a deployment.
+
+    ./cloudtrial golden --bundle models/efficientnet-lite0-imagenet --photos DIR --out eval/golden/NAME
+
+DIR holds the photos and provenance.json, which names each photo's source and licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.images.preprocess import decode_image
+from service.model import Bundle
+from service.schema import PROBABILITY_DIGITS
+from training.bundles.onnx_file import run_onnx
+from training.errors import DataError
+from training.folders import image_files
+
+PROVENANCE = "provenance.json"
+
+
+def write_photo_set(bundle: Bundle, photos: Path, out: Path) -> list[tuple[str, str, float]]:
+    """Copy the photos and write manifest.json; returns each name with the bundle's class and its probability."""
+    paths = image_files(photos)
+    try:
+        provenance: dict[str, Any] = json.loads((photos / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{photos / PROVENANCE} has to name the source and licence of each photo: {error}") from None
+    unknown = [path.name for path in paths if path.name not in provenance]
+    if unknown or not paths:
+        raise DataError(f"{photos / PROVENANCE} says nothing of {unknown or 'any photo'}")
+    file = bundle.engine("onnx").file
+    rows = run_onnx(bundle.path(file), np.stack([decode_image(path.read_bytes(), bundle) for path in paths]))
+    out.mkdir(parents=True, exist_ok=True)
+    entries, answers = [], []
+    for path, row in zip(paths, rows, strict=True):
+        label = int(row.argmax())
+        if path.resolve() != (out / path.name).resolve():
+            shutil.copyfile(path, out / path.name)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        probabilities = [round(float(p), PROBABILITY_DIGITS) for p in row]
+        entries.append(
+            {"name": path.name, "sha256": digest, "label": label, **provenance[path.name],
+             "probabilities": probabilities}
+        )  # fmt: skip
+        answers.append((path.name, bundle.classes[label], float(row[label])))
+    lines = ",\n".join("  " + json.dumps(entry, ensure_ascii=False) for entry in entries)
+    head = f' "classes": {json.dumps(bundle.classes)},\n "model_version": "{bundle.version(file)}",\n'
+    (out / "manifest.json").write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    if photos.resolve() != out.resolve():
+        shutil.copyfile(photos / PROVENANCE, out / PROVENANCE)
+    return answers

@@ -1,0 +1,95 @@
+"""Write a model bundle of schema 2: model.json, the engines' files, and the self-test that every start runs.
+
+The folder is written beside its place and moved there when it is whole and the service's own reader has checked it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.model import MODEL_JSON, load_bundle, sha256
+
+SCHEMA = 2
+SELF_TEST = "self_test.json"
+TOLERANCE = 0.05  # of a probability, between processors
+DIGITS = 6
+FILE_MODE = 0o644  # the service runs as another user
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """A file to put into the bundle, for one engine."""
+
+    path: Path
+    file: str  # its name there
+    precision: str  # int8, float16 or float32
+    architecture: str | None = None
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """Inputs as they are sent, and each engine's answers."""
+
+    inputs: Sequence[Any]
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def write_bundle(
+    folder: Path,
+    classes: Sequence[str],
+    taken: dict[str, Any],
+    engines: dict[str, EngineSource],
+    self_test: SelfTest,
+    *,
+    licence: str,
+    origin: str,
+    details: dict[str, Any],
+) -> None:
+    """Write the bundle; what was in the folder is replaced.
+
+    `taken`: `input` of model.json; `details`: its other keys.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
+        new = Path(scratch) / folder.name
+        new.mkdir()
+        for each in engines.values():
+            shutil.copyfile(each.path, new / each.file)
+        rows = {
+            name: np.round(values.astype(np.float64), DIGITS).tolist()
+            for name, values in self_test.probabilities.items()
+        }
+        content = {"inputs": list(self_test.inputs), "probabilities": rows, "tolerance": TOLERANCE}
+        (new / SELF_TEST).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        manifest = {
+            "schema": SCHEMA,
+            "name": folder.name,
+            "classes": list(classes),
+            "input": taken,
+            "engines": {
+                name: {"file": each.file, "precision": each.precision}
+                | ({"architecture": each.architecture} if each.architecture else {})
+                for name, each in engines.items()
+            },
+            "files": {path.name: sha256(path) for path in sorted(new.iterdir())},
+            "self_test": SELF_TEST,
+            "licence": licence,
+            "origin": origin,
+            **details,
+        }
+        (new / MODEL_JSON).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for path in new.iterdir():
+            path.chmod(FILE_MODE)
+        load_bundle(new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(new, folder)

@@ -1,0 +1,163 @@
+"""A pretrained network as a bundle, as it is: for the classes that it was trained on.
+
+    ./cloudtrial pretrained efficientnet_lite0 --images DIR --bundle models/efficientnet-lite0-imagenet
+
+ImageNet itself cannot be downloaded freely, so that the accuracy is not measured. Measured is whether the exported
+files answer as torch does: on crops of the photos in DIR that were not used to calibrate, and on --compare's if given.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from PIL import Image
+from torchvision import models
+
+from service.errors import Problem
+from service.images.preprocess import decode_image
+from service.model import Bundle
+from training.bundles.manifest import EngineSource, write_bundle
+from training.bundles.onnx_file import run_onnx, write_float32, write_int8
+from training.bundles.self_test import image_self_test
+from training.errors import DataError, ExportError
+from training.finetune.run import image_bundle
+from training.folders import image_files
+from training.measure import parity
+from training.networks.bases import Base, build, find_base, load_weights
+
+CROPS = 32  # of each photo; half calibrate, half compare
+MIN_CROP = 0.35  # of the shorter side
+SEED = 0
+MAX_FLOAT32_DIFFERENCE = 1e-3
+MIN_AGREEMENT = 0.9  # of int8 where the network is sure
+SURE = 0.5  # a probability from which on it is
+COMPARED_IMAGES = 1000
+INT8 = "int8.onnx"
+
+
+def imagenet_classes() -> list[str]:
+    """ImageNet's 1,000 names, from torchvision."""
+    return list(models.ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def random_crops(paths: list[Path], bundle: Bundle) -> np.ndarray:
+    """Squares of each photo at random places and sizes, every second mirrored: float32 [photos, CROPS, 3, S, S]."""
+    rng = np.random.default_rng(SEED)
+    crops = []
+    for path in paths:
+        with Image.open(path) as image:
+            photo = image.convert("RGB")
+        for index in range(CROPS):
+            side = int(min(photo.size) * rng.uniform(MIN_CROP, 1))
+            left, top = (int(rng.integers(0, length - side + 1)) for length in photo.size)
+            crop = photo.crop((left, top, left + side, top + side))
+            if index % 4 >= 2:
+                crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            buffer = io.BytesIO()
+            crop.save(buffer, "PNG", compress_level=1)
+            crops.append(decode_image(buffer.getvalue(), bundle))
+    return np.stack(crops).reshape(len(paths), CROPS, *crops[0].shape)
+
+
+def agreement(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """How int8's answers differ from torch's, and of those of which torch is sure, how many have the same class."""
+    sure = expected.max(1) >= SURE
+    same = found.argmax(1) == expected.argmax(1)
+    top5 = (np.argsort(found, axis=1)[:, -5:] == expected.argmax(1)[:, None]).any(1)
+    return parity(found, expected) | {
+        "n": len(same), "sure": int(sure.sum()), "sure_agreement": round(float(same[sure].mean()), 4),
+        "torch_label_in_top5": round(float(top5.mean()), 4),
+    }  # fmt: skip
+
+
+@torch.inference_mode()
+def torch_probabilities(net: torch.nn.Module, inputs: np.ndarray) -> np.ndarray:
+    net.eval()
+    return np.concatenate([net(batch).softmax(1).numpy() for batch in torch.from_numpy(inputs).split(16)])
+
+
+def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> dict[str, Any]:
+    """Export, check, and write the bundle; returns int8's agreement with torch. Raises TrainingError."""
+    base = find_base(name)
+    classes = imagenet_classes()
+    net = build(base, len(classes))
+    load_weights(net, base, None)
+    bundle = image_bundle(base, tuple(classes))
+    paths = image_files(photos)
+    if not paths:
+        raise DataError(f"{photos} holds no photos to calibrate with")
+    crops = random_crops(paths, bundle)
+    calibration, held_out = (crops[:, i::2].reshape(-1, *crops.shape[2:]) for i in range(2))
+    with tempfile.TemporaryDirectory() as scratch:
+        float32, int8 = Path(scratch) / "float32.onnx", Path(scratch) / INT8
+        write_float32(net, base.size_px, float32)
+        expected = torch_probabilities(net, held_out)
+        difference = float(np.abs(run_onnx(float32, held_out) - expected).max())
+        if difference > MAX_FLOAT32_DIFFERENCE:
+            raise ExportError(f"the exported network differs from torch's: a probability by {difference:.4f}")
+        write_int8(float32, int8, calibration)
+        exports: dict[str, Any] = {
+            "photos": agreement(run_onnx(int8, held_out), expected)
+            | {"data": f"{len(held_out)} crops of {len(paths)} photos, others than those that calibrated it"}
+        }
+        if compare is not None:
+            inputs = _decoded(compare, bundle)
+            exports["compared"] = agreement(run_onnx(int8, inputs), torch_probabilities(net, inputs)) | {
+                "data": f"{len(inputs)} images of {compare.name}, enlarged"
+            }
+        if exports["photos"]["sure_agreement"] < MIN_AGREEMENT:
+            raise ExportError(
+                f"int8 has torch's class for {exports['photos']['sure_agreement']:.1%} of the crops of which torch is "
+                f"sure, less than {MIN_AGREEMENT:.0%}; more photos in {photos} may help"
+            )
+        test = image_self_test(bundle, {"onnx": lambda inputs: run_onnx(int8, inputs)})
+        write_bundle(
+            folder, classes, _input(base), {"onnx": EngineSource(int8, INT8, "int8")}, test,
+            licence=base.licence, origin=base.origin,
+            details={
+                "parameters": sum(each.numel() for each in net.parameters()),
+                "storage": "int8",
+                "metrics": {"imagenet": None, "why": "ImageNet's images cannot be had freely: not measured"},
+                "exports": {
+                    "float32_max_abs_dprob": round(difference, 7),
+                    INT8: exports
+                    | {
+                        "calibration": {
+                            "data": f"{len(calibration)} crops of {len(paths)} photos", "seed": SEED,
+                            "method": "min-max, biases corrected",
+                        },
+                        "quantised": "weights: int8 per channel, of 7 bits except where depthwise; activations: uint8",
+                        "libraries": {
+                            "torch": str(torch.__version__), "onnx": onnx.__version__,
+                            "onnxruntime": onnxruntime.__version__,
+                        },
+                    },
+                },
+            },
+        )  # fmt: skip
+    return exports
+
+
+def _input(base: Base) -> dict[str, Any]:
+    return {
+        "kind": "image", "size_px": base.size_px, "resize_px": base.resize_px, "mean": list(base.mean),
+        "std": list(base.std),
+    }  # fmt: skip
+
+
+def _decoded(folder: Path, bundle: Bundle) -> np.ndarray:
+    paths = image_files(folder)
+    if not paths:
+        raise DataError(f"{folder} holds no images to compare with")
+    chosen = paths[:: max(len(paths) // COMPARED_IMAGES, 1)][:COMPARED_IMAGES]
+    try:
+        return np.stack([decode_image(path.read_bytes(), bundle) for path in chosen])
+    except Problem as error:
+        raise DataError(f"an image of {folder} cannot be read: {error}") from None

@@ -1,0 +1,50 @@
+"""Folders of images: one folder for each class, in splits or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.errors import DataError
+
+SPLITS = ("train", "test")
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"})
+SYSTEM_FOLDERS = frozenset({"__MACOSX"})
+
+
+def has_splits(folder: Path) -> bool:
+    """Whether the folder holds train/ and test/ rather than classes. Raises DataError when it is not there."""
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: expected {folder}/CLASS/* or {folder}/train/CLASS/* and test/CLASS/*")
+    return all((folder / split).is_dir() and any(map(_is_class, (folder / split).iterdir())) for split in SPLITS)
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".") and path.name not in SYSTEM_FOLDERS
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def class_folders(root: Path) -> dict[str, list[Path]]:
+    """Each class in the order of the names, with its image files. Raises DataError when there are none.
+
+    A file counts by its name; whether it can be read shows when it is.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: expected a folder for each class in it")
+    folders = sorted(path for path in root.iterdir() if _is_class(path))
+    if not folders:
+        raise DataError(f"{root} holds no class folders: put the images of each class into a folder with its name")
+    files = {folder.name: sorted(filter(_is_image, folder.rglob("*"))) for folder in folders}
+    empty = [name for name, paths in files.items() if not paths]
+    if empty:
+        raise DataError(f"{root / empty[0]} holds no images; fill the folder or delete it")
+    return files
+
+
+def image_files(root: Path) -> list[Path]:
+    """Every image file below a folder, in the order of the names. Raises DataError when the folder is not there."""
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: name one with images")
+    return sorted(filter(_is_image, root.rglob("*")))

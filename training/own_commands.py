@@ -1,0 +1,129 @@
+"""The commands for own data: describe, finetune, export, promote, tabular, pretrained. Each imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from training.defaults import SEED
+from training.errors import PromotionError
+
+EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
+IMAGES_HELP = "folder with CLASS/*, or with train/CLASS/* and test/CLASS/*"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parsers."""
+    describe = commands.add_parser("describe", description="Describe class folders of images: is this worth training?")
+    describe.add_argument("data", metavar="DATA", type=Path, help=IMAGES_HELP)
+    describe.add_argument(
+        "--out", type=Path, default=Path("."), help="folder for DATA.html and DATA.json (default: this one)"
+    )
+    describe.add_argument("--name", help="name of the data set and of the files (default: the folder's)")
+    describe.add_argument("--no-pictures", action="store_true", help="leave the images out of the page")
+    describe.set_defaults(run=run_describe)
+
+    finetune = commands.add_parser(
+        "finetune", description="Fine-tune a network on own images: its last layer, then with --unfreeze all of it."
+    )
+    finetune.add_argument("data", metavar="DATA", type=Path, help=IMAGES_HELP)
+    finetune.add_argument(
+        "--base", default="efficientnet_lite0",
+        help="network to start from: efficientnet_lite0 (needs no network), resnet18-cifar, or a builder of "
+        "torchvision such as vgg16_bn, resnet152, mobilenet_v3_small (default: efficientnet_lite0)",
+    )  # fmt: skip
+    finetune.add_argument("--weights", help="FILE.safetensors, or none for random ones; default: pretrained")
+    finetune.add_argument("--size", type=int, dest="size_px", help="side of the input in pixels; default: the base's")
+    finetune.add_argument("--out", type=Path, required=True, help="folder of the run")
+    finetune.add_argument("--unfreeze", action="store_true", help="then train the whole network")
+    finetune.add_argument("--epochs", type=int, default=EPOCHS, help=f"of the whole network (default: {EPOCHS})")
+    finetune.add_argument("--batch-size", type=int, default=BATCH_SIZE, help=f"(default: {BATCH_SIZE})")
+    finetune.add_argument("--lr", type=float, help="highest learning rate of the whole network")
+    finetune.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
+    finetune.add_argument("--seed", type=int, default=SEED, help=f"of every random choice (default: {SEED})")
+    finetune.set_defaults(run=run_finetune)
+
+    tabular = commands.add_parser(
+        "tabular", description="Fit a logistic regression to rows of numbers, and write it as a bundle."
+    )
+    tabular.add_argument("rows", metavar="ROWS", help="CSV file whose last column is `class`, or sklearn:iris")
+    tabular.add_argument("--bundle", type=Path, required=True, help="folder to write")
+    tabular.add_argument("--golden", type=Path, help="CSV file to write the held out rows to")
+    tabular.add_argument("--seed", type=int, default=SEED, help=f"of the split (default: {SEED})")
+    tabular.set_defaults(run=run_tabular)
+
+    pretrained = commands.add_parser(
+        "pretrained", description="Write an ImageNet network as a bundle, as it is, in 8-bit integers."
+    )
+    pretrained.add_argument("base", metavar="BASE", help="efficientnet_lite0, or a builder of torchvision")
+    pretrained.add_argument("--images", type=Path, required=True, help="folder of photos to calibrate with")
+    pretrained.add_argument("--compare", type=Path, help="folder of images on which int8 is compared with torch")
+    pretrained.add_argument("--bundle", type=Path, required=True, help="folder to write")
+    pretrained.set_defaults(run=run_pretrained)
+
+
+def run_describe(arguments: argparse.Namespace) -> None:
+    from training.describe.command import describe
+
+    describe(arguments.data, arguments.out, arguments.name, pictures=not arguments.no_pictures)
+
+
+def run_finetune(arguments: argparse.Namespace) -> None:
+    from training.finetune.run import Options, finetune
+
+    options = Options(**{name: getattr(arguments, name) for name in Options.__dataclass_fields__})
+    finetune(options, lambda line: print(line, flush=True))
+    print(f"./cloudtrial export {arguments.out} writes its ONNX files", flush=True)
+
+
+def run_tabular(arguments: argparse.Namespace) -> None:
+    from training.bundles.tabular import make_bundle
+
+    found = make_bundle(arguments.rows, arguments.bundle, arguments.golden, arguments.seed)
+    print(
+        f"{arguments.bundle}: {found['accuracy']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {found['n']} rows "
+        f"held out; {found['bytes']} bytes, probabilities within {found['max_abs_dprob']:.1e} of scikit-learn's"
+    )
+
+
+def run_pretrained(arguments: argparse.Namespace) -> None:
+    from training.bundles.pretrained import make_bundle
+
+    for name, found in make_bundle(arguments.base, arguments.images, arguments.compare, arguments.bundle).items():
+        if "agreement" in found:
+            print(
+                f"{name}: int8 has torch's class for {found['agreement']:.1%} of {found['n']} images, for "
+                f"{found['sure_agreement']:.1%} of the {found['sure']} of which torch is sure"
+            )
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Export a run of finetune."""
+    from training.bundles.from_run import export_run
+
+    for name, values in export_run(arguments.run_folder, arguments.data).items():
+        print(
+            f"{arguments.run_folder / name}: {values['accuracy']:.2%} ({values['low']:.2%} to {values['high']:.2%}) "
+            f"of {values['n']}; the label of torch on {values['agreement']:.2%}"
+        )
+    print(f"./cloudtrial promote {arguments.run_folder} --bundle models/NAME makes a model of it")
+
+
+def promote(arguments: argparse.Namespace) -> None:
+    """Promote a run of finetune."""
+    from training.bundles.from_run import promote_run
+
+    if arguments.bundle is None:
+        raise PromotionError(f"name the folder of the new model: --bundle models/{arguments.run_folder.name}")
+    found = promote_run(arguments.run_folder, arguments.bundle, arguments.floor)
+    print(f"{arguments.bundle}: {found['accuracy']:.2%} ({found['low']:.2%} to {found['high']:.2%}) of {found['n']}")
+    print(f"ENGINE=onnx MODEL_DIR={arguments.bundle} ./cloudtrial serve runs it")
+
+
+def golden_photos(arguments: argparse.Namespace, bundle: Any) -> None:
+    """A golden set of photos."""
+    from training.bundles.golden_photos import write_photo_set
+
+    for name, label, probability in write_photo_set(bundle, arguments.photos, arguments.out):
+        print(f"{name}: {label} ({probability:.2f})")
