@@ -33,7 +33,7 @@ from training.measure import accuracy, histogram, parity
 from training.networks.bases import Base, build
 
 FLOAT32, INT8 = "float32.onnx", "int8.onnx"
-CALIBRATION_IMAGES = 500
+CALIBRATION_IMAGES = 200
 MAX_FLOAT32_DIFFERENCE = 1e-3
 MAX_INT8_LOSS = 0.01  # of accuracy, or two images where these are more
 SEED = 0
