@@ -150,8 +150,8 @@ def per_class(
 def most_confused(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[ConfusedPair]:
     """The pairs of a true and a predicted class with the most images, the most frequent first."""
     is_wrong = true != predicted
-    pairs = Counter(zip(true[is_wrong].tolist(), predicted[is_wrong].tolist(), strict=True))
-    support = Counter(true.tolist())
+    wrong = zip(true[is_wrong].tolist(), predicted[is_wrong].tolist(), strict=True)
+    pairs, support = Counter[tuple[int, int]](wrong), Counter[int](true.tolist())
     most = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:MAX_CONFUSED]
     return [ConfusedPair(classes[a], classes[b], pairs[a, b], support[a]) for a, b in most]
 
