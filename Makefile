@@ -83,7 +83,8 @@ test-root: .venv/.dev ## boot the VM and build the images, one by one, as they u
 	$(PY) -m pytest -m root $(ARGS)
 
 # The tests of vectorised code
-ENGINE_TESTS := tests/service/engines tests/training tests/eval/run/test_reference.py
+ENGINE_TESTS := tests/service/engines $(addprefix tests/training/test_,export.py golden.py train.py tabular.py) \
+	tests/eval/run/test_reference.py
 
 test-lesser: .venv/.dev ## run the tests of engines, training, export and golden set as on a processor without AVX-512 or AVX
 	scripts/setup/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
