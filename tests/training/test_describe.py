@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import ROOT
 from training.__main__ import main
 
 pytestmark = pytest.mark.integration
@@ -107,3 +108,11 @@ def test_a_folder_that_is_no_data_set_is_one_line(make, message, tmp_path):
     make(tmp_path / "mine")
     with pytest.raises(SystemExit, match=f"^describe: .*{message}"):
         main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_committed_descriptions_hold_no_image(name):
+    page = (ROOT / "docs" / "datasets" / f"{name}.html").read_text(encoding="utf-8")
+    content = json.loads((ROOT / "docs" / "datasets" / f"{name}.json").read_text(encoding="utf-8"))
+    assert "data:image" not in page and all(f">{label}</th>" in page for label in content["classes"])
+    assert content["images"] == {"cifar10": 60_000, "cifar100": 20_000}[name]
