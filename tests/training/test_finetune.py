@@ -18,6 +18,7 @@ from service.classifier import Classifier
 from service.images.preprocess import decode_image
 from service.model import load_bundle
 from service.settings import Settings
+from tests.conftest import ROOT
 from tests.helpers.class_folders import write_class_folders
 from training.__main__ import main
 from training.errors import BaseError
@@ -215,11 +216,11 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
     assert not Path("hacked").exists()
 
 
-def test_lite0_classifies_a_photo(golden_dir):
+def test_lite0_classifies_a_photo():
     base = find_base("efficientnet_lite0")
     net = build(base, 1000).eval()
     load_weights(net, base, None)
-    data = (golden_dir / "efficientnet-lite0-imagenet" / "coffee.jpg").read_bytes()
+    data = (ROOT / "eval" / "golden" / "efficientnet-lite0-imagenet" / "coffee.jpg").read_bytes()
     image = decode_image(data, finetune_run.image_bundle(base, ("",) * 1000))
     with torch.inference_mode():
         probabilities = net(torch.from_numpy(image[None])).softmax(1)[0].numpy()
