@@ -11,7 +11,9 @@ import pytest
 from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.images.preprocess import decode_image
 from service.model import load_bundle
+from tests.conftest import ROOT
 from training import golden
+from training.bundles.onnx_file import run_onnx
 
 pytestmark = pytest.mark.integration
 
@@ -54,3 +56,17 @@ def test_a_new_set_has_a_manifest_that_fits_its_files(bundle_dir, tmp_path):
     again = json.loads((tmp_path / "manifest.json").read_text())
     assert len(again["images"]) == len(list(tmp_path.glob("*.png"))) == 100
     assert tuple(again["classes"]) == bundle.classes
+
+
+def test_the_photos_are_answered_as_their_manifest_says():
+    photos = ROOT / "eval" / "golden" / "efficientnet-lite0-imagenet"
+    bundle = load_bundle(ROOT / "models" / photos.name)
+    manifest = json.loads((photos / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["model_version"] == bundle.version("int8.onnx") and tuple(manifest["classes"]) == bundle.classes
+    assert {path.name for path in photos.glob("*.jpg")} == {entry["name"] for entry in manifest["images"]}
+    inputs = np.stack([decode_image((photos / entry["name"]).read_bytes(), bundle) for entry in manifest["images"]])
+    found = run_onnx(bundle.path("int8.onnx"), inputs)
+    assert found.argmax(1).tolist() == [entry["label"] for entry in manifest["images"]]
+    for entry in manifest["images"]:
+        assert hashlib.sha256((photos / entry["name"]).read_bytes()).hexdigest() == entry["sha256"], entry["name"]
+        assert entry["licence"].startswith(("CC0", "public domain")) and "sha256" in entry["source"]
