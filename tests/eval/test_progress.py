@@ -15,7 +15,7 @@ from rich.console import Console
 
 from eval import progress
 from eval.__main__ import build_parser
-from eval.dataset import images
+from eval.dataset import image_set, images
 from eval.progress import Reporter
 from eval.report import render
 from eval.run import runner
@@ -97,7 +97,7 @@ def test_twins_that_start_and_stop_slowly_move(terminal, tmp_path, monkeypatch):
 def test_reading_the_images_moves(terminal, tmp_path, monkeypatch):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "one.png").write_bytes(picture_bytes())
-    monkeypatch.setattr(images, "_load_image", held(terminal, "image", images._load_image))
+    monkeypatch.setattr(image_set.ImageSource, "load", held(terminal, "image", image_set.ImageSource.load))
     reporter = Reporter(Console(file=terminal.file))
     found = images.load_images(str(tmp_path), None, 0, reporter.print, reporter.activity)
     assert len(found.images) == 1 and terminal.moved == ["image"]

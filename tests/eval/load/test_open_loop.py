@@ -187,7 +187,7 @@ def test_four_workers_give_one_process_samples_but_for_timing(tmp_path):
         with running_mock_endpoint(truth) as url:
             _, samples = run(
                 tmp_path / str(workers), url, images, scenarios=("single", "poisson"), rate_rps=150.0, duration_s=2.0,
-                workers=workers,
+                workers=workers, in_flight=1000,
             )  # fmt: skip
         found.append(sorted(map(identity, samples)))
     assert found[0] == found[1]

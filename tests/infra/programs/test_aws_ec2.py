@@ -347,7 +347,7 @@ def test_a_stage_has_names_of_its_own():
     [
         pytest.param({"size": "t2.micro"}, "one of t3.micro, t3.small", id="unknown-size"),
         pytest.param({"size": "t4g.small"}, "one of t3.micro, t3.small", id="arm"),
-        pytest.param({"engine": "tensorflow"}, "use one of", id="unknown-engine"),
+        pytest.param({"engine": "tensorflow"}, "it has torch, onnx", id="unknown-engine"),
         pytest.param({"domain": "a.example.com"}, "needs cloudtrial:certificateEmail", id="domain-without-email"),
         pytest.param({"certificateEmail": "a@example.com"}, "without cloudtrial:domain", id="email-without-domain"),
         pytest.param(ZONE, "without cloudtrial:domain", id="zone-without-domain"),
