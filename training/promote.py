@@ -31,7 +31,6 @@ from training.errors import PromotionError
 from training.measure import accuracy, predict
 
 MAX_FLOAT16_LOSS = 0.0005  # of accuracy, from storage in float16
-RECIPE = ("EPOCHS", "BATCH_SIZE", "MAX_LR", "LR_KNOTS", "MOMENTUM", "WEIGHT_DECAY", "CUTOUT_PX", "SHIFT_PX")
 
 
 def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
@@ -40,8 +39,8 @@ def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
     if not checkpoint.exists():
         raise PromotionError(f"no {checkpoint}; name the --out folder of ./cloudtrial train")
     progress = train.read_progress(checkpoint)
-    if progress.epoch < train.EPOCHS:
-        raise PromotionError(f"{run} has {progress.epoch} of {train.EPOCHS} epochs; train with --resume first")
+    if progress.epoch < (epochs := progress.recipe["epochs"]):
+        raise PromotionError(f"{run} has {progress.epoch} of {epochs} epochs; train with --resume first")
     tensors = train.read_network(checkpoint)
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}, progress
 
@@ -69,11 +68,6 @@ def measure(folder: Path, test: Split) -> dict[str, Any]:
     return accuracy(predict(engine.probabilities, bundle, test, "test set"), test.labels)
 
 
-def recipe() -> dict[str, Any]:
-    """The constants of training/train.py that made the network."""
-    return {"file": "training/train.py"} | {name.lower(): getattr(train, name) for name in RECIPE}
-
-
 def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accuracy: float) -> dict[str, Any]:
     """Measure a run's network as trained and as stored, and write the bundle. Returns the latter's accuracy."""
     tensors, progress = read_run(run)
@@ -95,7 +89,7 @@ def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accurac
         "metrics": {"test": {**stored, "data": f"{data_name}, test split", "float32_accuracy": trained["accuracy"]}},
         "training": {
             "data": f"{data_name}, train split",
-            "recipe": recipe(),
+            "recipe": {"file": "training/train.py"} | progress.recipe,
             "seed": progress.seed,
             "epochs": progress.epoch,
             "hardware": f"{os.cpu_count()} cores of {cpu_model()}",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +57,8 @@ def small_network() -> nn.Module:
 
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs of two steps."""
-    monkeypatch.setattr(train, "EPOCHS", 2)
-    monkeypatch.setattr(train, "BATCH_SIZE", 20)
+    """Two epochs of two steps; ten images are held out."""
+    monkeypatch.setattr(train, "RECIPE", train.Recipe(epochs=2, batch_size=15, held_out=10))
 
 
 @pytest.fixture
@@ -93,18 +94,34 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(class_folders, finished_run,
 
 def test_every_epoch_is_a_line_of_the_log(finished_run):
     lines = (finished_run / train.LOG).read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ["1", "2"]
+    assert [line.split()[0] for line in lines[:-1]] == ["1", "2"]
+    assert re.fullmatch(r"test set: [\d.]+% of 40 images", lines[-1])  # looked at once
+
+
+def test_held_out_images_are_not_learnt_from(class_folders, small_recipe, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train, "normalise", lambda images: seen.append(len(images)) or images.float())
+    run_train("--data", class_folders, "--out", tmp_path / "run")
+    assert seen == [15, 15, 10, 15, 15, 10, 40]  # two steps and ten held out, twice; then the test images
+    learnt, held_out = train.hold_out(torch.arange(40), 10, seed=0)
+    assert sorted([*learnt.tolist(), *held_out.tolist()]) == [*range(40)]
+
+
+def test_another_recipe_does_not_go_on_with_a_run(class_folders, finished_run, monkeypatch):
+    monkeypatch.setattr(train, "RECIPE", replace(train.RECIPE, epochs=3))
+    with pytest.raises(SystemExit, match="trained by another recipe"):
+        run_train("--data", class_folders, "--out", finished_run, "--resume")
 
 
 def test_training_lowers_the_loss(class_folders, small_recipe, monkeypatch, tmp_path):
     """The images of a class share a colour; the network is to learn which."""
-    monkeypatch.setattr(train, "EPOCHS", 40)
+    monkeypatch.setattr(train, "RECIPE", replace(train.RECIPE, epochs=40))
     split = load_split(class_folders, train=True)
     coloured = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3), dtype=np.uint8)[split.labels]
     coloured = np.broadcast_to(coloured, split.images.shape).copy()
     monkeypatch.setattr(train, "load_split", lambda data, train: Split(coloured, split.labels, "colours"))
     run_train("--data", class_folders, "--out", tmp_path / "run")
-    losses = [float(line.split()[1]) for line in (tmp_path / "run" / train.LOG).read_text().splitlines()]
+    losses = [float(line.split()[1]) for line in (tmp_path / "run" / train.LOG).read_text().splitlines()[:-1]]
     assert losses[-1] < losses[0] / 2
 
 
@@ -139,7 +156,11 @@ def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe,
     assert stored["n"] == 40
     assert list(bundle.files) == ["weights.safetensors"]
     made_by = json.loads((tmp_path / "bundle" / "model.json").read_text())["training"]
-    assert (made_by["epochs"], made_by["recipe"]["batch_size"], made_by["recipe"]["max_lr"]) == (2, 20, train.MAX_LR)
+    assert (made_by["epochs"], made_by["recipe"]["batch_size"], made_by["recipe"]["max_lr"]) == (
+        2,
+        15,
+        train.RECIPE.max_lr,
+    )
     assert not list(bundle.folder.glob("*.onnx"))  # an export is of the weights that it was made from
     assert bundle.classes == CLASSES
     with (tmp_path / "bundle" / "weights.safetensors").open("r+b") as file:
@@ -157,9 +178,12 @@ def test_a_network_below_the_floor_is_not_promoted(class_folders, finished_run, 
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_unfinished_run_is_not_promoted(finished_run, monkeypatch):
-    monkeypatch.setattr(train, "EPOCHS", 3)
-    with pytest.raises(promote.PromotionError, match="2 of 3 epochs"):
+def test_an_unfinished_run_is_not_promoted(class_folders, small_recipe, monkeypatch, tmp_path):
+    finished_run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "accuracy", interrupt)
+        run_train("--data", class_folders, "--out", finished_run)
+    with pytest.raises(promote.PromotionError, match="1 of 2 epochs"):
         promote.read_run(finished_run)
 
 
@@ -187,9 +211,10 @@ def test_the_service_network_computes_what_torchvisions_does():
 
 
 def test_learning_rate_follows_one_cycle():
-    rates = [train.learning_rate(epoch) for epoch in range(train.EPOCHS + 1)]
-    assert (max(rates), rates[train.EPOCHS // 5], rates[-1]) == (train.MAX_LR, train.MAX_LR, 0)
-    assert 0 < rates[0] < train.MAX_LR
+    recipe = train.RECIPE
+    rates = [train.learning_rate(recipe, epoch) for epoch in range(recipe.epochs + 1)]
+    assert (max(rates), rates[recipe.epochs // 5], rates[-1]) == (recipe.max_lr, recipe.max_lr, 0)
+    assert 0 < rates[0] < recipe.max_lr
 
 
 def test_a_shifted_image_keeps_its_size_and_its_pixels():
@@ -203,7 +228,7 @@ def test_a_shifted_image_keeps_its_size_and_its_pixels():
 
 def test_an_image_is_mirrored_in_every_other_epoch(class_folders, small_recipe, monkeypatch, tmp_path):
     flips = []
-    monkeypatch.setattr(train, "augment", lambda images, flip, generator: flips.append(flip) or images)
+    monkeypatch.setattr(train, "augment", lambda images, flip, *_: flips.append(flip) or images)
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))
     run_train("--data", class_folders, "--out", tmp_path / "run")
     first, second = torch.cat(flips[:2]), torch.cat(flips[2:])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.finetune.run_folder import WHOLE, Epoch, Progress
-from training.train import LR_KNOTS, cutout, has_fast_bfloat16, shift
+from training.train import RECIPE, cutout, has_fast_bfloat16, shift
 
 FINE_LR, SCRATCH_LR = 0.005, 0.05  # highest rate, from learnt and from random weights
 MOMENTUM = 0.9
@@ -35,7 +35,7 @@ class Schedule:
 
 def learning_rate(schedule: Schedule, epoch: float) -> float:
     """Returns the learning rate after `epoch` epochs, fractions included."""
-    positions, fractions = zip(*LR_KNOTS, strict=True)
+    positions, fractions = zip(*RECIPE.lr_knots, strict=True)
     return schedule.max_lr * float(np.interp(epoch / schedule.epochs, positions, fractions))
 
 

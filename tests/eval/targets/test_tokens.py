@@ -153,7 +153,7 @@ def test_a_closed_version_gets_the_token_after_it_was_refused(tmp_path, monkeypa
         fake.wanted_token = TOKEN
         assert run("--target", f"a={fake.url}", "--token-env", "ONE", "--out", tmp_path / "run") == 0
         versions = [request.headers.get("Authorization") for request in fake.requests if request.path == "/version"]
-    assert versions == [None, f"Bearer {TOKEN}"]
+    assert versions == [None, f"Bearer {TOKEN}"] * 2  # for the model, before there is a run, and in the run
     target = json.loads((tmp_path / "run" / "run.json").read_text())["targets"][0]
     assert target["version"]["model"] == {"name": "fake"}
 
