@@ -93,14 +93,14 @@ class InstantClient:
 def test_samples_are_made_while_nothing_is_in_flight():
     client, samples = InstantClient(slow=0, others=5), []
     asyncio.run(client.run(6, samples.append))
-    assert samples == [1, 2, 3, 4, 5, 0]
+    assert sorted(samples[:-1]) == [1, 2, 3, 4, 5] and samples[-1] == 0
     assert client.busy_when_made == [0] * 6
 
 
 def test_a_loop_without_pauses_makes_its_samples_too():
     client, samples = InstantClient(slow=0, others=200), []
     asyncio.run(client.run(201, samples.append))
-    assert samples == [*range(1, 201), 0]
+    assert sorted(samples[:-1]) == [*range(1, 201)] and samples[-1] == 0
     assert client.busy_when_made.count(1) == 200 - open_loop.MAX_UNRECORDED
 
 
@@ -116,7 +116,7 @@ def test_an_interrupted_loop_makes_the_samples_of_all_that_ended():
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(interrupt())
-    assert samples == [1, 2]
+    assert sorted(samples) == [1, 2]
 
 
 def test_stall_adds_latency_to_every_request_it_delayed(tmp_path):
