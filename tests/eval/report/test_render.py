@@ -360,6 +360,24 @@ def test_on_a_phone_a_plot_scrolls_sideways_in_its_box(browser, run_dir):
     page.close()
 
 
+def test_the_results_accuse_no_memory_that_the_answer_does_not(tmp_path):
+    """PyTorch's CUDA build fills memory that no cloud needs; the CPU build's is the cloud's own."""
+    run, samples = make_run(n_images=40, names=["heroku"])
+    (heroku,) = run.targets
+    for build, said in (("cu130", "not known"), ("cpu", "exceeds 512 MiB")):
+        folder = tmp_path / build
+        folder.mkdir()
+        version = {**heroku.version, "versions": {"torch": f"2.14.1+{build}"}}
+        target = dataclasses.replace(heroku, peak_memory_mib=600.0, version=version)
+        write_run(folder, dataclasses.replace(run, targets=[target]))
+        with (folder / SAMPLES_FILE).open("w", encoding="utf-8") as file:
+            for sample in samples:
+                append_sample(file, sample)
+        write_reports(folder)
+        cell = text_of(folder).partition('data-label="Memory"')[2].partition("</td>")[0]
+        assert said in cell and "600 MiB" in cell
+
+
 def test_a_printed_page_has_light_colours(browser, run_dir):
     page = browser.new_page(color_scheme="dark")
     page.goto((run_dir / REPORT_HTML).as_uri())
