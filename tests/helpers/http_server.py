@@ -1,11 +1,18 @@
-"""An HTTP server on this machine whose responses a function of the test sends."""
+"""HTTP servers on this machine: of a function that sends each response, or of a WSGI application."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from werkzeug.serving import make_server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 
 @contextmanager
@@ -36,6 +43,19 @@ def http_server(respond: Callable[[BaseHTTPRequestHandler, bytes], object]) -> I
             yield server.server_port
         finally:
             server.shutdown()
+
+
+@contextmanager
+def wsgi_server(app: WSGIApplication, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A WSGI application such as Flask's, on a thread for each request. Yields its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=tls)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def send(request: BaseHTTPRequestHandler, status: int, text: str = "", **headers: str) -> None:

@@ -74,7 +74,7 @@ def test_rows_have_named_features_with_ranges(folder):
     bundle = load_bundle(changed(folder, input=ROWS))
     assert bundle.input == TabularInput((Feature("length (cm)", 4, 7.9), Feature("<b>breite</b> µm", -1, -1)))
     with pytest.raises(BundleError, match="net takes rows of 2 numbers, not images"):
-        bundle.image  # noqa: B018
+        bundle.image  # noqa: B018  # reading it raises
 
 
 def test_a_deployment_has_what_belongs_to_no_other_engine(folder):

@@ -58,7 +58,7 @@ def find_base(name: str, size_px: int | None = None, weights: str | None = None)
 
         base = Base(name, 32, 32, MEAN, STD, "Apache-2.0", "CIFAR-10 weights of models/resnet18-cifar10")
     elif name in torchvision_names():
-        meta: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+        meta: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]  # declared for enums that may be empty
         preset = meta.transforms()
         origin = f"{meta} of torchvision, {meta.url}"
         base = Base(
@@ -159,7 +159,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _download(base: Base) -> Path:
     """torchvision's file in the cache, its checksum checked."""
-    url = models.get_model_weights(base.name).DEFAULT.url  # type: ignore[attr-defined]
+    url = models.get_model_weights(base.name).DEFAULT.url  # type: ignore[attr-defined]  # declared for enums that may be empty
     path = CACHE / os.path.basename(url)
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

@@ -6,14 +6,12 @@ import base64
 import json
 import re
 import shutil
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import flask
 import pytest
 from PIL import Image
-from werkzeug.serving import make_server
 
 from eval.__main__ import main
 from eval.errors import EndpointError
@@ -23,6 +21,7 @@ from eval.samples.store import read_run, read_samples
 from eval.targets.access import proxy_of
 from eval.targets.endpoints import Endpoint, TargetSet, price_as
 from tests.helpers.foreign.colours import COLOURS, name_of, probabilities, write_flowers
+from tests.helpers.http_server import wsgi_server
 
 pytestmark = pytest.mark.integration
 
@@ -84,12 +83,8 @@ def foreign_app() -> flask.Flask:
 
 @pytest.fixture(scope="module")
 def foreign_url():
-    server = make_server("127.0.0.1", 0, foreign_app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+    with wsgi_server(foreign_app()) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import cmarkgfm
 import flask
 import pytest
 from PIL import Image
-from werkzeug.serving import make_server
 
 from eval.__main__ import main
 from tests.helpers.html_pages import Page, text_of
+from tests.helpers.http_server import wsgi_server
 
 pytestmark = pytest.mark.integration
 
@@ -62,12 +61,8 @@ def url():
         row[(number + 1) % len(MANY) if number % WRONG == 7 else number] = 1 - 0.0001 * (len(MANY) - 1)
         return {"scores": row}
 
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+    with wsgi_server(app) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

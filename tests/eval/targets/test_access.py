@@ -6,11 +6,9 @@ import base64
 import json
 import ssl
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
-from werkzeug.serving import make_server
 
 from eval.__main__ import main
 from eval.errors import EndpointError
@@ -19,7 +17,7 @@ from eval.targets.access import environment_secrets, proxy_of, read_access
 from eval.targets.endpoints import Endpoint, TargetSet, assign_access
 from eval.targets.tokens import Token
 from tests.helpers.fake_endpoint import GOOD, fake_endpoint
-from tests.helpers.http_server import http_server, send
+from tests.helpers.http_server import http_server, send, wsgi_server
 
 pytestmark = pytest.mark.integration
 
@@ -179,12 +177,8 @@ def test_own_authority_and_client_certificate_open_the_door(closed_tls, certific
 @pytest.fixture
 def closed_url(closed_tls):
     """Of one that says why it closes, which asyncio's do not."""
-    server = make_server("127.0.0.1", 0, lambda *_: [], ssl_context=closed_tls, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+    with wsgi_server(lambda *_: [], closed_tls) as url:
+        yield url
 
 
 def test_without_them_it_is_said_what_is_missing(closed_url, certificates, capsys):
