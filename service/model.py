@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import BundleError
+from service.manifest.reader import WEIGHTS_OF, ManifestReader
 from service.manifest.records import EngineFile, ImageInput, TabularInput
-from service.manifest.values import WEIGHTS_OF, Values
 
 __all__ = ["MODEL_JSON", "VERSION_DIGITS", "WEIGHTS_OF", "Bundle", "load_bundle", "load_for_engine", "sha256"]
 
@@ -78,7 +78,7 @@ def load_bundle(folder: Path, needed: Iterable[str] | None = None) -> Bundle:
 
     Raises BundleError naming the file and what to do.
     """
-    values = Values(folder / MODEL_JSON)
+    values = ManifestReader(folder / MODEL_JSON)
     bundle = Bundle(
         folder=folder,
         name=values.name(),

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from service.errors import BundleError, SettingsError
-from service.manifest.values import WEIGHTS_OF
+from service.manifest.reader import WEIGHTS_OF
 from service.model import load_bundle
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from service.errors import BundleError
-from service.manifest.values import MAX_MANIFEST_BYTES, is_number
+from service.manifest.reader import MAX_MANIFEST_BYTES, is_number
 
 MAX_INPUTS = 16  # of a self-test: each is a forward pass of every start
 

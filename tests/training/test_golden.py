@@ -13,7 +13,7 @@ from service.images.preprocess import decode_image
 from service.model import load_bundle
 from tests.conftest import ROOT
 from training import golden
-from training.bundles.onnx_file import run_onnx
+from training.bundles.onnx_export import run_onnx
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ import pytest
 
 from service.model import load_bundle
 from training.__main__ import main
-from training.bundles.onnx_file import run_onnx
+from training.bundles.onnx_export import run_onnx
 from training.bundles.tabular import read_rows
 
 pytestmark = pytest.mark.integration

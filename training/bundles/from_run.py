@@ -22,13 +22,13 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.manifest.records import EngineFile
 from service.model import Bundle, sha256
 from training.bundles.manifest import EngineSource, SelfTest, write_bundle
-from training.bundles.onnx_file import run_onnx, write_float32, write_int8
+from training.bundles.onnx_export import run_onnx, write_float32, write_int8
 from training.bundles.self_test import image_self_test
 from training.errors import DataError, ExportError, PromotionError
 from training.finetune.dataset import read_dataset
 from training.finetune.run import Loaded, image_bundle, load, normaliser
 from training.finetune.run_folder import device, load_checkpoint, read_run, write_run
-from training.finetune.whole import predict
+from training.finetune.unfrozen import predict
 from training.measure import accuracy, histogram, parity
 from training.networks.bases import Base, build
 
@@ -154,7 +154,7 @@ def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, An
     int8 = exports[INT8]
     if sha256(folder / INT8) != int8["sha256"]:
         raise PromotionError(f"{folder / INT8} is not the file that was measured; ./cloudtrial export {folder} again")
-    lowest = majority(run) if floor is None else floor
+    lowest = majority_baseline(run) if floor is None else floor
     if int8["accuracy"] <= lowest if floor is None else int8["accuracy"] < lowest:
         meaning = "which always answering the most frequent class reaches" if floor is None else "the floor"
         raise PromotionError(
@@ -197,6 +197,6 @@ def _torch_bundle(taken: Bundle, weights: Path) -> Bundle:
     )
 
 
-def majority(run: dict[str, Any]) -> float:
+def majority_baseline(run: dict[str, Any]) -> float:
     """The accuracy of always answering the class that most test images are of."""
     return run["metrics"]["majority"]

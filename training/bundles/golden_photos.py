@@ -18,7 +18,7 @@ import numpy as np
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from service.schema import PROBABILITY_DIGITS
-from training.bundles.onnx_file import run_onnx
+from training.bundles.onnx_export import run_onnx
 from training.errors import DataError
 from training.folders import image_files
 

@@ -24,7 +24,7 @@ from service.errors import Problem
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from training.bundles.manifest import EngineSource, write_bundle
-from training.bundles.onnx_file import run_onnx, write_float32, write_int8
+from training.bundles.onnx_export import run_onnx, write_float32, write_int8
 from training.bundles.self_test import image_self_test
 from training.errors import DataError, ExportError
 from training.finetune.run import image_bundle

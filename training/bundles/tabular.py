@@ -25,7 +25,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.bundles.manifest import EngineSource, SelfTest, write_bundle
-from training.bundles.onnx_file import run_onnx
+from training.bundles.onnx_export import run_onnx
 from training.errors import DataError, ExportError
 from training.measure import accuracy, histogram
 

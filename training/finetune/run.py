@@ -42,7 +42,7 @@ from training.finetune.run_folder import (
     save_checkpoint,
     write_run,
 )  # fmt: skip
-from training.finetune.whole import FINE_LR, SCRATCH_LR, Schedule, predict, train_whole
+from training.finetune.unfrozen import FINE_LR, SCRATCH_LR, Schedule, predict, train_unfrozen
 from training.measure import accuracy
 from training.networks.bases import NO_WEIGHTS, Base, build, find_base, load_weights
 
@@ -186,7 +186,9 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
                 options.epochs, min(options.batch_size, len(loaded.train[1])),
                 options.lr or (SCRATCH_LR if scratch_weights else FINE_LR), options.seed,
             )  # fmt: skip
-            train_whole(net, loaded.train, loaded.validation, normalise, schedule, progress, momentum, on_epoch=record)
+            train_unfrozen(
+                net, loaded.train, loaded.validation, normalise, schedule, progress, momentum, on_epoch=record
+            )
         probabilities = predict(net, loaded.test[0], normalise, "test")
     run |= {
         "metrics": measure_test(probabilities, loaded.test[1], loaded.dataset.classes),

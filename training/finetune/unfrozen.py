@@ -47,7 +47,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return shift(cutout(images, int(size * CUTOUT_FRACTION), generator), int(size * SHIFT_FRACTION), generator)
 
 
-def train_whole(
+def train_unfrozen(
     net: nn.Module, train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray],
     normalise: Callable[[Tensor], Tensor], schedule: Schedule, progress: Progress, momentum: dict[str, Tensor], *,
     on_epoch: Callable[[Epoch, dict[str, Tensor]], None],

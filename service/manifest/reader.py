@@ -33,7 +33,7 @@ NAME = f"1 to {MAX_NAME_CHARACTERS} printable characters"
 TEXT = f"1 to {MAX_TEXT_CHARACTERS} printable characters"
 
 
-class Values:
+class ManifestReader:
     """The JSON object of a model.json."""
 
     def __init__(self, path: Path):
