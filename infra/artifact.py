@@ -20,7 +20,7 @@ from service.model import MODEL_JSON, sha256
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_DIR = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
-ROOT_FILES = ("Procfile", "main.py", "requirements.txt")  # from service/: platforms look for these at the root
+ROOT_FILES = ("main.py", "requirements.txt")  # from service/: platforms look for these at the root
 # Engine -> the lock in service/ that stands at the root as requirements.txt, so that nothing installs another engine's
 # library. `make lock` makes the locks of the .in files beside them.
 REQUIREMENTS = {"torch": "requirements.txt", "onnx": "requirements-onnx.txt"}

@@ -6,14 +6,15 @@ There is no SSH; `pulumi stack output session` is the command that opens a shell
 
 import pulumi
 import pulumi_aws as aws
-import pulumi_command as command
 
 from infra.artifact import deployment_files, write_tar_gz
-from infra.aws_ec2.user_data import HERE, render, vm_files
+from infra.aws_ec2.user_data import render, vm_files
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError, TokenInClear
+from infra.git_sha import deployed_git_sha
 from infra.models import model_env
 from infra.naming import resource_name, tags
+from infra.readiness import wait_until_ready
 from infra.targets import AWS_EC2 as TARGET
 from infra.targets import EC2_SIZES
 
@@ -144,7 +145,8 @@ aws.s3.BucketPolicy(
     ),
     opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
 )
-artifact = write_tar_gz("aws_ec2.tar.gz", deployment_files(vm_files(https=https), engine, model=model.folder.name))
+files = deployment_files(vm_files(https=https), engine, model=model.folder.name)
+artifact, git_sha = write_tar_gz("aws_ec2.tar.gz", files), deployed_git_sha(files)
 bundle = aws.s3.BucketObjectv2(
     "bundle",
     bucket=bucket.id,
@@ -208,6 +210,7 @@ settings: dict[str, pulumi.Input[str]] = {
     **model_env(model.folder.name, engine),
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
     "BUNDLE_SHA256": artifact.sha256,
+    "GIT_SHA": git_sha,
     **access_env,
 }
 if token:
@@ -251,30 +254,30 @@ if domain and zone:
         aws.route53.Record("domain", zone_id=zone, name=domain, type="A", ttl=60, records=[address.public_ip])
     )
 
-# `up` ends when the service is ready, or names the log to read.
+# `up` ends when the service is ready and is the one that was sent, or names the log to read.
 url = pulumi.Output.concat("https://" if domain else "http://", host)
 session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
-command.local.Command(
+wait_until_ready(
     "ready",
-    create=(HERE / "wait_ready.py").read_text(encoding="utf-8"),
-    interpreter=["python3", "-c"],
-    environment={
-        "URL": pulumi.Output.concat(url, "/readyz"),
-        "TIMEOUT_S": str(TARGET.boot_timeout_s + (CERTIFICATE_TIMEOUT_S if domain else 0)),
-        "ADVICE": pulumi.Output.concat(
-            "Its boot is in /var/log/cloud-init-output.log on the VM; a shell there: ",
-            session,
-            "\nWithout one: aws ec2 get-console-output --latest --output text --region ",
-            region,
-            " --instance-id ",
-            vm.id,
-            "\nAnother `pulumi up` waits again; a boot that failed is not repeated: pulumi up --replace '",
-            vm.urn,
-            "' makes another VM",
-        ),
-    },
+    url,
+    model=model,
+    engine=engine,
+    git_sha=git_sha,
+    timeout_s=TARGET.boot_timeout_s + (CERTIFICATE_TIMEOUT_S if domain else 0),
+    advice=pulumi.Output.concat(
+        "Its boot is in /var/log/cloud-init-output.log on the VM; a shell there: ",
+        session,
+        "\nWithout one: aws ec2 get-console-output --latest --output text --region ",
+        region,
+        " --instance-id ",
+        vm.id,
+        "\nAnother `pulumi up` waits again; a boot that failed is not repeated: pulumi up --replace '",
+        vm.urn,
+        "' makes another VM",
+    ),
+    token=api_token if "PROTECT_STATUS" in access_env else None,
     triggers=[vm.id],
-    opts=pulumi.ResourceOptions(depends_on=reachable),
+    depends_on=reachable,
 )
 
 # 3. Outputs

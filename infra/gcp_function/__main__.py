@@ -19,9 +19,6 @@ HERE = REPOSITORY / "infra" / "gcp_function"
 RUNTIME = "python311"
 REQUEST_TIMEOUT_S = 60
 
-# The zip lies at the root of the source. Google's build would start a Procfile's web process instead of the function.
-EXCLUDED = ("Procfile",)
-
 # Where Google copies the source before it builds; its documentation of a build account names these three.
 SOURCE_BUCKETS = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")
 
@@ -71,8 +68,7 @@ bucket = gcp.storage.Bucket(
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
 files = deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)
-shipped = {name: path for name, path in files.items() if name not in EXCLUDED}
-artifact = write_zip(f"{TARGET.name}.zip", shipped)
+artifact = write_zip(f"{TARGET.name}.zip", files)
 source = gcp.storage.BucketObject(
     "source",
     bucket=bucket.name,

@@ -16,6 +16,7 @@ from infra.models import DEFAULT_MODEL, model_env
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
 from service.engines.names import PLAIN_ENGINE
 
+PROCFILE = REPOSITORY / "infra" / "heroku" / "Procfile"
 UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier.service"
 VM_ROOT = "/opt/classifier/app"  # where the VM has what is shipped
 VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
@@ -38,7 +39,8 @@ def heroku_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str
     """The Procfile's web process."""
     config = {"HOST": HOST, "PORT": str(port), **model_env(model, engine)}
     config["WEB_CONCURRENCY"] = "2"  # the buildpack sets it by the dyno's size
-    return read_procfile((root / "Procfile").read_text(encoding="utf-8"), config)
+    config["GIT_SHA"] = ""  # known to a deployment; the model and the engine are the twin's
+    return read_procfile(PROCFILE.read_text(encoding="utf-8"), config)
 
 
 def gcp_cloudrun_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:

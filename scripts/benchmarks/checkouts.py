@@ -5,7 +5,7 @@
     git worktree add /tmp/before main
     python -m scripts.benchmarks.checkouts before=/tmp/before after=.
 
-Each is started from its own service/Procfile, kept to one core, and loaded from another by a closed loop of one golden
+Each is started as `python -m service.server`, kept to one core, and loaded from another by a closed loop of one golden
 image. Every round visits all of them in a new random order. It prints a table of medians over the rounds: for each
 concurrency the successes a second and the processor time of each, and the latency at a concurrency of one.
 """
@@ -27,13 +27,13 @@ import psutil
 
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.process import Process
-from infra.local.procfile import read_procfile
 from scripts.benchmarks.http_load import ClosedLoop, LoadResult
 from scripts.benchmarks.http_messages import HOST, Request
 from scripts.benchmarks.serving.servers import RAW
 from scripts.paths import EXAMPLE_IMAGE
 from service.system import processor
 
+COMMAND = ("python", "-m", "service.server")
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONCURRENCY = (1, 16, 64, 256)
 WARMUP_S, DRAIN_S, START_TIMEOUT_S = 1.0, 20.0, 120.0
@@ -52,8 +52,8 @@ def variant(text: str) -> Variant:
     """`NAME=TREE,VARIABLE=VALUE` as typed."""
     name, _, rest = text.partition("=")
     tree, *settings = rest.split(",")
-    if not (Path(tree) / "service" / "Procfile").is_file():
-        raise argparse.ArgumentTypeError(f"{tree!r} has no service/Procfile; name the root of a checkout")
+    if not (Path(tree) / "service" / "server.py").is_file():
+        raise argparse.ArgumentTypeError(f"{tree!r} has no service/server.py; name the root of a checkout")
     return Variant(name, Path(tree).resolve(), dict(setting.split("=", 1) for setting in settings))
 
 
@@ -69,8 +69,7 @@ def measure(each: Variant, engine: str, request: Request, window_s: float, folde
     """The variant's peak memory in MiB, and a cell for each concurrency."""
     (port,) = free_ports(1)
     env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, **each.env}
-    launch = read_procfile((each.tree / "service" / "Procfile").read_text(encoding="utf-8"), env)
-    process = Process(launch.command, launch.env, each.tree, [SERVER_CORE], folder / f"{each.name}.log")
+    process = Process(COMMAND, env, each.tree, [SERVER_CORE], folder / f"{each.name}.log")
     try:
         wait_until_ready(port, [process], START_TIMEOUT_S)
         cells = []

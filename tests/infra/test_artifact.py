@@ -20,7 +20,6 @@ from tests.helpers.infra.small_bundles import model_json, write_bundle
 FILES = {
     "service/app.py": b"app",
     "service/main.py": b"entry",
-    "service/Procfile": b"web: run",
     "service/requirements.txt": b"torch",
     "service/requirements-onnx.txt": b"onnxruntime",
     f"service/static/{'longer-than-a-plain-tar-header-' * 4}.css": b"c",
@@ -32,7 +31,7 @@ ONNX, TORCH = "models/net/network.onnx", "models/net/weights.safetensors"
 OTHER_MODEL = {f"models/other/{name}": data for name, data in BUNDLE.items()}
 SHIPPED = FILES | {name: data for name, data in MODEL.items() if name != ONNX}
 FUNCTIONS_LOCK = "infra/gcp_function/requirements.txt"
-ROOT_FILES = {"main.py": b"entry", "Procfile": b"web: run", "requirements.txt": b"torch"}
+ROOT_FILES = {"main.py": b"entry", "requirements.txt": b"torch"}
 
 WRITERS = [
     pytest.param(artifact.write_tar_gz, "out.tar.gz", id="tar.gz"),
@@ -198,9 +197,9 @@ def test_folder_hash_depends_on_names_and_contents_only(tmp_path, pack_in):
 
 def test_extra_files_come_along_under_the_names_they_are_given(tmp_path, pack_in):
     project = make_project(tmp_path)
-    extra = {".hidden": project / "service" / "app.py", "main.py": project / "service" / "Procfile"}
+    extra = {".hidden": project / "service" / "app.py", "main.py": project / "service" / "app.py"}
     packed = pack_in(project, artifact.write_tar_gz, "out.tar.gz", extra=extra)
-    assert members(project / packed.path) == SHIPPED | ROOT_FILES | {".hidden": b"app", "main.py": b"web: run"}
+    assert members(project / packed.path) == SHIPPED | ROOT_FILES | {".hidden": b"app", "main.py": b"app"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -213,6 +212,6 @@ def test_project_artifact_is_service_and_model_without_litter(engine):
         f"{model}/self_test.json",
         f"{model}/{read_model('resnet18-cifar10').engine(engine).file}",
     }
-    assert {name for name in names if "/" not in name} == {"Procfile", "main.py", "requirements.txt"}
+    assert {name for name in names if "/" not in name} == {"main.py", "requirements.txt"}
     assert {name.partition("/")[0] for name in names if "/" in name} == {"service", "models"}
     assert not [name for name in names if name.endswith((".pyc", ".DS_Store"))]

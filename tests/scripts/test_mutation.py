@@ -47,7 +47,6 @@ def test_every_program_has_enough_mutants_each_of_its_own_name():
     counts = Counter(mutant.target for mutant in MUTANTS)
     assert counts["aws_ec2"] >= 15
     assert all(counts[target] >= 8 for target in TARGETS)
-    assert f"applies {len(MUTANTS)} mutants" in (REPOSITORY / "docs" / "deploy.md").read_text()
 
 
 def test_mutant_that_does_not_fit_its_file_is_out_of_date():

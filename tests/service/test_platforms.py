@@ -15,7 +15,7 @@ from PIL import Image
 from infra.artifact import REPOSITORY
 from infra.local.dockerfile import instructions
 from infra.local.procfile import read_procfile
-from infra.local.start_commands import read_vm_unit
+from infra.local.start_commands import PROCFILE, read_vm_unit
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, HEROKU, TARGETS
 from service import schema
@@ -184,7 +184,10 @@ def test_there_are_as_many_threads_as_the_targets_concurrency():
 
 
 def test_the_vm_the_dyno_and_the_container_run_the_same_command():
-    dyno = read_procfile((SERVICE / "Procfile").read_text(), {}).command
+    env = {"ENGINE": "onnx", "MODEL_DIR": "models/iris", "GIT_SHA": "c0"}
+    start, *settings_and_command = read_procfile(PROCFILE.read_text(encoding="utf-8"), env).command
+    dyno = tuple(settings_and_command[len(env) :])
+    assert [start, *settings_and_command[: len(env)]] == ["env", *(f"{key}={value}" for key, value in env.items())]
     (container,) = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "CMD"]
     vm = read_vm_unit().exec_start
     assert dyno == tuple(json.loads(container)) == (os.path.basename(vm[0]), *vm[1:])

@@ -90,12 +90,8 @@ MUTANTS = {
             "depends_on=[outwards, route_association],",
         ),
         "up waits before the address leads to the VM": (
-            "opts=pulumi.ResourceOptions(depends_on=reachable)",
-            "opts=pulumi.ResourceOptions(depends_on=[address])",
-        ),
-        "a Python of this machine alone, so that another machine sees a change": (
-            'interpreter=["python3", "-c"]',
-            'interpreter=[__import__("sys").executable, "-c"]',
+            "depends_on=reachable,",
+            "depends_on=[address],",
         ),
         "the region of the settings is ignored": ("region = aws.get_region().region", "region = TARGET.region"),
     },

@@ -45,7 +45,6 @@ MUTANTS = {
 """,
             "    triggers=[builder.unique_id, account.unique_id],\n",
         ),
-        "a Procfile that is started instead of the function": ('EXCLUDED = ("Procfile",)', "EXCLUDED = ()"),
         "the concurrency is left to Google": ("        max_instance_request_concurrency=settings.concurrency,\n", ""),
         "as many instances as Google likes": ("        max_instance_count=settings.max_instances,\n", ""),
         "the token is a plain variable too": (

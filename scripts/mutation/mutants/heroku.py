@@ -9,8 +9,8 @@ MUTANTS = {
             "depends_on=[app]",
         ),
         "the token is a plain config var too": (
-            "engine), **access_env, **revision},",
-            'engine), **access_env, **revision, "API_TOKEN": api_token or ""},',
+            "config_vars={**access_env, **revision},",
+            'config_vars={**access_env, **revision, "API_TOKEN": api_token or ""},',
         ),
         "a token that is taken away stays on the app": ("if api_token else {},", "if api_token else None,"),
         "the build names the app, where its UUID is needed": (
@@ -23,21 +23,25 @@ MUTANTS = {
         ),
         "the build's version does not say what was sent": ("version=artifact.sha256[:12]", 'version="1"'),
         "the buildpack takes any Python it likes": (
-            '    "buildpack": {".python-version": HERE / ".python-version"},\n',
-            '    "buildpack": {},\n',
+            ', ".python-version": HERE / ".python-version"}',
+            "}",
         ),
         "the Dockerfile lies where it cannot copy from the root": (
             ', "Dockerfile": REPOSITORY / "service" / "Dockerfile"',
             "",
         ),
         "the slug holds what is shipped for the default engine": (
-            "deployment_files(root_files, engine, model=model.folder.name)",
-            "deployment_files(root_files, model=model.folder.name)",
+            "deployment_files(sources, engine, model=model.folder.name)",
+            "deployment_files(sources, model=model.folder.name)",
         ),
-        "the image is built of the default engine's stage": (
-            '"heroku.yml": MANIFESTS[engine]',
-            '"heroku.yml": MANIFESTS["torch"]',
+        "the engine is a config var: the old slug is restarted with it": (
+            "config_vars={**access_env, **revision},",
+            "config_vars={**model_env(model.folder.name, engine), **access_env, **revision},",
         ),
+        "the slug does not say what it is of": ('{"GIT_SHA": git_sha})', '{"GIT_SHA": ""})'),
+        "up ends before the new dyno answers": ("    depends_on=[web],\n", "    depends_on=[app],\n"),
+        "a closed status cannot be asked": ('api_token if "PROTECT_STATUS" in access_env else None', "None"),
+        "a second build is not asked": ("triggers=[artifact.sha256, size]", "triggers=[size]"),
         "a buildpack in container mode": (
             '["heroku/python"], "container": None}',
             '["heroku/python"], "container": ["heroku/python"]}',

@@ -68,6 +68,25 @@ MUTANTS = {
         ),
         "the service is not told which model was shipped": (', "MODEL_DIR": f"models/{model}"}', "}"),
     },
+    "infra/wait_ready.py": {
+        "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
+        "up ends though another version answers": ("if reported[name] != sent:", "if False:"),
+    },
+    "infra/readiness.py": {
+        "a Python of this machine alone, so that another machine sees a change": (
+            'interpreter=["python3", "-c"]',
+            'interpreter=[__import__("sys").executable, "-c"]',
+        ),
+        "what is sent changes nothing: another version is not asked": ("triggers=[git_sha, *triggers]", "triggers=[]"),
+        "the model that is meant is not the one that is sent": (
+            "model.files[model.engine(engine).file]",
+            "next(iter(model.files.values()))",
+        ),
+    },
+    "infra/git_sha.py": {
+        "a commit that changes no deployment changes its name": ('"--format=%H", "--", *paths', '"--format=%H"'),
+        "what is not committed has a commit's name": ('if commit and changed == "":', "if commit:"),
+    },
     NAMING: {
         "a stage has the names of the stack beside it": (
             "filter(None, (PROJECT, part, stage))",

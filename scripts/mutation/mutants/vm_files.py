@@ -53,7 +53,4 @@ MUTANTS = {
         ),
         "a kept certificate of another domain is served": (' | grep -q "does match"', ""),
     },
-    f"{FOLDER}/wait_ready.py": {
-        "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
-    },
 }

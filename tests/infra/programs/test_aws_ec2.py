@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tarfile
 
 import pytest
 import yaml
 
 from infra.artifact import deployment_files
-from infra.aws_ec2.user_data import HERE, HOST_FILE, SETTINGS_FILE, vm_files
+from infra.aws_ec2.user_data import HOST_FILE, SETTINGS_FILE, vm_files
 from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
-from tests.helpers.http_server import http_server, send
 from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, run_program
 from tests.offline_engine.fake_provider import PUBLIC_IP
@@ -293,10 +290,11 @@ def test_a_domain_without_a_zone_leaves_dns_to_its_owner():
 def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
     ready, vm = run.single("Command"), run.single("Instance")
     given = ready.inputs["environment"]
-    assert given["URL"] == f"{run.outputs['url']}/readyz"
+    assert given["URL"] == run.outputs["url"]
+    assert settings_of(run)["GIT_SHA"] == given["GIT_SHA"]
     assert run.outputs["session"] in given["ADVICE"] and "/var/log/cloud-init-output.log" in given["ADVICE"]
     assert int(given["TIMEOUT_S"]) >= AWS_EC2.boot_timeout_s
-    assert ready.inputs["triggers"] == [vm.id]
+    assert ready.inputs["triggers"] == [given["GIT_SHA"], vm.id]
     assert ready.inputs["interpreter"] == ["python3", "-c"]  # an absolute path would differ by machine
     assert needs(ready, run.single("EipAssociation"), *run.of_type("Record"))
 
@@ -361,33 +359,3 @@ def test_a_stage_has_names_of_its_own():
 )
 def test_invalid_setting_is_refused(config, reason):
     assert reason in refused(rehearse("aws_ec2", config))
-
-
-# wait_ready.py, as `up` runs it
-
-
-def wait_for(*statuses: int, timeout_s: float = 60) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """The script's process and the paths that it requested; the last of the statuses is repeated."""
-    paths: list[str] = []
-
-    def respond(request, _):
-        paths.append(request.path)
-        send(request, statuses[min(len(paths), len(statuses)) - 1])
-
-    with http_server(respond) as port:
-        env = {"URL": f"http://127.0.0.1:{port}/readyz", "TIMEOUT_S": str(timeout_s), "POLL_S": "0.01"}
-        command = [sys.executable, "-c", (HERE / "wait_ready.py").read_text()]
-        return subprocess.run(command, env=env | {"ADVICE": "Look there."}, capture_output=True, text=True), paths
-
-
-def test_the_wait_ends_after_three_successes_in_a_row():
-    done, paths = wait_for(502, 200, 200, 503, 200, 200, 200)
-    assert done.returncode == 0, done.stderr
-    assert paths == ["/readyz"] * 7
-    assert "not yet: HTTP Error 502" in done.stdout and done.stdout.endswith("ready\n")
-
-
-def test_timed_out_wait_names_the_last_error_and_the_log():
-    done, paths = wait_for(503, timeout_s=0.3)
-    assert done.returncode == 1 and len(paths) > 1
-    assert "not ready within 0 s; last: HTTP Error 503" in done.stderr and "Look there." in done.stderr

@@ -76,7 +76,7 @@ def test_the_zip_has_the_entry_and_the_requirements_at_its_root(shipped):
 def test_onnx_zip_requires_no_torch_and_has_no_torch_weights(checkout):
     run, content = run_and_read(checkout, "onnx")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert set(archive.namelist()) == set(deployment_files(engine="onnx")) - {"Procfile"}
+        assert set(archive.namelist()) == set(deployment_files(engine="onnx"))
         pins = archive.read("requirements.txt").decode()
     assert "onnxruntime==" in pins and "torch==" not in pins and "safetensors" not in pins
     assert "functions-framework==" in pins
@@ -85,7 +85,7 @@ def test_onnx_zip_requires_no_torch_and_has_no_torch_weights(checkout):
 
 def test_zip_has_no_procfile_to_start_instead_of_the_function(shipped):
     with zipfile.ZipFile(io.BytesIO(shipped[1])) as archive:
-        assert set(archive.namelist()) == set(deployment_files()) - {"Procfile"}
+        assert set(archive.namelist()) == set(deployment_files())
 
 
 def test_the_objects_name_carries_the_zips_hash(shipped):

@@ -13,6 +13,7 @@ import yaml
 from infra.artifact import REPOSITORY, deployment_files
 from infra.local.dockerfile import instructions
 from infra.local.procfile import read_procfile
+from service.settings import ENGINES
 from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
 from tests.offline_engine.engine import ProgramResult, run_program
 
@@ -52,7 +53,7 @@ def test_buildpack_app_names_its_stack_and_buildpack(buildpack):
     app = buildpack[0].single(APP).inputs
     assert app["name"] == "cloudtrial-example"
     assert (app["stack"], app["buildpacks"], app["region"]) == ("heroku-24", ["heroku/python"], "us")
-    assert app["configVars"] == {"ENGINE": "torch", "MODEL_DIR": "models/resnet18-cifar10"}
+    assert app["configVars"] == {}  # a restart of the old slug must be able to run with all of them
 
 
 def test_the_container_app_has_no_buildpack(container):
@@ -106,11 +107,11 @@ def test_region_size_and_dynos_come_from_the_settings():
 
 def test_the_buildpack_finds_its_files_at_the_root(buildpack):
     held = files_in(buildpack[1])
-    assert set(held) == {*deployment_files(), ".python-version"}
+    assert set(held) == {*deployment_files(), ".python-version", "Procfile"}
     assert b"torch==" in held["requirements.txt"] and b"+cpu" in held["requirements.txt"]
     assert b"functions-framework" not in held["requirements.txt"]
     procfile = read_procfile(held["Procfile"].decode(), {"PORT": "5000"})
-    assert procfile.command == ("python", "-m", "service.server") and "service/server.py" in held
+    assert procfile.command[-3:] == ("python", "-m", "service.server") and "service/server.py" in held
 
 
 def test_the_buildpack_gets_the_python_of_the_image(buildpack):
@@ -126,17 +127,46 @@ def test_image_build_context_is_the_root_with_all_copied_files(container):
     held = files_in(container[1])
     assert set(held) == {*deployment_files(), "heroku.yml", "Dockerfile"}
     manifest = yaml.safe_load(held["heroku.yml"])
-    assert manifest == {"build": {"docker": {"web": "Dockerfile"}}}  # no `run`: the image's own command
+    assert manifest["build"]["docker"] == {"web": "Dockerfile"}
     copied = [rest.split()[:-1] for name, rest in instructions(held["Dockerfile"].decode()) if name == "COPY"]
     for source in (source for sources in copied for source in sources):
         assert any(name == source or name.startswith(f"{source}/") for name in held), source
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("mode", ["buildpack", "container"])
+def test_engine_model_and_commit_are_started_with_the_slug(mode, engine, checkout):
+    run, tarball = run_and_unpack(checkout, mode, engine)
+    held, sent = files_in(tarball), run.single("Command").inputs["environment"]
+    line = held["Procfile"].decode() if mode == "buildpack" else yaml.safe_load(held["heroku.yml"])["run"]["web"]
+    start = read_procfile(line if mode == "buildpack" else f"web: {line}", {}).command
+    env = dict(word.split("=") for word in start[1:-3])
+    assert (start[0], *start[-3:]) == ("env", "python", "-m", "service.server")
+    assert env == {"ENGINE": engine, "MODEL_DIR": "models/resnet18-cifar10", "GIT_SHA": sent["GIT_SHA"]}
+    assert sent["GIT_SHA"].startswith("unversioned-")  # the checkout is no repository of git
+
+
+def test_up_ends_when_the_new_dyno_says_what_it_runs(buildpack):
+    run = buildpack[0]
+    ready = run.single("Command")
+    env = ready.unwrapped_inputs["environment"]
+    assert env["URL"] == run.outputs["url"]
+    assert "heroku logs --app cloudtrial-example" in env["ADVICE"]
+    assert ready.inputs["triggers"] == [env["GIT_SHA"], hashlib.sha256(buildpack[1]).hexdigest(), "basic"]
+    assert run.single("Formation").urn in ready.dependencies
+    assert "API_TOKEN" not in env
+
+
+def test_a_closed_status_is_asked_with_the_token():
+    ready = well(rehearse("heroku", {"protectStatus": "true"}, token=True)).single("Command")
+    assert ready.unwrapped_inputs["environment"]["API_TOKEN"] == TOKEN and TOKEN not in ready.cleartext
 
 
 @pytest.mark.parametrize("mode", ["buildpack", "container"])
 def test_onnx_tarball_requires_no_torch_and_has_no_torch_weights(mode, checkout):
     run, tarball = run_and_unpack(checkout, mode, "onnx")
     held = files_in(tarball)
-    assert run.single(APP).inputs["configVars"] == {"ENGINE": "onnx", "MODEL_DIR": "models/resnet18-cifar10"}
+    assert run.single(APP).inputs["configVars"] == {}
     assert "models/resnet18-cifar10/int8.onnx" in held and "models/resnet18-cifar10/weights.safetensors" not in held
     assert b"onnxruntime==" in held["requirements.txt"] and b"torch==" not in held["requirements.txt"]
 
@@ -144,7 +174,7 @@ def test_onnx_tarball_requires_no_torch_and_has_no_torch_weights(mode, checkout)
 def test_the_onnx_engines_image_is_built_with_its_build_argument(checkout):
     held = files_in(run_and_unpack(checkout, "container", "onnx")[1])
     manifest = yaml.safe_load(held["heroku.yml"])
-    assert manifest == {"build": {"docker": {"web": "Dockerfile"}, "config": {"ENGINE": "onnx"}}}
+    assert manifest["build"] == {"docker": {"web": "Dockerfile"}, "config": {"ENGINE": "onnx"}}
     assert ("ARG", "ENGINE=torch") in instructions(held["Dockerfile"].decode())
 
 
