@@ -15,6 +15,11 @@ from threading import Thread
 
 os.environ["FORWARDED_ALLOW_IPS"] = ""  # gunicorn, which is imported below, would take SCRIPT_NAME from a local client
 
+# gunicorn ends a worker that was silent for so long. Between requests Google withdraws the processor, and after a
+# longer pause that would be every healthy one: its next request would wait for another load of the network. A request
+# that takes too long is ended by Google itself (infra/gcp_function: timeout_seconds).
+os.environ["CLOUD_RUN_TIMEOUT_SECONDS"] = "0"
+
 import flask
 import functions_framework
 from gunicorn.arbiter import Arbiter

@@ -55,8 +55,8 @@ def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE, mode
     """What the build of a function puts in front of main.py."""
     threads = round(FUNCTION_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
     command = ("functions-framework", "--target", FUNCTION_ENTRY_POINT, "--source", "main.py")
-    config = {"HOST": HOST, "PORT": str(port), "THREADS": str(threads)} | model_env(model, engine)
-    return ProcessSpec(command, config)
+    config = {"HOST": HOST, "PORT": str(port), "THREADS": str(threads), "CLOUD_RUN_TIMEOUT_SECONDS": "60"}
+    return ProcessSpec(command, config | model_env(model, engine))
 
 
 def read_vm_unit() -> Unit:
