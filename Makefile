@@ -28,17 +28,18 @@ export PATH := $(PULUMI_BIN):$(PATH)
 .PHONY: help setup demo twins report test test-fast test-all test-nonroot test-root test-lesser lint format bench
 .PHONY: bench-engine bench-serve
 .PHONY: lighthouse costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
-.PHONY: down leftovers a-stack a-pulumi mutants sbom audit
+.PHONY: refresh drift unlock outputs down leftovers a-stack a-pulumi mutants sbom audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
-	@echo "or one of these-STAGE for a second stack: make preflight, preview, up; make down, leftovers."
+	@echo "or one of these-STAGE for a second stack: make preflight, preview, up; make down, leftovers;"
+	@echo "make outputs, refresh, drift, unlock."
 	@echo "Pulumi.<stack>.yaml lists a stack's settings. Arguments for pulumi: make up STACK=heroku ARGS=--yes"
 
-.venv/.demo: scripts/setup/venv requirements.txt requirements-torch.txt
-	scripts/setup/venv requirements.txt
+.venv/.demo: scripts/setup/venv requirements-demo.txt requirements-torch.txt
+	scripts/setup/venv requirements-demo.txt
 	@touch $@
 
 # Deploying needs no torch.
@@ -51,7 +52,7 @@ help: ## this list
 	@touch $@
 
 .venv/.dev: .venv/.demo requirements-dev.txt requirements-audit.txt requirements-training.txt infra/requirements.txt
-	scripts/setup/venv requirements.txt requirements-dev.txt
+	scripts/setup/venv requirements-demo.txt requirements-dev.txt
 	@touch $@
 
 setup: .venv/.dev ## install .venv with everything for demo and test
@@ -114,16 +115,31 @@ pulumi: .venv/.infra ## install the pulumi program, in the version of the SDK
 preflight: a-stack .venv/.demo ## check without an account whether STACK fits its target, and what it costs
 	./cloudtrial preflight $(STACK) $(ARGS)
 
+# Every Pulumi package in .venv has a provider; only those that the stack uses are downloaded, once they are needed.
+OWN_PROVIDERS := --skip-plugin-pre-install
+
 preview: a-stack a-pulumi .venv/.infra ## show what `make up` would change in STACK
 	pulumi stack select --create $(STACK)
-	pulumi preview --stack $(STACK) $(ARGS)
+	pulumi preview $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)
 
 up: a-stack a-pulumi .venv/.infra ## deploy STACK, such as aws_ec2: make up STACK=aws_ec2
 	pulumi stack select --create $(STACK)
-	pulumi up --stack $(STACK) $(ARGS)
+	pulumi up $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)
+
+refresh: a-stack a-pulumi .venv/.infra ## read into STACK's state what the cloud has: after an `up` that was interrupted
+	pulumi refresh $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)
+
+drift: a-stack a-pulumi .venv/.infra ## fail if the cloud, or the source, is not what STACK was deployed as
+	pulumi preview $(OWN_PROVIDERS) --refresh --expect-no-changes --stack $(STACK) $(ARGS)
+
+unlock: a-stack a-pulumi ## free STACK of an update that ended without saying so (never one that still runs)
+	pulumi cancel --stack $(STACK) $(ARGS)
+
+outputs: a-stack a-pulumi ## print STACK's outputs: url, size, model and so on
+	pulumi stack output --stack $(STACK) $(ARGS)
 
 down: a-stack a-pulumi .venv/.infra ## destroy every resource of STACK
-	pulumi destroy --stack $(STACK) $(ARGS)
+	pulumi destroy $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)
 	@echo "To list resources left after it: make leftovers STACK=$(STACK)"
 
 leftovers: a-stack .venv/.infra ## list resources of STACK left after `make down`

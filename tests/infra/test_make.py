@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 from pulumi.automation import _cmd
 
 from infra.targets import TARGETS
@@ -19,6 +20,14 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.integration
 
 VERSION = "3.272.0"
+OWN_PROVIDERS = "--skip-plugin-pre-install"  # else the program downloads the provider of every SDK in .venv
+COMMANDS = {
+    "refresh": f"pulumi refresh {OWN_PROVIDERS} --stack heroku",
+    "drift": f"pulumi preview {OWN_PROVIDERS} --refresh --expect-no-changes --stack heroku",
+    "unlock": "pulumi cancel --stack heroku",
+    "outputs": "pulumi stack output --stack heroku",
+    "down": f"pulumi destroy {OWN_PROVIDERS} --stack heroku",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +43,7 @@ def project(tmp_path) -> Path:
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "infra" / "requirements.txt", folder / "infra")
-    for name in ("requirements.txt", "requirements-torch.txt"):
+    for name in ("requirements-demo.txt", "requirements-torch.txt"):
         shutil.copy(ROOT / name, folder)
     for stamp in (".venv/.infra", ".venv/.demo"):
         write_program(folder / stamp, "")
@@ -71,14 +80,24 @@ def test_up_and_preview_select_the_stack_or_make_it_and_go_on(project, command, 
     stand_in(project)
     done, called = make(project, command, f"STACK={stack}")
     assert done.returncode == 0, done.stderr
-    assert called == [f"pulumi stack select --create {stack}", f"pulumi {command} --stack {stack}"]
+    assert called == [f"pulumi stack select --create {stack}", f"pulumi {command} {OWN_PROVIDERS} --stack {stack}"]
 
 
 def test_down_creates_no_stack_and_names_the_leftovers_command(project):
     stand_in(project)
     done, called = make(project, "down", "STACK=heroku", "ARGS=--yes")
-    assert done.returncode == 0 and called == ["pulumi destroy --stack heroku --yes"]
+    assert done.returncode == 0 and called == [f"pulumi destroy {OWN_PROVIDERS} --stack heroku --yes"]
     assert "make leftovers STACK=heroku" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_on_a_stack_create_none_and_report_failure(project, command):
+    stand_in(project)
+    done, called = make(project, command, "STACK=heroku", "ARGS=--yes")
+    assert done.returncode == 0 and called == [f"{COMMANDS[command]} --yes"]
+    stand_in(project, answer="exit 3")
+    done, _ = make(project, command, "STACK=heroku")
+    assert done.returncode != 0
 
 
 def test_a_pulumi_that_fails_ends_it_there(project):
@@ -88,7 +107,7 @@ def test_a_pulumi_that_fails_ends_it_there(project):
 
 
 @pytest.mark.parametrize("stack", ["", "azure", "aws", "aws_ec2x"])
-@pytest.mark.parametrize("command", ["up", "down", "preview", "preflight", "leftovers"])
+@pytest.mark.parametrize("command", [*COMMANDS, "up", "preview", "preflight", "leftovers"])
 def test_missing_or_unknown_stack_is_one_line_and_starts_nothing(project, command, stack):
     stand_in(project)
     done, called = make(project, command, f"STACK={stack}")
@@ -143,7 +162,7 @@ def test_the_installed_pulumi_goes_before_any_other(project):
     stand_in(project)
     stand_in(project, f".pulumi/versions/{VERSION}/bin", name="pinned")
     _, called = make(project, "preview", "STACK=heroku")
-    assert called == ["pinned stack select --create heroku", "pinned preview --stack heroku"]
+    assert called == ["pinned stack select --create heroku", f"pinned preview {OWN_PROVIDERS} --stack heroku"]
 
 
 def test_the_other_commands_run_their_programs(project):
@@ -158,6 +177,25 @@ def test_the_other_commands_run_their_programs(project):
     ]
 
 
+def test_deploying_without_make_installs_the_same():
+    """With no .venv, `pulumi up` makes it from the root's requirements.txt."""
+    first, *lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert lines == ["-r infra/requirements.txt"]
+    assert first.startswith("# What deploying needs, and only that") and "make demo" in first
+    options = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["runtime"]["options"]
+    assert options == {"toolchain": "pip", "virtualenv": ".venv"}
+
+
+def test_the_demo_installs_no_pulumi(project):
+    demo = (ROOT / "requirements-demo.txt").read_text()
+    assert "pulumi" not in demo and "-r " not in demo
+    (project / ".venv/.demo").unlink()
+    write_program(project / ".venv/bin/pip", "")
+    done, called = make(project, "demo", f"PYTHON={sys.executable}")
+    assert done.returncode == 0, done.stderr
+    assert called[-2].endswith("install -r requirements-torch.txt -r requirements-demo.txt")
+
+
 def test_who_only_deploys_gets_no_torch(project):
     stand_in(project)
     (project / ".venv/.infra").unlink()
@@ -165,7 +203,7 @@ def test_who_only_deploys_gets_no_torch(project):
     done, called = make(project, "up", "STACK=heroku", f"PYTHON={sys.executable}")
     assert done.returncode == 0, done.stderr
     assert called[0] == "python -m pip --disable-pip-version-check install -r infra/requirements.txt"
-    assert called[1:] == ["pulumi stack select --create heroku", "pulumi up --stack heroku"]
+    assert called[1:] == ["pulumi stack select --create heroku", f"pulumi up {OWN_PROVIDERS} --stack heroku"]
     assert (project / ".venv/.infra").exists()
 
 
@@ -183,12 +221,12 @@ def set_up(project, installed=1, reached=1, **env):
     write_program(project / ".venv/bin/pip", "")
     env = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, **env}
     done = subprocess.run(
-        [project / "scripts/setup/venv", "requirements.txt"], cwd=project, env=env, capture_output=True, text=True
+        [project / "scripts/setup/venv", "requirements-demo.txt"], cwd=project, env=env, capture_output=True, text=True
     )
     return done, done.stdout.splitlines()
 
 
-REST = "python -m pip --disable-pip-version-check install -r requirements-torch.txt -r requirements.txt"
+REST = "python -m pip --disable-pip-version-check install -r requirements-torch.txt -r requirements-demo.txt"
 
 
 def test_setup_says_which_torch_and_its_size_before_pip_runs(project):
@@ -275,7 +313,7 @@ def test_a_uv_that_fails_changes_no_lock(locked):
 
 def test_help_lists_the_commands_and_the_targets(project):
     done, _ = make(project, "help")
-    for command in ("pulumi", "preflight", "preview", "up", "down", "leftovers"):
+    for command in ("pulumi", "preflight", "preview", "up", "leftovers", *COMMANDS):
         assert f"make {command} " in done.stdout
     assert " ".join(TARGETS_IN_ORDER) in done.stdout
 

@@ -102,7 +102,7 @@ def test_cloud_functions_lock_is_the_others_plus_the_framework(engine):
 
 @EVERY
 def test_required_versions_are_installed_with_torchs_cpu_build(engine, target):
-    texts = [(REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-torch.txt")]
+    texts = [(REPOSITORY / name).read_text() for name in ("requirements-demo.txt", "requirements-torch.txt")]
     here = pins("".join(texts))
     asked = pins(direct_requirements(engine, target))
     assert asked == {name: here[name] + "+cpu" * (name == "torch") for name in asked}
