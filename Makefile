@@ -16,7 +16,7 @@ endef
 SHELL_SYNTAX := ; & | < > ` $$
 is_in = $(if $(findstring $(1),$(2)),yes)
 is_unsafe = $(strip $(call is_in,$(NEWLINE),$(value $(1))) $(foreach sign,$(SHELL_SYNTAX),$(call is_in,$(sign),$(value $(1)))))
-$(foreach name,STACK ARGS LIMIT MODEL RUN,$(if $(call is_unsafe,$(name)),$(error $(name) holds what a shell would read as more \
+$(foreach name,STACK ARGS LIMIT MODEL RUN PREREQUISITES,$(if $(call is_unsafe,$(name)),$(error $(name) holds what a shell would read as more \
 than arguments: one of $(SHELL_SYNTAX) or a new line)))
 
 # `make pulumi` installs the program there, in the version of the SDK; it precedes any other on PATH.
@@ -117,12 +117,15 @@ preflight: a-stack .venv/.demo ## check without an account whether STACK fits it
 
 # Every Pulumi package in .venv has a provider; only those that the stack uses are downloaded, once they are needed.
 OWN_PROVIDERS := --skip-plugin-pre-install
+CHECKED = $(if $(filter skip,$(PREREQUISITES)),,./cloudtrial preflight $(STACK) --prerequisites -- $(ARGS))
 
 preview: a-stack a-pulumi .venv/.infra ## show what `make up` would change in STACK
+	$(CHECKED)
 	pulumi stack select --create $(STACK)
 	pulumi preview $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)
 
 up: a-stack a-pulumi .venv/.infra ## deploy STACK, such as aws_ec2: make up STACK=aws_ec2
+	$(CHECKED)
 	pulumi stack select --create $(STACK)
 	pulumi up $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)
 

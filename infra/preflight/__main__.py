@@ -37,17 +37,27 @@ a warm disk on this machine's processor: the cloud will be slower.
 
 The stack's settings are read from Pulumi.STACK.yaml.
 
+--prerequisites says, in one line each, what `make preview` and `make up` lack
+here: login, settings, credentials, Docker, APIs. They run it first; what follows
+`--` are their arguments for pulumi. The network is used for Google's APIs alone.
+
 examples:
   ./cloudtrial preflight heroku
   ./cloudtrial preflight aws_ec2-prod --requests-per-month 5000000 --no-twin
+  ./cloudtrial preflight gcp_cloudrun --prerequisites
 
-Exit codes: 0 all fits as far as is known, 1 something does not fit, 2 wrong usage.
+Exit codes: 0 all fits as far as is known, 1 something does not fit or is missing,
+2 wrong usage.
 """
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
     """Measure, compare with the limits, print. Returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    arguments = _parser().parse_args(words[:end])
+    if arguments.prerequisites:
+        return check_prerequisites(arguments.stack, words[end + 1 :], folder)
     try:
         name = arguments.stack.rpartition("/")[2]
         spec = read_deployment_spec(name, read_settings(name, folder), read_secret_keys(name, folder))
@@ -61,6 +71,22 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
         print(text)
     print(f"\n{conclusion(results)}")
     return DOES_NOT_FIT if any(line.verdict == EXCEEDS for line in results) else FITS
+
+
+def check_prerequisites(stack: str, pulumi_arguments: Sequence[str], folder: Path) -> int:
+    """Print a line for each thing without which preview and up would fail. Returns the exit code."""
+    from infra.preflight.prerequisites import find_missing
+
+    try:
+        lines = find_missing(stack, pulumi_arguments, folder)
+    except InfraError as error:
+        print(f"preflight: {error}", file=sys.stderr)
+        return MISUSED
+    for line in lines:
+        print(f"missing: {line}", file=sys.stderr)
+    if lines:
+        print("Nothing was created. To go on without this check: PREREQUISITES=skip", file=sys.stderr)
+    return DOES_NOT_FIT if lines else FITS
 
 
 def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[CheckResult]:
@@ -111,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests-per-month", type=_requests, default=REQUESTS, metavar="N",
                         help=f"the traffic that is priced (default: {REQUESTS:,})")  # fmt: skip
     parser.add_argument("--no-twin", action="store_true", help="do not start the twin; memory and start stay not known")
+    parser.add_argument("--prerequisites", action="store_true", help="only say what is missing here to deploy it")
     return parser
 
 

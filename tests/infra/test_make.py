@@ -80,7 +80,11 @@ def test_up_and_preview_select_the_stack_or_make_it_and_go_on(project, command, 
     stand_in(project)
     done, called = make(project, command, f"STACK={stack}")
     assert done.returncode == 0, done.stderr
-    assert called == [f"pulumi stack select --create {stack}", f"pulumi {command} {OWN_PROVIDERS} --stack {stack}"]
+    assert called == [
+        f"./cloudtrial preflight {stack} --prerequisites --",
+        f"pulumi stack select --create {stack}",
+        f"pulumi {command} {OWN_PROVIDERS} --stack {stack}",
+    ]
 
 
 def test_down_creates_no_stack_and_names_the_leftovers_command(project):
@@ -102,8 +106,18 @@ def test_commands_on_a_stack_create_none_and_report_failure(project, command):
 
 def test_a_pulumi_that_fails_ends_it_there(project):
     stand_in(project, answer="exit 255")
-    done, called = make(project, "up", "STACK=heroku")
+    done, called = make(project, "up", "STACK=heroku", "PREREQUISITES=skip")
     assert done.returncode != 0 and called == ["pulumi stack select --create heroku"]
+
+
+@pytest.mark.parametrize("command", ["up", "preview"])
+def test_what_is_missing_ends_it_before_pulumi_runs(project, command):
+    stand_in(project)
+    write_program(project / "cloudtrial", f'#!/bin/sh\necho "$0" "$@" >> {project.parent}/called\nexit 1\n')
+    done, called = make(project, command, "STACK=heroku", "ARGS=--yes -c a:b=c")
+    assert done.returncode != 0 and called == ["./cloudtrial preflight heroku --prerequisites -- --yes -c a:b=c"]
+    _, called = make(project, command, "STACK=heroku", PREREQUISITES="skip")
+    assert called[1:] == ["pulumi stack select --create heroku", f"pulumi {command} {OWN_PROVIDERS} --stack heroku"]
 
 
 @pytest.mark.parametrize("stack", ["", "azure", "aws", "aws_ec2x"])
@@ -121,7 +135,7 @@ SMUGGLED = ["{};touch {}", "{}&touch {}", "{}|touch {}", "{}\ntouch {}", "{} `to
 
 
 @pytest.mark.parametrize("value", SMUGGLED)
-@pytest.mark.parametrize("variable", ["STACK", "ARGS", "RUN", "LIMIT", "MODEL"])
+@pytest.mark.parametrize("variable", ["STACK", "ARGS", "RUN", "LIMIT", "MODEL", "PREREQUISITES"])
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_no_value_reaches_a_shell_as_more_than_arguments(project, variable, value, by):
     stand_in(project)
@@ -161,7 +175,7 @@ def test_missing_pulumi_names_the_command_that_installs_it(project):
 def test_the_installed_pulumi_goes_before_any_other(project):
     stand_in(project)
     stand_in(project, f".pulumi/versions/{VERSION}/bin", name="pinned")
-    _, called = make(project, "preview", "STACK=heroku")
+    _, called = make(project, "preview", "STACK=heroku", "PREREQUISITES=skip")
     assert called == ["pinned stack select --create heroku", f"pinned preview {OWN_PROVIDERS} --stack heroku"]
 
 
@@ -200,7 +214,7 @@ def test_who_only_deploys_gets_no_torch(project):
     stand_in(project)
     (project / ".venv/.infra").unlink()
     write_program(project / ".venv/bin/pip", "")
-    done, called = make(project, "up", "STACK=heroku", f"PYTHON={sys.executable}")
+    done, called = make(project, "up", "STACK=heroku", "PREREQUISITES=skip", f"PYTHON={sys.executable}")
     assert done.returncode == 0, done.stderr
     assert called[0] == "python -m pip --disable-pip-version-check install -r infra/requirements.txt"
     assert called[1:] == ["pulumi stack select --create heroku", f"pulumi up {OWN_PROVIDERS} --stack heroku"]
