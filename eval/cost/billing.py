@@ -197,6 +197,32 @@ def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_p
     )
 
 
+@dataclass(frozen=True)
+class BusyMonth:
+    """A month in which every instance computes all the time, at list price: the most that instances can cost."""
+
+    instances: int
+    usd: float
+    million_requests_usd: float  # on top, for each million; 0 where there is no such meter
+    egress_usd: float  # on top, for each GB (Google: GiB) that is sent
+
+
+def busy_month(demand: ResourceDemand, target: Target, unit_prices: UnitPrices, instances: int) -> BusyMonth:
+    """The costliest month of so many instances. No traffic can make it dearer but by what stands beside it."""
+    egress_usd = unit_prices.get("egress", 0.0)
+    if target.billing == "hourly":
+        hourly_usd = unit_prices["hour"] + unit_prices["ipv4"]
+        if _is_burstable(target):
+            hourly_usd += (target.vcpus - target.baseline_vcpus) * unit_prices["surplus"]
+        usd = instances * (HOURS_PER_MONTH * hourly_usd + target.disk_gb * unit_prices["disk"])
+        return BusyMonth(instances, usd, 0.0, egress_usd)
+    if target.billing == "dyno":
+        return BusyMonth(instances, instances * unit_prices["month"], 0.0, 0.0)
+    second_usd = target.vcpus * unit_prices["vcpu_s"] + target.memory_mib / 1024 * unit_prices["gib_s"]
+    usd = instances * SECONDS_PER_MONTH * second_usd + demand.container_image_gib * unit_prices["image"]
+    return BusyMonth(instances, usd, unit_prices["million"], egress_usd)
+
+
 BILL_FORMULAS: dict[str, BillFormula] = {"hourly": hourly_bill, "dyno": dyno_bill, "request": request_bill}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eval.cost import billing
-from eval.cost.billing import Bill, ResourceDemand
+from eval.cost.billing import Bill, BusyMonth, ResourceDemand
 from eval.cost.cost_model import DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES, rounded
 from eval.cost.price_list import Price, PriceList
 from eval.errors import EstimateError
@@ -68,6 +68,7 @@ class CostEstimate:
     monthly_usd: dict[str, Bill]  # by requests a month
     assumptions: EstimateAssumptions
     unconfirmed_price_ids: list[str]
+    busy_month: BusyMonth  # of as many instances as the deployment may have
 
 
 def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: PriceList) -> CostEstimate:
@@ -90,7 +91,13 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
         monthly_usd={str(n): bill(n) for n in monthly_requests},
         assumptions=_assumptions(deployment, target, demand),
         unconfirmed_price_ids=sorted(price.id for price in prices_by_role.values() if not price.confirmed),
+        busy_month=billing.busy_month(demand, target, unit_prices, _most_instances(deployment, target)),
     )
+
+
+def _most_instances(deployment: Deployment, target: Target) -> int:
+    """That the platform may run at once. Nothing starts another machine or dyno by itself."""
+    return target.max_instances if target.billing == "request" else max(1, deployment.instances)
 
 
 def _at_least(bill: Bill, instances: int) -> Bill:

@@ -14,10 +14,17 @@ from infra.preflight.limits import Limit
 from service.schema import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
-    from eval.cost.billing import Bill
+    from eval.cost.billing import Bill, BusyMonth
     from eval.cost.estimate import CostEstimate
 
 FITS, EXCEEDS, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
+SET, NOT_SET = "set", "not set"
+# Target -> the setting that its budget needs beside cloudtrial:budgetUsd. Heroku has none, nor a meter that traffic turns.
+BUDGET_NEEDS = {
+    "aws_ec2": "cloudtrial:budgetEmail",
+    "gcp_cloudrun": "cloudtrial:billingAccount",
+    "gcp_function": "cloudtrial:billingAccount",
+}
 DEBIAN_DISK_GB = 2.0  # an estimate; the artifact, packed and unpacked, and the packages come on top
 BASE_IMAGE_MB = 130.0  # python:3.11-slim-bookworm, an estimate
 
@@ -105,6 +112,9 @@ def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasu
     verdict = EXCEEDS if traffic.exceeds_max_instances else COSTS
     text = f"{_bill_text(traffic)} (service time {basis})"
     yield CheckResult(f"cost at {requests:,} requests", text, limit, verdict, source)
+    yield CheckResult("cost at most", _busy_month_text(estimated.busy_month, spec), "", COSTS, source)
+    if spec.target.name in BUDGET_NEEDS:
+        yield _check_budget(spec)
 
 
 def _check_memory(local: measure.LocalMeasurement, limit: Limit, amount: float) -> CheckResult:
@@ -161,6 +171,23 @@ def _limit_text(limit: Limit, amount: float | None) -> str:
 
 def _number_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
+
+
+def _busy_month_text(month: BusyMonth, spec: DeploymentSpec) -> str:
+    kind = "VM" if spec.target.billing == "hourly" else "dyno" if spec.target.billing == "dyno" else "instance"
+    busy = f"{month.instances} {kind}{'s' if month.instances > 1 else ''} busy all month, without free allowances"
+    meters = [(month.million_requests_usd, "million requests"),
+              (month.egress_usd, "GiB sent" if spec.target.billing == "request" else "GB sent")]  # fmt: skip
+    on_top = "; ".join(f"${usd:,.2f} more for each {unit}" for usd, unit in meters if usd)
+    return f"${month.usd:,.2f} a month ({busy}{'; ' if on_top else ''}{on_top})"
+
+
+def _check_budget(spec: DeploymentSpec) -> CheckResult:
+    needs = BUDGET_NEEDS[spec.target.name]
+    if spec.budget_usd:
+        return CheckResult("budget alarm", f"at ${spec.budget_usd:,} a month", "", SET, "")
+    text = f"none: nobody is told of costs until the bill; set cloudtrial:budgetUsd and {needs}"
+    return CheckResult("budget alarm", text, "", NOT_SET, "")
 
 
 def _bill_text(bill: Bill) -> str:

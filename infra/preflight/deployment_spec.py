@@ -23,6 +23,7 @@ class DeploymentSpec:
     https: bool = False  # AWS, with a domain
     container: bool = False  # Heroku builds the image rather than a slug
     instances: int = 0  # that run without any request
+    budget_usd: int = 0  # a month, at which an alarm is sent; 0 is none
 
 
 def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: Collection[str] = ()) -> DeploymentSpec:
@@ -34,12 +35,13 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
     target, _ = read_stack(stack)
     own_settings = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
     model, engine = _model_and_engine(own_settings)
+    budget = _integer(own_settings, "budgetUsd", 0)
     if target is AWS_EC2:
         allowed = own_settings.get("allowTokenOverHttp") == "true"
         if "cloudtrial:apiToken" in secret_keys and "domain" not in own_settings and not allowed:
             raise TokenInClear()
         target = replace(_sized(target, own_settings, EC2_SIZES), region=settings.get("aws:region", target.region))
-        return DeploymentSpec(stack, target, engine, model, https="domain" in own_settings)
+        return DeploymentSpec(stack, target, engine, model, https="domain" in own_settings, budget_usd=budget)
     if target is HEROKU:
         target = replace(_sized(target, own_settings, HEROKU_SIZES), region=own_settings.get("region", target.region))
         dynos = _integer(own_settings, "dynos", 1)
@@ -55,7 +57,8 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
         concurrency=_integer(own_settings, "concurrency", target.concurrency),
         max_instances=_integer(own_settings, "maxInstances", target.max_instances),
     )  # fmt: skip
-    return DeploymentSpec(stack, target, engine, model, instances=_integer(own_settings, "minInstances", 0))
+    warm = _integer(own_settings, "minInstances", 0)
+    return DeploymentSpec(stack, target, engine, model, instances=warm, budget_usd=budget)
 
 
 def _model_and_engine(own_settings: Mapping[str, str]) -> tuple[str, str]:

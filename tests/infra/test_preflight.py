@@ -20,6 +20,7 @@ from infra.local.artifact_size import LIBRARIES
 from infra.models import read_model
 from infra.preflight import limits, measure
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
+from infra.preflight.checks import BUDGET_NEEDS
 from infra.preflight.deployment_spec import read_deployment_spec
 from infra.preflight.limits import Limit
 from infra.preflight.measure import InstalledSize, LocalMeasurement, PackageSize
@@ -89,6 +90,39 @@ def test_idle_cost_is_the_cost_models(capsys, monkeypatch):
     assert "$7.00 a month" in preflight(capsys, monkeypatch, "heroku")[1]["cost at rest"][0]
     assert "$20.11 a month" in preflight(capsys, monkeypatch, "aws_ec2")[1]["cost at rest"][0]
     assert "$0.00 a month, $0.03 without" in preflight(capsys, monkeypatch, "gcp_cloudrun")[1]["cost at rest"][0]
+
+
+@pytest.mark.parametrize(
+    ("stack", "settings", "says"),
+    [
+        pytest.param("aws_ec2", "", "$78.51 a month (1 VM busy", id="surplus-credits"),
+        pytest.param("aws_ec2", "cloudtrial:size: c7i.large", "1 VM busy", id="no-burst"),
+        pytest.param("gcp_cloudrun", "", "$208.96 a month (3 instances busy", id="default"),
+        pytest.param("gcp_cloudrun", "cloudtrial:maxInstances: 100", "$6,964.23 a month (100 inst", id="hundred"),
+        pytest.param("gcp_function", "cloudtrial:maxInstances: 1", "(1 instance busy", id="function"),
+        pytest.param("heroku", "cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2", "$100.00 a month (2 dynos",
+                     id="dynos"),
+    ],
+)  # fmt: skip
+def test_the_most_that_a_month_can_cost_is_said(capsys, monkeypatch, tmp_path, stack, settings, says):
+    settings = f"config:\n  {settings}\n" if settings else "config: {}\n"
+    _, rows, _, _ = preflight(capsys, monkeypatch, stack, "--no-twin", folder=tmp_path, settings=settings)
+    text = rows["cost at most"][0]
+    assert says in text and "without free allowances" in text
+    assert ("for each million requests" in text) == stack.startswith("gcp") and ("sent" in text) == (stack != "heroku")
+
+
+@pytest.mark.parametrize(("stack", "needs"), BUDGET_NEEDS.items())
+def test_a_budget_is_said_to_be_set_or_not(capsys, monkeypatch, tmp_path, stack, needs):
+    code, rows, _, _ = preflight(capsys, monkeypatch, stack, "--no-twin")
+    assert code == FITS and rows["budget alarm"][1] == "not set" and f"budgetUsd and {needs}" in rows["budget alarm"][0]
+    settings = "config:\n  cloudtrial:budgetUsd: 1500\n"
+    _, rows, _, _ = preflight(capsys, monkeypatch, stack, "--no-twin", folder=tmp_path, settings=settings)
+    assert rows["budget alarm"][:2] == ["at $1,500 a month", "set"]
+
+
+def test_herokus_dynos_are_their_own_limit(capsys, monkeypatch):
+    assert "budget alarm" not in preflight(capsys, monkeypatch, "heroku", "--no-twin")[1]
 
 
 def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):

@@ -1,7 +1,7 @@
 """What another price would do to the answer, before there is a run."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -65,3 +65,25 @@ def test_sensitivity_is_printed_as_a_table(capsys):
     assert first == "At 10,000,000 requests a month, after the free allowances:"
     assert header.split()[:2] == ["price", "amount"]
     assert row.startswith("gcp_cloudrun_vcpu_second")
+
+
+def test_the_costliest_month_by_hand():
+    # 730 h of a t3.small with its address, 1.6 surplus vCPUs and 16 GB; 2,628,000 s of 3 instances of 1 vCPU and 1 GiB.
+    month = estimate(Deployment("aws_ec2"), [], PRICES).busy_month
+    assert (month.instances, month.usd) == (1, pytest.approx(730 * (0.0208 + 0.005 + 1.6 * 0.05) + 16 * 0.08, abs=0.01))
+    month = estimate(Deployment("gcp_cloudrun"), [], PRICES).busy_month
+    assert (month.instances, month.usd) == (3, pytest.approx(3 * 2_628_000 * (0.000024 + 0.0000025), abs=0.1))
+    assert (month.million_requests_usd, month.egress_usd) == (0.40, 0.12)
+    assert estimate(Deployment("heroku", size="standard-1x", instances=2), [], PRICES).busy_month.usd == 50
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("requests", [1_000, 1_000_000, 30_000_000])
+@pytest.mark.parametrize("warm", [0, 2])
+def test_no_traffic_costs_more_than_the_costliest_month(target, requests, warm):
+    deployment = Deployment(target, size="standard-1x" if target == "heroku" else None, instances=warm, service_ms=100)
+    bill = estimate(deployment, [requests], PRICES).monthly_usd[str(requests)]
+    machines = max(bill.instances, warm, 1)
+    most = estimate(replace(deployment, instances=machines, max_instances=machines), [], PRICES).busy_month
+    sent_gib = requests * 4_000 / 1e9  # more than the answers have
+    assert bill.gross_usd <= most.usd + requests / 1e6 * most.million_requests_usd + sent_gib * most.egress_usd
