@@ -28,14 +28,14 @@ export PATH := $(PULUMI_BIN):$(PATH)
 .PHONY: help setup demo twins report test test-fast test-all test-nonroot test-root test-lesser lint format bench
 .PHONY: bench-engine bench-serve
 .PHONY: lighthouse costly-inputs interval-coverage report-schema golden train promote export clean lock pulumi preflight preview up
-.PHONY: refresh drift unlock outputs down leftovers a-stack a-pulumi mutants sbom audit
+.PHONY: refresh drift unlock outputs logs down leftovers a-stack a-pulumi mutants sbom audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "To deploy: make pulumi, pulumi login, then with STACK one of $(TARGETS),"
 	@echo "or one of these-STAGE for a second stack: make preflight, preview, up; make down, leftovers;"
-	@echo "make outputs, refresh, drift, unlock."
+	@echo "make outputs, logs, refresh, drift, unlock."
 	@echo "Pulumi.<stack>.yaml lists a stack's settings. Arguments for pulumi: make up STACK=heroku ARGS=--yes"
 
 .venv/.demo: scripts/setup/venv requirements-demo.txt requirements-torch.txt
@@ -140,6 +140,9 @@ unlock: a-stack a-pulumi ## free STACK of an update that ended without saying so
 
 outputs: a-stack a-pulumi ## print STACK's outputs: url, size, model and so on
 	pulumi stack output --stack $(STACK) $(ARGS)
+
+logs: a-stack .venv/.infra ## read STACK's log, by heroku, gcloud or aws: ARGS=--tail follows Heroku's
+	./cloudtrial logs $(STACK) $(ARGS)
 
 down: a-stack a-pulumi .venv/.infra ## destroy every resource of STACK
 	pulumi destroy $(OWN_PROVIDERS) --stack $(STACK) $(ARGS)

@@ -9,6 +9,7 @@ InfraError
  |- UserDataError        user data that EC2, bash or systemd would refuse
  |- NotMeasured          why the size of the installed libraries is not known
  |- ProbeError           a search for leftovers could not look somewhere
+ |- LogsError            a stack's log cannot be read from here
  '- TwinError            a local twin cannot be started, or does not work
      |- PlatformFileError    a platform's file has something that its reader does not follow
      '- StartError           the process ended, or was not ready in time; carries its log's last lines
@@ -58,6 +59,10 @@ class NotMeasured(InfraError):
 
 class ProbeError(InfraError):
     """A probe for leftovers failed: why, and what to do."""
+
+
+class LogsError(InfraError):
+    """A log that cannot be read: what is missing, and how to get it."""
 
 
 class TwinError(InfraError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FITS, EXCEEDS, UNKNOWN, COSTS = "fits", "does not fit", "not known", "costs"  # verdicts
 SET, NOT_SET = "set", "not set"
-# Target -> the setting that its budget needs beside cloudtrial:budgetUsd. Heroku has none, nor a meter that traffic turns.
+# Target -> the setting that its budget needs beside cloudtrial:budgetUsd. Heroku has none, and no meter of traffic.
 BUDGET_NEEDS = {
     "aws_ec2": "cloudtrial:budgetEmail",
     "gcp_cloudrun": "cloudtrial:billingAccount",

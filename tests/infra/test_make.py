@@ -121,7 +121,7 @@ def test_what_is_missing_ends_it_before_pulumi_runs(project, command):
 
 
 @pytest.mark.parametrize("stack", ["", "azure", "aws", "aws_ec2x"])
-@pytest.mark.parametrize("command", [*COMMANDS, "up", "preview", "preflight", "leftovers"])
+@pytest.mark.parametrize("command", [*COMMANDS, "up", "preview", "preflight", "logs", "leftovers"])
 def test_missing_or_unknown_stack_is_one_line_and_starts_nothing(project, command, stack):
     stand_in(project)
     done, called = make(project, command, f"STACK={stack}")
@@ -183,10 +183,12 @@ def test_the_other_commands_run_their_programs(project):
     stand_in(project)
     make(project, "leftovers", "STACK=aws_ec2", "ARGS=--region us-east-1")
     make(project, "preflight", "STACK=aws_ec2", "ARGS=--no-twin")
+    make(project, "logs", "STACK=heroku-prod", "ARGS=--tail")
     _, called = make(project, "pulumi")
     assert called == [
         "./cloudtrial leftovers --stack aws_ec2 --region us-east-1",
         "./cloudtrial preflight aws_ec2 --no-twin",
+        "./cloudtrial logs heroku-prod --tail",
         "python scripts/setup/install_pulumi.py",
     ]
 
@@ -327,7 +329,7 @@ def test_a_uv_that_fails_changes_no_lock(locked):
 
 def test_help_lists_the_commands_and_the_targets(project):
     done, _ = make(project, "help")
-    for command in ("pulumi", "preflight", "preview", "up", "leftovers", *COMMANDS):
+    for command in ("pulumi", "preflight", "preview", "up", "logs", "leftovers", *COMMANDS):
         assert f"make {command} " in done.stdout
     assert " ".join(TARGETS_IN_ORDER) in done.stdout
 
