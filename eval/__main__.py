@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from eval.cli.check import add_check
 from eval.cli.compare import add_compare
+from eval.cli.gate import add_gate
 from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
 from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED, add_run_command
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_samples(commands)
     add_compare(commands)
+    add_gate(commands)
     add_prices(commands)
     add_cost(commands)
     return root_parser

@@ -374,7 +374,7 @@ def _failure_difference(
 
 def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
     """On the images that both predicted: same name, same bytes."""
-    predictions_a, predictions_b = _predictions_by_image(a, name), _predictions_by_image(b, name)
+    predictions_a, predictions_b = predictions_by_image(a, name), predictions_by_image(b, name)
     true_labels = {(entry.name, entry.sha256): entry.label for entry in b.run.image_manifest}
     common_images = [key for key in predictions_a if key in predictions_b]
     difference = Difference(
@@ -403,7 +403,7 @@ def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Threshol
     )
 
 
-def _predictions_by_image(side: RunData, name: str) -> dict[tuple[str, str], Prediction]:
+def predictions_by_image(side: RunData, name: str) -> dict[tuple[str, str], Prediction]:
     images = side.run.image_manifest
     predictions = first_predictions(normal_load(side.samples_of(name)))
     return {(images[i].name, images[i].sha256): prediction for i, prediction in predictions.items()}

@@ -70,13 +70,13 @@ def add_compare(commands: Any) -> None:
     add("b", type=Path, metavar="B", help="run directory that may be worse")
     add(
         "--max-p95-increase",
-        type=_parse_percent,
+        type=parse_percent,
         metavar="P%",
         help="of p95, per target and scenario (default: 10%%)",
     )
-    add("--max-failure-increase", type=_parse_points, metavar="Npp", help="of requests that fail (default: 1pp)")
-    add("--max-accuracy-drop", type=_parse_points, metavar="Npp", help="on the same images (default: 0.5pp)")
-    add("--max-cost-increase", type=_parse_percent, metavar="P%", help="of the monthly bill (default: 10%%)")
+    add("--max-failure-increase", type=parse_points, metavar="Npp", help="of requests that fail (default: 1pp)")
+    add("--max-accuracy-drop", type=parse_points, metavar="Npp", help="on the same images (default: 0.5pp)")
+    add("--max-cost-increase", type=parse_percent, metavar="P%", help="of the monthly bill (default: 10%%)")
     add(
         "--requests-per-month",
         type=_parse_request_count,
@@ -87,7 +87,7 @@ def add_compare(commands: Any) -> None:
         "--pair",
         action="append",
         default=[],
-        type=_parse_pair,
+        type=parse_pair,
         metavar="A=B",
         help="compare target A of run A with target B of run B, such as another engine of it; may be given again",
     )
@@ -138,8 +138,8 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     )
     reporter = stderr_reporter()
     with reporter.activity("Reading the samples of both runs"):
-        (a, invalid_a), (b, invalid_b) = _load_run_data(arguments.a, "A"), _load_run_data(arguments.b, "B")
-    pairs = _check_pairs(arguments.pair, a, b)
+        (a, invalid_a), (b, invalid_b) = load_run_data(arguments.a, "A"), load_run_data(arguments.b, "B")
+    pairs = check_pairs(arguments.pair, a, b)
     b = comparing.with_names_of_a(b, {name_b: name_a for name_a, name_b in pairs.items()})
     if not common_targets(a.run, b.run):
         hint = " ".join(f"--pair {name_a}={name_b}" for name_a, name_b in possible_pairs(a.run, b.run))
@@ -175,7 +175,7 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     return REGRESSED if comparison.regressions else NOT_REGRESSED
 
 
-def _check_pairs(pairs: Sequence[tuple[str, str]], a: RunData, b: RunData) -> dict[str, str]:
+def check_pairs(pairs: Sequence[tuple[str, str]], a: RunData, b: RunData) -> dict[str, str]:
     """Target of run A -> that of run B, if the runs have them. Raises EvalError."""
     for side, letter, names in ((a, "A", [name for name, _ in pairs]), (b, "B", [name for _, name in pairs])):
         known = [t.name for t in side.run.targets]
@@ -186,7 +186,7 @@ def _check_pairs(pairs: Sequence[tuple[str, str]], a: RunData, b: RunData) -> di
     return dict(pairs)
 
 
-def _load_run_data(folder: Path, label: str) -> tuple[RunData, list[Finding]]:
+def load_run_data(folder: Path, label: str) -> tuple[RunData, list[Finding]]:
     """A run with its prices, and why its figures are no comparison."""
     from eval.analysis.findings import FindingCode, invalid
     from eval.analysis.latency import max_rate
@@ -216,18 +216,18 @@ def _price_notices(run_data: RunData, label: str) -> list[Finding]:
     return [notice(FindingCode.PRICE_LIST_NOT_KEPT, run=label, sha256=sha256, date=date)]
 
 
-def _parse_pair(text: str) -> tuple[str, str]:
+def parse_pair(text: str) -> tuple[str, str]:
     name_a, separator, name_b = text.partition("=")
     if not (name_a and separator and name_b):
         raise argparse.ArgumentTypeError(f"{text!r} is no pair of targets; write it as heroku=heroku-onnx")
     return name_a, name_b
 
 
-def _parse_percent(text: str) -> float:
+def parse_percent(text: str) -> float:
     return _parse_threshold(text, "%", "10%")
 
 
-def _parse_points(text: str) -> float:
+def parse_points(text: str) -> float:
     return _parse_threshold(text, "pp", "0.5pp")
 
 

@@ -40,14 +40,14 @@ class DiscordantPairs:
         n_discordant = self.only_a_correct + self.only_b_correct
         return float(scipy.stats.binomtest(self.only_a_correct, n_discordant, 0.5).pvalue) if n_discordant else 1.0
 
-    def difference(self) -> Estimate:
-        """By how much the second is correct more often, as a fraction of the images, with a 95% interval.
+    def difference(self, confidence: float = CONFIDENCE) -> Estimate:
+        """By how much the second is correct more often, as a fraction of the images, with its two-sided interval.
 
         Tango's score interval of the difference of paired proportions (Statistics in Medicine 17, 1998): all
         differences that the score test does not reject. It exists without any discordant image, too.
         """
         value = (self.only_b_correct - self.only_a_correct) / self.n
-        limit = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
+        limit = float(scipy.stats.norm.ppf((1 + confidence) / 2))
 
         def beyond(delta: float) -> float:
             return abs(self._score(delta)) - limit

@@ -72,7 +72,7 @@ def cached_intervals(
     true_labels, predicted_labels = np.frombuffer(true, np.int64), np.frombuffer(predicted, np.int64)
     n = len(true_labels)
     chunks = [
-        tallied_scores(class_tallies(true_labels[drawn], predicted_labels[drawn], n_classes)) for drawn in _resamples(n)
+        tallied_scores(class_tallies(true_labels[drawn], predicted_labels[drawn], n_classes)) for drawn in resamples(n)
     ]
     of_labels = {name: _logit_interval(np.hstack([chunk[name] for chunk in chunks])) for name in LABEL_SCORES}
     if probabilities is None:
@@ -80,10 +80,10 @@ def cached_intervals(
     values = np.frombuffer(probabilities, np.float64).reshape(n, n_classes)
     confidence = values.max(axis=1)
     bins, gap = calibration_bin(confidence, n_bins), (confidence - (true_labels == predicted_labels)) / n
-    gaps = np.vstack([_sums(bins[drawn], n_bins, gap[drawn]) for drawn in _resamples(n)])
+    gaps = np.vstack([_sums(bins[drawn], n_bins, gap[drawn]) for drawn in resamples(n)])
     auc_interval = None
     if len(np.unique(true_labels)) == n_classes > 1:  # or there is no AUC
-        auc_interval = _first_order_interval(_auc(true_labels, values), _auc_influence(true_labels, values))
+        auc_interval = _first_order_interval(mean_auc(true_labels, values), auc_influence(true_labels, values))
     return ScoreIntervals(
         **of_labels,
         roc_auc=auc_interval,
@@ -117,7 +117,7 @@ def calibration_bin(confidence: np.ndarray, n_bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
 
 
-def _resamples(n: int) -> Iterator[np.ndarray]:
+def resamples(n: int) -> Iterator[np.ndarray]:
     """The images themselves, then as many drawn with replacement, the same at each call; a row for each resample."""
     rng, chunk = np.random.default_rng(SEED), max(1, DRAWN_AT_ONCE // n)
     yield np.arange(n)[None]
@@ -134,7 +134,7 @@ def _sums(index: np.ndarray, size: int, weights: np.ndarray | None = None) -> np
 
 def _first_order_interval(value: float, influence: np.ndarray) -> Interval | None:
     """Of a score, by how much each image changes it."""
-    sums = [influence[drawn].sum(axis=1) for drawn in _resamples(len(influence))]
+    sums = [influence[drawn].sum(axis=1) for drawn in resamples(len(influence))]
     return _logit_interval(value + np.hstack(sums))
 
 
@@ -148,12 +148,12 @@ def _placements(true: np.ndarray, probabilities: np.ndarray, label: int) -> np.n
     return placements
 
 
-def _auc(true: np.ndarray, probabilities: np.ndarray) -> float:
+def mean_auc(true: np.ndarray, probabilities: np.ndarray) -> float:
     labels = np.unique(true)
     return float(np.mean([_placements(true, probabilities, label)[true == label].mean() for label in labels]))
 
 
-def _auc_influence(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def auc_influence(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """By how much one more of each image changes the mean AUC of the classes."""
     labels, influence = np.unique(true), np.zeros(len(true))
     if len(labels) < 2:

@@ -1,0 +1,116 @@
+"""`./cloudtrial gate PRODUCTION CANDIDATE`: the command line of a gate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eval.cli.compare import check_pairs, load_run_data, parse_pair, parse_percent, parse_points
+from eval.errors import EvalError
+from eval.validation import printable_lines
+
+PASSED, WORSE, MISUSED, UNDECIDED = 0, 1, 2, 3  # exit codes
+
+EXAMPLES = """
+examples:
+  ./cloudtrial gate reports/production reports/candidate
+      may the candidate take production's place?
+  ./cloudtrial gate --margin 0.2pp --only accuracy,f1_macro A B
+      with a smaller margin, on accuracy and F1 alone
+  ./cloudtrial gate --pair heroku=heroku-onnx A A
+      may the other engine take its place? Both were measured in one run
+
+A candidate passes if it is shown that it is not worse than production by more
+than a margin: the lower end of a one-sided 95% interval of the difference is
+above it, for each criterion. Scores (accuracy, macro precision and F1, ROC AUC)
+are paired by image. A candidate that is worse by the margin passes in at most 5%
+of the cases, however few images there are; one that is equal passes if there are
+enough: `./cloudtrial compare` says what changed, and passes both.
+
+Verdicts:  better     than production, for certain, in a score
+           not worse  by the margin or more, for certain
+           undecided  more images or requests would decide; it says how many
+           worse      than production, for certain, and maybe beyond the margin
+
+Exit codes: 0 better or not worse, 1 worse, 3 undecided, 2 wrong usage, or runs
+that cannot be compared.
+"""
+
+
+def add_gate(commands: Any) -> None:
+    """Add the subcommand to the parser of `./cloudtrial`."""
+    parser = commands.add_parser(
+        "gate",
+        help="check whether a candidate may take the place of what is deployed",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add: Callable[..., Any] = parser.add_argument
+    add("production", type=Path, metavar="PRODUCTION", help="run directory of what is deployed")
+    add("candidate", type=Path, metavar="CANDIDATE", help="run directory of what may replace it")
+    add("--margin", type=parse_points, default=0.005, metavar="Npp", help="of every score (default: 0.5pp)")
+    add("--p95-margin", type=parse_percent, default=0.10, metavar="P%", help="of p95 (default: 10%%)")
+    add("--failure-margin", type=parse_points, default=0.01, metavar="Npp", help="of failed requests (default: 1pp)")
+    add("--cost-margin", type=parse_percent, default=0.10, metavar="P%", help="of the monthly bill (default: 10%%)")
+    add("--only", type=_parse_metrics, metavar="CRITERION,...",
+        help="judge these alone: accuracy, precision_macro, f1_macro, roc_auc, p95, failures, cost")  # fmt: skip
+    add("--pair", action="append", default=[], type=parse_pair, metavar="A=B",
+        help="judge target B of the candidate against target A of production; may be given again")  # fmt: skip
+    add("--format", choices=("text", "json"), default="text", help="of the output (default: text)")
+    parser.set_defaults(command=gate_command)
+
+
+def gate_command(arguments: argparse.Namespace) -> int:
+    """Judge and print. Returns the exit code."""
+    try:
+        return _judge(arguments)
+    except EvalError as error:
+        print(printable_lines(str(error)), file=sys.stderr)
+        return MISUSED
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from eval.analysis.comparability import common_targets
+    from eval.analysis.run_comparison import Thresholds, compare_runs, with_names_of_a
+    from eval.gate.criteria import Margins, Verdict, overall, run_criteria, score_criteria
+    from eval.gate.text import to_json, to_text
+    from eval.progress import stderr_reporter
+
+    margins = Margins(arguments.margin, arguments.p95_margin, arguments.failure_margin, arguments.cost_margin)
+    reporter = stderr_reporter()
+    with reporter.activity("Reading the samples of both runs"):
+        production, candidate = (
+            load_run_data(arguments.production, "A")[0],
+            load_run_data(arguments.candidate, "B")[0],
+        )
+    pairs = check_pairs(arguments.pair, production, candidate)
+    candidate = with_names_of_a(candidate, {name_b: name_a for name_a, name_b in pairs.items()})
+    targets = list(pairs) or common_targets(production.run, candidate.run)
+    if not targets:
+        raise EvalError(
+            f"{production.folder} and {candidate.folder} have no target in common; name two with --pair A=B"
+        )
+    if production.run.classes != candidate.run.classes:
+        raise EvalError(
+            f"{candidate.folder} has other classes than {production.folder}: their scores cannot be compared"
+        )
+    with reporter.activity("Judging"):
+        scores = [c for target in targets for c in score_criteria(production, candidate, target, margins.score)]
+        differences = compare_runs(production, candidate, Thresholds(), changed_by_plan=list(pairs))
+        speed = run_criteria([d for d in differences if d.target in targets], margins)
+    criteria = [c for c in (*scores, *speed) if c.metric in (arguments.only or (c.metric,))]
+    if not scores:
+        raise EvalError(f"{production.folder} and {candidate.folder} have no image in common: measure both on one set")
+    print(printable_lines(to_json(criteria) if arguments.format == "json" else to_text(criteria)))
+    return {Verdict.WORSE: WORSE, Verdict.UNDECIDED: UNDECIDED}.get(overall(criteria), PASSED)
+
+
+def _parse_metrics(text: str) -> tuple[str, ...]:
+    known = ("accuracy", "precision_macro", "f1_macro", "roc_auc", "p95", "failures", "cost")
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no criterion; there are {', '.join(known)}")
+    return names

@@ -1,0 +1,207 @@
+"""Whether a candidate may take the place of what is deployed: each criterion of a gate, judged. Pure.
+
+`compare` asks whether a run is worse for certain, and so passes a candidate that was measured too little. A gate asks
+the opposite: it has to be shown that the candidate is not worse by more than a margin (non-inferiority, ICH E9). Every
+criterion is the lower end of a one-sided 95% interval of candidate minus production, and all have to hold, so that the
+chance to pass a candidate that is worse by the margin is at most 5% whatever their number.
+
+    accuracy                    Tango's score interval of paired proportions, on the images that both predicted
+    precision, F1, ROC AUC      macro means, paired by image (eval/analysis/predictions/paired_scores.py)
+    p95, cost                   the 95% intervals of `compare`, without what the machine did
+    failures                    Newcombe's interval of the difference of two proportions (Statistics in Medicine 17,
+                                1998, method 10), unless an outage explains them (fewer blocks than `compare` needs)
+
+docs/gate.md: how often candidates pass, by `python -m scripts.benchmarks.gate_passes`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import scipy
+
+from eval.analysis.predictions.accuracy import Prediction
+from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs
+from eval.analysis.predictions.paired_scores import PairedScore, paired_scores
+from eval.analysis.run_comparison import Difference, RunData, predictions_by_image
+from eval.codes import Statement
+
+CONFIDENCE = 0.95  # one-sided
+POWER = 0.8  # with which as many images as are named decide, if the difference stays what it is
+Z = float(scipy.stats.norm.ppf(CONFIDENCE))
+SPEED_METRICS = ("p95", "cost")
+
+
+class Verdict(StrEnum):
+    """What a criterion says, or all of them."""
+
+    BETTER = "better"  # than production, for certain
+    NOT_WORSE = "not worse"  # by the margin or more, for certain
+    UNDECIDED = "undecided"
+    WORSE = "worse"  # than production, for certain, and perhaps by more than the margin
+    NOT_JUDGED = "not judged"  # there is no test
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How much worse a candidate may be. Fractions: 0.005 is half a point."""
+
+    score: float = 0.005  # of accuracy, precision, F1 and ROC AUC
+    p95: float = 0.10
+    failures: float = 0.01
+    cost: float = 0.10
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One figure of one target in production and in the candidate."""
+
+    target: str
+    metric: str  # "accuracy", "precision_macro", "f1_macro", "roc_auc", "p95", "failures", "cost"
+    verdict: Verdict
+    margin: float
+    scenario: str | None = None
+    production: float | None = None
+    candidate: float | None = None
+    gain: float | None = None  # of the candidate, so that more is better; of p95 and cost as a fraction
+    low: float | None = None  # one-sided 95% limits of it
+    high: float | None = None
+    n: int = 0  # images, or requests of the candidate
+    needed: int | None = None  # images that would decide
+    reason: Statement | None = None  # why it is not judged
+
+
+def judge(low: float, high: float, margin: float) -> Verdict:
+    """What the limits of a gain say."""
+    if low > 0:
+        return Verdict.BETTER
+    if low > -margin:
+        return Verdict.NOT_WORSE
+    return Verdict.WORSE if high < 0 else Verdict.UNDECIDED
+
+
+def overall(criteria: Sequence[Criterion]) -> Verdict:
+    """The verdict of a gate: better is a candidate with a better score, and nothing undecided or worse."""
+    verdicts = {criterion.verdict for criterion in criteria}
+    for verdict in (Verdict.WORSE, Verdict.UNDECIDED):
+        if verdict in verdicts:
+            return verdict
+    if verdicts <= {Verdict.NOT_JUDGED}:
+        return Verdict.UNDECIDED
+    better = any(c.verdict == Verdict.BETTER for c in criteria if c.metric not in (*SPEED_METRICS, "failures"))
+    return Verdict.BETTER if better else Verdict.NOT_WORSE
+
+
+def score_criteria(production: RunData, candidate: RunData, target: str, margin: float) -> list[Criterion]:
+    """Accuracy and the other scores of a target, on the images that both runs predicted; none without any."""
+    labels = {(entry.name, entry.sha256): entry.label for entry in candidate.run.image_manifest}
+    a, b = (predictions_by_image(side, target) for side in (production, candidate))
+    common = [image for image in a if image in b and image in labels]
+    if not common:
+        return []
+    true, predicted_a, predicted_b = (
+        np.array(column)
+        for column in ([labels[i] for i in common], [a[i].label for i in common], [b[i].label for i in common])
+    )
+    accuracy = accuracy_criterion(target, discordant_pairs(labels, a, b), margin)
+    n_classes = len(candidate.run.classes)
+    scores = paired_scores(true, (predicted_a, predicted_b), _probabilities(common, a, b, n_classes), n_classes)
+    return [
+        replace(
+            accuracy, production=float((predicted_a == true).mean()), candidate=float((predicted_b == true).mean())
+        ),
+        *(score_criterion(target, metric, score, margin) for metric, score in scores.items()),
+    ]
+
+
+def accuracy_criterion(target: str, pairs: DiscordantPairs, margin: float) -> Criterion:
+    """Of the images that both predicted."""
+    interval = pairs.difference(2 * CONFIDENCE - 1)
+    gain, low, high = (value or 0.0 for value in (interval.value, interval.low, interval.high))
+    return _judged(Criterion(target, "accuracy", Verdict.UNDECIDED, margin, n=pairs.n), gain, low, high)
+
+
+def score_criterion(target: str, metric: str, score: PairedScore, margin: float) -> Criterion:
+    """Of the same images; normal limits."""
+    criterion = Criterion(
+        target, metric, Verdict.UNDECIDED, margin, production=score.a, candidate=score.b, n=score.n
+    )  # fmt: skip
+    gain, half_width = score.b - score.a, Z * score.standard_error
+    return _judged(criterion, gain, gain - half_width, gain + half_width)
+
+
+def _judged(criterion: Criterion, gain: float, low: float, high: float) -> Criterion:
+    """With its verdict, and where that is open, the number of images that would decide."""
+    verdict = judge(low, high, criterion.margin)
+    is_open = verdict == Verdict.UNDECIDED
+    needed = images_needed(gain, (high - low) / 2 / Z, criterion.n, criterion.margin) if is_open else None
+    return replace(criterion, verdict=verdict, gain=gain, low=low, high=high, needed=needed)
+
+
+def images_needed(gain: float, standard_error: float, n: int, margin: float) -> int | None:
+    """So many images decide, with probability POWER, if gain and spread stay what they are, one way or the other."""
+    z = Z + float(scipy.stats.norm.ppf(POWER))
+    distance = max(gain + margin, -gain)  # to what is to be excluded: worse by the margin, or no loss
+    return math.ceil(n * (z * standard_error / distance) ** 2) if distance > 0 else None
+
+
+def run_criteria(differences: Sequence[Difference], margins: Margins) -> list[Criterion]:
+    """Speed, failures and cost, from what `compare` found."""
+    margin_by_metric = {"p95": margins.p95, "cost": margins.cost, "failed": margins.failures}
+    return [
+        _failures(d, margins.failures) if d.metric == "failed" else _speed(d, margin_by_metric[d.metric])
+        for d in differences
+        if d.metric in margin_by_metric
+    ]
+
+
+def _speed(d: Difference, margin: float) -> Criterion:
+    criterion = Criterion(
+        d.target, d.metric, Verdict.NOT_JUDGED, margin, d.scenario, d.a, d.b, n=d.n_b, reason=d.reason
+    )
+    if d.threshold is None or d.own is None or d.low is None or d.high is None or d.p is None:
+        return criterion
+    gain, low, high = 0.0 - d.own, 0.0 - d.high, 0.0 - d.low  # of no change, 0 and not -0
+    return replace(criterion, verdict=judge(low, high, margin), gain=gain, low=low, high=high)
+
+
+def _failures(d: Difference, margin: float) -> Criterion:
+    criterion = Criterion(
+        d.target, "failures", Verdict.NOT_JUDGED, margin, d.scenario, d.a, d.b, n=d.n_b, reason=d.reason
+    )
+    if d.p is None or d.a is None or d.b is None:
+        return criterion
+    low, high = newcombe_difference(d.details["failed_b"], d.n_b, d.details["failed_a"], d.n_a)
+    verdict = judge(-high, -low, margin)
+    if verdict == Verdict.WORSE and d.p >= 1 - CONFIDENCE:  # one outage is no rate of failures
+        verdict = Verdict.UNDECIDED
+    return replace(criterion, verdict=verdict, gain=d.a - d.b, low=-high, high=-low)
+
+
+def newcombe_difference(
+    successes_a: int, n_a: int, successes_b: int, n_b: int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Limits, of that one-sided confidence each, of proportion a minus proportion b, of independent samples."""
+    a, b = successes_a / n_a, successes_b / n_b
+    (low_a, high_a), (low_b, high_b) = _wilson(successes_a, n_a, confidence), _wilson(successes_b, n_b, confidence)
+    return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
+
+
+def _wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(2 * confidence - 1, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _probabilities(
+    common: Sequence[Any], a: Mapping[Any, Prediction], b: Mapping[Any, Prediction], n_classes: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of both, in the order of the images; None unless all are complete."""
+    rows = [[of[image].probabilities for image in common] for of in (a, b)]
+    if any(row is None or len(row) != n_classes for side in rows for row in side):
+        return None
+    return np.array(rows[0], float), np.array(rows[1], float)

@@ -1,0 +1,214 @@
+"""`./cloudtrial gate`: candidates of known worth, and what the command says of two runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from eval.__main__ import main
+from eval.analysis.predictions.mcnemar import DiscordantPairs
+from eval.analysis.predictions.paired_scores import paired_scores
+from eval.analysis.run_comparison import Difference
+from eval.gate.criteria import (
+    Criterion,
+    Margins,
+    Verdict,
+    accuracy_criterion,
+    images_needed,
+    judge,
+    newcombe_difference,
+    overall,
+    run_criteria,
+)
+from eval.samples.model import SAMPLES_FILE
+from eval.samples.store import append_sample, write_run
+from scripts.benchmarks.gate_passes import CASES, pass_rates
+from tests.helpers.synthetic_run import make_run
+
+MARGIN = 0.005
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.images}-{-case.loss * 100:+g}pp")
+def test_candidates_pass_as_often_as_is_promised(case):
+    *_, passed = pass_rates(case, 500, np.random.default_rng(3))
+    noise = 2 * (passed * (1 - passed) / 500) ** 0.5
+    assert case.at_least - noise <= passed <= case.at_most + noise
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.001, 0.004, Verdict.BETTER),
+        (-0.004, 0.004, Verdict.NOT_WORSE),
+        (-0.004, -0.001, Verdict.NOT_WORSE),  # for certain a little worse, and for certain within the margin
+        (-0.006, 0.001, Verdict.UNDECIDED),
+        (-0.009, -0.006, Verdict.WORSE),
+        (-0.006, -0.001, Verdict.WORSE),
+    ],
+)
+def test_verdict_of_an_interval(low, high, verdict):
+    assert judge(low, high, MARGIN) == verdict
+
+
+def test_an_undecided_gate_names_images_that_decide():
+    criterion = accuracy_criterion("heroku", DiscordantPairs(1000, 16, 15), MARGIN)
+    assert criterion.verdict == Verdict.UNDECIDED and criterion.needed
+    factor = criterion.needed / 1000
+    later = accuracy_criterion("", DiscordantPairs(criterion.needed, round(16 * factor), round(15 * factor)), MARGIN)
+    assert later.verdict == Verdict.NOT_WORSE and later.needed is None
+
+
+def test_images_needed_grow_with_the_spread_and_are_none_at_the_margin():
+    assert images_needed(0.0, 0.002, 1000, MARGIN) == pytest.approx(4 * images_needed(0.0, 0.001, 1000, MARGIN), abs=4)
+    assert images_needed(0.0, 0.001, 1000, 0.0) is None
+
+
+def test_equal_predictions_of_few_images_decide_nothing():
+    assert accuracy_criterion("", DiscordantPairs(100, 0, 0), MARGIN).verdict == Verdict.UNDECIDED
+    assert accuracy_criterion("", DiscordantPairs(1000, 0, 0), MARGIN).verdict == Verdict.NOT_WORSE
+
+
+def test_paired_scores_are_those_of_scikit_learn_and_their_error_is_small():
+    from sklearn.metrics import f1_score, precision_score, roc_auc_score
+
+    rng = np.random.default_rng(5)
+    true = rng.integers(0, 4, 2000)
+    evidence = rng.normal(size=(2000, 4)) + 2.5 * np.eye(4)[true]
+    both = [evidence + rng.normal(scale=0.2, size=evidence.shape) for _ in range(2)]
+    values = [np.exp(e) / np.exp(e).sum(axis=1, keepdims=True) for e in both]
+    labels = [v.argmax(axis=1) for v in values]
+    scores = paired_scores(true, (labels[0], labels[1]), (values[0], values[1]), 4)
+    assert scores["f1_macro"].a == pytest.approx(f1_score(true, labels[0], average="macro"))
+    assert scores["precision_macro"].b == pytest.approx(precision_score(true, labels[1], average="macro"))
+    assert scores["roc_auc"].a == pytest.approx(roc_auc_score(true, values[0], multi_class="ovr"), abs=1e-9)
+    of_independent = paired_scores(true, (labels[0], rng.permutation(labels[1])), None, 4)
+    for name, score in scores.items():
+        assert 0 < score.standard_error < 0.01, name
+    assert scores["f1_macro"].standard_error < of_independent["f1_macro"].standard_error / 2
+
+
+def test_few_images_have_no_paired_score():
+    true = np.arange(50) % 2
+    assert paired_scores(true, (true, true), None, 2) == {}
+
+
+def failures(failed_a: int, failed_b: int, p: float, n: int = 2000) -> Verdict:
+    details = {"failed_a": failed_a, "failed_b": failed_b}
+    d = Difference("heroku", "single", "failed", failed_a / n, failed_b / n, n_a=n, n_b=n, p=p, details=details)
+    (criterion,) = run_criteria([d], Margins())
+    return criterion.verdict
+
+
+def test_failures_are_judged_and_an_outage_proves_no_rate():
+    assert failures(0, 0, p=1.0) == Verdict.NOT_WORSE
+    assert failures(0, 200, p=0.001) == Verdict.WORSE
+    assert failures(0, 200, p=0.4) == Verdict.UNDECIDED
+    assert failures(200, 0, p=0.001) == Verdict.BETTER
+
+
+def test_newcombes_interval_is_his_own_example():
+    """Statistics in Medicine 17 (1998), table II: 56/70 and 48/80, at 95% two-sided 0.0524 to 0.3339."""
+    low, high = newcombe_difference(56, 70, 48, 80, confidence=0.975)
+    assert (low, high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
+
+
+def test_slower_and_dearer_is_worse_beyond_the_margin():
+    def verdict(metric: str, own: float, half: float, threshold: float | None = 0.1) -> Verdict:
+        d = Difference("a", "single", metric, 10, 11, own, own=own, low=own - half, high=own + half, p=0.01,
+                       threshold=threshold)  # fmt: skip
+        return run_criteria([d], Margins())[0].verdict
+
+    assert verdict("p95", 0.2, 0.05) == verdict("cost", 0.2, 0.05) == Verdict.WORSE
+    assert verdict("p95", 0.02, 0.05) == Verdict.NOT_WORSE
+    assert verdict("p95", 0.05, 0.2) == Verdict.UNDECIDED
+    assert verdict("p95", -0.2, 0.05) == Verdict.BETTER
+    assert verdict("p95", 0.2, 0.05, threshold=None) == Verdict.NOT_JUDGED  # twins on unlike processors
+
+
+def criteria(*verdicts: Verdict, metric: str = "accuracy") -> list[Criterion]:
+    return [Criterion("a", metric, verdict, MARGIN) for verdict in verdicts]
+
+
+def test_all_criteria_have_to_hold():
+    better, not_worse, undecided, worse, not_judged = Verdict
+    assert overall(criteria(better, not_worse)) == better
+    assert overall(criteria(not_worse, not_judged)) == not_worse
+    assert overall(criteria(better, undecided)) == undecided
+    assert overall(criteria(better, undecided, worse)) == worse
+    assert overall(criteria(not_judged)) == undecided
+    assert overall([*criteria(not_worse), *criteria(better, metric="p95")]) == not_worse  # faster is no better model
+
+
+# The command
+
+
+def write(folder, run, samples):
+    folder.mkdir()
+    write_run(folder, run)
+    with (folder / SAMPLES_FILE).open("a", encoding="utf-8") as file:
+        for sample in samples:
+            append_sample(file, sample)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Production, an equal candidate and a worse one, of four targets."""
+    folder = tmp_path_factory.mktemp("gate")
+    made = {
+        "production": make_run(n_images=1200),
+        "equal": make_run(n_images=1200, seed=8, wrong=84),
+        "worse": make_run(n_images=1200, wrong=84, disagreements={"heroku": 60}),
+        "few": make_run(n_images=120),
+    }
+    return {name: write(folder / name, *run) for name, run in made.items()} | {"folder": folder}
+
+
+SCORES = ("--only", "accuracy,precision_macro,f1_macro,roc_auc")
+
+
+def test_equal_candidate_passes(runs, capsys):
+    assert main(["gate", runs["production"], runs["production"], *SCORES]) == 0
+    assert "Not worse: the candidate may take production's place." in capsys.readouterr().out
+
+
+def test_worse_candidate_is_stopped_and_named(runs, capsys):
+    assert main(["gate", runs["production"], runs["worse"], *SCORES, "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "worse"
+    worse = {(c["target"], c["metric"]) for c in found["criteria"] if c["verdict"] == "worse"}
+    assert ("heroku", "accuracy") in worse and {target for target, _ in worse} == {"heroku"}
+
+
+def test_too_few_images_are_undecided_and_say_how_many(runs, capsys):
+    assert main(["gate", runs["few"], runs["few"], *SCORES]) == 3
+    assert "images would decide" in capsys.readouterr().out
+
+
+def test_every_criterion_is_judged_by_default(runs, capsys):
+    main(["gate", runs["production"], runs["production"], "--format", "json"])
+    found = json.loads(capsys.readouterr().out)["criteria"]
+    assert {c["metric"] for c in found} == {
+        "accuracy", "precision_macro", "f1_macro", "roc_auc", "p95", "failures", "cost"
+    }  # fmt: skip
+    assert all(c["verdict"] in ("not worse", "undecided", "not judged", "better") for c in found)
+
+
+def test_other_images_or_classes_cannot_be_judged(runs, tmp_path, capsys):
+    run, samples = make_run(n_images=200)
+    other = [dataclasses.replace(entry, sha256="0" * 64) for entry in run.image_manifest]
+    folder = write(tmp_path / "other", dataclasses.replace(run, image_manifest=other), samples)
+    assert main(["gate", runs["few"], folder]) == 2
+    assert "no image in common" in capsys.readouterr().err
+    renamed = dataclasses.replace(run, classes=[name.upper() for name in run.classes])
+    assert main(["gate", runs["few"], write(tmp_path / "classes", renamed, samples)]) == 2
+    assert "other classes" in capsys.readouterr().err
+
+
+def test_unknown_criterion_lists_the_valid_ones(runs, capsys):
+    with pytest.raises(SystemExit):
+        main(["gate", "a", "b", "--only", "speed"])
+    assert "'speed' is no criterion; there are accuracy" in capsys.readouterr().err
