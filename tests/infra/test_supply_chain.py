@@ -12,6 +12,7 @@ from infra.local.dockerfile import instructions
 from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
+ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
 LOCKED = re.compile(r"--require-hashes --only-binary :all:")
 # What installs Python packages on a VM or into an image. Heroku's and Google's builds run pip themselves: a lock whose
 # lines have hashes makes it refuse all that has none.
@@ -24,19 +25,23 @@ def jobs():
 
 
 def test_every_action_is_named_by_commit_and_says_its_version():
-    lines = [line for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
-    assert lines
+    texts = [path.read_text() for path in (*WORKFLOWS, *ACTIONS)]
+    lines = [line for text in texts for line in text.splitlines() if re.match(r"[ -]*uses:", line)]
+    assert len(lines) > 10
     for line in lines:
-        assert re.fullmatch(r" +- uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+        own = re.fullmatch(r" +- uses: \./(\.github/actions/[a-z]+)", line)
+        assert own or re.fullmatch(r"[ -]+uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+        assert not own or (ROOT / own[1] / "action.yml") in ACTIONS
 
 
 def test_no_checkout_leaves_a_credential_and_no_job_may_write():
+    """The deployments' rights: tests/infra/test_workflows.py."""
     for name, job in jobs():
         checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
-        assert [step["with"]["persist-credentials"] for step in checkouts] == [False], name
-        assert "permissions" not in job
-    for path in WORKFLOWS:
-        assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
+        assert {step["with"]["persist-credentials"] for step in checkouts} <= {False}, name
+        assert job.get("permissions", {}).get("contents", "read") == "read"
+    rights = {path.name: yaml.safe_load(path.read_text())["permissions"] for path in WORKFLOWS}
+    assert rights == {"test.yml": {"contents": "read"}, "deploy.yml": {}}
 
 
 def test_every_image_is_named_by_its_digest():
@@ -62,6 +67,8 @@ def test_dependabot_watches_actions_images_and_packages():
     watched = {each["package-ecosystem"]: each.get("directories", [each.get("directory")]) for each in updates}
     assert set(watched) == {"github-actions", "docker", "pip"}
     assert [(ROOT / folder.strip("/") / "Dockerfile").is_file() for folder in watched["docker"]] == [True]
+    folders = {f"/{action.parent.relative_to(ROOT)}" for action in ACTIONS}
+    assert set(watched["github-actions"]) == {"/", *folders}  # the first is that of the workflows
     for folder in watched["pip"]:
         assert [*(ROOT / folder.strip("/")).glob("requirements*")], folder
 
