@@ -270,6 +270,14 @@ def test_secrets_and_missing_files_are_no_settings(tmp_path):
         read_settings("bad", tmp_path)
 
 
+@pytest.mark.parametrize("stack", TARGETS)
+def test_a_stack_file_sets_something_so_that_pulumi_keeps_it(stack):
+    """`pulumi config set` drops the comments, the list of settings, of a file without one (seen with 3.274.1)."""
+    settings = read_settings(stack)
+    assert len(settings) == 1 and set(settings.values()) == {TARGETS[stack].region}
+    assert read_deployment_spec(stack, settings) == read_deployment_spec(stack, {})
+
+
 def test_every_size_that_the_programs_take_can_be_planned():
     for size in EC2_SIZES:
         spec = read_deployment_spec("aws_ec2", {"cloudtrial:size": size})
