@@ -108,7 +108,7 @@ def missing_docker() -> Iterator[str]:
     if shutil.which("docker") is None:
         yield "no docker program to build the image: https://docs.docker.com/get-started/get-docker/"
         return
-    for command, says in ((["docker", "info"], ""), (["docker", "buildx", "inspect"], r"(?m)^Status:\s+running")):
+    for command, says in ((["docker", "info"], ""), (["docker", "buildx", "ls"], r"\brunning\b")):
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DOCKER_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired):

@@ -128,7 +128,7 @@ def test_a_broken_stack_file_is_a_line(machine):
     assert "has to hold settings below `config:`" in line
 
 
-def test_the_command_fails_with_a_line_each_and_says_how_to_go_on(machine, monkeypatch, capsys):
+def test_the_command_fails_with_a_line_for_each_lack(machine, monkeypatch, capsys):
     assert main(["heroku", "--prerequisites", "--", "--yes"], machine) == DOES_NOT_FIT
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
@@ -306,8 +306,8 @@ def test_without_a_network_the_apis_are_not_known(monkeypatch):
     [
         pytest.param("exit 0", True, id="daemon"),
         pytest.param("exit 1", False, id="no-daemon"),
-        pytest.param('[ "$1" = buildx ] && echo "Status:  running"', True, id="builder-elsewhere"),
-        pytest.param('[ "$1" = buildx ] && echo "Error:  cannot connect"', False, id="builder-of-the-daemon"),
+        pytest.param('[ "$1" = buildx ] && echo "elsewhere  remote  running"', True, id="builder-elsewhere"),
+        pytest.param('[ "$1" = buildx ] && echo "default  docker  error"', False, id="builder-of-the-daemon"),
     ],
 )
 def test_docker_or_a_builder_elsewhere_has_to_answer(machine, script, answers):

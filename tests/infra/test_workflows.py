@@ -128,7 +128,7 @@ def test_no_two_jobs_change_a_stack_at_once_and_none_is_cut_off():
     assert JOBS["close"]["env"]["STACK"].startswith("${{ vars.PULL_REQUEST_TARGET }}-pr${{ github.event.number ")
 
 
-def test_a_closed_requests_stack_is_destroyed_and_searched_for_leftovers():
+def test_a_closed_requests_stack_is_destroyed_and_searched_for():
     lines = [line.strip() for line in script("close").splitlines()]
     order = ["pull_request_stack", "pulumi stack ls", "make down", "pulumi stack rm --yes --preserve-config",
              "make leftovers"]  # fmt: skip
