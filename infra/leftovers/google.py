@@ -18,6 +18,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
 from infra.errors import ProbeError
+from infra.leftovers.gcloud import condition_flag
 from infra.leftovers.http import Response, request_json
 from infra.leftovers.search import GIB, Leftover, Probe, SearchResult, StackLocation, iso_date, monthly_cost, run_probes
 from infra.targets import GCP_FUNCTION
@@ -126,15 +127,16 @@ class GoogleSearch:
     def grants(self) -> Iterator[Leftover]:
         """Roles of the project granted to a deleted account: they stay listed as `deleted:`."""
         path = f"v1/projects/{self.location.project}:getIamPolicy"
-        response = self._request("POST", "cloudresourcemanager", path, json={})
+        # Without a version Google answers conditional grants under made-up roles, roles/x_withcond_<hash>.
+        response = self._request("POST", "cloudresourcemanager", path, json={"options": {"requestedPolicyVersion": 3}})
         if _not_enabled(response):
             return
         for binding in _checked(response).get("bindings", []):
             for member in binding.get("members", []):
                 email = member.removeprefix("deleted:").removeprefix("serviceAccount:").partition("?")[0]
                 if member.startswith("deleted:") and email.partition("@")[0] in self.names:
-                    command = f"gcloud projects remove-iam-policy-binding {self.location.project} --member '{member}'"
-                    command += f" --role {binding['role']} --condition None --quiet"
+                    command = f"gcloud projects remove-iam-policy-binding {self.location.project} --member='{member}'"
+                    command += f" --role={binding['role']} {condition_flag(binding.get('condition'))} --quiet"
                     yield Leftover("grant to a deleted account", f"{binding['role']} {email}", command)
 
     def source_buckets(self) -> Iterator[Leftover]:

@@ -20,6 +20,7 @@ from moto import mock_aws
 
 from infra.leftovers import google, heroku
 from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, main
+from infra.leftovers.gcloud import condition_flag
 from infra.leftovers.search import StackLocation, list_prices
 from infra.targets import TARGETS
 from tests.helpers.http_server import http_server, send
@@ -280,16 +281,19 @@ def serving(name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     responses = json.loads((RESPONSES / f"{name}.json").read_text())
     requests: list[tuple[str, str]] = []
 
-    def respond(request, _):
+    def respond(request, body):
         url = urlsplit(request.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items() if key in ("prefix", "pageToken")}
         key = f"{request.command} {url.path}" + "".join(f"?{name}={value}" for name, value in query.items())
         requests.append((key, request.headers.get("Authorization", "")))
+        if key.endswith(":getIamPolicy"):
+            # Google answers an older version under made-up roles, roles/x_withcond_<hash>
+            assert json.loads(body) == {"options": {"requestedPolicyVersion": 3}}
         response = responses.get(key, {"status": 404, "body": {"error": {"code": 404, "message": f"no {key}"}}})
-        status, body = 200, response
+        status, answer = 200, response
         if isinstance(response, dict):
-            status, body = response.get("status", 200), response.get("body", response)
-        send(request, status, json.dumps(body), Content_Type="application/json; charset=UTF-8")
+            status, answer = response.get("status", 200), response.get("body", response)
+        send(request, status, json.dumps(answer), Content_Type="application/json; charset=UTF-8")
 
     with http_server(respond) as port:
         yield f"http://127.0.0.1:{port}", requests
@@ -312,7 +316,8 @@ GOOGLE_LEFT = {
     "secret": "gcloud secrets delete cloudtrial-function",
     "service account  cloudtrial-function@": "gcloud iam service-accounts delete cloudtrial-function@my-project.iam",
     "service account  cloudtrial-build@": "gcloud iam service-accounts delete cloudtrial-build@my-project.iam",
-    "grant to a deleted account": "gcloud projects remove-iam-policy-binding my-project --member 'deleted:serviceAccou",
+    "grant to a deleted account  roles/logging": "gcloud projects remove-iam-policy-binding my-project --member='del",
+    "grant to a deleted account  roles/storage": "--role=roles/storage.objectViewer --condition='expression=resource.",
     "function source": "gcloud storage rm gs://gcf-v2-sources-123456789012-us-central1/cloudtrial-function/",
     "function image  my--project__us--central1__cloudtrial--function ": "gcloud artifacts packages delete my--pro",
     "function image  my--project__us--central1__cloudtrial--function/cache": "gcloud artifacts packages delete my--",
@@ -331,6 +336,36 @@ def test_every_kind_of_google_leftover_is_listed_on_all_pages(capsys, monkeypatc
     assert len(lines) - 1 == len(GOOGLE_LEFT)
     assert lines[-1] == f"{len(GOOGLE_LEFT)} resources of stack gcp_function are left (my-project us-central1)."
     assert not [line for line in lines if "prod" in line or "someone" in line]
+
+
+CONDITION = {"expression": 'a.startsWith("b")', "title": "sources", "description": "Only these"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "flag"),
+    [
+        (None, "--condition=None"),
+        ({}, "--condition=None"),
+        (CONDITION, '--condition=expression=a.startsWith("b"),title=sources,description=Only these'),
+        (CONDITION | {"description": ""}, '--condition=expression=a.startsWith("b"),title=sources'),
+        (
+            CONDITION | {"expression": 'f("it\'s", 1)'},
+            '--condition=^;^expression=f("it\'s", 1);title=sources;description=Only these',
+        ),
+    ],
+    ids=["none", "empty", "whole", "no-description", "comma-and-quotes"],
+)
+def test_a_condition_is_one_word_of_the_shell_as_gcloud_wants_it(condition, flag):
+    assert shlex.split(condition_flag(condition)) == [flag]
+
+
+def test_the_command_for_a_conditional_grant_names_its_condition(capsys, monkeypatch):
+    _, lines, _ = ask_google("google_left", capsys, monkeypatch)
+    command = line_of(lines, "grant to a deleted account", "roles/storage.objectViewer").partition("gcloud ")[2]
+    words = shlex.split(command)
+    assert words[-3] == "--role=roles/storage.objectViewer"
+    assert words[-2].endswith('gcf-v2-sources-")),title=sources-of-functions,description=Only the buckets that Google '
+                              "copies sources to")  # fmt: skip
 
 
 def test_google_prices_and_dates_stand_in_the_lines(capsys, monkeypatch):
