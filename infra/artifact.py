@@ -109,6 +109,12 @@ def write_folder(name: str, files: Mapping[str, Path]) -> Artifact:
     return Artifact(f"./{BUILD_DIR / name}", digest(files))
 
 
+def write_text(name: str, text: str) -> str:
+    """.build/<name> with this text. Returns its path as an archive's is given."""
+    _new_file(name).write_text(f"{text}\n", encoding="utf-8")
+    return f"./{BUILD_DIR / name}"
+
+
 def digest(files: Mapping[str, Path]) -> str:
     """The sha256 of all names and contents."""
     total = hashlib.sha256()

@@ -4,21 +4,25 @@
 reads URL, the endpoint's root; TIMEOUT_S; MODEL_SHA256 and GIT_SHA, as /version has to report them; and perhaps
   API_TOKEN       for an endpoint whose status is closed (cloudtrial:protectStatus)
   IDENTITY_TOKEN  "gcloud": Google lets in invited callers alone, and gcloud has the caller's token
-  ADDRESS_FILE    a file with the address to connect to, where URL's name does not lead there yet
+  ADDRESS_FILE    a file with the address to connect to, where URL's name does not lead there yet; for https, what can
+                  be proven before it does
   ADVICE          what to do when it fails
 """
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 POLL_S = float(os.environ.get("POLL_S") or "5")
+HTTPS_WAIT_S = float(os.environ.get("HTTPS_WAIT_S") or "120")  # to fetch the certificate that a VM before has kept
 SUCCESSES_NEEDED = 3  # in a row: the address may still lead to the version before
 MAX_ANSWER_BYTES = 64 * 1024
 UNINVITED = "status 403"
@@ -27,21 +31,54 @@ UNINVITED = "status 403"
 def main(env: Mapping[str, str]) -> None:
     url, timeout_s = env["URL"].rstrip("/"), float(env["TIMEOUT_S"])
     print(f"waiting until {url} is ready and reports {env['GIT_SHA']}", flush=True)
+    if "PULUMI_COMMAND_STDOUT" in env:  # of a run before, which succeeded: this script is new, the VM is not
+        env = {**env, "ADDRESS_FILE": ""}
+    if env.get("ADDRESS_FILE") and url.startswith("https:"):
+        found = prove_before_the_name_leads_here(url, timeout_s, env)
+    else:
+        found = wait(lambda: problem(url, env), timeout_s)
+        if found and env.get("IDENTITY_TOKEN") and UNINVITED in found:
+            print("NOT PROVEN: cloudtrial:invoker does not let you in; Google itself found it ready", flush=True)
+            return
+        if found == "":
+            print("ready, with the model and the code that were sent", flush=True)
+    if found:
+        sys.exit(f"{url} was not ready within {timeout_s:.0f} s; last: {found}\n{env.get('ADVICE', '')}")
+
+
+def wait(look: Callable[[], str], timeout_s: float) -> str:
+    """Looks until there was no problem several times. Returns "", or the last problem when the time is up."""
     deadline = time.monotonic() + timeout_s
     successes, last = 0, ""
     while successes < SUCCESSES_NEEDED:
-        found = problem(url, env)
+        found = look()
         successes = successes + 1 if found == "" else 0
         if found and found != last:
             print(f"not yet: {found}", flush=True)
         last = found or last
         if found and time.monotonic() > deadline:
-            if env.get("IDENTITY_TOKEN") and UNINVITED in found:
-                print("NOT PROVEN: cloudtrial:invoker does not let you in; Google itself found it ready", flush=True)
-                return
-            sys.exit(f"{url} was not ready within {timeout_s:.0f} s; last: {found}\n{env.get('ADVICE', '')}")
+            return found
         time.sleep(POLL_S)
-    print("ready, with the model and the code that were sent", flush=True)
+    return ""
+
+
+def prove_before_the_name_leads_here(url: str, timeout_s: float, env: Mapping[str, str]) -> str:
+    """What a VM can prove whose domain leads elsewhere: ready on port 80, then over HTTPS. Returns what is wrong.
+
+    The first VM of a domain gets its certificate only once the domain leads there: that is no fault. Where HTTPS works
+    now, the VM before has kept its certificate, and this one has to serve it before it takes the address.
+    """
+    if found := wait(lambda: unready(url.replace("https:", "http:", 1), env), timeout_s):
+        return f"on port 80: {found}"
+    print("ready on port 80; now over HTTPS", flush=True)
+    found = wait(lambda: problem(url, env), HTTPS_WAIT_S)
+    if not found:
+        print("ready over HTTPS, with the model and the code that were sent", flush=True)
+    elif unready(url, {**env, "ADDRESS_FILE": ""}):
+        print(f"NOT PROVEN before the address leads to this VM: HTTPS, model and code; {found}", flush=True)
+        print("(the first VM of a domain gets its certificate only then)", flush=True)
+        return ""
+    return f"over HTTPS, which works on the VM before: {found}" if found else ""
 
 
 def problem(url: str, env: Mapping[str, str]) -> str:
@@ -59,14 +96,37 @@ def problem(url: str, env: Mapping[str, str]) -> str:
     return ""
 
 
+def unready(url: str, env: Mapping[str, str]) -> str:
+    """Returns why it is not ready, whatever it serves; "" when it is."""
+    try:
+        ask(f"{url}/readyz", {}, env)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+class NamesContext(ssl.SSLContext):
+    """TLS with the server of a name, at whatever address: the name is asked for, and its certificate verified."""
+
+    name = ""
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, **{**options, "server_hostname": self.name})
+
+
 def ask(url: str, headers: Mapping[str, str], env: Mapping[str, str]) -> bytes:
     """The body of a good answer. Raises OSError for any other, and for none."""
-    host = urlsplit(url).netloc
+    host, context = urlsplit(url).netloc, NamesContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    context.name = urlsplit(url).hostname or ""
     if file := env.get("ADDRESS_FILE"):
         with open(file, encoding="utf-8") as content:
             url, headers = url.replace(host, content.read().strip(), 1), {**headers, "Host": host}
+    request = urllib.request.Request(url, headers=dict(headers))
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10, context=context) as response:
+            if response.url != url:  # it would be another server's answer
+                raise OSError(f"{urlsplit(url).path} led on to {response.url}")
             return response.read(MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
         raise OSError(f"{urlsplit(url).path} answered status {error.code}") from None

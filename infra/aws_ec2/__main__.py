@@ -1,13 +1,14 @@
 """AWS EC2: one VM with nginx in front of the service, in a network of its own, behind an address that stays.
 
-New code is a new VM: the bundle's hash stands in the user data. The old VM serves until the new one has the address.
+New code, or another size, is a new VM. The old one serves until the new one has proven itself on its own address; only
+then does the stack's address lead to it.
 There is no SSH; `pulumi stack output session` is the command that opens a shell through Session Manager.
 """
 
 import pulumi
 import pulumi_aws as aws
 
-from infra.artifact import deployment_files, write_tar_gz
+from infra.artifact import deployment_files, write_tar_gz, write_text
 from infra.aws_ec2.user_data import render, vm_files
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError, TokenInClear
@@ -88,7 +89,7 @@ route_association = aws.ec2.RouteTableAssociation("public", subnet_id=subnet.id,
 web = aws.ec2.SecurityGroup(
     resource_name("web", stack), vpc_id=vpc.id, description="The web in, everything out", tags=stack_tags
 )
-for name, port in {"http": 80, "https": 443}.items() if domain else {"http": 80}.items():
+open_ports = [
     aws.vpc.SecurityGroupIngressRule(
         name,
         security_group_id=web.id,
@@ -98,6 +99,8 @@ for name, port in {"http": 80, "https": 443}.items() if domain else {"http": 80}
         cidr_ipv4=ANYWHERE,
         tags=stack_tags,
     )
+    for name, port in ({"http": 80, "https": 443} if domain else {"http": 80}).items()
+]
 outwards = aws.vpc.SecurityGroupEgressRule(
     "outwards", security_group_id=web.id, ip_protocol="-1", cidr_ipv4=ANYWHERE, tags=stack_tags
 )
@@ -242,21 +245,55 @@ vm = aws.ec2.Instance(
     tags=named,
     opts=pulumi.ResourceOptions(
         ignore_changes=["ami"],  # a newer image must not replace a running VM by itself
+        replace_on_changes=["instance_type"],  # in place, AWS stops the only VM, which may then not start again
         depends_on=[role_policy, session_manager, outwards, route_association],  # needed from the first second
     ),
 )
 
-# The address's DNS name.
-attached = aws.ec2.EipAssociation("address", allocation_id=address.allocation_id, instance_id=vm.id)
+# The new VM proves itself on its own address. That is in a file, not among the inputs: once it has the stack's, every
+# refresh would show a change. A VM that fails leaves the address, and the VM before, as they are.
+url = pulumi.Output.concat("https://" if domain else "http://", host)
+session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
+token_of_status = api_token if "PROTECT_STATUS" in access_env else None
+advice = pulumi.Output.concat(
+    "Its boot is in /var/log/cloud-init-output.log on the VM; a shell there: ",
+    session,
+    "\nWithout one: aws ec2 get-console-output --latest --output text --region ",
+    region,
+    " --instance-id ",
+    vm.id,
+    "\nAnother `pulumi up` asks again; a boot that failed is not repeated: pulumi up --replace '",
+    vm.urn,
+    "' makes another VM",
+)
+boots = wait_until_ready(
+    "boots",
+    url,
+    model=model,
+    engine=engine,
+    git_sha=git_sha,
+    timeout_s=TARGET.boot_timeout_s,
+    advice=pulumi.Output.concat("The VM before it still serves.\n", advice),
+    token=token_of_status,
+    env={"ADDRESS_FILE": vm.public_ip.apply(lambda ip: write_text(f"{stack}.address", ip))},
+    triggers=[vm.id],
+    depends_on=open_ports,
+)
+
+# The address, and its DNS name.
+attached = aws.ec2.EipAssociation(
+    "address",
+    allocation_id=address.allocation_id,
+    instance_id=vm.id,
+    opts=pulumi.ResourceOptions(depends_on=[boots]),
+)
 reachable: list[pulumi.Resource] = [attached]
 if domain and zone:
     reachable.append(
         aws.route53.Record("domain", zone_id=zone, name=domain, type="A", ttl=60, records=[address.public_ip])
     )
 
-# `up` ends when the service is ready and is the one that was sent, or names the log to read.
-url = pulumi.Output.concat("https://" if domain else "http://", host)
-session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
+# `up` ends when clients reach the service, and it is the one that was sent.
 wait_until_ready(
     "ready",
     url,
@@ -264,18 +301,8 @@ wait_until_ready(
     engine=engine,
     git_sha=git_sha,
     timeout_s=TARGET.boot_timeout_s + (CERTIFICATE_TIMEOUT_S if domain else 0),
-    advice=pulumi.Output.concat(
-        "Its boot is in /var/log/cloud-init-output.log on the VM; a shell there: ",
-        session,
-        "\nWithout one: aws ec2 get-console-output --latest --output text --region ",
-        region,
-        " --instance-id ",
-        vm.id,
-        "\nAnother `pulumi up` waits again; a boot that failed is not repeated: pulumi up --replace '",
-        vm.urn,
-        "' makes another VM",
-    ),
-    token=api_token if "PROTECT_STATUS" in access_env else None,
+    advice=advice,
+    token=token_of_status,
     triggers=[vm.id],
     depends_on=reachable,
 )

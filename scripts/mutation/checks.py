@@ -50,7 +50,7 @@ TESTS: Mapping[str, Sequence[str]] = {
     "gcp_function": ("programs/test_gcp_function.py", "programs/test_stacks.py"),
     "heroku": ("programs/test_heroku.py", "programs/test_stacks.py"),
     "vm_files": ("test_vm_files.py", "test_vm_nginx.py", "programs/test_aws_ec2.py"),
-    "shared": ("test_artifact.py", "test_readiness.py", "programs/test_stacks.py"),
+    "shared": ("test_artifact.py", "test_readiness.py", "test_vm_readiness.py", "programs/test_stacks.py"),
 }
 MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("programs/test_moto.py",)}
 

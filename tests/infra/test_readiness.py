@@ -135,6 +135,20 @@ def test_a_host_can_be_asked_at_an_address_of_its_own(tmp_path):
     assert {headers["Host"] for _, headers in requests} == {"classifier.invalid"}
 
 
+def test_an_answer_elsewhere_is_not_the_endpoints_own():
+    with http_server(lambda request, _: send(request, 200, "{}")) as old:
+
+        def lead_on(request, _):
+            request.send_response(308)
+            request.send_header("Location", f"http://127.0.0.1:{old}/readyz")
+            request.end_headers()
+
+        with http_server(lead_on) as port:
+            env = {"URL": f"http://127.0.0.1:{port}", "TIMEOUT_S": "0", "POLL_S": "0.01", **SENT}
+            done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "/readyz led on to http://127.0.0.1" in done.stderr
+
+
 # The commit
 
 

@@ -287,6 +287,17 @@ def test_port_80_with_a_domain_serves_the_acme_challenge(by_domain):
     assert (fetched.status, fetched.body) == (200, b"what was asked for")
 
 
+def test_port_80_with_a_domain_passes_on_readiness_alone(by_domain):
+    """And of the request nothing but its host."""
+    fetched = by_domain.fetch("/readyz?x=1", tls=False, Authorization="Bearer x", X_Forwarded_For="192.0.2.1")
+    received = json.loads(fetched.body)
+    assert fetched.status == 200 and received == {"Host": DOMAIN}
+    for path in ("/readyz/", "/readyzz", "/version", "/healthz", "/metrics", "/predict"):
+        assert by_domain.fetch(path, tls=False).status == 308
+    assert by_domain.fetch("/readyz", "example.org", tls=False).status == 421
+    assert by_domain.send(f"POST /readyz HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 2048\r\n\r\n".encode()) == 413
+
+
 # TLS: what testssl looks for
 
 AEAD = {

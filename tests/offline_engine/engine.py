@@ -49,6 +49,7 @@ class Resource:
     dependencies: tuple[str, ...]  # URNs
     property_dependencies: dict[str, tuple[str, ...]]
     ignore_changes: tuple[str, ...]
+    replace_on_changes: tuple[str, ...]
     protect: bool
     retain_on_delete: bool
     provider_version: str
@@ -261,7 +262,9 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{urn} has an asset that cannot be read: {error}")
         resource_id, outputs = "", dict(inputs)
         if request.custom:
-            resource_id, computed = fake_provider.create(request.type, request.name, unwrap_secrets(inputs))
+            resource_id, computed = fake_provider.create(
+                request.type, request.name, unwrap_secrets(inputs), request.replaceOnChanges
+            )
             outputs = _merge(inputs, computed, unknown=record.preview)
         with record.lock:
             if urn in record.resources:
@@ -278,6 +281,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
                 dependencies=tuple(sorted(request.dependencies)),
                 property_dependencies={k: tuple(sorted(v.urns)) for k, v in request.propertyDependencies.items()},
                 ignore_changes=tuple(request.ignoreChanges),
+                replace_on_changes=tuple(request.replaceOnChanges),
                 protect=request.protect,
                 retain_on_delete=request.retainOnDelete,
                 provider_version=request.version,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PUBLIC_IP = "203.0.113.7"  # of the addresses that RFC 5737 sets aside for examples
+VM_IP = "198.51.100.9"  # a new VM's own
 ACCOUNT = "123456789012"
 GCP_PROJECT = "example-project"
 
@@ -57,15 +58,22 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return answers[token]
 
 
-def create(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A resource's identifier, and the outputs that its provider adds to the inputs."""
-    fixed = {key: inputs.get(key) for key in IMMUTABLE_INPUTS.get(kind, ())}
+def create(
+    kind: str, name: str, inputs: Mapping[str, Any], replace_on_changes: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
+    """A resource's identifier, and the outputs that its provider adds to the inputs.
+
+    replace_on_changes: inputs that the program has count as immutable as well.
+    """
+    fixed = {key: inputs.get(key) for key in (*IMMUTABLE_INPUTS.get(kind, ()), *replace_on_changes)}
     suffix = hashlib.sha256(json.dumps([kind, name, fixed], sort_keys=True).encode()).hexdigest()[:7]
     resource_id = f"{name}-{suffix}"
     computed: dict[str, Any] = {"name": resource_id, "arn": f"arn:aws:example:us-east-1:{ACCOUNT}:{name}"}
     match kind:
         case "aws:s3/bucket:Bucket":
             computed |= {"bucket": resource_id, "arn": f"arn:aws:s3:::{resource_id}"}
+        case "aws:ec2/instance:Instance":
+            computed |= {"publicIp": VM_IP}
         case "aws:ec2/eip:Eip":
             computed |= {"publicIp": PUBLIC_IP, "allocationId": f"eipalloc-{suffix}"}
         case "aws:ssm/parameter:Parameter":

@@ -27,8 +27,8 @@ MUTANTS = {
             '        "web",\n        security_group_id=web.id,',
         ),
         "SSH is open to the internet": (
-            'in {"http": 80, "https": 443}.items() if domain else {"http": 80}.items():',
-            'in {"http": 80, "https": 443, "ssh": 22}.items():',
+            'in ({"http": 80, "https": 443} if domain else {"http": 80}).items()',
+            'in {"http": 80, "https": 443, "ssh": 22}.items()',
         ),
         "the subnet lies outside the network": ('cidr_block="10.42.0.0/24"', 'cidr_block="10.43.0.0/24"'),
         "IMDSv2 is optional": ('http_tokens="required"', 'http_tokens="optional"'),
@@ -93,6 +93,23 @@ MUTANTS = {
             "depends_on=reachable,",
             "depends_on=[address],",
         ),
+        "the address is moved to a VM that may never be ready": (
+            "depends_on=[boots]",
+            "depends_on=[vm]",
+        ),
+        "the new VM is asked on the stack's address, which leads to the old one": (
+            '    env={"ADDRESS_FILE": vm.public_ip.apply(lambda ip: write_text(f"{stack}.address", ip))},\n',
+            "",
+        ),
+        "the VM's passing address is an input: each refresh shows a change": (
+            'write_text(f"{stack}.address", ip)',
+            'write_text(f"{ip}.address", ip)',
+        ),
+        "a new VM is asked once for all": (
+            "    triggers=[vm.id],\n    depends_on=open_ports,",
+            "    depends_on=open_ports,",
+        ),
+        "another size stops the only VM": ('        replace_on_changes=["instance_type"],', ""),
         "the region of the settings is ignored": ("region = aws.get_region().region", "region = TARGET.region"),
     },
     "infra/targets.py": {

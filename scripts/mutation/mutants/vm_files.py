@@ -45,6 +45,8 @@ MUTANTS = {
     },
     f"{FOLDER}/nginx-redirect.conf": {
         "a redirect that turns a POST into a GET": ("return 308 ", "return 301 "),
+        "a VM without a certificate cannot show that it is ready": ("location = /readyz", "location = /ready"),
+        "port 80 passes on what clients send": ("    proxy_pass_request_headers off;\n", ""),
     },
     f"{FOLDER}/certificate": {
         "the certificate is not kept: every new VM asks for another, and gets five a week": (

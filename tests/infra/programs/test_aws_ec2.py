@@ -13,8 +13,9 @@ from infra.aws_ec2.user_data import HOST_FILE, SETTINGS_FILE, vm_files
 from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
 from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
-from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, run_program
-from tests.offline_engine.fake_provider import PUBLIC_IP
+from tests.offline_engine import fake_provider
+from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, diff, run_program
+from tests.offline_engine.fake_provider import PUBLIC_IP, VM_IP
 from tests.offline_engine.policy_check import find_violations
 
 pytestmark = pytest.mark.integration
@@ -287,9 +288,52 @@ def test_a_domain_without_a_zone_leaves_dns_to_its_owner():
     assert (run.outputs["url"], run.outputs["address"]) == ("https://classifier.example.com", PUBLIC_IP)
 
 
+def command(run: ProgramResult, name: str) -> Resource:
+    """One of the two that ask: "boots" the new VM, "ready" the url."""
+    (found,) = [each for each in run.of_type("Command") if each.name == name]
+    return found
+
+
+def test_a_new_vm_proves_itself_before_it_gets_the_address(run):
+    boots, vm = command(run, "boots"), run.single("Instance")
+    assert boots.inputs["triggers"] == [settings_of(run)["GIT_SHA"], vm.id]
+    assert boots.inputs["environment"]["URL"] == run.outputs["url"]
+    assert needs(boots, vm, *run.of_type("SecurityGroupIngressRule"))
+    assert needs(run.single("EipAssociation"), boots)
+    advice = boots.inputs["environment"]["ADVICE"]
+    assert "The VM before it still serves." in advice
+    assert f"pulumi up --replace '{vm.urn}'" in advice and run.outputs["session"] in advice
+
+
+def test_the_new_vms_address_is_in_a_file_and_no_input(tmp_path, monkeypatch):
+    """After a refresh a VM's public address is the stack's, or any other: no later plan may show that."""
+    checkout = make_checkout(tmp_path / "checkout")
+    first = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"]))
+    file = checkout / command(first, "boots").inputs["environment"]["ADDRESS_FILE"]
+    assert file == checkout / ".build/aws_ec2.address" and file.read_text() == f"{VM_IP}\n"
+    monkeypatch.setattr(fake_provider, "VM_IP", PUBLIC_IP)
+    refreshed = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"]))
+    assert file.read_text() == f"{PUBLIC_IP}\n" and diff(first, refreshed) == {}
+
+
+def test_another_size_is_another_vm_that_proves_itself(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    before, after = (
+        well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:size": size}))
+        for size in ("t3.small", "c7i.large")
+    )
+    assert diff(before, after) == {
+        "Instance vm": "replace",
+        "Command boots": "replace",
+        "EipAssociation address": "replace",
+        "Command ready": "replace",
+    }
+
+
 def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
-    ready, vm = run.single("Command"), run.single("Instance")
+    ready, vm = command(run, "ready"), run.single("Instance")
     given = ready.inputs["environment"]
+    assert "ADDRESS_FILE" not in given
     assert given["URL"] == run.outputs["url"]
     assert settings_of(run)["GIT_SHA"] == given["GIT_SHA"]
     assert run.outputs["session"] in given["ADVICE"] and "/var/log/cloud-init-output.log" in given["ADVICE"]
