@@ -42,7 +42,7 @@ def find_missing(stack: str, pulumi_arguments: Sequence[str] = (), folder: Path 
         read_deployment_spec(name, settings, secret_keys)
     except ConfigError as error:
         lines.append(str(error))
-    known = settings | dict.fromkeys(secret_keys, "")  # a secret's value is not needed here
+    known = settings | dict.fromkeys(secret_keys, "[secret]")  # a secret's value is not needed here
     if target is AWS_EC2:
         lines += missing_for_aws(stack, known)
     elif target is HEROKU:

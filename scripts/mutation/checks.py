@@ -19,7 +19,7 @@ from scripts.stack_settings import REQUIRED_SETTINGS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
-COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", "infra", "service", "tests")
+COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", ".github", "infra", "scripts", "service", "tests")
 MODELS = "models"
 KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hundreds of times
 
@@ -31,7 +31,10 @@ STACK_OF: Mapping[str, str] = {
     "gcp_function": "gcp_function",
     "heroku": "heroku",
     "shared": "aws_ec2",
+    "operations": "heroku",
 }
+
+OF_EVERY_STACK = "operations"  # a group whose tests are of all stacks
 
 # Beside the required settings: all that make a program create more
 OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
@@ -51,6 +54,7 @@ TESTS: Mapping[str, Sequence[str]] = {
     "heroku": ("programs/test_heroku.py", "programs/test_stacks.py"),
     "vm_files": ("test_vm_files.py", "test_vm_nginx.py", "programs/test_aws_ec2.py"),
     "shared": ("test_artifact.py", "test_readiness.py", "test_vm_readiness.py", "programs/test_stacks.py"),
+    "operations": ("test_prerequisites.py", "test_logs.py", "test_workflows.py"),
 }
 MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("programs/test_moto.py",)}
 
@@ -149,8 +153,9 @@ def _by_policy(runs: Sequence[ProgramResult]) -> Iterator[Detection]:
 def _by_pytest(check: str, copy: Path, group: str, files: Mapping[str, Sequence[str]]) -> Iterator[Detection]:
     if group not in files:
         return
-    elsewhere = " and ".join(f"not {name}" for name in TARGETS if name != STACK_OF[group])
-    if failed := first_failure(copy, [f"tests/infra/{name}" for name in files[group]], ["-k", elsewhere]):
+    others = () if group == OF_EVERY_STACK else (name for name in TARGETS if name != STACK_OF[group])
+    selected = ["-k", " and ".join(f"not {name}" for name in others)]
+    if failed := first_failure(copy, [f"tests/infra/{name}" for name in files[group]], selected):
         yield Detection(check, failed)
 
 

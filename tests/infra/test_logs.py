@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import stat
-import subprocess
-import sys
 
 import pytest
 
 from infra.logs.__main__ import INSTALL, main
-from tests.conftest import ROOT
 
 OUTPUTS = {"instance_id": "i-0123456789abcdef0", "region": "eu-west-1", "url": "http://192.0.2.1"}
 JOURNAL = {"command": ["sudo journalctl --unit classifier --unit nginx --lines 200 --no-pager"]}
@@ -122,10 +118,3 @@ def test_a_missing_session_plugin_names_the_way_without_it(programs, tmp_path, c
 def test_only_a_vm_has_a_console(tmp_path, capsys):
     assert main(["heroku", "--boot"], tmp_path) == 1
     assert "--boot is of virtual machines, and heroku is a dyno" in capsys.readouterr().err
-
-
-def test_it_is_a_command_of_cloudtrial():
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "cloudtrial", "logs", "--help"], cwd=ROOT, env=env, capture_output=True,
-                          text=True)  # fmt: skip
-    assert done.returncode == 0 and "examples:" in done.stdout and "--boot" in done.stdout

@@ -288,9 +288,11 @@ def test_a_service_accounts_project_is_asked_for_two_apis(service_usage, answer,
     ]
 
 
-def test_the_apis_are_not_asked_for_a_person(machine):
+def test_the_apis_are_not_asked_for_a_person(service_usage):
+    answers, asked = service_usage
+    answers |= dict.fromkeys(google_access.APIS, OFF)
     person = google.oauth2.credentials.Credentials(token="t")
-    assert list(google_access.missing_apis(person, "p")) == list(google_access.missing_apis(None, "p")) == []
+    assert list(google_access.missing_apis(person, "p")) == list(google_access.missing_apis(None, "p")) == asked == []
 
 
 def test_without_a_network_the_apis_are_not_known(monkeypatch):
@@ -313,6 +315,12 @@ def test_without_a_network_the_apis_are_not_known(monkeypatch):
 def test_docker_or_a_builder_elsewhere_has_to_answer(machine, script, answers):
     program(machine, "docker", script)
     assert ("docker" not in lacks(find_missing("gcp_cloudrun", (), machine))) == answers
+
+
+def test_a_setting_that_is_encrypted_counts(machine):
+    write(machine / "Pulumi.heroku.yaml", {"config": {key: {"secure": "v1:a"} for key in
+          ("heroku:apiKey", "cloudtrial:appName")}})  # fmt: skip
+    assert lacks(find_missing("heroku", (), machine)) == ["login"]
 
 
 def test_a_heroku_key_in_netrc_counts(machine):

@@ -29,6 +29,7 @@ CAUGHT = {
     "gcp_function": ("who builds may do almost everything", Detection("policy", "least_privilege")),
     "heroku": ("the token is a plain config var too", Detection("policy", "no_secret_in_clear")),
     "shared": ("tags do not say the stack", Detection("policy", "tagged")),
+    "operations": ("every job may write", Detection("tests", "each_job_has_the_rights_that_it_needs_alone")),
 }
 TYPING_ERROR = Mutant("heroku", "a typing error", "Pulumi.yaml", "name: cloudtrial", "name: cloudtrail")
 
