@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
+import pulumi_command as command
+import pulumi_gcp as gcp
 
+from infra.artifact import REPOSITORY
 from infra.common import StackConfig
 from infra.errors import ConfigError
 from infra.targets import CLOUD_RUN_MEMORY_MIB, Target
@@ -84,6 +88,41 @@ def read_google_settings(config: StackConfig, target: Target) -> GoogleSettings:
             f"more than cloudtrial:maxInstances, {settings.max_instances}"
         )
     return settings
+
+
+def enable_apis(*names: str) -> list[gcp.projects.Service]:
+    """Switch APIs on. They stay on when the stack is destroyed: others may use them, and they cost nothing.
+
+    Cloud Resource Manager is the first: the provider asks it for the project before it believes that another one is on.
+    """
+    first = _enable("cloudresourcemanager")
+    return [first, *(_enable(name, first) for name in names)]
+
+
+def _enable(name: str, *needed: pulumi.Resource) -> gcp.projects.Service:
+    return gcp.projects.Service(
+        name,
+        service=f"{name}.googleapis.com",
+        disable_on_destroy=False,
+        opts=pulumi.ResourceOptions(depends_on=needed),
+    )
+
+
+def wait_for_grants(
+    accounts: Sequence[gcp.serviceaccount.Account], grants: Sequence[pulumi.CustomResource]
+) -> command.local.Command:
+    """Wait until the grants to these accounts are known everywhere: infra/google_wait.py.
+
+    What starts at once often fails for lack of a role granted a moment ago. A recreated account has its old name but
+    not its old roles, so its unique ID is a trigger.
+    """
+    return command.local.Command(
+        "grants-settled",
+        interpreter=["python3", "-c"],
+        create=(REPOSITORY / "infra" / "google_wait.py").read_text(encoding="utf-8"),
+        triggers=[*(account.unique_id for account in accounts), *(grant.id for grant in grants)],
+        opts=pulumi.ResourceOptions(depends_on=grants),
+    )
 
 
 def _provider_setting(key: str, default: str | None, pattern: str, hint: str) -> str:

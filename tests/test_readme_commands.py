@@ -63,6 +63,8 @@ NOT_RUN = {
     "make drift": ACCOUNT,
     "make unlock": ACCOUNT,
     "make refresh": ACCOUNT,
+    "gcloud": ACCOUNT,
+    "for role in": ACCOUNT,
     "pulumi login": MACHINE,
     "pulumi stack select": ACCOUNT,
     "pulumi config set": ACCOUNT,

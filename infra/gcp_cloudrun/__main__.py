@@ -6,7 +6,7 @@ import pulumi_gcp as gcp
 
 from infra.artifact import deployment_files, write_folder
 from infra.common import StackConfig, export_endpoint
-from infra.google import read_google_settings
+from infra.google import enable_apis, read_google_settings, wait_for_grants
 from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import GCP_CLOUDRUN as TARGET
@@ -41,11 +41,7 @@ labels = tags(stack)
 
 # 2. Resources
 
-# They stay enabled when the stack is destroyed: others may use them, and an enabled API costs nothing.
-apis = [
-    gcp.projects.Service(api, service=f"{api}.googleapis.com", disable_on_destroy=False)
-    for api in ("run", "artifactregistry", "iam", *(("secretmanager",) if api_token else ()))
-]
+apis = enable_apis("run", "artifactregistry", "iam", *(("secretmanager",) if api_token else ()))
 after_apis = pulumi.ResourceOptions(depends_on=apis)
 
 repository = gcp.artifactregistry.Repository(
@@ -136,7 +132,7 @@ if api_token:
         )
     )
     env.append(gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="API_TOKEN", value_source=token_source))
-    before_service.append(accessor)
+    before_service.append(wait_for_grants([account], [accessor]))
 
 service = gcp.cloudrunv2.Service(
     "service",

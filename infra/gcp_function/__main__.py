@@ -1,18 +1,15 @@
 """Google Cloud Functions, second generation: the service as a function that Google builds from a zip."""
 
 import pulumi
-import pulumi_command as command
 import pulumi_gcp as gcp
 
-from infra.artifact import REPOSITORY, deployment_files, write_zip
+from infra.artifact import deployment_files, write_zip
 from infra.common import StackConfig, export_endpoint
-from infra.google import read_google_settings
+from infra.google import enable_apis, read_google_settings, wait_for_grants
 from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
 from infra.targets import GCP_FUNCTION as TARGET
-
-HERE = REPOSITORY / "infra" / "gcp_function"
 
 # The Python of service/Dockerfile; maintained until October 2027. Up to python313 the build uses pip, whose reading of
 # requirements.txt is meant; from python314 on it uses uv, which looks for every package in the first index alone.
@@ -44,12 +41,10 @@ threads = max(settings.concurrency, round(FUNCTION_THREADS_PER_VCPU * float(sett
 
 # 2. Resources
 
-# They stay enabled when the stack is destroyed: others may use them, and an enabled API costs nothing.
-api_names = (
-    *("cloudfunctions", "run", "cloudbuild", "artifactregistry", "storage", "logging", "iam", "cloudresourcemanager"),
+apis = enable_apis(
+    *("cloudfunctions", "run", "cloudbuild", "artifactregistry", "storage", "logging", "iam"),
     *(("secretmanager",) if api_token else ()),
 )
-apis = [gcp.projects.Service(api, service=f"{api}.googleapis.com", disable_on_destroy=False) for api in api_names]
 after_apis = pulumi.ResourceOptions(depends_on=apis)
 
 # The source. Bucket names are unique across Google, so the project's name is part of it.
@@ -168,15 +163,7 @@ if api_token:
         )
     )
 
-# A build that starts at once often fails for lack of a role granted a moment ago. A recreated account has its old name
-# but not its old roles, so its unique ID is the trigger.
-settled = command.local.Command(
-    "grants-settled",
-    interpreter=["python3", "-c"],
-    create=(HERE / "wait.py").read_text(encoding="utf-8"),
-    triggers=[builder.unique_id, account.unique_id, *(grant.id for grant in grants)],
-    opts=pulumi.ResourceOptions(depends_on=grants),
-)
+settled = wait_for_grants([builder, account], grants)
 
 function = gcp.cloudfunctionsv2.Function(
     "function",

@@ -23,7 +23,14 @@ MUTANTS = {
             'EnvArgs(name="API_TOKEN", value_source=token_source)',
             'EnvArgs(name="API_TOKEN", value=api_token)',
         ),
-        "the service starts before it may read its token": ("    before_service.append(accessor)\n", ""),
+        "the service starts before it may read its token": (
+            "    before_service.append(wait_for_grants([account], [accessor]))\n",
+            "",
+        ),
+        "the service starts before its right to read the token is known": (
+            "before_service.append(wait_for_grants([account], [accessor]))",
+            "before_service.append(accessor)",
+        ),
         "80 requests at once in one instance, Google's default": (
             "        max_instance_request_concurrency=settings.concurrency,\n",
             "",
@@ -34,7 +41,6 @@ MUTANTS = {
             "after_apis = pulumi.ResourceOptions(depends_on=apis)",
             "after_apis = pulumi.ResourceOptions()",
         ),
-        "destroy switches off APIs that others use": ("disable_on_destroy=False", "disable_on_destroy=True"),
         "the region of the settings is ignored": (
             '    location=settings.region,\n    ingress="INGRESS_TRAFFIC_ALL"',
             '    location=TARGET.region,\n    ingress="INGRESS_TRAFFIC_ALL"',
@@ -62,6 +68,11 @@ MUTANTS = {
         ),
     },
     SETTINGS: {
+        "destroy switches off APIs that others use": ("disable_on_destroy=False", "disable_on_destroy=True"),
+        "an API is switched on before the one that the provider asks": (
+            "*(_enable(name, first) for name in names)",
+            "*(_enable(name) for name in names)",
+        ),
         "a fraction of a processor with several requests at once": (
             "if float(settings.vcpus) < 1 < settings.concurrency:",
             "if float(settings.vcpus) < 0 < settings.concurrency:",

@@ -39,12 +39,6 @@ MUTANTS = {
             """'resource.type == "storage.googleapis.com/Object"'""",
         ),
         "the build starts before its grants are known": ("depends_on=[*apis, settled]", "depends_on=apis"),
-        "the wait for grants is over before they are made": (
-            """    triggers=[builder.unique_id, account.unique_id, *(grant.id for grant in grants)],
-    opts=pulumi.ResourceOptions(depends_on=grants),
-""",
-            "    triggers=[builder.unique_id, account.unique_id],\n",
-        ),
         "the concurrency is left to Google": ("        max_instance_request_concurrency=settings.concurrency,\n", ""),
         "as many instances as Google likes": ("        max_instance_count=settings.max_instances,\n", ""),
         "the token is a plain variable too": (
@@ -68,7 +62,13 @@ MUTANTS = {
             '    location=TARGET.region,\n    description="Image classifier"',
         ),
     },
-    "infra/gcp_function/wait.py": {
+    "infra/google.py": {
+        "the wait for grants is over before they are made": (
+            "*(grant.id for grant in grants)],\n        opts=pulumi.ResourceOptions(depends_on=grants),\n",
+            "],\n",
+        ),
+    },
+    "infra/google_wait.py": {
         "the wait for grants is far too short": ("time.sleep(120)", "time.sleep(1.20)"),
     },
 }

@@ -116,9 +116,18 @@ def test_every_api_is_on_before_what_needs_it_and_stays_on(token):
     assert {api.inputs["disableOnDestroy"] for api in run.of_type(API)} == {False}
 
 
+@pytest.mark.parametrize("stack", ["gcp_cloudrun", "gcp_function"])
+def test_the_api_that_the_provider_asks_is_on_before_the_others(stack):
+    run = well(rehearse(stack, token=True))
+    for api in run.of_type(API):
+        first = api.inputs["service"] == "cloudresourcemanager.googleapis.com"
+        assert apis_before(run, api) == (set() if first else {"cloudresourcemanager"})
+
+
 def test_the_secret_managers_api_is_switched_on_only_for_a_token(run, guarded):
     names = {api.inputs["service"] for api in run.of_type(API)}
-    assert names == {"run.googleapis.com", "artifactregistry.googleapis.com", "iam.googleapis.com"}
+    expected = ("run", "artifactregistry", "iam", "cloudresourcemanager")
+    assert names == {f"{name}.googleapis.com" for name in expected}
     assert {api.inputs["service"] for api in guarded.of_type(API)} - names == {"secretmanager.googleapis.com"}
 
 
@@ -213,8 +222,13 @@ def test_the_token_is_nowhere_in_clear(preview):
     assert TOKEN not in json.dumps(run.outputs) + run.output
 
 
-def test_service_waits_for_permission_to_read_its_token(guarded):
-    assert guarded.single("SecretIamMember") in before(guarded, guarded.single(SERVICE))
+def test_service_waits_until_its_right_to_read_the_token_is_known(run, guarded):
+    (wait,) = [r for r in guarded.of_type("Command") if r.name == "grants-settled"]
+    accessor, account = guarded.single("SecretIamMember"), guarded.single("Account")
+    assert "time.sleep(120)" in wait.inputs["create"]
+    assert wait.inputs["triggers"] == [account.outputs["uniqueId"], accessor.id]
+    assert accessor.urn in wait.dependencies and wait in before(guarded, guarded.single(SERVICE))
+    assert "grants-settled" not in [r.name for r in run.of_type("Command")]  # without a token there is no grant
 
 
 def test_anyone_may_call_by_default(run):
