@@ -175,7 +175,8 @@ def test_a_command_of_the_readme_works_as_it_is_written(command, tree, service, 
     here = here.replace("https://example.org/v1/classify", f"http://127.0.0.1:{foreign_port}/v1/classify")
     here = here.replace("https://example.org", f"http://127.0.0.1:{service.port}")
     done = call(f"{leave_environment(here)} {listed(command, ADDED) or ''}", tree)
-    assert done.returncode == 0, done.stdout + done.stderr
+    undecided = 3 if command.startswith("./cloudtrial gate") else 0  # 80 images decide nothing
+    assert done.returncode == undecided, done.stdout + done.stderr
     assert done.stdout
 
 

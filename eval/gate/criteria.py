@@ -123,7 +123,13 @@ def accuracy_criterion(target: str, pairs: DiscordantPairs, margin: float) -> Cr
     """Of the images that both predicted."""
     interval = pairs.difference(2 * CONFIDENCE - 1)
     gain, low, high = (value or 0.0 for value in (interval.value, interval.low, interval.high))
-    return _judged(Criterion(target, "accuracy", Verdict.UNDECIDED, margin, n=pairs.n), gain, low, high)
+    criterion = _judged(Criterion(target, "accuracy", Verdict.UNDECIDED, margin, n=pairs.n), gain, low, high)
+    if criterion.needed is None:
+        return criterion
+    # Without a single difference the interval's end is still Z² / n away
+    variance = (pairs.only_a_correct + pairs.only_b_correct) / pairs.n - gain**2
+    of_spread = images_needed(gain, math.sqrt(variance / pairs.n), pairs.n, margin) or 0
+    return replace(criterion, needed=max(of_spread, math.ceil(Z**2 / margin)))
 
 
 def score_criterion(target: str, metric: str, score: PairedScore, margin: float) -> Criterion:

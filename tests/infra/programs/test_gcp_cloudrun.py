@@ -222,7 +222,7 @@ def test_the_token_is_nowhere_in_clear(preview):
     assert TOKEN not in json.dumps(run.outputs) + run.output
 
 
-def test_service_waits_until_its_right_to_read_the_token_is_known(run, guarded):
+def test_service_waits_for_its_right_to_read_the_token(run, guarded):
     (wait,) = [r for r in guarded.of_type("Command") if r.name == "grants-settled"]
     accessor, account = guarded.single("SecretIamMember"), guarded.single("Account")
     assert "time.sleep(120)" in wait.inputs["create"]
