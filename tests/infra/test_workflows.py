@@ -137,9 +137,10 @@ def test_a_closed_requests_stack_is_destroyed_and_searched_for():
     assert DEPLOY["defaults"] == {"run": {"shell": "bash"}}  # a pulumi that fails in a pipe ends the step
 
 
-def plan_as_commented(tmp_path, text):
-    """What the step that writes the comment makes of a plan."""
-    (tmp_path / "plan-heroku.txt").write_text(text)
+def plans_as_commented(tmp_path, *texts):
+    """What the step that writes the comment makes of plans."""
+    for number, text in enumerate(texts):
+        (tmp_path / f"plan-heroku-{number}.txt").write_text(text)
     gh = tmp_path / "gh"
     gh.write_text("#!/bin/sh\n")
     gh.chmod(0o755)
@@ -150,11 +151,29 @@ def plan_as_commented(tmp_path, text):
 
 
 def test_a_plan_stays_in_its_block_and_names_no_account(tmp_path):
-    comment = plan_as_commented(tmp_path, "arn:aws:iam::123456789012:role/x\n```\n[click](https://evil.example)\n")
-    assert comment.count("```") == 2 and comment.startswith("### plan-heroku.txt\n\n```\n")
+    plan = "arn:aws:iam::123456789012:role/x\n```\n[click](https://evil.example)\n"
+    comment = plans_as_commented(tmp_path, plan)
+    assert comment.count("```") == 2 and comment.startswith("### plan-heroku-0.txt\n\n```\n")
     assert "arn:aws:iam::************:role/x" in comment
     assert comment.index("evil.example") < comment.rindex("```")
-    assert len(plan_as_commented(tmp_path, "x" * 100_000)) < 20_000  # GitHub takes 65,536 characters
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_long_plans_fit_a_comment_of_github(tmp_path, count):
+    comment = plans_as_commented(tmp_path, *["x" * 100_000] * count)
+    assert 50_000 < len(comment) < 65_536 and comment.count("```") == 2 * count
+
+
+def test_packages_are_installed_before_there_are_credentials():
+    action = yaml.safe_load((ROOT / ".github" / "actions" / "cloud" / "action.yml").read_text())["runs"]["steps"]
+    uses = [
+        step.get("uses", "make pulumi" if "make pulumi" in step.get("run", "") else "").partition("@")[0]
+        for step in action
+    ]
+    clouds = ["aws-actions/configure-aws-credentials", "google-github-actions/auth"]
+    assert uses == ["actions/setup-python", "make pulumi", *clouds]
+    assert all(step["if"].startswith("inputs.") for step in action[2:])
+    assert action[2]["with"]["mask-aws-account-id"] is True
 
 
 # A pull request's own stack
