@@ -13,10 +13,14 @@ import pulumi_gcp as gcp
 from infra.artifact import REPOSITORY
 from infra.common import StackConfig
 from infra.errors import ConfigError
-from infra.targets import CLOUD_RUN_MEMORY_MIB, Target
+from infra.readiness import wait_until_ready
+from infra.targets import CLOUD_RUN_MEMORY_MIB, GCP_CLOUDRUN, Target
+from service.model import Bundle
 
 MAX_CONCURRENCY = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
 MAX_INSTANCES = 100  # Cloud Run's own default; a typo should not cost more
+GRANT_TIMEOUT_S = 180  # a fresh right to call is known at most so late, almost always
+EVERYONE = "allUsers"
 
 PROJECT_ID = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
 PROJECT_HINT = "a project's ID, not its name or number: 6 to 30 of a-z, 0-9 and -, a letter first and no - last"
@@ -47,6 +51,11 @@ class GoogleSettings:
     invoker: str | None  # who may call; None: this stack lets no one
 
     @property
+    def public(self) -> bool:
+        """Whether anyone may call, without a token of Google's."""
+        return self.invoker == EVERYONE
+
+    @property
     def memory(self) -> str:
         """In Google's own form; another one could show as a difference at every `up`."""
         return f"{self.memory_mib // 1024}Gi" if self.memory_mib % 1024 == 0 else f"{self.memory_mib}Mi"
@@ -60,7 +69,7 @@ class GoogleSettings:
 
 def read_google_settings(config: StackConfig, target: Target) -> GoogleSettings:
     """Read the settings. Raises ConfigError for one that Google would refuse, or for several that contradict."""
-    invoker = config.text("invoker", "allUsers", INVOKER, INVOKER_HINT)
+    invoker = config.text("invoker", EVERYONE, INVOKER, INVOKER_HINT)
     settings = GoogleSettings(
         project=_provider_setting("project", None, PROJECT_ID, PROJECT_HINT),
         region=_provider_setting("region", target.region, REGION, REGION_HINT),
@@ -122,6 +131,69 @@ def wait_for_grants(
         create=(REPOSITORY / "infra" / "google_wait.py").read_text(encoding="utf-8"),
         triggers=[*(account.unique_id for account in accounts), *(grant.id for grant in grants)],
         opts=pulumi.ResourceOptions(depends_on=grants),
+    )
+
+
+def allow_invoker(
+    service: pulumi.Input[str], settings: GoogleSettings, account: gcp.serviceaccount.Account
+) -> gcp.cloudrunv2.ServiceIamMember:
+    """Grant the right to call a Cloud Run service, by its name, to whom the settings name.
+
+    To its own account where they name no one: a grant that the program drops would go at the end of an `up` that
+    passes, and stay after one that fails. For the same reason the old grant goes before the new one comes.
+    """
+    return gcp.cloudrunv2.ServiceIamMember(
+        "invoker",
+        name=service,
+        location=settings.region,
+        role="roles/run.invoker",
+        member=settings.invoker or account.member,
+        opts=pulumi.ResourceOptions(delete_before_replace=True),
+    )
+
+
+def wait_until_serving(
+    url: pulumi.Output[str],
+    service: pulumi.Output[str],
+    settings: GoogleSettings,
+    *,
+    model: Bundle,
+    engine: str,
+    git_sha: str,
+    token: pulumi.Output[str] | None,
+    triggers: Sequence[pulumi.Input[object]],
+    depends_on: Sequence[pulumi.Resource],
+) -> None:
+    """End `up` with the proof that the Cloud Run service of this full name serves what was sent.
+
+    Google goes on with the old revision when the new one does not get ready, and after a refresh the state agrees with
+    that. So which revisions there are is asked at every `up`, and the old one cannot pass for the new one.
+    """
+    name = service.apply(lambda path: path.rpartition("/")[2])
+    live = gcp.cloudrunv2.get_service_output(name=name, location=settings.region, project=settings.project)
+    where = f" --region {settings.region} --project {settings.project}"
+    wait_until_ready(
+        "ready",
+        url,
+        model=model,
+        engine=engine,
+        git_sha=git_sha,
+        timeout_s=GCP_CLOUDRUN.boot_timeout_s + GRANT_TIMEOUT_S,
+        advice=pulumi.Output.concat(
+            "Its log: gcloud run services logs read ",
+            name,
+            where,
+            "\nUntil a new revision is ready, Google goes on with the last one that was. Another of the same: "
+            "pulumi config set cloudtrial:revision WORD, and up again",
+        ),
+        token=token,
+        env={
+            "CREATED_REVISION": live.latest_created_revision,
+            "READY_REVISION": live.latest_ready_revision,
+            **({} if settings.public else {"IDENTITY_TOKEN": "gcloud"}),
+        },
+        triggers=[*triggers, live.latest_created_revision, live.latest_ready_revision],
+        depends_on=depends_on,
     )
 
 

@@ -6,11 +6,14 @@ reads URL, the endpoint's root; TIMEOUT_S; MODEL_SHA256 and GIT_SHA, as /version
   IDENTITY_TOKEN  "gcloud": Google lets in invited callers alone, and gcloud has the caller's token
   ADDRESS_FILE    a file with the address to connect to, where URL's name does not lead there yet; for https, what can
                   be proven before it does
+  CREATED_REVISION, READY_REVISION  Google's newest one, and the newest that got ready, which it serves
   ADVICE          what to do when it fails
 """
 
+import functools
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -31,6 +34,13 @@ UNINVITED = "status 403"
 def main(env: Mapping[str, str]) -> None:
     url, timeout_s = env["URL"].rstrip("/"), float(env["TIMEOUT_S"])
     print(f"waiting until {url} is ready and reports {env['GIT_SHA']}", flush=True)
+    created, ready = env.get("CREATED_REVISION"), env.get("READY_REVISION")
+    if created != ready:
+        sys.exit(f"{created} did not get ready; {ready or 'none'} still serves\n{env.get('ADVICE', '')}")
+    try:
+        caller_headers(env)
+    except OSError as error:
+        sys.exit(f"cloudtrial:invoker lets in those with an identity token alone, and there is none: {error}")
     if "PULUMI_COMMAND_STDOUT" in env:  # of a run before, which succeeded: this script is new, the VM is not
         env = {**env, "ADDRESS_FILE": ""}
     if env.get("ADDRESS_FILE") and url.startswith("https:"):
@@ -136,12 +146,22 @@ def caller_headers(env: Mapping[str, str]) -> dict[str, str]:
     """Who asks. Raises OSError when gcloud, which is needed, has no token."""
     headers = {"Authorization": f"Bearer {env['API_TOKEN']}"} if env.get("API_TOKEN") else {}
     if env.get("IDENTITY_TOKEN"):
-        command = ["gcloud", "auth", "print-identity-token"]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
-        if done.returncode:
-            raise OSError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-        headers["X-Serverless-Authorization"] = f"Bearer {done.stdout.strip()}"
+        headers["X-Serverless-Authorization"] = f"Bearer {identity_token()}"
     return headers
+
+
+@functools.cache  # it is valid for an hour
+def identity_token() -> str:
+    command = ["gcloud", "auth", "print-identity-token"]
+    if shutil.which("gcloud") is None:
+        raise OSError("gcloud is not installed (https://cloud.google.com/sdk/docs/install); then run `up` again")
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(str(error)) from None
+    if done.returncode:
+        raise OSError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 main(os.environ)

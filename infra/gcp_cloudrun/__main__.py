@@ -6,7 +6,8 @@ import pulumi_gcp as gcp
 
 from infra.artifact import deployment_files, write_folder
 from infra.common import StackConfig, export_endpoint
-from infra.google import enable_apis, read_google_settings, wait_for_grants
+from infra.git_sha import deployed_git_sha
+from infra.google import allow_invoker, enable_apis, read_google_settings, wait_for_grants, wait_until_serving
 from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import GCP_CLOUDRUN as TARGET
@@ -75,7 +76,8 @@ repository = gcp.artifactregistry.Repository(
 
 # Built here by BuildKit (Docker's, or one that `docker buildx` knows) and pushed with the short-lived token that
 # Google's provider itself holds. The tag is the content's hash: the same files are built once.
-artifact = write_folder(TARGET.name, deployment_files(engine=engine, model=model.folder.name))
+files = deployment_files(engine=engine, model=model.folder.name)
+artifact, git_sha = write_folder(TARGET.name, files), deployed_git_sha(files)
 registry = f"{settings.region}-docker.pkg.dev"
 image = docker_build.Image(
     "image",
@@ -108,7 +110,10 @@ account = gcp.serviceaccount.Account(
 env = [
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
     for key, value in (
-        model_env(model.folder.name, engine) | {"WEB_THREADS": str(settings.concurrency)} | access_env | revision
+        model_env(model.folder.name, engine)
+        | {"WEB_THREADS": str(settings.concurrency), "GIT_SHA": git_sha}
+        | access_env
+        | revision
     ).items()
 ]
 before_service: list[pulumi.Resource] = [*apis]
@@ -139,6 +144,9 @@ service = gcp.cloudrunv2.Service(
     name=name,
     location=settings.region,
     ingress="INGRESS_TRAFFIC_ALL",
+    # Everyone by the service's own switch, not by a grant to allUsers, which many an organisation forbids. It is set at
+    # once with whatever else is changed: from "everyone" to someone there is no moment in which everyone still may.
+    invoker_iam_disabled=settings.public,
     deletion_protection=False,  # the provider's default forbids `pulumi destroy`
     labels=labels,
     template=gcp.cloudrunv2.ServiceTemplateArgs(
@@ -180,17 +188,22 @@ service = gcp.cloudrunv2.Service(
             )
         ],
     ),
-    opts=pulumi.ResourceOptions(depends_on=before_service),
+    # Google fills in the service's own scaling, beside the template's, with zeros: after a refresh a change for ever.
+    opts=pulumi.ResourceOptions(depends_on=before_service, ignore_changes=["scaling"]),
 )
+callable_by = [] if settings.public else [allow_invoker(service.name, settings, account)]
 
-if settings.invoker:
-    gcp.cloudrunv2.ServiceIamMember(
-        "invoker",
-        name=service.name,
-        location=settings.region,
-        role="roles/run.invoker",
-        member=settings.invoker,
-    )
+wait_until_serving(
+    service.uri,
+    service.id,
+    settings,
+    model=model,
+    engine=engine,
+    git_sha=git_sha,
+    token=api_token if "PROTECT_STATUS" in access_env else None,
+    triggers=[image.ref],
+    depends_on=callable_by,
+)
 
 # 3. Outputs
 

@@ -5,7 +5,8 @@ import pulumi_gcp as gcp
 
 from infra.artifact import deployment_files, write_zip
 from infra.common import StackConfig, export_endpoint
-from infra.google import enable_apis, read_google_settings, wait_for_grants
+from infra.git_sha import deployed_git_sha
+from infra.google import allow_invoker, enable_apis, read_google_settings, wait_for_grants, wait_until_serving
 from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
@@ -63,7 +64,7 @@ bucket = gcp.storage.Bucket(
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
 files = deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)
-artifact = write_zip(f"{TARGET.name}.zip", files)
+artifact, git_sha = write_zip(f"{TARGET.name}.zip", files), deployed_git_sha(files)
 source = gcp.storage.BucketObject(
     "source",
     bucket=bucket.name,
@@ -197,6 +198,7 @@ function = gcp.cloudfunctionsv2.Function(
         service_account_email=account.email,
         environment_variables={
             **model_env(model.folder.name, engine),
+            "GIT_SHA": git_sha,
             "THREADS": str(threads),
             "LOG_EXECUTION_ID": "true",  # Google sets it where it is missing
             **access_env,
@@ -207,15 +209,22 @@ function = gcp.cloudfunctionsv2.Function(
     opts=pulumi.ResourceOptions(depends_on=[*apis, settled]),
 )
 
-# Such a function is a Cloud Run service underneath, and only that service's policy decides who may call.
-if settings.invoker:
-    gcp.cloudrunv2.ServiceIamMember(
-        "invoker",
-        name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),
-        location=settings.region,
-        role="roles/run.invoker",
-        member=settings.invoker,
-    )
+# Such a function is a Cloud Run service underneath, and only that service's policy decides who may call. A function
+# has no switch for everyone, as Cloud Run has: it takes a grant to allUsers.
+service = function.service_config.service  # in full
+invoker = allow_invoker(service.apply(lambda path: path.rpartition("/")[2]), settings, account)
+
+wait_until_serving(
+    function.service_config.uri,
+    service,
+    settings,
+    model=model,
+    engine=engine,
+    git_sha=git_sha,
+    token=api_token if "PROTECT_STATUS" in access_env else None,
+    triggers=[artifact.sha256],
+    depends_on=[invoker],
+)
 
 # 3. Outputs
 

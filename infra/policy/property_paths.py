@@ -91,9 +91,9 @@ DESTROYABLE: dict[str, tuple[str, bool]] = {
     "gcp:cloudrunv2/service:Service": ("deletionProtection", False),
 }
 
-# Environments as maps of names to plain values. Cloud Run has a list instead: CONTAINERS.
+# Environments as maps of names to plain values. Cloud Run has a list instead: CONTAINERS. A Command's is none of them:
+# it is a process of this machine, its secrets are encrypted in the state, and a rule sees them laid open.
 ENV_MAPS: dict[str, tuple[str, ...]] = {
-    "command:local:Command": ("environment",),
     "gcp:cloudfunctionsv2/function:Function": (
         "serviceConfig.environmentVariables",
         "buildConfig.environmentVariables",

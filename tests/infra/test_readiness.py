@@ -125,8 +125,17 @@ def test_403_without_an_invitation_is_a_failure():
 @pytest.mark.parametrize("lines", [("echo log in first >&2", "exit 1"), None], ids=["logged-out", "no-gcloud"])
 def test_without_a_token_of_gcloud_the_reason_is_named(tmp_path, lines):
     path = gcloud(tmp_path, *lines) if lines else str(tmp_path)
-    done, _ = wait_for(good, timeout_s=0.1, IDENTITY_TOKEN="gcloud", PATH=path)
-    assert done.returncode == 1 and "gcloud" in done.stderr and "Traceback" not in done.stderr
+    done, requests = wait_for(good, IDENTITY_TOKEN="gcloud", PATH=path)
+    assert done.returncode == 1 and requests == []  # waiting would not help
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("cloudtrial:invoker lets in those with an identity")
+    assert ("log in first" if lines else "gcloud is not installed (https://") in done.stderr
+
+
+def test_a_revision_that_did_not_get_ready_fails_over_the_old_one():
+    """The old one answers as ever: where only a setting was changed, with the same model and commit."""
+    done, requests = wait_for(good, CREATED_REVISION="a-00002-xyz", READY_REVISION="a-00001-abc")
+    assert done.returncode == 1 and requests == []
+    assert done.stderr == "a-00002-xyz did not get ready; a-00001-abc still serves\nLook there.\n"
 
 
 def test_a_host_can_be_asked_at_an_address_of_its_own(tmp_path):

@@ -52,6 +52,7 @@ class Resource:
     replace_on_changes: tuple[str, ...]
     protect: bool
     retain_on_delete: bool
+    delete_before_replace: bool
     provider_version: str
     plugin_url: str
 
@@ -284,6 +285,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
                 replace_on_changes=tuple(request.replaceOnChanges),
                 protect=request.protect,
                 retain_on_delete=request.retainOnDelete,
+                delete_before_replace=request.deleteBeforeReplace,
                 provider_version=request.version,
                 plugin_url=request.pluginDownloadURL,
             )

@@ -42,12 +42,14 @@ IMMUTABLE_INPUTS: dict[str, tuple[str, ...]] = {
 
 def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A provider's answer to a function call. Raises LookupError for one that is not known here."""
+    revision = f"{arguments.get('name')}-00001-abc"
     answers: dict[str, dict[str, Any]] = {
         "aws:index/getRegion:getRegion": {"region": "us-east-1", "id": "us-east-1"},
         "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT},
         "aws:ec2/getAvailabilityZones:getAvailabilityZones": {"names": ["us-east-1a", "us-east-1b"]},
         "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": {"locations": ["us-east-1c", "us-east-1b"]},
         "aws:ssm/getParameter:getParameter": {"value": "ami-0123456789abcdef0", "name": arguments.get("name")},
+        "gcp:cloudrunv2/getService:getService": {"latestCreatedRevision": revision, "latestReadyRevision": revision},
         "gcp:organizations/getClientConfig:getClientConfig": {"accessToken": "ya29.example", "project": GCP_PROJECT},
         "gcp:organizations/getProject:getProject": {"number": "123456789", "projectId": GCP_PROJECT},
     }
@@ -93,6 +95,7 @@ def create(
         case "gcp:secretmanager/secretVersion:SecretVersion":
             computed |= {"version": "1"}
         case "gcp:cloudrunv2/service:Service":
+            resource_id = f"projects/{GCP_PROJECT}/locations/{inputs['location']}/services/{inputs['name']}"
             computed |= {"uri": f"https://{inputs.get('name', name)}-uc.a.run.app"}
         case "gcp:cloudfunctionsv2/function:Function":
             path = f"projects/{GCP_PROJECT}/locations/us-central1/services/{inputs.get('name', name)}"

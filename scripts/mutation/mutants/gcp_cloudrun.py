@@ -15,10 +15,21 @@ MUTANTS = {
             "image=image.tags.apply(lambda tags: tags[0]),",
         ),
         "the right to call is granted on a name that no service has": (
-            '        "invoker",\n        name=service.name,',
-            '        "invoker",\n        name="service",',
+            "allow_invoker(service.name, settings, account)",
+            'allow_invoker("service", settings, account)',
         ),
-        "everyone may call, whoever was asked for": ("member=settings.invoker,", 'member="allUsers",'),
+        "everyone may call, whoever was asked for": (
+            "invoker_iam_disabled=settings.public",
+            "invoker_iam_disabled=True",
+        ),
+        "everyone may call by a grant, which organisations forbid": (
+            "[] if settings.public else [allow_invoker(service.name, settings, account)]",
+            "[allow_invoker(service.name, settings, account)]",
+        ),
+        "the proof is asked for before the right to call is granted": ("depends_on=callable_by", "depends_on=[]"),
+        "the service does not know its commit": (', "GIT_SHA": git_sha}', "}"),
+        "what Google fills in is a change for ever": (', ignore_changes=["scaling"]', ""),
+        "another image is not asked whether it is ready": ("triggers=[image.ref]", "triggers=[]"),
         "the token is a plain variable": (
             'EnvArgs(name="API_TOKEN", value_source=token_source)',
             'EnvArgs(name="API_TOKEN", value=api_token)',
@@ -68,6 +79,23 @@ MUTANTS = {
         ),
     },
     SETTINGS: {
+        "someone else may call": ("member=settings.invoker or account.member", "member=account.member"),
+        "the old right to call stays until all has passed": (
+            "delete_before_replace=True",
+            "delete_before_replace=False",
+        ),
+        "the old revision passes for the new one": (
+            '"READY_REVISION": live.latest_ready_revision',
+            '"READY_REVISION": live.latest_created_revision',
+        ),
+        "a failed revision is not asked about again": (
+            "triggers=[*triggers, live.latest_created_revision, live.latest_ready_revision]",
+            "triggers=[*triggers]",
+        ),
+        "who may not call asks without a token": (
+            '**({} if settings.public else {"IDENTITY_TOKEN": "gcloud"})',
+            "**{}",
+        ),
         "destroy switches off APIs that others use": ("disable_on_destroy=False", "disable_on_destroy=True"),
         "an API is switched on before the one that the provider asks": (
             "*(_enable(name, first) for name in names)",

@@ -13,17 +13,17 @@ MUTANTS = {
             "deployment_files(engine=engine, model=model.folder.name)",
         ),
         "the right to call is granted on the service's full path": (
-            'name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),',
-            "name=function.service_config.service,",
+            'allow_invoker(service.apply(lambda path: path.rpartition("/")[2]), settings',
+            "allow_invoker(service, settings",
         ),
         "the right to call is granted on the function, where it has no effect": (
-            """gcp.cloudrunv2.ServiceIamMember(
-        "invoker",
-        name=function.service_config.service.apply(lambda path: path.rpartition("/")[2]),""",
-            """gcp.cloudfunctionsv2.FunctionIamMember(
-        "invoker",
-        cloud_function=function.name,""",
+            'invoker = allow_invoker(service.apply(lambda path: path.rpartition("/")[2]), settings, account)',
+            """invoker = gcp.cloudfunctionsv2.FunctionIamMember(
+    "invoker", cloud_function=function.name, role="roles/run.invoker", member=settings.invoker or account.member
+)""",
         ),
+        "the proof is asked for before the right to call is granted": ("depends_on=[invoker]", "depends_on=[]"),
+        "the function does not know its commit": ('            "GIT_SHA": git_sha,\n', ""),
         "the object's name does not carry its hash: the function is never built again": (
             'name=f"source-{artifact.sha256[:12]}.zip"',
             'name="source.zip"',

@@ -69,6 +69,7 @@ MUTANTS = {
         "the service is not told which model was shipped": (', "MODEL_DIR": f"models/{model}"}', "}"),
     },
     "infra/wait_ready.py": {
+        "the old revision passes for one that did not get ready": ("if created != ready:", "if False:"),
         "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
         "up ends though another version answers": ("if reported[name] != sent:", "if False:"),
         "an older VM's answer proves the new one": ("if response.url != url:", "if False:"),

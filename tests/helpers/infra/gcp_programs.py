@@ -71,6 +71,12 @@ def before(run: ProgramResult, resource: Resource) -> list[Resource]:
     return list(needed.values())
 
 
+def named(run: ProgramResult, name: str) -> Resource:
+    """The only Command of that name: both programs have several."""
+    (only,) = [resource for resource in run.of_type("Command") if resource.name == name]
+    return only
+
+
 def apis_before(run: ProgramResult, resource: Resource) -> set[str]:
     return {r.inputs["service"].partition(".")[0] for r in before(run, resource) if r.type == API}
 

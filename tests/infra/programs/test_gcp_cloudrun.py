@@ -9,17 +9,30 @@ import pytest
 from infra.artifact import REPOSITORY, deployment_files, digest
 from infra.local.dockerfile import instructions
 from infra.local.start_commands import gcp_cloudrun_process
+from infra.naming import resource_name
 from infra.targets import GCP_CLOUDRUN
 from service.schema import HEALTHZ, READYZ
 from service.settings import ENGINES
-from tests.helpers.infra.gcp_programs import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
+from tests.helpers.infra.gcp_programs import (
+    API,
+    API_OF,
+    NONSENSE,
+    SIZES,
+    WITH_LABELS,
+    apis_before,
+    before,
+    named,
+    roles_of,
+)
 from tests.helpers.infra.program_runs import TOKEN, make_checkout, refused, rehearse, well
-from tests.offline_engine.engine import ProgramResult, run_program
+from tests.offline_engine import fake_provider
+from tests.offline_engine.engine import ProgramResult, diff, run_program
 
 pytestmark = pytest.mark.integration
 
 DOCKERFILE = REPOSITORY / "service" / "Dockerfile"
 STACK = "gcp_cloudrun"
+PROJECT = {"gcp:project": "example-project"}
 SERVICE = "gcp:cloudrunv2/service:Service"
 ACCOUNT = "cloudtrial-run@example-project.iam.gserviceaccount.com"
 
@@ -163,7 +176,9 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "requirements.txt").symlink_to(REPOSITORY / "service" / "requirements.txt")
     twin = gcp_cloudrun_process(tmp_path, 1234).env
-    assert environment(run) == {key: twin[key] for key in ("ENGINE", "MODEL_DIR", "WEB_THREADS")}
+    sent = named(run, "ready").inputs["environment"]
+    twins = {key: twin[key] for key in ("ENGINE", "MODEL_DIR", "WEB_THREADS")}
+    assert environment(run) == twins | {"GIT_SHA": sent["GIT_SHA"]}
     assert container(run)["ports"] == {"containerPort": 8080}
 
 
@@ -223,7 +238,7 @@ def test_the_token_is_nowhere_in_clear(preview):
 
 
 def test_service_waits_for_its_right_to_read_the_token(run, guarded):
-    (wait,) = [r for r in guarded.of_type("Command") if r.name == "grants-settled"]
+    wait = named(guarded, "grants-settled")
     accessor, account = guarded.single("SecretIamMember"), guarded.single("Account")
     assert "time.sleep(120)" in wait.inputs["create"]
     assert wait.inputs["triggers"] == [account.outputs["uniqueId"], accessor.id]
@@ -231,14 +246,10 @@ def test_service_waits_for_its_right_to_read_the_token(run, guarded):
     assert "grants-settled" not in [r.name for r in run.of_type("Command")]  # without a token there is no grant
 
 
-def test_anyone_may_call_by_default(run):
-    invoker = run.single("ServiceIamMember")
-    assert invoker.inputs == {
-        "name": run.single(SERVICE).inputs["name"],
-        "location": "us-central1",
-        "role": "roles/run.invoker",
-        "member": "allUsers",
-    }
+def test_anyone_may_call_by_the_services_switch_not_by_a_grant(run):
+    """A grant to allUsers fails in an organisation with domain-restricted sharing."""
+    assert run.single(SERVICE).inputs["invokerIamDisabled"] is True
+    assert run.of_type("ServiceIamMember") == []
     assert run.single(SERVICE).inputs["ingress"] == "INGRESS_TRAFFIC_ALL"
 
 
@@ -252,11 +263,69 @@ def test_anyone_may_call_by_default(run):
     ],
 )
 def test_configured_invoker_replaces_everyone(member):
-    assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
+    run = well(rehearse(STACK, {"invoker": member}))
+    service, invoker = run.single(SERVICE), run.single("ServiceIamMember")
+    assert service.inputs["invokerIamDisabled"] is False
+    assert invoker.inputs == {
+        "name": service.inputs["name"],
+        "location": "us-central1",
+        "role": "roles/run.invoker",
+        "member": member,
+    }
+    assert service.urn in invoker.dependencies  # closed to everyone before it is opened to someone
+    assert invoker.urn in named(run, "ready").dependencies
 
 
-def test_invoker_none_lets_no_one_call():
-    assert well(rehearse(STACK, {"invoker": "none"})).of_type("ServiceIamMember") == []
+def test_invoker_none_lets_no_one_but_the_service_itself_call():
+    run = well(rehearse(STACK, {"invoker": "none"}))
+    assert run.single(SERVICE).inputs["invokerIamDisabled"] is False
+    assert run.single("ServiceIamMember").inputs["member"] == f"serviceAccount:{ACCOUNT}"
+
+
+def test_the_old_right_to_call_goes_before_the_new_one_comes():
+    """After the new one, and after the proof, it would stay where the proof fails."""
+    old, new = (well(rehearse(STACK, {"invoker": f"user:{name}@example.com"})) for name in "ab")
+    assert diff(old, new)["ServiceIamMember invoker"] == "replace"
+    assert new.single("ServiceIamMember").delete_before_replace
+
+
+@pytest.mark.parametrize("stack", ["gcp_cloudrun", "gcp_function"])
+def test_up_ends_with_the_proof_of_the_new_revision(stack):
+    run = well(rehearse(stack))
+    ready = named(run, "ready")
+    env, service = ready.inputs["environment"], resource_name(stack.removeprefix("gcp_").removeprefix("cloud"), stack)
+    assert env["URL"] == run.outputs["url"] and env["GIT_SHA"].startswith("unversioned-")  # no repository of git
+    assert env["CREATED_REVISION"] == env["READY_REVISION"] == f"{service}-00001-abc"
+    assert ("gcp:cloudrunv2/getService:getService", service) in [(name, a.get("name")) for name, a in run.invokes]
+    sent = run.single("Image").outputs["ref"] if stack == STACK else sha256_of_zip(run)
+    assert ready.inputs["triggers"] == [env["GIT_SHA"], sent, env["CREATED_REVISION"], env["READY_REVISION"]]
+    assert f"gcloud run services logs read {service} --region us-central1 --project example-project" in env["ADVICE"]
+    assert not {"API_TOKEN", "IDENTITY_TOKEN"} & set(env)
+
+
+def test_a_revision_that_failed_is_asked_about_at_every_up(tmp_path, monkeypatch):
+    """Google serves the old one then, and after a refresh the next plan shows no difference in the service."""
+    live = {"latestCreatedRevision": "r-00002", "latestReadyRevision": "r-00001"}
+    answer = fake_provider.invoke
+    monkeypatch.setattr(fake_provider, "invoke", lambda name, a: live if "getService" in name else answer(name, a))
+    ready = named(well(run_program(make_checkout(tmp_path / "checkout"), STACK, PROJECT)), "ready").inputs
+    assert (ready["environment"]["CREATED_REVISION"], ready["environment"]["READY_REVISION"]) == ("r-00002", "r-00001")
+    assert ready["triggers"][-2:] == ["r-00002", "r-00001"]
+
+
+def sha256_of_zip(run: ProgramResult) -> str:
+    return run.single("BucketObject").inputs["source"]["hash"]
+
+
+@pytest.mark.parametrize("stack", ["gcp_cloudrun", "gcp_function"])
+def test_a_closed_endpoint_is_asked_with_both_tokens(stack):
+    ready = named(well(rehearse(stack, {"protectStatus": "true", "invoker": "none"}, token=True)), "ready")
+    env = ready.unwrapped_inputs["environment"]
+    assert (env["API_TOKEN"], env["IDENTITY_TOKEN"]) == (TOKEN, "gcloud") and TOKEN not in ready.cleartext
+
+
+def test_what_google_fills_in_is_no_change(run):
+    assert run.single(SERVICE).ignore_changes == ("scaling",)
 
 
 def test_old_images_are_deleted_and_the_newest_kept(run):

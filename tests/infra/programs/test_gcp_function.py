@@ -14,9 +14,19 @@ import pytest
 from infra.artifact import REPOSITORY, deployment_files
 from infra.local.start_commands import gcp_function_process
 from infra.targets import FUNCTION_ENTRY_POINT, GCP_FUNCTION
-from tests.helpers.infra.gcp_programs import API, API_OF, NONSENSE, SIZES, WITH_LABELS, apis_before, before, roles_of
+from tests.helpers.infra.gcp_programs import (
+    API,
+    API_OF,
+    NONSENSE,
+    SIZES,
+    WITH_LABELS,
+    apis_before,
+    before,
+    named,
+    roles_of,
+)
 from tests.helpers.infra.program_runs import TOKEN, make_checkout, refused, rehearse, well
-from tests.offline_engine.engine import ProgramResult, run_program
+from tests.offline_engine.engine import ProgramResult, diff, run_program
 
 pytestmark = pytest.mark.integration
 
@@ -169,7 +179,7 @@ def test_the_function_runs_as_an_account_that_may_do_nothing(run):
 
 
 def test_build_waits_until_every_grant_has_propagated(guarded):
-    wait, function = guarded.single("Command"), guarded.single("Function")
+    wait, function = named(guarded, "grants-settled"), guarded.single("Function")
     grants = [r for r in guarded.resources.values() if "serviceAccount:" in r.inputs.get("member", "")]
     assert len(grants) == 4
     assert {r.urn for r in grants} <= set(wait.dependencies)
@@ -179,11 +189,11 @@ def test_build_waits_until_every_grant_has_propagated(guarded):
 
 def test_recreated_account_triggers_the_wait_again(run):
     unique = {account.outputs["uniqueId"] for account in run.of_type("Account")}
-    assert unique <= set(run.single("Command").inputs["triggers"])
+    assert unique <= set(named(run, "grants-settled").inputs["triggers"])
 
 
 def test_the_wait_is_two_minutes_by_a_python_of_any_machine(run):
-    wait = run.single("Command").inputs
+    wait = named(run, "grants-settled").inputs
     assert wait["interpreter"] == ["python3", "-c"]
     assert wait["create"] == Path(REPOSITORY, "infra", "google_wait.py").read_text()
     assert ast.unparse(ast.parse(wait["create"]).body[-1]) == "time.sleep(120)"
@@ -234,6 +244,7 @@ def test_the_service_reads_the_environment_of_its_twin(run, tmp_path):
     assert part(run, "serviceConfig")["environmentVariables"] == {
         "ENGINE": "torch",
         "MODEL_DIR": "models/resnet18-cifar10",
+        "GIT_SHA": named(run, "ready").inputs["environment"]["GIT_SHA"],
         "THREADS": twin["THREADS"],
         "LOG_EXECUTION_ID": "true",
     }
@@ -286,8 +297,20 @@ def test_configured_invoker_replaces_everyone():
     assert well(rehearse(STACK, {"invoker": member})).single("ServiceIamMember").inputs["member"] == member
 
 
-def test_invoker_none_lets_no_one_call():
-    assert well(rehearse(STACK, {"invoker": "none"})).of_type("ServiceIamMember") == []
+def test_invoker_none_lets_no_one_but_the_function_itself_call():
+    """A grant that is dropped would stay until an `up` has passed; this one takes the place of the one before."""
+    run = well(rehearse(STACK, {"invoker": "none"}))
+    assert run.single("ServiceIamMember").inputs["member"] == f"serviceAccount:{RUNNER}"
+
+
+@pytest.mark.parametrize("before_it", ["allUsers", "user:a@example.com"])
+@pytest.mark.parametrize("after_it", ["user:b@example.com", "none"])
+def test_the_old_right_to_call_goes_before_the_proof(before_it, after_it):
+    old, new = (well(rehearse(STACK, {"invoker": invoker})) for invoker in (before_it, after_it))
+    assert diff(old, new)["ServiceIamMember invoker"] == "replace"
+    invoker = new.single("ServiceIamMember")
+    assert invoker.delete_before_replace  # else it would go after `ready`, and stay when that fails
+    assert invoker.urn in named(new, "ready").dependencies
 
 
 def test_the_url_is_the_services_own(run):

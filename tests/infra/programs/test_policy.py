@@ -70,6 +70,9 @@ def test_a_program_keeps_every_rule(stack, preview):
             id="aws_ec2-with-a-domain",
         ),
         pytest.param("heroku", {"build": "container"}, id="heroku-as-a-container"),
+        pytest.param("heroku", {"protectStatus": "true"}, id="heroku-with-a-closed-status"),
+        pytest.param("gcp_cloudrun", {"protectStatus": "true", "invoker": "none"}, id="gcp_cloudrun-closed"),
+        pytest.param("gcp_function", {"protectStatus": "true", "invoker": "none"}, id="gcp_function-closed"),
     ],
 )
 def test_a_program_keeps_every_rule_in_its_other_form(stack, config):

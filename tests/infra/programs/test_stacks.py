@@ -33,8 +33,12 @@ AFTER_ONE_BYTE = {
         "EipAssociation address": "replace",
         "Command ready": "replace",
     },
-    "gcp_cloudrun": {"Image image": "update", "Service service": "update"},
-    "gcp_function": {"BucketObject source": "replace", "Function function": "update"},
+    "gcp_cloudrun": {"Image image": "update", "Service service": "update", "Command ready": "replace"},
+    "gcp_function": {
+        "BucketObject source": "replace",
+        "Function function": "update",
+        "Command ready": "replace",
+    },
     "heroku": {"Build build": "replace", "Command ready": "replace"},
 }
 NAMES = ("name", "bucket", "accountId", "repositoryId", "secretId")  # inputs that name a thing in the cloud
