@@ -8,6 +8,8 @@ from infra.artifact import deployment_files, write_folder
 from infra.common import StackConfig, export_endpoint
 from infra.git_sha import deployed_git_sha
 from infra.google import allow_invoker, enable_apis, read_google_settings, wait_for_grants, wait_until_serving
+from infra.google_budget import API as BUDGET_API
+from infra.google_budget import create_budget, read_budget_settings
 from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import GCP_CLOUDRUN as TARGET
@@ -35,6 +37,7 @@ api_token = config.api_token()
 access_env = config.access_env(api_token)
 revision = config.revision()
 settings = read_google_settings(config, TARGET)
+budget = read_budget_settings(config)
 config.reject_unknown()
 
 name = resource_name("run", stack)
@@ -42,8 +45,15 @@ labels = tags(stack)
 
 # 2. Resources
 
-apis = enable_apis("run", "artifactregistry", "iam", *(("secretmanager",) if api_token else ()))
+apis = enable_apis(
+    *("run", "artifactregistry", "iam"),
+    *(("secretmanager",) if api_token else ()),
+    *((BUDGET_API,) if budget else ()),
+)
 after_apis = pulumi.ResourceOptions(depends_on=apis)
+
+if budget:
+    create_budget(name, budget, settings.project, apis)
 
 repository = gcp.artifactregistry.Repository(
     "images",

@@ -7,6 +7,8 @@ from infra.artifact import deployment_files, write_zip
 from infra.common import StackConfig, export_endpoint
 from infra.git_sha import deployed_git_sha
 from infra.google import allow_invoker, enable_apis, read_google_settings, wait_for_grants, wait_until_serving
+from infra.google_budget import API as BUDGET_API
+from infra.google_budget import create_budget, read_budget_settings
 from infra.models import model_env
 from infra.naming import resource_name, tags
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU
@@ -33,6 +35,7 @@ api_token = config.api_token()
 access_env = config.access_env(api_token)
 revision = config.revision()
 settings = read_google_settings(config, TARGET)
+budget = read_budget_settings(config)
 config.reject_unknown()
 
 name = resource_name("function", stack)
@@ -45,8 +48,12 @@ threads = max(settings.concurrency, round(FUNCTION_THREADS_PER_VCPU * float(sett
 apis = enable_apis(
     *("cloudfunctions", "run", "cloudbuild", "artifactregistry", "storage", "logging", "iam"),
     *(("secretmanager",) if api_token else ()),
+    *((BUDGET_API,) if budget else ()),
 )
 after_apis = pulumi.ResourceOptions(depends_on=apis)
+
+if budget:
+    create_budget(name, budget, settings.project, apis)
 
 # The source. Bucket names are unique across Google, so the project's name is part of it.
 bucket = gcp.storage.Bucket(

@@ -40,6 +40,7 @@ UNTAGGED = {
     "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
     "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
+    "gcp:billing/budget:Budget",
     "gcp:cloudrunv2/serviceIamMember:ServiceIamMember",
     "gcp:projects/iAMMember:IAMMember",
     "gcp:projects/service:Service",

@@ -36,6 +36,8 @@ STACK_OF: Mapping[str, str] = {
 
 OF_EVERY_STACK = "operations"  # a group whose tests are of all stacks
 
+BUDGET = {"cloudtrial:budgetUsd": "20", "cloudtrial:billingAccount": "0123AB-4567CD-89EF01"}
+
 # Beside the required settings: all that make a program create more
 OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "aws_ec2": {
@@ -43,6 +45,8 @@ OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "cloudtrial:certificateEmail": "you@example.com",
         "cloudtrial:hostedZoneId": "Z0123456789ABC",
     },
+    "gcp_cloudrun": BUDGET,
+    "gcp_function": BUDGET,
     "heroku": {"cloudtrial:build": "container"},
 }
 TOKEN = {"cloudtrial:apiToken": "a-token-nobody-may-see"}

@@ -53,6 +53,7 @@ class Resource:
     protect: bool
     retain_on_delete: bool
     delete_before_replace: bool
+    provider: str  # its reference, where the program names one: URN::ID
     provider_version: str
     plugin_url: str
 
@@ -286,6 +287,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
                 protect=request.protect,
                 retain_on_delete=request.retainOnDelete,
                 delete_before_replace=request.deleteBeforeReplace,
+                provider=request.provider,
                 provider_version=request.version,
                 plugin_url=request.pluginDownloadURL,
             )

@@ -24,7 +24,7 @@ import pulumi.runtime
 
 LIBRARIES = (
     *(f"pulumi_aws.{name}" for name in ("ec2", "iam", "route53", "s3", "ssm", "vpc")),
-    *(f"pulumi_gcp.{name}" for name in ("artifactregistry", "cloudfunctionsv2", "cloudrunv2", "projects")),
+    *(f"pulumi_gcp.{name}" for name in ("artifactregistry", "billing", "cloudfunctionsv2", "cloudrunv2", "projects")),
     *(f"pulumi_gcp.{name}" for name in ("secretmanager", "serviceaccount", "storage")),
     *("pulumi_command.local", "pulumi_docker_build", "pulumiverse_heroku"),
 )

@@ -2,6 +2,7 @@
 
 PROGRAM = "infra/gcp_cloudrun/__main__.py"
 SETTINGS = "infra/google.py"
+BUDGET = "infra/google_budget.py"
 
 MUTANTS = {
     PROGRAM: {
@@ -104,6 +105,25 @@ MUTANTS = {
         "a fraction of a processor with several requests at once": (
             "if float(settings.vcpus) < 1 < settings.concurrency:",
             "if float(settings.vcpus) < 0 < settings.concurrency:",
+        ),
+    },
+    BUDGET: {
+        "the budget of one project is that of all": (
+            'projects=[pulumi.Output.concat("projects/", number)], calendar_period',
+            "calendar_period",
+        ),
+        "the mail comes when the money is spent": ('(1.0, "FORECASTED_SPEND")', '(1.0, "CURRENT_SPEND")'),
+        "the budget is refused to a user, who does not say which project asks": (
+            "opts=pulumi.ResourceOptions(provider=provider, depends_on=apis)",
+            "opts=pulumi.ResourceOptions(depends_on=apis)",
+        ),
+        "the budget's API is asked before it is on": (
+            "opts=pulumi.ResourceOptions(provider=provider, depends_on=apis)",
+            "opts=pulumi.ResourceOptions(provider=provider)",
+        ),
+        "an amount without an account makes no budget, silently": (
+            "    if account is None and not usd:",
+            "    if account is None or not usd:",
         ),
     },
 }

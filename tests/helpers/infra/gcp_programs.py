@@ -9,6 +9,7 @@ API_OF = {
     "gcp:artifactregistry/repository:Repository": "artifactregistry",
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": "artifactregistry",
     "docker-build:index:Image": "artifactregistry",
+    "gcp:billing/budget:Budget": "billingbudgets",
     "gcp:serviceaccount/account:Account": "iam",
     "gcp:projects/iAMMember:IAMMember": "cloudresourcemanager",
     "gcp:secretmanager/secret:Secret": "secretmanager",
@@ -22,6 +23,8 @@ API_OF = {
 }
 API = "gcp:projects/service:Service"
 WITH_LABELS = ("Repository", "Image", "Secret", "Bucket", "gcp:cloudrunv2/service:Service", "Function")
+
+BUDGET = {"budgetUsd": "20", "billingAccount": "0123AB-4567CD-89EF01"}
 
 # Settings that make no sense, and words of the reason; the same for both.
 NONSENSE = {
@@ -47,6 +50,10 @@ NONSENSE = {
     "invoker-without-kind": ({"invoker": "someone@example.com"}, "user:EMAIL"),
     "invoker-not-an-address": ({"invoker": "user:someone"}, "user:EMAIL"),
     "invoker-misspelt": ({"invoker": "allusers"}, "allUsers"),
+    "budget-of-nobody": ({"budgetUsd": "20"}, "budgetUsd needs cloudtrial:billingAccount"),
+    "budget-of-nothing": ({"billingAccount": "0123AB-4567CD-89EF01"}, "billingAccount needs cloudtrial:budgetUsd"),
+    "budget-in-cents": (BUDGET | {"budgetUsd": "9.99"}, "a whole number from 1 to 100000"),
+    "billing-account-by-name": (BUDGET | {"billingAccount": "My Account"}, "a billing account's ID, 0123AB-"),
     "of-another-stack": ({"size": "t3.small"}, "cloudtrial:size is not a setting of this stack"),
     "unknown": ({"maxInstance": "3"}, "cloudtrial:maxInstance is not a setting of this stack"),
 }

@@ -16,6 +16,7 @@ from service.settings import ENGINES
 from tests.helpers.infra.gcp_programs import (
     API,
     API_OF,
+    BUDGET,
     NONSENSE,
     SIZES,
     WITH_LABELS,
@@ -326,6 +327,39 @@ def test_a_closed_endpoint_is_asked_with_both_tokens(stack):
 
 def test_what_google_fills_in_is_no_change(run):
     assert run.single(SERVICE).ignore_changes == ("scaling",)
+
+
+@pytest.mark.parametrize("stack", ["gcp_cloudrun", "gcp_function"])
+def test_a_budget_mails_before_and_when_the_project_exceeds_it(stack):
+    run = well(rehearse(stack, BUDGET))
+    budget = run.single("Budget")
+    assert budget.inputs == {
+        "billingAccount": "0123AB-4567CD-89EF01",
+        "displayName": resource_name(stack.removeprefix("gcp_").removeprefix("cloud"), stack),
+        "budgetFilter": {"projects": ["projects/123456789"], "calendarPeriod": "MONTH"},
+        "amount": {"specifiedAmount": {"currencyCode": "USD", "units": "20"}},
+        "thresholdRules": [
+            {"thresholdPercent": 0.5, "spendBasis": "CURRENT_SPEND"},
+            {"thresholdPercent": 0.9, "spendBasis": "CURRENT_SPEND"},
+            {"thresholdPercent": 1, "spendBasis": "CURRENT_SPEND"},
+            {"thresholdPercent": 1, "spendBasis": "FORECASTED_SPEND"},
+        ],
+    }
+    assert "billingbudgets" in apis_before(run, budget)
+
+
+def test_the_budgets_api_is_told_which_project_asks(run):
+    """With credentials of a user it refuses who does not say; the rest asks as ever."""
+    asked = well(rehearse(STACK, BUDGET))
+    provider = asked.single("pulumi:providers:gcp")
+    assert provider.inputs == {
+        "project": "example-project",
+        "billingProject": "example-project",
+        "userProjectOverride": "true",
+    }
+    assert asked.single("Budget").provider.startswith(provider.urn)
+    assert {r.name for r in asked.resources.values() if provider.urn in r.provider} == {"budget"}
+    assert run.of_type("Budget") == run.of_type("pulumi:providers:gcp") == []
 
 
 def test_old_images_are_deleted_and_the_newest_kept(run):
