@@ -77,7 +77,9 @@ def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) 
                      zone=settings.get("cloudtrial:hostedZoneId", ""))  # fmt: skip
     project = arguments.project or settings.get("gcp:project") or env.get("GOOGLE_PROJECT")
     project = _checked_name(project, "the project", "--project", "gcp:project", stack)
-    return StackLocation(stack, target, arguments.region or settings.get("gcp:region") or target.region, project)
+    region = arguments.region or settings.get("gcp:region") or target.region
+    billing_account = settings.get("cloudtrial:billingAccount", "")
+    return StackLocation(stack, target, region, project, billing_account)
 
 
 def find_leftovers(location: StackLocation) -> SearchResult:

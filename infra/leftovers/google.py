@@ -5,48 +5,23 @@ The APIs that the program enabled stay enabled on purpose: other programs may us
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-import google.auth
-import google.oauth2.credentials
 import requests
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.exceptions import GoogleAuthError
 
 from infra.errors import ProbeError
 from infra.leftovers.gcloud import condition_flag
+from infra.leftovers.google_login import NO_CREDENTIALS, open_session
 from infra.leftovers.http import Response, request_json
 from infra.leftovers.search import GIB, Leftover, Probe, SearchResult, StackLocation, iso_date, monthly_cost, run_probes
 from infra.targets import GCP_FUNCTION
 
 BASE = "https://{api}.googleapis.com"
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-TOKEN_VARIABLE = "GOOGLE_OAUTH_ACCESS_TOKEN"  # Pulumi's provider reads it as well
-NO_CREDENTIALS = (
-    "no Google credentials: run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
-    f"or {TOKEN_VARIABLE}"
-)
 SOURCE_BUCKETS = ("gcf-v2-sources-", "gcf-v2-uploads-", "run-sources-")  # buckets that Google makes, each for a region
 FUNCTION_IMAGES_REPOSITORY = "gcf-artifacts"  # the repository that Google creates for the images of functions
-
-
-def open_session() -> requests.Session:
-    """A session that carries the caller's credentials. Raises ProbeError when there are none."""
-    if token := os.environ.get(TOKEN_VARIABLE):
-        return AuthorizedSession(google.oauth2.credentials.Credentials(token=token))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it complains about user credentials without a quota project
-            credentials, _ = google.auth.default(scopes=[SCOPE])
-    except DefaultCredentialsError:
-        raise ProbeError(NO_CREDENTIALS) from None
-    except GoogleAuthError as error:
-        raise ProbeError(f"{NO_CREDENTIALS} ({' '.join(str(error).split())})") from None
-    return AuthorizedSession(credentials)
 
 
 def find_leftovers(location: StackLocation, parts: tuple[str, ...], base: str = BASE) -> SearchResult:
@@ -62,6 +37,8 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...], base: str = 
         "service accounts": google_project.accounts,
         "grants to deleted accounts": google_project.grants,
     }
+    if location.billing_account:
+        probes["budgets"] = google_project.budgets
     if location.target is GCP_FUNCTION:
         probes |= {"Google's own buckets": google_project.source_buckets, "Google's own images": google_project.images}
     return run_probes(probes)
@@ -74,6 +51,7 @@ class GoogleSearch:
         self.location, self.names, self._session, self._base = location, location.resource_names(parts), session, base
         self._parent = f"projects/{location.project}/locations/{location.region}"
         self._flags = f"--project {location.project} --quiet"
+        self._number = ""  # the project's
 
     def check_login(self) -> None:
         """Raises ProbeError unless the project can be read."""
@@ -82,6 +60,7 @@ class GoogleSearch:
             raise ProbeError(NO_CREDENTIALS)
         if not response.ok and not _not_enabled(response):
             raise ProbeError(f"project {self.location.project}: {_message(response)}")
+        self._number = response.body.get("projectNumber", "") if response.ok else ""
 
     def functions(self) -> Iterator[Leftover]:
         for function in self._list("cloudfunctions", f"v2/{self._parent}/functions", "functions"):
@@ -138,6 +117,22 @@ class GoogleSearch:
                     command = f"gcloud projects remove-iam-policy-binding {self.location.project} --member='{member}'"
                     command += f" --role={binding['role']} {condition_flag(binding.get('condition'))} --quiet"
                     yield Leftover("grant to a deleted account", f"{binding['role']} {email}", command)
+
+    def budgets(self) -> Iterator[Leftover]:
+        """By name and project: a billing account has the budgets of many projects."""
+        # Of a user's credentials this API wants to know which project asks
+        self._session.headers["X-Goog-User-Project"] = self.location.project
+        try:
+            path = f"v1/billingAccounts/{self.location.billing_account}/budgets"
+            for budget in self._list("billingbudgets", path, "budgets"):
+                projects = budget.get("budgetFilter", {}).get("projects")
+                if budget.get("displayName") in self.names and projects == [f"projects/{self._number}"]:
+                    command = (
+                        f"gcloud billing budgets delete {budget['name']} --billing-project {self.location.project}"
+                    )
+                    yield Leftover("budget", _last(budget["name"]), f"{command} --quiet")
+        finally:
+            del self._session.headers["X-Goog-User-Project"]
 
     def source_buckets(self) -> Iterator[Leftover]:
         """Google keeps the sources of a region's functions in buckets of its own, and deletes none of them.

@@ -34,6 +34,7 @@ class StackLocation:
     target: Target
     region: str
     project: str = ""  # Google's
+    billing_account: str = ""  # Google's, of a stack with a budget
     app: str = ""  # Heroku's
     domain: str = ""
     zone: str = ""  # the hosted zone that holds the domain

@@ -286,6 +286,8 @@ def serving(name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         query = {key: values[0] for key, values in parse_qs(url.query).items() if key in ("prefix", "pageToken")}
         key = f"{request.command} {url.path}" + "".join(f"?{name}={value}" for name, value in query.items())
         requests.append((key, request.headers.get("Authorization", "")))
+        is_billing = "/billingbudgets/" in key
+        assert request.headers.get("X-Goog-User-Project") == ("my-project" if is_billing else None)
         if key.endswith(":getIamPolicy"):
             # Google answers an older version under made-up roles, roles/x_withcond_<hash>
             assert json.loads(body) == {"options": {"requestedPolicyVersion": 3}}
@@ -299,11 +301,11 @@ def serving(name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         yield f"http://127.0.0.1:{port}", requests
 
 
-def ask_google(name, capsys, monkeypatch, stack="gcp_function"):
+def ask_google(name, capsys, monkeypatch, stack="gcp_function", folder=Path("/nowhere")):
     with serving(name) as (url, requests):
         monkeypatch.setattr(google, "BASE", url + "/{api}")
         monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "a-token")
-        result = look(capsys, "--stack", stack, "--project", "my-project")
+        result = look(capsys, "--stack", stack, "--project", "my-project", folder=folder)
     assert {key for _, key in requests} == {"Bearer a-token"}
     return result
 
@@ -366,6 +368,18 @@ def test_the_command_for_a_conditional_grant_names_its_condition(capsys, monkeyp
     assert words[-3] == "--role=roles/storage.objectViewer"
     assert words[-2].endswith('gcf-v2-sources-")),title=sources-of-functions,description=Only the buckets that Google '
                               "copies sources to")  # fmt: skip
+
+
+def test_a_budget_is_listed_of_the_stacks_own_project_alone(capsys, monkeypatch, tmp_path):
+    """A billing account has the budgets of many projects, perhaps of another with a stack of the same name."""
+    account = "0123AB-4567CD-89EF01"
+    (tmp_path / "Pulumi.gcp_function.yaml").write_text(f"config:\n  cloudtrial:billingAccount: {account}\n")
+    _, lines, errors = ask_google("google_left", capsys, monkeypatch, folder=tmp_path)
+    budgets = [line for line in lines if line.startswith("budget ")]
+    name = "11111111-1111-1111-1111-111111111111"
+    assert len(budgets) == 1 and errors == ""
+    path = f"billingAccounts/{account}/budgets/{name}"
+    assert budgets[0].endswith(f"gcloud billing budgets delete {path} --billing-project my-project --quiet")
 
 
 def test_google_prices_and_dates_stand_in_the_lines(capsys, monkeypatch):
