@@ -47,7 +47,7 @@ def create_budget(name: str, settings: BudgetSettings, project: str, apis: Seque
     """Make the budget, of the whole project: not all that a stack costs carries its labels."""
     # Of the caller's own credentials the API wants to know which project asks; all else works without.
     provider = gcp.Provider("billing", project=project, billing_project=project, user_project_override=True)
-    # By number: Google answers with that, and the ID would be a change for ever.
+    # By number: Google answers with that, and the ID would be a change for ever. It is known once the APIs are on.
     number = gcp.organizations.get_project_output(
         project_id=project, opts=pulumi.InvokeOutputOptions(depends_on=apis)
     ).number
@@ -64,5 +64,5 @@ def create_budget(name: str, settings: BudgetSettings, project: str, apis: Seque
         threshold_rules=[
             gcp.billing.BudgetThresholdRuleArgs(threshold_percent=part, spend_basis=basis) for part, basis in THRESHOLDS
         ],
-        opts=pulumi.ResourceOptions(provider=provider, depends_on=apis),
+        opts=pulumi.ResourceOptions(provider=provider),
     )

@@ -114,12 +114,12 @@ MUTANTS = {
         ),
         "the mail comes when the money is spent": ('(1.0, "FORECASTED_SPEND")', '(1.0, "CURRENT_SPEND")'),
         "the budget is refused to a user, who does not say which project asks": (
-            "opts=pulumi.ResourceOptions(provider=provider, depends_on=apis)",
-            "opts=pulumi.ResourceOptions(depends_on=apis)",
+            "opts=pulumi.ResourceOptions(provider=provider)",
+            "opts=pulumi.ResourceOptions()",
         ),
         "the budget's API is asked before it is on": (
-            "opts=pulumi.ResourceOptions(provider=provider, depends_on=apis)",
-            "opts=pulumi.ResourceOptions(provider=provider)",
+            "pulumi.InvokeOutputOptions(depends_on=apis)",
+            "pulumi.InvokeOutputOptions()",
         ),
         "an amount without an account makes no budget, silently": (
             "    if account is None and not usd:",
