@@ -13,6 +13,7 @@ from typing import Literal
 from infra.errors import StackError
 
 Billing = Literal["hourly", "dyno", "request"]
+Architecture = Literal["amd64", "arm64"]  # by Debian's names
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ class Size:
     vcpus: float
     memory_mib: int
     baseline_vcpus: float | None = None  # as Target's; None: all of them
-    # Widest vector unit that every processor of this size has, by oneDNN's name: the twins keep PyTorch to it. AVX2
-    # where the provider promises no processor, as Heroku and Cloud Run do not.
+    # Widest vector unit that every amd64 processor of this size has, by oneDNN's name: the twins keep PyTorch to it.
+    # AVX2 where the provider promises no processor, as Heroku and Cloud Run do not.
     cpu_isa: str = "AVX2"
+    architecture: Architecture = "amd64"  # a twin has this machine's, whatever its size
 
 
 # Units that speed up a network of 8-bit integers, by the names of service/system.py, which each `cpu_isa` promises
@@ -147,6 +149,7 @@ EC2_SIZES: dict[str, Size] = {
     "t3.small": Size(2, 2048, 0.4, cpu_isa="AVX512_CORE"),
     "t3.medium": Size(2, 4096, 0.4, cpu_isa="AVX512_CORE"),
     "t3.large": Size(2, 8192, 0.6, cpu_isa="AVX512_CORE"),
+    "t4g.small": Size(2, 2048, 0.4, architecture="arm64"),  # Graviton2
     "c7i.large": Size(2, 4096, cpu_isa="AVX512_CORE_AMX"),
     "c7i.xlarge": Size(4, 8192, cpu_isa="AVX512_CORE_AMX"),
     "c7a.large": Size(2, 4096, cpu_isa="AVX512_CORE_BF16"),

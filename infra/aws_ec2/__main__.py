@@ -5,6 +5,8 @@ then does the stack's address lead to it.
 There is no SSH; `pulumi stack output session` is the command that opens a shell through Session Manager.
 """
 
+from collections import Counter
+
 import pulumi
 import pulumi_aws as aws
 
@@ -20,7 +22,8 @@ from infra.targets import AWS_EC2 as TARGET
 from infra.targets import EC2_SIZES
 
 ANYWHERE = "0.0.0.0/0"
-IMAGE = "/aws/service/debian/release/12/latest/amd64"  # Debian's own parameter: the newest image of the release
+DEBIAN = 13
+IMAGE = f"/aws/service/debian/release/{DEBIAN}/latest"  # Debian's own parameters: the newest image of the release
 CERTIFICATE_TIMEOUT_S = 600  # on top of the boot, for DNS and the certificate
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -58,6 +61,11 @@ offers = aws.ec2.get_instance_type_offerings(
 )
 if not offers.locations:
     raise ConfigError(f"cloudtrial:size is {size!r}, which {region} does not offer; choose another size or aws:region")
+all_offers = aws.ec2.get_instance_type_offerings(
+    filters=[aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=list(EC2_SIZES))],
+    location_type="availability-zone",
+)
+sizes_by_zone = Counter(all_offers.locations)
 
 stack = pulumi.get_stack()
 stack_tags = tags(stack)
@@ -65,14 +73,15 @@ named = stack_tags | {"Name": resource_name("vm", stack)}
 
 # 2. Resources
 
-# A network with one public subnet. Not every zone of a region has every size (us-east-1 has one without t3).
+# A network with one public subnet, in the zone of those with the size that has most of the others: for a later size.
+# Not every zone of a region has every size (us-east-1 has one without t3).
 vpc = aws.ec2.Vpc("vpc", cidr_block="10.42.0.0/16", enable_dns_hostnames=True, tags=named)
 gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id, tags=stack_tags)
 subnet = aws.ec2.Subnet(
     "public",
     vpc_id=vpc.id,
     cidr_block="10.42.0.0/24",
-    availability_zone=min(offers.locations),
+    availability_zone=min(offers.locations, key=lambda each: (-sizes_by_zone[each], each)),
     map_public_ip_on_launch=True,  # the VM's way out until it has the stack's address
     tags=stack_tags,
     opts=pulumi.ResourceOptions(ignore_changes=["availability_zone"]),  # another size must not move the network
@@ -207,7 +216,8 @@ profile = aws.iam.InstanceProfile(resource_name("vm", stack), role=role.name, ta
 address = aws.ec2.Eip("address", domain="vpc", tags=named, opts=pulumi.ResourceOptions(depends_on=[gateway]))
 host = domain or address.public_ip
 
-# The VM. A change of the user data (other code, another token) replaces it.
+# The VM. A change of the user data (other code, another token) or of the size replaces it. Its image stays that of its
+# first day even then; so another architecture or Debian is another resource, with an image of its own.
 settings: dict[str, pulumi.Input[str]] = {
     "AWS_DEFAULT_REGION": region,
     **model_env(model.folder.name, engine),
@@ -221,14 +231,14 @@ if token:
 if domain and email:
     certificate_uri = pulumi.Output.concat("s3://", bucket.bucket, "/", certificate_key)
     settings |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": email, "CERTIFICATE_URI": certificate_uri}
+architecture = EC2_SIZES[size].architecture
+is_burstable = EC2_SIZES[size].baseline_vcpus is not None
 vm = aws.ec2.Instance(
-    "vm",
-    ami=aws.ssm.get_parameter(name=IMAGE).value,
+    f"vm-debian{DEBIAN}-{architecture}",
+    ami=aws.ssm.get_parameter(name=f"{IMAGE}/{architecture}").value,
     instance_type=size,
-    # Explicit, not T3's default: CPU above the baseline is billed, as in the cost model, not throttled.
-    credit_specification=(
-        aws.ec2.InstanceCreditSpecificationArgs(cpu_credits="unlimited") if size.startswith("t3.") else None
-    ),
+    # Explicit, not the default: CPU above the baseline is billed, as in the cost model, not throttled.
+    credit_specification=aws.ec2.InstanceCreditSpecificationArgs(cpu_credits="unlimited") if is_burstable else None,
     subnet_id=subnet.id,
     vpc_security_group_ids=[web.id],
     iam_instance_profile=profile.name,

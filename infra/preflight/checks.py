@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from infra.local.artifact_size import LIBRARIES
 from infra.preflight import limits, measure
 from infra.preflight.deployment_spec import DeploymentSpec
 from infra.preflight.limits import Limit
+from infra.targets import EC2_SIZES
 from service.schema import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ BUDGET_NEEDS = {
     "gcp_function": "cloudtrial:billingAccount",
 }
 DEBIAN_DISK_GB = 2.0  # an estimate; the artifact, packed and unpacked, and the packages come on top
+ARM64 = ("aarch64", "arm64")  # how Linux and macOS call it
 BASE_IMAGE_MB = 130.0  # python:3.11-slim-bookworm, an estimate
 
 
@@ -86,8 +89,8 @@ def check_twin(spec: DeploymentSpec, local: measure.LocalMeasurement | str) -> I
             yield CheckResult("memory", local, _limit_text(memory, memory_mib), UNKNOWN, memory.cited)
         yield CheckResult("start", local, _limit_text(boot, boot_s), UNKNOWN, boot.cited)
         return
-    yield _check_memory(local, memory, memory_mib)
-    note = "of the twin; the VM's installation comes on top" if spec.target.name == "aws_ec2" else "of the twin"
+    yield _check_memory(local, memory, memory_mib, f"peak of {_twin(spec)}, {measure.PREDICTIONS} predictions")
+    note = f"of {_twin(spec)}" + ("; the VM's installation comes on top" if spec.target.name == "aws_ec2" else "")
     yield _check_limit("start", local.startup_s, boot, boot_s, note)
 
 
@@ -105,7 +108,7 @@ def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasu
     unconfirmed_ids = ", ".join(estimated.unconfirmed_price_ids)
     unconfirmed = f"; not confirmed: {unconfirmed_ids}" if unconfirmed_ids else ""
     source = f"eval/cost/prices.yaml of {estimated.price_list_date}{unconfirmed}"
-    basis = "assumed" if isinstance(local, str) else "of the twin"
+    basis = "assumed" if isinstance(local, str) else f"of {_twin(spec)}"
     yield CheckResult("cost at rest", _bill_text(estimated.idle), "", COSTS, source)
     traffic = estimated.monthly_usd[str(requests)]
     limit = f"{spec.target.max_instances} instances" if traffic.exceeds_max_instances else ""
@@ -117,9 +120,16 @@ def estimate_cost(spec: DeploymentSpec, requests: int, local: measure.LocalMeasu
         yield _check_budget(spec)
 
 
-def _check_memory(local: measure.LocalMeasurement, limit: Limit, amount: float) -> CheckResult:
+def _twin(spec: DeploymentSpec) -> str:
+    """The twin; where its processor is of another kind than the size's, its figures are not the size's."""
+    size = EC2_SIZES.get(spec.target.size)
+    if size is None or size.architecture == "amd64" or platform.machine() in ARM64:
+        return "the twin"
+    return f"the twin, on this machine's {platform.machine()} in place of {size.architecture}"
+
+
+def _check_memory(local: measure.LocalMeasurement, limit: Limit, amount: float, note: str) -> CheckResult:
     """Peak memory. With torch's larger CUDA build, a peak that fits is conclusive, one that does not is not."""
-    note = f"peak of the twin, {measure.PREDICTIONS} predictions"
     result = _check_limit("memory", local.peak_mib, limit, amount, note)
     if result.verdict == EXCEEDS and local.cuda_build:
         text = f"{_number_text(local.peak_mib)} MiB (peak of the twin, on torch's CUDA build; {measure.STATED_PEAK})"

@@ -133,6 +133,17 @@ def test_the_traffic_is_priced_with_the_twins_own_time(capsys, monkeypatch):
     assert quick != slow and "(service time of the twin)" in quick
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_twin_on_another_kind_of_processor_is_said(capsys, monkeypatch, tmp_path, machine):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    settings = "config:\n  cloudtrial:size: t4g.small\n"
+    given = {"folder": tmp_path, "settings": settings, "local": LocalMeasurement(340, 4, 60)}
+    _, rows, _, _ = preflight(capsys, monkeypatch, "aws_ec2", **given)
+    told = [name for name, row in rows.items() if "on this machine's x86_64 in place of arm64" in row[0]]
+    assert told == (["memory", "start", "cost at 100,000 requests"] if machine == "x86_64" else [])
+    assert rows["cost at rest"][0].startswith("$17.19 a month")
+
+
 @pytest.mark.parametrize(
     ("stack", "given", "line"),
     [

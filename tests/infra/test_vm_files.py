@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from infra.aws_ec2.user_data import HERE, HOST_FILE, MAX_BYTES, SETTINGS_FILE, r
 from infra.errors import UserDataError
 from infra.local.nginx import PROXY_FILE, PROXY_PATH
 from infra.local.start_commands import VM_BIN, read_vm_unit
+from infra.targets import Architecture
 from service.web.asgi import OTHER_THREADS
 from tests.helpers.infra.vm_files import ADDRESS, DOMAIN, HTTPS_SETTINGS, RENDERED, SETTINGS, files_of, make_certificate
 
@@ -217,6 +219,7 @@ STAND_INS = {
     "certbot": "exit 1",
     "chown": "",
     "curl": "exit 22",
+    "dpkg": "echo amd64",
     "id": "exit 1",
     "install": 'mkdir -p "${@: -1}"',
     "nginx": "",
@@ -345,12 +348,15 @@ def downloads(signed_agent, tmp_path):
     return tmp_path / "downloads"
 
 
-def test_session_manager_agent_is_installed_before_other_steps(vm, downloads):
-    ran = vm("bootstrap", curl=DOWNLOADS)
-    url = f"https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_amd64/{AGENT}"
-    assert [call.split()[-1] for call in ran.calls[:2]] == [url, f"{url}.sig"]
-    assert ran.calls[2].startswith("apt-get install ") and ran.calls[2].endswith(f"/{AGENT}")
-    assert ran.calls[3] == "systemctl enable --now amazon-ssm-agent"
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_session_manager_agent_is_installed_before_other_steps(vm, downloads, architecture):
+    ran = vm("bootstrap", curl=DOWNLOADS, dpkg=f"echo {architecture}")
+    url = f"https://s3.eu-central-1.amazonaws.com/amazon-ssm-eu-central-1/latest/debian_{architecture}/{AGENT}"
+    asked, *calls = ran.calls
+    assert asked == "dpkg --print-architecture"
+    assert [call.split()[-1] for call in calls[:2]] == [url, f"{url}.sig"]
+    assert calls[2].startswith("apt-get install ") and calls[2].endswith(f"/{AGENT}")
+    assert calls[3] == "systemctl enable --now amazon-ssm-agent"
 
 
 @pytest.mark.parametrize("changed", [AGENT, f"{AGENT}.sig"])

@@ -24,6 +24,7 @@ from tests.helpers.tls_hello import HEARTBEAT, RENEGOTIATION_INFO, SESSION_TICKE
 
 # For every site, as Debian's nginx.conf has it or laxer: the VM's own have to be stricter.
 LAX = """
+server_tokens on;
 ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;
 ssl_ciphers ALL:COMPLEMENTOFALL:@SECLEVEL=0;
 ssl_prefer_server_ciphers on;

@@ -15,6 +15,12 @@ PUBLIC_IP = "203.0.113.7"  # of the addresses that RFC 5737 sets aside for examp
 VM_IP = "198.51.100.9"  # a new VM's own
 ACCOUNT = "123456789012"
 GCP_PROJECT = "example-project"
+# Zone -> the sizes that it does not offer. The first one in the alphabet is not the one that has most of them.
+MISSING_SIZES = {
+    "us-east-1e": ("t3.micro", "t3.small", "t3.medium", "t3.large", "t4g.small"),
+    "us-east-1c": ("c7a.large",),
+    "us-east-1b": ("t4g.small", "c7a.large"),
+}
 
 # Inputs that cannot change in place. userData counts because the program sets userDataReplaceOnChange.
 IMMUTABLE_INPUTS: dict[str, tuple[str, ...]] = {
@@ -47,8 +53,8 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         "aws:index/getRegion:getRegion": {"region": "us-east-1", "id": "us-east-1"},
         "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT},
         "aws:ec2/getAvailabilityZones:getAvailabilityZones": {"names": ["us-east-1a", "us-east-1b"]},
-        "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": {"locations": ["us-east-1c", "us-east-1b"]},
-        "aws:ssm/getParameter:getParameter": {"value": "ami-0123456789abcdef0", "name": arguments.get("name")},
+        "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": {"locations": _zones_with(arguments)},
+        "aws:ssm/getParameter:getParameter": {"value": _image(arguments), "name": arguments.get("name")},
         "gcp:cloudrunv2/getService:getService": {"latestCreatedRevision": revision, "latestReadyRevision": revision},
         "gcp:organizations/getClientConfig:getClientConfig": {"accessToken": "ya29.example", "project": GCP_PROJECT},
         "gcp:organizations/getProject:getProject": {"number": "123456789", "projectId": GCP_PROJECT},
@@ -58,6 +64,16 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
             f"the fake provider has no answer to {token}; add one to tests/offline_engine/fake_provider.py"
         )
     return answers[token]
+
+
+def _zones_with(arguments: Mapping[str, Any]) -> list[str]:
+    """One entry for each size of the filter in each zone that offers it."""
+    sizes = [size for wanted in arguments.get("filters", ()) for size in wanted["values"]]
+    return [zone for zone, missing in MISSING_SIZES.items() for size in sizes if size not in missing]
+
+
+def _image(arguments: Mapping[str, Any]) -> str:
+    return f"ami-{hashlib.sha256(str(arguments.get('name')).encode()).hexdigest()[:17]}"
 
 
 def create(

@@ -17,6 +17,7 @@ MUTANTS = {
     },
     f"{FOLDER}/bootstrap": {
         "an agent that Amazon did not sign is installed": ("gpgv --keyring", "true --keyring"),
+        "an agent for another processor": ("debian_$(dpkg --print-architecture)", "debian_amd64"),
         "pip installs what no lock has a hash of": (" --require-hashes", ""),
         "the bundle's checksum is not checked": ('sha256sum --check <<<"$BUNDLE_SHA256  $BUNDLE"\n', ""),
         "every user of the VM may read the token": ("(umask 077 && printf", "(umask 022 && printf"),

@@ -46,7 +46,7 @@ class Account:
         """What is there before the program runs: the image, and a zone where one is named."""
         invented = {vm.inputs["ami"] for vm in run.of_type("Instance")}
         image = self.ec2.register_image(
-            Name="debian-12",
+            Name="debian-13",
             RootDeviceName=ROOT_DEVICE,
             BlockDeviceMappings=[{"DeviceName": ROOT_DEVICE, "Ebs": {"VolumeSize": 8}}],
         )

@@ -219,7 +219,7 @@ def test_new_user_data_is_a_new_vm_and_a_new_image_is_not(run):
     assert vm.inputs["userDataReplaceOnChange"] is True
     assert vm.ignore_changes == ("ami",)
     asked = [arguments["name"] for token, arguments in run.invokes if token.endswith("getParameter")]
-    assert asked == ["/aws/service/debian/release/12/latest/amd64"]
+    assert asked == ["/aws/service/debian/release/13/latest/amd64"]
 
 
 def test_the_vm_has_its_rights_and_its_way_out_before_it_boots(run):
@@ -236,16 +236,42 @@ def test_the_vm_has_its_rights_and_its_way_out_before_it_boots(run):
 
 
 def test_the_subnet_is_in_a_zone_that_has_the_size(plain):
-    (asked,) = [arguments for token, arguments in plain.invokes if token.endswith("getInstanceTypeOfferings")]
-    assert asked["filters"] == [{"name": "instance-type", "values": [AWS_EC2.size]}]
+    asked = [arguments for token, arguments in plain.invokes if token.endswith("getInstanceTypeOfferings")]
+    assert asked[0]["filters"] == [{"name": "instance-type", "values": [AWS_EC2.size]}]
     subnet = plain.single("Subnet")
-    assert subnet.inputs["availabilityZone"] == "us-east-1b"  # the first of those that the offline cloud offers
+    assert subnet.inputs["availabilityZone"] == "us-east-1c"  # b has it as well, and fewer of the others
     assert subnet.ignore_changes == ("availabilityZone",)
     assert plain.single("Vpc").inputs["cidrBlock"] == "10.42.0.0/16"
 
 
-def test_burstable_vm_says_that_cpu_above_baseline_is_billed(plain):
-    assert plain.single("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
+def test_the_zone_has_the_size_though_another_has_more_of_them():
+    run = well(rehearse("aws_ec2", {"size": "c7a.large"}))
+    assert run.single("Subnet").inputs["availabilityZone"] == "us-east-1e"
+
+
+@pytest.mark.parametrize("size", ["t3.small", "t4g.small"])
+def test_burstable_vm_says_that_cpu_above_baseline_is_billed(size):
+    run = well(rehearse("aws_ec2", {"size": size}))
+    assert run.single("Instance").inputs["creditSpecification"] == {"cpuCredits": "unlimited"}
+
+
+def test_a_graviton_vm_is_another_one_with_an_arm64_image(tmp_path):
+    """A replaced VM would keep its image (ignore_changes), and an amd64 image does not start on ARM."""
+    checkout = make_checkout(tmp_path / "checkout")
+    before, after = (
+        well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:size": size}))
+        for size in ("t3.small", "t4g.small")
+    )
+    asked = [arguments["name"] for token, arguments in after.invokes if token.endswith("getParameter")]
+    assert asked == ["/aws/service/debian/release/13/latest/arm64"]
+    assert after.single("Instance").inputs["ami"] != before.single("Instance").inputs["ami"]
+    assert diff(before, after) == {
+        "Instance vm-debian13-amd64": "delete",
+        "Instance vm-debian13-arm64": "create",
+        "Command boots": "replace",
+        "EipAssociation address": "replace",
+        "Command ready": "replace",
+    }
 
 
 def test_size_without_cpu_credits_gets_no_credit_setting():
@@ -323,7 +349,7 @@ def test_another_size_is_another_vm_that_proves_itself(tmp_path):
         for size in ("t3.small", "c7i.large")
     )
     assert diff(before, after) == {
-        "Instance vm": "replace",
+        "Instance vm-debian13-amd64": "replace",
         "Command boots": "replace",
         "EipAssociation address": "replace",
         "Command ready": "replace",
@@ -388,7 +414,7 @@ def test_a_stage_has_names_of_its_own():
     ("config", "reason"),
     [
         pytest.param({"size": "t2.micro"}, "one of t3.micro, t3.small", id="unknown-size"),
-        pytest.param({"size": "t4g.small"}, "one of t3.micro, t3.small", id="arm"),
+        pytest.param({"size": "t4g.nano"}, "one of t3.micro, t3.small", id="unsold-arm"),
         pytest.param({"engine": "tensorflow"}, "it has torch, onnx", id="unknown-engine"),
         pytest.param({"domain": "a.example.com"}, "needs cloudtrial:certificateEmail", id="domain-without-email"),
         pytest.param({"certificateEmail": "a@example.com"}, "without cloudtrial:domain", id="email-without-domain"),
