@@ -44,11 +44,17 @@ domain = config.optional("domain", DOMAIN, "a name such as classifier.example.co
 email = config.optional("certificateEmail", EMAIL, "an address such as you@example.com")
 zone = config.optional("hostedZoneId", ZONE, "a zone of Route 53 such as Z0123456789ABC")
 https = domain is not None
+budget_usd = config.integer("budgetUsd", 0, 1, 1_000_000)
+budget_email = config.optional("budgetEmail", EMAIL, "an address such as you@example.com")
 config.reject_unknown()
 if domain and not email:
     raise ConfigError("cloudtrial:domain needs cloudtrial:certificateEmail: Let's Encrypt makes the certificate for it")
 if not domain and (email or zone):
     raise ConfigError("cloudtrial:certificateEmail and cloudtrial:hostedZoneId mean nothing without cloudtrial:domain")
+if bool(budget_usd) != bool(budget_email):
+    raise ConfigError(
+        "cloudtrial:budgetUsd and cloudtrial:budgetEmail need each other: the alarm's amount, and who gets it"
+    )
 if api_token and not domain and not allow_token_over_http:
     raise TokenInClear()
 
@@ -72,6 +78,29 @@ stack_tags = tags(stack)
 named = stack_tags | {"Name": resource_name("vm", stack)}
 
 # 2. Resources
+
+# The alarm. It counts the whole account's costs: a filter by tag finds nothing until the tag is activated in the
+# billing console, which can be done a day after it is first seen, and a budget that finds nothing raises no alarm.
+if budget_usd and budget_email:
+    aws.budgets.Budget(
+        "budget",
+        name=resource_name("budget", stack),
+        budget_type="COST",
+        limit_amount=str(budget_usd),
+        limit_unit="USD",
+        time_unit="MONTHLY",
+        notifications=[
+            aws.budgets.BudgetNotificationArgs(
+                comparison_operator="GREATER_THAN",
+                notification_type=kind,
+                threshold=percent,
+                threshold_type="PERCENTAGE",
+                subscriber_email_addresses=[budget_email],
+            )
+            for kind, percent in (("ACTUAL", 80), ("FORECASTED", 100))
+        ],
+        tags=stack_tags,
+    )
 
 # A network with one public subnet, in the zone of those with the size that has most of the others: for a later size.
 # Not every zone of a region has every size (us-east-1 has one without t3).

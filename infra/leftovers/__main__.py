@@ -19,7 +19,7 @@ CLEAN, LEFTOVERS, INCOMPLETE = 0, 1, 2  # exit codes
 
 # The parts that the programs name by resource_name(part, stack).
 NAMED_PARTS: dict[str, tuple[str, ...]] = {
-    "aws_ec2": ("vm", "web", "bundle", "api-token"),
+    "aws_ec2": ("vm", "web", "bundle", "api-token", "budget"),
     "gcp_cloudrun": ("run",),
     "gcp_function": ("function", "build"),
     "heroku": (),
@@ -74,7 +74,8 @@ def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) 
         region = arguments.region or settings.get("aws:region") or env.get("AWS_REGION")
         region = _checked_name(region, "the region", "--region", "aws:region", stack)
         return StackLocation(stack, target, region, domain=settings.get("cloudtrial:domain", ""),
-                     zone=settings.get("cloudtrial:hostedZoneId", ""))  # fmt: skip
+                     zone=settings.get("cloudtrial:hostedZoneId", ""),
+                     budget="cloudtrial:budgetUsd" in settings)  # fmt: skip
     project = arguments.project or settings.get("gcp:project") or env.get("GOOGLE_PROJECT")
     project = _checked_name(project, "the project", "--project", "gcp:project", stack)
     region = arguments.region or settings.get("gcp:region") or target.region

@@ -28,7 +28,13 @@ NO_CREDENTIALS = (
 TERMINATED_STATES = ("shutting-down", "terminated")  # a terminated instance stays listed for about an hour
 EC2_TYPES_LISTED = {"vpc", "subnet", "route-table", "internet-gateway", "security-group", "security-group-rule",
                     "network-interface", "elastic-ip", "instance", "volume", "snapshot", "image"}  # fmt: skip
-SERVICES_LISTED = {"s3", "iam", "ssm", "logs"}  # covered by the calls below, so the tagging service's rows are dropped
+SERVICES_LISTED = {
+    "s3",
+    "iam",
+    "ssm",
+    "logs",
+    "budgets",
+}  # covered by the calls below, so the tagging service's rows are dropped
 DETACHED_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
 Client = Any  # boto3 generates its clients at run time
 
@@ -98,6 +104,7 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchRes
         "SSM parameters": aws.parameters,
         "log groups": aws.log_groups,
         "DNS records": aws.dns_records,
+        "budgets": aws.budgets,
         "other tagged resources": aws.other_tagged_resources,
     }
     return run_probes({what: functools.partial(_with_short_errors, look) for what, look in probes.items()})
@@ -209,6 +216,15 @@ class AwsSearch:
                 command = "aws route53 change-resource-record-sets"
                 yield Leftover("DNS record", f"{name} A",
                                f"{command} --hosted-zone-id {zone} --change-batch '{batch}'")  # fmt: skip
+
+    def budgets(self) -> Iterator[Leftover]:
+        """By name, where the stack file asks for one: not everyone who may deploy may look at the account's money."""
+        if not self.location.budget:
+            return
+        account = self._client("sts").get_caller_identity()["Account"]
+        for name in _items(self._client("budgets"), "describe_budgets", "Budgets[].BudgetName", AccountId=account):
+            if name in self.location.resource_names(["budget"]):
+                yield Leftover("budget", name, f"aws budgets delete-budget --account-id {account} --budget-name {name}")
 
     def other_tagged_resources(self) -> Iterator[Leftover]:
         """Tagged resources of other types. The tagging service lags, so each may be deleted already."""

@@ -38,6 +38,7 @@ class StackLocation:
     app: str = ""  # Heroku's
     domain: str = ""
     zone: str = ""  # the hosted zone that holds the domain
+    budget: bool = False  # the stack file asks for one
 
     @property
     def tags(self) -> dict[str, str]:

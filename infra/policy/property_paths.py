@@ -5,6 +5,7 @@ from __future__ import annotations
 # Every type of AWS or Google that a program may use is in one of these two: those that carry tags, and where, and those
 # that cannot. A VM's tags do not extend to its volume.
 TAGS: dict[str, tuple[str, ...]] = {
+    "aws:budgets/budget:Budget": ("tags",),
     "aws:cloudwatch/logGroup:LogGroup": ("tags",),
     "aws:ec2/eip:Eip": ("tags",),
     "aws:ec2/instance:Instance": ("tags", "rootBlockDevice.tags"),

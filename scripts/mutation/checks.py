@@ -44,6 +44,8 @@ OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "cloudtrial:domain": "classifier.example.com",
         "cloudtrial:certificateEmail": "you@example.com",
         "cloudtrial:hostedZoneId": "Z0123456789ABC",
+        "cloudtrial:budgetUsd": "50",
+        "cloudtrial:budgetEmail": "you@example.com",
     },
     "gcp_cloudrun": BUDGET,
     "gcp_function": BUDGET,

@@ -252,7 +252,7 @@ def test_every_resource_of_the_aws_program_is_listed(capsys, monkeypatch, tmp_pa
     root = make_checkout(tmp_path / "checkout")
     settings = {
         "aws:region": REGION, "cloudtrial:domain": "app.example.com", "cloudtrial:certificateEmail": "you@example.com",
-        "cloudtrial:hostedZoneId": ZONE,
+        "cloudtrial:hostedZoneId": ZONE, "cloudtrial:budgetUsd": "50", "cloudtrial:budgetEmail": "you@example.com",
     }  # fmt: skip
     run = well(run_program(root, "aws_ec2-prod", settings, secrets={"cloudtrial:apiToken": "a-token-nobody-may-see"}))
     for name, value in ENVIRONMENT.items():
@@ -267,7 +267,7 @@ def test_every_resource_of_the_aws_program_is_listed(capsys, monkeypatch, tmp_pa
     kinds = {line.split("  ")[0] for line in result[:-1]}
     assert kinds >= {
         "EC2 instance", "Elastic IP", "security group", "subnet", "route table", "internet gateway", "VPC", "S3 bucket",
-        "IAM instance profile", "IAM role", "SSM parameter", "DNS record",
+        "IAM instance profile", "IAM role", "SSM parameter", "DNS record", "budget",
     }, result  # fmt: skip
     assert other[0] == CLEAN, other
 

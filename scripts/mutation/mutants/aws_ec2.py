@@ -109,6 +109,15 @@ MUTANTS = {
             "    triggers=[vm.id],\n    depends_on=open_ports,",
             "    depends_on=open_ports,",
         ),
+        "an amount for whom nobody is told is taken": ("if bool(budget_usd) != bool(budget_email):", "if False:"),
+        "a budget that counts what has the tag: on the first day, nothing": (
+            '        time_unit="MONTHLY",\n',
+            '        time_unit="MONTHLY",\n        cost_filters=[{"name": "TagKeyValue", "values": ["stack$x"]}],\n',
+        ),
+        "an alarm of actual costs alone comes late": (
+            '("ACTUAL", 80), ("FORECASTED", 100)',
+            '("ACTUAL", 80), ("ACTUAL", 100)',
+        ),
         "the zone may lack the size": ("min(offers.locations, key", "min(all_offers.locations, key"),
         "the zone has fewest of the other sizes": ("(-sizes_by_zone[each], each)", "(sizes_by_zone[each], each)"),
         "an amd64 image on an ARM processor": ('name=f"{IMAGE}/{architecture}"', 'name=f"{IMAGE}/amd64"'),

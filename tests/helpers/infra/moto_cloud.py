@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from tests.offline_engine.engine import ProgramResult, Resource
 from tests.offline_engine.fake_provider import PUBLIC_IP
@@ -35,6 +36,7 @@ class Account:
     def __init__(self, run: ProgramResult, root: Path):
         self.root = root
         self.ec2, self.iam, self.s3, self.ssm, self.route53 = map(boto3.client, ("ec2", "iam", "s3", "ssm", "route53"))
+        self.budgets = boto3.client("budgets")
         self.real: dict[str, str] = {}  # what the engine invented -> what moto has
         self.bucket_policies: dict[str, str] = {}  # by bucket; see bucket_policy
         self._before(run)
@@ -69,6 +71,33 @@ class Account:
         for invented, real in self.real.items():
             text = text.replace(invented, real)
         return json.loads(text)
+
+    def budget(self, resource: Resource, inputs: dict) -> str:
+        self.budgets.create_budget(
+            AccountId=DEFAULT_ACCOUNT_ID,
+            Budget={
+                "BudgetName": inputs["name"],
+                "BudgetLimit": {"Amount": inputs["limitAmount"], "Unit": inputs["limitUnit"]},
+                "TimeUnit": inputs["timeUnit"],
+                "BudgetType": inputs["budgetType"],
+            },
+            NotificationsWithSubscribers=[
+                {
+                    "Notification": {
+                        "NotificationType": alarm["notificationType"],
+                        "ComparisonOperator": alarm["comparisonOperator"],
+                        "Threshold": alarm["threshold"],
+                        "ThresholdType": alarm["thresholdType"],
+                    },
+                    "Subscribers": [
+                        {"SubscriptionType": "EMAIL", "Address": address}
+                        for address in alarm["subscriberEmailAddresses"]
+                    ],
+                }
+                for alarm in inputs["notifications"]
+            ],
+        )
+        return resource.id
 
     def vpc(self, _: Resource, inputs: dict) -> str:
         response = self.ec2.create_vpc(CidrBlock=inputs["cidrBlock"], **labels("vpc", inputs))
@@ -241,6 +270,7 @@ def permission(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CREATORS: dict[str, Callable[[Account, Resource, dict], str]] = {
+    "Budget": Account.budget,
     "BucketObjectv2": Account.bucket_object,
     "BucketPolicy": Account.bucket_policy,
     "BucketPublicAccessBlock": Account.public_access_block,

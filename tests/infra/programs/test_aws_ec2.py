@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 
 DOMAIN = {"domain": "classifier.example.com", "certificateEmail": "you@example.com"}
 ZONE = {"hostedZoneId": "Z0123456789ABC"}
+BUDGET = {"budgetUsd": "50", "budgetEmail": "money@example.com"}
 
 
 @pytest.fixture(scope="module")
@@ -377,6 +378,28 @@ def test_preview_knows_the_resources_and_not_their_ids(name, settings, request):
     assert preview.single("Instance").inputs["userData"] == UNKNOWN
 
 
+# Money
+
+
+def test_a_budget_counts_the_account_and_tells_twice():
+    """A filter by tag would find nothing on the first day; see the program."""
+    run = well(rehearse("aws_ec2-prod", BUDGET))
+    budget = run.single("Budget").inputs
+    assert (budget["name"], budget["limitAmount"], budget["limitUnit"]) == ("cloudtrial-budget-prod", "50", "USD")
+    assert (budget["budgetType"], budget["timeUnit"]) == ("COST", "MONTHLY")
+    assert not {"costFilters", "filterExpression"} & budget.keys()
+    assert [
+        (each["notificationType"], each["comparisonOperator"], each["threshold"], each["thresholdType"])
+        for each in budget["notifications"]
+    ] == [("ACTUAL", "GREATER_THAN", 80, "PERCENTAGE"), ("FORECASTED", "GREATER_THAN", 100, "PERCENTAGE")]
+    assert all(each["subscriberEmailAddresses"] == ["money@example.com"] for each in budget["notifications"])
+    assert find_violations(run.resources.values()) == []
+
+
+def test_without_a_setting_there_is_no_budget(plain):
+    assert plain.of_type("Budget") == []
+
+
 # All of it
 
 
@@ -423,6 +446,11 @@ def test_a_stage_has_names_of_its_own():
         pytest.param(DOMAIN | {"domain": "localhost"}, "a name such as", id="domain-without-a-dot"),
         pytest.param(DOMAIN | {"certificateEmail": "a@b.de;reboot"}, "an address such as", id="email-with-a-command"),
         pytest.param(DOMAIN | {"hostedZoneId": "example.com"}, "a zone of Route 53", id="name-for-zone"),
+        pytest.param({"budgetUsd": "50"}, "need each other", id="budget-for-nobody"),
+        pytest.param({"budgetEmail": "a@example.com"}, "need each other", id="budget-of-nothing"),
+        pytest.param(BUDGET | {"budgetUsd": "12.50"}, "a whole number from 1", id="budget-with-cents"),
+        pytest.param(BUDGET | {"budgetUsd": "0"}, "a whole number from 1", id="budget-of-zero"),
+        pytest.param(BUDGET | {"budgetEmail": "you"}, "an address such as", id="budget-for-no-address"),
         pytest.param({"instanceType": "t3.small"}, "is not a setting of this stack", id="unknown-setting"),
         pytest.param({"apiToken": "in-clear"}, "set it with --secret", id="token-in-clear"),
     ],

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 from moto import mock_aws
-from moto.core import set_initial_no_auth_action_count
+from moto.core import DEFAULT_ACCOUNT_ID, set_initial_no_auth_action_count
 
 from infra.artifact import deployment_files
 from infra.aws_ec2.user_data import SETTINGS_FILE, vm_files
@@ -29,6 +29,8 @@ SETTINGS = {
     "cloudtrial:domain": "classifier.example.com",
     "cloudtrial:certificateEmail": "you@example.com",
     "cloudtrial:hostedZoneId": ZONE,
+    "cloudtrial:budgetUsd": "50",
+    "cloudtrial:budgetEmail": "you@example.com",
 }
 
 
@@ -104,6 +106,15 @@ def test_the_address_and_the_name_lead_to_the_vm(account, vm):
     (record,) = [record for record in records if record["Type"] == "A"]
     assert record["Name"].rstrip(".") == "classifier.example.com"
     assert record["ResourceRecords"] == [{"Value": address["PublicIp"]}]
+
+
+def test_the_budget_tells_of_costs_by_email(account):
+    client, name = account.budgets, {"AccountId": DEFAULT_ACCOUNT_ID, "BudgetName": "cloudtrial-budget"}
+    budget = client.describe_budget(**name)["Budget"]
+    assert float(budget["BudgetLimit"]["Amount"]) == 50 and budget["BudgetLimit"]["Unit"] == "USD"
+    assert (budget["TimeUnit"], budget["BudgetType"]) == ("MONTHLY", "COST")
+    alarms = client.describe_notifications_for_budget(**name)["Notifications"]
+    assert [(each["NotificationType"], each["Threshold"]) for each in alarms] == [("ACTUAL", 80), ("FORECASTED", 100)]
 
 
 def test_vm_fetches_the_shipped_bundle(account, settings):
