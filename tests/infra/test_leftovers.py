@@ -373,7 +373,9 @@ def test_the_command_for_a_conditional_grant_names_its_condition(capsys, monkeyp
 def test_a_budget_is_listed_of_the_stacks_own_project_alone(capsys, monkeypatch, tmp_path):
     """A billing account has the budgets of many projects, perhaps of another with a stack of the same name."""
     account = "0123AB-4567CD-89EF01"
-    (tmp_path / "Pulumi.gcp_function.yaml").write_text(f"config:\n  cloudtrial:billingAccount: {account}\n")
+    (tmp_path / "Pulumi.gcp_function.yaml").write_text(
+        f"config:\n  cloudtrial:billingAccount: {account}\n", encoding="utf-8"
+    )
     _, lines, errors = ask_google("google_left", capsys, monkeypatch, folder=tmp_path)
     budgets = [line for line in lines if line.startswith("budget ")]
     name = "11111111-1111-1111-1111-111111111111"

@@ -131,7 +131,7 @@ def test_without_a_token_of_gcloud_the_reason_is_named(tmp_path, lines):
     assert ("log in first" if lines else "gcloud is not installed (https://") in done.stderr
 
 
-def test_a_revision_that_did_not_get_ready_fails_over_the_old_one():
+def test_a_revision_that_is_not_ready_fails_over_the_old_one():
     """The old one answers as ever: where only a setting was changed, with the same model and commit."""
     done, requests = wait_for(good, CREATED_REVISION="a-00002-xyz", READY_REVISION="a-00001-abc")
     assert done.returncode == 1 and requests == []
