@@ -116,6 +116,7 @@ def run_program(
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
         run = {
             "address": f"127.0.0.1:{port}",
+            "engine": f"127.0.0.1:{port}",
             "project": record.project,
             "stack": stack,
             "root": str(root),
@@ -131,7 +132,7 @@ def run_program(
             },
         }
         try:
-            exit_code = _run_in_a_host(run)
+            exit_code = run_in_a_host(run)
         finally:
             server.stop(0)
         printed = output.read()
@@ -150,7 +151,7 @@ def run_program(
 _idle_hosts: list[subprocess.Popen[str]] = []
 
 
-def _run_in_a_host(run: Mapping[str, Any]) -> int:
+def run_in_a_host(run: Mapping[str, Any]) -> int:
     """The exit code of a run, in a host that has none now; hosts stay until this process ends."""
     host = _idle_hosts.pop() if _idle_hosts else _start_host()
     assert host.stdin and host.stdout
@@ -267,7 +268,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             resource_id, computed = fake_provider.create(
                 request.type, request.name, unwrap_secrets(inputs), request.replaceOnChanges
             )
-            outputs = _merge(inputs, computed, unknown=record.preview)
+            outputs = merge_outputs(inputs, computed, unknown=record.preview)
         with record.lock:
             if urn in record.resources:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"two resources have the URN {urn}")
@@ -292,7 +293,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
                 plugin_url=request.pluginDownloadURL,
             )
         sent_id = "" if record.preview else resource_id
-        return resource_pb2.RegisterResourceResponse(urn=urn, id=sent_id, object=_struct(outputs))
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=sent_id, object=to_struct(outputs))
 
     def RegisterResourceOutputs(self, request: Any, context: grpc.ServicerContext) -> Any:
         if "pulumi:pulumi:Stack" in request.urn:
@@ -319,16 +320,16 @@ class _Engine(engine_pb2_grpc.EngineServicer):
         return engine_pb2.GetRootResourceResponse(urn=self.root)
 
 
-def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+def to_struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
     struct.update(values)
     return struct
 
 
-def _merge(inputs: Any, computed: Any, *, unknown: bool) -> Any:
+def merge_outputs(inputs: Any, computed: Any, *, unknown: bool) -> Any:
     """The inputs as they were sent, with what the cloud adds; all that it adds is unknown in a preview."""
     if isinstance(computed, Mapping) and isinstance(inputs, Mapping) and SIGNATURE not in inputs:
-        added = {k: _merge(inputs.get(k), v, unknown=unknown) for k, v in computed.items()}
+        added = {k: merge_outputs(inputs.get(k), v, unknown=unknown) for k, v in computed.items()}
         return {**inputs, **added}
     if inputs is not None:
         return inputs

@@ -109,7 +109,7 @@ def create(
             resource_id = f"projects/{GCP_PROJECT}/secrets/{inputs['secretId']}"
             computed |= {"name": resource_id}
         case "gcp:secretmanager/secretVersion:SecretVersion":
-            computed |= {"version": "1"}
+            computed |= {"version": str(int(suffix, 16))}  # other data are another version
         case "gcp:cloudrunv2/service:Service":
             resource_id = f"projects/{GCP_PROJECT}/locations/{inputs['location']}/services/{inputs['name']}"
             computed |= {"uri": f"https://{inputs.get('name', name)}-uc.a.run.app"}

@@ -62,7 +62,7 @@ def main() -> None:
     pulumi.runtime.configure(
         pulumi.runtime.Settings(
             monitor=run["address"],
-            engine=run["address"],
+            engine=run["engine"],
             project=run["project"],
             stack=run["stack"],
             parallel=8,

@@ -223,9 +223,9 @@ def test_with_a_token_the_account_may_read_that_one_secret(guarded):
 
 def test_the_token_comes_from_the_secret_manager_by_its_version(guarded):
     (variable,) = [v for v in container(guarded)["envs"] if v["name"] == "API_TOKEN"]
-    reference = {"secret": "cloudtrial-run", "version": "1"}
-    assert variable == {"name": "API_TOKEN", "valueSource": {"secretKeyRef": reference}}
     version = guarded.single("SecretVersion")
+    reference = {"secret": "cloudtrial-run", "version": version.outputs["version"]}
+    assert variable == {"name": "API_TOKEN", "valueSource": {"secretKeyRef": reference}}
     assert version.unwrapped_inputs["secretData"] == TOKEN
     assert version.inputs["secret"] == guarded.single("Secret").id
 

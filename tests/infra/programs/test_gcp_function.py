@@ -257,8 +257,9 @@ def test_every_request_that_is_let_in_has_a_thread(settings, threads):
 
 
 def test_the_token_comes_from_the_secret_manager_by_its_version(guarded):
+    version = guarded.single("SecretVersion").outputs["version"]
     assert part(guarded, "serviceConfig")["secretEnvironmentVariables"] == [
-        {"key": "API_TOKEN", "projectId": "example-project", "secret": "cloudtrial-function", "version": "1"}
+        {"key": "API_TOKEN", "projectId": "example-project", "secret": "cloudtrial-function", "version": version}
     ]
     assert guarded.single("SecretVersion").unwrapped_inputs["secretData"] == TOKEN
     assert guarded.single("SecretVersion").inputs["secret"] == guarded.single("Secret").id

@@ -1,0 +1,90 @@
+"""Updates that fail on the way, and the `up` after them, under the real pulumi."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.infra.program_runs import TOKEN
+from tests.pulumi_engine.fake_cloud import FakeCloud, UnreadyError
+from tests.pulumi_engine.pulumi_project import failed, passed, pulumi_project
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.pulumi]
+
+UP = ("up", "--yes", "--skip-preview")
+CLOUD_RUN = "gcp:cloudrunv2/service:Service"
+
+
+@pytest.fixture
+def ec2(tmp_path):
+    with pulumi_project("aws_ec2", tmp_path, FakeCloud()) as project:
+        project.up()
+        project.cloud.log.clear()
+        project.set("cloudtrial:allowedOrigins", "https://example.org")  # in the user data: another VM
+        yield project
+
+
+@pytest.fixture
+def cloud_run(tmp_path):
+    with pulumi_project("gcp_cloudrun", tmp_path, FakeCloud()) as project:
+        project.set("cloudtrial:apiToken", TOKEN, secret=True)
+        project.up()
+        project.cloud.log.clear()
+        yield project
+
+
+def test_old_vm_goes_after_everything_else_has_passed(ec2):
+    vm = f"Instance {ec2.cloud.of_type('Instance')[0].name}"
+    ec2.up()
+    log = ec2.cloud.log
+    created = [log.index(f"create {name}") for name in (vm, "EipAssociation address", "Command ready")]
+    deleted = [log.index(f"delete {name}") for name in ("Command ready", "EipAssociation address", vm)]
+    assert created + deleted == sorted(created + deleted) and len(ec2.cloud.of_type("Instance")) == 1
+
+
+def test_failed_up_keeps_the_old_vm_and_the_next_goes_on(ec2):
+    old = ec2.cloud.of_type("Instance")[0].id
+    ec2.cloud.failures["create Command ready"] = "not ready"
+    for _ in range(2):
+        assert "not ready" in failed(ec2.make(*UP))
+        assert ec2.cloud.of_type("Instance")[0].id == old
+        assert len(ec2.cloud.of_type("Instance")) == 2  # the second `up` makes no third
+    ec2.cloud.failures.clear()
+    assert "+- Command ready" in passed(ec2.make("preview")).steps
+    failed(ec2.make("preview", "--expect-no-changes"))
+    ec2.up()
+    assert old not in [vm.id for vm in ec2.cloud.of_type("Instance")] and len(ec2.cloud.of_type("Instance")) == 1
+    passed(ec2.make("preview", "--expect-no-changes"))
+
+
+def test_newer_image_alone_changes_nothing_but_a_new_vm_has_it(ec2):
+    ec2.up()
+    ec2.cloud.answers["aws:ssm/getParameter:getParameter"] = {"value": "ami-newer"}
+    passed(ec2.make("preview", "--expect-no-changes"))
+    passed(ec2.make(*UP, "--replace", ec2.urn(f"Instance::{ec2.cloud.of_type('Instance')[0].name}")))
+    (vm,) = ec2.cloud.of_type("Instance")
+    assert vm.inputs["ami"] == "ami-newer"
+
+
+def test_unready_revision_is_asked_again_without_a_change(cloud_run):
+    def unready(operation, resource):
+        raise UnreadyError("the revision is not ready")
+
+    cloud_run.set("cloudtrial:allowedOrigins", "https://example.org")
+    cloud_run.cloud.effects[CLOUD_RUN] = unready
+    assert "the revision is not ready" in failed(cloud_run.make(*UP))
+    assert "~ Service service" in passed(cloud_run.make("preview")).steps
+    cloud_run.cloud.effects.clear()
+    cloud_run.up()
+    passed(cloud_run.make("preview", "--expect-no-changes"))
+
+
+def test_failed_update_keeps_the_old_token_for_the_old_revision(cloud_run):
+    cloud_run.set("cloudtrial:apiToken", TOKEN + "-2", secret=True)
+    cloud_run.cloud.failures["update Service service"] = "no"
+    failed(cloud_run.make(*UP))
+    assert len(cloud_run.cloud.of_type("SecretVersion")) == 2
+    cloud_run.cloud.failures.clear()
+    cloud_run.up()
+    log = cloud_run.cloud.log
+    assert log.index("update Service service") < log.index("delete SecretVersion api-token")
+    assert len(cloud_run.cloud.of_type("SecretVersion")) == 1
