@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from itertools import takewhile
 
 from infra.errors import PlatformFileError
 from infra.local.process_spec import ProcessSpec
@@ -15,13 +16,19 @@ SHELL_CHARACTERS = "|&;<>()`*?"  # Heroku runs the line in bash; these need one
 
 
 def read_procfile(text: str, config: Mapping[str, str]) -> ProcessSpec:
-    """The command of the web process. Raises PlatformFileError on anything but plain words and set variables."""
+    """The command of the web process, and its environment: what an `env NAME=VALUE...` before the command sets as well.
+
+    Raises PlatformFileError on anything but plain words and set variables.
+    """
     for line in filter(None, map(str.strip, text.splitlines())):
         match = PROCESS_LINE.match(line)
         if match is None:
             raise PlatformFileError(f"Procfile: {line!r} is not of the form `name: command`")
         if match["name"] == "web":
-            return ProcessSpec(_words(match["command"], config), dict(config))
+            words = _words(match["command"], config)
+            settings = list(takewhile(lambda word: "=" in word, words[1:])) if words[0] == "env" else []
+            own = dict(word.split("=", 1) for word in settings)
+            return ProcessSpec(words[len(settings) + 1 :] if settings else words, {**config, **own})
     raise PlatformFileError("Procfile: no `web:` line, so nothing would answer on $PORT")
 
 

@@ -103,6 +103,11 @@ def test_procfile_reader_refuses(text):
         read_procfile(text, {"PORT": "1"})
 
 
+def test_procfile_reader_takes_env_for_the_environment():
+    launch = read_procfile("web: env ENGINE=onnx PORT=$PORT DIR='a b' python -m x=1\n", {"PORT": "81"})
+    assert launch == ProcessSpec(("python", "-m", "x=1"), {"PORT": "81", "ENGINE": "onnx", "DIR": "a b"})
+
+
 def test_procfile_reader_sets_variables():
     launch = read_procfile("release: x\nweb: gunicorn --bind ':$PORT' ${APP}\n", {"PORT": "81", "APP": "a:b"})
     assert launch == ProcessSpec(("gunicorn", "--bind", ":81", "a:b"), {"PORT": "81", "APP": "a:b"})
