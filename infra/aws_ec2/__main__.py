@@ -245,8 +245,8 @@ profile = aws.iam.InstanceProfile(resource_name("vm", stack), role=role.name, ta
 address = aws.ec2.Eip("address", domain="vpc", tags=named, opts=pulumi.ResourceOptions(depends_on=[gateway]))
 host = domain or address.public_ip
 
-# The VM. A change of the user data (other code, another token) or of the size replaces it. Its image stays that of its
-# first day even then; so another architecture or Debian is another resource, with an image of its own.
+# The VM. A change of the user data (other code, another token) or of the size replaces it, and starts from the newest
+# image; a newer image alone changes nothing. (docs/pulumi-engine.md: what is ignored is ignored of a running VM only.)
 settings: dict[str, pulumi.Input[str]] = {
     "AWS_DEFAULT_REGION": region,
     **model_env(model.folder.name, engine),
@@ -263,7 +263,7 @@ if domain and email:
 architecture = EC2_SIZES[size].architecture
 is_burstable = EC2_SIZES[size].baseline_vcpus is not None
 vm = aws.ec2.Instance(
-    f"vm-debian{DEBIAN}-{architecture}",
+    "vm",
     ami=aws.ssm.get_parameter(name=f"{IMAGE}/{architecture}").value,
     instance_type=size,
     # Explicit, not the default: CPU above the baseline is billed, as in the cost model, not throttled.

@@ -30,6 +30,7 @@ AFTER_ONE_BYTE = {
         "BucketObjectv2 bundle": "replace",
         "RolePolicy vm": "update",  # it names the one object
         "Instance vm": "replace",
+        "Command boots": "replace",
         "EipAssociation address": "replace",
         "Command ready": "replace",
     },
@@ -241,7 +242,8 @@ def with_rows(tmp_path_factory) -> Path:
 
 def shipped_by(run: ProgramResult, checkout: Path) -> set[str]:
     """The files of models/ in what the run has packed."""
-    (packed,) = [path for path in (checkout / ".build").iterdir() if path.name.startswith(run.stack)]
+    found = [path for path in (checkout / ".build").iterdir() if path.name.startswith(run.stack)]
+    (packed,) = [path for path in found if path.suffix != ".address"]
     if packed.is_dir():
         names = [str(path.relative_to(packed)) for path in packed.rglob("*") if path.is_file()]
     elif packed.suffix == ".zip":
