@@ -109,8 +109,8 @@ def write_folder(name: str, files: Mapping[str, Path]) -> Artifact:
     return Artifact(f"./{BUILD_DIR / name}", digest(files))
 
 
-def write_text(name: str, text: str) -> str:
-    """.build/<name> with this text. Returns its path as an archive's is given."""
+def write_line(name: str, text: str) -> str:
+    """.build/<name> with this one line. Returns its path as an archive's is given."""
     _new_file(name).write_text(f"{text}\n", encoding="utf-8")
     return f"./{BUILD_DIR / name}"
 

@@ -10,7 +10,7 @@ from collections import Counter
 import pulumi
 import pulumi_aws as aws
 
-from infra.artifact import deployment_files, write_tar_gz, write_text
+from infra.artifact import deployment_files, write_line, write_tar_gz
 from infra.aws_ec2.user_data import render, vm_files
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError, TokenInClear
@@ -314,7 +314,7 @@ boots = wait_until_ready(
     timeout_s=TARGET.boot_timeout_s,
     advice=pulumi.Output.concat("The VM before it still serves.\n", advice),
     token=token_of_status,
-    env={"ADDRESS_FILE": vm.public_ip.apply(lambda ip: write_text(f"{stack}.address", ip))},
+    env={"ADDRESS_FILE": vm.public_ip.apply(lambda ip: write_line(f"{stack}.address", ip))},
     triggers=[vm.id],
     depends_on=open_ports,
 )

@@ -98,12 +98,12 @@ MUTANTS = {
             "depends_on=[vm]",
         ),
         "the new VM is asked on the stack's address, which leads to the old one": (
-            '    env={"ADDRESS_FILE": vm.public_ip.apply(lambda ip: write_text(f"{stack}.address", ip))},\n',
+            '    env={"ADDRESS_FILE": vm.public_ip.apply(lambda ip: write_line(f"{stack}.address", ip))},\n',
             "",
         ),
         "the VM's passing address is an input: each refresh shows a change": (
-            'write_text(f"{stack}.address", ip)',
-            'write_text(f"{ip}.address", ip)',
+            'write_line(f"{stack}.address", ip)',
+            'write_line(f"{ip}.address", ip)',
         ),
         "a new VM is asked once for all": (
             "    triggers=[vm.id],\n    depends_on=open_ports,",
