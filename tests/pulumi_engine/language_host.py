@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent import futures
@@ -72,3 +74,16 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             }
             failed = run_in_a_host(run) != 0
         return language_pb2.RunResponse(error="the program failed" if failed else "", bail=failed)
+
+    def RunPlugin(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Starts a policy pack, and passes on what it prints: its port, then nothing until the engine hangs up."""
+        # Unbuffered: the pack prints its port without a flush, and the engine waits for it.
+        command = [sys.executable, "-u", request.info.program_directory, *request.args]
+        env = dict(entry.partition("=")[::2] for entry in request.env)
+        with subprocess.Popen(command, cwd=request.pwd, env=env, stdout=subprocess.PIPE) as pack:
+            if not context.add_callback(pack.kill):  # the engine has gone already
+                pack.kill()
+            assert pack.stdout
+            for line in pack.stdout:
+                yield language_pb2.RunPluginResponse(stdout=line)
+        yield language_pb2.RunPluginResponse(exitcode=pack.returncode)
