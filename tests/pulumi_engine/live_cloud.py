@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.local.procfile import read_procfile
 from service.model import load_bundle
-from tests.pulumi_engine.fake_cloud import CloudError, Existing, FakeCloud
+from tests.pulumi_engine.fake_cloud import CloudError, Existing, FakeCloud, UnreadyError
 from tests.pulumi_engine.live_servers import Front, Version
 
 READY_TIMEOUT_S, POLL_S = "3", "0.05"  # instead of the programs' own
@@ -29,6 +31,7 @@ class LiveCloud:
     cloud: FakeCloud = field(default_factory=FakeCloud)
     front: Front = field(default_factory=Front)
     broken: bool = False
+    build_fails: bool = False  # Heroku's
     versions: dict[str, Version] = field(default_factory=dict)  # by the resource's id; Google's by their numbers, too
     association: str = ""  # the one that the front's address has now
 
@@ -37,6 +40,10 @@ class LiveCloud:
             "aws:ec2/instance:Instance": self._instance,
             "aws:ec2/eipAssociation:EipAssociation": self._association,
             "command:local:Command": self._command,
+            "gcp:cloudrunv2/service:Service": self._service,
+            "gcp:cloudfunctionsv2/function:Function": self._function,
+            "heroku:app/app:App": self._app,
+            "heroku:build/build:Build": self._build,
         }
 
     def start(self, env: Mapping[str, str]) -> Version:
@@ -63,6 +70,47 @@ class LiveCloud:
             self.front.version = self.versions[association.plain_inputs["instanceId"]]
         elif self.association == association.id:  # an older one is gone by itself, as another has the address
             self.front.version = None
+
+    def _service(self, operation: str, service: Existing) -> None:
+        (container,) = service.plain_inputs["template"]["containers"]
+        self._revise(operation, {entry["name"]: entry.get("value", "") for entry in container["envs"]})
+
+    def _function(self, operation: str, function: Existing) -> None:
+        self._revise(operation, function.plain_inputs["serviceConfig"]["environmentVariables"])
+
+    def _revise(self, operation: str, env: Mapping[str, str]) -> None:
+        """As Google does: requests go to the new revision once it is ready, and to the last one for as long as not."""
+        if operation == "delete":
+            return
+        name = f"revision-{len(self.versions)}"
+        self.versions[name] = revision = self.start(env)
+        if not revision.wait():
+            raise UnreadyError(f"Revision '{name}' is not ready and cannot serve traffic")
+        self.front.version = revision
+
+    def _app(self, operation: str, app: Existing) -> None:
+        """As Heroku does: another config var restarts the dyno at once, with the slug that it has."""
+        if operation == "update" and (slug := self.front.version):
+            self._restart(slug)
+
+    def _build(self, operation: str, build: Existing) -> None:
+        if operation != "create":
+            return
+        if self.build_fails:
+            raise CloudError("build failed: see its log")
+        with tarfile.open(self.root / build.plain_inputs["source"]["path"]) as tarball:
+            procfile = tarball.extractfile("Procfile")
+            assert procfile
+            spec = read_procfile(procfile.read().decode(), {})
+        self.versions[build.id] = slug = self.start(spec.env)
+        self._restart(slug)
+
+    def _restart(self, slug: Version) -> None:
+        """The old dyno ends as the new one starts: for as long as it boots, nobody answers."""
+        self.front.version = None
+        slug.boot()
+        slug.wait()
+        self.front.version = slug
 
     def _command(self, operation: str, command: Existing) -> None:
         inputs = command.plain_inputs

@@ -35,8 +35,13 @@ class Version(_Server):
 
     def __init__(self, git_sha: str, model_sha256: str, *, broken: bool):
         self.git_sha, self.model_sha256 = git_sha, model_sha256
-        self.ready_at_s = float("inf") if broken else time.monotonic() + BOOT_S
+        self.broken = broken
+        self.boot()
         super().__init__(_VersionHandler)
+
+    def boot(self) -> None:
+        """From the start on."""
+        self.ready_at_s = float("inf") if self.broken else time.monotonic() + BOOT_S
 
     @property
     def ready(self) -> bool:

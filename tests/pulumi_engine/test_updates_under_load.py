@@ -69,3 +69,28 @@ def test_ec2_loses_no_answer(tmp_path):
         text = lose_nothing(deployed)
         assert "The VM before it still serves." in text and "pulumi up --replace" in text
         assert len(deployed.live.versions) == 1  # the VM before, and the one that failed, are gone
+
+
+@pytest.mark.parametrize("stack", ["gcp_cloudrun", "gcp_function"])
+def test_google_loses_no_answer(stack, tmp_path):
+    with deployment(stack, tmp_path) as deployed:
+        text = lose_nothing(deployed)
+        assert "is not ready and cannot serve traffic" in text
+
+
+def test_heroku_loses_those_of_one_restart_alone(tmp_path):
+    with deployment("heroku", tmp_path) as deployed:
+        first = deployed.serving
+        deployed.project.set("cloudtrial:engine", "onnx")
+        deployed.live.build_fails = True
+        stream, _ = deployed.up("another engine, whose build fails", fails=True)
+        assert (stream.lost, stream.versions, deployed.serving) == (0, [first], first)
+        deployed.live.build_fails = False
+        deployed.change_code()
+        stream, _ = deployed.up("another engine")
+        assert stream.versions == [first, deployed.serving] and stream.gaps == 1
+        deployed.change_code()
+        deployed.live.broken = True
+        stream, text = deployed.up("never ready", fails=True)
+        assert stream.gaps == 1 and stream.answers[-1] is None  # Heroku has no other dyno: the error says what to do
+        assert "heroku rollback --app cloudtrial-example" in text
