@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import cast
 
 BOOT_S = 0.3
 PERIOD_S = 0.01  # of the stream
@@ -69,24 +70,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         pass
 
 
 class _VersionHandler(_Handler):
-    server: Version
-
     def do_GET(self) -> None:
-        version = self.server
+        version = cast(Version, self.server)
         reported = {"git_sha": version.git_sha, "model": {"sha256": version.model_sha256}}
         self.answer(200 if version.ready else 503, json.dumps(reported).encode())
 
 
 class _FrontHandler(_Handler):
-    server: Front
-
     def do_GET(self) -> None:
-        version = self.server.version
+        version = cast(Front, self.server).version
         if version is None:
             return self.answer(503, b"")
         try:
