@@ -122,6 +122,12 @@ def test_every_resource_has_a_pinned_provider_and_is_destroyed(stack):
             assert re.fullmatch(r"\d+\.\d+\.\d+", resource.provider_version), resource.urn
 
 
+@every_stack
+def test_commands_name_no_python_of_this_machine(stack):
+    commands = well(rehearse(stack, token=True)).of_type("Command")
+    assert commands and all(command.inputs["interpreter"] == ["python3", "-c"] for command in commands)
+
+
 @pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
 @every_stack
 def test_the_token_is_a_secret_all_the_way(stack, preview):
