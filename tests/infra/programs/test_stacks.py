@@ -83,7 +83,8 @@ def changed(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("engine", ENGINES)
 @every_stack
 def test_the_outputs_are_the_contract(stack, engine):
-    outputs = well(rehearse(stack, {"engine": engine})).outputs
+    run = well(rehearse(stack, {"engine": engine}))
+    outputs = run.outputs
     bundle = read_model("resnet18-cifar10")
     contract = {
         "target": stack,
@@ -94,6 +95,8 @@ def test_the_outputs_are_the_contract(stack, engine):
     }
     assert {key: outputs[key] for key in contract} == contract
     assert re.fullmatch(r"https?://[^/]+", outputs["url"])
+    proven = [r.inputs["environment"]["MODEL_SHA256"] for r in run.of_type("Command") if "environment" in r.inputs]
+    assert proven and set(proven) == {bundle.files[bundle.engine(engine).file]}  # what `up` ends with
 
 
 @pytest.mark.parametrize("stack", ["aws_ec2", "heroku"])
