@@ -215,3 +215,9 @@ def test_project_artifact_is_service_and_model_without_litter(engine):
     assert {name for name in names if "/" not in name} == {"main.py", "requirements.txt"}
     assert {name.partition("/")[0] for name in names if "/" in name} == {"service", "models"}
     assert not [name for name in names if name.endswith((".pyc", ".DS_Store"))]
+
+
+def test_a_renamed_file_has_another_digest(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"the same")
+    assert artifact.digest({"service/a.py": path}) != artifact.digest({"service/b.py": path})
