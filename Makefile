@@ -169,9 +169,9 @@ mutants: .venv/.dev ## apply mutants to the programs one by one; report which ch
 	$(PY) -m scripts.mutation $(ARGS)
 
 interval-coverage: .venv/.demo ## simulate runs: how often the 95% intervals hold the true value (some minutes)
-	$(PY) -m scripts.benchmarks.interval_coverage
-	$(PY) -m scripts.benchmarks.ratio_coverage
-	$(PY) -m scripts.benchmarks.score_coverage
+	$(PY) -m scripts.simulations.interval_coverage
+	$(PY) -m scripts.simulations.ratio_coverage
+	$(PY) -m scripts.simulations.score_coverage
 
 report-schema: .venv/.dev ## write docs/report.schema.json again, after a change of what report.json holds
 	$(PY) -m scripts.docs.report_schema

@@ -11,7 +11,7 @@ chance to pass a candidate that is worse by the margin is at most 5% whatever th
     failures                    Newcombe's interval of the difference of two proportions (Statistics in Medicine 17,
                                 1998, method 10), unless an outage explains them (fewer blocks than `compare` needs)
 
-docs/gate.md: how often candidates pass, by `python -m scripts.benchmarks.gate_passes`.
+docs/gate.md: how often candidates pass, by `python -m scripts.simulations.gate_passes`.
 """
 
 from __future__ import annotations
@@ -134,9 +134,7 @@ def accuracy_criterion(target: str, pairs: DiscordantPairs, margin: float) -> Cr
 
 def score_criterion(target: str, metric: str, score: PairedScore, margin: float) -> Criterion:
     """Of the same images; normal limits."""
-    criterion = Criterion(
-        target, metric, Verdict.UNDECIDED, margin, production=score.a, candidate=score.b, n=score.n
-    )  # fmt: skip
+    criterion = Criterion(target, metric, Verdict.UNDECIDED, margin, production=score.a, candidate=score.b, n=score.n)
     gain, half_width = score.b - score.a, Z * score.standard_error
     return _judged(criterion, gain, gain - half_width, gain + half_width)
 

@@ -42,8 +42,8 @@ from eval.cost.price_list import PriceList, load_price_list
 from eval.mock_server.profile import EndpointProfile
 from eval.samples.model import RUN_SCHEMA_VERSION, Run, Sample, TargetRun
 from eval.samples.store import read_run, read_samples
-from scripts.benchmarks.interval_coverage import BLOCK, DRIFT
 from scripts.paths import ROOT
+from scripts.simulations.interval_coverage import BLOCK, DRIFT
 
 SEED = 18
 PAIRS = 20

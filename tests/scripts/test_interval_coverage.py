@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.benchmarks import interval_coverage
+from scripts.simulations import interval_coverage
 
 pytestmark = pytest.mark.integration
 

@@ -1,6 +1,6 @@
 import pytest
 
-from scripts.benchmarks import ratio_coverage
+from scripts.simulations import ratio_coverage
 
 
 @pytest.mark.parametrize("model", [3, 4], ids=["drift", "instances"])

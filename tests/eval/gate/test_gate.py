@@ -25,7 +25,7 @@ from eval.gate.criteria import (
 )
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import append_sample, write_run
-from scripts.benchmarks.gate_passes import CASES, pass_rates
+from scripts.simulations.gate_passes import CASES, pass_rates
 from tests.helpers.synthetic_run import make_run
 
 MARGIN = 0.005

@@ -12,7 +12,7 @@ from eval.analysis.predictions.accuracy import (
     prediction_agreement,
 )
 from eval.codes import ReasonCode, unavailable
-from scripts.benchmarks.score_coverage import draw
+from scripts.simulations.score_coverage import draw
 
 CLASSES = ["cat", "dog", "fox"]
 SURE = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1), 2: (0.1, 0.1, 0.8)}

@@ -7,8 +7,8 @@ from sklearn.metrics import average_precision_score
 from eval.analysis.predictions import score_intervals
 from eval.analysis.predictions.score_intervals import MIN_IMAGES, MIN_OF_EITHER
 from eval.analysis.predictions.score_intervals import score_intervals as intervals_of
-from scripts.benchmarks import score_coverage
-from scripts.benchmarks.score_coverage import SHARPNESS, draw, scores
+from scripts.simulations import score_coverage
+from scripts.simulations.score_coverage import SHARPNESS, draw, scores
 
 
 def test_intervals_hold_the_scores_and_are_alike_each_time():

@@ -1,6 +1,6 @@
 """How often simulated candidates pass a gate of 0.5 points: the table of docs/gate.md.
 
-    python -m scripts.benchmarks.gate_passes [--runs 2000] [--whole 100]
+    python -m scripts.simulations.gate_passes [--runs 2000] [--whole 100]
 
 Production is right on 94% of the images. Candidate and production differ in being right on 3% of them. By accuracy
 alone, beside the rule "at least as many right" and what `./cloudtrial compare` lets through; --whole judges macro
@@ -89,7 +89,7 @@ def whole_gate(rng: np.random.Generator, case: Case) -> Verdict:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmarks.gate_passes", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m scripts.simulations.gate_passes", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--runs", type=int, default=2000, help="simulated candidates a row (default: 2000)")
     parser.add_argument("--whole", type=int, default=0, help="of the whole gate a row (default: 0, not judged)")

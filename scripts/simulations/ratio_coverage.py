@@ -24,7 +24,7 @@ import numpy as np
 
 from eval.stats.comparison import Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES
-from scripts.benchmarks.interval_coverage import BLOCK, FIGURES, LOW, MODELS, Model
+from scripts.simulations.interval_coverage import BLOCK, FIGURES, LOW, MODELS, Model
 
 RUNS = 400
 ROUNDS = (12, 40, 120, 400)  # 12 rounds are 300 images, 400 the whole test set
@@ -103,7 +103,7 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmarks.ratio_coverage",
+        prog="python -m scripts.simulations.ratio_coverage",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -379,7 +379,7 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmarks.interval_coverage",
+        prog="python -m scripts.simulations.interval_coverage",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -114,7 +114,7 @@ def main(show: Callable[[str], None] = print, images: Sequence[int] = IMAGES, ru
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.benchmarks.score_coverage",
+        prog="python -m scripts.simulations.score_coverage",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
