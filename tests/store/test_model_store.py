@@ -212,9 +212,9 @@ def test_a_damaged_record_is_named_and_can_be_moved_over(store, versions, tmp_pa
 
 def test_errors_say_what_there_is(store, versions, tmp_path):
     store.move_alias("tiny", "prod", versions[0], reason=WHY)
-    with pytest.raises(StoreError, match="no model is called 'big' in .*; there is tiny"):
+    with pytest.raises(StoreError, match=r"no model is called 'big' in .*; there is tiny"):
         store.resolve("big@prod")
-    with pytest.raises(StoreError, match="tiny has no alias 'beta' in .*; it has prod"):
+    with pytest.raises(StoreError, match=r"tiny has no alias 'beta' in .*; it has prod"):
         store.resolve("tiny@beta")
     with pytest.raises(StoreError, match=f"no version 000000000000 in .*; it has {versions[0]}, {versions[1]}"):
         store.move_alias("tiny", "prod", "0" * 12, reason=WHY)
