@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.errors import StoreError
 from store.records import StoredFile
@@ -14,10 +16,12 @@ from store.records import StoredFile
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
 
+T = TypeVar("T")
+
 MAX_REQUEST = timedelta(hours=1)  # a large file over a slow line; obstore's own limit is 30 seconds
 SILENCE = timedelta(minutes=1)  # from a server, before the request counts as failed
 CONNECT = timedelta(seconds=5)
-MAX_RETRIES = 4
+MAX_RETRIES = 3
 MAX_REASON_CHARACTERS = 300
 
 # What a message of obstore holds -> what that means, and what to do. The first that matches counts.
@@ -49,7 +53,8 @@ class BucketBackend:
 
         with self._one_line():
             try:
-                put(self._store, path, data, mode="create", use_multipart=False)  # in one request: whole or not at all
+                # in one request: whole or not at all
+                interruptible(lambda: put(self._store, path, data, mode="create", use_multipart=False))
             except AlreadyExistsError:
                 return False
         return True
@@ -58,14 +63,15 @@ class BucketBackend:
         from obstore import get
 
         with self._one_line(missing=path):
-            for chunk in get(self._store, path).stream():
+            stream = iter(interruptible(lambda: get(self._store, path)).stream())
+            while chunk := interruptible(lambda: next(stream, None)):
                 yield bytes(chunk)
 
     def files(self, folder: str) -> list[StoredFile]:
         import obstore
 
         with self._one_line():
-            found = [meta for page in obstore.list(self._store, folder) for meta in page]
+            found = interruptible(lambda: obstore.list(self._store, folder).collect())
         return sorted(
             (StoredFile(meta["path"], meta["size"], meta["last_modified"]) for meta in found),
             key=lambda file: file.path,
@@ -75,7 +81,7 @@ class BucketBackend:
         from obstore import list_with_delimiter
 
         with self._one_line():
-            prefixes = list_with_delimiter(self._store, folder or None)["common_prefixes"]
+            prefixes = interruptible(lambda: list_with_delimiter(self._store, folder or None))["common_prefixes"]
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
 
     @contextmanager
@@ -92,6 +98,20 @@ class BucketBackend:
                 raise FileNotFoundError(missing) from None
             reason = meaning or " ".join(text.split())[:MAX_REASON_CHARACTERS]
             raise StoreError(f"{self.url}: {reason}") from None
+
+
+def interruptible(call: Callable[[], T]) -> T:
+    """What the call returns. Ctrl-C ends the wait for it at once: Python does not see it while obstore waits."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return outcome.result()
 
 
 def _options(endpoint: str | None) -> tuple[ClientConfig, RetryConfig]:
