@@ -17,6 +17,7 @@ from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
 from service.lifecycle.served_model import ServedModel
+from service.lifecycle.switcher import ModelSwitcher
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.tabular.rows import check_answers
@@ -62,7 +63,9 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    state = ServiceState(ServedModel.of(classifier), app.logger)
+    state = ServiceState(ServedModel.of(classifier, settings.stored), app.logger)
+    switcher = ModelSwitcher(state.current, settings, switch=state.switched, refused=state.metrics.switch_refused.inc)
+    app.extensions["model_switcher"] = switcher
     service = Service(state, settings)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
@@ -81,6 +84,8 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.wsgi_app = RequestMiddleware(  # type: ignore[method-assign]  # as Flask advises
         app.wsgi_app, state, token=settings.api_token, allowed_origins=settings.allowed_origins
     )
+    if settings.stored or settings.manage_token:
+        switcher.start()
     return app
 
 
@@ -183,6 +188,8 @@ class Service:
             "versions": library_versions() | classifier.libraries,
             **processor(),
             "cpus": usable_cpus(),
+            "store": model.stored.to_json() if model.stored else None,
+            "switches": self.state.switches,
             "instance_id": self.state.instance_id,
             "started_at": self.state.started_at,
             "startup_ms": self.state.startup_ms,

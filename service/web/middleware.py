@@ -132,6 +132,7 @@ class ServiceState:
         before = self.current.swap(model)
         self.metrics.serves(model.classifier.info)
         self.switches += 1
+        self.metrics.switched.inc()
         return before
 
     def accept(self, environ: Environ) -> None:
