@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from tests.offline_engine.engine import ProgramResult, run_program
 
-NEEDED = ("Pulumi.yaml", "__main__.py", "service", "models", "infra")
+NEEDED = ("Pulumi.yaml", "__main__.py", "service", "store", "models", "infra")
 STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")
 # What a user has to set, because no default can be right
 REQUIRED = {
