@@ -39,7 +39,7 @@ def elsewhere(tmp_path) -> Path:
     folder = tmp_path / "my projects" / "cloudtrial"
     folder.mkdir(parents=True)
     shutil.copy(PROGRAM, folder)
-    for name in ("eval", "infra", "service", "store", "models"):
+    for name in ("eval", "infra", "release", "service", "store", "models"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
