@@ -30,8 +30,11 @@ class _Objects(ThreadingHTTPServer):
     def __init__(self, bucket: str):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bucket = bucket
-        self.objects: dict[str, tuple[bytes, datetime]] = {}
+        self.objects: dict[str, tuple[bytes, str, datetime]] = {}  # by name: content, ETag, time
         self.lock = threading.Lock()
+
+    def handle_error(self, request, client_address) -> None:
+        pass  # clients may leave
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -40,15 +43,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Objects
 
     def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        key = self._key()
-        if key is None:
+        length = int(self.headers["Content-Length"])
+        data = self.rfile.read(length)
+        if len(data) < length or (key := self._key()) is None:  # the client has died
             return
         with self.server.lock:
             if self.headers.get("x-goog-if-generation-match") == "0" and key in self.server.objects:
                 return self._error(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.")
-            self.server.objects[key] = (data, datetime.now(UTC))
-        self._answer(200, b"", {"ETag": _etag(data), "x-goog-generation": "1"})
+            self.server.objects[key] = (data, etag := _etag(data), datetime.now(UTC))
+        self._answer(200, b"", {"ETag": etag, "x-goog-generation": "1"})
 
     def do_GET(self) -> None:
         key = self._key()
@@ -58,9 +61,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._list({name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()})
         if key not in self.server.objects:
             return self._error(404, "NoSuchKey", "The specified key does not exist.")
-        data, modified_at = self.server.objects[key]
+        data, etag, modified_at = self.server.objects[key]
         modified = format_datetime(modified_at, usegmt=True)
-        self._answer(200, data, {"ETag": _etag(data), "x-goog-generation": "1", "Last-Modified": modified})
+        self._answer(200, data, {"ETag": etag, "x-goog-generation": "1", "Last-Modified": modified})
 
     def _key(self) -> str | None:
         """The object's name, empty for the bucket itself; None where that is not there, which is answered."""
@@ -72,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, query: dict[str, str]) -> None:
         prefix, delimiter, after = query.get("prefix", ""), query.get("delimiter"), query.get("continuation-token", "")
         found: dict[str, str] = {}  # a key or a common prefix -> its entry
-        for key, (data, modified_at) in sorted(self.server.objects.items()):
+        for key, (data, etag, modified_at) in sorted(self.server.objects.items()):
             if not key.startswith(prefix):
                 continue
             first, mark, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
@@ -81,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
                 found[folder] = f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
             else:
                 found[key] = (
-                    f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>{escape(_etag(data))}</ETag>"
+                    f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>{escape(etag)}</ETag>"
                     f"<LastModified>{modified_at:%Y-%m-%dT%H:%M:%S.%fZ}</LastModified></Contents>"
                 )
         names = [name for name in sorted(found) if name > after]
