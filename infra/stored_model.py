@@ -73,7 +73,17 @@ def read_stored_model(url: str | None, reference: str | None, target: Target) ->
         raise ModelError(f"cloudtrial:modelStore, cloudtrial:model: {error}") from None
 
 
-def pull_model(url: str, reference: str, into: Path = FOLDER) -> StoredModel:
+def resolve_model(url: str, reference: str) -> str:
+    """The version that a reference means now. Raises ModelError, in one line."""
+    from store.model_store import ModelStore
+
+    try:
+        return ModelStore.open(url).resolve(reference)
+    except StoreError as error:
+        raise ModelError(str(error)) from None
+
+
+def pull_model(url: str, reference: str, into: Path | None = None) -> StoredModel:
     """Resolve and pull. The same version is the same bytes: one that lies here already is only checked.
 
     Raises ModelError, in one line, for a store that cannot be read and a reference that it does not have.
@@ -84,7 +94,7 @@ def pull_model(url: str, reference: str, into: Path = FOLDER) -> StoredModel:
         wanted = parse_reference(reference)
         store = ModelStore.open(url)
         version = store.resolve(reference)
-        folder = into / version / wanted.name
+        folder = (into or FOLDER) / version / wanted.name
         store.pull(f"{wanted.name}@{version}", folder)
         return StoredModel(url, wanted, version, load_bundle(folder))
     except (StoreError, BundleError) as error:

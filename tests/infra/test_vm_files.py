@@ -229,7 +229,7 @@ def test_systemd_reads_the_models_timer_without_a_warning(needs_tool, tmp_path):
     assert [line for line in checked.stderr.splitlines() if "classifier" in line] == []
 
 
-def test_the_models_unit_writes_one_folder_that_the_service_reads():
+def test_the_models_unit_writes_one_folder_the_service_reads():
     text = files_of("store")[MODEL_UNIT]
     assert "\nUser=classifier-model\nGroup=classifier-model\n" in text  # not the service's user
     assert f"\nStateDirectory={MODELS_FOLDER.removeprefix('/var/lib/')}\n" in text and "\nUMask=0022\n" in text
