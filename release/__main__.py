@@ -222,8 +222,11 @@ def _open_release(folder: Path, plan: Plan, token_env: str | None) -> Release:
 
     token = read_token(token_env, os.environ).token if token_env else None
     reporter = Reporter()
-    environment = (StackStages if plan.stacks else LocalStages)(plan, folder, reporter.print)
-    return Release(folder, plan, ModelStore.open(plan.store), environment, Meter(plan, reporter, token), reporter.print)
+    store = ModelStore.open(plan.store)
+    environment = (
+        StackStages(plan, folder, reporter.print) if plan.stacks else LocalStages(plan, folder, reporter.print, store)
+    )
+    return Release(folder, plan, store, environment, Meter(plan, reporter, token), reporter.print)
 
 
 def _is_folder(images: str | None) -> bool:

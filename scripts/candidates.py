@@ -32,7 +32,7 @@ from service.model import MODEL_JSON, load_bundle, sha256
 BUNDLE = ROOT / "models" / "resnet18-cifar10"
 ONNX_FILE, SELF_TEST, ENGINE = "int8.onnx", "self_test.json", "onnx"
 LAST_LAYER = "fc.weight"  # [classes, features], in float32
-NOISE = 0.5  # of the weights' standard deviation
+NOISE = 1.5  # of the weights' standard deviation: 0.94 of 400 test images right become 0.88
 SEED = 21
 KEPT_KEYS = ("schema", "name", "classes", "input", "self_test", "licence")
 

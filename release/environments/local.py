@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,41 +14,51 @@ from release.errors import CandidateBroken, ReleaseError
 from release.plan import PROD, Plan
 from service.engines.names import twin_name
 from service.model import Bundle
+from store.model_store import ModelStore
+
+POLL_S = "1"  # between a twin's two looks at its folder
 
 
 class LocalStages:
-    """Twins that serve the folder `served/ROLE`, a link to a version's bundle. They end with this process."""
+    """Twins that follow the folder `served/ROLE`, as deployments follow theirs. They end with this process."""
 
     ready_timeout_s = 30.0
 
     def __init__(
-        self, plan: Plan, folder: Path, say: Callable[[str], None], env: Mapping[str, Mapping[str, str]] | None = None
+        self,
+        plan: Plan,
+        folder: Path,
+        say: Callable[[str], None],
+        store: ModelStore,
+        env: Mapping[str, Mapping[str, str]] | None = None,
     ):
         """`env`: settings of the service, by role: candidate or production."""
-        self.plan, self.folder, self.say, self.env = plan, folder, say, env or {}
+        self.plan, self.folder, self.say, self.store, self.env = plan, folder, say, store, env or {}
         self._twins: dict[str, list[Twin]] = {}
         self._open: dict[str, contextlib.ExitStack] = {}
 
     def deploy(self, stage: str, bundle: Bundle) -> Urls:
+        title = f"canary of {PROD}" if stage == PROD else stage
         try:
-            return self._start("candidate", f"canary of {PROD}" if stage == PROD else stage, bundle)
+            return self._start("candidate", title, bundle, f"{self.plan.model}@{bundle.folder.name}")
         except (TwinError, ModelError) as error:
             raise CandidateBroken(f"it does not start: {error}") from None
 
     def production(self, bundle: Bundle) -> Urls:
         try:
-            return self._start("production", PROD, bundle)
+            return self._start("production", PROD, bundle, self._production)
         except (TwinError, ModelError) as error:
             raise ReleaseError(f"production's version does not start: {error}") from None
 
     def follow_production(self, bundle: Bundle) -> Urls:
-        """A release of production's twins, at the same address; they are started where a resumed release has none."""
+        """The running service switches by itself once its folder has the version; a twin that has ended is started."""
         if "production" not in self._twins:
             return self.production(bundle)
-        self._serve("production", bundle)
+        self.store.follow(self._production, self._served("production"))
         try:
             for twin in self._twins["production"]:
-                twin.restart()
+                if not twin.alive():
+                    twin.restart()
         except TwinError as error:
             raise CandidateBroken(f"production does not start with it: {error}") from None
         return {twin.target.name: twin.url for twin in self._twins["production"]}
@@ -58,18 +67,25 @@ class LocalStages:
         for role in list(self._open):
             self._stop(role)
 
-    def _start(self, role: str, title: str, bundle: Bundle) -> Urls:
+    @property
+    def _production(self) -> str:
+        return f"{self.plan.model}@{PROD}"
+
+    def _served(self, role: str) -> Path:
+        return self.folder.absolute() / "served" / role
+
+    def _start(self, role: str, title: str, bundle: Bundle, reference: str) -> Urls:
         """Twins of a role, each place one; those that it had are ended."""
         self._stop(role)
+        self.store.follow(reference, self._served(role))
         engine = choose_engine(bundle, self.plan.engine)
-        link = self._serve(role, bundle)
-        settings = {"MODEL_DIR": str(link), **self.env.get(role, {})}
+        settings = {"MODEL_STORE": str(self._served(role)), "MODEL": reference, "MODEL_POLL_S": POLL_S}
         stack = self._open[role] = contextlib.ExitStack()
         twins = stack.enter_context(
             local_twins(
                 self.plan.places,
                 self.folder / "logs" / title.replace(" ", "-"),
-                env={twin_name(place, engine): settings for place in self.plan.places},
+                env={twin_name(place, engine): {**settings, **self.env.get(role, {})} for place in self.plan.places},
                 on_event=lambda text: self.say(f"  {title}: {text.splitlines()[0]}"),
                 engines=[engine],
             )
@@ -84,16 +100,6 @@ class LocalStages:
         self._twins.pop(role, None)
         if stack := self._open.pop(role, None):
             stack.close()
-
-    def _serve(self, role: str, bundle: Bundle) -> Path:
-        """Let the folder that a role's twins read be this bundle, from their next start on."""
-        link = self.folder / "served" / role
-        link.parent.mkdir(parents=True, exist_ok=True)
-        part = link.with_name(f"{role}.part")
-        part.unlink(missing_ok=True)
-        part.symlink_to(bundle.folder.resolve(), target_is_directory=True)
-        os.replace(part, link)
-        return link.absolute()
 
 
 def _cause(failure: str) -> str:

@@ -134,7 +134,7 @@ def test_production_that_dies_is_rolled_back_and_serves_again(store, tmp_path):
     old, new = store.resolve("tiny@prod"), push(store, tmp_path / "new", "candidate", weight=21.0)
     plan = make_plan(new, old, images=str(tmp_path / "images"), margin=0.1, engine="onnx", only=("accuracy",))
     write_plan(tmp_path, plan)
-    stages = Dying(plan, tmp_path, print)
+    stages = Dying(plan, tmp_path, print, store)
     stages.candidate = new
     served = []
     release = Release(tmp_path, plan, store, stages, Meter(plan, Reporter()))
