@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # numpy, scipy and aiohttp take seconds to import, which --he
 RELEASES = Path("releases")
 LOCAL_TARGET = "gcp_cloudrun"  # whose twin is measured, unless --targets names others
 LOCAL_CRITERIA = ("accuracy", "precision_macro", "f1_macro", "roc_auc", "failures")
-DEFAULT_STORE = ".store"
+DEFAULT_STORE = Path(__file__).resolve().parent.parent / ".store"
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """
@@ -86,8 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"whose twins (default: {LOCAL_TARGET})",
     )
     add("--engine", choices=ENGINES, help="of the twins (default: the model's plain one)")
-    add("--store", default=os.environ.get("MODEL_STORE") or DEFAULT_STORE, metavar="URL",
-        help=f"folder, s3://, gs:// (default: $MODEL_STORE, else {DEFAULT_STORE})")  # fmt: skip
+    add("--store", default=os.environ.get("MODEL_STORE") or str(DEFAULT_STORE), metavar="URL",
+        help="folder, s3://, gs:// (default: $MODEL_STORE, else the repository's .store)")  # fmt: skip
     add("--images", metavar="DIR", help="test set, as for `./cloudtrial run` (default: the golden set)")
     add("--limit", type=int_at_least(1), metavar="N", help="images of it, stratified by class (default: all)")
     add("--canary", type=int_at_least(1), default=300, metavar="N", help="images of the canary (default: 300)")
@@ -184,7 +184,7 @@ def _new_plan(arguments: argparse.Namespace) -> Plan:
         version=store.resolve(arguments.model),
         production=production.version if production else None,
         store=arguments.store if "://" in arguments.store else str(Path(arguments.store).absolute()),
-        stages=check_stages(tuple(arguments.stages), stacks=stacks),
+        stages=check_stages(tuple(arguments.stages)),
         places=places,
         stacks=stacks,
         engine=arguments.engine,

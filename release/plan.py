@@ -78,7 +78,7 @@ def _steps_of(plan: Plan, stage: str) -> list[tuple[str, str]]:
             ("promote", f"{alias} -> {plan.version}"),
         ]
     canary = (
-        f"stack(s) of {_before_prod(plan)}, which have it" if plan.stacks else f"{plan.version} to a second {where}"
+        f"stack(s) of {canary_stage(plan)}, which have it" if plan.stacks else f"{plan.version} to a second {where}"
     )
     return [
         ("deploy", f"canary: {canary}"),
@@ -91,16 +91,15 @@ def _steps_of(plan: Plan, stage: str) -> list[tuple[str, str]]:
     ]
 
 
-def _before_prod(plan: Plan) -> str:
-    return plan.stages[plan.stages.index(PROD) - 1]
+def canary_stage(plan: Plan) -> str:
+    """Whose stacks are prod's canary: they have the candidate already."""
+    return plan.stages[plan.stages.index(PROD) - 1] if plan.stages[0] != PROD else GAMMA
 
 
-def check_stages(stages: tuple[str, ...], *, stacks: bool) -> tuple[str, ...]:
-    """The stages. Raises ReleaseError for another name or order, or stacks without a canary."""
+def check_stages(stages: tuple[str, ...]) -> tuple[str, ...]:
+    """The stages. Raises ReleaseError for another name or order."""
     if not stages or list(stages) != [stage for stage in STAGES if stage in stages]:
         raise ReleaseError(f"--stages {','.join(stages)}: expected some of {','.join(STAGES)}, in this order")
-    if stacks and stages == (PROD,):
-        raise ReleaseError("--stages prod with --stacks has no canary: name gamma or beta before it, whose stack it is")
     return stages
 
 

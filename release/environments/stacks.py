@@ -12,7 +12,7 @@ from eval.errors import EndpointError
 from eval.targets.endpoints import ROOT, stack_endpoint
 from release.environments.environment import Urls
 from release.errors import ReleaseError
-from release.plan import PROD, Plan
+from release.plan import PROD, Plan, canary_stage
 from service.model import Bundle
 from service.store_layout import version_of
 
@@ -31,7 +31,7 @@ class StackStages:
     def deploy(self, stage: str, bundle: Bundle) -> Urls:
         """The stage's stacks, with this version; of prod, the stacks of the stage before, which have it."""
         if stage == PROD:
-            return self._urls(self.plan.stages[self.plan.stages.index(PROD) - 1])
+            return self._urls(canary_stage(self.plan))
         version = version_of((bundle.folder / "model.json").read_bytes())
         return self._up(stage, f"{self.plan.model}@{version}")
 

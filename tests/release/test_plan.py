@@ -11,7 +11,7 @@ import pytest
 from release.__main__ import main
 from release.errors import ReleaseError
 from release.journal import JOURNAL_FILE, Journal, only_release_of
-from release.plan import BETA, GAMMA, PROD, STAGES, check_stages, read_plan, steps, write_plan
+from release.plan import BETA, GAMMA, PROD, STAGES, canary_stage, check_stages, read_plan, steps, write_plan
 from store.model_store import ModelStore
 from tests.conftest import ROOT
 from tests.helpers.quick_release import make_plan
@@ -45,14 +45,15 @@ def test_another_file_is_no_plan(content, tmp_path):
 @pytest.mark.parametrize("stages", [(), ("gamma", "beta"), ("beta", "beta"), ("alpha",)], ids=str)
 def test_stages_are_known_ones_in_their_order(stages):
     with pytest.raises(ReleaseError, match="expected some of beta,gamma,prod, in this order"):
-        check_stages(stages, stacks=False)
-    assert check_stages((BETA, PROD), stacks=True) == (BETA, PROD)
+        check_stages(stages)
+    assert check_stages((BETA, PROD)) == (BETA, PROD)
 
 
-def test_a_stack_without_a_stage_before_prod_has_no_canary():
-    assert check_stages((PROD,), stacks=False) == (PROD,)
-    with pytest.raises(ReleaseError, match="has no canary"):
-        check_stages((PROD,), stacks=True)
+@pytest.mark.parametrize(
+    ("stages", "canary"), [(STAGES, GAMMA), ((BETA, PROD), BETA), ((PROD,), GAMMA)], ids=["all", "two", "prod alone"]
+)
+def test_prods_canary_is_the_stage_before(stages, canary):
+    assert canary_stage(make_plan("b" * 12, "a" * 12, stages=stages)) == canary
 
 
 def test_each_stage_deploys_measures_judges_and_promotes():
