@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import threading
 
 import pytest
 
 from service.errors import StoreError
 from store.model_store import ModelStore
+from tests.conftest import ROOT
 from tests.helpers.http_server import http_server, send
 from tests.helpers.store_bundles import plain_bundle
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -78,3 +84,23 @@ def test_no_connection_is_one_line(no_credentials, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="s3://models: no connection; check the network"):
         ModelStore.open("s3://models").names()
+
+
+def test_ctrl_c_ends_the_wait_for_a_bucket_in_one_line(no_credentials, monkeypatch):
+    asked, ended = threading.Event(), threading.Event()
+
+    def never_answer(*_):
+        asked.set()
+        ended.wait()
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    with http_server(never_answer) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        command = [ROOT / "cloudtrial", "store", "list", "--store", "s3://models"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            asked.wait()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()  # long before the server, or a time limit, ends the request
+        ended.set()
+    assert (process.returncode, out, err) == (130, "", "store: stopped; what was not complete is not there\n")
