@@ -70,7 +70,7 @@ rollback leads further back, not forth again; --to leads to any version of the h
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return arguments.run(ModelStore.open(arguments.store, report=_say), arguments) or DONE
     except StoreConflict as error:
@@ -85,6 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("store: stopped; what was not complete is not there")
         return STOPPED
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, in any order: argparse takes no FOLDER that may be left out after an option."""
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
+    if len(more) == 1 and not more[0].startswith("-") and arguments.run is _pull and arguments.folder is None:
+        arguments.folder = Path(more[0])
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return arguments
 
 
 def _push(store: ModelStore, arguments: argparse.Namespace) -> None:

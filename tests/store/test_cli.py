@@ -51,6 +51,15 @@ def test_a_reference_moves_an_alias_and_is_pulled(call, versions, tmp_path):
     assert (tmp_path / "there" / "model.json").is_file()
 
 
+def test_the_folder_of_a_pull_may_follow_an_option(call, versions, tmp_path):
+    words = ("pull", f"tiny@{versions[0]}", "--store", tmp_path / "store", tmp_path / "there")
+    assert call(*words)[0] == DONE and (tmp_path / "there" / "model.json").is_file()
+    for wrong in (("--fast",), ("more",), ("more", "--follow", tmp_path / "models", "most")):
+        with pytest.raises(SystemExit) as caught:
+            call(*words, *wrong)
+        assert caught.value.code == 2
+
+
 def test_expect_refuses_with_an_exit_code_of_its_own(call, versions):
     call("alias", f"tiny@{versions[0]}", "prod", "--expect", "none")
     code, out, err = call("alias", f"tiny@{versions[1]}", "prod", "--expect", versions[1])
