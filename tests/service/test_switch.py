@@ -12,9 +12,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.errors import InsufficientStorage, ModelNotFound, ModelRefused, SwitchConflict
+from service.errors import InsufficientStorage, ModelNotFound, ModelRefused, QueueFull, SwitchConflict
 from service.lifecycle import memory
-from service.lifecycle.switcher import ModelSwitcher
+from service.lifecycle.switcher import MAX_ORDERS, ModelSwitcher
 from service.settings import Settings
 from service.store_layout import parse_reference, version_dir
 from tests.helpers.bundles import one_coloured, write_bundle
@@ -26,7 +26,7 @@ BRIGHT = one_coloured(255)
 
 @dataclass
 class Follower:
-    """A service that follows a store, its looks made by the test."""
+    """A service that follows a store, its looks made by the test; its thread waits for loads alone."""
 
     root: Path
     client: FlaskClient
@@ -231,36 +231,30 @@ def test_a_model_that_fails_its_self_test_is_freed_too(service):
 # Loads that are asked for
 
 
-@pytest.fixture
-def started(service):
-    service.switcher.start()
-    return service
+def test_a_reload_reads_the_present_model_again(service):
+    before = service.switcher._current.model
+    after = service.switcher.load()
+    assert after is service.switcher._current.model is not before
+    assert after.stored == before.stored and service.version()["switches"] == 1
 
 
-def test_a_reload_reads_the_present_model_again(started):
-    before = started.switcher._current.model
-    after = started.switcher.load()
-    assert after is started.switcher._current.model is not before
-    assert after.stored == before.stored and started.version()["switches"] == 1
+def test_a_version_that_is_asked_for_is_followed_from_then_on(service):
+    first = service.version()["store"]["version"]
+    second = service.add("second", weight=30)
+    service.move(second)
+    assert service.switcher.load(parse_reference(f"{NAME}@{first}")).stored.alias is None
+    service.switcher.look()
+    assert service.version()["store"]["version"] == first
+    assert service.switcher.load(parse_reference(f"{NAME}@prod")).version == second
 
 
-def test_a_version_that_is_asked_for_is_followed_from_then_on(started):
-    first = started.version()["store"]["version"]
-    second = started.add("second", weight=30)
-    started.move(second)
-    assert started.switcher.load(parse_reference(f"{NAME}@{first}")).stored.alias is None
-    started.switcher.look()
-    assert started.version()["store"]["version"] == first
-    assert started.switcher.load(parse_reference(f"{NAME}@prod")).version == second
-
-
-def test_another_models_name_means_the_same_alias_of_it(started):
-    version = started.add("other", name="other", weight=30)
-    point(started.root, "other", "prod", version)
-    reference = started.switcher.resolve("other")
+def test_another_models_name_means_the_same_alias_of_it(service):
+    version = service.add("other", name="other", weight=30)
+    point(service.root, "other", "prod", version)
+    reference = service.switcher.resolve("other")
     assert str(reference) == "other@prod"
-    assert started.switcher.load(reference).version == version
-    assert started.switcher.resolve(NAME) == parse_reference(f"{NAME}@prod")
+    assert service.switcher.load(reference).version == version
+    assert service.switcher.resolve(NAME) == parse_reference(f"{NAME}@prod")
 
 
 @pytest.mark.parametrize(
@@ -271,31 +265,56 @@ def test_another_models_name_means_the_same_alias_of_it(started):
         ("huge@prod", ModelNotFound, "it has tiny"),
     ],
 )
-def test_what_is_not_in_the_store_is_not_found(started, reference, error, detail):
+def test_what_is_not_in_the_store_is_not_found(service, reference, error, detail):
     with pytest.raises(error, match=detail):
-        started.switcher.load(parse_reference(reference))
-    assert started.version()["switches"] == 0 and len(started.said) == 1
+        service.switcher.load(parse_reference(reference))
+    assert service.version()["switches"] == 0 and len(service.said) == 1
 
 
-def test_a_load_says_why_a_model_is_refused(started, monkeypatch):
-    bad = started.add("bad", weight=30)
-    damage_file(started.root / version_dir(NAME, bad))
+def test_a_load_says_why_a_model_is_refused(service, monkeypatch):
+    bad = service.add("bad", weight=30)
+    damage_file(service.root / version_dir(NAME, bad))
     with pytest.raises(ModelRefused, match="has sha256"):
-        started.switcher.load(parse_reference(f"{NAME}@{bad}"))
+        service.switcher.load(parse_reference(f"{NAME}@{bad}"))
     monkeypatch.setattr(memory, "available_mib", lambda: 1.0)
     with pytest.raises(InsufficientStorage, match="1 MiB are free"):
-        started.switcher.load()
-    assert started.switcher._following == parse_reference(f"{NAME}@prod")
-    assert started.predict().status_code == 200
+        service.switcher.load()
+    assert service.switcher._following == parse_reference(f"{NAME}@prod")
+    assert service.predict().status_code == 200
 
 
-def test_an_unexpected_failure_of_a_load_costs_nothing_else(started, monkeypatch, capsys):
+def test_of_many_loads_a_few_wait_and_the_others_are_refused(service, monkeypatch):
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def available_mib() -> float:
+        begun.release()
+        assert go_on.wait(30)
+        return 1000.0
+
+    monkeypatch.setattr(memory, "available_mib", available_mib)
+    with ThreadPoolExecutor(MAX_ORDERS + 1) as pool:
+        loads = [pool.submit(service.switcher.load)]
+        assert begun.acquire(timeout=30)
+        loads += [pool.submit(service.switcher.load) for _ in range(MAX_ORDERS)]
+        while service.switcher._orders.qsize() < MAX_ORDERS:
+            threading.Event().wait(0.001)
+        try:
+            with pytest.raises(QueueFull, match=f"{MAX_ORDERS} loads wait already"):
+                service.switcher.load()
+            assert service.predict().status_code == 200
+        finally:
+            go_on.set()
+        assert len({load.result(30) for load in loads}) == MAX_ORDERS + 1
+    assert service.version()["switches"] == MAX_ORDERS + 1
+
+
+def test_an_unexpected_failure_of_a_load_costs_nothing_else(service, monkeypatch, capsys):
     monkeypatch.setattr(memory, "available_mib", lambda: 1 / 0)
     with pytest.raises(ModelRefused, match=r"cannot be loaded \(ZeroDivisionError\)"):
-        started.switcher.load()
+        service.switcher.load()
     monkeypatch.undo()
     assert "ZeroDivisionError" in capsys.readouterr().err
-    assert started.switcher.load().version == started.version()["store"]["version"]
+    assert service.switcher.load().version == service.version()["store"]["version"]
 
 
 def test_without_a_store_the_one_bundle_can_be_read_again(tmp_path):
