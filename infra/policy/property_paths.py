@@ -79,6 +79,10 @@ POLICY_DOCUMENTS: dict[str, str] = {
     "aws:iam/rolePolicy:RolePolicy": "policy",
 }
 
+# Grants on a bucket of Google, and buckets that are mounted.
+BUCKET_GRANTS = ("gcp:storage/bucketIAMMember:BucketIAMMember", "gcp:storage/bucketIAMBinding:BucketIAMBinding")
+MOUNTED_BUCKETS: dict[str, tuple[str, ...]] = {"gcp:cloudrunv2/service:Service": ("template.volumes.*.gcs",)}
+
 # The maximum number of instances of a service.
 MAX_INSTANCE_COUNTS: dict[str, str] = {
     "gcp:cloudrunv2/service:Service": "template.scaling.maxInstanceCount",

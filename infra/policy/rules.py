@@ -30,6 +30,8 @@ PRIMITIVE_ROLES = ("roles/owner", "roles/editor", "roles/viewer")
 ACCESS_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
 DEFAULT_ACCOUNT = re.compile(r"(-compute@developer|@appspot|@cloudbuild)\.gserviceaccount\.com$")
 BROAD_POLICY = re.compile(r"AdministratorAccess|PowerUserAccess|FullAccess")
+S3_WRITE = re.compile(r"s3:(?!Get|List|Head)\w+$")  # one with a wildcard is refused anyway
+BUCKET_ROLES = ("roles/storage.objectViewer",)
 NOWHERE = "-"  # a path at which no resource has anything
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|KEY", re.IGNORECASE)
 SECRET_ASSIGNMENT = re.compile(r"\b([A-Z_]*(?:TOKEN|SECRET|PASSWORD))=[\"']?\w")  # in a script; not NAME=$(...)
@@ -125,6 +127,23 @@ def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
             yield f"policy {arn!r} is attached; attach one that allows what is needed"
 
 
+def read_only_store(resource: ResourceValidationArgs) -> Iterator[str]:
+    """A store of models is only read: AWS's role writes single objects, and a mounted bucket is read-only."""
+    kind, props = resource.resource_type, resource.props
+    for document in _values_at(props, property_paths.POLICY_DOCUMENTS.get(kind, NOWHERE)):
+        for statement in _allow_statements(document):
+            writing = [each for each in _flatten(statement.get("Action")) if S3_WRITE.match(each)]
+            for target in _flatten(statement.get("Resource")) if writing else ():
+                if "*" in target or "/" not in target:
+                    yield f"{writing[0]} is allowed on {target!r}; name the one object, or only read"
+    if kind in property_paths.BUCKET_GRANTS and (role := props.get("role")) not in BUCKET_ROLES:
+        yield f"role is {role!r}; a bucket that is not the stack's own is read with {BUCKET_ROLES[0]}"
+    for path in property_paths.MOUNTED_BUCKETS.get(kind, ()):
+        for mount in _values_at(props, path):
+            if mount.get("readOnly") is not True:
+                yield f"{mount.get('bucket')} is mounted with readOnly={mount.get('readOnly')!r}; set it to True"
+
+
 def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
     """Every service has a maximum number of instances, so that its bill is bounded."""
     if path := property_paths.MAX_INSTANCE_COUNTS.get(resource.resource_type):
@@ -196,6 +215,7 @@ RULES: tuple[Rule, ...] = (
     no_public_bucket,
     own_accounts,
     least_privilege,
+    read_only_store,
     limited_instances,
     destroyable,
     tagged,

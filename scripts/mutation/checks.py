@@ -19,7 +19,17 @@ from scripts.stack_settings import REQUIRED_SETTINGS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
-COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", ".github", "infra", "scripts", "service", "tests")
+COPIED_PATHS = (
+    "__main__.py",
+    "Pulumi.yaml",
+    "pyproject.toml",
+    ".github",
+    "infra",
+    "scripts",
+    "service",
+    "store",
+    "tests",
+)
 MODELS = "models"
 KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hundreds of times
 
@@ -54,12 +64,15 @@ OPTIONAL_SETTINGS: Mapping[str, Mapping[str, str]] = {
 TOKEN = {"cloudtrial:apiToken": "a-token-nobody-may-see"}
 
 TESTS: Mapping[str, Sequence[str]] = {
-    "aws_ec2": ("programs/test_aws_ec2.py", "programs/test_stacks.py"),
-    "gcp_cloudrun": ("programs/test_gcp_cloudrun.py", "programs/test_stacks.py"),
-    "gcp_function": ("programs/test_gcp_function.py", "programs/test_stacks.py"),
-    "heroku": ("programs/test_heroku.py", "programs/test_stacks.py"),
+    "aws_ec2": ("programs/test_aws_ec2.py", "programs/test_model_store.py", "programs/test_stacks.py"),
+    "gcp_cloudrun": ("programs/test_gcp_cloudrun.py", "programs/test_model_store.py", "programs/test_stacks.py"),
+    "gcp_function": ("programs/test_gcp_function.py", "programs/test_model_store.py", "programs/test_stacks.py"),
+    "heroku": ("programs/test_heroku.py", "programs/test_model_store.py", "programs/test_stacks.py"),
     "vm_files": ("test_vm_files.py", "test_vm_nginx.py", "programs/test_aws_ec2.py"),
-    "shared": ("test_artifact.py", "test_readiness.py", "test_vm_readiness.py", "programs/test_stacks.py"),
+    "shared": (
+        *("test_artifact.py", "test_readiness.py", "test_vm_readiness.py"),
+        *("programs/test_model_store.py", "programs/test_stacks.py"),
+    ),
     "operations": ("test_prerequisites.py", "test_logs.py", "test_workflows.py"),
 }
 MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("programs/test_moto.py",)}

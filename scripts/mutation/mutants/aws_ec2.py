@@ -5,8 +5,8 @@ PROGRAM = "infra/aws_ec2/__main__.py"
 MUTANTS = {
     PROGRAM: {
         "the VM gets what is shipped for the default engine": (
-            "deployment_files(vm_files(https=https), engine, model=model.folder.name)",
-            "deployment_files(vm_files(https=https), model=model.folder.name)",
+            "deployment_files(own_files, engine, model=model, ",
+            "deployment_files(own_files, model=model, ",
         ),
         "a keyword that the resource does not have": (
             'resource_name("bundle", stack), force_destroy=True',
@@ -105,6 +105,17 @@ MUTANTS = {
             'write_line(f"{stack}.address", ip)',
             'write_line(f"{ip}.address", ip)',
         ),
+        "the VM may read every model of the store's bucket": ('every_key = f"{stored.key_prefix}*"', 'every_key = "*"'),
+        "the VM may write its model in the store": (
+            '"Action": ["s3:GetObject"], "Resource": [f"{store_arn}/{every_key}"]',
+            '"Action": ["s3:GetObject", "s3:PutObject"], "Resource": [f"{store_arn}/{every_key}"]',
+        ),
+        "the VM may list all of the store's bucket": (', "Condition": listed}', "}"),
+        "a VM that follows a store is shipped the model: another version is another VM": (
+            "ships_model=not stored",
+            "ships_model=True",
+        ),
+        "the VM is not told where the store is": ('    **({"STORE_URL": stored.url} if stored else {}),\n', ""),
         "a new VM is asked once for all": (
             "    triggers=[vm.id],\n    depends_on=open_ports,",
             "    depends_on=open_ports,",

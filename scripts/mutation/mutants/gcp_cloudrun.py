@@ -36,13 +36,22 @@ MUTANTS = {
             'EnvArgs(name="API_TOKEN", value=api_token)',
         ),
         "the service starts before it may read its token": (
-            "    before_service.append(wait_for_grants([account], [accessor]))\n",
+            "    grants.append(accessor)\n",
             "",
         ),
         "the service starts before its right to read the token is known": (
-            "before_service.append(wait_for_grants([account], [accessor]))",
-            "before_service.append(accessor)",
+            "before_service.append(wait_for_grants([account], grants))",
+            "before_service.extend(grants)",
         ),
+        "the service starts before its right to read the store is known": ("if grants:", "if api_token:"),
+        "the store's bucket is mounted to be written": ("read_only=True, mount", "read_only=False, mount"),
+        "the service may write the store's bucket": ("roles/storage.objectViewer", "roles/storage.objectAdmin"),
+        "folders of the store that no object is named for are not seen": ('["implicit-dirs", *only_dir]', "only_dir"),
+        "the store is looked for at its bucket's root": (
+            '[f"only-dir={stored.prefix}"] if stored.prefix',
+            "[] if True",
+        ),
+        "a bucket is mounted where Google mounts none": ("if stored and generation == 1:", "if False:"),
         "80 requests at once in one instance, Google's default": (
             "        max_instance_request_concurrency=settings.concurrency,\n",
             "",
@@ -67,8 +76,8 @@ MUTANTS = {
         ),
         "the image is built of the default engine's stage": ('    build_args={"ENGINE": engine},\n', ""),
         "the image holds what is shipped for the default engine": (
-            "deployment_files(engine=engine, model=model.folder.name)",
-            "deployment_files(model=model.folder.name)",
+            "deployment_files(extra, engine, model=model, ",
+            "deployment_files(extra, model=model, ",
         ),
         "the registry's password is in clear": (
             "pulumi.Output.secret(gcp.organizations.get_client_config_output().access_token)",

@@ -5,12 +5,12 @@ PROGRAM = "infra/gcp_function/__main__.py"
 MUTANTS = {
     PROGRAM: {
         "the zip holds what is shipped for the default engine": (
-            "deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)",
-            "deployment_files(target=TARGET.name, model=model.folder.name)",
+            "deployment_files(engine=engine, target=TARGET.name, model=model)",
+            "deployment_files(target=TARGET.name, model=model)",
         ),
         "the zip does not ask for functions-framework": (
-            "deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)",
-            "deployment_files(engine=engine, model=model.folder.name)",
+            "deployment_files(engine=engine, target=TARGET.name, model=model)",
+            "deployment_files(engine=engine, model=model)",
         ),
         "the right to call is granted on the service's full path": (
             'allow_invoker(service.apply(lambda path: path.rpartition("/")[2]), settings',

@@ -31,8 +31,8 @@ MUTANTS = {
             "",
         ),
         "the slug holds what is shipped for the default engine": (
-            "deployment_files(sources, engine, model=model.folder.name)",
-            "deployment_files(sources, model=model.folder.name)",
+            "deployment_files(sources, engine, model=model)",
+            "deployment_files(sources, model=model)",
         ),
         "the engine is a config var: the old slug is restarted with it": (
             "config_vars={**access_env, **revision},",

@@ -7,6 +7,16 @@ NAMING = "infra/naming.py"
 START = "__main__.py"
 
 MUTANTS = {
+    "infra/stored_model.py": {
+        "a VM of AWS is told to follow a bucket of Google's": (
+            'if follows and not (BUCKET_URL.fullmatch(url) and url.startswith(f"{follows}://")):',
+            "if follows and not BUCKET_URL.fullmatch(url):",
+        ),
+        "the store's place in its bucket is lost": (
+            'return match[2], (match[3] or "").strip("/")',
+            'return match[2], ""',
+        ),
+    },
     BUNDLE: {
         "the times of files stand in the tar": (
             "info.size, info.mode = path.stat().st_size, FILE_MODE",
@@ -32,8 +42,8 @@ MUTANTS = {
             "for name in (MODEL_JSON, *bundle.files)",
         ),
         "another model is shipped than the one that is named": (
-            "bundle = read_model(model)",
-            "bundle = read_model(DEFAULT_MODEL)",
+            "bundle = as_bundle(model)",
+            "bundle = as_bundle(DEFAULT_MODEL)",
         ),
         "every engine installs torch": ('"onnx": "requirements-onnx.txt"}', '"onnx": "requirements.txt"}'),
     },

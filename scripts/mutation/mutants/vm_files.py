@@ -21,6 +21,11 @@ MUTANTS = {
         "pip installs what no lock has a hash of": (" --require-hashes", ""),
         "the bundle's checksum is not checked": ('sha256sum --check <<<"$BUNDLE_SHA256  $BUNDLE"\n', ""),
         "every user of the VM may read the token": ("(umask 077 && printf", "(umask 022 && printf"),
+        "the service starts before it has a model": ("    retry 12 systemctl start classifier-model.service\n", ""),
+        "no new version comes after a reboot": (
+            "systemctl enable --now classifier-model.timer",
+            "systemctl start classifier-model.timer",
+        ),
         "the service is not there after a reboot": (
             "systemctl enable --now classifier.service",
             "systemctl start classifier.service",
@@ -31,6 +36,20 @@ MUTANTS = {
         "a hardening key that systemd passes over": ("NoNewPrivileges=yes", "NoNewPrivileges=on-please"),
         "the service runs as root": ("User=classifier\nGroup=classifier\n", ""),
         "the service is not started again when it dies": ("Restart=always", "Restart=no"),
+    },
+    f"{FOLDER}/classifier-model.service": {
+        "what pulls models runs as root": ("User=classifier-model\nGroup=classifier-model\n", ""),
+        "models are pulled as the service's user, which could then change them": (
+            "User=classifier-model\nGroup=classifier-model\n",
+            "User=classifier\nGroup=classifier\n",
+        ),
+        "models are pulled to a folder that may not be written": (
+            "StateDirectory=classifier/models",
+            "StateDirectory=classifier/model",
+        ),
+    },
+    f"{FOLDER}/classifier-model.timer": {
+        "systemd may look a minute late": ("AccuracySec=1s\n", ""),
     },
     f"{FOLDER}/nginx-proxy.conf": {
         "nginx refuses bodies above 1 MB in its own words": ("client_max_body_size 17m;\n", ""),

@@ -34,10 +34,20 @@ def run(checkout: Path, stack: str, **more: str) -> ProgramResult:
     return run_program(checkout, stack, config)
 
 
+class Runs(dict[str, ProgramResult]):
+    """Each stack with the store's model, run when it is first asked for."""
+
+    def __init__(self, checkout: Path):
+        self.checkout = checkout
+
+    def __missing__(self, stack: str) -> ProgramResult:
+        self[stack] = well(run(self.checkout, stack))
+        return self[stack]
+
+
 @pytest.fixture(scope="module")
-def runs(checkout) -> dict[str, ProgramResult]:
-    """Each stack with the store's model."""
-    return {stack: well(run(checkout, stack)) for stack in STACKS}
+def runs(checkout) -> Runs:
+    return Runs(checkout)
 
 
 def shipped(checkout: Path, stack: str) -> dict[str, bytes]:

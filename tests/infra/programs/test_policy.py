@@ -122,6 +122,27 @@ PLANTED = [
         {"policyArn": "arn:aws:iam::aws:policy/AdministratorAccess"},
         "AdministratorAccess",
     ),
+    (
+        "read_only_store",
+        "aws_ec2",
+        "RolePolicy",
+        {"policy": document(Action=["s3:GetObject", "s3:PutObject"], Resource="arn:aws:s3:::models/net/*")},
+        "s3:PutObject is allowed on 'arn:aws:s3:::models/net/*'",
+    ),
+    (
+        "read_only_store",
+        "aws_ec2",
+        "RolePolicy",
+        {"policy": document(Action="s3:DeleteBucket", Resource="arn:aws:s3:::models")},
+        "s3:DeleteBucket is allowed on",
+    ),
+    (
+        "read_only_store",
+        "gcp_cloudrun",
+        SERVICE,
+        {"template.volumes": [{"name": "models", "gcs": {"bucket": "models", "readOnly": False}}]},
+        "models is mounted with readOnly=False",
+    ),
     ("limited_instances", "gcp_cloudrun", SERVICE, {"template.scaling.maxInstanceCount": GONE}, "is None; set it"),
     ("limited_instances", "gcp_function", "Function", {"serviceConfig.maxInstanceCount": 1000}, "is 1000; set it"),
     ("limited_instances", "heroku", "Formation", {"quantity": 500}, "quantity is 500; set it to 1 to 100"),
@@ -193,6 +214,12 @@ def test_violation_planted_in_a_program_is_reported(rule, stack, kind, faults, m
             ("gcp:storage/bucketIAMMember:BucketIAMMember", {"member": "allUsers"}),
             "allUsers has access",
             id="bucket-member-everyone",
+        ),
+        pytest.param(
+            "read_only_store",
+            ("gcp:storage/bucketIAMMember:BucketIAMMember", {"role": "roles/storage.objectAdmin"}),
+            "role is 'roles/storage.objectAdmin'",
+            id="writer-of-a-bucket",
         ),
         pytest.param(
             "tagged", ("aws:sqs/queue:Queue", {}), "infra/policy/property_paths.py", id="type-nobody-has-looked-at"
