@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from infra.errors import ModelError, TwinError
@@ -88,14 +89,14 @@ def _watch(running: list[Twin], store: TwinStore | None) -> None:
     remaining, version = list(running), store.version() if store and running else ""
     while remaining:
         if store:
-            version = _release(remaining, store, version)
+            version = release_new_version(remaining, store, version)
         for twin in [twin for twin in remaining if not twin.alive()]:
             print_line(f"{twin.title} has ended.\n{twin.log_tail()}")
             remaining.remove(twin)
         time.sleep(POLL_S)
 
 
-def _release(running: list[Twin], store: TwinStore, version: str) -> str:
+def release_new_version(running: Sequence[Twin], store: TwinStore, version: str) -> str:
     """Release what the alias points to, where that is another version. Returns the version that is served."""
     try:
         if (newest := store.version()) != version:

@@ -10,10 +10,13 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from infra.errors import PlatformFileError, StartError, TwinError
+from infra.local.__main__ import main
+from infra.local.__main__ import release_new_version as release
 from infra.local.following.twin_store import INTERVAL, TwinStore
 from infra.local.process import Process
 from infra.local.start_commands import aws_ec2_pull, aws_ec2_pull_interval_s
@@ -148,6 +151,42 @@ def test_each_target_is_told_of_the_store_in_its_own_way(store, tmp_path):
     assert followed.settings(GCP_CLOUDRUN, tmp_path)["MODEL_STORE"] == str(store)  # as the mounted bucket
     assert followed.settings(HEROKU, tmp_path) == {}
     assert TwinStore(store, REFERENCE, 2).settings(AWS_EC2, tmp_path)["MODEL_POLL_S"] == "2"
+
+
+# ./cloudtrial twins --store
+
+
+def test_the_command_releases_a_new_version_and_says_so(store, tmp_path, capsys):
+    followed, asked = TwinStore(store, REFERENCE), []
+    first = followed.version()
+    twins = [
+        SimpleNamespace(title="Heroku", release=lambda: asked.append("heroku") or followed.version()),
+        SimpleNamespace(title="AWS EC2", release=lambda: asked.append("vm")),  # follows by itself
+    ]
+    assert release(twins, followed, first) == first and asked == []
+    second = push(store, tmp_path / "second", 30.0)
+    assert release(twins, followed, first) == second and asked == ["heroku", "vm"]
+    assert capsys.readouterr().out == f"tiny@prod points to {second}.\nHeroku: released {second}.\n"
+    store.rename(tmp_path / "gone")
+    assert release(twins, followed, second) == second
+    assert "tiny@prod: no model is called 'tiny'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(["--model", "tiny@gamma"], "tiny has no alias 'gamma'"), (["--model", "tiny"], "use NAME@ALIAS or NAME@VERSION")],
+)
+def test_the_command_ends_with_a_line_where_there_is_no_version(options, says, store, capsys, monkeypatch):
+    monkeypatch.setattr("infra.local.__main__.signal.signal", lambda *_: None)  # this process keeps its own
+    assert main(["heroku", "--store", str(store), *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan"])
+def test_the_command_refuses_a_pause_that_is_none(seconds, store, capsys):
+    with pytest.raises(SystemExit):
+        main(["--store", str(store), "--poll", seconds])
+    assert "is no number of seconds from 0.1 to 86400" in capsys.readouterr().err
 
 
 # The readers
