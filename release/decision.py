@@ -68,6 +68,7 @@ class Measured:
     failures: tuple[str, ...] = ()  # why the candidate could not be measured to the end
     parities: tuple[Parity, ...] = ()
     agreement: dict[str, float] = field(default_factory=dict)  # place -> share of answers that are production's
+    labelled: bool = True  # whether true classes are known: of a golden set of images they are not
 
 
 def broken(stage: str, reason: str, run: str | None = None) -> Decision:
@@ -94,7 +95,11 @@ def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) ->
     if not criteria:
         reason = "there is no production to compare with: a person has to decide that this model may be the first"
         return Decision(stage, Verdict.UNDECIDED, (reason,), run=measured.run)
-    return Decision(stage, overall(criteria), (), tuple(criteria), measured.run)
+    verdict = overall(criteria)
+    if not measured.labelled and verdict != Verdict.WORSE:
+        reason = "the golden set has no true classes, and shows no accuracy: give a test set with --images, or decide"
+        return Decision(stage, Verdict.UNDECIDED, (reason,), tuple(criteria), measured.run)
+    return Decision(stage, verdict, (), tuple(criteria), measured.run)
 
 
 def judge_harm(stage: str, measured: Measured, criteria: Sequence[Criterion]) -> Decision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from eval.dataset.image_set import ImageSet
 from eval.samples.model import Sample
 from infra.artifact import REPOSITORY
+from infra.local.process import bare_environment
 from release.decision import Parity
 from release.errors import ReleaseError
 
@@ -31,7 +31,7 @@ def bundle_answers(folder: Path, engine: str, image_set: ImageSet) -> Answers:
         done = subprocess.run(
             (sys.executable, "-m", "service.offline_predict"),
             cwd=REPOSITORY,
-            env=os.environ | {"ENGINE": engine, "MODEL_DIR": str(folder.resolve())},
+            env=bare_environment() | {"ENGINE": engine, "MODEL_DIR": str(folder.resolve())},  # MODEL_STORE is ours
             input="".join(paths),
             capture_output=True,
             encoding="utf-8",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval.dataset.golden import is_golden
 from eval.errors import EvalError
 from eval.gate.criteria import Verdict
 from infra.errors import InfraError
@@ -111,7 +112,8 @@ class Release:
         failures = self.meter.measure(run, image_set, {PRODUCTION: self._production(), CANDIDATE: urls})
         if stage == GAMMA:
             criteria = () if failures else self.meter.judge(run, run, self.plan.only)
-            return judge_gate(stage, Measured(str(run), failures), criteria)
+            labelled = not is_golden(image_set.source)
+            return judge_gate(stage, Measured(str(run), failures, labelled=labelled), criteria)
         return self._harm(run, run, failures)
 
     def _harm(self, before: Path | None, run: Path, failures: tuple[str, ...]) -> Decision:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from eval.dataset.image_set import ImageSet, ImageSource
 from eval.gate.criteria import Criterion, Verdict
 from eval.samples.model import Sample
 from release.decision import Measured, Parity, judge_gate, judge_harm, judge_parity
+from release.errors import ReleaseError
 from release.measure import failed_share
-from release.parity import compare_with_bundle, share_alike
+from release.parity import bundle_answers, compare_with_bundle, share_alike
 from release.plan import BETA, GAMMA, PROD
 from release.text import decision_lines
+from tests.helpers.bundles import one_coloured, write_bundle
 
 WHOLE = Parity("heroku", 10, 10, 10, 0.01, 0.05)
 
@@ -54,6 +57,16 @@ def test_gamma_says_what_the_gate_says_and_a_canary_only_worse():
     assert judge_gate(GAMMA, measured, worse).verdict == judge_harm(PROD, measured, worse).verdict == Verdict.WORSE
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(Verdict.BETTER, Verdict.UNDECIDED), (Verdict.NOT_WORSE, Verdict.UNDECIDED), (Verdict.WORSE, Verdict.WORSE)],
+)
+def test_without_true_classes_gamma_lets_nothing_pass(found, said):
+    decision = judge_gate(GAMMA, Measured("run", labelled=False), [criterion("accuracy", found)])
+    assert decision.verdict == said
+    assert ("no true classes" in "".join(decision.reasons)) == (said == Verdict.UNDECIDED)
+
+
 def test_what_could_not_be_measured_is_worse_everywhere():
     measured = Measured("run", ("heroku-candidate could not be measured: refused",))
     assert {judge(PROD, measured, ()).verdict for judge in (judge_gate, judge_harm)} == {Verdict.WORSE}
@@ -65,6 +78,17 @@ def test_answers_are_compared_by_image():
     samples = [sample(1, (0.21, 0.79)), sample(0, (0.9, 0.1)), sample(2, None, "timeout")]
     assert compare_with_bundle("heroku", samples, answers) == Parity("heroku", 3, 2, 2, pytest.approx(0.01), 0.05)
     assert share_alike(answers, [(0.9, 0.1), (0.8, 0.2), (0.1, 0.9)]) == pytest.approx(1 / 3)
+
+
+def test_a_bundles_own_answers_need_no_setting_of_this_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_STORE", "s3://models")  # the default of `./cloudtrial store` and `release`
+    classes = ("black", "white")
+    images = [ImageSource(name, 0, "image/png", lambda grey=grey: one_coloured(grey)).load()
+              for name, grey in (("0", 0), ("1", 255))]  # fmt: skip
+    answers = bundle_answers(write_bundle(tmp_path / "b", classes), "onnx", ImageSet("test", classes, tuple(images)))
+    assert answers == [pytest.approx([1, 0], abs=0.01), pytest.approx([0, 1], abs=0.01)]
+    with pytest.raises(ReleaseError, match="gave no answers of its own: reference: "):
+        bundle_answers(tmp_path / "nowhere", "onnx", ImageSet("test", classes, tuple(images)))
 
 
 def test_no_request_at_all_is_a_failed_one():
