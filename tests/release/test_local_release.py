@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,23 @@ def test_killed_with_its_twins_it_goes_on_where_it_was(line, store, tmp_path):
     done = call(tmp_path, "--resume", "one")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [versions(store, alias) for alias in STAGES] == [[new], [new], [old, new]]
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_ends_the_twins(store, tmp_path):
+    push(store, tmp_path / "new", "candidate", weight=21.0)
+    with subprocess.Popen(
+        command(*OPTIONS), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stderr
+        assert any("beta: measuring 60" in printed for printed in process.stdout)
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.stderr.read() == "stopped; --resume goes on\n"
+    assert process.returncode == 130
+    assert started and not [each for each in started if each.is_running()]
+    assert set(store.aliases("tiny")) == {PROD, "candidate"}
 
 
 class Dying(LocalStages):
