@@ -28,6 +28,11 @@ class Endpoint:
     """Asks one deployment."""
 
     def __init__(self, url: str, token: Token | None = None):
+        """Raises ReleaseError where others could read the token on its way."""
+        if token and not url.startswith("https://") and not is_loopback(url):
+            raise ReleaseError(
+                f"the token would be sent to {url} in clear: give the stack HTTPS, or leave --token-env out"
+            )
         self.url = url
         self._headers = token.headers() if token else {}
         direct = [urllib.request.ProxyHandler({})] if is_loopback(url) else []

@@ -90,6 +90,13 @@ def test_a_deployment_that_is_not_ready_serves_nothing(endpoint, service, bundle
         Endpoint("http://127.0.0.1:9").version()
 
 
+def test_a_token_is_not_sent_in_clear():
+    with pytest.raises(ReleaseError, match="would be sent to http://example.org in clear") as error:
+        Endpoint("http://example.org", Token(TOKEN))
+    assert TOKEN not in str(error.value)
+    assert Endpoint("https://example.org", Token(TOKEN)).url and Endpoint("http://example.org").url
+
+
 def test_the_stores_version_counts_before_the_weights(service, bundle):
     version = version_of((bundle.folder / "model.json").read_bytes())
     assert serves(service.version, bundle)  # of a service without a store: by its weights
