@@ -91,7 +91,7 @@ def test_a_deployment_that_is_not_ready_serves_nothing(endpoint, service, bundle
 
 
 def test_a_token_is_not_sent_in_clear():
-    with pytest.raises(ReleaseError, match="would be sent to http://example.org in clear") as error:
+    with pytest.raises(ReleaseError, match=r"would be sent to http://example\.org in clear") as error:
         Endpoint("http://example.org", Token(TOKEN))
     assert TOKEN not in str(error.value)
     assert Endpoint("https://example.org", Token(TOKEN)).url and Endpoint("http://example.org").url
