@@ -84,7 +84,9 @@ def run(options: Options, say: Callable[[str], None] = print) -> bool:
     write(part, proposal, [*proposal.left_out, *other], options, classifier)
     os.rename(part, out)
     model = f"{classifier.info.name} by {classifier.info.engine}"
-    say(f"{proposal.held_out:,} held-out images, {len(files):,} unlabelled; {model}")
+    lost = len(held) - proposal.held_out
+    without = f" (and {lost:,} copies or unreadable files)" if lost else ""
+    say(f"{proposal.held_out:,} held-out images{without}, {len(files):,} unlabelled; {model}")
     for line in lines(proposal):
         say(line)
     say(f"{out / LABELLED}, {out / REVIEW / 'review.html'}")

@@ -45,6 +45,7 @@ class Proposal:
 
     classes: tuple[str, ...]
     held_out: int  # different images that can be read
+    missing: tuple[str, ...]  # classes of which there is none among them
     choice: Choice
     labelled: tuple[Image, ...]
     review: tuple[Image, ...]  # the least margin first
@@ -74,6 +75,7 @@ def propose(held_out: Sequence[Image], unlabelled: Sequence[Image], classes: tup
     return Proposal(
         classes,
         len(held),
+        tuple(name for index, name in enumerate(classes) if index not in {image.label for image in held}),
         choice,
         labelled,
         tuple(review),

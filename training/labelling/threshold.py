@@ -65,11 +65,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """Every threshold, from the highest down, and how many hold."""
+    """Every threshold that is tried, from the highest down, and how many hold."""
 
     goal: Goal
     trials: tuple[Trial, ...]
-    passed: int = 0  # before the first failure
+    passed: int  # before the first failure
+    survey: tuple[Trial, ...]  # thresholds for every part of the images, which are not tried but tell what is missing
 
     @property
     def chosen(self) -> Trial | None:
@@ -107,17 +108,30 @@ def p_value(trial: Trial, goal: Goal) -> float:
 
 def choose(held_confidence: np.ndarray, held_right: np.ndarray, new_confidence: np.ndarray, goal: Goal) -> Choice:
     """Try the thresholds. The arrays hold a value for each image; `held_right` is boolean."""
+    unlabelled = len(new_confidence)
+    parts = [math.ceil(unlabelled * number * STEP) for number in range(1, round(1 / STEP) + 1)]
+    trials, survey = (
+        _trials(held_confidence, held_right, new_confidence, counts)
+        for counts in (grid(unlabelled, len(held_confidence), goal), parts if unlabelled else [])
+    )
+    passed = next((i for i, trial in enumerate(trials) if p_value(trial, goal) > ERROR_RATE), len(trials))
+    return Choice(goal, trials, passed, survey)
+
+
+def _trials(
+    held_confidence: np.ndarray, held_right: np.ndarray, new_confidence: np.ndarray, counts: Sequence[int]
+) -> tuple[Trial, ...]:
+    """The thresholds that let so many unlabelled images through."""
     order = np.argsort(held_confidence)
     sure = held_confidence[order]
     wrong_from = np.append(np.cumsum(~held_right[order][::-1])[::-1], 0)  # wrong ones at this place or above
     ordered = np.sort(new_confidence)[::-1]
     trials = []
-    for confidence in dict.fromkeys(ordered[number - 1] for number in grid(len(ordered), len(sure), goal)):
+    for confidence in dict.fromkeys(ordered[min(count, len(ordered)) - 1] for count in counts):
         place = int(np.searchsorted(sure, confidence))
         labels = int(np.count_nonzero(ordered >= confidence))
         trials.append(Trial(float(confidence), len(sure) - place, int(wrong_from[place]), labels))
-    passed = next((i for i, trial in enumerate(trials) if p_value(trial, goal) > ERROR_RATE), len(trials))
-    return Choice(goal, tuple(trials), passed)
+    return tuple(trials)
 
 
 def grid(unlabelled: int, held_out: int, goal: Goal) -> list[int]:
@@ -134,16 +148,24 @@ def held_out_needed(choice: Choice, held_out: int) -> int | None:
     """About how many held-out images would let a threshold hold, if they were right as often as these; None: none."""
     steps = math.ceil(math.log(MAX_FACTOR) / math.log(FACTOR_STEP))
     for factor in (FACTOR_STEP**power for power in range(1, steps + 1)):
-        if any(p_value(_more(trial, factor), choice.goal) <= ERROR_RATE for trial in choice.trials):
+        first = _first(choice, round(held_out * factor))
+        if first and p_value(_more(first, factor), choice.goal) <= ERROR_RATE:
             return math.ceil(held_out * factor)
     return None
+
+
+def _first(choice: Choice, held_out: int) -> Trial | None:
+    """The threshold with which so many held-out images would begin."""
+    counts = grid(choice.survey[-1].labels if choice.survey else 0, held_out, choice.goal)
+    return next((trial for trial in choice.survey if counts and trial.labels >= counts[0]), None)
 
 
 def _more(trial: Trial, factor: float) -> Trial:
     return Trial(trial.confidence, round(trial.held_out * factor), round(trial.wrong * factor), trial.labels)
 
 
-def best_bound(trials: Sequence[Trial]) -> tuple[Trial, float] | None:
+def best_bound(choice: Choice) -> tuple[Trial, float] | None:
     """The threshold whose held-out images show the highest precision; None where there is nothing above any."""
-    bounds = [(trial, lower_bound(trial.held_out - trial.wrong, trial.held_out)) for trial in trials if trial.held_out]
+    above = [trial for trial in choice.survey if trial.held_out]
+    bounds = [(trial, lower_bound(trial.held_out - trial.wrong, trial.held_out)) for trial in above]
     return max(bounds, key=lambda pair: pair[1], default=None)

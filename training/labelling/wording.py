@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from training.labelling.proposal import ClassFigures, Proposal
 from training.labelling.threshold import (
     Choice,
@@ -14,6 +16,7 @@ from training.labelling.threshold import (
 )  # fmt: skip
 
 SHOWN = 3
+NEARLY = 0.1  # more held-out images, which no line is worth
 
 
 def lines(proposal: Proposal) -> list[str]:
@@ -24,6 +27,11 @@ def lines(proposal: Proposal) -> list[str]:
         name, reason = proposal.left_out[0]
         found.append(
             f"{len(proposal.left_out):,} left out, each with the reason in left_out.csv; the first: {name}: {reason}"
+        )
+    if proposal.missing:
+        shown = ", ".join(proposal.missing[:SHOWN]) + (", ..." if len(proposal.missing) > SHOWN else "")
+        found.append(
+            f"warning: no held-out image is of {shown}: if unlabelled ones are, the precision is not guaranteed"
         )
     found += [f"warning: {shift.sentence()}" for shift in proposal.shifts if shift.counts]
     if chosen and proposal.unproven:
@@ -45,7 +53,7 @@ def _chosen_lines(proposal: Proposal, chosen: Trial) -> list[str]:
 
 def _refusal_lines(proposal: Proposal) -> list[str]:
     choice = proposal.choice
-    best = best_bound(choice.trials)
+    best = best_bound(choice)
     if best is None:
         return [f"no label at {_goal(choice.goal)}: there is no image to label"]
     trial, bound = best
@@ -62,12 +70,12 @@ def remedy(choice: Choice, held_out: int) -> str:
     needed = held_out_needed(choice, held_out)
     if needed is not None:
         return f"about {needed:,} held-out images could show it, if the model stays as often right"
-    average = Choice(Goal(choice.goal.precision, on_average=True), choice.trials)
-    labels = choice.trials[-1].labels
-    if not choice.goal.on_average and held_out_needed(average, held_out) is not None:
+    average = held_out_needed(replace(choice, goal=Goal(choice.goal.precision, on_average=True)), held_out)
+    if average is not None and not choice.goal.on_average:
+        also = f", for which about {average:,} held-out images would do" if average > held_out * (1 + NEARLY) else ""
         return (
-            f"of {labels:,} images one wrong label too many is chance: label more images at once, or ask for the "
-            "precision with --on-average"
+            f"of {choice.survey[-1].labels:,} images one wrong label too many is chance: label more images at once, or "
+            f"ask for the precision with --on-average{also}"
         )
     return "more held-out images would not show it: ask for a lower --precision, or train a better model"
 

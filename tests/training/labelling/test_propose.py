@@ -19,6 +19,8 @@ from training.labelling.folders import class_folder, file_names
 pytestmark = pytest.mark.integration
 
 MODEL = "resnet18-cifar10"
+CIFAR10 = os.environ.get("CIFAR10_DIR")
+TESTS_LEFT_OUT = "" if CIFAR10 else "no test of labels for CIFAR-10's own files: CIFAR10_DIR names no folder"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,6 +107,25 @@ def test_nothing_is_labelled_where_nothing_is_shown(folders, tmp_path, capsys):
     assert "no label at 99.9%: the best that 70 held-out images show is at least" in said
     assert not list((tmp_path / "out" / "labelled").iterdir())
     assert len(rows(tmp_path / "out" / "review" / "review.csv")) == 70
+
+
+def test_what_weakens_the_promise_is_said(folders, tmp_path, capsys):
+    held_out = tmp_path / "held-out"
+    shutil.copytree(folders[0], held_out)
+    shutil.rmtree(held_out / "cat")
+    shutil.copy(next((held_out / "dog").glob("*-dog.png")), held_out / "dog" / "copy.png")
+    (held_out / "dog" / "broken.png").write_bytes(b"none")
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "broken.png").write_bytes(b"none")
+    with pytest.raises(SystemExit) as ended:
+        propose(new, held_out, tmp_path / "out")
+    assert ended.value.code == 3
+    said = capsys.readouterr().out
+    assert "63 held-out images (and 2 copies or unreadable files), 1 unlabelled" in said
+    assert "no label at 80%: there is no image to label" in said
+    assert "1 left out, each with the reason in left_out.csv; the first: broken.png: the 4 bytes are no " in said
+    assert "warning: no held-out image is of cat: " in said
 
 
 def test_a_stopped_run_goes_on_and_links_on_demand(folders, proposal, tmp_path, monkeypatch):
@@ -243,3 +264,20 @@ def test_files_of_the_same_name_do_not_meet():
     files = file_names(names)
     assert files["b/2.png"] == "2.png" and files["b/1.png"] == "b__1.png"
     assert len({file.casefold() for file in files.values()}) == len(names)
+
+
+if CIFAR10:  # which is in no repository
+
+    @pytest.mark.slow
+    def test_labels_of_cifar10s_own_files_are_right(tmp_path):
+        held_out, new = tmp_path / "held-out", tmp_path / "new"
+        new.mkdir()
+        for folder in sorted((Path(CIFAR10 or "") / "test").iterdir()):
+            (held_out / folder.name).mkdir(parents=True)
+            for number, path in enumerate(sorted(folder.glob("*.png"))[:120]):
+                target = new / f"{number}-{folder.name}.png" if number % 2 else held_out / folder.name / path.name
+                target.symlink_to(path)
+        propose(new, held_out, tmp_path / "out", precision="0.95")
+        labelled = rows(tmp_path / "out" / "labelled.csv")
+        right = [row["label"] == golden_class(Path(row["path"])) for row in labelled]
+        assert len(right) > 0.5 * 600 and sum(right) >= 0.95 * len(right)

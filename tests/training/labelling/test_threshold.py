@@ -90,12 +90,22 @@ def test_299_right_images_are_what_99_percent_need(held_out, found):
     assert (choice.chosen is not None) is found
     if not found:
         assert held_out_needed(choice, held_out) == pytest.approx(299, abs=15)
-        assert best_bound(choice.trials)[1] == pytest.approx(0.05 ** (1 / 298))
+        assert best_bound(choice)[1] == pytest.approx(0.05 ** (1 / 298))
 
 
 def test_no_number_of_images_shows_what_is_not_so():
-    choice = Choice(Goal(0.99), (Trial(0.9, 1000, 50, 500),))
-    assert held_out_needed(choice, 1000) is None
+    trial = Trial(0.9, 1000, 50, 500)
+    assert held_out_needed(Choice(Goal(0.99), (trial,), 0, (trial,)), 1000) is None
+
+
+def test_so_many_images_as_are_asked_for_do_show_it():
+    confidence = np.linspace(1, 0, 400)
+    right = np.arange(400) < 100  # the surest quarter
+    choice = choose(confidence, right, np.linspace(1, 0, 5000), Goal(0.99))
+    needed = held_out_needed(choice, 400)
+    assert choice.chosen is None and needed
+    more = np.linspace(1, 0, needed)
+    assert choose(more, more > 0.75, np.linspace(1, 0, 5000), Goal(0.99)).chosen
 
 
 @pytest.mark.parametrize("on_average", [False, True])
