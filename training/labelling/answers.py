@@ -80,7 +80,8 @@ def answer_all(paths: Sequence[Path], classifier: Classifier, file: AnswerFile, 
     with ThreadPoolExecutor() as pool, tqdm(total=len(paths), desc=title, leave=False, mininterval=1) as bar:
         while batch := list(islice(rest, BATCH)):
             read = list(pool.map(lambda path: _read(path, classifier, file), batch))
-            found += _answer_batch(read, classifier, file)
+            # In a thread of the pool, for which Ctrl-C waits: an engine that computes while Python ends would crash
+            found += pool.submit(_answer_batch, read, classifier, file).result()
             bar.update(len(batch))
     return found
 

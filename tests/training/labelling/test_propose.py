@@ -6,12 +6,16 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from service.model import sha256
-from tests.helpers.unlabelled import NOISE, golden_class, write_label_folders
+from tests.conftest import ROOT
+from tests.helpers.unlabelled import NOISE, golden_class, write_label_folders, write_noise
 from training.__main__ import main
 from training.labelling import answers, command
 from training.labelling.folders import class_folder, file_names
@@ -153,6 +157,23 @@ def test_a_stopped_run_goes_on_and_links_on_demand(folders, proposal, tmp_path, 
     assert not (tmp_path / "out.part").exists()
     first = rows(tmp_path / "out" / "labelled.csv")[0]
     assert (tmp_path / "out" / "labelled" / first["label"] / first["file"]).samefile(new / first["path"])
+
+
+def test_ctrl_c_is_one_line_and_keeps_the_answers(folders, tmp_path):
+    for number in range(600):
+        write_noise(tmp_path / "new" / f"{number}.png", number)
+    words = ["--unlabelled", tmp_path / "new", "--held-out", folders[0], "--model", MODEL, "--out", tmp_path / "out"]
+    command_line = [ROOT / "cloudtrial", "label", "propose", *words]
+    kept = tmp_path / "out.part" / "answers.jsonl"
+    with subprocess.Popen(command_line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while process.poll() is None and not (kept.exists() and len(kept.read_bytes().splitlines()) > 16):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "cloudtrial: stopped" and "Traceback" not in said
+    assert all(json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines())
+    assert not (tmp_path / "out").exists()
 
 
 def decide(table: Path, decisions: list[tuple[str, str]]) -> Path:
