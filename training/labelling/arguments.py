@@ -85,7 +85,7 @@ def run_propose(arguments: argparse.Namespace) -> None:
     options = Options(**{name: getattr(arguments, name) for name in Options.__dataclass_fields__})
     try:
         labelled = run(options)
-    except (BundleError, SettingsError) as error:
+    except (BundleError, SettingsError, OSError) as error:
         sys.exit(f"label: {error}")
     if not labelled:
         sys.exit(NOTHING_LABELLED)
@@ -94,7 +94,10 @@ def run_propose(arguments: argparse.Namespace) -> None:
 def run_apply(arguments: argparse.Namespace) -> None:
     from training.labelling.apply import apply
 
-    done = apply(arguments.tables, arguments.proposal, link=arguments.link, new_classes=arguments.new_classes)
+    try:
+        done = apply(arguments.tables, arguments.proposal, link=arguments.link, new_classes=arguments.new_classes)
+    except OSError as error:
+        sys.exit(f"label: {error}")
     print(
         f"{done.folder / 'labelled'}: {done.added:,} images added, {done.already_there:,} were there, "
         f"{done.undecided:,} without a decision"

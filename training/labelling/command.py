@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,10 @@ def run(options: Options, say: Callable[[str], None] = print) -> bool:
     new = [_image(options.unlabelled, path, answer) for path, answer in zip(files, answers, strict=True)]
     goal = Goal(options.precision, options.on_average)
     proposal = propose(held, new, classifier.classes, goal)
-    other = [(path.relative_to(options.unlabelled).as_posix(), NO_IMAGE) for path in _others(options.unlabelled, files)]
-    write(part, proposal, [*proposal.left_out, *other], options, classifier)
+    others = [_image(options.unlabelled, path, Answer("", NO_IMAGE)) for path in _others(options.unlabelled, files)]
+    left_out = (*proposal.left_out, *((image.name, image.answer.problem) for image in others))
+    proposal = replace(proposal, left_out=left_out)
+    write(part, proposal, options, classifier)
     os.rename(part, out)
     model = f"{classifier.info.name} by {classifier.info.engine}"
     lost = len(held) - proposal.held_out
@@ -137,7 +139,12 @@ def _held_out_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, 
 
 
 def _image(root: Path, path: Path, answer: Answer, label: int = -1) -> Image:
-    return Image(path.relative_to(root).as_posix(), path, answer, label)
+    name = path.relative_to(root).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # some system wrote it in another encoding: no table could name it
+        name, answer = name.encode("utf-8", "backslashreplace").decode(), Answer("", "its name is not UTF-8; rename it")
+    return Image(name, path, answer, label)
 
 
 def _others(folder: Path, images: list[Path]) -> list[Path]:
@@ -148,9 +155,7 @@ def _others(folder: Path, images: list[Path]) -> list[Path]:
     )
 
 
-def write(
-    folder: Path, proposal: Proposal, left_out: list[tuple[str, str]], options: Options, classifier: Classifier
-) -> None:
+def write(folder: Path, proposal: Proposal, options: Options, classifier: Classifier) -> None:
     """Fill the folder; what an earlier run left of these files is written again."""
     for name in (LABELLED, REVIEW):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -161,7 +166,7 @@ def write(
         place(image.path, folder / LABELLED / label / file_of[image.name], link=options.link)
     labelled = ((*_row(image, proposal), file_of[image.name]) for image in proposal.labelled)
     write_table(folder / LABELLED_CSV, LABELLED_COLUMNS, labelled)
-    write_table(folder / LEFT_OUT_CSV, ("path", "reason"), left_out)
+    write_table(folder / LEFT_OUT_CSV, ("path", "reason"), proposal.left_out)
     review = (
         (*_row(image, proposal), proposal.classes[image.answer.second], file_of[image.name], "")
         for image in proposal.review

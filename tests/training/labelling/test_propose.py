@@ -23,6 +23,7 @@ from training.labelling.folders import class_folder, file_names
 pytestmark = pytest.mark.integration
 
 MODEL = "resnet18-cifar10"
+NOT_UTF8 = "caf\\udce9.png"
 CIFAR10 = os.environ.get("CIFAR10_DIR")
 TESTS_LEFT_OUT = "" if CIFAR10 else "no test of labels for CIFAR-10's own files: CIFAR10_DIR names no folder"
 
@@ -52,6 +53,7 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     shutil.copy(some, new / "noise" / "zz-copy.png")
     shutil.copy(next((held_out / "cat").glob("*-cat.png")), new / "known.png")
     (new / "broken.png").write_bytes(some.read_bytes()[:100])
+    (new / os.fsdecode(b"caf\xe9.png")).write_bytes(some.read_bytes())  # as an older system names it
     (new / "notes.txt").write_text("none", encoding="utf-8")
     (new / "noise" / some.name).write_bytes((new / "noise" / "00.png").read_bytes())  # another image of the same name
     (new / "noise" / "00.png").unlink()
@@ -85,12 +87,15 @@ def test_the_rest_is_for_a_person_least_certain_first(proposal):
 
 def test_every_file_is_somewhere(proposal, folders):
     left_out = {row["path"]: row["reason"] for row in rows(proposal / "left_out.csv")}
-    assert left_out.keys() == {"noise/zz-copy.png", "known.png", "broken.png", "notes.txt"}
+    assert left_out.keys() == {"noise/zz-copy.png", "known.png", "broken.png", "notes.txt", NOT_UTF8}
+    assert json.loads((proposal / "proposal.json").read_text(encoding="utf-8"))["left_out"] == len(left_out)
+    assert left_out[NOT_UTF8] == "its name is not UTF-8; rename it"
     assert left_out["known.png"].startswith("the same as the held-out image cat/")
     assert left_out["noise/zz-copy.png"].startswith("the same as ")
     tables = (proposal / "labelled.csv", proposal / "review" / "review.csv")
     named = [row["path"] for table in tables for row in rows(table)] + list(left_out)
-    assert sorted(named) == sorted(p.relative_to(folders[1]).as_posix() for p in folders[1].rglob("*") if p.is_file())
+    there = [path.relative_to(folders[1]).as_posix() for path in folders[1].rglob("*") if path.is_file()]
+    assert sorted(named) == sorted(name.replace("\udce9", "\\udce9") for name in there)
 
 
 def test_the_figures_are_in_proposal_json(proposal, folders):
@@ -247,6 +252,8 @@ def test_an_image_is_not_labelled_a_second_time(proposal, tmp_path):
         (["--held-out", "{new}"], "noise is no class of the model, which has airplane, "),
         (["--out", "{new}/out"], "lies in .*, whose images are read"),
         (["--out", "{new}"], "exists; name another folder with --out"),
+        (["--out", "{new}/broken.png/out"], "lies in .*, whose images are read"),
+        (["--out", "/proc/none/out"], "No such file or directory"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
