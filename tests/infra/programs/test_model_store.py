@@ -50,8 +50,14 @@ def runs(checkout) -> Runs:
     return Runs(checkout)
 
 
-def shipped(checkout: Path, stack: str) -> dict[str, bytes]:
-    """What the last run of a stack has packed, by name."""
+def shipped(runs: Runs, stack: str) -> dict[str, bytes]:
+    """What the stack's run has packed, by name."""
+    assert runs[stack].exit_code == 0
+    return packed(runs.checkout, stack)
+
+
+def packed(checkout: Path, stack: str) -> dict[str, bytes]:
+    """What the last run of a stack in a checkout has packed, by name."""
     build = checkout / ".build"
     if stack == "gcp_function":
         with zipfile.ZipFile(build / "gcp_function.zip") as archive:
@@ -80,8 +86,8 @@ def test_programs_with_a_store_keep_every_policy(stack, runs):
 
 
 @pytest.mark.parametrize("stack", SHIPPING)
-def test_the_pulled_version_is_shipped_where_models_lie(stack, runs, checkout):
-    files = shipped(checkout, stack)
+def test_the_pulled_version_is_shipped_where_models_lie(stack, runs):
+    files = shipped(runs, stack)
     assert version_of(files["models/net/model.json"]) == runs[stack].outputs["store_version"]
     models = {name for name in files if name.startswith("models/")}
     assert models == {f"models/net/{name}" for name in ("model.json", "self_test.json", "weights.safetensors")}
@@ -90,8 +96,8 @@ def test_the_pulled_version_is_shipped_where_models_lie(stack, runs, checkout):
 
 
 @pytest.mark.parametrize("stack", FOLLOWING)
-def test_what_follows_a_store_ships_no_model(stack, runs, checkout):
-    names = shipped(checkout, stack)
+def test_what_follows_a_store_ships_no_model(stack, runs):
+    names = shipped(runs, stack)
     assert [name for name in names if name.startswith("models/net")] == []
     assert ("store/model_store.py" in names) == (stack == "aws_ec2")  # a mounted bucket needs no client
 
@@ -118,7 +124,7 @@ def test_a_pinned_version_is_shipped_whatever_the_alias_says(tmp_path):
     pinned = push(checkout / ".store", b"pinned", "beta")
     config = REQUIRED["heroku"] | settings("heroku", f"net@{pinned}")
     assert well(run_program(checkout, "heroku", config)).outputs["store_version"] == pinned
-    assert shipped(checkout, "heroku")["models/net/weights.safetensors"] == b"pinned"
+    assert packed(checkout, "heroku")["models/net/weights.safetensors"] == b"pinned"
 
 
 # The VM
@@ -130,7 +136,7 @@ def vm_settings(result: ProgramResult) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
-def test_the_vm_is_told_the_store_the_alias_and_its_folder(runs, checkout):
+def test_the_vm_is_told_the_store_the_alias_and_its_folder(runs):
     told = vm_settings(runs["aws_ec2"])
     assert (told["STORE_URL"], told["MODEL"], told["MODEL_STORE"]) == (
         "s3://models-of-tests/clouds",
@@ -138,7 +144,7 @@ def test_the_vm_is_told_the_store_the_alias_and_its_folder(runs, checkout):
         MODELS_FOLDER,
     )
     assert "MODEL_DIR" not in told
-    files = shipped(checkout, "aws_ec2")
+    files = shipped(runs, "aws_ec2")
     assert set(vm_files(https=False, follows_store=True)) <= set(files)
     assert b"obstore==" in files["requirements-store.txt"] and b"--hash=sha256:" in files["requirements-store.txt"]
 
@@ -182,8 +188,8 @@ def test_cloud_runs_account_may_read_the_bucket_before_it_runs(runs):
     assert grant.urn in settled.dependencies and settled.urn in result.single(SERVICE).dependencies
 
 
-def test_the_image_without_a_model_says_where_it_is(runs, checkout):
-    models = {name: text for name, text in shipped(checkout, "gcp_cloudrun").items() if name.startswith("models/")}
+def test_the_image_without_a_model_says_where_it_is(runs):
+    models = {name: text for name, text in shipped(runs, "gcp_cloudrun").items() if name.startswith("models/")}
     assert list(models) == ["models/models.txt"] and b"MODEL_STORE" in models["models/models.txt"]
 
 
