@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from infra.errors import ModelError, TwinError
+from infra.local.following.twin_store import TwinStore
 from infra.local.twins import Twin, local_twins
 from infra.models import choose_engine
 from release.environments.environment import Urls
@@ -16,13 +17,13 @@ from service.engines.names import twin_name
 from service.model import Bundle
 from store.model_store import ModelStore
 
-POLL_S = "1"  # between a twin's two looks at its folder
+POLL_S = 2.0  # between a twin's two looks at its folder
 
 
 class LocalStages:
-    """Twins that follow the folder `served/ROLE`, as deployments follow theirs. They end with this process."""
+    """Twins that get the folder `served/ROLE` by their platform's own way. They end with this process."""
 
-    ready_timeout_s = 30.0
+    ready_timeout_s = 60.0
 
     def __init__(
         self,
@@ -51,13 +52,16 @@ class LocalStages:
             raise ReleaseError(f"production's version does not start: {error}") from None
 
     def follow_production(self, bundle: Bundle) -> Urls:
-        """The running service switches by itself once its folder has the version; a twin that has ended is started."""
+        """The running service switches by itself once its folder has the version, or is sent it by a release.
+
+        A twin that has ended is started.
+        """
         if "production" not in self._twins:
             return self.production(bundle)
         self.store.follow(self._production, self._served("production"))
         try:
             for twin in self._twins["production"]:
-                if not twin.alive():
+                if twin.release() is None and not twin.alive():
                     twin.restart()
         except TwinError as error:
             raise CandidateBroken(f"production does not start with it: {error}") from None
@@ -79,15 +83,15 @@ class LocalStages:
         self._stop(role)
         self.store.follow(reference, self._served(role))
         engine = choose_engine(bundle, self.plan.engine)
-        settings = {"MODEL_STORE": str(self._served(role)), "MODEL": reference, "MODEL_POLL_S": POLL_S}
         stack = self._open[role] = contextlib.ExitStack()
         twins = stack.enter_context(
             local_twins(
                 self.plan.places,
                 self.folder / "logs" / title.replace(" ", "-"),
-                env={twin_name(place, engine): {**settings, **self.env.get(role, {})} for place in self.plan.places},
+                env={twin_name(place, engine): self.env.get(role, {}) for place in self.plan.places},
                 on_event=lambda text: self.say(f"  {title}: {text.splitlines()[0]}"),
                 engines=[engine],
+                store=TwinStore(self._served(role), reference, POLL_S),
             )
         )
         if twins.failures:
