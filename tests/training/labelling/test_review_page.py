@@ -111,6 +111,15 @@ def test_many_images_are_spread_over_pages(proposal, tmp_path, monkeypatch, open
     assert (tmp_path / "decisions-3.csv").exists()
 
 
+def test_the_page_promises_no_more_than_was_asked_for(proposal, tmp_path):
+    content = {"model": {"name": "mine"}, **summary(proposal)}
+    write_pages(tmp_path, proposal, content)
+    assert "mine could be trusted with no label at 90%." in (tmp_path / "review.html").read_text(encoding="utf-8")
+    write_pages(tmp_path, proposal, content | {"labelled": 7, "on_average": True, "threshold": [1]})
+    page_text = (tmp_path / "review.html").read_text(encoding="utf-8")
+    assert "mine labelled 7 others, of which at least 90% are right, on average over such folders" in page_text
+
+
 def test_names_of_files_and_classes_are_text_in_the_page(review):
     text = review.read_text(encoding="utf-8")
     assert "<i>" not in text and "<b>class" not in text and 'data-path="&lt;i&gt;2.png"' in text
