@@ -17,6 +17,7 @@ BYTES = (
     "os.open(",
     "Image.open(",
     "opener.open(",
+    "self._opener.open(",
     "urlopen(",
     "tarfile.open(",
     "archive.open(",
