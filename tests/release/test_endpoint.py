@@ -53,7 +53,7 @@ def endpoint(service) -> Iterator[Endpoint]:
         yield Endpoint(f"http://127.0.0.1:{port}", Token(TOKEN))
 
 
-def test_a_deployment_that_serves_the_bundle_passes_its_self_test(endpoint, service, bundle):
+def test_a_deployment_with_the_bundle_passes_its_self_test(endpoint, service, bundle):
     engine = endpoint.wait_for(bundle, timeout_s=1)
     assert (engine, endpoint.check_self_test(bundle, engine)) == ("onnx", 2)
     assert service.posts == [("/predict?probabilities=1", "image/png", f"Bearer {TOKEN}")] * 2

@@ -61,7 +61,7 @@ def test_a_stages_stacks_get_the_version_and_make_up(stacks, bundle):
     assert deployed == up("heroku", BETA, f"tiny@{version}") + up("aws_ec2", BETA, f"tiny@{version}")
 
 
-def test_production_follows_its_alias_and_the_canary_is_gammas_stack(stacks, bundle):
+def test_production_follows_its_alias_gammas_stack_is_the_canary(stacks, bundle):
     stages, calls, _ = stacks
     assert stages.deploy(PROD, bundle)["heroku"].endswith(f"heroku-{GAMMA}")
     assert stages.production(bundle)["heroku"].endswith("heroku-prod")

@@ -72,7 +72,7 @@ def new_case(folder: Path, verify: str) -> Case:
 
 
 @pytest.mark.parametrize("verify", ["not worse", "worse"])
-def test_a_release_killed_at_random_moments_ends_as_one_that_was_not(verify, tmp_path, say):
+def test_a_release_killed_at_random_moments_ends_as_any_other(verify, tmp_path, say):
     whole = new_case(tmp_path / "whole", verify)
     whole.finish()  # the first also loads what is not imported yet
     timed = new_case(tmp_path / "timed", verify)
