@@ -2,10 +2,10 @@
 
     python -m scripts.benchmarks.model_switch [--engine torch] [--switches 20] [--requests 2000] [--rate 50]
 
-The service follows a store's folder, in which an alias moves between two versions of the shipped network. Half of the
-steady requests come before the switches and half after them, so that both latencies are of one run; latency counts from
-the scheduled send. Memory is the worker's after each half, before which a pair of switches warmed it up. What else runs
-on the machine is in both latencies, and costs the switches more: they need a core.
+The service follows a store's folder, in which an alias moves between two versions of the shipped network. A block of
+requests without a switch and one with a switch at its start take turns, so that whatever else runs on the machine is in
+both latencies alike; latency counts from the scheduled send. Memory is the worker's, before and after, each time after
+requests and one more load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from service.settings import ENGINES
 from tests.helpers.model_stores import add_version, perturbed_copy, point
 from tests.helpers.running_service import Server, ready_service
 
-NAME, ALIAS = "resnet18-cifar10", "prod"
+NAME, ALIAS, MANAGE_TOKEN = "resnet18-cifar10", "prod", "only-of-this-run"
 CALLERS = 8
 SWITCH_TIMEOUT_S = 120.0
 
@@ -39,6 +39,7 @@ SWITCH_TIMEOUT_S = 120.0
 class Answer:
     """A response, or the error in its place."""
 
+    due_s: float  # its scheduled send, from the start of the load
     latency_ms: float  # from the scheduled send
     status: int  # 0: none came
     header: str | None  # X-Model-Version
@@ -69,7 +70,7 @@ def following_service(folder: Path, engine: str) -> Iterator[tuple[Server, Path,
     versions = [add_version(store, NAME, bundle) for bundle in (shipped, other)]
     point(store, NAME, ALIAS, versions[0])
     settings = {"ENGINE": engine, "MODEL_STORE": str(store), "MODEL": f"{NAME}@{ALIAS}", "MODEL_POLL_S": "0.05"}
-    with ready_service(folder / "log", **settings) as server:
+    with ready_service(folder / "log", MANAGE_TOKEN=MANAGE_TOKEN, **settings) as server:
         yield server, store, versions
 
 
@@ -79,19 +80,29 @@ def measure(folder: Path, engine: str, switches: int, requests: int, rate_rps: f
         (worker,) = psutil.Process(server.process.pid).children()
         send(server.port, 200, rate_rps)
         seconds = [switch(server, store, versions[index % 2]) for index in (1, 2)]
-        steady = send(server.port, requests // 2, rate_rps)
-        settled = worker.memory_info().rss / 2**20, worker.num_threads()
-        load = pool.submit(send, server.port, requests, rate_rps)
-        started_at, seconds = time.perf_counter(), []
+        send(server.port, requests // 4, rate_rps)
+        settled = at_rest(server, worker)
+        switched = server.get(schema.VERSION).json["switches"]
+        load = pool.submit(send, server.port, 2 * requests, rate_rps)
+        started_at, seconds, block_s = time.perf_counter(), [], requests / rate_rps / switches
         for index in range(1, switches + 1):
-            wait_s = started_at + (index - 0.5) * requests / rate_rps / switches - time.perf_counter()
-            time.sleep(max(0.0, wait_s))  # spreads them over the load
+            time.sleep(max(0.0, started_at + (2 * index - 1) * block_s - time.perf_counter()))
             seconds.append(switch(server, store, versions[index % 2]))
-        switching = load.result()
-        steady += send(server.port, requests - requests // 2, rate_rps)
-        after = worker.memory_info().rss / 2**20, worker.num_threads()
-        counted = server.get(schema.VERSION).json["switches"] - 2
+        answers = load.result()
+        steady, switching = ([each for each in answers if int(each.due_s / block_s) % 2 == odd] for odd in (0, 1))
+        send(server.port, requests // 4, rate_rps)
+        counted = server.get(schema.VERSION).json["switches"] - switched
+        after = at_rest(server, worker)
     return SwitchResult(steady, switching, counted, seconds, *zip(settled, after, strict=True))  # type: ignore[arg-type]
+
+
+def at_rest(server: Server, worker: psutil.Process) -> tuple[float, int]:
+    """MiB and threads after one more load, whose answer comes once the model before is freed."""
+    authorised = {"Authorization": f"Bearer {MANAGE_TOKEN}"}
+    reply = server.ask("POST", f"{schema.V2_REPOSITORY}/models/{NAME}/load", b"", authorised)
+    if reply.status != 200:
+        raise RuntimeError(f"the model could not be loaded again: {reply.json['detail']}")
+    return worker.memory_info().rss / 2**20, worker.num_threads()
 
 
 def switch(server: Server, store: Path, version: str) -> float:
@@ -114,7 +125,7 @@ def send(port: int, requests: int, rate_rps: float) -> list[Answer]:
         for index in range(first, requests, CALLERS):
             due_at = started_at + index / rate_rps
             time.sleep(max(0.0, due_at - time.perf_counter()))
-            answers.append(ask(connection, body, due_at))
+            answers.append(ask(connection, body, index / rate_rps, due_at))
         connection.close()
         return answers
 
@@ -122,17 +133,17 @@ def send(port: int, requests: int, rate_rps: float) -> list[Answer]:
         return [answer for answers in pool.map(caller, range(CALLERS)) for answer in answers]
 
 
-def ask(connection: http.client.HTTPConnection, body: bytes, due_at: float) -> Answer:
+def ask(connection: http.client.HTTPConnection, body: bytes, due_s: float, due_at: float) -> Answer:
     try:
         connection.request("POST", schema.PREDICT, body, {"Content-Type": "image/png"})
         response = connection.getresponse()
         content = response.read()
     except OSError:
         connection.close()
-        return Answer((time.perf_counter() - due_at) * 1000, 0, None, None)
+        return Answer(due_s, (time.perf_counter() - due_at) * 1000, 0, None, None)
     latency_ms = (time.perf_counter() - due_at) * 1000
     version = json.loads(content)["model"]["version"] if response.status == 200 else None
-    return Answer(latency_ms, response.status, response.headers[schema.MODEL_VERSION], version)
+    return Answer(due_s, latency_ms, response.status, response.headers[schema.MODEL_VERSION], version)
 
 
 def lines(result: SwitchResult) -> list[str]:

@@ -18,8 +18,9 @@ def result(tmp_path_factory):
 def test_twenty_switches_lose_no_request_of_two_thousand(result, say):
     say("; ".join(lines(result)))
     assert result.switches == SWITCHES
-    assert [answer.status for answer in result.switching] == [200] * REQUESTS
-    assert [answer.status for answer in result.steady] == [200] * REQUESTS
+    assert len(result.switching) >= REQUESTS - SWITCHES  # a block may have one more or less: its ends are fractions
+    assert {answer.status for answer in result.switching + result.steady} == {200}
+    assert len(result.switching + result.steady) == 2 * REQUESTS
 
 
 def test_each_answer_is_of_the_version_in_its_header(result):
