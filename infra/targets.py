@@ -38,7 +38,8 @@ class Target:
     scales_to_zero: bool
     cpu_isa: str = "AVX2"  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
-    min_instances: int = 0  # kept running without a request, of what is billed by request
+    min_instances: int = 0  # kept running without a request, where the platform starts instances itself
+    has_twin: bool = True  # infra/local can start it on this machine
 
 
 AWS_EC2 = Target(
@@ -127,6 +128,7 @@ AWS_SAGEMAKER = Target(
     boot_timeout_s=300,
     scales_to_zero=False,
     cpu_isa="AVX512_CORE",
+    has_twin=False,
 )
 
 FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
@@ -134,6 +136,7 @@ FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default per processor
 
 
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}
+TWIN_TARGETS: tuple[str, ...] = tuple(name for name, target in TARGETS.items() if target.has_twin)
 
 STAGE_PATTERN = re.compile(r"[a-z][a-z0-9]{0,9}")  # part of names, and Google allows a service account 30 characters
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.errors import ModelError, TwinError
 from infra.local.twins import Twin, local_twins
 from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
-from infra.targets import TARGETS
+from infra.targets import TWIN_TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines
 from service.settings import ENGINES
 
@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     1 when no twin could be started or the last one has ended, 2 for an unknown name or model.
     """
     parser = argparse.ArgumentParser(prog="./cloudtrial twins", description="The four targets on this machine.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TWIN_TARGETS)}; else all"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"of models/: {', '.join(model_names())}"
                         f" (default: {DEFAULT_MODEL})")  # fmt: skip
     parser.add_argument(
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        names = arguments.names or tuple(TARGETS)
+        names = arguments.names or TWIN_TARGETS
         engines = arguments.engines or [choose_engine(read_model(arguments.model))]
         with local_twins(
             names, arguments.log_dir, on_event=print_line, engines=engines, model=arguments.model
