@@ -1,4 +1,4 @@
-"""The four targets: region, size, limits and billing of each. The only place where these are written; no Pulumi.
+"""The five targets: region, size, limits and billing of each. The only place where these are written; no Pulumi.
 
 The Pulumi programs take their defaults from here, the twins their limits, the cost model its meters.
 Sources of sizes, limits and meters: see eval/cost/prices.yaml, which prices them.
@@ -135,7 +135,7 @@ FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
 FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default per processor
 
 
-TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}
+TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION, AWS_SAGEMAKER)}
 TWIN_TARGETS: tuple[str, ...] = tuple(name for name, target in TARGETS.items() if target.has_twin)
 
 STAGE_PATTERN = re.compile(r"[a-z][a-z0-9]{0,9}")  # part of names, and Google allows a service account 30 characters

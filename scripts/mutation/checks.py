@@ -19,7 +19,8 @@ from scripts.stack_settings import REQUIRED_SETTINGS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
-COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", ".github", "infra", "scripts", "service", "tests")
+COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", ".github", "infra", "scripts", "service", "tests",
+                "training")  # fmt: skip
 MODELS = "models"
 KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hundreds of times
 
@@ -27,6 +28,7 @@ KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hu
 STACK_OF: Mapping[str, str] = {
     "aws_ec2": "aws_ec2",
     "vm_files": "aws_ec2",
+    "aws_sagemaker": "aws_sagemaker",
     "gcp_cloudrun": "gcp_cloudrun",
     "gcp_function": "gcp_function",
     "heroku": "heroku",
@@ -55,6 +57,7 @@ TOKEN = {"cloudtrial:apiToken": "a-token-nobody-may-see"}
 
 TESTS: Mapping[str, Sequence[str]] = {
     "aws_ec2": ("programs/test_aws_ec2.py", "programs/test_stacks.py"),
+    "aws_sagemaker": ("programs/test_aws_sagemaker.py", "test_sagemaker_readiness.py", "programs/test_stacks.py"),
     "gcp_cloudrun": ("programs/test_gcp_cloudrun.py", "programs/test_stacks.py"),
     "gcp_function": ("programs/test_gcp_function.py", "programs/test_stacks.py"),
     "heroku": ("programs/test_heroku.py", "programs/test_stacks.py"),
@@ -62,7 +65,10 @@ TESTS: Mapping[str, Sequence[str]] = {
     "shared": ("test_artifact.py", "test_readiness.py", "test_vm_readiness.py", "programs/test_stacks.py"),
     "operations": ("test_prerequisites.py", "test_logs.py", "test_workflows.py"),
 }
-MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("programs/test_moto.py",)}
+MOTO_TESTS: Mapping[str, Sequence[str]] = {
+    "aws_ec2": ("programs/test_moto.py",),
+    "aws_sagemaker": ("programs/test_moto_sagemaker.py",),
+}
 
 CHECKS = ("engine", "policy", "tests", "moto", "pyright")
 ERROR = re.compile(r"[\w.]+(Error|Exception): ")
