@@ -16,6 +16,7 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
 from scripts.stack_settings import REQUIRED_SETTINGS
+from tests.helpers.infra.program_runs import WEB_STACKS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
@@ -141,7 +142,9 @@ def run_stack(copy: Path, stack: str) -> list[ProgramResult]:
     required = REQUIRED_SETTINGS[stack]
     return [
         run_program(copy, stack, required, preview=True),
-        run_program(copy, stack, {**required, **OPTIONAL_SETTINGS.get(stack, {})}, secrets=TOKEN),
+        run_program(
+            copy, stack, {**required, **OPTIONAL_SETTINGS.get(stack, {})}, secrets=TOKEN if stack in WEB_STACKS else {}
+        ),
     ]
 
 
