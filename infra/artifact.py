@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from infra.models import DEFAULT_MODEL, choose_engine, read_model
-from service.model import MODEL_JSON, sha256
+from infra.models import DEFAULT_MODEL, as_bundle, choose_engine
+from service.model import MODEL_JSON, Bundle, sha256
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_DIR = Path(".build")  # from the repository's root, where `pulumi` runs; an absolute path would differ by machine
@@ -27,6 +27,7 @@ REQUIREMENTS = {"torch": "requirements.txt", "onnx": "requirements-onnx.txt"}
 # In their own folder: the one installs functions-framework, the other, with torch, what trains
 OWN_LOCKS = {"gcp_function": ("torch", "onnx"), "aws_sagemaker": ("torch",)}
 OWN_FILES = {"aws_sagemaker": ("training", "infra/aws_sagemaker/serve", "infra/aws_sagemaker/train")}
+STORE_REQUIREMENTS = "requirements-store.txt"
 EXCLUDED = ("__pycache__", ".DS_Store")
 
 FILE_MODE = 0o644
@@ -44,17 +45,25 @@ class Artifact:
 
 
 def deployment_files(
-    extra: Mapping[str, Path] | None = None, engine: str | None = None, target: str = "", model: str = DEFAULT_MODEL
+    extra: Mapping[str, Path] | None = None,
+    engine: str | None = None,
+    target: str = "",
+    model: str | Bundle = DEFAULT_MODEL,
+    *,
+    ships_model: bool = True,
 ) -> dict[str, Path]:
-    """Every file that is shipped, by its name in the archive: of models/, one bundle with one engine's own file.
+    """Every file that is shipped, by its name in the archive: one bundle, in models/, with one engine's own file.
 
     `extra` names more, and what each is copied from. `target` counts where that installs more than the others. Without
-    an engine, the one that the model is served with by default. Raises ModelError.
+    an engine, the one that the model is served with by default. What follows a store does not ship the model
+    (ships_model). Raises ModelError.
     """
-    bundle = read_model(model)
+    bundle = as_bundle(model)
     engine = choose_engine(bundle, engine)
     files = {f"service/{name}": path for name, path in _walk(REPOSITORY / "service")}
-    files |= {f"models/{model}/{name}": bundle.folder / name for name in (MODEL_JSON, *bundle.files_for(engine))}
+    if ships_model:
+        folder = f"models/{bundle.folder.name}"
+        files |= {f"{folder}/{name}": bundle.folder / name for name in (MODEL_JSON, *bundle.files_for(engine))}
     files |= {name: REPOSITORY / "service" / name for name in ROOT_FILES}
     folder = REPOSITORY / "infra" / target if engine in OWN_LOCKS.get(target, ()) else REPOSITORY / "service"
     files["requirements.txt"] = folder / REQUIREMENTS[engine]
@@ -62,6 +71,12 @@ def deployment_files(
         own = REPOSITORY / name
         files |= {f"{name}/{inside}": path for inside, path in _walk(own)} if own.is_dir() else {name: own}
     return dict(sorted((files | dict(extra or {})).items()))
+
+
+def store_files() -> dict[str, Path]:
+    """The client of model stores, for a deployment that pulls from one by itself, with the lock of what that needs."""
+    files = {f"store/{name}": path for name, path in _walk(REPOSITORY / "store")}
+    return files | {STORE_REQUIREMENTS: REPOSITORY / "infra" / "aws_ec2" / STORE_REQUIREMENTS}
 
 
 def direct_requirements(engine: str, target: str) -> str:

@@ -10,6 +10,7 @@ import pulumi
 from infra.errors import ConfigError, ModelError
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from infra.naming import PROJECT
+from infra.stored_model import StoredModel, read_stored_model
 from infra.targets import Target
 from service.errors import SettingsError
 from service.model import Bundle
@@ -64,8 +65,18 @@ class StackConfig:
         """A setting that is true or, without it, false."""
         return self.choice(key, "false", ("true", "false")) == "true"
 
-    def model(self) -> Bundle:
-        """The model that is shipped: a folder of models/."""
+    def stored_model(self, target: Target) -> StoredModel | None:
+        """The model that `model` names in `modelStore`, as it is now; None without a store."""
+        url, reference = self._get("modelStore"), self._get("model")
+        try:
+            return read_stored_model(url, reference, target)
+        except ModelError as error:
+            raise ConfigError(str(error)) from None
+
+    def model(self, stored: StoredModel | None = None) -> Bundle:
+        """The model that is served: the store's, or a folder of models/, which is then shipped."""
+        if stored:
+            return stored.bundle
         try:
             return read_model(self._get("model") or DEFAULT_MODEL)
         except ModelError as error:
@@ -127,7 +138,13 @@ class StackConfig:
 
 
 def export_endpoint(
-    target: Target, url: pulumi.Input[str], region: pulumi.Input[str], size: str, model: Bundle, engine: str
+    target: Target,
+    url: pulumi.Input[str],
+    region: pulumi.Input[str],
+    size: str,
+    model: Bundle,
+    engine: str,
+    stored: StoredModel | None = None,
 ) -> None:
     """The outputs that every stack has, and `./cloudtrial run --stacks` reads."""
     pulumi.export("url", url)
@@ -136,6 +153,8 @@ def export_endpoint(
     pulumi.export("size", size)
     pulumi.export("model", model.folder.name)
     pulumi.export("model_version", model.version(model.engine(engine).file))
+    if stored:  # what `up` has proven; a stack that follows its store may serve a later one
+        pulumi.export("store_version", stored.version)
 
 
 def _invalid(key: str, value: str, hint: str) -> ConfigError:

@@ -26,6 +26,11 @@ def read_model(name: str) -> Bundle:
         raise ModelError(str(error)) from None
 
 
+def as_bundle(model: str | Bundle) -> Bundle:
+    """The bundle, where a name may be given for one of models/. Raises ModelError."""
+    return read_model(model) if isinstance(model, str) else model
+
+
 def choose_engine(bundle: Bundle, engine: str | None = None) -> str:
     """The engine that is asked for; else the service's default where the bundle has it, else the bundle's first.
 
@@ -44,3 +49,8 @@ def choose_engine(bundle: Bundle, engine: str | None = None) -> str:
 def model_env(model: str, engine: str) -> dict[str, str]:
     """What every deployment sets: the engine, and the one bundle that is shipped, from the root of what is shipped."""
     return {"ENGINE": engine, "MODEL_DIR": f"models/{model}"}
+
+
+def followed_env(reference: str, engine: str, folder: str) -> dict[str, str]:
+    """The same for a deployment that follows a store, which is, or is kept in, a folder of that machine."""
+    return {"ENGINE": engine, "MODEL_STORE": folder, "MODEL": reference}

@@ -17,9 +17,11 @@ from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
 from service.lifecycle.served_model import ServedModel
+from service.lifecycle.switcher import ModelSwitcher
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.tabular.rows import check_answers
+from service.web.inference_protocol import MANAGE_ENDPOINTS, InferenceProtocol
 from service.web.middleware import (
     CLIENT_CONNECTION,
     DELAY_S,
@@ -62,7 +64,9 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    state = ServiceState(ServedModel.of(classifier), app.logger)
+    state = ServiceState(ServedModel.of(classifier, settings.stored), app.logger)
+    switcher = ModelSwitcher(state.current, settings, switch=state.switched, refused=state.metrics.switch_refused.inc)
+    app.extensions["model_switcher"] = switcher
     service = Service(state, settings)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
@@ -73,14 +77,22 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.add_url_rule(schema.VERSION, "version", service.version)
     app.add_url_rule(schema.METRICS, "metrics", service.metrics)
     app.add_url_rule(schema.OPENAPI, "openapi", service.openapi)
+    if settings.manage_token:
+        InferenceProtocol(state, settings, switcher).add_to(app)
     app.before_request(service.admit)
     app.after_request(service.finish)
     app.register_error_handler(Problem, service.problem)
     app.register_error_handler(HTTPException, service.http_problem)
     app.register_error_handler(Exception, service.failure)
     app.wsgi_app = RequestMiddleware(  # type: ignore[method-assign]  # as Flask advises
-        app.wsgi_app, state, token=settings.api_token, allowed_origins=settings.allowed_origins
+        app.wsgi_app,
+        state,
+        token=settings.api_token,
+        manage_token=settings.manage_token,
+        allowed_origins=settings.allowed_origins,
     )
+    if settings.stored or settings.manage_token:
+        switcher.start()
     return app
 
 
@@ -183,6 +195,8 @@ class Service:
             "versions": library_versions() | classifier.libraries,
             **processor(),
             "cpus": usable_cpus(),
+            "store": model.stored.to_json() if model.stored else None,
+            "switches": self.state.switches,
             "instance_id": self.state.instance_id,
             "started_at": self.state.started_at,
             "startup_ms": self.state.startup_ms,
@@ -195,12 +209,16 @@ class Service:
         return Response(text, content_type=media_type)
 
     def openapi(self) -> Response:
-        return Response(openapi_document(self.model.features), mimetype=schema.JSON_TYPE)
+        return Response(
+            openapi_document(self.model.features, has_v2=bool(self.settings.manage_token)), mimetype=schema.JSON_TYPE
+        )
 
     # Around every view
 
     def admit(self) -> None:
         """Refuse a body that is too large, has no token or comes while the queue is full; number the others."""
+        if request.url_rule and is_v2():
+            trace_of(request.environ).route = request.url_rule.rule
         if problem := request.environ.get(PROBLEM):
             raise problem
         if (request.content_length or 0) > schema.MAX_BODY_BYTES:
@@ -209,11 +227,15 @@ class Service:
             self._check_token(self.settings.api_token or "")
         if request.method == "POST" and request.routing_exception is None:
             self.state.reserve_body(request.environ, request.content_length)  # a token may be in the body
-            if self.settings.api_token:
-                self._check_token(self.settings.api_token)
+            manages = request.endpoint in MANAGE_ENDPOINTS
+            if token := self.settings.manage_token if manages else self.settings.api_token:
+                self._check_token(token)
             if has_query():
                 check_query(request)
             check_encoding(request)
+            if manages:
+                read_body(request)
+                return
             self.model.classifier.check_room()
             read_body(request)
             self.state.accept(request.environ)
@@ -246,6 +268,8 @@ class Service:
     def problem(self, problem: Problem) -> Response:
         """The problem document, or for a browser's post the page that shows it."""
         document, headers = self.state.problem_response(problem)
+        if is_v2():
+            document["error"] = document["detail"]  # where the Open Inference Protocol has it
         if wants_page():
             html, status = self.page(problem.status, problem=document)
             response = Response(html, status)
@@ -277,6 +301,10 @@ class Service:
 
 def json_answer(body: Any, status: int = 200, media_type: str = schema.JSON_TYPE) -> Response:
     return Response(json_line(body), status, content_type=media_type)
+
+
+def is_v2() -> bool:
+    return request.path.startswith(f"{schema.V2}/")
 
 
 def wants_page() -> bool:

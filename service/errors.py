@@ -4,6 +4,7 @@ ServiceError
  |- SettingsError              an environment variable with a value that cannot be used
  |- BundleError                the model bundle is missing, incomplete, or not what its model.json says
  |- StoreError                 a model store, or a name in one, that cannot be used
+ |   '- NotInStore             or what is not there
  '- Problem                    a request that cannot be answered, as an RFC 9457 problem document
      |- BadRequest         400 no image in the request, or JSON that is not JSON
      |   '- UnknownParameter  or it holds a parameter that is not understood
@@ -59,6 +60,10 @@ class BundleError(ServiceError):
 
 
 class StoreError(ServiceError):
+    pass
+
+
+class NotInStore(StoreError):
     pass
 
 

@@ -17,6 +17,10 @@ READYZ = "/readyz"
 VERSION = "/version"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
+V2 = "/v2"  # of the Open Inference Protocol; there only with MANAGE_TOKEN
+V2_LIVE = "/v2/health/live"
+V2_READY = "/v2/health/ready"
+V2_REPOSITORY = "/v2/repository"  # what lies under it needs MANAGE_TOKEN as its bearer token
 
 # Limits
 MAX_BODY_BYTES = 16 * 1024 * 1024

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from service.errors import BundleError, SettingsError
+from service.errors import BundleError, SettingsError, StoreError
+from service.lifecycle.followed_store import FollowedStore, StoredVersion
 from service.manifest.reader import WEIGHTS_OF
 from service.model import load_bundle
+from service.store_layout import ModelReference, parse_reference
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds service/ and models/
 ENGINES = tuple(WEIGHTS_OF)
@@ -53,23 +55,29 @@ class Settings:
     deployment: str | None = None  # where, as people write it, for /version and the page; unset: what PLATFORMS finds
     protect_status: bool = False  # /version and /metrics need the token, too
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere that may read the answers (CORS); "*": of all
+    # A folder with versions of models (docs/switch.md), which something else keeps up to date; in place of MODEL_DIR
+    model_store: Path | None = None
+    model: ModelReference | None = None  # NAME@ALIAS or NAME@VERSION there; the service follows an alias's moves
+    model_poll_s: float = 10.0  # between two looks; 0: only when a management call says so
+    manage_token: str | None = None  # bearer token of the calls that change the model; unset: there is no /v2
+    # Not set, but found:
+    stored: StoredVersion | None = None  # what `model` led to; its folder is model_dir
+    any_engine: bool = False  # without ENGINE, another model may run with another engine
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read the settings. Raises SettingsError with the variable, its value and the values that are allowed."""
-        model_dir = ROOT / (env.get("MODEL_DIR") or cls.model_dir)
+        store = ROOT / env["MODEL_STORE"] if env.get("MODEL_STORE") else None
+        model = _reference(env) if store else None
+        stored = _find(store, model) if store and model else None
+        model_dir = stored.folder if stored else ROOT / (env.get("MODEL_DIR") or cls.model_dir)
         engine = env.get("ENGINE") or _engine_of(model_dir)
         if engine not in ENGINES:
             raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")
         device = env.get("DEVICE") or cls.device
         if device not in DEVICES:
             raise SettingsError(f"DEVICE is {device!r}; use one of: {', '.join(DEVICES)}")
-        token = env.get("API_TOKEN") or None
-        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-            raise SettingsError("API_TOKEN does not fit a header; use printable ASCII characters without spaces")
-        if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
-            hint = f"use at least {MIN_TOKEN_CHARACTERS}, such as those of `openssl rand -hex 16`"
-            raise SettingsError(f"API_TOKEN has {len(token)} characters and can be guessed; {hint}")
+        token = _token(env, "API_TOKEN")
         protect_status = _whole(env, "PROTECT_STATUS", 0, 0, 1) == 1
         if protect_status and token is None:
             raise SettingsError("PROTECT_STATUS is '1' without a token; set API_TOKEN, or use 0")
@@ -83,12 +91,18 @@ class Settings:
             model_dir=model_dir,
             max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),
             batch_max=_whole(env, "BATCH_MAX", cls.batch_max, 1, 1024),
-            batch_wait_ms=_milliseconds(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000),
+            batch_wait_ms=_number(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000, "milliseconds"),
             api_token=token,
             git_sha=env.get("GIT_SHA") or None,
             deployment=_deployment(env, "DEPLOYMENT"),
             protect_status=protect_status,
             allowed_origins=_origins(env, "ALLOWED_ORIGINS"),
+            model_store=store,
+            model=model,
+            model_poll_s=_number(env, "MODEL_POLL_S", cls.model_poll_s, 86_400, "seconds"),
+            manage_token=_token(env, "MANAGE_TOKEN"),
+            stored=stored,
+            any_engine=bool(stored) and not env.get("ENGINE"),
         )
 
 
@@ -121,14 +135,41 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int)
     return int(text)
 
 
-def _milliseconds(env: Mapping[str, str], name: str, default: float, high: float) -> float:
+def _token(env: Mapping[str, str], name: str) -> str | None:
+    token = env.get(name) or None
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise SettingsError(f"{name} does not fit a header; use printable ASCII characters without spaces")
+    if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
+        hint = f"use at least {MIN_TOKEN_CHARACTERS}, such as those of `openssl rand -hex 16`"
+        raise SettingsError(f"{name} has {len(token)} characters and can be guessed; {hint}")
+    return token
+
+
+def _reference(env: Mapping[str, str]) -> ModelReference:
+    """What MODEL names in the store."""
+    if not (text := env.get("MODEL")):
+        raise SettingsError("MODEL_STORE is set without MODEL; set MODEL to NAME@ALIAS or NAME@VERSION")
+    try:
+        return parse_reference(text)
+    except StoreError as error:
+        raise SettingsError(f"MODEL: {error}") from None
+
+
+def _find(store: Path, model: ModelReference) -> StoredVersion:
+    try:
+        return FollowedStore(store).find(model)
+    except StoreError as error:
+        raise SettingsError(f"MODEL_STORE: {error}") from None
+
+
+def _number(env: Mapping[str, str], name: str, default: float, high: float, unit: str) -> float:
     text = env.get(name) or str(default)
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= high:
-        raise SettingsError(f"{name} is {text!r}; use milliseconds from 0 to {high:g}")
+        raise SettingsError(f"{name} is {text!r}; use {unit} from 0 to {high:g}")
     return value
 
 

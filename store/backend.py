@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from service.errors import StoreError
+from store.bucket import BucketBackend
 from store.folder import FolderBackend
 from store.records import StoredFile
 
-SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 BUCKETS = ("s3", "gs")
 
 
@@ -44,9 +43,10 @@ def read(backend: Backend, path: str) -> bytes:
 
 def open_backend(url: str) -> Backend:
     """The place at a folder's path, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Raises StoreError."""
-    scheme = SCHEME.match(url)
-    if scheme is None:
+    scheme, found, rest = url.partition("://")
+    if not found:
         return FolderBackend(Path(url).expanduser())
-    if scheme[1] not in BUCKETS:
+    bucket, _, prefix = rest.partition("/")
+    if scheme not in BUCKETS or not bucket:
         raise StoreError(f"{url}: a store is a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-    raise StoreError(f"{url}: buckets are not built in yet; use a folder")
+    return BucketBackend(scheme, bucket, prefix.strip("/"))

@@ -62,6 +62,15 @@ class ModelStore:
         ]
         return sorted(complete, key=lambda version: (version.pushed_at, version.version))
 
+    def version(self, reference: ModelReference) -> Version:
+        """One of them, by NAME@VERSION. Raises StoreError, which says which there are."""
+        versions = self.versions(reference.name)
+        for each in versions:
+            if each.version == reference.version:
+                return each
+        there = ", ".join(each.version for each in versions) or "none"
+        raise StoreError(f"{reference.name} has no version {reference.version} in {self.url}; it has {there}")
+
     def aliases(self, name: str) -> dict[str, AliasRecord]:
         """What each alias of a model points to."""
         return Aliases(self.backend, name).all()
@@ -95,7 +104,7 @@ class ModelStore:
             self.report(f"{'Checking' if path in stored else 'Sending'} {file}, {len(data) / 1e6:.1f} MB")
             if path in stored or not self.backend.create(path, data):
                 self._verify(path, digest)
-        return next(each for each in self.versions(name) if each.version == version)
+        return self.version(ModelReference(name, version=version))
 
     def pull(self, reference: str, folder: Path) -> Version:
         """Write a version as a bundle's folder, whole or not at all. Raises StoreError.
@@ -104,7 +113,7 @@ class ModelStore:
         """
         wanted = parse_reference(reference)
         version, manifest = self._find(wanted)
-        found = next(each for each in self.versions(wanted.name) if each.version == version)
+        found = self.version(ModelReference(wanted.name, version=version))
         base = version_dir(wanted.name, version)
 
         def fetch(file: str) -> Iterator[bytes]:
@@ -181,8 +190,8 @@ class ModelStore:
         try:
             manifest = read(self.backend, path)
         except FileNotFoundError:
-            there = ", ".join(each.version for each in self.versions(reference.name)) or "none"
-            raise StoreError(f"{reference.name} has no version {version} in {self.url}; it has {there}") from None
+            self.version(ModelReference(reference.name, version=version))
+            raise self._damaged(path) from None  # it was there in the list
         if version_of(manifest) != version:
             raise self._damaged(path)
         return version, manifest

@@ -86,7 +86,7 @@ def commands(text: str) -> list[str]:
 
 PAPERS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("method", "deploy", "own-service", "performance", "results")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("method", "deploy", "own-service", "performance", "results", "store")),
 ]
 TEXT = "".join(paper.read_text() for paper in PAPERS)
 COMMANDS = list(dict.fromkeys(commands(TEXT)))

@@ -10,10 +10,18 @@ import pytest
 
 from tests.conftest import ROOT
 
-SOURCES = ("cloudtrial", "__main__.py", *("eval", "service", "infra", "training", "store", "scripts"))
+SOURCES = ("cloudtrial", "__main__.py", *("eval", "service", "infra", "training", "store", "release", "scripts"))
 METHODS = {"read_text", "write_text"}
 OPENERS = {"open", "fdopen", "TemporaryFile", "NamedTemporaryFile", "TextIOWrapper"}
-BYTES = ("os.open(", "Image.open(", "opener.open(", "urlopen(", "tarfile.open(", "archive.open(")  # no text
+BYTES = (
+    "os.open(",
+    "Image.open(",
+    "opener.open(",
+    "urlopen(",
+    "tarfile.open(",
+    "archive.open(",
+    "ModelStore.open(",
+)  # no text
 
 
 def files() -> Iterator[Path]:

@@ -1,4 +1,5 @@
-"""The commands for own data: describe, finetune, export, promote, tabular, pretrained. Each imports what it needs."""
+"""The commands for own data: describe, label, finetune, export, promote, tabular, pretrained. Each imports what it
+needs."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 from training.defaults import SEED
 from training.errors import PromotionError
+from training.labelling import arguments as labelling
 
 EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
 IMAGES_HELP = "folder with CLASS/*, or with train/CLASS/* and test/CLASS/*"
@@ -23,6 +25,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     describe.add_argument("--name", help="name of the data set and of the files (default: the folder's)")
     describe.add_argument("--no-pictures", action="store_true", help="leave the images out of the page")
     describe.set_defaults(run=run_describe)
+
+    labelling.add(commands)
 
     finetune = commands.add_parser(
         "finetune", description="Fine-tune a network on own images: its last layer, then with --unfreeze all of it."

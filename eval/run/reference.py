@@ -69,7 +69,7 @@ async def _compute_predictions(
     """Yield the predictions of the process. It has its own session: Ctrl-C does not reach it, and we end it."""
     with path_list.open("rb") as stdin, tempfile.TemporaryFile() as stderr:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=os.environ | env, stdin=stdin,
+            *command, cwd=ROOT, env={**os.environ, "MODEL_STORE": "", **env}, stdin=stdin,  # of the one bundle in env
             stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None

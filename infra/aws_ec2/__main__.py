@@ -10,12 +10,12 @@ from collections import Counter
 import pulumi
 import pulumi_aws as aws
 
-from infra.artifact import deployment_files, write_line, write_tar_gz
-from infra.aws_ec2.user_data import render, vm_files
+from infra.artifact import deployment_files, store_files, write_line, write_tar_gz
+from infra.aws_ec2.user_data import MODELS_FOLDER, render, vm_files
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError, TokenInClear
 from infra.git_sha import deployed_git_sha
-from infra.models import model_env
+from infra.models import followed_env, model_env
 from infra.naming import resource_name, tags
 from infra.readiness import wait_until_ready
 from infra.targets import AWS_EC2 as TARGET
@@ -34,7 +34,8 @@ ZONE = r"Z[A-Z0-9]{4,31}"
 # 1. Settings
 
 config = StackConfig()
-model = config.model()
+stored = config.stored_model(TARGET)  # the VM goes on to follow the alias: classifier-model.timer
+model = config.model(stored)
 engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
@@ -186,7 +187,8 @@ aws.s3.BucketPolicy(
     ),
     opts=pulumi.ResourceOptions(depends_on=[private]),  # S3 refuses two such changes at once
 )
-files = deployment_files(vm_files(https=https), engine, model=model.folder.name)
+own_files = vm_files(https=https, follows_store=bool(stored)) | (store_files() if stored else {})
+files = deployment_files(own_files, engine, model=model, ships_model=not stored)
 artifact, git_sha = write_tar_gz("aws_ec2.tar.gz", files), deployed_git_sha(files)
 bundle = aws.s3.BucketObjectv2(
     "bundle",
@@ -208,8 +210,8 @@ if api_token:
         tags=stack_tags,
     )
 
-# The VM may read its bundle and its token, store its certificate, and be reached by Session Manager. Amazon's policy
-# for the last allows reading every parameter of the account; the denial revokes that.
+# The VM may read its bundle, its token and its model's versions, store its certificate, and be reached by Session
+# Manager. Amazon's policy for the last allows reading every parameter of the account; the denial revokes that.
 role = aws.iam.Role(
     resource_name("vm", stack),
     assume_role_policy=pulumi.Output.json_dumps(
@@ -236,6 +238,14 @@ if token:
 if domain:
     certificate_arn = pulumi.Output.concat(bucket.arn, "/", certificate_key)
     statements.append({"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": [certificate_arn]})
+if stored:
+    every_key = f"{stored.key_prefix}*"
+    store_arn = f"arn:aws:s3:::{stored.bucket}"
+    listed = {"StringLike": {"s3:prefix": [every_key]}}
+    statements += [
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{store_arn}/{every_key}"]},
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [store_arn], "Condition": listed},
+    ]
 role_policy = aws.iam.RolePolicy(
     "vm", role=role.name, policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": statements})
 )
@@ -249,7 +259,8 @@ host = domain or address.public_ip
 # image; a newer image alone changes nothing. (docs/pulumi-engine.md: what is ignored is ignored of a running VM only.)
 settings: dict[str, pulumi.Input[str]] = {
     "AWS_DEFAULT_REGION": region,
-    **model_env(model.folder.name, engine),
+    **(followed_env(str(stored.reference), engine, MODELS_FOLDER) if stored else model_env(model.folder.name, engine)),
+    **({"STORE_URL": stored.url} if stored else {}),
     "BUNDLE_URI": pulumi.Output.concat("s3://", bucket.bucket, "/", bundle.key),
     "BUNDLE_SHA256": artifact.sha256,
     "GIT_SHA": git_sha,
@@ -348,7 +359,7 @@ wait_until_ready(
 
 # 3. Outputs
 
-export_endpoint(TARGET, url, region, size, model, engine)
+export_endpoint(TARGET, url, region, size, model, engine, stored)
 pulumi.export("instance_id", vm.id)
 pulumi.export("address", address.public_ip)
 pulumi.export("session", session)

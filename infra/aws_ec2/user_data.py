@@ -34,14 +34,20 @@ HTTPS_FILES = {
     "etc/nginx/snippets/classifier-https.conf": "nginx-proxy.conf",
     "certificate": "certificate",
 }
+# What there is where the VM follows a model store
+STORE_FILES = {
+    "etc/systemd/system/classifier-model.service": "classifier-model.service",
+    "etc/systemd/system/classifier-model.timer": "classifier-model.timer",
+}
+MODELS_FOLDER = "/var/lib/classifier/models"  # that it brings up to date with the store, as the unit's StateDirectory
 HTTPS_PACKAGES = ("certbot", "openssl")
 HOST = re.compile(r"[a-z0-9.-]+")  # a domain, or an address of IPv4
 MAX_BYTES = 16 * 1024  # EC2's limit of user data, before base64
 
 
-def vm_files(*, https: bool) -> dict[str, Path]:
+def vm_files(*, https: bool, follows_store: bool = False) -> dict[str, Path]:
     """The VM's own files, by their names in the bundle."""
-    files = VM_FILES | (HTTPS_FILES if https else {})
+    files = VM_FILES | (HTTPS_FILES if https else {}) | (STORE_FILES if follows_store else {})
     return {f"{VM_FOLDER}/{path}": HERE / source for path, source in files.items()}
 
 

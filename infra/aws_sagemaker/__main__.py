@@ -35,7 +35,8 @@ READY_TIMEOUT_S = 180  # AWS's provider has waited until the endpoint is in serv
 
 stack = pulumi.get_stack()
 config = StackConfig()
-model = config.model()
+stored = config.stored_model(TARGET)  # its version is shipped; another one comes with another `up`: a release
+model = config.model(stored)
 engine = config.engine(model)
 revision = config.revision()
 size = config.choice("size", TARGET.size, SAGEMAKER_SIZES)
@@ -81,7 +82,7 @@ lifecycle = aws.ecr.LifecyclePolicy(
 
 # Built here by BuildKit and pushed with a password that AWS gives for twelve hours. The tag is the content's hash: the
 # same files are built once. SageMaker refuses OCI's manifests; attestations, which need them, docker-build adds none.
-files = deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)
+files = deployment_files(engine=engine, target=TARGET.name, model=model)
 artifact, git_sha = write_folder(TARGET.name, files), deployed_git_sha(files)
 login = aws.ecr.get_authorization_token_output(registry_id=repository.registry_id)
 image = docker_build.Image(
@@ -248,5 +249,5 @@ wait_until_ready(
 
 # 3. Outputs
 
-export_endpoint(TARGET, url, region, size, model, engine)
+export_endpoint(TARGET, url, region, size, model, engine, stored)
 pulumi.export("endpoint", endpoint.name)

@@ -4,13 +4,14 @@ import pulumi
 import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
 
-from infra.artifact import deployment_files, write_folder
+from infra.artifact import REPOSITORY, deployment_files, write_folder
 from infra.common import StackConfig, export_endpoint
+from infra.errors import ConfigError
 from infra.git_sha import deployed_git_sha
 from infra.google import allow_invoker, enable_apis, read_google_settings, wait_for_grants, wait_until_serving
 from infra.google_budget import API as BUDGET_API
 from infra.google_budget import create_budget, read_budget_settings
-from infra.models import model_env
+from infra.models import followed_env, model_env
 from infra.naming import resource_name, tags
 from infra.targets import GCP_CLOUDRUN as TARGET
 
@@ -27,11 +28,17 @@ LIVENESS_PERIOD_S, LIVENESS_FAILURES = 30, 3
 KEPT_VERSIONS = 9
 DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
 
+# Where the store's bucket is mounted, by Cloud Storage FUSE; infra/gcp_cloudrun/models.txt says what that means.
+MOUNT, VOLUME = "/mnt/models", "models"
+STORE_POLL_S = 30  # between two looks at the alias: each is a request to Google, of every instance that is awake
+IN_PLACE_OF_MODELS = {"models/models.txt": REPOSITORY / "infra" / "gcp_cloudrun" / "models.txt"}  # the image copies it
+
 # 1. Settings
 
 stack = pulumi.get_stack()
 config = StackConfig()
-model = config.model()
+stored = config.stored_model(TARGET)  # instances go on to follow the alias, in the mounted bucket
+model = config.model(stored)
 engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
@@ -39,6 +46,11 @@ revision = config.revision()
 settings = read_google_settings(config, TARGET)
 budget = read_budget_settings(config)
 config.reject_unknown()
+generation = 1 if float(settings.vcpus) < 1 else 2  # less than one processor is sold in the first generation only
+if stored and generation == 1:
+    raise ConfigError(
+        f"cloudtrial:vcpus is {settings.vcpus}; a bucket (cloudtrial:modelStore) is mounted with 1 or more only"
+    )
 
 name = resource_name("run", stack)
 labels = tags(stack)
@@ -86,7 +98,8 @@ repository = gcp.artifactregistry.Repository(
 
 # Built here by BuildKit (Docker's, or one that `docker buildx` knows) and pushed with the short-lived token that
 # Google's provider itself holds. The tag is the content's hash: the same files are built once.
-files = deployment_files(engine=engine, model=model.folder.name)
+extra = IN_PLACE_OF_MODELS if stored else {}
+files = deployment_files(extra, engine, model=model, ships_model=not stored)
 artifact, git_sha = write_folder(TARGET.name, files), deployed_git_sha(files)
 registry = f"{settings.region}-docker.pkg.dev"
 image = docker_build.Image(
@@ -120,13 +133,15 @@ account = gcp.serviceaccount.Account(
 env = [
     gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
     for key, value in (
-        model_env(model.folder.name, engine)
+        (followed_env(str(stored.reference), engine, MOUNT) if stored else model_env(model.folder.name, engine))
+        | ({"MODEL_POLL_S": str(STORE_POLL_S)} if stored else {})
         | {"WEB_THREADS": str(settings.concurrency), "GIT_SHA": git_sha}
         | access_env
         | revision
     ).items()
 ]
 before_service: list[pulumi.Resource] = [*apis]
+grants: list[pulumi.CustomResource] = []
 if api_token:
     secret = gcp.secretmanager.Secret(
         "api-token",
@@ -147,7 +162,27 @@ if api_token:
         )
     )
     env.append(gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name="API_TOKEN", value_source=token_source))
-    before_service.append(wait_for_grants([account], [accessor]))
+    grants.append(accessor)
+
+# The store's bucket, which is not this stack's: it may be read, and is mounted read-only.
+volumes: list[gcp.cloudrunv2.ServiceTemplateVolumeArgs] = []
+mounts: list[gcp.cloudrunv2.ServiceTemplateContainerVolumeMountArgs] = []
+if stored:
+    grants.append(
+        gcp.storage.BucketIAMMember(
+            "store", bucket=stored.bucket, role="roles/storage.objectViewer", member=account.member
+        )
+    )
+    # implicit-dirs: folders that are nothing but a part of their objects' names are seen.
+    only_dir = [f"only-dir={stored.prefix}"] if stored.prefix else []
+    mounted = gcp.cloudrunv2.ServiceTemplateVolumeGcsArgs(
+        bucket=stored.bucket, read_only=True, mount_options=["implicit-dirs", *only_dir]
+    )
+    volumes.append(gcp.cloudrunv2.ServiceTemplateVolumeArgs(name=VOLUME, gcs=mounted))
+    mounts.append(gcp.cloudrunv2.ServiceTemplateContainerVolumeMountArgs(name=VOLUME, mount_path=MOUNT))
+
+if grants:
+    before_service.append(wait_for_grants([account], grants))
 
 service = gcp.cloudrunv2.Service(
     "service",
@@ -161,8 +196,7 @@ service = gcp.cloudrunv2.Service(
     labels=labels,
     template=gcp.cloudrunv2.ServiceTemplateArgs(
         service_account=account.email,
-        # Less than one processor is sold in the first generation only.
-        execution_environment=f"EXECUTION_ENVIRONMENT_GEN{1 if float(settings.vcpus) < 1 else 2}",
+        execution_environment=f"EXECUTION_ENVIRONMENT_GEN{generation}",
         timeout=f"{REQUEST_TIMEOUT_S}s",
         # The network uses every core for each image, so more concurrent requests would only queue inside.
         # Cloud Run's own 80 would hide the load from its autoscaler.
@@ -171,11 +205,13 @@ service = gcp.cloudrunv2.Service(
             min_instance_count=settings.min_instances, max_instance_count=settings.max_instances
         ),
         labels=labels,
+        volumes=volumes or None,
         containers=[
             gcp.cloudrunv2.ServiceTemplateContainerArgs(
                 image=image.ref,  # by digest: exactly the image built above
                 ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(container_port=PORT),
                 envs=env,
+                volume_mounts=mounts or None,
                 resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
                     limits={"cpu": settings.vcpus, "memory": settings.memory},
                     cpu_idle=True,  # request-based billing: between requests an instance costs nothing
@@ -217,4 +253,4 @@ wait_until_serving(
 
 # 3. Outputs
 
-export_endpoint(TARGET, service.uri, settings.region, settings.size, model, engine)
+export_endpoint(TARGET, service.uri, settings.region, settings.size, model, engine, stored)

@@ -29,7 +29,8 @@ DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
 
 stack = pulumi.get_stack()
 config = StackConfig()
-model = config.model()
+stored = config.stored_model(TARGET)  # its version is shipped; another one comes with another `up`: a release
+model = config.model(stored)
 engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
@@ -70,7 +71,7 @@ bucket = gcp.storage.Bucket(
 )
 
 # The content's hash is part of the name: a function whose source keeps its name is not built again.
-files = deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)
+files = deployment_files(engine=engine, target=TARGET.name, model=model)
 artifact, git_sha = write_zip(f"{TARGET.name}.zip", files), deployed_git_sha(files)
 source = gcp.storage.BucketObject(
     "source",
@@ -235,4 +236,4 @@ wait_until_serving(
 
 # 3. Outputs
 
-export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size, model, engine)
+export_endpoint(TARGET, function.service_config.uri, settings.region, settings.size, model, engine, stored)

@@ -36,7 +36,8 @@ READY_TIMEOUT_S = 180  # two boots: Heroku ends one after 60 s, and starts a dyn
 # 1. Settings
 
 config = StackConfig()
-model = config.model()
+stored = config.stored_model(TARGET)  # its version is shipped; another one comes with another `up`: a release
+model = config.model(stored)
 engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
@@ -54,7 +55,7 @@ sources = {
     "buildpack": {"Procfile": HERE / "Procfile", ".python-version": HERE / ".python-version"},
     "container": {"heroku.yml": HERE / "heroku.yml", "Dockerfile": REPOSITORY / "service" / "Dockerfile"},
 }[build_by]
-files = deployment_files(sources, engine, model=model.folder.name)
+files = deployment_files(sources, engine, model=model)
 git_sha = deployed_git_sha(files)
 manifest = {"buildpack": "Procfile", "container": "heroku.yml"}[build_by]
 files[manifest] = write_filled(manifest, model_env(model.folder.name, engine) | {"GIT_SHA": git_sha})
@@ -110,4 +111,4 @@ wait_until_ready(
 
 # 3. Outputs
 
-export_endpoint(TARGET, url, region, size, model, engine)
+export_endpoint(TARGET, url, region, size, model, engine, stored)

@@ -7,16 +7,30 @@ from pathlib import Path
 
 from infra.artifact import REPOSITORY, ROOT_FILES, deployment_files
 from infra.models import DEFAULT_MODEL
+from service.model import Bundle
+
+PACKAGES = ("service", "store")  # of which a deployment without a store ships the first alone
 
 
-def stage(root: Path, engine: str | None = None, model: str = DEFAULT_MODEL) -> Path:
-    """Make `root` such a folder: folders are linked; root files are copied, for they find the rest by their path."""
+def stage(root: Path, engine: str | None = None, model: str | Bundle = DEFAULT_MODEL, *, store: bool = False) -> Path:
+    """Make `root` such a folder: folders are linked; root files are copied, for they find the rest by their path.
+
+    store: with the client of model stores, as on a VM that follows one.
+    """
     root.mkdir(parents=True)
-    (root / "service").symlink_to(REPOSITORY / "service", target_is_directory=True)
+    for package in PACKAGES if store else PACKAGES[:1]:
+        (root / package).symlink_to(REPOSITORY / package, target_is_directory=True)
     for name, path in deployment_files(engine=engine, model=model).items():
         if name in ROOT_FILES:
             shutil.copyfile(path, root / name)
-        elif name.startswith("models/"):
+    stage_model(root, engine, model)
+    return root
+
+
+def stage_model(root: Path, engine: str | None, model: str | Bundle) -> None:
+    """Link a model's files into models/, in place of another version's."""
+    shutil.rmtree(root / "models", ignore_errors=True)
+    for name, path in deployment_files(engine=engine, model=model).items():
+        if name.startswith("models/"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).symlink_to(path)
-    return root

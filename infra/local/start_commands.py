@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from infra.artifact import REPOSITORY
@@ -11,13 +11,15 @@ from infra.errors import PlatformFileError
 from infra.local.dockerfile import read_dockerfile
 from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
-from infra.local.systemd_unit import Unit, read_unit
+from infra.local.systemd_unit import Unit, read_interval_s, read_unit
 from infra.models import DEFAULT_MODEL, model_env
 from infra.targets import FUNCTION_ENTRY_POINT, FUNCTION_THREADS_PER_VCPU, GCP_CLOUDRUN, GCP_FUNCTION
 from service.engines.names import PLAIN_ENGINE
 
 PROCFILE = REPOSITORY / "infra" / "heroku" / "Procfile"
 UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier.service"
+PULL_UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier-model.service"
+PULL_TIMER_FILE = PULL_UNIT_FILE.with_suffix(".timer")
 VM_ROOT = "/opt/classifier/app"  # where the VM has what is shipped
 VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
 HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
@@ -26,13 +28,29 @@ HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; h
 def aws_ec2_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
     """The systemd unit's process; `root` stands for the VM's folder, this Python's programs for the VM's."""
     unit = read_vm_unit()
+    return ProcessSpec(_here(unit), {**unit.env, "PORT": str(port), **model_env(model, engine)})
+
+
+def aws_ec2_pull(settings: Mapping[str, str]) -> ProcessSpec:
+    """The process of the unit that pulls the model's versions. `settings` are those of the VM's environment file."""
+    unit = read_unit(PULL_UNIT_FILE.read_text(encoding="utf-8"), settings)
+    return ProcessSpec(_here(unit), {**unit.env, **settings})
+
+
+def aws_ec2_pull_interval_s() -> float:
+    """How often the VM's timer starts that."""
+    return read_interval_s(PULL_TIMER_FILE.read_text(encoding="utf-8"))
+
+
+def _here(unit: Unit) -> tuple[str, ...]:
+    """The unit's command, with this Python's programs in the place of the VM's."""
     if unit.working_directory != VM_ROOT:
         raise PlatformFileError(f"unit: WorkingDirectory={unit.working_directory}: what is shipped lies in {VM_ROOT}")
     program, *arguments = unit.exec_start
     if not program.startswith(VM_BIN):
         raise PlatformFileError(f"unit: ExecStart={program}: the VM's programs lie in {VM_BIN}")
     local = Path(sys.executable).parent / program.removeprefix(VM_BIN)
-    return ProcessSpec((str(local), *arguments), {**unit.env, "PORT": str(port), **model_env(model, engine)})
+    return (str(local), *arguments)
 
 
 def heroku_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:

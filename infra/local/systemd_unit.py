@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from infra.errors import PlatformFileError
 
 IGNORED_SETTINGS = re.compile(
-    r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|TimeoutStopSec|UMask|\w+Max"
+    r"Description|After|Wants|WantedBy|Type|NotifyAccess|User|Group|Restart\w*|KillMode|Timeout\w+Sec|UMask|\w+Max"
     r"|CapabilityBoundingSet|IPAddress\w+|LockPersonality|NoNewPrivileges|Private\w+|Protect\w+|RemoveIPC|Restrict\w+|SystemCall\w+"
+    r"|MemoryDenyWriteExecute|StateDirectory"
 )
 # What the VM's boot writes: the stack's settings. Whoever starts a twin sets the same variables.
 VM_ENV_FILES = ("/etc/classifier.env", "-/etc/classifier-token.env")
 SECTIONS = {"Unit", "Service", "Install"}
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+INTERVAL = re.compile(r"^OnUnitActiveSec=(\d+)s$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,11 @@ class Unit:
     working_directory: str
 
 
-def read_unit(text: str) -> Unit:
-    """The unit's process. Raises PlatformFileError on settings, specifiers and prefixes that are not followed."""
+def read_unit(text: str, settings: Mapping[str, str] | None = None) -> Unit:
+    """The unit's process. Raises PlatformFileError on settings, specifiers and prefixes that are not followed.
+
+    settings: what the unit's environment file holds, for the ${NAME}s of its command.
+    """
     exec_start: list[str] = []
     working_directory: list[str] = []
     env: dict[str, str] = {}
@@ -49,7 +55,14 @@ def read_unit(text: str) -> Unit:
                 raise PlatformFileError(f"unit: {key}= is not known here: {key}={value}")
     if len(exec_start) != 1 or len(working_directory) != 1:
         raise PlatformFileError("unit: exactly one ExecStart= and one WorkingDirectory= are followed")
-    return Unit(_command(exec_start[0]), env, working_directory[0])
+    return Unit(_command(exec_start[0], env | dict(settings or {})), env, working_directory[0])
+
+
+def read_interval_s(text: str) -> float:
+    """How often a timer starts its unit again. Raises PlatformFileError."""
+    if match := INTERVAL.search(text):
+        return float(match[1])
+    raise PlatformFileError("timer: OnUnitActiveSec= in whole seconds, such as 30s, is followed, and is not there")
 
 
 def _settings(text: str) -> Iterator[tuple[str, str]]:
@@ -73,9 +86,11 @@ def _assignments(value: str) -> dict[str, str]:
     return {name: text for name, _, text in pairs}
 
 
-def _command(value: str) -> tuple[str, ...]:
+def _command(value: str, variables: Mapping[str, str]) -> tuple[str, ...]:
     if not value.startswith("/"):
         raise PlatformFileError(f"unit: ExecStart={value}: must be an absolute path, without prefixes such as - or @")
-    if "%" in value or "$" in value:
-        raise PlatformFileError(f"unit: ExecStart={value}: % specifiers and $ variables are not followed")
-    return tuple(shlex.split(value))
+    if unset := [name for name in VARIABLE.findall(value) if name not in variables]:
+        raise PlatformFileError(f"unit: ExecStart={value}: ${{{unset[0]}}} is not set")
+    if "%" in value or "$" in VARIABLE.sub("", value):
+        raise PlatformFileError(f"unit: ExecStart={value}: % specifiers and $ variables but ${{NAME}} are not followed")
+    return tuple(VARIABLE.sub(lambda match: variables[match[1]], word) for word in shlex.split(value))

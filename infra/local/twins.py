@@ -23,15 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.errors import ModelError, PortInUse, TwinError
+from infra.local.following.twin_store import TwinStore
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.nginx import find_nginx, nginx_process
 from infra.local.process import CpuClock, Process
 from infra.local.process_spec import ProcessSpec
-from infra.local.staging import stage
+from infra.local.staging import stage, stage_model
 from infra.local.start_commands import HOST, START_COMMANDS
-from infra.models import DEFAULT_MODEL, choose_engine, read_model
+from infra.models import DEFAULT_MODEL, as_bundle, choose_engine
 from infra.targets import AWS_EC2, TARGETS, TWIN_TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
+from service.model import Bundle
 
 READY_TIMEOUT_S = 120  # at most; a target's own limit where that is lower
 PORT_ATTEMPTS = 3  # another program may take a free port before ours does
@@ -51,21 +53,19 @@ class Twin:
 
     target: Target
     engine: str  # as ENGINE has it
-    model: str  # the bundle of models/ that it serves
+    model: str  # the name of what it serves
     url: str
     port: int  # of the URL
     startup_ms: float  # from starting the process to the first success of /readyz
     cpus: int  # cores that it is pinned to; all of the machine's where pinning is impossible (macOS)
     proxy: str | None  # "nginx", or None without one
     processes: tuple[Process, ...]  # the service first
+    title: str  # as people write it
+    ship: Callable[[], str] | None = None  # stages what the store's alias points to now; returns the version
 
     @property
     def name(self) -> str:
         return twin_name(self.target.name, self.engine)
-
-    @property
-    def title(self) -> str:
-        return _title(self.target, self.engine, self.model)
 
     @property
     def pid(self) -> int:
@@ -130,6 +130,17 @@ class Twin:
             raise
         return Restart(started_at, time.perf_counter())
 
+    def release(self) -> str | None:
+        """What brings a new version of the store's model to a platform that ships it: stage it, and start again.
+
+        Returns the version; None, with nothing done, of a twin that follows the store by itself. Raises as `restart`.
+        """
+        if self.ship is None:
+            return None
+        version = self.ship()
+        self.restart()
+        return version
+
 
 @dataclass(frozen=True)
 class Twins:
@@ -161,11 +172,13 @@ def local_twins(
     env: Mapping[str, Mapping[str, str]] | None = None,
     on_event: Callable[[str], None] = lambda text: None,
     engines: Iterable[str] = (PLAIN_ENGINE,),
-    model: str = DEFAULT_MODEL,
+    model: str | Bundle = DEFAULT_MODEL,
+    store: TwinStore | None = None,
 ) -> Iterator[Twins]:
     """Start the named targets' twins; end them when the context is left, in the thread that entered it.
 
-    They serve `model`, a bundle of models/. `log_dir` keeps NAME.log of each. `env` holds settings of the service by
+    They serve `model`, a bundle or the name of one in models/, or else what `store` says, with each of `engines`; where
+    none is named, with the model's default. `log_dir` keeps NAME.log of each. `env` holds settings of the service by
     the twin's name, as one would set them on that platform. `on_event` receives a line for every event; a failure has
     the last lines of the log.
     """
@@ -174,15 +187,21 @@ def local_twins(
         logs = log_dir or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
         try:
-            roots = {engine: stage(Path(folder) / engine / "app", engine, model) for engine in engines}
+            bundle = store.pull(Path(folder) / "pulled").bundle if store else as_bundle(model)
+            chosen = list(engines) or [choose_engine(bundle)]
+            shipped = list(itertools.product([_target(name) for name in names], chosen))
+            roots = {each: _stage(Path(folder), *each, bundle, store) for each in shipped}
         except ModelError as error:
             raise TwinError(str(error)) from None
         processes: list[Process] = []
         stack.callback(_stop_all, processes)
-        for target, engine in itertools.product([_target(name) for name in names], roots):
-            name, title = twin_name(target.name, engine), _title(target, engine, model)
+        for target, engine in shipped:
+            name, title = twin_name(target.name, engine), _title(target, engine, bundle)
             on_event(f"{title}: starting")
-            starter = _TwinStarter(target, engine, model, roots[engine], logs, (env or {}).get(name, {}), processes)
+            own_env = (env or {}).get(name, {})
+            starter = _TwinStarter(
+                target, engine, bundle, title, roots[target, engine], logs, own_env, processes, store
+            )
             try:
                 twin = starter.start()
             except TwinError as error:
@@ -194,9 +213,15 @@ def local_twins(
         yield twins
 
 
-def _title(target: Target, engine: str, model: str) -> str:
+def _stage(folder: Path, target: Target, engine: str, bundle: Bundle, store: TwinStore | None) -> Path:
+    """The root of what is shipped. With a store each twin has its own, for a release changes it."""
+    root = folder / engine / (target.name if store else "") / "app"
+    return root if root.exists() else stage(root, engine, bundle, store=store is not None)
+
+
+def _title(target: Target, engine: str, bundle: Bundle) -> str:
     """As people write it; with its engine, where that is not the model's plain one."""
-    return target.title if engine == choose_engine(read_model(model)) else titled(target.title, engine)
+    return target.title if engine == choose_engine(bundle) else titled(target.title, engine)
 
 
 def _target(name: str) -> Target:
@@ -219,11 +244,13 @@ class _TwinStarter:
 
     target: Target
     engine: str
-    model: str
+    bundle: Bundle
+    title: str
     root: Path  # what is shipped for that engine
     logs: Path
     env: Mapping[str, str]
     processes: list[Process]  # everything that is running, for the one who ends it
+    store: TwinStore | None
 
     def start(self) -> Twin:
         """The twin, ready. Raises TwinError; nothing of it runs then."""
@@ -245,24 +272,39 @@ class _TwinStarter:
     def _start_once(self) -> Twin:
         port, front_port = free_ports(2)
         nginx = find_nginx() if self.target is AWS_EC2 else None
-        service = START_COMMANDS[self.target.name](self.root, port, self.engine, self.model)
+        model = self.bundle.folder.name
+        service = START_COMMANDS[self.target.name](self.root, port, self.engine, model)
+        followed = self.store.settings(self.target, self.root.parent) if self.store else {}
+        timer = self.store.timer(followed, self.root) if self.store and self.target is AWS_EC2 else None
         started_at = time.monotonic()
         # As precise as the target's processor lets PyTorch be: bfloat16 that it lacks would be twice as fast here.
         env = {"ONEDNN_MAX_CPU_ISA": self.target.cpu_isa, **service.env}
         # service/ is linked, and so finds the models of this checkout by itself: the twin is to read what is shipped
         env |= {"MODEL_DIR": str(self.root / env["MODEL_DIR"])} if "MODEL_DIR" in env else {}
-        env |= {"DEPLOYMENT": f"a local twin of {self.target.title}", **self.env}
+        env |= {"DEPLOYMENT": f"a local twin of {self.target.title}", **followed, **self.env}
         running = [self._run(ProcessSpec(service.command, env))]
         if nginx:
             front = nginx_process(nginx, self.root.parent / "nginx", front_port, port)
             running.append(self._run(front, "-nginx"))
+        if timer:
+            running.append(self._run(timer, "-models"))
         entry = front_port if nginx else port
         wait_until_ready(entry, running, ready_timeout_s(self.target))
         startup_ms = (time.monotonic() - started_at) * 1000
         proxy = "nginx" if nginx else None
         url = f"http://{HOST}:{entry}"
         cpus = len(self._cores())
-        return Twin(self.target, self.engine, self.model, url, entry, startup_ms, cpus, proxy, tuple(running))
+        ship = self._ship if self.store and not followed else None
+        return Twin(
+            self.target, self.engine, model, url, entry, startup_ms, cpus, proxy, tuple(running), self.title, ship
+        )
+
+    def _ship(self) -> str:
+        """Stage what the alias points to now. Returns the version."""
+        assert self.store
+        stored = self.store.pull(self.root.parent / "pulled")
+        stage_model(self.root, self.engine, stored.bundle)
+        return stored.version
 
     def _run(self, launch: ProcessSpec, log_suffix: str = "") -> Process:
         log = self.logs / f"{twin_name(self.target.name, self.engine)}{log_suffix}.log"

@@ -39,7 +39,8 @@ The stack's settings are read from Pulumi.STACK.yaml.
 
 --prerequisites says, in one line each, what `make preview` and `make up` lack
 here: login, settings, credentials, Docker, APIs. They run it first; what follows
-`--` are their arguments for pulumi. The network is used for Google's APIs alone.
+`--` are their arguments for pulumi. The network is used for Google's APIs, and for a
+model store in a bucket.
 
 examples:
   ./cloudtrial preflight heroku

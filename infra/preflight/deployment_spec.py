@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from infra.errors import ConfigError, ModelError, TokenInClear
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
+from infra.stored_model import FOLLOWED_SCHEMES, StoredModel, read_stored_model
 from infra.targets import (
     AWS_EC2,
     AWS_SAGEMAKER,
@@ -20,6 +21,7 @@ from infra.targets import (
     read_stack,
     sagemaker_target,
 )
+from service.model import Bundle
 from service.settings import Settings
 
 
@@ -31,10 +33,21 @@ class DeploymentSpec:
     target: Target  # size, memory and so on as the stack sets them
     engine: str = Settings.engine
     model: str = DEFAULT_MODEL
+    stored: StoredModel | None = None  # where the model comes from a store
     https: bool = False  # AWS, with a domain
     container: bool = False  # Heroku builds the image rather than a slug
     instances: int = 0  # that run without any request
     budget_usd: int = 0  # a month, at which an alarm is sent; 0 is none
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model's bundle."""
+        return self.stored.bundle if self.stored else read_model(self.model)
+
+    @property
+    def follows_store(self) -> bool:
+        """Whether the deployment gets its model by itself, so that none is shipped."""
+        return self.stored is not None and self.target.name in FOLLOWED_SCHEMES
 
 
 def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: Collection[str] = ()) -> DeploymentSpec:
@@ -45,21 +58,23 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
     own_settings = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
-    model, engine = _model_and_engine(own_settings)
+    stored = _stored_model(own_settings, target)
+    model, engine = _model_and_engine(own_settings, stored)
     budget = _integer(own_settings, "budgetUsd", 0)
     if target is AWS_EC2:
         allowed = own_settings.get("allowTokenOverHttp") == "true"
         if "cloudtrial:apiToken" in secret_keys and "domain" not in own_settings and not allowed:
             raise TokenInClear()
         target = replace(_sized(target, own_settings, EC2_SIZES), region=settings.get("aws:region", target.region))
-        return DeploymentSpec(stack, target, engine, model, https="domain" in own_settings, budget_usd=budget)
+        https = "domain" in own_settings
+        return DeploymentSpec(stack, target, engine, model, stored, https=https, budget_usd=budget)
     if target is AWS_SAGEMAKER:
-        return _sagemaker_spec(DeploymentSpec(stack, target, engine, model), settings, own_settings)
+        return _sagemaker_spec(DeploymentSpec(stack, target, engine, model, stored), settings, own_settings)
     if target is HEROKU:
         target = replace(_sized(target, own_settings, HEROKU_SIZES), region=own_settings.get("region", target.region))
         dynos = _integer(own_settings, "dynos", 1)
         container = own_settings.get("build") == "container"
-        return DeploymentSpec(stack, target, engine, model, container=container, instances=dynos)
+        return DeploymentSpec(stack, target, engine, model, stored, container=container, instances=dynos)
     vcpus = own_settings.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
@@ -71,7 +86,7 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
         max_instances=_integer(own_settings, "maxInstances", target.max_instances),
     )  # fmt: skip
     warm = _integer(own_settings, "minInstances", 0)
-    return DeploymentSpec(stack, target, engine, model, instances=warm, budget_usd=budget)
+    return DeploymentSpec(stack, target, engine, model, stored, instances=warm, budget_usd=budget)
 
 
 def _sagemaker_spec(
@@ -86,11 +101,18 @@ def _sagemaker_spec(
     return replace(spec, target=target, instances=least)
 
 
-def _model_and_engine(own_settings: Mapping[str, str]) -> tuple[str, str]:
-    """As infra/common.py has them for the programs."""
-    model = own_settings.get("model", DEFAULT_MODEL)
+def _stored_model(own_settings: Mapping[str, str], target: Target) -> StoredModel | None:
     try:
-        bundle = read_model(model)
+        return read_stored_model(own_settings.get("modelStore"), own_settings.get("model"), target)
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _model_and_engine(own_settings: Mapping[str, str], stored: StoredModel | None) -> tuple[str, str]:
+    """As infra/common.py has them for the programs."""
+    model = stored.reference.name if stored else own_settings.get("model", DEFAULT_MODEL)
+    try:
+        bundle = stored.bundle if stored else read_model(model)
     except ModelError as error:
         raise ConfigError(f"cloudtrial:model: {error}") from None
     try:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from infra.artifact import REPOSITORY, deployment_files, direct_requirements, write_tar_gz, write_zip
-from infra.aws_ec2.user_data import render
+from infra.aws_ec2.user_data import MODELS_FOLDER, render
 from infra.errors import NotMeasured, TwinError
 from infra.local.artifact_size import LIBRARIES, MB, installed_bytes
-from infra.models import model_env, read_model
+from infra.models import followed_env, model_env
 from infra.preflight.deployment_spec import DeploymentSpec
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class LocalMeasurement:
 
 def measure_package(spec: DeploymentSpec) -> PackageSize:
     """Pack what the stack would ship; it lies in .build/ afterwards, as after `pulumi up`."""
-    files = deployment_files(engine=spec.engine, target=spec.target.name, model=spec.model)
+    ships_model = not spec.follows_store
+    files = deployment_files(engine=spec.engine, target=spec.target.name, model=spec.bundle, ships_model=ships_model)
     pack = write_zip if spec.target.name == "gcp_function" else write_tar_gz
     packed = pack(f"preflight-{spec.target.name}{'.zip' if pack is write_zip else '.tar.gz'}", files)
     size = (REPOSITORY / packed.path).stat().st_size
@@ -92,6 +93,9 @@ def user_data_bytes(spec: DeploymentSpec) -> int:
         "PROTECT_STATUS": "1",
     }
     domain = "x" * 60 + ".example.com"
+    if spec.stored and spec.follows_store:
+        settings |= followed_env(str(spec.stored.reference), spec.engine, MODELS_FOLDER)
+        settings["STORE_URL"] = spec.stored.url
     if spec.https:
         settings |= {"DOMAIN": domain, "CERTIFICATE_EMAIL": f"someone@{domain}",
                   "CERTIFICATE_URI": f"{bucket}/certificate-{domain}.pem"}  # fmt: skip
@@ -109,7 +113,7 @@ def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
     except ImagesError as error:
         raise TwinError(str(error)) from None
     try:
-        with local_twins([spec.target.name], engines=[spec.engine], model=spec.model) as twins:
+        with local_twins([spec.target.name], engines=[spec.engine], model=spec.bundle) as twins:
             for failure in twins.failures.values():
                 raise TwinError(failure.splitlines()[0])
             twin = twins.running[0]
@@ -123,7 +127,7 @@ def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
 
 def model_file_mib(spec: DeploymentSpec) -> float:
     """The size of what the engine loads: the least that the model takes of the memory."""
-    bundle = read_model(spec.model)
+    bundle = spec.bundle
     return bundle.path(bundle.engine(spec.engine).file).stat().st_size / 2**20
 
 

@@ -1,6 +1,7 @@
 """What has to be there before a stack is previewed or deployed: settings, credentials, tools. One line for each lack.
 
-Nothing is asked over the network but whether a Google project has the two APIs by which the others are switched on.
+Nothing is asked over the network but whether a Google project has the two APIs by which the others are switched on, and
+what the alias of a model store points to, where the store is in a bucket.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.errors import StoreError
+from service.errors import NotInStore, StoreError
 from service.store_layout import (
     MAX_RECORD_BYTES,
     VERSION,
@@ -74,7 +74,7 @@ class FollowedStore:
         folder = self.root / alias_dir(name, alias)
         number = max(filter(None, map(record_number, _names(folder))), default=None)
         if number is None:
-            raise StoreError(f"{self.root} has no {name}@{alias}; {self._what_there_is(name)}")
+            raise NotInStore(f"{self.root} has no {name}@{alias}; {self._what_there_is(name)}")
         path = folder / record_file(number)
         record = read_record(_read(path, MAX_RECORD_BYTES), str(path))
         if record.number != number:
@@ -83,10 +83,10 @@ class FollowedStore:
 
     def _version(self, name: str, version: str, record: AliasRecord | None, alias: str | None = None) -> StoredVersion:
         if not VERSION.fullmatch(version):
-            raise StoreError(f"{version[:80]!r} is no version; use 12 hex digits; {self._what_there_is(name)}")
+            raise NotInStore(f"{version[:80]!r} is no version; use 12 hex digits; {self._what_there_is(name)}")
         folder = self.root / version_dir(name, version)
         if not (folder / MANIFEST).is_file():
-            raise StoreError(f"{self.root} has no version {version} of {name}; {self._what_there_is(name)}")
+            raise NotInStore(f"{self.root} has no version {version} of {name}; {self._what_there_is(name)}")
         sha256 = hashlib.sha256(_read(folder / MANIFEST, MAX_MANIFEST_BYTES)).hexdigest()
         if not sha256.startswith(record.sha256 if record else version):
             raise StoreError(f"{folder / MANIFEST} has sha256 {sha256}, not that of its version; fetch it again")

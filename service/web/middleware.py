@@ -8,7 +8,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -72,6 +73,7 @@ class RequestTrace:
     class_ids: Sequence[int] = ()  # predicted for its images
     queue_seconds: float = 0.0
     reserved_bytes: int = 0  # of a long body, until the request ends
+    route: str = ""  # with names in its path, as its rule; empty: the path itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,18 @@ class ServiceState:
         before = self.current.swap(model)
         self.metrics.serves(model.classifier.info)
         self.switches += 1
+        self.metrics.switched.inc()
         return before
+
+    @contextmanager
+    def without_model(self, environ: Environ) -> Iterator[None]:
+        """For what replaces the model: the request holds none meanwhile, and the present one afterwards."""
+        trace = trace_of(environ)
+        self.current.give_back(trace.model)
+        try:
+            yield
+        finally:
+            trace.model = self.current.take()
 
     def accept(self, environ: Environ) -> None:
         """Number a prediction request whose body has come."""
@@ -176,11 +189,13 @@ class RequestMiddleware:
         state: ServiceState,
         *,
         token: str | None,
+        manage_token: str | None = None,
         allowed_origins: tuple[str, ...] = (),
     ):
         self.state = state
         self._flask = flask
         self._token = token  # that predictions need
+        self._manage_token = manage_token  # that changes of the model need; without it, these do not exist
         self._allowed_origins = allowed_origins
         self._fixed = [
             (schema.INSTANCE_ID, state.instance_id),
@@ -192,15 +207,15 @@ class RequestMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         state = self.state
-        model = state.current.take()
-        trace = environ[TRACE] = RequestTrace(environ.get(RECEIVED_AT) or time.perf_counter(), model)
+        started_at = environ.get(RECEIVED_AT) or time.perf_counter()
+        trace = environ[TRACE] = RequestTrace(started_at, state.current.take())
 
         def add_headers(status: str, headers: Headers, *more: Any) -> Any:
             trace.status, trace.seconds = status[:3], time.perf_counter() - trace.started_at
             ordinal = state.accepted if trace.ordinal is None else trace.ordinal
             headers.append((schema.SERVER_TIMING, f"{trace.timing}total;dur={trace.seconds * 1000:.3f}"))
             headers.append((schema.REQUEST_ORDINAL, str(ordinal)))
-            headers.append(model.header)
+            headers.append(trace.model.header)
             headers.extend(self._fixed)
             headers.extend(cors_headers(environ, self._allowed_origins))
             return start_response(status, headers, *more)
@@ -210,7 +225,7 @@ class RequestMiddleware:
             return self._flask(environ, add_headers)
         finally:
             self._count(environ)
-            state.current.give_back(model)
+            state.current.give_back(trace.model)
 
     def _count(self, environ: Environ) -> None:
         trace = trace_of(environ)
@@ -221,16 +236,19 @@ class RequestMiddleware:
             classes = trace.model.classifier.classes
             state.metrics.predicted([classes[each] for each in trace.class_ids], trace.queue_seconds)
         if trace.status:
-            state.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
+            route = trace.route or (path if path in ROUTES else OTHER_ROUTE)
+            state.metrics.request(route, trace.status, trace.seconds)
 
     def refuses_head(self, environ: Environ) -> bool:
         """Whether the views refuse a POST whatever its body holds: too long, or without the token."""
         if int(environ.get("CONTENT_LENGTH", 0)) > schema.MAX_BODY_BYTES:
             return True
-        given = bearer_token(environ)
-        if self._token is None or (given is None and environ.get("CONTENT_TYPE", "").lower().startswith(MULTIPART)):
+        given, wanted = bearer_token(environ), self._token
+        if self._manage_token and environ["PATH_INFO"].startswith(f"{schema.V2_REPOSITORY}/"):
+            wanted = self._manage_token
+        if wanted is None or (given is None and environ.get("CONTENT_TYPE", "").lower().startswith(MULTIPART)):
             return False
-        return not same_token(given or "", self._token)
+        return not same_token(given or "", wanted)
 
     def is_full(self) -> bool:
         """Whether every prediction is refused; where a token is wanted, the views check that first."""

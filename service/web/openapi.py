@@ -1,4 +1,4 @@
-"""What GET /openapi.json answers: service/openapi.json, or for a model of rows that with another body."""
+"""What GET /openapi.json answers: service/openapi.json; with another body for a model of rows; with /v2, if there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from service.web.row_parsing import FIELD
 FOLDER = Path(__file__).resolve().parent.parent
 DOCUMENT = FOLDER / "openapi.json"
 ROWS_PATCH = FOLDER / "openapi_rows.json"  # a JSON merge patch (RFC 7396) of that
+V2_PATCH = FOLDER / "openapi_v2.json"  # another, with the routes of the Open Inference Protocol
 
 
-def openapi_document(features: Sequence[Feature]) -> bytes:
+def openapi_document(features: Sequence[Feature], *, has_v2: bool = False) -> bytes:
     """The document for a model of these features; of images, where there are none."""
-    if not features:
+    if not features and not has_v2:
         return DOCUMENT.read_bytes()
-    document = merged(json.loads(DOCUMENT.read_bytes()), json.loads(ROWS_PATCH.read_bytes()))
+    document = json.loads(DOCUMENT.read_bytes())
+    if features:
+        document = _of_rows(document, features)
+    if has_v2:
+        document = merged(document, json.loads(V2_PATCH.read_bytes()))
+    return json.dumps(document, indent=2).encode()
+
+
+def _of_rows(document: dict[str, Any], features: Sequence[Feature]) -> dict[str, Any]:
+    document = merged(document, json.loads(ROWS_PATCH.read_bytes()))
     schemas, names = document["components"]["schemas"], [feature.name for feature in features]
     number = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
     numbers = [number | {"description": f"{each.name}; {each.min:g} to {each.max:g} in training"} for each in features]
@@ -29,7 +39,7 @@ def openapi_document(features: Sequence[Feature]) -> bytes:
     fields = [f"{FIELD}{index}" for index in range(len(names))]
     form = {"type": "object", "properties": dict(zip(fields, numbers, strict=True)), "required": fields}
     document["components"]["requestBodies"]["Rows"]["content"]["multipart/form-data"]["schema"] = form
-    return json.dumps(document, indent=2).encode()
+    return document
 
 
 def merged(document: Any, patch: Any) -> Any:

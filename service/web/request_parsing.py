@@ -187,7 +187,7 @@ def _form_fault(request: Request) -> str:
 
 def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     wanted = f'send {{"{IMAGE_PART}": "<base64>"}} or {{"{PIXELS_KEY}": [[[r, g, b], ...], ...]}}'
-    _check_structure(text)
+    check_structure(text, MAX_JSON_STRUCTURE)
     try:
         body: Any = json.loads(text) if text else None
     except (ValueError, RecursionError) as error:
@@ -206,8 +206,8 @@ def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     return read_pixels(body[PIXELS_KEY], bundle)
 
 
-def _check_structure(text: bytes) -> None:
+def check_structure(text: bytes, most: int) -> None:
     """Raise TooLarge for a long body of many values: each takes 50 times its bytes, and parsing holds the GIL."""
-    if len(text) > MAX_PIXEL_LIST_BYTES and sum(map(text.count, JSON_STRUCTURE)) > MAX_JSON_STRUCTURE:
+    if len(text) > MAX_PIXEL_LIST_BYTES and sum(map(text.count, JSON_STRUCTURE)) > most:
         limit = f"pixels as lists may be at most {MAX_PIXEL_LIST_BYTES // 2**20} MiB of JSON"
         raise TooLarge(f"the JSON body has {len(text)} bytes; {limit}, so send the image as a file or in base64")

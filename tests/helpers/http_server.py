@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def http_server(respond: Callable[[BaseHTTPRequestHandler, bytes], object]) -> Iterator[int]:
-    """`respond(request, body)` is called for every GET and POST, most simply to `send`. Yields the port."""
+    """`respond(request, body)` is called for every GET, POST and PUT, most simply to `send`. Yields the port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -25,7 +25,7 @@ def http_server(respond: Callable[[BaseHTTPRequestHandler, bytes], object]) -> I
         def do_GET(self):
             respond(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_GET
 
         def log_message(self, *_):
             pass

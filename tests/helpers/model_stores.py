@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from safetensors.numpy import load_file, save_file
 
 from service.model import sha256
 from service.store_layout import AliasRecord, alias_dir, record_file, version_dir, version_of
@@ -43,24 +44,33 @@ def point(root: Path, name: str, alias: str, version: str) -> int:
     return number
 
 
-def perturbed_copy(bundle: Path, folder: Path, seed: int) -> Path:
-    """A bundle again for onnx alone, its file with other biases: another version, whose answers differ a little."""
+def perturbed_copy(bundle: Path, folder: Path, seed: int, engine: str = "onnx") -> Path:
+    """A bundle again for one engine, its file with other weights: another version, whose answers differ a little."""
     folder.mkdir(parents=True)
     manifest = json.loads((bundle / "model.json").read_bytes())
-    (name,) = (file for file in manifest["files"] if file.endswith(".onnx"))
-    shutil.copyfile(bundle / "self_test.json", folder / "self_test.json")
-    model = onnx.load(bundle / name)
-    last = max((each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT), key=_size)
-    values = numpy_helper.to_array(last)
-    moved = values * (1 + np.random.default_rng(seed).normal(0, 1e-4, values.shape)).astype(np.float32)
-    last.CopyFrom(numpy_helper.from_array(moved, last.name))
-    onnx.save(model, folder / name)
-    manifest["files"] = {file: sha256(folder / file) for file in manifest["files"] if (folder / file).exists()}
-    if "engines" in manifest:
-        manifest["engines"] = {engine: own for engine, own in manifest["engines"].items() if own["file"] == name}
+    own = manifest["engines"][engine]
+    names = {own["file"], manifest["self_test"]}
+    shutil.copyfile(bundle / manifest["self_test"], folder / manifest["self_test"])
+    perturb = _perturbed_onnx if engine == "onnx" else _perturbed_safetensors
+    perturb(bundle / own["file"], folder / own["file"], np.random.default_rng(seed))
+    manifest |= {"engines": {engine: own}, "files": {name: sha256(folder / name) for name in sorted(names)}}
     (folder / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
 
-def _size(tensor: onnx.TensorProto) -> int:
-    return int(np.prod(tensor.dims))
+def _perturbed_onnx(source: Path, copy: Path, rng: np.random.Generator) -> None:
+    model = onnx.load(source)
+    floats = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    largest = max(floats, key=lambda tensor: int(np.prod(tensor.dims)))
+    largest.CopyFrom(numpy_helper.from_array(_perturbed(numpy_helper.to_array(largest), rng), largest.name))
+    onnx.save(model, copy)
+
+
+def _perturbed_safetensors(source: Path, copy: Path, rng: np.random.Generator) -> None:
+    tensors = load_file(source)
+    tensors["fc.weight"] = _perturbed(tensors["fc.weight"], rng)
+    save_file(tensors, copy)
+
+
+def _perturbed(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return (values * (1 + rng.normal(0, 1e-3, values.shape))).astype(values.dtype)

@@ -33,6 +33,10 @@ SETTINGS = (
     "DEPLOYMENT",
     "WEB_THREADS",
     "KEEP_ALIVE_S",
+    "MODEL_STORE",
+    "MODEL",
+    "MODEL_POLL_S",
+    "MANAGE_TOKEN",
 )
 
 

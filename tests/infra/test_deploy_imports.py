@@ -14,7 +14,7 @@ import pytest
 from infra.targets import TARGETS
 from tests.conftest import ROOT
 
-OWN = {"eval", "infra", "service"}
+OWN = {"eval", "infra", "service", "store"}
 ENTRIES = (
     "__main__.py",
     *(f"infra/{target}/__main__.py" for target in TARGETS),

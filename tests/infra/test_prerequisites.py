@@ -15,12 +15,14 @@ import google.oauth2.credentials
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
+from infra import stored_model
 from infra.errors import StackError
 from infra.preflight import google_access
 from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
 from infra.preflight.prerequisites import find_missing
 from infra.targets import TARGETS
 from tests.conftest import ROOT
+from tests.helpers.infra.stored_models import push
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 ACCOUNT = "deployer@example-project.iam.gserviceaccount.com"
@@ -360,3 +362,20 @@ def test_sagemaker_needs_keys_in_the_environment_or_awss_program(machine, monkey
     assert lacks(find_missing("aws_sagemaker", (), machine)) == (["aws"] if profile else [])
     program(machine, "aws", "exit 0")
     assert find_missing("aws_sagemaker", (), machine) == []
+
+
+def test_a_store_or_an_alias_that_is_not_there_is_a_line(machine, monkeypatch):
+    monkeypatch.setattr(stored_model, "FOLDER", machine / "pulled")
+    version = push(machine / "store", b"weights")
+    settings = ["-c", f"cloudtrial:modelStore={machine / 'store'}", "-c"]
+
+    def said(*more):
+        return [line for line in find_missing("heroku", [*settings, *more], machine) if "model" in line]
+
+    assert said("cloudtrial:model=net@prod") == said(f"cloudtrial:model=net@{version}") == []
+    (line,) = said("cloudtrial:model=net@gamma")
+    assert line.startswith("cloudtrial:modelStore, cloudtrial:model: net has no alias 'gamma'") and "\n" not in line
+    (line,) = said("cloudtrial:model=net@prod", "-c", f"cloudtrial:modelStore={machine / 'none'}")
+    assert "no model is called 'net'" in line
+    (line,) = said("cloudtrial:model=net")
+    assert "use NAME@ALIAS or NAME@VERSION" in line

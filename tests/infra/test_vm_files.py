@@ -22,13 +22,23 @@ from typing import get_args
 import pytest
 import yaml
 
-from infra.aws_ec2.user_data import HERE, HOST_FILE, MAX_BYTES, SETTINGS_FILE, render
+from infra.aws_ec2.user_data import HERE, HOST_FILE, MAX_BYTES, MODELS_FOLDER, SETTINGS_FILE, render
 from infra.errors import UserDataError
 from infra.local.nginx import PROXY_FILE, PROXY_PATH
 from infra.local.start_commands import VM_BIN, read_vm_unit
+from infra.local.systemd_unit import read_unit
 from infra.targets import Architecture
 from service.web.asgi import OTHER_THREADS
-from tests.helpers.infra.vm_files import ADDRESS, DOMAIN, HTTPS_SETTINGS, RENDERED, SETTINGS, files_of, make_certificate
+from tests.helpers.infra.vm_files import (
+    ADDRESS,
+    DOMAIN,
+    HTTPS_SETTINGS,
+    RENDERED,
+    SETTINGS,
+    STORE_SETTINGS,
+    files_of,
+    make_certificate,
+)
 
 # cloud-init passes over a key that it does not know; these are all that we mean to use.
 KEYS = {"package_update", "packages", "write_files", "runcmd"}
@@ -201,6 +211,41 @@ def test_the_certificates_timer_names_a_unit_that_is_there():
     assert "\nOnActiveSec=0\nOnUnitInactiveSec=12h\n" in files_of("https")[path]
 
 
+MODEL_UNIT = "/etc/systemd/system/classifier-model.service"
+
+
+def test_the_models_timer_starts_its_unit_again_and_again():
+    path = MODEL_UNIT.replace(".service", ".timer")
+    assert MODEL_UNIT in files_of("store") and MODEL_UNIT not in files_of("http") and path not in files_of("https")
+    assert "\nOnActiveSec=30s\nOnUnitActiveSec=30s\nAccuracySec=1s\n" in files_of("store")[path]
+
+
+def test_systemd_reads_the_models_timer_without_a_warning(needs_tool, tmp_path):
+    for path in (MODEL_UNIT, MODEL_UNIT.replace(".service", ".timer")):
+        text = files_of("store")[path]
+        (tmp_path / Path(path).name).write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", text))
+    command = [needs_tool("systemd-analyze"), "verify", tmp_path / "classifier-model.timer"]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert [line for line in checked.stderr.splitlines() if "classifier" in line] == []
+
+
+def test_the_models_unit_writes_one_folder_the_service_reads():
+    text = files_of("store")[MODEL_UNIT]
+    assert "\nUser=classifier-model\nGroup=classifier-model\n" in text  # not the service's user
+    assert f"\nStateDirectory={MODELS_FOLDER.removeprefix('/var/lib/')}\n" in text and "\nUMask=0022\n" in text
+    assert "ProtectSystem=strict" in text and "ReadWritePaths" not in text
+
+
+def test_the_models_unit_follows_what_the_settings_say():
+    text = files_of("store")[MODEL_UNIT]
+    unit = read_unit(text, STORE_SETTINGS)
+    assert unit.exec_start[1:] == (
+        *("-m", "store", "pull", "resnet18-cifar10@prod"),
+        *("--store", "s3://models-of-mine/clouds", "--follow", MODELS_FOLDER),
+    )
+    assert f"\nEnvironmentFile={SETTINGS_FILE}\n" in text and "token" not in text
+
+
 def test_unit_reads_settings_and_token_and_reaches_loopback_only():
     text = files_of("http")["/etc/systemd/system/classifier.service"]
     files = re.findall(r"^EnvironmentFile=(\S+)", text, re.MULTILINE)
@@ -261,7 +306,9 @@ def vm(tmp_path):
     """vm("bootstrap", ...) runs a script of the VM; settings and stand-ins can be replaced by name."""
 
     def run(name: str, settings: Mapping[str, str] = SETTINGS, **stand_ins: str) -> Ran:
-        shipped = pack({"requirements.txt": b"", "service/wsgi.py": b"", "vm/etc/nginx/shipped.conf": b"x"})
+        of_store = {"requirements-store.txt": b"", "store/__main__.py": b""} if "STORE_URL" in settings else {}
+        files = {"requirements.txt": b"", "service/wsgi.py": b"", "vm/etc/nginx/shipped.conf": b"x"}
+        shipped = pack(files | of_store)
         (tmp_path / "shipped.tar.gz").write_bytes(shipped)
         settings = {"BUNDLE_SHA256": sha256(shipped).hexdigest()} | {
             k: v for k, v in settings.items() if set(v) != {"0"}
@@ -318,6 +365,32 @@ def test_the_boot_ends_with_the_service_behind_nginx(vm):
     assert os.readlink(ran.root / "etc/nginx/sites-enabled/classifier.conf") == "../sites-available/classifier.conf"
     assert not any("certificate" in call or call.startswith("aws ssm") for call in ran.calls)
     assert ran.output.endswith("bootstrap: done\n")
+
+
+PULL, TIMER = "systemctl start classifier-model.service", "systemctl enable --now classifier-model.timer"
+
+
+def test_with_a_store_the_first_pull_is_before_the_service(vm):
+    ran = vm("bootstrap", STORE_SETTINGS)
+    assert ran.status == 0, ran.output
+    steps = ("systemctl daemon-reload", PULL, TIMER, SERVICE_STARTS)
+    assert [call for call in ran.calls if call in steps] == list(steps)
+    users = [call.split()[-1] for call in ran.called("useradd")]
+    assert users == ["classifier", "classifier-model"]
+    (pip,) = ran.called("pip")
+    assert pip.count("--requirement") == 2 and "/requirements-store.txt" in pip and "/requirements.txt" in pip
+
+
+def test_without_a_store_nothing_is_pulled(vm):
+    ran = vm("bootstrap")
+    assert not any("classifier-model" in call for call in ran.calls)
+    assert ran.called("pip")[0].count("--requirement") == 1
+
+
+def test_first_pull_is_tried_again_and_its_failure_ends_the_boot(vm):
+    ran = vm("bootstrap", STORE_SETTINGS, systemctl='[ "$2" != classifier-model.service ]')
+    assert ran.status != 0 and "gave up: systemctl start classifier-model.service" in ran.output
+    assert ran.calls.count(PULL) == 12 and SERVICE_STARTS not in ran.calls
 
 
 @pytest.fixture(scope="module")

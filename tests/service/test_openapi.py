@@ -19,7 +19,7 @@ from infra.targets import TARGETS
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
-from service.errors import ClientDisconnected, Problem
+from service.errors import ClientDisconnected, Problem, SwitchProblem
 from service.images.image_file import MAX_DECODE_BYTES, WEBP_BYTES
 from service.images.preprocess import DARKEST_MAX
 from service.settings import ENGINES, Settings
@@ -159,7 +159,8 @@ def test_every_answer_has_the_headers_of_the_contract():
 
 def test_every_post_lists_the_statuses_of_the_contract():
     def statuses(problem: type[Problem]) -> set[str]:
-        return {str(kind.status) for kind in problem.__subclasses__()}.union(*map(statuses, problem.__subclasses__()))
+        kinds = [kind for kind in problem.__subclasses__() if kind is not SwitchProblem]  # no prediction has those
+        return {str(kind.status) for kind in kinds}.union(*map(statuses, kinds))
 
     posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
     assert len(posts) == 3
@@ -329,3 +330,56 @@ def find_faults(server: Server, folder: Path, config: Path) -> None:
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     assert f"Tested: {sum(map(len, DOCUMENT['paths'].values()))}" in done.stdout
     assert "Traceback" not in server.log.read_text()
+
+
+# The Open Inference Protocol
+
+V2_BINARY = json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["x"]}]}).encode()
+
+
+@pytest.fixture(scope="module")
+def managed_server(tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("managed")
+    write_bundle(folder / "model", ["dark", "bright"])
+    with ready_service(folder / "log", MODEL_DIR=str(folder / "model"), MANAGE_TOKEN="0123456789abcdef") as server:
+        yield server
+
+
+def test_the_document_lists_the_routes_of_v2_where_they_are(tmp_path):
+    settings = Settings(engine="onnx", model_dir=write_bundle(tmp_path, ["a", "b"]), manage_token="0123456789abcdef")
+    app = create_app(settings=settings)
+    document = app.test_client().get(schema.OPENAPI).json
+    validate(document)
+    rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith(schema.V2)]
+    templates = {
+        (rule.rule.replace("<", "{").replace(">", "}"), next(iter(rule.methods - {"HEAD", "OPTIONS"})))
+        for rule in rules
+    }
+    found = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    assert {each for each in found if each[0].startswith(schema.V2)} == templates
+    assert set(DOCUMENT["paths"]) < set(document["paths"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status", "body"),
+    [
+        ("GET", "/v2", "/v2", 200, None),
+        ("GET", "/v2/health/live", "/v2/health/live", 200, None),
+        ("GET", "/v2/health/ready", "/v2/health/ready", 200, None),
+        ("GET", "/v2/models/tiny", "/v2/models/{name}", 200, None),
+        ("GET", "/v2/models/other", "/v2/models/{name}", 404, None),
+        ("GET", "/v2/models/tiny/ready", "/v2/models/{name}/ready", 200, None),
+        ("POST", "/v2/models/tiny/infer", "/v2/models/{name}/infer", 422, V2_BINARY),
+        ("POST", "/v2/models/tiny/infer", "/v2/models/{name}/infer", 400, b"{}"),
+        ("POST", "/v2/repository/index", "/v2/repository/index", 200, b"{}"),
+        ("POST", "/v2/repository/models/tiny/load", "/v2/repository/models/{name}/load", 200, b""),
+        ("POST", "/v2/repository/models/other/load", "/v2/repository/models/{name}/load", 404, b"{}"),
+        ("POST", "/v2/repository/models/tiny/load", "/v2/repository/models/{name}/load", 400, b"[]"),
+        ("POST", "/v2/repository/models/tiny/unload", "/v2/repository/models/{name}/unload", 409, b"{}"),
+    ],
+)
+def test_an_answer_of_v2_is_as_the_document_says(managed_server, method, path, route, status, body):
+    document = managed_server.get(schema.OPENAPI).json
+    reply = managed_server.ask(method, path, body, {"Authorization": "Bearer 0123456789abcdef"})
+    assert reply.status == status, reply.body[:300]
+    assert differences(method, route, reply, document) == []

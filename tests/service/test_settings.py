@@ -5,7 +5,9 @@ import pytest
 
 from service.errors import SettingsError
 from service.settings import MIN_TOKEN_CHARACTERS, ROOT, Settings
+from service.store_layout import parse_reference
 from tests.helpers.bundles import write_bundle
+from tests.helpers.model_stores import add_version, point
 
 TOKEN = "a" * MIN_TOKEN_CHARACTERS
 
@@ -42,6 +44,46 @@ def test_every_setting_is_read():
         *("my own cluster", True),
         allowed_origins=("https://a.example", "http://localhost:3000"),
     )
+
+
+def test_a_store_takes_the_place_of_model_dir(tmp_path):
+    root = tmp_path / "store"
+    version = add_version(root, "tiny", write_bundle(tmp_path / "bundle", ["dark", "bright"]))
+    point(root, "tiny", "prod", version)
+    env = {"MODEL_STORE": str(root), "MODEL": "tiny@prod", "MODEL_POLL_S": "0.5", "MANAGE_TOKEN": TOKEN}
+    settings = Settings.from_env(env | {"MODEL_DIR": "nowhere"})
+    assert settings.stored and settings.stored.to_json() == {
+        "name": "tiny", "alias": "prod", "version": version, "number": 1
+    }  # fmt: skip
+    assert settings.model_dir == root / "tiny" / "versions" / version
+    assert (settings.model_store, settings.model) == (root, parse_reference("tiny@prod"))
+    assert (settings.model_poll_s, settings.manage_token) == (0.5, TOKEN)
+    assert (settings.engine, settings.any_engine) == ("onnx", True)
+    assert not Settings.from_env(env | {"ENGINE": "onnx"}).any_engine
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"MODEL_STORE": "."}, "MODEL_STORE is set without MODEL; set MODEL to NAME@ALIAS"),
+        ({"MODEL_STORE": ".", "MODEL": "tiny"}, "MODEL: 'tiny' names no version"),
+        ({"MODEL_STORE": ".", "MODEL": "../../etc@prod"}, "MODEL: '../../etc' is no name of a model"),
+        (
+            {"MODEL_STORE": "s3://bucket", "MODEL": "tiny@prod"},
+            "MODEL_STORE: .* holds no model; set MODEL_STORE to one",
+        ),
+        ({"MODEL_POLL_S": "-1"}, "MODEL_POLL_S is '-1'; use seconds from 0 to 86400"),
+        ({"MANAGE_TOKEN": "short"}, "MANAGE_TOKEN has 5 characters and can be guessed"),
+        ({"MANAGE_TOKEN": "two words of a token"}, "MANAGE_TOKEN does not fit a header"),
+    ],
+)
+def test_a_bad_setting_of_the_store_is_said(env, message):
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_env(env)
+
+
+def test_model_without_a_store_is_left_to_make():
+    assert Settings.from_env({"MODEL": "iris"}) == Settings()
 
 
 def test_an_absolute_model_dir_stays_absolute(tmp_path):

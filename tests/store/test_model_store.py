@@ -125,6 +125,24 @@ def test_a_pull_leaves_a_folder_with_other_content_alone(store, versions, tmp_pa
         store.pull(f"tiny@{versions[0]}", tmp_path / "link")
 
 
+def test_pushers_at_once_do_not_disturb_each_other(store, tmp_path):
+    same = plain_bundle(tmp_path / "same", more_bytes=1_000_000)
+    bundles = [same, same, same, *(plain_bundle(tmp_path / letter, letter, more_bytes=1_000_000) for letter in "abc")]
+    with ThreadPoolExecutor(len(bundles)) as pool:
+        pushed = [version.version for version in pool.map(store.push, bundles)]
+    assert len(set(pushed)) == 4 and set(pushed) == {each.version for each in store.versions("tiny")}
+    for bundle, version in zip(bundles[2:], pushed[2:], strict=True):
+        store.pull(f"tiny@{version}", tmp_path / "there" / version)
+        assert tree(tmp_path / "there" / version) == tree(bundle)
+
+
+def test_pulls_at_once_into_one_folder_make_it_once(store, versions, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: store.pull(f"tiny@{versions[0]}", tmp_path / "there"), range(4)))
+    assert tree(tmp_path / "there") == tree(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
 def test_an_alias_moves_by_one_more_record(store, versions, tmp_path):
     first = store.move_alias("tiny", "prod", versions[0], reason=WHY)
     second = store.move_alias("tiny", "prod", versions[1], reason="better", created_by="the pipeline")
@@ -212,9 +230,9 @@ def test_a_damaged_record_is_named_and_can_be_moved_over(store, versions, tmp_pa
 
 def test_errors_say_what_there_is(store, versions, tmp_path):
     store.move_alias("tiny", "prod", versions[0], reason=WHY)
-    with pytest.raises(StoreError, match="no model is called 'big' in .*; there is tiny"):
+    with pytest.raises(StoreError, match=r"no model is called 'big' in .*; there is tiny"):
         store.resolve("big@prod")
-    with pytest.raises(StoreError, match="tiny has no alias 'beta' in .*; it has prod"):
+    with pytest.raises(StoreError, match=r"tiny has no alias 'beta' in .*; it has prod"):
         store.resolve("tiny@beta")
     with pytest.raises(StoreError, match=f"no version 000000000000 in .*; it has {versions[0]}, {versions[1]}"):
         store.move_alias("tiny", "prod", "0" * 12, reason=WHY)
@@ -230,6 +248,20 @@ def test_a_store_below_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be read: Not a directory"):
         ModelStore.open(str(tmp_path / "file" / "store")).push(plain_bundle(tmp_path / "bundle"))
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="needs a file system in which nobody can write: Linux's /proc"
+)
+def test_a_folder_that_cannot_be_written_is_one_line(store, versions, tmp_path):
+    for use in (
+        lambda: ModelStore.open("/proc/store").push(tmp_path / "a"),
+        lambda: store.pull(f"tiny@{versions[0]}", Path("/proc/there/model")),
+        lambda: store.follow(f"tiny@{versions[0]}", Path("/proc/there")),
+    ):
+        with pytest.raises(StoreError, match=r"/proc/.* cannot be written: ") as caught:
+            use()
+        assert "\n" not in str(caught.value)
 
 
 def test_other_files_in_a_store_are_passed_over(store, versions, tmp_path):

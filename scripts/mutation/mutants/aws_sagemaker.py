@@ -9,8 +9,8 @@ MUTANTS = {
         "the image is the service's own, which cannot be run as serve": ('    target="sagemaker",\n', ""),
         "the image is built of the default engine's stage": ('    build_args={"ENGINE": engine},\n', ""),
         "the image lacks serve and train": (
-            "deployment_files(engine=engine, target=TARGET.name, model=model.folder.name)",
-            "deployment_files(engine=engine, model=model.folder.name)",
+            "deployment_files(engine=engine, target=TARGET.name, model=model)",
+            "deployment_files(engine=engine, model=model)",
         ),
         "the registry's password is in clear": ("pulumi.Output.secret(login.password)", "login.password"),
         "images hold up destroy": (", force_delete=True", ""),

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from tests.offline_engine.engine import ProgramResult, run_program
 
-NEEDED = ("Pulumi.yaml", "__main__.py", "service", "models", "infra", "training")
+NEEDED = ("Pulumi.yaml", "__main__.py", "service", "store", "models", "infra", "training")
 # All but SageMaker, whose endpoints take signed calls alone: no token, no pages
 WEB_STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")
 STACKS = ("aws_ec2", "aws_sagemaker", "gcp_cloudrun", "gcp_function", "heroku")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.aws_ec2.user_data import VM_FOLDER, render, vm_files
+from infra.aws_ec2.user_data import MODELS_FOLDER, VM_FOLDER, render, vm_files
 
 SETTINGS = {
     "AWS_DEFAULT_REGION": "eu-central-1",
@@ -23,9 +23,15 @@ HTTPS_SETTINGS = SETTINGS | {
     "CERTIFICATE_EMAIL": "you+trial@example.com",
     "CERTIFICATE_URI": f"s3://cloudtrial-bundle-0123456/certificate-{DOMAIN}.pem",
 }
+STORE_SETTINGS = SETTINGS | {
+    "MODEL_STORE": MODELS_FOLDER,
+    "MODEL": "resnet18-cifar10@prod",
+    "STORE_URL": "s3://models-of-mine/clouds",
+}
 RENDERED = {
     "http": render(SETTINGS, host=ADDRESS, https=False),
     "https": render(HTTPS_SETTINGS, host=DOMAIN, https=True),
+    "store": render(STORE_SETTINGS, host=ADDRESS, https=False),
 }
 
 
@@ -33,7 +39,7 @@ def files_of(form: str) -> dict[str, str]:
     """What is written on the VM: path -> contents."""
     written = {entry["path"]: entry["content"] for entry in yaml.safe_load(RENDERED[form])["write_files"]}
     copied = f"{VM_FOLDER}/etc/"
-    for name, path in vm_files(https=form == "https").items():
+    for name, path in vm_files(https=form == "https", follows_store=form == "store").items():
         on_vm = name.removeprefix(VM_FOLDER) if name.startswith(copied) else f"/opt/classifier/app/{name}"
         assert on_vm not in written
         written[on_vm] = path.read_text()

@@ -1,0 +1,1 @@
+"""A version's way through the stages to production: `./cloudtrial release`. docs/release.md."""

@@ -1,0 +1,83 @@
+"""Stages as Pulumi stacks: TARGET-beta, TARGET-gamma, TARGET-prod, each deployed by `make up`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from eval.errors import EndpointError
+from eval.targets.endpoints import ROOT, stack_endpoint
+from release.environments.environment import Urls
+from release.errors import ReleaseError
+from release.plan import PROD, Plan, canary_stage
+from service.model import Bundle
+from service.store_layout import version_of
+
+UP_ARGUMENTS = "--yes --non-interactive --color never"
+FOLLOW_TIMEOUT_S = 900.0  # a VM's timer, a mounted bucket's cache, or an instance that starts anew
+
+
+class StackStages:
+    """Deployed stacks. A stage's stack has NAME@VERSION in its settings, production's NAME@prod."""
+
+    ready_timeout_s = FOLLOW_TIMEOUT_S
+
+    def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None]):
+        self.plan, self.log, self.say = plan, folder / "logs" / "stacks.log", say
+
+    def deploy(self, stage: str, bundle: Bundle) -> Urls:
+        """The stage's stacks, with this version; of prod, the stacks of the stage before, which have it."""
+        if stage == PROD:
+            return self._urls(canary_stage(self.plan))
+        version = version_of((bundle.folder / "model.json").read_bytes())
+        return self._up(stage, f"{self.plan.model}@{version}")
+
+    def production(self, bundle: Bundle) -> Urls:
+        return self._urls(PROD)
+
+    def follow_production(self, bundle: Bundle) -> Urls:
+        """`make up`: Heroku and Functions are sent the version; a VM and Cloud Run follow the alias without it."""
+        return self._up(PROD, f"{self.plan.model}@{PROD}")
+
+    def close(self) -> None:
+        """They stay."""
+
+    def _up(self, stage: str, reference: str) -> Urls:
+        for place in self.plan.places:
+            stack = f"{place}-{stage}"
+            self.say(f"  {stage}: make up STACK={stack}, with cloudtrial:model {reference}")
+            self._call(["pulumi", "stack", "select", "--create", stack])
+            for key, value in (("modelStore", self.plan.store), ("model", reference)):
+                self._call(["pulumi", "config", "set", f"cloudtrial:{key}", value, "--stack", stack])
+            self._call(["make", "up", f"STACK={stack}", f"ARGS={UP_ARGUMENTS}"])
+        return self._urls(stage)
+
+    def _urls(self, stage: str) -> Urls:
+        pulumi = _find("pulumi")
+        try:
+            return {place: stack_endpoint(pulumi, f"{place}-{stage}").url for place in self.plan.places}
+        except EndpointError as error:
+            raise ReleaseError(str(error)) from None
+
+    def _call(self, command: Sequence[str]) -> None:
+        """Run a command, whose output is added to the log. Raises ReleaseError with its last line."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [_find(command[0]), *command[1:]], cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
+        if done.returncode:
+            last = (done.stdout.strip().splitlines() or ["it said nothing"])[-1]
+            raise ReleaseError(f"`{' '.join(command)}` ended with {done.returncode}: {last[:300]}; see {self.log}")
+
+
+def _find(program: str) -> str:
+    if path := shutil.which(program):
+        return path
+    hint = "`make pulumi` installs it and prints the PATH to set" if program == "pulumi" else "install it"
+    raise ReleaseError(f"--stacks needs the {program} program on PATH: {hint}")

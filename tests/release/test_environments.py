@@ -1,0 +1,85 @@
+"""Where a release deploys: stacks, by the commands that are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from release.environments.stacks import StackStages
+from release.errors import ReleaseError
+from release.plan import BETA, GAMMA, PROD
+from service.model import load_bundle
+from service.store_layout import version_of
+from tests.helpers.quick_release import make_plan
+from tests.helpers.store_bundles import plain_bundle
+
+PROGRAM = """#!/bin/sh
+echo "$(basename "$0") $*" >> {calls}
+[ "$1 $2" = "stack output" ] && echo '{{"url": "http://127.0.0.1:9/'"$5"'"}}'
+exit {code}
+"""
+
+
+@pytest.fixture
+def stacks(tmp_path, monkeypatch):
+    """Stacks of two targets, deployed by programs that write down their arguments; `fail` lets one fail."""
+    calls = tmp_path / "calls"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def program(name: str, code: int = 0) -> None:
+        (folder / name).write_text(PROGRAM.format(calls=calls, code=code))
+        (folder / name).chmod(0o755)
+
+    program("make"), program("pulumi")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    plan = make_plan("b" * 12, "a" * 12, stacks=True, places=("heroku", "aws_ec2"), store="s3://models")
+    stages = StackStages(plan, tmp_path, lambda _: None)
+    return stages, lambda: calls.read_text().splitlines(), program
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return load_bundle(plain_bundle(tmp_path / "bundle"))
+
+
+def up(target: str, stage: str, reference: str) -> list[str]:
+    stack = f"{target}-{stage}"
+    return [
+        f"pulumi stack select --create {stack}",
+        f"pulumi config set cloudtrial:modelStore s3://models --stack {stack}",
+        f"pulumi config set cloudtrial:model {reference} --stack {stack}",
+        f"make up STACK={stack} ARGS=--yes --non-interactive --color never",
+    ]
+
+
+def test_a_stages_stacks_get_the_version_and_make_up(stacks, bundle):
+    stages, calls, _ = stacks
+    version = version_of((bundle.folder / "model.json").read_bytes())
+    urls = stages.deploy(BETA, bundle)
+    assert urls == {"heroku": "http://127.0.0.1:9/heroku-beta", "aws_ec2": "http://127.0.0.1:9/aws_ec2-beta"}
+    deployed = [call for call in calls() if "stack output" not in call]
+    assert deployed == up("heroku", BETA, f"tiny@{version}") + up("aws_ec2", BETA, f"tiny@{version}")
+
+
+def test_production_follows_its_alias_and_the_canary_is_gammas_stack(stacks, bundle):
+    stages, calls, _ = stacks
+    assert stages.deploy(PROD, bundle)["heroku"].endswith(f"heroku-{GAMMA}")
+    assert stages.production(bundle)["heroku"].endswith("heroku-prod")
+    assert not any("make" in call for call in calls())
+    stages.follow_production(bundle)
+    deployed = [call for call in calls() if "stack output" not in call]
+    assert deployed == up("heroku", PROD, "tiny@prod") + up("aws_ec2", PROD, "tiny@prod")
+
+
+def test_a_failed_up_is_an_error_with_its_log(stacks, bundle, tmp_path):
+    stages, _, program = stacks
+    program("make", code=2)
+    with pytest.raises(ReleaseError, match=r"make up STACK=heroku-beta .* ended with 2"):
+        stages.deploy(BETA, bundle)
+    assert "$ make up STACK=heroku-beta" in (tmp_path / "logs" / "stacks.log").read_text()
+
+
+def test_a_missing_pulumi_says_how_to_get_it(stacks, bundle, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ReleaseError, match="needs the pulumi program on PATH: `make pulumi`"):
+        stacks[0].deploy(BETA, bundle)
