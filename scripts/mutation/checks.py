@@ -20,8 +20,18 @@ from tests.helpers.infra.program_runs import WEB_STACKS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
-COPIED_PATHS = ("__main__.py", "Pulumi.yaml", "pyproject.toml", ".github", "infra", "scripts", "service", "tests",
-                "training")  # fmt: skip
+COPIED_PATHS = (
+    "__main__.py",
+    "Pulumi.yaml",
+    "pyproject.toml",
+    ".github",
+    "infra",
+    "scripts",
+    "service",
+    "store",
+    "tests",
+    "training",
+)
 MODELS = "models"
 KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hundreds of times
 
