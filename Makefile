@@ -20,7 +20,7 @@ $(foreach name,STACK ARGS LIMIT MODEL RUN PREREQUISITES,$(if $(call is_unsafe,$(
 than arguments: one of $(SHELL_SYNTAX) or a new line)))
 
 # `make pulumi` installs the program there, in the version of the SDK; it precedes any other on PATH.
-TARGETS := aws_ec2 gcp_cloudrun gcp_function heroku
+TARGETS := aws_ec2 aws_sagemaker gcp_cloudrun gcp_function heroku
 PULUMI_BIN := $(HOME)/.pulumi/versions/$(shell sed -n 's/^pulumi==//p' infra/requirements.txt)/bin
 export PATH := $(PULUMI_BIN):$(PATH)
 

@@ -1,4 +1,4 @@
-"""What the four programs share: the stack's settings, checked before anything is created, and its outputs."""
+"""What the programs share: the stack's settings, checked before anything is created, and its outputs."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pulumi
 import pulumi_command as command
@@ -26,17 +27,18 @@ def wait_until_ready(
     env: Mapping[str, pulumi.Input[str]] | None = None,
     triggers: Sequence[pulumi.Input[object]] = (),
     depends_on: Sequence[pulumi.Resource] = (),
+    script: Path = SCRIPT,
 ) -> command.local.Command:
     """Ask the endpoint until it is ready, and reports this model and this commit; see infra/wait_ready.py.
 
     One that fails is no part of the state, so another `up` asks again. It is also asked again when a trigger changes:
     these are what the program sends, because what a cloud answers may look the same over a version that failed.
 
-    url: the endpoint's root. token: where /version needs it. env: more variables of the script.
+    url: the endpoint's root. script: what asks it. token: where /version needs it. env: more variables of the script.
     """
     return command.local.Command(
         name,
-        create=SCRIPT.read_text(encoding="utf-8"),
+        create=script.read_text(encoding="utf-8"),
         interpreter=["python3", "-c"],
         environment={
             "URL": url,

@@ -1,4 +1,4 @@
-"""The four targets: region, size, limits and billing of each. The only place where these are written; no Pulumi.
+"""The five targets: region, size, limits and billing of each. The only place where these are written; no Pulumi.
 
 The Pulumi programs take their defaults from here, the twins their limits, the cost model its meters.
 Sources of sizes, limits and meters: see eval/cost/prices.yaml, which prices them.
@@ -7,12 +7,12 @@ Sources of sizes, limits and meters: see eval/cost/prices.yaml, which prices the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from infra.errors import StackError
 
-Billing = Literal["hourly", "dyno", "request"]
+Billing = Literal["hourly", "dyno", "request", "endpoint", "serverless"]  # eval/cost/billing.py has a formula for each
 Architecture = Literal["amd64", "arm64"]  # by Debian's names
 
 
@@ -22,7 +22,7 @@ class Target:
 
     name: str  # stack name, and the folder under infra/
     title: str  # as people write it
-    kind: str  # virtual machine, dyno, container or function
+    kind: str  # virtual machine, dyno, container, function or endpoint
     region: str
     size: str  # the provider's own name for it
     vcpus: float  # that one instance may use at once
@@ -38,7 +38,8 @@ class Target:
     scales_to_zero: bool
     cpu_isa: str = "AVX2"  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
-    min_instances: int = 0  # kept running without a request, of what is billed by request
+    min_instances: int = 0  # kept running without a request, where the platform starts instances itself
+    has_twin: bool = True  # infra/local can start it on this machine
 
 
 AWS_EC2 = Target(
@@ -111,11 +112,31 @@ GCP_FUNCTION = Target(
     scales_to_zero=True,
 )
 
+AWS_SAGEMAKER = Target(
+    name="aws_sagemaker",
+    title="AWS SageMaker",
+    kind="endpoint",
+    region="us-east-1",
+    size="ml.m5.large",
+    vcpus=2,
+    baseline_vcpus=2,
+    memory_mib=8192,
+    disk_gb=0,
+    concurrency=288,
+    max_instances=3,
+    billing="endpoint",
+    boot_timeout_s=300,
+    scales_to_zero=False,
+    cpu_isa="AVX512_CORE",
+    has_twin=False,
+)
+
 FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
 FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default per processor
 
 
-TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION)}
+TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION, AWS_SAGEMAKER)}
+TWIN_TARGETS: tuple[str, ...] = tuple(name for name, target in TARGETS.items() if target.has_twin)
 
 STAGE_PATTERN = re.compile(r"[a-z][a-z0-9]{0,9}")  # part of names, and Google allows a service account 30 characters
 
@@ -163,6 +184,17 @@ HEROKU_SIZES: dict[str, Size] = {
     "performance-m": Size(2, 2560),
     "performance-l": Size(8, 14336),
 }
+# SageMaker's instances: M5 and C5 run on Skylake or Cascade Lake, T2 on Haswell or Broadwell.
+SAGEMAKER_SIZES: dict[str, Size] = {
+    "ml.t2.medium": Size(2, 4096, 0.4),
+    "ml.m5.large": Size(2, 8192, cpu_isa="AVX512_CORE"),
+    "ml.m5.xlarge": Size(4, 16384, cpu_isa="AVX512_CORE"),
+    "ml.c5.xlarge": Size(4, 8192, cpu_isa="AVX512_CORE"),
+    # Serverless is sold by memory, a request at a time in each. AWS says that processors grow with it and not how many:
+    # a vCPU for each 1,769 MB is what it says of Lambda.
+    **{f"serverless-{mib}": Size(round(mib / 1769, 2), mib) for mib in range(1024, 6145, 1024)},
+}
+SERVERLESS = "serverless-"  # how such sizes begin
 ONE_DYNO_SIZES = ("eco", "basic")  # these allow one dyno for each process type
 # Cloud Run's sizes, and the memory that each may have; both Google targets run there. Sources: "Configure CPU limits"
 # and "Configure memory limits" in Cloud Run's documentation. Any fraction from 0.08 on is sold as well, but less than
@@ -175,6 +207,22 @@ CLOUD_RUN_MEMORY_MIB: dict[str, tuple[int, int]] = {
     "6": (4096, 24576),
     "8": (4096, 32768),
 }
+
+
+def sagemaker_target(size: str, max_instances: int | None = None) -> Target:
+    """SageMaker in one of SAGEMAKER_SIZES: as instances, or serverless.
+
+    max_instances: of serverless, requests at once. By default 3; but of a burstable size one, as AWS scales none.
+    """
+    spec = SAGEMAKER_SIZES[size]
+    default = AWS_SAGEMAKER.max_instances if spec.baseline_vcpus is None else 1
+    sized = replace(
+        AWS_SAGEMAKER, size=size, vcpus=spec.vcpus, baseline_vcpus=spec.baseline_vcpus or spec.vcpus,
+        memory_mib=spec.memory_mib, cpu_isa=spec.cpu_isa, max_instances=max_instances or default,
+    )  # fmt: skip
+    if not size.startswith(SERVERLESS):
+        return sized
+    return replace(sized, billing="serverless", concurrency=1, scales_to_zero=True)
 
 
 def read_stack(name: str) -> tuple[Target, str]:

@@ -56,16 +56,16 @@ def add_cost(commands: Any) -> None:
         help="rate in the busy hours, over the month's mean: 3 is 8 busy hours a day (default: 3)",
     )
     add("--region", help="a region that the price list covers (default: the target's own)")
-    add("--size", help="instance or dyno size, on AWS EC2 and Heroku")
+    add("--size", help="instance or dyno size, on AWS and Heroku")
     add("--vcpus", type=positive_float, metavar="N", help="per instance, on Google Cloud")
     add("--memory-mib", type=int_at_least(1), metavar="N", help="per instance, on Google Cloud")
     add("--concurrency", type=int_at_least(1), metavar="N", help="concurrent requests per instance, on Google Cloud")
-    add("--max-instances", type=int_at_least(1), metavar="N", help="on Google Cloud")
+    add("--max-instances", type=int_at_least(1), metavar="N", help="on Google Cloud and SageMaker")
     add(
         "--instances",
         type=int_at_least(0),
         metavar="N",
-        help="always running: machines, dynos, or on Google Cloud warm instances",
+        help="always running: machines, dynos, endpoint instances, or on Google Cloud warm ones",
     )
     add("--sensitivity", action="store_true", help="print what half and twice each price would change, at the first N")
     add("--json", action="store_true", help="for programs")

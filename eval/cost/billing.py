@@ -9,6 +9,8 @@ Each formula takes a `ResourceDemand`: what one request needs.
     dyno      Heroku: dynos by the month; no meter for requests or egress
     request   Cloud Run, Cloud Functions: seconds with at least one request in the instance, requests, egress; the idle
               seconds of instances that are always kept running (Target.min_instances), at a lower price
+    endpoint  SageMaker: instances by the hour, as many as the traffic of that hour needs; data in and out
+    serverless  SageMaker: seconds of each request by the memory; data in and out
 
 The net bill is for a billing account with nothing else in it. A provider gives its allowances once per account: two
 targets of one provider share them, so that their net bills do not add up.
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eval.cost.price_list import Price, PriceList
 from infra.targets import ONE_DYNO_SIZES, Target
@@ -36,6 +38,9 @@ IDLE_TIMEOUT_S = 900  # Google's maximum; after so long without a request the ne
 MIN_IDLE_TIMEOUT_S = 60  # assumed: Google promises no minimum; the upper bounds of the bills have it
 DEFAULT_PEAK = 3.0  # rate in the busy hours, over the month's mean: 8 busy hours a day
 ECO_IDLE_TIMEOUT_S = 1800  # after so long without a request an Eco dyno sleeps
+REQUEST_BYTES = 3000  # body and headers: an image like CIFAR's as PNG; samples have no size of what was sent
+SCALE_IN_DELAY_S = 900  # target tracking looks at 15 minutes of low traffic before it takes instances away
+AUTOSCALED = ("request", "endpoint", "serverless")  # kinds of billing under which the platform starts instances itself
 SCALABLE_DYNO_SIZE = "standard_1x"  # the smallest size that scales to several dynos; as large as a Basic
 
 
@@ -99,6 +104,15 @@ def price_ids_by_role(target: Target) -> dict[str, str]:
         size = target.size.replace("-", "_")
         scalable = {"scaled": f"heroku_{SCALABLE_DYNO_SIZE}_month"} if size in ONE_DYNO_SIZES else {}
         return {"month": f"heroku_{size}_month", **scalable}
+    if target.billing in ("endpoint", "serverless"):
+        hour = {"hour": f"aws_sagemaker_{target.size.replace('.', '_')}_hour"}
+        return {
+            **(hour if target.billing == "endpoint" else {"gb_s": "aws_sagemaker_serverless_gb_second"}),
+            "processed": "aws_sagemaker_processed_gb",
+            "image": "aws_ecr_gb_month",
+            "egress": "aws_egress_gb",
+            "free_egress": "aws_free_egress_gb",
+        }
     return {
         "vcpu_s": f"{target.name}_vcpu_second",
         "gib_s": f"{target.name}_gib_second",
@@ -197,6 +211,45 @@ def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_p
     )
 
 
+def endpoint_bill(
+    requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float
+) -> Bill:
+    """A SageMaker endpoint: at least one instance all month, and more for the busy hours of each day."""
+    least = max(1, target.min_instances)
+    instances = max(least, always_on_instances(requests / SECONDS_PER_MONTH * peak, demand))
+    busy_hours = min(HOURS_PER_MONTH, HOURS_PER_MONTH / peak + DAYS_PER_MONTH * SCALE_IN_DELAY_S / 3600)
+    hours = least * HOURS_PER_MONTH + (instances - least) * busy_hours
+    gross_usd, net_usd = sagemaker_data_usd(requests, demand, unit_prices)
+    compute_usd = hours * unit_prices["hour"]
+    return flat_bill(compute_usd + gross_usd, compute_usd + net_usd, instances, target)
+
+
+def serverless_bill(
+    requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float
+) -> Bill:
+    """Serverless SageMaker, by the millisecond. Whether starts are billed is not documented: upper bounds have them."""
+    instances = always_on_instances(requests / SECONDS_PER_MONTH * peak, demand)
+    gross_usd, net_usd = sagemaker_data_usd(requests, demand, unit_prices)
+    second_usd = target.memory_mib / 1024 * unit_prices["gb_s"]
+    compute_usd = requests * demand.service_s * second_usd
+    _, most_starts_s = startup_seconds(requests, demand, target, peak)
+    bill = flat_bill(compute_usd + gross_usd, compute_usd + net_usd, instances, target)
+    return replace(
+        bill,
+        gross_high_usd=bill.gross_usd + most_starts_s * second_usd,
+        net_high_usd=bill.net_usd + most_starts_s * second_usd,
+    )
+
+
+def sagemaker_data_usd(requests: float, demand: ResourceDemand, unit_prices: UnitPrices) -> tuple[float, float]:
+    """Data that an endpoint processes, what it sends to the internet, and the stored image: gross and net."""
+    egress_gb = requests * demand.egress_bytes / 1e9
+    processed_usd = (requests * REQUEST_BYTES / 1e9 + egress_gb) * unit_prices["processed"]
+    image_usd = demand.container_image_gib * unit_prices["image"]  # what AWS calls a GB of storage is a GiB
+    gross_usd = processed_usd + image_usd + egress_gb * unit_prices["egress"]
+    return gross_usd, gross_usd - min(egress_gb, unit_prices["free_egress"]) * unit_prices["egress"]
+
+
 @dataclass(frozen=True)
 class BusyMonth:
     """A month in which every instance computes all the time, at list price: the most that instances can cost."""
@@ -218,12 +271,27 @@ def busy_month(demand: ResourceDemand, target: Target, unit_prices: UnitPrices, 
         return BusyMonth(instances, usd, 0.0, egress_usd)
     if target.billing == "dyno":
         return BusyMonth(instances, instances * unit_prices["month"], 0.0, 0.0)
+    image_usd = demand.container_image_gib * unit_prices["image"]
+    if target.billing in ("endpoint", "serverless"):
+        second_usd = (
+            unit_prices["hour"] / 3600 if "hour" in unit_prices else target.memory_mib / 1024 * unit_prices["gb_s"]
+        )
+        usd = instances * SECONDS_PER_MONTH * second_usd + image_usd
+        return BusyMonth(
+            instances, usd, REQUEST_BYTES / 1e3 * unit_prices["processed"], egress_usd + unit_prices["processed"]
+        )
     second_usd = target.vcpus * unit_prices["vcpu_s"] + target.memory_mib / 1024 * unit_prices["gib_s"]
-    usd = instances * SECONDS_PER_MONTH * second_usd + demand.container_image_gib * unit_prices["image"]
+    usd = instances * SECONDS_PER_MONTH * second_usd + image_usd
     return BusyMonth(instances, usd, unit_prices["million"], egress_usd)
 
 
-BILL_FORMULAS: dict[str, BillFormula] = {"hourly": hourly_bill, "dyno": dyno_bill, "request": request_bill}
+BILL_FORMULAS: dict[str, BillFormula] = {
+    "hourly": hourly_bill,
+    "dyno": dyno_bill,
+    "request": request_bill,
+    "endpoint": endpoint_bill,
+    "serverless": serverless_bill,
+}
 
 
 def billed_seconds(

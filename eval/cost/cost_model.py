@@ -24,6 +24,9 @@ from service.engines.names import PLAIN_ENGINE
 PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests
 PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)
 CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per decade
+REQUEST_BYTES = (
+    3000  # of a request: an image such as CIFAR's as PNG, and headers; samples have no size of what was sent
+)
 RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
 DEFAULT_STARTUP_S = 8.0  # if no start was measured
 TLS_HANDSHAKE_BYTES = 4500  # sent to the client for a new TLS connection, most of it the certificates
@@ -165,7 +168,7 @@ def build_cost_model(
     engine = run.engine or run.version.get("engine")
     engine = engine if engine in LIBRARIES else PLAIN_ENGINE
     files_bytes, libraries_bytes = run.artifact.get("files_bytes"), run.artifact.get("installed_bytes")
-    image_gib = stored_image_gib(engine, files_bytes, libraries_bytes) if target.billing == "request" else 0.0
+    image_gib = stored_image_gib(engine, files_bytes, libraries_bytes) if target.billing in billing.AUTOSCALED else 0.0
 
     def demand_of(samples: Sequence[Sample], network_ms: float) -> ResourceDemand:
         demand = _resource_demand(samples, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
@@ -323,9 +326,9 @@ def _measurements(model: CostModel) -> dict[str, float]:
         measurements["cpu_ms"] = round(model.demand.cpu_s * 1000, 3)
     if model.demand.rate_measured:
         measurements["max_rate_rps"] = round(model.demand.instance_rps, 3)
-    if model.startup_measured and model.target.billing == "request":
+    if model.startup_measured and model.target.billing in ("request", "serverless"):
         measurements["startup_s"] = round(model.demand.startup_s, 3)
-    if model.libraries_measured and model.target.billing == "request":
+    if model.libraries_measured and model.target.billing in billing.AUTOSCALED:
         measurements["stored_image_mib"] = round(model.demand.container_image_gib * 1024, 1)
     measurements["response_bytes"] = round(model.demand.egress_bytes - RESPONSE_HEADER_BYTES, 1)
     return measurements
@@ -423,14 +426,37 @@ def _request_assumptions(model: CostModel) -> list[Assumption]:
             assumed_startup_s=None if model.startup_measured else DEFAULT_STARTUP_S,
         ),
         *([_assume(AssumptionCode.STARTUP_CPU_BOOST)] if model.target.startup_cpu_boost else []),
-        _assume(
-            AssumptionCode.CONTAINER_IMAGES_KEPT,
-            gib=demand.container_image_gib,
-            libraries_measured=model.libraries_measured,
-            packed_fraction=LIBRARIES[model.engine].packed_fraction,
-            base_mb=BASE_IMAGE_MB,
-        ),
+        _stored_image_assumption(model),
         _assume(AssumptionCode.FREE_ALLOWANCES_UNSHARED),
+    ]
+
+
+def _stored_image_assumption(model: CostModel) -> Assumption:
+    return _assume(
+        AssumptionCode.CONTAINER_IMAGES_KEPT,
+        gib=model.demand.container_image_gib,
+        libraries_measured=model.libraries_measured,
+        packed_fraction=LIBRARIES[model.engine].packed_fraction,
+        base_mb=BASE_IMAGE_MB,
+    )
+
+
+def _endpoint_assumptions(model: CostModel) -> list[Assumption]:
+    return [
+        _always_on_assumption(model),
+        _assume(AssumptionCode.ENDPOINT_SCALED, least=max(1, model.target.min_instances),
+                delay_min=billing.SCALE_IN_DELAY_S // 60),
+        _assume(AssumptionCode.DATA_PROCESSED, request_bytes=billing.REQUEST_BYTES),
+        _stored_image_assumption(model),
+    ]  # fmt: skip
+
+
+def _serverless_assumptions(model: CostModel) -> list[Assumption]:
+    return [
+        _always_on_assumption(model),
+        _assume(AssumptionCode.SERVERLESS_SECONDS, memory_mib=model.target.memory_mib),
+        _assume(AssumptionCode.DATA_PROCESSED, request_bytes=billing.REQUEST_BYTES),
+        _stored_image_assumption(model),
     ]
 
 
@@ -438,4 +464,10 @@ def _assume(code: AssumptionCode, **values: Any) -> Assumption:
     return Assumption(code, values)
 
 
-ASSUMPTIONS_BY_BILLING = {"hourly": _hourly_assumptions, "dyno": _dyno_assumptions, "request": _request_assumptions}
+ASSUMPTIONS_BY_BILLING = {
+    "hourly": _hourly_assumptions,
+    "dyno": _dyno_assumptions,
+    "request": _request_assumptions,
+    "endpoint": _endpoint_assumptions,
+    "serverless": _serverless_assumptions,
+}

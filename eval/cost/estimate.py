@@ -13,7 +13,7 @@ from eval.cost.price_list import Price, PriceList
 from eval.errors import EstimateError
 from eval.formatting import join_words
 from infra.local.artifact_size import stored_image_gib
-from infra.targets import EC2_SIZES, HEROKU_SIZES, TARGETS, Target
+from infra.targets import EC2_SIZES, HEROKU_SIZES, SAGEMAKER_SIZES, TARGETS, Target, sagemaker_target
 from service.engines.names import PLAIN_ENGINE
 
 DEFAULT_SERVICE_MS = 80.0  # upper end of ResNet-18 on one thread: 50 to 80 ms
@@ -26,7 +26,7 @@ class Deployment:
 
     target: str
     region: str | None = None
-    size: str | None = None  # of AWS and Heroku
+    size: str | None = None  # of AWS EC2, Heroku and SageMaker
     vcpus: float | None = None  # of Google
     memory_mib: int | None = None
     concurrency: int | None = None
@@ -80,7 +80,9 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
 
     def bill(requests: int) -> Bill:
         monthly_bill = billing.monthly_bill(requests, demand, target, unit_prices, deployment.peak)
-        return rounded(_at_least(monthly_bill, deployment.instances) if target.billing != "request" else monthly_bill)
+        return rounded(
+            _at_least(monthly_bill, deployment.instances) if target.billing not in billing.AUTOSCALED else monthly_bill
+        )
 
     return CostEstimate(
         target=target.name,
@@ -97,7 +99,7 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
 
 def _most_instances(deployment: Deployment, target: Target) -> int:
     """That the platform may run at once. Nothing starts another machine or dyno by itself."""
-    return target.max_instances if target.billing == "request" else max(1, deployment.instances)
+    return target.max_instances if target.billing in billing.AUTOSCALED else max(1, deployment.instances)
 
 
 def _at_least(bill: Bill, instances: int) -> Bill:
@@ -183,10 +185,15 @@ def resolve_target(deployment: Deployment) -> Target:
             max_instances=deployment.max_instances or target.max_instances,
             min_instances=deployment.instances,
         )
-    sizes = EC2_SIZES if target.billing == "hourly" else HEROKU_SIZES
+    sizes = {"hourly": EC2_SIZES, "dyno": HEROKU_SIZES, "endpoint": SAGEMAKER_SIZES}[target.billing]
     size = deployment.size or target.size
     if size not in sizes:
         raise EstimateError(f"{deployment.target} has no size {size!r}; choose from {', '.join(sizes)}")
+    if target.billing == "endpoint":
+        sized = sagemaker_target(size, deployment.max_instances)
+        if deployment.instances and sized.billing == "serverless":
+            raise EstimateError(f"{size} runs nothing without a request: leave --instances out")
+        return replace(sized, region=region, min_instances=deployment.instances)
     size_spec = sizes[size]
     return replace(
         target,
@@ -208,5 +215,5 @@ def _resource_demand(deployment: Deployment, target: Target) -> ResourceDemand:
         instance_rps=1 / service_s,
         startup_s=deployment.boot_s,
         egress_bytes=RESPONSE_BODY_BYTES + RESPONSE_HEADER_BYTES,
-        container_image_gib=stored_image_gib(deployment.engine) if target.billing == "request" else 0.0,
+        container_image_gib=stored_image_gib(deployment.engine) if target.billing in billing.AUTOSCALED else 0.0,
     )

@@ -102,8 +102,16 @@ def rate_card_for(run: TargetRun, prices: PriceList) -> RateCard:
         )
     if target.billing == "dyno":
         return RateCard(instance_hour_usd=unit_prices["month"] / HEROKU_HOURS_PER_MONTH)
+    image_hour_usd = stored_image_gib(PLAIN_ENGINE) * unit_prices["image"] / billing.HOURS_PER_MONTH
+    if target.billing in ("endpoint", "serverless"):
+        return RateCard(
+            instance_hour_usd=image_hour_usd + unit_prices.get("hour", 0.0),
+            busy_second_usd=target.memory_mib / 1024 * unit_prices.get("gb_s", 0.0),
+            request_usd=billing.REQUEST_BYTES / 1e9 * unit_prices["processed"],
+            egress_byte_usd=(unit_prices["egress"] + unit_prices["processed"]) / 1e9,
+        )
     return RateCard(
-        instance_hour_usd=stored_image_gib(PLAIN_ENGINE) * unit_prices["image"] / billing.HOURS_PER_MONTH,
+        instance_hour_usd=image_hour_usd,
         busy_second_usd=target.vcpus * unit_prices["vcpu_s"] + target.memory_mib / 1024 * unit_prices["gib_s"],
         request_usd=unit_prices["million"] / 1e6,
         egress_byte_usd=unit_prices["egress"] / 2**30,

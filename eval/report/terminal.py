@@ -83,7 +83,7 @@ def assumption_lines(estimate: CostEstimate) -> list[str]:
         else "egress is not metered",
         "free tier": "nothing else in the billing account uses it" if is_metered else "",
         "image": f"{assumed.container_image_gib:.2f} GiB stored, its libraries as gzip packs them"
-        if is_autoscaled
+        if assumed.container_image_gib
         else "",
         "unconfirmed": ", ".join(estimate.unconfirmed_price_ids),
     }

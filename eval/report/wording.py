@@ -485,6 +485,18 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "every request billed on its own"
     ),
     AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
+    AssumptionCode.ENDPOINT_SCALED: (
+        "at least {least} instance(s) run all month, and those above them in the busy hours and for {delay_min} "
+        "minutes after them each day; the policy's target is set to the rate above"
+    ),
+    AssumptionCode.SERVERLESS_SECONDS: (
+        "each request's own time is billed, for {memory_mib} MB; that starts are billed is not documented, so bills "
+        "have a range: from none to one for each gap of a minute"
+    ),
+    AssumptionCode.DATA_PROCESSED: (
+        "a request has {request_bytes} bytes, an image as small as CIFAR's and headers; what goes in and out of the "
+        "endpoint is billed by GB"
+    ),
     AssumptionCode.CONTAINER_IMAGES_KEPT: _container_images_kept,
     AssumptionCode.STARTUP_CPU_BOOST: "a starting instance has twice its vCPUs, which are billed",
     AssumptionCode.FREE_ALLOWANCES_UNSHARED: (

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 from eval.errors import InvalidInput
 from eval.samples.model import TargetRun
-from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS, Target
+from infra.targets import (
+    AWS_SAGEMAKER,
+    CLOUD_RUN_MEMORY_MIB,
+    EC2_SIZES,
+    HEROKU_SIZES,
+    SAGEMAKER_SIZES,
+    TARGETS,
+    Target,
+    sagemaker_target,
+)
 
 SIZES_BY_BILLING = {"hourly": EC2_SIZES, "dyno": HEROKU_SIZES}
 
@@ -18,6 +27,10 @@ def sized_target(name: str, size: str | None) -> Target:
     target = TARGETS[name]
     if not size:
         return target
+    if target is AWS_SAGEMAKER:
+        if size not in SAGEMAKER_SIZES:
+            raise InvalidInput(f"{name} has no size {size!r}; choose from {', '.join(SAGEMAKER_SIZES)}")
+        return sagemaker_target(size)
     if target.billing in SIZES_BY_BILLING:
         sizes = SIZES_BY_BILLING[target.billing]
         if size not in sizes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from infra.models import DEFAULT_MODEL
-from infra.targets import TARGETS
+from infra.targets import TARGETS, TWIN_TARGETS
 from service.schema import PREDICT
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def start_targets(
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(tuple(TARGETS), log_dir, on_event=reporter.print, engines=engines, model=model)
+                    local_twins(TWIN_TARGETS, log_dir, on_event=reporter.print, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None

@@ -13,13 +13,14 @@ from infra.artifact import REPOSITORY
 from infra.errors import InfraError, ProbeError
 from infra.leftovers.search import Leftover, SearchResult, StackLocation
 from infra.stackfile import read_settings
-from infra.targets import AWS_EC2, HEROKU, read_stack
+from infra.targets import AWS_EC2, AWS_SAGEMAKER, HEROKU, read_stack
 
 CLEAN, LEFTOVERS, INCOMPLETE = 0, 1, 2  # exit codes
 
 # The parts that the programs name by resource_name(part, stack).
 NAMED_PARTS: dict[str, tuple[str, ...]] = {
     "aws_ec2": ("vm", "web", "bundle", "api-token", "budget"),
+    "aws_sagemaker": ("endpoint", "sagemaker"),
     "gcp_cloudrun": ("run",),
     "gcp_function": ("function", "build"),
     "heroku": (),
@@ -70,7 +71,7 @@ def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) 
         app = arguments.app or settings.get("cloudtrial:appName")
         app = _checked_name(app, "the app", "--app", "cloudtrial:appName", stack)
         return StackLocation(stack, target, settings.get("cloudtrial:region") or target.region, app=app)
-    if target is AWS_EC2:
+    if target in (AWS_EC2, AWS_SAGEMAKER):
         region = arguments.region or settings.get("aws:region") or env.get("AWS_REGION")
         region = _checked_name(region, "the region", "--region", "aws:region", stack)
         return StackLocation(stack, target, region, domain=settings.get("cloudtrial:domain", ""),
@@ -90,6 +91,10 @@ def find_leftovers(location: StackLocation) -> SearchResult:
         from infra.leftovers import aws
 
         return aws.find_leftovers(location, parts)
+    if location.target is AWS_SAGEMAKER:
+        from infra.leftovers import sagemaker
+
+        return sagemaker.find_leftovers(location, parts)
     if location.target is HEROKU:
         from infra.leftovers import heroku
 

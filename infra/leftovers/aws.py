@@ -34,6 +34,8 @@ SERVICES_LISTED = {
     "ssm",
     "logs",
     "budgets",
+    "ecr",
+    "sagemaker",
 }  # covered by the calls below, so the tagging service's rows are dropped
 DETACHED_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
 Client = Any  # boto3 generates its clients at run time
@@ -107,6 +109,11 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchRes
         "budgets": aws.budgets,
         "other tagged resources": aws.other_tagged_resources,
     }
+    return search(probes)
+
+
+def search(probes: Mapping[str, Probe]) -> SearchResult:
+    """What the probes of AWS find."""
     return run_probes({what: functools.partial(_with_short_errors, look) for what, look in probes.items()})
 
 
@@ -121,7 +128,7 @@ class AwsSearch:
     def check_login(self) -> None:
         """Raises ProbeError unless AWS accepts the credentials."""
         try:
-            self._client("sts").get_caller_identity()
+            self.client("sts").get_caller_identity()
         except NoCredentialsError:
             raise ProbeError(NO_CREDENTIALS) from None
         except (BotoCoreError, ClientError) as error:
@@ -129,19 +136,19 @@ class AwsSearch:
 
     def ec2(self, kind: Ec2ResourceType) -> Iterator[Leftover]:
         """Resources of one type, by the stack's tags, and by its VPC."""
-        client = self._client("ec2")
+        client = self.client("ec2")
         filter_sets = [self._tag_filters()]
         if kind.in_vpc:
-            vpcs = _items(client, "describe_vpcs", "Vpcs[].VpcId", Filters=self._tag_filters())
+            vpcs = items(client, "describe_vpcs", "Vpcs[].VpcId", Filters=self._tag_filters())
             filter_sets += [[{"Name": "vpc-id", "Values": [vpc]}] for vpc in vpcs]
         for filters in filter_sets:
-            for item in _items(client, kind.call, kind.items, Filters=filters, **(kind.owned or {})):
+            for item in items(client, kind.call, kind.items, Filters=filters, **(kind.owned or {})):
                 if _state(item) not in TERMINATED_STATES:
                     yield self._ec2_leftover(kind, item)
 
     def buckets(self) -> Iterator[Leftover]:
-        client = self._client("s3")
-        for bucket in _items(client, "list_buckets", "Buckets[]"):
+        client = self.client("s3")
+        for bucket in items(client, "list_buckets", "Buckets[]"):
             name = bucket["Name"]
             try:
                 tags = _as_dict(client.get_bucket_tagging(Bucket=name)["TagSet"])
@@ -154,8 +161,8 @@ class AwsSearch:
                 yield Leftover("S3 bucket", name, command, since, "storage is billed by GB")
 
     def instance_profiles(self) -> Iterator[Leftover]:
-        client = self._client("iam")
-        for profile in _items(client, "list_instance_profiles", "InstanceProfiles[]"):
+        client = self.client("iam")
+        for profile in items(client, "list_instance_profiles", "InstanceProfiles[]"):
             name = profile["InstanceProfileName"]
             tags = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"].get("Tags", [])
             if not self.location.has_stack_tags(_as_dict(tags)):
@@ -167,15 +174,15 @@ class AwsSearch:
 
     def roles(self) -> Iterator[Leftover]:
         """Only an empty role can be deleted, so the command empties it."""
-        client = self._client("iam")
-        for role in _items(client, "list_roles", "Roles[]"):
+        client = self.client("iam")
+        for role in items(client, "list_roles", "Roles[]"):
             name = role["RoleName"]
             if role["Path"].startswith("/aws-service-role/"):
                 continue
             if not self.location.has_stack_tags(_as_dict(client.list_role_tags(RoleName=name)["Tags"])):
                 continue
-            attached = _items(client, "list_attached_role_policies", "AttachedPolicies[].PolicyArn", RoleName=name)
-            inline = _items(client, "list_role_policies", "PolicyNames[]", RoleName=name)
+            attached = items(client, "list_attached_role_policies", "AttachedPolicies[].PolicyArn", RoleName=name)
+            inline = items(client, "list_role_policies", "PolicyNames[]", RoleName=name)
             command = [
                 *(f"aws iam detach-role-policy --role-name {name} --policy-arn {arn}" for arn in attached),
                 *(f"aws iam delete-role-policy --role-name {name} --policy-name {policy}" for policy in inline),
@@ -185,15 +192,15 @@ class AwsSearch:
 
     def parameters(self) -> Iterator[Leftover]:
         filters = [{"Key": f"tag:{key}", "Values": [value]} for key, value in self.location.tags.items()]
-        for parameter in _items(self._client("ssm"), "describe_parameters", "Parameters[]", ParameterFilters=filters):
+        for parameter in items(self.client("ssm"), "describe_parameters", "Parameters[]", ParameterFilters=filters):
             name = parameter["Name"]
             command = f"aws ssm delete-parameter --name {name} --region {self.location.region}"
             yield Leftover("SSM parameter", name, command, iso_date(parameter.get("LastModifiedDate")))
 
     def log_groups(self) -> Iterator[Leftover]:
         """By tags, and by name: groups that AWS creates itself are named after what they log, and have no tags."""
-        client = self._client("logs")
-        for group in _items(client, "describe_log_groups", "logGroups[]"):
+        client = self.client("logs")
+        for group in items(client, "describe_log_groups", "logGroups[]"):
             name = group["logGroupName"]
             if PROJECT not in name:
                 continue
@@ -207,7 +214,7 @@ class AwsSearch:
         if not (self.location.zone and self.location.domain):
             return
         zone, name = self.location.zone, f"{self.location.domain}."
-        answer = self._client("route53").list_resource_record_sets(
+        answer = self.client("route53").list_resource_record_sets(
             HostedZoneId=zone, StartRecordName=name, StartRecordType="A", MaxItems="1"
         )
         for record in answer["ResourceRecordSets"]:
@@ -221,16 +228,16 @@ class AwsSearch:
         """By name, where the stack file asks for one: not everyone who may deploy may look at the account's money."""
         if not self.location.budget:
             return
-        account = self._client("sts").get_caller_identity()["Account"]
-        for name in _items(self._client("budgets"), "describe_budgets", "Budgets[].BudgetName", AccountId=account):
+        account = self.client("sts").get_caller_identity()["Account"]
+        for name in items(self.client("budgets"), "describe_budgets", "Budgets[].BudgetName", AccountId=account):
             if name in self.location.resource_names(["budget"]):
                 yield Leftover("budget", name, f"aws budgets delete-budget --account-id {account} --budget-name {name}")
 
     def other_tagged_resources(self) -> Iterator[Leftover]:
         """Tagged resources of other types. The tagging service lags, so each may be deleted already."""
         filters = [{"Key": key, "Values": [value]} for key, value in self.location.tags.items()]
-        client = self._client("resourcegroupstaggingapi")
-        for arn in _items(client, "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters):
+        client = self.client("resourcegroupstaggingapi")
+        for arn in items(client, "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters):
             _, _, service, _, _, resource = arn.split(":", 5)
             if service in SERVICES_LISTED or (service == "ec2" and resource.split("/")[0] in EC2_TYPES_LISTED):
                 continue
@@ -249,7 +256,8 @@ class AwsSearch:
     def _tag_filters(self) -> list[dict[str, Any]]:
         return [{"Name": f"tag:{key}", "Values": [value]} for key, value in self.location.tags.items()]
 
-    def _client(self, service: str) -> Client:
+    def client(self, service: str) -> Client:
+        """The service's client in the stack's region."""
         if service not in self._clients:
             self._clients[service] = self._session.client(service)
         return self._clients[service]
@@ -263,7 +271,7 @@ def _with_short_errors(probe: Probe) -> Iterator[Leftover]:
         raise ProbeError(_reason(error)) from None
 
 
-def _items(client: Client, call: str, path: str, **arguments: Any) -> Iterator[Any]:
+def items(client: Client, call: str, path: str, **arguments: Any) -> Iterator[Any]:
     """The items at `path` in every page of the response."""
     if client.can_paginate(call):
         yield from client.get_paginator(call).paginate(**arguments).search(path)

@@ -31,7 +31,7 @@ from infra.local.process_spec import ProcessSpec
 from infra.local.staging import stage, stage_model
 from infra.local.start_commands import HOST, START_COMMANDS
 from infra.models import DEFAULT_MODEL, as_bundle, choose_engine
-from infra.targets import AWS_EC2, TARGETS, Target
+from infra.targets import AWS_EC2, TARGETS, TWIN_TARGETS, Target
 from service.engines.names import PLAIN_ENGINE, titled, twin_name
 from service.model import Bundle
 
@@ -167,7 +167,7 @@ def cores_for(target: Target, available: Iterable[int]) -> list[int]:
 
 @contextlib.contextmanager
 def local_twins(
-    names: Iterable[str] = tuple(TARGETS),
+    names: Iterable[str] = TWIN_TARGETS,
     log_dir: Path | None = None,
     env: Mapping[str, Mapping[str, str]] | None = None,
     on_event: Callable[[str], None] = lambda text: None,
@@ -225,8 +225,8 @@ def _title(target: Target, engine: str, bundle: Bundle) -> str:
 
 
 def _target(name: str) -> Target:
-    if name not in TARGETS:
-        raise TwinError(f"no target is called {name!r}: choose from {', '.join(TARGETS)}")
+    if name not in TWIN_TARGETS:
+        raise TwinError(f"no target is called {name!r}: choose from {', '.join(TWIN_TARGETS)}")
     return TARGETS[name]
 
 

@@ -16,11 +16,12 @@ from infra.artifact import REPOSITORY
 from infra.errors import InfraError, LogsError
 from infra.naming import resource_name
 from infra.stackfile import read_settings
-from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, Target, read_stack
+from infra.targets import AWS_EC2, AWS_SAGEMAKER, GCP_CLOUDRUN, HEROKU, Target, read_stack
 
 DONE, FAILED = 0, 1  # exit codes, where the platform's program was not started
 PULUMI_TIMEOUT_S = 60
 LINES = "200"
+SINCE = "1h"  # `aws logs tail` counts no lines
 JOURNAL = f"sudo journalctl --unit classifier --unit nginx --lines {LINES} --no-pager"
 INSTALL = {  # program -> how to get it
     "aws": "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
@@ -40,6 +41,7 @@ examples:
   ./cloudtrial logs heroku --tail
   ./cloudtrial logs gcp_cloudrun-prod --limit 1000
   ./cloudtrial logs aws_ec2 --boot
+  ./cloudtrial logs aws_sagemaker --follow
 
 The exit code is that of the command; 1 if it could not be started.
 """
@@ -69,6 +71,10 @@ def log_command(stack: str, folder: Path, *, boot: bool = False) -> tuple[list[s
     settings = read_settings(name, folder)
     if target is AWS_EC2:
         return _vm_command(stack, boot=boot)
+    if target is AWS_SAGEMAKER:
+        region = _checked(settings.get("aws:region") or target.region, "aws:region", name)
+        group = f"/aws/sagemaker/Endpoints/{resource_name('endpoint', name)}"
+        return ["aws", "logs", "tail", group, "--since", SINCE, "--region", region], ("aws",)
     if target is HEROKU:
         app = _setting(settings, "cloudtrial:appName", name)
         return ["heroku", "logs", "--app", app, "--num", LINES], ("heroku",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Every type of AWS or Google that a program may use is in one of these two: those that carry tags, and where, and those
 # that cannot. A VM's tags do not extend to its volume.
 TAGS: dict[str, tuple[str, ...]] = {
+    "aws:appautoscaling/target:Target": ("tags",),
     "aws:budgets/budget:Budget": ("tags",),
     "aws:cloudwatch/logGroup:LogGroup": ("tags",),
     "aws:ec2/eip:Eip": ("tags",),
@@ -14,11 +15,15 @@ TAGS: dict[str, tuple[str, ...]] = {
     "aws:ec2/securityGroup:SecurityGroup": ("tags",),
     "aws:ec2/subnet:Subnet": ("tags",),
     "aws:ec2/vpc:Vpc": ("tags",),
+    "aws:ecr/repository:Repository": ("tags",),
     "aws:iam/instanceProfile:InstanceProfile": ("tags",),
     "aws:iam/policy:Policy": ("tags",),
     "aws:iam/role:Role": ("tags",),
     "aws:s3/bucket:Bucket": ("tags",),
     "aws:s3/bucketObjectv2:BucketObjectv2": ("tags",),
+    "aws:sagemaker/endpoint:Endpoint": ("tags",),
+    "aws:sagemaker/endpointConfiguration:EndpointConfiguration": ("tags",),
+    "aws:sagemaker/model:Model": ("tags",),
     "aws:ssm/parameter:Parameter": ("tags",),
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": ("tags",),
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": ("tags",),
@@ -30,6 +35,8 @@ TAGS: dict[str, tuple[str, ...]] = {
     "gcp:storage/bucket:Bucket": ("labels",),
 }
 UNTAGGED = {
+    "aws:appautoscaling/policy:Policy",
+    "aws:ecr/lifecyclePolicy:LifecyclePolicy",
     "aws:ec2/eipAssociation:EipAssociation",
     "aws:ec2/route:Route",
     "aws:ec2/routeTableAssociation:RouteTableAssociation",
@@ -68,6 +75,7 @@ DISK_BLOCKS: dict[str, tuple[str, ...]] = {
 
 # The account that runs or builds code.
 SERVICE_ACCOUNTS: dict[str, tuple[str, ...]] = {
+    "aws:sagemaker/model:Model": ("executionRoleArn",),
     "gcp:cloudrunv2/service:Service": ("template.serviceAccount",),
     "gcp:cloudfunctionsv2/function:Function": ("serviceConfig.serviceAccountEmail", "buildConfig.serviceAccount"),
 }
@@ -85,6 +93,7 @@ MOUNTED_BUCKETS: dict[str, tuple[str, ...]] = {"gcp:cloudrunv2/service:Service":
 
 # The maximum number of instances of a service.
 MAX_INSTANCE_COUNTS: dict[str, str] = {
+    "aws:appautoscaling/target:Target": "maxCapacity",
     "gcp:cloudrunv2/service:Service": "template.scaling.maxInstanceCount",
     "gcp:cloudfunctionsv2/function:Function": "serviceConfig.maxInstanceCount",
     "heroku:formation/formation:Formation": "quantity",
@@ -92,6 +101,7 @@ MAX_INSTANCE_COUNTS: dict[str, str] = {
 
 # Properties that let `pulumi destroy` delete a resource.
 DESTROYABLE: dict[str, tuple[str, bool]] = {
+    "aws:ecr/repository:Repository": ("forceDelete", True),
     "aws:s3/bucket:Bucket": ("forceDestroy", True),
     "gcp:storage/bucket:Bucket": ("forceDestroy", True),
     "gcp:cloudrunv2/service:Service": ("deletionProtection", False),
@@ -104,6 +114,12 @@ ENV_MAPS: dict[str, tuple[str, ...]] = {
         "serviceConfig.environmentVariables",
         "buildConfig.environmentVariables",
     ),
+    "aws:sagemaker/model:Model": ("primaryContainer.environment",),
     "heroku:app/app:App": ("configVars",),
 }
-CONTAINERS: dict[str, str] = {"gcp:cloudrunv2/service:Service": "template.containers.*"}
+CONTAINERS: dict[str, str] = {
+    "aws:sagemaker/model:Model": "primaryContainer",
+    "gcp:cloudrunv2/service:Service": "template.containers.*",
+}
+# What AWS allows of all resources or of none.
+ACCOUNT_WIDE_ACTIONS = {"ecr:GetAuthorizationToken"}

@@ -111,7 +111,8 @@ def least_privilege(resource: ResourceValidationArgs) -> Iterator[str]:
             for action in _flatten(statement.get("Action")):
                 if "*" in action:
                     yield f"action {action!r} is allowed; name the actions that are needed"
-            for target in _flatten(statement.get("Resource")):
+            account_wide = set(_flatten(statement.get("Action"))) <= property_paths.ACCOUNT_WIDE_ACTIONS
+            for target in () if account_wide else _flatten(statement.get("Resource")):
                 if target.split(":", 5)[-1].startswith("*"):
                     yield f"resource {target!r} is allowed; name the resources that are needed"
             for inverse in ("NotAction", "NotResource"):

@@ -95,6 +95,8 @@ def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[Check
     local: measure.LocalMeasurement | str = "not measured (--no-twin)"
     if measure.model_file_mib(spec) > usable_memory_mib(spec):
         local = f"not measured: {spec.model} does not fit the memory"
+    elif twin and not spec.target.has_twin:
+        local = f"not measured: {spec.target.title} has no twin here"
     elif twin:
         print(f"starting the twin of {spec.target.title} ...", file=sys.stderr, flush=True)
         try:

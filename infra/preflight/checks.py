@@ -59,11 +59,16 @@ def check_sizes(spec: DeploymentSpec) -> Iterator[CheckResult]:
             text = f"{low:.0f} to {high:.0f} MB, estimated from {installed.megabytes:.0f} MB ({installed.basis})"
             verdict = _verdict(high, limit.amount)
             yield CheckResult("slug, packed", text, _limit_text(limit, limit.amount), verdict, limit.cited)
-        case "heroku" | "gcp_cloudrun":
-            limit = limits.HEROKU_IMAGE if spec.target.name == "heroku" else limits.CLOUD_RUN_IMAGE
-            yield _check_limit("image, unpacked", BASE_IMAGE_MB + unpacked_mb, limit, None, installed.basis)
+        case "heroku" | "gcp_cloudrun" | "aws_sagemaker":
+            limit = {"heroku": limits.HEROKU_IMAGE, "gcp_cloudrun": limits.CLOUD_RUN_IMAGE}.get(spec.target.name)
+            limit = limit or (limits.SERVERLESS_IMAGE if _is_serverless(spec) else limits.SAGEMAKER_IMAGE)
+            yield _check_limit("image, unpacked", BASE_IMAGE_MB + unpacked_mb, limit, limit.amount, installed.basis)
         case _:
             yield _check_limit("zip", shipped.packed_mb, limits.FUNCTION_ZIP, None, "without what the build installs")
+    if spec.target.name == "aws_sagemaker":
+        limit = limits.SERVERLESS_REQUEST if _is_serverless(spec) else limits.SAGEMAKER_REQUEST
+        text = f"{limit.amount:g} MB; the service would take {MAX_BODY_BYTES / measure.MB:.0f}"
+        yield CheckResult("largest request", text, _limit_text(limit, limit.amount), FITS, limit.cited)
     if spec.target.billing == "request":
         function = spec.target.name == "gcp_function"
         limit = limits.FUNCTION_REQUEST if function else limits.CLOUD_RUN_REQUEST
@@ -75,6 +80,10 @@ def check_twin(spec: DeploymentSpec, local: measure.LocalMeasurement | str) -> I
     """Memory and start time of the twin; a text says why there are none."""
     memory, boot = {
         "aws_ec2": (limits.EC2_MEMORY, limits.EC2_BOOT),
+        "aws_sagemaker": (
+            limits.SAGEMAKER_MEMORY,
+            limits.SERVERLESS_BOOT if _is_serverless(spec) else limits.SAGEMAKER_BOOT,
+        ),
         "heroku": (limits.HEROKU_MEMORY, limits.HEROKU_BOOT),
         "gcp_cloudrun": (limits.CLOUD_RUN_MEMORY, limits.CLOUD_RUN_BOOT),
         "gcp_function": (limits.CLOUD_RUN_MEMORY, limits.CLOUD_RUN_BOOT),
@@ -92,6 +101,10 @@ def check_twin(spec: DeploymentSpec, local: measure.LocalMeasurement | str) -> I
     yield _check_memory(local, memory, memory_mib, f"peak of {_twin(spec)}, {measure.PREDICTIONS} predictions")
     note = f"of {_twin(spec)}" + ("; the VM's installation comes on top" if spec.target.name == "aws_ec2" else "")
     yield _check_limit("start", local.startup_s, boot, boot_s, note)
+
+
+def _is_serverless(spec: DeploymentSpec) -> bool:
+    return spec.target.billing == "serverless"
 
 
 def usable_memory_mib(spec: DeploymentSpec) -> float:
@@ -157,7 +170,7 @@ def _estimate(spec: DeploymentSpec, requests: int, local: measure.LocalMeasureme
         deployment = replace(deployment, vcpus=target.vcpus, memory_mib=target.memory_mib,
                              concurrency=target.concurrency, max_instances=target.max_instances)  # fmt: skip
     else:
-        deployment = replace(deployment, size=target.size)
+        deployment = replace(deployment, size=target.size, max_instances=target.max_instances)
     if not isinstance(local, str):
         deployment = replace(deployment, service_ms=local.service_ms, boot_s=local.startup_s)
     try:

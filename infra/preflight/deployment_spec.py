@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from infra.errors import ConfigError, ModelError, TokenInClear
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from infra.stored_model import FOLLOWED_SCHEMES, StoredModel, read_stored_model
-from infra.targets import AWS_EC2, CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU, HEROKU_SIZES, Target, read_stack
+from infra.targets import (
+    AWS_EC2,
+    AWS_SAGEMAKER,
+    CLOUD_RUN_MEMORY_MIB,
+    EC2_SIZES,
+    HEROKU,
+    HEROKU_SIZES,
+    SAGEMAKER_SIZES,
+    Target,
+    read_stack,
+    sagemaker_target,
+)
 from service.model import Bundle
 from service.settings import Settings
 
@@ -57,6 +68,8 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
         target = replace(_sized(target, own_settings, EC2_SIZES), region=settings.get("aws:region", target.region))
         https = "domain" in own_settings
         return DeploymentSpec(stack, target, engine, model, stored, https=https, budget_usd=budget)
+    if target is AWS_SAGEMAKER:
+        return _sagemaker_spec(DeploymentSpec(stack, target, engine, model, stored), settings, own_settings)
     if target is HEROKU:
         target = replace(_sized(target, own_settings, HEROKU_SIZES), region=own_settings.get("region", target.region))
         dynos = _integer(own_settings, "dynos", 1)
@@ -74,6 +87,18 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
     )  # fmt: skip
     warm = _integer(own_settings, "minInstances", 0)
     return DeploymentSpec(stack, target, engine, model, stored, instances=warm, budget_usd=budget)
+
+
+def _sagemaker_spec(
+    spec: DeploymentSpec, settings: Mapping[str, str], own_settings: Mapping[str, str]
+) -> DeploymentSpec:
+    size = own_settings.get("size", spec.target.size)
+    if size not in SAGEMAKER_SIZES:
+        raise ConfigError(f"cloudtrial:size is {size!r}; it has to be one of {', '.join(SAGEMAKER_SIZES)}")
+    most = _integer(own_settings, "maxInstances", sagemaker_target(size).max_instances)
+    target = replace(sagemaker_target(size, most), region=settings.get("aws:region", spec.target.region))
+    least = 0 if target.billing == "serverless" else _integer(own_settings, "minInstances", 1)
+    return replace(spec, target=target, instances=least)
 
 
 def _stored_model(own_settings: Mapping[str, str], target: Target) -> StoredModel | None:

@@ -49,4 +49,12 @@ CLOUD_RUN_REQUEST = Limit(
 FUNCTION_ZIP = Limit(None, "MB", "cloud.google.com/functions/quotas: size N/A for 2nd gen", "read 2026-11-21")
 FUNCTION_REQUEST = Limit(32, "MB", "cloud.google.com/functions/quotas: HTTP request, 2nd gen", "read 2026-11-21")
 
+SAGEMAKER_IMAGE = Limit(None, "MB", "none that we know of for instances", "2026-11-29")
+SERVERLESS_IMAGE = Limit(10_000, "MB", "10 GB by SageMaker's guide to serverless; not read again", "2026-11-29")
+SAGEMAKER_MEMORY = Limit(None, "MiB", "the instance type's memory, or what serverless was asked for", "2026-11-29")
+SAGEMAKER_BOOT = Limit(None, "s", "ours: container_startup_health_check_timeout, 60 to 3600 s", "2026-11-29")
+SERVERLESS_BOOT = Limit(180, "s", "SageMaker Developer Guide: /ping within 3 minutes of a start", "read 2026-11-29")
+SAGEMAKER_REQUEST = Limit(6, "MB", "InvokeEndpoint in botocore's model; AWS's FAQ has 25 MB", "read 2026-11-28")
+SERVERLESS_REQUEST = Limit(4, "MB", "SageMaker Developer Guide, serverless endpoints: payload", "read 2026-11-28")
+
 DEBIAN_MIB = 300  # of EC2_MEMORY

@@ -20,9 +20,10 @@ from infra.errors import ConfigError, StackFileError
 from infra.preflight.backend import missing_login
 from infra.preflight.deployment_spec import read_deployment_spec
 from infra.stackfile import read_secret_keys, read_settings
-from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, read_stack
+from infra.targets import AWS_EC2, AWS_SAGEMAKER, GCP_CLOUDRUN, HEROKU, read_stack
 
 DOCKER_TIMEOUT_S = 30
+AWS_CLI = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
 PUBLIC_INVOKER = "allUsers"
 
 
@@ -46,6 +47,8 @@ def find_missing(stack: str, pulumi_arguments: Sequence[str] = (), folder: Path 
     known = settings | dict.fromkeys(secret_keys, "[secret]")  # a secret's value is not needed here
     if target is AWS_EC2:
         lines += missing_for_aws(stack, known)
+    elif target is AWS_SAGEMAKER:
+        lines += [*missing_for_aws(stack, known), *missing_to_sign(known), *missing_docker()]
     elif target is HEROKU:
         lines += missing_for_heroku(stack, known)
     else:
@@ -83,6 +86,13 @@ def missing_for_aws(stack: str, settings: Mapping[str, str]) -> Iterator[str]:
             yield "no AWS credentials: `aws configure`, `aws sso login`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
     except botocore.exceptions.BotoCoreError as error:
         yield f"no AWS credentials: {' '.join(str(error).split())}"
+
+
+def missing_to_sign(settings: Mapping[str, str]) -> Iterator[str]:
+    """What signs the calls by which `up` proves an endpoint: keys of the environment, or AWS's CLI with others."""
+    in_environment = os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if (settings.get("aws:profile") or not in_environment) and shutil.which("aws") is None:
+        yield (f"no aws program, which hands `up` the keys that sign its calls (or set AWS_ACCESS_KEY_ID): {AWS_CLI}")
 
 
 def missing_for_google(stack: str, settings: Mapping[str, str]) -> Iterator[str]:

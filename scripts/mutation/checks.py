@@ -16,6 +16,7 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
 from scripts.stack_settings import REQUIRED_SETTINGS
+from tests.helpers.infra.program_runs import WEB_STACKS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
@@ -29,6 +30,7 @@ COPIED_PATHS = (
     "service",
     "store",
     "tests",
+    "training",
 )
 MODELS = "models"
 KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hundreds of times
@@ -37,6 +39,7 @@ KEPT_WEIGHTS_BYTES = 4096  # no check computes with them, and they are packed hu
 STACK_OF: Mapping[str, str] = {
     "aws_ec2": "aws_ec2",
     "vm_files": "aws_ec2",
+    "aws_sagemaker": "aws_sagemaker",
     "gcp_cloudrun": "gcp_cloudrun",
     "gcp_function": "gcp_function",
     "heroku": "heroku",
@@ -65,6 +68,7 @@ TOKEN = {"cloudtrial:apiToken": "a-token-nobody-may-see"}
 
 TESTS: Mapping[str, Sequence[str]] = {
     "aws_ec2": ("programs/test_aws_ec2.py", "programs/test_model_store.py", "programs/test_stacks.py"),
+    "aws_sagemaker": ("programs/test_aws_sagemaker.py", "test_sagemaker_readiness.py", "programs/test_stacks.py"),
     "gcp_cloudrun": ("programs/test_gcp_cloudrun.py", "programs/test_model_store.py", "programs/test_stacks.py"),
     "gcp_function": ("programs/test_gcp_function.py", "programs/test_model_store.py", "programs/test_stacks.py"),
     "heroku": ("programs/test_heroku.py", "programs/test_model_store.py", "programs/test_stacks.py"),
@@ -75,7 +79,10 @@ TESTS: Mapping[str, Sequence[str]] = {
     ),
     "operations": ("test_prerequisites.py", "test_logs.py", "test_workflows.py"),
 }
-MOTO_TESTS: Mapping[str, Sequence[str]] = {"aws_ec2": ("programs/test_moto.py",)}
+MOTO_TESTS: Mapping[str, Sequence[str]] = {
+    "aws_ec2": ("programs/test_moto.py",),
+    "aws_sagemaker": ("programs/test_moto_sagemaker.py",),
+}
 
 CHECKS = ("engine", "policy", "tests", "moto", "pyright")
 ERROR = re.compile(r"[\w.]+(Error|Exception): ")
@@ -148,7 +155,9 @@ def run_stack(copy: Path, stack: str) -> list[ProgramResult]:
     required = REQUIRED_SETTINGS[stack]
     return [
         run_program(copy, stack, required, preview=True),
-        run_program(copy, stack, {**required, **OPTIONAL_SETTINGS.get(stack, {})}, secrets=TOKEN),
+        run_program(
+            copy, stack, {**required, **OPTIONAL_SETTINGS.get(stack, {})}, secrets=TOKEN if stack in WEB_STACKS else {}
+        ),
     ]
 
 

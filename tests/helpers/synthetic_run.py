@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from eval.samples.model import OPEN_LOOPS, RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
-from infra.targets import TARGETS
+from infra.targets import TWIN_TARGETS
 
 PRICES = Path(__file__).resolve().parents[2] / "eval" / "cost" / "prices.yaml"
 
@@ -46,7 +46,7 @@ def make_run(
     n_images: int = 400,
     *,
     seed: int = 7,
-    names: Sequence[str] = tuple(TARGETS),
+    names: Sequence[str] = TWIN_TARGETS,
     foreign: bool = False,
     twin: bool = True,
     wrong: int | None = None,

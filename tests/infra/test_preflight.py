@@ -25,7 +25,7 @@ from infra.preflight.deployment_spec import read_deployment_spec
 from infra.preflight.limits import Limit
 from infra.preflight.measure import InstalledSize, LocalMeasurement, PackageSize
 from infra.stackfile import read_settings
-from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, TARGETS
+from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, SAGEMAKER_SIZES, TARGETS, sagemaker_target
 from service.settings import ENGINES
 from tests.conftest import ROOT
 from tests.helpers.infra.small_bundles import MODEL_FILES, write_bundle
@@ -69,6 +69,7 @@ def _in_order(row):
 
 EXPECTED = {
     "aws_ec2": ["user data", "disk"],
+    "aws_sagemaker": ["image, unpacked", "largest request"],
     "heroku": ["slug, packed"],
     "gcp_cloudrun": ["image, unpacked", "largest request"],
     "gcp_function": ["zip", "largest request"],
@@ -78,8 +79,10 @@ EXPECTED = {
 @pytest.mark.parametrize("stack", TARGETS)
 def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, stack):
     code, rows, out, _ = preflight(capsys, monkeypatch, stack)
-    assert code == FITS and "Fits, as far as is known.\n" in out
-    for what in (*EXPECTED[stack], "memory", "start"):
+    assert code == FITS and "Fits, as far as is known." in out
+    measured = ("memory", "start") if TARGETS[stack].has_twin else ()
+    assert ("Not known" in out) != bool(measured)
+    for what in (*EXPECTED[stack], *measured):
         assert "fits" in rows[what], rows[what]
         assert "2026" in rows[what][-1] or "2025" in rows[what][-1]
     for what in ("cost at rest", "cost at 100,000 requests"):
@@ -88,6 +91,7 @@ def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, st
 
 def test_idle_cost_is_the_cost_models(capsys, monkeypatch):
     assert "$7.00 a month" in preflight(capsys, monkeypatch, "heroku")[1]["cost at rest"][0]
+    assert "$83.98 a month" in preflight(capsys, monkeypatch, "aws_sagemaker")[1]["cost at rest"][0]
     assert "$20.11 a month" in preflight(capsys, monkeypatch, "aws_ec2")[1]["cost at rest"][0]
     assert "$0.00 a month, $0.03 without" in preflight(capsys, monkeypatch, "gcp_cloudrun")[1]["cost at rest"][0]
 
@@ -99,6 +103,10 @@ def test_idle_cost_is_the_cost_models(capsys, monkeypatch):
         pytest.param("aws_ec2", "cloudtrial:size: c7i.large", "1 VM busy", id="no-burst"),
         pytest.param("gcp_cloudrun", "", "$208.96 a month (3 instances busy", id="default"),
         pytest.param("gcp_cloudrun", "cloudtrial:maxInstances: 100", "$6,964.23 a month (100 inst", id="hundred"),
+        pytest.param("aws_sagemaker", "", "(3 instances busy", id="endpoint"),
+        pytest.param("aws_sagemaker", "cloudtrial:size: ml.t2.medium", "(1 instance busy", id="endpoint-burstable"),
+        pytest.param("aws_sagemaker", "cloudtrial:size: serverless-2048\n  cloudtrial:maxInstances: 5",
+                     "(5 instances busy", id="serverless"),
         pytest.param("gcp_function", "cloudtrial:maxInstances: 1", "(1 instance busy", id="function"),
         pytest.param("heroku", "cloudtrial:size: standard-2x\n  cloudtrial:dynos: 2", "$100.00 a month (2 dynos",
                      id="dynos"),
@@ -109,7 +117,8 @@ def test_the_most_that_a_month_can_cost_is_said(capsys, monkeypatch, tmp_path, s
     _, rows, _, _ = preflight(capsys, monkeypatch, stack, "--no-twin", folder=tmp_path, settings=settings)
     text = rows["cost at most"][0]
     assert says in text and "without free allowances" in text
-    assert ("for each million requests" in text) == stack.startswith("gcp") and ("sent" in text) == (stack != "heroku")
+    assert ("for each million requests" in text) == stack.startswith(("aws_sagemaker", "gcp"))
+    assert ("sent" in text) == (stack != "heroku")
 
 
 @pytest.mark.parametrize(("stack", "needs"), BUDGET_NEEDS.items())
@@ -293,6 +302,10 @@ def test_every_size_that_the_programs_take_can_be_planned():
     for size in EC2_SIZES:
         spec = read_deployment_spec("aws_ec2", {"cloudtrial:size": size})
         assert spec.target.memory_mib == EC2_SIZES[size].memory_mib
+    for size in SAGEMAKER_SIZES:
+        spec = read_deployment_spec("aws_sagemaker", {"cloudtrial:size": size})
+        assert spec.target == sagemaker_target(size)
+        assert spec.instances == (0 if size.startswith("serverless-") else 1)
     for size in HEROKU_SIZES:
         spec = read_deployment_spec("heroku", {"cloudtrial:size": size})
         assert spec.target.memory_mib == HEROKU_SIZES[size].memory_mib

@@ -75,12 +75,14 @@ def lacks(lines):
     starts = {"pulumi is not": "login", "no PULUMI_CONFIG_PASS": "passphrase", "aws:region": "region",
               "no AWS": "credentials", "gcp:project": "project", "no Google": "credentials", "Docker": "docker",
               "no docker": "docker", "cloudtrial:appName": "app", "no HEROKU": "key", "no gcloud": "gcloud",
+              "no aws program": "aws",
               }  # fmt: skip
     return [next(short for start, short in starts.items() if line.startswith(start)) for line in lines]
 
 
 FRESH = {
     "aws_ec2": ["login", "region", "credentials"],
+    "aws_sagemaker": ["login", "region", "credentials", "aws", "docker"],
     "gcp_cloudrun": ["login", "project", "credentials", "docker"],
     "gcp_function": ["login", "project", "credentials"],
     "heroku": ["login", "app", "key"],
@@ -342,6 +344,24 @@ print("loaded:", *(name for name in ("numpy", "torch", "PIL", "flask", "pulumi",
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize("profile", [None, "work"])
+def test_sagemaker_needs_keys_in_the_environment_or_awss_program(machine, monkeypatch, profile):
+    """By which `up` signs the calls that prove the endpoint; a profile's keys are found by AWS's program alone."""
+    log_in(machine, monkeypatch)
+    settings = {"aws:region": "us-east-1"} | ({"aws:profile": profile} if profile else {})
+    write(machine / "Pulumi.aws_sagemaker.yaml", {"config": settings})
+    (machine / ".aws").mkdir()
+    keys = "aws_access_key_id = a\naws_secret_access_key = b\n"
+    (machine / ".aws/credentials").write_text(f"[default]\n{keys}[work]\n{keys}", encoding="utf-8")
+    program(machine, "docker", "exit 0")
+    assert lacks(find_missing("aws_sagemaker", (), machine)) == ["aws"]
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    assert lacks(find_missing("aws_sagemaker", (), machine)) == (["aws"] if profile else [])
+    program(machine, "aws", "exit 0")
+    assert find_missing("aws_sagemaker", (), machine) == []
 
 
 def test_a_store_or_an_alias_that_is_not_there_is_a_line(machine, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 PUBLIC_IP = "203.0.113.7"  # of the addresses that RFC 5737 sets aside for examples
 VM_IP = "198.51.100.9"  # a new VM's own
 ACCOUNT = "123456789012"
+ECR = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
 GCP_PROJECT = "example-project"
 # Zone -> the sizes that it does not offer. The first one in the alphabet is not the one that has most of them.
 MISSING_SIZES = {
@@ -27,6 +28,11 @@ IMMUTABLE_INPUTS: dict[str, tuple[str, ...]] = {
     "aws:ec2/instance:Instance": ("userData", "subnetId", "availabilityZone"),
     "aws:ec2/eipAssociation:EipAssociation": ("allocationId", "instanceId"),
     "aws:s3/bucketObjectv2:BucketObjectv2": ("bucket", "key"),
+    "aws:appautoscaling/target:Target": ("serviceNamespace", "resourceId", "scalableDimension"),
+    "aws:ecr/repository:Repository": ("name",),
+    "aws:sagemaker/model:Model": ("name", "executionRoleArn", "primaryContainer"),
+    "aws:sagemaker/endpointConfiguration:EndpointConfiguration": ("name", "productionVariants"),
+    "aws:sagemaker/endpoint:Endpoint": ("name",),
     "command:local:Command": ("triggers",),
     "gcp:storage/bucketObject:BucketObject": ("bucket", "name", "source"),
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": ("repository", "role", "member"),
@@ -52,6 +58,11 @@ def invoke(token: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     answers: dict[str, dict[str, Any]] = {
         "aws:index/getRegion:getRegion": {"region": "us-east-1", "id": "us-east-1"},
         "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT},
+        "aws:ecr/getAuthorizationToken:getAuthorizationToken": {
+            "userName": "AWS",
+            "password": "ecr-password",
+            "proxyEndpoint": f"https://{ECR}",
+        },
         "aws:ec2/getAvailabilityZones:getAvailabilityZones": {"names": ["us-east-1a", "us-east-1b"]},
         "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": {"locations": _zones_with(arguments)},
         "aws:ssm/getParameter:getParameter": {"value": _image(arguments), "name": arguments.get("name")},
@@ -96,6 +107,11 @@ def create(
             computed |= {"publicIp": PUBLIC_IP, "allocationId": f"eipalloc-{suffix}"}
         case "aws:ssm/parameter:Parameter":
             computed |= {"version": 1, "arn": f"arn:aws:ssm:us-east-1:{ACCOUNT}:parameter{inputs['name']}"}
+        case "aws:ecr/repository:Repository":
+            url, arn = f"{ECR}/{inputs['name']}", f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{inputs['name']}"
+            computed |= {"repositoryUrl": url, "registryId": ACCOUNT, "arn": arn}
+        case "aws:cloudwatch/logGroup:LogGroup":
+            computed |= {"arn": f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:{inputs['name']}"}
         case "docker-build:index:Image":
             tag = inputs["tags"][0]
             digest = hashlib.sha256(tag.encode()).hexdigest()

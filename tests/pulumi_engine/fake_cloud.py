@@ -18,6 +18,11 @@ from tests.offline_engine.engine import unwrap_secrets
 
 # Whose name the program gives: there can't be two at once.
 NAMED = {
+    "aws:cloudwatch/logGroup:LogGroup": "name",
+    "aws:ecr/repository:Repository": "name",
+    "aws:sagemaker/endpoint:Endpoint": "name",
+    "aws:sagemaker/endpointConfiguration:EndpointConfiguration": "name",
+    "aws:sagemaker/model:Model": "name",
     "aws:ssm/parameter:Parameter": "name",
     "gcp:artifactregistry/repository:Repository": "repositoryId",
     "gcp:cloudfunctionsv2/function:Function": "name",

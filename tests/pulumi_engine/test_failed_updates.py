@@ -32,6 +32,14 @@ def cloud_run(tmp_path):
         yield project
 
 
+@pytest.fixture
+def sagemaker(tmp_path):
+    with pulumi_project("aws_sagemaker", tmp_path, FakeCloud()) as project:
+        project.up()
+        project.cloud.log.clear()
+        yield project
+
+
 def test_old_vm_goes_after_everything_else_has_passed(ec2):
     vm = f"Instance {ec2.cloud.of_type('Instance')[0].name}"
     ec2.up()
@@ -88,3 +96,30 @@ def test_failed_update_keeps_the_old_token_for_the_old_revision(cloud_run):
     log = cloud_run.cloud.log
     assert log.index("update Service service") < log.index("delete SecretVersion api-token")
     assert len(cloud_run.cloud.of_type("SecretVersion")) == 1
+
+
+def test_endpoint_goes_over_before_what_it_had_is_deleted(sagemaker):
+    sagemaker.set("cloudtrial:revision", "r2")
+    sagemaker.up()
+    log = sagemaker.cloud.log
+    steps = ["create Model model", "create EndpointConfiguration configuration", "update Endpoint endpoint",
+             "create Command ready", "delete EndpointConfiguration configuration", "delete Model model"]  # fmt: skip
+    assert [log.index(step) for step in steps] == sorted(log.index(step) for step in steps)
+    assert "delete Endpoint endpoint" not in log and "create Endpoint endpoint" not in log
+    passed(sagemaker.make("preview", "--expect-no-changes"))
+
+
+@pytest.mark.parametrize("step", ["update Endpoint endpoint", "create Command ready"])
+def test_failed_endpoint_keeps_what_it_had_and_up_goes_on(sagemaker, step):
+    """Also where SageMaker has rolled back: the proof fails, and `up` asks again."""
+    sagemaker.set("cloudtrial:revision", "r2")
+    sagemaker.cloud.failures[step] = "did not pass the ping health check"
+    for _ in range(2):
+        assert "did not pass the ping health check" in failed(sagemaker.make(*UP))
+        kept = [len(sagemaker.cloud.of_type(kind)) for kind in ("Model", "EndpointConfiguration", "Endpoint")]
+        assert kept == [2, 2, 1]  # the second `up` makes no third
+    sagemaker.cloud.failures.clear()
+    sagemaker.up()
+    kept = [len(sagemaker.cloud.of_type(kind)) for kind in ("Model", "EndpointConfiguration", "Endpoint")]
+    assert kept == [1, 1, 1]
+    passed(sagemaker.make("preview", "--expect-no-changes"))

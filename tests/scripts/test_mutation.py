@@ -25,6 +25,7 @@ CAUGHT = {
         "the bundle's checksum is not checked",
         Detection("tests", "a_bundle_with_another_checksum_ends_the_boot"),
     ),
+    "aws_sagemaker": ("anyone may take the role", Detection("policy", "least_privilege")),
     "gcp_cloudrun": ("it runs as the default account", Detection("policy", "own_accounts")),
     "gcp_function": ("who builds may do almost everything", Detection("policy", "least_privilege")),
     "heroku": ("the token is a plain config var too", Detection("policy", "no_secret_in_clear")),

@@ -17,7 +17,7 @@ from infra.local.dockerfile import instructions
 from infra.local.procfile import read_procfile
 from infra.local.start_commands import PROCFILE, read_vm_unit
 from infra.local.twins import local_twins
-from infra.targets import AWS_EC2, HEROKU, TARGETS
+from infra.targets import AWS_EC2, HEROKU, TARGETS, TWIN_TARGETS
 from service import schema
 from service.settings import PLATFORMS, Settings
 
@@ -37,7 +37,7 @@ def twins(tmp_path_factory):
     """All four, running."""
     with local_twins(log_dir=tmp_path_factory.mktemp("logs")) as twins:
         assert twins.failures == {}
-        assert [twin.name for twin in twins.running] == list(TARGETS)
+        assert [twin.name for twin in twins.running] == list(TWIN_TARGETS)
         yield {twin.name: twin for twin in twins.running}
 
 
@@ -136,7 +136,7 @@ def common(headers: dict[str, str], url: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TWIN_TARGETS)
 def test_a_body_over_the_limit_gets_the_services_own_words(twins, name):
     body = bytes(schema.MAX_BODY_BYTES + 1)
     status, headers, answer = ask(twins[name], "POST", schema.PREDICT, body, JPEG)
@@ -144,7 +144,7 @@ def test_a_body_over_the_limit_gets_the_services_own_words(twins, name):
     assert schema.INSTANCE_ID.lower() in headers
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TWIN_TARGETS)
 def test_identity_is_on_every_answer(twins, name):
     _, headers, _ = ask(twins[name], "GET", schema.HEALTHZ)
     for wanted in (schema.INSTANCE_ID, schema.INSTANCE_STARTED, schema.REQUEST_ORDINAL, schema.MODEL_VERSION):
@@ -160,7 +160,7 @@ def test_every_twin_says_that_it_is_one(twins):
 
 def test_a_platform_and_its_target_have_one_name():
     titles = {read_vm_unit().env["DEPLOYMENT"], *PLATFORMS.values()}
-    assert titles == {target.title for target in TARGETS.values()}
+    assert titles == {TARGETS[name].title for name in TWIN_TARGETS}
 
 
 def test_every_twin_reports_start_up_and_memory(twins):

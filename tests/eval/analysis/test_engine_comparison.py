@@ -30,7 +30,7 @@ from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, TargetSet, start_targets
 from eval.targets.engines import EnginePair, matching_engine_pairs
 from infra.local.twins import local_twins
-from infra.targets import TARGETS
+from infra.targets import TWIN_TARGETS
 from scripts.docs.readme import results
 from service.engines.names import twin_names
 from service.settings import ENGINES
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.integration
 
 PRICES = load_price_list()
 BOTH = ["heroku", "heroku-onnx", "gcp_cloudrun", "gcp_cloudrun-onnx"]
-EIGHT = twin_names(TARGETS, ENGINES)
+EIGHT = twin_names(TWIN_TARGETS, ENGINES)
 FEW_OTHERWISE = {"heroku-onnx": 2, "gcp_cloudrun-onnx": 2}  # of 400 pictures
 
 
@@ -308,20 +308,20 @@ def test_the_readme_takes_the_table_of_the_switch_along(page_dir):
         sum(line.startswith(("| PyTorch on all 4 targets |", "| ONNX int8 on all 4 targets |")) for line in lines) == 2
     )
     alike = [line for line in block.splitlines() if line.startswith("- ") and line.endswith(", on every target.")]
-    assert sum(line.count("→") == len(TARGETS) for line in lines) >= 5
+    assert sum(line.count("→") == len(TWIN_TARGETS) for line in lines) >= 5
     assert any(line.startswith("- Accuracy, on the same images") for line in alike)
 
 
 def test_engines_of_a_target_share_its_colour_not_its_figures():
-    found = assign_styles(EIGHT, {f"{name}-onnx": name for name in TARGETS})
+    found = assign_styles(EIGHT, {f"{name}-onnx": name for name in TWIN_TARGETS})
     assert len(set(found.values())) == len(EIGHT)
-    for name in TARGETS:
+    for name in TWIN_TARGETS:
         assert found[name] % COLOUR_COUNT == found[f"{name}-onnx"] % COLOUR_COUNT
-    assert len({found[name] % COLOUR_COUNT for name in TARGETS}) == len(TARGETS)
+    assert len({found[name] % COLOUR_COUNT for name in TWIN_TARGETS}) == len(TWIN_TARGETS)
 
 
 def test_without_a_second_engine_numbers_are_places():
-    assert list(assign_styles(TARGETS, {}).values()) == [0, 1, 2, 3]
+    assert list(assign_styles(TWIN_TARGETS, {}).values()) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [8, 9, 30])

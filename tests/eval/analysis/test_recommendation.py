@@ -10,7 +10,7 @@ from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
 from eval.cost.billing import Bill, ResourceDemand, prices_for
 from eval.cost.price_list import load_price_list
-from infra.targets import TARGETS
+from infra.targets import TARGETS, TWIN_TARGETS
 from tests.helpers.synthetic_run import make_run
 
 PRICES = load_price_list()
@@ -37,7 +37,7 @@ def candidate(name, p95_ms=20.0, **changes):
 
 
 def four(**changed):
-    return {name: changed.get(name, candidate(name)) for name in TARGETS}
+    return {name: changed.get(name, candidate(name)) for name in TWIN_TARGETS}
 
 
 def test_free_requests_are_cheapest_where_traffic_is_light():

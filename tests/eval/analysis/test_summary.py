@@ -17,7 +17,7 @@ from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report, to_jsonable
 from eval.samples.rounds import latencies_by_round
 from eval.stats.intervals import Estimate
-from infra.targets import TARGETS
+from infra.targets import TWIN_TARGETS
 from tests.helpers.synthetic_run import (
     ANSWER_BYTES,
     CLASSES,
@@ -31,7 +31,7 @@ from tests.helpers.synthetic_run import (
 from tests.helpers.synthetic_scenarios import make_full_run
 
 PRICES = load_price_list()
-NAMES = list(TARGETS)
+NAMES = list(TWIN_TARGETS)
 
 
 def report(**options):

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import pytest
 
 from eval.__main__ import main
-from eval.cost.billing import Bill
+from eval.cost.billing import AUTOSCALED, Bill
 from eval.cost.estimate import Deployment, EstimateAssumptions, estimate, price_sensitivity
 from eval.cost.price_list import load_price_list
 from infra.targets import TARGETS
@@ -39,7 +39,7 @@ def test_cost_prints_what_it_assumes_within_80_columns(target, capsys):
         assert part in assumed
     if TARGETS[target].billing != "dyno":
         assert "TLS handshakes" in assumed and "free tier" in assumed
-    assert ("GiB stored" in assumed) == (TARGETS[target].billing == "request")
+    assert ("GiB stored" in assumed) == (TARGETS[target].billing in AUTOSCALED)
     assert all(len(line) <= 80 for line in (bills + assumed).splitlines())
 
 

@@ -50,8 +50,12 @@ def test_allowances_have_no_currency_and_prices_have_one():
     assert currencies["aws_egress_gb"] == "USD"
 
 
-def test_only_the_price_without_a_known_page_is_not_confirmed():
-    assert [price.id for price in unconfirmed_prices(load_price_list().entries)] == ["aws_ec2_t4g_surplus_vcpu_hour"]
+def test_prices_without_a_known_page_or_agreement_are_not_confirmed():
+    assert [price.id for price in unconfirmed_prices(load_price_list().entries)] == [
+        "aws_ec2_t4g_surplus_vcpu_hour",
+        *(f"aws_sagemaker_ml_{size}_hour" for size in ("c5_xlarge", "m5_xlarge", "t2_medium")),
+        "aws_sagemaker_processed_gb",
+    ]
 
 
 def test_both_google_targets_share_one_free_tier():
@@ -71,7 +75,7 @@ def test_an_earlier_list_has_newer_prices_that_it_lacks():
     newest = load_price_list()
     for path in (PRICE_LIST_PATH.parent / "prices").glob("*.yaml"):
         earlier = load_price_list(sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-        assert earlier.date < newest.date
+        assert earlier.date <= newest.date
         own = yaml.safe_load(path.read_text())["prices"]
         assert [price.id for price in earlier.entries][: len(own)] == [entry["id"] for entry in own]
         idle = "gcp_cloudrun_idle_vcpu_second"

@@ -11,11 +11,14 @@ from pathlib import Path
 from infra.artifact import REPOSITORY
 from tests.offline_engine.engine import ProgramResult, run_program
 
-NEEDED = ("Pulumi.yaml", "__main__.py", "service", "store", "models", "infra")
-STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")
+NEEDED = ("Pulumi.yaml", "__main__.py", "service", "store", "models", "infra", "training")
+# All but SageMaker, whose endpoints take signed calls alone: no token, no pages
+WEB_STACKS = ("aws_ec2", "gcp_cloudrun", "gcp_function", "heroku")
+STACKS = ("aws_ec2", "aws_sagemaker", "gcp_cloudrun", "gcp_function", "heroku")
 # What a user has to set, because no default can be right
 REQUIRED = {
     "aws_ec2": {"aws:region": "us-east-1"},
+    "aws_sagemaker": {"aws:region": "us-east-1"},
     "gcp_cloudrun": {"gcp:project": "example-project"},
     "gcp_function": {"gcp:project": "example-project"},
     "heroku": {"cloudtrial:appName": "cloudtrial-example"},

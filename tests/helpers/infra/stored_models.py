@@ -12,7 +12,7 @@ from tests.helpers.infra.small_bundles import write_bundle
 NAME, ALIAS = "net", "prod"
 REFERENCE = f"{NAME}@{ALIAS}"
 S3, GS = "s3://models-of-tests/clouds", "gs://models-of-tests/clouds"
-URLS = {"aws_ec2": S3, "gcp_cloudrun": GS, "gcp_function": GS, "heroku": S3}
+URLS = {"aws_ec2": S3, "aws_sagemaker": S3, "gcp_cloudrun": GS, "gcp_function": GS, "heroku": S3}
 # The clients of buckets have tests of their own: here a bucket is the folder .store of the checkout.
 BUCKETS_ARE_FOLDERS = """
 

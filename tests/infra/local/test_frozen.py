@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from infra.local.twins import Twin, local_twins
-from infra.targets import TARGETS
+from infra.targets import TWIN_TARGETS
 from service import schema
 from tests.helpers.pressure import grey_png
 
@@ -36,8 +36,8 @@ def processes_of(twin: Twin) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.integration
 def test_frozen_twin_resumes_with_the_same_instance(tmp_path):
-    with local_twins(list(TARGETS), tmp_path, engines=["onnx"]) as twins:
-        assert len(twins.running) == len(TARGETS), twins.failures
+    with local_twins(list(TWIN_TARGETS), tmp_path, engines=["onnx"]) as twins:
+        assert len(twins.running) == len(TWIN_TARGETS), twins.failures
         before = {twin.name: instance_and_ordinal(twin)[0] for twin in twins.running}
         frozen = [process for twin in twins.running for process in processes_of(twin)]
         for process in frozen:

@@ -26,7 +26,7 @@ from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS, read_vm_unit
 from infra.local.systemd_unit import read_unit
 from infra.local.twins import available_cores, cores_for, fits, free_ports, local_twins
-from infra.targets import AWS_EC2, EC2_SIZES, HEROKU, TARGETS
+from infra.targets import AWS_EC2, EC2_SIZES, HEROKU, TARGETS, TWIN_TARGETS
 from service.settings import ENGINES
 from tests.conftest import descendants
 from tests.helpers.twin_files import small_service
@@ -135,6 +135,14 @@ def test_dockerfile_reader_refuses_and_names(line, named, tmp_path):
         read_dockerfile(f'FROM x\nCMD ["a"]\n{line}\n', tmp_path, {})
 
 
+def test_dockerfile_reader_follows_the_stage_that_is_named(tmp_path):
+    text = 'FROM x AS base\nENV A=1\nFROM base AS first\nCMD ["first"]\nFROM base AS last\nCMD ["last"]\n'
+    assert read_dockerfile(text, tmp_path, {}, target="first") == ProcessSpec(("first",), {"A": "1"})
+    assert read_dockerfile(text, tmp_path, {}).command == ("last",)
+    with pytest.raises(PlatformFileError, match="no stage is called 'frist', only base, first, last"):
+        read_dockerfile(text, tmp_path, {}, target="frist")
+
+
 def test_dockerfile_reader_joins_lines_and_accepts_overrides(tmp_path):
     text = 'FROM x\n# a comment\nENV PORT=8080 \\\n    NAME="two words"\nRUN a \\\n  && b\nCMD ["gunicorn", "x"]\n'
     launch = read_dockerfile(text, tmp_path, {"PORT": "81"})
@@ -195,12 +203,12 @@ def test_unit_reader_refuses_the_command(command):
         read_unit(f"[Service]\nExecStart={command}\nWorkingDirectory=/\n")
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TWIN_TARGETS)
 def test_every_target_can_be_launched_from_its_own_file(name, tmp_path):
     launch = START_COMMANDS[name](stage(tmp_path / "app"), 4711)
     assert launch.env["PORT"] == "4711"
     assert launch.env["HOST"] == HOST
-    assert set(START_COMMANDS) == set(TARGETS)
+    assert set(START_COMMANDS) == set(TWIN_TARGETS)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -21,7 +21,7 @@ from tests.offline_engine.policy_check import find_violations
 pytestmark = pytest.mark.integration
 
 SERVICE = "gcp:cloudrunv2/service:Service"
-FOLLOWING, SHIPPING = ("aws_ec2", "gcp_cloudrun"), ("gcp_function", "heroku")
+FOLLOWING, SHIPPING = ("aws_ec2", "gcp_cloudrun"), ("aws_sagemaker", "gcp_function", "heroku")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def packed(checkout: Path, stack: str) -> dict[str, bytes]:
     if stack == "gcp_function":
         with zipfile.ZipFile(build / "gcp_function.zip") as archive:
             return {name: archive.read(name) for name in archive.namelist()}
-    if stack == "gcp_cloudrun":
+    if stack in ("aws_sagemaker", "gcp_cloudrun"):
         root = build / stack
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with tarfile.open(fileobj=io.BytesIO((build / f"{stack}.tar.gz").read_bytes())) as archive:
@@ -112,6 +112,13 @@ def test_another_version_is_a_release_or_only_another_proof(stack, tmp_path):
     assert after.outputs["store_version"] == version != before.outputs["store_version"]
     proofs = {"aws_ec2": ("boots", "ready"), "gcp_cloudrun": ("ready",)}
     released = {
+        "aws_sagemaker": {
+            "Image image": "update",
+            "Model model": "replace",
+            "EndpointConfiguration configuration": "replace",
+            "Endpoint endpoint": "update",
+            "Command ready": "replace",
+        },
         "gcp_function": {"BucketObject source": "replace", "Function function": "update", "Command ready": "replace"},
         "heroku": {"Build build": "replace", "Command ready": "replace"},
     }

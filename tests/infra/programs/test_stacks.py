@@ -1,4 +1,4 @@
-"""What the four programs have in common: outputs, refusals, secrets, and that only real changes are changes."""
+"""What the programs have in common: outputs, refusals, secrets, and that only real changes are changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infra.artifact import REPOSITORY
 from infra.models import read_model
 from infra.targets import TARGETS
 from service.settings import ENGINES
-from tests.helpers.infra.program_runs import REQUIRED, STACKS, TOKEN, make_checkout, refused, rehearse, well
+from tests.helpers.infra.program_runs import REQUIRED, STACKS, TOKEN, WEB_STACKS, make_checkout, refused, rehearse, well
 from tests.helpers.infra.small_bundles import write_bundle
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 
@@ -34,6 +34,13 @@ AFTER_ONE_BYTE = {
         "EipAssociation address": "replace",
         "Command ready": "replace",
     },
+    "aws_sagemaker": {
+        "Image image": "update",
+        "Model model": "replace",
+        "EndpointConfiguration configuration": "replace",
+        "Endpoint endpoint": "update",
+        "Command ready": "replace",
+    },
     "gcp_cloudrun": {"Image image": "update", "Service service": "update", "Command ready": "replace"},
     "gcp_function": {
         "BucketObject source": "replace",
@@ -47,6 +54,7 @@ NAMED_WITHIN_ANOTHER = ("gcp:storage/bucketObject:BucketObject",)
 NAMED_BY_THE_USER = ("heroku",)
 
 every_stack = pytest.mark.parametrize("stack", STACKS)
+every_web_stack = pytest.mark.parametrize("stack", WEB_STACKS)
 
 
 def inputs_of(run: ProgramResult) -> dict[str, dict[str, Any]]:
@@ -99,7 +107,7 @@ def test_the_outputs_are_the_contract(stack, engine):
     assert proven and set(proven) == {bundle.files[bundle.engine(engine).file]}  # what `up` ends with
 
 
-@pytest.mark.parametrize("stack", ["aws_ec2", "heroku"])
+@pytest.mark.parametrize("stack", ["aws_ec2", "aws_sagemaker", "heroku"])
 def test_the_default_size_is_one_that_is_sold(stack):
     size = TARGETS[stack].size
     assert well(rehearse(stack, {"size": size})).outputs["size"] == size
@@ -119,7 +127,7 @@ def test_preview_succeeds_with_unknown_cloud_values(stack):
 
 @every_stack
 def test_every_resource_has_a_pinned_provider_and_is_destroyed(stack):
-    for resource in well(rehearse(stack, token=True)).resources.values():
+    for resource in well(rehearse(stack, token=stack in WEB_STACKS)).resources.values():
         assert not resource.protect and not resource.retain_on_delete, resource.urn
         if not resource.type.startswith("pulumi:"):
             assert re.fullmatch(r"\d+\.\d+\.\d+", resource.provider_version), resource.urn
@@ -127,12 +135,12 @@ def test_every_resource_has_a_pinned_provider_and_is_destroyed(stack):
 
 @every_stack
 def test_commands_name_no_python_of_this_machine(stack):
-    commands = well(rehearse(stack, token=True)).of_type("Command")
+    commands = well(rehearse(stack, token=stack in WEB_STACKS)).of_type("Command")
     assert commands and all(command.inputs["interpreter"] == ["python3", "-c"] for command in commands)
 
 
 @pytest.mark.parametrize("preview", [False, True], ids=["up", "preview"])
-@every_stack
+@every_web_stack
 def test_the_token_is_a_secret_all_the_way(stack, preview):
     run = well(rehearse(stack, token=True, preview=preview))
     holders = [r.name for r in run.resources.values() if TOKEN in json.dumps(r.unwrapped_inputs)]
@@ -156,7 +164,7 @@ def test_a_stage_has_names_of_its_own(stack):
         named = [r for r in run.resources.values() if r.type not in NAMED_WITHIN_ANOTHER]
         return {(r.type, key, r.unwrapped_inputs[key]) for r in named for key in NAMES if key in r.unwrapped_inputs}
 
-    plain, stage = (well(rehearse(name, token=True)) for name in (stack, f"{stack}-prod"))
+    plain, stage = (well(rehearse(name, token=stack in WEB_STACKS)) for name in (stack, f"{stack}-prod"))
     assert stage.outputs["target"] == stack
     assert names(plain)
     if stack not in NAMED_BY_THE_USER:
@@ -186,7 +194,7 @@ def test_unread_setting_is_refused(stack):
     assert "engine" in message
 
 
-@every_stack
+@every_web_stack
 def test_a_token_in_clear_is_refused_and_not_repeated(stack):
     message = refused(rehearse(stack, {"apiToken": "written-in-clear"}))
     assert "--secret" in message
@@ -203,14 +211,14 @@ def test_a_token_that_is_unusable_is_not_deployed(token, says):
     assert message.startswith("cloudtrial:apiToken ") and says in message and token not in message
 
 
-@every_stack
+@every_web_stack
 def test_status_can_be_closed_with_the_token(stack):
     run = well(rehearse(stack, {"protectStatus": "true"}, token=True))
     (holder,) = [r.name for r in run.resources.values() if "PROTECT_STATUS" in json.dumps(r.unwrapped_inputs)]
     assert holder in ("vm", "app", "service", "function")
 
 
-@every_stack
+@every_web_stack
 def test_pages_of_other_origins_are_allowed_by_a_setting(stack):
     origins = "https://a.example,https://b.example:8443"
     run = well(rehearse(stack, {"allowedOrigins": origins.replace(",", " ")}))
@@ -273,7 +281,12 @@ def test_the_model_of_the_setting_is_shipped_alone_and_named(stack, with_rows):
     version = hashlib.sha256(b"small").hexdigest()[:12]
     assert (run.outputs["model"], run.outputs["model_version"]) == ("rows", version)
     holders = [r.name for r in run.resources.values() if "models/rows" in json.dumps(r.unwrapped_inputs)]
-    assert holders == {"aws_ec2": ["vm"], "gcp_cloudrun": ["service"], "gcp_function": ["function"]}.get(stack, [])
+    assert holders == {
+        "aws_ec2": ["vm"],
+        "aws_sagemaker": ["model"],
+        "gcp_cloudrun": ["service"],
+        "gcp_function": ["function"],
+    }.get(stack, [])
 
 
 def test_an_engine_that_the_model_lacks_is_refused_with_its_own(with_rows):

@@ -1,0 +1,95 @@
+"""What is left of a stack on SageMaker: the endpoint and what it is made of, its images, its role, its log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from eval.cost.billing import HOURS_PER_MONTH
+from infra.leftovers.aws import AwsSearch, items, search
+from infra.leftovers.search import Leftover, SearchResult, StackLocation, iso_date, monthly_cost
+from infra.naming import resource_name
+
+PART = "endpoint"
+HASH = r"-[0-9a-f]{12}"  # at the end of what cannot be changed; see infra/aws_sagemaker/__main__.py
+
+
+def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchResult:
+    """Everything of the stack that is left. Raises ProbeError when AWS accepts no credentials."""
+    aws = AwsSearch(location, parts)
+    aws.check_login()
+    own = SageMakerSearch(aws, resource_name(PART, location.stack))
+    return search(
+        {
+            "autoscaling targets": own.scalable_targets,
+            "endpoints": own.endpoints,
+            "endpoint configurations": own.configurations,
+            "models": own.models,
+            "image repositories": own.repositories,
+            "IAM roles": aws.roles,
+            "log groups": aws.log_groups,
+            "other tagged resources": aws.other_tagged_resources,
+        }
+    )
+
+
+class SageMakerSearch:
+    """Probes by name, which the program gives to all that it makes."""
+
+    def __init__(self, aws: AwsSearch, name: str) -> None:
+        self.aws, self.name, self.region = aws, name, f" --region {aws.location.region}"
+
+    def endpoints(self) -> Iterator[Leftover]:
+        client = self.aws.client("sagemaker")
+        for each in items(client, "list_endpoints", "Endpoints[]", NameContains=self.name):
+            if (name := each["EndpointName"]) == self.name:
+                described = client.describe_endpoint(EndpointName=name)
+                command = f"aws sagemaker delete-endpoint --endpoint-name {name}{self.region}"
+                yield Leftover("endpoint", name, command, iso_date(each.get("CreationTime")), self._cost(described))
+
+    def configurations(self) -> Iterator[Leftover]:
+        found = items(
+            self.aws.client("sagemaker"), "list_endpoint_configs", "EndpointConfigs[]", NameContains=self.name
+        )
+        for each in found:
+            if self._is_own(name := each["EndpointConfigName"]):
+                command = f"aws sagemaker delete-endpoint-config --endpoint-config-name {name}{self.region}"
+                yield Leftover("endpoint configuration", name, command, iso_date(each.get("CreationTime")))
+
+    def models(self) -> Iterator[Leftover]:
+        for each in items(self.aws.client("sagemaker"), "list_models", "Models[]", NameContains=self.name):
+            if self._is_own(name := each["ModelName"]):
+                command = f"aws sagemaker delete-model --model-name {name}{self.region}"
+                yield Leftover("model", name, command, iso_date(each.get("CreationTime")))
+
+    def repositories(self) -> Iterator[Leftover]:
+        for each in items(self.aws.client("ecr"), "describe_repositories", "repositories[]"):
+            if (name := each["repositoryName"]) == self.name:
+                command = f"aws ecr delete-repository --force --repository-name {name}{self.region}"
+                yield Leftover("image repository", name, command, iso_date(each.get("createdAt")), "billed by GB")
+
+    def scalable_targets(self) -> Iterator[Leftover]:
+        client = self.aws.client("application-autoscaling")
+        found = items(client, "describe_scalable_targets", "ScalableTargets[]", ServiceNamespace="sagemaker")
+        for each in found:
+            if (resource := each["ResourceId"]).startswith(f"endpoint/{self.name}/"):
+                command = (
+                    "aws application-autoscaling deregister-scalable-target --service-namespace sagemaker"
+                    f" --resource-id {resource} --scalable-dimension {each['ScalableDimension']}{self.region}"
+                )
+                yield Leftover("autoscaling target", resource, command, iso_date(each.get("CreationTime")))
+
+    def _is_own(self, name: str) -> bool:
+        return re.fullmatch(re.escape(self.name) + HASH, name) is not None
+
+    def _cost(self, endpoint: dict) -> str:
+        """Of the instances that run now; their size is the configuration's."""
+        client = self.aws.client("sagemaker")
+        running = {each["VariantName"]: each for each in endpoint.get("ProductionVariants", ())}
+        configuration = client.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        (variant, *_) = configuration["ProductionVariants"]
+        if "InstanceType" not in variant:
+            return ""  # serverless
+        count = running.get(variant["VariantName"], {}).get("CurrentInstanceCount") or variant["InitialInstanceCount"]
+        price_id = f"aws_sagemaker_{variant['InstanceType'].replace('.', '_')}_hour"
+        return monthly_cost(price_id, count * HOURS_PER_MONTH, "billed by the hour")

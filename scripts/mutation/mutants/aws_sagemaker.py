@@ -1,0 +1,78 @@
+"""Mutants of the program for AWS SageMaker, and of the proof with which its `up` ends."""
+
+PROGRAM = "infra/aws_sagemaker/__main__.py"
+PROOF = "infra/aws_sagemaker/wait_ready.py"
+
+MUTANTS = {
+    PROGRAM: {
+        "the image has OCI's manifest, which CreateModel refuses": ("oci_media_types=False", "oci_media_types=True"),
+        "the image is the service's own, which cannot be run as serve": ('    target="sagemaker",\n', ""),
+        "the image is built of the default engine's stage": ('    build_args={"ENGINE": engine},\n', ""),
+        "the image lacks serve and train": (
+            "deployment_files(engine=engine, target=TARGET.name, model=model)",
+            "deployment_files(engine=engine, model=model)",
+        ),
+        "the registry's password is in clear": ("pulumi.Output.secret(login.password)", "login.password"),
+        "images hold up destroy": (", force_delete=True", ""),
+        "images are kept for ever": ('"countNumber": KEPT_IMAGES', '"countNumber": 1000'),
+        "anyone may take the role": (
+            '"Principal": {"Service": "sagemaker.amazonaws.com"}',
+            '"Principal": "*"',
+        ),
+        "the role pulls every image of the account": (
+            '"Resource": [repository.arn],',
+            '"Resource": ["*"],',
+        ),
+        "the role makes a log that stays behind": (
+            '["logs:CreateLogStream", ',
+            '["logs:CreateLogGroup", "logs:CreateLogStream", ',
+        ),
+        "the log is kept for ever": (", retention_in_days=LOG_DAYS", ""),
+        "the endpoint writes its log before there is one": ("depends_on=[log_group]", "depends_on=[]"),
+        "the model is made before its role may pull": ("depends_on=[role_policy]", "depends_on=[]"),
+        "the model's image is named by its tag": (
+            "ModelPrimaryContainerArgs(image=image.ref",
+            "ModelPrimaryContainerArgs(image=image.tags.apply(lambda tags: tags[0])",
+        ),
+        "the service does not know its commit": (' | {"GIT_SHA": git_sha} | revision', " | revision"),
+        "another image is a model of the same name": ('name_of({"image": image.ref, "env"', 'name_of({"env"'),
+        "another setting is a model of the same name": ('"env": env, "role"', '"role"'),
+        "another size is a configuration of the same name": ('"size": size, "instances"', '"instances"'),
+        "another number is a configuration of the same name": (
+            ', "instances": most if serverless else least',
+            "",
+        ),
+        "serverless takes one request at once": ("max_concurrency=most", "max_concurrency=1"),
+        "the variant that is scaled is none": ('"/variant/", VARIANT', '"/variant/", "AllTraffic"'),
+        "there may be as many instances as AWS likes": ("max_capacity=most", "max_capacity=100_000"),
+        "a burstable size is scaled, which AWS refuses": (
+            "if SAGEMAKER_SIZES[size].baseline_vcpus and least < most:",
+            "if SAGEMAKER_SIZES[size].baseline_vcpus and least > most:",
+        ),
+        "serverless is asked for instances": ("if serverless and least:", "if not serverless and not least:"),
+        "scaling looks at another figure than invocations": (
+            '"SageMakerVariantInvocationsPerInstance"',
+            '"SageMakerVariantConcurrentRequests"',
+        ),
+        "another configuration is not proven": ("triggers=[configuration.name]", "triggers=[]"),
+        "the proof comes before the endpoint": ("depends_on=[endpoint]", "depends_on=[]"),
+        "the proof signs by other keys than the stack's": ('**({"PROFILE": profile} if profile else {})', "**{}"),
+    },
+    PROOF: {
+        "an update that was rolled back passes": (
+            'if state["EndpointConfigName"] != env["CONFIG"]:',
+            'if state["EndpointConfigName"] == "":',
+        ),
+        "an endpoint that is no more in service passes": (
+            'if state["EndpointStatus"] != "InService":',
+            'if state["EndpointStatus"] == "Creating":',
+        ),
+        "another model's answer passes": ('return "" if version == sent else', 'return "" if version else'),
+        "one success is enough": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
+        "the session's token is not signed": (
+            'sent = {**headers, "X-Amz-Date": moment, **token}',
+            'sent = {**headers, "X-Amz-Date": moment}',
+        ),
+        "keys of the environment are used for another profile": ("if not profile and all(", "if all("),
+    },
+}  # fmt: skip
