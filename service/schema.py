@@ -5,7 +5,9 @@ Clients (the harness, the tests) import this module too, so that service and cli
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
 
 # Routes
 PREDICT = "/predict"
@@ -51,6 +53,18 @@ MODEL_VERSION = "X-Model-Version"
 SERVER_TIMING = "Server-Timing"  # decode, queue, inference, total; milliseconds
 SERVER_TIMING_PARTS = ("decode", "queue", "inference", "total")
 
+# SageMaker lets no other header of the service through, in neither direction: this one carries theirs, as KEY=VALUE
+# joined by &, percent-encoded. In a request, `probabilities=1` stands for the query parameter.
+CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+MAX_ATTRIBUTES_CHARS = 1024  # SageMaker's own limit
+ATTRIBUTE_HEADERS = {
+    "instance_id": INSTANCE_ID,
+    "instance_started": INSTANCE_STARTED,
+    "request_ordinal": REQUEST_ORDINAL,
+    "model_version": MODEL_VERSION,
+    "server_timing": SERVER_TIMING,
+}
+
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
 
@@ -93,3 +107,17 @@ class Prediction:
     def _entry(self, class_id: int) -> dict:
         probability = round(self.probabilities[class_id], PROBABILITY_DIGITS)
         return {"id": class_id, "label": self.classes[class_id], "probability": probability}
+
+
+def custom_attributes(headers: Iterable[tuple[str, str]]) -> str:
+    """The value of CUSTOM_ATTRIBUTES that says what these headers of an answer say, as far as it fits."""
+    values, text = dict(headers), ""
+    for key, name in ATTRIBUTE_HEADERS.items():
+        longer = f"{text}{'&' * bool(text)}{urlencode({key: values[name]})}" if name in values else text
+        text = longer if len(longer) <= MAX_ATTRIBUTES_CHARS else text
+    return text
+
+
+def read_custom_attributes(text: str) -> dict[str, str]:
+    """The attributes by key; empty for those of a service that puts something else there."""
+    return {key: value for key, value in parse_qsl(text[:MAX_ATTRIBUTES_CHARS]) if key in ATTRIBUTE_HEADERS}
