@@ -111,9 +111,10 @@ class Prediction:
 
 def custom_attributes(headers: Iterable[tuple[str, str]]) -> str:
     """The value of CUSTOM_ATTRIBUTES that says what these headers of an answer say, as far as it fits."""
-    values, text = dict(headers), ""
+    values, text = {name.lower(): value for name, value in headers}, ""
     for key, name in ATTRIBUTE_HEADERS.items():
-        longer = f"{text}{'&' * bool(text)}{urlencode({key: values[name]})}" if name in values else text
+        value = values.get(name.lower())
+        longer = text if value is None else f"{text}{'&' * bool(text)}{urlencode({key: value})}"
         text = longer if len(longer) <= MAX_ATTRIBUTES_CHARS else text
     return text
 
