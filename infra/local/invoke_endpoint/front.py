@@ -157,4 +157,4 @@ def _error(status: int, kind: str, document: dict[str, object], request_id: str)
     headers = {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
     if kind:
         headers["x-amzn-ErrorType"] = kind
-    return web.Response(status=status, text=json.dumps(document), headers=headers)
+    return web.Response(status=status, body=json.dumps(document).encode(), headers=headers)
