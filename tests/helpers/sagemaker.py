@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ class Container:
         self.bodies.append(await request.read())
         return await self.answer(request)
 
+    async def ping(self, _: web.Request) -> web.Response:
+        return web.Response(text="healthy")
+
 
 @contextlib.contextmanager
 def running_app(app: web.Application) -> Iterator[str]:
@@ -67,6 +71,7 @@ def running_app(app: web.Application) -> Iterator[str]:
 def running_container(answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[Container]:
     container, app = Container(answer), web.Application(client_max_size=32 * 2**20)
     app.router.add_post("/invocations", container.invocations)
+    app.router.add_get("/ping", container.ping)
     with running_app(app) as url:
         container.port = urlsplit(url).port or 0
         yield container
@@ -110,3 +115,13 @@ def aws_client(url: str, secret: str = TWIN_CREDENTIALS.secret_access_key, **cha
         "config": Config(retries={"total_max_attempts": 1}),
     }
     return botocore.session.get_session().create_client("sagemaker-runtime", **(arguments | changes))
+
+
+def set_aws_variables(monkeypatch: Any, **changes: str) -> None:
+    """The environment with the twin's credentials and nothing else of AWS; an empty value is a variable not set."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    nothing = {name: os.devnull for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    for name, value in (AWS_VARIABLES | nothing | {"AWS_EC2_METADATA_DISABLED": "true"} | changes).items():
+        if value:
+            monkeypatch.setenv(name, value)

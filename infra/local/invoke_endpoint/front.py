@@ -4,6 +4,10 @@
 
 Query and headers go no further, but for Content-Type, Accept and X-Amzn-SageMaker-*; of the answer come back its body,
 Content-Type and X-Amzn-SageMaker-Custom-Attributes. Another status than 200 becomes a ModelError.
+
+    GET /ping  ->  GET http://127.0.0.1:UPSTREAM/ping
+
+stands for SageMaker's own health check, whose result it tells: 200 or 503. Nothing of its body and headers comes back.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from infra.local.invoke_endpoint.limits import CONTAINER_TIMEOUT_S, PASSED_HEADE
 from infra.local.invoke_endpoint.signature import TWIN_CREDENTIALS, Credentials, Refusal, SignedRequest, check_signature
 from service.schema import CUSTOM_ATTRIBUTES
 
-INVOCATIONS = "/invocations"  # of the container
+INVOCATIONS, PING = "/invocations", "/ping"  # of the container
+PING_TIMEOUT_S = 2.0  # SageMaker's own
 PATH = re.compile(r"/endpoints/([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})/invocations")
 ACCOUNT = "000000000000"
 VARIANT = "AllTraffic"
@@ -79,6 +84,8 @@ class InvokeEndpoint:
     async def answer(self, request: web.Request) -> web.Response:
         """AWS's answer, or the container's."""
         request_id = str(uuid.uuid4())
+        if (request.method, request.path) == ("GET", PING):
+            return web.Response(status=200 if await self._is_healthy() else 503)
         match = PATH.fullmatch(request.path)
         if match is None or request.method != "POST":
             return _refused(Refusal(404, "UnknownOperationException", ""), request_id)
@@ -97,6 +104,17 @@ class InvokeEndpoint:
         finally:
             self.in_flight -= 1
 
+    async def _is_healthy(self) -> bool:
+        timeout = aiohttp.ClientTimeout(total=PING_TIMEOUT_S)
+        try:
+            async with self.session.get(self._upstream(PING), timeout=timeout) as answer:
+                return answer.status == 200
+        except (TimeoutError, aiohttp.ClientError):
+            return False
+
+    def _upstream(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.front.upstream_port}{path}"
+
     def _refusal(self, request: web.Request, endpoint: str, body: bytes) -> Refusal | None:
         front = self.front
         headers = {name.lower(): ",".join(request.headers.getall(name)) for name in request.headers}
@@ -111,9 +129,9 @@ class InvokeEndpoint:
 
     async def _forward(self, request: web.Request, body: bytes, request_id: str) -> web.Response:
         headers = {k: v for k, v in request.headers.items() if _passes(k.lower())}
-        url = f"http://127.0.0.1:{self.front.upstream_port}{INVOCATIONS}"
+        url, data = self._upstream(INVOCATIONS), io.BytesIO(body)
         try:
-            async with self.session.post(url, data=io.BytesIO(body), headers=headers, allow_redirects=False) as answer:
+            async with self.session.post(url, data=data, headers=headers, allow_redirects=False) as answer:
                 answered = await answer.read()
         except TimeoutError:
             return self._model_error(NO_STATUS, TIMED_OUT, request_id)

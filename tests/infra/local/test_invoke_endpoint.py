@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import json
 import signal
 import subprocess
@@ -113,9 +114,19 @@ def test_an_unknown_endpoint_is_a_validation_error(echoing):
 
 
 def test_other_routes_and_methods_are_unknown(echoing):
-    for path in ("/readyz", "/version", "/metrics", "/ping", "/predict"):
+    for path in ("/readyz", "/version", "/metrics", "/invocations", "/predict"):
         with pytest.raises(OSError, match="404"):
             urlopen(echoing[1] + path)
+
+
+@pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
+def test_ping_tells_whether_the_container_is_healthy(healthy, status):
+    with running_container(echo) as container, running_front(container.port if healthy else free_ports(1)[0]) as url:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        connection.request("GET", "/ping")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+        connection.close()
 
 
 @pytest.mark.parametrize(
