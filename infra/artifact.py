@@ -24,7 +24,9 @@ ROOT_FILES = ("main.py", "requirements.txt")  # from service/: platforms look fo
 # Engine -> the lock in service/ that stands at the root as requirements.txt, so that nothing installs another engine's
 # library. `make lock` makes the locks of the .in files beside them.
 REQUIREMENTS = {"torch": "requirements.txt", "onnx": "requirements-onnx.txt"}
-TARGETS_WITH_OWN_LOCK = ("gcp_function",)  # in their own folder: this one alone installs functions-framework
+# In their own folder: the one installs functions-framework, the other, with torch, what trains
+OWN_LOCKS = {"gcp_function": ("torch", "onnx"), "aws_sagemaker": ("torch",)}
+OWN_FILES = {"aws_sagemaker": ("training", "infra/aws_sagemaker/serve", "infra/aws_sagemaker/train")}
 EXCLUDED = ("__pycache__", ".DS_Store")
 
 FILE_MODE = 0o644
@@ -54,18 +56,21 @@ def deployment_files(
     files = {f"service/{name}": path for name, path in _walk(REPOSITORY / "service")}
     files |= {f"models/{model}/{name}": bundle.folder / name for name in (MODEL_JSON, *bundle.files_for(engine))}
     files |= {name: REPOSITORY / "service" / name for name in ROOT_FILES}
-    folder = REPOSITORY / "infra" / target if target in TARGETS_WITH_OWN_LOCK else REPOSITORY / "service"
+    folder = REPOSITORY / "infra" / target if engine in OWN_LOCKS.get(target, ()) else REPOSITORY / "service"
     files["requirements.txt"] = folder / REQUIREMENTS[engine]
+    for name in OWN_FILES.get(target, ()):
+        own = REPOSITORY / name
+        files |= {f"{name}/{inside}": path for inside, path in _walk(own)} if own.is_dir() else {name: own}
     return dict(sorted((files | dict(extra or {})).items()))
 
 
 def direct_requirements(engine: str, target: str) -> str:
     """The requirements that are named directly: the .in files behind the lock that is shipped, concatenated."""
     files = [(REPOSITORY / "service" / REQUIREMENTS[engine]).with_suffix(".in")]
-    if target in TARGETS_WITH_OWN_LOCK:
-        files.append(REPOSITORY / "infra" / target / "requirements.in")
-    else:
+    if target != "gcp_function":
         files.append(REPOSITORY / "service" / "requirements-server.in")
+    if engine in OWN_LOCKS.get(target, ()):
+        files.append(REPOSITORY / "infra" / target / "requirements.in")
     return "".join(path.read_text(encoding="utf-8") for path in files)
 
 

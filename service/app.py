@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, render_template, request
@@ -18,7 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
-from service.manifest.records import Feature, TabularInput
+from service.lifecycle.served_model import ServedModel
 from service.settings import Settings
 from service.system import processor, usable_cpus
 from service.tabular.rows import check_answers
@@ -37,6 +35,7 @@ from service.web.middleware import (
     json_line,
     same_token,
     too_large,
+    trace_of,
 )
 from service.web.openapi import openapi_document
 from service.web.request_parsing import (
@@ -55,8 +54,6 @@ STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
 FOLDED_FROM = 30  # classes; the page folds a longer list
 WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
 LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the engine's own
-SAMPLES = Path(__file__).with_name("static") / "samples"  # of the golden set, each named by its class
-SAMPLES_MODEL = "resnet18-cifar10"  # which made them
 
 
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
@@ -65,7 +62,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    state = ServiceState(classifier, app.logger)
+    state = ServiceState(ServedModel.of(classifier), app.logger)
     service = Service(state, settings)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
@@ -73,6 +70,8 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.add_url_rule(schema.PREDICT_BATCH, "predict_batch", service.predict_batch, methods=["POST"])
     app.add_url_rule(schema.HEALTHZ, "healthz", service.healthz)
     app.add_url_rule(schema.READYZ, "readyz", service.readyz)
+    app.add_url_rule(schema.PING, "ping", service.readyz)
+    app.add_url_rule(schema.INVOCATIONS, "invocations", service.predict, methods=["POST"])
     app.add_url_rule(schema.VERSION, "version", service.version)
     app.add_url_rule(schema.METRICS, "metrics", service.metrics)
     app.add_url_rule(schema.OPENAPI, "openapi", service.openapi)
@@ -92,47 +91,48 @@ class Service:
 
     def __init__(self, state: ServiceState, settings: Settings):
         self.state = state
-        self.classifier = state.classifier
         self.settings = settings
-        takes = self.classifier.bundle.input
-        self.features = takes.features if isinstance(takes, TabularInput) else ()
-        has_samples = self.classifier.info.name == SAMPLES_MODEL
-        self.samples = {path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.png")) if has_samples}
+
+    @property
+    def model(self) -> ServedModel:
+        """The model of the present request."""
+        return trace_of(request.environ).model
 
     def page(self, status: int = 200, **result: Any) -> tuple[str, int]:
         """The form, with a prediction or a problem when there is one."""
         context = {"prediction": None, "problem": None, "folded_from": FOLDED_FROM} | result
-        context |= {"model": self.classifier.info, "classes": self.classifier.classes}
-        context |= {"precision": self.classifier.precision}
+        model, classifier = self.model, self.model.classifier
+        context |= {"model": classifier.info, "classes": classifier.classes, "precision": classifier.precision}
         context |= {"deployment": self.settings.deployment, "needs_token": bool(self.settings.api_token)}
-        if self.features:
-            return render_template("rows.html", **context, **self._typed_row()), status
+        if model.features:
+            return render_template("rows.html", **context, **self._typed_row(model)), status
         limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
-        context = {"image_uri": None, "size_px": self.classifier.bundle.image.size_px, "limits": limits} | context
-        return render_template("index.html", samples=list(self.samples), **context), status
+        context = {"image_uri": None, "size_px": classifier.bundle.image.size_px, "limits": limits} | context
+        return render_template("index.html", samples=list(model.samples), **context), status
 
-    def _typed_row(self) -> dict[str, Any]:
+    def _typed_row(self, model: ServedModel) -> dict[str, Any]:
         """The fields of a row's form, with what was typed or else an example."""
         form = vars(request).get("form")  # a body that was refused unread is not read now
-        values = typed(form, self.features) if form else [f"{value:g}" for value in self.classifier.example_row]
-        return {"features": self.features, "field": FIELD, "values": values, "is_example": not form}
+        values = typed(form, model.features) if form else [f"{value:g}" for value in model.classifier.example_row]
+        return {"features": model.features, "field": FIELD, "values": values, "is_example": not form}
 
     def predict(self) -> Response | tuple[str, int]:
         """One image, or one or several rows, as JSON or for a browser as a page."""
-        if self.features:
-            return self._predict_rows(self.features, as_list=False)
+        model = self.model
+        if model.features:
+            return self._predict_rows(model, as_list=False)
         started_at = time.perf_counter()
-        with self.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
-            samples = self.samples if request.endpoint == "predict_form" else {}
-            upload = parse_image(request, self.classifier.bundle, work, samples)
+        with model.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
+            samples = model.samples if request.endpoint == "predict_form" else {}
+            upload = parse_image(request, model.classifier.bundle, work, samples)
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
-        answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": self.state.model}
+        answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": model.answer}
         return self.page(prediction=answer, image_uri=self._preview(upload)) if wants_page() else json_answer(answer)
 
-    def _predict_rows(self, features: Sequence[Feature], *, as_list: bool) -> Response | tuple[str, int]:
+    def _predict_rows(self, model: ServedModel, *, as_list: bool) -> Response | tuple[str, int]:
         """One row as one answer, several as a list of answers: all are answered or none."""
         started_at = time.perf_counter()
-        rows = parse_rows(request, features)
+        rows = parse_rows(request, model.features)
         predictions = self.state.classify(request.environ, list(rows.values), started_at)
         check_answers([prediction.probabilities for prediction in predictions], rows)
         answers = [
@@ -141,51 +141,53 @@ class Service:
             for prediction, warnings in zip(predictions, rows.warnings, strict=True)
         ]
         if as_list or not rows.is_single:
-            return json_answer({"predictions": answers, "model": self.state.model})
-        answer = answers[0] | {"model": self.state.model}
+            return json_answer({"predictions": answers, "model": model.answer})
+        answer = answers[0] | {"model": model.answer}
         return self.page(prediction=answer) if wants_page() else json_answer(answer)
 
     def _preview(self, upload: ImageUpload) -> str | None:
         """The image for the page; none while too many requests wait to be decoded."""
-        with suppress(QueueFull), self.classifier.decode_work() as work:
+        with suppress(QueueFull), self.model.classifier.decode_work() as work:
             return upload.preview(work)
         return None
 
     def predict_batch(self) -> Response | tuple[str, int]:
         """Several images or rows; all are answered or none."""
-        if self.features:
-            return self._predict_rows(self.features, as_list=True)
+        model = self.model
+        if model.features:
+            return self._predict_rows(model, as_list=True)
         started_at = time.perf_counter()
-        with self.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
-            images = parse_images(request, self.classifier.bundle, work)
+        with model.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
+            images = parse_images(request, model.classifier.bundle, work)
         predictions = self.state.classify(request.environ, images, started_at)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]
-        return json_answer({"predictions": answers, "model": self.state.model})
+        return json_answer({"predictions": answers, "model": model.answer})
 
     def healthz(self) -> Response:
         return json_answer({"status": "alive"})
 
     def readyz(self) -> Response:
-        if not self.classifier.ready():
+        if not self.model.classifier.ready():
             raise ServiceUnavailable("the thread that runs the model has ended; restart the process")
         return json_answer({"status": "ready"})
 
     def version(self) -> Response:
         """The model, code, libraries, processor and start of this process."""
+        model, classifier = self.model, self.model.classifier
         body = {
-            "model": {**self.state.model, "sha256": self.classifier.sha256},
-            "engine": self.classifier.info.engine,
-            "precision": self.classifier.precision,
-            "device": self.classifier.device,
-            "engine_details": self.classifier.details,
+            "model": {**model.answer, "sha256": classifier.sha256},
+            "engine": classifier.info.engine,
+            "precision": classifier.precision,
+            "device": classifier.device,
+            "engine_details": classifier.details,
             "git_sha": self.settings.git_sha,
             "deployment": self.settings.deployment,
-            "versions": library_versions() | self.classifier.libraries,
+            "versions": library_versions() | classifier.libraries,
             **processor(),
             "cpus": usable_cpus(),
             "instance_id": self.state.instance_id,
             "started_at": self.state.started_at,
-            "startup_ms": self.classifier.startup_ms,
+            "startup_ms": self.state.startup_ms,
         }
         return json_answer(body)
 
@@ -195,7 +197,7 @@ class Service:
         return Response(text, content_type=media_type)
 
     def openapi(self) -> Response:
-        return Response(openapi_document(self.features), mimetype=schema.JSON_TYPE)
+        return Response(openapi_document(self.model.features), mimetype=schema.JSON_TYPE)
 
     # Around every view
 
@@ -214,7 +216,7 @@ class Service:
             if has_query():
                 check_query(request)
             check_encoding(request)
-            self.classifier.check_room()
+            self.model.classifier.check_room()
             read_body(request)
             self.state.accept(request.environ)
 
@@ -294,6 +296,10 @@ def wants_page() -> bool:
 
 
 def wants_probabilities() -> bool:
+    """SageMaker lets no query through: there it is an attribute."""
+    attributes = request.headers.get(schema.CUSTOM_ATTRIBUTES, "") if request.path == schema.INVOCATIONS else ""
+    if f"{schema.PROBABILITIES}=1" in attributes.split("&"):
+        return True
     return has_query() and request.args.get(schema.PROBABILITIES) == "1"
 
 

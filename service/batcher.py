@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.client_connection import ClientConnection
-from service.errors import QueueFull, RequestAbandoned
+from service.errors import QueueFull, RequestAbandoned, ServiceUnavailable
 
 SMOOTHING = 0.2  # weight of the latest pass in the running mean of its cost
 MAX_WAIT_S = 30.0  # the time-out of the slowest front, Heroku's router; after it the response would be lost
@@ -112,6 +112,7 @@ class Batcher:
         self._queue: deque[PendingRequest] = deque()  # requests with unscheduled images
         self._depth = 0  # unscheduled images
         self._running = False  # whether a pass runs
+        self._closed = False
         self._changed = threading.Condition(threading.Lock())  # guards the queue, its depth and _running
         self._wakes_at = 1  # requests in the queue that wake the thread; 0: it is busy
         self._callers = 0  # requests in the last pass or waiting at its end
@@ -123,6 +124,15 @@ class Batcher:
     def alive(self) -> bool:
         """Whether the batcher's thread runs."""
         return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the thread once all that is queued was run, and let go of the network. No caller may come later."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        del self._run
+        self.on_pass = lambda images, seconds: None
 
     def depth(self) -> int:
         """Images in the queue, those of the running pass not counted."""
@@ -142,6 +152,8 @@ class Batcher:
         request = PendingRequest(images, connection or ClientConnection())
         request.connection.check()
         with self._changed:
+            if self._closed:
+                raise ServiceUnavailable("this model has been replaced; send the request again")
             run_here = self._caller_may_run and self._at_rest() and len(images) == 1
             if run_here:
                 self._running = True
@@ -194,7 +206,7 @@ class Batcher:
         return max(1, math.ceil(self._depth * self._seconds_per_image))
 
     def _work(self) -> None:
-        while True:
+        while not self._closed or self._queue:
             batch = self._next_batch()
             if batch:
                 self._pass(batch)
@@ -230,7 +242,7 @@ class Batcher:
         self._wakes_at = 0
 
     def _enough_for(self, requests: int) -> bool:
-        return len(self._queue) >= requests or self._depth >= self._enough
+        return len(self._queue) >= requests or self._depth >= self._enough or self._closed
 
     def _pass(self, batch: list[BatchItem]) -> None:
         """Run the images in one pass; when that fails, one by one, so that one of them cannot fail the others."""

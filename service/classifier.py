@@ -36,7 +36,7 @@ class Timings:
 class Classifier:
     """A loaded model. Any number of threads may use it at once."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings):
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, decode_turns: DecodeTurns | None = None):
         self.bundle = bundle
         self.classes = bundle.classes
         weights = bundle.engine(engine.name).file
@@ -48,7 +48,7 @@ class Classifier:
         self.precision = bundle.engine(engine.name).precision
         self.startup_ms: dict[str, float] = {}
         self.example_row: list[float] = []  # of a model of rows: the first of its self-test
-        self._decode_turns = DecodeTurns(usable_cpus())
+        self.decode_turns = decode_turns or DecodeTurns(usable_cpus())
         self._batcher = Batcher(
             engine.probabilities,
             max_queue=settings.max_queue,
@@ -58,15 +58,22 @@ class Classifier:
         )
 
     @classmethod
-    def load(cls, settings: Settings) -> Classifier:
-        """Read and check the bundle, load the engine, run the self-test. Raises BundleError or SettingsError."""
+    def load(cls, settings: Settings, decode_turns: DecodeTurns | None = None) -> Classifier:
+        """Read and check the bundle, load the engine, run the self-test. Raises BundleError or SettingsError.
+
+        `decode_turns`: those of the model that it is to replace, as requests of both share the processor.
+        """
         clock = [process_started_at()]
         make_engine = engine_class(settings.engine)  # imports its library, the longest part for torch
         clock.append(time.time())
         bundle = load_for_engine(settings.model_dir, settings.engine)
-        classifier = cls(bundle, make_engine(bundle, device=settings.device), settings)
+        classifier = cls(bundle, make_engine(bundle, device=settings.device), settings, decode_turns)
         clock.append(time.time())
-        classifier.test()
+        try:
+            classifier.test()
+        except BaseException:
+            classifier.close()
+            raise
         give_back_memory()
         clock.append(time.time())
         phases = {name: after - before for name, before, after in zip(PHASES, clock, clock[1:], strict=False)}
@@ -102,6 +109,10 @@ class Classifier:
         (prediction,), _ = self.classify([array])
         return prediction.probabilities
 
+    def close(self) -> None:
+        """End the thread that runs the model, and free the model. Nothing may be classified afterwards."""
+        self._batcher.close()
+
     def ready(self) -> bool:
         """Whether the thread that runs the model is alive."""
         return self._batcher.alive()
@@ -116,11 +127,11 @@ class Classifier:
 
     def has_room(self) -> bool:
         """Whether the queue would accept one more image: checked before any work is done for it."""
-        return self._batcher.has_room(self._decode_turns.waiting())
+        return self._batcher.has_room(self.decode_turns.waiting())
 
     def queue_full(self) -> QueueFull:
         """The refusal when there is no room."""
-        return self._batcher.queue_full(self._decode_turns.waiting())
+        return self._batcher.queue_full(self.decode_turns.waiting())
 
     def check_room(self) -> None:
         """Raise QueueFull when there is none."""
@@ -129,7 +140,7 @@ class Classifier:
 
     def decode_work(self, connection: ClientConnection | None = None) -> DecodeWork:
         """The decoding of a request that starts now."""
-        return DecodeWork(self._decode_turns, time.monotonic() + DEADLINE_S, connection)
+        return DecodeWork(self.decode_turns, time.monotonic() + DEADLINE_S, connection)
 
     def classify(
         self, images: Sequence[np.ndarray], connection: ClientConnection | None = None

@@ -17,7 +17,12 @@ ServiceError
      |- ClientDisconnected 499 nobody receives this
      |- QueueFull          503 no room; carries Retry-After
      |   '- RequestAbandoned   it was queued, but waited too long
-     '- ServiceUnavailable 503 the thread that runs the model has ended
+     |- ServiceUnavailable 503 the thread that runs the model has ended
+     '- SwitchProblem          another model cannot be served; the present one stays
+         |- ModelNotFound       404 no such model, version or alias here
+         |- SwitchConflict      409 something that this service cannot do, such as to serve no model
+         |- ModelRefused        422 its checksums, its self-test or its engine
+         '- InsufficientStorage 507 not enough memory for it beside the present one
 """
 
 from __future__ import annotations
@@ -123,3 +128,23 @@ class RequestAbandoned(QueueFull):
 
 class ServiceUnavailable(Problem):
     status, title = 503, "Not ready"
+
+
+class SwitchProblem(Problem):
+    pass
+
+
+class ModelNotFound(SwitchProblem):
+    status, title = 404, "No such model"
+
+
+class SwitchConflict(SwitchProblem):
+    status, title = 409, "Not possible"
+
+
+class ModelRefused(SwitchProblem):
+    status, title = 422, "Model refused"
+
+
+class InsufficientStorage(SwitchProblem):
+    status, title = 507, "Not enough memory"

@@ -17,6 +17,8 @@ READYZ = "/readyz"
 VERSION = "/version"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
+PING = "/ping"  # by SageMaker's names: READYZ
+INVOCATIONS = "/invocations"  # and PREDICT
 
 # Limits
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -66,6 +68,7 @@ ATTRIBUTE_HEADERS = {
 }
 
 JSON_TYPE = "application/json"
+CSV_TYPE = "text/csv"  # rows without a header
 PROBLEM_TYPE = "application/problem+json"
 
 

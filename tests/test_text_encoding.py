@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SOURCES = ("cloudtrial", "__main__.py", *("eval", "service", "infra", "training", "scripts"))
+SOURCES = ("cloudtrial", "__main__.py", *("eval", "service", "infra", "training", "store", "scripts"))
 METHODS = {"read_text", "write_text"}
 OPENERS = {"open", "fdopen", "TemporaryFile", "NamedTemporaryFile", "TextIOWrapper"}
 BYTES = ("os.open(", "Image.open(", "opener.open(", "urlopen(", "tarfile.open(", "archive.open(")  # no text

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from training.errors import DataError
 from training.folders import class_folders
@@ -35,6 +34,8 @@ def load_split(
     that the test images lack is named, and shifts no other. Raises DataError when the folder holds anything else.
     """
     if folder is None:
+        from torchvision.datasets import CIFAR10  # only here: not every place that trains has it
+
         dataset = CIFAR10(Path.home() / ".cache" / "cloudtrial", train=train, download=True)
         return Split(dataset.data, np.asarray(dataset.targets), "CIFAR-10, torchvision download")
     root = folder / ("train" if train else "test")

@@ -26,7 +26,7 @@ from service.model import MODEL_JSON, load_bundle, sha256
 from service.system import cpu_model
 from training import train
 from training.data import CLASSES, SIZE_PX, Split
-from training.defaults import NAME
+from training.defaults import CIFAR_MEAN, CIFAR_STD, NAME
 from training.errors import PromotionError
 from training.measure import accuracy, predict
 
@@ -54,7 +54,7 @@ def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict[
         "name": NAME,
         "architecture": ARCHITECTURE,
         "classes": list(CLASSES),
-        "input": {"size_px": SIZE_PX, "mean": list(train.MEAN), "std": list(train.STD)},
+        "input": {"size_px": SIZE_PX, "mean": list(CIFAR_MEAN), "std": list(CIFAR_STD)},
         "files": {WEIGHTS: sha256(folder / WEIGHTS)},
         **metadata,
     }

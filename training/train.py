@@ -27,17 +27,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import SGD
-from torchvision.models import resnet18
 from tqdm import tqdm
 
 from service.engines.precision import probe_precision
 from training.data import CLASSES, load_split
-from training.defaults import SEED
+from training.defaults import CIFAR_MEAN, CIFAR_STD, SEED
 from training.errors import RunError
-
-# Input: pixels / 255, minus the mean, over the standard deviation, per channel
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2470, 0.2435, 0.2616)
 
 EVAL_BATCH_SIZE = 1000
 CHECKPOINT = "checkpoint.safetensors"
@@ -77,6 +72,8 @@ class Progress:
 
 def build_network() -> nn.Module:
     """torchvision's resnet18 with ten outputs and the CIFAR stem, freshly initialised."""
+    from torchvision.models import resnet18  # only here: fine-tuning takes other things from this file
+
     net = resnet18(num_classes=len(CLASSES))
     net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     net.maxpool = nn.Identity()  # type: ignore[assignment]  # torchvision declares the exact class
@@ -96,7 +93,7 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 [N, 3, H, W] -> the network's input, float32 in channels_last."""
-    mean, std = (torch.tensor(each, device=images.device).view(1, 3, 1, 1) * 255 for each in (MEAN, STD))
+    mean, std = (torch.tensor(each, device=images.device).view(1, 3, 1, 1) * 255 for each in (CIFAR_MEAN, CIFAR_STD))
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

@@ -55,7 +55,7 @@ def add_gate(commands: Any) -> None:
     add("--p95-margin", type=parse_percent, default=0.10, metavar="P%", help="of p95 (default: 10%%)")
     add("--failure-margin", type=parse_points, default=0.01, metavar="Npp", help="of failed requests (default: 1pp)")
     add("--cost-margin", type=parse_percent, default=0.10, metavar="P%", help="of the monthly bill (default: 10%%)")
-    add("--only", type=_parse_metrics, metavar="CRITERION,...",
+    add("--only", type=parse_metrics, metavar="CRITERION,...",
         help="judge these alone: accuracy, precision_macro, f1_macro, roc_auc, p95, failures, cost")  # fmt: skip
     add("--pair", action="append", default=[], type=parse_pair, metavar="A=B",
         help="judge target B of the candidate against target A of production; may be given again")  # fmt: skip
@@ -73,9 +73,8 @@ def gate_command(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    from eval.analysis.comparability import common_targets
-    from eval.analysis.run_comparison import Thresholds, compare_runs, with_names_of_a
-    from eval.gate.criteria import Margins, Verdict, overall, run_criteria, score_criteria
+    from eval.gate.criteria import Margins, Verdict, overall
+    from eval.gate.runs import judge_runs
     from eval.gate.text import to_json, to_text
     from eval.progress import stderr_reporter
 
@@ -87,28 +86,13 @@ def _judge(arguments: argparse.Namespace) -> int:
             load_run_data(arguments.candidate, "B")[0],
         )
     pairs = check_pairs(arguments.pair, production, candidate)
-    candidate = with_names_of_a(candidate, {name_b: name_a for name_a, name_b in pairs.items()})
-    targets = list(pairs) or common_targets(production.run, candidate.run)
-    if not targets:
-        raise EvalError(
-            f"{production.folder} and {candidate.folder} have no target in common; name two with --pair A=B"
-        )
-    if production.run.classes != candidate.run.classes:
-        raise EvalError(
-            f"{candidate.folder} has other classes than {production.folder}: their scores cannot be compared"
-        )
     with reporter.activity("Judging"):
-        scores = [c for target in targets for c in score_criteria(production, candidate, target, margins.score)]
-        differences = compare_runs(production, candidate, Thresholds(), changed_by_plan=list(pairs))
-        speed = run_criteria([d for d in differences if d.target in targets], margins)
-    criteria = [c for c in (*scores, *speed) if c.metric in (arguments.only or (c.metric,))]
-    if not scores:
-        raise EvalError(f"{production.folder} and {candidate.folder} have no image in common: measure both on one set")
+        criteria = judge_runs(production, candidate, margins, pairs=pairs, only=arguments.only or ())
     print(printable_lines(to_json(criteria) if arguments.format == "json" else to_text(criteria)))
     return {Verdict.WORSE: WORSE, Verdict.UNDECIDED: UNDECIDED}.get(overall(criteria), PASSED)
 
 
-def _parse_metrics(text: str) -> tuple[str, ...]:
+def parse_metrics(text: str) -> tuple[str, ...]:
     known = ("accuracy", "precision_macro", "f1_macro", "roc_auc", "p95", "failures", "cost")
     names = tuple(text.split(","))
     if unknown := [name for name in names if name not in known]:

@@ -1,6 +1,7 @@
 """Reads a Dockerfile as far as a process without a container can follow it: ENV and CMD, and that COPY finds its files.
 
-The last stage is followed, down through the stages that it builds on; a build argument may say which one that is.
+The last stage, or the one that is named, is followed down through the stages that it builds on; a build argument may
+say which one that is.
 RUN, USER and EXPOSE say how the image is made; they are known and change nothing here.
 """
 
@@ -31,13 +32,14 @@ class Stage:
 
 
 def read_dockerfile(
-    text: str, context: Path, config: Mapping[str, str], build_args: Mapping[str, str] | None = None
+    text: str, context: Path, config: Mapping[str, str], build_args: Mapping[str, str] | None = None, target: str = ""
 ) -> ProcessSpec:
     """The image's command and environment, overridden by the platform's.
 
-    `build_args` are those of `docker build --build-arg`. Raises PlatformFileError on what it cannot follow.
+    `build_args` are those of `docker build --build-arg`, `target` that of `--target`. Raises PlatformFileError on what
+    it cannot follow.
     """
-    stage = _last_stage(text, build_args or {})
+    stage = _follow(text, build_args or {}, target)
     for copy in stage.copies:
         _check_copy(copy, context)
     if not stage.command:
@@ -45,7 +47,7 @@ def read_dockerfile(
     return ProcessSpec(stage.command, {**stage.env, **config})
 
 
-def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
+def _follow(text: str, build_args: Mapping[str, str], target: str) -> Stage:
     args: dict[str, str] = {}  # those before the first FROM, which any FROM may use
     stages: dict[str, Stage] = {}
     name, stage = "", None
@@ -72,7 +74,9 @@ def _last_stage(text: str, build_args: Mapping[str, str]) -> Stage:
             stages[name] = stage
     if stage is None:
         raise PlatformFileError("Dockerfile: no FROM, so there is no image")
-    return stage
+    if target and target not in stages:
+        raise PlatformFileError(f"Dockerfile: no stage is called {target!r}, only {', '.join(stages)}")
+    return stages[target] if target else stage
 
 
 def _from(rest: str, args: Mapping[str, str]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -20,8 +21,6 @@ class Metrics:
 
     def __init__(
         self,
-        model: ModelInfo,
-        classes: Sequence[str],
         queue_depth: Callable[[], int],
         body_bytes: Callable[[], int],
     ):
@@ -37,13 +36,16 @@ class Metrics:
         self.in_flight = Gauge("requests_in_flight", "Requests in progress, this one included", **own)
         Gauge("queue_images", "Images in the queue, without the running pass", **own).set_function(queue_depth)
         Gauge("body_bytes", "Long bodies in memory, as far as they have come", **own).set_function(body_bytes)
-        Gauge("model_info", "1; the model", tuple(model.to_json()), **own).labels(**model.to_json()).set(1)
+        self._info = Gauge("model_info", "1; the model", tuple(f.name for f in fields(ModelInfo)), **own)
+        self._served: ModelInfo | None = None
+        switches = Counter("model_switches", "Switches to another model, by outcome", ("outcome",), **own)
         ProcessCollector(registry=registry)  # memory and CPU time, where there is a /proc
 
         self._request = cache(lambda route, status: (requests.labels(route, status), latency.labels(route)))
         self._error = cache(errors.labels)
+        self.switched, self.switch_refused = switches.labels("switched"), switches.labels("refused")
         # A series for each class that was predicted: of all 1,000, most would be zeros in every scrape
-        self._predicted = cache(lambda class_id: predictions.labels(classes[class_id]))
+        self._predicted = cache(predictions.labels)
 
     def request(self, route: str, status: str, seconds: float) -> None:
         """Count a response. `route` is a known route or OTHER_ROUTE, so that clients cannot add label values."""
@@ -55,11 +57,18 @@ class Metrics:
         """Count a request that was refused or failed."""
         self._error(kind).inc()
 
-    def predicted(self, class_ids: Sequence[int], queue_seconds: float) -> None:
+    def serves(self, model: ModelInfo) -> None:
+        """Name the model that is served from now on, in place of the one before."""
+        before, self._served = self._served, model
+        self._info.labels(**model.to_json()).set(1)
+        if before and before != model:
+            self._info.remove(*before.to_json().values())
+
+    def predicted(self, labels: Sequence[str], queue_seconds: float) -> None:
         """Count a request's predicted classes and its time in the queue."""
         self._queue.observe(queue_seconds)
-        for class_id in class_ids:
-            self._predicted(class_id).inc()
+        for label in labels:
+            self._predicted(label).inc()
 
     def ran(self, images: int, seconds: float) -> None:
         """Count a forward pass."""

@@ -18,6 +18,7 @@ import numpy as np
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, TooLarge, Unauthorised
+from service.lifecycle.served_model import CurrentModel, ServedModel
 from service.schema import Prediction
 from service.system import process_started_at
 from service.web.cors import cors_headers
@@ -45,7 +46,7 @@ CONTENT_POLICY = (
 )
 ROUTES = {
     *(PAGE, schema.PREDICT, schema.PREDICT_BATCH, schema.HEALTHZ, schema.READYZ),
-    *(schema.VERSION, schema.METRICS, schema.OPENAPI),
+    *(schema.VERSION, schema.METRICS, schema.OPENAPI, schema.PING, schema.INVOCATIONS),
 }
 OTHER_ROUTE = "other"
 SHORT_BODY_BYTES = 64 * 1024  # a body up to this is not counted, and is read before a refusal
@@ -63,6 +64,7 @@ class RequestTrace:
     """The figures of a request in progress."""
 
     started_at: float  # time.perf_counter()
+    model: ServedModel  # the one that answers it, whatever is switched meanwhile
     ordinal: int | None = None  # its number among the accepted prediction requests
     timing: str = ""  # the Server-Timing header without its total
     status: str = ""  # of the response, three digits
@@ -105,19 +107,32 @@ class BodyBudget:
 class ServiceState:
     """What the middleware and the views share: the model, this process's identity, the metrics."""
 
-    def __init__(self, classifier: Classifier, log: logging.Logger):
-        self.classifier = classifier
-        self.model = classifier.info.to_json()
+    def __init__(self, model: ServedModel, log: logging.Logger):
+        self.current = CurrentModel(model)
+        self.switches = 0  # of the model, since the start
+        self.startup_ms = model.classifier.startup_ms
         self.instance_id = secrets.token_hex(6)
         self.started_at = datetime.fromtimestamp(process_started_at(), UTC).isoformat(timespec="milliseconds")
         self.bodies = BodyBudget()
-        self.metrics = Metrics(
-            classifier.info, classifier.classes, classifier.queue_depth, lambda: self.bodies.taken_bytes
-        )
-        classifier.watch(self.metrics.ran)
+        self.metrics = Metrics(lambda: self.classifier.queue_depth(), lambda: self.bodies.taken_bytes)
+        self.metrics.serves(model.classifier.info)
+        model.classifier.watch(self.metrics.ran)
         self.accepted = 0
         self._counting = threading.Lock()
         self._log = log
+
+    @property
+    def classifier(self) -> Classifier:
+        """That of the present model, for what concerns no request that holds a model already."""
+        return self.current.model.classifier
+
+    def switched(self, model: ServedModel) -> ServedModel:
+        """Serve this model from now on, and count that. Returns the one before."""
+        model.classifier.watch(self.metrics.ran)
+        before = self.current.swap(model)
+        self.metrics.serves(model.classifier.info)
+        self.switches += 1
+        return before
 
     def accept(self, environ: Environ) -> None:
         """Number a prediction request whose body has come."""
@@ -134,10 +149,9 @@ class ServiceState:
 
     def classify(self, environ: Environ, images: Sequence[np.ndarray], started_at: float) -> list[Prediction]:
         """One prediction per image; started_at: when decoding started. Raises QueueFull or ClientDisconnected."""
-        decoded = time.perf_counter()
-        predictions, timings = self.classifier.classify(images, environ.get(CLIENT_CONNECTION))
+        decoded, trace = time.perf_counter(), trace_of(environ)
+        predictions, timings = trace.model.classifier.classify(images, environ.get(CLIENT_CONNECTION))
         parts = ((decoded - started_at) * 1000, timings.queue_ms, timings.inference_ms)
-        trace: RequestTrace = environ[TRACE]
         trace.timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)
         trace.class_ids, trace.queue_seconds = [p.class_id for p in predictions], timings.queue_ms / 1000
         return predictions
@@ -171,23 +185,26 @@ class RequestMiddleware:
         self._fixed = [
             (schema.INSTANCE_ID, state.instance_id),
             (schema.INSTANCE_STARTED, state.started_at),
-            (schema.MODEL_VERSION, state.classifier.info.version),
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
             ("Content-Security-Policy", CONTENT_POLICY),
         ]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        trace = environ[TRACE] = RequestTrace(environ.get(RECEIVED_AT) or time.perf_counter())
         state = self.state
+        model = state.current.take()
+        trace = environ[TRACE] = RequestTrace(environ.get(RECEIVED_AT) or time.perf_counter(), model)
 
         def add_headers(status: str, headers: Headers, *more: Any) -> Any:
             trace.status, trace.seconds = status[:3], time.perf_counter() - trace.started_at
             ordinal = state.accepted if trace.ordinal is None else trace.ordinal
             headers.append((schema.SERVER_TIMING, f"{trace.timing}total;dur={trace.seconds * 1000:.3f}"))
             headers.append((schema.REQUEST_ORDINAL, str(ordinal)))
+            headers.append(model.header)
             headers.extend(self._fixed)
             headers.extend(cors_headers(environ, self._allowed_origins))
+            if environ["PATH_INFO"] == schema.INVOCATIONS:
+                headers.append((schema.CUSTOM_ATTRIBUTES, schema.custom_attributes(headers)))
             return start_response(status, headers, *more)
 
         state.metrics.in_flight.inc()
@@ -195,14 +212,16 @@ class RequestMiddleware:
             return self._flask(environ, add_headers)
         finally:
             self._count(environ)
+            state.current.give_back(model)
 
     def _count(self, environ: Environ) -> None:
-        trace: RequestTrace = environ[TRACE]
+        trace = trace_of(environ)
         state, path = self.state, environ.get("PATH_INFO", "")
         state.metrics.in_flight.dec()
         state.bodies.give_back(trace.reserved_bytes)
         if trace.class_ids:
-            state.metrics.predicted(trace.class_ids, trace.queue_seconds)
+            classes = trace.model.classifier.classes
+            state.metrics.predicted([classes[each] for each in trace.class_ids], trace.queue_seconds)
         if trace.status:
             state.metrics.request(path if path in ROUTES else OTHER_ROUTE, trace.status, trace.seconds)
 
@@ -227,8 +246,14 @@ class RequestMiddleware:
         headers += [("Content-Type", schema.PROBLEM_TYPE), ("Content-Length", str(len(body)))]
         headers += [("Cache-Control", NO_STORE), ("Vary", "Accept, Sec-Fetch-Mode")]
         headers += [(schema.SERVER_TIMING, "total;dur=0.000"), (schema.REQUEST_ORDINAL, str(state.accepted))]
+        headers.append(state.current.model.header)
         state.metrics.request(schema.PREDICT, "503", 0.0)
         return Response(503, headers + self._fixed, body)
+
+
+def trace_of(environ: Environ) -> RequestTrace:
+    """The trace of a request that the middleware has begun."""
+    return environ[TRACE]
 
 
 def bearer_token(environ: Environ) -> str | None:

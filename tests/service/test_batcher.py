@@ -1,6 +1,7 @@
 import math
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.batcher import Batcher
 from service.client_connection import ClientConnection
-from service.errors import ClientDisconnected, QueueFull, RequestAbandoned
+from service.errors import ClientDisconnected, QueueFull, RequestAbandoned, ServiceUnavailable
 
 LIMITS = {"max_queue": 4, "batch_max": 3}
 FOR_EVER_S = 10_000
@@ -328,3 +329,34 @@ def test_a_batch_ends_between_two_passes_when_its_client_goes(gate, pool):
     gate.open.set()
     assert isinstance(call.exception(30), ClientDisconnected)
     assert gate.seen == [[0]]
+
+
+# The end
+
+
+@pytest.mark.parametrize("caller_may_run", [False, True])
+def test_closing_ends_the_thread_and_frees_the_network(caller_may_run):
+    network = Gate()
+    network.open.set()
+    alive = weakref.ref(network)
+    batcher = Batcher(network, **LIMITS, caller_may_run=caller_may_run)
+    batcher.run([picture(1)])
+    del network
+    batcher.close()
+    assert not batcher.alive() and alive() is None
+    with pytest.raises(ServiceUnavailable):
+        batcher.run([picture(1)])
+
+
+def test_closing_answers_first_what_is_queued(gate):
+    batcher = Batcher(gate, **LIMITS)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(batcher.run, [picture(1)])
+        assert gate.entered.acquire(timeout=30)
+        second = pool.submit(batcher.run, [picture(value) for value in (2, 3)])
+        while batcher.depth() < 2:
+            time.sleep(0.001)
+        closing = pool.submit(batcher.close)
+        gate.open.set()
+        closing.result(30)
+        assert [values(each.result(30)) for each in (first, second)] == [[1], [2, 3]]

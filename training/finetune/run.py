@@ -12,13 +12,14 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from service.manifest.records import ImageInput
@@ -247,11 +248,16 @@ def describe_run(options: Options, base: Base, loaded: Loaded) -> dict[str, Any]
         "seed": options.seed,
         "options": {k: v for k, v in asdict(options).items() if k in ("unfreeze", "epochs", "batch_size", "lr")},
         "hardware": hardware(),
-        "libraries": {
-            "python": platform.python_version(), "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-        },
+        "libraries": libraries(),
     }  # fmt: skip
+
+
+def libraries() -> dict[str, str]:
+    """Versions; torchvision's where it is installed."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    with suppress(PackageNotFoundError):
+        versions["torchvision"] = version("torchvision")
+    return versions
 
 
 def hardware() -> str:

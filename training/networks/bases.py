@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
@@ -15,9 +16,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models
 
 from service.engines.resnet import ARCHITECTURE as CIFAR_RESNET
+from service.engines.resnet import build_network
+from training.defaults import CIFAR_MEAN, CIFAR_STD
 from training.errors import BaseError
 from training.networks.efficientnet_lite import PACKAGE_VERSION, WEIGHTS_SHA256, EfficientNetLite0, pretrained_tensors
 from training.networks.tensor_file import read_tensors
@@ -54,11 +56,9 @@ def find_base(name: str, size_px: int | None = None, weights: str | None = None)
         )
         base = Base(name, 224, 256, (0.5,) * 3, (0.5,) * 3, "Apache-2.0", origin)
     elif name == CIFAR_RESNET:
-        from training.train import MEAN, STD
-
-        base = Base(name, 32, 32, MEAN, STD, "Apache-2.0", "CIFAR-10 weights of models/resnet18-cifar10")
+        base = Base(name, 32, 32, CIFAR_MEAN, CIFAR_STD, "Apache-2.0", "CIFAR-10 weights of models/resnet18-cifar10")
     elif name in torchvision_names():
-        meta: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]  # declared for enums that may be empty
+        meta: Any = torchvision_models().get_model_weights(name).DEFAULT  # type: ignore[attr-defined]  # declared for enums that may be empty
         preset = meta.transforms()
         origin = f"{meta} of torchvision, {meta.url}"
         base = Base(
@@ -77,8 +77,18 @@ def find_base(name: str, size_px: int | None = None, weights: str | None = None)
     return base
 
 
+def torchvision_models() -> ModuleType:
+    """torchvision's builders. Raises BaseError where it is not installed, as in SageMaker's image."""
+    try:
+        from torchvision import models
+    except ModuleNotFoundError:
+        raise BaseError(f"torchvision is not installed here; take the base {LITE0} or {CIFAR_RESNET}") from None
+    return models
+
+
 def torchvision_names() -> list[str]:
-    """torchvision's classifiers of ImageNet."""
+    """torchvision's classifiers of ImageNet. Raises BaseError."""
+    models = torchvision_models()
     return [name for name in models.list_models(models) if not name.startswith(("inception", "googlenet"))]
 
 
@@ -94,11 +104,12 @@ def build(base: Base, classes: int) -> nn.Module:
     if base.name == LITE0:
         net: nn.Module = EfficientNetLite0()
     elif base.name == CIFAR_RESNET:
-        from training.train import build_network
-
-        net = build_network()
+        net = build_network(classes)
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):  # as torchvision does: PyTorch's own default learns more slowly
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     else:
-        net = models.get_model(base.name)
+        net = torchvision_models().get_model(base.name)
         if base.name.startswith("vgg") and base.size_px <= SMALL_PX:
             net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Linear(512, classes))
     name = head_name(net, base)
@@ -159,7 +170,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _download(base: Base) -> Path:
     """torchvision's file in the cache, its checksum checked."""
-    url = models.get_model_weights(base.name).DEFAULT.url  # type: ignore[attr-defined]  # declared for enums that may be empty
+    url = torchvision_models().get_model_weights(base.name).DEFAULT.url  # type: ignore[attr-defined]  # declared for enums that may be empty
     path = CACHE / os.path.basename(url)
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

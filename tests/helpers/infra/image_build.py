@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,8 +38,11 @@ class Builder:
         self._do("config", "--env", f"PATH={PYTHON_PATH}", "--cmd", "python3", container)
         self._do("commit", "--quiet", "--rm", container, BASE)
 
-    def build(self, dockerfile: Path, context: Path, args: Mapping[str, str]) -> None:
-        """IMAGE, from the Dockerfile on BASE, with these build arguments. With ENGINE=onnx pip is shown no torch."""
+    def build(self, dockerfile: Path, context: Path, args: Mapping[str, str], stage: str = "") -> None:
+        """IMAGE, from the Dockerfile on BASE, with these build arguments. With ENGINE=onnx pip is shown no torch.
+
+        Its last stage, or the one that is named.
+        """
         mounts = [*self._mounts]
         if self._torch.mounts and args["ENGINE"] == "torch":
             mounts.append(f"--volume={self.folder / 'furniture'}{TORCH_SETTINGS}:{MORE_SETTINGS}:ro")
@@ -47,6 +50,7 @@ class Builder:
             *("build", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker"),
             *("--from", BASE),  # in place of the first FROM
             *(*mounts, *(f"--build-arg={name}={value}" for name, value in args.items())),
+            *(("--target", stage) if stage else ()),
             *("--file", dockerfile, "--tag", IMAGE, context),
         )
 
@@ -62,21 +66,26 @@ class Builder:
         return [package["name"] for package in json.loads(listed)]
 
     @contextmanager
-    def run(self, nspawn: str, env: Mapping[str, str]) -> Iterator[Process]:
-        """The image's own command as its own user, with what the platform sets; its files can only be read.
+    def run(
+        self, nspawn: str, env: Mapping[str, str], command: Sequence[str] = (), mounts: Mapping[str, Path] | None = None
+    ) -> Iterator[Process]:
+        """The image's own command, or another, as its own user, with what the platform sets.
 
-        Only /tmp and /dev/shm can be written, which are in memory. systemd-nspawn's own --user would make a home.
+        Only /tmp and /dev/shm, which are in memory, and `mounts` can be written. An image without a user runs as root.
+        systemd-nspawn's own --user would make a home.
         """
         config = self.config()
         root = self._do("mount", self._do("from", "--pull-never", IMAGE))
-        command = [nspawn, "--quiet", "--read-only", "--as-pid2", "--register=no", "--keep-unit", "--console=pipe"]
-        command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--directory={root}"]
-        command += [f"--chdir={config['WorkingDir']}"]
-        command += [mount.replace("--volume=", "--bind-ro=").removesuffix(":ro") for mount in self._mounts]
-        command += [f"--setenv={pair}" for pair in (*config["Env"], *(f"{k}={v}" for k, v in env.items()))]
-        user = ["setpriv", f"--reuid={config['User']}", f"--regid={config['User']}", "--clear-groups"]
+        starter = [nspawn, "--quiet", "--read-only", "--as-pid2", "--register=no", "--keep-unit", "--console=pipe"]
+        starter += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--directory={root}"]
+        starter += [f"--chdir={config['WorkingDir']}"]
+        starter += [f"--bind={here}:{there}" for there, here in (mounts or {}).items()]
+        starter += [mount.replace("--volume=", "--bind-ro=").removesuffix(":ro") for mount in self._mounts]
+        starter += [f"--setenv={pair}" for pair in (*config["Env"], *(f"{k}={v}" for k, v in env.items()))]
+        user = config.get("User") or "0"
+        restricted = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         process = Process(
-            [*command, "--", *user, "--no-new-privs", "--bounding-set=-all", *config["Cmd"]],
+            [*starter, "--", *restricted, "--no-new-privs", "--bounding-set=-all", *(command or config["Cmd"])],
             {},
             self.folder,
             sorted(os.sched_getaffinity(0)),

@@ -135,6 +135,14 @@ def test_dockerfile_reader_refuses_and_names(line, named, tmp_path):
         read_dockerfile(f'FROM x\nCMD ["a"]\n{line}\n', tmp_path, {})
 
 
+def test_dockerfile_reader_follows_the_stage_that_is_named(tmp_path):
+    text = 'FROM x AS base\nENV A=1\nFROM base AS first\nCMD ["first"]\nFROM base AS last\nCMD ["last"]\n'
+    assert read_dockerfile(text, tmp_path, {}, target="first") == ProcessSpec(("first",), {"A": "1"})
+    assert read_dockerfile(text, tmp_path, {}).command == ("last",)
+    with pytest.raises(PlatformFileError, match="no stage is called 'frist', only base, first, last"):
+        read_dockerfile(text, tmp_path, {}, target="frist")
+
+
 def test_dockerfile_reader_joins_lines_and_accepts_overrides(tmp_path):
     text = 'FROM x\n# a comment\nENV PORT=8080 \\\n    NAME="two words"\nRUN a \\\n  && b\nCMD ["gunicorn", "x"]\n'
     launch = read_dockerfile(text, tmp_path, {"PORT": "81"})

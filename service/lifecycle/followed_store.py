@@ -1,0 +1,118 @@
+"""The folder that a service follows: what an alias or a version leads to there. The layout: service/store_layout.py."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import StoreError
+from service.store_layout import (
+    MAX_RECORD_BYTES,
+    VERSION,
+    AliasRecord,
+    ModelReference,
+    alias_dir,
+    check_alias,
+    check_name,
+    read_record,
+    record_file,
+    record_number,
+    version_dir,
+)
+
+MANIFEST = "model.json"
+MAX_MANIFEST_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version of a model, as it was found in a store."""
+
+    name: str
+    version: str
+    folder: Path  # a bundle
+    alias: str | None = None  # that led to it; None for a version that was named itself
+    number: int | None = None  # of the alias's record
+
+    @property
+    def reference(self) -> ModelReference:
+        """What leads to it; by an alias, to another version after the alias's next move."""
+        return ModelReference(self.name, self.alias, None if self.alias else self.version)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "alias": self.alias, "version": self.version, "number": self.number}
+
+
+class FollowedStore:
+    """A store's folder, which something else keeps up to date. It is only read, and looked at anew each time."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def find(self, reference: ModelReference) -> StoredVersion:
+        """What the reference leads to now. Raises StoreError when there is nothing, or it is damaged."""
+        name = check_name(reference.name)
+        if reference.alias is None:
+            return self._version(name, reference.version or "", None)
+        record = self._newest_record(name, check_alias(reference.alias))
+        return self._version(name, record.version, record, reference.alias)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model that are complete."""
+        folder = self.root / version_dir(check_name(name), "")
+        return sorted(
+            each for each in _names(folder) if VERSION.fullmatch(each) and (folder / each / MANIFEST).is_file()
+        )
+
+    def names(self) -> list[str]:
+        """The models."""
+        return sorted(each for each in _names(self.root) if (self.root / version_dir(each, "")).is_dir())
+
+    def _newest_record(self, name: str, alias: str) -> AliasRecord:
+        folder = self.root / alias_dir(name, alias)
+        number = max(filter(None, map(record_number, _names(folder))), default=None)
+        if number is None:
+            raise StoreError(f"{self.root} has no {name}@{alias}; {self._what_there_is(name)}")
+        path = folder / record_file(number)
+        record = read_record(_read(path, MAX_RECORD_BYTES), str(path))
+        if record.number != number:
+            raise StoreError(f"{path} holds record {record.number}; the store is damaged there: roll the alias forward")
+        return record
+
+    def _version(self, name: str, version: str, record: AliasRecord | None, alias: str | None = None) -> StoredVersion:
+        if not VERSION.fullmatch(version):
+            raise StoreError(f"{version[:80]!r} is no version; use 12 hex digits; {self._what_there_is(name)}")
+        folder = self.root / version_dir(name, version)
+        if not (folder / MANIFEST).is_file():
+            raise StoreError(f"{self.root} has no version {version} of {name}; {self._what_there_is(name)}")
+        sha256 = hashlib.sha256(_read(folder / MANIFEST, MAX_MANIFEST_BYTES)).hexdigest()
+        if not sha256.startswith(record.sha256 if record else version):
+            raise StoreError(f"{folder / MANIFEST} has sha256 {sha256}, not that of its version; fetch it again")
+        return StoredVersion(name, version, folder, alias, record.number if record else None)
+
+    def _what_there_is(self, name: str) -> str:
+        if not (names := self.names()):
+            return "the folder holds no model; set MODEL_STORE to one that `store pull --follow` fills"
+        if name not in names:
+            return f"it has {', '.join(names[:5])}"
+        aliases = ", ".join(sorted(_names(self.root / alias_dir(name, "")))[:5]) or "none"
+        return f"it has the aliases {aliases} and the versions {', '.join(self.versions(name)[:5]) or 'none'}"
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [each.name for each in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read: {error.strerror}; see to its rights, or mount it again") from None
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; see to its rights, or mount it again") from None

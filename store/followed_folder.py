@@ -1,0 +1,60 @@
+"""The folder of a service that follows an alias: a store with that alias, and the last versions it pointed to."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+
+from service.errors import StoreError
+from service.model import MODEL_JSON
+from service.store_layout import AliasRecord, alias_dir, record_file, version_dir
+from store.aliases import Aliases
+from store.folder import FolderBackend, delete_abandoned
+
+
+class FollowedFolder:
+    """What one alias needs of a folder."""
+
+    def __init__(self, folder: Path, name: str, alias: str):
+        self.folder, self.name, self.alias = folder, name, alias
+        self._backend = FolderBackend(folder)
+        self._aliases = Aliases(self._backend, name)
+
+    def version_folder(self, version: str) -> Path:
+        return self.folder / version_dir(self.name, version)
+
+    def has(self, record: AliasRecord) -> bool:
+        """Whether the folder is up to date. Raises StoreError where it follows another store."""
+        there = self._aliases.newest(self.alias)
+        if there and (there.number > record.number or (there.number == record.number and there != record)):
+            raise StoreError(
+                f"{self.folder} follows another store: its record {there.number} of {self.name}@{self.alias} is not "
+                "this store's; follow this one into another folder"
+            )
+        return there == record and (self.version_folder(record.version) / MODEL_JSON).is_file()
+
+    def add(self, record: AliasRecord) -> None:
+        """From here on a service sees the version, which is there."""
+        self._backend.create(
+            f"{alias_dir(self.name, self.alias)}/{record_file(record.number)}", record.to_json().encode()
+        )
+
+    def delete_old(self, keep: int) -> None:
+        """Delete all versions but those that an alias points to, and the last `keep` that this one pointed to."""
+        recent = dict.fromkeys(record.version for record in reversed(self._aliases.history(self.alias)))
+        kept = {*list(recent)[:keep], *(record.version for record in self._aliases.all().values())}
+        versions = f"{self.name}/versions"
+        delete_abandoned(self.folder / versions, ".*.part")
+        for version in self._backend.folders(versions):
+            if version not in kept:
+                _delete(self.version_folder(version))
+
+
+def _delete(folder: Path) -> None:
+    """Delete a version, which is gone in one step: no service finds half of it."""
+    part = folder.parent / f".{folder.name}.deleted.part"
+    with suppress(OSError):  # read by another process, or gone: the next time will do
+        rmtree(part, ignore_errors=True)
+        folder.rename(part)
+        rmtree(part)

@@ -1,0 +1,105 @@
+"""The folder of a service follows an alias of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import StoreError
+from service.model import load_bundle
+from store.model_store import ModelStore
+from tests.helpers.store_bundles import plain_bundle
+
+WHY = "for a test"
+
+
+@pytest.fixture
+def store(tmp_path) -> ModelStore:
+    return ModelStore.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def versions(store, tmp_path) -> list[str]:
+    return [store.push(plain_bundle(tmp_path / letter, letter)).version for letter in "abcd"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "models"
+
+
+def versions_in(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "tiny/versions").iterdir()}
+
+
+def test_a_followed_folder_is_a_store_with_that_alias(store, versions, folder):
+    store.move_alias("tiny", "beta", versions[1], reason=WHY)
+    record = store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    assert store.follow("tiny@prod", folder) == record
+    copy = ModelStore.open(folder)
+    assert copy.aliases("tiny") == {"prod": record} and versions_in(folder) == {versions[0]}
+    load_bundle(folder / "tiny/versions" / versions[0])
+
+
+def test_the_last_versions_are_kept_and_older_ones_deleted(store, versions, folder):
+    for version in versions:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+        store.follow("tiny@prod", folder)
+    assert versions_in(folder) == set(versions[2:])
+    store.rollback("tiny", "prod", reason=WHY)
+    store.follow("tiny@prod", folder, keep=1)
+    assert versions_in(folder) == {versions[2]}
+
+
+def test_what_another_alias_points_to_is_kept(store, versions, folder):
+    store.move_alias("tiny", "beta", versions[0], reason=WHY)
+    store.follow("tiny@beta", folder)
+    for version in versions[1:]:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+        store.follow("tiny@prod", folder, keep=1)
+    assert versions_in(folder) == {versions[0], versions[3]}
+
+
+def test_nothing_is_done_when_nothing_changed(store, versions, folder):
+    store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    said: list[str] = []
+    following = ModelStore.open(store.url, said.append)
+    following.follow("tiny@prod", folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert said.pop() and not said.clear()
+    following.follow("tiny@prod", folder)
+    assert not said and {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_version_that_was_lost_is_fetched_again(store, versions, folder):
+    store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    store.follow("tiny@prod", folder)
+    (folder / "tiny/versions" / versions[0]).rename(folder / "elsewhere")
+    store.follow("tiny@prod", folder)
+    assert versions_in(folder) == {versions[0]}
+
+
+def test_the_alias_stays_until_the_version_is_there(store, versions, folder, tmp_path):
+    store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    old = store.follow("tiny@prod", folder)
+    store.move_alias("tiny", "prod", versions[1], reason=WHY)
+    (tmp_path / "store/tiny/versions" / versions[1] / "model.onnx").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"model\.onnx is not what was pushed"):
+        store.follow("tiny@prod", folder)
+    assert ModelStore.open(folder).aliases("tiny") == {"prod": old} and versions_in(folder) == {versions[0]}
+
+
+def test_a_version_is_followed_without_a_record(store, versions, folder):
+    assert store.follow(f"tiny@{versions[0]}", folder) is None
+    assert versions_in(folder) == {versions[0]} and not (folder / "tiny/aliases").exists()
+
+
+def test_a_folder_follows_one_store_only(store, versions, folder, tmp_path):
+    store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    store.follow("tiny@prod", folder)
+    other = ModelStore.open(tmp_path / "other")
+    other.push(tmp_path / "a")
+    other.move_alias("tiny", "prod", versions[0], reason="another record of that number")
+    with pytest.raises(StoreError, match="follows another store"):
+        other.follow("tiny@prod", folder)
