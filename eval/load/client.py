@@ -130,7 +130,7 @@ class Client:
         self.signer = signer
         if signer:
             self._predict_url = URL(url)
-            self._readyz_url = self._predict_url.with_path(invocations.PING)
+            self._readyz_url = self._predict_url.with_path(schema.PING)  # a round trip that invokes nothing
         self._proxy = self._access.proxy or proxy_of(url)
         self._max_connections = max_connections
         self._no_connection_reuse = no_connection_reuse

@@ -21,7 +21,6 @@ from eval.targets.endpoints import Endpoint
 from eval.validation import parse_json
 from service.schema import ATTRIBUTE_HEADERS, CUSTOM_ATTRIBUTES, PROBABILITIES, read_custom_attributes
 
-PING = "/ping"  # of the address's host: a round trip that invokes nothing, whatever is answered
 ASK_PROBABILITIES = {CUSTOM_ATTRIBUTES: f"{PROBABILITIES}=1"}
 ERROR_TYPE = "x-amzn-ErrorType"
 MODEL_ERROR, MODEL_ERROR_STATUS = "ModelError", 424

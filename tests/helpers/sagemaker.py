@@ -1,4 +1,4 @@
-"""InvokeEndpoint on this machine, and containers behind it: the real service, or one that does as it is told."""
+"""InvokeEndpoint on this machine, a container behind it that does as it is told, and AWS's own client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import botocore.session
 from aiohttp import web
 from botocore.config import Config
@@ -19,7 +18,6 @@ from botocore.config import Config
 from infra.local.invoke_endpoint.front import Front, InvokeEndpoint
 from infra.local.invoke_endpoint.process import ENDPOINT, REGION
 from infra.local.invoke_endpoint.signature import TWIN_CREDENTIALS
-from service.schema import CUSTOM_ATTRIBUTES, custom_attributes
 
 AWS_VARIABLES = {
     "AWS_ACCESS_KEY_ID": TWIN_CREDENTIALS.access_key_id,
@@ -74,27 +72,6 @@ def running_container(answer: Callable[[web.Request], Awaitable[web.StreamRespon
     app.router.add_get("/ping", container.ping)
     with running_app(app) as url:
         container.port = urlsplit(url).port or 0
-        yield container
-
-
-@contextlib.contextmanager
-def service_container(service_port: int) -> Iterator[Container]:
-    """The real service's /predict as a container's /invocations, with the service's headers as attributes."""
-
-    async def answer(request: web.Request) -> web.Response:
-        wanted = "?probabilities=1" if request.headers.get(CUSTOM_ATTRIBUTES) == "probabilities=1" else ""
-        url = f"http://127.0.0.1:{service_port}/predict{wanted}"
-        headers = {"Content-Type": request.headers["Content-Type"]}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(url, data=await request.read(), headers=headers) as predicted,
-        ):
-            body = await predicted.read()
-        passed = {"Content-Type": predicted.headers["Content-Type"]}
-        passed[CUSTOM_ATTRIBUTES] = custom_attributes(predicted.headers.items())
-        return web.Response(status=predicted.status, body=body, headers=passed)
-
-    with running_container(answer) as container:
         yield container
 
 

@@ -23,9 +23,8 @@ from aiohttp import web
 
 from infra.local.invoke_endpoint.limits import CONTAINER_TIMEOUT_S, PASSED_HEADERS, PASSED_PREFIX, max_body_bytes
 from infra.local.invoke_endpoint.signature import TWIN_CREDENTIALS, Credentials, Refusal, SignedRequest, check_signature
-from service.schema import CUSTOM_ATTRIBUTES
+from service.schema import CUSTOM_ATTRIBUTES, INVOCATIONS, PING
 
-INVOCATIONS, PING = "/invocations", "/ping"  # of the container
 PING_TIMEOUT_S = 2.0  # SageMaker's own
 PATH = re.compile(r"/endpoints/([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})/invocations")
 ACCOUNT = "000000000000"

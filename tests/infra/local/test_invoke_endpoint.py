@@ -25,7 +25,7 @@ from infra.local.invoke_endpoint.signature import TWIN_CREDENTIALS, SignedReques
 from service.schema import CUSTOM_ATTRIBUTES, read_custom_attributes
 from tests.conftest import picture_bytes
 from tests.helpers.running_service import ready_service
-from tests.helpers.sagemaker import aws_client, running_container, running_front, service_container
+from tests.helpers.sagemaker import aws_client, running_container, running_front
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +56,7 @@ def echoing():
 
 
 def test_awss_client_gets_the_services_prediction_and_identity(service):
-    with service_container(service.port) as container, running_front(container.port) as url:
+    with running_front(service.port) as url:
         answer = invoke(url, picture_bytes(), CustomAttributes="probabilities=1")
     body = json.loads(answer["Body"].read())
     assert answer["ContentType"] == "application/json" and len(body["probabilities"]) == 10
