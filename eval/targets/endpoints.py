@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra.models import DEFAULT_MODEL
@@ -35,7 +35,7 @@ STACK_PATTERN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,2}[A-Za-z0-9][
 URL_PATTERN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,500}")  # RFC 3986
 HOST_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 PULUMI_TIMEOUT_S = 60
-SAGEMAKER = "aws_sagemaker"  # the target whose twin has InvokeEndpoint in front
+SAGEMAKER = "aws_sagemaker"  # the target that has InvokeEndpoint in front, deployed and as a twin
 MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 
 
@@ -263,7 +263,16 @@ def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
     except EndpointError as error:
         raise EndpointError(f"stack {stack}, output url: {error}; run `pulumi up --stack {stack}` again") from None
     name, target = stack_target_name(stack), outputs.get("target", "")
-    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url)
+    sagemaker = _sagemaker_of(stack, outputs) if target == SAGEMAKER else None
+    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url, sagemaker=sagemaker)
+
+
+def _sagemaker_of(stack: str, outputs: Mapping[str, Any]) -> SageMakerEndpoint | None:
+    scheme = "sagemaker-serverless" if str(outputs.get("size")).startswith("serverless") else "sagemaker"
+    try:
+        return parse_sagemaker(f"{scheme}:{outputs.get('endpoint')}@{outputs.get('region')}")
+    except EndpointError as error:
+        raise EndpointError(f"stack {stack}, outputs endpoint and region: {error}") from None
 
 
 def _validate_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from moto import mock_aws
 
 from eval.errors import EndpointError
 from eval.targets.access import Access
-from eval.targets.endpoints import Endpoint, TargetSet, is_foreign, parse_target
+from eval.targets.endpoints import Endpoint, TargetSet, is_foreign, parse_target, stack_endpoint
 from eval.targets.sagemaker.connect import TwinCredentials, assign_signers, check_sagemaker_options, with_twin_signer
 from eval.targets.sagemaker.naming import SageMakerEndpoint
 from eval.targets.sagemaker.signer import Keys, Signer, open_signer
@@ -57,6 +58,36 @@ def test_an_endpoint_is_foreign_unless_it_reports_a_model():
     assert is_foreign(parse_target("x=sagemaker:mine"), reports_model=False)
     assert not is_foreign(parse_target("x=sagemaker:mine"), reports_model=True)
     assert is_foreign(parse_target("x=https://example.org/v1"), reports_model=True)
+
+
+OUTPUTS = {
+    "url": "https://runtime.sagemaker.us-east-1.amazonaws.com",
+    "target": "aws_sagemaker",
+    "region": "us-east-1",
+    "size": "ml.m5.large",
+    "endpoint": "classifier-a1b2",
+}
+
+
+def pulumi_that_exports(folder, **changes):
+    pulumi = folder / "pulumi"
+    pulumi.write_text(f"#!/bin/sh\necho '{json.dumps(OUTPUTS | changes)}'\n")
+    pulumi.chmod(0o755)
+    return str(pulumi)
+
+
+@pytest.mark.parametrize(("size", "serverless"), [("ml.m5.large", False), ("serverless-2048", True)])
+def test_a_stack_on_sagemaker_is_the_endpoint_that_it_exports(tmp_path, size, serverless):
+    endpoint = stack_endpoint(pulumi_that_exports(tmp_path, size=size), "aws_sagemaker-prod")
+    assert endpoint.sagemaker == SageMakerEndpoint("classifier-a1b2", "us-east-1", serverless)
+    assert (endpoint.name, endpoint.url) == ("aws_sagemaker-prod", OUTPUTS["url"])
+
+
+@pytest.mark.parametrize("changes", [{"endpoint": "a/b"}, {"endpoint": None}, {"region": "evil.example"}])
+def test_a_stack_that_exports_no_endpoint_is_named(tmp_path, changes):
+    told = r"stack aws_sagemaker, outputs endpoint and region: 'sagemaker:.* is no endpoint of SageMaker"
+    with pytest.raises(EndpointError, match=told):
+        stack_endpoint(pulumi_that_exports(tmp_path, **changes), "aws_sagemaker")
 
 
 # The signature
