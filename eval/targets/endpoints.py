@@ -270,7 +270,7 @@ def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
 def _sagemaker_of(stack: str, outputs: Mapping[str, Any]) -> SageMakerEndpoint | None:
     scheme = "sagemaker-serverless" if str(outputs.get("size")).startswith("serverless") else "sagemaker"
     try:
-        return parse_sagemaker(f"{scheme}:{outputs.get('endpoint')}@{outputs.get('region')}")
+        return parse_sagemaker(f"{scheme}:{outputs.get('endpoint') or ''}@{outputs.get('region') or ''}")
     except EndpointError as error:
         raise EndpointError(f"stack {stack}, outputs endpoint and region: {error}") from None
 
