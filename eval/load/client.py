@@ -142,6 +142,9 @@ class Client:
 
     async def __aenter__(self) -> Self:
         parse_json("{}")  # imports pydantic now, and not while a request is due
+        if self.signer:
+            with contextlib.suppress(EndpointError):
+                self.signer.sign(self.url, {}, b"")  # the same with botocore
         self._session = aiohttp.ClientSession(
             connector=create_connector(
                 self._max_connections,

@@ -67,6 +67,13 @@ def test_a_run_over_sagemaker_knows_instance_model_and_time(fronted, tmp_path, c
         assert secret not in written + printed.out + printed.err
 
 
+def test_workers_sign_with_the_credentials_that_they_are_given(fronted, tmp_path):
+    poisson = ("--scenario", "poisson", "--rate", "20", "--duration", "1", "--workers", "2")
+    assert run(tmp_path, "--limit", "8", *poisson) == 0
+    samples = [s for s in read_samples(tmp_path) if (s.target, s.scenario) == ("x", "poisson")]
+    assert len(samples) > 5 and {(s.error, bool(s.instance_id)) for s in samples} == {(None, True)}
+
+
 @pytest.mark.parametrize(
     ("variables", "target", "told"),
     [

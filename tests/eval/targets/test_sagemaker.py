@@ -14,7 +14,8 @@ import pytest
 from botocore.credentials import DeferredRefreshableCredentials, RefreshableCredentials
 from moto import mock_aws
 
-from eval.errors import EndpointError
+from eval.errors import EndpointError, EvalError
+from eval.run.resume import check_confirmed
 from eval.targets.access import Access
 from eval.targets.endpoints import Endpoint, TargetSet, is_foreign, parse_target, stack_endpoint
 from eval.targets.sagemaker.connect import TwinCredentials, assign_signers, check_sagemaker_options, with_twin_signer
@@ -227,6 +228,14 @@ def test_a_restart_and_a_query_are_refused():
     for access in (Access(query={"a": "b"}), Access(headers={"authorization": "Basic abc"})):
         with pytest.raises(EndpointError, match="SageMaker takes no query and no Authorization"):
             assign_signers(target(access=access), Scrubber(), allow_http=False)
+
+
+def test_a_folder_alone_gets_no_signed_request(tmp_path):
+    signer = Signer("x", "us-east-1", TwinCredentials(), Scrubber())
+    remote = target(signer=signer, url="http://127.0.0.1:9000/endpoints/mine/invocations")
+    with pytest.raises(EvalError, match="only its folder names x at"):
+        check_confirmed(tmp_path, remote, (), ())
+    check_confirmed(tmp_path, remote, ["x=sagemaker:mine@us-east-1"], ())
 
 
 def test_a_twin_is_signed_for_with_its_own_credentials():
