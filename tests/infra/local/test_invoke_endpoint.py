@@ -240,10 +240,13 @@ def test_a_signature_covers_the_headers_that_it_names(change, expected):
     assert expected in (fault(signed() | change) or "")
 
 
-def test_a_signature_for_another_service_is_refused():
+def test_a_signature_for_another_service_or_host_is_refused():
     headers = signed()
     headers["authorization"] = headers["authorization"].replace("/sagemaker/", "/s3/")
     assert "correct service: 'sagemaker'" in (fault(headers) or "")
+    headers = signed()
+    headers["authorization"] = headers["authorization"].replace("host;", "")
+    assert "'host' must be a 'SignedHeader'" in (fault(headers) or "")
     headers = signed()
     del headers["content-type"]
     assert "signed header 'content-type' is not in the request" in (fault(headers) or "")
