@@ -74,6 +74,8 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.add_url_rule(schema.PREDICT_BATCH, "predict_batch", service.predict_batch, methods=["POST"])
     app.add_url_rule(schema.HEALTHZ, "healthz", service.healthz)
     app.add_url_rule(schema.READYZ, "readyz", service.readyz)
+    app.add_url_rule(schema.PING, "ping", service.readyz)
+    app.add_url_rule(schema.INVOCATIONS, "invocations", service.predict, methods=["POST"])
     app.add_url_rule(schema.VERSION, "version", service.version)
     app.add_url_rule(schema.METRICS, "metrics", service.metrics)
     app.add_url_rule(schema.OPENAPI, "openapi", service.openapi)
@@ -322,6 +324,10 @@ def wants_page() -> bool:
 
 
 def wants_probabilities() -> bool:
+    """SageMaker lets no query through: there it is an attribute."""
+    attributes = request.headers.get(schema.CUSTOM_ATTRIBUTES, "") if request.path == schema.INVOCATIONS else ""
+    if f"{schema.PROBABILITIES}=1" in attributes.split("&"):
+        return True
     return has_query() and request.args.get(schema.PROBABILITIES) == "1"
 
 

@@ -17,6 +17,8 @@ READYZ = "/readyz"
 VERSION = "/version"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
+PING = "/ping"  # by SageMaker's names: READYZ
+INVOCATIONS = "/invocations"  # and PREDICT
 V2 = "/v2"  # of the Open Inference Protocol; there only with MANAGE_TOKEN
 V2_LIVE = "/v2/health/live"
 V2_READY = "/v2/health/ready"
@@ -70,6 +72,7 @@ ATTRIBUTE_HEADERS = {
 }
 
 JSON_TYPE = "application/json"
+CSV_TYPE = "text/csv"  # rows without a header
 PROBLEM_TYPE = "application/problem+json"
 
 
@@ -115,9 +118,10 @@ class Prediction:
 
 def custom_attributes(headers: Iterable[tuple[str, str]]) -> str:
     """The value of CUSTOM_ATTRIBUTES that says what these headers of an answer say, as far as it fits."""
-    values, text = dict(headers), ""
+    values, text = {name.lower(): value for name, value in headers}, ""
     for key, name in ATTRIBUTE_HEADERS.items():
-        longer = f"{text}{'&' * bool(text)}{urlencode({key: values[name]})}" if name in values else text
+        value = values.get(name.lower())
+        longer = text if value is None else f"{text}{'&' * bool(text)}{urlencode({key: value})}"
         text = longer if len(longer) <= MAX_ATTRIBUTES_CHARS else text
     return text
 

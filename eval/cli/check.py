@@ -35,6 +35,8 @@ examples:
       sends {"image": BASE64}; the ready forms are in eval/adapters/ready.yaml
   ./cloudtrial check https://example.org/v1/classify --adapter mine.yaml
       as the file says; eval/adapters/adapter.py explains it
+  ./cloudtrial check sagemaker:my-endpoint@us-east-1 --images flowers
+      an endpoint of Amazon SageMaker, with the credentials that AWS's tools find
 
 Measure it with ./cloudtrial run --target mine=URL and the same options
 (--adapter mine=FILE). Exit code 0 if the answer was understood, else 1.
@@ -64,8 +66,10 @@ def check(arguments: argparse.Namespace) -> int:
     from eval.dataset.class_names import read_class_names
     from eval.dataset.images import folder_classes, load_images
     from eval.load.foreign import check_adapters
+    from eval.load.invocations import check_payloads
     from eval.run.reported_model import reported_model
-    from eval.targets.endpoints import TargetSet, assign_access, assign_tokens, has_own_path, parse_target
+    from eval.targets.endpoints import TargetSet, assign_access, assign_tokens, is_foreign, parse_target
+    from eval.targets.sagemaker.connect import assign_signers, check_sagemaker_options
 
     tokens = [read_token(arguments.token_env, os.environ)] if arguments.token_env else []
     options = [parse_adapter(f"{NAME}={arguments.adapter}", os.environ)] if arguments.adapter else []
@@ -75,18 +79,22 @@ def check(arguments: argparse.Namespace) -> int:
     allow_http = arguments.allow_token_over_http
     targets = TargetSet((parse_target(f"{NAME}={arguments.url}"),), {})
     check_adapters(targets, options, allow_http=allow_http)
+    check_sagemaker_options(targets, tokens)
     with_tokens = assign_tokens(targets, tokens, allow_http=allow_http)
-    (endpoint,) = assign_access(with_tokens, access, allow_http=allow_http).endpoints
+    with_access = assign_access(with_tokens, access, allow_http=allow_http)
+    (endpoint,) = assign_signers(with_access, scrub, allow_http=allow_http).endpoints
     reporter = Reporter(scrub=scrub)
     class_names, folder = None, Path(arguments.images).expanduser()
+    reported = reported_model([endpoint], scrub)
     if arguments.classes:
         class_names = read_class_names(Path(arguments.classes))
-    elif has_own_path(endpoint.url) and folder.is_dir():
+    elif is_foreign(endpoint, reported is not None) and folder.is_dir():
         class_names = folder_classes(folder)
     images = load_images(
         arguments.images, None, 0, reporter.print, own_classes=True, class_names=class_names,
-        model=reported_model([endpoint], scrub) or DEFAULT_MODEL,
+        model=reported or DEFAULT_MODEL,
     )  # fmt: skip
+    check_payloads([endpoint], images.images)
     for line in asyncio.run(_exchange(endpoint, images, options, scrub)):
         reporter.print(line)
     return 0
@@ -105,8 +113,10 @@ async def _exchange(
     request = RequestSpec(SINGLE, "warmup", -1, 0, image)
     async with Client(
         endpoint.name, endpoint.url, images.classes, TIMEOUT_S, time.perf_counter(), endpoint.token, scrub=scrub,
-        access=endpoint.access,
+        access=endpoint.access, signer=endpoint.signer,
     ) as client:  # fmt: skip
+        if client.signer:
+            await client.fetch_version(image)  # raises what AWS refuses
         sample = None if option else (await client.send(request))[0]
         if sample is None or sample.error:
             forms = [option.request] if option else list(ready_forms().values())

@@ -63,6 +63,9 @@ examples:
   ./cloudtrial run --target mine=https://example.org/v1/classify --images flowers
       any service, with the classes of your folders; ./cloudtrial check says how it
       is understood, docs/own-service.md what can be set
+  ./cloudtrial run --target mine=sagemaker:my-endpoint@us-east-1 --images flowers
+      an endpoint of Amazon SageMaker, or sagemaker-serverless:..., signed for with
+      the credentials, profile and region that AWS's own tools find
   ./cloudtrial run --stacks aws_ec2,heroku --token-env heroku=TOKEN
       the bearer token of heroku is in $TOKEN, and is stored nowhere
   ./cloudtrial run --resume reports/latest --stacks aws_ec2,heroku
@@ -107,7 +110,8 @@ def add_run_command(commands: Any) -> None:
     add("--engines", type=read_engines, metavar="A,B", help=f"a twin of each target for each of {', '.join(ENGINES)}:"
         f" NAME with {PLAIN_ENGINE} (the default, if the model has it), NAME-onnx with onnx")  # fmt: skip
     add("--stacks", type=comma_separated, metavar="A,B", help="deployed Pulumi stacks")
-    add("--target", dest="targets", action="append", metavar="NAME=URL", help="any endpoint; may be given again")
+    add("--target", dest="targets", action="append", metavar="NAME=URL", help="any endpoint; may be given again."
+        " Amazon SageMaker's: NAME=sagemaker:ENDPOINT[@REGION]")  # fmt: skip
     add("--adapter", dest="adapters", action="append", default=[], metavar="NAME=FILE", help="how an endpoint with a"
         " wire format of its own is asked and read: a YAML file, or one of the ready forms; without it they are tried"
         " where the address has a path")  # fmt: skip
@@ -226,14 +230,17 @@ def _start(
     reporter, config = Reporter(scrub=scrub), _merge_config(arguments, Config())
     engines, twin_targets = _twins_of(config)
     with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
+        from eval.load.invocations import check_payloads
         from eval.run.runner import execute_run, new_run
         from eval.targets.endpoints import start_targets
         from eval.targets.restart import check_restart_targets
 
         options = _run_options(arguments, scrub)
-        remote = _remote_targets(arguments, config, token_options, access, reporter)
-    model = _measured_model(config, remote, scrub, reporter)
-    image_set = _load_images(config, model, reporter)
+        remote = _remote_targets(arguments, config, token_options, access, reporter, scrub)
+    reported = _measured_model(config, remote, scrub, reporter)
+    model = reported or DEFAULT_MODEL
+    image_set = _load_images(config, model, reporter, is_reported=reported is not None)
+    check_payloads(remote.endpoints, image_set.images)
     what = "Rows" if image_set.kind == TABULAR else "Images"
     reporter.print(f"{what}: {image_set.source} ({len(image_set.images):,})")
     names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
@@ -264,13 +271,13 @@ def _resume(
         run_record, config = load_resumable(run_dir)
         check_same_config(run_dir, _merge_config(arguments, config), config)
         engines, _ = _twins_of(config)
-        remote = _remote_targets(arguments, config, token_options, access, reporter)
+        remote = _remote_targets(arguments, config, token_options, access, reporter, scrub)
     for endpoint in remote.endpoints:
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
     model = run_record.model or config.model or DEFAULT_MODEL
-    image_set = _load_images(config, model, reporter)
+    image_set = _load_images(config, model, reporter, is_reported=run_record.model is not None)
     with start_targets(engines, remote, run_dir / "logs", reporter, model) as target_set:
         with reporter.activity("Preparing the run"):
             run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
@@ -294,10 +301,13 @@ def _remote_targets(
     token_options: Sequence[TokenOption],
     access: Mapping[str, Access],
     reporter: Reporter,
+    scrub: Scrubber,
 ) -> TargetSet:
     """The targets but the twins, with their tokens and all else that they need."""
     from eval.load.foreign import check_adapters
     from eval.targets.endpoints import assign_access, assign_tokens, price_as, remote_targets
+    from eval.targets.restart import parse_restart_commands
+    from eval.targets.sagemaker.connect import assign_signers, check_sagemaker_options
 
     allow_http = arguments.allow_token_over_http
     remote = price_as(remote_targets(_twins_of(config)[1], config.stacks, config.targets), arguments.priced_as)
@@ -308,8 +318,12 @@ def _remote_targets(
         check_scheduler(arguments.scheduler)
     if arguments.scheduler and any(each.ca_file or each.certificate_file for each in access.values()):
         raise EvalError(f"{CA} and {CERTIFICATE} name files of this machine, which the workers of --scheduler lack")
+    check_sagemaker_options(remote, token_options, parse_restart_commands(arguments.cold_command))
     with_tokens = assign_tokens(remote, token_options, allow_http=allow_http)
-    return assign_access(with_tokens, access, allow_http=allow_http)
+    connected = assign_signers(assign_access(with_tokens, access, allow_http=allow_http), scrub, allow_http=allow_http)
+    if any(endpoint.signer for endpoint in connected.endpoints) and not allow_http:
+        check_scheduler(arguments.scheduler)
+    return connected
 
 
 def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
@@ -329,18 +343,21 @@ def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
     return dataclasses.replace(base, **{name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()})
 
 
-def _load_images(config: Config, model: str, reporter: Reporter) -> ImageSet:
-    """The images. Where only addresses are measured, folders may have other classes than the model."""
+def _load_images(config: Config, model: str, reporter: Reporter, *, is_reported: bool) -> ImageSet:
+    """The images. Where only addresses are measured, folders may have other classes than the model.
+
+    is_reported: whether the model is what the targets report, and not the default.
+    """
     from eval.dataset.class_names import read_class_names
     from eval.dataset.images import folder_classes, load_images
-    from eval.targets.endpoints import has_own_path, parse_target
+    from eval.targets.endpoints import is_foreign, parse_target
 
     own_classes = not config.local and not config.stacks
     if config.classes and not (own_classes and config.images):
         raise EvalError("--classes names those of a service that is measured by --target alone, with folders --images")
     class_names = read_class_names(Path(config.classes)) if config.classes else None
     folder = Path(config.images or "golden").expanduser()
-    foreign = own_classes and all(has_own_path(parse_target(text).url) for text in config.targets)
+    foreign = own_classes and all(is_foreign(parse_target(text), is_reported) for text in config.targets)
     if class_names is None and foreign and folder.is_dir():  # else they may be some of the model's
         class_names = folder_classes(folder)
     return load_images(
@@ -349,14 +366,14 @@ def _load_images(config: Config, model: str, reporter: Reporter) -> ImageSet:
     )  # fmt: skip
 
 
-def _measured_model(config: Config, remote: TargetSet, scrub: Scrubber, reporter: Reporter) -> str:
-    """The bundle of models/ that is measured: of --model, else of the twins, else as the targets report."""
+def _measured_model(config: Config, remote: TargetSet, scrub: Scrubber, reporter: Reporter) -> str | None:
+    """The bundle of models/ that is measured: of --model, else of the twins, else as the targets report, or None."""
     if config.model or config.local:
         return config.model or DEFAULT_MODEL
     from eval.run.reported_model import reported_model
 
     with reporter.activity("Reading the model's name"):
-        return reported_model(remote.endpoints, scrub) or DEFAULT_MODEL
+        return reported_model(remote.endpoints, scrub)
 
 
 def _with_engines_of_model(overrides: dict[str, Any], base: Config) -> dict[str, Any]:

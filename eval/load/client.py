@@ -5,6 +5,8 @@ It retries nothing and follows no redirect, so that one sample is one request on
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +20,8 @@ from yarl import URL
 
 from eval.adapters.adapter import Adapter, RequestForm
 from eval.dataset.image_set import EncodedImage
-from eval.errors import InvalidResponse, Unreachable
+from eval.errors import EndpointError, InvalidResponse, Unreachable
+from eval.load import invocations
 from eval.load.connection_timing import ConnectionTimings, create_connector, create_trace_config
 from eval.load.responses import (
     check_encoding,
@@ -33,6 +36,7 @@ from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
 from eval.targets.access import Access, proxy_of
 from eval.targets.endpoints import KEEPALIVE_S
+from eval.targets.sagemaker.signer import Signer
 from eval.targets.tokens import Scrubber, Token
 from eval.validation import parse_json
 from service import schema
@@ -70,6 +74,16 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class PreparedRequest:
+    """A POST with all that it needs."""
+
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes
+    failure: Failure | None = None  # why it can't be sent
+
+
+@dataclass(frozen=True)
 class FinishedRequest:
     """A request that was sent, and what came of it. All times are of time.perf_counter()."""
 
@@ -98,10 +112,12 @@ class Client:
         keepalive_s: float = KEEPALIVE_S,
         adapter: Adapter | None = None,
         access: Access | None = None,
+        signer: Signer | None = None,
     ):
         """run_start: the time.perf_counter() of the start of the run. scrub: masks the tokens of all its targets.
 
         url may end with the path of predictions. adapter: of an endpoint with another wire format than the service's.
+        signer: of an endpoint of SageMaker, whose url is that of its invocations.
         """
         self.name = name
         self.classes = classes
@@ -111,6 +127,10 @@ class Client:
         self._access = access or Access()
         self._predict_url = URL(f"{self._base_url}{schema.PREDICT}?probabilities=1").update_query(self._access.query)
         self._readyz_url = URL(self._base_url + schema.READYZ)
+        self.signer = signer
+        if signer:
+            self._predict_url = URL(url)
+            self._readyz_url = self._predict_url.with_path(schema.PING)  # a round trip that invokes nothing
         self._proxy = self._access.proxy or proxy_of(url)
         self._max_connections = max_connections
         self._no_connection_reuse = no_connection_reuse
@@ -122,6 +142,9 @@ class Client:
 
     async def __aenter__(self) -> Self:
         parse_json("{}")  # imports pydantic now, and not while a request is due
+        if self.signer:
+            with contextlib.suppress(EndpointError):
+                self.signer.sign(self.url, {}, b"")  # the same with botocore
         self._session = aiohttp.ClientSession(
             connector=create_connector(
                 self._max_connections,
@@ -150,23 +173,62 @@ class Client:
         finished = await self.send_request(request, scheduled_at)
         return self.to_sample(finished), finished.finished_at
 
-    async def send_request(self, request: RequestSpec, scheduled_at: float | None = None) -> FinishedRequest:
-        """Send one request as `send` does. Its sample can be made later: that takes longer than the sending."""
-        url, headers, body = self._predict_url, self._own_headers, b""
-        if request.image is not None and self.adapter:
-            url, headers, body = self._encoded(self.adapter.request, request.image)
-        elif request.image is not None:
-            headers, body = {"Content-Type": request.image.media_type, **self._own_headers}, request.image.data
+    def prepare(self, request: RequestSpec) -> PreparedRequest | None:
+        """What takes so long that it is better done before the request is due: its signature. None without one."""
+        return self._to_post(request.image) if self.signer and request.image is not None else None
+
+    async def send_request(
+        self, request: RequestSpec, scheduled_at: float | None = None, prepared: PreparedRequest | None = None
+    ) -> FinishedRequest:
+        """Send one request as `send` does. Its sample can be made later: that takes longer than the sending.
+
+        prepared: by `prepare`, within five minutes, for which a signature is valid.
+        """
+        if prepared is None and request.image is not None:
+            prepared = self._to_post(request.image)
         sent_at = time.perf_counter()
-        if request.image is None:
+        if prepared is None:
             exchange = await self._send_http("GET", self._readyz_url)
         else:
-            exchange = await self._send_http("POST", url, headers, body)
+            exchange = await self._post(prepared)
         return FinishedRequest(request, scheduled_at, sent_at, time.perf_counter(), exchange)
 
     async def post(self, form: RequestForm, image: EncodedImage) -> Exchange:
         """Send an image in that form, and return what came, without tokens."""
-        return self._scrubbed(await self._send_http("POST", *self._encoded(form, image)))
+        return self._scrubbed(await self._post(self._signed(*self._encoded(form, image))))
+
+    async def renew_credentials(self) -> None:
+        """Let a signer ask for new credentials now, and not while requests are due. It says itself when it can't."""
+        if self.signer and self.signer.is_due:
+            with contextlib.suppress(EndpointError):
+                await asyncio.to_thread(self.signer.renew)
+
+    async def _post(self, prepared: PreparedRequest) -> Exchange:
+        if prepared.failure:
+            return Exchange(failure=prepared.failure)
+        return await self._send_http("POST", prepared.url, prepared.headers, prepared.body)
+
+    def _to_post(self, image: EncodedImage) -> PreparedRequest:
+        if self.adapter:
+            return self._signed(*self._encoded(self.adapter.request, image))
+        headers = {"Content-Type": image.media_type, **self._own_headers}
+        if self.signer:
+            return self._signed(
+                self._predict_url, invocations.ASK_PROBABILITIES | headers, image.data, image.entry.sha256
+            )
+        return PreparedRequest(self._predict_url, headers, image.data)
+
+    def _signed(self, url: URL, headers: Mapping[str, str], body: bytes, sha256: str | None = None) -> PreparedRequest:
+        """The request, signed where the endpoint wants that."""
+        if self.signer is None:
+            return PreparedRequest(url, headers, body)
+        if len(body) > self.signer.max_body_bytes:
+            text = f"the request has {len(body):,} bytes, and the endpoint takes {self.signer.max_body_bytes:,}"
+            return PreparedRequest(url, {}, b"", ("dropped", text))
+        try:
+            return PreparedRequest(url, self.signer.sign(str(url), headers, body, sha256), body)
+        except EndpointError as error:
+            return PreparedRequest(url, {}, b"", ("dropped", str(error)))
 
     def _encoded(self, form: RequestForm, image: EncodedImage) -> tuple[URL, Mapping[str, str], bytes]:
         """Address, headers and body of a request. Of bytes alone, a content type may be set by name."""
@@ -186,11 +248,14 @@ class Client:
         exchange = Exchange(failure=("dropped", reason))
         return self.to_sample(FinishedRequest(request, scheduled_at, now, now, exchange))
 
-    async def fetch_version(self) -> dict[str, Any]:
+    async def fetch_version(self, image: EncodedImage = invocations.PROBE) -> dict[str, Any]:
         """The response of /version, as far as it is understood; empty if that is not 200, or is no JSON.
 
         Token, headers and query are sent only to an endpoint that has refused to tell without. Raises Unreachable.
+        image: invoked with it, an endpoint of SageMaker tells a part of that; for it has no /version.
         """
+        if self.signer:
+            return await self._version_by_invocation(image)
         url = URL(self._base_url + schema.VERSION)
         exchange = await self._send_http("GET", url)
         if exchange.status in ACCESS_REFUSED and (self._own_headers or self._access.query):
@@ -201,9 +266,26 @@ class Client:
             return {}
         return parse_version(self._scrubbed(exchange).body)
 
+    async def _version_by_invocation(self, image: EncodedImage) -> dict[str, Any]:
+        exchange = self._scrubbed(await self._post(self._to_post(image)))
+        failure = self.failure_of_status(exchange) or exchange.failure
+        if failure and (exchange.status is None or invocations.is_refused_by_aws(exchange.status, exchange.headers)):
+            raise Unreachable(f"{failure[0]}: {self._redacted(failure[1])}")
+        return {} if failure else invocations.version_of(exchange.headers, exchange.body)
+
+    def failure_of_status(self, exchange: Exchange) -> Failure | None:
+        """Kind and detail of a response that is not 200; None for 200, and without a response."""
+        if exchange.status is None:
+            return None
+        response = exchange.status, exchange.headers, exchange.body
+        return (self.signer and invocations.classify_invocation(*response)) or classify_status(*response)
+
     async def is_ready(self) -> bool:
-        """Whether /readyz succeeds; of an endpoint with another wire format, whether anything is answered."""
+        """Whether /readyz succeeds; of an endpoint with another wire format, whether anything is answered; of one of
+        SageMaker, whether that is no error of a server."""
         status = (await self._send_http("GET", self._readyz_url)).status
+        if self.signer:
+            return status is not None and status < 500
         return status == 200 or (self.adapter is not None and status is not None)
 
     async def _send_http(
@@ -240,7 +322,8 @@ class Client:
         label, probabilities, failure = self._classify(request, exchange)
         service_time_ms = round((finished.finished_at - sent_at) * 1000, 3)
         send_delay_ms = None if scheduled_at is None else round((sent_at - scheduled_at) * 1000, 3)
-        headers, first_byte_at = exchange.headers, exchange.first_byte_at
+        headers = invocations.with_attributes(exchange.headers) if self.signer else exchange.headers
+        first_byte_at = exchange.first_byte_at
         return Sample(
             target=self.name,
             scenario=request.scenario,
@@ -274,10 +357,9 @@ class Client:
     ) -> tuple[int | None, tuple[float, ...] | None, Failure | None]:
         """Predicted class, probabilities and failure."""
         failure = exchange.failure
-        if request.image is None and self.adapter and exchange.status is not None:
+        if request.image is None and (self.adapter or self.signer) and exchange.status is not None:
             return None, None, None  # a round trip, whatever the status
-        if exchange.status is not None:
-            failure = classify_status(exchange.status, exchange.headers, exchange.body) or failure
+        failure = self.failure_of_status(exchange) or failure
         if failure or request.image is None:
             return None, None, failure
         try:

@@ -47,10 +47,13 @@ async def measure_cold_start(restart_method: RestartMethod, client: Client, requ
 
 
 async def startup_phases(client: Client, sample: Sample, restart_unix_s: float | None = None) -> dict[str, float]:
-    """The startup phases of the instance that responded, from /version; empty if another instance responds there.
+    """The startup phases of the instance that responded, from /version; empty if another instance responds there, or
+    there is no /version, as behind SageMaker.
 
     restart_unix_s: the time of the start command, by the wall clock of the instance's machine.
     """
+    if client.signer:
+        return {}
     try:
         version = await client.fetch_version()
     except Unreachable:

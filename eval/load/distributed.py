@@ -18,6 +18,7 @@ from eval.load.client import Client, RequestSpec
 from eval.load.open_loop import SampleSink, run_open_loop
 from eval.samples.model import Sample
 from eval.targets.access import Access
+from eval.targets.sagemaker.signer import Signer
 from eval.targets.tokens import Scrubber, Token
 
 SHARD_START_DELAY_S = 1.0  # from the decision to the first request: shards travel to the workers first
@@ -42,6 +43,7 @@ class Shard:
     run_start_unix_s: float  # of the run
     adapter: Adapter | None = None
     access: Access | None = None
+    signer: Signer | None = None
 
 
 def run_shard(shard: Shard) -> list[Sample]:
@@ -56,7 +58,7 @@ async def _run_shard(shard: Shard) -> list[Sample]:
         shard.target_name, shard.url, shard.classes, shard.timeout_s, shard.run_start_unix_s + clock_offset_s,
         shard.token,
         scrub=shard.scrub, max_connections=shard.max_in_flight, no_connection_reuse=shard.no_connection_reuse,
-        keepalive_s=shard.keepalive_s, adapter=shard.adapter, access=shard.access,
+        keepalive_s=shard.keepalive_s, adapter=shard.adapter, access=shard.access, signer=shard.signer,
     )  # fmt: skip
     gc.disable()
     try:

@@ -13,7 +13,7 @@ from eval.adapters.recognition import recognise
 from eval.dataset.image_set import EncodedImage
 from eval.errors import EndpointError, InvalidResponse
 from eval.load.client import ACCESS_REFUSED, Client, Exchange
-from eval.load.responses import check_encoding, classify_status, to_short_line
+from eval.load.responses import check_encoding, to_short_line
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import check_route
 
@@ -32,6 +32,7 @@ class Attempt:
 def check_adapters(targets: TargetSet, options: Sequence[AdapterOption], *, allow_http: bool) -> None:
     """Raises EndpointError for an adapter of no address, for a second one, and for secrets that would go in clear."""
     urls, seen = {endpoint.name: endpoint.url for endpoint in targets.endpoints}, set[str]()
+    of_sagemaker = {endpoint.name for endpoint in targets.endpoints if endpoint.sagemaker}
     for option in options:
         if option.target not in urls:
             listed = ", ".join(urls) or "none"
@@ -39,6 +40,8 @@ def check_adapters(targets: TargetSet, options: Sequence[AdapterOption], *, allo
         if option.target in seen:
             raise EndpointError(f"--adapter {option.target}=...: {option.target} has two; give it one")
         seen.add(option.target)
+        if option.target in of_sagemaker and (option.request.path or option.request.query):
+            raise EndpointError(f"--adapter {option.target}=...: SageMaker lets neither a path nor a query through")
         if option.secrets and not allow_http:
             check_route(option.target, urls[option.target])
 
@@ -60,7 +63,7 @@ async def find_adapter(
     attempts: list[Attempt] = []
     for form in forms:
         exchange = await client.post(form, images[0])
-        payload, outcome = _payload_of(exchange, client.classes, answer)
+        payload, outcome = _payload_of(client, exchange, answer)
         if payload is not None:
             return Adapter(form, answer or await _read_alike(client, form, images[1:], payload))
         attempts.append(Attempt(form, outcome))
@@ -73,7 +76,7 @@ async def _read_alike(client: Client, form: RequestForm, images: Sequence[Encode
     """How the first answer and those to these images are read, all in one way. Raises EndpointError."""
     payloads = [first]
     for image in images:
-        payload, outcome = _payload_of(await client.post(form, image), client.classes, None)
+        payload, outcome = _payload_of(client, await client.post(form, image), None)
         if payload is None:
             raise EndpointError(_not_understood(client, [Attempt(form, f"{image.entry.name}: {outcome}")]))
         payloads.append(payload)
@@ -85,11 +88,12 @@ async def _read_alike(client: Client, form: RequestForm, images: Sequence[Encode
     return found
 
 
-def _payload_of(exchange: Exchange, classes: Sequence[str], answer: AnswerForm | None) -> tuple[Json, str]:
+def _payload_of(client: Client, exchange: Exchange, answer: AnswerForm | None) -> tuple[Json, str]:
     """The answer, if it is understood by itself; else None, and what came in its place."""
+    classes = client.classes
     if exchange.status is None:
         return None, ": ".join(exchange.failure or ("", "no response"))
-    if failure := classify_status(exchange.status, exchange.headers, exchange.body):
+    if failure := client.failure_of_status(exchange):
         return None, failure[1]
     if exchange.failure:
         return None, exchange.failure[1]

@@ -178,6 +178,7 @@ class LoadGenerator:
 
     async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
         """Send one block in its closed or open loop."""
+        await client.renew_credentials()
         gc.collect()
         progress.current_target = f"{block.target} {block.scenario}"
         progress.maybe_refresh()
@@ -254,7 +255,7 @@ class LoadGenerator:
             config.fresh, endpoint.keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
             start_unix_s=now_unix_s + SHARD_START_DELAY_S,
             run_start_unix_s=now_unix_s - (time.perf_counter() - self.context.run_start),
-            adapter=client.adapter, access=endpoint.access,
+            adapter=client.adapter, access=endpoint.access, signer=endpoint.signer,
         )  # fmt: skip
 
     async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str) -> None:
@@ -291,6 +292,7 @@ class LoadGenerator:
                 progress.total = progress.completed + sum(map(max_remaining, clients))
 
     async def _run_search_step(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
+        await client.renew_credentials()
         gc.collect()
         progress.current_target = f"{block.target} at {block.rate_rps:.3g}/s"
         progress.items_per_request = 1 / max(len(block.image_indices), 1)

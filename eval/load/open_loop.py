@@ -50,13 +50,14 @@ async def run_open_loop(
 
     async def send_one(request: RequestSpec, scheduled_at: float, next_scheduled_at: float) -> None:
         nonlocal in_flight, next_due
+        prepared = client.prepare(request)
         await sleep_until(scheduled_at)
         next_due = next_scheduled_at
         if in_flight >= max_in_flight:
             record(client.dropped(request, DROPPED.format(max_in_flight), scheduled_at))
             return
         in_flight += 1
-        unrecorded.append(await client.send_request(request, scheduled_at))
+        unrecorded.append(await client.send_request(request, scheduled_at, prepared))
         in_flight -= 1
         while unrecorded and (is_pause() or len(unrecorded) > MAX_UNRECORDED):
             record(client.to_sample(unrecorded.popleft()))

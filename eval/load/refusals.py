@@ -32,6 +32,8 @@ def refusal_text(sample: Sample, endpoint: Endpoint) -> str:
 
 def _advice(sample: Sample, endpoint: Endpoint) -> str:
     name, url, status = endpoint.name, endpoint.url, sample.status or 0
+    if endpoint.signer:
+        return "another profile (AWS_PROFILE), region or name of the endpoint is needed"
     token_option = f"--token-env {name}=VARIABLE"
     if status in ACCESS_REFUSED:
         return (

@@ -48,7 +48,7 @@ def classify_status(status: int, headers: Mapping[str, str], body: bytes | bytea
     if 300 <= status < 400 and "Location" in headers:
         return kind, f"{status}: redirected to {_redacted_location(headers['Location'])}, which is not followed"
     encoding = _content_encoding(headers)
-    detail = _problem_detail(body) if encoding == "identity" else f"a body in {encoding}"
+    detail = problem_detail(body) if encoding == "identity" else f"a body in {encoding}"
     return kind, f"{status}: {detail or 'an empty body'}"
 
 
@@ -125,7 +125,7 @@ def _parse_probabilities(values: Any, class_count: int) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def _problem_detail(body: bytes | bytearray) -> str:
+def problem_detail(body: bytes | bytearray) -> str:
     """The detail of a problem document, or the start of any other body."""
     try:
         return str(parse_json(body)["detail"])

@@ -42,6 +42,7 @@ async def _fetch_name(endpoint: Endpoint, scrub: Scrubber) -> str | None:
         endpoint.token,
         scrub=scrub,
         access=endpoint.access,
+        signer=endpoint.signer,
     ) as client:
         try:
             version = await client.fetch_version()

@@ -54,7 +54,7 @@ def check_confirmed(
     unconfirmed = {
         endpoint.name: endpoint.url
         for endpoint in remote.endpoints
-        if endpoint.name not in named and (endpoint.token or not is_loopback(endpoint.url))
+        if endpoint.name not in named and (endpoint.token or endpoint.signer or not is_loopback(endpoint.url))
     }
     if unconfirmed:
         raise EvalError(

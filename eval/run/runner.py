@@ -170,7 +170,7 @@ class RunSession:
             endpoint.token,
             scrub=self.context.options.scrub,
             max_connections=config.in_flight, no_connection_reuse=config.fresh, keepalive_s=endpoint.keepalive_s,
-            access=endpoint.access,
+            access=endpoint.access, signer=endpoint.signer,
         )  # fmt: skip
 
     async def _reach_targets(self, clients: Sequence[Client]) -> tuple[dict[str, Client], list[Block]]:
@@ -189,7 +189,8 @@ class RunSession:
 
     async def _identify_targets(self, clients: Sequence[Client]) -> None:
         """Fetch /version of every target. An unreachable target gets no requests."""
-        responses = await asyncio.gather(*(client.fetch_version() for client in clients), return_exceptions=True)
+        image = self.context.image_set.images[0]
+        responses = await asyncio.gather(*(client.fetch_version(image) for client in clients), return_exceptions=True)
         versions_by_target, targets_by_name = {}, {target.name: target for target in self.run_record.targets}
         for client, response in zip(clients, responses, strict=True):
             if isinstance(response, Unreachable):

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra.models import DEFAULT_MODEL
@@ -17,6 +17,7 @@ from infra.targets import TARGETS, TWIN_TARGETS
 from service.schema import PREDICT
 
 if TYPE_CHECKING:
+    from eval.targets.sagemaker.signer import Signer
     from infra.local.twins import Twin
 
 from eval.errors import EndpointError, InvalidInput
@@ -24,6 +25,7 @@ from eval.progress import Reporter
 from eval.samples.model import REFERENCE
 from eval.samples.sizes import sized_target
 from eval.targets.access import CA, CERTIFICATE, Access
+from eval.targets.sagemaker.naming import SageMakerEndpoint, parse_sagemaker
 from eval.targets.tokens import Token, TokenOption, check_route
 from eval.validation import parse_json, printable
 
@@ -33,6 +35,7 @@ STACK_PATTERN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,2}[A-Za-z0-9][
 URL_PATTERN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,500}")  # RFC 3986
 HOST_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 PULUMI_TIMEOUT_S = 60
+SAGEMAKER = "aws_sagemaker"  # the target that has InvokeEndpoint in front, deployed and as a twin
 MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 
 
@@ -47,6 +50,8 @@ class Endpoint:
     size: str | None = None  # by which it is priced; None: the target's own
     token: Token | None = None
     access: Access = field(default_factory=Access)
+    sagemaker: SageMakerEndpoint | None = None  # its URL is known once it has a signer
+    signer: Signer | None = None
 
     @property
     def keepalive_s(self) -> float:
@@ -162,7 +167,7 @@ def start_targets(
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None
-        twin_endpoints = [Endpoint(twin.name, twin.target.name, twin.url, twin) for twin in twins.running]
+        twin_endpoints = [_twin_endpoint(twin) for twin in twins.running]
         try:
             yield TargetSet((*twin_endpoints, *remote.endpoints), {**twins.failures, **remote.start_failures})
         finally:
@@ -170,17 +175,34 @@ def start_targets(
                 stack.close()
 
 
+def _twin_endpoint(twin: Twin) -> Endpoint:
+    endpoint = Endpoint(twin.name, twin.target.name, twin.url, twin)
+    if twin.target.name != SAGEMAKER:
+        return endpoint
+    from eval.targets.sagemaker.connect import with_twin_signer
+
+    return with_twin_signer(endpoint, twin.port)
+
+
 def parse_target(text: str) -> Endpoint:
-    """The endpoint of `--target NAME=URL`."""
+    """The endpoint of `--target NAME=URL`, or of NAME=sagemaker:ENDPOINT, which is not connected yet."""
     name, separator, url = text.partition("=")
     if not separator:
         raise EndpointError(f"--target {text}: expected NAME=URL, such as heroku=https://app.example")
+    if sagemaker := parse_sagemaker(url):
+        return Endpoint(_validate_name(name), target_for_name(name), sagemaker.text, sagemaker=sagemaker)
     return Endpoint(_validate_name(name), target_for_name(name), _validate_url(url))
 
 
 def has_own_path(url: str) -> bool:
     """Whether an address says where predictions are, and that is elsewhere than this project's services have them."""
     return urlsplit(url).path.rstrip("/").removesuffix(PREDICT) != ""
+
+
+def is_foreign(endpoint: Endpoint, reports_model: bool) -> bool:
+    """Whether an endpoint is taken for another service than this project's: by its path, or behind SageMaker, where all
+    have the same path, by its reporting no model of models/."""
+    return not reports_model if endpoint.sagemaker else has_own_path(endpoint.url)
 
 
 def target_for_name(name: str) -> str | None:
@@ -241,7 +263,16 @@ def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
     except EndpointError as error:
         raise EndpointError(f"stack {stack}, output url: {error}; run `pulumi up --stack {stack}` again") from None
     name, target = stack_target_name(stack), outputs.get("target", "")
-    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url)
+    sagemaker = _sagemaker_of(stack, outputs) if target == SAGEMAKER else None
+    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url, sagemaker=sagemaker)
+
+
+def _sagemaker_of(stack: str, outputs: Mapping[str, Any]) -> SageMakerEndpoint | None:
+    scheme = "sagemaker-serverless" if str(outputs.get("size")).startswith("serverless") else "sagemaker"
+    try:
+        return parse_sagemaker(f"{scheme}:{outputs.get('endpoint') or ''}@{outputs.get('region') or ''}")
+    except EndpointError as error:
+        raise EndpointError(f"stack {stack}, outputs endpoint and region: {error}") from None
 
 
 def _validate_name(name: str) -> str:

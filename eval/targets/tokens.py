@@ -40,7 +40,13 @@ class Scrubber:
     """
 
     def __init__(self, tokens: Iterable[Token] = ()):
-        self._forms = sorted({form for token in tokens for form in _encoded_forms(token.secret)}, key=len, reverse=True)
+        self._forms: list[str] = []
+        self.add(tokens)
+
+    def add(self, tokens: Iterable[Token]) -> None:
+        """Mask these too, from now on."""
+        forms = {form for token in tokens for form in _encoded_forms(token.secret)}
+        self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
         # Backslashes are matched from the first of a row, or a long row would take the square of its length
         alternatives = "|".join("".join(map(_escaped_or_not, form)) for form in self._forms)
         self._escaped_forms = re.compile(rf"(?<!\\)(?:{alternatives})")

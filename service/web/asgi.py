@@ -45,7 +45,7 @@ BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
 CLOSE_S = 0.1  # hyper may miss the end of a body that is dropped while its answer is written, and stay connected
 WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
 OTHER_THREADS = 4  # for whatever is no prediction: all of it is short
-PROBES = (schema.HEALTHZ, schema.READYZ, schema.V2_LIVE, schema.V2_READY)
+PROBES = (schema.HEALTHZ, schema.READYZ, schema.PING, schema.V2_LIVE, schema.V2_READY)
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ CONTENT_POLICY = (
 )
 ROUTES = {
     *(PAGE, schema.PREDICT, schema.PREDICT_BATCH, schema.HEALTHZ, schema.READYZ),
-    *(schema.VERSION, schema.METRICS, schema.OPENAPI),
+    *(schema.VERSION, schema.METRICS, schema.OPENAPI, schema.PING, schema.INVOCATIONS),
 }
 OTHER_ROUTE = "other"
 SHORT_BODY_BYTES = 64 * 1024  # a body up to this is not counted, and is read before a refusal
@@ -218,6 +218,8 @@ class RequestMiddleware:
             headers.append(trace.model.header)
             headers.extend(self._fixed)
             headers.extend(cors_headers(environ, self._allowed_origins))
+            if environ["PATH_INFO"] == schema.INVOCATIONS:
+                headers.append((schema.CUSTOM_ATTRIBUTES, schema.custom_attributes(headers)))
             return start_response(status, headers, *more)
 
         state.metrics.in_flight.inc()

@@ -1,7 +1,9 @@
-"""A request's body -> rows of numbers. Two forms: JSON, and the fields of the page's form."""
+"""A request's body -> rows of numbers. Three forms: JSON, CSV, and the fields of the page's form."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ from flask import Request
 from service.errors import BadRequest, TooLarge, Unsupported, quoted
 from service.images.image_formats import image_format, looks_like_json
 from service.manifest.records import Feature
-from service.schema import JSON_TYPE, MAX_ROWS_BYTES
+from service.schema import CSV_TYPE, JSON_TYPE, MAX_ROWS_BYTES
 from service.tabular.rows import Rows, number_or_text, read_rows, wanted
 from service.web.middleware import MULTIPART
 
@@ -25,6 +27,8 @@ def parse_rows(request: Request, features: Sequence[Feature]) -> Rows:
         if request.files:
             raise Unsupported(f"this model takes rows of numbers, and the form has a file; {wanted(features)}")
         return read_rows([number_or_text(text) for text in typed(request.form, features)], features)
+    if kind == CSV_TYPE:
+        return read_rows(csv_rows(data, features), features)
     if kind != JSON_TYPE:
         cure = f"send the JSON with Content-Type: {JSON_TYPE}" if looks_like_json(data) else wanted(features)
         image = image_format(data) or ("image" if kind.startswith("image/") else "")
@@ -39,6 +43,24 @@ def parse_rows(request: Request, features: Sequence[Feature]) -> Rows:
             raise Unsupported(f"this model takes rows of numbers, not a {kind} file; {wanted(features)}") from None
         raise BadRequest(f"the body is not JSON ({error}); {wanted(features)}") from None
     return read_rows(body, features)
+
+
+def csv_rows(data: bytes, features: Sequence[Feature]) -> list[Any]:
+    """A line of numbers as one row, several as a list of rows. Raises TooLarge or BadRequest."""
+    if len(data) > MAX_ROWS_BYTES:
+        raise TooLarge(f"the CSV body has {len(data)} bytes; send at most {MAX_ROWS_BYTES // 2**20} MiB of rows")
+    try:
+        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadRequest(f"the body is not CSV in UTF-8 ({error}); {wanted(features)}") from None
+    rows = [[number_or_text(text) for text in line] for line in lines if line]
+    if rows and all(isinstance(value, str) for value in rows[0]):
+        raise BadRequest(
+            f"the first line, {quoted(','.join(map(str, rows[0])))}, holds no number; leave the header out"
+        )
+    if not rows:
+        raise BadRequest(f"the body holds no row; {wanted(features)}")
+    return rows[0] if len(rows) == 1 else rows
 
 
 def typed(form: Mapping[str, str], features: Sequence[Feature]) -> list[str]:

@@ -21,6 +21,10 @@ def test_attributes_say_what_the_headers_say():
     assert {ATTRIBUTE_HEADERS[key]: value for key, value in read.items()} == dict(HEADERS[1:])
 
 
+def test_names_of_headers_may_be_of_any_case():
+    assert custom_attributes((name.lower(), value) for name, value in HEADERS) == custom_attributes(HEADERS)
+
+
 def test_attributes_are_visible_ascii_and_fit():
     text = custom_attributes(HEADERS)
     assert text.isascii() and text.isprintable() and " " not in text

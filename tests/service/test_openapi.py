@@ -163,7 +163,7 @@ def test_every_post_lists_the_statuses_of_the_contract():
         return {str(kind.status) for kind in kinds}.union(*map(statuses, kinds))
 
     posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
-    assert len(posts) == 3
+    assert len(posts) == 4
     for operation in posts:
         received_by_nobody = {str(ClientDisconnected.status)}
         assert set(operation["responses"]) == {"200"} | statuses(Problem) - received_by_nobody
@@ -178,11 +178,11 @@ def test_the_document_knows_every_engine_and_instruction_set():
 @pytest.mark.parametrize(
     ("path", "status", "body", "headers"),
     [
-        *[pytest.param(path, 200, None, {}, id=f"GET {path}") for path in DOCUMENT["paths"] if "predict" not in path],
+        *[pytest.param(path, 200, None, {}, id=f"GET {path}") for path in DOCUMENT["paths"] if "get" in DOCUMENT["paths"][path]],
         pytest.param("/metrics", 200, None, {"Accept": "application/openmetrics-text"}, id="OpenMetrics"),
         *[
             pytest.param(path, status, body, {"Content-Type": media_type, **headers}, id=f"{path} {name} {status}")
-            for path in ("/", "/predict", "/predict?probabilities=1", "/predict/batch")
+            for path in ("/", "/predict", "/predict?probabilities=1", "/predict/batch", "/invocations")
             for name, status, body, media_type, headers in [
                 ("form", 200, *ONE, {}),
                 ("empty", 400, b"", "multipart/form-data", {}),

@@ -72,7 +72,10 @@ class InstantClient:
         self.slow, self.others = slow, others
         self.answered, self.in_flight, self.busy_when_made = 0, 0, []
 
-    async def send_request(self, number, scheduled_at):
+    def prepare(self, number):
+        return None
+
+    async def send_request(self, number, scheduled_at, prepared):
         self.in_flight += 1
         while number == self.slow and self.answered < self.others:
             await asyncio.sleep(0.001)
