@@ -110,7 +110,7 @@ def test_cloud_functions_lock_is_the_others_plus_the_framework(engine):
     assert FRAMEWORK in set(function) - set(others)
 
 
-def test_sagemakers_lock_with_torch_is_the_others_and_what_trains():
+def test_sagemakers_lock_is_the_others_and_what_trains():
     others, own = read_lock("torch", "heroku"), read_lock("torch", SAGEMAKER)
     assert {name: own[name] for name in others} == others
     assert set(own) - set(others) >= TRAINERS and "torchvision" not in own

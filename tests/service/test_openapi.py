@@ -178,7 +178,11 @@ def test_the_document_knows_every_engine_and_instruction_set():
 @pytest.mark.parametrize(
     ("path", "status", "body", "headers"),
     [
-        *[pytest.param(path, 200, None, {}, id=f"GET {path}") for path in DOCUMENT["paths"] if "get" in DOCUMENT["paths"][path]],
+        *[
+            pytest.param(path, 200, None, {}, id=f"GET {path}")
+            for path in DOCUMENT["paths"]
+            if "get" in DOCUMENT["paths"][path]
+        ],
         pytest.param("/metrics", 200, None, {"Accept": "application/openmetrics-text"}, id="OpenMetrics"),
         *[
             pytest.param(path, status, body, {"Content-Type": media_type, **headers}, id=f"{path} {name} {status}")
