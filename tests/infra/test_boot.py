@@ -1,12 +1,13 @@
 """The VM's user data, as the EC2 program registers it, really booted: only its bundle comes from a file, not from S3.
 
-One test, for a boot is long and each step needs the one before. Not shown here: EC2 itself, its Debian image, a kernel
+Few tests, for a boot is long and each step needs the one before. Not shown here: EC2 itself, its Debian image, a kernel
 of the VM's own, the role, Session Manager, and Let's Encrypt, for which its own test server stands.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import ssl
 import time
@@ -14,7 +15,9 @@ import time
 import pytest
 import yaml
 
+from infra.artifact import REPOSITORY
 from infra.aws_ec2.user_data import HOST_FILE, HTTPS_PACKAGES, SETTINGS_FILE, VM_FOLDER, vm_files
+from store.model_store import ModelStore
 from tests.helpers.infra.booted_vm import (
     ACME_PORT,
     BUNDLE,
@@ -38,7 +41,10 @@ from tests.helpers.infra.debian_trees import (
     workplace,
 )
 from tests.helpers.infra.program_runs import REQUIRED, make_checkout, well
+from tests.helpers.infra.stored_models import make_checkout_with_store
+from tests.helpers.infra.stored_models import settings as stored_settings
 from tests.helpers.infra.vm_files import DOMAIN, HTTPS_SETTINGS
+from tests.helpers.model_stores import perturbed_copy
 from tests.helpers.running_service import Server
 from tests.offline_engine.engine import run_program
 from tests.offline_engine.fake_provider import PUBLIC_IP
@@ -93,6 +99,43 @@ def test_the_user_data_boots_serves_and_survives(ground, shipped, needs_tool, sa
             step(vm)
             say(f"{step.__doc__} {time.monotonic() - start:.0f} s")
     assert taken_ports() == []
+
+
+MODEL = "resnet18-cifar10"
+STORE = "opt/classifier/app/.store"  # in the VM's tree: what stands for the bucket (stored_models.py)
+
+
+def test_a_vm_follows_its_models_alias_without_a_restart(ground, needs_tool, say, tmp_path):
+    checkout = make_checkout_with_store(tmp_path / "checkout")
+    store = ModelStore.open(checkout / ".store")
+    first = store.push(REPOSITORY / "models" / MODEL).version
+    second = store.push(perturbed_copy(REPOSITORY / "models" / MODEL, tmp_path / "second", seed=1)).version
+    store.move_alias(MODEL, "prod", first, reason="a test")
+    config = stored_settings("aws_ec2", f"{MODEL}@prod") | {"cloudtrial:engine": "onnx"}
+    run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | config))
+    user_data = from_file(run.single("Instance").unwrapped_inputs["userData"])
+    bundle = checkout / run.single("BucketObjectv2").unwrapped_inputs["source"]["path"]
+    with (
+        workplace("boot") as folder,
+        vm_of(needs_tool("systemd-nspawn"), ground / "vm", folder, user_data, bundle) as vm,
+    ):
+        shutil.copytree(checkout / ".store", vm.tree / STORE)
+        first_boot(vm)
+        before = version()
+        assert before["store"]["version"] == first
+        ModelStore.open(vm.tree / STORE).move_alias(MODEL, "prod", second, reason="a test")
+        wait_for("the second version", lambda: version()["store"]["version"] == second, vm)
+        assert (version()["instance_id"], version()["switches"]) == (before["instance_id"], 1)
+        (vm.tree / STORE).rename(vm.tree / f"{STORE}-gone")
+        journal = ("journalctl", "--no-pager", "--unit=classifier-model.service")
+        wait_for("a failed pull in the journal", lambda: "no model is called" in vm.do(*journal), vm)
+        assert is_ready() and version()["store"]["version"] == second
+        power_off(vm)
+    assert taken_ports() == []
+
+
+def version() -> dict:
+    return json.loads(Server(HTTP_PORT, None, None).ask("GET", "/version").body)
 
 
 def from_file(user_data: str) -> str:
