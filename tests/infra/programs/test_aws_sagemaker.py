@@ -182,6 +182,7 @@ def test_what_cannot_be_changed_is_made_beside_the_old_one(run, settings, change
 def test_names_are_not_known_before_the_image_is():
     preview = well(rehearse(STACK, preview=True))
     assert preview.single("Model").inputs["name"] == UNKNOWN
+    assert preview.single("Image").urn in preview.single("Model").property_dependencies["name"]
     assert preview.single("Endpoint").inputs["name"] == NAME
 
 
