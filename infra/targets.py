@@ -14,6 +14,7 @@ from infra.errors import StackError
 
 Billing = Literal["hourly", "dyno", "request", "endpoint", "serverless"]  # eval/cost/billing.py has a formula for each
 Architecture = Literal["amd64", "arm64"]  # by Debian's names
+WITHOUT_TWIN = ("aws_sagemaker",)  # targets that infra/local cannot start on this machine yet
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ class Target:
     cpu_isa: str = "AVX2"  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
     min_instances: int = 0  # kept running without a request, where the platform starts instances itself
-    has_twin: bool = True  # infra/local can start it on this machine
 
 
 AWS_EC2 = Target(
@@ -128,7 +128,6 @@ AWS_SAGEMAKER = Target(
     boot_timeout_s=300,
     scales_to_zero=False,
     cpu_isa="AVX512_CORE",
-    has_twin=False,
 )
 
 FUNCTION_ENTRY_POINT = "classify"  # the function in service/main.py
@@ -136,7 +135,7 @@ FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default per processor
 
 
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION, AWS_SAGEMAKER)}
-TWIN_TARGETS: tuple[str, ...] = tuple(name for name, target in TARGETS.items() if target.has_twin)
+TWIN_TARGETS = tuple(name for name in TARGETS if name not in WITHOUT_TWIN)
 
 STAGE_PATTERN = re.compile(r"[a-z][a-z0-9]{0,9}")  # part of names, and Google allows a service account 30 characters
 

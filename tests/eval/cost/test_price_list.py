@@ -50,7 +50,7 @@ def test_allowances_have_no_currency_and_prices_have_one():
     assert currencies["aws_egress_gb"] == "USD"
 
 
-def test_prices_without_a_known_page_or_agreement_are_not_confirmed():
+def test_prices_without_page_or_agreement_are_not_confirmed():
     assert [price.id for price in unconfirmed_prices(load_price_list().entries)] == [
         "aws_ec2_t4g_surplus_vcpu_hour",
         *(f"aws_sagemaker_ml_{size}_hour" for size in ("c5_xlarge", "m5_xlarge", "t2_medium")),
