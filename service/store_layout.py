@@ -59,10 +59,10 @@ def version_of(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()[:VERSION_DIGITS]
 
 
-def check_name(name: str, what: str = "model") -> str:
+def check_name(name: str, what: str = "a model") -> str:
     """The name. Raises StoreError for one that is empty, too long or could be a path."""
     if not NAME.fullmatch(name):
-        raise StoreError(f"{name[:80]!r} is no name of a {what}; {NAME_HINT}")
+        raise StoreError(f"{name[:80]!r} is no name of {what}; {NAME_HINT}")
     return name
 
 
@@ -70,7 +70,7 @@ def check_alias(alias: str) -> str:
     """The alias. Raises StoreError also for one that could be a version."""
     if VERSION.fullmatch(alias):
         raise StoreError(f"{alias!r} cannot be an alias: it looks like a version ({VERSION_DIGITS} hex digits)")
-    return check_name(alias, "alias")
+    return check_name(alias, "an alias")
 
 
 def parse_reference(text: str) -> ModelReference:
