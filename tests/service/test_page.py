@@ -25,7 +25,7 @@ STATES = ["empty", "result", "problem"]
 
 @pytest.fixture(scope="module")
 def server(browser, tmp_path_factory):
-    with ready_service(tmp_path_factory.mktemp("page") / "log") as server:
+    with ready_service(tmp_path_factory.mktemp("page") / "log", ENGINE="onnx") as server:
         yield server
 
 
@@ -39,7 +39,7 @@ def elsewhere():
 @pytest.fixture(scope="module")
 def guarded_server(browser, tmp_path_factory, elsewhere):
     settings = {"API_TOKEN": TOKEN, "ALLOWED_ORIGINS": elsewhere, "DYNO": "web.1"}
-    with ready_service(tmp_path_factory.mktemp("guarded") / "log", **settings) as server:
+    with ready_service(tmp_path_factory.mktemp("guarded") / "log", ENGINE="onnx", **settings) as server:
         yield server
 
 

@@ -186,7 +186,7 @@ def test_there_are_as_many_threads_as_the_targets_concurrency():
 def test_the_vm_the_dyno_and_the_container_run_the_same_command():
     env = {"ENGINE": "onnx", "MODEL_DIR": "models/iris", "GIT_SHA": "c0"}
     dyno = read_procfile(PROCFILE.read_text(encoding="utf-8"), env).command
-    (container,) = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "CMD"]
+    *_, container = [rest for name, rest in instructions((SERVICE / "Dockerfile").read_text()) if name == "CMD"]
     vm = read_vm_unit().exec_start
     assert dyno == tuple(json.loads(container)) == (os.path.basename(vm[0]), *vm[1:])
 

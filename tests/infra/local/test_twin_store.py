@@ -22,7 +22,7 @@ from infra.local.process import Process
 from infra.local.start_commands import aws_ec2_pull, aws_ec2_pull_interval_s
 from infra.local.systemd_unit import read_interval_s, read_unit
 from infra.local.twins import Twin, available_cores, local_twins
-from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
+from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TWIN_TARGETS
 from store.model_store import ModelStore
 from tests.helpers.bundles import one_coloured, write_bundle
 
@@ -81,7 +81,7 @@ class Trickle:
 
 
 def test_every_twin_gets_the_new_version_in_its_platforms_way(store, tmp_path):
-    with local_twins(TARGETS, tmp_path / "logs", engines=(), store=TwinStore(store, REFERENCE, 0.5)) as twins:
+    with local_twins(TWIN_TARGETS, tmp_path / "logs", engines=(), store=TwinStore(store, REFERENCE, 0.5)) as twins:
         assert twins.failures == {}
         running = {twin.target.name: twin for twin in twins.running}
         before = {name: version_of(twin) for name, twin in running.items()}
@@ -103,7 +103,7 @@ def test_every_twin_gets_the_new_version_in_its_platforms_way(store, tmp_path):
                 trickle.over.set()
             for thread in threads:
                 thread.join()
-        shipping = [running[name] for name in TARGETS if name not in FOLLOWING]
+        shipping = [running[name] for name in TWIN_TARGETS if name not in FOLLOWING]
         assert {version_of(twin)["model"]["version"] for twin in shipping} == {old}  # until their release
         assert [twin.release() for twin in shipping] == [version, version]
         after = {name: version_of(twin) for name, twin in running.items()}

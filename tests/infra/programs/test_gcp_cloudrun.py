@@ -105,7 +105,8 @@ def test_image_is_built_from_the_engines_stage_and_starts_it(engine):
     assert run.single("Image").inputs["buildArgs"] == {"ENGINE": engine}
     assert environment(run)["ENGINE"] == engine
     stages = [rest for name, rest in instructions(DOCKERFILE.read_text()) if name == "FROM"]
-    assert f"base AS {engine}" in stages and stages[-1] == "${ENGINE}"
+    assert f"base AS {engine}" in stages and "${ENGINE} AS common" in stages
+    assert stages[-1] == "common AS service" and "target" not in run.single("Image").inputs
     tags = {well(rehearse(STACK, {"engine": each})).single("Image").inputs["tags"][0] for each in ENGINES}
     assert len(tags) == len(ENGINES)
 

@@ -14,13 +14,13 @@ import torch
 from onnx import numpy_helper
 
 from infra.local.staging import stage
-from service.app import SAMPLES
 from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.resnet import build_network
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
 from service.errors import BundleError, SettingsError
 from service.images.preprocess import decode_image
+from service.lifecycle.served_model import SAMPLES
 from service.model import load_bundle, sha256
 from tests.conftest import ROOT
 from tests.helpers.running_service import ready_service
