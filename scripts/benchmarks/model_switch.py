@@ -93,7 +93,9 @@ def measure(folder: Path, engine: str, switches: int, requests: int, rate_rps: f
         send(server.port, requests // 4, rate_rps)
         counted = server.get(schema.VERSION).json["switches"] - switched
         after = at_rest(server, worker)
-    return SwitchResult(steady, switching, counted, seconds, *zip(settled, after, strict=True))  # type: ignore[arg-type]
+    (memory_before, threads_before), (memory_after, threads_after) = settled, after
+    memory_mib, threads = (memory_before, memory_after), (threads_before, threads_after)
+    return SwitchResult(steady, switching, counted, seconds, memory_mib, threads)
 
 
 def at_rest(server: Server, worker: psutil.Process) -> tuple[float, int]:

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from store.cli import CONFLICT, DONE, FAILED, main
-from store.model_store import ModelStore
 from tests.conftest import ROOT
 from tests.helpers.store_bundles import plain_bundle
 
@@ -24,11 +23,6 @@ def call(tmp_path, capsys, monkeypatch):
         return (main([str(word) for word in words]), *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture
-def store(tmp_path) -> ModelStore:
-    return ModelStore.open(tmp_path / "store")
 
 
 @pytest.fixture

@@ -9,19 +9,8 @@ import pytest
 from service.errors import StoreError
 from service.model import load_bundle
 from store.model_store import ModelStore
-from tests.helpers.store_bundles import plain_bundle
 
 WHY = "for a test"
-
-
-@pytest.fixture
-def store(tmp_path) -> ModelStore:
-    return ModelStore.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def versions(store, tmp_path) -> list[str]:
-    return [store.push(plain_bundle(tmp_path / letter, letter)).version for letter in "abcd"]
 
 
 @pytest.fixture

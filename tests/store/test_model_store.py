@@ -22,17 +22,6 @@ from tests.helpers.store_bundles import plain_bundle
 WHY = "for a test"
 
 
-@pytest.fixture
-def store(tmp_path) -> ModelStore:
-    return ModelStore.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def versions(store, tmp_path) -> list[str]:
-    """Four versions of the model tiny, in the store."""
-    return [store.push(plain_bundle(tmp_path / letter, letter)).version for letter in "abcd"]
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
