@@ -134,7 +134,7 @@ def test_the_answer_says_which_model_and_how_long(visit, photo, answer):
     model = answer["model"]
     expect(page.locator(".by")).to_have_text(
         f"Answered by {model['name']}, version {model['version']}, engine {model['engine']} "
-        "with float16 weights, "
+        "with int8 weights, "
         f"in {page.locator('#ms').inner_text()} ms"
     )
     assert page.locator("#ms").inner_text().isdigit()
@@ -465,7 +465,7 @@ def test_a_token_is_asked_for_where_one_is_needed(visit, guarded_server, photo, 
         if token == "wrong":
             expect_problem(page, "The token is missing or wrong")
     expect_result(page, answer)
-    expect(page.locator(".by")).to_contain_text(f"engine {answer['model']['engine']} with float16 weights, on Heroku")
+    expect(page.locator(".by")).to_contain_text(f"engine {answer['model']['engine']} with int8 weights, on Heroku")
 
 
 def test_no_token_is_asked_for_where_none_is_needed(visit):
