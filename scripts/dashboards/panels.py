@@ -96,7 +96,7 @@ def _variable(name: str, label: str, query: str) -> builders.QueryVariable:
         .multi(True)
         .include_all(True)
         .all_value(ALL_VALUES)
-        .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
+        .current(dashboard.VariableOption(True, "All", "$__all"))
     )
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from eval.cost.billing import BILLING_INCREMENT_S, HOURS_PER_MONTH, prices_for
 from eval.cost.price_list import PriceList
-from infra.targets import TARGETS, TWIN_TARGETS, Target
+from infra.targets import AWS_SAGEMAKER, TARGETS, Target
 
-SCRAPED = tuple(TARGETS[name] for name in TWIN_TARGETS)  # SageMaker lets no GET through: see docs/watch.md
+SCRAPED = tuple(
+    target for target in TARGETS.values() if target is not AWS_SAGEMAKER
+)  # SageMaker lets no GET through: see docs/watch.md
 WINDOW = "5m"
 HEADER = """\
 # Written by `python -m scripts.dashboards` from eval/cost/prices.yaml of {date}: do not edit.
