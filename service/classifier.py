@@ -17,6 +17,7 @@ from service.images.preprocess import decode_image
 from service.manifest.records import ImageInput
 from service.manifest.self_test import read_self_test
 from service.model import Bundle, load_for_engine
+from service.monitoring.reference import read_reference
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings
 from service.system import give_back_memory, process_started_at, usable_cpus
@@ -47,6 +48,7 @@ class Classifier:
         self.device = engine.device
         self.precision = bundle.engine(engine.name).precision
         self.startup_ms: dict[str, float] = {}
+        self.reference = read_reference(bundle, engine.name)
         self.example_row: list[float] = []  # of a model of rows: the first of its self-test
         self.decode_turns = decode_turns or DecodeTurns(usable_cpus())
         self._batcher = Batcher(

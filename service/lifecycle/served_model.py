@@ -13,6 +13,7 @@ from service import schema
 from service.classifier import Classifier
 from service.lifecycle.followed_store import StoredVersion
 from service.manifest.records import Feature, TabularInput
+from service.monitoring.model_monitor import ModelMonitor
 
 SAMPLES = Path(__file__).resolve().parent.parent / "static" / "samples"  # of the golden set, each named by its class
 SAMPLES_MODEL = "resnet18-cifar10"  # which made them
@@ -27,6 +28,7 @@ class ServedModel:
     samples: Mapping[str, bytes]  # of the upload form: class -> image file
     answer: Mapping[str, Any]  # the `model` of every answer
     header: tuple[str, str]  # X-Model-Version
+    monitor: ModelMonitor  # counts what it is sent and answers
     stored: StoredVersion | None = None  # where it came from; None without MODEL_STORE
 
     @classmethod
@@ -39,6 +41,7 @@ class ServedModel:
             samples={path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.png")) if has_samples},
             answer=info.to_json(),
             header=(schema.MODEL_VERSION, info.version),
+            monitor=ModelMonitor(classifier.bundle, info.version, classifier.reference),
             stored=stored,
         )
 

@@ -1,14 +1,19 @@
-"""The metrics of GET /metrics: one registry per app, so that two apps in one process count apart."""
+"""The metrics of GET /metrics: one registry per app, so that two apps in one process count apart.
+
+Every series is labelled with the instance when it is read; whatever registers here need not know it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
+from service.monitoring.model_monitor import NAMESPACE, ModelMonitor
 from service.schema import ModelInfo
 
 # Upper bounds of the buckets: seconds, from one image of a small network to the longest wait in the queue
@@ -21,15 +26,17 @@ class Metrics:
 
     def __init__(
         self,
+        instance: str,
         queue_depth: Callable[[], int],
         body_bytes: Callable[[], int],
     ):
-        registry = self._registry = CollectorRegistry()
-        own = {"namespace": "classifier", "registry": registry}
+        """`instance`: the label of every series, as X-Instance-Id has it."""
+        registry = self.registry = CollectorRegistry()
+        self._labelled = _Labelled(registry, instance)
+        own = {"namespace": NAMESPACE, "registry": registry}
         requests = Counter("requests", "Responses, by route and status", ("route", "status"), **own)
         errors = Counter("errors", "Requests that were refused or failed, by kind", ("kind",), **own)
         latency = Histogram("request_seconds", "From a request to its response", ("route",), buckets=SECONDS, **own)
-        predictions = Counter("predictions", "Images, by predicted class", ("label",), **own)
         self._queue = Histogram("queue_seconds", "From queueing to the first pass", buckets=SECONDS, **own)
         self._passes = Histogram("pass_seconds", "Forward passes of the network", buckets=SECONDS, **own)
         self._batches = Histogram("batch_images", "Images in one forward pass", buckets=IMAGES, **own)
@@ -39,13 +46,12 @@ class Metrics:
         self._info = Gauge("model_info", "1; the model", tuple(f.name for f in fields(ModelInfo)), **own)
         self._served: ModelInfo | None = None
         switches = Counter("model_switches", "Switches to another model, by outcome", ("outcome",), **own)
+        self._monitor = _Replaceable(registry)
         ProcessCollector(registry=registry)  # memory and CPU time, where there is a /proc
 
         self._request = cache(lambda route, status: (requests.labels(route, status), latency.labels(route)))
         self._error = cache(errors.labels)
         self.switched, self.switch_refused = switches.labels("switched"), switches.labels("refused")
-        # A series for each class that was predicted: of all 1,000, most would be zeros in every scrape
-        self._predicted = cache(predictions.labels)
 
     def request(self, route: str, status: str, seconds: float) -> None:
         """Count a response. `route` is a known route or OTHER_ROUTE, so that clients cannot add label values."""
@@ -57,18 +63,17 @@ class Metrics:
         """Count a request that was refused or failed."""
         self._error(kind).inc()
 
-    def serves(self, model: ModelInfo) -> None:
-        """Name the model that is served from now on, in place of the one before."""
+    def serves(self, model: ModelInfo, monitor: ModelMonitor) -> None:
+        """Name the model that is served from now on, and show its counts, in place of the one before."""
         before, self._served = self._served, model
+        self._monitor.shown = monitor
         self._info.labels(**model.to_json()).set(1)
         if before and before != model:
             self._info.remove(*before.to_json().values())
 
-    def predicted(self, labels: Sequence[str], queue_seconds: float) -> None:
-        """Count a request's predicted classes and its time in the queue."""
-        self._queue.observe(queue_seconds)
-        for label in labels:
-            self._predicted(label).inc()
+    def queued(self, seconds: float) -> None:
+        """Count the time in the queue of a request that was answered."""
+        self._queue.observe(seconds)
 
     def ran(self, images: int, seconds: float) -> None:
         """Count a forward pass."""
@@ -78,4 +83,30 @@ class Metrics:
     def text(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their media type: OpenMetrics where `accept` names it, else the Prometheus text format."""
         encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        return encode(self._labelled), media_type
+
+
+class _Replaceable(Collector):
+    """The series of the model that is served."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self.shown: ModelMonitor | None = None
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        if self.shown:
+            yield from self.shown.collect()
+
+
+class _Labelled(Collector):
+    """A registry's series, each with one more label."""
+
+    def __init__(self, registry: CollectorRegistry, instance: str):
+        self._registry, self._instance = registry, instance
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "instance": self._instance}) for sample in metric.samples
+            ]
+            yield metric

@@ -70,7 +70,8 @@ class RequestTrace:
     timing: str = ""  # the Server-Timing header without its total
     status: str = ""  # of the response, three digits
     seconds: float = 0.0  # from request to response
-    class_ids: Sequence[int] = ()  # predicted for its images
+    inputs: Sequence[np.ndarray] = ()  # images or rows that were answered, until they are counted
+    predictions: Sequence[Prediction] = ()  # for them
     queue_seconds: float = 0.0
     reserved_bytes: int = 0  # of a long body, until the request ends
     route: str = ""  # with names in its path, as its rule; empty: the path itself
@@ -116,8 +117,8 @@ class ServiceState:
         self.instance_id = secrets.token_hex(6)
         self.started_at = datetime.fromtimestamp(process_started_at(), UTC).isoformat(timespec="milliseconds")
         self.bodies = BodyBudget()
-        self.metrics = Metrics(lambda: self.classifier.queue_depth(), lambda: self.bodies.taken_bytes)
-        self.metrics.serves(model.classifier.info)
+        self.metrics = Metrics(self.instance_id, lambda: self.classifier.queue_depth(), lambda: self.bodies.taken_bytes)
+        self.metrics.serves(model.classifier.info, model.monitor)
         model.classifier.watch(self.metrics.ran)
         self.accepted = 0
         self._counting = threading.Lock()
@@ -132,7 +133,7 @@ class ServiceState:
         """Serve this model from now on, and count that. Returns the one before."""
         model.classifier.watch(self.metrics.ran)
         before = self.current.swap(model)
-        self.metrics.serves(model.classifier.info)
+        self.metrics.serves(model.classifier.info, model.monitor)
         self.switches += 1
         self.metrics.switched.inc()
         return before
@@ -166,7 +167,7 @@ class ServiceState:
         predictions, timings = trace.model.classifier.classify(images, environ.get(CLIENT_CONNECTION))
         parts = ((decoded - started_at) * 1000, timings.queue_ms, timings.inference_ms)
         trace.timing = "decode;dur={:.3f}, queue;dur={:.3f}, inference;dur={:.3f}, ".format(*parts)
-        trace.class_ids, trace.queue_seconds = [p.class_id for p in predictions], timings.queue_ms / 1000
+        trace.inputs, trace.predictions, trace.queue_seconds = images, predictions, timings.queue_ms / 1000
         return predictions
 
     def problem_response(self, problem: Problem) -> tuple[dict[str, Any], Headers]:
@@ -234,9 +235,10 @@ class RequestMiddleware:
         state, path = self.state, environ.get("PATH_INFO", "")
         state.metrics.in_flight.dec()
         state.bodies.give_back(trace.reserved_bytes)
-        if trace.class_ids:
-            classes = trace.model.classifier.classes
-            state.metrics.predicted([classes[each] for each in trace.class_ids], trace.queue_seconds)
+        if trace.predictions:
+            state.metrics.queued(trace.queue_seconds)
+            trace.model.monitor.observe(trace.inputs, trace.predictions)
+            trace.inputs = trace.predictions = ()  # a server may hold the environ for longer
         if trace.status:
             route = trace.route or (path if path in ROUTES else OTHER_ROUTE)
             state.metrics.request(route, trace.status, trace.seconds)

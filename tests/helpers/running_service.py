@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -107,6 +108,14 @@ def ready_service(log: Path, command: Sequence[str] = SERVE, **settings: str) ->
             assert time.monotonic() < give_up and server.process.poll() is None, f"not ready:\n{log.read_text()}"
             time.sleep(0.01)
         yield server
+
+
+def metrics_without_instance(text: str) -> dict[str, float]:
+    """Series as they are written -> value, without the label that every one of a process has alike."""
+    bare = re.sub(r'\{instance="[0-9a-f]+"\}|(?<=\{)instance="[0-9a-f]+",|,instance="[0-9a-f]+"', "", text)
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in bare.splitlines() if line[0] != "#")
+    }
 
 
 def multipart(*parts: tuple) -> tuple[bytes, str]:

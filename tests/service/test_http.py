@@ -19,7 +19,14 @@ from service.app import WRONG_TOKEN_DELAY_S
 from service.system import processor
 from service.web.asgi import OTHER_THREADS
 from tests.conftest import picture_bytes
-from tests.helpers.running_service import ROOT, multipart, png_of, ready_service, started_service
+from tests.helpers.running_service import (
+    ROOT,
+    metrics_without_instance,
+    multipart,
+    png_of,
+    ready_service,
+    started_service,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -369,8 +376,7 @@ def test_nothing_of_all_this_was_logged_as_a_failure(server):
 
 
 def metrics(server) -> dict[str, float]:
-    lines = server.get("/metrics").body.decode().splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    return metrics_without_instance(server.get("/metrics").body.decode())
 
 
 def test_metrics_count_what_was_answered(server, png):

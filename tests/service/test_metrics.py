@@ -1,7 +1,9 @@
 """GET /metrics, read as Prometheus reads it."""
 
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
@@ -9,11 +11,22 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
+from service.monitoring.model_monitor import ModelMonitor
+from service.schema import ModelInfo, Prediction
 from service.settings import Settings
 from service.web.metrics import Metrics
+from tests.helpers.bundles import bundle_in_memory
 from tests.service.test_app import BUNDLE, Engine
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+VERSION = "0123456789ab"
+
+
+def answer(label: int, classes) -> Prediction:
+    """A sure one."""
+    return Prediction(tuple(float(each == label) for each in range(len(classes))), tuple(classes))
 
 
 @pytest.fixture
@@ -26,14 +39,14 @@ def new_client():
 
 
 def samples(client, **headers) -> dict:
-    """(name, label values, sorted by label) -> value"""
+    """(name, label values, sorted by label) -> value; without the instance, which every series has"""
     reply = client.get("/metrics", headers=headers)
     assert reply.status_code == 200
     read = openmetrics if reply.mimetype == "application/openmetrics-text" else plain
     return {
         (
             sample.name.removeprefix("classifier_"),
-            *(sample.labels[name] for name in sorted(sample.labels)),
+            *(sample.labels[name] for name in sorted(sample.labels) if name != "instance"),
         ): sample.value
         for family in read(reply.text)
         for sample in family.samples
@@ -73,8 +86,8 @@ def test_predictions_are_counted_by_class_and_passes_by_size(client, png):
     form = {schema.IMAGE_PART: [(io.BytesIO(png), f"{i}.png") for i in range(5)]}
     assert client.post("/predict/batch", data=form).status_code == 200
     found = samples(client)
-    assert found["predictions_total", "a"] == 6
-    assert ("predictions_total", "b") not in found
+    assert found["predictions_total", "a", VERSION] == 6
+    assert ("predictions_total", "b", VERSION) not in found
     sizes = {key[1]: value for key, value in found.items() if key[0] == "batch_images_bucket"}
     assert (sizes["1.0"], sizes["4.0"], sizes["8.0"], sizes["+Inf"]) == (1, 1, 2, 2)
     assert found["batch_images_sum",] == 6
@@ -85,9 +98,13 @@ def test_predictions_are_counted_by_class_and_passes_by_size(client, png):
 def test_a_thousand_classes_cost_a_scrape_nothing_until_seen():
     """Names of any kind, each escaped as a label."""
     names = ['<b>"a\\', "zwei Wörter", *map(str, range(998))]
-    metrics = Metrics(lambda: 0, lambda: 0)
+    metrics = Metrics("0123", lambda: 0, lambda: 0)
+    bundle = replace(bundle_in_memory(), classes=tuple(names))
+    monitor = ModelMonitor(bundle, VERSION, None)
+    metrics.serves(ModelInfo("test", VERSION, "test"), monitor)
     empty = len(metrics.text("")[0])
-    metrics.predicted([names[0], names[1], names[0]], 0.001)
+    for label in (0, 1, 0):
+        monitor.observe([np.zeros((3, 32, 32), np.float32)], [answer(label, names)])
     text = metrics.text("")[0].decode()
     assert len(text) - empty < 500
     family = next(each for each in plain(text) if each.name == "classifier_predictions")
@@ -105,7 +122,16 @@ def test_what_waits_and_what_is_in_flight_are_shown_as_they_are(client):
 
 
 def test_the_model_is_named(client):
-    assert samples(client)["model_info", "test", "test", "0123456789ab"] == 1
+    assert samples(client)["model_info", "test", "test", VERSION] == 1
+
+
+def test_every_series_has_the_instance_that_answered(client, png):
+    instance = post(client, "/predict", png).headers[schema.INSTANCE_ID]
+    for accept, read in (("", plain), (OPENMETRICS, openmetrics)):
+        text = client.get("/metrics", headers={"Accept": accept}).text
+        found = [sample for family in read(text) for sample in family.samples]
+        assert {sample.labels["instance"] for sample in found} == {instance}
+        assert {"process_resident_memory_bytes", "classifier_confidence_bucket"} <= {sample.name for sample in found}
 
 
 def test_openmetrics_is_given_to_whom_asks_for_it(client, png):

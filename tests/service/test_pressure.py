@@ -21,7 +21,7 @@ import pytest
 from service import schema
 from service.server import MAX_CONNECTIONS
 from tests.helpers.pressure import LABELS, Heard, call, grey_png, request_bytes
-from tests.helpers.running_service import multipart, png_of, ready_service
+from tests.helpers.running_service import metrics_without_instance, multipart, png_of, ready_service
 
 pytestmark = pytest.mark.integration
 
@@ -52,10 +52,7 @@ def gate(tmp_path):
 
 
 def metric(server, name: str) -> float:
-    for line in server.get("/metrics").body.decode().splitlines():
-        if line.startswith(f"classifier_{name} "):
-            return float(line.rpartition(" ")[2])
-    return 0.0
+    return metrics_without_instance(server.get("/metrics").body.decode()).get(f"classifier_{name}", 0.0)
 
 
 def until(fact, what: str):

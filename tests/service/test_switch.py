@@ -19,6 +19,7 @@ from service.settings import Settings
 from service.store_layout import parse_reference, version_dir
 from tests.helpers.bundles import one_coloured, write_bundle
 from tests.helpers.model_stores import add_version, point
+from tests.helpers.running_service import metrics_without_instance
 
 NAME = "tiny"
 BRIGHT = one_coloured(255)
@@ -47,8 +48,8 @@ class Follower:
         return self.client.post("/predict", data=BRIGHT, content_type="image/png")
 
     def metric(self, name: str) -> float:
-        (line,) = (line for line in self.client.get("/metrics").text.splitlines() if line.startswith(name + " "))
-        return float(line.split()[-1])
+        found = metrics_without_instance(self.client.get("/metrics").text)
+        return found[name]
 
 
 def follower(tmp_path, **settings) -> Follower:

@@ -1,0 +1,50 @@
+"""service/monitoring/inputs.py: what is measured of an input, against what it is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.images.preprocess import decode_image
+from service.manifest.records import Feature, TabularInput
+from service.model import load_bundle
+from service.monitoring.inputs import measure_of, measured_names
+from tests.conftest import picture_bytes
+from tests.helpers.bundles import bundle_in_memory, one_coloured
+
+WHITE, BLACK, GREY = (one_coloured(value) for value in (255, 0, 102))
+
+
+def light(data: bytes, bundle):
+    return measure_of(bundle.input)(decode_image(data, bundle))
+
+
+@pytest.mark.parametrize(("image", "brightness"), [(WHITE, 1.0), (BLACK, 0.0), (GREY, 0.4)], ids=["white", "black", ""])
+@pytest.mark.parametrize("size_px", [32, 224])
+def test_one_colour_has_its_brightness_and_no_contrast(image, brightness, size_px):
+    found = light(image, bundle_in_memory(mean=0.45, std=0.23, size_px=size_px))
+    assert found == pytest.approx((brightness, 0), abs=1e-5)
+
+
+def test_half_white_half_black_has_a_contrast_of_a_half():
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    assert light(buffer.getvalue(), bundle_in_memory()) == pytest.approx((0.5, 0.5), abs=1e-5)
+
+
+def test_colours_weigh_as_in_grey_images_of_the_shipped_models_input(bundle_dir):
+    """As Pillow has it, which rounds each grey value to one of 256."""
+    for fmt in ("PNG", "BMP"):
+        data = picture_bytes(fmt=fmt)
+        grey = np.asarray(Image.open(io.BytesIO(data)).convert("L")) / 255
+        found = light(data, load_bundle(bundle_dir, []))
+        assert found == pytest.approx((grey.mean(), grey.std()), abs=0.003)
+
+
+def test_a_row_is_its_own_numbers_up_to_sixty_four():
+    taken = TabularInput(tuple(Feature(f"number {index}", 0, 1) for index in range(70)))
+    assert measured_names(taken) == tuple(f"number {index}" for index in range(64))
+    assert measure_of(taken)(np.arange(70, dtype=np.float32)) == list(range(64))
