@@ -6,7 +6,7 @@ from scripts.dashboards.panels import Dashboard, Panel, Query, Row
 from scripts.dashboards.service import CHOSEN, MODEL, rate
 
 LEGEND = "{{job}} {{version}}"
-UNREADY = "Counts once there are enough images: see Ready."
+UNREADY = "An alert fires above the limit, once there are enough images: see Ready."
 
 
 def statistic(name: str, legend: str = LEGEND) -> Query:
@@ -14,22 +14,12 @@ def statistic(name: str, legend: str = LEGEND) -> Query:
     return Query(f"classifier:{name}{MODEL}", legend)
 
 
-def share_of_labels() -> str:
-    """Of the images since the window began, by predicted label."""
-    counted = f"rate(classifier_predictions_total{MODEL}[$__rate_interval])"
-    total = f"sum by (job, version) ({counted})"
-    return f"sum by (job, version, label) ({counted}) / on (job, version) group_left {total}"
-
-
-def mean_confidence() -> str:
-    """Of what is predicted now."""
-    over, under = (rate(f"classifier_confidence_{part}", MODEL) for part in ("sum", "count"))
-    return f"sum by (job, version) ({over}) / sum by (job, version) ({under})"
-
-
-def reference(name: str, by: str = "job, version") -> str:
+def reference(name: str) -> Query:
     """A gauge of the bundle's reference, which every instance reports alike."""
-    return f"max by ({by}) (classifier_reference_{name}{MODEL})"
+    return Query(f"max by (job, version) (classifier_reference_{name}{MODEL})", f"{LEGEND} reference")
+
+
+KS_LIMIT, PSI_LIMIT = statistic("ks_limit", f"{LEGEND} limit"), statistic("psi_limit", f"{LEGEND} limit")
 
 
 STATE = Row("State", (
@@ -44,36 +34,34 @@ STATE = Row("State", (
 
 OUTPUTS = Row("What the model answers", (
     Panel("Confidence (KS)", f"Largest distance of the confidences to the reference's, 0 to 1. {UNREADY}",
-          (statistic("confidence_ks"), statistic("margin_ks", f"{LEGEND} margin")), "short"),
+          (statistic("confidence_ks"), statistic("margin_ks", f"{LEGEND} margin"), KS_LIMIT), "short"),
     Panel("Labels (PSI)", "How far the shares of labels are from the reference's. Alone it misses much: damage that "
-          f"costs 14 points of accuracy may hardly move it. {UNREADY}", (statistic("label_psi"),), "short"),
-    Panel("Mean confidence", "Now, and in the reference.",
-          (Query(mean_confidence(), f"{LEGEND} now"),
-           Query(reference("confidence_mean"), f"{LEGEND} reference")), "percentunit", max=1),
-    Panel("Shares of labels now", "Of the predictions; beside it what the reference had.",
-          (Query(share_of_labels(), f"{LEGEND} {{{{label}}}}"),), "percentunit", columns=12),
+          f"costs 14 points of accuracy may hardly move it. {UNREADY}", (statistic("label_psi"), PSI_LIMIT), "short"),
+    Panel("Mean confidence", "In the window, and in the reference.",
+          (statistic("confidence_mean"), reference("confidence_mean")), "percentunit", max=1),
+    Panel("Shares of labels", "Of the predictions in the window; beside it what the reference had.",
+          (statistic("label_share", f"{LEGEND} {{{{label}}}}"),), "percentunit", columns=12),
     Panel("Shares of labels in the reference", "As the model answered on its own test set.",
-          (Query(reference("labels", "job, version, label"), f"{LEGEND} {{{{label}}}}"),), "percentunit", columns=12),
+          (statistic("label_share_reference", f"{LEGEND} {{{{label}}}}"),), "percentunit", columns=12),
 ))  # fmt: skip
 
 INPUTS = Row("What it is asked", (
     Panel("Brightness (KS)", f"Of images: mean grey value, against the reference. {UNREADY}",
-          (statistic("brightness_ks"),), "short"),
+          (statistic("brightness_ks"), KS_LIMIT), "short"),
     Panel("Contrast (KS)", f"Of images: deviation of the grey values, against the reference. {UNREADY}",
-          (statistic("contrast_ks"),), "short"),
+          (statistic("contrast_ks"), KS_LIMIT), "short"),
     Panel("Features (KS)", f"Of rows: each feature against the reference. {UNREADY}",
-          (statistic("feature_ks", f"{LEGEND} {{{{feature}}}}"),), "short"),
+          (statistic("feature_ks", f"{LEGEND} {{{{feature}}}}"), KS_LIMIT), "short"),
 ))  # fmt: skip
 
 ACCURACY = Row("Accuracy and feedback", (
     Panel("Accuracy", "Estimated from confidence: with drift it was up to 13 points too high, so take it as a sign. "
           "Measured: from feedback, with its interval; the only sign of a change of what is right.",
-          (Query(f"classifier:accuracy_estimated{MODEL}", f"{LEGEND} estimated"),
-           Query(f"classifier:accuracy_measured{MODEL}", f"{LEGEND} measured"),
-           Query(f"classifier:accuracy_measured_low{MODEL}", f"{LEGEND} lower end"),
-           Query(f"classifier:accuracy_measured_high{MODEL}", f"{LEGEND} upper end"),
-           Query(reference("accuracy"), f"{LEGEND} reference")), "percentunit", max=1, columns=12),
-    Panel("Feedback in the window", "Answers that the measured accuracy is of: few make its interval wide.",
+          (statistic("accuracy_estimated", f"{LEGEND} estimated"), statistic("accuracy_measured", f"{LEGEND} measured"),
+           statistic("accuracy_measured_low", f"{LEGEND} lower end"),
+           statistic("accuracy_measured_high", f"{LEGEND} upper end"), reference("accuracy")), "percentunit", max=1,
+          columns=12),
+    Panel("Feedback of a day", "Answers that the measured accuracy is of: few make its interval wide.",
           (statistic("feedback_answers"),), "short", columns=6),
     Panel("Feedback", "Answers a second, right and wrong.",
           (Query(f"sum by (job, outcome) ({rate('classifier_feedback_total', MODEL)})", "{{job}} {{outcome}}"),), "ops",
