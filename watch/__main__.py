@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--targets", type=comma_separated, default=list(TWIN_TARGETS), metavar="A,B",
         help=f"which twins (default: {','.join(TWIN_TARGETS)})")  # fmt: skip
     add("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"of the twins: {', '.join(model_names())}")
-    add("--images", metavar="DIR", help="what the twins are sent: golden, cifar10, a folder, a CSV file of rows"
-        " (default: CIFAR-10 where it was fetched, else the golden set, which is synthetic: a drift)")  # fmt: skip
+    add("--images", default="golden", metavar="DIR", help="what the twins are sent: golden (default; its synthetic"
+        " images are a drift), cifar10, a folder, a CSV file of rows")  # fmt: skip
     add("--rate", type=_rate, default=2.0, metavar="RPS", help="images a second to each twin; 0: none (default: 2)")
     add("--interval", type=_seconds, default=5.0, metavar="S", help="seconds between two scrapes (default: 5)")
     add("--print-config", action="store_true", help="print prometheus.yml for --stacks and --target; start nothing")
