@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
+from service.feedback.parsing import parse_feedback
 from service.lifecycle.served_model import ServedModel
 from service.lifecycle.switcher import ModelSwitcher
 from service.settings import Settings
@@ -51,7 +52,7 @@ from service.web.request_parsing import (
 )
 from service.web.row_parsing import FIELD, parse_rows, typed
 
-FORM_ENDPOINTS = ("predict", "predict_form")  # answer a browser's form with a page, and all else with JSON
+FORM_ENDPOINTS = ("predict", "predict_form", "feedback")  # answer a browser's form with a page, and all else with JSON
 STATUS_ENDPOINTS = ("version", "metrics")  # closed by PROTECT_STATUS
 FOLDED_FROM = 30  # classes; the page folds a longer list
 WRONG_TOKEN_DELAY_S = 1.0  # before the answer to a wrong token
@@ -64,7 +65,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     classifier = classifier or Classifier.load(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
-    state = ServiceState(ServedModel.of(classifier, settings.stored), app.logger)
+    state = ServiceState(ServedModel.of(classifier, settings.stored), settings, app.logger)
     switcher = ModelSwitcher(state.current, settings, switch=state.switched, refused=state.metrics.switch_refused.inc)
     app.extensions["model_switcher"] = switcher
     service = Service(state, settings)
@@ -72,6 +73,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
     app.add_url_rule(schema.PREDICT, "predict", service.predict, methods=["POST"])
     app.add_url_rule(schema.PREDICT_BATCH, "predict_batch", service.predict_batch, methods=["POST"])
+    app.add_url_rule(schema.FEEDBACK, "feedback", service.feedback, methods=["POST"])
     app.add_url_rule(schema.HEALTHZ, "healthz", service.healthz)
     app.add_url_rule(schema.READYZ, "readyz", service.readyz)
     app.add_url_rule(schema.PING, "ping", service.readyz)
@@ -112,10 +114,11 @@ class Service:
 
     def page(self, status: int = 200, **result: Any) -> tuple[str, int]:
         """The form, with a prediction or a problem when there is one."""
-        context = {"prediction": None, "problem": None, "folded_from": FOLDED_FROM} | result
+        context = {"prediction": None, "problem": None, "thanks": None, "folded_from": FOLDED_FROM} | result
         model, classifier = self.model, self.model.classifier
         context |= {"model": classifier.info, "classes": classifier.classes, "precision": classifier.precision}
         context |= {"deployment": self.settings.deployment, "needs_token": bool(self.settings.api_token)}
+        context |= {"feedback": self._feedback_fields(), "is_about_feedback": request.endpoint == "feedback"}
         if model.features:
             return render_template("rows.html", **context, **self._typed_row(model)), status
         limits = {"max_body_mib": schema.MAX_BODY_BYTES // 2**20, "types": list(schema.IMAGE_TYPES)}
@@ -124,7 +127,8 @@ class Service:
 
     def _typed_row(self, model: ServedModel) -> dict[str, Any]:
         """The fields of a row's form, with what was typed or else an example."""
-        form = vars(request).get("form")  # a body that was refused unread is not read now
+        # A body that was refused unread is not read now, and feedback holds no row
+        form = None if request.endpoint == "feedback" else vars(request).get("form")
         values = typed(form, model.features) if form else [f"{value:g}" for value in model.classifier.example_row]
         return {"features": model.features, "field": FIELD, "values": values, "is_example": not form}
 
@@ -137,6 +141,7 @@ class Service:
         with model.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
             samples = model.samples if request.endpoint == "predict_form" else {}
             upload = parse_image(request, model.classifier.bundle, work, samples)
+        self._hold_files([upload])
         (prediction,) = self.state.classify(request.environ, [upload.pixels], started_at)
         answer = prediction.to_json(with_probabilities=wants_probabilities()) | {"model": model.answer}
         return self.page(prediction=answer, image_uri=self._preview(upload)) if wants_page() else json_answer(answer)
@@ -170,10 +175,32 @@ class Service:
             return self._predict_rows(model, as_list=True)
         started_at = time.perf_counter()
         with model.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
-            images = parse_images(request, model.classifier.bundle, work)
+            uploads = parse_images(request, model.classifier.bundle, work)
+        self._hold_files(uploads)
+        images = [upload.pixels for upload in uploads]
+        del uploads  # with their files
         predictions = self.state.classify(request.environ, images, started_at)
         answers = [p.to_json(with_probabilities=wants_probabilities()) for p in predictions]
         return json_answer({"predictions": answers, "model": model.answer})
+
+    def _hold_files(self, uploads: list[ImageUpload]) -> None:
+        """Until feedback on them comes; only where KEEP_IMAGES wants that, and for files, not for lists of pixels."""
+        if self.state.feedback.kept_images:
+            trace_of(request.environ).files = [upload.encoded for upload in uploads if upload.encoded]
+
+    def feedback(self) -> Response | tuple[str, int]:
+        """What was true of a prediction, as JSON or from the page's form."""
+        with self.state.feedback.counting_refusals():
+            judged = self.state.feedback.record(parse_feedback(request))
+        return self.page(thanks=judged) if wants_page() else json_answer(judged)
+
+    def _feedback_fields(self) -> dict[str, Any] | None:
+        """What the page's form for feedback holds of the answer of this request; None where there is no feedback."""
+        recorder = self.state.feedback
+        if not recorder.is_on:
+            return None
+        ordinal = trace_of(request.environ).ordinal
+        return {"instance": self.state.instance_id, "ordinal": ordinal, "keeps_images": bool(recorder.kept_images)}
 
     def healthz(self) -> Response:
         return json_answer({"status": "alive"})
@@ -235,7 +262,7 @@ class Service:
             if has_query():
                 check_query(request)
             check_encoding(request)
-            if manages:
+            if manages or request.endpoint == "feedback":
                 read_body(request)
                 return
             self.model.classifier.check_room()

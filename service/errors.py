@@ -19,6 +19,13 @@ ServiceError
      |- QueueFull          503 no room; carries Retry-After
      |   '- RequestAbandoned   it was queued, but waited too long
      |- ServiceUnavailable 503 the thread that runs the model has ended
+     |- FeedbackProblem         feedback that is not counted
+     |   |- AnswerUnknown       404 no such prediction
+     |   |- OtherInstance       409 another instance has answered
+     |   |- AlreadyJudged       409 something else was said of it before
+     |   |- AnswerForgotten     410 it was too long ago
+     |   |- UnknownInput        422 which of the answer's predictions
+     |   '- UnknownLabel        422 not a class of the model that answered
      '- SwitchProblem          another model cannot be served; the present one stays
          |- ModelNotFound       404 no such model, version or alias here
          |- SwitchConflict      409 something that this service cannot do, such as to serve no model
@@ -133,6 +140,34 @@ class RequestAbandoned(QueueFull):
 
 class ServiceUnavailable(Problem):
     status, title = 503, "Not ready"
+
+
+class FeedbackProblem(Problem):
+    reason = ""  # as it is counted
+
+
+class AnswerUnknown(FeedbackProblem):
+    status, title, reason = 404, "No such prediction", "unknown"
+
+
+class OtherInstance(FeedbackProblem):
+    status, title, reason = 409, "Another instance", "other_instance"
+
+
+class AlreadyJudged(FeedbackProblem):
+    status, title, reason = 409, "Judged before", "contrary"
+
+
+class AnswerForgotten(FeedbackProblem):
+    status, title, reason = 410, "Forgotten", "forgotten"
+
+
+class UnknownInput(FeedbackProblem):
+    status, title, reason = 422, "No such input", "index"
+
+
+class UnknownLabel(FeedbackProblem):
+    status, title, reason = 422, "Not a class", "label"
 
 
 class SwitchProblem(Problem):

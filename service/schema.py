@@ -19,6 +19,7 @@ METRICS = "/metrics"
 OPENAPI = "/openapi.json"
 PING = "/ping"  # by SageMaker's names: READYZ
 INVOCATIONS = "/invocations"  # and PREDICT
+FEEDBACK = "/feedback"  # what was true of a prediction
 V2 = "/v2"  # of the Open Inference Protocol; there only with MANAGE_TOKEN
 V2_LIVE = "/v2/health/live"
 V2_READY = "/v2/health/ready"
@@ -34,6 +35,7 @@ MAX_PIXEL_LIST_BYTES = 2**20  # of a JSON body that holds more than an image in 
 MAX_BATCH_IMAGES = 64
 MAX_BATCH_ROWS = 64
 MAX_ROWS_BYTES = 2**20  # of a JSON body of rows
+MAX_FEEDBACK_BYTES = 64 * 1024
 TOP_K = 5
 PROBABILITY_DIGITS = 6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -60,6 +61,9 @@ class Settings:
     model: ModelReference | None = None  # NAME@ALIAS or NAME@VERSION there; the service follows an alias's moves
     model_poll_s: float = 10.0  # between two looks; 0: only when a management call says so
     manage_token: str | None = None  # bearer token of the calls that change the model; unset: there is no /v2
+    feedback_memory: int = 10_000  # predictions that can still be judged by POST /feedback; 0: none, and no buttons
+    keep_images: Path | None = None  # folder for images whose true class was said, by class; unset: none is kept
+    keep_images_mb: int = 1000  # that it may hold; then no more is kept
     # Not set, but found:
     stored: StoredVersion | None = None  # what `model` led to; its folder is model_dir
     any_engine: bool = False  # without ENGINE, another model may run with another engine
@@ -81,6 +85,10 @@ class Settings:
         protect_status = _whole(env, "PROTECT_STATUS", 0, 0, 1) == 1
         if protect_status and token is None:
             raise SettingsError("PROTECT_STATUS is '1' without a token; set API_TOKEN, or use 0")
+        feedback_memory = _whole(env, "FEEDBACK_MEMORY", cls.feedback_memory, 0, 1_000_000)
+        keep_images = _folder(env, "KEEP_IMAGES")
+        if keep_images and not feedback_memory:
+            raise SettingsError("KEEP_IMAGES is set, but FEEDBACK_MEMORY is 0, so none would be kept; unset one")
         return cls(
             host=_address(env, "HOST", cls.host),
             port=_whole(env, "PORT", cls.port, 1, 65535),
@@ -101,6 +109,9 @@ class Settings:
             model=model,
             model_poll_s=_number(env, "MODEL_POLL_S", cls.model_poll_s, 86_400, "seconds"),
             manage_token=_token(env, "MANAGE_TOKEN"),
+            feedback_memory=feedback_memory,
+            keep_images=keep_images,
+            keep_images_mb=_whole(env, "KEEP_IMAGES_MB", cls.keep_images_mb, 1, 1_000_000),
             stored=stored,
             any_engine=bool(stored) and not env.get("ENGINE"),
         )
@@ -160,6 +171,21 @@ def _find(store: Path, model: ModelReference) -> StoredVersion:
         return FollowedStore(store).find(model)
     except StoreError as error:
         raise SettingsError(f"MODEL_STORE: {error}") from None
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    """A folder of this machine that can be written; it is made where it is not there yet."""
+    if not (text := env.get(name)):
+        return None
+    folder = ROOT / text
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        fault = "may not be written"
+    except OSError as error:
+        fault = f"cannot be made: {error.strerror}"
+    raise SettingsError(f"{name} is {text!r}, which {fault}; use a folder that this process may write")
 
 
 def _number(env: Mapping[str, str], name: str, default: float, high: float, unit: str) -> float:

@@ -19,8 +19,10 @@ import numpy as np
 from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, TooLarge, Unauthorised
+from service.feedback.recorder import FeedbackRecorder
 from service.lifecycle.served_model import CurrentModel, ServedModel
 from service.schema import Prediction
+from service.settings import Settings
 from service.system import process_started_at
 from service.web.cors import cors_headers
 from service.web.metrics import Metrics
@@ -47,7 +49,7 @@ CONTENT_POLICY = (
 )
 ROUTES = {
     *(PAGE, schema.PREDICT, schema.PREDICT_BATCH, schema.HEALTHZ, schema.READYZ),
-    *(schema.VERSION, schema.METRICS, schema.OPENAPI, schema.PING, schema.INVOCATIONS),
+    *(schema.VERSION, schema.METRICS, schema.OPENAPI, schema.PING, schema.INVOCATIONS, schema.FEEDBACK),
 }
 OTHER_ROUTE = "other"
 SHORT_BODY_BYTES = 64 * 1024  # a body up to this is not counted, and is read before a refusal
@@ -72,6 +74,7 @@ class RequestTrace:
     seconds: float = 0.0  # from request to response
     inputs: Sequence[np.ndarray] = ()  # images or rows that were answered, until they are counted
     predictions: Sequence[Prediction] = ()  # for them
+    files: Sequence[bytes] = ()  # its images as they were sent, where KEEP_IMAGES wants them
     queue_seconds: float = 0.0
     reserved_bytes: int = 0  # of a long body, until the request ends
     route: str = ""  # with names in its path, as its rule; empty: the path itself
@@ -110,7 +113,7 @@ class BodyBudget:
 class ServiceState:
     """What the middleware and the views share: the model, this process's identity, the metrics."""
 
-    def __init__(self, model: ServedModel, log: logging.Logger):
+    def __init__(self, model: ServedModel, settings: Settings, log: logging.Logger):
         self.current = CurrentModel(model)
         self.switches = 0  # of the model, since the start
         self.startup_ms = model.classifier.startup_ms
@@ -120,6 +123,7 @@ class ServiceState:
         self.metrics = Metrics(self.instance_id, lambda: self.classifier.queue_depth(), lambda: self.bodies.taken_bytes)
         self.metrics.serves(model.classifier.info, model.monitor)
         model.classifier.watch(self.metrics.ran)
+        self.feedback = FeedbackRecorder(self.instance_id, self.metrics.registry, settings)
         self.accepted = 0
         self._counting = threading.Lock()
         self._log = log
@@ -238,7 +242,9 @@ class RequestMiddleware:
         if trace.predictions:
             state.metrics.queued(trace.queue_seconds)
             trace.model.monitor.observe(trace.inputs, trace.predictions)
-            trace.inputs = trace.predictions = ()  # a server may hold the environ for longer
+            if trace.ordinal and trace.status == "200":
+                state.feedback.remember(trace.ordinal, trace.model.classifier, trace.predictions, trace.files)
+            trace.inputs = trace.predictions = trace.files = ()  # a server may hold the environ for longer
         if trace.status:
             route = trace.route or (path if path in ROUTES else OTHER_ROUTE)
             state.metrics.request(route, trace.status, trace.seconds)

@@ -123,7 +123,7 @@ def _type_cure(kind: str, data: bytes) -> str:
     return FORMS
 
 
-def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[np.ndarray]:
+def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[ImageUpload]:
     """The images of a batch, in order. Raises Problem that names the part."""
     work.add_bytes(len(request.get_data()))
     if request.mimetype != MULTIPART:
@@ -137,9 +137,9 @@ def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[np.
     return [_decode_part(f"part {i} ({quoted(name)})", data, bundle, work) for i, (name, data) in enumerate(parts, 1)]
 
 
-def _decode_part(name: str, data: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
+def _decode_part(name: str, data: bytes, bundle: Bundle, work: DecodeWork) -> ImageUpload:
     try:
-        return decode_image(data, bundle, work)
+        return ImageUpload(decode_image(data, bundle, work), data)
     except Problem as problem:
         problem.detail = f"{name}: {problem.detail}"
         raise

@@ -38,6 +38,9 @@ SETTINGS = (
     "MODEL",
     "MODEL_POLL_S",
     "MANAGE_TOKEN",
+    "FEEDBACK_MEMORY",
+    "KEEP_IMAGES",
+    "KEEP_IMAGES_MB",
 )
 
 

@@ -219,6 +219,8 @@ FORMS = {
     ("POST", "/"),
     ("POST", schema.PREDICT),
     ("OPTIONS", schema.PREDICT),
+    ("POST", schema.FEEDBACK),
+    ("OPTIONS", schema.FEEDBACK),
 }  # where Accept decides between a page and JSON
 STATIC = "/static/page.css"
 PATHS = [*sorted(ROUTES), STATIC, "/static/nothing", "/nowhere", "/../etc/passwd"]

@@ -19,7 +19,7 @@ from infra.targets import TARGETS
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
-from service.errors import ClientDisconnected, Problem, SwitchProblem
+from service.errors import ClientDisconnected, FeedbackProblem, Problem, SwitchProblem
 from service.images.image_file import MAX_DECODE_BYTES, WEBP_BYTES
 from service.images.preprocess import DARKEST_MAX
 from service.settings import ENGINES, Settings
@@ -159,14 +159,15 @@ def test_every_answer_has_the_headers_of_the_contract():
 
 def test_every_post_lists_the_statuses_of_the_contract():
     def statuses(problem: type[Problem]) -> set[str]:
-        kinds = [kind for kind in problem.__subclasses__() if kind is not SwitchProblem]  # no prediction has those
+        kinds = [kind for kind in problem.__subclasses__() if kind not in (SwitchProblem, FeedbackProblem)]
         return {str(kind.status) for kind in kinds}.union(*map(statuses, kinds))
 
-    posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
-    assert len(posts) == 4
-    for operation in posts:
+    posts = {path: methods["post"] for path, methods in DOCUMENT["paths"].items() if "post" in methods}
+    assert len(posts) == 5
+    for path, operation in posts.items():
         received_by_nobody = {str(ClientDisconnected.status)}
-        assert set(operation["responses"]) == {"200"} | statuses(Problem) - received_by_nobody
+        own = statuses(FeedbackProblem) if path == schema.FEEDBACK else set()
+        assert set(operation["responses"]) == {"200"} | own | statuses(Problem) - received_by_nobody
 
 
 def test_the_document_knows_every_engine_and_instruction_set():
@@ -209,6 +210,28 @@ def test_a_real_answer_is_as_the_document_says(server, path, status, body, heade
     reply = server.ask(method, path, body, headers)
     assert reply.status == status, reply.body[:300]
     assert differences(method, path, reply) == []
+
+
+@pytest.mark.parametrize("page", [False, True], ids=["JSON", "page"])
+def test_every_answer_to_feedback_is_as_the_document_says(server, page):
+    asked = server.post("/predict", PNG, "image/png")
+    said = {"instance": asked.headers[schema.INSTANCE_ID], "ordinal": int(asked.headers[schema.REQUEST_ORDINAL])}
+    right, wrong = said | {"label": asked.json["top"][0]["label"]}, said | {"label": asked.json["top"][1]["label"]}
+    several = server.post("/predict/batch", TWO[0], TWO[1]).headers[schema.REQUEST_ORDINAL]
+    bodies = {
+        200: [right, right | {"index": 0}],
+        400: [{}, [], right | {"ordinal": "1"}, right | {"more": 1}],
+        404: [right | {"ordinal": 10**9}],
+        409: [wrong, right | {"instance": "another"}],
+        413: [right | {"label": "x" * schema.MAX_FEEDBACK_BYTES}],
+        422: [wrong | {"label": "no class"}, right | {"index": 1}, right | {"ordinal": int(several)}],
+    }
+    for status, body in [(status, body) for status, found in bodies.items() for body in found]:
+        headers = {"Content-Type": schema.JSON_TYPE} | (BROWSER if page else {})
+        reply = server.ask("POST", schema.FEEDBACK, json.dumps(body).encode(), headers)
+        assert (reply.status, differences("POST", schema.FEEDBACK, reply)) == (status, []), body
+    reply = server.post(schema.FEEDBACK, PNG, "image/png")
+    assert (reply.status, differences("POST", schema.FEEDBACK, reply)) == (415, [])
 
 
 # A model of rows

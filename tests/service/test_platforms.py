@@ -82,6 +82,21 @@ def test_the_same_image_gets_the_same_answer_everywhere(twins, picture):
         assert answer["probabilities"] == pytest.approx(first["probabilities"], abs=apart), forms
 
 
+def test_feedback_is_taken_by_every_platform(twins, picture):
+    for name, twin in twins.items():
+        _, headers, answer = ask(twin, "POST", schema.PREDICT, picture, JPEG)
+        said = {
+            "instance": headers[schema.INSTANCE_ID.lower()],
+            "ordinal": int(headers[schema.REQUEST_ORDINAL.lower()]),
+            "label": json.loads(answer)["label"],
+        }
+        body = json.dumps(said).encode()
+        status, _, judged = ask(twin, "POST", schema.FEEDBACK, body, {"Content-Type": schema.JSON_TYPE})
+        assert (status, json.loads(judged)["outcome"]) == (200, "right"), name
+        label = f'label="{said["label"]}",outcome="right"'
+        assert label in ask(twin, "GET", schema.METRICS)[2].decode(), name
+
+
 JPEG = {"Content-Type": "image/jpeg"}
 REQUESTS = [
     pytest.param("GET", "/", None, {}, id="page"),
@@ -102,6 +117,9 @@ REQUESTS = [
     pytest.param("POST", schema.PREDICT, b"x", {"Content-Type": "text/plain"}, id="wrong-type"),
     pytest.param("POST", "/", b"x", {**JPEG, "Accept": "text/html"}, id="browser"),
     pytest.param("POST", schema.PREDICT_BATCH, *form("other", b"x"), id="batch-without-pictures"),
+    pytest.param("POST", schema.FEEDBACK, b"{}", {"Content-Type": schema.JSON_TYPE}, id="empty-feedback"),
+    pytest.param("POST", schema.FEEDBACK, *form("other", b"x"), id="form-without-feedback"),
+    pytest.param("GET", schema.FEEDBACK, None, {}, id="feedback-by-get"),
 ]
 
 

@@ -20,7 +20,7 @@ def test_an_empty_environment_gives_the_defaults():
     assert settings.model_dir == ROOT / "models" / "resnet18-cifar10"
 
 
-def test_every_setting_is_read():
+def test_every_setting_is_read(tmp_path):
     env = {
         "HOST": "127.0.0.1",
         "PORT": "9000",
@@ -38,12 +38,19 @@ def test_every_setting_is_read():
         "DYNO": "web.1",
         "PROTECT_STATUS": "1",
         "ALLOWED_ORIGINS": "https://a.example, http://localhost:3000",
+        "FEEDBACK_MEMORY": "5",
+        "KEEP_IMAGES": str(tmp_path / "some" / "kept"),
+        "KEEP_IMAGES_MB": "6",
     }
     assert Settings.from_env(env) == Settings(
         *("127.0.0.1", 9000, 7, 9, "torch", "cuda", ROOT / "models" / "other", 3, 4, 2.5, TOKEN, "abc"),
         *("my own cluster", True),
         allowed_origins=("https://a.example", "http://localhost:3000"),
+        feedback_memory=5,
+        keep_images=tmp_path / "some" / "kept",
+        keep_images_mb=6,
     )
+    assert (tmp_path / "some" / "kept").is_dir()
 
 
 def test_a_store_takes_the_place_of_model_dir(tmp_path):
@@ -133,6 +140,8 @@ def test_a_host_name_is_looked_up():
         ("BATCH_WAIT_MS", "-1"),
         ("BATCH_WAIT_MS", "nan"),
         ("PROTECT_STATUS", "yes"),
+        ("FEEDBACK_MEMORY", "1000001"),
+        ("KEEP_IMAGES_MB", "0"),
         ("DEPLOYMENT", "two\nlines"),
         ("DEPLOYMENT", "x" * 81),
     ],
