@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,10 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from service.app import create_app
 from service.manifest.records import Feature, TabularInput
 from service.model import load_bundle
+from service.monitoring.inputs import LIGHT
 from service.monitoring.model_monitor import MAX_REFERENCE_LABELS, MAX_WAITING, ModelMonitor
 from service.monitoring.reference import Distribution, Reference, read_reference
 from service.schema import Prediction
 from service.settings import Settings
+from tests.conftest import ROOT
 from tests.helpers.bundles import bundle_in_memory, one_coloured, write_bundle
 from tests.helpers.model_stores import add_version, point
 from tests.helpers.references import add_reference, reference_json
@@ -133,6 +136,21 @@ def test_a_switch_ends_the_series_of_the_version_before(tmp_path):
     assert found["confidence_count",] == 0 and found["reference_labels", "middle"] == pytest.approx(1 / 3)
     assert client.post("/predict", data=WHITE, content_type="image/png").headers["X-Model-Version"] == version
     assert series(client)["predictions_total", "bright"] == 1
+
+
+def test_the_page_names_every_series(tmp_path):
+    page = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8")
+    for features in ((), FEATURES):
+        bundle = write_bundle(tmp_path / f"{len(features)}", ["a", "b"], features=features)
+        client = client_of(add_reference(bundle, reference_json(2, features or LIGHT)), MANAGE_TOKEN="x" * 20)
+        client.get("/nowhere")
+        text = client.get("/metrics").text
+        names = set(re.findall(r"^# TYPE classifier_(\w+)", text, re.MULTILINE))
+        names = {name for name in names if not name.endswith("_created")}  # which are prometheus_client's own
+        assert {"confidence", "reference_images", "requests_total"} < names
+        words = re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", page)))
+        named = {word.removeprefix("classifier_") for word in words}
+        assert not {name for name in names if not named & {name, name.removeprefix("reference_")}}
 
 
 def test_two_apps_in_one_process_count_their_own_images(tmp_path):
