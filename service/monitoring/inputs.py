@@ -12,7 +12,6 @@ LIGHT = ("brightness", "contrast")  # of an image, in this order
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in a grey value, by ITU-R BT.601
 MAX_SIDE_PX = 32  # of larger images every second, third, ... pixel is read, both ways
 MAX_FEATURES = 64  # of a row, whose distributions are kept
-NUMBER_BYTES = 4  # of float32
 
 
 class InputMeasure:
@@ -24,10 +23,8 @@ class InputMeasure:
         if isinstance(taken, TabularInput):
             self.names = tuple(feature.name for feature in taken.features[:MAX_FEATURES])
             self.numbers = lambda rows: rows[:, :MAX_FEATURES].T.astype(np.float64)
-            self.sample_bytes = len(taken.features) * NUMBER_BYTES
             return
         self.names, self._step, self.numbers = LIGHT, -(-taken.size_px // MAX_SIDE_PX), self._light
-        self.sample_bytes = 3 * (-(-taken.size_px // self._step)) ** 2 * NUMBER_BYTES
         self._slopes = [weight * std for weight, std in zip(GREY, taken.std, strict=True)]
         self._black = sum(weight * mean for weight, mean in zip(GREY, taken.mean, strict=True))
 

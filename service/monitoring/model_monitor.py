@@ -24,7 +24,7 @@ from service.monitoring.reference import Distribution, Reference
 from service.schema import Prediction
 
 NAMESPACE = "classifier"
-MAX_WAITING, MAX_WAITING_BYTES = 64, 2**20  # inputs that are not counted yet, before those of one more request
+MAX_WAITING = 64  # inputs that are not counted yet, beside those of one more request
 MAX_REFERENCE_LABELS = 100  # classes; of more, an hour's images say nothing of each, and their series are many
 BOUNDS = {"brightness": BRIGHTNESS, "contrast": CONTRAST}  # where no reference has others
 HELP = {
@@ -46,7 +46,6 @@ class ModelMonitor:
         inputs = reference.inputs if reference else {}
         answers = reference.answers if reference else None
         self._waiting: list[tuple[np.ndarray, int, float, float]] = []  # a sample, and the answer as _top() has it
-        self._enough = max(1, min(MAX_WAITING, MAX_WAITING_BYTES // self._measure.sample_bytes))
         self._labels: dict[int, int] = {}  # class -> images, of those that were predicted
         self._confidence = Histogram(answers.confidence.bounds if answers else PROBABILITIES)
         self._margin = Histogram(answers.margin.bounds if answers else PROBABILITIES)
@@ -61,7 +60,7 @@ class ModelMonitor:
         waiting, sample = self._waiting, self._measure.sample
         for taken, prediction in zip(inputs, predictions, strict=True):
             waiting.append((sample(taken), *_top(prediction)))
-        if len(waiting) >= self._enough:
+        if len(waiting) >= MAX_WAITING:
             with self._lock:
                 self._count_waiting()
 
@@ -81,7 +80,7 @@ class ModelMonitor:
                 histogram.observe(values)
 
     def collect(self) -> Iterator[Metric]:
-        """All series, but for those of the reference."""
+        """All series, with everything counted that was observed."""
         with self._lock:
             self._count_waiting()
             labels = {self._classes[each]: images for each, images in self._labels.items()}
