@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from service.manifest.records import ImageInput, TabularInput
@@ -18,19 +16,21 @@ class InputMeasure:
     """Reads the numbers of inputs as the network takes them: normalised float32 [3, S, S], or rows."""
 
     def __init__(self, taken: ImageInput | TabularInput):
-        self.numbers: Callable[[np.ndarray], np.ndarray]  # of [N, sample]: float64 [numbers, N]
-        self._step = 1
+        self._step, self._is_tabular = 1, isinstance(taken, TabularInput)
         if isinstance(taken, TabularInput):
             self.names = tuple(feature.name for feature in taken.features[:MAX_FEATURES])
-            self.numbers = lambda rows: rows[:, :MAX_FEATURES].T.astype(np.float64)
             return
-        self.names, self._step, self.numbers = LIGHT, -(-taken.size_px // MAX_SIDE_PX), self._light
+        self.names, self._step = LIGHT, -(-taken.size_px // MAX_SIDE_PX)
         self._slopes = [weight * std for weight, std in zip(GREY, taken.std, strict=True)]
         self._black = sum(weight * mean for weight, mean in zip(GREY, taken.mean, strict=True))
 
     def sample(self, inputs: np.ndarray) -> np.ndarray:
         """What is read of an input, or of [N, input]."""
         return inputs if self._step == 1 else inputs[..., :: self._step, :: self._step].copy()
+
+    def numbers(self, samples: np.ndarray) -> np.ndarray:
+        """The numbers of [N, sample]: float64 [numbers, N]."""
+        return samples[:, :MAX_FEATURES].T.astype(np.float64) if self._is_tabular else self._light(samples)
 
     def _light(self, images: np.ndarray) -> np.ndarray:
         """Means and standard deviations of the grey values, from 0 to 1.
