@@ -100,6 +100,14 @@ def test_without_a_memory_the_page_does_not_ask(bundle):
         assert ("Was this right?" in app.test_client().get("/").text) == asks
 
 
+def test_a_page_that_does_not_ask_answers_all_the_same(browser, bundle, tmp_path):
+    log, settings = tmp_path / "log", {"MODEL_DIR": str(bundle), "FEEDBACK_MEMORY": "0"}
+    with ready_service(log, **settings) as server, watched_pages(browser) as open_page:
+        page = open_page(f"http://127.0.0.1:{server.port}/")
+        classify(page, DARK)
+        expect(page.locator("#answer")).to_have_attribute("data-state", "result")
+
+
 @SCRIPTED
 def test_yes_counts_as_right(visit, server, scripted):
     page, before = visit(java_script_enabled=scripted), outcomes(server)
