@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from service.errors import BundleError
 from service.manifest.reader import WEIGHTS_OF, ManifestReader
@@ -36,7 +35,6 @@ class Bundle:
     self_test: str | None = None  # the file with inputs and expected answers
     licence: str | None = None  # of the weights
     origin: str | None = None  # where they came from
-    reference: Mapping[str, Any] = field(default_factory=dict)  # distributions on the test set
 
     @property
     def image(self) -> ImageInput:
@@ -89,7 +87,6 @@ def load_bundle(folder: Path, needed: Iterable[str] | None = None) -> Bundle:
         self_test=values.self_test(),
         licence=values.text("licence"),
         origin=values.text("origin"),
-        reference=values.reference(),
     )
     for name in bundle.files if needed is None else needed:
         _check(bundle.path(name), bundle.files[name])

@@ -38,6 +38,9 @@ TOOLS = {
     "make": "apt-get install make",
     "curl": "apt-get install curl",
     "buildah": "apt-get install --no-install-recommends buildah",
+    "prometheus": "apt-get install --no-install-recommends prometheus",
+    "promtool": "apt-get install --no-install-recommends prometheus",
+    "amtool": "apt-get install --no-install-recommends prometheus-alertmanager",
 }
 
 

@@ -39,7 +39,7 @@ def elsewhere(tmp_path) -> Path:
     folder = tmp_path / "my projects" / "cloudtrial"
     folder.mkdir(parents=True)
     shutil.copy(PROGRAM, folder)
-    for name in ("eval", "infra", "release", "service", "store", "models"):
+    for name in ("eval", "infra", "release", "service", "store", "models", "watch"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -48,7 +48,7 @@ def elsewhere(tmp_path) -> Path:
 def test_help_needs_no_venv_and_lists_commands_with_examples(elsewhere, word):
     done = call(word, program=elsewhere / "cloudtrial")
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(NAMES) == 26 and all(f"\n  {name}  " in done.stdout for name in NAMES)
+    assert len(NAMES) == 27 and all(f"\n  {name}  " in done.stdout for name in NAMES)
     assert done.stdout.split("examples:")[1].count("  ./cloudtrial ") == 3
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-SOURCES = ("cloudtrial", "__main__.py", *("eval", "service", "infra", "training", "store", "release", "scripts"))
+PACKAGES = ("eval", "service", "infra", "training", "store", "release", "watch", "scripts")
+SOURCES = ("cloudtrial", "__main__.py", *PACKAGES)
 METHODS = {"read_text", "write_text"}
 OPENERS = {"open", "fdopen", "TemporaryFile", "NamedTemporaryFile", "TextIOWrapper"}
 BYTES = (

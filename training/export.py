@@ -32,9 +32,10 @@ from service.engines.onnx_engine import INPUT, OUTPUT, open_session
 from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
 from service.model import MODEL_JSON, WEIGHTS_OF, Bundle, load_bundle, sha256
 from service.system import usable_cpus
+from training.bundles.reference import add_reference
 from training.data import Split
 from training.errors import ExportError
-from training.measure import Probabilities, accuracy, normalise, parity, predict
+from training.measure import Probabilities, accuracy, normalise, parity, predict, split_reference
 from training.onnx_graph import OPSET, onnx_model
 
 FP32, INT8 = "fp32.onnx", WEIGHTS_OF["onnx"]
@@ -121,8 +122,9 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
         write_int8(files[FP32], files[INT8], CalibrationImages(images, bundle))
         reference = predict(TorchEngine(bundle, "float32").probabilities, bundle, test, "torch")
         metrics: dict[str, dict[str, Any]] = {}
+        answers = {"torch": reference}
         for name, path in files.items():
-            predictions = predict(onnx_probabilities(path), bundle, test, name)
+            predictions = answers["onnx"] = predict(onnx_probabilities(path), bundle, test, name)  # of int8, the last
             metrics[name] = accuracy(predictions, test.labels) | parity(predictions, reference)
         stored = accuracy(reference, test.labels)
         check(metrics, stored["accuracy"])
@@ -142,6 +144,7 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
         "libraries": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     }
     write_metrics(folder, stored | tested_on, metrics)
+    add_reference(folder, split_reference(bundle, test, answers, tested_on["data"]))
     return metrics
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from service.model import Bundle
+from training.bundles.reference import measured, reference_of
 from training.data import Split
 
 BATCH_SIZE = 250
-BINS = 20  # of a histogram
 
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of an engine
 
@@ -50,7 +50,7 @@ def parity(predictions: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     }
 
 
-def histogram(values: np.ndarray, low: float, high: float) -> dict[str, list[float]]:
-    """Counts in bins of equal width; what lies outside counts in the first or the last."""
-    counts, edges = np.histogram(np.clip(values, low, high), BINS, (low, high))
-    return {"edges": np.round(edges, 4).tolist(), "counts": counts.tolist()}
+def split_reference(bundle: Bundle, test: Split, answers: Mapping[str, np.ndarray], data: str) -> dict[str, Any]:
+    """The content of reference.json: each engine's probabilities for the test set, and what its images are like."""
+    numbers = measured((normalise(image[None], bundle)[0] for image in test.images), bundle.input)
+    return reference_of(bundle.input, numbers, answers, test.labels, data)

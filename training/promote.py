@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -25,10 +26,11 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.model import MODEL_JSON, load_bundle, sha256
 from service.system import cpu_model
 from training import train
+from training.bundles.reference import add_reference
 from training.data import CLASSES, SIZE_PX, Split
 from training.defaults import CIFAR_MEAN, CIFAR_STD, NAME
 from training.errors import PromotionError
-from training.measure import accuracy, predict
+from training.measure import accuracy, predict, split_reference
 
 MAX_FLOAT16_LOSS = 0.0005  # of accuracy, from storage in float16
 
@@ -61,11 +63,11 @@ def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict[
     (folder / MODEL_JSON).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(folder: Path, test: Split) -> dict[str, Any]:
-    """Top-1 accuracy of a bundle with its Wilson 95% interval."""
+def answers(folder: Path, test: Split) -> np.ndarray:
+    """A bundle's probabilities for the test set."""
     bundle = load_bundle(folder)
     engine = TorchEngine(bundle, "float32")  # on any processor
-    return accuracy(predict(engine.probabilities, bundle, test, "test set"), test.labels)
+    return predict(engine.probabilities, bundle, test, "test set")
 
 
 def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accuracy: float) -> dict[str, Any]:
@@ -73,10 +75,11 @@ def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accurac
     tensors, progress = read_run(run)
     with tempfile.TemporaryDirectory() as scratch:
         write_bundle(Path(scratch), tensors, {})
-        trained = measure(Path(scratch), test)
+        trained = accuracy(answers(Path(scratch), test), test.labels)
         halves = {k: v.half() for k, v in tensors.items()}
         write_bundle(Path(scratch), halves, {})
-        stored = measure(Path(scratch), test)
+        found = answers(Path(scratch), test)
+        stored = accuracy(found, test.labels)
     if stored["accuracy"] < trained["accuracy"] - MAX_FLOAT16_LOSS:
         raise PromotionError(f"float16 costs too much: {trained['accuracy']:.2%} became {stored['accuracy']:.2%}")
     if stored["accuracy"] < min_accuracy:
@@ -102,6 +105,7 @@ def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accurac
         },
     }
     write_bundle(folder, halves, metadata)
+    add_reference(folder, split_reference(load_bundle(folder), test, {"torch": found}, f"{data_name}, test split"))
     for stale in folder.glob("*.onnx"):
         stale.unlink()
     return stored

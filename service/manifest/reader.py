@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,12 @@ MAX_FEATURES = 1000
 MAX_NAME_CHARACTERS = 100
 MAX_TEXT_CHARACTERS = 1000
 MAX_SIZE_PX = 1024
-MAX_EDGES = 1001  # of a histogram
-ROUNDING = 0.01  # by which fractions may sum to more than 1
 CHANNELS = 3
 # Engine -> its file in a bundle of schema 1, whose model.json names no engines
 WEIGHTS_OF = {"torch": "weights.safetensors", "onnx": "int8.onnx"}
 PRECISIONS = ("int8", "float16", "float32")
 FIRST_SCHEMA_PRECISIONS = {"torch": "float16", "onnx": "int8"}
 KINDS = ("image", "tabular")
-HISTOGRAMS = ("confidence", "brightness", "contrast")  # of a test set's answers and images
 NAME = f"1 to {MAX_NAME_CHARACTERS} printable characters"
 TEXT = f"1 to {MAX_TEXT_CHARACTERS} printable characters"
 
@@ -116,17 +112,6 @@ class ManifestReader:
         """A sentence or two, which schema 1 does not have."""
         return self.get(key, _is_text, TEXT) if self.schema > 1 else None
 
-    def reference(self) -> dict[str, Any]:
-        """The distributions of inputs and answers on the test set; empty where it has none."""
-        if not self.has("reference"):
-            return {}
-        classes = len(self.classes())
-        wanted = (
-            f"an object with classes, {classes} fractions, and histograms (rising edges, and a count between any two) "
-            f"as {', '.join(HISTOGRAMS)} or, by their names, as features"
-        )
-        return self.get("reference", lambda value: _is_reference(value, classes), wanted)
-
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
@@ -188,29 +173,6 @@ def _are_features(value: Any) -> bool:
         )
         and len({each["name"] for each in value}) == len(value)
     )
-
-
-def _is_reference(value: Any, classes: int) -> bool:
-    if not isinstance(value, dict) or not isinstance(features := value.get("features", {}), dict):
-        return False
-    fractions = value.get("classes", [0] * classes)
-    histograms = [*features.values(), *(value[name] for name in HISTOGRAMS if name in value)]
-    return _are_counts(fractions, classes) and sum(fractions) <= 1 + ROUNDING and all(map(_is_histogram, histograms))
-
-
-def _is_histogram(value: Any) -> bool:
-    edges = value.get("edges") if isinstance(value, dict) else None
-    return (
-        isinstance(edges, list)
-        and 2 <= len(edges) <= MAX_EDGES
-        and all(map(is_number, edges))
-        and all(low < high for low, high in pairwise(edges))
-        and _are_counts(value.get("counts"), len(edges) - 1)
-    )
-
-
-def _are_counts(value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(is_number(each) and each >= 0 for each in value)
 
 
 def _is_size(value: Any) -> bool:

@@ -210,6 +210,7 @@ def test_project_artifact_is_service_and_model_without_litter(engine):
     assert {name for name in names if name.startswith("models/")} == {
         f"{model}/model.json",
         f"{model}/self_test.json",
+        f"{model}/reference.json",
         f"{model}/{read_model('resnet18-cifar10').engine(engine).file}",
     }
     assert {name for name in names if "/" not in name} == {"main.py", "requirements.txt"}

@@ -69,8 +69,9 @@ def test_dependabot_watches_actions_images_and_packages():
     config = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
     updates = config["updates"]
     watched = {each["package-ecosystem"]: each.get("directories", [each.get("directory")]) for each in updates}
-    assert set(watched) == {"github-actions", "docker", "pip"}
+    assert set(watched) == {"github-actions", "docker", "docker-compose", "pip"}
     assert [(ROOT / folder.strip("/") / "Dockerfile").is_file() for folder in watched["docker"]] == [True]
+    assert [(ROOT / folder.strip("/") / "compose.yaml").is_file() for folder in watched["docker-compose"]] == [True]
     folders = {f"/{action.parent.relative_to(ROOT)}" for action in ACTIONS}
     assert set(watched["github-actions"]) == {"/", *folders}  # the first is that of the workflows
     for folder in watched["pip"]:

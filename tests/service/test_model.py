@@ -123,7 +123,6 @@ WRONG_VALUES = [
     ("self_test", "other.json"),
     ("licence", None),
     ("origin", "x" * 1001),
-    ("reference", [1]),
     ("input.size_px", 0),
     ("input.size_px", 32.0),
     ("input.size_px", True),
@@ -201,32 +200,6 @@ WRONG_FEATURES = [
 def test_features_that_cannot_be_used_are_refused(folder, features):
     with pytest.raises(BundleError, match=r"input\.features is .*; it has to be 1 to 1000 objects with"):
         load_bundle(changed(folder, input={"kind": "tabular", "features": features}), [])
-
-
-HISTOGRAM = {"edges": [0, 0.5, 1], "counts": [3, 0]}
-REFERENCES = [
-    ({"classes": [0.25, 0.75], "confidence": HISTOGRAM, "brightness": HISTOGRAM, "contrast": HISTOGRAM}, True),
-    ({"features": {"length": HISTOGRAM}}, True),
-    ({"classes": [1.0]}, False),
-    ({"classes": [0.9, 0.9]}, False),
-    ({"classes": [-1, 1]}, False),
-    ({"features": [HISTOGRAM]}, False),
-    ({"confidence": HISTOGRAM | {"counts": [1]}}, False),
-    ({"confidence": HISTOGRAM | {"counts": [1, float("nan")]}}, False),
-    ({"confidence": HISTOGRAM | {"edges": [0, 0, 1]}}, False),
-    ({"brightness": HISTOGRAM | {"edges": [0]}}, False),
-    ({"contrast": None}, False),
-]
-
-
-@pytest.mark.parametrize(("reference", "is_valid"), REFERENCES, ids=range(len(REFERENCES)))
-def test_reference_distributions_are_read_or_refused(folder, reference, is_valid):
-    changed(folder, reference=reference)
-    if is_valid:
-        assert load_bundle(folder).reference == reference
-        return
-    with pytest.raises(BundleError, match=r"reference is .*; it has to be an object with classes, 2 fractions, and"):
-        load_bundle(folder)
 
 
 def test_the_shipped_model_says_what_its_files_are(bundle_dir):

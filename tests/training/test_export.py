@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from service.engines.onnx_engine import OnnxEngine
 from service.engines.resnet import build_network
 from service.model import load_bundle, sha256
+from service.monitoring.reference import read_reference
 from tests.conftest import ROOT
 from training import data, export
 from training.__main__ import main
@@ -54,10 +55,12 @@ def exported(tmp_path_factory) -> Path:
 
 def test_an_export_is_part_of_the_bundle_and_runs(exported):
     bundle = load_bundle(exported)  # checks every file that it lists
-    assert set(bundle.files) == {"weights.safetensors", "int8.onnx"}
+    assert set(bundle.files) == {"weights.safetensors", "int8.onnx", "reference.json"}
+    for engine in bundle.engines:
+        assert (reference := read_reference(bundle, engine)) and reference.count == 40 and reference.answers
     assert OnnxEngine(bundle).probabilities(np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 10)
     assert json.loads((exported / "model.json").read_text())["kept"] is True
-    assert {path.name for path in exported.iterdir()} == {"model.json", "weights.safetensors", *FILES}
+    assert {path.name for path in exported.iterdir()} == {"model.json", *bundle.files, *FILES}
     assert {(exported / name).stat().st_mode & 0o044 for name in FILES} == {0o044}  # the service is another user
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from service.classifier import Classifier
 from service.images.preprocess import decode_image
 from service.model import load_bundle
+from service.monitoring.reference import read_reference
 from service.settings import Settings
 from tests.conftest import ROOT
 from tests.helpers.class_folders import write_class_folders
@@ -73,7 +74,10 @@ def test_the_bundle_starts_and_answers_with_either_engine(finished, monkeypatch)
     folder = finished / "models" / "mine"
     bundle = load_bundle(folder)
     assert bundle.classes == ("ant", "bee") and set(bundle.engines) == {"onnx", "torch"}
-    assert sum(bundle.reference["classes"]) == pytest.approx(1)
+    for engine in bundle.engines:
+        reference = read_reference(bundle, engine)
+        assert reference and reference.count == 6 and set(reference.inputs) == {"brightness", "contrast"}
+        assert reference.answers and reference.answers.labels == (0.5, 0.5) and reference.answers.accuracy == 1
     for engine in bundle.engines:
         classifier = Classifier.load(
             Settings.from_env({"MODEL_DIR": str(folder), "ENGINE": engine})

@@ -20,6 +20,7 @@ from torch import nn
 from service.engines.resnet import build_network
 from service.errors import BundleError
 from service.model import load_bundle
+from service.monitoring.reference import read_reference
 from tests.conftest import ROOT
 from training import promote, train
 from training.__main__ import main
@@ -154,7 +155,10 @@ def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe,
     stored = promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", min_accuracy=0.0)
     bundle = load_bundle(tmp_path / "bundle")
     assert stored["n"] == 40
-    assert list(bundle.files) == ["weights.safetensors"]
+    assert list(bundle.files) == ["weights.safetensors", "reference.json"]
+    reference = read_reference(bundle, "torch")
+    assert reference and reference.count == 40 and reference.answers
+    assert reference.answers.accuracy == stored["accuracy"]
     made_by = json.loads((tmp_path / "bundle" / "model.json").read_text())["training"]
     assert (made_by["epochs"], made_by["recipe"]["batch_size"], made_by["recipe"]["max_lr"]) == (
         2,
@@ -171,7 +175,8 @@ def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe,
 
 
 def test_a_network_below_the_floor_is_not_promoted(class_folders, finished_run, monkeypatch, tmp_path):
-    monkeypatch.setattr(promote, "measure", lambda folder, test: {"accuracy": 0.98})
+    monkeypatch.setattr(promote, "answers", lambda folder, test: None)
+    monkeypatch.setattr(promote, "accuracy", lambda predictions, labels: {"accuracy": 0.98})
     test = load_split(class_folders, train=False)
     with pytest.raises(promote.PromotionError, match=r"98\.00%, the floor is 99\.00%"):
         promote.promote(finished_run, tmp_path / "bundle", test, "noise", min_accuracy=0.99)

@@ -23,13 +23,14 @@ from service.manifest.records import EngineFile
 from service.model import Bundle, sha256
 from training.bundles.manifest import EngineSource, SelfTest, write_bundle
 from training.bundles.onnx_export import run_onnx, write_float32, write_int8
+from training.bundles.reference import measured, reference_of
 from training.bundles.self_test import image_self_test
 from training.errors import DataError, ExportError, PromotionError
 from training.finetune.dataset import read_dataset
 from training.finetune.run import Loaded, image_bundle, load, normaliser
 from training.finetune.run_folder import device, load_checkpoint, read_run, write_run
 from training.finetune.unfrozen import predict
-from training.measure import accuracy, histogram, parity
+from training.measure import accuracy, parity
 from training.networks.bases import Base, build
 
 FLOAT32, INT8 = "float32.onnx", "int8.onnx"
@@ -37,7 +38,6 @@ CALIBRATION_IMAGES = 200
 MAX_FLOAT32_DIFFERENCE = 1e-3
 MAX_INT8_LOSS = 0.01  # of accuracy, or two images where these are more
 SEED = 0
-PARTS = 32  # in which pixels become floats
 
 
 def base_of(run: dict[str, Any]) -> Base:
@@ -99,8 +99,12 @@ def export_run(folder: Path, data: Path | None) -> dict[str, Any]:
             "calibration": f"{len(chosen)} training images, min-max, biases corrected",
             "libraries": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         }
-        test_set = run_onnx(folder / INT8, inputs)
-        run["reference"] = reference(test_set, loaded.test[0])
+        answers = {"onnx": run_onnx(folder / INT8, inputs)}
+        if base.name == ARCHITECTURE:  # whose bundle runs with torch too
+            answers["torch"] = expected
+        taken = image_bundle(base, tuple(run["classes"])).input
+        images = f"{run['data']['name']}, test images"
+        run["reference"] = reference_of(taken, measured(inputs, taken), answers, loaded.test[1], images)
     write_run(folder, run | {"exports": exports})
     return exports
 
@@ -125,32 +129,14 @@ def check(exports: dict[str, Any], torch_accuracy: float) -> None:
         )
 
 
-def reference(probabilities: np.ndarray, images: np.ndarray) -> dict[str, Any]:
-    """Distributions on the test set, with which a deployment's inputs and answers can be compared."""
-    pixels = images.reshape(len(images), -1)
-    parts = [_light(part) for part in np.array_split(pixels, PARTS)]
-    brightness, contrast = (np.concatenate(values) for values in zip(*parts, strict=True))
-    counts = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
-    return {
-        "classes": np.round(counts / len(probabilities), 5).tolist(),
-        "confidence": histogram(probabilities.max(1), 0, 1),
-        "brightness": histogram(brightness, 0, 1),
-        "contrast": histogram(contrast, 0, 0.5),
-    }
-
-
-def _light(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of each image's values, from 0 to 1."""
-    values = pixels.astype(np.float32) / 255
-    return values.mean(1), values.std(1)
-
-
 def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, Any]:
     """Write the bundle of an exported run; returns int8's figures. Raises TrainingError when it is not good enough."""
     run, base, net = load_run(folder)
     exports = run.get("exports")
     if not exports:
         raise PromotionError(f"{folder} has no ONNX files: ./cloudtrial export {folder} writes them")
+    if "schema" not in run["reference"]:
+        raise PromotionError(f"{folder} was exported by an earlier release; ./cloudtrial export {folder} again")
     int8 = exports[INT8]
     if sha256(folder / INT8) != int8["sha256"]:
         raise PromotionError(f"{folder / INT8} is not the file that was measured; ./cloudtrial export {folder} again")
@@ -183,8 +169,8 @@ def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, An
                     "hardware": run["hardware"], "minutes": run["minutes"], "libraries": run["libraries"],
                 },
                 "exports": exports,
-                "reference": run["reference"],
             },
+            reference=run["reference"],
         )  # fmt: skip
     return int8
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from service.model import MODEL_JSON, load_bundle, sha256
+from service.monitoring.reference import REFERENCE
+from training.bundles.reference import check_reference, write_json
 
 SCHEMA = 2
 SELF_TEST = "self_test.json"
@@ -53,10 +55,11 @@ def write_bundle(
     licence: str,
     origin: str,
     details: dict[str, Any],
+    reference: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the bundle; what was in the folder is replaced.
 
-    `taken`: `input` of model.json; `details`: its other keys.
+    `taken`: `input` of model.json; `details`: its other keys; `reference`: the content of reference.json.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
@@ -70,6 +73,8 @@ def write_bundle(
         }
         content = {"inputs": list(self_test.inputs), "probabilities": rows, "tolerance": TOLERANCE}
         (new / SELF_TEST).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        if reference:
+            write_json(new / REFERENCE, reference)
         manifest = {
             "schema": SCHEMA,
             "name": folder.name,
@@ -89,7 +94,7 @@ def write_bundle(
         (new / MODEL_JSON).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for path in new.iterdir():
             path.chmod(FILE_MODE)
-        load_bundle(new)
+        check_reference(load_bundle(new))
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(new, folder)

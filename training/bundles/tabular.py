@@ -24,10 +24,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from service.manifest.records import Feature, TabularInput
 from training.bundles.manifest import EngineSource, SelfTest, write_bundle
 from training.bundles.onnx_export import run_onnx
+from training.bundles.reference import measured, reference_of
 from training.errors import DataError, ExportError
-from training.measure import accuracy, histogram
+from training.measure import accuracy
 
 PREFIX = "sklearn:"
 LOADERS = {"iris": datasets.load_iris, "wine": datasets.load_wine, "breast_cancer": datasets.load_breast_cancer}
@@ -40,7 +42,6 @@ FOLDS = 5
 MAX_DIFFERENCE = 1e-4  # of a probability, between ONNX Runtime and scikit-learn
 MIN_ROWS = 5  # of a class
 SELF_TEST_ROWS = 3
-MIN_SPAN = 0.1  # of a histogram, where a column has one value
 
 
 @dataclass(frozen=True)
@@ -149,20 +150,6 @@ def write_csv(rows: Rows, indices: np.ndarray, path: Path) -> None:
             writer.writerow([*(f"{value:g}" for value in rows.values[index]), rows.classes[rows.labels[index]]])
 
 
-def reference(rows: Rows, test: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Distributions of the rows held out, with which a deployment's rows and answers can be compared."""
-    counts = np.bincount(probabilities.argmax(1), minlength=len(rows.classes))
-    columns = zip(rows.features, rows.values[test].T.astype(float), strict=True)
-    return {
-        "classes": np.round(counts / len(test), 5).tolist(),
-        "confidence": histogram(probabilities.max(1), 0, 1),
-        "features": {
-            name: histogram(values, values.min(), max(values.max(), values.min() + MIN_SPAN))
-            for name, values in columns
-        },
-    }
-
-
 def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> dict[str, Any]:
     """Fit, measure, export, check; write the bundle, and the rows held out into `golden`. Returns the test's figures.
 
@@ -188,7 +175,7 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
         difference = float(np.abs(found - expected).max())
         if difference > MAX_DIFFERENCE:
             raise ExportError(f"ONNX Runtime's probabilities differ from scikit-learn's by {difference:.2g}")
-        measured = accuracy(found, rows.labels[test])
+        figures = accuracy(found, rows.labels[test])
         chosen = [int(np.flatnonzero(rows.labels[train] == label)[0]) for label in range(len(rows.classes))]
         samples = rows.values[train][chosen[:SELF_TEST_ROWS]]
         inputs = [[float(f"{value:g}") for value in row] for row in samples]
@@ -197,6 +184,11 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
             {"name": name, "min": float(f"{low:g}"), "max": float(f"{high:g}")}
             for name, low, high in zip(rows.features, lows, highs, strict=True)
         ]
+        taken = TabularInput(tuple(Feature(**each) for each in features))
+        held_out = f"{len(test)} rows held out, seed {seed}"
+        reference = reference_of(
+            taken, measured(rows.values[test], taken), {"onnx": found}, rows.labels[test], f"{rows.name}, {held_out}"
+        )
         write_bundle(
             folder, rows.classes, {"kind": "tabular", "features": features},
             {"onnx": EngineSource(path, FILE, "float32")},
@@ -206,8 +198,7 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
             details={
                 "parameters": int(regression.coef_.size + regression.intercept_.size),
                 "storage": "float32",
-                "reference": reference(rows, test, found),
-                "metrics": {"test": measured | {"data": f"{len(test)} rows held out, seed {seed}"}},
+                "metrics": {"test": figures | {"data": held_out}},
                 "training": {
                     "data": f"{len(train)} rows", "seed": seed,
                     "cross_validation": {
@@ -217,9 +208,10 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
                     "libraries": {"scikit-learn": sklearn.__version__, "onnx": onnx.__version__},
                 },
             },
+            reference=reference,
         )  # fmt: skip
     finally:
         path.unlink(missing_ok=True)
     if golden is not None:
         write_csv(rows, test, golden)
-    return measured | {"max_abs_dprob": difference, "bytes": (folder / FILE).stat().st_size}
+    return figures | {"max_abs_dprob": difference, "bytes": (folder / FILE).stat().st_size}

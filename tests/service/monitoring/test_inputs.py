@@ -35,7 +35,7 @@ def test_half_white_half_black_has_a_contrast_of_a_half():
     assert light(buffer.getvalue(), bundle_in_memory()) == pytest.approx((0.5, 0.5), abs=1e-5)
 
 
-def test_colours_weigh_as_in_grey_images_of_the_shipped_models_input(bundle_dir):
+def test_colours_weigh_as_in_the_grey_image(bundle_dir):
     """As Pillow has it, which rounds each grey value to one of 256."""
     for fmt in ("PNG", "BMP"):
         data = picture_bytes(fmt=fmt)

@@ -75,7 +75,7 @@ def test_every_route_counts_each_image_once(tmp_path):
     assert found["confidence_sum",] == pytest.approx(7, abs=1e-3) == found["margin_sum",]
 
 
-def test_rows_are_counted_by_feature_within_the_bounds_of_the_reference(tmp_path):
+def test_rows_are_counted_by_feature_at_the_references_bounds(tmp_path):
     bundle = write_bundle(tmp_path / "rows", ["small", "large"], features=FEATURES)
     add_reference(bundle, reference_json(2, FEATURES[:1]))
     client = client_of(bundle)
@@ -95,7 +95,7 @@ def test_without_a_reference_there_are_no_gauges_and_no_features(tmp_path):
         assert not [name for name in names if name.startswith(("reference", "feature"))]
 
 
-def test_the_gauges_of_a_reference_name_the_buckets_of_the_histograms(tmp_path):
+def test_a_references_gauges_name_the_histograms_buckets(tmp_path):
     client = client_of(add_reference(write_bundle(tmp_path / "tiny", ["a", "b"]), reference_json(2)))
     found = series(client)
     for name in ("confidence", "margin", "brightness", "contrast"):

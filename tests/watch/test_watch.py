@@ -1,0 +1,182 @@
+"""`./cloudtrial watch`: a real Prometheus scrapes real twins and addresses, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, descendants
+from tests.helpers.running_service import ready_service
+from watch.scrape_config import Deployment, prometheus_config
+from watch.session import ALERTMANAGER_CONFIG
+
+pytestmark = pytest.mark.integration
+
+PROGRAM = ROOT / "cloudtrial"
+TOKEN = "scrape-me-if-you-can"
+WAIT_S = 60
+IRIS = ("--local", "--model", "iris", "--targets", "heroku", "--interval", "1")
+
+
+def read(url: str) -> dict:
+    with urllib.request.urlopen(url) as answer:
+        return json.load(answer)
+
+
+def wait_for(ask, otherwise: str) -> list:
+    """What `ask` gives, once that is something."""
+    give_up = time.monotonic() + WAIT_S
+    while not (found := ask()):
+        assert time.monotonic() < give_up, otherwise
+        time.sleep(0.1)
+    return found
+
+
+@dataclass
+class Watching:
+    """The command, once it says that Ctrl-C ends it."""
+
+    process: subprocess.Popen
+    lines: list[str]
+
+    def address(self, title: str) -> str:
+        (line,) = [line for line in self.lines if line.startswith(f"{title}: http")]
+        return line.split()[1].rstrip("/")
+
+    def query(self, expression: str) -> list[dict]:
+        """What Prometheus answers, once that is something."""
+        url = f"{self.address('Prometheus')}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        return wait_for(lambda: read(url)["data"]["result"], f"no data: {expression}")
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGINT)
+        rest, _ = self.process.communicate(timeout=WAIT_S)
+        return self.process.returncode, rest
+
+
+@contextmanager
+def watching(*words: str, **env: str) -> Iterator[Watching]:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
+    with subprocess.Popen([PROGRAM, "watch", *words], env=os.environ | env, **options) as process:
+        lines: list[str] = []
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if line.startswith("Ctrl-C"):
+                    break
+            yield Watching(process, lines)
+        finally:
+            process.kill()
+
+
+def called(*words: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [PROGRAM, "watch", *words], env=os.environ | env, capture_output=True, text=True, encoding="utf-8"
+    )
+
+
+def test_a_twin_is_scraped_under_its_name_with_traffic_and_rules(needs_tool):
+    needs_tool("prometheus")
+    with watching(*IRIS, "--rate", "50") as watched:
+        (predicted,) = watched.query('sum by (job) (classifier_predictions_total{job="heroku-onnx"}) > 20')
+        (cost,) = watched.query("classifier:cost_usd_per_hour")
+        code, rest = watched.stop()
+    assert predicted["metric"]["job"] == cost["metric"]["job"] == "heroku-onnx"
+    assert float(cost["value"][1]) == pytest.approx(7 / 730, rel=1e-4)
+    assert code == 0 and ", 0 without an answer." in rest
+    assert descendants() == []
+
+
+def test_an_alertmanager_that_is_installed_receives_alerts(needs_tool):
+    needs_tool("prometheus")
+    needs_tool("prometheus-alertmanager")
+    with watching(*IRIS, "--rate", "0") as watched:
+        url = f"{watched.address('Prometheus')}/api/v1/alertmanagers"
+        known = wait_for(lambda: read(url)["data"]["activeAlertmanagers"], "Prometheus knows no Alertmanager")
+        assert [each["url"].removesuffix("/api/v2/alerts") for each in known] == [watched.address("Alertmanager")]
+
+
+def test_without_prometheus_twins_run_and_a_line_says_how_to_get_it():
+    with watching(*IRIS, "--rate", "0", PATH=str(Path(sys.executable).parent)) as watched:
+        text = "\n".join(watched.lines)
+        (address,) = [line.strip() for line in watched.lines if line.endswith("/metrics")]
+        with urllib.request.urlopen(address) as answer:
+            assert b"classifier_model_info" in answer.read()
+    assert "No Prometheus here (apt-get install prometheus" in text
+
+
+def test_a_closed_metrics_is_scraped_with_its_token(needs_tool, tmp_path, monkeypatch):
+    needs_tool("prometheus")
+    settings = {"API_TOKEN": TOKEN, "PROTECT_STATUS": "1", "ENGINE": "onnx", "MODEL_DIR": "models/iris"}
+    with ready_service(tmp_path / "log", **settings) as server:
+        address = f"mine=http://127.0.0.1:{server.port}"
+        with watching("--target", address, "--token-env", "SCRAPE", "--interval", "1", SCRAPE=TOKEN) as watched:
+            (info,) = watched.query("classifier_model_info")
+            assert TOKEN not in "\n".join(watched.lines)
+            command = " ".join(" ".join(child.cmdline()) for child in descendants())
+    assert info["metric"]["job"] == "mine" and "prometheus" in command and TOKEN not in command
+
+
+def test_print_config_is_what_promtool_accepts(needs_tool, tmp_path):
+    pulumi = tmp_path / "bin" / "pulumi"
+    pulumi.parent.mkdir()
+    pulumi.write_text("""#!/bin/sh\necho '{"url": "https://app.example"}'\n""", encoding="utf-8")
+    pulumi.chmod(0o755)
+    words = ("--stacks", "heroku-prod", "--token-env", "SCRAPE", "--print-config")
+    done = called(*words, PATH=f"{pulumi.parent}:{os.environ['PATH']}", SCRAPE=TOKEN)
+    assert done.returncode == 0 and TOKEN not in done.stdout
+    (scrape,) = yaml.safe_load(done.stdout)["scrape_configs"]
+    assert scrape["authorization"] == {"credentials_file": "/etc/prometheus/heroku-prod.token"}
+    assert (scrape["job_name"], scrape["scheme"], scrape["honor_labels"]) == ("heroku-prod", "https", True)
+    file = tmp_path / "prometheus.yml"
+    file.write_text(done.stdout, encoding="utf-8")
+    subprocess.run([needs_tool("promtool"), "check", "config", "--syntax-only", file], check=True, capture_output=True)
+
+
+def test_a_path_of_an_address_is_kept_before_metrics():
+    text = prometheus_config([Deployment("a", "http://127.0.0.1:8080/models/cifar")], [], 5)
+    (scrape,) = yaml.safe_load(text)["scrape_configs"]
+    assert scrape["metrics_path"] == "/models/cifar/metrics"
+    assert scrape["static_configs"] == [{"targets": ["127.0.0.1:8080"]}]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        pytest.param((), 2, "say what to watch: --local, --stacks A,B or --target NAME=URL", id="nothing"),
+        pytest.param(("--local", "--print-config"), 2, "--print-config is for --stacks and --target", id="twins"),
+        pytest.param(("--local", "--interval", "0"), 2, "'0' is no number of seconds from 1 to 3600", id="interval"),
+        pytest.param(("--local", "--targets", "azure"), 1, "no target is called 'azure': choose from", id="target"),
+        pytest.param(
+            ("--target", "aws_sagemaker=https://example.org", "--print-config"), 1,
+            "aws_sagemaker: SageMaker lets no GET /metrics through", id="sagemaker",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_watched_is_one_line(words, code, said):
+    done = called(*words)
+    assert done.returncode == code and said in done.stderr.splitlines()[-1]
+
+
+def test_help_loads_nothing_heavy():
+    code = "import watch.__main__ as m, sys; m.build_parser(); print({'numpy', 'torch', 'aiohttp'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_amtool_accepts_alertmanagers_configuration(needs_tool):
+    needs_tool("prometheus-alertmanager")
+    subprocess.run(["amtool", "check-config", Path(ALERTMANAGER_CONFIG)], check=True, capture_output=True)

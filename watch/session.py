@@ -1,0 +1,145 @@
+"""One session of watching: what is started, in which order, and what is printed of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from eval.dataset.images import load_images
+from eval.targets.endpoints import Endpoint, assign_tokens, remote_targets
+from eval.targets.tokens import read_token
+from infra.local.process import Process
+from infra.local.twins import Twin, local_twins
+from infra.targets import AWS_SAGEMAKER
+from watch import programs
+from watch.errors import WatchError
+from watch.scrape_config import Deployment, prometheus_config
+from watch.traffic import Traffic
+
+OPS = Path(__file__).resolve().parent.parent / "ops"
+RULES = OPS / "prometheus" / "rules"
+ALERTMANAGER_CONFIG = OPS / "alertmanager" / "alertmanager.yml"
+POLL_S = 0.5  # between two looks whether all still run
+PRINTED_INTERVAL_S = 15.0  # of a configuration for people's own Prometheus
+TOKEN_FILE = "/etc/prometheus/{}.token"  # in such a configuration
+SEED = 7  # of the sample of images
+
+
+def print_config(arguments: argparse.Namespace, env: Mapping[str, str]) -> None:
+    """Write prometheus.yml to standard output."""
+    deployments = [
+        Deployment(each.name, each.url, Path(TOKEN_FILE.format(each.name)) if each.token else None)
+        for each in _remote(arguments, env)
+    ]
+    for deployment in deployments:
+        if deployment.token_file:
+            print(f"# {deployment.token_file}: the token of {deployment.name}, readable by Prometheus alone")
+    print("# rules/: copies of ops/prometheus/rules/*.yml")
+    print(prometheus_config(deployments, ["rules/*.yml"], PRINTED_INTERVAL_S), end="")
+
+
+def watch(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
+    """Start everything, print the addresses, wait. 0 after Ctrl-C, 1 when something has ended by itself."""
+    endpoints = _remote(arguments, env)
+    with tempfile.TemporaryDirectory(prefix="watch-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        twins = stack.enter_context(_twins(arguments)) if arguments.local else []
+        deployments = [Deployment(twin.name, twin.url) for twin in twins]
+        deployments += [_deployment(endpoint, folder) for endpoint in endpoints]
+        started = _start_prometheus(stack, folder, deployments, arguments.interval)
+        traffic = stack.enter_context(_traffic(twins, arguments)) if twins and arguments.rate else None
+        say("Ctrl-C ends it all.")
+        try:
+            while (ended := _ended(twins, started)) is None:
+                time.sleep(POLL_S)
+            say(ended)
+            return 1
+        except KeyboardInterrupt:
+            if traffic:
+                say(f"{traffic.sent:,} images were sent, {traffic.failed:,} without an answer.")
+            return 0
+
+
+def say(text: str) -> None:
+    """One line, at once."""
+    print(text, flush=True)
+
+
+def _remote(arguments: argparse.Namespace, env: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    """The stacks and addresses, with their tokens. Raises EndpointError, or WatchError for one that has no metrics."""
+    names = arguments.targets if arguments.local else []
+    remote = remote_targets(names, arguments.stacks, arguments.target)
+    for reason in remote.start_failures.values():
+        say(f"not watched: {reason}")
+    tokens = [read_token(text, env) for text in arguments.token_env]
+    endpoints = assign_tokens(remote, tokens, allow_http=arguments.allow_token_over_http).endpoints
+    for endpoint in endpoints:
+        if endpoint.sagemaker or endpoint.target == AWS_SAGEMAKER.name:
+            raise WatchError(f"{endpoint.name}: SageMaker lets no GET /metrics through: see CloudWatch (docs/watch.md)")
+    return endpoints
+
+
+@contextlib.contextmanager
+def _twins(arguments: argparse.Namespace):
+    """The twins that started, but for SageMaker's."""
+    names = [name for name in arguments.targets if name != AWS_SAGEMAKER.name]
+    with local_twins(names, on_event=say, engines=(), model=arguments.model) as twins:
+        if not twins.running:
+            raise WatchError("no twin could be started")
+        yield twins.running
+
+
+def _deployment(endpoint: Endpoint, folder: Path) -> Deployment:
+    """What is scraped of an endpoint; its token goes into a file that this user alone may read."""
+    if endpoint.token is None:
+        return Deployment(endpoint.name, endpoint.url)
+    file = folder / f"{endpoint.name}.token"
+    file.touch(mode=0o600)
+    file.write_text(endpoint.token.secret, encoding="utf-8")
+    return Deployment(endpoint.name, endpoint.url, file)
+
+
+def _start_prometheus(
+    stack: contextlib.ExitStack, folder: Path, deployments: Sequence[Deployment], interval_s: float
+) -> dict[str, Process]:
+    """Prometheus and Alertmanager, as far as they are installed, by title."""
+    path = programs.PROMETHEUS.find()
+    if path is None:
+        say(f"No Prometheus here ({programs.PROMETHEUS.how_to_get}). The metrics:")
+        for deployment in deployments:
+            say(f"  {deployment.metrics_url}")
+        return {}
+    alerts, started = None, dict[str, Process]()
+    if alertmanager := programs.ALERTMANAGER.find():
+        alerts = stack.enter_context(programs.alertmanager(alertmanager, folder, ALERTMANAGER_CONFIG))
+        started["Alertmanager"] = alerts.process
+    config = prometheus_config(deployments, [f"{RULES}/*.yml"], interval_s, alerts.address if alerts else None)
+    prometheus = stack.enter_context(programs.prometheus(path, folder, config))
+    started["Prometheus"] = prometheus.process
+    jobs = ", ".join(deployment.name for deployment in deployments)
+    say(f"Prometheus: {prometheus.url}/ (alerts: {prometheus.url}/alerts), every {interval_s:g} s: {jobs}")
+    if alerts:
+        say(f"Alertmanager: {alerts.url}/")
+    say(f"Grafana, if you have one: import ops/grafana/dashboards/*.json, with {prometheus.url} as source")
+    return started
+
+
+def _traffic(twins: Sequence[Twin], arguments: argparse.Namespace) -> Traffic:
+    images = load_images(arguments.images, None, SEED, say, model=arguments.model)
+    say(f"Sending {arguments.rate:g} images a second to each twin: {images.source}")
+    return Traffic([twin.url for twin in twins], images.images, arguments.rate)
+
+
+def _ended(twins: Sequence[Twin], started: Mapping[str, Process]) -> str | None:
+    """The first that has ended by itself, with its last lines."""
+    for twin in twins:
+        if not twin.alive():
+            return f"{twin.title} has ended.\n{twin.log_tail()}"
+    for title, process in started.items():
+        if process.exit_status() is not None:
+            return f"{title} has ended.\n{process.log_tail()}"
+    return None
