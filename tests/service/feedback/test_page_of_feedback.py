@@ -289,6 +289,25 @@ def test_the_question_fits_and_axe_finds_no_fault(visit, guarded_server, scheme,
     assert accessibility_faults(page) == []
 
 
+@SCRIPTED
+def test_long_names_of_classes_do_not_widen_the_page(browser, tmp_path, scripted):
+    names = ["small", "a class with quite a long name & Ünïcode that goes on and on, really, to its very end"]
+    model = write_bundle(tmp_path / "model", names)
+    with ready_service(tmp_path / "log", MODEL_DIR=str(model)) as server, watched_pages(browser) as open_page:
+        address, phone = f"http://127.0.0.1:{server.port}", {"width": 320, "height": 800}
+        page = open_page(f"{address}/", viewport=phone, java_script_enabled=scripted)
+        page.get_by_label("Choose a picture").set_input_files(DARK)
+        if not scripted:
+            press(page, "Classify", scripted)
+        unfold(page)
+        expect(page.get_by_label("What is it?")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
+        page.get_by_label("What is it?").select_option(names[1])
+        press(page, "Send", scripted)
+        expect(thanks(page, scripted)).to_contain_text(names[1])
+        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
+
+
 def test_the_keyboard_is_enough(visit):
     page = visit()
     classify(page, DARK)
