@@ -74,7 +74,7 @@ def format_value(value: float, unit: str) -> str:
             return f"${value:.3g}"
         case "reqps" | "ops":
             return f"{value:.3g}/s"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def ask(prometheus: str, expression: str, now_s: float, span_s: float) -> list[dict[str, Any]]:

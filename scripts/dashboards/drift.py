@@ -25,7 +25,7 @@ KS_LIMIT, PSI_LIMIT = statistic("ks_limit", f"{LEGEND} limit"), statistic("psi_l
 STATE = Row("State", (
     Panel("Alerts", "How many fire or wait, by name. docs/watch.md says what to do about each.",
           (Query(f"count by (alertname, alertstate) (ALERTS{CHOSEN}) or vector(0)", "{{alertname}} {{alertstate}}"),),
-          "short", kind="number"),
+          "short"),
     Panel("Ready", "1: the window holds enough images to judge. Until then no alert of drift can fire.",
           (statistic("drift_ready"),), "short", max=1),
     Panel("Images in the window", "That the statistics are of, over all instances.",

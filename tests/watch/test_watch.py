@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def watching(*words: str, **env: str) -> Iterator[Watching]:
                     break
             yield Watching(process, lines)
         finally:
-            process.kill()
+            process.terminate()  # it leaves nothing behind, but for what a SIGKILL would
 
 
 def called(*words: str, **env: str) -> subprocess.CompletedProcess:
@@ -113,7 +114,7 @@ def test_an_alertmanager_that_is_installed_receives_alerts(needs_tool):
         assert [each["url"].removesuffix("/api/v2/alerts") for each in known] == [watched.address("Alertmanager")]
 
 
-def test_without_prometheus_twins_run_and_a_line_says_how_to_get_it():
+def test_without_prometheus_twins_run_and_one_line_says_so():
     with watching(*IRIS, "--rate", "0", PATH=str(Path(sys.executable).parent)) as watched:
         text = "\n".join(watched.lines)
         (address,) = [line.strip() for line in watched.lines if line.endswith("/metrics")]
@@ -127,11 +128,22 @@ def test_a_closed_metrics_is_scraped_with_its_token(needs_tool, tmp_path, monkey
     settings = {"API_TOKEN": TOKEN, "PROTECT_STATUS": "1", "ENGINE": "onnx", "MODEL_DIR": "models/iris"}
     with ready_service(tmp_path / "log", **settings) as server:
         address = f"mine=http://127.0.0.1:{server.port}"
-        with watching("--target", address, "--token-env", "SCRAPE", "--interval", "1", SCRAPE=TOKEN) as watched:
+        env = {"SCRAPE": TOKEN, "TMPDIR": str(tmp_path)}
+        with watching("--target", address, "--token-env", "SCRAPE", "--interval", "1", **env) as watched:
             (info,) = watched.query("classifier_model_info")
             assert TOKEN not in "\n".join(watched.lines)
             command = " ".join(" ".join(child.cmdline()) for child in descendants())
+            (file,) = tmp_path.glob("watch-*/mine.token")
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            assert watched.stop()[0] == 0 and not file.exists()
     assert info["metric"]["job"] == "mine" and "prometheus" in command and TOKEN not in command
+
+
+def test_nothing_that_is_started_listens_beyond_this_machine(needs_tool):
+    needs_tool("prometheus")
+    with watching(*IRIS, "--rate", "0"):
+        sockets = [each for child in descendants() for each in child.net_connections("inet") if each.status == "LISTEN"]
+    assert len(sockets) >= 2 and {each.laddr.ip for each in sockets} == {"127.0.0.1"}
 
 
 def test_print_config_is_what_promtool_accepts(needs_tool, tmp_path):
