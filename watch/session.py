@@ -77,17 +77,17 @@ def _remote(arguments: argparse.Namespace, env: Mapping[str, str]) -> tuple[Endp
         say(f"not watched: {reason}")
     tokens = [read_token(text, env) for text in arguments.token_env]
     endpoints = assign_tokens(remote, tokens, allow_http=arguments.allow_token_over_http).endpoints
-    for endpoint in endpoints:
-        if endpoint.sagemaker or endpoint.target == AWS_SAGEMAKER.name:
-            raise WatchError(f"{endpoint.name}: SageMaker lets no GET /metrics through: see CloudWatch (docs/watch.md)")
+    is_sagemaker = {each.name: each.sagemaker or each.target == AWS_SAGEMAKER.name for each in endpoints}
+    for name, closed in ({twin: twin == AWS_SAGEMAKER.name for twin in names} | is_sagemaker).items():
+        if closed:
+            raise WatchError(f"{name}: SageMaker lets no GET /metrics through: see CloudWatch (docs/watch.md)")
     return endpoints
 
 
 @contextlib.contextmanager
 def _twins(arguments: argparse.Namespace):
-    """The twins that started, but for SageMaker's."""
-    names = [name for name in arguments.targets if name != AWS_SAGEMAKER.name]
-    with local_twins(names, on_event=say, engines=(), model=arguments.model) as twins:
+    """The twins that started."""
+    with local_twins(arguments.targets, on_event=say, engines=(), model=arguments.model) as twins:
         if not twins.running:
             raise WatchError("no twin could be started")
         yield twins.running

@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.targets import AWS_SAGEMAKER, TWIN_TARGETS
 from tests.conftest import ROOT, descendants
 from tests.helpers.running_service import ready_service
 from tests.test_readme_commands import commands
@@ -95,8 +94,8 @@ def called(*words: str, **env: str) -> subprocess.CompletedProcess:
 
 def test_all_twins_are_scraped_with_traffic_rules_and_prices(needs_tool):
     needs_tool("prometheus")
-    jobs = {f"{name}-onnx" for name in TWIN_TARGETS if name != AWS_SAGEMAKER.name}
-    with watching(*IRIS, "--targets", ",".join(TWIN_TARGETS), "--rate", "20") as watched:
+    jobs = {"aws_ec2-onnx", "heroku-onnx", "gcp_cloudrun-onnx", "gcp_function-onnx"}
+    with watching("--local", "--model", "iris", "--interval", "1", "--rate", "20") as watched:
         for series in ("classifier_predictions_total", "classifier_feature_sum", "classifier:cost_usd_per_hour"):
             found = watched.query(f"sum by (job) ({series}) > 0", lambda answer: len(answer) == len(jobs))
             assert {each["metric"]["job"] for each in found} == jobs
@@ -135,6 +134,9 @@ def test_a_closed_metrics_is_scraped_with_its_token(needs_tool, tmp_path, monkey
             command = " ".join(" ".join(child.cmdline()) for child in descendants())
             (file,) = tmp_path.glob("watch-*/mine.token")
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            for token, is_up in (("another-token-of-yesterday", 0), (TOKEN, 1)):  # it is read at each scrape
+                file.write_text(token, encoding="utf-8")
+                watched.query(f'up{{job="mine"}} == {is_up}')
             assert watched.stop()[0] == 0 and not file.exists()
     assert info["metric"]["job"] == "mine" and "prometheus" in command and TOKEN not in command
 
@@ -176,6 +178,10 @@ def test_a_path_of_an_address_is_kept_before_metrics():
         pytest.param(("--local", "--print-config"), 2, "--print-config is for --stacks and --target", id="twins"),
         pytest.param(("--local", "--interval", "0"), 2, "'0' is no number of seconds from 1 to 3600", id="interval"),
         pytest.param(("--local", "--targets", "azure"), 1, "no target is called 'azure': choose from", id="target"),
+        pytest.param(
+            ("--local", "--targets", "heroku,aws_sagemaker"), 1,
+            "aws_sagemaker: SageMaker lets no GET /metrics through", id="sagemaker's twin",
+        ),
         pytest.param(
             ("--target", "aws_sagemaker=https://example.org", "--print-config"), 1,
             "aws_sagemaker: SageMaker lets no GET /metrics through", id="sagemaker",
