@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help shou
 REPORTS_DIR = Path("reports")
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(Config)}
 EXIT_FAILED = 1
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # exit codes of a run that Ctrl-C, or SIGTERM, has ended
+EXIT_INTERRUPTED = 130  # of a run that Ctrl-C has ended; 128 and its number for another signal
 
 EXAMPLES = f"""
 examples:
@@ -95,7 +95,10 @@ scenarios:
   idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
 Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
-Exit codes: 0 done, 1 failed or no request answered, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+So do SIGTERM and SIGHUP, also for a job in the background, of cron or of systemd;
+after nohup a closed terminal ends nothing.
+Exit codes: 0 done, 1 failed or no request answered, 2 wrong usage, 130 Ctrl-C,
+143 SIGTERM, 129 SIGHUP.
 """
 
 
@@ -292,7 +295,10 @@ def _run_options(arguments: argparse.Namespace, scrub: Scrubber) -> RunOptions:
 
     restart_commands = parse_restart_commands(arguments.cold_command)
     adapters = {option.target: option for option in arguments.adapters}
-    return RunOptions(arguments.line, restart_commands, arguments.max_usd, arguments.scheduler, scrub, adapters)
+    return RunOptions(
+        arguments.line, restart_commands, arguments.max_usd, arguments.scheduler, scrub, adapters,
+        arguments.interruptions,
+    )  # fmt: skip
 
 
 def _remote_targets(

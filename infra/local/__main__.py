@@ -50,8 +50,9 @@ def main(argv: list[str] | None = None) -> int:
         stopped_by = number
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, stop)
     try:
         names = arguments.names or TWIN_TARGETS
         with local_twins(

@@ -467,7 +467,7 @@ def test_an_unknown_name_is_refused_before_anything_starts():
         pytest.fail("started")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "sigterm", "sighup"])
 def test_the_program_ends_its_twins_on(number, twins_program):
     program, started, output = twins_program("aws_ec2")
     assert re.search(r"AWS EC2 \(ONNX int8\): ready after \d+\.\d s at http://127\.0\.0\.1:\d+", output)
