@@ -178,6 +178,8 @@ def test_a_path_of_an_address_is_kept_before_metrics():
         pytest.param(("--local", "--print-config"), 2, "--print-config is for --stacks and --target", id="twins"),
         pytest.param(("--local", "--interval", "0"), 2, "'0' is no number of seconds from 1 to 3600", id="interval"),
         pytest.param(("--local", "--targets", "azure"), 1, "no target is called 'azure': choose from", id="target"),
+        pytest.param(("--local", "--images", "/none"), 1, "/none", id="images"),
+        pytest.param(("--local", "--model", "none"), 1, "no model is called 'none'", id="model"),
         pytest.param(
             ("--local", "--targets", "heroku,aws_sagemaker"), 1,
             "aws_sagemaker: SageMaker lets no GET /metrics through", id="sagemaker's twin",
