@@ -32,7 +32,7 @@ from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, re
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, check_scheduler, read_token
 from infra.errors import ModelError
 from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
-from infra.targets import TARGETS, TWIN_TARGETS
+from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
 from service.settings import ENGINES
 
@@ -391,7 +391,7 @@ def _with_engines_of_model(overrides: dict[str, Any], base: Config) -> dict[str,
 def _twins_of(config: Config) -> tuple[tuple[str, ...], list[str]]:
     """The engines of the twins, and the names of the twins; both empty without twins."""
     engines = config.engines if config.local else ()
-    return engines, twin_names(TWIN_TARGETS, engines)
+    return engines, twin_names(TARGETS, engines)
 
 
 def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Reporter) -> int:

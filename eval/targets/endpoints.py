@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra.models import DEFAULT_MODEL
-from infra.targets import TARGETS, TWIN_TARGETS
+from infra.targets import TARGETS
 from service.schema import PREDICT
 
 if TYPE_CHECKING:
     from eval.targets.sagemaker.signer import Signer
-    from infra.local.twins import Twin
+    from infra.local.running.twin import Twin
 
 from eval.errors import EndpointError, InvalidInput
 from eval.progress import Reporter
@@ -163,7 +163,7 @@ def start_targets(
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(TWIN_TARGETS, log_dir, on_event=reporter.print, engines=engines, model=model)
+                    local_twins(TARGETS, log_dir, on_event=reporter.print, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None
