@@ -49,11 +49,11 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # exit codes of a run that Ctrl-C,
 EXAMPLES = f"""
 examples:
   ./cloudtrial run
-      four twins on this machine, images as below
+      five twins on this machine, images as below
   ./cloudtrial run --limit 300 --images ~/cifar10
       300 images of class folders, stratified by class
   ./cloudtrial run --local --model iris
-      four twins with another model of models/, and its golden set
+      five twins with another model of models/, and its golden set
   ./cloudtrial run --local --engines torch,onnx
       eight twins: compare the engines on each target
   ./cloudtrial run --stacks aws_ec2,heroku
@@ -106,7 +106,7 @@ def add_run_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add: Callable[..., Any] = parser.add_argument
-    add("--local", action="store_true", help="the four twins on this machine (the default)")
+    add("--local", action="store_true", help="the five twins on this machine (the default)")
     add("--engines", type=read_engines, metavar="A,B", help=f"a twin of each target for each of {', '.join(ENGINES)}:"
         f" NAME with {PLAIN_ENGINE} (the default, if the model has it), NAME-onnx with onnx")  # fmt: skip
     add("--stacks", type=comma_separated, metavar="A,B", help="deployed Pulumi stacks")
