@@ -110,7 +110,7 @@ def test_a_twin_that_was_stopped_wholly_leaves_nothing(tmp_path):
         assert instance(twin)
 
 
-def test_a_stores_version_is_mounted_and_a_release_mounts_another(tmp_path):
+def test_a_stores_version_is_mounted_a_release_mounts_another(tmp_path):
     store = ModelStore.open(tmp_path / "store")
     followed = TwinStore(tmp_path / "store", "tiny@prod")
 
