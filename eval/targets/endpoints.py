@@ -147,9 +147,14 @@ def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
 
 @contextlib.contextmanager
 def start_targets(
-    engines: Sequence[str], remote: TargetSet, log_dir: Path, reporter: Reporter, model: str = DEFAULT_MODEL
+    engines: Sequence[str],
+    remote: TargetSet,
+    log_dir: Path,
+    reporter: Reporter,
+    model: str = DEFAULT_MODEL,
+    names: Sequence[str] = tuple(TARGETS),
 ) -> Iterator[TargetSet]:
-    """The remote endpoints, and each target's twins with the model and these engines, which stop with the context.
+    """The remote endpoints, and these targets' twins with the model and these engines, which stop with the context.
 
     Raises EndpointError.
     """
@@ -163,7 +168,7 @@ def start_targets(
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(TARGETS, log_dir, on_event=reporter.print, engines=engines, model=model)
+                    local_twins(names, log_dir, on_event=reporter.print, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None
