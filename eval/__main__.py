@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -13,9 +12,10 @@ from eval.cli.compare import add_compare
 from eval.cli.gate import add_gate
 from eval.cli.prices import add_cost, add_prices
 from eval.cli.report import add_report
-from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED, add_run_command
+from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, add_run_command
 from eval.cli.samples import add_samples
 from eval.errors import EvalError
+from eval.interruption import Interruptions
 from eval.validation import printable_lines
 
 
@@ -24,17 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     arguments.line = ("./cloudtrial", *argv)
-    terminated = False
-
-    def terminate(*_: object) -> None:
-        """SIGTERM, with which schedulers end a job, ends a run as Ctrl-C does."""
-        nonlocal terminated
-        terminated = True
-        signal.raise_signal(signal.SIGINT)
-
-    signal.signal(signal.SIGTERM, terminate)
-    exit_code = _flush_output(_run_command(arguments))
-    return EXIT_TERMINATED if terminated and exit_code == EXIT_INTERRUPTED else exit_code
+    interruptions = arguments.interruptions = Interruptions()
+    with interruptions.raised():
+        exit_code = _flush_output(_run_command(arguments))
+    return interruptions.received.exit_code if interruptions.received and exit_code == EXIT_INTERRUPTED else exit_code
 
 
 def _run_command(arguments: argparse.Namespace) -> int:

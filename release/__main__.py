@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from eval.cli.arguments import comma_separated, int_at_least
 from eval.cli.compare import parse_percent, parse_points
 from eval.cli.gate import parse_metrics
 from eval.errors import EvalError
+from eval.interruption import Interruptions
 from eval.validation import printable_lines
 from infra.errors import InfraError
 from infra.targets import TARGETS
@@ -107,9 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; an error that a user can mend is one line."""
     argv = sys.argv[1:] if argv is None else argv
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        return _approve(argv[1:]) if argv[:1] == ["approve"] else _release(argv)
+        with Interruptions().raised():
+            return _approve(argv[1:]) if argv[:1] == ["approve"] else _release(argv)
     except (ReleaseError, EvalError, InfraError, ServiceError) as error:
         print(printable_lines(str(error)), file=sys.stderr)
         return FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from service.model import Bundle, load_for_engine
 from service.monitoring.reference import read_reference
 from service.schema import ModelInfo, Prediction
 from service.settings import Settings
-from service.system import give_back_memory, process_started_at, usable_cpus
+from service.system import at_low_priority, give_back_memory, process_started_at, usable_cpus
 
 PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
 PROBABILITY_SUM_TOLERANCE = 0.01
@@ -63,13 +64,17 @@ class Classifier:
     def load(cls, settings: Settings, decode_turns: DecodeTurns | None = None) -> Classifier:
         """Read and check the bundle, load the engine, run the self-test. Raises BundleError or SettingsError.
 
-        `decode_turns`: those of the model that it is to replace, as requests of both share the processor.
+        `decode_turns`: those of the model that it is to replace, and that answers meanwhile: requests of both share
+        the processor, and loading leaves it to them.
         """
         clock = [process_started_at()]
         make_engine = engine_class(settings.engine)  # imports its library, the longest part for torch
         clock.append(time.time())
         bundle = load_for_engine(settings.model_dir, settings.engine)
-        classifier = cls(bundle, make_engine(bundle, device=settings.device), settings, decode_turns)
+        load_engine = partial(make_engine, bundle, device=settings.device)
+        beside_requests = decode_turns is not None and not make_engine.starts_threads  # a thread inherits priority
+        engine = at_low_priority(load_engine) if beside_requests else load_engine()
+        classifier = cls(bundle, engine, settings, decode_turns)
         clock.append(time.time())
         try:
             classifier.test()

@@ -5,10 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 CGROUPS = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
@@ -29,6 +35,7 @@ ZEN = {
 }
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # options of glibc's mallopt
 LARGE_BLOCK_BYTES = 8 * 2**20  # what is larger goes back to the kernel when it is freed; a pass of 16 images has less
+LOWEST_PRIORITY = 19
 ARENAS = 2  # of which each may keep what it once held
 _IMPORTED_AT = time.time()
 
@@ -136,6 +143,21 @@ def give_back_memory() -> None:
     """Let the kernel have the pages that were freed: glibc keeps them, 100 MB after the torch engine's start."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def at_low_priority(work: Callable[[], T]) -> T:
+    """Do the work in a thread to which the kernel gives what others leave; returns or raises what the work does.
+
+    It is a thread of its own, since none may raise its priority again. Only Linux has priorities of single threads.
+    """
+
+    def run() -> T:
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        return work()
+
+    with ThreadPoolExecutor(1, "low-priority") as pool:
+        return pool.submit(run).result()
 
 
 def process_started_at() -> float:

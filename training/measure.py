@@ -52,5 +52,6 @@ def parity(predictions: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
 
 def split_reference(bundle: Bundle, test: Split, answers: Mapping[str, np.ndarray], data: str) -> dict[str, Any]:
     """The content of reference.json: each engine's probabilities for the test set, and what its images are like."""
-    numbers = measured((normalise(image[None], bundle)[0] for image in test.images), bundle.input)
+    parts = (test.images[start : start + BATCH_SIZE] for start in range(0, len(test.labels), BATCH_SIZE))
+    numbers = np.concatenate([measured(normalise(images, bundle), bundle.input) for images in parts])
     return reference_of(bundle.input, numbers, answers, test.labels, data)

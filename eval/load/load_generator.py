@@ -21,6 +21,7 @@ from eval.adapters.loading import AdapterOption
 from eval.cost.run_cost import CostMeter
 from eval.dataset.image_set import ImageSet
 from eval.errors import BudgetExceeded
+from eval.interruption import Interruptions
 from eval.load.circuit_breaker import CircuitBreaker
 from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
@@ -61,6 +62,7 @@ class RunOptions:
     dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open loops
     scrub: Scrubber = field(default_factory=Scrubber)  # masks the tokens of all endpoints
     adapters: Mapping[str, AdapterOption] = field(default_factory=dict)  # endpoint -> how it is asked
+    interruptions: Interruptions = field(default_factory=Interruptions)  # what signals do
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.image_set import ImageSet
 from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unreachable
-from eval.event_loop import run_with_exact_timers
 from eval.load.client import Client, RequestSpec
 from eval.load.distributed import open_executor
 from eval.load.foreign import find_adapter, first_images
@@ -40,7 +39,7 @@ from service.engines.names import engine_named
 from service.schema import PREDICT
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
-INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that Ctrl-C ended
+INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that a signal ended
 
 
 def execute_run(
@@ -48,9 +47,9 @@ def execute_run(
     reporter: Reporter,
     resume_state: ResumeState | None = None,
 ) -> Run:  # fmt: skip
-    """Execute the run, or the rest of a resumed one, and return its record. Ctrl-C ends it early, which is recorded.
+    """Execute the run, or the rest of a resumed one, and return its record. A signal ends it early, which is recorded.
 
-    Raises EvalError if the folder cannot be written. A second Ctrl-C raises KeyboardInterrupt.
+    Raises EvalError if the folder cannot be written. A second signal raises KeyboardInterrupt.
     """
     with reporter.activity("Preparing the run"):
         importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
@@ -75,7 +74,7 @@ def execute_run(
         )
         session = RunSession(run, context)
         try:
-            run_with_exact_timers(session.run())
+            options.interruptions.run(session.run())
         finally:
             final_run = session.finished_run()
             with os_errors_as_eval_error(run_dir):

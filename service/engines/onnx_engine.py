@@ -26,6 +26,7 @@ class OnnxEngine:
 
     name = "onnx"
     caller_may_run = True  # its compute threads belong to the session
+    starts_threads = True  # while it is loaded; they run the network later
 
     def __init__(self, bundle: Bundle, *, device: str = CPU):
         self.libraries = {"onnxruntime": str(onnxruntime.__version__)}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -33,14 +35,25 @@ def probe_precision(precision: str) -> PrecisionProbe:
     """Time one convolution in that precision (a key of PRECISIONS) against float32, once in this process."""
     if precision == "float32":
         return PrecisionProbe(True, "computed in hardware on every processor")
-    float32_ms = _convolution_ms(torch.float32)
     try:
-        found_ms = _convolution_ms(PRECISIONS[precision])
+        with torch_threads(1):  # several would wait for each other on a busy machine, longer than they compute
+            float32_ms, found_ms = map(_convolution_ms, (torch.float32, PRECISIONS[precision]))
     except RuntimeError as error:
         return PrecisionProbe(False, f"refused: {str(error).splitlines()[0]}")
     times = f"a convolution takes {found_ms:.2f} ms, {float32_ms:.2f} ms in float32"
     usable = found_ms * MIN_SPEEDUP <= float32_ms
     return PrecisionProbe(usable, times if usable else f"emulated or too slow: {times}")
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads here, and in threads that first use torch meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def usable_precisions() -> list[str]:

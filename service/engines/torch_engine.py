@@ -9,6 +9,7 @@ import copy
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service.engines.device import CPU, CUDA, choose_device
 from service.engines.fused import FusedResNet18
-from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
+from service.engines.precision import PRECISIONS, probe_precision, torch_threads, usable_precisions
 from service.engines.resnet import ARCHITECTURE, ResNet18, build_network
 from service.errors import BundleError
 from service.model import Bundle
@@ -49,26 +50,37 @@ class Variant(Protocol):
 class TorchEngine:
     """Runs a bundle's weights with PyTorch, in the precision that is named or else in the fastest of this processor.
 
-    `details` says which variant was taken, the measurement that decided it, and what was refused and why.
+    `details` says which variant was taken, the measurement that decided it, and what was refused and why. The first
+    engine of a process measures; one that is loaded later, while that one answers, takes what was found then.
     """
 
     name = "torch"
+    starts_threads = False  # while it is loaded; those of OpenMP belong to the thread that asks for a pass
 
     def __init__(self, bundle: Bundle, precision: str | None = None, *, device: str = CPU):
         self.libraries = {"torch": str(torch.__version__)}
         if not os.environ.get("OMP_NUM_THREADS"):  # left alone, PyTorch counts the host's cores, not the container's
             torch.set_num_threads(usable_cpus())
-        self.caller_may_run = torch.get_num_threads() == 1  # OpenMP would make a team of threads for each that asks
-        net = load_network(bundle)
-        fold_batch_norm(net)
+        threads = torch.get_num_threads()
+        self.caller_may_run = threads == 1  # OpenMP would make a team of threads for each that asks
         self.device = choose_device(device, torch.cuda.is_available, "torch")
-        if self.device == CUDA:
-            form = f"float32, {GpuResNet18.how}"
-            self._scores: Variant = GpuResNet18(net, torch.device(CUDA))
-            self.details: dict[str, object] = {"form": form, "threads": torch.get_num_threads()}
-            return
-        precisions = [precision] if precision else usable_precisions()
-        self._scores, self.details = autotune(net, precisions, bundle.image.size_px)
+        size_px = bundle.image.size_px
+        known = None if precision else _trials.get(size_px)
+        with torch_threads(1 if known else threads):  # a second team would take the cores from the first in mid-pass
+            net = load_network(bundle)
+            fold_batch_norm(net)
+            if self.device == CUDA:
+                self._scores: Variant = GpuResNet18(net, torch.device(CUDA))
+                self.details: dict[str, object] = {"form": f"float32, {GpuResNet18.how}", "threads": threads}
+                return
+            precisions = [precision] if precision else [known.precision] if known else usable_precisions()
+            self._scores, trial = autotune(net, precisions, size_px)
+        if precision is None:
+            known = known or _trials.setdefault(size_px, trial)
+        trial_ms = known.trial_ms if known else trial.trial_ms
+        self.details = {"form": f"{trial.precision}, {self._scores.how}", "threads": threads, "trial_ms": trial_ms}
+        if trial.refused:
+            self.details["refused"] = trial.refused
         if precision is None:
             self.details["precisions"] = {name: probe_precision(name).reason for name in PRECISIONS}
 
@@ -77,8 +89,20 @@ class TorchEngine:
         return self._scores(torch.from_numpy(batch)).softmax(1).numpy()
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What decided a precision."""
+
+    precision: str
+    trial_ms: dict[str, float]  # by precision; empty where there was one to choose from
+    refused: dict[str, str]  # variant -> why
+
+
+_trials: dict[int, Trial] = {}  # of this process, by the side of its images in pixels
+
+
 @torch.inference_mode()
-def autotune(net: ResNet18, precisions: Sequence[str], size_px: int) -> tuple[Variant, dict[str, object]]:
+def autotune(net: ResNet18, precisions: Sequence[str], size_px: int) -> tuple[Variant, Trial]:
     """The fastest precision for a folded network, and the milliseconds that decided.
 
     Fused operators are taken where they run and answer as the plain network does.
@@ -96,14 +120,14 @@ def autotune(net: ResNet18, precisions: Sequence[str], size_px: int) -> tuple[Va
             refused[f"{precision}, {FusedResNet18.how}"] = str(error).splitlines()[0]
             variant = LayeredResNet18(net, PRECISIONS[precision])
             variant(images)  # in the first run oneDNN generates its code
-        variants[precision], trial_ms[precision] = variant, time_variant(variant, images)
+        variants[precision] = variant
+        if len(precisions) > 1:
+            trial_ms[precision] = time_variant(variant, images)
     chosen = precisions[0]
     for precision in precisions[1:]:
         if trial_ms[precision] * MIN_PRECISION_SPEEDUP < trial_ms[chosen]:
             chosen = precision
-    form = f"{chosen}, {variants[chosen].how}"
-    details: dict[str, object] = {"form": form, "threads": torch.get_num_threads(), "trial_ms": trial_ms}
-    return variants[chosen], details | ({"refused": refused} if refused else {})
+    return variants[chosen], Trial(chosen, trial_ms, refused)
 
 
 def _check_answers(found: Tensor, expected: Tensor, limit: float) -> None:

@@ -1,4 +1,4 @@
-"""Images whose true class was said, in folders of classes as `./cloudtrial train` reads them.
+"""Images whose true class was said, in folders of classes as `./cloudtrial finetune` reads them.
 
 A file is the image as it was sent, named by its content: the same image twice is one file. Nothing is ever deleted;
 where the quota is full, no more is kept until somebody has moved files away.

@@ -1,15 +1,13 @@
 """Histograms with the bounds of a reference, and the bounds where there is none.
 
-prometheus_client's own take a lock for each bucket and look for it from the first one on: four of them for each image
-cost more than all else that is counted.
+They take many values at a time: prometheus_client's own take one, with a lock for each bucket.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
 
+import numpy as np
 from prometheus_client.utils import floatToGoString
 
 # Of probabilities: narrow where networks are sure, most so where the shipped one is, whose labels were smoothed
@@ -35,17 +33,20 @@ class Histogram:
     """Counts by bucket, and their sum. Whoever uses it holds a lock."""
 
     def __init__(self, bounds: Sequence[float]):
-        self.bounds = tuple(bounds)
-        self._counts = [0] * (len(self.bounds) + 1)
+        self._bounds = np.array(bounds, np.float64)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count a value; NaN, which would stay in the sum for ever, is left out."""
-        if value == value:
-            self._counts[bisect_left(self.bounds, value)] += 1
-            self._sum += value
+    def observe(self, values: np.ndarray) -> None:
+        """Count float64 values; NaN, which would stay in the sum for ever, is left out."""
+        total = float(values.sum())
+        if total != total:
+            values = values[~np.isnan(values)]
+            total = float(values.sum())
+        self._counts += np.bincount(self._bounds.searchsorted(values), minlength=len(self._counts))
+        self._sum += total
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """The buckets, each by its bound with all that is not above it, and the sum."""
-        names = [*map(le, self.bounds), "+Inf"]
-        return list(zip(names, map(float, accumulate(self._counts)), strict=True)), self._sum
+        names = [*map(le, self._bounds.tolist()), "+Inf"]
+        return list(zip(names, self._counts.cumsum().astype(float).tolist(), strict=True)), self._sum

@@ -1,6 +1,7 @@
 // The form without a reload. Without this script it posts to the server, which renders the same page.
 
 import { offerCurl } from "./curl.js";
+import { askWhetherRight } from "./feedback.js";
 
 const byId = (id) => document.getElementById(id);
 const [form, drop, preview, image, token, send, answer] = [
@@ -114,7 +115,7 @@ async function ask() {
       signal: mine.signal,
     });
     const body = (await response.json().catch(() => null)) ?? {}; // a proxy's refusal is no JSON
-    if (response.ok && body.top) return succeed(body, response.headers.get("Server-Timing"));
+    if (response.ok && body.top) return succeed(body, response.headers);
     if (UNREADABLE.includes(response.status)) {
       refused = file;
       hidePreview();
@@ -127,14 +128,15 @@ async function ask() {
   }
 }
 
-function succeed(prediction, timing) {
+function succeed(prediction, headers) {
   const { name, version, engine } = prediction.model;
-  const took = /total;dur=([\d.]+)/.exec(timing ?? "");
+  const took = /total;dur=([\d.]+)/.exec(headers.get("Server-Timing") ?? "");
   fill({ label: prediction.label, probability: percent(prediction.probability), model: name, version, engine });
   byId("ms").textContent = took ? Math.max(1, Math.round(took[1])) : "";
   byId("took").hidden = !took;
   byId("top").replaceChildren(...prediction.top.map(bar));
   offerCurl(CURL_OPTIONS);
+  askWhetherRight(prediction.label, headers);
   send.hidden = !token;
   reveal("result", `${prediction.label} ${percent(prediction.probability)}`);
 }

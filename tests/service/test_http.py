@@ -394,6 +394,31 @@ def test_metrics_count_what_was_answered(server, png):
     assert sum(value for name, value in after.items() if name.startswith("classifier_predictions_total")) >= 3
 
 
+def test_metrics_compare_real_images_with_the_shipped_reference(server, golden_dir):
+    """The golden set's brightness, computed here, is what the histograms grow by; their buckets are the gauges'."""
+    images = [path.read_bytes() for path in sorted(golden_dir.glob("*.png"))[:24]]
+    before = metrics(server)
+    parts = [("image", data, f"{number}.png") for number, data in enumerate(images)]
+    reply = server.post_form("/predict/batch", *parts)
+    after, version = metrics(server), reply.headers[schema.MODEL_VERSION]
+    own = f'version="{version}"'
+    grown = {name: after[f"classifier_{name}{{{own}}}"] - before.get(f"classifier_{name}{{{own}}}", 0) for name in (
+        "brightness_sum", "contrast_sum", "confidence_sum", "confidence_count", "margin_count", "brightness_count"
+    )}  # fmt: skip
+    greys = [np.asarray(Image.open(io.BytesIO(data)).convert("L")) / 255 for data in images]
+    assert grown["brightness_sum"] == pytest.approx(sum(grey.mean() for grey in greys), abs=0.05)
+    assert grown["contrast_sum"] == pytest.approx(sum(grey.std() for grey in greys), abs=0.05)
+    answers = [each["probability"] for each in reply.json["predictions"]]
+    assert grown["confidence_sum"] == pytest.approx(sum(answers), abs=1e-4)
+    assert grown["confidence_count"] == grown["margin_count"] == grown["brightness_count"] == len(images)
+    for name in ("confidence", "margin", "brightness", "contrast"):
+        head = f"classifier_{name}_bucket{{"
+        buckets = {each.removeprefix(head) for each in after if each.startswith(head) and "+Inf" not in each}
+        gauges = {each.partition("{")[2] for each in after if each.startswith(f"classifier_reference_{name}{{")}
+        assert buckets == gauges and len(gauges) > 10
+    assert after[f"classifier_reference_images{{{own}}}"] == 10_000
+
+
 # The token
 
 TOKEN = "s3cret-s3cret-s3cret"

@@ -82,7 +82,7 @@ def test_the_curl_line_gives_the_same_answer(visit, server, needs_tool):
 
 def test_what_the_browser_lets_pass_is_explained(visit, server):
     page = visit(server, java_script_enabled=False)
-    page.locator("form").evaluate("form => form.noValidate = true")
+    page.locator("#form").evaluate("form => form.noValidate = true")
     enter(page, "5", "", "7")
     expect(page.get_by_role("alert")).to_contain_text("A number is missing or wrong")
     expect(page.get_by_role("alert")).to_contain_text("width is empty")

@@ -2,20 +2,24 @@
 
 import gc
 import json
+import os
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
+from service.classifier import Classifier
 from service.errors import InsufficientStorage, ModelNotFound, ModelRefused, QueueFull, SwitchConflict
 from service.lifecycle import memory
 from service.lifecycle.switcher import MAX_ORDERS, ModelSwitcher
-from service.settings import Settings
+from service.settings import ENGINES, Settings
 from service.store_layout import parse_reference, version_dir
 from tests.helpers.bundles import one_coloured, write_bundle
 from tests.helpers.model_stores import add_version, point
@@ -330,3 +334,20 @@ def test_without_a_store_the_one_bundle_can_be_read_again(tmp_path):
         switcher.load(parse_reference("tiny@prod"))
     with pytest.raises(ModelNotFound, match="has 'tiny' alone"):
         switcher.resolve("other")
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of single threads")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_threads_of_a_later_model_have_the_usual_priority(engine):
+    """It is loaded at the lowest, which a thread that it started would keep."""
+    settings = Settings.from_env({"ENGINE": engine})
+    first = Classifier.load(settings)
+    later = Classifier.load(settings, first.decode_turns)
+    try:
+        threads = (thread.id for thread in psutil.Process().threads())
+        found = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads if psutil.pid_exists(thread)}
+        assert found == {os.getpriority(os.PRIO_PROCESS, os.getpid())}
+    finally:
+        first.close()
+        later.close()

@@ -1,12 +1,23 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from service import system
-from service.system import LIMITS, _cgroup_quota, cpu_flags, cpu_model, process_started_at, processor, usable_cpus
+from service.system import (
+    LIMITS,
+    LOWEST_PRIORITY,
+    _cgroup_quota,
+    at_low_priority,
+    cpu_flags,
+    cpu_model,
+    process_started_at,
+    processor,
+    usable_cpus,
+)
 
 
 def test_at_least_one_cpu_and_at_most_those_of_the_affinity():
@@ -130,3 +141,12 @@ print(before - psutil.Process().memory_info().rss)
 def test_freed_memory_goes_back_to_the_kernel():
     given_back = subprocess.run([sys.executable, "-c", RESIDENT_AFTER], capture_output=True, text=True, check=True)
     assert int(given_back.stdout) > 80 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of single threads")
+def test_work_at_low_priority_leaves_its_caller_as_it_was():
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert at_low_priority(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == LOWEST_PRIORITY
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    with pytest.raises(ZeroDivisionError):
+        at_low_priority(lambda: 1 // 0)

@@ -17,6 +17,7 @@ from store.aliases import NO_VERSION, version_before
 from store.errors import StoreConflict
 from store.folder import ABANDONED_S, PARTS
 from store.model_store import ModelStore
+from tests.helpers.references import add_reference, reference_json
 from tests.helpers.store_bundles import plain_bundle
 
 WHY = "for a test"
@@ -27,7 +28,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_pushed_is_pulled(store, tmp_path):
-    bundle = plain_bundle(tmp_path / "bundle")
+    bundle = add_reference(plain_bundle(tmp_path / "bundle"), reference_json(2, ["width"]))
     pushed = store.push(bundle)
     assert pushed.version == version_of((bundle / "model.json").read_bytes())
     assert pushed.files == {path.name: path.stat().st_size for path in bundle.iterdir()}

@@ -33,13 +33,6 @@ TOKEN = "T0ken+of/the=\"0perat0r'&<wh0m>n0b0dy\\kn0ws"  # with what URLs, JSON a
 OTHER = "an0ther-t0ken-f0r-an0ther-target"
 
 
-@pytest.fixture(autouse=True)
-def signals_as_before():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 def run(*arguments):
     return main(
         ["run", "--images", "golden", "--limit", "2", "--baseline-rtt", "0", "--warmup", "0", *map(str, arguments)]

@@ -110,9 +110,29 @@ def test_a_precision_is_used_where_a_trial_shows_that_it_pays(monkeypatch, float
 def test_fastest_precision_is_chosen_and_noise_decides_nothing(monkeypatch, net, times_ms, taken):
     clock = iter(times_ms)
     monkeypatch.setattr(torch_engine, "time_variant", lambda variant, images: next(clock))
-    _, details = autotune(net, ["float32", "bfloat16"], 32)
-    assert details["form"].startswith(taken)
-    assert list(details["trial_ms"].values()) == times_ms
+    _, trial = autotune(net, ["float32", "bfloat16"], 32)
+    assert trial.precision == taken
+    assert list(trial.trial_ms.values()) == times_ms
+
+
+def test_later_engine_takes_what_the_first_measured(bundle, golden, monkeypatch):
+    """It is loaded while that one answers: no trial, and no second team of threads."""
+    first, threads, asked = TorchEngine(bundle), torch.get_num_threads(), []
+
+    def counted(net, precisions, size_px):
+        asked.append((list(precisions), torch.get_num_threads()))
+        return autotune(net, precisions, size_px)
+
+    def no_trial(variant, images):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(torch_engine, "autotune", counted)
+    monkeypatch.setattr(torch_engine, "time_variant", no_trial)
+    later = TorchEngine(bundle)
+    assert asked == [([str(first.details["form"]).partition(",")[0]], 1)]
+    assert torch.get_num_threads() == threads
+    assert later.details == first.details
+    np.testing.assert_array_equal(later.probabilities(golden[:10]), first.probabilities(golden[:10]))
 
 
 def test_requested_precision_predicts_correctly_on_any_processor(bundle, golden):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,10 +13,12 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
-from service.errors import SettingsError
+from service.errors import FeedbackProblem, SettingsError
 from service.feedback.counters import MAX_VERSIONS
+from service.feedback.recorder import MALFORMED
 from service.schema import MAX_FEEDBACK_BYTES, PROBLEM_TYPE
 from service.settings import Settings
+from tests.conftest import ROOT
 from tests.helpers.bundles import one_coloured, write_bundle
 from tests.helpers.model_stores import add_version, point
 from tests.helpers.running_service import multipart, ready_service
@@ -259,6 +262,13 @@ def test_images_are_kept_by_their_true_class_once_judged(bundle, tmp_path):
     assert files == {"bright": BRIGHT, "middle": DARK}
 
 
+def test_an_image_in_base64_is_kept_too(bundle, tmp_path):
+    client = new_client(bundle, KEEP_IMAGES=str(tmp_path / "kept"))
+    said = named(client.post("/predict", json={"image": base64.b64encode(DARK).decode()}))
+    assert client.post("/feedback", json=said | {"label": "bright"}).json["kept"] is True
+    assert [path.read_bytes() for path in (tmp_path / "kept" / "bright").iterdir()] == [DARK]
+
+
 def test_pixels_in_json_are_judged_and_not_kept(bundle, tmp_path):
     client = new_client(bundle, KEEP_IMAGES=str(tmp_path / "kept"))
     said = named(client.post("/predict", json={"img": [[[0, 0, 0]]]}))
@@ -308,3 +318,24 @@ def test_of_many_at_once_each_answer_is_counted_once(bundle, tmp_path):
         if sample.name == "classifier_feedback_total"
     }
     assert found == {"right": 20, "wrong": 20}
+
+
+@pytest.mark.integration
+def test_the_commands_of_the_page_count_one_answer(tmp_path, needs_tool):
+    needs_tool("curl")
+    section = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8").partition("## Feedback")[2]
+    script = section.split("```\n")[1]
+    (tmp_path / "cat.png").write_bytes(DARK)
+    model = write_bundle(tmp_path / "model", ["cat", "dog"])
+    with ready_service(tmp_path / "log", MODEL_DIR=str(model)) as server:
+        script = script.replace("localhost:8080", f"127.0.0.1:{server.port}")
+        done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(done.stdout)["outcome"] == "right"
+
+
+def test_every_reason_of_a_refusal_is_in_the_page():
+    section = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8").partition("## Feedback")[2]
+    table = section.partition("| `reason` |")[2].partition("\n\n")[0]
+    reasons = {kind.reason: str(kind.status) for kind in FeedbackProblem.__subclasses__()} | {MALFORMED: "400"}
+    for reason, status in reasons.items():
+        assert [line for line in table.splitlines() if f"`{reason}`" in line and status in line], reason

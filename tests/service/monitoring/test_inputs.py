@@ -17,7 +17,7 @@ WHITE, BLACK, GREY = (one_coloured(value) for value in (255, 0, 102))
 
 
 def light(data: bytes, bundle):
-    return measure_of(bundle.input)(decode_image(data, bundle))
+    return measure_of(bundle.input)(decode_image(data, bundle)[None])[:, 0].tolist()
 
 
 @pytest.mark.parametrize(("image", "brightness"), [(WHITE, 1.0), (BLACK, 0.0), (GREY, 0.4)], ids=["white", "black", ""])
@@ -47,4 +47,15 @@ def test_colours_weigh_as_in_the_grey_image(bundle_dir):
 def test_a_row_is_its_own_numbers_up_to_sixty_four():
     taken = TabularInput(tuple(Feature(f"number {index}", 0, 1) for index in range(70)))
     assert measured_names(taken) == tuple(f"number {index}" for index in range(64))
-    assert measure_of(taken)(np.arange(70, dtype=np.float32)) == list(range(64))
+    rows = np.arange(140, dtype=np.float32).reshape(2, 70)
+    assert measure_of(taken)(rows).T.tolist() == [list(range(64)), list(range(70, 134))]
+
+
+def test_images_are_measured_together_as_alone():
+    """Large enough for sums to be split."""
+    images = np.random.default_rng(0).normal(0.2, 1, (5, 3, 64, 64)).astype(np.float32)
+    measure = measure_of(bundle_in_memory(size_px=64).input)
+    np.testing.assert_allclose(measure(images)[:, 3], measure(images[3:4])[:, 0], atol=1e-6)
+    (red, green, blue), grey_of = images[3].astype(float) * 0.5 + 0.5, (0.299, 0.587, 0.114)
+    grey = red * grey_of[0] + green * grey_of[1] + blue * grey_of[2]
+    assert measure(images)[:, 3].tolist() == pytest.approx([grey.mean(), grey.std()], abs=1e-5)

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from service.app import create_app
 from service.manifest.records import Feature, TabularInput
 from service.model import load_bundle
-from service.monitoring.model_monitor import MAX_REFERENCE_LABELS, ModelMonitor
+from service.monitoring.inputs import LIGHT
+from service.monitoring.model_monitor import MAX_REFERENCE_LABELS, MAX_WAITING, ModelMonitor
 from service.monitoring.reference import Distribution, Reference, read_reference
 from service.schema import Prediction
 from service.settings import Settings
+from tests.conftest import ROOT
 from tests.helpers.bundles import bundle_in_memory, one_coloured, write_bundle
 from tests.helpers.model_stores import add_version, point
 from tests.helpers.references import add_reference, reference_json
@@ -134,10 +138,51 @@ def test_a_switch_ends_the_series_of_the_version_before(tmp_path):
     assert series(client)["predictions_total", "bright"] == 1
 
 
+def test_the_page_names_every_series(tmp_path):
+    page = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8")
+    for features in ((), FEATURES):
+        bundle = write_bundle(tmp_path / f"{len(features)}", ["a", "b"], features=features)
+        client = client_of(add_reference(bundle, reference_json(2, features or LIGHT)), MANAGE_TOKEN="x" * 20)
+        client.get("/nowhere")
+        text = client.get("/metrics").text
+        names = set(re.findall(r"^# TYPE classifier_(\w+)", text, re.MULTILINE))
+        names = {name for name in names if not name.endswith("_created")}  # which are prometheus_client's own
+        assert {"confidence", "reference_images", "requests_total"} < names
+        words = re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", page)))
+        named = {word.removeprefix("classifier_") for word in words}
+        assert not {name for name in names if not named & {name, name.removeprefix("reference_")}}
+
+
 def test_two_apps_in_one_process_count_their_own_images(tmp_path):
     one, other = (client_of(write_bundle(tmp_path / name, ["dark", "bright"])) for name in ("one", "other"))
     assert one.post("/predict", data=WHITE, content_type="image/png").status_code == 200
     assert (series(one)["confidence_count",], series(other)["confidence_count",]) == (1, 0)
+
+
+def test_inputs_wait_to_be_counted_but_few_and_not_for_a_reader():
+    monitor = ModelMonitor(bundle_in_memory("ab"), "0123", None)
+    image, answer = np.zeros((3, 32, 32), np.float32), Prediction((0.25, 0.75), ("a", "b"))
+    for sent in range(1, 2 * MAX_WAITING + 2):
+        monitor.observe([image], [answer])
+        assert len(monitor._waiting) == sent % MAX_WAITING
+    assert counted(monitor) == 2 * MAX_WAITING + 1 and monitor._waiting == []
+    monitor.observe([np.zeros((3, 300, 300), np.float32)], [answer])  # over a megabyte
+    assert monitor._waiting == [] and monitor._waiting_bytes == 0
+
+
+def test_threads_lose_no_image():
+    monitor = ModelMonitor(bundle_in_memory("ab"), "0123", None)
+    image, answer = np.zeros((3, 32, 32), np.float32), Prediction((0.25, 0.75), ("a", "b"))
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda number: (monitor.observe([image] * 3, [answer] * 3), counted(monitor)), range(200)):
+            pass
+    assert counted(monitor) == 600
+
+
+def counted(monitor: ModelMonitor) -> float:
+    """Images in the histogram of confidence."""
+    samples = [sample for family in monitor.collect() for sample in family.samples]
+    return next(sample.value for sample in samples if sample.name == "classifier_confidence_count")
 
 
 def test_many_classes_have_no_gauge_each(tmp_path):

@@ -1,0 +1,89 @@
+"""The signals that end a command early, however it was started: Ctrl-C, SIGTERM, and SIGHUP of a closed terminal.
+
+A script's shell starts a job in the background with SIGINT ignored, and Python leaves it so; here it ends the job like
+the others. Only a SIGHUP that `nohup` has ignored stays ignored, since that is what it is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from types import FrameType
+from typing import Any, TypeVar
+
+from eval.event_loop import run_with_exact_timers
+
+Result = TypeVar("Result")
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal has ended the command."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Interruptions:
+    """What a command does about the signals. `received` is the first of them."""
+
+    def __init__(self) -> None:
+        self.received: Interruption | None = None
+        self._terminals = [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream and stream.isatty()]
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Each signal raises Interruption."""
+        before = {number: signal.getsignal(number) for number in ENDING}
+        for number in self._heeded():
+            signal.signal(number, self._raise)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def run(self, main: Coroutine[Any, Any, Result]) -> Result:
+        """Run it in a loop with exact timers. A signal cancels it, which it may catch; a second one raises."""
+        return run_with_exact_timers(self._cancelled_by_signals(main))
+
+    async def _cancelled_by_signals(self, main: Coroutine[Any, Any, Result]) -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task
+
+        def cancel(number: int) -> None:
+            if self.received:
+                raise Interruption(number)
+            self._note(number)
+            task.cancel()
+
+        before = {number: signal.getsignal(number) for number in self._heeded()}
+        for number in before:
+            loop.add_signal_handler(number, cancel, number)
+        try:
+            return await main
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _heeded(self) -> list[signal.Signals]:
+        return [n for n in ENDING if n is not signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+
+    def _raise(self, number: int, _: FrameType | None) -> None:
+        self._note(number)
+        raise Interruption(number)
+
+    def _note(self, number: int) -> None:
+        self.received = self.received or Interruption(number)
+        if number == signal.SIGHUP:  # whatever is still said to a terminal that is gone would be an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)

@@ -1,0 +1,175 @@
+"""What the histograms of /metrics cost: throughput and processor time with observation against those without.
+
+    python -m scripts.benchmarks.metrics_overhead [--engine onnx] [--pairs 100] [--block 0.5]
+
+One service on one core, loaded from another by a closed loop of one golden image. Blocks with and without observation
+take turns, in random order within each pair, in the same process: whatever else runs on the machine is in both alike.
+It prints by how much a request takes longer with observation, over the pairs, and by how much more processor time,
+which says more where others use the cores too; and last the part of the service's processor time that its threads were
+seen to spend on observation, which needs no difference of two noisy numbers. Each has its 95% interval.
+
+Without observation nothing is counted by image, though the service counted labels before there were histograms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import mmap
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from scipy import stats
+
+from infra.local.health import free_ports, wait_until_ready
+from infra.local.process import Process
+from scripts.benchmarks.http_load import ClosedLoop
+from scripts.benchmarks.http_messages import HOST, Request
+from scripts.benchmarks.observed_app import FILE_BYTES, SPENT, SPENT_AT, map_file
+from scripts.benchmarks.serving.servers import RAW
+from scripts.paths import EXAMPLE_IMAGE, ROOT
+from service.settings import ENGINES
+from service.system import processor
+
+SERVE = "from service.server import serve; serve('scripts.benchmarks.observed_app:app')"
+SERVER_CORE, CLIENT_CORE = 0, 1
+CONCURRENCY = 8
+WARMUP_S, DRAIN_S, START_TIMEOUT_S = 3.0, 20.0, 120.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """A load with observation, or without."""
+
+    rate_rps: float  # successes a second
+    cpu_ms: float  # of the process that serves, per success
+    observing_ms: float  # of these
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2%} ({self.low:+.2%} to {self.high:+.2%})"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """By Student."""
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    mean = float(np.mean(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def overhead(pairs: Sequence[tuple[float, float]]) -> Interval:
+    """By how much costs with observation are above those without, pair by pair: the mean of the ratios' logarithms."""
+    found = interval([math.log(with_it / without) for with_it, without in pairs])
+    return Interval(*map(math.expm1, (found.mean, found.low, found.high)))
+
+
+@contextmanager
+def running_service(engine: str, folder: Path) -> Iterator[tuple[int, int, mmap.mmap]]:
+    """The port, the process that serves, and what the two share (observed_app.py)."""
+    flag, (port,) = folder / "observe", free_ports(1)
+    flag.write_bytes(bytes(FILE_BYTES))
+    env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "OBSERVE": str(flag)}
+    process = Process(("python", "-c", SERVE), env, ROOT, [SERVER_CORE], folder / "log")
+    try:
+        wait_until_ready(port, [process], START_TIMEOUT_S)
+        worker = max(psutil.Process(process.pid).children(), key=lambda child: child.memory_info().rss)
+        yield port, worker.pid, map_file(flag)
+    finally:
+        process.terminate()
+        process.reap()
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used, to the nanosecond: Linux has a clock for each."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def measure(port: int, pid: int, shared: mmap.mmap, request: Request, window_s: float) -> Block:
+    """One block."""
+
+    def clocks() -> tuple[float, float]:
+        return cpu_s(pid), SPENT.unpack_from(shared, SPENT_AT)[0] / 1e9
+
+    at_end: list[tuple[float, float]] = []
+    before = clocks()
+    found = ClosedLoop(port, [request], CONCURRENCY).run(0, window_s, DRAIN_S, lambda: at_end.append(clocks()))
+    if found.errors:
+        raise SystemExit(f"metrics_overhead: requests failed: {found.errors}")
+    if not found.succeeded:  # others had the cores all the while
+        return measure(port, pid, shared, request, window_s)
+    cpu_ms, observing_ms = ((b - a) / found.succeeded * 1000 for a, b in zip(before, at_end[0], strict=True))
+    return Block(found.rate_rps, cpu_ms, observing_ms)
+
+
+def measure_pairs(engine: str, pairs: int, window_s: float) -> list[tuple[Block, Block]]:
+    """So many blocks with observation, each with one without it right before or after."""
+    request, rng = RAW.request(EXAMPLE_IMAGE.read_bytes(), "image/png", "airplane"), random.Random(1)
+    found = []
+    with tempfile.TemporaryDirectory() as folder, running_service(engine, Path(folder)) as (port, pid, shared):
+        measure(port, pid, shared, request, WARMUP_S)
+        for number in range(pairs):
+            blocks: dict[bool, Block] = {}
+            for is_on in rng.sample((True, False), 2):
+                shared[0] = is_on
+                blocks[is_on] = measure(port, pid, shared, request, window_s)
+            found.append((blocks[True], blocks[False]))
+            print(f"\r{number + 1}/{pairs} pairs", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return found
+
+
+def lines(found: Sequence[tuple[Block, Block]]) -> list[str]:
+    """The figures as text."""
+    observing = interval([on.observing_ms / on.cpu_ms for on, _ in found])
+    on_ms, off_ms, observing_ms, rate_rps = (
+        float(np.median(column))
+        for column in zip(*((on.cpu_ms, off.cpu_ms, on.observing_ms, off.rate_rps) for on, off in found), strict=True)
+    )
+    return [
+        f"a request takes longer by {overhead([(1 / on.rate_rps, 1 / off.rate_rps) for on, off in found])}",
+        f"processor time is more by {overhead([(on.cpu_ms, off.cpu_ms) for on, off in found])}",
+        f"processor time spent on observation: {observing}",
+        f"medians: {off_ms:.3f} ms of the processor a request without, {on_ms:.3f} with observation, of these "
+        f"{observing_ms * 1000:.0f} us on it; {rate_rps:.0f} requests a second",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.benchmarks.metrics_overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="onnx")
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--block", type=float, default=0.5, help="seconds of each block")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, [CLIENT_CORE])
+    cpu = processor()
+    load = os.getloadavg()[0]
+    print(f"{cpu['cpu_model']} ({cpu['cpu_generation']}); load average before: {load:.1f}", flush=True)
+    print("\n".join(lines(measure_pairs(options.engine, options.pairs, options.block))))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\nmetrics_overhead: stopped") from None

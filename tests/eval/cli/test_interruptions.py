@@ -1,0 +1,119 @@
+"""A run that a signal ends, however it was started: all that was measured is kept and reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eval.samples.store import read_samples
+from tests.conftest import ROOT
+from tests.helpers.fake_endpoint import fake_endpoint
+
+pytestmark = pytest.mark.integration
+
+WARM_UP, MEASURED = 20, 39
+RUN = [sys.executable, "-m", "eval", "run", "--images", "golden", "--baseline-rtt", "0"]
+SCRIPT = "{command} </dev/null >{log} 2>&1 & echo $!; wait $!"  # of a shell without job control
+
+
+def measured(folder: Path) -> int:
+    return len([each for each in read_samples(folder) if each.target == "a" and each.phase == "measure"])
+
+
+def run_until(folder: Path, start: Callable[[list[str]], object], stop: Callable[[], object], ended: Callable[[], int]):
+    """Start a run, stop it in the middle of its 40th request; returns what it ended with."""
+    with fake_endpoint() as fake:
+
+        def interrupt(count: int) -> None:
+            if count == WARM_UP + MEASURED + 1:
+                fake.mode = "slow"
+                stop()
+
+        fake.on_post = interrupt
+        start([*RUN, "--target", f"a={fake.url}", "--out", str(folder)])
+        return ended()
+
+
+def expect_kept(folder: Path) -> None:
+    assert measured(folder) == MEASURED
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert report["run"]["complete"] is False
+    assert report["run"]["incomplete_reason"] == f"interrupted after {MEASURED} of 100 requests"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_interrupted_run_is_reported_and_ends_with_its_code(tmp_path, number):
+    folder, process = tmp_path / "run", []
+
+    def start(command: list[str]) -> None:
+        pipe = subprocess.PIPE
+        process.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe, start_new_session=True))
+
+    run_until(folder, start, lambda: process[0].send_signal(number), lambda: process[0].wait(120))
+    out, err = process[0].communicate()
+    assert (process[0].returncode, err) == (128 + number, "")
+    assert f"Not complete: interrupted after {MEASURED} of 100 requests" in out
+    expect_kept(folder)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "number"),
+    [("", signal.SIGINT), ("", signal.SIGTERM), ("nohup ", signal.SIGTERM)],
+    ids=["SIGINT", "SIGTERM", "SIGTERM after nohup"],
+)
+def test_job_in_the_background_of_a_script_ends_as_well(tmp_path, prefix, number):
+    """Its shell has made it ignore SIGINT."""
+    folder, log, shell, pid = tmp_path / "run", tmp_path / "log", [], []
+
+    def start(command: list[str]) -> None:
+        script = SCRIPT.format(command=prefix + shlex.join(command), log=shlex.quote(str(log)))
+        shell.append(subprocess.Popen(["sh", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        pid.append(int(shell[0].stdout.readline()))
+
+    ended = run_until(folder, start, lambda: os.kill(pid[0], number), lambda: shell[0].wait(120))
+    shell[0].communicate()
+    assert ended == 128 + number, log.read_text(encoding="utf-8")
+    expect_kept(folder)
+
+
+def test_hangup_that_nohup_ignores_ends_nothing(tmp_path):
+    folder, process = tmp_path / "run", []
+
+    def start(command: list[str]) -> None:
+        process.append(
+            subprocess.Popen(["nohup", *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+
+    with fake_endpoint() as fake:
+        fake.on_post = lambda count: count == WARM_UP + MEASURED and process[0].send_signal(signal.SIGHUP)
+        start([*RUN, "--target", f"a={fake.url}", "--out", str(folder)])
+        assert process[0].wait(120) == 0
+    assert measured(folder) == 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a closed terminal is told apart on Linux alone")
+def test_closed_terminal_ends_a_run_that_is_reported_all_the_same(tmp_path):
+    """Every further word to the terminal is an error."""
+    folder, child = tmp_path / "run", []
+
+    def start(command: list[str]) -> None:
+        pid, terminal = pty.fork()
+        if not pid:
+            os.chdir(ROOT)
+            os.execv(command[0], command)
+        child.extend([pid, terminal])
+
+    def ended() -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1])
+
+    assert run_until(folder, start, lambda: os.close(child[1]), ended) == 128 + signal.SIGHUP
+    expect_kept(folder)

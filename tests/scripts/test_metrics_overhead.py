@@ -1,0 +1,41 @@
+"""scripts/benchmarks/metrics_overhead.py: its intervals, and that it measures the service with and without."""
+
+import os
+
+import numpy as np
+import pytest
+
+from scripts.benchmarks.metrics_overhead import Block, interval, lines, measure_pairs, overhead
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_known_overhead_is_within_its_interval():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        without = rng.lognormal(0, 0.5, 50)  # the machine, which both blocks of a pair share
+        found = overhead(list(zip(without * 1.01 * rng.lognormal(0, 0.02, 50), without, strict=True)))
+        inside += found.low <= 0.01 <= found.high
+    assert 180 <= inside <= 199  # of 190 expected
+
+
+def test_an_interval_is_students():
+    found = interval([1.0, 2.0, 3.0])
+    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - 2.4841, 2 + 2.4841), abs=1e-3)
+
+
+def test_the_lines_name_each_figure_with_its_interval():
+    pairs = [(Block(100, 2.02, 0.02), Block(101, 2.0, 0.0)), (Block(200, 1.01, 0.01), Block(202, 1.0, 0.0))]
+    text = "\n".join(lines(pairs))
+    assert "a request takes longer by +1.00% (+1.00% to +1.00%)" in text
+    assert "processor time is more by +1.00% (" in text
+    assert "spent on observation: +0.99% (" in text and "of these 15 us on it; 152 requests a second" in text
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for the service and one for the client")
+def test_blocks_with_observation_spend_time_on_it():
+    found = measure_pairs("onnx", 2, 0.3)
+    assert len(found) == 2
+    assert all(on.observing_ms > 0 for on, _ in found) and all(on.cpu_ms > on.observing_ms for on, _ in found)
+    assert all(off.observing_ms == 0 and off.cpu_ms > 0 and off.rate_rps > 0 for _, off in found)
