@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 
+import numpy as np
 import pytest
 
-from scripts.simulations.drift.answers import ENGINE
+from scripts.simulations.drift.answers import ENGINE, kept
 from scripts.simulations.drift.kinds import DRIFTS, EQUAL
 from scripts.simulations.drift.rules import RULES, with_window
 from scripts.simulations.inject_drift import inject, main
 from service.model import load_bundle
+from service.monitoring.reference import read_reference
 from training.reference import main as write_reference
 
 DARK = next(kind for kind in DRIFTS if kind.name == "dark")
@@ -46,6 +48,21 @@ def test_dark_images_raise_the_alert_of_brightness(bundle, images, needs_tool):
     assert "BrightnessDrift" in {each.name for each in dark.raised}
     first = min(each.images for each in dark.raised)
     assert 0 < first <= dark.images and "BrightnessDrift" in dark.row() and "half as bright" in said
+
+
+def test_answers_are_measured_once_and_are_the_references(bundle, images, tmp_path, monkeypatch):
+    found = kept(tmp_path, bundle, images, (DARK,), limit=10)
+    reference = read_reference(bundle, ENGINE)
+    assert reference and reference.answers
+    equal, dark = found["equal"], found["dark"]
+    assert len(equal.truth) == reference.count == 100 and len(dark.truth) == 10
+    assert equal.right.mean() == reference.answers.accuracy
+    assert equal.numbers["confidence"].mean() == pytest.approx(reference.answers.confidence_mean, abs=1e-6)
+    ratio = dark.numbers["brightness"] / equal.numbers["brightness"][:10]
+    assert ratio == pytest.approx(np.full(10, 0.5), abs=0.02)
+    monkeypatch.setattr("scripts.simulations.drift.answers.measure", None)
+    again = kept(tmp_path, bundle, images, (DARK,), limit=10)
+    assert (again["dark"].numbers["contrast"] == dark.numbers["contrast"]).all()
 
 
 def test_a_shorter_window_is_one_in_all_places(tmp_path):
