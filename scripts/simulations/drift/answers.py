@@ -16,7 +16,7 @@ from service.engines import engine_class
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from service.monitoring.histogram import BRIGHTNESS, CONTRAST, PROBABILITIES
-from service.monitoring.inputs import measure_of
+from service.monitoring.inputs import measure_of, measured_names
 
 ENGINE = "onnx"
 BATCH_SIZE = 50
@@ -61,7 +61,7 @@ def measure(bundle: Bundle, images: Sequence[Source], kind: Kind) -> Answers:
     top, light = [], []
     for batch in _batches(iter(tqdm(images, desc=kind.title, leave=False))):
         inputs = np.stack([decode_image(kind.png(Image.open(each.path), rng), bundle) for each in batch])
-        light += [of_input(each) for each in inputs]
+        light.append(of_input(inputs))
         top.append(engine.probabilities(inputs))
     probabilities = np.concatenate(top)
     ordered = np.sort(probabilities, axis=1)
@@ -70,7 +70,7 @@ def measure(bundle: Bundle, images: Sequence[Source], kind: Kind) -> Answers:
         np.array([each.truth for each in images]),
         probabilities.argmax(axis=1),
         {"confidence": ordered[:, -1], "margin": ordered[:, -1] - ordered[:, -2]}
-        | dict(zip(("brightness", "contrast"), np.array(light).T, strict=True)),
+        | dict(zip(measured_names(bundle.input), np.concatenate(light, axis=1), strict=True)),
     )
 
 
