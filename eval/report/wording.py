@@ -402,6 +402,9 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.ROUTER_HOLDS_REQUESTS: "Heroku's router holds requests while the dyno starts",
     ReasonCode.CLOUD_RUN_HOLDS_REQUESTS: "Cloud Run holds requests while an instance starts",
     ReasonCode.CLOUD_FUNCTIONS_HOLDS_REQUESTS: "Cloud Functions holds requests while an instance starts",
+    ReasonCode.ROUTED_WHEN_HEALTHY: (
+        "SageMaker sends an instance no request before its health check passes: until then others answer"
+    ),
     ReasonCode.MEASURED_AT_CLIENT: "measured at the client: what the platform made it wait is in it",
     ReasonCode.ONLY_TWIN_START_OBSERVED: "only the start of a twin is seen",
     ReasonCode.ONLY_TWIN_MEMORY_OBSERVED: "only a twin's memory is seen",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra.models import DEFAULT_MODEL
-from infra.targets import TARGETS, TWIN_TARGETS
+from infra.targets import TARGETS
 from service.schema import PREDICT
 
 if TYPE_CHECKING:
     from eval.targets.sagemaker.signer import Signer
-    from infra.local.twins import Twin
+    from infra.local.running.twin import Twin
 
 from eval.errors import EndpointError, InvalidInput
 from eval.progress import Reporter
@@ -147,9 +147,14 @@ def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
 
 @contextlib.contextmanager
 def start_targets(
-    engines: Sequence[str], remote: TargetSet, log_dir: Path, reporter: Reporter, model: str = DEFAULT_MODEL
+    engines: Sequence[str],
+    remote: TargetSet,
+    log_dir: Path,
+    reporter: Reporter,
+    model: str = DEFAULT_MODEL,
+    names: Sequence[str] = tuple(TARGETS),
 ) -> Iterator[TargetSet]:
-    """The remote endpoints, and each target's twins with the model and these engines, which stop with the context.
+    """The remote endpoints, and these targets' twins with the model and these engines, which stop with the context.
 
     Raises EndpointError.
     """
@@ -163,7 +168,7 @@ def start_targets(
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(TWIN_TARGETS, log_dir, on_event=reporter.print, engines=engines, model=model)
+                    local_twins(names, log_dir, on_event=reporter.print, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None

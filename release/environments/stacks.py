@@ -58,7 +58,8 @@ class StackStages:
     def _urls(self, stage: str) -> Urls:
         pulumi = _find("pulumi")
         try:
-            return {place: stack_endpoint(pulumi, f"{place}-{stage}").url for place in self.plan.places}
+            found = {place: stack_endpoint(pulumi, f"{place}-{stage}") for place in self.plan.places}
+            return {place: each.sagemaker.text if each.sagemaker else each.url for place, each in found.items()}
         except EndpointError as error:
             raise ReleaseError(str(error)) from None
 

@@ -202,6 +202,8 @@ SENTENCES = [  # code, values, sentence
      "Cloud Run holds requests while an instance starts"),
     (ReasonCode.CLOUD_FUNCTIONS_HOLDS_REQUESTS, {},
      "Cloud Functions holds requests while an instance starts"),
+    (ReasonCode.ROUTED_WHEN_HEALTHY, {},
+     "SageMaker sends an instance no request before its health check passes: until then others answer"),
     (ReasonCode.MEASURED_AT_CLIENT, {},
      "measured at the client: what the platform made it wait is in it"),
     (ReasonCode.ONLY_TWIN_START_OBSERVED, {},
