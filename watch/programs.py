@@ -14,8 +14,8 @@ import psutil
 from infra.errors import PortInUse
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.process import Process
+from infra.local.running.starter import available_cores
 from infra.local.start_commands import HOST
-from infra.local.twins import available_cores
 
 READY_TIMEOUT_S = 60
 READY_ROUTE = "/-/ready"  # of both
