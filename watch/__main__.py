@@ -13,11 +13,11 @@ from eval.errors import EvalError
 from eval.targets.tokens import ALLOW_FLAG
 from infra.errors import InfraError
 from infra.models import DEFAULT_MODEL, model_names
-from infra.targets import AWS_SAGEMAKER, TWIN_TARGETS
+from infra.targets import AWS_SAGEMAKER, TARGETS
 from watch.errors import WatchError
 
 FAILED = 1
-WATCHED = tuple(name for name in TWIN_TARGETS if name != AWS_SAGEMAKER.name)  # which lets no GET through
+WATCHED = tuple(name for name in TARGETS if name != AWS_SAGEMAKER.name)  # which lets no GET through
 EXAMPLES = """
 examples:
   ./cloudtrial watch --local

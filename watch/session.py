@@ -14,7 +14,8 @@ from eval.dataset.images import load_images
 from eval.targets.endpoints import Endpoint, assign_tokens, remote_targets
 from eval.targets.tokens import read_token
 from infra.local.process import Process
-from infra.local.twins import Twin, local_twins
+from infra.local.running.twin import Twin
+from infra.local.twins import local_twins
 from infra.targets import AWS_SAGEMAKER
 from watch import programs
 from watch.errors import WatchError

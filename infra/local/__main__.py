@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infra.errors import ModelError, TwinError
 from infra.local.following.twin_store import TwinStore
+from infra.local.invoke_endpoint.process import signed_example
 from infra.local.running.twin import Twin
 from infra.local.twins import local_twins
 from infra.models import DEFAULT_MODEL, model_names
@@ -58,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
             names, arguments.log_dir, None, print_line, arguments.engines or (), arguments.model, store
         ) as twins:
             ready = True
+            for twin in twins.running:
+                if twin.platform:
+                    print_line(f"{twin.title} takes signed requests: {signed_example(twin.port)}")
             print_line("Ctrl-C ends them." if twins.running else "None could be started.")
             _watch(twins.running, store)
     except (ModelError, TwinError) as error:

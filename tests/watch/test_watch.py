@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -23,6 +24,7 @@ import yaml
 from tests.conftest import ROOT, descendants
 from tests.helpers.running_service import ready_service
 from tests.test_readme_commands import commands
+from watch import programs
 from watch.__main__ import build_parser
 from watch.scrape_config import Deployment, prometheus_config
 from watch.session import ALERTMANAGER_CONFIG
@@ -122,6 +124,20 @@ def test_without_prometheus_twins_run_and_one_line_says_so():
     assert "No Prometheus here (apt-get install prometheus" in text
 
 
+def test_another_program_on_the_port_is_not_taken_for_ours(needs_tool, tmp_path, monkeypatch):
+    """Both are ready; the port seemed free when ours was started."""
+    path = needs_tool("prometheus")
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    with programs.prometheus(path, first, "") as taken:
+        port = int(taken.address.rpartition(":")[2])
+        monkeypatch.setattr(programs, "PROMETHEUS", dataclasses.replace(programs.PROMETHEUS, port=port))
+        tries = iter((True, False))
+        monkeypatch.setattr(programs, "_is_free", lambda _: next(tries))
+        with programs.prometheus(path, second, "") as ours:
+            assert ours.address != taken.address and ours.process.exit_status() is None
+
+
 def test_a_closed_metrics_is_scraped_with_its_token(needs_tool, tmp_path, monkeypatch):
     needs_tool("prometheus")
     settings = {"API_TOKEN": TOKEN, "PROTECT_STATUS": "1", "ENGINE": "onnx", "MODEL_DIR": "models/iris"}
@@ -210,5 +226,4 @@ def test_help_loads_nothing_heavy():
 
 
 def test_amtool_accepts_alertmanagers_configuration(needs_tool):
-    needs_tool("prometheus-alertmanager")
-    subprocess.run(["amtool", "check-config", Path(ALERTMANAGER_CONFIG)], check=True, capture_output=True)
+    subprocess.run([needs_tool("amtool"), "check-config", Path(ALERTMANAGER_CONFIG)], check=True, capture_output=True)

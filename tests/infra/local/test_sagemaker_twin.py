@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,7 +17,7 @@ from eval.targets.sagemaker.invoke import invoke_twin
 from infra.artifact import REPOSITORY
 from infra.errors import PlatformFileError
 from infra.local.following.twin_store import TwinStore
-from infra.local.invoke_endpoint.process import ENDPOINT
+from infra.local.invoke_endpoint.process import ENDPOINT, signed_example
 from infra.local.running.starter import available_cores, cores_for
 from infra.local.staging import stage
 from infra.local.start_commands import aws_sagemaker_process, mounted_model
@@ -65,6 +68,13 @@ def test_awss_own_client_is_answered(twin):
     answer = client.invoke_endpoint(EndpointName=ENDPOINT, ContentType=PNG, Body=picture_bytes())
     assert json.load(answer["Body"])["model"]["name"] == DEFAULT_MODEL
     assert f"instance_id={instance(twin)}" in answer["CustomAttributes"]
+
+
+def test_the_command_that_twins_prints_is_answered(twin):
+    command = signed_example(twin.port).replace("./cloudtrial", f"{sys.executable} {REPOSITORY / 'cloudtrial'}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "as the service takes them" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
