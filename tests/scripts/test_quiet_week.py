@@ -12,7 +12,7 @@ from scripts.simulations.drift.backfill import Backfill, begins
 from scripts.simulations.drift.kinds import DRIFTS, EQUAL
 from scripts.simulations.drift.rules import RECORDING, drift_alerts, drift_rules, levels
 from scripts.simulations.drift.week import DAY_SCRAPES, HOUR_SCRAPES, Job, Simulation, rate_rps
-from scripts.simulations.quiet_week import simulate
+from scripts.simulations.quiet_week import main, simulate
 
 IMAGES = 4000
 
@@ -84,3 +84,15 @@ def test_an_alert_fires_once_its_expression_has_held():
     assert begins([0, 60, 120, 240, 300, 360, 420], for_s=300, step_s=60) == []
     assert begins([60, 120, 600, 660, 720], for_s=60, step_s=60) == [120, 660]
     assert {alert.name: alert.for_s for alert in drift_alerts()}["LabelDrift"] == 300
+
+
+def test_more_days_than_an_answer_can_hold_are_refused(tmp_path, needs_tool):
+    needs_tool("prometheus")
+    with pytest.raises(SystemExit, match="--days is 8; from 1 to 7"):
+        main(["--images", str(tmp_path), "--days", "8"])
+
+
+def test_a_folder_without_images_ends_with_one_line(tmp_path, needs_tool):
+    needs_tool("prometheus")
+    with pytest.raises(SystemExit, match=r"quiet_week: .* holds no CLASS/\*\.png of airplane"):
+        main(["--images", str(tmp_path)])
