@@ -313,9 +313,10 @@ def _remote_targets(
 ) -> TargetSet:
     """The targets but the twins, with their tokens and all else that they need."""
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import assign_access, assign_tokens, price_as, remote_targets
+    from eval.targets.endpoints import assign_access, assign_tokens, price_as
     from eval.targets.restart import parse_restart_commands
     from eval.targets.sagemaker.connect import assign_signers, check_sagemaker_options
+    from eval.targets.stacks import remote_targets
 
     allow_http = arguments.allow_token_over_http
     engines, twins = _twins_of(config)

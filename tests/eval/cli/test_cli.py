@@ -14,7 +14,8 @@ import pytest
 from eval.__main__ import main
 from eval.errors import EndpointError
 from eval.samples.store import read_run
-from eval.targets.endpoints import parse_target, remote_targets, target_for_name
+from eval.targets.endpoints import parse_target, target_for_name
+from eval.targets.stacks import remote_targets
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import closed_port, fake_endpoint
 
