@@ -134,7 +134,7 @@ def test_the_bar_stays_in_its_place_and_on_one_line(terminal, columns):
 def test_a_terminal_that_cannot_redraw_gets_the_lines_of_a_log(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     draw_all(Reporter(Console(file=terminal.file)), ["a"] * 3, total=3)
-    assert re.fullmatch(STAMP + r" Requests: 3 of 3, \d+/s", terminal.lines()[-1])
+    assert re.fullmatch(STAMP + r" Requests: 3 of 3, \d+/s, 1 failed", terminal.lines()[-1])
 
 
 def test_a_log_counts_the_seconds_of_what_takes_long(monkeypatch):
