@@ -143,7 +143,7 @@ def start_targets(
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(names, log_dir, on_event=reporter.print, engines=engines, model=model)
+                    local_twins(names, log_dir, on_event=reporter.event, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None

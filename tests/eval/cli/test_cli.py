@@ -37,6 +37,17 @@ def test_a_run_writes_its_files_and_prints_paths_and_verdict(tmp_path, capsys):
     assert printed[-3:] == [verdict["answer"], verdict["condition"], (tmp_path / "report.html").as_uri()]
 
 
+def test_json_log_is_objects_alone_up_to_the_verdict(tmp_path, capsys):
+    with fake_endpoint() as fake:
+        assert run("--target", f"heroku={fake.url}", "--out", tmp_path, "--json-log") == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    verdict = json.loads((tmp_path / "report.json").read_text())["verdict"]
+    assert verdict["answer"] in [line.get("message") for line in printed]
+    assert {"progress": "Requests", "failed": 0} in [
+        {k: line.get(k) for k in ("progress", "failed")} for line in printed
+    ]
+
+
 def test_default_out_is_under_reports_and_linked_as_latest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with fake_endpoint() as fake:
