@@ -1,4 +1,4 @@
-# make demo    four local twins, compared: reports/latest/
+# make demo    five local twins, compared: reports/latest/
 # make test    the tests
 # make help    the rest
 
@@ -57,10 +57,10 @@ help: ## this list
 
 setup: .venv/.dev ## install .venv with everything for demo and test
 
-demo: .venv/.demo ## start four local twins with MODEL, compare them on LIMIT images (300), write reports/latest/
+demo: .venv/.demo ## start five local twins with MODEL, compare them on LIMIT images (300), write reports/latest/
 	./cloudtrial run --local --limit $(LIMIT) --model $(MODEL)
 
-twins: .venv/.demo ## start the four local twins and print their addresses until Ctrl-C
+twins: .venv/.demo ## start the five local twins and print their addresses until Ctrl-C
 	./cloudtrial twins --model $(MODEL)
 
 report: .venv/.demo ## write the reports of RUN (reports/latest) again from its samples

@@ -83,6 +83,7 @@ class ReasonCode(Code):
     ROUTER_HOLDS_REQUESTS = "router_holds_requests"
     CLOUD_RUN_HOLDS_REQUESTS = "cloud_run_holds_requests"
     CLOUD_FUNCTIONS_HOLDS_REQUESTS = "cloud_functions_holds_requests"
+    ROUTED_WHEN_HEALTHY = "routed_when_healthy"
     MEASURED_AT_CLIENT = "measured_at_client"
     # What is seen of twins alone
     ONLY_TWIN_START_OBSERVED = "only_twin_start_observed"

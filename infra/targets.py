@@ -14,7 +14,6 @@ from infra.errors import StackError
 
 Billing = Literal["hourly", "dyno", "request", "endpoint", "serverless"]  # eval/cost/billing.py has a formula for each
 Architecture = Literal["amd64", "arm64"]  # by Debian's names
-WITHOUT_TWIN = ("aws_sagemaker",)  # targets that infra/local cannot start on this machine yet
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,6 @@ FUNCTION_THREADS_PER_VCPU = 4  # functions-framework's own default per processor
 
 
 TARGETS: dict[str, Target] = {t.name: t for t in (AWS_EC2, HEROKU, GCP_CLOUDRUN, GCP_FUNCTION, AWS_SAGEMAKER)}
-TWIN_TARGETS = tuple(name for name in TARGETS if name not in WITHOUT_TWIN)
 
 STAGE_PATTERN = re.compile(r"[a-z][a-z0-9]{0,9}")  # part of names, and Google allows a service account 30 characters
 

@@ -97,7 +97,12 @@ def serves(version: Mapping[str, Any], bundle: Bundle) -> bool:
     if store := version.get("store"):
         return store.get("version") == version_of_bundle(bundle)
     engine = bundle.engines.get(version.get("engine", ""))
-    return engine is not None and (version.get("model") or {}).get("sha256") == bundle.files.get(engine.file)
+    if engine is None:
+        return False
+    model = version.get("model") or {}
+    if "sha256" not in model:  # of an endpoint of SageMaker, which tells how that begins
+        return model.get("version") == bundle.version(engine.file)
+    return model["sha256"] == bundle.files.get(engine.file)
 
 
 def version_of_bundle(bundle: Bundle) -> str:
@@ -108,7 +113,8 @@ def version_of_bundle(bundle: Bundle) -> str:
 def _served(version: Mapping[str, Any]) -> str:
     if store := version.get("store"):
         return str(store.get("version"))
-    return f"weights {str((version.get('model') or {}).get('sha256'))[:VERSION_DIGITS]}"
+    model = version.get("model") or {}
+    return f"weights {str(model.get('sha256') or model.get('version'))[:VERSION_DIGITS]}"
 
 
 def _image_type(data: bytes) -> str:

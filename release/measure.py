@@ -20,14 +20,13 @@ from eval.run.run_dir import new_run_id
 from eval.run.runner import INTERRUPTED_PREFIX, execute_run, new_run
 from eval.samples.model import Sample
 from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import Endpoint as RunEndpoint
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import Scrubber, Token
 from release.decision import Parity
-from release.endpoint import Endpoint
 from release.environments.environment import Urls
 from release.errors import ReleaseError
 from release.images import images_of
+from release.invoked import endpoint_at, run_endpoint
 from release.parity import bundle_answers, compare_with_bundle, share_alike
 from release.plan import Plan
 from service.model import Bundle
@@ -52,7 +51,7 @@ class Meter:
 
         Raises ReleaseError, or CandidateBroken.
         """
-        endpoint = Endpoint(url, self.token)
+        endpoint = endpoint_at(url, bundle, self.token)
         return endpoint.check_self_test(bundle, endpoint.wait_for(bundle, timeout_s))
 
     def measure(self, folder: Path, image_set: ImageSet, urls: Mapping[str, Urls]) -> tuple[str, ...]:
@@ -65,8 +64,9 @@ class Meter:
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
+        scrub = Scrubber([self.token] if self.token else [])
         endpoints = [
-            RunEndpoint(target_name(place, role), place if self.plan.stacks else None, url, token=self.token)
+            run_endpoint(target_name(place, role), place if self.plan.stacks else None, url, self.token, scrub)
             for role, of_role in urls.items()
             for place, url in of_role.items()
         ]
@@ -79,7 +79,7 @@ class Meter:
             seed=self.plan.seed,
             restarts=0,
         )
-        options = RunOptions(("./cloudtrial", *sys.argv[1:]), scrub=Scrubber([self.token] if self.token else []))
+        options = RunOptions(("./cloudtrial", *sys.argv[1:]), scrub=scrub)
         targets = TargetSet(tuple(endpoints), {})
         run = new_run(new_run_id(), targets, image_set, config, options)
         run = execute_run(part, run, targets, image_set, config, options, self.reporter)
@@ -98,7 +98,7 @@ class Meter:
         """Each place's answers beside the bundle's own, and the share of these that are production's."""
         parities, agreement = [], {}
         for place, url in urls.items():
-            engine = Endpoint(url, self.token).version()["engine"]
+            engine = endpoint_at(url, bundle, self.token).version()["engine"]
             own = bundle_answers(bundle.folder, engine, image_set)
             parities.append(compare_with_bundle(place, samples_of(folder, place, CANDIDATE), own))
             if production and engine in production.engines and production.classes == bundle.classes:

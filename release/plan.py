@@ -60,7 +60,7 @@ def _steps_of(plan: Plan, stage: str) -> list[tuple[str, str]]:
     test_set = f"{plan.limit or 'all'} images of {plan.images or 'the golden set'}"
     begin = [
         ("deploy", f"{plan.version} to {where}"),
-        ("ready", "/readyz, and /version reports that version"),
+        ("ready", "/readyz, and /version reports that version (of SageMaker: its answer does)"),
         ("self_test", "the bundle's self-test, by HTTP"),
     ]
     if stage == BETA:

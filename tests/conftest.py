@@ -40,6 +40,7 @@ TOOLS = {
     "buildah": "apt-get install --no-install-recommends buildah",
     "prometheus": "apt-get install --no-install-recommends prometheus",
     "promtool": "apt-get install --no-install-recommends prometheus",
+    "prometheus-alertmanager": "apt-get install --no-install-recommends prometheus-alertmanager",
     "amtool": "apt-get install --no-install-recommends prometheus-alertmanager",
 }
 

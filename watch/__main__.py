@@ -13,10 +13,11 @@ from eval.errors import EvalError
 from eval.targets.tokens import ALLOW_FLAG
 from infra.errors import InfraError
 from infra.models import DEFAULT_MODEL, model_names
-from infra.targets import TWIN_TARGETS
+from infra.targets import AWS_SAGEMAKER, TARGETS
 from watch.errors import WatchError
 
-FAILED, MISUSED = 1, 2
+FAILED = 1
+WATCHED = tuple(name for name in TARGETS if name != AWS_SAGEMAKER.name)  # which lets no GET through
 EXAMPLES = """
 examples:
   ./cloudtrial watch --local
@@ -50,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--token-env", action="append", default=[], metavar="[NAME=]VARIABLE",
         help="environment variable with the token that /metrics needs (cloudtrial:protectStatus)")  # fmt: skip
     add(ALLOW_FLAG, action="store_true", help="send tokens over plain http, too")
-    add("--targets", type=comma_separated, default=list(TWIN_TARGETS), metavar="A,B",
-        help=f"which twins (default: {','.join(TWIN_TARGETS)})")  # fmt: skip
+    add("--targets", type=comma_separated, default=list(WATCHED), metavar="A,B",
+        help=f"which twins (default: {','.join(WATCHED)})")  # fmt: skip
     add("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"of the twins: {', '.join(model_names())}")
     add("--images", default="golden", metavar="DIR", help="what the twins are sent: golden (default; its synthetic"
         " images are a drift), cifar10, a folder, a CSV file of rows")  # fmt: skip

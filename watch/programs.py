@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from infra.errors import PortInUse
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.process import Process
+from infra.local.running.starter import available_cores
 from infra.local.start_commands import HOST
-from infra.local.twins import available_cores
 
 READY_TIMEOUT_S = 60
 READY_ROUTE = "/-/ready"  # of both
@@ -94,10 +96,17 @@ def _attempt(program: Program, path: str, folder: Path, options: Sequence[str]) 
     process = Process(command, {}, folder, available_cores(), folder / f"{program.names[0]}.log")
     try:
         wait_until_ready(port, [process], READY_TIMEOUT_S, READY_ROUTE)
+        if not _listens(process, port):  # another Prometheus took the port in between, and it was that which answered
+            raise PortInUse(f"another program took port {port}")
     except BaseException:
         process.reap(grace_s=0)
         raise
     return Running(f"{HOST}:{port}", process)
+
+
+def _listens(process: Process, port: int) -> bool:
+    sockets = psutil.Process(process.pid).net_connections("inet")
+    return any(each.laddr.port == port and each.status == psutil.CONN_LISTEN for each in sockets)
 
 
 def _is_free(port: int) -> bool:

@@ -6,14 +6,17 @@ import argparse
 import contextlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from eval.dataset.image_set import ImageSet
 from eval.dataset.images import load_images
-from eval.targets.endpoints import Endpoint, assign_tokens, remote_targets
+from eval.targets.endpoints import Endpoint, assign_tokens
+from eval.targets.stacks import remote_targets
 from eval.targets.tokens import read_token
 from infra.local.process import Process
-from infra.local.twins import Twin, local_twins
+from infra.local.running.twin import Twin
+from infra.local.twins import local_twins
 from infra.targets import AWS_SAGEMAKER
 from watch import programs
 from watch.errors import WatchError
@@ -45,13 +48,17 @@ def print_config(arguments: argparse.Namespace, env: Mapping[str, str]) -> None:
 def watch(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Start everything, print the addresses, wait. 0 after Ctrl-C, 1 when something has ended by itself."""
     endpoints = _remote(arguments, env)
+    images = _images(arguments) if arguments.local and arguments.rate else None  # before anything is started
     with tempfile.TemporaryDirectory(prefix="watch-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         twins = stack.enter_context(_twins(arguments)) if arguments.local else []
         deployments = [Deployment(twin.name, twin.url) for twin in twins]
         deployments += [_deployment(endpoint, folder) for endpoint in endpoints]
         started = _start_prometheus(stack, folder, deployments, arguments.interval)
-        traffic = stack.enter_context(_traffic(twins, arguments)) if twins and arguments.rate else None
+        traffic = None
+        if images:
+            say(f"Sending {arguments.rate:g} images a second to each twin: {images.source}")
+            traffic = stack.enter_context(Traffic([twin.url for twin in twins], images.images, arguments.rate))
         say("Ctrl-C ends it all.")
         try:
             while (ended := _ended(twins, started)) is None:
@@ -77,17 +84,17 @@ def _remote(arguments: argparse.Namespace, env: Mapping[str, str]) -> tuple[Endp
         say(f"not watched: {reason}")
     tokens = [read_token(text, env) for text in arguments.token_env]
     endpoints = assign_tokens(remote, tokens, allow_http=arguments.allow_token_over_http).endpoints
-    for endpoint in endpoints:
-        if endpoint.sagemaker or endpoint.target == AWS_SAGEMAKER.name:
-            raise WatchError(f"{endpoint.name}: SageMaker lets no GET /metrics through: see CloudWatch (docs/watch.md)")
+    is_sagemaker = {each.name: each.sagemaker or each.target == AWS_SAGEMAKER.name for each in endpoints}
+    for name, closed in ({twin: twin == AWS_SAGEMAKER.name for twin in names} | is_sagemaker).items():
+        if closed:
+            raise WatchError(f"{name}: SageMaker lets no GET /metrics through: see CloudWatch (docs/watch.md)")
     return endpoints
 
 
 @contextlib.contextmanager
-def _twins(arguments: argparse.Namespace):
-    """The twins that started, but for SageMaker's."""
-    names = [name for name in arguments.targets if name != AWS_SAGEMAKER.name]
-    with local_twins(names, on_event=say, engines=(), model=arguments.model) as twins:
+def _twins(arguments: argparse.Namespace) -> Iterator[list[Twin]]:
+    """The twins that started."""
+    with local_twins(arguments.targets, on_event=say, engines=(), model=arguments.model) as twins:
         if not twins.running:
             raise WatchError("no twin could be started")
         yield twins.running
@@ -128,10 +135,9 @@ def _start_prometheus(
     return started
 
 
-def _traffic(twins: Sequence[Twin], arguments: argparse.Namespace) -> Traffic:
-    images = load_images(arguments.images, None, SEED, say, model=arguments.model)
-    say(f"Sending {arguments.rate:g} images a second to each twin: {images.source}")
-    return Traffic([twin.url for twin in twins], images.images, arguments.rate)
+def _images(arguments: argparse.Namespace) -> ImageSet:
+    """What the twins are sent. Raises ImagesError."""
+    return load_images(arguments.images, None, SEED, say, model=arguments.model)
 
 
 def _ended(twins: Sequence[Twin], started: Mapping[str, Process]) -> str | None:

@@ -42,6 +42,7 @@ USER_VISIBLE = {  # kind of target -> which of the two times a user waits, and w
     "dyno": (TIME_TO_FIRST_PREDICTION_MS, ReasonCode.ROUTER_HOLDS_REQUESTS),
     "container": (TIME_TO_FIRST_PREDICTION_MS, ReasonCode.CLOUD_RUN_HOLDS_REQUESTS),
     "function": (TIME_TO_FIRST_PREDICTION_MS, ReasonCode.CLOUD_FUNCTIONS_HOLDS_REQUESTS),
+    "endpoint": (LATENCY_MS, ReasonCode.ROUTED_WHEN_HEALTHY),
 }
 USER_VISIBLE_DEFAULT = LATENCY_MS, ReasonCode.MEASURED_AT_CLIENT
 

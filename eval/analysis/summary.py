@@ -53,7 +53,7 @@ from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_p
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.dataset.golden import is_golden
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
-from eval.samples.model import REFERENCE, Run, Sample, TargetRun
+from eval.samples.model import MEASURE, PAUSED, REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
 from eval.samples.sizes import priced_target
 from eval.targets.engines import engine_of, engines_differ, matching_engine_pairs
@@ -74,11 +74,12 @@ class RunAnalysis:
 
 
 def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAnalysis:
-    """The whole report except its sentences. The warm-up is left out of all of it."""
+    """The whole report except its sentences. Warm-up, and what a pause has touched, are left out of all of it."""
     samples_by_target: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         samples_by_target[sample.target].append(sample)
-    measured = {name: [s for s in samples if s.phase == "measure"] for name, samples in samples_by_target.items()}
+    measured = {name: [s for s in samples if s.phase == MEASURE] for name, samples in samples_by_target.items()}
+    excluded = sum(s.phase == PAUSED for samples in samples_by_target.values() for s in samples)
     measured |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in measured}
     config = config_from_json(run.config)
     slo_ms, peak = config.slo_ms, config.peak
@@ -127,7 +128,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
     }
     report = Report(
         schema_version=REPORT_SCHEMA_VERSION,
-        run=run_metadata(run, prices, run_findings(run, measured, facts, prices, list(prices_used.values()))),
+        run=run_metadata(run, prices, run_findings(run, measured, facts, prices, list(prices_used.values()), excluded)),
         verdict=verdict_report(facts),
         candidates=candidates,
         targets=targets,

@@ -66,8 +66,12 @@ def run_findings(
     facts: VerdictFacts,
     prices: PriceList,
     prices_used: Iterable[Price],
+    excluded: int = 0,
 ) -> list[Finding]:
-    """What a reader must know of the run, the gravest first."""
+    """What a reader must know of the run, the gravest first.
+
+    excluded: samples that are in no figure, because the client stood still meanwhile.
+    """
     findings = [] if facts.complete else [warning(FindingCode.RUN_INCOMPLETE, note=facts.note)]
     n_sent = sum(target_report.all_requests for target_report in facts.targets.values())
     if n_sent < run.planned_requests:
@@ -75,6 +79,7 @@ def run_findings(
             warning(FindingCode.REQUESTS_DROPPED, dropped=run.planned_requests - n_sent, planned=run.planned_requests)
         )
     findings += facts.invalid
+    findings += _client_pauses(run, excluded)
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
@@ -101,6 +106,16 @@ def run_findings(
     if not facts.has_reference and facts.measured_targets:
         findings.append(warning(FindingCode.NO_REFERENCE))
     return findings + _price_warnings(run, prices, prices_used)
+
+
+def _client_pauses(run: Run, excluded: int) -> list[Finding]:
+    seconds_by_cause: dict[str, float] = defaultdict(float)
+    for pause in run.pauses:
+        seconds_by_cause[pause.cause] += pause.duration_s
+    if not seconds_by_cause:
+        return []
+    values = {"pauses": len(run.pauses), "seconds_by_cause": dict(seconds_by_cause), "excluded": excluded}
+    return [warning(FindingCode.CLIENT_PAUSED, **values)]
 
 
 def _undecided_models(facts: VerdictFacts) -> list[Finding]:

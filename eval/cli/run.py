@@ -32,7 +32,7 @@ from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, re
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, check_scheduler, read_token
 from infra.errors import ModelError
 from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
-from infra.targets import TARGETS, TWIN_TARGETS
+from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
 from service.settings import ENGINES
 
@@ -49,11 +49,11 @@ EXIT_INTERRUPTED = 130  # of a run that Ctrl-C has ended; 128 and its number for
 EXAMPLES = f"""
 examples:
   ./cloudtrial run
-      four twins on this machine, images as below
+      five twins on this machine, images as below
   ./cloudtrial run --limit 300 --images ~/cifar10
       300 images of class folders, stratified by class
   ./cloudtrial run --local --model iris
-      four twins with another model of models/, and its golden set
+      five twins with another model of models/, and its golden set
   ./cloudtrial run --local --engines torch,onnx
       eight twins: compare the engines on each target
   ./cloudtrial run --stacks aws_ec2,heroku
@@ -94,6 +94,9 @@ scenarios:
             no way to be restarted fails
   idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
+Without a terminal, progress is a line a minute, with time and target; with
+--json-log every line is a JSON object.
+
 Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
 So do SIGTERM and SIGHUP, also for a job in the background, of cron or of systemd;
 after nohup a closed terminal ends nothing.
@@ -109,7 +112,9 @@ def add_run_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add: Callable[..., Any] = parser.add_argument
-    add("--local", action="store_true", help="the four twins on this machine (the default)")
+    add("--local", action="store_true", help="the five twins on this machine (the default)")
+    add("--twins", type=comma_separated, metavar="A,B", help=f"targets whose twins are started (default: all of"
+        f" {', '.join(TARGETS)})")  # fmt: skip
     add("--engines", type=read_engines, metavar="A,B", help=f"a twin of each target for each of {', '.join(ENGINES)}:"
         f" NAME with {PLAIN_ENGINE} (the default, if the model has it), NAME-onnx with onnx")  # fmt: skip
     add("--stacks", type=comma_separated, metavar="A,B", help="deployed Pulumi stacks")
@@ -199,6 +204,8 @@ def add_run_command(commands: Any) -> None:
     group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: reports/ID, linked as"
                         " reports/latest)")  # fmt: skip
     group.add_argument("--resume", type=Path, metavar="DIR", help="continue a run that was interrupted")
+    add("--json-log", action="store_true", help="print one JSON object a line, for machines: messages, and progress "
+        "once a minute")  # fmt: skip
     add("--yes", action="store_true", help="with --resume: send to every address that the folder names")
     parser.set_defaults(command=run)
 
@@ -230,8 +237,8 @@ def _start(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure a new run."""
-    reporter, config = Reporter(scrub=scrub), _merge_config(arguments, Config())
-    engines, twin_targets = _twins_of(config)
+    reporter, config = Reporter(scrub=scrub, as_json=arguments.json_log), _merge_config(arguments, Config())
+    engines, twins = _twins_of(config)
     with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
         from eval.load.invocations import check_payloads
         from eval.run.runner import execute_run, new_run
@@ -246,12 +253,12 @@ def _start(
     check_payloads(remote.endpoints, image_set.images)
     what = "Rows" if image_set.kind == TABULAR else "Images"
     reporter.print(f"{what}: {image_set.source} ({len(image_set.images):,})")
-    names = [*twin_targets, *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
+    names = [*twin_names(twins, engines), *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
     check_restart_targets(options.restart_commands, names)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id
     create_run_dir(run_dir)
-    with start_targets(engines, remote, run_dir / "logs", reporter, model) as target_set:
+    with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
         with reporter.activity("Preparing the run"):
             run_record = new_run(run_id, target_set, image_set, config, options)
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter)
@@ -264,7 +271,7 @@ def _resume(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure the rest of a run."""
-    reporter, run_dir = Reporter(scrub=scrub), arguments.resume
+    reporter, run_dir = Reporter(scrub=scrub, as_json=arguments.json_log), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
         from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
         from eval.run.runner import execute_run
@@ -273,7 +280,7 @@ def _resume(
         options = _run_options(arguments, scrub)
         run_record, config = load_resumable(run_dir)
         check_same_config(run_dir, _merge_config(arguments, config), config)
-        engines, _ = _twins_of(config)
+        engines, twins = _twins_of(config, run_record)
         remote = _remote_targets(arguments, config, token_options, access, reporter, scrub)
     for endpoint in remote.endpoints:
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
@@ -281,7 +288,7 @@ def _resume(
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
     model = run_record.model or config.model or DEFAULT_MODEL
     image_set = _load_images(config, model, reporter, is_reported=run_record.model is not None)
-    with start_targets(engines, remote, run_dir / "logs", reporter, model) as target_set:
+    with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
         with reporter.activity("Preparing the run"):
             run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
         reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
@@ -311,12 +318,14 @@ def _remote_targets(
 ) -> TargetSet:
     """The targets but the twins, with their tokens and all else that they need."""
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import assign_access, assign_tokens, price_as, remote_targets
+    from eval.targets.endpoints import assign_access, assign_tokens, price_as
     from eval.targets.restart import parse_restart_commands
     from eval.targets.sagemaker.connect import assign_signers, check_sagemaker_options
+    from eval.targets.stacks import remote_targets
 
     allow_http = arguments.allow_token_over_http
-    remote = price_as(remote_targets(_twins_of(config)[1], config.stacks, config.targets), arguments.priced_as)
+    engines, twins = _twins_of(config)
+    remote = price_as(remote_targets(twin_names(twins, engines), config.stacks, config.targets), arguments.priced_as)
     check_adapters(remote, arguments.adapters, allow_http=allow_http)
     for name, reason in remote.start_failures.items():
         reporter.print(f"{name} is left out: {reason}")
@@ -344,6 +353,11 @@ def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
             "--engines is for local twins, and this run has none: add --local, or leave it out; a "
             "deployed stack runs the engine of its own configuration (pulumi config set cloudtrial:engine onnx)"
         )
+    if "twins" in overrides:
+        if not overrides.get("local", base.local):
+            raise EvalError("--twins names local twins, and this run has none: add --local, or leave it out")
+        if unknown := [name for name in overrides["twins"] if name not in TARGETS]:
+            raise EvalError(f"--twins: no target is called {unknown[0]!r}; choose from {', '.join(TARGETS)}")
     if overrides.get("local", base.local):
         overrides = _with_engines_of_model(overrides, base)
     return dataclasses.replace(base, **{name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()})
@@ -394,10 +408,10 @@ def _with_engines_of_model(overrides: dict[str, Any], base: Config) -> dict[str,
         raise EvalError(str(error)) from None
 
 
-def _twins_of(config: Config) -> tuple[tuple[str, ...], list[str]]:
-    """The engines of the twins, and the names of the twins; both empty without twins."""
-    engines = config.engines if config.local else ()
-    return engines, twin_names(TWIN_TARGETS, engines)
+def _twins_of(config: Config, run: Run | None = None) -> tuple[tuple[str, ...], list[str]]:
+    """The engines of the twins, and their targets; of a run that is resumed, those that it began with."""
+    begun = dict.fromkeys(target.target for target in run.targets if target.twin and target.target) if run else {}
+    return config.engines if config.local else (), list(begun) or list(config.twins) or list(TARGETS)
 
 
 def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Reporter) -> int:

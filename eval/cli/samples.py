@@ -18,7 +18,7 @@ from typing import Any
 
 from eval.errors import EvalError
 from eval.formatting import count, ms, plural
-from eval.samples.model import ERROR_KINDS, Run, Sample
+from eval.samples.model import ERROR_KINDS, PHASES, Run, Sample
 from eval.samples.rounds import split_after_pause
 from eval.samples.store import RENAMED_SAMPLE_KEYS, read_run, read_samples
 
@@ -89,7 +89,12 @@ def add_samples(commands: Any) -> None:
     add("folder", type=Path, metavar="RUN_DIR", help="such as reports/latest")
     add("--target", metavar="NAME", help="only this target")
     add("--scenario", metavar="NAME", help="only this scenario")
-    add("--phase", choices=("measure", "warmup", "all"), default="measure", help="default: measure")
+    add(
+        "--phase",
+        choices=(*PHASES, "all"),
+        default="measure",
+        help="default: measure; paused: while the client stood still",
+    )
     add("--error", metavar="KIND", help=f"any, none, or one of {', '.join(ERROR_KINDS)}")
     add("--image", type=int, metavar="N", help="only this image, by its index in run.json")
     add("--columns", type=_parse_columns, default=DEFAULT_COLUMNS, metavar="A,B", help="see below")

@@ -1,7 +1,9 @@
 """Public price lists that a program can read, and a parser for each. Pure: nothing is fetched here.
 
 AWS price list   CSV: five lines of metadata, a header, a row for each rate. Checked on the real file: header, rows
-                 of instances and of egress. From documentation only: surplus credits, gp3 and addresses
+                 of instances and of egress. From documentation only: surplus credits, gp3, addresses, and of
+                 SageMaker the hours of hosting, whose usage type is as bills have it. Not read: its serverless seconds
+                 and data processed
 SkyPilot         CSV with a header; a copy of the AWS price list for instances. Checked on the real file
 Heroku           the table COST_MONTHLY in the source of its command line. Checked on the real file
 Google           JSON of the Cloud Billing Catalog; needs a free API key. Checked on the real file
@@ -86,9 +88,11 @@ LINUX_ON_DEMAND = {
 }
 EC2_HOUR_ID = re.compile(r"aws_ec2_([a-z0-9]+)_([a-z0-9]+)_hour")
 EC2_SURPLUS_ID = re.compile(r"aws_ec2_([a-z0-9]+)_surplus_vcpu_hour")
-# offer -> id -> row; the filters of EC2 instances and credits follow from their ids
+SAGEMAKER_HOUR_ID = re.compile(r"aws_sagemaker_ml_([a-z0-9]+)_([a-z0-9]+)_hour")
+# offer -> id -> row; the filters of instances and credits follow from their ids
 AWS_FILTERS: dict[str, dict[str, AwsRowFilter]] = {
     "AmazonEC2": {"aws_ebs_gp3_gb_month": AwsRowFilter("EBS:VolumeUsage.gp3", "GB-Mo")},
+    "AmazonSageMaker": {},
     "AmazonVPC": {"aws_public_ipv4_hour": AwsRowFilter("PublicIPv4:InUseAddress", "Hrs")},
     "AWSDataTransfer": {
         "aws_egress_gb": AwsRowFilter("DataTransfer-Out-Bytes", "GB", {"transfertype": ("AWS Outbound",)}),
@@ -146,6 +150,8 @@ def _aws_filter(offer: str, price_id: str) -> AwsRowFilter | None:
             return AwsRowFilter(f"CPUCredits:{match[1]}", "vCPU-Hours", {"operatingsystem": ("Linux", "")})
         if match := EC2_HOUR_ID.fullmatch(price_id):
             return AwsRowFilter(f"BoxUsage:{match[1]}.{match[2]}", "Hrs", LINUX_ON_DEMAND)
+    if offer == "AmazonSageMaker" and (match := SAGEMAKER_HOUR_ID.fullmatch(price_id)):
+        return AwsRowFilter(f"Host:ml.{match[1]}.{match[2]}", "Hrs")  # Train: and Notebk: cost as much, or less
     return AWS_FILTERS[offer].get(price_id)
 
 
@@ -250,6 +256,11 @@ SOURCES = (
         "AWS egress", f"{AWS_URL}/AWSDataTransfer/current/us-east-1/index.csv", partial(parse_aws, "AWSDataTransfer")
     ),
     Source("AWS machines", f"{AWS_URL}/AmazonEC2/current/us-east-1/index.csv", partial(parse_aws, "AmazonEC2")),
+    Source(
+        "AWS SageMaker",
+        f"{AWS_URL}/AmazonSageMaker/current/us-east-1/index.csv",
+        partial(parse_aws, "AmazonSageMaker"),
+    ),
     Source("SkyPilot", f"{GITHUB_URL}/skypilot-org/skypilot-catalog/master/catalogs/v9/aws/vms.csv", parse_skypilot),
     Source("Heroku", f"{GITHUB_URL}/heroku/cli/main/src/commands/ps/type.ts", parse_heroku),
     Source(

@@ -12,7 +12,7 @@ import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -26,14 +26,15 @@ from eval.load.circuit_breaker import CircuitBreaker
 from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
 from eval.load.distributed import SHARD_START_DELAY_S, Shard, run_distributed
-from eval.load.open_loop import START_DELAY_S, run_open_loop
+from eval.load.open_loop import START_DELAY_S, SampleSink, run_open_loop
+from eval.load.pauses import ClientPause, Heartbeat
 from eval.load.refusals import refusal_text
 from eval.plan import rate_search
 from eval.plan.arrivals import idle_arrivals
 from eval.plan.config import COLD, IDLE, MAX_RATE, SINGLE, Config
 from eval.plan.schedule import MAX_SEARCH_STEPS, Block, build_schedule, search_step_block
 from eval.progress import ProgressBar, Reporter
-from eval.samples.model import Sample
+from eval.samples.model import MEASURE, PAUSED, Sample
 from eval.samples.store import RequestKey, ResumeState, SampleWriter
 from eval.targets.endpoints import Endpoint
 from eval.targets.restart import RestartMethod, command_restart, twin_restart
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 RECOVERY_TIMEOUT_S = 5.0  # for a target that stopped responding to become ready again
 RECOVERY_POLL_INTERVAL_S = 0.5
 FIRST_SEARCH_BLOCK = 1_000_000  # block numbers from here on are steps of the rate search
+MAX_REPEATS = 3  # of a request that a pause of this process has touched
 REWARM_BLOCKS_PER_RESUME = 10_000  # block numbers that are reserved for the warm-up of one resume
 FIRST_REWARM_BLOCK = -2  # first block of the warm-up of a resumed run; -1 is the reference's
 NO_RESTART_METHOD = "no way to restart {0}: give a command with --cold-command {0}=..."
@@ -89,13 +91,15 @@ class RunContext:
 class LoadGenerator:
     """Sends the requests of one run."""
 
-    def __init__(self, context: RunContext):
+    def __init__(self, context: RunContext, on_pause: Callable[[ClientPause], None] | None = None):
+        """`on_pause` is told of each time in which this process stood still."""
         self.context = context
         self.planned_requests = 0  # of the measured phase; the rate search adds its own as it goes
         self.measured_requests = 0
         self.failures: dict[str, str] = {}  # target -> why its requests ended early
         self._breakers = {name: CircuitBreaker() for name in context.endpoints}
         self._last_request_end: dict[str, float] = {}  # target -> when its last request ended
+        self._heartbeat = Heartbeat(on_pause=on_pause)
         self._sent_early: set[RequestKey] = set()  # first requests, by which targets were checked
         self._restart_methods = {
             name: method
@@ -140,12 +144,13 @@ class LoadGenerator:
         searches = itertools.groupby(pending_blocks, lambda block: block.scenario == MAX_RATE)
         parts = [(is_search, list(part_blocks)) for is_search, part_blocks in searches]
         with gc_disabled():
-            for number, (is_search, part_blocks) in enumerate(parts, 1):
-                part_title = f"{number}/{len(parts)} " if len(parts) > 1 else ""
-                if is_search:
-                    await self._run_rate_search(clients, part_title)
-                else:
-                    await self._run_blocks(clients, part_blocks, part_title)
+            async with self._heartbeat.beating():
+                for number, (is_search, part_blocks) in enumerate(parts, 1):
+                    part_title = f"{number}/{len(parts)} " if len(parts) > 1 else ""
+                    if is_search:
+                        await self._run_rate_search(clients, part_title)
+                    else:
+                        await self._run_blocks(clients, part_blocks, part_title)
 
     def _rewarm_blocks(self, pending_blocks: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:
         """A warm-up for each target of a resumed run: its instance may be a new one."""
@@ -194,18 +199,21 @@ class LoadGenerator:
         breaker = self._breakers[client.name]
         cpu_clock = self._cpu_clock(client) if block.scenario == SINGLE else None
         for index in self._pending_indices(block):
-            request = self._request_spec(block, index)
-            if breaker.trip_reason:
-                sample = client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason))
-            elif block.scenario == COLD and block.phase == "measure":
-                sample = await self._run_cold_start(client, request)
-            else:
-                sample, _ = await client.send(request)
-            if block.scenario == IDLE and sample.instance_request_number == 1:
-                sample = replace(sample, startup_ms=await startup_phases(client, sample))
-            self._record(_with_cpu_time(sample, cpu_clock), progress)
-            if breaker.should_probe:
-                await self._probe_target(client, breaker)
+            for _ in range(1 + MAX_REPEATS):
+                request = self._request_spec(block, index)
+                if breaker.trip_reason:
+                    sample = client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason))
+                elif block.scenario == COLD and block.phase == "measure":
+                    sample = await self._run_cold_start(client, request)
+                else:
+                    sample, _ = await client.send(request)
+                if block.scenario == IDLE and sample.instance_request_number == 1:
+                    sample = replace(sample, startup_ms=await startup_phases(client, sample))
+                counts = self._record(_with_cpu_time(sample, cpu_clock), progress)
+                if breaker.should_probe:
+                    await self._probe_target(client, breaker)
+                if counts:
+                    break
 
     def _cpu_clock(self, client: Client) -> CpuClock | None:
         """Of a twin: its CPU time. What others use is not seen."""
@@ -213,39 +221,49 @@ class LoadGenerator:
         return twin.cpu_clock() if twin else None
 
     async def _run_open_loop(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
-        """Send the rest of an open block, starting with its first pending request. Returns its samples."""
-        breaker, samples = self._breakers[client.name], list[Sample]()
-        indices = self._pending_indices(block)
-        if not indices:
-            return samples
+        """Send the rest of an open block, starting with its first pending request. Returns its samples.
 
+        What a pause of this process has touched is sent again, at the same distances in time.
+        """
+        breaker, samples = self._breakers[client.name], list[Sample]()
         cpu_clock = self._cpu_clock(client)
+        done: set[int] = set()
 
         def record(new_sample: Sample) -> None:
-            samples.append(new_sample)
-            self._record(_with_cpu_time(new_sample, cpu_clock), progress)
+            if self._record(_with_cpu_time(new_sample, cpu_clock), progress):
+                samples.append(new_sample)
+                done.add(new_sample.index_in_block)
 
-        requests = [self._request_spec(block, index) for index in indices]
-        if breaker.trip_reason:
-            for request in requests:
-                record(client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason), time.perf_counter()))
-            return samples
-        assert block.offsets_s is not None
-        first_offset_s = block.offsets_s[indices[0]]
-        offsets_s = [block.offsets_s[index] - first_offset_s for index in indices]
-        if self.context.executor is None:
-            start = time.perf_counter() + START_DELAY_S
-            await run_open_loop(client, requests, offsets_s, start, self.context.config.in_flight, record)
-        else:
-            await run_distributed(
-                self.context.executor,
-                self._unsplit_shard(client, requests, offsets_s),
-                self.context.config.workers,
-                record,
-            )
-        if breaker.should_probe:
-            await self._probe_target(client, breaker)
+        for _ in range(1 + MAX_REPEATS):
+            indices = [index for index in self._pending_indices(block) if index not in done]
+            if not indices:
+                break
+            requests = [self._request_spec(block, index) for index in indices]
+            if breaker.trip_reason:
+                for request in requests:
+                    record(client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason), time.perf_counter()))
+                break
+            await self._send_open_loop(client, block, requests, record)
+            if breaker.should_probe:
+                await self._probe_target(client, breaker)
         return samples
+
+    async def _send_open_loop(
+        self, client: Client, block: Block, requests: Sequence[RequestSpec], record: SampleSink
+    ) -> None:
+        assert block.offsets_s is not None
+        first_offset_s = block.offsets_s[requests[0].index_in_block]
+        offsets_s = [block.offsets_s[request.index_in_block] - first_offset_s for request in requests]
+        if self.context.executor is None:
+            start, in_flight = time.perf_counter() + START_DELAY_S, self.context.config.in_flight
+            await run_open_loop(client, requests, offsets_s, start, in_flight, record, self._missed)
+        else:
+            shard = self._unsplit_shard(client, requests, offsets_s)
+            await run_distributed(self.context.executor, shard, self.context.config.workers, record)
+
+    def _missed(self, scheduled_at: float) -> bool:
+        """Whether a time fell into a pause of this process."""
+        return self._heartbeat.paused_between(scheduled_at, scheduled_at)
 
     def _unsplit_shard(self, client: Client, requests: Sequence[RequestSpec], offsets_s: Sequence[float]) -> Shard:
         """The whole stream as one shard."""
@@ -333,7 +351,7 @@ class LoadGenerator:
             self.failures[client.name] = (
                 f"stopped after {breaker.consecutive_failures} consecutive failures, {kind}: {detail}"
             )
-            self.context.reporter.print(
+            self.context.reporter.event(
                 f"{client.name}: {self.failures[client.name]}; its other requests count as failed"
             )
 
@@ -343,21 +361,28 @@ class LoadGenerator:
         gap_s = round(time.perf_counter() - self._last_request_end[block.target], 3) if block.scenario == IDLE else None
         return RequestSpec(block.scenario, block.phase, block.number, image_index, image, index, block.rate_rps, gap_s)
 
-    def _record(self, sample: Sample, progress: ProgressBar | None = None) -> None:
+    def _record(self, sample: Sample, progress: ProgressBar | None = None) -> bool:
+        """Write a sample. Returns whether it counts: not if a pause of this process has touched it."""
         context, breaker = self.context, self._breakers[sample.target]
+        start = context.run_start + sample.scheduled_s
+        if sample.error != "dropped" and self._heartbeat.paused_between(start, start + sample.latency_ms / 1000):
+            sample = replace(sample, phase=PAUSED)
         context.sample_writer.append(sample)
-        self.measured_requests += sample.phase == "measure"
-        if progress:
-            progress.advance(failed=sample.error is not None)
-        breaker.record(sample)
+        counts = sample.phase != PAUSED
+        if counts:
+            self.measured_requests += sample.phase == MEASURE
+            if progress:
+                progress.advance(failed=sample.error is not None)
+            breaker.record(sample)
         if sample is breaker.refusal:
             self.failures[sample.target] = refusal_text(sample, context.endpoints[sample.target])
-            context.reporter.print(f"{sample.target}: {self.failures[sample.target]}")
+            context.reporter.event(f"{sample.target}: {self.failures[sample.target]}")
         context.cost_meter.record(sample)
         max_usd, elapsed_s = context.options.max_usd, context.elapsed_s()
         if max_usd is not None and context.cost_meter.exceeds(max_usd, elapsed_s):
             cost_usd = context.cost_meter.total_usd(elapsed_s)
             raise BudgetExceeded(f"the run has cost ${cost_usd:.4f}, --max-usd is {max_usd:g}")
+        return counts
 
 
 def _with_cpu_time(sample: Sample, cpu_clock: CpuClock | None) -> Sample:

@@ -21,6 +21,7 @@ TASK_LEAD_S = 0.005  # a request's task starts so long before its scheduled time
 WAKE_EARLY_S = 0.0012  # and ends its sleep so long before it: a sleeping process wakes up to a millisecond late
 RECORD_S = 0.002  # a pause has to be so long for a sample to be made in it: that takes 0.2 to 0.6 ms
 MAX_UNRECORDED = 64  # at rates without pauses
+MISSED_AFTER_S = 0.1  # by which a request has to be late before it is looked whether this process stood still
 DROPPED = "{} requests were in flight already (--in-flight)"
 
 SampleSink = Callable[[Sample], None]
@@ -33,6 +34,7 @@ async def run_open_loop(
     start: float,
     max_in_flight: int,
     record: SampleSink,
+    missed: Callable[[float], bool] = lambda scheduled_at: False,
 ) -> None:
     """Send each request at `start` (of time.perf_counter()) plus its offset, and record each sample after it finishes.
 
@@ -40,6 +42,8 @@ async def run_open_loop(
     whose answer it would delay, and no request due.
     With `max_in_flight` requests in flight the next one is dropped and counted as such: waiting would let the target
     set the rate. Returns when all have succeeded or failed. An error of `record` ends the open loop.
+    `missed`: whether a scheduled time fell into a pause of this process. Such a request is neither sent nor recorded:
+    all of them at once would be a burst.
     """
     in_flight = 0
     next_due = start
@@ -53,6 +57,8 @@ async def run_open_loop(
         prepared = client.prepare(request)
         await sleep_until(scheduled_at)
         next_due = next_scheduled_at
+        if time.perf_counter() - scheduled_at > MISSED_AFTER_S and missed(scheduled_at):
+            return
         if in_flight >= max_in_flight:
             record(client.dropped(request, DROPPED.format(max_in_flight), scheduled_at))
             return

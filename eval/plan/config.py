@@ -27,7 +27,8 @@ class Config:
     """Everything that shapes a run's schedule, as recorded in run.json."""
 
     local: bool = True  # start the twins
-    engines: TextTuple = (PLAIN_ENGINE,)  # each target has a twin for each
+    twins: TextTuple = ()  # targets whose twins are started; empty: all there are
+    engines: TextTuple = (PLAIN_ENGINE,)  # each of these targets has a twin for each
     stacks: TextTuple = ()
     targets: TextTuple = ()  # NAME=URL
     model: Name | None = None  # of models/; None: what the targets report, else the default

@@ -130,6 +130,21 @@ def _memory_exceeded(title: str, peak_mib: float, limit_mib: float, cuda_build: 
     return f"{title}: took {formatting.mib(peak_mib)} of memory, the target has {formatting.mib(limit_mib)}{note}"
 
 
+PAUSE_CAUSES = {  # as eval.load.pauses has them: what happened, and what to do
+    "suspended": "the machine was suspended: keep it awake",
+    "stopped": "it got no processor, or was stopped: keep a core free for it",
+    "computing": "it was busy with itself",
+}
+
+
+def _client_paused(pauses: int, seconds_by_cause: Mapping[str, float], excluded: int) -> str:
+    causes = "; ".join(f"{seconds:.1f} s, {PAUSE_CAUSES.get(each, each)}" for each, seconds in seconds_by_cause.items())
+    are = "is" if excluded == 1 else "are"
+    touched = f"{plural(excluded, 'request')} that this touched {are} left out, and sent again"
+    times = f"the client stood still {plural(pauses, 'time')} ({causes})"
+    return f"{times}; {touched if excluded else 'no request was touched'}"
+
+
 def _many_failures(title: str, failed: int, sent: int, errors: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{kind} {count(number)}" for kind, number in errors.items())
     return f"{title}: {count(failed)} of {plural(sent, 'request')} failed ({percent(failed / sent)}): {kinds}"
@@ -289,6 +304,7 @@ FIRST_TO_LAST = "{change:+.1%} from the first third of {blocks} blocks to the la
 WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {note or INTERRUPTED}",
     FindingCode.REQUESTS_DROPPED: "{dropped:count} of {planned:count} planned requests were never sent",
+    FindingCode.CLIENT_PAUSED: _client_paused,
     FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
     FindingCode.CLIENT_SATURATED: (
         "the client sent late to {titles:words} (p99 up to {max_p99_delay_ms:.1f} ms): send from a machine with free "
@@ -402,6 +418,9 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.ROUTER_HOLDS_REQUESTS: "Heroku's router holds requests while the dyno starts",
     ReasonCode.CLOUD_RUN_HOLDS_REQUESTS: "Cloud Run holds requests while an instance starts",
     ReasonCode.CLOUD_FUNCTIONS_HOLDS_REQUESTS: "Cloud Functions holds requests while an instance starts",
+    ReasonCode.ROUTED_WHEN_HEALTHY: (
+        "SageMaker sends an instance no request before its health check passes: until then others answer"
+    ),
     ReasonCode.MEASURED_AT_CLIENT: "measured at the client: what the platform made it wait is in it",
     ReasonCode.ONLY_TWIN_START_OBSERVED: "only the start of a twin is seen",
     ReasonCode.ONLY_TWIN_MEMORY_OBSERVED: "only a twin's memory is seen",

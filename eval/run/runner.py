@@ -24,13 +24,14 @@ from eval.load.client import Client, RequestSpec
 from eval.load.distributed import open_executor
 from eval.load.foreign import find_adapter, first_images
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
+from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
 from eval.load.refusals import is_other_format
 from eval.plan.config import SINGLE, Config
 from eval.plan.schedule import Block
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
-from eval.samples.model import RUN_SCHEMA_VERSION, Run, TargetRun
+from eval.samples.model import MAX_PAUSES, RUN_SCHEMA_VERSION, PauseRecord, Run, TargetRun
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
@@ -39,6 +40,11 @@ from service.engines.names import engine_named
 from service.schema import PREDICT
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
+PAUSE_TEXTS = {  # by cause
+    SUSPENDED: "this machine was suspended",
+    STOPPED: "this process got no processor, or was stopped,",
+    COMPUTING: "this process was busy with itself",
+}
 INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that a signal ended
 
 
@@ -122,7 +128,7 @@ class RunSession:
     def __init__(self, run: Run, context: RunContext):
         self.run_record = run
         self.context = context
-        self.load_generator = LoadGenerator(context)
+        self.load_generator = LoadGenerator(context, self._note_pause)
         self.incomplete_reason: str | None = RUNNING
         self.unreachable: dict[str, str] = {}  # target -> why
 
@@ -142,7 +148,7 @@ class RunSession:
             self.incomplete_reason = None if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
-            self.context.reporter.print(f"Ended: {error}")
+            self.context.reporter.event(f"Ended: {error}")
         except asyncio.CancelledError:
             self.incomplete_reason = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
         except Exception as error:
@@ -158,6 +164,15 @@ class RunSession:
             planned_requests=self.load_generator.planned_requests,
             cost=self.context.cost_meter.run_cost(self.context.elapsed_s()).to_report(),
         )  # fmt: skip
+
+    def _note_pause(self, pause: ClientPause) -> None:
+        """Record a pause of this process at once: the run may be killed later."""
+        context = self.context
+        record = PauseRecord(round(pause.start - context.run_start, 3), round(pause.duration_s, 3), pause.cause)
+        self.run_record = replace(self.run_record, pauses=[*self.run_record.pauses, record][:MAX_PAUSES])
+        context.reporter.event(f"Not measured: {PAUSE_TEXTS[pause.cause]} for {pause.duration_s:.1f} s")
+        with os_errors_as_eval_error(context.sample_writer.run_dir):
+            write_run(context.sample_writer.run_dir, self.run_record, context.options.scrub)
 
     def _progress_text(self) -> str:
         return f"{self.load_generator.measured_requests:,} of {self.load_generator.planned_requests:,} requests"
@@ -194,12 +209,12 @@ class RunSession:
         for client, response in zip(clients, responses, strict=True):
             if isinstance(response, Unreachable):
                 self.unreachable[client.name] = f"not reached before the run: {response}"
-                self.context.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
+                self.context.reporter.event(f"{client.name}: {self.unreachable[client.name]}")
             elif isinstance(response, BaseException):
                 raise response
             elif mismatch := _engine_mismatch(targets_by_name[client.name], response):
                 self.unreachable[client.name] = mismatch
-                self.context.reporter.print(f"{client.name}: {mismatch}")
+                self.context.reporter.event(f"{client.name}: {mismatch}")
             else:
                 versions_by_target[client.name] = response
         targets = [
@@ -234,10 +249,10 @@ class RunSession:
             client.adapter = await find_adapter(client, images, forms, option.answer if option else None)
         except EndpointError as error:
             self.unreachable[client.name] = self.context.options.scrub(str(error))
-            self.context.reporter.print(f"{client.name}: {error}")
+            self.context.reporter.event(f"{client.name}: {error}")
             return
         text = client.adapter.text()
-        self.context.reporter.print(f"{client.name}: {text}")
+        self.context.reporter.event(f"{client.name}: {text}")
         targets = [replace(t, adapter=text) if t.name == client.name else t for t in self.run_record.targets]
         self.run_record = replace(self.run_record, targets=targets)
 
@@ -263,7 +278,7 @@ class RunSession:
                     progress.advance()
                     progress.maybe_refresh()
         except (ReferenceUnavailable, OSError) as error:
-            self.context.reporter.print(f"No reference predictions, so no comparison with the model itself: {error}")
+            self.context.reporter.event(f"No reference predictions, so no comparison with the model itself: {error}")
 
     def _print_cost_estimate(self, blocks: Sequence[Block]) -> None:
         """Print what the run will cost, if it costs anything."""
@@ -274,9 +289,9 @@ class RunSession:
             demand.requests_by_target, rate_cards, demand.duration_s, starts_by_target=demand.starts_by_target
         )
         if estimate.total_usd or max_usd is not None:
-            reporter.print(estimate.summary_line("The run will cost"))
+            reporter.event(estimate.summary_line("The run will cost"))
         if max_usd is not None and estimate.total_usd > max_usd:
-            reporter.print(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
+            reporter.event(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
 
     def _finished_target(self, target: TargetRun) -> TargetRun:
         """The target with its failure and peak memory."""

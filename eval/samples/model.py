@@ -35,7 +35,7 @@ RUN_SCHEMA_VERSION = 5
 
 ERROR_KINDS = ("dns", "connect", "tls", "timeout", "http_4xx", "http_429", "http_5xx", "invalid_response",
                "disconnected", "dropped")  # fmt: skip
-PHASES = ("warmup", "measure")
+PHASES = WARMUP, MEASURE, PAUSED = "warmup", "measure", "paused"  # paused: while the client stood still; sent again
 OPEN_LOOPS = ("poisson", "ramp", "burst", "max_rate")  # scenarios whose requests have a scheduled send time
 
 INPUT_KINDS = IMAGE, TABULAR = "image", "tabular"  # pictures; rows of a table, posted as JSON
@@ -43,6 +43,7 @@ INPUT_KINDS = IMAGE, TABULAR = "image", "tabular"  # pictures; rows of a table, 
 MAX_IMAGES = 250_000
 MAX_CLASSES = 10_000
 MAX_TARGETS = 1000
+MAX_PAUSES = 10_000
 TargetName = Annotated[str, Characters(100)]
 Label = Annotated[int, Within(0, MAX_CLASSES - 1)]
 Cores = Annotated[int, Within(0, 100_000)]
@@ -159,6 +160,15 @@ class TargetRun:
 
 
 @dataclass(frozen=True)
+class PauseRecord:
+    """A time in which the client stood still."""
+
+    at_s: SignedMilliseconds  # since the start of the run
+    duration_s: Annotated[float, Within(0, 1e9)]
+    cause: Name  # one of eval.load.pauses
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything about a run but its samples."""
 
@@ -185,6 +195,7 @@ class Run:
     resumed_at: Timestamps = field(default_factory=list)  # when it was resumed, ISO 8601, UTC
     input_kind: Annotated[str, OneOf(INPUT_KINDS)] = IMAGE  # what the manifest lists, each posted by itself
     model: Name | None = None  # the bundle of models/ whose classes and golden set it used
+    pauses: Annotated[list[PauseRecord], AtMost(MAX_PAUSES)] = field(default_factory=list)  # of the client
     reference_engine: Name = "torch"  # of the reference predictions: the model's plain one, which no title mentions
 
 

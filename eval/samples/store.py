@@ -18,6 +18,7 @@ from typing import IO, Any, Self
 from eval.errors import EvalError, InvalidInput
 from eval.samples.model import (
     OPEN_LOOPS,
+    PAUSED,
     REFERENCE,
     RUN_JSON,
     SAMPLES_FILE,
@@ -41,10 +42,15 @@ class ResumeState:
 
 
 def build_resume_state(samples: Iterable[Sample], search_scenario: str, resume_count: int) -> ResumeState:
-    """The state after these samples. Those of the rate search are kept: it needs them to continue."""
+    """The state after these samples. Those of the rate search are kept: it needs them to continue.
+
+    Requests that only a pause of the client has answered count as not sent.
+    """
     completed: set[RequestKey] = set()
     search_samples: dict[int, list[Sample]] = {}
     for sample in samples:
+        if sample.phase == PAUSED:
+            continue
         completed.add((sample.block, sample.index_in_block))
         if sample.scenario == search_scenario:
             search_samples.setdefault(sample.block, []).append(sample)

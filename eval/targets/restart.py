@@ -17,7 +17,7 @@ from eval.errors import EndpointError
 from infra.targets import Target
 
 if TYPE_CHECKING:
-    from infra.local.twins import Twin
+    from infra.local.running.twin import Twin
 from eval.errors import RestartFailed
 
 ROOT = Path(__file__).resolve().parents[2]  # where the commands run, and Pulumi's project is
@@ -38,8 +38,8 @@ class RestartMethod:
 
 
 def twin_restart(twin: Twin, restart_proxy: bool = False) -> RestartMethod:
-    """Restart a twin's process, and with `restart_proxy` the nginx in front of it, as when a VM is created."""
-    from infra.local.twins import ready_timeout_s
+    """Restart a twin's process, and with `restart_proxy` what is in front of it, as when a VM is created."""
+    from infra.local.running.twin import ready_timeout_s
 
     async def restart() -> float:
         try:

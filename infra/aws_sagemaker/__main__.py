@@ -12,6 +12,7 @@ import pulumi_aws as aws
 import pulumi_docker_build as docker_build
 
 from infra.artifact import REPOSITORY, deployment_files, write_folder
+from infra.aws_sagemaker.mounted_model import IN_PLACE_OF_MODELS, mounted_version, read_statements, version_uri
 from infra.aws_sagemaker.probe import probe_env
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
@@ -35,13 +36,14 @@ READY_TIMEOUT_S = 180  # AWS's provider has waited until the endpoint is in serv
 
 stack = pulumi.get_stack()
 config = StackConfig()
-stored = config.stored_model(TARGET)  # its version is shipped; another one comes with another `up`: a release
+stored = config.stored_model(TARGET)  # another version comes with another `up`: a release
 model = config.model(stored)
 engine = config.engine(model)
 revision = config.revision()
 size = config.choice("size", TARGET.size, SAGEMAKER_SIZES)
 target = sagemaker_target(size)
 serverless = target.billing == "serverless"
+mounted = mounted_version(stored, serverless=serverless)  # at /opt/ml/model, so that another one needs no other image
 least = config.integer("minInstances", 0 if serverless else 1, 1, MAX_INSTANCES)
 most = config.integer("maxInstances", target.max_instances, 1, MAX_INSTANCES)
 per_minute = config.integer("invocationsPerMinute", INVOCATIONS_PER_MINUTE, 1, 1_000_000)
@@ -82,7 +84,8 @@ lifecycle = aws.ecr.LifecyclePolicy(
 
 # Built here by BuildKit and pushed with a password that AWS gives for twelve hours. The tag is the content's hash: the
 # same files are built once. SageMaker refuses OCI's manifests; attestations, which need them, docker-build adds none.
-files = deployment_files(engine=engine, target=TARGET.name, model=model)
+extra = IN_PLACE_OF_MODELS if mounted else {}
+files = deployment_files(extra, engine, TARGET.name, model, ships_model=not mounted)
 artifact, git_sha = write_folder(TARGET.name, files), deployed_git_sha(files)
 login = aws.ecr.get_authorization_token_output(registry_id=repository.registry_id)
 image = docker_build.Image(
@@ -109,7 +112,8 @@ log_group = aws.cloudwatch.LogGroup(
     "log", name=f"/aws/sagemaker/Endpoints/{name}", retention_in_days=LOG_DAYS, tags=stack_tags
 )
 
-# What runs may pull its image, and write to its log; a password for the registry is of all registries or none.
+# What runs may pull its image, read its model where that is mounted, and write to its log; a password for the registry
+# is of all registries or none.
 role = aws.iam.Role(
     resource_name("sagemaker", stack),
     assume_role_policy=json.dumps(
@@ -140,6 +144,7 @@ role_policy = aws.iam.RolePolicy(
                     "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
                     "Resource": [log_group.arn, pulumi.Output.concat(log_group.arn, ":*")],
                 },
+                *(read_statements(mounted) if mounted else []),
             ],
         }
     ),
@@ -154,11 +159,21 @@ def name_of(parts: dict[str, pulumi.Input[object]]) -> pulumi.Output[str]:
     return text.apply(lambda text: f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
 
 
+data = None
+if mounted:
+    folder = aws.sagemaker.ModelPrimaryContainerModelDataSourceS3DataSourceArgs(
+        s3_uri=version_uri(mounted), s3_data_type="S3Prefix", compression_type="None"
+    )
+    data = aws.sagemaker.ModelPrimaryContainerModelDataSourceArgs(s3_data_sources=[folder])
 served = aws.sagemaker.Model(
     "model",
-    name=name_of({"image": image.ref, "env": env, "role": role.arn}),
+    name=name_of(
+        {"image": image.ref, "env": env, "role": role.arn, **({"data": version_uri(mounted)} if mounted else {})}
+    ),
     execution_role_arn=role.arn,
-    primary_container=aws.sagemaker.ModelPrimaryContainerArgs(image=image.ref, environment=env),  # by digest
+    primary_container=aws.sagemaker.ModelPrimaryContainerArgs(  # its image by digest
+        image=image.ref, environment=env, model_data_source=data
+    ),
     tags=stack_tags,
     opts=pulumi.ResourceOptions(depends_on=[role_policy]),
 )

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from infra.errors import ModelError, TwinError
 from infra.local.following.twin_store import TwinStore
-from infra.local.twins import Twin, local_twins
+from infra.local.invoke_endpoint.process import signed_example
+from infra.local.running.twin import Twin
+from infra.local.twins import local_twins
 from infra.models import DEFAULT_MODEL, model_names
-from infra.targets import TWIN_TARGETS
+from infra.targets import TARGETS
 from service.engines.names import PLAIN_ENGINE, read_engines
 from service.settings import ENGINES
 
@@ -25,10 +27,8 @@ def main(argv: list[str] | None = None) -> int:
 
     1 when no twin could be started or the last one has ended, 2 for an unknown name or model.
     """
-    parser = argparse.ArgumentParser(prog="./cloudtrial twins", description="The four targets on this machine.")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TWIN_TARGETS)}; else all"
-    )
+    parser = argparse.ArgumentParser(prog="./cloudtrial twins", description="The five targets on this machine.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets to start, of {', '.join(TARGETS)}; else all")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"of models/: {', '.join(model_names())}"
                         f" (default: {DEFAULT_MODEL}); with --store NAME@ALIAS")  # fmt: skip
     parser.add_argument("--store", type=Path, metavar="DIR", help="a store of models in a folder: each twin gets new "
@@ -54,11 +54,14 @@ def main(argv: list[str] | None = None) -> int:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` leaves it
             signal.signal(number, stop)
     try:
-        names = arguments.names or TWIN_TARGETS
+        names = arguments.names or TARGETS
         with local_twins(
             names, arguments.log_dir, None, print_line, arguments.engines or (), arguments.model, store
         ) as twins:
             ready = True
+            for twin in twins.running:
+                if twin.platform:
+                    print_line(f"{twin.title} takes signed requests: {signed_example(twin.port)}")
             print_line("Ctrl-C ends them." if twins.running else "None could be started.")
             _watch(twins.running, store)
     except (ModelError, TwinError) as error:

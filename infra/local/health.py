@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from infra.errors import PortInUse, StartError
 from infra.local.process import Process
 from infra.local.start_commands import HOST
+from service.schema import READYZ
 
-READY_ROUTE = "/readyz"
 REQUEST_TIMEOUT_S = 5  # of one readiness request
 POLL_S = 0.02  # between two
 PORT_IN_USE = re.compile(r"(Connection|Address already) in use", re.IGNORECASE)  # as service, gunicorn and nginx say it
@@ -28,8 +28,11 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float, route: str = READY_ROUTE) -> None:
-    """Poll until ready. Raises StartError, with the log's last lines, when a process ends or the time is up."""
+def wait_until_ready(port: int, running: Sequence[Process], timeout_s: float, route: str = READYZ) -> None:
+    """Poll the route until it succeeds.
+
+    Raises StartError, with the log's last lines, when a process ends or the time is up.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         ready = _is_ready(port, route)

@@ -5,24 +5,29 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from infra.artifact import REPOSITORY, ROOT_FILES, deployment_files
+from infra.artifact import OWN_FILES, REPOSITORY, ROOT_FILES, deployment_files
 from infra.models import DEFAULT_MODEL
-from service.model import Bundle
+from service.model import MODEL_JSON, Bundle
 
 PACKAGES = ("service", "store")  # of which a deployment without a store ships the first alone
 
 
-def stage(root: Path, engine: str | None = None, model: str | Bundle = DEFAULT_MODEL, *, store: bool = False) -> Path:
+def stage(
+    root: Path, engine: str | None = None, model: str | Bundle = DEFAULT_MODEL, *, target: str = "", store: bool = False
+) -> Path:
     """Make `root` such a folder: folders are linked; root files are copied, for they find the rest by their path.
 
-    store: with the client of model stores, as on a VM that follows one.
+    target: whose own files are shipped, too. store: with the client of model stores, as on a VM that follows one.
     """
     root.mkdir(parents=True)
     for package in PACKAGES if store else PACKAGES[:1]:
         (root / package).symlink_to(REPOSITORY / package, target_is_directory=True)
-    for name, path in deployment_files(engine=engine, model=model).items():
+    for name, path in deployment_files(engine=engine, target=target, model=model).items():
         if name in ROOT_FILES:
             shutil.copyfile(path, root / name)
+    for name in OWN_FILES.get(target, ()):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(REPOSITORY / name)
     stage_model(root, engine, model)
     return root
 
@@ -34,3 +39,11 @@ def stage_model(root: Path, engine: str | None, model: str | Bundle) -> None:
         if name.startswith("models/"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).symlink_to(path)
+
+
+def stage_mounted(folder: Path, engine: str, bundle: Bundle) -> None:
+    """Link a bundle's files into a folder that a platform mounts, in place of another version's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in (MODEL_JSON, *bundle.files_for(engine)):
+        (folder / name).symlink_to(bundle.folder / name)

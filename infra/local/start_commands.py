@@ -22,6 +22,7 @@ PULL_UNIT_FILE = REPOSITORY / "infra" / "aws_ec2" / "classifier-model.service"
 PULL_TIMER_FILE = PULL_UNIT_FILE.with_suffix(".timer")
 VM_ROOT = "/opt/classifier/app"  # where the VM has what is shipped
 VM_BIN = "/opt/classifier/venv/bin/"  # and its Python
+SAGEMAKER_PROGRAMS = Path("infra", "aws_sagemaker")  # of what is shipped; the image has them on its PATH
 HOST = "127.0.0.1"  # a platform's front is the only one to reach the process; here, this machine
 
 
@@ -69,6 +70,22 @@ def gcp_cloudrun_process(root: Path, port: int, engine: str = PLAIN_ENGINE, mode
     )
 
 
+def aws_sagemaker_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
+    """The `serve` of SageMaker's image, which finds its port and what is mounted as SageMaker says."""
+    config = {"HOST": HOST, "SAGEMAKER_BIND_TO_PORT": str(port), "SM_MODEL_DIR": str(mounted_model(root))}
+    text = (root / "service" / "Dockerfile").read_text(encoding="utf-8")
+    image = read_dockerfile(text, root, config | model_env(model, engine), {"ENGINE": engine}, target="sagemaker")
+    program, *arguments = image.command
+    if not (root / SAGEMAKER_PROGRAMS / program).is_file():
+        raise PlatformFileError(f"Dockerfile: CMD {program}: there is none in {SAGEMAKER_PROGRAMS}")
+    return ProcessSpec((str(SAGEMAKER_PROGRAMS / program), *arguments), image.env)
+
+
+def mounted_model(root: Path) -> Path:
+    """What stands for /opt/ml/model, where SageMaker mounts a model's files; without any, the image's own is served."""
+    return root.parent / "ml" / "model"
+
+
 def gcp_function_process(root: Path, port: int, engine: str = PLAIN_ENGINE, model: str = DEFAULT_MODEL) -> ProcessSpec:
     """What the build of a function puts in front of main.py."""
     threads = round(FUNCTION_THREADS_PER_VCPU * GCP_FUNCTION.vcpus)
@@ -87,4 +104,5 @@ START_COMMANDS: dict[str, Callable[[Path, int, str, str], ProcessSpec]] = {
     "heroku": heroku_process,
     "gcp_cloudrun": gcp_cloudrun_process,
     "gcp_function": gcp_function_process,
+    "aws_sagemaker": aws_sagemaker_process,
 }

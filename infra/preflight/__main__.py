@@ -23,7 +23,7 @@ from infra.preflight.checks import (
 )
 from infra.preflight.deployment_spec import DeploymentSpec, read_deployment_spec
 from infra.stackfile import read_secret_keys, read_settings
-from infra.targets import TARGETS, WITHOUT_TWIN
+from infra.targets import TARGETS
 
 FITS, DOES_NOT_FIT, MISUSED = 0, 1, 2  # exit codes
 REQUESTS = 100_000
@@ -95,8 +95,6 @@ def run_checks(spec: DeploymentSpec, requests: int, *, twin: bool) -> list[Check
     local: measure.LocalMeasurement | str = "not measured (--no-twin)"
     if measure.model_file_mib(spec) > usable_memory_mib(spec):
         local = f"not measured: {spec.model} does not fit the memory"
-    elif twin and spec.target.name in WITHOUT_TWIN:
-        local = f"not measured: {spec.target.title} has no twin here"
     elif twin:
         print(f"starting the twin of {spec.target.title} ...", file=sys.stderr, flush=True)
         try:

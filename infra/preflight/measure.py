@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from statistics import median
@@ -16,6 +17,8 @@ from infra.errors import NotMeasured, TwinError
 from infra.local.artifact_size import LIBRARIES, MB, installed_bytes
 from infra.models import followed_env, model_env
 from infra.preflight.deployment_spec import DeploymentSpec
+from infra.targets import AWS_SAGEMAKER
+from service.schema import SERVER_TIMING
 
 if TYPE_CHECKING:
     from eval.dataset.image_set import EncodedImage
@@ -117,7 +120,8 @@ def measure_local(spec: DeploymentSpec) -> LocalMeasurement:
             for failure in twins.failures.values():
                 raise TwinError(failure.splitlines()[0])
             twin = twins.running[0]
-            times = [_predict(twin.url, images[number % len(images)]) for number in range(PREDICTIONS)]
+            ask = _invoke if spec.target.name == AWS_SAGEMAKER.name else _predict
+            times = [ask(twin.url, images[number % len(images)]) for number in range(PREDICTIONS)]
             other_build = spec.engine == "torch" and uses_cuda_build()
             service_ms = median(times[WARM_UP:])
             return LocalMeasurement(twin.peak_memory_mib(), twin.startup_ms / 1000, service_ms, other_build)
@@ -142,7 +146,22 @@ def _predict(url: str, request: EncodedImage) -> float:
         raise TwinError(f"the twin did not answer: {error}") from None
     finally:
         connection.close()
-    timing = re.search(r"total;dur=([0-9.]+)", response.headers.get("Server-Timing", ""))
-    if response.status != http.client.OK or not timing:
-        raise TwinError(f"the twin answered {request.entry.name} with {response.status}")
+    return _own_time(request, response.status, dict(response.headers))
+
+
+def _invoke(url: str, request: EncodedImage) -> float:
+    """The same of SageMaker's twin, whose requests are signed."""
+    from eval.targets.sagemaker.invoke import invoke_twin
+
+    try:
+        answer = invoke_twin(url, request.data, request.media_type)
+    except (OSError, http.client.HTTPException) as error:
+        raise TwinError(f"the twin did not answer: {error}") from None
+    return _own_time(request, answer.status, answer.headers)
+
+
+def _own_time(request: EncodedImage, status: int, headers: Mapping[str, str]) -> float:
+    timing = re.search(r"total;dur=([0-9.]+)", headers.get(SERVER_TIMING, ""))
+    if status != http.client.OK or not timing:
+        raise TwinError(f"the twin answered {request.entry.name} with {status}")
     return float(timing[1])

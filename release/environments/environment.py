@@ -7,7 +7,7 @@ from typing import Protocol
 
 from service.model import Bundle
 
-Urls = Mapping[str, str]  # place -> URL
+Urls = Mapping[str, str]  # place -> URL, or sagemaker:ENDPOINT@REGION
 
 
 class Environment(Protocol):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from infra.errors import ModelError, TwinError
 from infra.local.following.twin_store import TwinStore
-from infra.local.twins import Twin, local_twins
+from infra.local.running.twin import Twin
+from infra.local.twins import local_twins
 from infra.models import choose_engine
 from release.environments.environment import Urls
 from release.errors import CandidateBroken, ReleaseError

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eval.errors import EndpointError
-from eval.targets.endpoints import ROOT, stack_endpoint
+from eval.targets.endpoints import ROOT
+from eval.targets.stacks import stack_endpoint
 from release.environments.environment import Urls
 from release.errors import ReleaseError
 from release.plan import PROD, Plan, canary_stage
@@ -58,7 +59,8 @@ class StackStages:
     def _urls(self, stage: str) -> Urls:
         pulumi = _find("pulumi")
         try:
-            return {place: stack_endpoint(pulumi, f"{place}-{stage}").url for place in self.plan.places}
+            found = {place: stack_endpoint(pulumi, f"{place}-{stage}") for place in self.plan.places}
+            return {place: each.sagemaker.text if each.sagemaker else each.url for place, each in found.items()}
         except EndpointError as error:
             raise ReleaseError(str(error)) from None
 

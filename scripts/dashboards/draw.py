@@ -32,7 +32,9 @@ MAX_LEGEND = 6
 WIDTH_INCHES = 16
 ROW_INCHES = 0.36  # a unit of the height of Grafana's grid
 HEAD_INCHES = 0.6
-RC_PARAMS: Any = {"svg.fonttype": "none", "svg.hashsalt": "dashboard", "font.size": 7, "text.parse_math": False}
+STATE_COLOURS = {"firing": "#e8939a", "pending": "#f3d9a4"}
+RC_PARAMS: Any = {"svg.fonttype": "none", "svg.hashsalt": "dashboard", "font.size": 7, "text.parse_math": False,
+                  "font.sans-serif": ["DejaVu Sans"], "xtick.major.size": 0, "ytick.major.size": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def format_value(value: float, unit: str) -> str:
             return f"${value:.3g}"
         case "reqps" | "ops":
             return f"{value:.3g}/s"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def ask(prometheus: str, expression: str, now_s: float, span_s: float) -> list[dict[str, Any]]:
@@ -120,11 +122,12 @@ def draw(page: Mapping[str, Any], prometheus: str, span_s: float, out: Path) -> 
         print(file=sys.stderr)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    out.write_text(_rounded(text.getvalue()), encoding="utf-8")
+    out.write_text(_compact(text.getvalue()), encoding="utf-8")
 
 
-def _rounded(svg: str) -> str:
-    """The SVG with the coordinates of its paths to a hundredth of a point: half the size."""
+def _compact(svg: str) -> str:
+    """The SVG with the coordinates of its paths to a hundredth of a point, and without indents: half the size."""
+    svg = re.sub(r"^ +", "", svg.replace("font-family: 'DejaVu Sans'", "font-family: sans-serif"), flags=re.MULTILINE)
     return re.sub(r"(?<=[ \"ML])-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", svg)
 
 
@@ -139,22 +142,40 @@ def _draw_panel(axes: Any, panel: Mapping[str, Any], lines: Sequence[Line], span
         for i, text in enumerate(texts or ["no data"]):
             axes.text(0, 0.85 - i * 0.17, text, size=9, color="black" if lines else "grey", transform=axes.transAxes)
         return
+    axes.set_xlim(-span_s / 60, 0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min")
+    axes.tick_params(labelsize=6)
+    axes.grid(color="#e4e4e4", linewidth=0.5)
+    if panel["type"] == "state-timeline":
+        _draw_states(axes, lines, span_s)
+        return
     chosen = sorted(lines, key=lambda line: line.values[-1])[-MAX_LINES:]
     for line in sorted(chosen, key=lambda line: line.name):
         style = "--" if line.name.endswith(("limit", "reference")) else "-"
         axes.plot([at / 60 for at in line.at_s], line.values, style, linewidth=1.1, label=line.name)
     for step in defaults["thresholds"]["steps"][1:]:
         axes.axhline(step["value"], color="red", linestyle=":", linewidth=0.8)
-    axes.set_xlim(-span_s / 60, 0)
     highest = max((value for line in chosen for value in line.values if math.isfinite(value)), default=0)
     axes.set_ylim(bottom=0, top=defaults.get("max") or 1.05 * highest or 1)
     axes.yaxis.set_major_formatter(lambda value, _: format_value(value, unit))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min")
-    axes.tick_params(labelsize=6)
-    axes.grid(color="#e4e4e4", linewidth=0.5)
     handles, names = axes.get_legend_handles_labels()
     axes.legend(handles[:MAX_LEGEND], names[:MAX_LEGEND], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3,
                 frameon=False, fontsize=5.5, borderpad=0, handlelength=1.4, columnspacing=1)  # fmt: skip
+
+
+def _draw_states(axes: Any, lines: Sequence[Line], span_s: float) -> None:
+    """A bar for as long as a series is above 0."""
+    names = sorted({line.name for line in lines}, reverse=True)
+    step_min = span_s / POINTS / 60
+    for line in lines:
+        bars = [(at / 60 - step_min, step_min) for at, value in zip(line.at_s, line.values, strict=True) if value > 0]
+        colour = STATE_COLOURS.get(line.name.split()[-1], "grey")
+        axes.broken_barh(bars, (names.index(line.name) - 0.3, 0.6), color=colour)
+    axes.set_yticks(range(len(names)), names, size=5.5)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.tick_params(axis="y", direction="in", pad=-4)
+    for label in axes.get_yticklabels():
+        label.set_horizontalalignment("left")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scripts.dashboards.panels import Dashboard, Panel, Query, Row
 from scripts.dashboards.service import CHOSEN, MODEL, rate
 
+NO_ALERT = 'label_replace(vector(0), "alertname", "none", "", "")'
 LEGEND = "{{job}} {{version}}"
 UNREADY = "An alert fires above the limit, once there are enough images: see Ready."
 
@@ -23,9 +24,9 @@ KS_LIMIT, PSI_LIMIT = statistic("ks_limit", f"{LEGEND} limit"), statistic("psi_l
 
 
 STATE = Row("State", (
-    Panel("Alerts", "How many fire or wait, by name. docs/watch.md says what to do about each.",
-          (Query(f"count by (alertname, alertstate) (ALERTS{CHOSEN}) or vector(0)", "{{alertname}} {{alertstate}}"),),
-          "short", kind="number"),
+    Panel("Alerts", "Which fired or waited, when. docs/watch.md says what to do about each.",
+          (Query(f"count by (alertname, alertstate) (ALERTS{CHOSEN}) or {NO_ALERT}", "{{alertname}} {{alertstate}}"),),
+          "short", kind="states", threshold=1),
     Panel("Ready", "1: the window holds enough images to judge. Until then no alert of drift can fire.",
           (statistic("drift_ready"),), "short", max=1),
     Panel("Images in the window", "That the statistics are of, over all instances.",

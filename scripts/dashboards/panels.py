@@ -10,7 +10,7 @@ from typing import Literal
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.builders import prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 
@@ -18,7 +18,7 @@ SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="prometheus")  # ops
 PANEL_HEIGHT = 8  # of Grafana's grid, 24 columns wide
 ALL_VALUES = ".+"  # what the choice "All" stands for in an expression
 
-Builder = timeseries.Panel | stat.Panel
+Builder = timeseries.Panel | stat.Panel | statetimeline.Panel
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Panel:
     description: str  # what it shows, and what to do about it
     queries: tuple[Query, ...]
     unit: str  # by Grafana's name: reqps, s, percentunit, currencyUSD, short
-    kind: Literal["lines", "number"] = "lines"
+    kind: Literal["lines", "number", "states"] = "lines"
     columns: int = 8
     threshold: float | None = None  # drawn as a dashed line: above it something is wrong
     max: float | None = None
@@ -101,7 +101,7 @@ def _variable(name: str, label: str, query: str) -> builders.QueryVariable:
 
 
 def _panel(panel: Panel) -> Builder:
-    builder = _number() if panel.kind == "number" else _lines(panel.threshold)
+    builder = _builder(panel)
     builder.title(panel.title).description(panel.description).datasource(SOURCE).unit(panel.unit)
     builder.height(PANEL_HEIGHT).span(panel.columns)
     if panel.kind == "lines":
@@ -112,6 +112,15 @@ def _panel(panel: Panel) -> Builder:
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         builder.with_target(_target(letter, query, panel.kind))
     return builder
+
+
+def _builder(panel: Panel) -> Builder:
+    match panel.kind:
+        case "number":
+            return _number()
+        case "states":
+            return statetimeline.Panel().show_value(common.VisibilityMode.NEVER)
+    return _lines(panel.threshold)
 
 
 def _number() -> stat.Panel:

@@ -68,7 +68,10 @@ TOKEN = {"cloudtrial:apiToken": "a-token-nobody-may-see"}
 
 TESTS: Mapping[str, Sequence[str]] = {
     "aws_ec2": ("programs/test_aws_ec2.py", "programs/test_model_store.py", "programs/test_stacks.py"),
-    "aws_sagemaker": ("programs/test_aws_sagemaker.py", "test_sagemaker_readiness.py", "programs/test_stacks.py"),
+    "aws_sagemaker": (
+        *("programs/test_aws_sagemaker.py", "test_sagemaker_readiness.py"),
+        *("programs/test_model_store.py", "programs/test_stacks.py"),
+    ),
     "gcp_cloudrun": ("programs/test_gcp_cloudrun.py", "programs/test_model_store.py", "programs/test_stacks.py"),
     "gcp_function": ("programs/test_gcp_function.py", "programs/test_model_store.py", "programs/test_stacks.py"),
     "heroku": ("programs/test_heroku.py", "programs/test_model_store.py", "programs/test_stacks.py"),

@@ -63,10 +63,15 @@ def decode_image(data: bytes, bundle: Bundle, work: DecodeWork | None = None) ->
 
 def read_base64(text: Any, bundle: Bundle, work: DecodeWork | None = None) -> np.ndarray:
     """The same for an image in base64."""
+    return decode_image(base64_file(text), bundle, work)
+
+
+def base64_file(text: Any) -> bytes:
+    """The file of an image in base64. Raises Problem."""
     if not isinstance(text, str) or not text:
         cure = f'; pixels as lists are sent as "{PIXELS_KEY}"' if isinstance(text, list) else ""
         raise BadRequest(f'"{IMAGE_PART}" must be the image in base64, as a non-empty string{cure}')
-    return decode_image(_base64_bytes(text), bundle, work)
+    return _base64_bytes(text)
 
 
 def _base64_bytes(text: str) -> bytes:

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from service.errors import BadRequest, Problem, TooLarge, UnknownParameter, Unsupported, quoted, quoted_start
 from service.images.decode_work import DecodeWork
 from service.images.image_formats import image_format, looks_like_json
-from service.images.preprocess import decode_image, preview_uri, read_base64, read_pixels
+from service.images.preprocess import base64_file, decode_image, preview_uri, read_pixels
 from service.model import Bundle
 from service.schema import (
     IMAGE_PART,
@@ -43,7 +43,7 @@ class ImageUpload:
     """An uploaded image."""
 
     pixels: np.ndarray  # the network's input
-    encoded: bytes | None  # its file, None when it came inside JSON
+    encoded: bytes | None  # its file, None when it came as lists of pixels
 
     def preview(self, work: DecodeWork) -> str | None:
         """A data URI for the page."""
@@ -105,7 +105,7 @@ def parse_image(request: Request, bundle: Bundle, work: DecodeWork, samples: Map
             raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; post one, or post them all to {PREDICT_BATCH}")
         return ImageUpload(decode_image(parts[0][1], bundle, work), parts[0][1])
     if kind == JSON_TYPE:
-        return ImageUpload(_from_json(request.get_data(), bundle, work), None)
+        return _from_json(request.get_data(), bundle, work)
     data = request.get_data()
     if kind not in UNTYPED and not kind.startswith("image/"):
         raise Unsupported(f"a body of type {quoted(kind)} is not read; {_type_cure(kind, data)}")
@@ -185,7 +185,7 @@ def _form_fault(request: Request) -> str:
     return f"{found}; choose an image and send it as that part, with a filename"
 
 
-def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
+def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> ImageUpload:
     wanted = f'send {{"{IMAGE_PART}": "<base64>"}} or {{"{PIXELS_KEY}": [[[r, g, b], ...], ...]}}'
     check_structure(text, MAX_JSON_STRUCTURE)
     try:
@@ -202,8 +202,9 @@ def _from_json(text: bytes, bundle: Bundle, work: DecodeWork) -> np.ndarray:
     if unknown := sorted(body.keys() - {IMAGE_PART, PIXELS_KEY}):
         raise UnknownParameter(f"the JSON body has {quoted(unknown)}, which is not understood; leave it out")
     if IMAGE_PART in body:
-        return read_base64(body[IMAGE_PART], bundle, work)
-    return read_pixels(body[PIXELS_KEY], bundle)
+        file = base64_file(body[IMAGE_PART])
+        return ImageUpload(decode_image(file, bundle, work), file)
+    return ImageUpload(read_pixels(body[PIXELS_KEY], bundle), None)
 
 
 def check_structure(text: bytes, most: int) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from infra.local import twins as twins_module
 from infra.local.process_spec import ProcessSpec
-from infra.local.start_commands import HOST
+from infra.local.start_commands import HOST, START_COMMANDS
 
 SCRIPT = """
 import json, os, subprocess, sys, time, uuid
@@ -72,4 +71,4 @@ def small_service(monkeypatch, folder: Path, name: str = "heroku") -> None:
         command = (sys.executable, "-I", "-S", str(folder / "service.py"))
         return ProcessSpec(command, {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "FOLDER": str(folder)})
 
-    monkeypatch.setitem(twins_module.START_COMMANDS, name, launch)
+    monkeypatch.setitem(START_COMMANDS, name, launch)

@@ -31,7 +31,6 @@ from infra.targets import (
     HEROKU_SIZES,
     SAGEMAKER_SIZES,
     TARGETS,
-    WITHOUT_TWIN,
     sagemaker_target,
 )
 from service.settings import ENGINES
@@ -88,9 +87,8 @@ EXPECTED = {
 def test_every_target_fits_and_every_line_has_its_source(capsys, monkeypatch, stack):
     code, rows, out, _ = preflight(capsys, monkeypatch, stack)
     assert code == FITS and "Fits, as far as is known." in out
-    measured = () if stack in WITHOUT_TWIN else ("memory", "start")
-    assert ("Not known" in out) != bool(measured)
-    for what in (*EXPECTED[stack], *measured):
+    assert "Not known" not in out
+    for what in (*EXPECTED[stack], "memory", "start"):
         assert "fits" in rows[what], rows[what]
         assert "2026" in rows[what][-1] or "2025" in rows[what][-1]
     for what in ("cost at rest", "cost at 100,000 requests"):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
 from eval.dataset.images import load_images
 from infra.local.health import free_ports
-from scripts.dashboards.__main__ import DASHBOARDS, PRICE_RULES
+from scripts.dashboards.__main__ import DASHBOARDS
 from scripts.dashboards.draw import main as draw_main
+from tests.helpers.prometheus import quick_rules, wait_for
 from tests.helpers.running_service import Server, ready_service
 from watch.programs import prometheus
 from watch.scrape_config import Deployment, prometheus_config
@@ -27,7 +24,6 @@ pytestmark = pytest.mark.integration
 VARIABLES = {"$job": ".+", "$version": ".+", "$__rate_interval": "10s", "$__range": "1m"}
 MODELS = {"gcp_cloudrun": "resnet18-cifar10", "heroku": "iris"}  # by deployment: images and rows, both kinds of bills
 SCRAPE_S, RATE_RPS = 1, 20
-WAIT_S = 120
 EXPRESSIONS = [
     pytest.param(target["expr"], id=f"{path.stem}: {panel['title']} {target['refId']}")
     for path in sorted(DASHBOARDS.glob("*.json"))
@@ -49,11 +45,6 @@ def give_feedback(server: Server, image, labels: tuple[str, str]) -> None:
 def prometheus_url(needs_tool, tmp_path_factory) -> Iterator[str]:
     """A Prometheus with the rules of ops/, evaluated each second, that scrapes an image and a row service."""
     path, folder = needs_tool("prometheus"), tmp_path_factory.mktemp("prometheus")
-    rules = folder / "rules"
-    rules.mkdir()
-    for file in PRICE_RULES.parent.glob("*.yml"):
-        text = file.read_text(encoding="utf-8").replace("interval: 1m", "interval: 1s")
-        (rules / file.name).write_text(text, encoding="utf-8")
     with contextlib.ExitStack() as stack:
         deployments = []
         for job, model in MODELS.items():
@@ -64,7 +55,7 @@ def prometheus_url(needs_tool, tmp_path_factory) -> Iterator[str]:
             give_feedback(server, images.images[0], images.classes[:2])
             deployments.append(Deployment(job, f"http://127.0.0.1:{server.port}"))
             stack.enter_context(Traffic([deployments[-1].url], images.images, RATE_RPS))
-        config = prometheus_config(deployments, [f"{rules}/*.yml"], SCRAPE_S)
+        config = prometheus_config(deployments, [quick_rules(folder)], SCRAPE_S)
         yield stack.enter_context(prometheus(path, folder, config)).url
 
 
@@ -72,15 +63,7 @@ def prometheus_url(needs_tool, tmp_path_factory) -> Iterator[str]:
 def test_the_expression_returns_data(expression, prometheus_url):
     for variable, value in VARIABLES.items():
         expression = expression.replace(variable, value)
-    url = f"{prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-    give_up = time.monotonic() + WAIT_S
-    while True:
-        with urllib.request.urlopen(url) as answer:
-            found = json.load(answer)["data"]["result"]
-        if any(math.isfinite(float(each["value"][1])) for each in found):
-            return
-        assert time.monotonic() < give_up, f"no data: {expression}"
-        time.sleep(0.1)
+    assert wait_for(prometheus_url, expression)
 
 
 def test_a_dashboard_is_drawn_with_every_panel(prometheus_url, tmp_path):

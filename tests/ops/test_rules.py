@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,43 @@ ALERTS = [
     for rule in group["rules"]
 ]
 RECORDED = (RULES / "recording.yml").read_text(encoding="utf-8")
+BORN = "max_over_time(classifier_{0}[1h]) unless last_over_time(classifier_{0}[1h] offset 1h)\n            or "
+CAUGHT_BY = {"recording": ("windows", "statistics"), "alerts": ("alerts",)}
+FAULTS = {  # file, the text, what stands there instead
+    "images before the first scrape are lost": ("recording", BORN.format("confidence_bucket"), ""),
+    "a label's images before its first scrape are lost": ("recording", BORN.format("predictions_total"), ""),
+    "an old instance counts from zero": (
+        "recording",
+        "unless last_over_time(classifier_confidence_bucket[1h] offset 1h)",
+        "",
+    ),
+    "ready with fewer images": ("recording", "bool 500", "bool 400"),
+    "ready at once": ("recording", "* (classifier:drift_images offset 15m > bool 0)", ""),
+    "a window without images has 0/0": ("recording", " > 0)\n            - on", ")\n            - on"),
+    "chance counts in a small window": ("recording", "2.5 * sqrt", "1 * sqrt"),
+    "chance counts with many labels": ("recording", "6 * sqrt(2", "1 * sqrt(2"),
+    "a label that is not predicted any more is forgotten": (
+        "recording",
+        "(classifier:label_images:increase or 0 * max by (job, version, label) (classifier_reference_labels))",
+        "classifier:label_images:increase",
+    ),
+    "a model without a reference has drifted": (
+        "recording",
+        "0 * classifier:label_images:increase and on (job, version) classifier_reference_labels",
+        "0 * classifier:label_images:increase",
+    ),
+    "the estimate is not corrected": (
+        "recording",
+        "- max by (job, version) (classifier_reference_confidence_mean)",
+        "",
+    ),
+    "only wrong answers measure nothing": ("recording", "or 0 * classifier:feedback_answers", ""),
+    "Wilson's interval without its centre": ("recording", "+ 1.9208 /", "+ 0 /"),
+    "drift is told before it is ready": ("alerts", " and classifier:drift_ready == 1", ""),
+    "feedback that proves nothing is told": ("alerts", "- 0.03", ""),
+    "what clients did wrong is an error": ("alerts", 'status=~"5.."', 'status=~"[45].."'),
+    "one failure is an outage": ("alerts", ">= 20", ">= 0"),
+}
 
 
 def test_promtool_finds_no_fault_in_the_rules(needs_tool):
@@ -32,6 +70,19 @@ def test_promtool_finds_no_fault_in_the_rules(needs_tool):
 def test_the_rules_pass_their_tests(path: Path, needs_tool):
     checked = subprocess.run([needs_tool("promtool"), "test", "rules", path], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_rules_fails_their_tests(fault, needs_tool, tmp_path):
+    name, text, instead = FAULTS[fault]
+    rules = tmp_path / "rules"
+    shutil.copytree(RULES, rules)
+    content = (rules / f"{name}.yml").read_text(encoding="utf-8")
+    assert text in content
+    (rules / f"{name}.yml").write_text(content.replace(text, instead), encoding="utf-8")
+    paths = [rules / "tests" / f"{each}.yml" for each in CAUGHT_BY[name]]
+    assert subprocess.run([needs_tool("promtool"), "test", "rules", *paths], capture_output=True).returncode == 1
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])

@@ -72,6 +72,16 @@ def test_an_equal_candidate_is_promoted_and_its_runs_are_kept(store, tmp_path):
         assert json.loads((tmp_path / "one" / run / "run.json").read_text())["complete"]
 
 
+def test_sagemakers_twin_is_released_by_signed_calls(store, tmp_path):
+    old, new = store.resolve("tiny@prod"), push(store, tmp_path / "new", "candidate", weight=21.0)
+    done = call(tmp_path, *OPTIONS, "--targets", "aws_sagemaker")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [versions(store, alias) for alias in STAGES] == [[new], [new], [old, new]]
+    assert "beta: aws_sagemaker is ready and serves tiny@" in done.stdout
+    assert "60 of 60 answers are the bundle's own" in done.stdout
+    assert json.loads((tmp_path / "one" / "verify" / "run.json").read_text())["complete"]
+
+
 def test_a_worse_candidate_ends_in_gamma(store, tmp_path):
     old = store.resolve("tiny@prod")
     own_answers = {"onnx": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}  # of black and white

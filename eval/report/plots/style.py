@@ -12,8 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from eval.report.plots.svg import COLOUR_COUNT, MUTED, SERIES_COLOURS, SURFACE, TARGET_GID
+from infra.targets import TARGETS
 
-DASH_PATTERNS = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))  # a second sign beside the colour
+DASH_PATTERNS = (  # a second sign beside the colour
+    *("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2))),
+    (0, (9, 1.6, 1.2, 1.6, 1.2, 1.6)),
+)
 ENGINE_DASH_PATTERNS = ("-", (0, (4.5, 1.8)))  # where two targets have one colour, for they differ in the engine alone
 ENGINE_ROWS = 1 + len(ENGINE_DASH_PATTERNS)
 MARKERS = "osD^vPX*"
@@ -105,7 +109,7 @@ def legend_label(title: str) -> str:
     return "\u200b" + short if short.startswith("_") else short
 
 
-def add_legend(axes: Axes, columns: int = 4) -> None:
+def add_legend(axes: Axes, columns: int = len(TARGETS)) -> None:
     """Above the plot, in so many columns, and one more for how the lines of another engine look."""
     handles, titles, group_ids = _legend_entries(axes)
     if not handles:

@@ -42,8 +42,12 @@ def _with_signer(endpoint: Endpoint, scrub: Scrubber, allow_http: bool) -> Endpo
 
 def with_twin_signer(endpoint: Endpoint, port: int) -> Endpoint:
     """A local twin's endpoint, to which InvokeEndpoint on `port` is the way. Its credentials are no secret."""
-    signer = Signer(endpoint.name, REGION, TwinCredentials(), Scrubber())
-    return replace(endpoint, url=invoke_url(port), signer=signer)
+    return replace(endpoint, url=invoke_url(port), signer=twin_signer(endpoint.name))
+
+
+def twin_signer(name: str) -> Signer:
+    """Signs for a local twin."""
+    return Signer(name, REGION, TwinCredentials(), Scrubber())
 
 
 class TwinCredentials:

@@ -1,7 +1,8 @@
 """A store in a folder whose model the twins serve, each by its platform's own way to a new version.
 
 EC2's runs the timer unit's command and follows the folder that this fills; Cloud Run's follows the store itself, as a
-mounted bucket; Heroku's and the function's get the version shipped, and another one by a release.
+mounted bucket; Heroku's and the function's get the version shipped, SageMaker's gets it mounted as /opt/ml/model, and
+these three another one by a release.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 PROGRAM = "infra/aws_sagemaker/__main__.py"
 PROOF = "infra/aws_sagemaker/wait_ready.py"
+MOUNTED = "infra/aws_sagemaker/mounted_model.py"
 
 MUTANTS = {
     PROGRAM: {
@@ -9,8 +10,8 @@ MUTANTS = {
         "the image is the service's own, which cannot be run as serve": ('    target="sagemaker",\n', ""),
         "the image is built of the default engine's stage": ('    build_args={"ENGINE": engine},\n', ""),
         "the image lacks serve and train": (
-            "deployment_files(engine=engine, target=TARGET.name, model=model)",
-            "deployment_files(engine=engine, model=model)",
+            "deployment_files(extra, engine, TARGET.name, model, ",
+            "deployment_files(extra, engine, model=model, ",
         ),
         "the registry's password is in clear": ("pulumi.Output.secret(login.password)", "login.password"),
         "images hold up destroy": (", force_delete=True", ""),
@@ -31,11 +32,11 @@ MUTANTS = {
         "the endpoint writes its log before there is one": ("depends_on=[log_group]", "depends_on=[]"),
         "the model is made before its role may pull": ("depends_on=[role_policy]", "depends_on=[]"),
         "the model's image is named by its tag": (
-            "ModelPrimaryContainerArgs(image=image.ref",
-            "ModelPrimaryContainerArgs(image=image.tags.apply(lambda tags: tags[0])",
+            "        image=image.ref, environment",
+            "        image=image.tags.apply(lambda tags: tags[0]), environment",
         ),
         "the service does not know its commit": (' | {"GIT_SHA": git_sha} | revision', " | revision"),
-        "another image is a model of the same name": ('name_of({"image": image.ref, "env"', 'name_of({"env"'),
+        "another image is a model of the same name": ('        {"image": image.ref, "env"', '        {"env"'),
         "another setting is a model of the same name": ('"env": env, "role"', '"role"'),
         "another size is a configuration of the same name": ('"size": size, "instances"', '"instances"'),
         "another number is a configuration of the same name": (
@@ -55,6 +56,13 @@ MUTANTS = {
             '"SageMakerVariantConcurrentRequests"',
         ),
         "another configuration is not proven": ("triggers=[configuration.name]", "triggers=[]"),
+        "a store's version is not mounted": ("environment=env, model_data_source=data", "environment=env"),
+        "another version is a model of the same name": (
+            ', **({"data": version_uri(mounted)} if mounted else {})',
+            "",
+        ),
+        "the role may not read what is mounted": ("*(read_statements(mounted) if mounted else []),", ""),
+        "the image has a model beside the mounted one": ("ships_model=not mounted", "ships_model=True"),
         "the proof comes before the endpoint": ("depends_on=[endpoint]", "depends_on=[]"),
         "the proof signs by other keys than the stack's": ('**({"PROFILE": profile} if profile else {})', "**{}"),
     },
@@ -74,5 +82,18 @@ MUTANTS = {
             'sent = {**headers, "X-Amz-Date": moment}',
         ),
         "keys of the environment are used for another profile": ("if not profile and all(", "if all("),
+    },
+    MOUNTED: {
+        "a folder of S3 is mounted into serverless": (" and not serverless else None", " else None"),
+        "every version is mounted": (
+            "version_dir(stored.reference.name, stored.version)",
+            'f"{stored.reference.name}/versions"',
+        ),
+        "what is mounted is no folder": ("folder)))}/\"", "folder)))}\""),
+        "the role reads every model of the store": (
+            'f"{stored.key_prefix}versions/*"',
+            '"*"',
+        ),
+        "the role lists the whole bucket": (', "Condition": listed', ""),
     },
 }  # fmt: skip

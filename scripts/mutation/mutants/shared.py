@@ -1,4 +1,4 @@
-"""Mutants of what all four programs use: the bundle, the settings, the outputs, the start."""
+"""Mutants of what all five programs use: the bundle, the settings, the outputs, the start."""
 
 BUNDLE = "infra/artifact.py"
 COMMON = "infra/common.py"

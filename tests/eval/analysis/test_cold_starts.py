@@ -38,10 +38,10 @@ from eval.targets.restart import (
     twin_restart,
 )
 from infra.local.twins import local_twins
-from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS, TWIN_TARGETS
+from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
 from tests.helpers.fake_endpoint import CLASSES, picture
 from tests.helpers.mock_endpoint import pictures, running_mock_endpoint
-from tests.helpers.synthetic_run import make_run, make_sample
+from tests.helpers.synthetic_run import FOUR, make_run, make_sample
 from tests.helpers.twin_files import small_service
 
 pytestmark = pytest.mark.integration
@@ -239,7 +239,7 @@ def test_the_bill_takes_the_whole_start_of_a_twin():
 
 def test_a_whole_runs_samples_have_no_start_by_chance():
     _, samples = make_run(40)
-    assert set(first_seen(samples)) == {f"{name}-0" for name in TWIN_TARGETS}
+    assert set(first_seen(samples)) == {f"{name}-0" for name in FOUR}
     assert find_cold_starts(samples, "single").confirmed == ()  # the first request of each is of its warm-up
 
 
@@ -247,16 +247,16 @@ def test_a_whole_runs_samples_have_no_start_by_chance():
 
 
 def test_idle_gaps_are_long_enough_and_shared_by_all_targets():
-    plan = idle_arrivals(list(TWIN_TARGETS), repeats=5, gap_s=900, seed=3)
-    assert plan == sorted(plan) == idle_arrivals(list(TWIN_TARGETS), 5, 900, 3)
+    plan = idle_arrivals(list(FOUR), repeats=5, gap_s=900, seed=3)
+    assert plan == sorted(plan) == idle_arrivals(list(FOUR), 5, 900, 3)
     assert len({due for due, _ in plan}) == 20  # nobody at the same moment
-    for target in TWIN_TARGETS:
+    for target in FOUR:
         times = [0.0, *(due for due, name in plan if name == target)]
         gaps = [b - a for a, b in pairwise(times)]
         assert len(gaps) == 5
         assert 900 <= min(gaps) < max(gaps) <= 930
     assert plan[-1][0] < 6 * 900
-    assert plan != idle_arrivals(list(TWIN_TARGETS), 5, 900, 4)
+    assert plan != idle_arrivals(list(FOUR), 5, 900, 4)
 
 
 def test_the_mock_endpoints_cold_starts_are_found_and_no_others():

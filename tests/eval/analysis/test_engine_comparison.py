@@ -30,21 +30,21 @@ from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, TargetSet, start_targets
 from eval.targets.engines import EnginePair, matching_engine_pairs
 from infra.local.twins import local_twins
-from infra.targets import TWIN_TARGETS
+from infra.targets import TARGETS
 from scripts.docs.readme import results
 from service.engines.names import twin_names
 from service.settings import ENGINES
 from tests.conftest import CHROMIUM, descendants
 from tests.helpers.fake_endpoint import fake_endpoint, image_set
 from tests.helpers.html_pages import Page, text_of
-from tests.helpers.synthetic_run import MODEL_VERSION, ONNX_VERSION, SHIPPED, image_bytes, make_run
+from tests.helpers.synthetic_run import FOUR, MODEL_VERSION, ONNX_VERSION, SHIPPED, image_bytes, make_run
 from tests.helpers.synthetic_scenarios import make_full_run, write_full_run
 
 pytestmark = pytest.mark.integration
 
 PRICES = load_price_list()
 BOTH = ["heroku", "heroku-onnx", "gcp_cloudrun", "gcp_cloudrun-onnx"]
-EIGHT = twin_names(TWIN_TARGETS, ENGINES)
+EIGHT = twin_names(FOUR, ENGINES)
 FEW_OTHERWISE = {"heroku-onnx": 2, "gcp_cloudrun-onnx": 2}  # of 400 pictures
 
 
@@ -308,20 +308,20 @@ def test_the_readme_takes_the_table_of_the_switch_along(page_dir):
         sum(line.startswith(("| PyTorch on all 4 targets |", "| ONNX int8 on all 4 targets |")) for line in lines) == 2
     )
     alike = [line for line in block.splitlines() if line.startswith("- ") and line.endswith(", on every target.")]
-    assert sum(line.count("→") == len(TWIN_TARGETS) for line in lines) >= 5
+    assert sum(line.count("→") == len(FOUR) for line in lines) >= 5
     assert any(line.startswith("- Accuracy, on the same images") for line in alike)
 
 
 def test_engines_of_a_target_share_its_colour_not_its_figures():
-    found = assign_styles(EIGHT, {f"{name}-onnx": name for name in TWIN_TARGETS})
+    found = assign_styles(EIGHT, {f"{name}-onnx": name for name in FOUR})
     assert len(set(found.values())) == len(EIGHT)
-    for name in TWIN_TARGETS:
+    for name in FOUR:
         assert found[name] % COLOUR_COUNT == found[f"{name}-onnx"] % COLOUR_COUNT
-    assert len({found[name] % COLOUR_COUNT for name in TWIN_TARGETS}) == len(TWIN_TARGETS)
+    assert len({found[name] % COLOUR_COUNT for name in FOUR}) == len(FOUR)
 
 
 def test_without_a_second_engine_numbers_are_places():
-    assert list(assign_styles(TWIN_TARGETS, {}).values()) == [0, 1, 2, 3]
+    assert list(assign_styles(TARGETS, {}).values()) == [0, 1, 2, 3, 4] and len(TARGETS) <= COLOUR_COUNT
 
 
 @pytest.mark.parametrize("count", [8, 9, 30])

@@ -10,8 +10,8 @@ from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
 from eval.cost.billing import Bill, ResourceDemand, prices_for
 from eval.cost.price_list import load_price_list
-from infra.targets import TARGETS, TWIN_TARGETS
-from tests.helpers.synthetic_run import make_run
+from infra.targets import TARGETS
+from tests.helpers.synthetic_run import FOUR, make_run
 
 PRICES = load_price_list()
 DAYTIME = Traffic(1.0, 8.0)
@@ -37,7 +37,7 @@ def candidate(name, p95_ms=20.0, **changes):
 
 
 def four(**changed):
-    return {name: changed.get(name, candidate(name)) for name in TWIN_TARGETS}
+    return {name: changed.get(name, candidate(name)) for name in FOUR}
 
 
 def test_free_requests_are_cheapest_where_traffic_is_light():

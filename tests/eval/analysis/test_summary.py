@@ -17,10 +17,10 @@ from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report, to_jsonable
 from eval.samples.rounds import latencies_by_round
 from eval.stats.intervals import Estimate
-from infra.targets import TWIN_TARGETS
 from tests.helpers.synthetic_run import (
     ANSWER_BYTES,
     CLASSES,
+    FOUR,
     MEDIAN_MS,
     MODEL_VERSION,
     STARTUP_MS,
@@ -31,7 +31,7 @@ from tests.helpers.synthetic_run import (
 from tests.helpers.synthetic_scenarios import make_full_run
 
 PRICES = load_price_list()
-NAMES = list(TWIN_TARGETS)
+NAMES = list(FOUR)
 
 
 def report(**options):

@@ -101,7 +101,7 @@ def test_hangup_that_nohup_ignores_ends_nothing(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a closed terminal is told apart on Linux alone")
-def test_closed_terminal_ends_a_run_that_is_reported_all_the_same(tmp_path):
+def test_closed_terminal_ends_a_run_that_is_reported(tmp_path):
     """Every further word to the terminal is an error."""
     folder, child = tmp_path / "run", []
 

@@ -339,3 +339,23 @@ def test_google_units_sold_by_something_else_are_not_taken(shipped, served):
 def test_sources_have_unique_names_and_https_urls():
     assert len({source.name for source in SOURCES}) == len(SOURCES)
     assert all(source.url.startswith("https://") for source in SOURCES)
+
+
+def test_sagemakers_hour_is_that_of_hosting_not_of_training():
+    def row(usage, usd, **changes):
+        return {"usageType": usage, "Unit": "Hrs", "PricePerUnit": usd, "operation": "RunInstance"} | changes
+
+    text = aws(
+        row("USE1-Host:ml.m5.large", "0.1150000000"), row("USE1-Train:ml.m5.large", "0.1380000000"),
+        row("USE1-Host:ml.m5.xlarge", "0.2300000000"), row("USE2-Host:ml.t2.medium", "0.0700000000"),
+        row("USE1-Host:ml.c5.xlarge", "0.1", TermType="Reserved"),
+    )  # fmt: skip
+    found = parse_aws("AmazonSageMaker", io.StringIO(text), load_price_list().entries)
+    assert {quote.price_id: quote.amount for quote in found.quotes} == {
+        "aws_sagemaker_ml_m5_large_hour": 0.115,
+        "aws_sagemaker_ml_m5_xlarge_hour": 0.23,
+    }
+    assert sorted(note.partition(":")[0] for note in found.notes) == [
+        "aws_sagemaker_ml_c5_xlarge_hour",
+        "aws_sagemaker_ml_t2_medium_hour",
+    ]

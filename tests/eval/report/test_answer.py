@@ -19,9 +19,9 @@ from eval.report.report_json import build_report
 from eval.report.terminal import terminal_table
 from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
-from infra.targets import TARGETS, TWIN_TARGETS
+from infra.targets import TARGETS
 from tests.eval.analysis.test_recommendation import DAYTIME, candidate, four
-from tests.helpers.synthetic_run import make_run
+from tests.helpers.synthetic_run import FOUR, make_run
 
 LATE = invalid(FindingCode.CLIENT_SATURATED, titles=["Heroku"], max_p99_delay_ms=6.0)
 RATES = {"a": 21.0, "b": 58.0}
@@ -53,7 +53,7 @@ def agreement(disagreements=0, n=400):
 
 def facts(targets=None, candidates=None, *, traffic=DAYTIME, twins=True, **changes):
     candidates = four() if candidates is None else candidates
-    targets = targets or {name: target(TARGETS[name].title) for name in TWIN_TARGETS}
+    targets = targets or {name: target(TARGETS[name].title) for name in FOUR}
     known = VerdictFacts(
         targets, {f"{name}|reference": agreement() for name in targets}, True, None, [], twins,
         recommend(candidates, traffic, 200.0), candidates, None, traffic,

@@ -13,10 +13,10 @@ from eval.cost.price_list import load_price_list
 from eval.report.answer import ALWAYS_WARM_SETTING, BUSY_HOURS, BUSY_RPS, SLO_MS, answer, answer_rows, condition
 from eval.report.render import REPORT_HTML, write_reports
 from eval.samples.store import read_run, read_samples, write_run
-from infra.targets import TWIN_TARGETS
+from tests.helpers.synthetic_run import FOUR
 from tests.helpers.synthetic_scenarios import write_full_run
 
-NAMES = [*TWIN_TARGETS, *(f"{name}-onnx" for name in TWIN_TARGETS)]
+NAMES = [*FOUR, *(f"{name}-onnx" for name in FOUR)]
 READ_PAGE = """(hashes) => hashes.map((hash) => {
   location.hash = hash;
   dispatchEvent(new HashChangeEvent("hashchange"));

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from eval.report.plots import core, scenarios
+from eval.report.plots.style import line_style
+from infra.targets import TARGETS
 
 TIMES = [float(t) for t in np.random.default_rng(3).lognormal(2.3, 0.2, 300)]
 REQUESTS = [float(n) for n in np.logspace(3, 9, 30)]
@@ -93,6 +95,14 @@ def test_a_title_with_an_underscore_is_in_the_legend():
 def test_the_legend_names_each_target_and_a_crossing_its_traffic():
     drawn = str(DRAWN["cost"]())
     assert all(f">{text}<" in drawn for text in ("Heroku", "Run", "4.3M"))
+
+
+def test_five_targets_have_lines_that_differ_without_colour():
+    patterns = [str(line_style(place)["linestyle"]) for place in range(len(TARGETS))]
+    assert len(set(patterns)) == len(TARGETS) == 5
+    series = [core.LatencySeries(target.title, place, TIMES, 300) for place, target in enumerate(TARGETS.values())]
+    drawn = str(core.latency_ecdf(series, "single"))
+    assert all(f">{target.title}</text>" in drawn for target in TARGETS.values())
 
 
 def test_one_instant_answer_can_be_drawn():

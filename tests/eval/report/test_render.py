@@ -19,6 +19,7 @@ from eval.errors import EvalError
 from eval.report.render import REPORT_HTML, REPORT_JSON, REPORT_MD, write_reports
 from eval.samples.model import SAMPLES_FILE, SAMPLES_GZ_FILE
 from eval.samples.store import append_sample, write_run
+from infra.targets import TARGETS
 from tests.helpers.accessibility import accessibility_faults
 from tests.helpers.html_pages import Page, text_of
 from tests.helpers.synthetic_run import image_bytes, make_run
@@ -200,6 +201,13 @@ def test_markdown_has_one_row_for_each_target(run_dir):
     columns = table.splitlines()[2].count("|")
     assert len(rows) == 4
     assert {row.count("|") for row in rows} == {columns}
+
+
+def test_a_run_of_five_targets_has_a_row_for_each(tmp_path):
+    write_reports(write_run_dir(tmp_path, n_images=40, names=TARGETS), image_bytes)
+    rows = [line for line in text_of(tmp_path, REPORT_MD).splitlines() if line.startswith("| **")]
+    assert {row.split("**")[1] for row in rows} == {target.title for target in TARGETS.values()}
+    assert "<summary>all 5 targets</summary>" in text_of(tmp_path)
 
 
 def test_the_reference_stands_in_the_parity_table(run_dir):

@@ -7,6 +7,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
+from infra.targets import TARGETS
 from scripts.docs.report_schema import SCHEMA_PATH, report_schema
 from tests.conftest import ROOT
 from tests.helpers.synthetic_run import make_run
@@ -36,6 +37,7 @@ def test_the_published_schema_is_that_of_the_records():
         pytest.param(lambda: make_run(n_images=40, foreign=True, twin=False), id="custom endpoints"),
         pytest.param(lambda: make_run(n_images=40, failures={"heroku": 40}, reference=False), id="failures"),
         pytest.param(lambda: make_run(n_images=40, not_started={"heroku": "no"}, complete=False), id="incomplete"),
+        pytest.param(lambda: make_full_run(n_images=60, names=tuple(TARGETS)), id="five targets"),
         pytest.param(lambda: make_run(n_images=3), id="three images"),
     ],
 )

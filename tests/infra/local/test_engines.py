@@ -19,7 +19,7 @@ from infra.local.artifact_size import installed_bytes, measure_artifact
 from infra.local.staging import stage
 from infra.local.start_commands import START_COMMANDS
 from infra.local.twins import local_twins
-from infra.targets import TARGETS, TWIN_TARGETS, read_stack
+from infra.targets import TARGETS, read_stack
 from service.engines.names import engine_named, read_engines, titled, twin_name, twin_names
 from service.settings import ENGINES
 from tests.conftest import descendants
@@ -61,9 +61,9 @@ def test_an_engine_that_is_none_is_refused_with_those_that_are(text, says):
 # Starting
 
 
-@pytest.mark.parametrize("name", TWIN_TARGETS)
+@pytest.mark.parametrize("name", TARGETS)
 def test_start_commands_of_both_engines_differ_only_in_engine(name, tmp_path):
-    torch, onnx = (START_COMMANDS[name](stage(tmp_path / engine, engine), 4711, engine) for engine in ENGINES)
+    torch, onnx = (START_COMMANDS[name](stage(tmp_path / each, each, target=name), 4711, each) for each in ENGINES)
     assert torch.command == onnx.command
     assert torch.env.items() ^ onnx.env.items() == {("ENGINE", "torch"), ("ENGINE", "onnx")}
 

@@ -1,15 +1,18 @@
-"""The four twins frozen for longer than any time-out, as Cloud Run and Functions do to what nobody asks, and thawed."""
+"""The five twins frozen for longer than any time-out, as Cloud Run and Functions do to what nobody asks, and thawed."""
 
 from __future__ import annotations
 
 import http.client
 import time
+from collections.abc import Mapping
 
 import psutil
 import pytest
 
-from infra.local.twins import Twin, local_twins
-from infra.targets import TWIN_TARGETS
+from eval.targets.sagemaker.invoke import invoke_twin
+from infra.local.running.twin import Twin
+from infra.local.twins import local_twins
+from infra.targets import AWS_SAGEMAKER, TARGETS
 from service import schema
 from tests.helpers.pressure import grey_png
 
@@ -20,24 +23,35 @@ PNG = grey_png(3)
 
 def instance_and_ordinal(twin: Twin) -> tuple[str, int]:
     """Who answers a prediction, and its number there. A new instance would count as a cold start."""
+    status, headers = ask_signed(twin) if twin.target is AWS_SAGEMAKER else ask(twin)
+    assert status == 200, twin.name
+    return headers[schema.INSTANCE_ID], int(headers[schema.REQUEST_ORDINAL])
+
+
+def ask(twin: Twin) -> tuple[int, Mapping[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", twin.port, timeout=60)
     connection.request("POST", "/predict", PNG, {"Content-Type": "image/png"})
     answer = connection.getresponse()
     answer.read()
     connection.close()
-    assert answer.status == 200, twin.name
-    return answer.headers[schema.INSTANCE_ID], int(answer.headers[schema.REQUEST_ORDINAL])
+    return answer.status, answer.headers
+
+
+def ask_signed(twin: Twin) -> tuple[int, Mapping[str, str]]:
+    """Through InvokeEndpoint, which passes the service's headers as attributes."""
+    answer = invoke_twin(twin.url, PNG, "image/png")
+    return answer.status, answer.headers
 
 
 def processes_of(twin: Twin) -> list[psutil.Process]:
-    return [psutil.Process(pid) for process in twin.processes for pid in process.members()]
+    return [psutil.Process(pid) for process in twin.everything for pid in process.members()]
 
 
 @pytest.mark.slow
 @pytest.mark.integration
 def test_frozen_twin_resumes_with_the_same_instance(tmp_path):
-    with local_twins(list(TWIN_TARGETS), tmp_path, engines=["onnx"]) as twins:
-        assert len(twins.running) == len(TWIN_TARGETS), twins.failures
+    with local_twins(list(TARGETS), tmp_path, engines=["onnx"]) as twins:
+        assert len(twins.running) == len(TARGETS), twins.failures
         before = {twin.name: instance_and_ordinal(twin)[0] for twin in twins.running}
         frozen = [process for twin in twins.running for process in processes_of(twin)]
         for process in frozen:

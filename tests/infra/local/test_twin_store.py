@@ -14,15 +14,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from eval.targets.sagemaker.invoke import invoke_twin
 from infra.errors import PlatformFileError, StartError, TwinError
 from infra.local.__main__ import main
 from infra.local.__main__ import release_new_version as release
 from infra.local.following.twin_store import INTERVAL, TwinStore
 from infra.local.process import Process
+from infra.local.running.starter import available_cores
+from infra.local.running.twin import Twin
 from infra.local.start_commands import aws_ec2_pull, aws_ec2_pull_interval_s
 from infra.local.systemd_unit import read_interval_s, read_unit
-from infra.local.twins import Twin, available_cores, local_twins
-from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TWIN_TARGETS
+from infra.local.twins import local_twins
+from infra.targets import AWS_EC2, AWS_SAGEMAKER, GCP_CLOUDRUN, HEROKU, TARGETS
+from service.schema import INSTANCE_ID
 from store.model_store import ModelStore
 from tests.helpers.bundles import one_coloured, write_bundle
 
@@ -49,6 +53,9 @@ def store(tmp_path) -> Path:
 
 
 def version_of(twin: Twin) -> dict:
+    if twin.target is AWS_SAGEMAKER:  # which has no /version
+        answer = invoke_twin(twin.url, IMAGE, "image/png")
+        return {**json.loads(answer.body), "instance_id": answer.headers[INSTANCE_ID]}
     with urllib.request.urlopen(f"{twin.url}/version", timeout=30) as response:
         return json.load(response)
 
@@ -81,7 +88,7 @@ class Trickle:
 
 
 def test_every_twin_gets_the_new_version_in_its_platforms_way(store, tmp_path):
-    with local_twins(TWIN_TARGETS, tmp_path / "logs", engines=(), store=TwinStore(store, REFERENCE, 0.5)) as twins:
+    with local_twins(TARGETS, tmp_path / "logs", engines=(), store=TwinStore(store, REFERENCE, 0.5)) as twins:
         assert twins.failures == {}
         running = {twin.target.name: twin for twin in twins.running}
         before = {name: version_of(twin) for name, twin in running.items()}
@@ -103,9 +110,9 @@ def test_every_twin_gets_the_new_version_in_its_platforms_way(store, tmp_path):
                 trickle.over.set()
             for thread in threads:
                 thread.join()
-        shipping = [running[name] for name in TWIN_TARGETS if name not in FOLLOWING]
+        shipping = [running[name] for name in TARGETS if name not in FOLLOWING]
         assert {version_of(twin)["model"]["version"] for twin in shipping} == {old}  # until their release
-        assert [twin.release() for twin in shipping] == [version, version]
+        assert [twin.release() for twin in shipping] == [version] * 3
         after = {name: version_of(twin) for name, twin in running.items()}
         (new,) = {each["model"]["version"] for each in after.values()}
         assert new != old and [running[name].release() for name in FOLLOWING] == [None, None]
@@ -149,7 +156,7 @@ def test_each_target_is_told_of_the_store_in_its_own_way(store, tmp_path):
     vm = followed.settings(AWS_EC2, tmp_path / "vm")
     assert vm == {"MODEL_STORE": str(tmp_path / "vm" / "models"), "MODEL": REFERENCE}
     assert followed.settings(GCP_CLOUDRUN, tmp_path)["MODEL_STORE"] == str(store)  # as the mounted bucket
-    assert followed.settings(HEROKU, tmp_path) == {}
+    assert followed.settings(HEROKU, tmp_path) == followed.settings(AWS_SAGEMAKER, tmp_path) == {}
     assert TwinStore(store, REFERENCE, 2).settings(AWS_EC2, tmp_path)["MODEL_POLL_S"] == "2"
 
 

@@ -16,17 +16,21 @@ import pytest
 
 from infra.artifact import REPOSITORY, ROOT_FILES, deployment_files
 from infra.errors import PlatformFileError, TwinError
-from infra.local import twins as twins_module
 from infra.local.dockerfile import read_dockerfile
+from infra.local.health import free_ports
 from infra.local.nginx import SITE_FILE, local_site, nginx_process
 from infra.local.process import Process, bare_environment
 from infra.local.process_spec import ProcessSpec
 from infra.local.procfile import read_procfile
+from infra.local.running import starter
+from infra.local.running import twin as running_twin
+from infra.local.running.starter import available_cores, cores_for
+from infra.local.running.twin import fits
 from infra.local.staging import stage
 from infra.local.start_commands import HOST, START_COMMANDS, read_vm_unit
 from infra.local.systemd_unit import read_unit
-from infra.local.twins import available_cores, cores_for, fits, free_ports, local_twins
-from infra.targets import AWS_EC2, EC2_SIZES, HEROKU, TARGETS, TWIN_TARGETS
+from infra.local.twins import local_twins
+from infra.targets import AWS_EC2, EC2_SIZES, HEROKU, TARGETS
 from service.settings import ENGINES
 from tests.conftest import descendants
 from tests.helpers.twin_files import small_service
@@ -203,12 +207,12 @@ def test_unit_reader_refuses_the_command(command):
         read_unit(f"[Service]\nExecStart={command}\nWorkingDirectory=/\n")
 
 
-@pytest.mark.parametrize("name", TWIN_TARGETS)
+@pytest.mark.parametrize("name", TARGETS)
 def test_every_target_can_be_launched_from_its_own_file(name, tmp_path):
-    launch = START_COMMANDS[name](stage(tmp_path / "app"), 4711)
-    assert launch.env["PORT"] == "4711"
+    launch = START_COMMANDS[name](stage(tmp_path / "app", target=name), 4711)
+    assert launch.env["SAGEMAKER_BIND_TO_PORT" if name == "aws_sagemaker" else "PORT"] == "4711"
     assert launch.env["HOST"] == HOST
-    assert set(START_COMMANDS) == set(TWIN_TARGETS)
+    assert set(START_COMMANDS) == set(TARGETS)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -332,7 +336,7 @@ def test_a_twin_is_pinned_measured_and_ended_after_an_exception(tmp_path):
 
 
 def test_vm_twin_without_nginx_is_reached_directly_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(twins_module, "find_nginx", lambda: None)
+    monkeypatch.setattr(starter, "find_nginx", lambda: None)
     with local_twins(["aws_ec2"], tmp_path, engines=LIGHT) as twins:
         assert twins.running[0].proxy is None
         assert len(twins.running[0].processes) == 1
@@ -366,7 +370,7 @@ def test_port_in_use_is_retried_with_another(tmp_path, monkeypatch):
     with socket.socket() as busy:
         busy.bind((HOST, 0))
         ports = [[busy.getsockname()[1], 1], free_ports(2)]
-        monkeypatch.setattr(twins_module, "free_ports", lambda count: ports.pop(0))
+        monkeypatch.setattr(starter, "free_ports", lambda count: ports.pop(0))
         with local_twins(["gcp_function"], tmp_path, engines=LIGHT) as twins:
             assert [twin.name for twin in twins.running] == ["gcp_function-onnx"]
     assert ports == []
@@ -440,7 +444,7 @@ def test_an_interrupted_restart_leaves_nothing(tmp_path, monkeypatch):
     small_service(monkeypatch, tmp_path)
     with local_twins(["heroku"], tmp_path) as twins:
         (twin,) = twins.running
-        monkeypatch.setattr(twins_module, "wait_until_ready", lambda *_: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(running_twin, "wait_until_ready", lambda *_: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             twin.restart()
         assert descendants() == []

@@ -1,4 +1,4 @@
-"""A model from a store: pulled and shipped by Heroku's and the function's programs, followed by VM and Cloud Run."""
+"""A model from a store: shipped by Heroku's and the function's programs, mounted by SageMaker's, else followed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.offline_engine.policy_check import find_violations
 pytestmark = pytest.mark.integration
 
 SERVICE = "gcp:cloudrunv2/service:Service"
-FOLLOWING, SHIPPING = ("aws_ec2", "gcp_cloudrun"), ("aws_sagemaker", "gcp_function", "heroku")
+WITHOUT_MODEL, SHIPPING = ("aws_ec2", "aws_sagemaker", "gcp_cloudrun"), ("gcp_function", "heroku")
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_the_pulled_version_is_shipped_where_models_lie(stack, runs):
     assert not any(name.startswith("store/") for name in files)
 
 
-@pytest.mark.parametrize("stack", FOLLOWING)
-def test_what_follows_a_store_ships_no_model(stack, runs):
+@pytest.mark.parametrize("stack", WITHOUT_MODEL)
+def test_what_follows_or_mounts_a_store_ships_no_model(stack, runs):
     names = shipped(runs, stack)
     assert [name for name in names if name.startswith("models/net")] == []
     assert ("store/model_store.py" in names) == (stack == "aws_ec2")  # a mounted bucket needs no client
@@ -113,8 +113,7 @@ def test_another_version_is_a_release_or_only_another_proof(stack, tmp_path):
     proofs = {"aws_ec2": ("boots", "ready"), "gcp_cloudrun": ("ready",)}
     released = {
         "aws_sagemaker": {
-            "Image image": "update",
-            "Model model": "replace",
+            "Model model": "replace",  # and no other image
             "EndpointConfiguration configuration": "replace",
             "Endpoint endpoint": "update",
             "Command ready": "replace",
@@ -169,6 +168,49 @@ def test_the_vms_role_reads_its_model_in_the_store_alone(runs):
             "Condition": {"StringLike": {"s3:prefix": ["clouds/net/*"]}},
         },
     ]
+
+
+# SageMaker
+
+
+def test_sagemaker_mounts_the_version_where_serve_looks(runs):
+    result = runs["aws_sagemaker"]
+    container = result.single("Model").inputs["primaryContainer"]
+    (source,) = container["modelDataSource"]["s3DataSources"]
+    version = result.outputs["store_version"]
+    assert source == {
+        "s3Uri": f"s3://models-of-tests/clouds/net/versions/{version}/",  # without the last / AWS refuses it
+        "s3DataType": "S3Prefix",
+        "compressionType": "None",
+    }
+    texts = {name: text for name, text in shipped(runs, "aws_sagemaker").items() if name.startswith("models/")}
+    assert list(texts) == ["models/models.txt"] and b"/opt/ml/model" in texts["models/models.txt"]
+
+
+def test_sagemakers_role_reads_the_versions_of_its_model_alone(runs):
+    statements = json.loads(runs["aws_sagemaker"].single("RolePolicy").unwrapped_inputs["policy"])["Statement"]
+    arn, every_key = "arn:aws:s3:::models-of-tests", "clouds/net/versions/*"
+    assert [each for each in statements if "models-of-tests" in json.dumps(each)] == [
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{arn}/{every_key}"]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket"],
+            "Resource": [arn],
+            "Condition": {"StringLike": {"s3:prefix": [every_key]}},
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"size": "serverless-2048"}, {"modelStore": "gs://models-of-tests"}], ids=["serverless", "googles"]
+)
+def test_what_sagemaker_cannot_mount_is_in_its_image(changed, tmp_path):
+    checkout = make_checkout_with_store(tmp_path / "checkout")
+    result = well(run(checkout, "aws_sagemaker", **changed))
+    assert result.single("Model").inputs["primaryContainer"].get("modelDataSource") is None
+    files = packed(checkout, "aws_sagemaker")
+    assert files["models/net/weights.safetensors"] == b"first" and "models/models.txt" not in files
+    assert "s3:" not in result.single("RolePolicy").unwrapped_inputs["policy"]
 
 
 # Cloud Run

@@ -1,4 +1,4 @@
-"""What the VM's role may do in the store's bucket, as moto judges every request by the caller's policies."""
+"""What AWS's roles may do in the store's bucket, as moto judges every request by the caller's policies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto.core import set_initial_no_auth_action_count
 
 from service.errors import StoreError
@@ -30,7 +31,7 @@ def test_the_vms_role_follows_its_model_and_no_other(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         for name in ("net", "other"):
             push_to(f"s3://{bucket}/clouds", tmp_path / name, name)
-        as_role = keys_of_a_role_with(policy)
+        as_role = keys_of_a_role_with(policy, "vm")
         for name, value in as_role.items():
             monkeypatch.setenv(name, value)
 
@@ -49,18 +50,46 @@ def test_the_vms_role_follows_its_model_and_no_other(tmp_path, monkeypatch):
         as_the_vm()
 
 
+def test_sagemakers_role_reads_the_versions_and_no_alias(tmp_path, monkeypatch):
+    bucket = "models-of-tests"
+    checkout = make_checkout_with_store(tmp_path / "checkout")
+    run = well(run_program(checkout, "aws_sagemaker", REQUIRED["aws_sagemaker"] | settings("aws_sagemaker")))
+    policy = run.single("RolePolicy").unwrapped_inputs["policy"]
+    (source,) = run.single("Model").inputs["primaryContainer"]["modelDataSource"]["s3DataSources"]
+    with moto_s3(bucket) as environment:
+        for name, value in (environment | {"AWS_DEFAULT_REGION": REGION}).items():
+            monkeypatch.setenv(name, value)
+        for name in ("net", "other"):
+            push_to(f"s3://{bucket}/clouds", tmp_path / name, name)
+        for name, value in keys_of_a_role_with(policy, "sagemaker").items():
+            monkeypatch.setenv(name, value)
+
+        @set_initial_no_auth_action_count(0)
+        def as_sagemaker() -> None:
+            s3 = boto3.Session().client("s3")  # the default one has the keys of before
+            prefix = source["s3Uri"].removeprefix(f"s3://{bucket}/").rpartition("versions/")[0] + "versions/"
+            keys = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+            assert any(key.endswith("/model.json") for key in keys)
+            assert all(s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys)
+            for key in ("clouds/net/aliases/prod/0000000001.json", "clouds/other/versions/x/model.json"):
+                with pytest.raises(ClientError, match="AccessDenied"):
+                    s3.get_object(Bucket=bucket, Key=key)
+
+        as_sagemaker()
+
+
 def push_to(url: str, models: Path, name: str) -> None:
     store = ModelStore.open(url)
     version = store.push(write_bundle(models, name, {"torch": b"weights", "onnx": b"weights in 8 bits"})).version
     store.move_alias(name, "prod", version, reason="a test")
 
 
-def keys_of_a_role_with(policy: str) -> dict[str, str]:
+def keys_of_a_role_with(policy: str, name: str) -> dict[str, str]:
     """The environment of a process that acts as a role with this policy."""
     iam, sts = boto3.client("iam"), boto3.client("sts")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": "*"}]}
-    role = iam.create_role(RoleName="vm", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
-    iam.put_role_policy(RoleName="vm", PolicyName="vm", PolicyDocument=policy)
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    iam.put_role_policy(RoleName=name, PolicyName="vm", PolicyDocument=policy)
     keys = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="vm")["Credentials"]
     return {
         "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],

@@ -262,6 +262,13 @@ def test_images_are_kept_by_their_true_class_once_judged(bundle, tmp_path):
     assert files == {"bright": BRIGHT, "middle": DARK}
 
 
+def test_an_image_in_base64_is_kept_too(bundle, tmp_path):
+    client = new_client(bundle, KEEP_IMAGES=str(tmp_path / "kept"))
+    said = named(client.post("/predict", json={"image": base64.b64encode(DARK).decode()}))
+    assert client.post("/feedback", json=said | {"label": "bright"}).json["kept"] is True
+    assert [path.read_bytes() for path in (tmp_path / "kept" / "bright").iterdir()] == [DARK]
+
+
 def test_pixels_in_json_are_judged_and_not_kept(bundle, tmp_path):
     client = new_client(bundle, KEEP_IMAGES=str(tmp_path / "kept"))
     said = named(client.post("/predict", json={"img": [[[0, 0, 0]]]}))

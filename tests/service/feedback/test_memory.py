@@ -110,3 +110,18 @@ def test_of_many_at_once_one_judgement_is_new():
     with ThreadPoolExecutor(16) as pool:
         judged = list(pool.map(lambda _: memory.judge(1, None, "cat").is_new, range(64)))
     assert sorted(judged) == [False] * 63 + [True]
+
+
+def test_of_contrary_judgements_at_once_one_class_stays():
+    memory = remembering(answer(0))
+
+    def judge(number: int) -> str:
+        try:
+            return memory.judge(1, None, CLASSES[number % 3]).label
+        except AlreadyJudged:
+            return "refused"
+
+    with ThreadPoolExecutor(16) as pool:
+        said = list(pool.map(judge, range(96)))
+    (label,) = set(said) - {"refused"}
+    assert said.count(label) == 32

@@ -100,6 +100,14 @@ def test_without_a_memory_the_page_does_not_ask(bundle):
         assert ("Was this right?" in app.test_client().get("/").text) == asks
 
 
+def test_a_page_that_does_not_ask_answers_all_the_same(browser, bundle, tmp_path):
+    log, settings = tmp_path / "log", {"MODEL_DIR": str(bundle), "FEEDBACK_MEMORY": "0"}
+    with ready_service(log, **settings) as server, watched_pages(browser) as open_page:
+        page = open_page(f"http://127.0.0.1:{server.port}/")
+        classify(page, DARK)
+        expect(page.locator("#answer")).to_have_attribute("data-state", "result")
+
+
 @SCRIPTED
 def test_yes_counts_as_right(visit, server, scripted):
     page, before = visit(java_script_enabled=scripted), outcomes(server)
@@ -279,6 +287,25 @@ def test_the_question_fits_and_axe_finds_no_fault(visit, guarded_server, scheme,
     press(page, "Yes", True)
     expect(page.locator("#judged")).to_contain_text("Thank you")
     assert accessibility_faults(page) == []
+
+
+@SCRIPTED
+def test_long_names_of_classes_do_not_widen_the_page(browser, tmp_path, scripted):
+    names = ["small", "a class with quite a long name & Ünïcode that goes on and on, really, to its very end"]
+    model = write_bundle(tmp_path / "model", names)
+    with ready_service(tmp_path / "log", MODEL_DIR=str(model)) as server, watched_pages(browser) as open_page:
+        address, phone = f"http://127.0.0.1:{server.port}", {"width": 320, "height": 800}
+        page = open_page(f"{address}/", viewport=phone, java_script_enabled=scripted)
+        page.get_by_label("Choose a picture").set_input_files(DARK)
+        if not scripted:
+            press(page, "Classify", scripted)
+        unfold(page)
+        expect(page.get_by_label("What is it?")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
+        page.get_by_label("What is it?").select_option(names[1])
+        press(page, "Send", scripted)
+        expect(thanks(page, scripted)).to_contain_text(names[1])
+        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
 
 
 def test_the_keyboard_is_enough(visit):

@@ -1,0 +1,95 @@
+"""Pauses of the client: while it stood still, what it measured is not the target's.
+
+A laptop's lid is closed, a scheduler stops the process, a core is taken away, the process itself computes for too long:
+a timer that comes late shows them all. While a machine is suspended the monotonic clock stands still, and the boot
+clock does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+BEAT_S = 0.05
+MAX_STALL_S = 0.25  # by which a beat may come late
+SUSPENDED, COMPUTING, STOPPED = "suspended", "computing", "stopped"  # the machine; this process itself; it by others
+COMPUTING_SHARE = 0.5  # of a pause that this process has computed, if it was itself the cause
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """One look at them, in seconds."""
+
+    monotonic_s: float  # of time.perf_counter()
+    boot_s: float  # runs on while the machine is suspended
+    cpu_s: float  # that this process has used
+
+    @classmethod
+    def read(cls) -> Clocks:
+        now = time.perf_counter()
+        boot = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else now  # Linux alone has it
+        return cls(now, boot, time.process_time())
+
+
+@dataclass(frozen=True)
+class ClientPause:
+    """One pause, between two beats of time.perf_counter()."""
+
+    start: float
+    end: float
+    duration_s: float  # longer than that where the machine was suspended
+    cause: str
+
+
+class Heartbeat:
+    """Looks at the clocks in every pass of the event loop that it gets, and remembers each pause."""
+
+    def __init__(self, read: Callable[[], Clocks] = Clocks.read, on_pause: Callable[[ClientPause], None] | None = None):
+        self.pauses: list[ClientPause] = []
+        self._read, self._on_pause = read, on_pause
+        self._last: Clocks | None = None  # of the last beat; None: it does not beat
+
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Beat in the background."""
+        self._last = self._read()
+        task = asyncio.create_task(self._beat_regularly())
+        try:
+            yield
+        finally:
+            task.cancel()
+            self._last = None
+
+    async def _beat_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self.beat()
+
+    def beat(self) -> None:
+        """Note whether the time since the last beat was a pause."""
+        if self._last is None:
+            return
+        last, now = self._last, self._read()
+        self._last = now
+        elapsed_s = now.boot_s - last.boot_s
+        if elapsed_s <= BEAT_S + MAX_STALL_S:
+            return
+        running_s = now.monotonic_s - last.monotonic_s
+        if elapsed_s - running_s > MAX_STALL_S:
+            cause = SUSPENDED
+        elif now.cpu_s - last.cpu_s > COMPUTING_SHARE * running_s:
+            cause = COMPUTING
+        else:
+            cause = STOPPED
+        pause = ClientPause(last.monotonic_s, now.monotonic_s, elapsed_s, cause)
+        self.pauses.append(pause)
+        if self._on_pause:
+            self._on_pause(pause)
+
+    def paused_between(self, start: float, end: float) -> bool:
+        """Whether a pause has touched this time, now included."""
+        self.beat()
+        return any(pause.start <= end and start <= pause.end for pause in reversed(self.pauses))

@@ -1,0 +1,1 @@
+"""Traffic that drifts, and what the rules of ops/prometheus say of it."""
