@@ -83,7 +83,7 @@ def test_twins_of_a_target_run_together_each_with_its_own_engine(tmp_path):
         assert onnx.peak_memory_mib() < torch.peak_memory_mib()
         if sys.platform == "linux":
             shipped = {path.name for path in Path(f"/proc/{onnx.pid}/cwd").resolve().glob("models/*/*")}
-            assert shipped == {"model.json", "int8.onnx", "self_test.json"}
+            assert shipped == {"model.json", "int8.onnx", "self_test.json", "reference.json"}
             service = psutil.Process(onnx.pid)
             loaded = [Path(f"/proc/{one.pid}/maps").read_text() for one in (service, *service.children(recursive=True))]
             assert "onnxruntime" in "".join(loaded) and "libtorch" not in "".join(loaded)
