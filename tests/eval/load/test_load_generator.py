@@ -140,7 +140,7 @@ def test_a_run_that_costs_nothing_says_nothing_of_costs(tmp_path):
 
 @pytest.mark.slow
 def test_a_search_that_was_cut_is_gone_on_with_from_its_steps(tmp_path):
-    how = {"scenarios": ("max_rate",), "rate_rps": 100.0, "slo_ms": 12.0, "step_s": 0.5, "in_flight": 100}
+    how = {"scenarios": ("max_rate",), "rate_rps": 100.0, "slo_ms": 60.0, "step_s": 0.5, "in_flight": 100}
     with running_mock_endpoint(EndpointProfile(median_ms=2, servers=1)) as url:
         _, whole, said = run(tmp_path, url, **how)
         steps = len({s.block for s in whole})
