@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from eval.samples.model import PAUSED, Sample
 
 BEAT_S = 0.05
 MAX_STALL_S = 0.25  # by which a beat may come late
@@ -42,6 +44,7 @@ class ClientPause:
     end: float
     duration_s: float  # longer than that where the machine was suspended
     cause: str
+    process: str = "this process"  # or a worker of it
 
 
 class Heartbeat:
@@ -93,3 +96,10 @@ class Heartbeat:
         """Whether a pause has touched this time, now included."""
         self.beat()
         return any(pause.start <= end and start <= pause.end for pause in reversed(self.pauses))
+
+    def marked(self, sample: Sample, run_start: float) -> Sample:
+        """The sample, as of a pause if one has touched its request."""
+        start = run_start + sample.scheduled_s
+        if sample.error != "dropped" and self.paused_between(start, start + sample.latency_ms / 1000):
+            return replace(sample, phase=PAUSED)
+        return sample
