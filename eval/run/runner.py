@@ -26,6 +26,7 @@ from eval.load.foreign import find_adapter, first_images
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
 from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
 from eval.load.refusals import is_other_format
+from eval.load.workers.cores import cores_warning
 from eval.load.workers.pool import WorkerPool
 from eval.plan.config import SINGLE, Config
 from eval.plan.schedule import Block
@@ -39,6 +40,7 @@ from eval.targets.engines import engine_of, reported_engine
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from service.engines.names import engine_named
 from service.schema import PREDICT
+from service.system import usable_cpus
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
 PAUSE_TEXTS = {  # by cause
@@ -143,6 +145,7 @@ class RunSession:
     async def run(self) -> None:
         """Execute all phases. On cancellation (Ctrl-C) it returns early and records why."""
         try:
+            self._warn_of_few_cores()
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
                     await stack.enter_async_context(self._create_client(endpoint))
@@ -165,6 +168,12 @@ class RunSession:
         except Exception as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             raise
+
+    def _warn_of_few_cores(self) -> None:
+        twins = [endpoint.twin for endpoint in self.context.endpoints.values() if endpoint.twin]
+        pinned = max((twin.cpus for twin in twins), default=0)  # all of them to the same, and one is asked at a time
+        if self._workers and (warning := cores_warning(self._workers.count, usable_cpus(), pinned)):
+            self.context.reporter.print(warning)
 
     async def _start_workers(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the processes that send the open loops, and wait until they are ready: before anything is measured."""

@@ -7,6 +7,8 @@ import io
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,14 +19,17 @@ import pytest
 from rich.console import Console
 
 from eval.load.load_generator import RunOptions
+from eval.load.workers.cores import cores_warning
 from eval.load.workers.pool import WorkerPool
 from eval.plan.config import Config
 from eval.progress import Reporter
+from eval.run import runner
 from eval.run.resume import load_resumable, resume_run
 from eval.run.runner import execute_run, new_run
 from eval.samples.model import Run, Sample
 from eval.samples.store import read_samples
 from eval.targets.endpoints import Endpoint, TargetSet
+from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import Fake, fake_endpoint, image_set
 
 pytestmark = pytest.mark.integration
@@ -62,8 +67,8 @@ def keys(samples: list[Sample]) -> list[tuple[int, int]]:
     return [(sample.block, sample.index_in_block) for sample in samples if sample.phase == "measure"]
 
 
-def workers() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "eval.load.workers" in each.cmdline()]
+def workers(pid: int | None = None) -> list[psutil.Process]:
+    return [each for each in psutil.Process(pid).children() if "eval.load.workers" in each.cmdline()]
 
 
 def at(count: int, act: Callable[[], object]) -> Callable[[int], None]:
@@ -123,7 +128,7 @@ def test_stopped_worker_marks_what_its_pause_has_touched(tmp_path):
     assert len(fake.posts) == len(samples)
 
 
-def test_signal_ends_a_block_of_workers_and_keeps_what_was_answered(tmp_path):
+def test_signal_ends_a_block_of_workers_and_keeps_its_answers(tmp_path):
     with fake_endpoint() as fake:
         fake.on_post = at(40, lambda: os.kill(os.getpid(), signal.SIGTERM))
         done, samples, _ = run(tmp_path, fake, duration_s=600.0)
@@ -144,6 +149,54 @@ def test_cost_limit_ends_a_block_of_workers(tmp_path):
         done, samples, _ = run(tmp_path, fake, target="gcp_cloudrun", max_usd=0.000004, duration_s=60.0)
     assert "--max-usd is 4e-06" in (done.incomplete_reason or "") and not workers()
     assert len(samples) <= len(fake.posts) < 100
+
+
+def test_more_workers_than_free_cores_are_warned_of_before_the_run(tmp_path, monkeypatch):
+    printed = []
+    for cores in (1, 2):
+        monkeypatch.setattr(runner, "usable_cpus", lambda cores=cores: cores)
+        with fake_endpoint() as fake:
+            printed.append(run(tmp_path / str(cores), fake, duration_s=0.1)[2])
+    assert printed[0].startswith("--workers 2 on a machine with 1 free core: they would wait for one another")
+    assert "free core" not in printed[1]
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [
+        (lambda pid: workers(pid)[0].kill(), 1, "Not complete: worker lost after"),
+        (lambda pid: os.killpg(pid, signal.SIGINT), 130, "Not complete: interrupted after"),
+        (lambda pid: os.killpg(pid, signal.SIGTERM), 143, "Not complete: interrupted after"),
+    ],
+    ids=["worker killed", "Ctrl-C", "SIGTERM"],
+)
+def test_command_with_workers_ends_in_one_line_and_a_report(tmp_path, stop, code, said):
+    folder, started = tmp_path / "run", []
+    with fake_endpoint() as fake:
+        fake.on_post = at(60, lambda: stop(started[0].pid))
+        started.append(subprocess.Popen(
+            [sys.executable, "-m", "eval", "run", "--images", "golden", "--baseline-rtt", "0", "--scenario", "poisson",
+             "--rate", "50", "--workers", "2", "--target", f"a={fake.url}", "--out", str(folder)],
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        ))  # fmt: skip
+        out, err = started[0].communicate(timeout=120)
+    assert (started[0].returncode, err) == (code, ""), out
+    assert len([line for line in out.splitlines() if line.startswith(said)]) == 1
+    assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "pinned", "advice"),
+    [
+        (4, 4, 0, None),
+        (4, 4, 1, "use --workers 3, or"),
+        (2, 1, 1, "use --workers 1, or"),
+    ],
+    ids=["enough", "a twin has one", "none is free"],
+)
+def test_cores_of_twins_are_not_free(workers, cores, pinned, advice):
+    warning = cores_warning(workers, cores, pinned)
+    assert advice in warning if advice else warning is None
 
 
 def test_signals_to_all_processes_of_a_command_leave_workers(tmp_path):
