@@ -236,18 +236,28 @@ class LoadGenerator:
         breaker, samples = self._breakers[client.name], list[Sample]()
         cpu_clock = self._cpu_clock(client)
         done: set[int] = set()
+        probe: asyncio.Task[None] | None = None
 
         def record(new_sample: Sample) -> None:
             if self._record(_with_cpu_time(new_sample, cpu_clock), progress, from_worker=self._workers is not None):
                 samples.append(new_sample)
                 done.add(new_sample.index_in_block)
+            nonlocal probe
+            if breaker.should_probe_at_once and (probe is None or probe.done()):
+                probe = asyncio.create_task(self._probe_target(client, breaker))
 
         for _ in range(1 + MAX_REPEATS):
             indices = [index for index in self._pending_indices(block) if index not in done]
             if not indices or breaker.trip_reason:
                 break
             requests = [self._request_spec(block, index) for index in indices]
-            await self._send_open_loop(client, block, requests, record)
+            try:
+                await self._send_open_loop(client, block, requests, record)
+                if probe:
+                    await probe
+            finally:
+                if probe:
+                    probe.cancel()
             if breaker.should_probe:
                 await self._probe_target(client, breaker)
         if breaker.trip_reason:
@@ -358,7 +368,9 @@ class LoadGenerator:
 
     async def _probe_target(self, client: Client, breaker: CircuitBreaker) -> None:
         """The target stopped responding: wait for its /readyz, then give up on it."""
-        breaker.record_probe(await _wait_until_ready(client))
+        ready = await _wait_until_ready(client)
+        if breaker.consecutive_failures:  # else it has responded meanwhile
+            breaker.record_probe(ready)
         if breaker.trip_reason:
             kind, detail = breaker.trip_reason
             self.failures[client.name] = (

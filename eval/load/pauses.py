@@ -50,7 +50,14 @@ class ClientPause:
 class Heartbeat:
     """Looks at the clocks in every pass of the event loop that it gets, and remembers each pause."""
 
-    def __init__(self, read: Callable[[], Clocks] = Clocks.read, on_pause: Callable[[ClientPause], None] | None = None):
+    def __init__(
+        self,
+        read: Callable[[], Clocks] = Clocks.read,
+        on_pause: Callable[[ClientPause], None] | None = None,
+        max_stall_s: float | None = None,
+    ):
+        """max_stall_s: by which a beat may come late (default: MAX_STALL_S)."""
+        self._max_stall_s = MAX_STALL_S if max_stall_s is None else max_stall_s
         self.pauses: list[ClientPause] = []
         self._read, self._on_pause = read, on_pause
         self._last: Clocks | None = None  # of the last beat; None: it does not beat
@@ -78,10 +85,10 @@ class Heartbeat:
         last, now = self._last, self._read()
         self._last = now
         elapsed_s = now.boot_s - last.boot_s
-        if elapsed_s <= BEAT_S + MAX_STALL_S:
+        if elapsed_s <= BEAT_S + self._max_stall_s:
             return
         running_s = now.monotonic_s - last.monotonic_s
-        if elapsed_s - running_s > MAX_STALL_S:
+        if elapsed_s - running_s > self._max_stall_s:
             cause = SUSPENDED
         elif now.cpu_s - last.cpu_s > COMPUTING_SHARE * running_s:
             cause = COMPUTING

@@ -9,4 +9,5 @@ from eval.event_loop import run_with_exact_timers
 from eval.load.workers.worker import serve
 
 if __name__ == "__main__":
-    run_with_exact_timers(serve(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2])))
+    connection, run_start, max_stall_s = sys.argv[1:]
+    run_with_exact_timers(serve(socket.socket(fileno=int(connection)), float(run_start), float(max_stall_s)))

@@ -23,6 +23,7 @@ from typing import IO, Any, Self
 
 from eval.errors import EvalError, WorkerLost
 from eval.interruption import ENDING
+from eval.load import pauses
 from eval.load.open_loop import SampleSink
 from eval.load.pauses import SUSPENDED, ClientPause
 from eval.load.workers import messages
@@ -68,7 +69,8 @@ class WorkerPool:
     ):
         """run_start: of time.perf_counter(). on_pause: told of each time in which a worker stood still."""
         self.count = count
-        self._run_start, self._on_pause, self._scrub = run_start, on_pause, scrub
+        self._arguments = run_start, pauses.MAX_STALL_S  # of a worker
+        self._on_pause, self._scrub = on_pause, scrub
         self._inbox: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()  # number of the worker, and what it says
         self._processes: dict[int, Process] = {}
         self._files = contextlib.ExitStack()
@@ -164,7 +166,7 @@ class WorkerPool:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with theirs, signals_blocked(ENDING):
             process = subprocess.Popen(
-                [sys.executable, "-m", "eval.load.workers", str(theirs.fileno()), repr(self._run_start)],
+                [sys.executable, "-m", "eval.load.workers", *map(str, (theirs.fileno(), *self._arguments))],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[theirs.fileno()],
             )  # fmt: skip

@@ -22,9 +22,11 @@ from eval.validation import parse_json
 class Worker:
     """Sends one shard at a time."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, run_start: float):
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, run_start: float, max_stall_s: float
+    ):
         self._reader, self._writer, self._run_start = reader, writer, run_start
-        self._heartbeat = Heartbeat(on_pause=lambda pause: self._say(messages.Paused(pause)))
+        self._heartbeat = Heartbeat(on_pause=lambda pause: self._say(messages.Paused(pause)), max_stall_s=max_stall_s)
         self._clients: dict[str, Client] = {}  # by target, for the whole run
         self._shard: Shard | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -88,7 +90,7 @@ class Worker:
         self._writer.write(messages.pack(message))
 
 
-async def serve(connection: socket.socket, run_start: float) -> None:
-    """Be a worker of the run at the other end of the connection."""
+async def serve(connection: socket.socket, run_start: float, max_stall_s: float) -> None:
+    """Be a worker of the run at the other end of the connection. max_stall_s: what is no pause yet."""
     reader, writer = await asyncio.open_connection(sock=connection)
-    await Worker(reader, writer, run_start).serve()
+    await Worker(reader, writer, run_start, max_stall_s).serve()

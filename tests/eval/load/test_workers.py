@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from eval.load import load_generator, pauses
 from eval.load.load_generator import RunOptions
 from eval.load.workers.cores import cores_warning
 from eval.load.workers.pool import WorkerPool
@@ -111,7 +113,9 @@ def test_killed_worker_ends_the_run_and_nothing_is_sent_twice(tmp_path, seed):
     assert len(fake.posts) - sent == done.planned_requests - len(keys(samples)) + warm_ups
 
 
-def test_stopped_worker_marks_what_its_pause_has_touched(tmp_path):
+def test_stopped_worker_marks_what_its_pause_has_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(pauses, "MAX_STALL_S", 0.25)
+
     def pause() -> None:
         worker = workers()[0]
         worker.suspend()
@@ -142,6 +146,20 @@ def test_refusal_stops_a_block_of_workers(tmp_path):
         done, samples, _ = run(tmp_path, fake)
     assert len(fake.posts) < len(samples) == done.planned_requests
     assert Counter(sample.error for sample in samples)["dropped"] == len(samples) - len(fake.posts)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lost_target_ends_an_open_loop_in_the_middle(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(load_generator, "RECOVERY_TIMEOUT_S", 0.2)
+    with fake_endpoint() as fake:
+        stop = threading.Thread(target=fake.stop)  # it waits for the answer that is being given
+        fake.on_post = at(20, stop.start)
+        done, samples, printed = run(tmp_path, fake, workers=workers, duration_s=60.0)
+        stop.join()
+    errors = Counter(sample.error for sample in samples)
+    assert done.complete and len(samples) == done.planned_requests
+    assert errors["dropped"] > done.planned_requests / 2
+    assert "consecutive failures, connect" in printed
 
 
 def test_cost_limit_ends_a_block_of_workers(tmp_path):
