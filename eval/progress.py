@@ -1,5 +1,5 @@
-"""What the person who watches a run sees: on a terminal something moves at least every two seconds; in a log, a plain
-line now and then.
+"""What the person who watches a run sees: on a terminal something moves at least every two seconds; in a log, a line a
+minute and one for each event, with their time; for a program, the same as JSON.
 
 Drawing takes CPU time of this process, so while requests are measured it is done when none is in flight or due. Only if
 there is no such moment for a second and a half is it drawn between two requests, which delays the next one, or, if none
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Self
 
 import rich.progress_bar
@@ -26,8 +28,7 @@ from eval.validation import printable_lines
 
 TERMINAL_REFRESH_S = 0.5  # minimum between two draws on a terminal
 TERMINAL_SILENCE_S = 1.5  # after so long without a draw it is drawn even while requests are due
-LOG_REFRESH_S = 5.0  # minimum between two plain lines
-LOG_SILENCE_S = 20.0
+LOG_INTERVAL_S = 60.0  # between two lines of a log
 TICK_DELAY_S = 0.25  # by which the end of a request precedes a draw of its own
 BAR_CHARS = 12
 SPINNER_FRAME_S = 0.13  # of rich's spinner "line"; slowed down, so that each draw has the next frame
@@ -43,23 +44,31 @@ class _Console(Console):
 class Reporter:
     """Output for the person who watches a run."""
 
-    def __init__(self, console: Console | None = None, scrub: Callable[[str], str] = str):
-        """`scrub` masks secrets in what is printed."""
+    def __init__(self, console: Console | None = None, scrub: Callable[[str], str] = str, *, as_json: bool = False):
+        """`scrub` masks secrets in what is printed. `as_json`: every line is an object with `time` and what it is."""
         self._console = console or _Console(highlight=False)
         self._scrub = scrub
+        self._as_json = as_json
 
     @property
     def _can_redraw(self) -> bool:
-        return self._console.is_terminal and not self._console.is_dumb_terminal
+        return self._console.is_terminal and not self._console.is_dumb_terminal and not self._as_json
 
     def print(self, text: str) -> None:
         """Print lines, not wrapped, at once; what would control the terminal is replaced."""
-        self._console.print(printable_lines(self._scrub(text)), markup=False, emoji=False, soft_wrap=True)
+        if self._as_json:
+            _print_json(self._console, message=self._scrub(text))
+        else:
+            self._console.print(printable_lines(self._scrub(text)), markup=False, emoji=False, soft_wrap=True)
+
+    def event(self, text: str) -> None:
+        """Print what has just happened; in a log with its time."""
+        self.print(text if self._can_redraw or self._as_json else f"{_now()} {text}")
 
     def activity(self, description: str) -> contextlib.AbstractContextManager[object]:
         """Count the seconds of something of unknown length, in which nothing is measured: use it as a context."""
         if not self._can_redraw:
-            return _log_seconds(self._console, description)
+            return _log_seconds(self._console, description, self._as_json)
         spinner = SpinnerColumn("line", speed=SPINNER_FRAME_S / TERMINAL_REFRESH_S)
         seconds = Progress(
             spinner, TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
@@ -73,7 +82,7 @@ class Reporter:
 
         They are requests. With a unit, such as "steps", they are what requests make up, and the total is the most.
         """
-        kind = _TerminalProgressBar if self._can_redraw else _LogProgressBar
+        kind = _TerminalProgressBar if self._can_redraw else _JsonProgressBar if self._as_json else _LogProgressBar
         return kind(self._console, description, total, unit)
 
 
@@ -82,15 +91,29 @@ def stderr_reporter() -> Reporter:
     return Reporter(_Console(stderr=True, highlight=False))
 
 
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _print_json(console: Console, **values: object) -> None:
+    """One object a line. JSON has no character that would control a terminal."""
+    line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds")} | values)
+    console.print(line, markup=False, emoji=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
-def _log_seconds(console: Console, description: str) -> Iterator[None]:
-    """A line every LOG_REFRESH_S. Output that cannot be written ends them; the next line of the run itself says so."""
+def _log_seconds(console: Console, description: str, as_json: bool) -> Iterator[None]:
+    """A line every LOG_INTERVAL_S. Output that cannot be written ends them; the next line of the run itself says so."""
     ended, start_s = threading.Event(), time.monotonic()
 
     def log() -> None:
         with contextlib.suppress(OSError):
-            while not ended.wait(LOG_REFRESH_S):
-                console.print(f"{description}: {time.monotonic() - start_s:.0f} s", markup=False, soft_wrap=True)
+            while not ended.wait(LOG_INTERVAL_S):
+                elapsed_s = time.monotonic() - start_s
+                if as_json:
+                    _print_json(console, activity=description, elapsed_s=round(elapsed_s, 1))
+                else:
+                    console.print(f"{_now()} {description}: {elapsed_s:.0f} s", markup=False, soft_wrap=True)
 
     thread = threading.Thread(target=log, daemon=True)
     thread.start()
@@ -213,14 +236,29 @@ class _TerminalProgressBar(ProgressBar):
 class _LogProgressBar(ProgressBar):
     """Plain lines for a log."""
 
-    interval_s = LOG_REFRESH_S
-    silence_s = LOG_SILENCE_S
+    interval_s = silence_s = LOG_INTERVAL_S
 
     def render(self) -> None:
         unfinished = 0 < self.completed < self.total and self._remaining_s is not None
         remaining = f"about {self._remaining_s:.0f} s left" if unfinished else ""
-        parts = (self._counts().strip(), self._rate(), self._failures(), remaining)
-        self.console.print(f"{self.description}: {', '.join(filter(None, parts))}", markup=False, soft_wrap=True)
+        target = self.current_target if unfinished else ""
+        parts = (self._counts().strip(), self._rate(), self._failures(), remaining, target)
+        line = f"{_now()} {self.description}: {', '.join(filter(None, parts))}"
+        self.console.print(line, markup=False, soft_wrap=True)
+
+
+class _JsonProgressBar(ProgressBar):
+    """Objects for a program."""
+
+    interval_s = silence_s = LOG_INTERVAL_S
+
+    def render(self) -> None:
+        remaining_s = None if self._remaining_s is None else round(self._remaining_s, 1)
+        _print_json(
+            self.console, progress=self.description, completed=round(self.completed, 2), total=self.total,
+            failed=self._failed, per_s=round(self._advanced / self._elapsed_s, 2), remaining_s=remaining_s,
+            target=self.current_target or None,
+        )  # fmt: skip
 
 
 def _clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import parse_qsl, urlencode
 
 # Routes
@@ -99,15 +100,16 @@ class Prediction:
 
     @property
     def class_id(self) -> int:
-        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+        return self.ranked[0]
 
+    @cached_property
     def ranked(self) -> list[int]:
-        """Class ids, most probable first; the lower id wins a tie."""
+        """Class ids, most probable first; the lower id wins a tie. Sorted once, for answer and metrics."""
         return sorted(range(len(self.probabilities)), key=self.probabilities.__getitem__, reverse=True)
 
     def to_json(self, *, with_probabilities: bool = False) -> dict:
         """The answer without its `model` part: id, label, probability and the top five."""
-        top = [self._entry(i) for i in self.ranked()[:TOP_K]]
+        top = [self._entry(i) for i in self.ranked[:TOP_K]]
         body: dict = {**top[0], "top": top}
         if with_probabilities:
             body["probabilities"] = [round(p, PROBABILITY_DIGITS) for p in self.probabilities]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from eval.dataset.image_set import ImageSet
 from eval.dataset.images import load_images
-from eval.targets.endpoints import Endpoint, assign_tokens, remote_targets
+from eval.targets.endpoints import Endpoint, assign_tokens
+from eval.targets.stacks import remote_targets
 from eval.targets.tokens import read_token
 from infra.local.process import Process
 from infra.local.running.twin import Twin

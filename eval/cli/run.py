@@ -94,6 +94,9 @@ scenarios:
             no way to be restarted fails
   idle      --idle gaps of --gap seconds without a request: a cold start after it?
 
+Without a terminal, progress is a line a minute, with time and target; with
+--json-log every line is a JSON object.
+
 Ctrl-C ends a run early; what was measured is reported, and --resume continues it.
 So do SIGTERM and SIGHUP, also for a job in the background, of cron or of systemd;
 after nohup a closed terminal ends nothing.
@@ -202,6 +205,8 @@ def add_run_command(commands: Any) -> None:
     group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: reports/ID, linked as"
                         " reports/latest)")  # fmt: skip
     group.add_argument("--resume", type=Path, metavar="DIR", help="continue a run that was interrupted")
+    add("--json-log", action="store_true", help="print one JSON object a line, for machines: messages, and progress "
+        "once a minute")  # fmt: skip
     add("--yes", action="store_true", help="with --resume: send to every address that the folder names")
     parser.set_defaults(command=run)
 
@@ -233,7 +238,7 @@ def _start(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure a new run."""
-    reporter, config = Reporter(scrub=scrub), _merge_config(arguments, Config())
+    reporter, config = Reporter(scrub=scrub, as_json=arguments.json_log), _merge_config(arguments, Config())
     engines, twins = _twins_of(config)
     with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
         from eval.load.invocations import check_payloads
@@ -267,7 +272,7 @@ def _resume(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure the rest of a run."""
-    reporter, run_dir = Reporter(scrub=scrub), arguments.resume
+    reporter, run_dir = Reporter(scrub=scrub, as_json=arguments.json_log), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
         from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
         from eval.run.runner import execute_run
@@ -314,9 +319,10 @@ def _remote_targets(
 ) -> TargetSet:
     """The targets but the twins, with their tokens and all else that they need."""
     from eval.load.foreign import check_adapters
-    from eval.targets.endpoints import assign_access, assign_tokens, price_as, remote_targets
+    from eval.targets.endpoints import assign_access, assign_tokens, price_as
     from eval.targets.restart import parse_restart_commands
     from eval.targets.sagemaker.connect import assign_signers, check_sagemaker_options
+    from eval.targets.stacks import remote_targets
 
     allow_http = arguments.allow_token_over_http
     engines, twins = _twins_of(config)

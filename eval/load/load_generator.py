@@ -376,7 +376,7 @@ class LoadGenerator:
             self.failures[client.name] = (
                 f"stopped after {breaker.consecutive_failures} consecutive failures, {kind}: {detail}"
             )
-            self.context.reporter.print(
+            self.context.reporter.event(
                 f"{client.name}: {self.failures[client.name]}; its other requests count as failed"
             )
 
@@ -400,7 +400,7 @@ class LoadGenerator:
             breaker.record(sample)
         if sample is breaker.refusal:
             self.failures[sample.target] = refusal_text(sample, context.endpoints[sample.target])
-            context.reporter.print(f"{sample.target}: {self.failures[sample.target]}")
+            context.reporter.event(f"{sample.target}: {self.failures[sample.target]}")
         context.cost_meter.record(sample)
         max_usd, elapsed_s = context.options.max_usd, context.elapsed_s()
         if max_usd is not None and context.cost_meter.exceeds(max_usd, elapsed_s):

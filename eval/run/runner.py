@@ -160,7 +160,7 @@ class RunSession:
             self.incomplete_reason = None if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
-            self.context.reporter.print(f"Ended: {error}")
+            self.context.reporter.event(f"Ended: {error}")
         except WorkerLost as error:
             self.incomplete_reason = f"{WORKER_LOST_PREFIX} after {self._progress_text()}: {error}"
         except asyncio.CancelledError:
@@ -173,7 +173,7 @@ class RunSession:
         twins = [endpoint.twin for endpoint in self.context.endpoints.values() if endpoint.twin]
         pinned = max((twin.cpus for twin in twins), default=0)  # all of them to the same, and one is asked at a time
         if self._workers and (warning := cores_warning(self._workers.count, usable_cpus(), pinned)):
-            self.context.reporter.print(warning)
+            self.context.reporter.event(warning)
 
     async def _start_workers(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the processes that send the open loops, and wait until they are ready: before anything is measured."""
@@ -196,9 +196,8 @@ class RunSession:
         context = self.context
         record = PauseRecord(round(pause.start - context.run_start, 3), round(pause.duration_s, 3), pause.cause)
         self.run_record = replace(self.run_record, pauses=[*self.run_record.pauses, record][:MAX_PAUSES])
-        context.reporter.print(
-            f"Not measured: {PAUSE_TEXTS[pause.cause].format(pause.process)} for {pause.duration_s:.1f} s"
-        )
+        cause = PAUSE_TEXTS[pause.cause].format(pause.process)
+        context.reporter.event(f"Not measured: {cause} for {pause.duration_s:.1f} s")
         with os_errors_as_eval_error(context.sample_writer.run_dir):
             write_run(context.sample_writer.run_dir, self.run_record, context.options.scrub)
 
@@ -237,12 +236,12 @@ class RunSession:
         for client, response in zip(clients, responses, strict=True):
             if isinstance(response, Unreachable):
                 self.unreachable[client.name] = f"not reached before the run: {response}"
-                self.context.reporter.print(f"{client.name}: {self.unreachable[client.name]}")
+                self.context.reporter.event(f"{client.name}: {self.unreachable[client.name]}")
             elif isinstance(response, BaseException):
                 raise response
             elif mismatch := _engine_mismatch(targets_by_name[client.name], response):
                 self.unreachable[client.name] = mismatch
-                self.context.reporter.print(f"{client.name}: {mismatch}")
+                self.context.reporter.event(f"{client.name}: {mismatch}")
             else:
                 versions_by_target[client.name] = response
         targets = [
@@ -277,10 +276,10 @@ class RunSession:
             client.adapter = await find_adapter(client, images, forms, option.answer if option else None)
         except EndpointError as error:
             self.unreachable[client.name] = self.context.options.scrub(str(error))
-            self.context.reporter.print(f"{client.name}: {error}")
+            self.context.reporter.event(f"{client.name}: {error}")
             return
         text = client.adapter.text()
-        self.context.reporter.print(f"{client.name}: {text}")
+        self.context.reporter.event(f"{client.name}: {text}")
         targets = [replace(t, adapter=text) if t.name == client.name else t for t in self.run_record.targets]
         self.run_record = replace(self.run_record, targets=targets)
 
@@ -306,7 +305,7 @@ class RunSession:
                     progress.advance()
                     progress.maybe_refresh()
         except (ReferenceUnavailable, OSError) as error:
-            self.context.reporter.print(f"No reference predictions, so no comparison with the model itself: {error}")
+            self.context.reporter.event(f"No reference predictions, so no comparison with the model itself: {error}")
 
     def _print_cost_estimate(self, blocks: Sequence[Block]) -> None:
         """Print what the run will cost, if it costs anything."""
@@ -317,9 +316,9 @@ class RunSession:
             demand.requests_by_target, rate_cards, demand.duration_s, starts_by_target=demand.starts_by_target
         )
         if estimate.total_usd or max_usd is not None:
-            reporter.print(estimate.summary_line("The run will cost"))
+            reporter.event(estimate.summary_line("The run will cost"))
         if max_usd is not None and estimate.total_usd > max_usd:
-            reporter.print(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
+            reporter.event(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
 
     def _finished_target(self, target: TargetRun) -> TargetRun:
         """The target with its failure and peak memory."""

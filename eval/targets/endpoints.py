@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from infra.models import DEFAULT_MODEL
@@ -27,14 +25,12 @@ from eval.samples.sizes import sized_target
 from eval.targets.access import CA, CERTIFICATE, Access
 from eval.targets.sagemaker.naming import SageMakerEndpoint, parse_sagemaker
 from eval.targets.tokens import Token, TokenOption, check_route
-from eval.validation import parse_json, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 STACK_PATTERN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,2}[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 URL_PATTERN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,500}")  # RFC 3986
 HOST_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-PULUMI_TIMEOUT_S = 60
 SAGEMAKER = "aws_sagemaker"  # the target that has InvokeEndpoint in front, deployed and as a twin
 MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 
@@ -65,27 +61,6 @@ class TargetSet:
 
     endpoints: tuple[Endpoint, ...]
     start_failures: Mapping[str, str]  # name of a twin or stack -> why it did not start, or has no address
-
-
-def remote_targets(twin_names: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> TargetSet:
-    """The endpoints of `--stacks` and `--target`; names must differ from the twins'.
-
-    A stack without a valid address is left out of the run, unless nothing else is in it. Raises EndpointError.
-    """
-    endpoints, failures = [parse_target(text) for text in addresses], dict[str, str]()
-    names = [*twin_names, *(endpoint.name for endpoint in endpoints), *map(stack_target_name, stacks)]
-    for name in names:
-        if names.count(name) > 1:
-            raise EndpointError(f"two endpoints are called {name!r}: rename one")
-    pulumi = _find_pulumi(stacks[0]) if stacks else ""
-    for stack in stacks:
-        try:
-            endpoints.append(stack_endpoint(pulumi, stack))
-        except EndpointError as error:
-            failures[stack_target_name(stack)] = str(error)
-    if failures and not endpoints and not twin_names:
-        raise EndpointError("; ".join(failures.values()))
-    return TargetSet(tuple(endpoints), failures)
 
 
 def assign_tokens(remote: TargetSet, options: Sequence[TokenOption], *, allow_http: bool) -> TargetSet:
@@ -168,7 +143,7 @@ def start_targets(
         try:
             with reporter.activity("Starting the twins"):
                 twins = stack.enter_context(
-                    local_twins(names, log_dir, on_event=reporter.print, engines=engines, model=model)
+                    local_twins(names, log_dir, on_event=reporter.event, engines=engines, model=model)
                 )
         except TwinError as error:
             raise EndpointError(f"the twins cannot be started: {error}") from None
@@ -196,7 +171,7 @@ def parse_target(text: str) -> Endpoint:
         raise EndpointError(f"--target {text}: expected NAME=URL, such as heroku=https://app.example")
     if sagemaker := parse_sagemaker(url):
         return Endpoint(_validate_name(name), target_for_name(name), sagemaker.text, sagemaker=sagemaker)
-    return Endpoint(_validate_name(name), target_for_name(name), _validate_url(url))
+    return Endpoint(_validate_name(name), target_for_name(name), validate_url(url))
 
 
 def has_own_path(url: str) -> bool:
@@ -225,61 +200,6 @@ def stack_target_name(stack: str) -> str:
     return _validate_name(stack.rpartition("/")[2])
 
 
-def _find_pulumi(stack: str) -> str:
-    pulumi = shutil.which("pulumi")
-    if pulumi is None:
-        raise EndpointError(
-            f"--stacks {stack} needs the pulumi program on PATH: `make pulumi` installs it and prints the PATH to set;"
-            " or give the address with --target NAME=URL"
-        )
-    return pulumi
-
-
-def stack_endpoint(pulumi: str, stack: str) -> Endpoint:
-    """The endpoint that a Pulumi stack exports. Raises EndpointError, which names the stack."""
-    command = [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"]
-    try:
-        result = subprocess.run(
-            command,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PULUMI_TIMEOUT_S,
-            encoding="utf-8",
-        )
-    except subprocess.TimeoutExpired:
-        raise EndpointError(f"stack {stack}: pulumi did not respond within {PULUMI_TIMEOUT_S} s") from None
-    if result.returncode != 0:
-        lines = result.stderr.strip().splitlines() or [f"pulumi ended with {result.returncode}"]
-        raise EndpointError(f"stack {stack}: {printable(lines[-1][:MAX_SHOWN_CHARS])}")
-    return _endpoint_from_outputs(stack, result.stdout)
-
-
-def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
-    try:
-        outputs = parse_json(output)
-    except InvalidInput:
-        outputs = None
-    if not isinstance(outputs, dict) or "url" not in outputs:
-        raise EndpointError(f"stack {stack} exports no url; run `pulumi up --stack {stack}` first")
-    try:
-        url = _validate_url(outputs["url"])
-    except EndpointError as error:
-        raise EndpointError(f"stack {stack}, output url: {error}; run `pulumi up --stack {stack}` again") from None
-    name, target = stack_target_name(stack), outputs.get("target", "")
-    sagemaker = _sagemaker_of(stack, outputs) if target == SAGEMAKER else None
-    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url, sagemaker=sagemaker)
-
-
-def _sagemaker_of(stack: str, outputs: Mapping[str, Any]) -> SageMakerEndpoint | None:
-    scheme = "sagemaker-serverless" if str(outputs.get("size")).startswith("serverless") else "sagemaker"
-    try:
-        return parse_sagemaker(f"{scheme}:{outputs.get('endpoint') or ''}@{outputs.get('region') or ''}")
-    except EndpointError as error:
-        raise EndpointError(f"stack {stack}, outputs endpoint and region: {error}") from None
-
-
 def _validate_name(name: str) -> str:
     if not NAME_PATTERN.fullmatch(name) or name == REFERENCE:
         raise EndpointError(
@@ -288,7 +208,7 @@ def _validate_name(name: str) -> str:
     return name
 
 
-def _validate_url(url: object) -> str:
+def validate_url(url: object) -> str:
     """The URL without a trailing slash. It must contain no secret, because it is stored with the run."""
     if not isinstance(url, str):
         raise EndpointError(f"{_shown(url)} is not an address: expected text")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eval.errors import EndpointError
-from eval.targets.endpoints import ROOT, stack_endpoint
+from eval.targets.endpoints import ROOT
+from eval.targets.stacks import stack_endpoint
 from release.environments.environment import Urls
 from release.errors import ReleaseError
 from release.plan import PROD, Plan, canary_stage

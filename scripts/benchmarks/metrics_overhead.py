@@ -1,12 +1,13 @@
 """What the histograms of /metrics cost: throughput and processor time with observation against those without.
 
-    python -m scripts.benchmarks.metrics_overhead [--engine onnx] [--pairs 100] [--block 0.5]
+    python -m scripts.benchmarks.metrics_overhead [--engine onnx] [--model DIR --image FILE] [--pairs 100] [--block 1]
 
-One service on one core, loaded from another by a closed loop of one golden image. Blocks with and without observation
-take turns, in random order within each pair, in the same process: whatever else runs on the machine is in both alike.
-It prints by how much a request takes longer with observation, over the pairs, and by how much more processor time,
-which says more where others use the cores too; and last the part of the service's processor time that its threads were
-seen to spend on observation, which needs no difference of two noisy numbers. Each has its 95% interval.
+One service on one core, loaded from another by a closed loop of one image, by default of the golden set. Blocks with
+and without observation take turns, in random order within each pair, in the same process: whatever else runs on the
+machine is in both alike. It prints by how much a request takes longer with observation, over the pairs, and by how much
+more processor time, which says more where others use the cores too; and last the part of the service's processor time
+that its threads were seen to spend on observation, which needs no difference of two noisy numbers. Each has its 95%
+interval.
 
 Without observation nothing is counted by image, though the service counted labels before there were histograms.
 """
@@ -23,7 +24,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +35,10 @@ from scipy import stats
 from infra.local.health import free_ports, wait_until_ready
 from infra.local.process import Process
 from scripts.benchmarks.http_load import ClosedLoop
-from scripts.benchmarks.http_messages import HOST, Request
+from scripts.benchmarks.http_messages import HOST, Request, send_once
 from scripts.benchmarks.observed_app import FILE_BYTES, SPENT, SPENT_AT, map_file
 from scripts.benchmarks.serving.servers import RAW
-from scripts.paths import EXAMPLE_IMAGE, ROOT
+from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR, ROOT
 from service.settings import ENGINES
 from service.system import processor
 
@@ -81,11 +83,11 @@ def overhead(pairs: Sequence[tuple[float, float]]) -> Interval:
 
 
 @contextmanager
-def running_service(engine: str, folder: Path) -> Iterator[tuple[int, int, mmap.mmap]]:
+def running_service(engine: str, model: Path, folder: Path) -> Iterator[tuple[int, int, mmap.mmap]]:
     """The port, the process that serves, and what the two share (observed_app.py)."""
     flag, (port,) = folder / "observe", free_ports(1)
     flag.write_bytes(bytes(FILE_BYTES))
-    env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "OBSERVE": str(flag)}
+    env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine, "MODEL_DIR": str(model), "OBSERVE": str(flag)}
     process = Process(("python", "-c", SERVE), env, ROOT, [SERVER_CORE], folder / "log")
     try:
         wait_until_ready(port, [process], START_TIMEOUT_S)
@@ -118,11 +120,20 @@ def measure(port: int, pid: int, shared: mmap.mmap, request: Request, window_s: 
     return Block(found.rate_rps, cpu_ms, observing_ms)
 
 
-def measure_pairs(engine: str, pairs: int, window_s: float) -> list[tuple[Block, Block]]:
+def labelled_request(port: int, image: Path) -> Request:
+    """A request for the image; its label is what the service answers now."""
+    request = RAW.request(image.read_bytes(), guess_type(image.name)[0] or "image/png", "")
+    answer = send_once(port, request, START_TIMEOUT_S)
+    if answer is None or answer.label is None:
+        raise SystemExit(f"metrics_overhead: {image} was not answered with a label: {answer}")
+    return replace(request, label=answer.label)
+
+
+def measure_pairs(engine: str, model: Path, image: Path, pairs: int, window_s: float) -> list[tuple[Block, Block]]:
     """So many blocks with observation, each with one without it right before or after."""
-    request, rng = RAW.request(EXAMPLE_IMAGE.read_bytes(), "image/png", "airplane"), random.Random(1)
-    found = []
-    with tempfile.TemporaryDirectory() as folder, running_service(engine, Path(folder)) as (port, pid, shared):
+    rng, found = random.Random(1), []
+    with tempfile.TemporaryDirectory() as folder, running_service(engine, model, Path(folder)) as (port, pid, shared):
+        request = labelled_request(port, image)
         measure(port, pid, shared, request, WARMUP_S)
         for number in range(pairs):
             blocks: dict[bool, Block] = {}
@@ -159,13 +170,15 @@ def main() -> None:
     )
     parser.add_argument("--engine", choices=ENGINES, default="onnx")
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--block", type=float, default=0.5, help="seconds of each block")
+    parser.add_argument("--block", type=float, default=1.0, help="seconds of each block")
+    parser.add_argument("--model", type=Path, default=MODEL_DIR, help="folder of a bundle of images")
+    parser.add_argument("--image", type=Path, default=EXAMPLE_IMAGE, help="image file to send")
     options = parser.parse_args()
     os.sched_setaffinity(0, [CLIENT_CORE])
     cpu = processor()
     load = os.getloadavg()[0]
     print(f"{cpu['cpu_model']} ({cpu['cpu_generation']}); load average before: {load:.1f}", flush=True)
-    print("\n".join(lines(measure_pairs(options.engine, options.pairs, options.block))))
+    print("\n".join(lines(measure_pairs(options.engine, options.model, options.image, options.pairs, options.block))))
 
 
 if __name__ == "__main__":

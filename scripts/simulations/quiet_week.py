@@ -15,11 +15,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from infra.errors import TwinError
 from scripts.paths import MODEL_DIR, ROOT
 from scripts.simulations.drift.answers import Answers, kept
-from scripts.simulations.drift.backfill import Backfill, Found, firing
+from scripts.simulations.drift.backfill import Backfill, Found, firing, nearest
 from scripts.simulations.drift.kinds import DRIFTS, EQUAL
 from scripts.simulations.drift.rules import drift_alerts
 from scripts.simulations.drift.week import DAY_SCRAPES, HOUR_SCRAPES, SCRAPE_S, Job, Simulation
@@ -30,6 +32,32 @@ DRIFTED_IMAGES = 2000  # of each kind
 EVALUATION_S = 60  # as the rules' own interval
 BEFORE_DRIFT_SCRAPES = 12 * HOUR_SCRAPES  # of equal traffic, in a job that drifts
 DRIFT_HOUR = 10
+MAX_DAYS = 7  # an answer of Prometheus has 11,000 points at most
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job."""
+
+    simulation: Simulation
+    found: list[Found]  # in order of time
+
+    @property
+    def is_false(self) -> bool:
+        """Whether an alert fired before there was any drift."""
+        return any(each.at < BEGAN_AT + self.simulation.job.drift_at * SCRAPE_S for each in self.found)
+
+    def row(self) -> str:
+        """Of a Markdown table: the first time that each alert fired, in minutes and images since the drift began."""
+        job, images = self.simulation.job, self.simulation.images
+        first = {each.name: (each.at - BEGAN_AT) // SCRAPE_S for each in reversed(self.found)}
+        cells = [
+            f"{name} {at - job.drift_at} min ({images[job.drift_at - job.start : at - job.start].sum():,} images)"
+            if at >= job.drift_at
+            else f"{name} {job.drift_at - at} min before it"
+            for name, at in sorted(first.items(), key=lambda item: item[1])
+        ]
+        return f"| {job.kind.title} | {images.sum():,} | {', '.join(cells) or 'none'} |"
 
 
 def jobs(scrapes: int, drift_at: int) -> list[Job]:
@@ -44,8 +72,8 @@ def simulate(
     backfill: Backfill,
     seed: int,
     say: Callable[[str], None] = lambda text: None,
-) -> list[tuple[Simulation, list[Found]]]:
-    """Run them all in one Prometheus. Returns each with the alerts that fired for it, in order of time."""
+) -> tuple[list[Outcome], dict[str, float]]:
+    """Run them all in one Prometheus. Returns what fired for each, and how near the first one came to the limits."""
     simulations = [Simulation(job, answers, seed) for job in planned]
     start = BEGAN_AT + min(job.start for job in planned) * SCRAPE_S
     end = BEGAN_AT + max(job.end for job in planned) * SCRAPE_S
@@ -55,29 +83,9 @@ def simulate(
     say("alerts")
     with backfill.running() as server:
         found = [each for alert in drift_alerts() for each in firing(server.url, alert, start, end, EVALUATION_S)]
+        near = nearest(server.url, planned[0].kind.name, start, end, EVALUATION_S)
     found.sort(key=lambda each: each.at)
-    return [(each, [alert for alert in found if alert.job == each.job.kind.name]) for each in simulations]
-
-
-def row(simulation: Simulation, found: Sequence[Found]) -> str:
-    """Of a Markdown table: the first time that each alert fired, with minutes and images since the drift began."""
-    job, cells, named = simulation.job, list[str](), set[str]()
-    for each in found:
-        if each.name in named:
-            continue
-        named.add(each.name)
-        at = (each.at - BEGAN_AT) // SCRAPE_S
-        if at < job.drift_at:
-            cells.append(f"{each.name} {job.drift_at - at} min before it")
-        else:
-            images = simulation.images[job.drift_at - job.start : at - job.start].sum()
-            cells.append(f"{each.name} {at - job.drift_at} min ({images:,} images)")
-    return f"| {job.kind.title} | {simulation.images.sum():,} | {', '.join(cells) or 'none'} |"
-
-
-def is_false(simulation: Simulation, found: Sequence[Found]) -> bool:
-    """Whether one fired before there was any drift."""
-    return any(each.at < BEGAN_AT + simulation.job.drift_at * SCRAPE_S for each in found)
+    return [Outcome(each, [alert for alert in found if alert.job == each.job.kind.name]) for each in simulations], near
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--images", type=Path, required=True, help="CIFAR-10's test images: CLASS/*.png")
-    parser.add_argument("--days", type=int, default=7, help="of equal traffic (default: 7)")
+    parser.add_argument("--days", type=int, default=7, help="of equal traffic, up to 7 (default: 7)")
     parser.add_argument("--seed", type=int, default=23, help="of the draws (default: 23)")
     options = parser.parse_args(argv)
     program, promtool = shutil.which("prometheus"), shutil.which("promtool")
     if not program or not promtool:
         sys.exit("quiet_week: prometheus and promtool are needed: apt-get install prometheus")
-    if options.days < 1:
-        sys.exit(f"quiet_week: --days is {options.days}; 1 at least")
+    if not 1 <= options.days <= MAX_DAYS:
+        sys.exit(f"quiet_week: --days is {options.days}; from 1 to {MAX_DAYS}")
     try:
         bundle = load_bundle(MODEL_DIR)
         answers = kept(ROOT / "runs" / "drift", bundle, options.images, DRIFTS, DRIFTED_IMAGES)
@@ -103,17 +111,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         planned = jobs(scrapes, scrapes - (24 - DRIFT_HOUR) * HOUR_SCRAPES)
         with tempfile.TemporaryDirectory(prefix="quiet-week-") as folder:
             backfill = Backfill(Path(folder), program, promtool)
-            outcomes = simulate(
+            outcomes, near = simulate(
                 planned, answers, backfill, options.seed, lambda text: print(f"... {text}", file=sys.stderr)
             )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, TwinError) as error:
         sys.exit(f"quiet_week: {error}")
     except KeyboardInterrupt:
         sys.exit("quiet_week: stopped; what was measured is kept")
     print("| Drift | Images | Alerts: time and images from the drift's begin |\n|---|--:|---|")
-    for outcome in outcomes:
-        print(row(*outcome))
-    return int(any(is_false(*outcome) for outcome in outcomes))
+    print(*(outcome.row() for outcome in outcomes), sep="\n")
+    told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in near.items())
+    print(f"\nNearest to a limit without drift (1 is the limit): {told}")
+    return int(any(outcome.is_false for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
 from service.manifest.records import ImageInput, TabularInput
 
 LIGHT = ("brightness", "contrast")  # of an image, in this order
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in a grey value, by ITU-R BT.601
+MAX_SIDE_PX = 32  # of larger images every second, third, ... pixel is read, both ways
 MAX_FEATURES = 64  # of a row, whose distributions are kept
 
-Measure = Callable[[np.ndarray], np.ndarray]  # [N, input], as the network takes them -> float64 [numbers, N]
 
+class InputMeasure:
+    """Reads the numbers of inputs as the network takes them: normalised float32 [3, S, S], or rows."""
 
-def measured_names(taken: ImageInput | TabularInput) -> tuple[str, ...]:
-    """Names of the numbers."""
-    if isinstance(taken, ImageInput):
-        return LIGHT
-    return tuple(feature.name for feature in taken.features[:MAX_FEATURES])
+    def __init__(self, taken: ImageInput | TabularInput):
+        self._step, self._is_tabular = 1, isinstance(taken, TabularInput)
+        if isinstance(taken, TabularInput):
+            self.names = tuple(feature.name for feature in taken.features[:MAX_FEATURES])
+            return
+        self.names, self._step = LIGHT, -(-taken.size_px // MAX_SIDE_PX)
+        self._slopes = [weight * std for weight, std in zip(GREY, taken.std, strict=True)]
+        self._black = sum(weight * mean for weight, mean in zip(GREY, taken.mean, strict=True))
 
+    def sample(self, inputs: np.ndarray) -> np.ndarray:
+        """What is read of an input, or of [N, input]."""
+        return inputs if self._step == 1 else inputs[..., :: self._step, :: self._step].copy()
 
-def measure_of(taken: ImageInput | TabularInput) -> Measure:
-    """What reads the numbers of inputs, in the order of their names."""
-    if isinstance(taken, TabularInput):
-        return lambda rows: rows[:, :MAX_FEATURES].T.astype(np.float64)
-    slopes = [weight * std for weight, std in zip(GREY, taken.std, strict=True)]
-    black = sum(weight * mean for weight, mean in zip(GREY, taken.mean, strict=True))
-    return lambda images: _light(images, slopes, black)
+    def numbers(self, samples: np.ndarray) -> np.ndarray:
+        """The numbers of [N, sample]: float64 [numbers, N]."""
+        return samples[:, :MAX_FEATURES].T.astype(np.float64) if self._is_tabular else self._light(samples)
 
+    def _light(self, images: np.ndarray) -> np.ndarray:
+        """Means and standard deviations of the grey values, from 0 to 1.
 
-def _light(images: np.ndarray, slopes: Sequence[float], black: float) -> np.ndarray:
-    """Means and standard deviations of grey values from 0 to 1, of normalised float32 [N, 3, S, S]; 0 is `black` there.
-
-    Without BLAS, whose threads would take the cores of the network's.
-    """
-    grey = images[:, 0] * slopes[0]
-    grey += images[:, 1] * slopes[1]
-    grey += images[:, 2] * slopes[2]
-    grey = grey.reshape(len(images), -1)
-    means = grey.mean(1, keepdims=True)
-    grey -= means
-    grey *= grey
-    return np.stack([means[:, 0] + black, np.sqrt(grey.mean(1))]).astype(np.float64)
+        Without BLAS, whose threads would take the cores of the network's.
+        """
+        grey = images[:, 0] * self._slopes[0]
+        grey += images[:, 1] * self._slopes[1]
+        grey += images[:, 2] * self._slopes[2]
+        grey = grey.reshape(len(images), -1)
+        means = grey.mean(1, keepdims=True)
+        grey -= means
+        grey *= grey
+        return np.stack([means[:, 0] + self._black, np.sqrt(grey.mean(1))]).astype(np.float64)

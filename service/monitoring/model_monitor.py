@@ -3,8 +3,8 @@
 Every series carries the model's version. They end with the model: a request that a switch has overtaken is counted in
 the monitor of its own model, which nobody reads any longer.
 
-Counting an input takes a few microseconds among others like it, and several times that after a forward pass, which
-leaves nothing of it in the processor's caches. So inputs wait until there are some, or until somebody reads.
+Counting an input takes a few microseconds among others like it, and many times that after a forward pass, which leaves
+nothing of it in the processor's caches. So inputs wait until there are some, or until somebody reads.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from service.manifest.records import TabularInput
 from service.model import Bundle
 from service.monitoring.histogram import BRIGHTNESS, CONTRAST, PROBABILITIES, Histogram, le
-from service.monitoring.inputs import measure_of, measured_names
+from service.monitoring.inputs import InputMeasure
 from service.monitoring.reference import Distribution, Reference
 from service.schema import Prediction
 
 NAMESPACE = "classifier"
-MAX_WAITING, MAX_WAITING_BYTES = 32, 2**20  # inputs that are not counted yet
+MAX_WAITING = 64  # inputs that are not counted yet, beside those of one more request
 MAX_REFERENCE_LABELS = 100  # classes; of more, an hour's images say nothing of each, and their series are many
 BOUNDS = {"brightness": BRIGHTNESS, "contrast": CONTRAST}  # where no reference has others
 HELP = {
@@ -42,45 +42,45 @@ class ModelMonitor:
     def __init__(self, bundle: Bundle, version: str, reference: Reference | None):
         self._classes, self._version, self._reference = bundle.classes, version, reference
         self._is_tabular = isinstance(bundle.input, TabularInput)
-        self._measure = measure_of(bundle.input)
+        self._measure = InputMeasure(bundle.input)
         inputs = reference.inputs if reference else {}
         answers = reference.answers if reference else None
-        self._waiting: list[tuple[np.ndarray, Prediction]] = []
-        self._waiting_bytes = 0
+        self._waiting: list[tuple[np.ndarray, int, float, float]] = []  # a sample, and the answer as _top() has it
         self._labels: dict[int, int] = {}  # class -> images, of those that were predicted
         self._confidence = Histogram(answers.confidence.bounds if answers else PROBABILITIES)
         self._margin = Histogram(answers.margin.bounds if answers else PROBABILITIES)
         self._inputs = {  # of each number that is measured; None where no bounds are known
             name: Histogram(bounds) if (bounds := _bounds(name, inputs, self._is_tabular)) else None
-            for name in measured_names(bundle.input)
+            for name in self._measure.names
         }
-        self._lock = threading.Lock()  # guards them all
+        self._lock = threading.Lock()  # guards all but what waits, of which one thread at a time takes the first ones
 
     def observe(self, inputs: Sequence[np.ndarray], predictions: Sequence[Prediction]) -> None:
         """Count the inputs of a request, as the network took them, and its answers."""
-        with self._lock:
-            self._waiting += zip(inputs, predictions, strict=True)
-            self._waiting_bytes += inputs[0].nbytes * len(inputs)
-            if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+        waiting, sample = self._waiting, self._measure.sample
+        for taken, prediction in zip(inputs, predictions, strict=True):
+            waiting.append((sample(taken), *_top(prediction)))
+        if len(waiting) >= MAX_WAITING:
+            with self._lock:
                 self._count_waiting()
 
     def _count_waiting(self) -> None:
-        if not self._waiting:
+        waiting = self._waiting[:]
+        del self._waiting[: len(waiting)]  # more may have come behind them
+        if not waiting:
             return
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        tops = [_top(prediction.probabilities) for _, prediction in waiting]
-        for label, _, _ in tops:
+        samples, labels, confidences, margins = zip(*waiting, strict=True)
+        for label in labels:
             self._labels[label] = self._labels.get(label, 0) + 1
-        _, confidences, margins = zip(*tops, strict=True)
         self._confidence.observe(np.array(confidences))
         self._margin.observe(np.array(margins))
-        numbers = self._measure(np.stack([each for each, _ in waiting]))
+        numbers = self._measure.numbers(np.stack(samples))
         for histogram, values in zip(self._inputs.values(), numbers, strict=True):
             if histogram:
                 histogram.observe(values)
 
     def collect(self) -> Iterator[Metric]:
-        """All series, but for those of the reference."""
+        """All series, with everything counted that was observed."""
         with self._lock:
             self._count_waiting()
             labels = {self._classes[each]: images for each, images in self._labels.items()}
@@ -144,8 +144,8 @@ def _bounds(name: str, inputs: Mapping[str, Distribution], is_tabular: bool) -> 
     return None if is_tabular else BOUNDS[name]
 
 
-def _top(probabilities: Sequence[float]) -> tuple[int, float, float]:
+def _top(prediction: Prediction) -> tuple[int, float, float]:
     """The most probable class, its probability, and how far that is above the next one's."""
-    best = max(probabilities)
-    at = probabilities.index(best)
-    return at, best, best - max(max(probabilities[:at], default=0.0), max(probabilities[at + 1 :], default=0.0))
+    probabilities, (label, *after) = prediction.probabilities, prediction.ranked[:2]
+    best = probabilities[label]
+    return label, best, best - (probabilities[after[0]] if after else 0.0)

@@ -21,7 +21,7 @@ from typing import Any
 from service.errors import BundleError
 from service.manifest.reader import MAX_MANIFEST_BYTES, is_number
 from service.model import Bundle
-from service.monitoring.inputs import measured_names
+from service.monitoring.inputs import InputMeasure
 
 REFERENCE = "reference.json"
 SCHEMA = 1
@@ -69,7 +69,7 @@ def read_reference(bundle: Bundle, engine: str) -> Reference | None:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is no reference: {error}; fetch the bundle again") from None
     values.get("schema", lambda found: found == SCHEMA, f"{SCHEMA}")
-    names = measured_names(bundle.input)
+    names = InputMeasure(bundle.input).names
     inputs = values.get("inputs", lambda found: _is_part_of(names, found), f"an object with some of {list(names)[:8]}")
     answers = values.get("answers", lambda found: isinstance(found, dict), "an object with engines by their names")
     return Reference(

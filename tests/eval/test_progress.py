@@ -1,14 +1,16 @@
-"""On a real terminal something moves during whatever takes long; a log gets plain lines."""
+"""On a real terminal something moves during whatever takes long; a log gets plain lines, or JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import io
+import json
 import os
 import re
 import sys
 import threading
+from datetime import datetime
 
 import pytest
 from rich.console import Console
@@ -16,6 +18,7 @@ from rich.console import Console
 from eval import progress
 from eval.__main__ import build_parser
 from eval.dataset import image_set, images
+from eval.interruption import Interruptions
 from eval.progress import Reporter
 from eval.report import render
 from eval.run import runner
@@ -26,6 +29,8 @@ from tests.helpers.fake_endpoint import fake_endpoint, picture_bytes
 from tests.helpers.terminal import open_terminal
 
 pytestmark = pytest.mark.integration
+
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_a_run_that_is_held_anywhere_still_moves(terminal, tmp_path, monkeypatch
         fake.on_post = lambda count: terminal.moves(held_posts[count]) if count in held_posts else None
         words = ["run", "--target", f"a={fake.url}", *how.split(), "--out", str(tmp_path / "run")]
         arguments = build_parser().parse_args([*words, "--cold-command", f"a=cat {restart}"])
-        arguments.line = words
+        arguments.line, arguments.interruptions = words, Interruptions()
         assert arguments.command(arguments) == 0
     assert terminal.moved == ["first request", "reference", "request", "restart", "reports"]
 
@@ -129,11 +134,11 @@ def test_the_bar_stays_in_its_place_and_on_one_line(terminal, columns):
 def test_a_terminal_that_cannot_redraw_gets_the_lines_of_a_log(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     draw_all(Reporter(Console(file=terminal.file)), ["a"] * 3, total=3)
-    assert terminal.lines()[-1].startswith("Requests: 3 of 3, ")
+    assert re.fullmatch(STAMP + r" Requests: 3 of 3, \d+/s, 1 failed", terminal.lines()[-1])
 
 
 def test_a_log_counts_the_seconds_of_what_takes_long(monkeypatch):
-    monkeypatch.setattr(progress, "LOG_REFRESH_S", 0.01)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.01)
     written = threading.Semaphore(0)
 
     class Log(io.StringIO):
@@ -144,7 +149,7 @@ def test_a_log_counts_the_seconds_of_what_takes_long(monkeypatch):
     log = Log()
     with Reporter(Console(file=log)).activity("Writing the reports"):
         written.acquire(timeout=30)
-    assert log.getvalue().startswith("Writing the reports: 0 s\n")
+    assert re.match(STAMP + " Writing the reports: 0 s\n", log.getvalue())
 
 
 def test_a_log_says_nothing_of_what_is_short():
@@ -152,3 +157,38 @@ def test_a_log_says_nothing_of_what_is_short():
     with Reporter(Console(file=log)).activity("Writing the reports"):
         pass
     assert log.getvalue() == ""
+
+
+def log_of(as_json: bool) -> list[str]:
+    """The lines of a log in which something happens at 1 of 2 requests, and a figure is printed at the end."""
+    log = io.StringIO()
+    reporter = Reporter(Console(file=log, width=300), as_json=as_json)
+
+    async def run():
+        async with reporter.progress_bar("Requests", 2) as bar:
+            bar.current_target = "heroku poisson"
+            bar.advance(failed=True)
+            bar.refresh()
+            reporter.event("heroku: is gone")
+            bar.advance()
+
+    asyncio.run(run())
+    reporter.print("the verdict")
+    return log.getvalue().splitlines()
+
+
+def test_log_has_time_and_target_and_the_figures_as_they_are():
+    first, event, last, verdict = log_of(as_json=False)
+    assert re.fullmatch(STAMP + r" Requests: 1 of 2, \d+/s, 1 failed, about \d+ s left, heroku poisson", first)
+    assert re.fullmatch(STAMP + " heroku: is gone", event)
+    assert re.fullmatch(STAMP + r" Requests: 2 of 2, \d+/s, 1 failed", last)
+    assert verdict == "the verdict"
+
+
+def test_each_line_for_machines_is_an_object():
+    first, event, last, verdict = map(json.loads, log_of(as_json=True))
+    wanted = {"progress": "Requests", "completed": 1, "total": 2, "failed": 1, "target": "heroku poisson"}
+    assert wanted.items() <= first.items() and first["remaining_s"] >= 0
+    assert (event["message"], verdict["message"]) == ("heroku: is gone", "the verdict")
+    assert (last["completed"], last["failed"]) == (2, 1)
+    assert all(datetime.fromisoformat(each["time"]).utcoffset() is not None for each in (first, event, last, verdict))

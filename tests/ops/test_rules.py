@@ -72,6 +72,7 @@ def test_the_rules_pass_their_tests(path: Path, needs_tool):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_rules_fails_their_tests(fault, needs_tool, tmp_path):
     name, text, instead = FAULTS[fault]

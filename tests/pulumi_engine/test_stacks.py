@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from eval.targets.endpoints import stack_endpoint
+from eval.targets.stacks import stack_endpoint
 from tests.helpers.infra.program_runs import STACKS, TOKEN, WEB_STACKS
 from tests.pulumi_engine.fake_cloud import FakeCloud
 from tests.pulumi_engine.pulumi_project import (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scripts.benchmarks.metrics_overhead import Block, interval, lines, measure_pairs, overhead
+from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +36,7 @@ def test_the_lines_name_each_figure_with_its_interval():
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for the service and one for the client")
 def test_blocks_with_observation_spend_time_on_it():
-    found = measure_pairs("onnx", 2, 0.3)
+    found = measure_pairs("onnx", MODEL_DIR, EXAMPLE_IMAGE, 2, 0.3)
     assert len(found) == 2
     assert all(on.observing_ms > 0 for on, _ in found) and all(on.cpu_ms > on.observing_ms for on, _ in found)
     assert all(off.observing_ms == 0 and off.cpu_ms > 0 and off.rate_rps > 0 for _, off in found)

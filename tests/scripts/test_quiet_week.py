@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scripts.simulations.drift.answers import Answers
+from scripts.simulations.drift.answers import BOUNDS, Answers
 from scripts.simulations.drift.backfill import Backfill, begins
 from scripts.simulations.drift.kinds import DRIFTS, EQUAL
 from scripts.simulations.drift.rules import RECORDING, drift_alerts, drift_rules, levels
 from scripts.simulations.drift.week import DAY_SCRAPES, HOUR_SCRAPES, Job, Simulation, rate_rps
-from scripts.simulations.quiet_week import is_false, row, simulate
+from scripts.simulations.quiet_week import main, simulate
 
 IMAGES = 4000
 
@@ -37,9 +37,10 @@ def test_hours_of_equal_traffic_are_quiet_and_drifts_are_told(answers, needs_too
     backfill = Backfill(tmp_path, needs_tool("prometheus"), needs_tool("promtool"))
     start, drift_at, end = (hours * HOUR_SCRAPES for hours in (9, 13, 16))
     planned = [Job(EQUAL, start, end, end), *(Job(kind, start, end, drift_at) for kind in DRIFTS)]
-    outcomes = simulate(planned, answers, backfill, seed=1)
-    assert not any(is_false(*outcome) for outcome in outcomes)
-    told = {simulation.job.kind.name: {each.name for each in found} for simulation, found in outcomes}
+    outcomes, near = simulate(planned, answers, backfill, seed=1)
+    assert not any(outcome.is_false for outcome in outcomes)
+    assert near.keys() == {"label_psi", *(f"{name}_ks" for name in BOUNDS)} and 0 < max(near.values()) < 1
+    told = {each.simulation.job.kind.name: {alert.name for alert in each.found} for each in outcomes}
     assert told == {
         "equal": set(),
         "jpeg": {"ConfidenceDrift", "EstimatedAccuracyLow"},
@@ -48,7 +49,8 @@ def test_hours_of_equal_traffic_are_quiet_and_drifts_are_told(answers, needs_too
         "dark": {"BrightnessDrift"},
         "labels": {"LabelDrift"},
     }
-    assert "BrightnessDrift" in next(row(*each) for each in outcomes if each[0].job.kind.name == "dark")
+    dark = next(each for each in outcomes if each.simulation.job.kind.name == "dark")
+    assert dark.row().startswith("| half as bright | ") and "BrightnessDrift 1" in dark.row()
 
 
 def test_the_simulated_counters_are_what_was_drawn(answers):
@@ -82,3 +84,15 @@ def test_an_alert_fires_once_its_expression_has_held():
     assert begins([0, 60, 120, 240, 300, 360, 420], for_s=300, step_s=60) == []
     assert begins([60, 120, 600, 660, 720], for_s=60, step_s=60) == [120, 660]
     assert {alert.name: alert.for_s for alert in drift_alerts()}["LabelDrift"] == 300
+
+
+def test_more_days_than_an_answer_can_hold_are_refused(tmp_path, needs_tool):
+    needs_tool("prometheus")
+    with pytest.raises(SystemExit, match="--days is 8; from 1 to 7"):
+        main(["--images", str(tmp_path), "--days", "8"])
+
+
+def test_a_folder_without_images_ends_with_one_line(tmp_path, needs_tool):
+    needs_tool("prometheus")
+    with pytest.raises(SystemExit, match=r"quiet_week: .* holds no CLASS/\*\.png of airplane"):
+        main(["--images", str(tmp_path)])

@@ -12,7 +12,7 @@ import numpy as np
 from service.manifest.records import ImageInput, TabularInput
 from service.model import MODEL_JSON, Bundle, load_bundle, sha256
 from service.monitoring.histogram import BRIGHTNESS, CONTRAST, PROBABILITIES
-from service.monitoring.inputs import measure_of, measured_names
+from service.monitoring.inputs import InputMeasure
 from service.monitoring.reference import REFERENCE, SCHEMA, read_reference
 
 QUANTILES = 20  # of a feature, between which its bounds lie
@@ -23,8 +23,9 @@ PART = 250  # inputs that are measured at once
 
 def measured(inputs: np.ndarray, taken: ImageInput | TabularInput) -> np.ndarray:
     """What the service measures of inputs, [N, input] as the network takes them: float64 [N, numbers]."""
-    measure = measure_of(taken)
-    parts = [measure(inputs[start : start + PART]) for start in range(0, len(inputs), PART)]
+    measure = InputMeasure(taken)
+    samples = (measure.sample(inputs[start : start + PART]) for start in range(0, len(inputs), PART))
+    parts = [measure.numbers(each) for each in samples]
     return np.concatenate(parts, axis=1).T
 
 
@@ -40,7 +41,7 @@ def reference_of(
     `numbers`: from measured(); `answers`: each engine's probabilities, [N, classes]; `labels`: class ids where known.
     """
     bounds = [BRIGHTNESS, CONTRAST] if isinstance(taken, ImageInput) else map(feature_bounds, numbers.T)
-    columns = zip(measured_names(taken), numbers.T, bounds, strict=True)
+    columns = zip(InputMeasure(taken).names, numbers.T, bounds, strict=True)
     return {
         "schema": SCHEMA,
         "data": data,

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from eval.report.plots.svg import COLOUR_COUNT, MUTED, SERIES_COLOURS, SURFACE, TARGET_GID
-from infra.targets import TARGETS
 
 DASH_PATTERNS = (  # a second sign beside the colour
     *("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2))),
@@ -109,7 +108,7 @@ def legend_label(title: str) -> str:
     return "\u200b" + short if short.startswith("_") else short
 
 
-def add_legend(axes: Axes, columns: int = len(TARGETS)) -> None:
+def add_legend(axes: Axes, columns: int = 4) -> None:
     """Above the plot, in so many columns, and one more for how the lines of another engine look."""
     handles, titles, group_ids = _legend_entries(axes)
     if not handles:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from scripts.simulations.drift.answers import BOUNDS
 from scripts.simulations.drift.rules import GROUP, RECORDING, Alert, drift_rules, levels
 from scripts.simulations.drift.week import DAY_SCRAPES, Simulation, lines
 from watch.programs import Running, prometheus
@@ -84,16 +85,31 @@ class Found:
 
 def firing(url: str, alert: Alert, start: int, end: int, step_s: int) -> list[Found]:
     """Each time that the alert began to fire: its expression was true for as long as it has to be."""
-    query = {"query": alert.expression, "start": start, "end": end, "step": step_s}
-    with urllib.request.urlopen(
-        f"{url}/api/v1/query_range?{urllib.parse.urlencode(query)}", timeout=TIMEOUT_S
-    ) as reply:
-        found = json.load(reply)["data"]["result"]
+    found = _ask(url, "query_range", query=alert.expression, start=start, end=end, step=step_s)
     return [
         Found(alert.name, series["metric"]["job"], series["metric"]["version"], at)
         for series in found
         for at in begins([int(stamp) for stamp, _ in series["values"]], alert.for_s, step_s)
     ]
+
+
+def nearest(url: str, job: str, start: int, end: int, step_s: int) -> dict[str, float]:
+    """How near each statistic came to its limit while the job was ready: 1 is the limit."""
+    found = dict[str, float]()
+    for name, limit in (("label_psi", "psi"), *((f"{each}_ks", "ks") for each in BOUNDS)):
+        own = f'{{job="{job}"}}'
+        ratio = f"classifier:{name}{own} / classifier:{limit}_limit and classifier:drift_ready == 1"
+        asked = f"max(max_over_time(({ratio})[{end - start}s:{step_s}s]))"
+        (series,) = _ask(url, "query", query=asked, time=end)
+        found[name] = float(series["value"][1])
+    return found
+
+
+def _ask(url: str, path: str, **parameters: str | int) -> list[dict[str, Any]]:
+    """The series of an answer."""
+    address = f"{url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as reply:
+        return json.load(reply)["data"]["result"]
 
 
 def begins(times: Sequence[int], for_s: int, step_s: int) -> list[int]:

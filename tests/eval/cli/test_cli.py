@@ -14,7 +14,8 @@ import pytest
 from eval.__main__ import main
 from eval.errors import EndpointError
 from eval.samples.store import read_run
-from eval.targets.endpoints import parse_target, remote_targets, target_for_name
+from eval.targets.endpoints import parse_target, target_for_name
+from eval.targets.stacks import remote_targets
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import closed_port, fake_endpoint
 
@@ -34,6 +35,17 @@ def test_a_run_writes_its_files_and_prints_paths_and_verdict(tmp_path, capsys):
         assert (tmp_path / name).stat().st_size > 100
     verdict = json.loads((tmp_path / "report.json").read_text())["verdict"]
     assert printed[-3:] == [verdict["answer"], verdict["condition"], (tmp_path / "report.html").as_uri()]
+
+
+def test_json_log_is_objects_alone_up_to_the_verdict(tmp_path, capsys):
+    with fake_endpoint() as fake:
+        assert run("--target", f"heroku={fake.url}", "--out", tmp_path, "--json-log") == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    verdict = json.loads((tmp_path / "report.json").read_text())["verdict"]
+    assert verdict["answer"] in [line.get("message") for line in printed]
+    assert {"progress": "Requests", "failed": 0} in [
+        {k: line.get(k) for k in ("progress", "failed")} for line in printed
+    ]
 
 
 def test_default_out_is_under_reports_and_linked_as_latest(tmp_path, monkeypatch):

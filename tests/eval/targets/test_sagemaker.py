@@ -17,10 +17,11 @@ from moto import mock_aws
 from eval.errors import EndpointError, EvalError
 from eval.run.resume import check_confirmed
 from eval.targets.access import Access
-from eval.targets.endpoints import Endpoint, TargetSet, is_foreign, parse_target, stack_endpoint
+from eval.targets.endpoints import Endpoint, TargetSet, is_foreign, parse_target
 from eval.targets.sagemaker.connect import TwinCredentials, assign_signers, check_sagemaker_options, with_twin_signer
 from eval.targets.sagemaker.naming import SageMakerEndpoint
 from eval.targets.sagemaker.signer import Keys, Signer, open_signer
+from eval.targets.stacks import stack_endpoint
 from eval.targets.tokens import Scrubber, Token, TokenOption
 from infra.local.invoke_endpoint.signature import TWIN_CREDENTIALS, SignedRequest, check_signature
 from tests.conftest import ROOT

@@ -166,8 +166,17 @@ def test_inputs_wait_to_be_counted_but_few_and_not_for_a_reader():
         monitor.observe([image], [answer])
         assert len(monitor._waiting) == sent % MAX_WAITING
     assert counted(monitor) == 2 * MAX_WAITING + 1 and monitor._waiting == []
-    monitor.observe([np.zeros((3, 300, 300), np.float32)], [answer])  # over a megabyte
-    assert monitor._waiting == [] and monitor._waiting_bytes == 0
+    monitor.observe([image] * 90, [answer] * 90)
+    assert monitor._waiting == []
+
+
+def test_of_large_images_only_a_sample_waits():
+    monitor = ModelMonitor(bundle_in_memory("ab", size_px=224), "0123", None)
+    answer, most = Prediction((0.25, 0.75), ("a", "b")), 0
+    for _ in range(100):
+        monitor.observe([np.zeros((3, 224, 224), np.float32)], [answer])
+        most = max(most, sum((each[0] if each[0].base is None else each[0].base).nbytes for each in monitor._waiting))
+    assert 2**19 < most < 2**20 and counted(monitor) == 100
 
 
 def test_threads_lose_no_image():
