@@ -169,7 +169,7 @@ def test_cost_limit_ends_a_block_of_workers(tmp_path):
     assert len(samples) <= len(fake.posts) < 100
 
 
-def test_more_workers_than_free_cores_are_warned_of_before_the_run(tmp_path, monkeypatch):
+def test_more_workers_than_free_cores_are_warned_of_first(tmp_path, monkeypatch):
     printed = []
     for cores in (1, 2):
         monkeypatch.setattr(runner, "usable_cpus", lambda cores=cores: cores)
@@ -178,6 +178,30 @@ def test_more_workers_than_free_cores_are_warned_of_before_the_run(tmp_path, mon
     warning = "--workers 2 on a machine with 1 free core: they would wait for one another"
     assert warning in printed[0].splitlines()[0]
     assert "free core" not in printed[1]
+
+
+def command(fake: Fake, folder: Path) -> subprocess.Popen[str]:
+    options = ["--images", "golden", "--baseline-rtt", "0", "--scenario", "poisson", "--rate", "50", "--workers", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "eval", "run", *options, "--target", f"a={fake.url}", "--out", str(folder)],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    started: list[subprocess.Popen[str]] = []
+    found: list[psutil.Process] = []
+
+    def kill() -> None:
+        found.extend(workers(started[0].pid))
+        started[0].kill()
+
+    with fake_endpoint() as fake:
+        fake.on_post = at(60, kill)
+        started.append(command(fake, tmp_path / "run"))
+        started[0].communicate(timeout=120)
+        gone, alive = psutil.wait_procs(found, timeout=60)
+    assert (len(gone), alive) == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -193,11 +217,7 @@ def test_command_with_workers_ends_in_one_line_and_a_report(tmp_path, stop, code
     folder, started = tmp_path / "run", []
     with fake_endpoint() as fake:
         fake.on_post = at(60, lambda: stop(started[0].pid))
-        started.append(subprocess.Popen(
-            [sys.executable, "-m", "eval", "run", "--images", "golden", "--baseline-rtt", "0", "--scenario", "poisson",
-             "--rate", "50", "--workers", "2", "--target", f"a={fake.url}", "--out", str(folder)],
-            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        ))  # fmt: skip
+        started.append(command(fake, folder))
         out, err = started[0].communicate(timeout=120)
     assert (started[0].returncode, err) == (code, ""), out
     assert len([line for line in out.splitlines() if line.startswith(said)]) == 1
