@@ -8,6 +8,7 @@ EvalError                 a command ends with its message, one line, and exit co
 ├── SourceError           a source of prices in an unexpected format
 ├── ProfileError          a mock endpoint's invalid profile
 ├── BudgetExceeded        the run has reached its cost limit
+├── WorkerLost            a process that sends requests has ended; the run ends with it
 ├── ReferenceUnavailable  caught by the run, which continues without
 ├── Unreachable           caught: becomes the reason why a target was not measured
 ├── InvalidResponse       caught: becomes a sample's error
@@ -49,6 +50,10 @@ class ProfileError(EvalError):
 
 class BudgetExceeded(EvalError):
     """The run has reached its cost limit."""
+
+
+class WorkerLost(EvalError):
+    """A process that sends requests has ended; the run ends, and nothing is sent twice."""
 
 
 class ReferenceUnavailable(EvalError):

@@ -179,7 +179,8 @@ def add_run_command(commands: Any) -> None:
     add("--gap", dest="gap_s", type=positive_seconds, metavar="S", help="length of an idle gap (default: 900)")
     add("--fresh", action="store_true", default=None, help="a new connection for every request")
     add("--in-flight", type=int_at_least(1), metavar="N", help="maximum of requests in flight (default: 256)")
-    add("--workers", type=int_at_least(1), metavar="N", help="processes that send the open loops (default: 1)")
+    add("--workers", type=int_at_least(1), metavar="N", help="processes that send the open loops: at rates beyond one's"
+        " thousand a second, with as many free cores. One that ends, ends the run (default: 1)")  # fmt: skip
     add("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers send them, such as tcp://10.0.0.5:8786")
     add("--warmup", type=int_at_least(0), metavar="N", help="warm-up requests per target (default: 20)")
     add("--block", type=int_at_least(1), metavar="N", help="consecutive requests to one target (default: 25)")
@@ -416,7 +417,7 @@ def _twins_of(config: Config, run: Run | None = None) -> tuple[tuple[str, ...], 
 
 def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Reporter) -> int:
     """Write the reports of the run. Returns the exit code."""
-    from eval.run.runner import INTERRUPTED_PREFIX
+    from eval.run.runner import INTERRUPTED_PREFIX, WORKER_LOST_PREFIX
 
     interrupted = (finished_run.incomplete_reason or "").startswith(INTERRUPTED_PREFIX)
     if finished_run.incomplete_reason:
@@ -424,4 +425,5 @@ def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Rep
     if finished_run.cost.get("usd"):
         reporter.print(f"The run has cost at most {usd(finished_run.cost['usd'])}")
     any_success = write_run_report(run_dir, reporter, image_set)
-    return EXIT_INTERRUPTED if interrupted else 0 if any_success else EXIT_FAILED
+    failed = not any_success or (finished_run.incomplete_reason or "").startswith(WORKER_LOST_PREFIX)
+    return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if failed else 0

@@ -10,6 +10,7 @@ from eval.load.refusals import is_refusal
 from eval.samples.model import Sample
 
 TRANSPORT_ERRORS = ("dns", "connect", "tls", "timeout", "disconnected")
+NO_CONNECTION = ("dns", "connect", "tls")  # of them: no overload of the target ends so, as it may in timeouts
 MAX_CONSECUTIVE_FAILURES = 20  # then its /readyz is probed
 MAX_FAILING_S = 60.0  # the same after so long; with timeouts it comes first
 MAX_READY_PROBES = 2  # successful probes without a response to a request in between
@@ -54,6 +55,11 @@ class CircuitBreaker:
             self.consecutive_failures >= probe_number * MAX_CONSECUTIVE_FAILURES
             or self._failing_for_s >= probe_number * MAX_FAILING_S
         )
+
+    @property
+    def should_probe_at_once(self) -> bool:
+        """Whether it is time to probe even in the middle of an open loop."""
+        return self.should_probe and self._last_failure[0] in NO_CONNECTION
 
     def record_probe(self, ready: bool) -> None:
         """Count a probe. Trips if the target is not ready, or was ready too often without responding."""

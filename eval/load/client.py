@@ -197,6 +197,10 @@ class Client:
         """Send an image in that form, and return what came, without tokens."""
         return self._scrubbed(await self._post(self._signed(*self._encoded(form, image))))
 
+    def use_credentials(self, signer: Signer | None, scrub: Scrubber) -> None:
+        """Sign as this signer does now: one in a worker process cannot renew itself."""
+        self.signer, self._scrub = signer, scrub
+
     async def renew_credentials(self) -> None:
         """Let a signer ask for new credentials now, and not while requests are due. It says itself when it can't."""
         if self.signer and self.signer.is_due:

@@ -25,10 +25,12 @@ from eval.interruption import Interruptions
 from eval.load.circuit_breaker import CircuitBreaker
 from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
-from eval.load.distributed import SHARD_START_DELAY_S, Shard, run_distributed
+from eval.load.distributed import run_distributed
 from eval.load.open_loop import START_DELAY_S, SampleSink, run_open_loop
 from eval.load.pauses import ClientPause, Heartbeat
 from eval.load.refusals import refusal_text
+from eval.load.workers.pool import WorkerPool
+from eval.load.workers.shard import Shard
 from eval.plan import rate_search
 from eval.plan.arrivals import idle_arrivals
 from eval.plan.config import COLD, IDLE, MAX_RATE, SINGLE, Config
@@ -79,7 +81,7 @@ class RunContext:
     reporter: Reporter
     sample_writer: SampleWriter
     resume_state: ResumeState
-    executor: Executor | None  # the workers that send open loops; None: this process does
+    executor: Executor | None  # of a dask scheduler, whose workers send open loops
     cost_meter: CostMeter
     run_start: float  # of time.perf_counter(), as if the run had never been interrupted
 
@@ -91,9 +93,15 @@ class RunContext:
 class LoadGenerator:
     """Sends the requests of one run."""
 
-    def __init__(self, context: RunContext, on_pause: Callable[[ClientPause], None] | None = None):
-        """`on_pause` is told of each time in which this process stood still."""
+    def __init__(
+        self,
+        context: RunContext,
+        on_pause: Callable[[ClientPause], None] | None = None,
+        workers: WorkerPool | None = None,
+    ):
+        """`on_pause` is told of each time in which this process stood still. `workers` send the open loops."""
         self.context = context
+        self._workers = workers
         self.planned_requests = 0  # of the measured phase; the rate search adds its own as it goes
         self.measured_requests = 0
         self.failures: dict[str, str] = {}  # target -> why its requests ended early
@@ -228,24 +236,35 @@ class LoadGenerator:
         breaker, samples = self._breakers[client.name], list[Sample]()
         cpu_clock = self._cpu_clock(client)
         done: set[int] = set()
+        probe: asyncio.Task[None] | None = None
 
         def record(new_sample: Sample) -> None:
-            if self._record(_with_cpu_time(new_sample, cpu_clock), progress):
+            if self._record(_with_cpu_time(new_sample, cpu_clock), progress, from_worker=self._workers is not None):
                 samples.append(new_sample)
                 done.add(new_sample.index_in_block)
+            nonlocal probe
+            if breaker.should_probe_at_once and (probe is None or probe.done()):
+                probe = asyncio.create_task(self._probe_target(client, breaker))
 
         for _ in range(1 + MAX_REPEATS):
             indices = [index for index in self._pending_indices(block) if index not in done]
-            if not indices:
+            if not indices or breaker.trip_reason:
                 break
             requests = [self._request_spec(block, index) for index in indices]
-            if breaker.trip_reason:
-                for request in requests:
-                    record(client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason), time.perf_counter()))
-                break
-            await self._send_open_loop(client, block, requests, record)
+            try:
+                await self._send_open_loop(client, block, requests, record)
+                if probe:
+                    await probe
+            finally:
+                if probe:
+                    probe.cancel()
             if breaker.should_probe:
                 await self._probe_target(client, breaker)
+        if breaker.trip_reason:
+            for index in self._pending_indices(block):
+                if index not in done:
+                    reason = CIRCUIT_OPEN.format(*breaker.trip_reason)
+                    record(client.dropped(self._request_spec(block, index), reason, time.perf_counter()))
         return samples
 
     async def _send_open_loop(
@@ -254,12 +273,18 @@ class LoadGenerator:
         assert block.offsets_s is not None
         first_offset_s = block.offsets_s[requests[0].index_in_block]
         offsets_s = [block.offsets_s[request.index_in_block] - first_offset_s for request in requests]
-        if self.context.executor is None:
-            start, in_flight = time.perf_counter() + START_DELAY_S, self.context.config.in_flight
-            await run_open_loop(client, requests, offsets_s, start, in_flight, record, self._missed)
+        config, shard = self.context.config, self._unsplit_shard(client, requests, offsets_s)
+
+        def stopped() -> bool:
+            return self._breakers[client.name].trip_reason is not None
+
+        if self._workers:
+            await self._workers.send_open_loop(shard, record, stopped)
+        elif self.context.executor:
+            await run_distributed(self.context.executor, shard, config.workers, self.context.run_start, record)
         else:
-            shard = self._unsplit_shard(client, requests, offsets_s)
-            await run_distributed(self.context.executor, shard, self.context.config.workers, record)
+            start = time.perf_counter() + START_DELAY_S
+            await run_open_loop(client, requests, offsets_s, start, config.in_flight, record, self._missed, stopped)
 
     def _missed(self, scheduled_at: float) -> bool:
         """Whether a time fell into a pause of this process."""
@@ -267,14 +292,12 @@ class LoadGenerator:
 
     def _unsplit_shard(self, client: Client, requests: Sequence[RequestSpec], offsets_s: Sequence[float]) -> Shard:
         """The whole stream as one shard."""
-        config, now_unix_s = self.context.config, time.time()
+        config = self.context.config
         endpoint = self.context.endpoints[client.name]
         return Shard(
             client.name, endpoint.url, self.context.image_set.classes, config.timeout_s,
             endpoint.token, self.context.options.scrub,
             config.fresh, endpoint.keepalive_s, config.in_flight, tuple(requests), tuple(offsets_s),
-            start_unix_s=now_unix_s + SHARD_START_DELAY_S,
-            run_start_unix_s=now_unix_s - (time.perf_counter() - self.context.run_start),
             adapter=client.adapter, access=endpoint.access, signer=endpoint.signer,
         )  # fmt: skip
 
@@ -345,7 +368,9 @@ class LoadGenerator:
 
     async def _probe_target(self, client: Client, breaker: CircuitBreaker) -> None:
         """The target stopped responding: wait for its /readyz, then give up on it."""
-        breaker.record_probe(await _wait_until_ready(client))
+        ready = await _wait_until_ready(client)
+        if breaker.consecutive_failures:  # else it has responded meanwhile
+            breaker.record_probe(ready)
         if breaker.trip_reason:
             kind, detail = breaker.trip_reason
             self.failures[client.name] = (
@@ -361,12 +386,11 @@ class LoadGenerator:
         gap_s = round(time.perf_counter() - self._last_request_end[block.target], 3) if block.scenario == IDLE else None
         return RequestSpec(block.scenario, block.phase, block.number, image_index, image, index, block.rate_rps, gap_s)
 
-    def _record(self, sample: Sample, progress: ProgressBar | None = None) -> bool:
-        """Write a sample. Returns whether it counts: not if a pause of this process has touched it."""
+    def _record(self, sample: Sample, progress: ProgressBar | None = None, *, from_worker: bool = False) -> bool:
+        """Write a sample. Returns whether it counts: not if a pause of the process that sent it has touched it."""
         context, breaker = self.context, self._breakers[sample.target]
-        start = context.run_start + sample.scheduled_s
-        if sample.error != "dropped" and self._heartbeat.paused_between(start, start + sample.latency_ms / 1000):
-            sample = replace(sample, phase=PAUSED)
+        if not from_worker:  # which has marked it
+            sample = self._heartbeat.marked(sample, context.run_start)
         context.sample_writer.append(sample)
         counts = sample.phase != PAUSED
         if counts:

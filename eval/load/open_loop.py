@@ -1,6 +1,6 @@
 """Open loop: each request is sent at its scheduled time, whether or not earlier ones have finished.
 
-One process sends about a thousand requests per second; above that eval/load/distributed.py splits them.
+One process sends about a thousand requests per second; above that eval/load/workers/ splits them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ async def run_open_loop(
     max_in_flight: int,
     record: SampleSink,
     missed: Callable[[float], bool] = lambda scheduled_at: False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Send each request at `start` (of time.perf_counter()) plus its offset, and record each sample after it finishes.
 
@@ -43,7 +44,7 @@ async def run_open_loop(
     With `max_in_flight` requests in flight the next one is dropped and counted as such: waiting would let the target
     set the rate. Returns when all have succeeded or failed. An error of `record` ends the open loop.
     `missed`: whether a scheduled time fell into a pause of this process. Such a request is neither sent nor recorded:
-    all of them at once would be a burst.
+    all of them at once would be a burst. `stopped`: whether no more requests are to be sent.
     """
     in_flight = 0
     next_due = start
@@ -56,6 +57,8 @@ async def run_open_loop(
         nonlocal in_flight, next_due
         prepared = client.prepare(request)
         await sleep_until(scheduled_at)
+        if stopped():
+            return
         next_due = next_scheduled_at
         if time.perf_counter() - scheduled_at > MISSED_AFTER_S and missed(scheduled_at):
             return
@@ -73,6 +76,8 @@ async def run_open_loop(
             async with asyncio.TaskGroup() as task_group:
                 for request, (offset_s, next_offset_s) in zip(requests, pairwise([*offsets_s, inf]), strict=True):
                     await asyncio.sleep(max(0.0, start + offset_s - TASK_LEAD_S - time.perf_counter()))
+                    if stopped():
+                        break
                     task_group.create_task(send_one(request, start + offset_s, start + next_offset_s))
         finally:
             while unrecorded:

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from eval.samples.model import PAUSED, Sample
 
 BEAT_S = 0.05
 MAX_STALL_S = 0.25  # by which a beat may come late
@@ -42,12 +44,20 @@ class ClientPause:
     end: float
     duration_s: float  # longer than that where the machine was suspended
     cause: str
+    process: str = "this process"  # or a worker of it
 
 
 class Heartbeat:
     """Looks at the clocks in every pass of the event loop that it gets, and remembers each pause."""
 
-    def __init__(self, read: Callable[[], Clocks] = Clocks.read, on_pause: Callable[[ClientPause], None] | None = None):
+    def __init__(
+        self,
+        read: Callable[[], Clocks] = Clocks.read,
+        on_pause: Callable[[ClientPause], None] | None = None,
+        max_stall_s: float | None = None,
+    ):
+        """max_stall_s: by which a beat may come late (default: MAX_STALL_S)."""
+        self._max_stall_s = MAX_STALL_S if max_stall_s is None else max_stall_s
         self.pauses: list[ClientPause] = []
         self._read, self._on_pause = read, on_pause
         self._last: Clocks | None = None  # of the last beat; None: it does not beat
@@ -75,10 +85,10 @@ class Heartbeat:
         last, now = self._last, self._read()
         self._last = now
         elapsed_s = now.boot_s - last.boot_s
-        if elapsed_s <= BEAT_S + MAX_STALL_S:
+        if elapsed_s <= BEAT_S + self._max_stall_s:
             return
         running_s = now.monotonic_s - last.monotonic_s
-        if elapsed_s - running_s > MAX_STALL_S:
+        if elapsed_s - running_s > self._max_stall_s:
             cause = SUSPENDED
         elif now.cpu_s - last.cpu_s > COMPUTING_SHARE * running_s:
             cause = COMPUTING
@@ -93,3 +103,10 @@ class Heartbeat:
         """Whether a pause has touched this time, now included."""
         self.beat()
         return any(pause.start <= end and start <= pause.end for pause in reversed(self.pauses))
+
+    def marked(self, sample: Sample, run_start: float) -> Sample:
+        """The sample, as of a pause if one has touched its request."""
+        start = run_start + sample.scheduled_s
+        if sample.error != "dropped" and self.paused_between(start, start + sample.latency_ms / 1000):
+            return replace(sample, phase=PAUSED)
+        return sample

@@ -19,13 +19,15 @@ from eval.adapters.loading import ready_forms
 from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.image_set import ImageSet
-from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unreachable
+from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unreachable, WorkerLost
 from eval.load.client import Client, RequestSpec
 from eval.load.distributed import open_executor
 from eval.load.foreign import find_adapter, first_images
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
 from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
 from eval.load.refusals import is_other_format
+from eval.load.workers.cores import cores_warning
+from eval.load.workers.pool import WorkerPool
 from eval.plan.config import SINGLE, Config
 from eval.plan.schedule import Block
 from eval.progress import Reporter
@@ -38,14 +40,16 @@ from eval.targets.engines import engine_of, reported_engine
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from service.engines.names import engine_named
 from service.schema import PREDICT
+from service.system import usable_cpus
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
 PAUSE_TEXTS = {  # by cause
     SUSPENDED: "this machine was suspended",
-    STOPPED: "this process got no processor, or was stopped,",
-    COMPUTING: "this process was busy with itself",
+    STOPPED: "{} got no processor, or was stopped,",
+    COMPUTING: "{} was busy with itself",
 }
 INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that a signal ended
+WORKER_LOST_PREFIX = "worker lost"  # of one that ended because a process that sends had ended
 
 
 def execute_run(
@@ -64,7 +68,7 @@ def execute_run(
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
-        executor = stack.enter_context(open_executor(config.workers, options.dask_scheduler))
+        executor = stack.enter_context(open_executor(options.dask_scheduler))
         context = RunContext(
             target_names=[target.name for target in run.targets],
             endpoints={endpoint.name: endpoint for endpoint in target_set.endpoints},
@@ -128,13 +132,20 @@ class RunSession:
     def __init__(self, run: Run, context: RunContext):
         self.run_record = run
         self.context = context
-        self.load_generator = LoadGenerator(context, self._note_pause)
+        own_workers = context.config.workers > 1 and context.executor is None
+        self._workers = (
+            WorkerPool(context.config.workers, context.run_start, self._note_pause, context.options.scrub)
+            if own_workers
+            else None
+        )
+        self.load_generator = LoadGenerator(context, self._note_pause, self._workers)
         self.incomplete_reason: str | None = RUNNING
         self.unreachable: dict[str, str] = {}  # target -> why
 
     async def run(self) -> None:
         """Execute all phases. On cancellation (Ctrl-C) it returns early and records why."""
         try:
+            self._warn_of_few_cores()
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
                     await stack.enter_async_context(self._create_client(endpoint))
@@ -144,16 +155,31 @@ class RunSession:
                     usable, blocks = await self._reach_targets(clients)
                 if usable:
                     await self._run_reference(usable)
+                    await self._start_workers(stack)
                     await self.load_generator.run(usable, blocks)
             self.incomplete_reason = None if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             self.context.reporter.event(f"Ended: {error}")
+        except WorkerLost as error:
+            self.incomplete_reason = f"{WORKER_LOST_PREFIX} after {self._progress_text()}: {error}"
         except asyncio.CancelledError:
             self.incomplete_reason = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
         except Exception as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             raise
+
+    def _warn_of_few_cores(self) -> None:
+        twins = [endpoint.twin for endpoint in self.context.endpoints.values() if endpoint.twin]
+        pinned = max((twin.cpus for twin in twins), default=0)  # all of them to the same, and one is asked at a time
+        if self._workers and (warning := cores_warning(self._workers.count, usable_cpus(), pinned)):
+            self.context.reporter.event(warning)
+
+    async def _start_workers(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the processes that send the open loops, and wait until they are ready: before anything is measured."""
+        if self._workers:
+            with self.context.reporter.activity(f"Starting {self._workers.count} workers"):
+                await stack.enter_async_context(self._workers)
 
     def finished_run(self) -> Run:
         """The record of the finished run."""
@@ -166,11 +192,12 @@ class RunSession:
         )  # fmt: skip
 
     def _note_pause(self, pause: ClientPause) -> None:
-        """Record a pause of this process at once: the run may be killed later."""
+        """Record a pause of this process, or of a worker, at once: the run may be killed later."""
         context = self.context
         record = PauseRecord(round(pause.start - context.run_start, 3), round(pause.duration_s, 3), pause.cause)
         self.run_record = replace(self.run_record, pauses=[*self.run_record.pauses, record][:MAX_PAUSES])
-        context.reporter.event(f"Not measured: {PAUSE_TEXTS[pause.cause]} for {pause.duration_s:.1f} s")
+        cause = PAUSE_TEXTS[pause.cause].format(pause.process)
+        context.reporter.event(f"Not measured: {cause} for {pause.duration_s:.1f} s")
         with os_errors_as_eval_error(context.sample_writer.run_dir):
             write_run(context.sample_writer.run_dir, self.run_record, context.options.scrub)
 

@@ -16,7 +16,8 @@ from rich.console import Console
 from eval.analysis.latency import cache_test
 from eval.errors import EvalError
 from eval.load import open_loop
-from eval.load.distributed import Shard, open_executor, split
+from eval.load.distributed import open_executor
+from eval.load.workers.shard import Shard, split
 from eval.mock_server.profile import EndpointProfile
 from eval.plan.config import Config
 from eval.plan.rate_search import evaluate_step, next_rate
@@ -202,8 +203,6 @@ def test_workers_keep_to_the_common_schedule(tmp_path):
         _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=100.0, duration_s=1.0, workers=2)
     starts = [s.scheduled_s for s in sorted(samples, key=lambda s: s.index_in_block)]
     assert starts == sorted(starts)
-    ends = [s.scheduled_s + s.latency_ms / 1000 for s in samples]
-    assert ends == sorted(ends)
 
 
 def test_the_workers_of_a_dask_scheduler_send_the_stream(tmp_path):
@@ -220,7 +219,7 @@ def test_the_workers_of_a_dask_scheduler_send_the_stream(tmp_path):
 def test_a_scheduler_that_is_not_there_is_one_clear_line():
     pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
     says = r"--scheduler tcp://127.0.0.1:9: no dask scheduler responds there"
-    with pytest.raises(EvalError, match=says), open_executor(2, "tcp://127.0.0.1:9"):
+    with pytest.raises(EvalError, match=says), open_executor("tcp://127.0.0.1:9"):
         pass
 
 
@@ -237,8 +236,6 @@ def test_a_stream_is_dealt_out_completely_and_evenly():
         100,
         tuple(range(10)),
         tuple(map(float, range(10))),
-        0.0,
-        0.0,
     )  # type: ignore[arg-type]  # numbers stand in for what is asked
     parts = split(whole, 4)
     assert sorted(ask for part in parts for ask in part.requests) == list(range(10))

@@ -19,7 +19,7 @@ import pytest
 from eval.__main__ import main
 from eval.cli import run as run_command
 from eval.errors import EndpointError
-from eval.load.distributed import Shard
+from eval.load.workers.shard import Shard
 from eval.targets.endpoints import Endpoint, TargetSet, assign_tokens
 from eval.targets.tokens import Scrubber, Token, check_scheduler, is_loopback, read_token
 from tests.conftest import ROOT
@@ -195,7 +195,7 @@ def test_text_without_a_token_stays_as_it_is():
 def test_no_record_that_holds_a_token_shows_it():
     token = Token(TOKEN)
     endpoint = Endpoint("a", None, "https://a.example", token=token)
-    shard = Shard("a", "https://a.example", (), 1.0, token, Scrubber([token]), False, 55.0, 1, (), (), 0.0, 0.0)
+    shard = Shard("a", "https://a.example", (), 1.0, token, Scrubber([token]), False, 55.0, 1, (), ())
     for text in (repr(token), f"{token}", f"{endpoint}", f"{shard}", repr(read_token("ONE", {"ONE": TOKEN}))):
         assert not left_of(TOKEN, text), text
 
