@@ -16,7 +16,7 @@ from service.engines import engine_class
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from service.monitoring.histogram import BRIGHTNESS, CONTRAST, PROBABILITIES
-from service.monitoring.inputs import measure_of, measured_names
+from service.monitoring.inputs import InputMeasure
 
 ENGINE = "onnx"
 BATCH_SIZE = 50
@@ -57,11 +57,11 @@ def sources(folder: Path, classes: Sequence[str]) -> list[Source]:
 
 def measure(bundle: Bundle, images: Sequence[Source], kind: Kind) -> Answers:
     """Run the model on each image of one kind."""
-    engine, of_input, rng = engine_class(ENGINE)(bundle), measure_of(bundle.input), np.random.default_rng(SEED)
+    engine, of_input, rng = engine_class(ENGINE)(bundle), InputMeasure(bundle.input), np.random.default_rng(SEED)
     top, light = [], []
     for batch in _batches(iter(tqdm(images, desc=kind.title, leave=False))):
         inputs = np.stack([decode_image(kind.png(Image.open(each.path), rng), bundle) for each in batch])
-        light.append(of_input(inputs))
+        light.append(of_input.numbers(of_input.sample(inputs)))
         top.append(engine.probabilities(inputs))
     probabilities = np.concatenate(top)
     ordered = np.sort(probabilities, axis=1)
@@ -70,7 +70,7 @@ def measure(bundle: Bundle, images: Sequence[Source], kind: Kind) -> Answers:
         np.array([each.truth for each in images]),
         probabilities.argmax(axis=1),
         {"confidence": ordered[:, -1], "margin": ordered[:, -1] - ordered[:, -2]}
-        | dict(zip(measured_names(bundle.input), np.concatenate(light, axis=1), strict=True)),
+        | dict(zip(of_input.names, np.concatenate(light, axis=1), strict=True)),
     )
 
 
