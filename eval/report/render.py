@@ -33,6 +33,7 @@ from eval.report.plots.style import engine_row
 from eval.report.report_json import with_words
 from eval.report.tables import html_without_empty_columns, markdown_without_empty_columns
 from eval.report.wording import MEASURED_FROM, NOUNS, break_even_range, starts_title, what_if_title
+from eval.samples.columns import Samples
 from eval.samples.model import Run
 from eval.samples.sizes import priced_target
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
@@ -96,7 +97,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     it only images of the golden set are shown; of the others the labels.
     """
     run = read_run(run_dir)
-    samples = list(read_samples(run_dir, run))
+    samples = Samples.of(read_samples(run_dir, run))
     prices = load_price_list(sha256=run.prices_sha256)
     analysis = analyse_run(run, samples, prices)
     summary = with_words(run, analysis)
