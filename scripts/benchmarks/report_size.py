@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -156,24 +157,29 @@ def measure(samples: int, targets: int) -> ReportCost:
 
 
 def growth_plot(costs: Sequence[ReportCost]) -> str:
-    """Processor time and memory over the samples of a run, both axes logarithmic."""
-    by_samples = sorted(costs, key=lambda cost: cost.samples)
-    figures = {"CPU-s": [c.cpu_s for c in by_samples], "peak memory, MiB": [c.memory_mib for c in by_samples]}
+    """Processor time and memory over the samples of a run, both axes logarithmic; a line for each way of growing."""
+    series = {
+        "more samples": [cost for cost in costs if cost.targets == SIZES[0][1]],
+        "more targets": [cost for cost in costs if cost.targets != SIZES[0][1]],
+    }
 
     def draw(axes: Axes) -> None:
-        samples = [cost.samples for cost in by_samples]
-        for number, (title, values) in enumerate(figures.items()):
-            axes.plot(samples, values, label=title, marker=MARKERS[number], **line_style(number))
-            for cost, value in zip(by_samples, values, strict=True):
-                text = f"{value:.0f} ({cost.targets} targets)"
-                axes.annotate(text, (cost.samples, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        lines = itertools.product((("CPU-s", "cpu_s"), ("peak memory, MiB", "memory_mib")), series.items())
+        for number, ((title, figure), (growth, grown)) in enumerate(lines):
+            values = [getattr(cost, figure) for cost in grown]
+            samples = [cost.samples for cost in grown]
+            axes.plot(samples, values, label=f"{title}, {growth}", marker=MARKERS[number], **line_style(number))
+            for cost, value in zip(grown, values, strict=True):
+                text, below = f"{value:.0f} ({cost.targets} targets)", growth == "more targets"
+                offset = (0, -14 if below else 7)
+                axes.annotate(text, (cost.samples, value), offset, textcoords="offset points", ha="center", fontsize=8)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.margins(x=0.12, y=0.15)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlabel("samples of the run")
-        add_legend(axes)
+        add_legend(axes, columns=2)
 
     label = "Processor time and peak memory of a report over the samples of its run."
     return standalone_svg(str(render_svg("report-size", draw, label, SIZE)))
