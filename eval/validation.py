@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import reprlib
 import secrets
 import stat
@@ -28,6 +29,9 @@ MIN_VALUE = 1e-9  # of what is not 0
 MAX_ITEMS = 100  # of a list or mapping that nothing else limits
 
 T = TypeVar("T")
+
+_PLAIN = "plain"  # in a schema's metadata: the one that is equal for plain text and calls nothing of Python's
+_EXPONENT = re.compile(rb"\d[eE]-")  # of a number that may be nearer to 0 than MIN_VALUE
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -65,7 +69,8 @@ class FlushToZero:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_after_validator_function(self._clean, handler(source))
+        schema = handler(source)
+        return core_schema.no_info_after_validator_function(self._clean, schema, metadata={_PLAIN: schema})
 
     def _clean(self, value: float) -> float:
         return value if abs(value) >= MIN_VALUE else 0.0
@@ -82,8 +87,9 @@ class Characters:
         from pydantic_core import core_schema
 
         schema = core_schema.str_schema(strict=True)
+        plain = core_schema.str_schema(strict=True, max_length=self.max_length)
         return core_schema.no_info_after_validator_function(
-            lambda t: printable(t[: self.max_length], self.keep), schema
+            lambda t: printable(t[: self.max_length], self.keep), schema, metadata={_PLAIN: plain}
         )
 
 
@@ -111,7 +117,8 @@ class AtMost:
         schema = handler(source)
         if schema["type"] in ("list", "tuple"):
             return {**schema, "max_length": self.max_items, "fail_fast": True}
-        return core_schema.no_info_before_validator_function(self._check_size, schema)
+        plain = {**schema, "max_length": self.max_items}
+        return core_schema.no_info_before_validator_function(self._check_size, schema, metadata={_PLAIN: plain})
 
     def _check_size(self, value: Any) -> Any:
         if isinstance(value, Mapping) and len(value) > self.max_items:
@@ -182,6 +189,24 @@ def validate(kind: type[T], data: object) -> T:
         raise InvalidInput(_describe(error)) from None
 
 
+def validate_plain_line(kind: type[T], line: bytes) -> T | None:
+    """A record of one line of JSON, ten times as fast as `validate`; None where only that can tell.
+
+    That is so for whatever is not plain: a text that must be made printable or cut, a number so small that it becomes
+    0, an unknown key, and any fault.
+    """
+    from pydantic import ValidationError
+
+    if not line.isascii() or b"\\" in line or b"\x7f" in line or b"0.00000000" in line:
+        return None
+    if (b"e-" in line or b"E-" in line) and _EXPONENT.search(line):
+        return None
+    try:
+        return _plain_validator(kind).validate_json(line)
+    except ValidationError:
+        return None
+
+
 def parse_json(data: bytes | bytearray | str, *, allow_nan: bool = False) -> Any:
     """What a JSON text holds. Raises InvalidInput, as also for one that is nested hundreds deep.
 
@@ -200,6 +225,24 @@ def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
+
+
+@functools.cache
+def _plain_validator(kind: Any) -> Any:
+    from pydantic_core import SchemaValidator
+
+    return SchemaValidator(_plain_schema(_adapter(kind).core_schema) | {"config": {"extra_fields_behavior": "forbid"}})
+
+
+def _plain_schema(schema: Any) -> Any:
+    """The schema with each part in its plain form."""
+    if isinstance(schema, list):
+        return [_plain_schema(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if plain := (schema.get("metadata") or {}).get(_PLAIN):
+        return _plain_schema(plain)
+    return {key: _plain_schema(part) for key, part in schema.items()}
 
 
 def _describe(error: Any) -> str:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 
 from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.plan.config import COLD, IDLE, SINGLE
+from eval.samples.columns import NONE, Samples, record_of
 from eval.samples.model import PROCESS_START, TIME_TO_FIRST_PREDICTION, Sample, TargetRun
 from eval.samples.rounds import split_after_pause
-from eval.stats.intervals import Estimate, instance_numbers, percentile, proportion
+from eval.stats.intervals import Estimate, numbered_instances, percentile, proportion
 from infra.targets import TARGETS
 from service.classifier import PHASES as SERVICE_PHASES
 
@@ -117,15 +118,17 @@ class ColdStartReport:
 
 def find_cold_starts(samples: Sequence[Sample], scenario: str) -> ColdStarts:
     """The confirmed cold starts of a scenario. `samples` are all of one target, warm-up and no-ops included."""
-    first_seen_at = first_seen(samples)
+    samples = Samples.of(samples)
+    starts = samples.with_("scenario", scenario).with_("phase", "measure")
+    first_seen_at = first_seen(samples) if starts else {}
     confirmed, failed, discarded = [], 0, Counter[str]()
-    for sample in (s for s in samples if s.scenario == scenario and s.phase == "measure"):
+    for sample in starts:
         if sample.error is not None:
             failed += 1
         elif discard_reason := _discard_reason(sample, first_seen_at):
             discarded[discard_reason] += 1
         else:
-            confirmed.append(sample)
+            confirmed.append(record_of(sample))
     return ColdStarts(tuple(confirmed), failed, {name: discarded[name] for name in DISCARD_REASONS})
 
 
@@ -158,24 +161,24 @@ def expected_labels(labels: Sequence[int], samples: Iterable[Sample], reference:
 
     From the reference; without one from the target's predictions once it was warm; else the image's true class.
     """
-    warm_labels = {
-        s.image_index: s.predicted_class
-        for s in samples
-        if s.scenario not in (COLD, IDLE) and s.predicted_class is not None
-    }
-    reference_labels = {s.image_index: s.predicted_class for s in reference if s.predicted_class is not None}
-    return dict(enumerate(labels)) | warm_labels | reference_labels
+    samples = Samples.of(samples)
+    warm = samples.where(~samples.equal("scenario", COLD, IDLE))
+    return dict(enumerate(labels)) | _predicted_labels(warm) | _predicted_labels(Samples.of(reference))
+
+
+def _predicted_labels(samples: Samples) -> dict[int, int]:
+    """Image -> what was predicted of it last."""
+    predicted = samples.where(samples.array("predicted_class") != NONE)
+    return dict(zip(predicted.array("image_index").tolist(), predicted.array("predicted_class").tolist(), strict=True))
 
 
 def cold_start_metrics(
     target_run: TargetRun, samples: Sequence[Sample], expected: Mapping[int, int]
 ) -> ColdStartReport:
     """Both ways to start. samples: all of the target, warm-up and no-ops too. expected: image -> correct prediction."""
-    measured = sorted(
-        (s for s in samples if s.scenario == SINGLE and s.phase == "measure"), key=lambda s: s.scheduled_s
-    )
-    warm = [s for s in split_after_pause(measured)[1] if s.error is None]
-    warm_p50 = percentile([s.latency_ms for s in warm], 0.5, instance_numbers(s.instance_id for s in warm))
+    measured = Samples.of(samples).with_("scenario", SINGLE).with_("phase", "measure").chronological()
+    warm = split_after_pause(measured)[1].succeeded
+    warm_p50 = percentile(warm.array("latency_ms"), 0.5, numbered_instances(warm.instances()))
 
     def start_report(kind: str) -> StartReport | Unavailable:
         cold_starts = find_cold_starts(samples, SCENARIO_OF_START[kind])

@@ -23,6 +23,7 @@ import scipy
 
 from eval.analysis.findings import Finding, FindingCode, warning
 from eval.codes import DriftCode, DriftResult, ReasonCode, Unavailable, unavailable
+from eval.samples.columns import Samples
 from eval.samples.model import Sample
 from eval.samples.rounds import latencies_by_round
 from eval.stats.comparison import BLOCKS_PER_COSINE
@@ -58,10 +59,11 @@ Key = tuple[str, str]  # target and scenario
 
 def detect_drift(samples: Iterable[Sample]) -> dict[str, DriftByScenario]:
     """Target -> scenario -> whether there is a trend, or the reason why it is not known."""
-    samples_by_key: dict[Key, list[Sample]] = defaultdict(list)
-    for s in samples:
-        if s.phase == "measure":
-            samples_by_key[s.target, s.scenario].append(s)
+    samples_by_key = {
+        (target, scenario): of
+        for target, of_target in Samples.of(samples).with_("phase", "measure").by("target").items()
+        for scenario, of in of_target.by("scenario").items()
+    }
     medians_ms = {
         (target, scenario): {
             number: max(MIN_MEDIAN_MS, median(latencies_ms))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, stdev
 
 from eval.codes import ReasonCode, Unavailable, unavailable
 from eval.plan.config import SINGLE
+from eval.samples.columns import Samples
 from eval.samples.model import Sample
 from eval.stats.intervals import MIN_INSTANCES, min_sample_size
 
@@ -35,17 +35,16 @@ class InstanceReport:
 
 def instance_report(succeeded: Sequence[Sample]) -> InstanceReport:
     """Of the successful requests at normal load."""
-    single = [s for s in succeeded if s.scenario == SINGLE and s.instance_id]
-    latencies_ms: dict[str, list[float]] = defaultdict(list)
-    for s in single:
-        latencies_ms[s.instance_id or ""].append(s.latency_ms)
+    succeeded = Samples.of(succeeded)
+    by_instance = succeeded.with_("scenario", SINGLE).by("instance_id")
+    latencies_ms = {name: of.array("latency_ms").tolist() for name, of in by_instance.items() if name}
     medians_ms = [median(values) for values in latencies_ms.values() if len(values) >= MIN_REQUESTS]
     return InstanceReport(
-        seen=len(_ids(succeeded)),
+        seen=sum(map(bool, succeeded.counts("instance_id"))),
         measured=len(medians_ms),
         spread=unavailable(ReasonCode.ONE_INSTANCE)
         if len(latencies_ms) == 1
-        else _spread(medians_ms, [s.latency_ms for s in single]),
+        else _spread(medians_ms, [ms for values in latencies_ms.values() for ms in values]),
         in_intervals=len(latencies_ms) >= MIN_INSTANCES,
     )
 
@@ -57,7 +56,3 @@ def _spread(medians_ms: Sequence[float], latencies_ms: Sequence[float]) -> Insta
     if not p50_ms:
         return unavailable(ReasonCode.ZERO_LATENCY)
     return InstanceSpread(sd_ms, sd_ms / p50_ms)
-
-
-def _ids(samples: Iterable[Sample]) -> set[str]:
-    return {s.instance_id for s in samples if s.instance_id}

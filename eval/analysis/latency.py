@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+import numpy as np
 import scipy
 
 from eval.analysis.drift import DriftReport
@@ -16,13 +16,22 @@ from eval.codes import Reason, ReasonCode, Unavailable, reason, unavailable
 from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, REPEAT, SINGLE
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
+from eval.samples.columns import Samples
 from eval.samples.model import Sample
 from eval.samples.rounds import split_after_pause
-from eval.stats.intervals import Estimate, early_stopping_bounds, instance_numbers, percentile, percentiles, tail_ratio
+from eval.stats.intervals import (
+    Estimate,
+    early_stopping_bounds,
+    numbered_instances,
+    percentile,
+    percentiles,
+    tail_ratio,
+)
 from service.schema import SERVER_TIMING_PARTS
 
 CAPACITY_SCENARIOS = (BURST, MAX_RATE)  # the load reaches what the target can do
 CONNECTION_PHASES = ("dns", "connect", "tls")
+OPEN_LOOP_FIELDS = ("rate_rps", "send_delay_ms")  # that a sample of a closed loop lacks
 CACHE_MEDIAN_RATIO = 0.8  # of the usual time; an image that is repeated within it was probably not computed again
 CACHE_BASELINE_N = 100  # single requests that the repeated ones are compared with
 CACHE_ALPHA = 0.01  # of the rank test
@@ -95,16 +104,17 @@ def scenario_report(
     return ScenarioReport(**_latency_metrics(name, samples), drift=drift)
 
 
-def normal_load(samples: Iterable[Sample]) -> list[Sample]:
+def normal_load(samples: Iterable[Sample]) -> Samples:
     """Those at normal load: with an image, and not meant to overload the target; all where nothing else was tried."""
-    with_image = [s for s in samples if s.image_index != NO_IMAGE]
-    return [s for s in with_image if s.scenario not in OVERLOAD_SCENARIOS] or with_image
+    samples = Samples.of(samples)
+    with_image = samples.where(samples.array("image_index") != NO_IMAGE)
+    return with_image.where(~with_image.equal("scenario", *OVERLOAD_SCENARIOS)) or with_image
 
 
 def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
     """A round trip that does nothing: the minimum of network and proxy. Without the first ones after a pause."""
-    _, round_trips = split_after_pause(s for s in samples if s.scenario == BASELINE_RTT)
-    return percentile([s.service_time_ms for s in round_trips if s.error is None], 0.5)
+    _, round_trips = split_after_pause(Samples.of(samples).with_("scenario", BASELINE_RTT))
+    return percentile(round_trips.succeeded.array("service_time_ms"), 0.5)
 
 
 def cache_test(samples: Sequence[Sample]) -> CacheTest:
@@ -113,11 +123,9 @@ def cache_test(samples: Sequence[Sample]) -> CacheTest:
     The first response to the repeated image is left out, as after any pause: no cache could have it yet.
     """
     repeat_ms, baseline_ms = (
-        [
-            s.service_time_ms
-            for s in split_after_pause(s for s in samples if s.scenario == scenario)[1]
-            if s.error is None
-        ]
+        split_after_pause(Samples.of(samples).with_("scenario", scenario))[1]
+        .succeeded.array("service_time_ms")
+        .tolist()
         for scenario in (REPEAT, SINGLE)
     )
     baseline_ms = baseline_ms[-CACHE_BASELINE_N:]
@@ -134,51 +142,57 @@ def max_rate(scenarios: Mapping[str, ScenarioReport]) -> float | None:
     return search.max_rate_rps.value if isinstance(search, RateSearchReport) else None
 
 
+def at_rate(samples: Samples, rate_rps: float | None) -> Samples:
+    """Those of one offered rate; None: those without."""
+    rates = samples.array("rate_rps")
+    return samples.where(np.isnan(rates) if rate_rps is None else rates == rate_rps)
+
+
 def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    chronological = sorted(samples, key=lambda s: s.scheduled_s)
+    chronological = Samples.of(samples).chronological()
     after_pause, timed = split_after_pause(chronological)
-    succeeded = [s for s in timed if s.error is None]
-    latencies_ms, instances = [s.latency_ms for s in succeeded], instance_numbers(s.instance_id for s in succeeded)
-    all_instances = instance_numbers(s.instance_id for s in timed)
+    succeeded = timed.succeeded
+    latencies_ms, instances = succeeded.array("latency_ms"), numbered_instances(succeeded.instances())
+    all_instances = numbered_instances(timed.instances())
 
-    def percentiles_of(part: Callable[[Sample], float | None]) -> dict[str, Estimate]:
+    def percentiles_of(values: np.ndarray) -> dict[str, Estimate]:
         """Of those successful requests that have the part."""
-        values = [(value, s.instance_id) for s in succeeded if (value := part(s)) is not None]
-        return percentiles([value for value, _ in values], instance_numbers(instance for _, instance in values))
+        known = ~np.isnan(values)
+        return percentiles(values[known], numbered_instances(succeeded.instances()[known]))
 
-    server_parts = [part for part in SERVER_TIMING_PARTS if any(part in s.server_timing_ms for s in succeeded)]
-    connection_phases = [phase for phase in CONNECTION_PHASES if any(phase in s.connection_ms for s in succeeded)]
-    rates = sorted({s.rate_rps for s in samples if s.rate_rps is not None})
-    latencies_with_failures_ms = [s.latency_ms if s.error is None else math.inf for s in timed]
-    send_delays_ms = [s.send_delay_ms for s in chronological if s.send_delay_ms is not None]
-    n_succeeded = sum(s.error is None for s in samples)
+    def parts(name: str, known_parts: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+        columns = {part: succeeded.durations(name, part) for part in known_parts}
+        return {part: percentiles_of(column) for part, column in columns.items() if not np.isnan(column).all()}
+
+    rates, send_delays_ms = (column[~np.isnan(column)] for column in map(chronological.array, OPEN_LOOP_FIELDS))
+    latencies_with_failures_ms = np.where(timed.failed(), math.inf, timed.array("latency_ms"))
+    n_succeeded = len(chronological.succeeded)
     return {
         "succeeded": n_succeeded,
         "sent": len(samples),
-        "errors": dict(sorted(Counter(s.error for s in samples if s.error).items())),
-        "offered_rps": rates[-1] if rates else None,
+        "errors": errors_by_kind(chronological),
+        "offered_rps": float(rates.max()) if len(rates) else None,
         "latency_ms": percentiles(latencies_ms, instances),
-        "after_pause_ms": percentile([s.latency_ms for s in after_pause if s.error is None], 0.5)
-        if after_pause
-        else None,
+        "after_pause_ms": percentile(after_pause.succeeded.array("latency_ms"), 0.5) if after_pause else None,
         "latency_with_failures_ms": percentiles(latencies_with_failures_ms, all_instances),
         "latency_early_stopping_ms": early_stopping_bounds(latencies_with_failures_ms, all_instances),
         "tail_ratio": tail_ratio(latencies_ms, instances),
-        "service_time_ms": percentiles([s.service_time_ms for s in succeeded], instances),
-        "time_to_first_byte_ms": percentiles_of(lambda s: s.time_to_first_byte_ms),
-        "connection_ms": {
-            phase: percentiles_of(lambda s, phase=phase: s.connection_ms.get(phase)) for phase in connection_phases
-        },
-        "new_connections": sum(s.new_connection for s in samples),
-        "server_timing_ms": {
-            part: percentiles_of(lambda s, part=part: s.server_timing_ms.get(part)) for part in server_parts
-        },
+        "service_time_ms": percentiles(succeeded.array("service_time_ms"), instances),
+        "time_to_first_byte_ms": percentiles_of(succeeded.array("time_to_first_byte_ms")),
+        "connection_ms": parts("connection_ms", CONNECTION_PHASES),
+        "new_connections": int(chronological.array("new_connection").sum()),
+        "server_timing_ms": parts("server_timing_ms", SERVER_TIMING_PARTS),
         "throughput_rps": _throughput(name, chronological, n_succeeded),
-        "send_delay_ms": {"p99": percentile(send_delays_ms, 0.99)} if send_delays_ms else None,
+        "send_delay_ms": {"p99": percentile(send_delays_ms, 0.99)} if len(send_delays_ms) else None,
     }
 
 
-def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) -> float | Unavailable | None:
+def errors_by_kind(samples: Samples) -> dict[str, int]:
+    """Kind -> failed requests."""
+    return dict(sorted((kind, n) for kind, n in samples.counts("error").items() if kind is not None))
+
+
+def _throughput(name: str, chronological: Samples, n_succeeded: int) -> float | Unavailable | None:
     """Responses a second, over the time that the blocks took. Only where the load reaches what the target can do.
 
     In a closed loop it would be the inverse of the latency, in an open loop the rate that was offered.
@@ -187,12 +201,9 @@ def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) ->
         return None
     if not n_succeeded:
         return unavailable(ReasonCode.NO_REQUEST_SUCCEEDED)
-    blocks: dict[int, list[Sample]] = defaultdict(list)
-    for s in chronological:
-        blocks[s.block].append(s)
     elapsed_s = sum(
-        max(s.scheduled_s + s.latency_ms / 1000 for s in block_samples) - block_samples[0].scheduled_s
-        for block_samples in blocks.values()
+        float((block.array("scheduled_s") + block.array("latency_ms") / 1000).max()) - block[0].scheduled_s
+        for block in chronological.by("block").values()
     )
     return n_succeeded / elapsed_s if elapsed_s else unavailable(ReasonCode.ZERO_DURATION)
 
@@ -200,15 +211,11 @@ def _throughput(name: str, chronological: Sequence[Sample], n_succeeded: int) ->
 def _rate_search_report(
     samples: Sequence[Sample], slo_ms: float, drift: DriftReport | Unavailable | None
 ) -> RateSearchReport:
-    blocks: dict[int, list[Sample]] = defaultdict(list)
-    for s in samples:
-        blocks[s.block].append(s)
-    steps = [
-        evaluate_step(step_samples[0].rate_rps or 0.0, step_samples, slo_ms)
-        for _, step_samples in sorted(blocks.items())
-    ]
+    samples = Samples.of(samples)
+    blocks = samples.by("block")
+    steps = [evaluate_step(blocks[block][0].rate_rps or 0.0, blocks[block], slo_ms) for block in sorted(blocks)]
     max_rate_estimate = estimate_max_rate(steps, slo_ms)
-    best_step_samples = [s for s in samples if s.rate_rps == max_rate_estimate.value]
+    best_step_samples = at_rate(samples, max_rate_estimate.value)
     high_rps = max_rate_estimate.high
     return RateSearchReport(
         **_latency_metrics(MAX_RATE, best_step_samples),

@@ -9,13 +9,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eval.analysis.latency import RateSearchReport, ScenarioReport
+import numpy as np
+
+from eval.analysis.latency import RateSearchReport, ScenarioReport, at_rate
 from eval.analysis.report_model import Candidate, Memory, Option, SlowdownLimit, TargetReport, Traffic
 from eval.codes import Reason, ReasonCode, reason
 from eval.cost import billing
 from eval.cost.billing import Bill
 from eval.cost.cost_model import CostModel
 from eval.plan.config import MAX_RATE, POISSON, SCENARIOS, SINGLE
+from eval.samples.columns import Samples
 from eval.samples.model import Sample
 from eval.samples.rounds import split_after_pause
 from eval.stats.intervals import Estimate, nearest_rank
@@ -276,11 +279,11 @@ def _tail_ms(target_report: TargetReport, scenario: str | None, samples: Iterabl
         return ()
     if slo_p95(target_report, scenario).value is None and not _fails(target_report, scenario):
         return ()
-    of_scenario = (s for s in samples if s.scenario == scenario)
+    of_scenario = Samples.of(samples).with_("scenario", scenario)
     if isinstance(report, RateSearchReport):
-        of_scenario = (s for s in of_scenario if s.rate_rps == report.max_rate_rps.value)
+        of_scenario = at_rate(of_scenario, report.max_rate_rps.value)
     _, timed = split_after_pause(of_scenario)
-    latencies_ms = sorted(math.inf if s.error else s.latency_ms for s in timed)
+    latencies_ms = np.sort(np.where(timed.failed(), math.inf, timed.array("latency_ms")))
     steps = round((1 - SLO_QUANTILE) / TAIL_STEP)
     quantiles_ms = (nearest_rank(latencies_ms, SLO_QUANTILE + TAIL_STEP * step) for step in range(steps + 1))
     return tuple(value if math.isfinite(value) else None for value in quantiles_ms)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
+
+import numpy as np
 
 from eval.analysis.cold_starts import ColdStartReport, cold_start_metrics, expected_labels, startup_s_for_billing
 from eval.analysis.drift import DriftByScenario, detect_drift
@@ -16,8 +18,10 @@ from eval.analysis.instances import instance_report
 from eval.analysis.latency import (
     RateSearchReport,
     ScenarioReport,
+    at_rate,
     baseline_rtt,
     cache_test,
+    errors_by_kind,
     max_rate,
     normal_load,
     scenario_report,
@@ -53,6 +57,7 @@ from eval.cost.cost_model import CostModel, build_cost_model, cost_report, rps_p
 from eval.cost.price_list import STALE_AFTER_DAYS, PriceList
 from eval.dataset.golden import is_golden
 from eval.plan.config import MAX_RATE, SCENARIOS, SINGLE, config_from_json
+from eval.samples.columns import Samples
 from eval.samples.model import MEASURE, PAUSED, REFERENCE, Run, Sample, TargetRun
 from eval.samples.processors import target_processor
 from eval.samples.sizes import priced_target
@@ -75,15 +80,13 @@ class RunAnalysis:
 
 def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAnalysis:
     """The whole report except its sentences. Warm-up, and what a pause has touched, are left out of all of it."""
-    samples_by_target: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        samples_by_target[sample.target].append(sample)
-    measured = {name: [s for s in samples if s.phase == MEASURE] for name, samples in samples_by_target.items()}
-    excluded = sum(s.phase == PAUSED for samples in samples_by_target.values() for s in samples)
-    measured |= {name: [] for name in (*(t.name for t in run.targets), REFERENCE) if name not in measured}
+    samples, names = Samples.of(samples), [t.name for t in run.targets]
+    samples_by_target = dict.fromkeys((*names, REFERENCE), Samples.of(())) | samples.by("target")
+    measured = {name: of_target.with_("phase", MEASURE) for name, of_target in samples_by_target.items()}
+    excluded = len(samples.with_("phase", PAUSED))
     config = config_from_json(run.config)
     slo_ms, peak = config.slo_ms, config.peak
-    drift_by_target = detect_drift(s for t in run.targets for s in measured[t.name])
+    drift_by_target = detect_drift(samples.with_("target", *names))
     scenarios_by_target = {
         t.name: build_scenario_reports(run, measured[t.name], drift_by_target.get(t.name, {}), slo_ms)
         for t in run.targets
@@ -168,12 +171,12 @@ def run_metadata(run: Run, prices: PriceList, findings: list[Finding]) -> RunMet
 
 
 def build_scenario_reports(
-    run: Run, samples: Sequence[Sample], drift_by_scenario: DriftByScenario, slo_ms: float
+    run: Run, samples: Samples, drift_by_scenario: DriftByScenario, slo_ms: float
 ) -> dict[str, RateSearchReport | ScenarioReport]:
     """Every scenario in which the target was sent a request, in the order of the schedule."""
     scenario_reports = {}
     for name in (name for name in SCENARIOS if name in run.scenarios):
-        if scenario_samples := [s for s in samples if s.scenario == name]:
+        if scenario_samples := samples.with_("scenario", name):
             scenario_reports[name] = scenario_report(name, scenario_samples, slo_ms, drift_by_scenario.get(name))
     return scenario_reports
 
@@ -181,7 +184,7 @@ def build_scenario_reports(
 def build_target_report(
     run: Run,
     target_run: TargetRun,
-    samples: Sequence[Sample],
+    samples: Samples,
     scenarios: dict[str, RateSearchReport | ScenarioReport],
     cold_starts: ColdStartReport,
     cost: CostModel | Reason,
@@ -189,8 +192,9 @@ def build_target_report(
     """One target: what it is, what it predicted, how fast, at what price."""
     target = priced_target(target_run)
     normal_samples = normal_load(samples)
-    succeeded = _succeeded(normal_samples)
-    true_labels = {s.image_index: run.image_manifest[s.image_index].label for s in normal_samples}
+    succeeded = normal_samples.succeeded
+    images = np.unique(normal_samples.array("image_index")).tolist()
+    true_labels = {image: run.image_manifest[image].label for image in images}
     model = target_run.version.get("model") or {}
     startup_ms = target_run.startup_ms
     return TargetReport(
@@ -209,7 +213,7 @@ def build_target_report(
         all_requests=len(samples),
         sent=len(normal_samples),
         succeeded=len(succeeded),
-        errors=dict(sorted(Counter(s.error for s in normal_samples if s.error).items())),
+        errors=errors_by_kind(normal_samples),
         **(
             metrics_of_golden_set()
             if is_golden(run.images_source)
@@ -232,20 +236,19 @@ def build_target_report(
 
 def _common_failure(samples: Sequence[Sample], succeeded: Sequence[Sample]) -> str | None:
     """The most frequent error of a target that answered no request."""
-    details = Counter(s.detail or s.error for s in samples if s.error)
-    return None if succeeded or not details else details.most_common(1)[0][0]
+    details = Counter[str | None]() if succeeded else Counter(s.detail or s.error for s in samples if s.error)
+    return details.most_common(1)[0][0] if details else None
 
 
 def first_predictions(samples: Iterable[Sample]) -> Predictions:
     """What was predicted of each image, the first time that it was sent."""
-    first_samples: dict[int, Sample] = {}
-    for sample in samples:
-        first_samples.setdefault(sample.image_index, sample)
+    samples = Samples.of(samples)
+    _, first = np.unique(samples.array("image_index"), return_index=True)
     return {
-        image: Prediction(s.predicted_class, s.probabilities)
-        for image, s in first_samples.items()
-        if s.error is None and s.predicted_class is not None
-    }  # fmt: skip
+        s.image_index: Prediction(s.predicted_class, s.probabilities)
+        for s in samples.where(np.sort(first)).succeeded
+        if s.predicted_class is not None
+    }
 
 
 def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample]]) -> dict[str, Agreement]:
@@ -269,12 +272,28 @@ def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample
     if reference := first_predictions(samples_by_target[REFERENCE]):
         pairs += [(name, REFERENCE) for name in predictions]
         predictions[REFERENCE] = reference
+    predictions = _share_equal(predictions)
     true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
+    found: dict[tuple[int, int], Agreement] = {}
+    for a, b in pairs:
+        if (key := (id(predictions[a]), id(predictions[b]))) not in found:
+            found[key] = prediction_agreement(predictions[a], predictions[b])
     mcnemar_by_pair = {} if is_golden(run.images_source) else mcnemar_tests(true_labels, predictions, pairs)
     return {
-        f"{a}|{b}": replace(prediction_agreement(predictions[a], predictions[b]), mcnemar=mcnemar_by_pair.get((a, b)))
+        f"{a}|{b}": replace(found[id(predictions[a]), id(predictions[b])], mcnemar=mcnemar_by_pair.get((a, b)))
         for a, b in pairs
     }
+
+
+def _share_equal(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """Targets that answer alike have one mapping in common, so that two groups are compared once."""
+    groups: list[Predictions] = []
+    shared = {}
+    for name, of_target in predictions.items():
+        shared[name] = next((group for group in groups if group == of_target), of_target)
+        if shared[name] is of_target:
+            groups.append(of_target)
+    return shared
 
 
 def _same_models(
@@ -367,10 +386,6 @@ def _artifact_size(target_run: TargetRun) -> ArtifactSize:
     return ArtifactSize(not_observed if files is None else files, not_observed if installed is None else installed)
 
 
-def _succeeded(samples: Iterable[Sample]) -> list[Sample]:
-    return [s for s in samples if s.error is None]
-
-
 def _cold_start_metrics(
     run: Run, target_run: TargetRun, samples: Sequence[Sample], reference: Iterable[Sample]
 ) -> ColdStartReport:
@@ -380,7 +395,7 @@ def _cold_start_metrics(
 
 def _target_cost_model(
     target_run: TargetRun,
-    samples: Sequence[Sample],
+    samples: Samples,
     scenarios: Mapping[str, ScenarioReport],
     cold_starts: ColdStartReport,
     prices: PriceList,
@@ -389,12 +404,12 @@ def _target_cost_model(
     """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none, and
     of a search for the highest rate by its lowest."""
     cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
-    succeeded = [s for s in samples if s.scenario == cost_scenario and s.error is None]
+    succeeded = samples.with_("scenario", cost_scenario).succeeded
     if cost_scenario == MAX_RATE:
-        lowest_rps = min((s.rate_rps or 0.0 for s in succeeded), default=0.0)
-        succeeded = [s for s in succeeded if (s.rate_rps or 0.0) == lowest_rps]
+        rates = np.nan_to_num(succeeded.array("rate_rps"))
+        succeeded = succeeded.where(rates == rates.min(initial=np.inf))
     rate_rps = max_rate(scenarios)
-    max_rate_samples = [s for s in samples if s.scenario == MAX_RATE and s.rate_rps == rate_rps and s.error is None]
+    max_rate_samples = at_rate(samples.with_("scenario", MAX_RATE), rate_rps).succeeded
     network_ms = 0.0 if target_run.twin else baseline_rtt(samples).value or 0.0  # a twin's is on the loopback
     return build_cost_model(
         target_run,

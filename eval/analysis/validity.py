@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from statistics import median
 from typing import Self
+
+import numpy as np
 
 from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
@@ -18,6 +19,7 @@ from eval.analysis.report_model import AccuracyPair, TargetReport
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
 from eval.plan.config import BURST, OVERLOAD_SCENARIOS
+from eval.samples.columns import NONE, Samples
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.stats.intervals import nearest_rank
 from infra.targets import INT8_UNITS, PROMISED_INT8_UNITS, TARGETS
@@ -44,7 +46,8 @@ class _Stream:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], saturated_above_ms: float, overload: bool = False) -> Self:
-        p99_ms = nearest_rank(sorted(s.send_delay_ms or 0.0 for s in samples), 0.99)
+        delays_ms = np.nan_to_num(Samples.of(samples).array("send_delay_ms"))
+        p99_ms = nearest_rank(np.sort(delays_ms), 0.99)
         return cls(p99_ms, max(saturated_above_ms, MIN_SEND_DELAY_MS), overload)
 
     @property
@@ -169,7 +172,7 @@ def _drift_by_target(targets: Targets) -> dict[str, DriftByScenario]:
 
 def model_versions(samples: Iterable[Sample]) -> list[str]:
     """Every version in the responses."""
-    return sorted({s.model_version for s in samples if s.model_version})
+    return sorted(filter(None, Samples.of(samples).counts("model_version")))
 
 
 def run_date(run: Run) -> date:
@@ -235,7 +238,8 @@ def _mixed_model_versions(run: Run, samples_by_target: SamplesByTarget, targets:
     """Different weights in different places, or in one. Each engine has weights of its own, so they are kept apart."""
     titles_by_engine_version: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, target_report in targets.items():
-        predictions = [s for s in samples_by_target.get(name, ()) if s.predicted_class is not None]
+        samples = Samples.of(samples_by_target.get(name, ()))
+        predictions = samples.where(samples.array("predicted_class") != NONE)
         if not predictions:  # without an answer there is no model to differ
             continue
         versions = model_versions(predictions) or [target_report.model_version]
@@ -294,7 +298,7 @@ def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) 
         for scenario in run.scenarios:
             if scenario == BURST:  # one process cannot send all of a burst in the same moment
                 continue
-            samples = [s for s in samples_by_target.get(name, ()) if s.scenario == scenario]
+            samples = Samples.of(samples_by_target.get(name, ())).with_("scenario", scenario)
             scenario_report = report.scenarios.get(scenario)
             if isinstance(scenario_report, RateSearchReport):
                 streams, saturated_ms = list(_steps(samples, scenario_report)), late.search_ms
@@ -310,20 +314,19 @@ def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) 
     return late
 
 
-def _stream(samples: Sequence[Sample]) -> _Stream | None:
+def _stream(samples: Samples) -> _Stream | None:
     """An open loop of one rate; None of a closed one."""
-    latencies_ms = [s.latency_ms for s in samples if s.error is None]
-    if not latencies_ms or samples[0].send_delay_ms is None:
+    latencies_ms = samples.succeeded.array("latency_ms")
+    if not len(latencies_ms) or samples[0].send_delay_ms is None:
         return None
-    return _Stream.of(samples, MAX_SEND_DELAY_FRACTION * median(latencies_ms))
+    return _Stream.of(samples, MAX_SEND_DELAY_FRACTION * float(np.median(latencies_ms)))
 
 
-def _steps(samples: Sequence[Sample], report: RateSearchReport) -> Iterator[_Stream]:
+def _steps(samples: Samples, report: RateSearchReport) -> Iterator[_Stream]:
     """The steps of a rate search. In one that was to overload the target the client's delay alone must not do it."""
-    by_rate: dict[float, list[Sample]] = defaultdict(list)
-    for s in samples:
-        by_rate[s.rate_rps or 0.0].append(s)
-    for rate_rps, step_samples in by_rate.items():
+    rates = np.nan_to_num(samples.array("rate_rps"))
+    for rate_rps in dict.fromkeys(rates.tolist()):
+        step_samples = samples.where(rates == rate_rps)
         overload = rate_rps > (report.max_rate_rps.value or 0.0)
         fraction = MAX_OVERLOAD_DELAY_FRACTION if overload else MAX_SEND_DELAY_FRACTION
         yield _Stream.of(step_samples, fraction * report.slo_ms, overload)

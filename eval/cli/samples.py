@@ -19,7 +19,6 @@ from typing import Any
 from eval.errors import EvalError
 from eval.formatting import count, ms, plural
 from eval.samples.model import ERROR_KINDS, PHASES, Run, Sample
-from eval.samples.rounds import split_after_pause
 from eval.samples.store import RENAMED_SAMPLE_KEYS, read_run, read_samples
 
 DEFAULT_COLUMNS = (
@@ -147,6 +146,7 @@ def json_lines(samples: Iterable[Sample]) -> Iterator[str]:
 
 def summary_lines(samples: Sequence[Sample], columns: Sequence[str]) -> Iterator[str]:
     """The number of samples and the percentiles of their times, per target and scenario."""
+    from eval.samples.rounds import split_after_pause
     from eval.stats.intervals import PERCENTILES  # scipy takes a second to import, which --help should not wait for
 
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)

@@ -15,6 +15,7 @@ from eval.cost import billing
 from eval.cost.billing import Bill, ResourceDemand
 from eval.cost.price_list import Price, PriceList
 from eval.errors import PriceError
+from eval.samples.columns import Samples, record_of
 from eval.samples.model import Sample, TargetRun
 from eval.samples.sizes import priced_target
 from infra.local.artifact_size import BASE_IMAGE_MB, LIBRARIES, stored_image_gib
@@ -150,12 +151,13 @@ def build_cost_model(
     target = priced_target(run)
     if target is None:
         return reason(ReasonCode.UNKNOWN_TARGET, target=run.target, known=list(TARGETS))
-    with_server_time = [s for s in succeeded if "total" in s.server_timing_ms]
+    succeeded = Samples.of(succeeded)
+    with_server_time = succeeded.where(~np.isnan(succeeded.durations("server_timing_ms", "total")))
     is_told = bool(with_server_time)
     if not is_told:
         if not succeeded or not network_ms:
             return reason(ReasonCode.NO_SERVER_TIMING)
-        with_server_time = [_with_service_time(s, s.service_time_ms - network_ms) for s in succeeded]
+        with_server_time = Samples.of(_with_service_time(s, s.service_time_ms - network_ms) for s in succeeded)
     try:
         prices_by_role = billing.prices_for(target, prices)
     except PriceError as error:
@@ -185,7 +187,7 @@ def build_cost_model(
         demand=demand,
         prices=prices_by_role,
         inference_cpus=inference_cpus,
-        cpu_measured=any(s.cpu_ms is not None for s in with_server_time),
+        cpu_measured=not np.isnan(with_server_time.array("cpu_ms")).all(),
         demand_if_slower={n: slowed_demand(demand, times_s, n) for n in SLOWDOWNS} if run.twin else {},
         peak=peak,
         startup_measured=startup_s is not None,
@@ -197,7 +199,7 @@ def build_cost_model(
 
 
 def _with_service_time(sample: Sample, service_time_ms: float) -> Sample:
-    return replace(sample, server_timing_ms={"total": max(0.0, service_time_ms)})
+    return replace(record_of(sample), server_timing_ms={"total": max(0.0, service_time_ms)})
 
 
 def _with_handshakes(demand: ResourceDemand) -> ResourceDemand:
@@ -228,12 +230,14 @@ def _resource_demand(
     The rate that an instance serves is of the client's time less the network's: proxy and server work too before and
     after the service's own time. Or of its CPUs, where a request takes more of their time.
     """
-    total_s, timings_ms = service_times_s(samples), [s.server_timing_ms for s in samples]
-    inference_s = [min(t.get("inference", math.inf), t["total"]) / 1000 for t in timings_ms]
+    samples, total_s = Samples.of(samples), service_times_s(samples)
+    inference_ms = samples.durations("server_timing_ms", "inference")
+    inference_s = (np.fmin(inference_ms, samples.durations("server_timing_ms", "total")) / 1000).tolist()
     service_s = max(float(total_s.mean()), 1e-6)
-    cpu_ms = [s.cpu_ms for s in samples if s.cpu_ms is not None]
+    cpu_ms = samples.array("cpu_ms")
+    cpu_ms = cpu_ms[~np.isnan(cpu_ms)].tolist()
     cpu_s = fmean(cpu_ms) / 1000 if cpu_ms else service_s + (inference_cpus - 1) * fmean(inference_s)
-    client_s = fmean(s.service_time_ms for s in samples) / 1000 - network_s
+    client_s = fmean(samples.array("service_time_ms").tolist()) / 1000 - network_s
     return ResourceDemand(
         service_s=service_s,
         billed_s=_mean_billed_s(total_s),
@@ -241,13 +245,14 @@ def _resource_demand(
         instance_rps=max_rate_rps or 1 / max(service_s, client_s, cpu_s / target.vcpus),
         rate_measured=bool(max_rate_rps),
         startup_s=DEFAULT_STARTUP_S if startup_s is None else startup_s,
-        egress_bytes=fmean(s.response_bytes for s in samples) + RESPONSE_HEADER_BYTES,
+        egress_bytes=fmean(samples.array("response_bytes").tolist()) + RESPONSE_HEADER_BYTES,
     )
 
 
 def service_times_s(samples: Sequence[Sample]) -> np.ndarray:
     """What the service itself took for each request that says so."""
-    return np.array([s.server_timing_ms["total"] for s in samples if "total" in s.server_timing_ms]) / 1000
+    total_ms = Samples.of(samples).durations("server_timing_ms", "total")
+    return total_ms[~np.isnan(total_ms)] / 1000
 
 
 def _mean_billed_s(total_s: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.codes import ReasonCode, reason
+from eval.samples.columns import Samples
 from eval.samples.model import Sample
 from eval.stats.intervals import Estimate, interval_indices, min_sample_size, nearest_rank
 
@@ -39,9 +40,10 @@ class SearchStep:
 
 def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> SearchStep:
     """The result of a step."""
-    ordered_samples = sorted(samples, key=lambda sample: sample.scheduled_s)
-    failed_count = sum(s.error is not None for s in ordered_samples)
-    latencies_ms = np.array([math.inf if s.error else s.latency_ms for s in ordered_samples])
+    ordered_samples = Samples.of(samples).chronological()
+    failed = ordered_samples.failed()
+    failed_count = int(failed.sum())
+    latencies_ms = np.where(failed, math.inf, ordered_samples.array("latency_ms"))
     sorted_ms = np.sort(latencies_ms)
     p95_ms, low_ms, high_ms = nearest_rank(sorted_ms, P95) if len(sorted_ms) else math.inf, 0.0, math.inf
     if len(sorted_ms) >= min_sample_size(P95):

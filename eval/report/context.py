@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from eval.analysis.latency import normal_load
@@ -25,6 +26,7 @@ from eval.report.answer_groups import AgreementRow, AnswerGroup, agreement_rows,
 from eval.report.engine_table import EngineRow, engine_rows, engines_compared, group_titles, split_break_evens
 from eval.report.plots.style import assign_styles
 from eval.report.scenario_sections import SHORT_TITLES, CacheCheck, ColdStartBar, ScenarioSection
+from eval.samples.columns import Samples
 from eval.samples.model import REFERENCE, Run, Sample
 from eval.samples.processors import client_processor, target_processor
 from eval.samples.rounds import split_after_pause
@@ -33,6 +35,7 @@ from service.engines.names import engine_title
 
 MAX_MISCLASSIFICATIONS = 12
 MAX_DRAWN_TARGETS = 12  # in a plot; of more, the fastest are drawn
+SERVER_PARTS = ("decode", "queue", "inference")
 LATE_SEND = "lateness"  # the part of open loops alone
 LATENCY_PARTS = (  # of a request's time, in the order in which it is spent
     (LATE_SEND, "late send"),
@@ -122,9 +125,8 @@ def build_context(
     run: Run, samples: Sequence[Sample], summary: SummaryReport, read_image: ImageReader
 ) -> ReportContext:
     """Draw and group what the page shows."""
-    measured_samples = [
-        s for s in samples if s.phase == "measure" and s.target != REFERENCE and s.scenario != BASELINE_RTT
-    ]
+    measured = Samples.of(samples).with_("phase", "measure")
+    measured_samples = measured.where(~(measured.equal("target", REFERENCE) | measured.equal("scenario", BASELINE_RTT)))
     normal_load_samples = normal_load(measured_samples)
     target_reports = summary["targets"]
     drawn_targets = _drawn_targets(summary)
@@ -222,27 +224,28 @@ def current_command_line(command: list[str]) -> list[str]:
     return ["./cloudtrial", *command[3:]] if command[:3] == ["python", "-m", "eval"] else command
 
 
-def _timed(samples: Iterable[Sample], scenario: str) -> list[Sample]:
+def _timed(samples: Samples, scenario: str) -> Samples:
     """Those of which the scenario's percentiles are made; the steps of a search are too different to be one."""
-    of_scenario = (s for s in samples if s.scenario == scenario and scenario != MAX_RATE)
-    return split_after_pause(of_scenario)[1]
+    return split_after_pause(samples.with_("scenario", *({scenario} - {MAX_RATE})))[1]
 
 
 def _mean_latency_breakdown(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
     """Where the mean request's time went. Means, because they add up to the mean latency; percentiles do not."""
-    breakdowns: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for s in samples:
-        if s.error is None and "total" in s.server_timing_ms:
-            server_parts = {part: s.server_timing_ms.get(part, 0.0) for part in ("decode", "queue", "inference")}
-            other_server_ms = max(0.0, s.server_timing_ms["total"] - sum(server_parts.values()))
-            outside_ms = max(0.0, s.service_time_ms - s.server_timing_ms["total"])
-            breakdowns[s.target].append(
-                {LATE_SEND: s.send_delay_ms or 0.0, **server_parts, "server": other_server_ms, "outside": outside_ms}
-            )
-    return {
-        name: {part: fmean(breakdown[part] for breakdown in of_target) for part, _ in LATENCY_PARTS}
-        for name, of_target in breakdowns.items()
-    }
+    succeeded = Samples.of(samples).succeeded
+    timed = succeeded.where(~np.isnan(succeeded.durations("server_timing_ms", "total")))
+    breakdowns = {}
+    for name, of_target in timed.by("target").items():
+        total_ms, *parts = (
+            np.nan_to_num(of_target.durations("server_timing_ms", part)) for part in ("total", *SERVER_PARTS)
+        )
+        columns = {
+            LATE_SEND: np.nan_to_num(of_target.array("send_delay_ms")),
+            **dict(zip(SERVER_PARTS, parts, strict=True)),
+            "server": np.maximum(0.0, total_ms - sum(parts)),
+            "outside": np.maximum(0.0, of_target.array("service_time_ms") - total_ms),
+        }
+        breakdowns[name] = {part: fmean(columns[part].tolist()) for part, _ in LATENCY_PARTS}
+    return breakdowns
 
 
 def _misclassifications(

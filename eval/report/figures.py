@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from eval.plan.config import COLD, IDLE, MAX_RATE, SCENARIOS
 from eval.report.answer_groups import AnswerGroup
 from eval.report.plots import core, scenarios
 from eval.report.plots.scenarios import CostLatencyPoint
+from eval.samples.columns import Samples
 from eval.samples.model import Run, Sample
 from eval.samples.rounds import split_after_pause
 
@@ -40,7 +41,7 @@ def latency_plots(
         series = [
             core.LatencySeries(target_reports[name]["title"], styles[name], latencies_ms, len(timed[name]))
             for name in target_reports
-            if (latencies_ms := [s.latency_ms for s in timed.get(name, ()) if s.error is None])
+            if name in timed and (latencies_ms := timed[name].succeeded.array("latency_ms").tolist())
         ]
         if series:
             figures[scenario] = core.latency_ecdf(series, scenario)
@@ -80,7 +81,7 @@ def latency_over_time_plots(
         series = [
             scenarios.LatencyOverTime(target_reports[name]["title"], styles[name], *zip(*blocks, strict=True))
             for name in target_reports
-            if len(blocks := _block_medians(by_scenario[scenario][name])) >= MIN_BLOCKS
+            if len(blocks := _block_medians(by_scenario[scenario].get(name, ()))) >= MIN_BLOCKS
         ]
         if series:
             figures[scenario] = scenarios.latency_over_time(series, scenario)
@@ -89,13 +90,10 @@ def latency_over_time_plots(
 
 def _block_medians(samples: Iterable[Sample]) -> list[tuple[float, float]]:
     """The start of each block, and its median."""
-    blocks: dict[int, list[Sample]] = defaultdict(list)
-    for sample in split_after_pause(samples)[1]:
-        if sample.error is None:
-            blocks[sample.block].append(sample)
+    blocks = split_after_pause(samples)[1].succeeded.by("block")
     return sorted(
-        (min(s.scheduled_s for s in block_samples), median(s.latency_ms for s in block_samples))
-        for block_samples in blocks.values()
+        (float(block.array("scheduled_s").min()), float(np.median(block.array("latency_ms"))))
+        for block in blocks.values()
     )
 
 
@@ -115,12 +113,9 @@ def cost_latency_plot(summary: SummaryReport, styles: TargetStyles, scenario_tit
     return scenarios.cost_latency(list(marks.values()), short_count(REQUESTS_PER_MONTH), scenario_title)
 
 
-def _group_by_scenario(samples: Iterable[Sample]) -> dict[str, dict[str, list[Sample]]]:
+def _group_by_scenario(samples: Iterable[Sample]) -> dict[str, dict[str, Samples]]:
     """Scenario -> target -> its samples."""
-    by_scenario: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        by_scenario[sample.scenario][sample.target].append(sample)
-    return by_scenario
+    return {scenario: of.by("target") for scenario, of in Samples.of(samples).by("scenario").items()}
 
 
 def cost_plot(summary: SummaryReport, styles: TargetStyles) -> Markup | None:
@@ -175,13 +170,15 @@ def calibration_plot(
     run: Run, samples: Iterable[Sample], groups: Sequence[AnswerGroup], styles: TargetStyles
 ) -> Markup | None:
     """One line for all targets with the same answers."""
-    predictions: dict[str, dict[int, tuple[float, bool]]] = defaultdict(dict)
-    for sample in samples:
-        if sample.error is None and sample.probabilities and sample.predicted_class is not None:
-            predictions[sample.target][sample.image_index] = (
-                max(sample.probabilities),
-                sample.predicted_class == run.image_manifest[sample.image_index].label,
-            )
+    by_target = Samples.of(samples).with_("target", *(group.names[0] for group in groups)).succeeded.by("target")
+    predictions = {
+        name: {
+            s.image_index: (max(s.probabilities), s.predicted_class == run.image_manifest[s.image_index].label)
+            for s in _last_of_each_image(of_target)
+            if s.probabilities and s.predicted_class is not None
+        }
+        for name, of_target in by_target.items()
+    }
     curves = [
         core.ReliabilityCurve(
             group.title,
@@ -193,6 +190,12 @@ def calibration_plot(
         if (of_first := predictions.get(group.names[0]))
     ]
     return core.reliability_diagram(curves) if curves else None
+
+
+def _last_of_each_image(samples: Samples) -> Samples:
+    """Of those with probabilities."""
+    predicted = samples.where(~samples.equal("probabilities", None))
+    return predicted.where(len(predicted) - 1 - np.unique(predicted.array("image_index")[::-1], return_index=True)[1])
 
 
 def _calibration_bins(

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from eval.report.plots.style import engine_row
 from eval.report.report_json import with_words
 from eval.report.tables import html_without_empty_columns, markdown_without_empty_columns
 from eval.report.wording import MEASURED_FROM, NOUNS, break_even_range, starts_title, what_if_title
+from eval.samples.columns import Samples
 from eval.samples.model import Run
 from eval.samples.sizes import priced_target
 from eval.samples.store import os_errors_as_eval_error, read_run, read_samples
@@ -96,11 +98,13 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     it only images of the golden set are shown; of the others the labels.
     """
     run = read_run(run_dir)
-    samples = list(read_samples(run_dir, run))
+    samples = Samples.of(read_samples(run_dir, run))
     prices = load_price_list(sha256=run.prices_sha256)
     analysis = analyse_run(run, samples, prices)
     summary = with_words(run, analysis)
     view = context.build_context(run, samples, summary, image_bytes or golden_image_reader(run))
+    if view.many_targets:
+        _leave_out_undrawn_curves(summary, view.drawn_targets)
     variables = {
         "run": run,
         "noun": NOUNS[run.input_kind],
@@ -110,7 +114,7 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
         "prices": _billed_prices(run, prices),
     }
     files = {
-        REPORT_JSON: json.dumps(summary, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
+        REPORT_JSON: _json_text(summary, indent=None if view.many_targets else 1),
         REPORT_MD: markdown_without_empty_columns(
             template_environment(escape_html=False).get_template("report.md.j2").render(variables)
         ),
@@ -121,6 +125,22 @@ def write_reports(run_dir: Path, image_bytes: ImageReader | None = None) -> dict
     with os_errors_as_eval_error(run_dir):
         write_files(run_dir, files)
     return summary
+
+
+def _leave_out_undrawn_curves(summary: dict[str, Any], drawn_targets: Collection[str]) -> None:
+    """Of many targets the curves of costs are most of report.json, and a plot has room for a few."""
+    for name, target_report in summary["targets"].items():
+        if name not in drawn_targets:
+            target_report["cost"]["curve"] = []
+
+
+def _json_text(summary: dict[str, Any], indent: int | None) -> str:
+    """indent: None puts all in one line, which is a third less."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(
+        summary, indent=indent, separators=separators, sort_keys=True, allow_nan=False, ensure_ascii=False
+    )
+    return text + "\n"
 
 
 def golden_image_reader(run: Run) -> ImageReader:

@@ -6,20 +6,22 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
+import numpy as np
+
+from eval.samples.columns import Samples
 from eval.samples.model import Sample
 
 
-def split_after_pause(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
+def split_after_pause(samples: Iterable[Sample]) -> tuple[Samples, Samples]:
     """Of one scenario of one target: the first request of each block of a closed loop, and all others.
 
     In a closed loop the first request of a block follows the pause in which other targets had their turn, and is slower
     than the others: connections and caches have cooled down. Where blocks are of one request there are no others, and
     nothing is set apart.
     """
-    first, others = list[Sample](), list[Sample]()
-    for s in samples:
-        (first if s.send_delay_ms is None and s.index_in_block == 0 else others).append(s)
-    return (first, others) if others else ([], first)
+    samples = Samples.of(samples)
+    first = np.isnan(samples.array("send_delay_ms")) & (samples.array("index_in_block") == 0)
+    return (samples[:0], samples) if first.all() else (samples.where(first), samples.where(~first))
 
 
 def latencies_by_round(
@@ -31,9 +33,10 @@ def latencies_by_round(
     """
     by_round = {}
     for number, block in enumerate(_blocks(samples, scenario)):
-        succeeded = [s for s in block if failures_as_infinite or s.error is None]
-        if succeeded:
-            by_round[number] = [math.inf if s.error else s.latency_ms for s in succeeded]
+        latencies_ms, failed = block.array("latency_ms"), block.failed()
+        counted = np.where(failed, math.inf, latencies_ms) if failures_as_infinite else latencies_ms[~failed]
+        if len(counted):
+            by_round[number] = counted.tolist()
     return by_round
 
 
@@ -62,9 +65,7 @@ def instances_by_round(samples: Iterable[Sample], scenario: str) -> dict[int, st
     return by_round
 
 
-def _blocks(samples: Iterable[Sample], scenario: str) -> list[list[Sample]]:
+def _blocks(samples: Iterable[Sample], scenario: str) -> list[Samples]:
     """Those of one scenario, in the order of the schedule, without first requests after a pause."""
-    samples_by_block: dict[int, list[Sample]] = defaultdict(list)
-    for s in split_after_pause(s for s in samples if s.scenario == scenario)[1]:
-        samples_by_block[s.block].append(s)
-    return [samples_by_block[block] for block in sorted(samples_by_block)]
+    by_block = split_after_pause(Samples.of(samples).with_("scenario", scenario))[1].by("block")
+    return [by_block[block] for block in sorted(by_block)]

@@ -27,7 +27,7 @@ from eval.samples.model import (
     Run,
     Sample,
 )
-from eval.validation import no_follow, open_file, parse_json, read_file, validate, write_file
+from eval.validation import no_follow, open_file, parse_json, read_file, validate, validate_plain_line, write_file
 
 RequestKey = tuple[int, int]  # block and index in it: one request of the schedule
 
@@ -252,7 +252,10 @@ def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:
             if number > MAX_SAMPLES:
                 raise InvalidInput(f"it has more than {MAX_SAMPLES:,} lines")
             try:
-                sample = _without_client_time(validate(Sample, _present_sample(parse_json(line))))
+                sample = validate_plain_line(Sample, line)
+                if sample is None or sample.startup_ms or sample.scenario in RENAMED_SCENARIOS:
+                    sample = validate(Sample, _present_sample(parse_json(line)))
+                sample = _without_client_time(sample)
                 if run:
                     _check_sample(sample, run, target_names)
             except InvalidInput as error:

@@ -95,6 +95,17 @@ def instance_numbers(instances: Iterable[Hashable]) -> np.ndarray | None:
     return np.array(series) if len(numbers) >= MIN_INSTANCES else None
 
 
+def numbered_instances(instances: np.ndarray) -> np.ndarray | None:
+    """The same of a series of numbers, of which a negative one is no instance."""
+    known = np.flatnonzero(instances >= 0)
+    if not len(known):
+        return None
+    latest = np.maximum.accumulate(np.where(instances >= 0, np.arange(len(instances)), known[0]))
+    ids, first, inverse = np.unique(instances[latest], return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    return rank[inverse] if len(ids) >= MIN_INSTANCES else None
+
+
 def mean_variance(
     series: np.ndarray, instances: np.ndarray | None = None, n_cosines: int = N_COSINES
 ) -> tuple[float, int]:
