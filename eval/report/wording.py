@@ -323,7 +323,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.LATENCY_DRIFT: _latency_drift,
     FindingCode.MACHINE_DRIFT: _machine_drift,
     FindingCode.CACHE_SUSPECTED: (
-        "{titles:words}: the same image again is answered faster than new ones; something caches"
+        "{titles:words}: the same input again is answered faster than new ones; something caches"
     ),
     FindingCode.PREDICTIONS_DIFFER: _predictions_differ,
     FindingCode.SAME_MODEL_UNDECIDED: (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from statistics import median
@@ -146,7 +145,7 @@ def _predict(url: str, request: EncodedImage) -> float:
         raise TwinError(f"the twin did not answer: {error}") from None
     finally:
         connection.close()
-    return _own_time(request, response.status, dict(response.headers))
+    return _own_time(request, response.status, response.headers.get(SERVER_TIMING, ""))
 
 
 def _invoke(url: str, request: EncodedImage) -> float:
@@ -157,11 +156,11 @@ def _invoke(url: str, request: EncodedImage) -> float:
         answer = invoke_twin(url, request.data, request.media_type)
     except (OSError, http.client.HTTPException) as error:
         raise TwinError(f"the twin did not answer: {error}") from None
-    return _own_time(request, answer.status, answer.headers)
+    return _own_time(request, answer.status, answer.headers.get(SERVER_TIMING, ""))
 
 
-def _own_time(request: EncodedImage, status: int, headers: Mapping[str, str]) -> float:
-    timing = re.search(r"total;dur=([0-9.]+)", headers.get(SERVER_TIMING, ""))
+def _own_time(request: EncodedImage, status: int, server_timing: str) -> float:
+    timing = re.search(r"total;dur=([0-9.]+)", server_timing)
     if status != http.client.OK or not timing:
         raise TwinError(f"the twin answered {request.entry.name} with {status}")
     return float(timing[1])

@@ -55,7 +55,7 @@ SENTENCES = [  # code, values, sentence
     (FindingCode.LATENCY_DRIFT, {"title": "Heroku", "results_by_scenario": {"single": Statement(DriftCode.BECAME_SLOWER, {"change": 0.2, "blocks": 24})}},
      "Heroku drifted while the run went on (single: slower, +20.0% from the first third of 24 blocks to the last)"),
     (FindingCode.CACHE_SUSPECTED, {"titles": ["Heroku", "AWS EC2"]},
-     "Heroku and AWS EC2: the same image again is answered faster than new ones; something caches"),
+     "Heroku and AWS EC2: the same input again is answered faster than new ones; something caches"),
     (FindingCode.PREDICTIONS_DIFFER, {"titles": ["Heroku", "the reference"], "disagreements": 2, "n": 400, "max_agreement": None},
      "Heroku and the reference differ on 2 of 400 images; the same model must answer alike everywhere"),
     (FindingCode.PREDICTIONS_DIFFER, {"titles": ["Heroku", "the reference"], "disagreements": 2, "n": 400, "max_agreement": 0.9282},
