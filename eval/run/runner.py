@@ -63,7 +63,7 @@ def execute_run(
     """
     with reporter.activity("Preparing the run"):
         importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
-        cost_meter = _cost_meter(run, run_dir)
+        cost_meter, measured_until_s = _earlier_part(run, run_dir)
     with contextlib.ExitStack() as stack:
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
@@ -80,7 +80,7 @@ def execute_run(
             resume_state=resume_state or ResumeState(),
             executor=executor,
             cost_meter=cost_meter,
-            run_start=_run_start(run),
+            run_start=_run_start(run, measured_until_s),
         )
         session = RunSession(run, context)
         try:
@@ -333,19 +333,21 @@ class RunSession:
         return replace(target, failure=failure, peak_memory_mib=round(twin.peak_memory_mib(), 1))
 
 
-def _cost_meter(run: Run, run_dir: Path) -> CostMeter:
-    """The cost meter, which has counted the samples of a resumed run."""
-    prices = load_price_list()
+def _earlier_part(run: Run, run_dir: Path) -> tuple[CostMeter, float]:
+    """The cost meter, which has counted the samples of a resumed run, and when the last of these ended."""
+    prices, measured_until_s = load_price_list(), 0.0
     cost_meter = CostMeter({target.name: rate_card_for(target, prices) for target in run.targets})
     if run.resumed_at:
         for sample in read_samples(run_dir, run):
             cost_meter.record(sample)
-    return cost_meter
+            measured_until_s = max(measured_until_s, sample.scheduled_s + sample.latency_ms / 1000)
+    return cost_meter, measured_until_s
 
 
-def _run_start(run: Run) -> float:
+def _run_start(run: Run, measured_until_s: float) -> float:
+    """Of time.perf_counter(). How long ago a resumed run began, the wall clock alone tells, and it may be set back."""
     elapsed_s = (datetime.now(UTC) - datetime.fromisoformat(run.started_at)).total_seconds() if run.resumed_at else 0.0
-    return time.perf_counter() - elapsed_s
+    return time.perf_counter() - max(elapsed_s, measured_until_s)
 
 
 def _new_target_run(endpoint: Endpoint) -> TargetRun:

@@ -247,13 +247,13 @@ def test_models_do_not_differ_by_a_target_without_an_answer():
     assert found["verdict"]["valid"] is True
 
 
-def test_incomplete_run_says_so_first_and_counts_unsent_requests():
+def test_incomplete_run_says_so_first_and_counts_what_is_missing():
     run, samples = make_run(complete=False)
     found = build_report(run, samples[:1000], PRICES)
     assert found["verdict"]["answer"] == "Incomplete run: no answer yet."
     assert findings(found)[:2] == [
         (FindingCode.RUN_INCOMPLETE, None, {"note": "interrupted from the keyboard"}),
-        (FindingCode.REQUESTS_DROPPED, None, {"dropped": 620, "planned": 1600}),
+        (FindingCode.REQUESTS_MISSING, None, {"missing": 620, "planned": 1600}),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.interruption import Interruptions
 from eval.samples.store import read_samples
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import fake_endpoint
@@ -83,6 +86,32 @@ def test_job_in_the_background_of_a_script_ends_as_well(tmp_path, prefix, number
     shell[0].communicate()
     assert ended == 128 + number, log.read_text(encoding="utf-8")
     expect_kept(folder)
+
+
+@pytest.mark.parametrize("swallowed", [False, True], ids=["in a destructor", "and swallowed"])
+def test_signal_that_no_exception_tells_ends_the_run_at_once(swallowed):
+    """Python goes on after an exception in a destructor."""
+    interruptions = Interruptions()
+
+    class Transport:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def run() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "went on"
+
+    with interruptions.raised():
+        if swallowed:
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            Transport()
+        assert interruptions.run(run()) == "cancelled"
+    assert interruptions.received and interruptions.received.exit_code == 143
 
 
 def test_hangup_that_nohup_ignores_ends_nothing(tmp_path):
