@@ -34,8 +34,7 @@ from eval.load.responses import (
 )
 from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
-from eval.targets.access import Access, proxy_of
-from eval.targets.endpoints import KEEPALIVE_S
+from eval.targets.access import KEEPALIVE_S, Access, proxy_of
 from eval.targets.sagemaker.signer import Signer
 from eval.targets.tokens import Scrubber, Token
 from eval.validation import parse_json
