@@ -27,6 +27,7 @@ class FindingCode(Code):
     RUN_INCOMPLETE = "run_incomplete", "note"
     REQUESTS_DROPPED = "requests_dropped", "dropped", "planned"
     CLIENT_PAUSED = "client_paused", "pauses", "seconds_by_cause", "excluded"
+    SENT_ELSEWHERE = "sent_elsewhere", "machines", "processes", "uncertainty_ms"
     MODEL_VERSIONS_DIFFER = "model_versions_differ", "titles_by_version"
     CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms"
     SENT_LATE = "sent_late", "p99_delay_ms_by_title", "limit_ms"

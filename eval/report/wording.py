@@ -145,6 +145,15 @@ def _client_paused(pauses: int, seconds_by_cause: Mapping[str, float], excluded:
     return f"{times}; {touched if excluded else 'no request was touched'}"
 
 
+def _sent_elsewhere(machines: Sequence[str], processes: int, uncertainty_ms: float) -> str:
+    names = join_words(list(machines), most=MAX_NAMED)
+    by = "one process" if processes == 1 else f"{count(processes)} processes"
+    return (
+        f"open loops were sent by {by} on {plural(len(machines), 'other machine')} ({names}): their latency has the "
+        f"network from there; the clocks of these were known to {uncertainty_ms:.2g} ms"
+    )
+
+
 def _many_failures(title: str, failed: int, sent: int, errors: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{kind} {count(number)}" for kind, number in errors.items())
     return f"{title}: {count(failed)} of {plural(sent, 'request')} failed ({percent(failed / sent)}): {kinds}"
@@ -305,6 +314,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {note or INTERRUPTED}",
     FindingCode.REQUESTS_DROPPED: "{dropped:count} of {planned:count} planned requests were never sent",
     FindingCode.CLIENT_PAUSED: _client_paused,
+    FindingCode.SENT_ELSEWHERE: _sent_elsewhere,
     FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
     FindingCode.CLIENT_SATURATED: (
         "the client sent late to {titles:words} (p99 up to {max_p99_delay_ms:.1f} ms): send from a machine with free "
