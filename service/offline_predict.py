@@ -32,6 +32,8 @@ def main() -> None:
     # With neighbours on the cores, OpenMP's waiting in a loop took this five times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     settings = Settings.from_env(os.environ)
+    if settings.refusal:
+        raise SettingsError(f"MODEL_STORE: {settings.refusal.why}")
     bundle = load_for_engine(settings.model_dir, settings.engine)
     engine = reference_engine(settings.engine, bundle)
     while lines := list(islice(sys.stdin, settings.batch_max)):
