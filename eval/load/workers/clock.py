@@ -6,11 +6,12 @@ Half of the least round trip bounds the error, however unequal the ways there an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-EXCHANGES = 20  # before each block; of these the quickest counts
+EXCHANGES = 20  # before each block, at least; of these the quickest counts
 MAX_UNCERTAINTY_S = 0.005
+PATIENCE_S = 4.0  # in which one of more exchanges may be quick enough, where the machines are busy
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ def estimate_offset(exchanges: Iterable[Exchange]) -> ClockOffset:
     """By the exchange with the least round trip."""
     best = min(exchanges, key=lambda exchange: exchange.round_trip_s)
     return ClockOffset(best.sender_time - (best.asked_at + best.answered_at) / 2, best.round_trip_s / 2)
+
+
+def is_enough(exchanges: Sequence[Exchange], elapsed_s: float) -> bool:
+    """Whether no more of them are needed. elapsed_s: since the first was begun."""
+    if elapsed_s > PATIENCE_S:
+        return bool(exchanges)
+    return len(exchanges) >= EXCHANGES and estimate_offset(exchanges).uncertainty_s <= MAX_UNCERTAINTY_S
 
 
 def offset_fault(sender: str, offset: ClockOffset) -> str | None:

@@ -21,7 +21,7 @@ from eval.interruption import ENDING
 from eval.load.nodes.destinations import Node
 from eval.load.nodes.ssh import explain_end
 from eval.load.workers import messages
-from eval.load.workers.clock import EXCHANGES, Exchange
+from eval.load.workers.clock import Exchange, is_enough
 from eval.load.workers.shard import LOCAL
 from eval.validation import printable_lines
 
@@ -124,15 +124,18 @@ async def exchange_times(
         asked_at[process] = time.perf_counter()
         process.tell(messages.AskTime())
 
-    for process in exchanges:
+    start, waiting = time.perf_counter(), set(exchanges)
+    for process in waiting:
         ask(process)
-    while any(len(done) < EXCHANGES for done in exchanges.values()):
+    while waiting:
         process, message, came_at = await inbox.get()
         if not isinstance(message, messages.Time) or process not in asked_at:
             heed(process, message)
             continue
         exchanges[process].append(Exchange(asked_at.pop(process), message.now, came_at))
-        if len(exchanges[process]) < EXCHANGES:
+        if is_enough(exchanges[process], came_at - start):
+            waiting.discard(process)
+        else:
             ask(process)
 
 

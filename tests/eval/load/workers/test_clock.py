@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.load.workers.clock import ClockOffset, Exchange, estimate_offset, offset_fault
+from eval.load.workers.clock import (
+    EXCHANGES,
+    PATIENCE_S,
+    ClockOffset,
+    Exchange,
+    estimate_offset,
+    is_enough,
+    offset_fault,
+)
 
 DELAYS_S = st.floats(0, 10)
 OFFSETS_S = st.floats(-1e7, 1e7)
@@ -41,6 +49,13 @@ def test_equal_ways_there_and_back_show_the_offset_itself(offset_s, asked_at, wa
 def test_a_clock_that_is_ahead_seems_so_by_as_much(ahead_s, asked_at, there_s, back_s):
     as_here, ahead = (estimate_offset([exchange(asked_at, there_s, back_s, offset)]) for offset in (0.0, ahead_s))
     assert ahead.offset_s - as_here.offset_s == pytest.approx(ahead_s, abs=ROUNDING_S)
+
+
+def test_more_is_asked_of_a_busy_machine_but_not_for_ever():
+    slow, quick = exchange(0.0, 0.02, 0.02, 0.0), exchange(0.0, 0.001, 0.001, 0.0)
+    assert [is_enough([quick] * count, 0.1) for count in (EXCHANGES - 1, EXCHANGES)] == [False, True]
+    assert not is_enough([slow] * EXCHANGES, PATIENCE_S) and is_enough([slow, *[slow] * EXCHANGES, quick], 1.0)
+    assert is_enough([slow], PATIENCE_S + 0.1) and not is_enough([], PATIENCE_S + 0.1)
 
 
 def test_a_clock_that_is_not_known_to_5_ms_is_refused():
