@@ -1,13 +1,13 @@
 """What the histograms of /metrics cost: throughput and processor time with observation against those without.
 
-    python -m scripts.benchmarks.metrics_overhead [--engine onnx] [--model DIR --image FILE] [--pairs 100] [--block 1]
+    python -m scripts.benchmarks.metrics_overhead [--engine onnx] [--model DIR --image FILE] [--rounds 100] [--block 1]
 
 One service on one core, loaded from another by a closed loop of one image, by default of the golden set. Blocks with
-and without observation take turns, in random order within each pair, in the same process: whatever else runs on the
-machine is in both alike. It prints by how much a request takes longer with observation, over the pairs, and by how much
-more processor time, which says more where others use the cores too; and last the part of the service's processor time
-that its threads were seen to spend on observation, which needs no difference of two noisy numbers. Each has its 95%
-interval.
+and without observation take turns, in random order within each round, in the same process: whatever else runs on the
+machine is in both alike. It prints by how much a request takes longer with observation, over the rounds, and by how
+much more processor time, which says more where others use the cores too; and last the part of the service's processor
+time that its threads were seen to spend on observation, in blocks of their own as their clocks cost something too:
+that needs no difference of two noisy numbers. Each has its 95% interval.
 
 Without observation nothing is counted by image, though the service counted labels before there were histograms.
 """
@@ -36,7 +36,7 @@ from infra.local.health import free_ports, wait_until_ready
 from infra.local.process import Process
 from scripts.benchmarks.http_load import ClosedLoop
 from scripts.benchmarks.http_messages import HOST, Request, send_once
-from scripts.benchmarks.observed_app import FILE_BYTES, SPENT, SPENT_AT, map_file
+from scripts.benchmarks.observed_app import FILE_BYTES, OFF, ON, SPENT, SPENT_AT, TIMED, map_file
 from scripts.benchmarks.serving.servers import RAW
 from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR, ROOT
 from service.settings import ENGINES
@@ -45,6 +45,7 @@ from service.system import processor
 SERVE = "from service.server import serve; serve('scripts.benchmarks.observed_app:app')"
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONCURRENCY = 8
+MODES = OFF, ON, TIMED
 WARMUP_S, DRAIN_S, START_TIMEOUT_S = 3.0, 20.0, 120.0
 
 
@@ -54,7 +55,7 @@ class Block:
 
     rate_rps: float  # successes a second
     cpu_ms: float  # of the process that serves, per success
-    observing_ms: float  # of these
+    observing_ms: float  # of these, where it was timed
 
 
 @dataclass(frozen=True)
@@ -129,33 +130,35 @@ def labelled_request(port: int, image: Path) -> Request:
     return replace(request, label=answer.label)
 
 
-def measure_pairs(engine: str, model: Path, image: Path, pairs: int, window_s: float) -> list[tuple[Block, Block]]:
-    """So many blocks with observation, each with one without it right before or after."""
+def measure_rounds(engine: str, model: Path, image: Path, rounds: int, window_s: float) -> list[tuple[Block, ...]]:
+    """So many rounds of a block in each of MODES; in each round their order is another."""
     rng, found = random.Random(1), []
     with tempfile.TemporaryDirectory() as folder, running_service(engine, model, Path(folder)) as (port, pid, shared):
         request = labelled_request(port, image)
         measure(port, pid, shared, request, WARMUP_S)
-        for number in range(pairs):
-            blocks: dict[bool, Block] = {}
-            for is_on in rng.sample((True, False), 2):
-                shared[0] = is_on
-                blocks[is_on] = measure(port, pid, shared, request, window_s)
-            found.append((blocks[True], blocks[False]))
-            print(f"\r{number + 1}/{pairs} pairs", end="", file=sys.stderr, flush=True)
+        for number in range(rounds):
+            blocks: dict[int, Block] = {}
+            for mode in rng.sample(MODES, len(MODES)):
+                shared[0] = mode
+                blocks[mode] = measure(port, pid, shared, request, window_s)
+            found.append(tuple(blocks[mode] for mode in MODES))
+            print(f"\r{number + 1}/{rounds} rounds", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return found
 
 
-def lines(found: Sequence[tuple[Block, Block]]) -> list[str]:
-    """The figures as text."""
-    observing = interval([on.observing_ms / on.cpu_ms for on, _ in found])
-    on_ms, off_ms, observing_ms, rate_rps = (
+def lines(found: Sequence[tuple[Block, ...]]) -> list[str]:
+    """The figures as text; each round as MODES has it."""
+    observing = interval([timed.observing_ms / timed.cpu_ms for _, _, timed in found])
+    off_ms, on_ms, observing_ms, rate_rps = (
         float(np.median(column))
-        for column in zip(*((on.cpu_ms, off.cpu_ms, on.observing_ms, off.rate_rps) for on, off in found), strict=True)
+        for column in zip(
+            *((off.cpu_ms, on.cpu_ms, timed.observing_ms, off.rate_rps) for off, on, timed in found), strict=True
+        )
     )
     return [
-        f"a request takes longer by {overhead([(1 / on.rate_rps, 1 / off.rate_rps) for on, off in found])}",
-        f"processor time is more by {overhead([(on.cpu_ms, off.cpu_ms) for on, off in found])}",
+        f"a request takes longer by {overhead([(1 / on.rate_rps, 1 / off.rate_rps) for off, on, _ in found])}",
+        f"processor time is more by {overhead([(on.cpu_ms, off.cpu_ms) for off, on, _ in found])}",
         f"processor time spent on observation: {observing}",
         f"medians: {off_ms:.3f} ms of the processor a request without, {on_ms:.3f} with observation, of these "
         f"{observing_ms * 1000:.0f} us on it; {rate_rps:.0f} requests a second",
@@ -169,7 +172,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", choices=ENGINES, default="onnx")
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--block", type=float, default=1.0, help="seconds of each block")
     parser.add_argument("--model", type=Path, default=MODEL_DIR, help="folder of a bundle of images")
     parser.add_argument("--image", type=Path, default=EXAMPLE_IMAGE, help="image file to send")
@@ -178,7 +181,7 @@ def main() -> None:
     cpu = processor()
     load = os.getloadavg()[0]
     print(f"{cpu['cpu_model']} ({cpu['cpu_generation']}); load average before: {load:.1f}", flush=True)
-    print("\n".join(lines(measure_pairs(options.engine, options.model, options.image, options.pairs, options.block))))
+    print("\n".join(lines(measure_rounds(options.engine, options.model, options.image, options.rounds, options.block))))
 
 
 if __name__ == "__main__":

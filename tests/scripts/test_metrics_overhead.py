@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from scripts.benchmarks.metrics_overhead import Block, interval, lines, measure_pairs, overhead
+from scripts.benchmarks.metrics_overhead import Block, interval, lines, measure_rounds, overhead
 from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR
 
 pytestmark = pytest.mark.integration
@@ -27,16 +27,20 @@ def test_an_interval_is_students():
 
 
 def test_the_lines_name_each_figure_with_its_interval():
-    pairs = [(Block(100, 2.02, 0.02), Block(101, 2.0, 0.0)), (Block(200, 1.01, 0.01), Block(202, 1.0, 0.0))]
-    text = "\n".join(lines(pairs))
+    rounds = [  # without, with, and timed
+        (Block(101, 2.0, 0.0), Block(100, 2.02, 0.0), Block(99, 2.04, 0.0202)),
+        (Block(202, 1.0, 0.0), Block(200, 1.01, 0.0), Block(198, 1.02, 0.0101)),
+    ]
+    text = "\n".join(lines(rounds))
     assert "a request takes longer by +1.00% (+1.00% to +1.00%)" in text
     assert "processor time is more by +1.00% (" in text
     assert "spent on observation: +0.99% (" in text and "of these 15 us on it; 152 requests a second" in text
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for the service and one for the client")
-def test_blocks_with_observation_spend_time_on_it():
-    found = measure_pairs("onnx", MODEL_DIR, EXAMPLE_IMAGE, 2, 0.3)
+def test_blocks_that_are_timed_spend_time_on_observation():
+    found = measure_rounds("onnx", MODEL_DIR, EXAMPLE_IMAGE, 2, 0.3)
     assert len(found) == 2
-    assert all(on.observing_ms > 0 for on, _ in found) and all(on.cpu_ms > on.observing_ms for on, _ in found)
-    assert all(off.observing_ms == 0 and off.cpu_ms > 0 and off.rate_rps > 0 for _, off in found)
+    for off, on, timed in found:
+        assert off.observing_ms == on.observing_ms == 0 < timed.observing_ms < timed.cpu_ms
+        assert off.cpu_ms > 0 and on.cpu_ms > 0 and off.rate_rps > 0 and on.rate_rps > 0
