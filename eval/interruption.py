@@ -68,6 +68,8 @@ class Interruptions:
         before = {number: signal.getsignal(number) for number in self._heeded()}
         for number in before:
             loop.add_signal_handler(number, cancel, number)
+        if self.received:  # before, where nothing could be raised, or the exception was lost
+            task.cancel()
         try:
             return await main
         finally:
@@ -78,10 +80,14 @@ class Interruptions:
     def _heeded(self) -> list[signal.Signals]:
         return [n for n in ENDING if n is not signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
 
-    def _raise(self, once: bool, number: int, _: FrameType | None) -> None:
+    def _raise(self, once: bool, number: int, frame: FrameType | None) -> None:
         if once and self.received:
             return
         self._note(number)
+        while frame:
+            if frame.f_code.co_name == "__del__":  # Python prints what is raised there, and goes on: `run` heeds it
+                return
+            frame = frame.f_back
         raise Interruption(number)
 
     def _note(self, number: int) -> None:

@@ -26,9 +26,12 @@ class FindingCode(Code):
     # One run
     RUN_INCOMPLETE = "run_incomplete", "note"
     REQUESTS_DROPPED = "requests_dropped", "dropped", "planned"
+    REQUESTS_MISSING = "requests_missing", "missing", "planned"
     CLIENT_PAUSED = "client_paused", "pauses", "seconds_by_cause", "excluded"
+    SENT_ELSEWHERE = "sent_elsewhere", "machines", "processes", "uncertainty_ms"
     MODEL_VERSIONS_DIFFER = "model_versions_differ", "titles_by_version"
-    CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms"
+    CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms", "workers", "cores"
+    LATE_AT_START = "late_at_start", "p99_delay_ms_by_title", "start_s"
     SENT_LATE = "sent_late", "p99_delay_ms_by_title", "limit_ms"
     SEARCH_LIMITED_BY_CLIENT = "search_limited_by_client", "p99_delay_ms_by_title"
     TARGET_FAILED = "target_failed", "title", "failure"

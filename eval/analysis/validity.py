@@ -3,63 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import date
-from typing import Self
 
-import numpy as np
-
+from eval.analysis.client.lateness import SamplesByTarget, Targets, client_saturation, late_send_warnings
 from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
-from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.same_model import MIN_ACCURACY, MIN_IMAGES
 from eval.analysis.recommendation import MAX_ERROR_RATE
 from eval.analysis.report_model import AccuracyPair, TargetReport
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.cost.price_list import STALE_AFTER_DAYS, Price, PriceList, stale_prices, unconfirmed_prices
-from eval.plan.config import BURST, OVERLOAD_SCENARIOS
+from eval.plan.config import OVERLOAD_SCENARIOS
 from eval.samples.columns import NONE, Samples
 from eval.samples.model import REFERENCE, Run, Sample
-from eval.stats.intervals import nearest_rank
 from infra.targets import INT8_UNITS, PROMISED_INT8_UNITS, TARGETS
 
-# The client is saturated where the p99 of its send delay is above both: a fraction of the median latency, in a rate
-# search of the latency objective, and so much.
-MAX_SEND_DELAY_FRACTION, MIN_SEND_DELAY_MS = 0.05, 5.0
-MAX_OVERLOAD_DELAY_FRACTION = 0.5  # at a rate of a search that did not keep the objective
-ON_TIME_SEND_DELAY_MS = 0.5  # an open loop whose send delay has a larger p99 is marked
 INT8 = "int8"  # the precision of an onnx engine that does not say
 ACCURACY_ALPHA = 0.05  # of the test whether an engine is less accurate
-
-Targets = Mapping[str, TargetReport]
-SamplesByTarget = Mapping[str, Sequence[Sample]]  # target -> its measured samples
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """How late requests of one rate were sent."""
-
-    p99_delay_ms: float
-    saturated_above_ms: float
-    overload: bool
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample], saturated_above_ms: float, overload: bool = False) -> Self:
-        delays_ms = np.nan_to_num(Samples.of(samples).array("send_delay_ms"))
-        p99_ms = nearest_rank(np.sort(delays_ms), 0.99)
-        return cls(p99_ms, max(saturated_above_ms, MIN_SEND_DELAY_MS), overload)
-
-    @property
-    def is_saturated(self) -> bool:
-        return self.p99_delay_ms > self.saturated_above_ms
 
 
 def invalid_reasons(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
     """Why this is no comparison of targets: they ran different models, or the client was too slow."""
     return [
         *_mixed_model_versions(run, samples_by_target, targets),
-        *_client_saturation(run, samples_by_target, targets),
+        *client_saturation(run, samples_by_target, targets),
     ]
 
 
@@ -77,17 +45,18 @@ def run_findings(
     """
     findings = [] if facts.complete else [warning(FindingCode.RUN_INCOMPLETE, note=facts.note)]
     n_sent = sum(target_report.all_requests for target_report in facts.targets.values())
-    if n_sent < run.planned_requests:
-        findings.append(
-            warning(FindingCode.REQUESTS_DROPPED, dropped=run.planned_requests - n_sent, planned=run.planned_requests)
-        )
+    if unknown := max(0, run.planned_requests - n_sent):
+        dropped = warning(FindingCode.REQUESTS_DROPPED, dropped=unknown, planned=run.planned_requests)
+        missing = warning(FindingCode.REQUESTS_MISSING, missing=unknown, planned=run.planned_requests)
+        findings.append(dropped if facts.complete else missing)
     findings += facts.invalid
     findings += _client_pauses(run, excluded)
+    findings += _senders(run)
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
     findings += _units_not_promised(run, facts.targets)
-    findings += _late_send_warnings(run, samples_by_target, facts.targets)
+    findings += late_send_warnings(run, samples_by_target, facts.targets)
     findings += drift_warnings(
         _drift_by_target(facts.targets), {name: report.title for name, report in facts.targets.items()}
     )
@@ -119,6 +88,16 @@ def _client_pauses(run: Run, excluded: int) -> list[Finding]:
         return []
     values = {"pauses": len(run.pauses), "seconds_by_cause": dict(seconds_by_cause), "excluded": excluded}
     return [warning(FindingCode.CLIENT_PAUSED, **values)]
+
+
+def _senders(run: Run) -> list[Finding]:
+    """That other machines have sent the open loops."""
+    workers = {sender.name: sender.workers for sender in run.senders if sender.clocks}
+    if not workers:
+        return []
+    uncertainty_ms = max(clock.uncertainty_ms for sender in run.senders for clock in sender.clocks)
+    values = {"machines": list(workers), "processes": sum(workers.values()), "uncertainty_ms": uncertainty_ms}
+    return [warning(FindingCode.SENT_ELSEWHERE, **values)]
 
 
 def _undecided_models(facts: VerdictFacts) -> list[Finding]:
@@ -253,80 +232,3 @@ def _mixed_model_versions(run: Run, samples_by_target: SamplesByTarget, targets:
         for titles_by_version in titles_by_engine_version.values()
         if len(titles_by_version) > 1
     ]
-
-
-def _client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
-    saturated_ms = _late_sends(run, samples_by_target, targets).saturated_ms
-    if not saturated_ms:
-        return []
-    max_delay_ms = max(saturated_ms.values())
-    return [invalid(FindingCode.CLIENT_SATURATED, titles=list(saturated_ms), max_p99_delay_ms=max_delay_ms)]
-
-
-def _late_send_warnings(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:
-    late, findings = _late_sends(run, samples_by_target, targets), []
-    if late.late_ms:
-        limit_ms = ON_TIME_SEND_DELAY_MS
-        findings.append(warning(FindingCode.SENT_LATE, p99_delay_ms_by_title=late.late_ms, limit_ms=limit_ms))
-    if late.search_ms:
-        findings.append(warning(FindingCode.SEARCH_LIMITED_BY_CLIENT, p99_delay_ms_by_title=late.search_ms))
-    return findings
-
-
-@dataclass(frozen=True)
-class _LateSends:
-    """Titles of targets to which open loops sent late, with the largest p99 of their send delay in ms."""
-
-    saturated_ms: dict[str, float] = field(default_factory=dict)  # so late that the client was measured, not the target
-    late_ms: dict[str, float] = field(default_factory=dict)  # of the others
-    search_ms: dict[str, float] = field(default_factory=dict)  # saturated in a rate search
-
-
-def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> _LateSends:
-    """What each open loop's send delay says of it.
-
-    A closed loop has no schedule, so nothing of it is late. A rate search counts the delay as latency, and so finds a
-    lower rate than the target could take, never a higher one; its steps of too high a rate are to overload the target,
-    and where both share cores the client too.
-    """
-    late = _LateSends()
-
-    def add(found_ms: dict[str, float], title: str, stream: _Stream) -> None:
-        found_ms[title] = max(stream.p99_delay_ms, found_ms.get(title, 0.0))
-
-    for name, report in targets.items():
-        for scenario in run.scenarios:
-            if scenario == BURST:  # one process cannot send all of a burst in the same moment
-                continue
-            samples = Samples.of(samples_by_target.get(name, ())).with_("scenario", scenario)
-            scenario_report = report.scenarios.get(scenario)
-            if isinstance(scenario_report, RateSearchReport):
-                streams, saturated_ms = list(_steps(samples, scenario_report)), late.search_ms
-            else:
-                streams, saturated_ms = [stream] if (stream := _stream(samples)) else [], late.saturated_ms
-            for stream in streams:
-                if stream.is_saturated:
-                    add(saturated_ms, report.title, stream)
-                elif stream.p99_delay_ms > ON_TIME_SEND_DELAY_MS and not stream.overload:
-                    add(late.late_ms, report.title, stream)
-    for title in late.saturated_ms:
-        late.late_ms.pop(title, None)
-    return late
-
-
-def _stream(samples: Samples) -> _Stream | None:
-    """An open loop of one rate; None of a closed one."""
-    latencies_ms = samples.succeeded.array("latency_ms")
-    if not len(latencies_ms) or samples[0].send_delay_ms is None:
-        return None
-    return _Stream.of(samples, MAX_SEND_DELAY_FRACTION * float(np.median(latencies_ms)))
-
-
-def _steps(samples: Samples, report: RateSearchReport) -> Iterator[_Stream]:
-    """The steps of a rate search. In one that was to overload the target the client's delay alone must not do it."""
-    rates = np.nan_to_num(samples.array("rate_rps"))
-    for rate_rps in dict.fromkeys(rates.tolist()):
-        step_samples = samples.where(rates == rate_rps)
-        overload = rate_rps > (report.max_rate_rps.value or 0.0)
-        fraction = MAX_OVERLOAD_DELAY_FRACTION if overload else MAX_SEND_DELAY_FRACTION
-        yield _Stream.of(step_samples, fraction * report.slo_ms, overload)

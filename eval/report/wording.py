@@ -133,7 +133,7 @@ def _memory_exceeded(title: str, peak_mib: float, limit_mib: float, cuda_build: 
 PAUSE_CAUSES = {  # as eval.load.pauses has them: what happened, and what to do
     "suspended": "the machine was suspended: keep it awake",
     "stopped": "it got no processor, or was stopped: keep a core free for it",
-    "computing": "it was busy with itself",
+    "computing": "it was busy with itself: send at a lower --rate, or from more --workers",
 }
 
 
@@ -143,6 +143,15 @@ def _client_paused(pauses: int, seconds_by_cause: Mapping[str, float], excluded:
     touched = f"{plural(excluded, 'request')} that this touched {are} left out, and sent again"
     times = f"the client stood still {plural(pauses, 'time')} ({causes})"
     return f"{times}; {touched if excluded else 'no request was touched'}"
+
+
+def _sent_elsewhere(machines: Sequence[str], processes: int, uncertainty_ms: float) -> str:
+    names = join_words(list(machines), most=MAX_NAMED)
+    by = "one process" if processes == 1 else f"{count(processes)} processes"
+    return (
+        f"open loops were sent by {by} on {plural(len(machines), 'other machine')} ({names}): their latency has the "
+        f"network from there; the clocks of these were known to {uncertainty_ms:.2g} ms"
+    )
 
 
 def _many_failures(title: str, failed: int, sent: int, errors: Mapping[str, int]) -> str:
@@ -183,12 +192,32 @@ def _search_limited(p99_delay_ms_by_title: Mapping[str, float]) -> str:
     )
 
 
-def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> str:
-    latest_first = sorted(p99_delay_ms_by_title.items(), key=lambda item: -item[1])
-    titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in latest_first], most=MAX_NAMED)
+def _client_saturated(titles: Sequence[str], max_p99_delay_ms: float, workers: int, cores: int | None) -> str:
+    crowded = cores is not None and workers >= max(cores, 2)
+    how = f"fewer --workers, as {workers} share {plural(cores or 0, 'core')}" if crowded else "more --workers"
     return (
-        f"requests of open loops were sent more than {limit_ms:g} ms late, at p99, to {titles}: that is part of their "
-        "latency"
+        f"the client had too little processor time and sent late to {join_words(titles)} (p99 up to"
+        f" {max_p99_delay_ms:.1f} ms): send from a machine with free cores, at a lower --rate, or with {how}"
+    )
+
+
+def _late_at_start(p99_delay_ms_by_title: Mapping[str, float], start_s: float) -> str:
+    return (
+        f"the requests of the first {start_s:g} s of a block were sent late, at p99, to"
+        f" {_latest_first(p99_delay_ms_by_title)}, and later ones on time: connections or workers were not ready; keep"
+        " a core free for the client, or choose a longer --duration"
+    )
+
+
+def _latest_first(p99_delay_ms_by_title: Mapping[str, float]) -> str:
+    latest_first = sorted(p99_delay_ms_by_title.items(), key=lambda item: -item[1])
+    return join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in latest_first], most=MAX_NAMED)
+
+
+def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> str:
+    return (
+        f"requests of open loops were sent more than {limit_ms:g} ms late, at p99, to"
+        f" {_latest_first(p99_delay_ms_by_title)}: that is part of their latency"
     )
 
 
@@ -304,12 +333,15 @@ FIRST_TO_LAST = "{change:+.1%} from the first third of {blocks} blocks to the la
 WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {note or INTERRUPTED}",
     FindingCode.REQUESTS_DROPPED: "{dropped:count} of {planned:count} planned requests were never sent",
-    FindingCode.CLIENT_PAUSED: _client_paused,
-    FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
-    FindingCode.CLIENT_SATURATED: (
-        "the client sent late to {titles:words} (p99 up to {max_p99_delay_ms:.1f} ms): send from a machine with free "
-        "cores, at a lower --rate, or with more --workers"
+    FindingCode.REQUESTS_MISSING: (
+        "{missing:count} of {planned:count} planned requests are missing: not sent, or sent without an answer that was "
+        "kept; --resume sends them"
     ),
+    FindingCode.CLIENT_PAUSED: _client_paused,
+    FindingCode.SENT_ELSEWHERE: _sent_elsewhere,
+    FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
+    FindingCode.CLIENT_SATURATED: _client_saturated,
+    FindingCode.LATE_AT_START: _late_at_start,
     FindingCode.SENT_LATE: _sent_late,
     FindingCode.SEARCH_LIMITED_BY_CLIENT: _search_limited,
     FindingCode.TARGET_FAILED: "{title}: {failure}",

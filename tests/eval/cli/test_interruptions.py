@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.interruption import Interruptions
 from eval.samples.store import read_samples
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import fake_endpoint
@@ -21,7 +24,14 @@ from tests.helpers.fake_endpoint import fake_endpoint
 pytestmark = pytest.mark.integration
 
 WARM_UP, MEASURED = 20, 39
-RUN = [sys.executable, "-m", "eval", "run", "--images", "golden", "--baseline-rtt", "0"]
+# `python -m eval`, to which a busy machine is no pause that it would send requests again for
+PROGRAM = """
+import runpy
+from eval.load import pauses
+pauses.MAX_STALL_S = 30.0
+runpy.run_module("eval", run_name="__main__", alter_sys=True)
+"""
+RUN = [sys.executable, "-c", PROGRAM, "run", "--images", "golden", "--baseline-rtt", "0"]
 SCRIPT = "{command} </dev/null >{log} 2>&1 & echo $!; wait $!"  # of a shell without job control
 
 
@@ -83,6 +93,32 @@ def test_job_in_the_background_of_a_script_ends_as_well(tmp_path, prefix, number
     shell[0].communicate()
     assert ended == 128 + number, log.read_text(encoding="utf-8")
     expect_kept(folder)
+
+
+@pytest.mark.parametrize("swallowed", [False, True], ids=["in a destructor", "and swallowed"])
+def test_signal_that_no_exception_tells_ends_the_run_at_once(swallowed):
+    """Python goes on after an exception in a destructor."""
+    interruptions = Interruptions()
+
+    class Transport:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def run() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "went on"
+
+    with interruptions.raised():
+        if swallowed:
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            Transport()
+        assert interruptions.run(run()) == "cancelled"
+    assert interruptions.received and interruptions.received.exit_code == 143
 
 
 def test_hangup_that_nohup_ignores_ends_nothing(tmp_path):

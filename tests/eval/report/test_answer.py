@@ -23,7 +23,7 @@ from infra.targets import TARGETS
 from tests.eval.analysis.test_recommendation import DAYTIME, candidate, four
 from tests.helpers.synthetic_run import FOUR, make_run
 
-LATE = invalid(FindingCode.CLIENT_SATURATED, titles=["Heroku"], max_p99_delay_ms=6.0)
+LATE = invalid(FindingCode.CLIENT_SATURATED, titles=["Heroku"], max_p99_delay_ms=6.0, workers=1, cores=2)
 RATES = {"a": 21.0, "b": 58.0}
 
 
@@ -120,7 +120,7 @@ def test_where_no_target_qualifies_each_says_why():
 def test_an_invalid_comparison_is_only_that():
     found = facts(invalid=[LATE])
     assert answer(found) == "Not a valid comparison: no answer."
-    assert condition(found).startswith("The client sent late to Heroku")
+    assert condition(found).startswith("The client had too little processor time and sent late to Heroku")
 
 
 def test_an_interrupted_run_is_only_that_with_its_cure():
