@@ -36,6 +36,7 @@ class Interruptions:
 
     def __init__(self) -> None:
         self.received: Interruption | None = None
+        self._is_raised = False
         self._terminals = [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream and stream.isatty()]
 
     @contextlib.contextmanager
@@ -81,13 +82,14 @@ class Interruptions:
         return [n for n in ENDING if n is not signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
 
     def _raise(self, once: bool, number: int, frame: FrameType | None) -> None:
-        if once and self.received:
+        if once and self._is_raised:
             return
         self._note(number)
         while frame:
             if frame.f_code.co_name == "__del__":  # Python prints what is raised there, and goes on: `run` heeds it
                 return
             frame = frame.f_back
+        self._is_raised = True
         raise Interruption(number)
 
     def _note(self, number: int) -> None:

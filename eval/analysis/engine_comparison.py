@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from eval.analysis.cold_starts import StartReport
 from eval.analysis.latency import RateSearchReport
@@ -29,6 +28,7 @@ from eval.targets.engines import matching_engine_pairs
 from service.engines.names import PLAIN_ENGINE
 
 COMPARED_PERCENTILES = ("p50", "p95")
+Start = Estimate | float | Unavailable | None  # None: nothing was started so
 
 
 def compare_engines(
@@ -72,7 +72,7 @@ def compare_engines(
                 a=pair.plain,
                 b=pair.alternative,
                 title=a.title,
-                engines=Pair(a.engine or PLAIN_ENGINE, b.engine),
+                engines=Pair(a.engine or PLAIN_ENGINE, b.engine or PLAIN_ENGINE),
                 scenario=scenario,
                 latency_ms=_latency_pairs(
                     [report.scenarios[scenario].latency_ms if scenario else {} for report in (a, b)],
@@ -136,7 +136,7 @@ def _first_prediction_p50(start: StartReport | Unavailable) -> Estimate | Unavai
     return start.time_to_first_prediction_ms["p50"] if isinstance(start, StartReport) else None
 
 
-START_METRICS: dict[str, Callable[[TargetReport], Any]] = {  # how long a start took, the most informative metric first
+START_METRICS: dict[str, Callable[[TargetReport], Start]] = {  # how long a start took, the most telling first
     "time_to_first_prediction": lambda report: _first_prediction_p50(report.cold_starts.forced),
     "idle": lambda report: _first_request_p50(report.cold_starts.idle),
     "forced": lambda report: _first_request_p50(report.cold_starts.forced),
@@ -148,12 +148,12 @@ def _startup_pair(a: TargetReport, b: TargetReport) -> StartupPair:
     """`metric` says which: start command to the first correct prediction, the first request of an idle or of a forced
     start, or a twin's start-up until it was ready, which happened once."""
     for metric, get_figure in START_METRICS.items():
-        figures = get_figure(a), get_figure(b)
-        if _both_known(*figures):
-            return StartupPair(*figures, metric)
+        of_a, of_b = get_figure(a), get_figure(b)
+        if of_a is not None and of_b is not None and _both_known(of_a, of_b):
+            return StartupPair(of_a, of_b, metric)
     no_start = unavailable(ReasonCode.NO_COMMON_START)
     return StartupPair(no_start, no_start, None)
 
 
-def _both_known(a: Any, b: Any) -> bool:
+def _both_known(a: Start, b: Start) -> bool:
     return all(getattr(figure, "value", figure) is not None for figure in (a, b))

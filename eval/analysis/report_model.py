@@ -6,7 +6,7 @@ docs/report.schema.json is made of these records by `make report-schema`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from eval.analysis.cold_starts import ColdStartReport
 from eval.analysis.findings import Finding
@@ -16,11 +16,13 @@ from eval.analysis.predictions.accuracy import Agreement, ClassReport, ConfusedP
 from eval.analysis.predictions.mcnemar import NonInferiority
 from eval.codes import Reason, Unavailable
 from eval.cost.billing import SECONDS_PER_MONTH, Bill, ResourceDemand
-from eval.cost.cost_model import CostReport
+from eval.cost.cost_model import CostReport, UnitCost, UnknownBill
 from eval.samples.processors import Processor
 from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
 from infra.targets import Target
+
+Figure = TypeVar("Figure")
 
 
 @dataclass(frozen=True)
@@ -89,26 +91,38 @@ class TargetReport:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Generic[Figure]):
     """A figure of two targets."""
 
-    a: Any
-    b: Any
+    a: Figure
+    b: Figure
 
 
 @dataclass(frozen=True)
-class LatencyPair(Pair):
+class LatencyPair:
+    """Two targets' latency."""
+
+    a: Estimate | Unavailable
+    b: Estimate | Unavailable
     speedup: Estimate | Unavailable  # as a factor: half the latency is 2
     decision: Decision
 
 
 @dataclass(frozen=True)
-class StartupPair(Pair):
+class StartupPair:
+    """Two targets' time to start, in ms."""
+
+    a: Estimate | float | Unavailable
+    b: Estimate | float | Unavailable
     metric: str | None  # which start: a key of engine_comparison.START_METRICS
 
 
 @dataclass(frozen=True)
-class AccuracyPair(Pair):
+class AccuracyPair:
+    """Two targets' accuracy."""
+
+    a: Estimate
+    b: Estimate
     difference: Estimate | Unavailable  # on the images that both predicted
     mcnemar: McNemarReport | None  # None: of the golden set
     decision: NonInferiority
@@ -122,15 +136,15 @@ class EngineComparison:
     a: str
     b: str
     title: str
-    engines: Pair
+    engines: Pair[str]
     scenario: str | None
     latency_ms: dict[str, LatencyPair]  # by percentile
-    max_rate_rps: Pair | None
-    monthly_usd: dict[str, Pair]  # by requests a month
-    per_million: dict[str, Pair]  # UnitCost by requests a second
+    max_rate_rps: Pair[Estimate] | None
+    monthly_usd: dict[str, Pair[Bill | UnknownBill]]  # by requests a month
+    per_million: dict[str, Pair[UnitCost]]  # by requests a second
     startup_ms: StartupPair
-    memory_mib: Pair
-    artifact_size: Pair
+    memory_mib: Pair[float | Unavailable]
+    artifact_size: Pair[ArtifactSize]
     accuracy: AccuracyPair
     agreement: Agreement | Unavailable
 

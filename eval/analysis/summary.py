@@ -98,14 +98,22 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         t.name: _target_cost_model(t, measured[t.name], scenarios_by_target[t.name], cold_starts[t.name], prices, peak)
         for t in run.targets
     }
+    predictions = {t.name: first_predictions(normal_load(measured[t.name])) for t in run.targets}
+    reference = first_predictions(measured[REFERENCE])
     targets = {
         t.name: build_target_report(
-            run, t, measured[t.name], scenarios_by_target[t.name], cold_starts[t.name], cost_models[t.name]
+            run,
+            t,
+            measured[t.name],
+            predictions[t.name],
+            scenarios_by_target[t.name],
+            cold_starts[t.name],
+            cost_models[t.name],
         )
         for t in run.targets
     }
-    predictions = {t.name: first_predictions(normal_load(measured[t.name])) for t in run.targets}
-    agreement = pairwise_agreement(run, measured)
+    asked = {name: of for name, of in predictions.items() if normal_load(measured[name])}
+    agreement = pairwise_agreement(run, asked, reference)
     candidates = build_candidates(cost_models, targets, measured)
     traffic = Traffic(DEFAULT_BUSY_RPS, 24 / peak)
     engine, recommendation = recommend_engine(candidates, traffic, slo_ms)
@@ -124,7 +132,7 @@ def analyse_run(run: Run, samples: Iterable[Sample], prices: PriceList) -> RunAn
         reference_engine=run.reference_engine,
         engine_comparisons=compare_engines(run, measured, predictions, targets, agreement),
         vs_fastest=compare_with_fastest(targets, measured),
-        same_models=_same_models(run, predictions, measured[REFERENCE], agreement),
+        same_models=_same_models(run, {**predictions, REFERENCE: reference}, agreement),
     )
     prices_used = {
         p.id: p for model in cost_models.values() if isinstance(model, CostModel) for p in model.prices.values()
@@ -185,6 +193,7 @@ def build_target_report(
     run: Run,
     target_run: TargetRun,
     samples: Samples,
+    predictions: Predictions,
     scenarios: dict[str, RateSearchReport | ScenarioReport],
     cold_starts: ColdStartReport,
     cost: CostModel | Reason,
@@ -217,7 +226,7 @@ def build_target_report(
         **(
             metrics_of_golden_set()
             if is_golden(run.images_source)
-            else classification_metrics(true_labels, first_predictions(normal_samples), run.classes)
+            else classification_metrics(true_labels, predictions, run.classes)
         ),
         scenarios=scenarios,
         baseline_rtt_ms=baseline_rtt(samples),
@@ -251,27 +260,24 @@ def first_predictions(samples: Iterable[Sample]) -> Predictions:
     }
 
 
-def pairwise_agreement(run: Run, samples_by_target: Mapping[str, Sequence[Sample]]) -> dict[str, Agreement]:
-    """Every pair of targets at normal load, then each with the reference where there is one.
+def pairwise_agreement(
+    run: Run, predictions: Mapping[str, Predictions], reference: Predictions
+) -> dict[str, Agreement]:
+    """Every pair of targets, then each with the reference where there is one.
 
     Of many targets only the pairs that say something new: with the reference, or else with one target, and those of
     two engines.
     """
-    predictions = {
-        t.name: first_predictions(normal_samples)
-        for t in run.targets
-        if (normal_samples := normal_load(samples_by_target[t.name]))
-    }
     pairs = list(combinations(predictions, 2))
     if len(predictions) > MAX_PAIRED_TARGETS:
         engine_pairs = [(pair.plain, pair.alternative) for pair in matching_engine_pairs(run.targets)]
         pairs = [pair for pair in engine_pairs if set(pair) <= predictions.keys()]
-        if not samples_by_target[REFERENCE]:
+        if not reference:
             first = max(predictions, key=lambda name: len(predictions[name]))  # that answered most images
             pairs = list(dict.fromkeys([*((first, name) for name in predictions if name != first), *pairs]))
-    if reference := first_predictions(samples_by_target[REFERENCE]):
+    if reference:
         pairs += [(name, REFERENCE) for name in predictions]
-        predictions[REFERENCE] = reference
+        predictions = {**predictions, REFERENCE: reference}
     predictions = _share_equal(predictions)
     true_labels = {number: image.label for number, image in enumerate(run.image_manifest)}
     found: dict[tuple[int, int], Agreement] = {}
@@ -296,12 +302,9 @@ def _share_equal(predictions: Mapping[str, Predictions]) -> dict[str, Prediction
     return shared
 
 
-def _same_models(
-    run: Run, predictions: Mapping[str, Predictions], reference: Sequence[Sample], pairs: Iterable[str]
-) -> dict[str, SameModel]:
+def _same_models(run: Run, predictions: Mapping[str, Predictions], pairs: Iterable[str]) -> dict[str, SameModel]:
     """Of the pairs of two engines: whether they can run the same model."""
     engines = {t.name: engine_of(t) for t in run.targets} | {REFERENCE: run.reference_engine}
-    predictions = {**predictions, REFERENCE: first_predictions(reference)}
     return {
         pair: result
         for pair in pairs

@@ -121,6 +121,25 @@ def test_signal_that_no_exception_tells_ends_the_run_at_once(swallowed):
     assert interruptions.received and interruptions.received.exit_code == 143
 
 
+def test_with_once_the_first_signal_that_can_be_raised_counts():
+    """One in a destructor is lost to the caller, so that the next one still ends it; then none cuts its clearing-up."""
+    interruptions, cleared = Interruptions(), False
+
+    class Transport:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    with pytest.raises(KeyboardInterrupt), interruptions.raised(once=True):
+        Transport()
+        assert interruptions.received
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleared = True
+    assert cleared and str(interruptions.received) == "SIGHUP"
+
+
 def test_hangup_that_nohup_ignores_ends_nothing(tmp_path):
     folder, process = tmp_path / "run", []
 
