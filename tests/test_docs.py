@@ -18,7 +18,8 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 PAPER_NAMES = (
     "README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/compare.md", "docs/deploy.md", "docs/design.md",
-    "docs/method.md", "docs/own-service.md", "docs/performance.md", "docs/results.md", "docs/store.md", "docs/watch.md",
+    "docs/method.md", "docs/own-service.md", "docs/performance.md", "docs/results.md", "docs/scale.md", "docs/store.md",
+    "docs/watch.md",
 )  # fmt: skip
 PAPERS = {name: (ROOT / name).read_text() for name in PAPER_NAMES}
 MAKEFILE = (ROOT / "Makefile").read_text()

@@ -200,7 +200,8 @@ def namespace(name: str, own: str, other: str, clock_offset_s: int) -> Iterator[
     finally:
         if holder.stdout:
             holder.stdout.close()
-        holder.send_signal(signal.SIGKILL)  # and with it its child, and with that the link
+        subprocess.run(["ip", "link", "delete", name])  # which goes some time after its namespace otherwise
+        holder.send_signal(signal.SIGKILL)  # and with it its child
         holder.wait()
 
 

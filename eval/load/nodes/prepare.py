@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,7 @@ from eval.load.nodes.ssh import MAX_SHOWN_CHARS, MISSING, explain_end, ssh_argv,
 from eval.validation import printable
 
 SENDER_PYTHON = "CLOUDTRIAL_SENDER_PYTHON"  # environment variable: a Python of the nodes that has the libraries
+SAY_INTERVAL_S = 10.0  # so often people are told of an installation
 SILENCE_S = 8.0  # in which a node says something, even while it installs
 OLDEST_PYTHON = (3, 11)
 NOT_OURS = (
@@ -79,6 +81,7 @@ async def _prepare(node: Node, say: Say) -> list[str]:
 async def _listen(node: Node, process: asyncio.subprocess.Process, say: Say) -> tuple[str, str] | None:
     """Where the node's Python and code are; None if it ends without saying so."""
     assert process.stdout
+    said_at = -SAY_INTERVAL_S
     while line := await asyncio.wait_for(_line_of(process.stdout), SILENCE_S):
         message = _read(line)
         if message is None:
@@ -88,7 +91,9 @@ async def _listen(node: Node, process: asyncio.subprocess.Process, say: Say) -> 
             raise EvalError(f"{node.name}: {error}")
         if message.get("python") and message.get("code"):
             return message["python"], message["code"]
-        if progress := message.get("progress"):
+        progress, now = message.get("progress"), time.monotonic()
+        if progress and now - said_at >= SAY_INTERVAL_S:
+            said_at = now
             say(f"{node.name}: {progress}")
     return None
 

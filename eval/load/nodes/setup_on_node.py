@@ -87,10 +87,11 @@ def install(environment: Path, lock: Path) -> None:
     start = time.monotonic()
     if run([sys.executable, "-m", "venv", str(environment)], start).returncode:
         raise SetupFailed(
-            f"{sys.executable} cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
+            f"{sys.executable} has no working venv module; on Debian and Ubuntu: apt-get install python3-venv"
         )
     pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-    done = run([*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", str(lock)], start)
+    options = ["--no-compile", "--require-hashes", "--only-binary", ":all:", "--requirement", str(lock)]
+    done = run([*pip, *options], start)
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
         raise SetupFailed(
