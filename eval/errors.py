@@ -9,6 +9,7 @@ EvalError                 a command ends with its message, one line, and exit co
 ├── ProfileError          a mock endpoint's invalid profile
 ├── BudgetExceeded        the run has reached its cost limit
 ├── WorkerLost            a process that sends requests has ended; the run ends with it
+│   └── ClockUncertain    one on another machine whose clock is not known closely enough
 ├── ReferenceUnavailable  caught by the run, which continues without
 ├── Unreachable           caught: becomes the reason why a target was not measured
 ├── InvalidResponse       caught: becomes a sample's error
@@ -54,6 +55,14 @@ class BudgetExceeded(EvalError):
 
 class WorkerLost(EvalError):
     """A process that sends requests has ended; the run ends, and nothing is sent twice."""
+
+    what = "worker lost"  # starts the reason why the run is not complete
+
+
+class ClockUncertain(WorkerLost):
+    """Requests of one on another machine could not be timed; the message says how closely its clock is known."""
+
+    what = "clock not known"
 
 
 class ReferenceUnavailable(EvalError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -38,11 +39,12 @@ class Interruptions:
         self._terminals = [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream and stream.isatty()]
 
     @contextlib.contextmanager
-    def raised(self) -> Iterator[None]:
-        """Each signal raises Interruption."""
+    def raised(self, *, once: bool = False) -> Iterator[None]:
+        """Each signal raises Interruption; with `once` the first alone: a terminal that is closed may send several,
+        and those after it would cut short what the first one has begun to clear away."""
         before = {number: signal.getsignal(number) for number in ENDING}
         for number in self._heeded():
-            signal.signal(number, self._raise)
+            signal.signal(number, functools.partial(self._raise, once))
         try:
             yield
         finally:
@@ -78,7 +80,9 @@ class Interruptions:
     def _heeded(self) -> list[signal.Signals]:
         return [n for n in ENDING if n is not signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
 
-    def _raise(self, number: int, frame: FrameType | None) -> None:
+    def _raise(self, once: bool, number: int, frame: FrameType | None) -> None:
+        if once and self.received:
+            return
         self._note(number)
         while frame:
             if frame.f_code.co_name == "__del__":  # Python prints what is raised there, and goes on: `run` heeds it

@@ -12,6 +12,8 @@ from infra.artifact import REPOSITORY
 from service.model import Bundle
 
 SCRIPT = REPOSITORY / "infra" / "wait_ready.py"
+WAITING = REPOSITORY / "infra" / "waiting.py"
+IMPORT = "from infra.waiting import NoRedirect, wait\n"  # of a script
 
 
 def wait_until_ready(
@@ -38,7 +40,7 @@ def wait_until_ready(
     """
     return command.local.Command(
         name,
-        create=script.read_text(encoding="utf-8"),
+        create=script_text(script),
         interpreter=["python3", "-c"],
         environment={
             "URL": url,
@@ -52,3 +54,10 @@ def wait_until_ready(
         triggers=[git_sha, *triggers],
         opts=pulumi.ResourceOptions(depends_on=depends_on),
     )
+
+
+def script_text(script: Path = SCRIPT) -> str:
+    """What `python3 -c` runs: the script, whole, wherever it is run."""
+    before, found, after = script.read_text(encoding="utf-8").partition(IMPORT)
+    assert found, f"{script} has to import infra.waiting as all do"
+    return before + WAITING.read_text(encoding="utf-8") + after

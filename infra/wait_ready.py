@@ -1,7 +1,8 @@
 """Proves that an endpoint is ready and serves what was sent; clouds report success earlier, or over an old version.
 
-`pulumi up` runs this file's text with `python3 -c` (infra/readiness.py), so it uses the standard library alone. It
-reads URL, the endpoint's root; TIMEOUT_S; MODEL_SHA256 and GIT_SHA, as /version has to report them; and perhaps
+`pulumi up` runs this file's text with `python3 -c` (infra/readiness.py), so it uses the standard library alone, and
+infra/waiting.py, whose text stands in place of its import there. It reads URL, the endpoint's root; TIMEOUT_S;
+MODEL_SHA256 and GIT_SHA, as /version has to report them; and perhaps
   API_TOKEN       for an endpoint whose status is closed (cloudtrial:protectStatus)
   IDENTITY_TOKEN  "gcloud": Google lets in invited callers alone, and gcloud has the caller's token
   ADDRESS_FILE    a file with the address to connect to, where URL's name does not lead there yet; for https, what can
@@ -17,16 +18,15 @@ import shutil
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-POLL_S = float(os.environ.get("POLL_S") or "5")
+from infra.waiting import NoRedirect, wait
+
 HTTPS_WAIT_S = float(os.environ.get("HTTPS_WAIT_S") or "120")  # to fetch the certificate that a VM before has kept
-SUCCESSES_NEEDED = 3  # in a row: the address may still lead to the version before
 MAX_ANSWER_BYTES = 64 * 1024
 UNINVITED = "status 403"
 
@@ -54,22 +54,6 @@ def main(env: Mapping[str, str]) -> None:
             print("ready, with the model and the code that were sent", flush=True)
     if found:
         sys.exit(f"{url} was not ready within {timeout_s:.0f} s; last: {found}\n{env.get('ADVICE', '')}")
-
-
-def wait(look: Callable[[], str], timeout_s: float) -> str:
-    """Looks until there was no problem several times. Returns "", or the last problem when the time is up."""
-    deadline = time.monotonic() + timeout_s
-    successes, last = 0, ""
-    while successes < SUCCESSES_NEEDED:
-        found = look()
-        successes = successes + 1 if found == "" else 0
-        if found and found != last:
-            print(f"not yet: {found}", flush=True)
-        last = found or last
-        if found and time.monotonic() > deadline:
-            return found
-        time.sleep(POLL_S)
-    return ""
 
 
 def prove_before_the_name_leads_here(url: str, timeout_s: float, env: Mapping[str, str]) -> str:
@@ -133,13 +117,13 @@ def ask(url: str, headers: Mapping[str, str], env: Mapping[str, str]) -> bytes:
         with open(file, encoding="utf-8") as content:
             url, headers = url.replace(host, content.read().strip(), 1), {**headers, "Host": host}
     request = urllib.request.Request(url, headers=dict(headers))
+    opener = urllib.request.build_opener(NoRedirect, urllib.request.HTTPSHandler(context=context))
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as response:
-            if response.url != url:  # it would be another server's answer
-                raise OSError(f"{urlsplit(url).path} led on to {response.url}")
+        with opener.open(request, timeout=10) as response:
             return response.read(MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
-        raise OSError(f"{urlsplit(url).path} answered status {error.code}") from None
+        led_on = f", and leads on to {error.headers['Location']}" if error.headers["Location"] else ""
+        raise OSError(f"{urlsplit(url).path} answered status {error.code}{led_on}") from None
 
 
 def caller_headers(env: Mapping[str, str]) -> dict[str, str]:

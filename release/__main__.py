@@ -31,6 +31,7 @@ LOCAL_TARGET = "gcp_cloudrun"  # whose twin is measured, unless --targets names 
 LOCAL_CRITERIA = ("accuracy", "precision_macro", "f1_macro", "roc_auc", "failures")
 DEFAULT_STORE = Path(__file__).resolve().parent.parent / ".store"
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+MAX_REASON_CHARACTERS = 500  # of an approval: the alias's record has more in its line
 
 EXAMPLES = """
 examples:
@@ -161,9 +162,10 @@ def _approve(argv: Sequence[str]) -> int:
     parser.add_argument("--reason", required=True, metavar="TEXT", help="a line for those who read it later")
     parser.add_argument("--token-env", metavar="VARIABLE", help="as of `./cloudtrial release`")
     arguments = parser.parse_args(argv)
-    if not arguments.reason.strip():
-        parser.error("--reason: say why, in a line")
-    return _go_on(arguments.folder, read_plan(arguments.folder), arguments.token_env, arguments.reason.strip())
+    reason = arguments.reason.strip()
+    if not reason or not reason.isprintable() or len(reason) > MAX_REASON_CHARACTERS:
+        parser.error(f"--reason: say why, in a line of at most {MAX_REASON_CHARACTERS} characters")
+    return _go_on(arguments.folder, read_plan(arguments.folder), arguments.token_env, reason)
 
 
 def _new_plan(arguments: argparse.Namespace) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -22,6 +23,14 @@ from service.store_layout import version_of
 POLL_S = 0.5
 TIMEOUT_S = 30.0  # of one request
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+NO_ANSWER = (OSError, ValueError, http.client.HTTPException)  # none, or none that was meant
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would take the token along, to whatever server is named."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None  # so that the redirect is an HTTPError, as any other status
 
 
 class Endpoint:
@@ -36,28 +45,31 @@ class Endpoint:
         self.url = url
         self._headers = token.headers() if token else {}
         direct = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
-        self._opener = urllib.request.build_opener(*direct)
-
-    def is_ready(self) -> bool:
-        try:
-            self._call(READYZ)
-        except OSError:
-            return False
-        return True
+        self._opener = urllib.request.build_opener(NoRedirect, *direct)
 
     def version(self) -> dict[str, Any]:
         """What /version reports. Raises ReleaseError."""
         try:
-            return self._call(VERSION_ROUTE)
-        except (OSError, ValueError) as error:
+            answer = self._call(VERSION_ROUTE)
+            if not isinstance(answer, dict):
+                raise ValueError("its answer is no JSON object")
+        except NO_ANSWER as error:
             raise ReleaseError(f"{self.url}{VERSION_ROUTE} does not answer: {error}") from None
+        return answer
 
     def wait_for(self, bundle: Bundle, timeout_s: float) -> str:
-        """The engine that serves this bundle, once the deployment is ready and says so. Raises ReleaseError."""
+        """The engine that serves this bundle, once the deployment is ready and says so. Raises ReleaseError.
+
+        While a platform goes over to another version, any request may fail: only the time decides.
+        """
         deadline, served = time.monotonic() + timeout_s, "nothing"
         while True:
-            if self.is_ready():
+            try:
+                self._call(READYZ)
                 answer = self.version()
+            except (*NO_ANSWER, ReleaseError) as error:
+                served = f"nothing ({error})"
+            else:
                 if serves(answer, bundle):
                     return answer["engine"]
                 served = _served(answer)
@@ -79,7 +91,7 @@ class Endpoint:
             body, kind = (sent, _image_type(sent)) if features is None else (json.dumps(sent).encode(), JSON_TYPE)
             try:
                 found = _probabilities(self._call(f"{PREDICT}?probabilities=1", body, kind), bundle)
-            except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            except (*NO_ANSWER, KeyError, TypeError, IndexError) as error:
                 raise CandidateBroken(f"{self.url} did not answer the self-test's input {index + 1}: {error}") from None
             if difference := test.difference(index, found, bundle.classes):
                 raise CandidateBroken(f"{self.url} does not pass the bundle's self-test: {difference}")

@@ -54,7 +54,10 @@ class InvokedEndpoint(Endpoint):
         if body is not None:
             return self._invoke(body, media_type)
         answer = self._invoke(*self._probe)
-        return {"model": answer["model"], "engine": answer["model"]["engine"]}
+        try:
+            return {"model": answer["model"], "engine": answer["model"]["engine"]}
+        except (KeyError, TypeError):
+            raise ValueError("its answer names no model") from None
 
     def _invoke(self, body: bytes, media_type: str) -> Any:
         assert self._signer

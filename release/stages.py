@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from release.plan import BETA, GAMMA, PROD, Plan
 from release.text import decision_lines, halted_lines
 from service.errors import BundleError, StoreError
 from service.model import Bundle, load_bundle
-from store.aliases import NO_VERSION
+from store.aliases import NO_VERSION, who
 from store.model_store import ModelStore
 
 PROMOTED, WORSE, UNDECIDED = 0, 1, 3  # exit codes
@@ -63,8 +61,8 @@ class Release:
                 f"{self.folder}: only an undecided stage can be approved; {stage or 'every stage'} is"
                 f" {'promoted' if stage is None else verdict}"
             )
-        self.journal.add(stage, "approve", reason=reason, by=_who())
-        self.say(f"{stage}: approved by {_who()}: {reason}")
+        self.journal.add(stage, "approve", reason=reason, by=who())
+        self.say(f"{stage}: approved by {who()}: {reason}")
 
     def _stage(self, stage: str) -> int | None:
         """One stage; an exit code where the release ends there."""
@@ -256,7 +254,3 @@ class Release:
         folder = self.folder / "bundles" / version
         self.store.pull(f"{self.plan.model}@{version}", folder)
         return load_bundle(folder)
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -17,6 +17,7 @@ from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
 from service.feedback.parsing import parse_feedback
+from service.lifecycle.first_model import load_first
 from service.lifecycle.served_model import ServedModel
 from service.lifecycle.switcher import ModelSwitcher
 from service.settings import Settings
@@ -62,13 +63,14 @@ LIBRARIES = ("flask", "granian", "gunicorn", "numpy", "pillow")  # besides the e
 def create_app(classifier: Classifier | None = None, settings: Settings | None = None) -> Flask:
     """The app, its model loaded and warmed. Raises SettingsError or BundleError when that cannot be done."""
     settings = settings or Settings.from_env(os.environ)
-    classifier = classifier or Classifier.load(settings)
+    if classifier is None:
+        classifier, settings = load_first(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
     state = ServiceState(ServedModel.of(classifier, settings.stored), settings, app.logger)
     switcher = ModelSwitcher(state.current, settings, switch=state.switched, refused=state.metrics.switch_refused.inc)
     app.extensions["model_switcher"] = switcher
-    service = Service(state, settings)
+    service = Service(state, settings, switcher)
     app.add_url_rule(PAGE, "page", service.page)
     app.add_url_rule(PAGE, "predict_form", service.predict, methods=["POST"])
     app.add_url_rule(schema.PREDICT, "predict", service.predict, methods=["POST"])
@@ -95,7 +97,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
         manage_token=settings.manage_token,
         allowed_origins=settings.allowed_origins,
     )
-    if settings.stored or settings.manage_token:
+    if settings.model or settings.manage_token:
         switcher.start()
     return app
 
@@ -103,9 +105,10 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
 class Service:
     """The views."""
 
-    def __init__(self, state: ServiceState, settings: Settings):
+    def __init__(self, state: ServiceState, settings: Settings, switcher: ModelSwitcher):
         self.state = state
         self.settings = settings
+        self.switcher = switcher
 
     @property
     def model(self) -> ServedModel:
@@ -208,7 +211,8 @@ class Service:
     def readyz(self) -> Response:
         if not self.model.classifier.ready():
             raise ServiceUnavailable("the thread that runs the model has ended; restart the process")
-        return json_answer({"status": "ready"})
+        refusal = self.switcher.refusal
+        return json_answer({"status": "ready"} | ({"refused": str(refusal)} if refusal else {}))
 
     def version(self) -> Response:
         """The model, code, libraries, processor and start of this process."""

@@ -104,7 +104,10 @@ def load_for_engine(folder: Path, engine: str) -> Bundle:
 def _check(path: Path, wanted: str) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing, though {MODEL_JSON} lists it; fetch the bundle again")
-    actual = sha256(path)
+    try:
+        actual = sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; see to its rights, or fetch it again") from None
     if actual != wanted:
         raise BundleError(f"{path} has sha256 {actual}, {MODEL_JSON} says {wanted}; fetch the bundle again")
 

@@ -4,8 +4,8 @@
 
 reads paths from standard input, one a line, and writes one JSON line for each, in order:
 {"id": 3, "probabilities": [ten numbers, six digits]}. The settings are those of the service. Images are computed
-BATCH_MAX at a time, as fast as the machine does it: nothing is measured here. Of a model of rows, each file holds one
-row as JSON.
+BATCH_MAX at a time, as fast as the machine does it: nothing is measured here. PyTorch computes in float32, also where a
+service takes bfloat16. Of a model of rows, each file holds one row as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.engines import engine_class
+from service.engines import reference_engine
 from service.errors import BundleError, Problem, SettingsError
 from service.images.preprocess import decode_image
 from service.manifest.records import TabularInput
@@ -32,9 +32,10 @@ def main() -> None:
     # With neighbours on the cores, OpenMP's waiting in a loop took this five times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     settings = Settings.from_env(os.environ)
-    make_engine = engine_class(settings.engine)
+    if settings.refusal:
+        raise SettingsError(f"MODEL_STORE: {settings.refusal.why}")
     bundle = load_for_engine(settings.model_dir, settings.engine)
-    engine = make_engine(bundle)
+    engine = reference_engine(settings.engine, bundle)
     while lines := list(islice(sys.stdin, settings.batch_max)):
         images = [_read(Path(line.rstrip("\n")), bundle) for line in lines]
         for row in engine.probabilities(np.stack(images)):

@@ -59,7 +59,8 @@ END_SIGNAL = signal.SIGUSR1  # to the worker: say so
 def serve(app: str = APP) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or BundleError for what can be seen beforehand."""
     settings = Settings.from_env(os.environ)
-    load_bundle(settings.model_dir, [])  # without checksums: the worker looks at those of the files that it loads
+    if not settings.model:  # of a store the worker takes an earlier version, where there is one
+        load_bundle(settings.model_dir, [])  # without checksums: it looks at those of the files that it loads
     check_port_free(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     print(f"service: listening on {host}:{settings.port} as soon as the model is loaded", flush=True)

@@ -7,12 +7,12 @@ import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from service.errors import BundleError, SettingsError, StoreError
-from service.lifecycle.followed_store import FollowedStore, StoredVersion
+from service.errors import BundleError, NotInStore, SettingsError, StoreError
+from service.lifecycle.followed_store import FollowedStore, Refusal, StoredVersion
 from service.manifest.reader import WEIGHTS_OF
 from service.model import load_bundle
 from service.store_layout import ModelReference, parse_reference
@@ -66,6 +66,8 @@ class Settings:
     keep_images_mb: int = 1000  # that it may hold; then no more is kept
     # Not set, but found:
     stored: StoredVersion | None = None  # what `model` led to; its folder is model_dir
+    refusal: Refusal | None = None  # why that is not what `model` leads to by now
+    own_model_dir: Path | None = None  # what model_dir would be without a store, where there is one
     any_engine: bool = False  # without ENGINE, another model may run with another engine
 
     @classmethod
@@ -73,8 +75,9 @@ class Settings:
         """Read the settings. Raises SettingsError with the variable, its value and the values that are allowed."""
         store = ROOT / env["MODEL_STORE"] if env.get("MODEL_STORE") else None
         model = _reference(env) if store else None
-        stored = _find(store, model) if store and model else None
-        model_dir = stored.folder if stored else ROOT / (env.get("MODEL_DIR") or cls.model_dir)
+        own_model_dir = ROOT / (env.get("MODEL_DIR") or cls.model_dir)
+        stored, refusal = _find(store, model) if store and model else (None, None)
+        model_dir = stored.folder if stored else own_model_dir
         engine = env.get("ENGINE") or _engine_of(model_dir)
         if engine not in ENGINES:
             raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")
@@ -113,8 +116,15 @@ class Settings:
             keep_images=keep_images,
             keep_images_mb=_whole(env, "KEEP_IMAGES_MB", cls.keep_images_mb, 1, 1_000_000),
             stored=stored,
-            any_engine=bool(stored) and not env.get("ENGINE"),
+            refusal=refusal,
+            own_model_dir=own_model_dir if store else None,
+            any_engine=bool(store) and not env.get("ENGINE"),
         )
+
+    def serving(self, folder: Path, stored: StoredVersion | None, refusal: Refusal) -> Settings:
+        """The same with another bundle, in place of one that is refused."""
+        engine = _engine_of(folder) if self.any_engine else self.engine
+        return replace(self, model_dir=folder, stored=stored, refusal=refusal, engine=engine)
 
 
 def _engine_of(model_dir: Path) -> str:
@@ -166,11 +176,15 @@ def _reference(env: Mapping[str, str]) -> ModelReference:
         raise SettingsError(f"MODEL: {error}") from None
 
 
-def _find(store: Path, model: ModelReference) -> StoredVersion:
+def _find(store: Path, model: ModelReference) -> tuple[StoredVersion | None, Refusal | None]:
+    """What the reference leads to; where an alias's is damaged, what it led to before that, if there is anything."""
+    followed = FollowedStore(store)
     try:
-        return FollowedStore(store).find(model)
+        return followed.find(model), None
     except StoreError as error:
-        raise SettingsError(f"MODEL_STORE: {error}") from None
+        if model.alias is None or isinstance(error, NotInStore):
+            raise SettingsError(f"MODEL_STORE: {error}") from None
+        return next(followed.history(model), None), Refusal(model, None, str(error))
 
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:

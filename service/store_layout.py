@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from service.errors import StoreError
@@ -121,4 +122,13 @@ def _is_record(values: dict[str, Any]) -> bool:
     previous = values.get("previous", "")
     is_version = previous is None or (isinstance(previous, str) and bool(VERSION.fullmatch(previous)))
     sha256 = values["sha256"]
-    return is_version and bool(SHA256.fullmatch(sha256)) and values["version"] == sha256[:VERSION_DIGITS]
+    is_sha256 = bool(SHA256.fullmatch(sha256)) and values["version"] == sha256[:VERSION_DIGITS]
+    return is_version and is_sha256 and _is_time(values["created_at"])
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

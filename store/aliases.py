@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -47,16 +48,20 @@ class Aliases:
 
     def newest(self, alias: str) -> AliasRecord | None:
         """The same, or None for an alias that is not there."""
-        numbers = self._numbers(alias)
+        numbers = self.numbers(alias)
         return self._record(alias, numbers[-1]) if numbers else None
 
-    def history(self, alias: str) -> list[AliasRecord]:
-        """Every record, oldest first. Raises StoreError for an alias that has none."""
-        numbers = self._numbers(alias)
+    def history(self, alias: str, report: Callable[[str], None] = lambda _: None) -> list[AliasRecord]:
+        """Every record, oldest first; a damaged one is left out and reported. Raises StoreError where there is none."""
+        numbers = self.numbers(alias)
         if not numbers:
             raise self._unknown(alias)
         with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(lambda number: self._record(alias, number), numbers))
+            found = list(pool.map(lambda number: self._readable(alias, number), numbers))
+        for number, record in zip(numbers, found, strict=True):
+            if record is None:
+                report(f"{self.backend.url}/{self._path(alias, number)} is damaged, and left out")
+        return list(filter(None, found))
 
     def move(
         self, alias: str, sha256: str, version: str, *, reason: str, created_by: str | None, expected: str | None
@@ -68,7 +73,7 @@ class Aliases:
         check_alias(alias)
         _check_reason(reason)
         while True:
-            numbers = self._numbers(alias)
+            numbers = self.numbers(alias)
             current = self._readable(alias, numbers[-1]) if numbers else None
             if current and current.version == version:
                 return current
@@ -84,20 +89,20 @@ class Aliases:
                 sha256=sha256,
                 previous=current.version if current else None,
                 created_at=datetime.now(UTC).isoformat(),
-                created_by=created_by or f"{getpass.getuser()}@{socket.gethostname()}",
+                created_by=created_by or who(),
                 reason=reason,
             )
-            path = f"{alias_dir(self.name, alias)}/{record_file(record.number)}"
-            if self.backend.create(path, record.to_json().encode()):
+            if self.backend.create(self._path(alias, record.number), record.to_json().encode()):
                 return record  # else somebody was quicker: look again
 
-    def _numbers(self, alias: str) -> list[int]:
+    def numbers(self, alias: str) -> list[int]:
+        """Of its records, rising; damaged ones, too."""
         files = self.backend.files(alias_dir(self.name, check_alias(alias)))
         numbers = (record_number(file.path.rpartition("/")[2]) for file in files)
         return sorted(number for number in numbers if number is not None)
 
     def _record(self, alias: str, number: int) -> AliasRecord:
-        path = f"{alias_dir(self.name, alias)}/{record_file(number)}"
+        path = self._path(alias, number)
         content = read(self.backend, path)
         try:
             record = read_record(content, f"{self.backend.url}/{path}")
@@ -107,6 +112,9 @@ class Aliases:
             raise DamagedRecord(f"{self.backend.url}/{path} says that its number is {record.number}: it was renamed")
         return record
 
+    def _path(self, alias: str, number: int) -> str:
+        return f"{alias_dir(self.name, alias)}/{record_file(number)}"
+
     def _readable(self, alias: str, number: int) -> AliasRecord | None:
         """The record; None for a damaged one, over which an alias can be moved."""
         try:
@@ -114,9 +122,22 @@ class Aliases:
         except DamagedRecord:
             return None
 
+    def readable(self, alias: str) -> AliasRecord | None:
+        """The newest record that is not damaged."""
+        return next(filter(None, (self._readable(alias, number) for number in reversed(self.numbers(alias)))), None)
+
     def _unknown(self, alias: str) -> StoreError:
         names = ", ".join(self.all()) or "none yet"
         return StoreError(f"{self.name} has no alias {alias!r} in {self.backend.url}; it has {names}")
+
+
+def who() -> str:
+    """user@machine, for a record; the number of a user without a name, as a container may have."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # of Python before 3.13, and since
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def version_before(versions: Iterable[str]) -> str | None:

@@ -45,7 +45,10 @@ def open_backend(url: str) -> Backend:
     """The place at a folder's path, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Raises StoreError."""
     scheme, found, rest = url.partition("://")
     if not found:
-        return FolderBackend(Path(url).expanduser())
+        try:
+            return FolderBackend(Path(url).expanduser())
+        except RuntimeError:
+            raise StoreError(f"{url}: there is no such user") from None
     bucket, _, prefix = rest.partition("/")
     if scheme not in BUCKETS or not bucket:
         raise StoreError(f"{url}: a store is a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")

@@ -76,9 +76,9 @@ class ModelStore:
         return Aliases(self.backend, name).all()
 
     def history(self, name: str, alias: str) -> list[AliasRecord]:
-        """Every move of an alias, oldest first. Raises StoreError for an alias that is not there."""
+        """Every move of an alias, oldest first; a damaged record is reported. Raises StoreError where there is none."""
         self._check_model(name)
-        return Aliases(self.backend, name).history(alias)
+        return Aliases(self.backend, name).history(alias, self.report)
 
     def resolve(self, reference: str) -> str:
         """The version that NAME@ALIAS or NAME@VERSION means. Raises StoreError, which says what there is."""
@@ -174,6 +174,7 @@ class ModelStore:
         Raises StoreConflict where somebody else moves the alias meanwhile.
         """
         versions = [record.version for record in self.history(name, alias)]
+        Aliases(self.backend, name).current(alias)  # raises StoreError where that is damaged
         target = to or version_before(versions)
         if target is None:
             raise StoreError(f"{name}@{alias} has no version before {versions[-1]}, the first that it pointed to")

@@ -65,7 +65,7 @@ def manifest_text(version: Version, manifest: Mapping[str, Any], aliases: Mappin
         ("aliases", ", ".join(f"{name} since {_minute(each.created_at)}" for name, each in aliases.items()) or "none"),
         ("classes", _classes(manifest.get("classes", []))),
         ("input", _input(manifest.get("input", {}))),
-        ("accuracy", _accuracy(manifest.get("metrics", {}).get("test", {}))),
+        ("accuracy", _accuracy(manifest.get("metrics"))),
         *(
             (f"engine {name}", f"{each.get('precision')}, {each.get('file')}")
             for name, each in manifest.get("engines", {}).items()
@@ -89,10 +89,14 @@ def _input(values: Mapping[str, Any]) -> str:
     return f"images, {values.get('size_px')} px"
 
 
-def _accuracy(values: Mapping[str, Any]) -> str:
-    if not isinstance(values.get("accuracy"), float | int):
+def _accuracy(metrics: Any) -> str:
+    """Nothing checks `metrics`: they are for people, and whoever wrote the bundle may have written anything there."""
+    values = metrics.get("test") if isinstance(metrics, dict) else None
+    if not isinstance(values, dict) or not isinstance(values.get("accuracy"), float | int):
         return "not said"
-    interval = f" ({values['low']:.1%} to {values['high']:.1%})" if {"low", "high"} <= values.keys() else ""
+    low, high = values.get("low"), values.get("high")
+    is_known = isinstance(low, float | int) and isinstance(high, float | int)
+    interval = f" ({low:.1%} to {high:.1%})" if is_known else ""
     return f"{values['accuracy']:.1%}{interval} on {values.get('n', 'some')}: {values.get('data', 'not said of what')}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from typing import Any
 
 from eval.cli.arguments import comma_separated
 from eval.errors import EvalError
+from eval.interruption import Interruptions
 from eval.targets.tokens import ALLOW_FLAG
 from infra.errors import InfraError
 from infra.models import DEFAULT_MODEL, model_names
@@ -70,21 +70,19 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--print-config is for --stacks and --target: twins have other addresses each time")
     if not (arguments.local or arguments.stacks or arguments.target):
         parser.error("say what to watch: --local, --stacks A,B or --target NAME=URL")
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        from watch.session import print_config, watch  # here, as help needs neither numpy nor aiohttp
+        with Interruptions().raised(once=True):
+            from watch.session import print_config, watch  # here, as help needs neither numpy nor aiohttp
 
-        if arguments.print_config:
-            print_config(arguments, os.environ)
-            return 0
-        return watch(arguments, os.environ)
+            if arguments.print_config:
+                print_config(arguments, os.environ)
+                return 0
+            return watch(arguments, os.environ)
     except (WatchError, EvalError, InfraError) as error:
         print(f"cloudtrial watch: {error}", file=sys.stderr)
-        return FAILED
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    except OSError as error:
+        print(f"cloudtrial watch: {error.filename or 'its output'}: {error.strerror or error}", file=sys.stderr)
+    return FAILED
 
 
 def _rate(text: str) -> float:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import tempfile
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from eval.dataset.golden import is_golden
 from eval.dataset.image_set import ImageSet
 from eval.dataset.images import load_images
+from eval.samples.model import IMAGE
 from eval.targets.endpoints import Endpoint, assign_tokens
 from eval.targets.stacks import remote_targets
 from eval.targets.tokens import read_token
 from infra.local.process import Process
 from infra.local.running.twin import Twin
 from infra.local.twins import local_twins
+from infra.models import read_model
 from infra.targets import AWS_SAGEMAKER
+from service.monitoring.reference import REFERENCE
 from watch import programs
 from watch.errors import WatchError
 from watch.scrape_config import Deployment, prometheus_config
+from watch.session_folder import session_folder, token_file
 from watch.traffic import Traffic
 
 OPS = Path(__file__).resolve().parent.parent / "ops"
@@ -30,6 +35,10 @@ POLL_S = 0.5  # between two looks whether all still run
 PRINTED_INTERVAL_S = 15.0  # of a configuration for people's own Prometheus
 TOKEN_FILE = "/etc/prometheus/{}.token"  # in such a configuration
 SEED = 7  # of the sample of images
+SYNTHETIC = (
+    "These images are synthetic, unlike the photographs that the model's reference is of: after some 20 minutes alerts"
+    " of drift fire, as they should. Send others with --images."
+)
 
 
 def print_config(arguments: argparse.Namespace, env: Mapping[str, str]) -> None:
@@ -49,15 +58,16 @@ def watch(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Start everything, print the addresses, wait. 0 after Ctrl-C, 1 when something has ended by itself."""
     endpoints = _remote(arguments, env)
     images = _images(arguments) if arguments.local and arguments.rate else None  # before anything is started
-    with tempfile.TemporaryDirectory(prefix="watch-") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
+    with session_folder() as folder, contextlib.ExitStack() as stack:
         twins = stack.enter_context(_twins(arguments)) if arguments.local else []
         deployments = [Deployment(twin.name, twin.url) for twin in twins]
-        deployments += [_deployment(endpoint, folder) for endpoint in endpoints]
+        deployments += [_deployment(endpoint, folder, stack) for endpoint in endpoints]
         started = _start_prometheus(stack, folder, deployments, arguments.interval)
         traffic = None
         if images:
             say(f"Sending {arguments.rate:g} images a second to each twin: {images.source}")
+            if drifts(images, arguments.model):
+                say(SYNTHETIC)
             traffic = stack.enter_context(Traffic([twin.url for twin in twins], images.images, arguments.rate))
         say("Ctrl-C ends it all.")
         try:
@@ -81,7 +91,7 @@ def _remote(arguments: argparse.Namespace, env: Mapping[str, str]) -> tuple[Endp
     names = arguments.targets if arguments.local else []
     remote = remote_targets(names, arguments.stacks, arguments.target)
     for reason in remote.start_failures.values():
-        say(f"not watched: {reason}")
+        print(f"not watched: {reason}", file=sys.stderr, flush=True)  # standard output may become a prometheus.yml
     tokens = [read_token(text, env) for text in arguments.token_env]
     endpoints = assign_tokens(remote, tokens, allow_http=arguments.allow_token_over_http).endpoints
     is_sagemaker = {each.name: each.sagemaker or each.target == AWS_SAGEMAKER.name for each in endpoints}
@@ -100,13 +110,11 @@ def _twins(arguments: argparse.Namespace) -> Iterator[list[Twin]]:
         yield twins.running
 
 
-def _deployment(endpoint: Endpoint, folder: Path) -> Deployment:
-    """What is scraped of an endpoint; its token goes into a file that this user alone may read."""
+def _deployment(endpoint: Endpoint, folder: Path, stack: contextlib.ExitStack) -> Deployment:
+    """What is scraped of an endpoint, and the file of its token, which this user alone may read."""
     if endpoint.token is None:
         return Deployment(endpoint.name, endpoint.url)
-    file = folder / f"{endpoint.name}.token"
-    file.touch(mode=0o600)
-    file.write_text(endpoint.token.secret, encoding="utf-8")
+    file = stack.enter_context(token_file(folder, endpoint.name, endpoint.token.secret))
     return Deployment(endpoint.name, endpoint.url, file)
 
 
@@ -138,6 +146,11 @@ def _start_prometheus(
 def _images(arguments: argparse.Namespace) -> ImageSet:
     """What the twins are sent. Raises ImagesError."""
     return load_images(arguments.images, None, SEED, say, model=arguments.model)
+
+
+def drifts(images: ImageSet, model: str) -> bool:
+    """Whether they raise alerts by themselves: golden images are synthetic, and no reference is of such ones."""
+    return is_golden(images.source) and images.kind == IMAGE and REFERENCE in read_model(model).files
 
 
 def _ended(twins: Sequence[Twin], started: Mapping[str, Process]) -> str | None:

@@ -28,6 +28,7 @@ class FindingCode(Code):
     REQUESTS_DROPPED = "requests_dropped", "dropped", "planned"
     REQUESTS_MISSING = "requests_missing", "missing", "planned"
     CLIENT_PAUSED = "client_paused", "pauses", "seconds_by_cause", "excluded"
+    SENT_ELSEWHERE = "sent_elsewhere", "machines", "processes", "uncertainty_ms"
     MODEL_VERSIONS_DIFFER = "model_versions_differ", "titles_by_version"
     CLIENT_SATURATED = "client_saturated", "titles", "max_p99_delay_ms", "workers", "cores"
     LATE_AT_START = "late_at_start", "p99_delay_ms_by_title", "start_s"

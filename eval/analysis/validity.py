@@ -51,6 +51,7 @@ def run_findings(
         findings.append(dropped if facts.complete else missing)
     findings += facts.invalid
     findings += _client_pauses(run, excluded)
+    findings += _senders(run)
     for name, target_report in facts.targets.items():
         findings += _target_warnings(name, target_report)
     findings += _cpu_contention(run, facts.targets)
@@ -87,6 +88,16 @@ def _client_pauses(run: Run, excluded: int) -> list[Finding]:
         return []
     values = {"pauses": len(run.pauses), "seconds_by_cause": dict(seconds_by_cause), "excluded": excluded}
     return [warning(FindingCode.CLIENT_PAUSED, **values)]
+
+
+def _senders(run: Run) -> list[Finding]:
+    """That other machines have sent the open loops."""
+    workers = {sender.name: sender.workers for sender in run.senders if sender.clocks}
+    if not workers:
+        return []
+    uncertainty_ms = max(clock.uncertainty_ms for sender in run.senders for clock in sender.clocks)
+    values = {"machines": list(workers), "processes": sum(workers.values()), "uncertainty_ms": uncertainty_ms}
+    return [warning(FindingCode.SENT_ELSEWHERE, **values)]
 
 
 def _undecided_models(facts: VerdictFacts) -> list[Finding]:

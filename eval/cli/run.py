@@ -23,13 +23,14 @@ from eval.cli.arguments import (
 )
 from eval.cli.report import write_run_report
 from eval.errors import EvalError
-from eval.formatting import usd
+from eval.formatting import plural, usd
+from eval.load.nodes.destinations import parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.run_dir import create_run_dir, new_run_id, update_latest
 from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
-from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, check_scheduler, read_token
+from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
 from infra.errors import ModelError
 from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
 from infra.targets import TARGETS
@@ -39,6 +40,7 @@ from service.settings import ENGINES
 if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help should not wait for
     from eval.dataset.image_set import ImageSet
     from eval.load.load_generator import RunOptions
+    from eval.load.nodes.destinations import Node
     from eval.targets.endpoints import TargetSet
 
 REPORTS_DIR = Path("reports")
@@ -68,6 +70,8 @@ examples:
       the credentials, profile and region that AWS's own tools find
   ./cloudtrial run --stacks aws_ec2,heroku --token-env heroku=TOKEN
       the bearer token of heroku is in $TOKEN, and is stored nowhere
+  ./cloudtrial run --stacks heroku --scenario poisson --cluster 10.0.0.2,10.0.0.3
+      two other machines send, over ssh
   ./cloudtrial run --resume reports/latest --stacks aws_ec2,heroku
       the rest of a run; addresses other than this machine's have to be named again
 
@@ -181,7 +185,8 @@ def add_run_command(commands: Any) -> None:
     add("--in-flight", type=int_at_least(1), metavar="N", help="maximum of requests in flight (default: 256)")
     add("--workers", type=int_at_least(1), metavar="N", help="processes that send the open loops: at rates beyond one's"
         " thousand a second, with as many free cores. One that ends, ends the run (default: 1)")  # fmt: skip
-    add("--scheduler", metavar="ADDRESS", help="dask scheduler whose workers send them, such as tcp://10.0.0.5:8786")
+    add("--cluster", metavar="HOST,HOST", help="machines that send the open loops in place of this one, as ssh takes"
+        " them; --workers N is then of each. docs/scale.md")  # fmt: skip
     add("--warmup", type=int_at_least(0), metavar="N", help="warm-up requests per target (default: 20)")
     add("--block", type=int_at_least(1), metavar="N", help="consecutive requests to one target (default: 25)")
     add(
@@ -213,6 +218,7 @@ def add_run_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, report, print the verdict. Nothing that is printed has a token in it, not even a traceback."""
+    arguments.cluster = parse_nodes(arguments.cluster) if arguments.cluster else ()
     token_options = [read_token(text, os.environ) for text in arguments.token_env]
     access = read_access(access_options(arguments), os.environ)
     tokens = [option.token for option in token_options] + environment_secrets()
@@ -256,6 +262,7 @@ def _start(
     reporter.print(f"{what}: {image_set.source} ({len(image_set.images):,})")
     names = [*twin_names(twins, engines), *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
     check_restart_targets(options.restart_commands, names)
+    options = _with_senders(options, arguments.cluster, reporter)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id
     create_run_dir(run_dir)
@@ -274,7 +281,7 @@ def _resume(
     """Measure the rest of a run."""
     reporter, run_dir = Reporter(scrub=scrub, as_json=arguments.json_log), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
-        from eval.run.resume import check_confirmed, check_same_config, load_resumable, resume_run
+        from eval.run.resume import check_confirmed, check_same_config, check_senders, load_resumable, resume_run
         from eval.run.runner import execute_run
         from eval.targets.endpoints import start_targets
 
@@ -287,6 +294,8 @@ def _resume(
         reporter.print(f"{endpoint.name} at {endpoint.url}{', with a token' if endpoint.token else ''}")
     if not arguments.yes:
         check_confirmed(run_dir, remote, arguments.targets or (), arguments.stacks or ())
+    check_senders(run_dir, run_record, arguments.cluster)
+    options = _with_senders(options, arguments.cluster, reporter)
     model = run_record.model or config.model or DEFAULT_MODEL
     image_set = _load_images(config, model, reporter, is_reported=run_record.model is not None)
     with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
@@ -304,9 +313,18 @@ def _run_options(arguments: argparse.Namespace, scrub: Scrubber) -> RunOptions:
     restart_commands = parse_restart_commands(arguments.cold_command)
     adapters = {option.target: option for option in arguments.adapters}
     return RunOptions(
-        arguments.line, restart_commands, arguments.max_usd, arguments.scheduler, scrub, adapters,
-        arguments.interruptions,
+        arguments.line, restart_commands, arguments.max_usd, scrub, adapters, arguments.interruptions
     )  # fmt: skip
+
+
+def _with_senders(options: RunOptions, nodes: Sequence[Node], reporter: Reporter) -> RunOptions:
+    """The options with what starts a worker on each machine of --cluster, which is made ready now."""
+    if not nodes:
+        return options
+    from eval.load.nodes.prepare import prepare_nodes
+
+    with reporter.activity(f"Preparing {plural(len(nodes), 'machine')} to send"):
+        return dataclasses.replace(options, nodes=prepare_nodes(nodes, reporter.event))
 
 
 def _remote_targets(
@@ -330,16 +348,11 @@ def _remote_targets(
     check_adapters(remote, arguments.adapters, allow_http=allow_http)
     for name, reason in remote.start_failures.items():
         reporter.print(f"{name} is left out: {reason}")
-    if (token_options or any(each.secrets for each in access.values())) and not allow_http:
-        check_scheduler(arguments.scheduler)
-    if arguments.scheduler and any(each.ca_file or each.certificate_file for each in access.values()):
-        raise EvalError(f"{CA} and {CERTIFICATE} name files of this machine, which the workers of --scheduler lack")
+    if arguments.cluster and any(each.ca_file or each.certificate_file for each in access.values()):
+        raise EvalError(f"{CA} and {CERTIFICATE} name files of this machine, which those of --cluster lack")
     check_sagemaker_options(remote, token_options, parse_restart_commands(arguments.cold_command))
     with_tokens = assign_tokens(remote, token_options, allow_http=allow_http)
-    connected = assign_signers(assign_access(with_tokens, access, allow_http=allow_http), scrub, allow_http=allow_http)
-    if any(endpoint.signer for endpoint in connected.endpoints) and not allow_http:
-        check_scheduler(arguments.scheduler)
-    return connected
+    return assign_signers(assign_access(with_tokens, access, allow_http=allow_http), scrub, allow_http=allow_http)
 
 
 def _merge_config(arguments: argparse.Namespace, base: Config) -> Config:
@@ -417,7 +430,7 @@ def _twins_of(config: Config, run: Run | None = None) -> tuple[tuple[str, ...], 
 
 def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Reporter) -> int:
     """Write the reports of the run. Returns the exit code."""
-    from eval.run.runner import INTERRUPTED_PREFIX, WORKER_LOST_PREFIX
+    from eval.run.runner import INTERRUPTED_PREFIX, WORKER_LOST_PREFIXES
 
     interrupted = (finished_run.incomplete_reason or "").startswith(INTERRUPTED_PREFIX)
     if finished_run.incomplete_reason:
@@ -425,5 +438,5 @@ def _finish(run_dir: Path, finished_run: Run, image_set: ImageSet, reporter: Rep
     if finished_run.cost.get("usd"):
         reporter.print(f"The run has cost at most {usd(finished_run.cost['usd'])}")
     any_success = write_run_report(run_dir, reporter, image_set)
-    failed = not any_success or (finished_run.incomplete_reason or "").startswith(WORKER_LOST_PREFIX)
+    failed = not any_success or (finished_run.incomplete_reason or "").startswith(WORKER_LOST_PREFIXES)
     return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if failed else 0

@@ -34,8 +34,7 @@ from eval.load.responses import (
 )
 from eval.load.transport_errors import classify_transport_error
 from eval.samples.model import Sample
-from eval.targets.access import Access, proxy_of
-from eval.targets.endpoints import KEEPALIVE_S
+from eval.targets.access import KEEPALIVE_S, Access, proxy_of
 from eval.targets.sagemaker.signer import Signer
 from eval.targets.tokens import Scrubber, Token
 from eval.validation import parse_json
@@ -114,9 +113,10 @@ class Client:
         access: Access | None = None,
         signer: Signer | None = None,
     ):
-        """run_start: the time.perf_counter() of the start of the run. scrub: masks the tokens of all its targets.
+        """run_start: the time.perf_counter() of the start of the run, which may be set anew between two requests.
 
-        url may end with the path of predictions. adapter: of an endpoint with another wire format than the service's.
+        scrub: masks the tokens of all its targets. url may end with the path of predictions. adapter: of an endpoint
+        with another wire format than the service's.
         signer: of an endpoint of SageMaker, whose url is that of its invocations.
         """
         self.name = name
@@ -136,7 +136,7 @@ class Client:
         self._no_connection_reuse = no_connection_reuse
         self._keepalive_s = keepalive_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=float("inf"))  # not rounded up to 1 s
-        self._run_start = run_start
+        self.run_start = run_start
         self._own_headers = {**(token.headers() if token else {}), **self._access.headers}
         self._scrub = scrub or Scrubber([*([token] if token else []), *self._access.secrets])
 
@@ -335,7 +335,7 @@ class Client:
             block=request.block_number,
             index_in_block=request.index_in_block,
             image_index=request.image_index,
-            scheduled_s=round((sent_at if scheduled_at is None else scheduled_at) - self._run_start, 6),
+            scheduled_s=round((sent_at if scheduled_at is None else scheduled_at) - self.run_start, 6),
             latency_ms=round(service_time_ms + (send_delay_ms or 0.0), 3),
             service_time_ms=service_time_ms,
             send_delay_ms=send_delay_ms,

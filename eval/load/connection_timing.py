@@ -12,8 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from eval.targets.access import Access
-from eval.targets.endpoints import KEEPALIVE_S
+from eval.targets.access import KEEPALIVE_S, Access
 
 
 @dataclass

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multidict import CIMultiDict
 
@@ -17,9 +17,11 @@ from eval.dataset.image_set import EncodedImage
 from eval.errors import EndpointError, InvalidInput
 from eval.load.responses import parse_version, problem_detail
 from eval.samples.model import ImageEntry
-from eval.targets.endpoints import Endpoint
 from eval.validation import parse_json
 from service.schema import ATTRIBUTE_HEADERS, CUSTOM_ATTRIBUTES, PROBABILITIES, read_custom_attributes
+
+if TYPE_CHECKING:
+    from eval.targets.endpoints import Endpoint
 
 ASK_PROBABILITIES = {CUSTOM_ATTRIBUTES: f"{PROBABILITIES}=1"}
 ERROR_TYPE = "x-amzn-ErrorType"

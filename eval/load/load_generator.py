@@ -13,7 +13,6 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from eval.interruption import Interruptions
 from eval.load.circuit_breaker import CircuitBreaker
 from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
-from eval.load.distributed import run_distributed
+from eval.load.nodes.destinations import Node
 from eval.load.open_loop import START_DELAY_S, SampleSink, run_open_loop
 from eval.load.pauses import ClientPause, Heartbeat
 from eval.load.refusals import refusal_text
@@ -63,10 +62,10 @@ class RunOptions:
     command_line: tuple[str, ...] = ()  # recorded in run.json
     restart_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)  # endpoint -> argv that restarts it
     max_usd: float | None = None  # cost limit, at which the run ends
-    dask_scheduler: str | None = None  # address of a dask scheduler, whose workers send the open loops
     scrub: Scrubber = field(default_factory=Scrubber)  # masks the tokens of all endpoints
     adapters: Mapping[str, AdapterOption] = field(default_factory=dict)  # endpoint -> how it is asked
     interruptions: Interruptions = field(default_factory=Interruptions)  # what signals do
+    nodes: Mapping[Node, Sequence[str]] = field(default_factory=dict)  # machines that send, with what starts a worker
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,6 @@ class RunContext:
     reporter: Reporter
     sample_writer: SampleWriter
     resume_state: ResumeState
-    executor: Executor | None  # of a dask scheduler, whose workers send open loops
     cost_meter: CostMeter
     run_start: float  # of time.perf_counter(), as if the run had never been interrupted
 
@@ -280,8 +278,6 @@ class LoadGenerator:
 
         if self._workers:
             await self._workers.send_open_loop(shard, record, stopped)
-        elif self.context.executor:
-            await run_distributed(self.context.executor, shard, config.workers, self.context.run_start, record)
         else:
             start = time.perf_counter() + START_DELAY_S
             await run_open_loop(client, requests, offsets_s, start, config.in_flight, record, self._missed, stopped)

@@ -18,6 +18,8 @@ from eval.samples.model import PAUSED, Sample
 BEAT_S = 0.05
 MAX_STALL_S = 0.25  # by which a beat may come late
 SUSPENDED, COMPUTING, STOPPED = "suspended", "computing", "stopped"  # the machine; this process itself; it by others
+CAUSES = (SUSPENDED, COMPUTING, STOPPED)
+THIS_PROCESS, THIS_MACHINE = "this process", "this machine"
 COMPUTING_SHARE = 0.5  # of a pause that this process has computed, if it was itself the cause
 
 
@@ -44,7 +46,7 @@ class ClientPause:
     end: float
     duration_s: float  # longer than that where the machine was suspended
     cause: str
-    process: str = "this process"  # or a worker of it
+    whose: str = THIS_PROCESS  # or a worker's; of SUSPENDED the machine's
 
 
 class Heartbeat:
@@ -94,7 +96,8 @@ class Heartbeat:
             cause = COMPUTING
         else:
             cause = STOPPED
-        pause = ClientPause(last.monotonic_s, now.monotonic_s, elapsed_s, cause)
+        whose = THIS_MACHINE if cause == SUSPENDED else THIS_PROCESS
+        pause = ClientPause(last.monotonic_s, now.monotonic_s, elapsed_s, cause, whose)
         self.pauses.append(pause)
         if self._on_pause:
             self._on_pause(pause)

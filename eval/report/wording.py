@@ -145,6 +145,15 @@ def _client_paused(pauses: int, seconds_by_cause: Mapping[str, float], excluded:
     return f"{times}; {touched if excluded else 'no request was touched'}"
 
 
+def _sent_elsewhere(machines: Sequence[str], processes: int, uncertainty_ms: float) -> str:
+    names = join_words(list(machines), most=MAX_NAMED)
+    by = "one process" if processes == 1 else f"{count(processes)} processes"
+    return (
+        f"open loops were sent by {by} on {plural(len(machines), 'other machine')} ({names}): their latency has the "
+        f"network from there; the clocks of these were known to {uncertainty_ms:.2g} ms"
+    )
+
+
 def _many_failures(title: str, failed: int, sent: int, errors: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{kind} {count(number)}" for kind, number in errors.items())
     return f"{title}: {count(failed)} of {plural(sent, 'request')} failed ({percent(failed / sent)}): {kinds}"
@@ -329,6 +338,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
         "kept; --resume sends them"
     ),
     FindingCode.CLIENT_PAUSED: _client_paused,
+    FindingCode.SENT_ELSEWHERE: _sent_elsewhere,
     FindingCode.MODEL_VERSIONS_DIFFER: _model_versions_differ,
     FindingCode.CLIENT_SATURATED: _client_saturated,
     FindingCode.LATE_AT_START: _late_at_start,

@@ -14,6 +14,7 @@ from eval.dataset.images import CACHE_DIR
 from eval.errors import InvalidInput
 from eval.samples.model import MAX_CLASSES, Label
 from eval.validation import AtMost, Name, Probability, parse_json, validate
+from service.engines import REFERENCE_PRECISION
 from service.errors import BundleError
 from service.model import Bundle, load_bundle
 from service.system import processor
@@ -69,7 +70,7 @@ class ReferenceCache:
 def open_reference_cache(
     bundle: Bundle, engine: str, cache_dir: Path = CACHE_DIR / "reference"
 ) -> ReferenceCache | None:
-    """The cache of the reference process on this machine: its name depends on weights, library and processor.
+    """The cache of the reference process on this machine: named by weights, library, processor and precision.
 
     None if the weights are not those of model.json, or the library is missing; the process itself then reports why.
     """
@@ -79,5 +80,6 @@ def open_reference_cache(
         library_version = version(LIBRARY_OF[engine])
     except (BundleError, PackageNotFoundError, OSError):
         return None
-    environment_hash = hashlib.sha256(json.dumps([library_version, processor()]).encode()).hexdigest()[:12]
+    environment = [library_version, processor(), REFERENCE_PRECISION.get(engine)]
+    environment_hash = hashlib.sha256(json.dumps(environment).encode()).hexdigest()[:12]
     return ReferenceCache(cache_dir / f"{bundle.version(file)}-{environment_hash}.jsonl")

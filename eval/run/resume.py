@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from eval.dataset.image_set import ImageSet
 from eval.errors import EvalError
+from eval.load.nodes.destinations import Node
 from eval.plan.config import MAX_RATE, Config, config_from_json
 from eval.run.run_dir import refuse_linked_logs
 from eval.samples.model import RUN_SCHEMA_VERSION, SAMPLES_GZ_FILE, Run
@@ -60,6 +61,16 @@ def check_confirmed(
         raise EvalError(
             f"cannot resume {run_dir}: only its folder names {_describe_endpoints(unconfirmed)}; give the run's"
             " --target and --stacks again, or --yes to send to all addresses that are listed above"
+        )
+
+
+def check_senders(run_dir: Path, run: Run, nodes: Collection[Node]) -> None:
+    """Raises EvalError if other machines have sent a part of the run, and this one would send the rest."""
+    if run.senders and not nodes:
+        names = ",".join(dict.fromkeys(sender.name for sender in run.senders))
+        raise EvalError(
+            f"cannot resume {run_dir} from this machine: {names} sent its open loops; give --cluster {names}, or name"
+            " other machines"
         )
 
 

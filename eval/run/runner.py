@@ -19,9 +19,17 @@ from eval.adapters.loading import ready_forms
 from eval.cost.price_list import load_price_list
 from eval.cost.run_cost import CostMeter, demand_of_schedule, estimate_run_cost, rate_card_for
 from eval.dataset.image_set import ImageSet
-from eval.errors import BudgetExceeded, EndpointError, ReferenceUnavailable, Unreachable, WorkerLost
+from eval.errors import (
+    BudgetExceeded,
+    ClockUncertain,
+    EndpointError,
+    EvalError,
+    ReferenceUnavailable,
+    Unreachable,
+    WorkerLost,
+)
+from eval.formatting import plural
 from eval.load.client import Client, RequestSpec
-from eval.load.distributed import open_executor
 from eval.load.foreign import find_adapter, first_images
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
 from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
@@ -33,10 +41,11 @@ from eval.plan.schedule import Block
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
-from eval.samples.model import MAX_PAUSES, RUN_SCHEMA_VERSION, PauseRecord, Run, TargetRun
+from eval.samples.model import MAX_PAUSES, MAX_SENDERS, RUN_SCHEMA_VERSION, PauseRecord, Run, TargetRun
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
+from eval.targets.tokens import is_loopback
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from service.engines.names import engine_named
 from service.schema import PREDICT
@@ -44,12 +53,16 @@ from service.system import usable_cpus
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
 PAUSE_TEXTS = {  # by cause
-    SUSPENDED: "this machine was suspended",
+    SUSPENDED: "{} was suspended",
     STOPPED: "{} got no processor, or was stopped,",
     COMPUTING: "{} was busy with itself",
 }
+OWN_ADDRESS = (
+    "{} is at {}, which on {} is that machine itself: name an address that leads to the target from every machine of"
+    " --cluster; twins have none"
+)
 INTERRUPTED_PREFIX = "interrupted"  # starts the incomplete_reason of a run that a signal ended
-WORKER_LOST_PREFIX = "worker lost"  # of one that ended because a process that sends had ended
+WORKER_LOST_PREFIXES = (WorkerLost.what, ClockUncertain.what)  # of one that ended because of a process that sends
 
 
 def execute_run(
@@ -68,7 +81,6 @@ def execute_run(
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
-        executor = stack.enter_context(open_executor(options.dask_scheduler))
         context = RunContext(
             target_names=[target.name for target in run.targets],
             endpoints={endpoint.name: endpoint for endpoint in target_set.endpoints},
@@ -78,7 +90,6 @@ def execute_run(
             reporter=reporter,
             sample_writer=sample_writer,
             resume_state=resume_state or ResumeState(),
-            executor=executor,
             cost_meter=cost_meter,
             run_start=_run_start(run, measured_until_s),
         )
@@ -132,10 +143,10 @@ class RunSession:
     def __init__(self, run: Run, context: RunContext):
         self.run_record = run
         self.context = context
-        own_workers = context.config.workers > 1 and context.executor is None
+        config, options = context.config, context.options
         self._workers = (
-            WorkerPool(context.config.workers, context.run_start, self._note_pause, context.options.scrub)
-            if own_workers
+            WorkerPool(config.workers, context.run_start, self._note_pause, options.scrub, options.nodes)
+            if config.workers > 1 or options.nodes
             else None
         )
         self.load_generator = LoadGenerator(context, self._note_pause, self._workers)
@@ -154,15 +165,15 @@ class RunSession:
                 with self.context.reporter.activity("Reaching the targets"):
                     usable, blocks = await self._reach_targets(clients)
                 if usable:
-                    await self._run_reference(usable)
                     await self._start_workers(stack)
+                    await self._run_reference(usable)
                     await self.load_generator.run(usable, blocks)
             self.incomplete_reason = None if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             self.context.reporter.event(f"Ended: {error}")
         except WorkerLost as error:
-            self.incomplete_reason = f"{WORKER_LOST_PREFIX} after {self._progress_text()}: {error}"
+            self.incomplete_reason = f"{error.what} after {self._progress_text()}: {error}"
         except asyncio.CancelledError:
             self.incomplete_reason = f"{INTERRUPTED_PREFIX} after {self._progress_text()}"
         except Exception as error:
@@ -172,34 +183,53 @@ class RunSession:
     def _warn_of_few_cores(self) -> None:
         twins = [endpoint.twin for endpoint in self.context.endpoints.values() if endpoint.twin]
         pinned = max((twin.cpus for twin in twins), default=0)  # all of them to the same, and one is asked at a time
-        if self._workers and (warning := cores_warning(self._workers.count, usable_cpus(), pinned)):
+        own_workers = self._workers.per_machine if self._workers and self._workers.is_local else 0
+        if warning := cores_warning(own_workers, usable_cpus(), pinned):
             self.context.reporter.event(warning)
 
     async def _start_workers(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the processes that send the open loops, and wait until they are ready: before anything is measured."""
-        if self._workers:
-            with self.context.reporter.activity(f"Starting {self._workers.count} workers"):
-                await stack.enter_async_context(self._workers)
+        if self._workers is None:
+            return
+        with self.context.reporter.activity(f"Starting {plural(self._workers.count, 'worker')}"):
+            await stack.enter_async_context(self._workers)
+        for warning in self._workers.warnings:
+            self.context.reporter.event(warning)
+        elsewhere = self._workers.elsewhere()
+        for name, endpoint in self.context.endpoints.items():
+            if elsewhere and is_loopback(endpoint.url):
+                raise EvalError(OWN_ADDRESS.format(name, endpoint.url, elsewhere[0]))
+        self._write_run()
+
+    def _record_so_far(self) -> Run:
+        """The run's record, with the machines that have sent in this part of it."""
+        senders = self._workers.records if self._workers else []
+        return replace(self.run_record, senders=[*self.run_record.senders, *senders][-MAX_SENDERS:])
+
+    def _write_run(self) -> None:
+        """At once: the run may be killed later."""
+        context = self.context
+        with os_errors_as_eval_error(context.sample_writer.run_dir):
+            write_run(context.sample_writer.run_dir, self._record_so_far(), context.options.scrub)
 
     def finished_run(self) -> Run:
         """The record of the finished run."""
         targets = [self._finished_target(target) for target in self.run_record.targets]
         return replace(
-            self.run_record, targets=targets, ended_at=_utc_now(), complete=self.incomplete_reason is None,
+            self._record_so_far(), targets=targets, ended_at=_utc_now(), complete=self.incomplete_reason is None,
             incomplete_reason=self.incomplete_reason,
             planned_requests=self.load_generator.planned_requests,
             cost=self.context.cost_meter.run_cost(self.context.elapsed_s()).to_report(),
         )  # fmt: skip
 
     def _note_pause(self, pause: ClientPause) -> None:
-        """Record a pause of this process, or of a worker, at once: the run may be killed later."""
+        """Record a pause of this process, or of a worker."""
         context = self.context
         record = PauseRecord(round(pause.start - context.run_start, 3), round(pause.duration_s, 3), pause.cause)
         self.run_record = replace(self.run_record, pauses=[*self.run_record.pauses, record][:MAX_PAUSES])
-        cause = PAUSE_TEXTS[pause.cause].format(pause.process)
+        cause = PAUSE_TEXTS[pause.cause].format(pause.whose)
         context.reporter.event(f"Not measured: {cause} for {pause.duration_s:.1f} s")
-        with os_errors_as_eval_error(context.sample_writer.run_dir):
-            write_run(context.sample_writer.run_dir, self.run_record, context.options.scrub)
+        self._write_run()
 
     def _progress_text(self) -> str:
         return f"{self.load_generator.measured_requests:,} of {self.load_generator.planned_requests:,} requests"

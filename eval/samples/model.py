@@ -44,6 +44,7 @@ MAX_IMAGES = 250_000
 MAX_CLASSES = 10_000
 MAX_TARGETS = 1000
 MAX_PAUSES = 10_000
+MAX_SENDERS, MAX_CLOCKS = 10_000, 10_000  # machines, counted again in each part of a run; blocks
 TargetName = Annotated[str, Characters(100)]
 Label = Annotated[int, Within(0, MAX_CLASSES - 1)]
 Cores = Annotated[int, Within(0, 100_000)]
@@ -128,6 +129,7 @@ class Sample:
     startup_ms: SignedDurations = field(default_factory=dict)  # of a first response after a start; see the keys below
     idle_gap_s: Positive | None = None  # idle time before it, in the scenario idle
     cpu_ms: Milliseconds | None = None  # CPU time of a twin's processes since the sample before it in its block
+    sender: Name | None = None  # of an open loop with workers: machine and number, such as "10.0.0.2/1"
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,28 @@ class PauseRecord:
 
 
 @dataclass(frozen=True)
+class ClockRecord:
+    """A sender's clock before a block."""
+
+    block: Integer
+    offset_s: Annotated[float, Within(-1e12, 1e12)]  # that its time.perf_counter() was ahead of the run's
+    uncertainty_ms: Milliseconds
+
+
+@dataclass(frozen=True)
+class SenderRecord:
+    """Another machine that sent open loops."""
+
+    name: Name  # as --cluster names it
+    workers: Cores
+    cores: Cores
+    processor: Annotated[dict[str, Any], Keys(Processor)]
+    versions: NameByName  # of Python and the libraries that send
+    code_sha256: Name
+    clocks: Annotated[list[ClockRecord], AtMost(MAX_CLOCKS)] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything about a run but its samples."""
 
@@ -196,6 +220,7 @@ class Run:
     input_kind: Annotated[str, OneOf(INPUT_KINDS)] = IMAGE  # what the manifest lists, each posted by itself
     model: Name | None = None  # the bundle of models/ whose classes and golden set it used
     pauses: Annotated[list[PauseRecord], AtMost(MAX_PAUSES)] = field(default_factory=list)  # of the client
+    senders: Annotated[list[SenderRecord], AtMost(MAX_SENDERS)] = field(default_factory=list)  # other machines
     reference_engine: Name = "torch"  # of the reference predictions: the model's plain one, which no title mentions
 
 

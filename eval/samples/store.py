@@ -228,9 +228,14 @@ def _without_client_time(sample: Sample) -> Sample:
 
 def append_sample(file: IO[str], sample: Sample, scrub: Callable[[str], str] = str) -> None:
     """Append one line and flush it to the operating system."""
-    data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # dataclasses.asdict is slow
-    file.write(scrub(json.dumps(data, separators=(",", ":"))) + "\n")
+    file.write(scrub(sample_json(sample)) + "\n")
     file.flush()
+
+
+def sample_json(sample: Sample) -> str:
+    """The line of a sample."""
+    data = {k: v for k, v in vars(sample).items() if v is not None and v != {}}  # dataclasses.asdict is slow
+    return json.dumps(data, separators=(",", ":"))
 
 
 def read_samples(run_dir: Path, run: Run | None = None) -> Iterator[Sample]:

@@ -21,6 +21,7 @@ VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 SECRET_NAME = re.compile(r"auth|key|token|secret|passw|cookie|credential|signature|session|^code$|^sig$", re.IGNORECASE)
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection")  # headers that are not for users to set
+KEEPALIVE_S = 55.0  # below the 60 s after which nginx and many load balancers close an idle connection
 PUT_INTO_VARIABLE = "put it into a variable, and write $VARIABLE"
 HEADER, QUERY, BASIC, CA, CERTIFICATE, KEY, PROXY = ACCESS_FLAGS = (
     "--header", "--query", "--basic-env", "--ca", "--client-cert", "--client-key", "--proxy",

@@ -22,7 +22,7 @@ from eval.errors import EndpointError, InvalidInput
 from eval.progress import Reporter
 from eval.samples.model import REFERENCE
 from eval.samples.sizes import sized_target
-from eval.targets.access import CA, CERTIFICATE, Access
+from eval.targets.access import CA, CERTIFICATE, KEEPALIVE_S, Access
 from eval.targets.sagemaker.naming import SageMakerEndpoint, parse_sagemaker
 from eval.targets.tokens import Token, TokenOption, check_route
 
@@ -239,5 +239,4 @@ def _shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
-KEEPALIVE_S = 55.0  # below the 60 s after which nginx and many load balancers close an idle connection
 TWIN_KEEPALIVE_S = 1.5  # functions-framework closes one after 2 s, and no proxy in front keeps it open here

@@ -89,14 +89,6 @@ def read_token(text: str, env: Mapping[str, str]) -> TokenOption:
     return TokenOption(text, target if separator else None, Token(value))
 
 
-def check_scheduler(address: str | None) -> None:
-    """Raises EndpointError if tokens sent to a dask scheduler could be read on their way."""
-    if address is not None and urlsplit(address).scheme != "tls":
-        raise EndpointError(
-            f"tokens would be sent to the workers of {address} in clear: use tls://, or allow it with {ALLOW_FLAG}"
-        )
-
-
 def check_route(name: str, url: str) -> None:
     """Raises EndpointError if a token sent to this endpoint could be read on its way."""
     if urlsplit(url).scheme != "https" and not is_loopback(url):

@@ -1,9 +1,10 @@
 """Proves by signed calls that a SageMaker endpoint serves what was sent; nothing else of it can be asked.
 
 `pulumi up` runs this file's text with `python3 -c` (infra/readiness.py), so it signs with the standard library alone
-(AWS's signature, version 4). It reads URL, where endpoints are invoked; API_URL, where they are described; REGION;
-ENDPOINT and CONFIG, its name and that of the configuration that it has to have, which names image, model and commit;
-MODEL_SHA256; CONTENT_TYPE and BODY, in base64, of a request that the model can answer; TIMEOUT_S; and perhaps
+(AWS's signature, version 4), and uses infra/waiting.py, whose text stands in place of its import there. It reads URL,
+where endpoints are invoked; API_URL, where they are described; REGION; ENDPOINT and CONFIG, its name and that of the
+configuration that it has to have, which names image, model and commit; MODEL_SHA256; CONTENT_TYPE and BODY, in base64,
+of a request that the model can answer; TIMEOUT_S; and perhaps
   PROFILE  the stack's aws:profile
   ADVICE   what to do when it fails
 Credentials are those of the environment, or else those that AWS's own CLI finds.
@@ -19,15 +20,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-POLL_S = float(os.environ.get("POLL_S") or "5")
-SUCCESSES_NEEDED = 3  # in a row: more than one instance may answer
+from infra.waiting import NoRedirect, wait
+
 ANSWER_TIMEOUT_S = 60  # SageMaker's own; the first answer of a serverless endpoint waits for a start
 MAX_ANSWER_BYTES = 64 * 1024
 VERSION_DIGITS = 12  # of the model's sha256, in answers
@@ -45,22 +45,6 @@ def main(env: Mapping[str, str]) -> None:
     if found := wait(lambda: problem(env), timeout_s):
         sys.exit(f"{env['ENDPOINT']} was not ready within {timeout_s:.0f} s; last: {found}\n{env.get('ADVICE', '')}")
     print("ready, with the model and the code that were sent", flush=True)
-
-
-def wait(look: Callable[[], str], timeout_s: float) -> str:
-    """Looks until there was no problem several times. Returns "", or the last problem when the time is up."""
-    deadline = time.monotonic() + timeout_s
-    successes, last = 0, ""
-    while successes < SUCCESSES_NEEDED:
-        found = look()
-        successes = successes + 1 if found == "" else 0
-        if found and found != last:
-            print(f"not yet: {found}", flush=True)
-        last = found or last
-        if found and time.monotonic() > deadline:
-            return found
-        time.sleep(POLL_S)
-    return ""
 
 
 def problem(env: Mapping[str, str]) -> str:
@@ -96,9 +80,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], env: Mapping[str, st
     """Body and headers of a good answer. Raises OSError for any other, and for none."""
     now = datetime.datetime.now(datetime.UTC)
     all_headers = signed(url, body, headers, env["REGION"], credentials(env.get("PROFILE", "")), now)
-    request = urllib.request.Request(url, body, all_headers)
+    request, opener = urllib.request.Request(url, body, all_headers), urllib.request.build_opener(NoRedirect)
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as response:
+        with opener.open(request, timeout=ANSWER_TIMEOUT_S) as response:
             return response.read(MAX_ANSWER_BYTES), response.headers
     except urllib.error.HTTPError as error:
         text = " ".join(error.read(MAX_ANSWER_BYTES).decode(errors="replace").split())

@@ -15,8 +15,10 @@ if TYPE_CHECKING:  # infra and eval import the names of the engines, and start s
 
     from service.engines.onnx_engine import OnnxEngine
     from service.engines.torch_engine import TorchEngine
+    from service.model import Bundle
 
 LIBRARIES = {"torch", "safetensors", "onnxruntime"}  # of which each deployment has its own engine's alone
+REFERENCE_PRECISION = {"torch": "float32"}  # of the engines that else take the precision that is fastest here
 
 
 class Engine(Protocol):
@@ -59,3 +61,12 @@ def engine_class(name: str) -> type[TorchEngine] | type[OnnxEngine]:
             "one that this was deployed for"
         ) from None
     raise SettingsError(f"ENGINE is {name!r}; use one of: {', '.join(ENGINES)}")
+
+
+def reference_engine(name: str, bundle: Bundle) -> Engine:
+    """The engine in the precision that answers are compared with, the same on every processor.
+
+    Raises what engine_class() and its engines raise.
+    """
+    options = {"precision": REFERENCE_PRECISION[name]} if name in REFERENCE_PRECISION else {}
+    return engine_class(name)(bundle, **options)

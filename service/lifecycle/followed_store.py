@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,18 @@ class StoredVersion:
         return {"name": self.name, "alias": self.alias, "version": self.version, "number": self.number}
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What the followed reference leads to, but is not served."""
+
+    reference: ModelReference
+    found: StoredVersion | None  # None where the store is damaged before any version
+    why: str  # a sentence
+
+    def __str__(self) -> str:
+        return f"{self.reference}{f' {self.found.version}' if self.found else ''}"
+
+
 class FollowedStore:
     """A store's folder, which something else keeps up to date. It is only read, and looked at anew each time."""
 
@@ -56,8 +70,20 @@ class FollowedStore:
         name = check_name(reference.name)
         if reference.alias is None:
             return self._version(name, reference.version or "", None)
-        record = self._newest_record(name, check_alias(reference.alias))
+        if not (numbers := self._numbers(name, check_alias(reference.alias))):
+            raise NotInStore(f"{self.root} has no {reference}; {self._what_there_is(name)}")
+        record = self._record(name, reference.alias, numbers[0])
         return self._version(name, record.version, record, reference.alias)
+
+    def history(self, reference: ModelReference) -> Iterator[StoredVersion]:
+        """What the alias has led to, as far as it is still there, each version once and the last one first."""
+        seen: set[str] = set()
+        for number in self._numbers(reference.name, reference.alias) if reference.alias else ():
+            with suppress(StoreError):
+                record = self._record(reference.name, reference.alias or "", number)
+                if record.version not in seen:
+                    seen.add(record.version)
+                    yield self._version(reference.name, record.version, record, reference.alias)
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model that are complete."""
@@ -70,12 +96,12 @@ class FollowedStore:
         """The models."""
         return sorted(each for each in _names(self.root) if (self.root / version_dir(each, "")).is_dir())
 
-    def _newest_record(self, name: str, alias: str) -> AliasRecord:
-        folder = self.root / alias_dir(name, alias)
-        number = max(filter(None, map(record_number, _names(folder))), default=None)
-        if number is None:
-            raise NotInStore(f"{self.root} has no {name}@{alias}; {self._what_there_is(name)}")
-        path = folder / record_file(number)
+    def _numbers(self, name: str, alias: str) -> list[int]:
+        """Of the alias's records, the newest first."""
+        return sorted(filter(None, map(record_number, _names(self.root / alias_dir(name, alias)))), reverse=True)
+
+    def _record(self, name: str, alias: str, number: int) -> AliasRecord:
+        path = self.root / alias_dir(name, alias) / record_file(number)
         record = read_record(_read(path, MAX_RECORD_BYTES), str(path))
         if record.number != number:
             raise StoreError(f"{path} holds record {record.number}; the store is damaged there: roll the alias forward")
@@ -86,7 +112,10 @@ class FollowedStore:
             raise NotInStore(f"{version[:80]!r} is no version; use 12 hex digits; {self._what_there_is(name)}")
         folder = self.root / version_dir(name, version)
         if not (folder / MANIFEST).is_file():
-            raise NotInStore(f"{self.root} has no version {version} of {name}; {self._what_there_is(name)}")
+            missing = f"{self.root} has no version {version} of {name}"
+            if record:  # it was there before the record
+                raise StoreError(f"{missing}, to which {alias} points; fetch it again")
+            raise NotInStore(f"{missing}; {self._what_there_is(name)}")
         sha256 = hashlib.sha256(_read(folder / MANIFEST, MAX_MANIFEST_BYTES)).hexdigest()
         if not sha256.startswith(record.sha256 if record else version):
             raise StoreError(f"{folder / MANIFEST} has sha256 {sha256}, not that of its version; fetch it again")

@@ -28,7 +28,7 @@ from service.errors import (
     SwitchConflict,
     SwitchProblem,
 )
-from service.lifecycle.followed_store import FollowedStore, StoredVersion
+from service.lifecycle.followed_store import FollowedStore, Refusal, StoredVersion
 from service.lifecycle.memory import check_memory
 from service.lifecycle.served_model import CurrentModel, ServedModel
 from service.model import Bundle, load_bundle
@@ -67,12 +67,17 @@ class ModelSwitcher:
         self._switch, self._refused, self._say = switch, refused, say
         self._store = FollowedStore(settings.model_store) if settings.model_store else None
         self._following = settings.model
-        self._failed: StoredVersion | None = None  # what the last look found and could not take
-        self._fault: object = None  # that the last look said
+        self.refusal = settings.refusal  # of what is followed; None once that is served
+        self._failed = self.refusal and self.refusal.found  # what the last look found and could not take
+        self._fault: object = self.refusal and (self.refusal.found, self.refusal.why)  # that the last look said
         self._orders: SimpleQueue[Order] = SimpleQueue()
 
     def start(self) -> None:
-        """Start the thread; in the process that serves, after any fork."""
+        """Start the thread; in the process that serves, after any fork. Says what has been refused by then."""
+        if self.refusal:
+            present = self._current.model
+            self._say(f"{self.refusal} is not taken: {self.refusal.why}; serves {present.name} {present.version}")
+            self._refused()
         Thread(target=self._work, name="model-switch", daemon=True).start()
 
     def load(self, reference: ModelReference | None = None) -> ServedModel:
@@ -131,11 +136,12 @@ class ModelSwitcher:
                     return
                 if found != self._current.model.stored:
                     self._take(found)
-                self._fault = None
+                self._fault = self.refusal = None
         except Exception as error:
             problem = as_problem(error)
             if not isinstance(problem, InsufficientStorage):  # there may be enough at the next look
                 self._failed = found
+            self.refusal = Refusal(self._following, found, problem.detail) if self._following else None
             fault = (found, problem.title if found else problem.detail)  # not how much memory was free
             if fault != self._fault:
                 version = f" {found.version}" if found else ""
@@ -148,7 +154,7 @@ class ModelSwitcher:
         try:
             found = self._store.find(reference) if self._store and reference else None
             model = self._take(found, again=True)
-            self._following, self._failed, self._fault = reference, None, None
+            self._following, self._failed, self._fault, self.refusal = reference, None, None, None
         except Exception as error:
             problem = as_problem(error)
             self._refused()

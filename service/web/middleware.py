@@ -241,9 +241,10 @@ class RequestMiddleware:
         state.bodies.give_back(trace.reserved_bytes)
         if trace.predictions:
             state.metrics.queued(trace.queue_seconds)
-            trace.model.monitor.observe(trace.inputs, trace.predictions)
-            if trace.ordinal and trace.status == "200":
-                state.feedback.remember(trace.ordinal, trace.model.classifier, trace.predictions, trace.files)
+            if trace.status == "200":  # of rows too far out there may be no answer, though there were predictions
+                trace.model.monitor.observe(trace.inputs, trace.predictions)
+                if trace.ordinal:
+                    state.feedback.remember(trace.ordinal, trace.model.classifier, trace.predictions, trace.files)
             trace.inputs = trace.predictions = trace.files = ()  # a server may hold the environ for longer
         if trace.status:
             route = trace.route or (path if path in ROUTES else OTHER_ROUTE)

@@ -5,7 +5,9 @@ import pytest
 from eval.load import pauses
 
 
-@pytest.fixture(autouse=True)
-def busy_machine_is_no_pause(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)  # before a module's other fixtures, which may run as well
+def busy_machine_is_no_pause():
     """Tests that count requests share their processor with others; those of pauses set what one is."""
-    monkeypatch.setattr(pauses, "MAX_STALL_S", 30.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pauses, "MAX_STALL_S", 30.0)
+        yield

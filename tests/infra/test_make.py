@@ -297,6 +297,7 @@ WITH_TORCH = [f"{folder}/requirements.txt" for folder in ("service", "infra/gcp_
 WITHOUT_TORCH = [
     *(f"{folder}/requirements-onnx.txt" for folder in ("service", "infra/gcp_function")),
     "infra/aws_ec2/requirements-store.txt",
+    "eval/load/nodes/requirements-sender.txt",
 ]
 LOCKS = [*WITH_TORCH, *WITHOUT_TORCH]
 
@@ -305,7 +306,7 @@ LOCKS = [*WITH_TORCH, *WITHOUT_TORCH]
 def locked(project):
     """A project with locks, and a uv that keeps what they hold."""
     for folder in {(project / lock).parent for lock in LOCKS}:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     for lock in LOCKS:
         (project / lock).write_text("kept\n")
     (project / "service/torch-cpu.txt").write_text("torch\n")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifact import REPOSITORY
 from infra.git_sha import deployed_git_sha
+from infra.readiness import script_text
 from tests.helpers.http_server import http_server, send
 
 SENT = {"MODEL_SHA256": "ab" * 32, "GIT_SHA": "c0" * 20}
 VERSION = {"model": {"sha256": "ab" * 32}, "git_sha": "c0" * 20}
-SCRIPT = (REPOSITORY / "infra" / "wait_ready.py").read_text(encoding="utf-8")
+SCRIPT = script_text()
 
 Answer = Callable[[str, int], tuple[int, object]]  # path, number of the request -> status, body
 
@@ -145,17 +145,25 @@ def test_a_host_can_be_asked_at_an_address_of_its_own(tmp_path):
 
 
 def test_an_answer_elsewhere_is_not_the_endpoints_own():
-    with http_server(lambda request, _: send(request, 200, "{}")) as old:
+    """It is not even asked: it would see the token."""
+    asked: list[str] = []
 
-        def lead_on(request, _):
-            request.send_response(308)
-            request.send_header("Location", f"http://127.0.0.1:{old}/readyz")
-            request.end_headers()
+    def elsewhere(request, _):
+        asked.append(request.headers["Authorization"])
+        send(request, 200, "{}")
 
-        with http_server(lead_on) as port:
-            env = {"URL": f"http://127.0.0.1:{port}", "TIMEOUT_S": "0", "POLL_S": "0.01", **SENT}
+    with http_server(elsewhere) as old:
+        leads_on = f"http://127.0.0.1:{old}/readyz"
+        with http_server(lambda request, _: send(request, 308, Location=leads_on)) as port:
+            env = {"URL": f"http://127.0.0.1:{port}", "TIMEOUT_S": "0", "POLL_S": "0.01", "API_TOKEN": "secret", **SENT}
             done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and "/readyz led on to http://127.0.0.1" in done.stderr
+    assert done.returncode == 1 and asked == []
+    assert f"/readyz answered status 308, and leads on to {leads_on}" in done.stderr
+
+
+def test_the_script_is_whole_wherever_it_is_run(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "KeyError: 'URL'"
 
 
 # The commit

@@ -17,6 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from infra.artifact import REPOSITORY
+from infra.readiness import script_text
 from tests.helpers.http_server import http_server, send
 
 PATH = REPOSITORY / "infra" / "aws_sagemaker" / "wait_ready.py"
@@ -52,7 +53,7 @@ def wait_for(describe, invoke=lambda n: (200, ATTRIBUTES), *, timeout_s=60, keys
             | keys
             | env
         )
-        done = subprocess.run([sys.executable, "-c", PATH.read_text()], env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", script_text(PATH)], env=env, capture_output=True, text=True)
     return done, requests
 
 
@@ -100,6 +101,12 @@ def test_an_error_of_aws_is_told_in_its_own_words():
     assert "answered status 400" in done.stderr and "no such endpoint" in done.stderr
     done, _ = wait_for(in_service, lambda _: (424, {}), timeout_s=0)
     assert "answered status 424" in done.stderr
+
+
+def test_a_redirect_proves_nothing():
+    done, requests = wait_for(in_service, lambda n: (302 if n == 1 else 200, ATTRIBUTES | {"Location": "/"}))
+    assert done.returncode == 0 and "answered status 302" in done.stdout
+    assert [path for path, *_ in requests] == 4 * ["/", "/endpoints/classifier/invocations"]
 
 
 @pytest.mark.parametrize("token", [True, False], ids=["session", "lasting"])

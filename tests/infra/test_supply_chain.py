@@ -82,6 +82,6 @@ def test_the_workflow_audits_every_lock():
     runs = [step.get("run") for _, job in jobs() for step in job.get("steps", ())]
     assert "make audit" in runs and "make sbom" in runs
     script = (ROOT / "scripts" / "audit").read_text()
-    locks = [*ROOT.glob("service/requirements*.txt"), *ROOT.glob("infra/*_*/requirements*.txt")]
-    assert len(locks) == 6 and all(str(lock.relative_to(ROOT)) in script for lock in locks)
+    locks = [path for each in ("service", "infra/*_*", "eval/**") for path in ROOT.glob(f"{each}/requirements*.txt")]
+    assert len(locks) == 7 and all(str(lock.relative_to(ROOT)) in script for lock in locks)
     assert "--strict" in script  # a package that was not looked up is a failure

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from infra.readiness import SCRIPT
+from infra.readiness import script_text
 from tests.helpers.http_server import send
 from tests.helpers.infra.vm_files import DOMAIN, make_certificate
 
@@ -83,9 +83,7 @@ def ask_early(folder: Path, new: int, root: Path, *, old: int = 9, **env: str) -
     env = {"URL": f"https://{DOMAIN}:{old}", "ADDRESS_FILE": str(folder / "address"), **SENT, **env}
     env = {"POLL_S": "0.01", "HTTPS_WAIT_S": "0.1", "TIMEOUT_S": "60", "SSL_CERT_FILE": str(root), **env}
     script = "import socket; found = socket.getaddrinfo\n"
-    script += "socket.getaddrinfo = lambda host, *rest, **more: found('127.0.0.1', *rest, **more)\n" + SCRIPT.read_text(
-        encoding="utf-8"
-    )
+    script += "socket.getaddrinfo = lambda host, *rest, **more: found('127.0.0.1', *rest, **more)\n" + script_text()
     return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
 
 

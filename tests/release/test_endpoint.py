@@ -30,9 +30,13 @@ class Service:
         sha256 = bundle.files["float32.onnx"]
         self.version = {"engine": "onnx", "model": {"name": "tiny", "sha256": sha256}}
         self.ready, self.answers, self.posts = 200, [[1.0, 0.0], [0.0, 1.0]], []
+        self.passing: list[tuple[str, int, str]] = []  # first answers: path, status, body
 
     def respond(self, request, body: bytes) -> None:
-        if request.command == "POST":
+        if self.passing and self.passing[0][0] == request.path:
+            _, status, text = self.passing.pop(0)
+            send(request, status, text)
+        elif request.command == "POST":
             self.posts.append((request.path, request.headers["Content-Type"], request.headers["Authorization"]))
             answer = self.answers[len(self.posts) - 1]
             send(request, 200 if answer else 500, json.dumps({"probabilities": answer}))
@@ -88,6 +92,41 @@ def test_a_deployment_that_is_not_ready_serves_nothing(endpoint, service, bundle
         endpoint.wait_for(bundle, timeout_s=0)
     with pytest.raises(ReleaseError, match="/version does not answer"):
         Endpoint("http://127.0.0.1:9").version()
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(502, "{}"), (200, "<html>starting</html>"), (200, "[]")],
+    ids=["an error", "a page", "no object"],
+)
+def test_a_request_that_fails_meanwhile_is_asked_again(status, text, endpoint, service, bundle, monkeypatch):
+    monkeypatch.setattr("release.endpoint.POLL_S", 0.01)
+    service.passing = [("/version", status, text)]
+    assert endpoint.wait_for(bundle, timeout_s=60) == "onnx" and not service.passing
+
+
+@pytest.mark.parametrize("text", ["<html>welcome</html>", ""], ids=["a page", "nothing"])
+def test_a_page_of_the_platform_is_no_readiness(text, endpoint, service, bundle):
+    service.passing = [("/readyz", 200, text)]
+    with pytest.raises(ReleaseError, match=r"did not serve \w+ within 0 s; it serves nothing \(Expecting value"):
+        endpoint.wait_for(bundle, timeout_s=0)
+
+
+def test_a_redirect_does_not_get_the_token(bundle):
+    """A deployment answers itself; urllib would follow, and show the token to whoever is named."""
+    asked: list[str] = []
+
+    def elsewhere(request, _):
+        asked.append(request.headers["Authorization"])
+        send(request, 200, "{}")
+
+    def lead_on(request, _):
+        send(request, 307, Location=f"http://127.0.0.1:{other}/")
+
+    refused = pytest.raises(ReleaseError, match=r"it serves nothing \(HTTP Error 307")
+    with http_server(elsewhere) as other, http_server(lead_on) as port, refused:
+        Endpoint(f"http://127.0.0.1:{port}", Token(TOKEN)).wait_for(bundle, timeout_s=0)
+    assert asked == []
 
 
 def test_a_token_is_not_sent_in_clear():

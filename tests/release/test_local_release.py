@@ -27,7 +27,9 @@ pytestmark = pytest.mark.integration
 
 CLASSES = ("black", "grey", "white")
 PER_CLASS = 20
+PLACES = ("gcp_cloudrun", "aws_sagemaker")
 OPTIONS = ("--store", "store", "--images", "images", "--margin", "10pp", "--out", "one", "--model", "tiny@candidate")
+RESUME = ("--resume", "one")
 
 
 @pytest.fixture
@@ -62,24 +64,18 @@ def versions(store: ModelStore, alias: str) -> list[str]:
 
 
 def test_an_equal_candidate_is_promoted_and_its_runs_are_kept(store, tmp_path):
+    """On Cloud Run's twin, which follows the store by itself, and SageMaker's, which takes signed calls alone."""
     old, new = store.resolve("tiny@prod"), push(store, tmp_path / "new", "candidate", weight=21.0)
-    done = call(tmp_path, *OPTIONS)
+    done = call(tmp_path, *OPTIONS, "--targets", ",".join(PLACES))
     assert done.returncode == 0, done.stdout + done.stderr
     assert [versions(store, alias) for alias in STAGES] == [[new], [new], [old, new]]
-    assert "60 of 60 answers are the bundle's own" in done.stdout
+    for place in PLACES:
+        assert f"beta: {place} is ready and serves tiny@{new}" in done.stdout
+        assert f"prod: {place} is ready and serves tiny@{new}" in done.stdout
+    assert done.stdout.count("60 of 60 answers are the bundle's own") == len(PLACES)
     assert done.stdout.endswith(f"Done: tiny@prod is {new}\n")
     for run in ("beta", "gamma", "prod", "verify"):
         assert json.loads((tmp_path / "one" / run / "run.json").read_text())["complete"]
-
-
-def test_sagemakers_twin_is_released_by_signed_calls(store, tmp_path):
-    old, new = store.resolve("tiny@prod"), push(store, tmp_path / "new", "candidate", weight=21.0)
-    done = call(tmp_path, *OPTIONS, "--targets", "aws_sagemaker")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [versions(store, alias) for alias in STAGES] == [[new], [new], [old, new]]
-    assert "beta: aws_sagemaker is ready and serves tiny@" in done.stdout
-    assert "60 of 60 answers are the bundle's own" in done.stdout
-    assert json.loads((tmp_path / "one" / "verify" / "run.json").read_text())["complete"]
 
 
 def test_a_worse_candidate_ends_in_gamma(store, tmp_path):
@@ -112,17 +108,20 @@ def test_a_candidate_that_fails_its_self_test_is_broken(store, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["beta: Not worse.", "measuring 60 of images/", "prod: tiny@prod -> "], ids=str)
-def test_killed_with_its_twins_it_goes_on_where_it_was(line, store, tmp_path):
+def test_killed_with_its_twins_it_goes_on_where_it_was(store, tmp_path):
+    """Again and again: while it measures, when it has decided, and when production's alias has moved."""
     old, new = store.resolve("tiny@prod"), push(store, tmp_path / "new", "candidate", weight=21.0)
-    with subprocess.Popen(command(*OPTIONS), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert any(line in printed for printed in process.stdout)
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-    psutil.wait_procs(started, timeout=30)
-    assert started and not [each for each in started if each.is_running()]
-    done = call(tmp_path, "--resume", "one")
+    words = OPTIONS
+    for line in ("beta: measuring 60 of images/", "beta: Not worse.", "prod: tiny@prod -> "):
+        with subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            assert any(line in printed for printed in process.stdout), line
+            started = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+        psutil.wait_procs(started, timeout=30)
+        assert started and not [each for each in started if each.is_running()]
+        words = RESUME
+    done = call(tmp_path, *RESUME)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [versions(store, alias) for alias in STAGES] == [[new], [new], [old, new]]
 

@@ -125,6 +125,8 @@ def test_what_prod_has_already_is_not_released(store, tmp_path, capsys, monkeypa
         (["--resume", "nowhere", "--margin", "1pp"], 2, "--margin: a resumed release has its own options"),
         (["approve", "nowhere", "--reason", "yes"], 1, "nowhere is no release"),
         (["approve", "nowhere", "--reason", " "], 2, "say why"),
+        (["approve", "nowhere", "--reason", "first\nsecond"], 2, "in a line of at most 500 characters"),
+        (["approve", "nowhere", "--reason", "x" * 501], 2, "in a line of at most 500 characters"),
         (["approve", "nowhere"], 2, "--reason"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value)[:20],

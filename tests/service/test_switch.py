@@ -123,6 +123,12 @@ def remove_file(bundle: Path) -> None:
     (bundle / "float32.onnx").unlink()
 
 
+def unreadable_file(bundle: Path) -> None:
+    """Of a disk that fails: one opens it, and reading is an error, even for root."""
+    (bundle / "float32.onnx").unlink()
+    (bundle / "float32.onnx").symlink_to("/proc/self/mem")
+
+
 def no_harm(bundle: Path) -> None:
     """The bundle is bad as it is."""
 
@@ -135,6 +141,13 @@ WRONG_TEST = {"inputs": [[0, 0]], "probabilities": {"onnx": [[0.0, 1.0]]}, "tole
     [
         pytest.param(damage_file, {}, "has sha256", id="checksum"),
         pytest.param(remove_file, {}, "is missing", id="missing file"),
+        pytest.param(
+            unreadable_file,
+            {},
+            "cannot be read: Input/output error; see to its rights",
+            id="unreadable file",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
+        ),
         pytest.param(no_harm, {"features": ["a", "b"], "self_test": WRONG_TEST}, "fails its self-test", id="self-test"),
     ],
 )
@@ -148,11 +161,13 @@ def test_a_bad_version_is_tried_once_and_the_old_one_stays(service, damage, bund
     assert len(service.said) == 1 and detail in service.said[0] and bad in service.said[0]
     assert service.metric('classifier_model_switches_total{outcome="refused"}') == 1
     assert service.version() == before and service.predict().json["label"] == "bright"
-    assert service.client.get("/readyz").status_code == 200
+    ready = service.client.get("/readyz")
+    assert (ready.status_code, ready.json) == (200, {"status": "ready", "refused": f"{NAME}@prod {bad}"})
     good = service.add("good", weight=31)
     service.move(good)
     service.switcher.look()
     assert service.version()["store"] == {"name": NAME, "alias": "prod", "version": good, "number": 3}
+    assert service.client.get("/readyz").json == {"status": "ready"}
 
 
 def test_a_damaged_manifest_or_record_is_said_once(service):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -83,6 +84,23 @@ def test_show_tells_what_a_version_is(call, versions):
         assert words in out
     shown = json.loads(call("show", "tiny@prod", "--json")[1])
     assert (shown["version"], shown["aliases"], shown["manifest"]["name"]) == (versions[0], ["prod"], "tiny")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        (None, "not said"),
+        ([], "not said"),
+        ({"test": 0.9}, "not said"),
+        ({"test": {"accuracy": 0.9, "low": "0.8", "high": None}}, "90.0% on some: not said of what"),
+    ],
+)
+def test_an_accuracy_is_shown_as_far_as_it_is_known(call, store, tmp_path, metrics, told):
+    bundle = plain_bundle(tmp_path / "bundle")
+    manifest = json.loads((bundle / "model.json").read_text(encoding="utf-8")) | {"metrics": metrics}
+    (bundle / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    code, out, _ = call("show", store.push(bundle))
+    assert code == DONE and re.search(rf"^accuracy +{told}", out, re.MULTILINE)
 
 
 def test_history_and_rollback_are_told(call, versions):

@@ -8,6 +8,7 @@ import pytest
 
 from service.errors import StoreError
 from service.model import load_bundle
+from service.store_layout import record_file
 from store.model_store import ModelStore
 
 WHY = "for a test"
@@ -82,6 +83,20 @@ def test_the_alias_stays_until_the_version_is_there(store, versions, folder, tmp
 def test_a_version_is_followed_without_a_record(store, versions, folder):
     assert store.follow(f"tiny@{versions[0]}", folder) is None
     assert versions_in(folder) == {versions[0]} and not (folder / "tiny/aliases").exists()
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["an earlier record", "the newest record"])
+def test_a_damaged_copy_of_a_record_mends_itself(store, versions, folder, number):
+    for version in versions[:2]:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+        store.follow("tiny@prod", folder)
+    (folder / "tiny/aliases/prod" / record_file(number)).write_bytes(b"{")
+    record = store.follow("tiny@prod", folder)
+    assert ModelStore.open(folder).aliases("tiny") == {"prod": record}
+    record = store.move_alias("tiny", "prod", versions[2], reason=WHY)
+    assert store.follow("tiny@prod", folder) == record
+    assert ModelStore.open(folder).aliases("tiny") == {"prod": record}
+    assert sorted(path.name for path in (folder / "tiny/aliases/prod").iterdir()) == [record_file(n) for n in (1, 2, 3)]
 
 
 def test_a_folder_follows_one_store_only(store, versions, folder, tmp_path):

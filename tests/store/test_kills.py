@@ -22,6 +22,7 @@ from tests.helpers.store_bundles import plain_bundle
 pytestmark = pytest.mark.integration
 
 MOMENTS = 50
+RANDOM_TIMES = int(os.environ.get("STORE_KILLS") or 15)  # of each kind of store, a process each; more for a search
 SEED = 21
 BUCKET = "models"
 LARGE_BYTES = 4_000_000  # so that a push takes a while
@@ -144,7 +145,7 @@ def test_a_push_that_is_killed_at_random_times_completes(url, tmp_path, say):
     bundle = plain_bundle(tmp_path / "bundle", more_bytes=LARGE_BYTES)
     seconds = push_killed_after(f"{url}/measured", bundle, None)
     fractions, complete, files = random.Random(SEED), 0, []
-    for number in range(MOMENTS):
+    for number in range(RANDOM_TIMES):
         store = ModelStore.open(f"{url}/{number}")
         push_killed_after(store.url, bundle, fractions.uniform(0, 1.2) * seconds)
         files.append(len(store.backend.files("tiny")))
@@ -153,7 +154,7 @@ def test_a_push_that_is_killed_at_random_times_completes(url, tmp_path, say):
         store.push(bundle)
         assert whole_versions(store, tmp_path / f"after-{number}") == 1
     found = ", ".join(f"{files.count(count)} times {count}" for count in range(4))
-    say(f"{MOMENTS} pushes to {url} killed; of 3 files there were then: {found}")
+    say(f"{RANDOM_TIMES} pushes to {url} killed; of 3 files there were then: {found}")
     assert set(files) != {3}
 
 

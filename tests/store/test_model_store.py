@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -218,6 +219,42 @@ def test_a_damaged_record_is_named_and_can_be_moved_over(store, versions, tmp_pa
     assert store.resolve("tiny@prod") == versions[1]
 
 
+def test_over_a_damaged_record_history_and_rollback_go_on(store, versions, tmp_path):
+    for version in versions:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+    damaged = tmp_path / "store/tiny/aliases/prod" / record_file(2)
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    said: list[str] = []
+    found = ModelStore.open(store.url, said.append).history("tiny", "prod")
+    assert [record.number for record in found] == [1, 3, 4]
+    assert len(said) == 1 and said[0].endswith("aliases/prod/0000000002.json is damaged, and left out")
+    assert store.rollback("tiny", "prod", reason=WHY).version == versions[2]
+    (tmp_path / "store/tiny/aliases/prod" / record_file(5)).write_bytes(b"{")
+    with pytest.raises(StoreError, match=r"0000000005\.json is no record of an alias; .* roll the alias forward"):
+        store.rollback("tiny", "prod", reason=WHY)
+    assert store.move_alias("tiny", "prod", versions[0], reason=WHY).number == 6
+
+
+@pytest.mark.parametrize("when", ["", "yesterday", "2026-13-01"])
+def test_a_record_of_no_time_is_damaged(store, versions, tmp_path, when):
+    record = store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    path = tmp_path / "store/tiny/aliases/prod" / record_file(1)
+    path.write_text(json.dumps(vars(record) | {"created_at": when}), encoding="utf-8")
+    with pytest.raises(StoreError, match="is no record of an alias"):
+        store.resolve("tiny@prod")
+
+
+def test_who_moves_an_alias_may_have_no_name(store, versions, monkeypatch):
+    """As in a container that runs as a number."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    record = store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    assert record.created_by == f"uid-{os.getuid()}@{socket.gethostname()}"
+
+
 def test_errors_say_what_there_is(store, versions, tmp_path):
     store.move_alias("tiny", "prod", versions[0], reason=WHY)
     with pytest.raises(StoreError, match=r"no model is called 'big' in .*; there is tiny"):
@@ -230,6 +267,8 @@ def test_errors_say_what_there_is(store, versions, tmp_path):
         ModelStore.open(str(tmp_path / "nowhere")).resolve("tiny@prod")
     with pytest.raises(StoreError, match="one line"):
         store.move_alias("tiny", "prod", versions[1], reason="a\nb")
+    with pytest.raises(StoreError, match="~nobody-of-that-name/models: there is no such user"):
+        ModelStore.open("~nobody-of-that-name/models")
     with pytest.raises(StoreError, match="a store is a folder, s3://"):
         ModelStore.open("https://example.org/models")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -18,16 +19,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
+from eval.dataset.images import load_images
 from tests.conftest import ROOT, descendants
 from tests.helpers.running_service import ready_service
 from tests.test_readme_commands import commands
 from watch import programs
-from watch.__main__ import build_parser
+from watch.__main__ import build_parser, main
 from watch.scrape_config import Deployment, prometheus_config
-from watch.session import ALERTMANAGER_CONFIG
+from watch.session import ALERTMANAGER_CONFIG, SEED, drifts
+from watch.session_folder import token_file
 
 pytestmark = pytest.mark.integration
 
@@ -148,13 +152,59 @@ def test_a_closed_metrics_is_scraped_with_its_token(needs_tool, tmp_path, monkey
             (info,) = watched.query("classifier_model_info")
             assert TOKEN not in "\n".join(watched.lines)
             command = " ".join(" ".join(child.cmdline()) for child in descendants())
-            (file,) = tmp_path.glob("watch-*/mine.token")
-            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            (config,) = tmp_path.glob("watch-*/prometheus.yml")
+            (scrape,) = yaml.safe_load(config.read_text(encoding="utf-8"))["scrape_configs"]
+            file = Path(scrape["authorization"]["credentials_file"])
+            assert file.read_text(encoding="utf-8") == TOKEN and not holding(TOKEN, config.parent)
             for token, is_up in (("another-token-of-yesterday", 0), (TOKEN, 1)):  # it is read at each scrape
                 file.write_text(token, encoding="utf-8")
                 watched.query(f'up{{job="mine"}} == {is_up}')
             assert watched.stop()[0] == 0 and not file.exists()
     assert info["metric"]["job"] == "mine" and "prometheus" in command and TOKEN not in command
+
+
+def holding(text: str, folder: Path) -> list[Path]:
+    """The files of a folder in which the text is."""
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def test_a_killed_session_leaves_no_token_and_no_folder_for_long(needs_tool, tmp_path):
+    needs_tool("prometheus")
+    words, env = ("--target", "mine=http://127.0.0.1:9", "--token-env", "SCRAPE"), {"TMPDIR": str(tmp_path)}
+    with watching(*words, SCRAPE=TOKEN, **env) as watched:
+        children = descendants()
+        watched.process.kill()
+        watched.process.wait()
+        assert psutil.wait_procs(children, WAIT_S)[1] == []
+    (left,) = tmp_path.glob("watch-*")
+    assert (left / "prometheus.yml").is_file() and not holding(TOKEN, left)
+    with watching(*words, SCRAPE=TOKEN, **env), watching(*words, SCRAPE=TOKEN, **env):
+        assert not left.exists() and len(list(tmp_path.glob("watch-*"))) == 2  # each lets the other's be
+
+
+def test_a_closed_terminal_ends_it_and_leaves_nothing(needs_tool, tmp_path):
+    """The shell and the kernel both say so: the second signal comes while the first clears up."""
+    needs_tool("prometheus")
+    with watching("--target", "mine=http://127.0.0.1:9", TMPDIR=str(tmp_path)) as watched:
+        for _ in range(3):
+            watched.process.send_signal(signal.SIGHUP)
+        assert watched.process.wait(WAIT_S) == 0
+    assert list(tmp_path.glob("watch-*")) == [] and descendants() == []
+
+
+def test_without_files_that_have_no_name_a_token_is_one_users(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with token_file(tmp_path, "mine", TOKEN) as file:
+        assert file.read_text(encoding="utf-8") == TOKEN and stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/watch-1/prometheus.yml")
+
+    monkeypatch.setattr("watch.session.watch", full)
+    assert main(["--local"]) == 1
+    assert capsys.readouterr().err == "cloudtrial watch: /tmp/watch-1/prometheus.yml: No space left on device\n"
 
 
 def test_nothing_that_is_started_listens_beyond_this_machine(needs_tool):
@@ -164,14 +214,24 @@ def test_nothing_that_is_started_listens_beyond_this_machine(needs_tool):
     assert len(sockets) >= 2 and {each.laddr.ip for each in sockets} == {"127.0.0.1"}
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"), [("resnet18-cifar10", True), ("iris", False), ("efficientnet-lite0-imagenet", False)]
+)
+def test_golden_images_are_a_drift_where_there_is_a_reference(model, expected):
+    assert drifts(load_images("golden", None, SEED, print, model=model), model) == expected
+
+
 def test_print_config_is_what_promtool_accepts(needs_tool, tmp_path):
+    """Also where one of two stacks has no address: that is said beside it."""
     pulumi = tmp_path / "bin" / "pulumi"
     pulumi.parent.mkdir()
-    pulumi.write_text("""#!/bin/sh\necho '{"url": "https://app.example"}'\n""", encoding="utf-8")
+    script = """#!/bin/sh\ncase $* in *heroku-prod*) echo '{"url": "https://app.example"}' ;; *) exit 1 ;; esac\n"""
+    pulumi.write_text(script, encoding="utf-8")
     pulumi.chmod(0o755)
-    words = ("--stacks", "heroku-prod", "--token-env", "SCRAPE", "--print-config")
+    words = ("--stacks", "heroku-prod,aws_ec2-prod", "--token-env", "heroku-prod=SCRAPE", "--print-config")
     done = called(*words, PATH=f"{pulumi.parent}:{os.environ['PATH']}", SCRAPE=TOKEN)
     assert done.returncode == 0 and TOKEN not in done.stdout
+    assert done.stderr.startswith("not watched: ") and "aws_ec2-prod" in done.stderr
     (scrape,) = yaml.safe_load(done.stdout)["scrape_configs"]
     assert scrape["authorization"] == {"credentials_file": "/etc/prometheus/heroku-prod.token"}
     assert (scrape["job_name"], scrape["scheme"], scrape["honor_labels"]) == ("heroku-prod", "https", True)

@@ -1,13 +1,12 @@
-"""Starts a worker process of a run, on the connection that it has inherited. Not a command for users."""
+"""Starts a worker process of a run, which speaks with it over stdin and stdout. Not a command for users."""
 
 from __future__ import annotations
 
-import socket
 import sys
 
 from eval.event_loop import run_with_exact_timers
+from eval.load.workers.shard import LOCAL
 from eval.load.workers.worker import serve
 
 if __name__ == "__main__":
-    connection, run_start, max_stall_s = sys.argv[1:]
-    run_with_exact_timers(serve(socket.socket(fileno=int(connection)), float(run_start), float(max_stall_s)))
+    sys.exit(run_with_exact_timers(serve(is_local=LOCAL in sys.argv[1:])))

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 
 from eval.adapters.adapter import Adapter
 from eval.load.client import Client, RequestSpec
+from eval.samples.model import PAUSED, Sample
 from eval.targets.access import Access
 from eval.targets.sagemaker.signer import Signer
 from eval.targets.tokens import Scrubber, Token
+
+LOCAL = "local"  # this machine, among those that send
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class Shard:
             scrub=self.scrub, max_connections=self.max_in_flight, no_connection_reuse=self.no_connection_reuse,
             keepalive_s=self.keepalive_s, adapter=self.adapter, access=self.access, signer=self.signer,
         )  # fmt: skip
+
+    def may_say(self, sample: Sample, request: RequestSpec) -> bool:
+        """Whether a worker's sample can be one of that request. It comes from a machine that is not trusted."""
+        probabilities = sample.probabilities
+        return (
+            sample.target == self.target_name
+            and sample.phase in (request.phase, PAUSED)
+            and (sample.scenario, sample.block, sample.index_in_block, sample.image_index, sample.rate_rps)
+            == (request.scenario, request.block_number, request.index_in_block, request.image_index, request.rate_rps)
+            and (sample.error is not None or sample.latency_ms > 0)
+            and (sample.predicted_class or 0) < len(self.classes)
+            and (probabilities is None or len(probabilities) == len(self.classes))
+        )
 
 
 def split(shard: Shard, worker_count: int) -> list[Shard]:

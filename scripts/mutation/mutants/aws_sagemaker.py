@@ -76,7 +76,7 @@ MUTANTS = {
             'if state["EndpointStatus"] == "Creating":',
         ),
         "another model's answer passes": ('return "" if version == sent else', 'return "" if version else'),
-        "one success is enough": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
+        "the proof follows redirects": ("build_opener(NoRedirect)", "build_opener()"),
         "the session's token is not signed": (
             'sent = {**headers, "X-Amz-Date": moment, **token}',
             'sent = {**headers, "X-Amz-Date": moment}',

@@ -24,6 +24,7 @@ from eval.dataset.images import load_images
 from eval.errors import EndpointError
 from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
+from eval.mock_server.behaviour import MockEndpoint
 from eval.mock_server.profile import EndpointProfile
 from eval.plan.arrivals import idle_arrivals
 from eval.report.report_json import to_jsonable
@@ -40,7 +41,7 @@ from eval.targets.restart import (
 from infra.local.twins import local_twins
 from infra.targets import AWS_EC2, GCP_CLOUDRUN, HEROKU, TARGETS
 from tests.helpers.fake_endpoint import CLASSES, picture
-from tests.helpers.mock_endpoint import pictures, running_mock_endpoint
+from tests.helpers.mock_endpoint import pictures, with_mock_endpoint
 from tests.helpers.synthetic_run import FOUR, make_run, make_sample
 from tests.helpers.twin_files import small_service
 
@@ -260,11 +261,12 @@ def test_idle_gaps_are_long_enough_and_shared_by_all_targets():
 
 
 def test_the_mock_endpoints_cold_starts_are_found_and_no_others():
+    """The mock endpoint knows its instances: on a busy machine a request without a gap may also reach a new one."""
     truth = EndpointProfile(median_ms=5.0, sigma=0.4, cold_start_ms=120.0, idle_s=0.1)
     images = pictures(1)
     gaps_s = [0.2, 0.0, 0.2, 0.2, 0.0, 0.2, 0.2, 0.0, 0.2, 0.2, 0.2]  # the long ones bring a new instance
 
-    async def measure(url: str):
+    async def measure(url: str, mock: MockEndpoint):
         async with Client("mock", url, images.classes, 10, time.perf_counter()) as client:
             first, _ = await client.send(RequestSpec("single", "warmup", 0, 0, images.images[0]), time.perf_counter())
             samples = [first]
@@ -272,15 +274,15 @@ def test_the_mock_endpoints_cold_starts_are_found_and_no_others():
                 await asyncio.sleep(gap_s)
                 ask = RequestSpec("idle", "measure", block, 0, images.images[0], gap_s=gap_s)
                 samples.append((await client.send(ask, time.perf_counter()))[0])
-            return samples
+            return samples, mock.instance_ids
 
-    with running_mock_endpoint(truth) as url:
-        samples = asyncio.run(measure(url))
+    samples, (first, *started) = with_mock_endpoint(truth, measure)
     found = find_cold_starts(samples, "idle")
-    assert [s.idle_gap_s for s in found.confirmed] == [0.2] * 8
-    assert found.discarded["not_first_request"] == 3
+    assert samples[0].instance_id == first and [s.instance_id for s in found.confirmed] == started
+    assert [s.idle_gap_s for s in found.confirmed].count(0.2) == gaps_s.count(0.2)
+    assert found.discarded["not_first_request"] == len(gaps_s) - len(started)
     median = report(samples, twin_run("mock", twin=False))["idle"]["latency_ms"]["p50"]
-    assert median["low"] <= truth.median_ms + truth.cold_start_ms + 5 and median["low"] > truth.cold_start_ms
+    assert median["low"] > truth.cold_start_ms
 
 
 # Forcing a start

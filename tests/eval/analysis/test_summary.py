@@ -15,6 +15,7 @@ from eval.cost.billing import SECONDS_PER_MONTH
 from eval.cost.cost_model import build_cost_model
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report, to_jsonable
+from eval.samples.model import ClockRecord, SenderRecord
 from eval.samples.rounds import latencies_by_round
 from eval.stats.intervals import Estimate
 from tests.helpers.synthetic_run import (
@@ -430,6 +431,16 @@ def test_a_twin_that_shares_its_cores_with_the_client_is_named():
     found = build_report(replace(run, client_environment={**run.client_environment, "cores": 2}), samples, PRICES)
     assert of_code(found, FindingCode.CPU_CONTENTION) == {"titles": ["AWS EC2"], "cores": 2}
     assert FindingCode.CPU_CONTENTION not in codes(build_report(run, samples, PRICES))
+
+
+def test_other_machines_that_sent_open_loops_are_named():
+    run, samples = make_run()
+    clocks = [ClockRecord(3, 1000.5, 0.1), ClockRecord(4, 1000.5, 0.3)]
+    one, idle = (SenderRecord(name, 2, 4, {}, {}, "0" * 64) for name in ("10.0.0.2", "10.0.0.3"))
+    resumed = [replace(one, clocks=clocks), idle, replace(one, clocks=clocks[:1])]
+    found = of_code(build_report(replace(run, senders=resumed), samples, PRICES), FindingCode.SENT_ELSEWHERE)
+    assert found == {"machines": ["10.0.0.2"], "processes": 2, "uncertainty_ms": 0.3}
+    assert FindingCode.SENT_ELSEWHERE not in codes(build_report(run, samples, PRICES))
 
 
 def test_prices_older_than_180_days_are_named(plain):

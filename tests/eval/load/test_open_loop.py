@@ -14,9 +14,7 @@ import pytest
 from rich.console import Console
 
 from eval.analysis.latency import cache_test
-from eval.errors import EvalError
 from eval.load import open_loop
-from eval.load.distributed import open_executor
 from eval.load.workers.shard import Shard, split
 from eval.mock_server.profile import EndpointProfile
 from eval.plan.config import Config
@@ -169,10 +167,11 @@ def test_each_search_step_uses_the_rate_earlier_steps_call_for(tmp_path):
 
 
 def test_cache_is_detected_where_there_is_one_only(tmp_path):
+    """40 ms, of which what a busy machine adds is a small part."""
     found = []
     for name, cached_ms in (("cache", 1.0), ("none", None)):
-        with running_mock_endpoint(EndpointProfile(median_ms=8, cached_ms=cached_ms)) as url:
-            _, samples = run(tmp_path / name, url, scenarios=("single", "repeat"), block=25)
+        with running_mock_endpoint(EndpointProfile(median_ms=40, cached_ms=cached_ms)) as url:
+            _, samples = run(tmp_path / name, url, pictures(25), scenarios=("single", "repeat"), block=25)
         found.append(cache_test(samples).suspected)
     assert found == [True, False]
 
@@ -203,24 +202,6 @@ def test_workers_keep_to_the_common_schedule(tmp_path):
         _, samples = run(tmp_path, url, scenarios=("poisson",), rate_rps=100.0, duration_s=1.0, workers=2)
     starts = [s.scheduled_s for s in sorted(samples, key=lambda s: s.index_in_block)]
     assert starts == sorted(starts)
-
-
-def test_the_workers_of_a_dask_scheduler_send_the_stream(tmp_path):
-    distributed = pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None)
-    with cluster, running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
-        options = RunOptions(dask_scheduler=cluster.scheduler_address)
-        _, samples = run(
-            tmp_path, url, options=options, scenarios=("poisson",), rate_rps=50.0, duration_s=1.0, workers=2
-        )
-    assert samples and not any(s.error for s in samples)
-
-
-def test_a_scheduler_that_is_not_there_is_one_clear_line():
-    pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
-    says = r"--scheduler tcp://127.0.0.1:9: no dask scheduler responds there"
-    with pytest.raises(EvalError, match=says), open_executor("tcp://127.0.0.1:9"):
-        pass
 
 
 def test_a_stream_is_dealt_out_completely_and_evenly():

@@ -17,7 +17,9 @@ def all_samples():
         make_sample(
             2, send_delay_ms=-3.5, rate_rps=20.0, connection_ms={"dns": 1.0, "tls": 2.5}, startup_ms={"a": -1.0}
         ),
-        make_sample(3, new_connection=True, status=0, idle_gap_s=900.0, cpu_ms=0.0, server_timing_ms={}),
+        make_sample(
+            3, new_connection=True, status=0, idle_gap_s=900.0, cpu_ms=0.0, server_timing_ms={}, sender="10.0.0.2/1"
+        ),
     ]
     return [*make_run(40)[1], *extremes]
 

@@ -21,7 +21,7 @@ from eval.cli import run as run_command
 from eval.errors import EndpointError
 from eval.load.workers.shard import Shard
 from eval.targets.endpoints import Endpoint, TargetSet, assign_tokens
-from eval.targets.tokens import Scrubber, Token, check_scheduler, is_loopback, read_token
+from eval.targets.tokens import Scrubber, Token, is_loopback, read_token
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import GOOD, fake_endpoint
 from tests.helpers.http_server import http_server, send
@@ -117,13 +117,6 @@ def test_a_token_goes_over_http_only_if_that_is_allowed(url):
 def test_a_token_goes_to_this_machine_over_http(url):
     assert is_loopback(url)
     assert assign("a", "ONE", url=url) == {"a": TOKEN}
-
-
-def test_tokens_go_to_workers_elsewhere_only_over_tls():
-    check_scheduler("tls://10.0.0.5:8786")
-    check_scheduler(None)
-    with pytest.raises(EndpointError, match=r"workers of tcp://10\.0\.0\.5:8786 in clear.*--allow-token-over-http"):
-        check_scheduler("tcp://10.0.0.5:8786")
 
 
 def test_only_predictions_carry_the_token(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from infra.artifact import REPOSITORY, deployment_files
 from infra.aws_sagemaker.probe import probe_env
 from infra.models import read_model
+from infra.readiness import script_text
 from infra.targets import AWS_SAGEMAKER, SAGEMAKER_SIZES
 from service.settings import ENGINES
 from tests.helpers.infra.program_runs import make_checkout, refused, rehearse, well
@@ -277,7 +278,7 @@ def test_up_ends_with_signed_proof_of_this_configuration(run):
         "CONFIG": run.single("EndpointConfiguration").inputs["name"],
     }
     assert expected.items() <= sent.items()
-    assert ready.inputs["create"] == (REPOSITORY / "infra/aws_sagemaker/wait_ready.py").read_text()
+    assert ready.inputs["create"] == script_text(REPOSITORY / "infra/aws_sagemaker/wait_ready.py")
     assert ready.inputs["triggers"] == [sent["GIT_SHA"], sent["CONFIG"]]
     assert run.single("Endpoint").urn in ready.dependencies
     assert "PROFILE" not in sent and f"aws logs tail /aws/sagemaker/Endpoints/{NAME}" in sent["ADVICE"]

@@ -167,3 +167,18 @@ def test_an_asset_is_compared_by_what_its_file_holds(tmp_path):
         runs.append(well(play(tmp_path, 'Thing("a", file=pulumi.FileAsset("asset.txt"))')))
     assert diff(runs[0], runs[1]) == {}
     assert diff(runs[1], runs[2]) == {"Thing a": "update"}
+
+
+def test_a_program_finds_the_providers_libraries_loaded(tmp_path):
+    """Or each run would spend two seconds of processor time on them."""
+    run = well(
+        play(
+            tmp_path,
+            """
+            import sys
+            names = ("aws.ec2.instance", "aws.sagemaker.endpoint", "gcp.cloudrunv2.service", "gcp.storage.bucket")
+            pulumi.export("missing", [name for name in names if f"pulumi_{name}" not in sys.modules])
+            """,
+        )
+    )
+    assert run.outputs == {"missing": []}

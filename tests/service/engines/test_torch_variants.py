@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.engines import precision, torch_engine
+from service.engines import precision, reference_engine, torch_engine
 from service.engines.fused import FusedConvolution, FusedResNet18
 from service.engines.precision import PRECISIONS, probe_precision, usable_precisions
 from service.engines.torch_engine import LayeredResNet18, TorchEngine, autotune, fold_batch_norm, load_network
@@ -107,6 +107,13 @@ def test_fastest_precision_is_chosen_and_noise_decides_nothing(monkeypatch, net,
     _, trial = autotune(net, ["float32", "bfloat16"], 32)
     assert trial.precision == taken
     assert list(trial.trial_ms.values()) == times_ms
+
+
+def test_reference_is_float32_where_bfloat16_is_faster(monkeypatch, bundle):
+    monkeypatch.setattr(torch_engine, "_trials", {})
+    monkeypatch.setattr(torch_engine, "usable_precisions", lambda: ["bfloat16"])
+    assert str(TorchEngine(bundle).details["form"]).startswith("bfloat16")
+    assert str(reference_engine("torch", bundle).details["form"]).startswith("float32")
 
 
 def test_later_engine_takes_what_the_first_measured(bundle, golden, monkeypatch):

@@ -291,7 +291,7 @@ def test_the_question_fits_and_axe_finds_no_fault(visit, guarded_server, scheme,
 
 @SCRIPTED
 def test_long_names_of_classes_do_not_widen_the_page(browser, tmp_path, scripted):
-    names = ["small", "a class with quite a long name & Ünïcode that goes on and on, really, to its very end"]
+    names = ["small", "a class  with quite a long name & Ünïcode that goes on and on, really, to its very end"]
     model = write_bundle(tmp_path / "model", names)
     with ready_service(tmp_path / "log", MODEL_DIR=str(model)) as server, watched_pages(browser) as open_page:
         address, phone = f"http://127.0.0.1:{server.port}", {"width": 320, "height": 800}

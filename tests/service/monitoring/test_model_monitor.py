@@ -90,6 +90,17 @@ def test_rows_are_counted_by_feature_at_the_references_bounds(tmp_path):
     assert not [key for key in found if "width" in key or key[0].startswith(("brightness", "reference_contrast"))]
 
 
+def test_a_row_that_is_refused_is_not_counted(tmp_path):
+    """Its network overflows; by then it has predicted something."""
+    bundle = write_bundle(tmp_path / "rows", ["small", "middle", "large"], features=FEATURES[:1], weight=1e9)
+    client = client_of(add_reference(bundle, reference_json(3, FEATURES[:1])))
+    assert client.post("/predict", json=[10]).status_code == 200
+    assert client.post("/predict", json=[1e30]).status_code == 422
+    found = series(client)
+    assert found["predictions_total", "large"] == found["confidence_count",] == found["feature_count", "length"] == 1
+    assert not [key for key in found if key == ("predictions_total", "small")] and found["feature_sum", "length"] == 10
+
+
 def test_without_a_reference_there_are_no_gauges_and_no_features(tmp_path):
     for features, sent in (((), {"data": WHITE, "content_type": "image/png"}), (FEATURES, {"json": [1, 1]})):
         client = client_of(write_bundle(tmp_path / f"{len(features)}", ["a", "b"], features=features))

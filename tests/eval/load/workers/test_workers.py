@@ -84,6 +84,7 @@ def test_workers_keep_their_connections_between_blocks(tmp_path):
     first = min(sample.block for sample in samples)
     by_block = Counter(sample.block for sample in samples if sample.new_connection)
     assert len(samples) == 40 and by_block[first] == 8
+    assert {sample.sender for sample in samples} == {"local/1", "local/2"}
     assert set(by_block) == {first}
 
 
