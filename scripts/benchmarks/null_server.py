@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import httptools
@@ -28,28 +29,37 @@ class Connection:
     def receive(self) -> bool:
         """Read and answer. Returns whether the connection is still open."""
         try:
-            data = self.socket.recv(READ_BYTES)
+            data = self.read()
         except ConnectionError:
             return False
         self._parser.feed_data(data)
         return bool(data)
 
+    def read(self) -> bytes:
+        """What has come; empty at the end."""
+        return self.socket.recv(READ_BYTES)
 
-def serve(port: int, label: str) -> None:
-    """Serve until the process is killed."""
-    body = f'{{"label": "{label}"}}'.encode()
+
+def serve(listener: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
+    """Serve until the process is killed. connect: makes the connection of a client's socket."""
     epoll, connections = select.epoll(), dict[int, Connection]()
+    epoll.register(listener.fileno(), select.EPOLLIN)
+    while True:
+        for fd, _ in epoll.poll():
+            if fd == listener.fileno():
+                client, _ = listener.accept()
+                connections[client.fileno()] = connect(client)
+                epoll.register(client.fileno(), select.EPOLLIN)
+            elif not connections[fd].receive():
+                connections.pop(fd).socket.close()
+
+
+def main(port: int, label: str) -> None:
+    """Serve one label until the process is killed."""
+    body = f'{{"label": "{label}"}}'.encode()
     with socket.create_server((HOST, port), backlog=1024) as listener:
-        epoll.register(listener.fileno(), select.EPOLLIN)
-        while True:
-            for fd, _ in epoll.poll():
-                if fd == listener.fileno():
-                    client, _ = listener.accept()
-                    connections[client.fileno()] = Connection(client, body)
-                    epoll.register(client.fileno(), select.EPOLLIN)
-                elif not connections[fd].receive():
-                    connections.pop(fd).socket.close()
+        serve(listener, lambda client: Connection(client, body))
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2])

@@ -39,12 +39,21 @@ def client_saturation(run: Run, samples_by_target: SamplesByTarget, targets: Tar
     findings = []
     if late.saturated_ms:
         values = {"titles": list(late.saturated_ms), "max_p99_delay_ms": max(late.saturated_ms.values())}
-        workers, cores = run.config.get("workers", 1), run.client_environment.get("cores")
+        workers, cores = _workers_and_cores(run)
         findings.append(invalid(FindingCode.CLIENT_SATURATED, **values, workers=workers, cores=cores))
     if late.saturated_at_start_ms:
         values = {"p99_delay_ms_by_title": late.saturated_at_start_ms, "start_s": START_S}
         findings.append(invalid(FindingCode.LATE_AT_START, **values))
     return findings
+
+
+def _workers_and_cores(run: Run) -> tuple[int, int | None]:
+    """Of this machine; where others sent, of the one with the fewest cores for its workers."""
+    if run.senders:
+        crowded = max(run.senders, key=lambda sender: sender.workers / (sender.cores or 1))
+        return crowded.workers, crowded.cores
+    workers = run.config.get("workers")
+    return workers if isinstance(workers, int) else 1, run.client_environment.get("cores")
 
 
 def late_send_warnings(run: Run, samples_by_target: SamplesByTarget, targets: Targets) -> list[Finding]:

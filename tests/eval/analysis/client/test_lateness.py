@@ -11,14 +11,16 @@ from eval.analysis.client.lateness import START_S
 from eval.analysis.findings import FindingCode, Severity
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
-from eval.samples.model import Sample
+from eval.samples.model import Sample, SenderRecord
 from tests.helpers.synthetic_run import PRICES
 from tests.helpers.synthetic_scenarios import make_full_run
 
 LATE = (FindingCode.CLIENT_SATURATED, FindingCode.LATE_AT_START, FindingCode.SENT_LATE)
 
 
-def found_late(start_ms: float, later_ms: float, scheduled: Callable[[Sample], float] = lambda s: s.scheduled_s):
+def found_late(
+    start_ms: float, later_ms: float, scheduled: Callable[[Sample], float] = lambda s: s.scheduled_s, **changes
+):
     """What is found of a stream that was sent so late in the first second of its blocks, and so late after it."""
     run, samples = make_full_run(20, names=["heroku"], scenarios=("single", "poisson"))
     stream = [replace(s, scheduled_s=scheduled(s)) for s in samples if s.scenario == "poisson"]
@@ -26,7 +28,9 @@ def found_late(start_ms: float, later_ms: float, scheduled: Callable[[Sample], f
     delayed = [
         replace(s, send_delay_ms=later_ms if s.scheduled_s - starts[s.block] >= START_S else start_ms) for s in stream
     ]
-    report = build_report(run, [s for s in samples if s.scenario != "poisson"] + delayed, load_price_list(PRICES))
+    report = build_report(
+        replace(run, **changes), [s for s in samples if s.scenario != "poisson"] + delayed, load_price_list(PRICES)
+    )
     findings = [each for each in report["run"]["findings"] if each["code"] in LATE]
     return [(each["code"], each["severity"], each["values"]) for each in findings], report["verdict"]["valid"]
 
@@ -45,6 +49,12 @@ def test_a_stream_late_all_along_lacks_processor_time():
     ((code, severity, values),), valid = found_late(40.0, 30.0)
     assert (code, severity, valid) == (FindingCode.CLIENT_SATURATED, Severity.INVALID, False)
     assert values["max_p99_delay_ms"] == 40.0 and values["workers"] == 1 and "cores" in values
+
+
+def test_of_several_machines_that_send_the_most_crowded_is_named():
+    roomy = SenderRecord("10.0.0.2", 2, 8, {}, {}, "")
+    ((_, _, values),), _ = found_late(40.0, 30.0, senders=[roomy, replace(roomy, workers=4, cores=2)])
+    assert (values["workers"], values["cores"]) == (4, 2)
 
 
 def test_of_blocks_without_a_later_part_the_start_is_not_blamed():
