@@ -120,7 +120,7 @@ def _enable(name: str, *needed: pulumi.Resource) -> gcp.projects.Service:
 def wait_for_grants(
     accounts: Sequence[gcp.serviceaccount.Account], grants: Sequence[pulumi.CustomResource]
 ) -> command.local.Command:
-    """Wait until the grants to these accounts are known everywhere: infra/google_wait.py.
+    """Wait until the grants to these accounts are known everywhere: infra/waits/google_wait.py.
 
     What starts at once often fails for lack of a role granted a moment ago. A recreated account has its old name but
     not its old roles, so its unique ID is a trigger.
@@ -128,7 +128,7 @@ def wait_for_grants(
     return command.local.Command(
         "grants-settled",
         interpreter=["python3", "-c"],
-        create=(REPOSITORY / "infra" / "google_wait.py").read_text(encoding="utf-8"),
+        create=(REPOSITORY / "infra" / "waits" / "google_wait.py").read_text(encoding="utf-8"),
         triggers=[*(account.unique_id for account in accounts), *(grant.id for grant in grants)],
         opts=pulumi.ResourceOptions(depends_on=grants),
     )

@@ -11,9 +11,9 @@ import pulumi_command as command
 from infra.artifact import REPOSITORY
 from service.model import Bundle
 
-SCRIPT = REPOSITORY / "infra" / "wait_ready.py"
-WAITING = REPOSITORY / "infra" / "waiting.py"
-IMPORT = "from infra.waiting import NoRedirect, wait\n"  # of a script
+SCRIPT = REPOSITORY / "infra" / "waits" / "wait_ready.py"
+WAITING = REPOSITORY / "infra" / "waits" / "waiting.py"
+IMPORT = "from infra.waits.waiting import NoRedirect, wait\n"  # of a script
 
 
 def wait_until_ready(
@@ -31,7 +31,7 @@ def wait_until_ready(
     depends_on: Sequence[pulumi.Resource] = (),
     script: Path = SCRIPT,
 ) -> command.local.Command:
-    """Ask the endpoint until it is ready, and reports this model and this commit; see infra/wait_ready.py.
+    """Ask the endpoint until it is ready, and reports this model and this commit; see infra/waits/wait_ready.py.
 
     One that fails is no part of the state, so another `up` asks again. It is also asked again when a trigger changes:
     these are what the program sends, because what a cloud answers may look the same over a version that failed.
@@ -59,5 +59,5 @@ def wait_until_ready(
 def script_text(script: Path = SCRIPT) -> str:
     """What `python3 -c` runs: the script, whole, wherever it is run."""
     before, found, after = script.read_text(encoding="utf-8").partition(IMPORT)
-    assert found, f"{script} has to import infra.waiting as all do"
+    assert found, f"{script} has to import infra.waits.waiting as all do"
     return before + WAITING.read_text(encoding="utf-8") + after

@@ -1,11 +1,11 @@
-"""scripts/benchmarks/metrics_overhead.py: its intervals, and that it measures the service with and without."""
+"""scripts/benchmarks/metrics_overhead/: its intervals, and that it measures the service with and without."""
 
 import os
 
 import numpy as np
 import pytest
 
-from scripts.benchmarks.metrics_overhead import Block, interval, lines, measure_rounds, overhead
+from scripts.benchmarks.metrics_overhead.__main__ import Block, interval, lines, measure_rounds, overhead
 from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR
 
 pytestmark = pytest.mark.integration

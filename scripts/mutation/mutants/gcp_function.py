@@ -68,7 +68,7 @@ MUTANTS = {
             "],\n",
         ),
     },
-    "infra/google_wait.py": {
+    "infra/waits/google_wait.py": {
         "the wait for grants is far too short": ("time.sleep(120)", "time.sleep(1.20)"),
     },
 }

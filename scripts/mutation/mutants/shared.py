@@ -78,7 +78,7 @@ MUTANTS = {
         ),
         "the service is not told which model was shipped": (', "MODEL_DIR": f"models/{model}"}', "}"),
     },
-    "infra/wait_ready.py": {
+    "infra/waits/wait_ready.py": {
         "the old revision passes for one that did not get ready": ("if created != ready:", "if False:"),
         "up ends though another version answers": ("if reported[name] != sent:", "if False:"),
         "an older VM's answer proves the new one, and sees the token": ("build_opener(NoRedirect, ", "build_opener("),
@@ -89,7 +89,7 @@ MUTANTS = {
         "a domain loses HTTPS": ('elif unready(url, {**env, "ADDRESS_FILE": ""}):', "else:"),
         "a newer script asks an address that the VM has no more": ('if "PULUMI_COMMAND_STDOUT" in env:', "if False:"),
     },
-    "infra/waiting.py": {
+    "infra/waits/waiting.py": {
         "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
     },
     "infra/readiness.py": {

@@ -195,7 +195,7 @@ def test_recreated_account_triggers_the_wait_again(run):
 def test_the_wait_is_two_minutes_by_a_python_of_any_machine(run):
     wait = named(run, "grants-settled").inputs
     assert wait["interpreter"] == ["python3", "-c"]
-    assert wait["create"] == Path(REPOSITORY, "infra", "google_wait.py").read_text()
+    assert wait["create"] == Path(REPOSITORY, "infra", "waits", "google_wait.py").read_text()
     assert ast.unparse(ast.parse(wait["create"]).body[-1]) == "time.sleep(120)"
 
 

@@ -36,13 +36,13 @@ from infra.local.health import free_ports, wait_until_ready
 from infra.local.process import Process
 from scripts.benchmarks.http_load import ClosedLoop
 from scripts.benchmarks.http_messages import HOST, Request, send_once
-from scripts.benchmarks.observed_app import FILE_BYTES, OFF, ON, SPENT, SPENT_AT, TIMED, map_file
+from scripts.benchmarks.metrics_overhead.observed_app import FILE_BYTES, OFF, ON, SPENT, SPENT_AT, TIMED, map_file
 from scripts.benchmarks.serving.servers import RAW
 from scripts.paths import EXAMPLE_IMAGE, MODEL_DIR, ROOT
 from service.settings import ENGINES
 from service.system import processor
 
-SERVE = "from service.server import serve; serve('scripts.benchmarks.observed_app:app')"
+SERVE = "from service.server import serve; serve('scripts.benchmarks.metrics_overhead.observed_app:app')"
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONCURRENCY = 8
 MODES = OFF, ON, TIMED
