@@ -88,7 +88,7 @@ ENGINE_TESTS := tests/service/engines $(addprefix tests/training/test_,export.py
 	tests/eval/run/test_reference.py
 
 test-lesser: .venv/.dev ## run the tests of engines, training, export and golden set as on a processor without AVX-512 or AVX
-	scripts/setup/lesser_processor $(PYTEST) $(ENGINE_TESTS) $(ARGS)
+	scripts/setup/lesser_processor $(PYTEST) -m "not slow" $(ENGINE_TESTS) $(ARGS)
 
 lint: .venv/.dev ## run ruff, pyright, and import-linter
 	$(PY) -m ruff check .
