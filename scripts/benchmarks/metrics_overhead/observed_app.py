@@ -1,4 +1,4 @@
-"""The service as `scripts.benchmarks.metrics_overhead.observed_app:app`, told by a file when to observe, and telling what that took.
+"""The service as `observed_app:app`, told by a file when to observe, and telling what that took.
 
 The file OBSERVE is mapped. Its first byte is OFF, ON or TIMED: inputs are observed unless it is OFF; while it is
 TIMED a number at SPENT_AT grows by the processor time, in nanoseconds, that the requests' threads spend on it. The
