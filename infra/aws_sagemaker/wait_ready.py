@@ -4,8 +4,11 @@
 (AWS's signature, version 4), and uses infra/waits/waiting.py, whose text stands in place of its import there. It reads
 URL, where endpoints are invoked; API_URL, where they are described; REGION; ENDPOINT and CONFIG, its name and that of
 the configuration that it has to have, which names image, model and commit; MODEL_SHA256; CONTENT_TYPE and BODY, in
-base64, of a request that the model can answer; TIMEOUT_S; and perhaps   PROFILE  the stack's aws:profile   ADVICE
-what to do when it fails Credentials are those of the environment, or else those that AWS's own CLI finds."""
+base64, of a request that the model can answer; TIMEOUT_S; and perhaps
+  PROFILE  the stack's aws:profile
+  ADVICE   what to do when it fails
+Credentials are those of the environment, or else those that AWS's own CLI finds.
+"""
 
 import base64
 import datetime
