@@ -11,8 +11,8 @@ from typing import Any
 
 from eval.samples.model import Sample
 from eval.samples.store import read_samples
+from scripts.simulations.ssh_nodes import Cluster
 from tests.conftest import ROOT
-from tests.helpers.ssh_nodes import Cluster
 
 PLAN = ("--images", "golden", "--limit", "20", "--warmup", "0", "--baseline-rtt", "0", "--scenario", "poisson")
 # On a machine that does much besides, clocks are read late, and processes wait for a core. No report is needed.

@@ -56,7 +56,7 @@ def test_moments_lie_in_every_part_of_the_time():
     assert [int(moment.fraction * 10) for moment in found] == [*range(10)]
     assert {(moment.workers, moment.while_sending) for moment in found} == set(product((1, 2), (False, True)))
     assert found == moments("run", 10, seed=3) != moments("run", 10, seed=4)
-    assert {moment.workers for moment in moments("worker", 10, seed=3)} == {2}
+    assert {moment.workers for kind in ("worker", "node") for moment in moments(kind, 10, seed=3)} == {2}
 
 
 def test_a_kind_is_one_row_of_the_moments_that_killed():
@@ -70,7 +70,8 @@ def test_a_kind_is_one_row_of_the_moments_that_killed():
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_no_kind_of_kill_sends_a_request_twice(capsys):
+def test_no_kind_of_kill_sends_a_request_twice(capsys, needs_tool):
+    needs_tool("sshd")
     assert main(["--moments", "2", "--seed", "5"]) == 0, capsys.readouterr().err
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert sorted(cells[0] for cells in rows) == sorted(KINDS)

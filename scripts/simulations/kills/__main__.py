@@ -3,7 +3,8 @@
 A run of `./cloudtrial run` sends an open loop to the mock endpoint, from one process and from two workers by turns. It
 is killed at a random moment, half of them between its start and its end, the others while it sends, and resumed. Each
 request has an image of its own, by which the endpoint counts it. Of the kinds, `worker` and `run` are SIGKILL to a
-worker or to the run; the others are signals to the run.
+worker or to the run, `node` is SIGKILL to one of two machines that send (each an sshd of this one, with all that it
+started), and the others are signals to the run.
 
     python -m scripts.simulations.kills                          every kind at 50 moments: an hour
     python -m scripts.simulations.kills --kind SIGTERM --moments 4 --at-once 1
@@ -31,10 +32,13 @@ from eval.interruption import Interruptions
 from scripts.simulations.kills.moment import (
     FELL,
     KINDS,
+    NODE,
     WORKER,
     Moment,
     Outcome,
+    Senders,
     Spans,
+    find_sshd,
     killed_and_resumed,
     undisturbed,
 )
@@ -50,7 +54,12 @@ def moments(kind: str, count: int, seed: int) -> list[Moment]:
     """One in each `count`-th of the time, at random; by turns from one process and two workers, and while it sends."""
     chance = random.Random(f"{kind}:{seed}")
     return [
-        Moment(kind, 2 if kind == WORKER else 1 + number % 2, number // 2 % 2 == 1, (number + chance.random()) / count)
+        Moment(
+            kind,
+            2 if kind in (WORKER, NODE) else 1 + number % 2,
+            number // 2 % 2 == 1,
+            (number + chance.random()) / count,
+        )
         for number in range(count)
     ]
 
@@ -80,28 +89,28 @@ class Simulation:
         self.outcomes: dict[str, list[Outcome]] = {}
         self._at_once = at_once
         self._lanes = asyncio.Semaphore(at_once)
-        self._spans: dict[int, Spans] = {}  # by the number of workers
+        self._spans: dict[Senders, Spans] = {}
 
     async def run(self, chosen: Sequence[Moment]) -> None:
         """Run them in any order."""
-        for workers in sorted({moment.workers for moment in chosen}):
-            self._spans[workers] = await self._undisturbed(workers)
+        for number, senders in enumerate(dict.fromkeys(moment.senders for moment in chosen)):
+            self._spans[senders] = await self._undisturbed(senders, number)
         async with asyncio.TaskGroup() as group:
             for number, moment in enumerate(chosen):
                 group.create_task(self._run_one(moment, self.folder / f"{number}-{moment.kind}"))
 
-    async def _undisturbed(self, workers: int) -> Spans:
+    async def _undisturbed(self, senders: Senders, number: int) -> Spans:
         """The times of runs that share the machine as the others will."""
-        folders = [self.folder / f"undisturbed-{workers}-{lane}" for lane in range(self._at_once)]
+        folders = [self.folder / f"undisturbed-{number}-{lane}" for lane in range(self._at_once)]
         for folder in folders:
             folder.mkdir()
-        found = await asyncio.gather(*(undisturbed(folder, workers) for folder in folders))
+        found = await asyncio.gather(*(undisturbed(folder, senders) for folder in folders))
         return Spans(max(each.run_s for each in found), max(each.workers_s for each in found))
 
     async def _run_one(self, moment: Moment, folder: Path) -> None:
         async with self._lanes:
             folder.mkdir()
-            outcome = await killed_and_resumed(moment, self._spans[moment.workers], folder)
+            outcome = await killed_and_resumed(moment, self._spans[moment.senders], folder)
         self.outcomes.setdefault(moment.kind, []).append(outcome)
         text = f"{moment.kind} at {moment.fraction:.1%}, {moment.workers} sending: {outcome.fell}"
         if is_wrong(outcome):
@@ -125,6 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, default=2, help="runs at the same time (default: 2)")
     options = parser.parse_args(argv)
     kinds = options.kind or KINDS
+    if NODE in kinds:
+        try:
+            find_sshd()
+        except FileNotFoundError as error:
+            sys.exit(f"kills: {error}")
     chosen = [moment for kind in kinds for moment in moments(kind, options.moments, options.seed)]
     random.Random(options.seed).shuffle(chosen)  # so that those until Ctrl-C are of all kinds, and of all parts
     folder, code = Path(tempfile.mkdtemp(prefix="kills-")), 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -22,9 +23,11 @@ from eval.samples.store import read_run, read_samples
 from scripts.paths import ROOT
 from scripts.simulations.kills.server import CountingServer, counting_server
 from scripts.simulations.kills.tally import Look, Tally, tally
+from scripts.simulations.ssh_nodes import ADDRESSES, Cluster, ssh_nodes
 
-WORKER, RUN = "worker", "run"  # SIGKILL to one of its workers, or to the run itself
-KINDS = (WORKER, RUN, "SIGTERM", "SIGINT", "SIGHUP")
+# SIGKILL to one of its workers, to the run itself, or to all that runs on a machine that sends for it by ssh
+WORKER, RUN, NODE = "worker", "run", "node"
+KINDS = (WORKER, RUN, "SIGTERM", "SIGINT", "SIGHUP", NODE)
 TARGET, LOG = "a", "log"
 PROFILE = EndpointProfile(median_ms=100, sigma=0.5)  # slow, so that several requests are under way at a kill
 SENDING_S = 3.0
@@ -35,13 +38,25 @@ END_TIMEOUT_S = 600.0  # for a run that was killed, or has all its time
 
 
 @dataclass(frozen=True)
+class Senders:
+    """What sends for a run."""
+
+    count: int
+    are_machines: bool  # else worker processes of this one
+
+
+@dataclass(frozen=True)
 class Moment:
     """When a run is killed, and how."""
 
     kind: str
-    workers: int  # of the run
+    workers: int  # of the run; of NODE the machines with a worker each
     while_sending: bool  # else at any time
     fraction: float  # of the time in which it sends; else of an undisturbed run, or of its workers' lives
+
+    @property
+    def senders(self) -> Senders:
+        return Senders(self.workers, self.kind == NODE)
 
 
 @dataclass(frozen=True)
@@ -103,13 +118,14 @@ class _Run:
 
 
 @contextlib.asynccontextmanager
-async def _started(folder: Path, url: str, *options: str) -> AsyncIterator[_Run]:
+async def _started(folder: Path, url: str, options: Sequence[str], machines: Cluster | None) -> AsyncIterator[_Run]:
     """A run in a session of its own, which ends with the context at the latest."""
     command = [str(ROOT / "cloudtrial"), "run", "--target", f"{TARGET}={url}", *options]
     with open(folder / LOG, "a", encoding="utf-8") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+            *command, cwd=ROOT, env=os.environ | (machines.environment if machines else {}),
+            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
     try:
         yield _Run(process, {})
     finally:
@@ -118,13 +134,41 @@ async def _started(folder: Path, url: str, *options: str) -> AsyncIterator[_Run]
         await process.wait()
 
 
-def _options(folder: Path, workers: int) -> list[str]:
-    return [*PLAN, "--workers", str(workers), "--out", str(folder / "run")]
+@contextlib.asynccontextmanager
+async def _machines(folder: Path, senders: Senders) -> AsyncIterator[Cluster | None]:
+    """Those that send in place of this one."""
+    if not senders.are_machines:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        nodes = ssh_nodes(folder / "machines", find_sshd(), ADDRESSES[: senders.count])
+        yield await asyncio.to_thread(stack.enter_context, nodes)
 
 
-async def undisturbed(folder: Path, workers: int) -> Spans:
+def find_sshd() -> str:
+    """Its path. Raises FileNotFoundError."""
+    if found := shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin"):
+        return found
+    raise FileNotFoundError(f"kind {NODE} needs an sshd: apt-get install openssh-server")
+
+
+def _options(folder: Path, workers: int, machines: Cluster | None) -> list[str]:
+    """Of a new run."""
+    senders = ["--cluster", machines.names] if machines else ["--workers", str(workers)]
+    return [*PLAN, *senders, "--out", str(folder / "run")]
+
+
+async def undisturbed(folder: Path, senders: Senders) -> Spans:
     """The times of a run that nothing kills."""
-    async with counting_server(PROFILE) as server, _started(folder, server.url, *_options(folder, workers)) as run:
+    async with (
+        _machines(folder, senders) as machines,
+        counting_server(PROFILE) as server,
+        _started(folder, server.url, _options(folder, senders.count, machines), machines) as run,
+    ):
+        if machines:
+            began = time.perf_counter()
+            await run.ended()
+            return Spans(time.perf_counter() - began, 0.0)
         began = time.perf_counter()
         await run.reaches(run.find_workers)
         first = time.perf_counter()
@@ -137,20 +181,23 @@ async def undisturbed(folder: Path, workers: int) -> Spans:
 
 async def killed_and_resumed(moment: Moment, spans: Spans, folder: Path) -> Outcome:
     """Kill a run at that moment, resume it, and count."""
-    async with counting_server(PROFILE) as server:
+    async with _machines(folder, moment.senders) as machines, counting_server(PROFILE) as server:
         try:
-            async with _started(folder, server.url, *_options(folder, moment.workers)) as run:
-                killed, ended_after_s = await _kill(run, moment, spans, server)
+            options = _options(folder, moment.workers, machines)
+            async with _started(folder, server.url, options, machines) as run:
+                killed, ended_after_s = await _kill(run, moment, spans, server, machines)
             await server.idle()
             before = server.arrived(), _samples(folder / "run")
-            problem = await _resume(folder, server, moment.workers)
+            problem = await _resume(folder, server, moment.workers, machines)
         except TimeoutError:
             return Outcome(True, BEFORE, Tally(), END_TIMEOUT_S, f"a run did not end within {END_TIMEOUT_S:.0f} s")
         await server.idle()
         return _outcome(folder, killed, ended_after_s, before, server, problem)
 
 
-async def _kill(run: _Run, moment: Moment, spans: Spans, server: CountingServer) -> tuple[bool, float]:
+async def _kill(
+    run: _Run, moment: Moment, spans: Spans, server: CountingServer, machines: Cluster | None
+) -> tuple[bool, float]:
     """Whether there was something to kill, and how long the last process lived on."""
     of_worker = moment.kind == WORKER
     span_s = spans.workers_s if of_worker else spans.run_s
@@ -161,7 +208,9 @@ async def _kill(run: _Run, moment: Moment, spans: Spans, server: CountingServer)
     lives = lives and await run.live_for(moment.fraction * span_s)
     workers, began = run.find_workers(), time.perf_counter()
     killed = lives and (bool(workers) or not of_worker)
-    if killed and of_worker:
+    if killed and machines:
+        machines.nodes[int(moment.fraction * 1e6) % len(machines.nodes)].kill()
+    elif killed and of_worker:
         workers[int(moment.fraction * 1e6) % len(workers)].kill()
     elif killed:
         run.process.send_signal(signal.SIGKILL if moment.kind == RUN else signal.Signals[moment.kind])
@@ -169,12 +218,15 @@ async def _kill(run: _Run, moment: Moment, spans: Spans, server: CountingServer)
     return killed, time.perf_counter() - began if killed else 0.0
 
 
-async def _resume(folder: Path, server: CountingServer, workers: int) -> str:
+async def _resume(folder: Path, server: CountingServer, workers: int, machines: Cluster | None) -> str:
     """Measure what is missing; a run that has no record yet is begun anew. Returns what went wrong."""
     if _recorded(folder / "run") and read_run(folder / "run").complete:
         return ""
-    options = ["--resume", str(folder / "run")] if _recorded(folder / "run") else _options(folder, workers)
-    async with _started(folder, server.url, *options) as run:
+    left = replace(machines, nodes=machines.living()) if machines else None
+    options = _options(folder, workers, left)
+    if _recorded(folder / "run"):
+        options = ["--resume", str(folder / "run"), *(["--cluster", left.names] if left else [])]
+    async with _started(folder, server.url, options, left) as run:
         code = await run.ended()
     return f"the resumed run ended with exit code {code}" if code else ""
 

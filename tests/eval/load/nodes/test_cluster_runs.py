@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from eval.load.nodes.code import code_sha256
+from scripts.simulations.ssh_nodes import Cluster, SshNode, is_worker, ssh_nodes
 from tests.helpers.cluster_runs import PLAN, keys, measured, record, run, start
 from tests.helpers.fake_endpoint import Fake, fake_endpoint
-from tests.helpers.ssh_nodes import Cluster, SshNode, is_worker, ssh_nodes
 
 pytestmark = pytest.mark.integration
 

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from eval.mock_server.profile import EndpointProfile
+from scripts.simulations.ssh_nodes import Cluster, Namespace, namespace, ssh_nodes
 from tests.helpers.cluster_runs import PLAN, keys, measured, record, run, start
 from tests.helpers.mock_endpoint import request_counts, running_mock_endpoint
-from tests.helpers.ssh_nodes import Cluster, Namespace, namespace, ssh_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.integration]
 

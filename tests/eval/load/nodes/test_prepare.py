@@ -22,9 +22,9 @@ from eval.load.nodes import code, prepare
 from eval.load.nodes.destinations import parse_nodes
 from eval.load.nodes.prepare import SENDER_PYTHON, prepare_nodes
 from eval.load.nodes.ssh import SSH_COMMAND
+from scripts.simulations.ssh_nodes import Cluster, ssh_nodes
 from tests.helpers.fake_endpoint import closed_port
 from tests.helpers.http_server import http_server, send
-from tests.helpers.ssh_nodes import Cluster, ssh_nodes
 
 pytestmark = pytest.mark.integration
 

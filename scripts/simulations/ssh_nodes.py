@@ -1,4 +1,4 @@
-"""Machines that send, for tests: a real sshd each, with keys, a known_hosts and a home of their own.
+"""Machines that send, on this one: a real sshd each, with keys, a known_hosts and a home of their own.
 
 Without root they are addresses of this machine's loopback (127.0.0.2, 127.0.0.3). With root they can be network
 namespaces, with links that can be cut and a monotonic clock that is hours off.
@@ -39,7 +39,7 @@ class SshNode:
         return self.home / ".cache" / "cloudtrial" / "senders"
 
     def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def processes(self) -> list[psutil.Process]:
         """All that runs on it, but for the sshd that listens."""
@@ -77,6 +77,10 @@ class Cluster:
         """For --cluster."""
         return ",".join(node.address for node in self.nodes)
 
+    def living(self) -> tuple[SshNode, ...]:
+        """Those that were not killed."""
+        return tuple(node for node in self.nodes if node.sshd.poll() is None)
+
     @property
     def environment(self) -> dict[str, str]:
         """The settings with which a run finds them, and their Python: this one."""
@@ -113,7 +117,8 @@ def _sshd(folder: Path, program: str, address: str, prefix: Sequence[str], env: 
     port = 22 if prefix else free_port(address)
     variables = {"HOME": str(home)} | env
     (folder / "sshd_config").write_text(
-        f"""ListenAddress {address}:{port}
+        encoding="utf-8",
+        data=f"""ListenAddress {address}:{port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder.parent}/user_key.pub
 AuthenticationMethods publickey
@@ -123,7 +128,7 @@ UsePAM no
 PidFile none
 LogLevel DEBUG1
 SetEnv {" ".join(f"{name}={value}" for name, value in variables.items())}
-"""
+""",
     )
     command = [*prefix, program, "-D", "-f", str(folder / "sshd_config"), "-E", str(log)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
@@ -148,15 +153,21 @@ def _wait_for(node: SshNode) -> None:
 def _write_client_config(folder: Path, nodes: Sequence[SshNode]) -> Path:
     hosts = "".join(f"Host {node.address}\n    Port {node.port}\n" for node in nodes)
     config = folder / "ssh_config"
-    config.write_text(f"""{hosts}Host *
+    config.write_text(
+        f"""{hosts}Host *
     User {getpass.getuser()}
     IdentityFile {folder}/user_key
     IdentitiesOnly yes
     UserKnownHostsFile {folder}/known_hosts
     GlobalKnownHostsFile none
-""")
-    keys = [(_named(node), (node.log_file.parent / "host_key.pub").read_text().split()[:2]) for node in nodes]
-    (folder / "known_hosts").write_text("".join(f"{name} {' '.join(key)}\n" for name, key in keys))
+""",
+        encoding="utf-8",
+    )
+    keys = [
+        (_named(node), (node.log_file.parent / "host_key.pub").read_text(encoding="utf-8").split()[:2])
+        for node in nodes
+    ]
+    (folder / "known_hosts").write_text("".join(f"{name} {' '.join(key)}\n" for name, key in keys), encoding="utf-8")
     return config
 
 
@@ -166,7 +177,7 @@ def _named(node: SshNode) -> str:
 
 
 def _make_key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cloudtrial", "-f", str(path)], check=True)
 
 
 def free_port(address: str) -> int:
