@@ -70,8 +70,8 @@ def watch(arguments: argparse.Namespace, env: Mapping[str, str], interruptions: 
             if drifts(images, arguments.model):
                 say(SYNTHETIC)
             traffic = stack.enter_context(Traffic([twin.url for twin in twins], images.images, arguments.rate))
-        say("Ctrl-C ends it all.")
         try:
+            say("Ctrl-C ends it all.")
             while (ended := _ended(twins, started)) is None:
                 time.sleep(POLL_S)
                 if interruptions.received:  # in a destructor of Python's, where nothing can be raised

@@ -103,7 +103,8 @@ class WorkerPool:
             assert process.node
             if fault := handshake.difference(process.node.name, ready, own):
                 raise EvalError(fault)
-        by_name = {process.node.name: ready for process, ready in self._ready.items() if process.node}
+        ready_of = {process.node: ready for process, ready in self._ready.items()}
+        by_name = {node.name: ready_of[node] for node in self._nodes if node}  # in the order in which they were given
         self.records = [sender_record(name, self.per_machine, ready) for name, ready in by_name.items()]
         warnings = [cores_warning(self.per_machine, ready.cores, 0, name) for name, ready in by_name.items()]
         self.warnings = list(filter(None, warnings))
