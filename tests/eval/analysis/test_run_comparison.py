@@ -468,7 +468,7 @@ def test_other_weights_and_another_place_are_unlike(pair, capsys):
 def test_a_run_whose_client_was_late_is_no_basis(pair, capsys):
     late = make_full_run(80, names=NAMES, scenarios=("single", "poisson"), late_ms=50.0)
     assert main(["compare", *pair(a_run(), late)]) == 2
-    assert "B is not a valid comparison: the client sent late" in capsys.readouterr().err
+    assert "B is not a valid comparison: the client had too little processor time" in capsys.readouterr().err
 
 
 def test_runs_without_a_common_target_are_refused_even_if_forced(pair, capsys):
