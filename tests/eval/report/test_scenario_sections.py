@@ -214,7 +214,7 @@ def test_late_client_makes_the_run_invalid_in_red_with_a_remedy(tmp_path):
     assert start.startswith("Not a valid comparison: no answer.</h1>")
     assert "sent late" in start and "--workers" in start
     page, markdown = text_of(tmp_path), text_of(tmp_path, REPORT_MD)
-    assert markdown.startswith("# Cloudtrial report\n\n**Not a valid comparison: no answer.**\n\nThe client had too little processor time")
+    assert markdown.startswith("# Cloudtrial report\n\n**Not a valid comparison: no answer.**\n\nThe client had too")
     assert 'class="cards answer-table"' not in page and '<span class="tag">' not in page
     assert "## Dollars a month" not in markdown
 
