@@ -143,6 +143,8 @@ def _late_sends(run: Run, samples_by_target: SamplesByTarget, targets: Targets) 
     for title in late.saturated_ms:
         for less_grave in (late.saturated_at_start_ms, late.late_ms, late.late_at_start_ms):
             less_grave.pop(title, None)
+    for title in late.late_ms:  # in one stream after the start, too
+        late.late_at_start_ms.pop(title, None)
     return late
 
 

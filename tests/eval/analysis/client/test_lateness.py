@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -60,3 +61,21 @@ def test_of_several_machines_that_send_the_most_crowded_is_named():
 def test_of_blocks_without_a_later_part_the_start_is_not_blamed():
     found, _ = found_late(40.0, 0.1, lambda s: s.block + s.index_in_block / 100)
     assert [code for code, _, _ in found] == [FindingCode.CLIENT_SATURATED]
+
+
+def test_a_target_late_in_one_stream_is_not_on_time_by_another():
+    run, samples = make_full_run(20, names=["heroku"], scenarios=("single", "poisson", "ramp"))
+    starts: dict[tuple[str, int], float] = {}
+    for each in samples:
+        starts[each.scenario, each.block] = min(each.scheduled_s, starts.get((each.scenario, each.block), math.inf))
+
+    def delay_ms(each: Sample) -> float | None:
+        if each.scenario == "poisson":
+            return 2.0
+        return 1.0 if each.scheduled_s < starts[each.scenario, each.block] + START_S else 0.1
+
+    delayed = [each if each.scenario == "single" else replace(each, send_delay_ms=delay_ms(each)) for each in samples]
+    report = build_report(run, delayed, load_price_list(PRICES))
+    found = [(each["code"], each["values"]["p99_delay_ms_by_title"]) for each in report["run"]["findings"]
+             if each["code"] in LATE]  # fmt: skip
+    assert found == [(FindingCode.SENT_LATE, {"Heroku": 2.0})]
