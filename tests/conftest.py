@@ -25,6 +25,7 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 ALL_TOOLS = "CLOUDTRIAL_ALL_TOOLS"  # set by .ci/run: nothing may be skipped
+NOT_ALLOWED = "not allowed on this machine: "  # begins the reason of a skip that no installation could help
 
 TOOLS = {
     "nginx": "apt-get install nginx-light",
@@ -89,7 +90,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where everything is said to be installed, a skipped test is a failed run. No package has the pulumi program."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
-    if os.environ.get(ALL_TOOLS) and any("pulumi" not in report.keywords for report in skipped):
+    excused = [each for each in skipped if "pulumi" in each.keywords or NOT_ALLOWED in str(each.longrepr)]
+    if os.environ.get(ALL_TOOLS) and len(excused) < len(skipped):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -145,7 +145,9 @@ class RunSession:
         self.context = context
         config, options = context.config, context.options
         self._workers = (
-            WorkerPool(config.workers, context.run_start, self._note_pause, options.scrub, options.nodes)
+            WorkerPool(
+                config.workers, context.run_start, self._note_pause, options.scrub, options.nodes, self._write_run
+            )
             if config.workers > 1 or options.nodes
             else None
         )

@@ -65,7 +65,7 @@ def test_a_kind_is_one_row_of_the_moments_that_killed():
         Outcome(True, WHILE, Tally(3, 2, 1, 2, 1, 2), 2.04),
         Outcome(False, AFTER, Tally(3, 3, 3), 0.0),
     ]
-    assert row("SIGTERM", outcomes) == "| SIGTERM | 2 (1, 1, 0) | 9 | 5 | 4 | 5 | 1 | 5 | 0 | 0 | 2.0 s |"
+    assert row("SIGTERM", outcomes) == "| SIGTERM | 2 (1, 1, 0) | 6 | 2 | 1 | 5 | 1 | 5 | 0 | 0 | 2.0 s |"
 
 
 @pytest.mark.slow

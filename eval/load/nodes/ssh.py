@@ -20,7 +20,6 @@ ALIVE_INTERVAL_S, ALIVE_COUNT = 2, 2  # unanswered so often, the connection is l
 SSH_FAILED = 255
 LAST_WORDS = 3  # lines
 MISSING = 69  # the exit code of a program whose last line says what it lacks (EX_UNAVAILABLE of sysexits.h)
-BLANK = " \t\r\ufffd"  # the last of these stands for a carriage return where the text was made printable
 MAX_SHOWN_CHARS = 200  # of another program's message
 OPTIONS: Mapping[str, str | int] = {
     "BatchMode": "yes",
@@ -78,7 +77,7 @@ def explain_end(node: Node, exit_code: int, last_stderr: str) -> str:
 
     last_stderr: what it and the program on the node have written to stderr, or the end of it.
     """
-    lines = [printable(text)[:MAX_SHOWN_CHARS] for line in last_stderr.splitlines() if (text := line.strip(BLANK))]
+    lines = [printable(text)[:MAX_SHOWN_CHARS] for line in last_stderr.splitlines() if (text := line.strip())]
     last = f": {lines[-1]}" if lines else ""
     if exit_code == SSH_FAILED:
         meaning = _meaning(lines)
@@ -86,9 +85,9 @@ def explain_end(node: Node, exit_code: int, last_stderr: str) -> str:
     if exit_code == MISSING and lines:
         return lines[-1]
     if exit_code < 0:
-        return f"the ssh of it was ended by {_signal_name(-exit_code)}"
+        return f"the ssh of it was ended by {signal_name(-exit_code)}"
     if exit_code > 128:  # as a shell says it
-        return f"the program on it was ended by {_signal_name(exit_code - 128)}"
+        return f"the program on it was ended by {signal_name(exit_code - 128)}"
     return f"the program on it ended with exit code {exit_code}{last}"
 
 
@@ -98,5 +97,6 @@ def _meaning(lines: Sequence[str]) -> str | None:
     return next((meaning for text, meaning in FAILURES if text in last_words), None)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """As "SIGKILL"; a real-time signal has none."""
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

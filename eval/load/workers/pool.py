@@ -52,20 +52,22 @@ class WorkerPool:
         on_pause: Callable[[ClientPause], None],
         scrub: Callable[[str], str] = str,
         nodes: Mapping[Node, Sequence[str]] | None = None,
+        on_clocks: Callable[[], None] = lambda: None,
     ):
         """run_start: of time.perf_counter(). on_pause: told of each time in which a worker stood still.
 
-        nodes: machines with the command that starts a worker there; None: this machine.
+        nodes: machines with the command that starts a worker there; None: this machine. on_clocks: called once
+        `records` has a block's clocks, before it is sent.
         """
         self._nodes: Mapping[Node | None, Sequence[str]] = {**nodes} if nodes else {None: LOCAL_COMMAND}
         self.per_machine, self.is_local, self.count = per_machine, not nodes, per_machine * len(self._nodes)
         self.records: list[SenderRecord] = []  # of other machines
         self.warnings: list[str] = []  # of machines with fewer cores than workers
-        self._run_start, self._on_pause, self._scrub = run_start, on_pause, scrub
+        self._run_start, self._on_pause, self._on_clocks, self._scrub = run_start, on_pause, on_clocks, scrub
         self._processes = Processes()
         self._ready: dict[Process, messages.Ready] = {}
         self._tasks: dict[Process, Task] = {}
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._keepalive_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start them, and wait until they are ready. Raises EvalError."""
@@ -78,7 +80,8 @@ class WorkerPool:
                 self._check_nodes()
             max_silence_s = None if self.is_local else MAX_SILENCE_S
             self._tell_all(messages.Setup(self._run_start, pauses.MAX_STALL_S, max_silence_s))
-            self._heartbeat = asyncio.create_task(self._stay_in_touch())
+            if not self.is_local:
+                self._keepalive_task = asyncio.create_task(self._keep_alive())
         except BaseException:
             await self._end()
             raise
@@ -131,7 +134,9 @@ class WorkerPool:
                 process.tell(part)
             await self._all_say(messages.Planned, READY_TIMEOUT_S)
             offsets, slowest_s = await self._clocks()
-            self.records = with_clocks(self.records, shard.requests[0].block_number, offsets)
+            if not self.is_local:
+                self.records = with_clocks(self.records, shard.requests[0].block_number, offsets)
+                self._on_clocks()
             at = time.perf_counter() + START_DELAY_S + slowest_s
             for process in self._processes.all:
                 process.tell(messages.Start(at, offsets.get(process, ClockOffset()).offset_s))
@@ -229,9 +234,9 @@ class WorkerPool:
                     elif message is None or isinstance(message, messages.Cancelled | InvalidInput):
                         waiting.discard(process)
 
-    async def _stay_in_touch(self) -> None:
+    async def _keep_alive(self) -> None:
         """Let workers on other machines know that the run goes on: a cut link tells neither side."""
-        while not self.is_local:
+        while True:
             await asyncio.sleep(ALIVE_S)
             self._tell_all(messages.Alive())
 
@@ -240,6 +245,6 @@ class WorkerPool:
             process.tell(message)
 
     async def _end(self) -> None:
-        if self._heartbeat:
-            self._heartbeat.cancel()
+        if self._keepalive_task:
+            self._keepalive_task.cancel()
         await self._processes.end()

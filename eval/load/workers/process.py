@@ -19,7 +19,7 @@ from typing import IO, Any
 from eval.errors import InvalidInput
 from eval.interruption import ENDING
 from eval.load.nodes.destinations import Node
-from eval.load.nodes.ssh import explain_end
+from eval.load.nodes.ssh import explain_end, signal_name
 from eval.load.workers import messages
 from eval.load.workers.clock import Exchange, is_enough
 from eval.load.workers.shard import LOCAL
@@ -56,11 +56,11 @@ class Process:
         except subprocess.TimeoutExpired:
             return " closed its connection"
         self.errors.seek(-min(LAST_BYTES, self.errors.seek(0, os.SEEK_END)), os.SEEK_END)
-        last_text = printable_lines(self.errors.read().decode(errors="replace")).strip()
+        last_text = self.errors.read().decode(errors="replace")
         if self.node:
             return f": {explain_end(self.node, code, last_text)}"
-        how = f" was ended by {signal.Signals(-code).name}" if code < 0 else f" ended with exit code {code}"
-        return ": ".join([how, *last_text.splitlines()[-1:]])
+        how = f" was ended by {signal_name(-code)}" if code < 0 else f" ended with exit code {code}"
+        return ": ".join([how, *printable_lines(last_text).strip().splitlines()[-1:]])
 
 
 class Processes:

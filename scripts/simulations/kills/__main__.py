@@ -66,8 +66,8 @@ def moments(kind: str, count: int, seed: int) -> list[Moment]:
 
 def row(kind: str, outcomes: Sequence[Outcome]) -> str:
     """The line of one kind."""
-    total = reduce(add, (each.tally for each in outcomes), Tally())
     killed = [each for each in outcomes if each.killed]
+    total = reduce(add, (each.tally for each in killed), Tally())
     fell = ", ".join(str(sum(each.fell == name for each in killed)) for name in FELL)
     counts = (
         total.planned, total.arrived, total.kept, total.missing, total.unanswered, total.repeated, total.twice,

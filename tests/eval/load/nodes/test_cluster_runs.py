@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from eval.load.nodes.code import code_sha256
-from scripts.simulations.ssh_nodes import Cluster, SshNode, is_worker, ssh_nodes
+from scripts.simulations.ssh_nodes import Cluster, SshNode, ssh_nodes
 from tests.helpers.cluster_runs import PLAN, keys, measured, record, run, start
 from tests.helpers.fake_endpoint import Fake, fake_endpoint
 
@@ -145,7 +145,17 @@ def test_token_is_in_no_argument_environment_file_or_log(cluster, tmp_path):
 
 
 def test_no_program_stays_on_the_machines(cluster, tmp_path):
+    seen: list[psutil.Process] = []
+    workers: list[psutil.Process] = []
+
+    def look() -> None:
+        for node in cluster.nodes:
+            seen.extend(node.processes())
+            workers.extend(node.workers())
+
     with fake_endpoint() as fake:
-        run(cluster, *words(fake, cluster, tmp_path / "run"))
-    left = [process for node in cluster.nodes for process in node.processes() if is_worker(process)]
-    assert psutil.wait_procs(left, timeout=60)[1] == []
+        fake.on_post = once(IN_THE_MIDDLE, look)
+        code, out, err = run(cluster, *words(fake, cluster, tmp_path / "run"))
+    assert (code, err) == (0, ""), out
+    assert len(workers) == 2 < len(seen)
+    assert psutil.wait_procs(seen, timeout=60)[1] == []

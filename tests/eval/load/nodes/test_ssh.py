@@ -49,7 +49,7 @@ def test_another_command_can_stand_in_for_ssh(monkeypatch):
         (255, "client_loop: send disconnect: Broken pipe", "it closed the connection"),
         (255, "some news\n", "ssh failed: some news"),
         (255, "", "ssh failed, and said nothing"),
-        (255, "OSError: Connection refused\nTimeout, server h not responding.\ufffd", "nothing was heard for 4 s"),
+        (255, "OSError: Connection refused\nTimeout, server h not responding.\r", "nothing was heard for 4 s"),
         (69, "it needs Python 3.11 or later\n", "it needs Python 3.11 or later"),
         (137, "", "was ended by SIGKILL"),
         (-15, "", "the ssh of it was ended by SIGTERM"),

@@ -28,7 +28,7 @@ from eval.progress import Reporter
 from eval.run import runner
 from eval.run.resume import check_senders, load_resumable, resume_run
 from eval.run.runner import execute_run, new_run
-from eval.samples.model import Run, Sample
+from eval.samples.model import Run, Sample, SenderRecord
 from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import Endpoint, TargetSet
 from tests.conftest import ROOT
@@ -109,8 +109,11 @@ def test_two_machines_give_one_process_samples_but_for_timing(tmp_path, monkeypa
 
 def test_a_run_records_the_machines_that_sent(tmp_path):
     nodes = fake_node("one", "--clock-ahead-s", "1000.5") | fake_node("two")
+    at_first: list[SenderRecord] = []
     with fake_endpoint() as fake:
+        fake.on_post = lambda count: at_first.extend(read_run(tmp_path).senders) if count == 1 else None
         run(tmp_path, fake, nodes, scenarios=("poisson", "burst"), burst=4, duration_s=0.2)
+    assert [len(sender.clocks) for sender in at_first] == [1, 1]  # before anything is sent, as the run may be killed
     one, two = read_run(tmp_path).senders
     assert (one.name, one.workers, two.name, two.workers) == ("one", 1, "two", 1)
     assert one.cores >= 1 and one.code_sha256 == two.code_sha256 and one.processor == two.processor

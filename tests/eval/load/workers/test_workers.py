@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,6 @@ from rich.console import Console
 from eval.load import load_generator, pauses
 from eval.load.load_generator import RunOptions
 from eval.load.workers.cores import cores_warning
-from eval.load.workers.pool import WorkerPool
 from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run import runner
@@ -240,13 +238,14 @@ def test_cores_of_twins_are_not_free(workers, cores, pinned, advice):
 
 
 def test_signals_to_all_processes_of_a_command_leave_workers(tmp_path):
-    async def use() -> bool:
-        async with WorkerPool(2, time.perf_counter(), lambda pause: None):
-            started = workers()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                for each in started:
-                    each.send_signal(number)
-            alive = len(started) == 2 and all(each.is_running() for each in started)
-        return alive and not any(each.is_running() for each in started)
+    """As a terminal sends them; the run decides then what its workers do."""
 
-    assert asyncio.run(use())
+    def signal_workers() -> None:
+        for each in workers():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                each.send_signal(number)
+
+    with fake_endpoint() as fake:
+        fake.on_post = at(30, signal_workers)
+        done, samples, _ = run(tmp_path, fake)
+    assert done.complete and len(keys(samples)) == len(fake.posts) == done.planned_requests
