@@ -34,6 +34,9 @@ _PLAIN = "plain"  # in a schema's metadata: the one that is equal for plain text
 _EXPONENT = re.compile(rb"\d[eE]-")  # of a number that may be nearer to 0 than MIN_VALUE
 
 
+MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
+
+
 def printable(text: str, keep: str = "") -> str:
     """The text with a replacement for each character that is not shown as itself: controls, bidi overrides, surrogates.
 

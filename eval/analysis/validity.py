@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
 
-from eval.analysis.client.lateness import SamplesByTarget, Targets, client_saturation, late_send_warnings
+from eval.analysis.client.send_delay import SamplesByTarget, Targets, client_saturation, late_send_warnings
 from eval.analysis.drift import DriftByScenario, drift_warnings
 from eval.analysis.findings import Finding, FindingCode, invalid, warning
 from eval.analysis.predictions.same_model import MIN_ACCURACY, MIN_IMAGES

@@ -24,7 +24,7 @@ from eval.cli.arguments import (
 from eval.cli.report import write_run_report
 from eval.errors import EvalError
 from eval.formatting import plural, usd
-from eval.load.nodes.destinations import parse_nodes
+from eval.load.nodes.destinations import Node, parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.run_dir import create_run_dir, new_run_id, update_latest
@@ -40,7 +40,6 @@ from service.settings import ENGINES
 if TYPE_CHECKING:  # scipy and aiohttp take seconds to import, which --help should not wait for
     from eval.dataset.image_set import ImageSet
     from eval.load.load_generator import RunOptions
-    from eval.load.nodes.destinations import Node
     from eval.targets.endpoints import TargetSet
 
 REPORTS_DIR = Path("reports")

@@ -25,6 +25,7 @@ from eval.samples.sizes import sized_target
 from eval.targets.access import CA, CERTIFICATE, KEEPALIVE_S, Access
 from eval.targets.sagemaker.naming import SageMakerEndpoint, parse_sagemaker
 from eval.targets.tokens import Token, TokenOption, check_route
+from eval.validation import MAX_SHOWN_CHARS
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -32,7 +33,6 @@ STACK_PATTERN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,2}[A-Za-z0-9][
 URL_PATTERN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,500}")  # RFC 3986
 HOST_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 SAGEMAKER = "aws_sagemaker"  # the target that has InvokeEndpoint in front, deployed and as a twin
-MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 
 
 @dataclass(frozen=True)

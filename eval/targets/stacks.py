@@ -9,7 +9,6 @@ from typing import Any
 
 from eval.errors import EndpointError, InvalidInput
 from eval.targets.endpoints import (
-    MAX_SHOWN_CHARS,
     ROOT,
     SAGEMAKER,
     Endpoint,
@@ -20,7 +19,7 @@ from eval.targets.endpoints import (
     validate_url,
 )
 from eval.targets.sagemaker.naming import SageMakerEndpoint, parse_sagemaker
-from eval.validation import parse_json, printable
+from eval.validation import MAX_SHOWN_CHARS, parse_json, printable
 from infra.targets import TARGETS
 
 PULUMI_TIMEOUT_S = 60

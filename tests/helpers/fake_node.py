@@ -23,7 +23,7 @@ from eval.load.nodes.destinations import Node
 
 def fake_node(name: str, *options: str) -> dict[Node, list[str]]:
     """The machine, and what starts a worker on it. options: of the parser below."""
-    return {Node(name, name): [sys.executable, __file__, *options]}
+    return {Node(name): [sys.executable, __file__, *options]}
 
 
 class RunsCode:

@@ -8,45 +8,47 @@ import pytest
 
 from scripts.simulations.kills.__main__ import is_wrong, main, moments, row
 from scripts.simulations.kills.moment import AFTER, BEFORE, KINDS, WHILE, Outcome
-from scripts.simulations.kills.tally import Look, Tally, tally
+from scripts.simulations.kills.request_counts import RequestCounts, Snapshot, count_requests
 
 PLANNED = ["p", "q", "r"]
 
 
-def look(arrived: str, kept: str, paused: str = "") -> Look:
+def snapshot(arrived: str, kept: str, paused: str = "") -> Snapshot:
     """Requests of one letter each."""
-    return Look({name: arrived.count(name) for name in arrived}, frozenset(kept), {n: paused.count(n) for n in paused})
+    return Snapshot(
+        {name: arrived.count(name) for name in arrived}, frozenset(kept), {n: paused.count(n) for n in paused}
+    )
 
 
 @pytest.mark.parametrize(
     ("killed", "resumed", "expected"),
     [
-        (look("pqr", "pqr"), look("pqr", "pqr"), Tally(3, 3, 3, 0)),
-        (look("", ""), look("pqr", "pqr"), Tally(3, 0, 0, 3, 0, 3)),
-        (look("pq", "p"), look("pqqr", "pqr"), Tally(3, 2, 1, 2, 1, 2)),
-        (look("ppq", "pq", "p"), look("ppqr", "pqr", "p"), Tally(3, 2, 2, 1, 0, 1)),
-        (look("pq", "p", "q"), look("pqqrr", "pqr", "qr"), Tally(3, 2, 1, 2, 1, 2)),
+        (snapshot("pqr", "pqr"), snapshot("pqr", "pqr"), RequestCounts(3, 3, 3, 0)),
+        (snapshot("", ""), snapshot("pqr", "pqr"), RequestCounts(3, 0, 0, 3, 0, 3)),
+        (snapshot("pq", "p"), snapshot("pqqr", "pqr"), RequestCounts(3, 2, 1, 2, 1, 2)),
+        (snapshot("ppq", "pq", "p"), snapshot("ppqr", "pqr", "p"), RequestCounts(3, 2, 2, 1, 0, 1)),
+        (snapshot("pq", "p", "q"), snapshot("pqqrr", "pqr", "qr"), RequestCounts(3, 2, 1, 2, 1, 2)),
     ],
     ids=["after the last answer", "before the first", "one unanswered", "a pause before", "pauses in both"],
 )
 def test_requests_sent_once_or_marked_missing_are_counted(killed, resumed, expected):
-    assert tally(PLANNED, killed, resumed) == expected
+    assert count_requests(PLANNED, killed, resumed) == expected
     assert not is_wrong(Outcome(True, WHILE, expected, 1.0))
 
 
 @pytest.mark.parametrize(
     ("killed", "resumed", "twice", "never"),
     [
-        (look("ppq", "pq"), look("ppqr", "pqr"), 1, 0),
-        (look("pq", "pq"), look("ppqr", "pqr"), 1, 0),
-        (look("p", "p"), look("pqqr", "pqr"), 1, 0),
-        (look("pq", "pq"), look("pq", "pq"), 0, 1),
-        (look("pq", "pq"), look("pq", "pqr"), 0, 1),
+        (snapshot("ppq", "pq"), snapshot("ppqr", "pqr"), 1, 0),
+        (snapshot("pq", "pq"), snapshot("ppqr", "pqr"), 1, 0),
+        (snapshot("p", "p"), snapshot("pqqr", "pqr"), 1, 0),
+        (snapshot("pq", "pq"), snapshot("pq", "pq"), 0, 1),
+        (snapshot("pq", "pq"), snapshot("pq", "pqr"), 0, 1),
     ],
     ids=["in the killed run", "though it was kept", "in the resumed run", "not repeated", "kept without an arrival"],
 )
 def test_requests_sent_again_or_never_are_found(killed, resumed, twice, never):
-    found = tally(PLANNED, killed, resumed)
+    found = count_requests(PLANNED, killed, resumed)
     assert (found.twice, found.never) == (twice, never)
     assert is_wrong(Outcome(True, WHILE, found, 1.0))
 
@@ -61,9 +63,9 @@ def test_moments_lie_in_every_part_of_the_time():
 
 def test_a_kind_is_one_row_of_the_moments_that_killed():
     outcomes = [
-        Outcome(True, BEFORE, Tally(3, 0, 0, 3, 0, 3), 0.2),
-        Outcome(True, WHILE, Tally(3, 2, 1, 2, 1, 2), 2.04),
-        Outcome(False, AFTER, Tally(3, 3, 3), 0.0),
+        Outcome(True, BEFORE, RequestCounts(3, 0, 0, 3, 0, 3), 0.2),
+        Outcome(True, WHILE, RequestCounts(3, 2, 1, 2, 1, 2), 2.04),
+        Outcome(False, AFTER, RequestCounts(3, 3, 3), 0.0),
     ]
     assert row("SIGTERM", outcomes) == "| SIGTERM | 2 (1, 1, 0) | 6 | 2 | 1 | 5 | 1 | 5 | 0 | 0 | 2.0 s |"
 

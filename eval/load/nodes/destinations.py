@@ -21,8 +21,7 @@ MAX_NODES = 100
 class Node:
     """A machine that sends."""
 
-    name: str  # as typed, for people and for a sample's sender
-    destination: str  # what ssh is given
+    name: str  # as typed, for ssh, for people, and for a sample's sender
 
 
 def parse_nodes(text: str) -> tuple[Node, ...]:
@@ -37,4 +36,4 @@ def parse_nodes(text: str) -> tuple[Node, ...]:
             raise EvalError(f"--cluster names {name} twice: --workers N starts N senders on each machine")
     if len(names) > MAX_NODES:
         raise EvalError(f"--cluster names {len(names)} machines; {MAX_NODES} at most")
-    return tuple(Node(name, name) for name in names)
+    return tuple(Node(name) for name in names)

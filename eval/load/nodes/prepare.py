@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -18,8 +19,8 @@ from eval.errors import EvalError
 from eval.load.nodes import setup_on_node
 from eval.load.nodes.code import LOCK, SENDER_MODULE, archive, code_sha256, lock_sha256
 from eval.load.nodes.destinations import Node
-from eval.load.nodes.ssh import MAX_SHOWN_CHARS, MISSING, explain_end, ssh_argv, ssh_program
-from eval.validation import printable
+from eval.load.nodes.ssh import MISSING, explain_end, ssh_argv, ssh_program
+from eval.validation import MAX_SHOWN_CHARS, printable
 
 SENDER_PYTHON = "CLOUDTRIAL_SENDER_PYTHON"  # environment variable: a Python of the nodes that has the libraries
 SAY_INTERVAL_S = 10.0  # so often people are told of an installation
@@ -144,7 +145,8 @@ def _start_sender(python: str, code: str) -> str:
 async def _end(process: asyncio.subprocess.Process) -> None:
     """End it, and what it has started, such as a ProxyCommand."""
     if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and the loop has not heard of it yet
+            os.killpg(process.pid, signal.SIGKILL)
     await process.communicate()  # which closes the pipe, too
 
 

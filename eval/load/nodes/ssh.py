@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from eval.load.nodes.destinations import Node
-from eval.validation import printable
+from eval.validation import MAX_SHOWN_CHARS, printable
 
 SSH_COMMAND = "CLOUDTRIAL_SSH_COMMAND"  # environment variable: what to call for ssh, such as "ssh -F FILE -i KEY"
 CONNECT_TIMEOUT_S = 5
@@ -20,7 +20,6 @@ ALIVE_INTERVAL_S, ALIVE_COUNT = 2, 2  # unanswered so often, the connection is l
 SSH_FAILED = 255
 LAST_WORDS = 3  # lines
 MISSING = 69  # the exit code of a program whose last line says what it lacks (EX_UNAVAILABLE of sysexits.h)
-MAX_SHOWN_CHARS = 200  # of another program's message
 OPTIONS: Mapping[str, str | int] = {
     "BatchMode": "yes",
     "ConnectTimeout": CONNECT_TIMEOUT_S,
@@ -64,7 +63,7 @@ FAILURES = (
 def ssh_argv(node: Node, command: str) -> list[str]:
     """What runs a command line of its login shell on the node."""
     options = [word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}")]
-    return [*ssh_program(), "-T", *options, node.destination, command]
+    return [*ssh_program(), "-T", *options, node.name, command]
 
 
 def ssh_program() -> list[str]:
@@ -81,7 +80,7 @@ def explain_end(node: Node, exit_code: int, last_stderr: str) -> str:
     last = f": {lines[-1]}" if lines else ""
     if exit_code == SSH_FAILED:
         meaning = _meaning(lines)
-        return meaning.format(node.destination) if meaning else f"ssh failed{last or ', and said nothing'}"
+        return meaning.format(node.name) if meaning else f"ssh failed{last or ', and said nothing'}"
     if exit_code == MISSING and lines:
         return lines[-1]
     if exit_code < 0:

@@ -1,4 +1,4 @@
-"""How far a sender's clock is from the run's. Pure.
+"""How far a sender's clock is from the run's: Cristian's algorithm, as NTP has it. Pure.
 
 The run asks for the time, and notes when it asked and when it was answered: the sender's clock was read in between.
 Half of the least round trip bounds the error, however unequal the ways there and back are. No wall clock is used.
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-EXCHANGES = 20  # before each block, at least; of these the quickest counts
+MIN_CLOCK_SAMPLES = 20  # before each block, at least; of these the quickest counts
 MAX_UNCERTAINTY_S = 0.005
-PATIENCE_S = 4.0  # in which one of more exchanges may be quick enough, where the machines are busy
+MAX_SYNC_S = 4.0  # in which one of more samples may be quick enough, where the machines are busy
 
 
 @dataclass(frozen=True)
-class Exchange:
+class ClockSample:
     """One question for the time. The run's times are of its time.perf_counter(), the sender's of its own."""
 
-    asked_at: float
+    sent_at: float
     sender_time: float
-    answered_at: float
+    received_at: float
 
     @property
     def round_trip_s(self) -> float:
         """From the question to the answer."""
-        return self.answered_at - self.asked_at
+        return self.received_at - self.sent_at
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class ClockOffset:
     uncertainty_s: float = 0.0
 
 
-def estimate_offset(exchanges: Iterable[Exchange]) -> ClockOffset:
-    """By the exchange with the least round trip."""
-    best = min(exchanges, key=lambda exchange: exchange.round_trip_s)
-    return ClockOffset(best.sender_time - (best.asked_at + best.answered_at) / 2, best.round_trip_s / 2)
+def estimate_offset(samples: Iterable[ClockSample]) -> ClockOffset:
+    """By the sample with the least round trip."""
+    best = min(samples, key=lambda sample: sample.round_trip_s)
+    return ClockOffset(best.sender_time - (best.sent_at + best.received_at) / 2, best.round_trip_s / 2)
 
 
-def is_enough(exchanges: Sequence[Exchange], elapsed_s: float) -> bool:
+def is_enough(samples: Sequence[ClockSample], elapsed_s: float) -> bool:
     """Whether no more of them are needed. elapsed_s: since the first was begun."""
-    if elapsed_s > PATIENCE_S:
-        return bool(exchanges)
-    return len(exchanges) >= EXCHANGES and estimate_offset(exchanges).uncertainty_s <= MAX_UNCERTAINTY_S
+    if elapsed_s > MAX_SYNC_S:
+        return bool(samples)
+    return len(samples) >= MIN_CLOCK_SAMPLES and estimate_offset(samples).uncertainty_s <= MAX_UNCERTAINTY_S
 
 
 def offset_fault(sender: str, offset: ClockOffset) -> str | None:

@@ -15,12 +15,12 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NOT_INSTALLED = "none"
 
 
-def own_facts(*, with_code: bool = True) -> Ready:
+def describe_worker(*, with_code: bool = True) -> Ready:
     """Of this process. with_code: its checksum takes a moment, and is known where the code is the run's own."""
     return Ready(code_sha256() if with_code else "", versions(), usable_cpus(), processor(), boot_id())
 
 
-def difference(sender: str, theirs: Ready, own: Ready) -> str | None:
+def incompatibility(sender: str, theirs: Ready, own: Ready) -> str | None:
     """Why requests of that sender would be other requests; None if they would not. It names both sides."""
     if theirs.code_sha256 != own.code_sha256:
         there, here = theirs.code_sha256[:12], own.code_sha256[:12]

@@ -21,15 +21,15 @@ from eval.load.nodes.destinations import Node
 from eval.load.open_loop import SampleSink
 from eval.load.pauses import SUSPENDED, ClientPause
 from eval.load.workers import handshake, messages
-from eval.load.workers.clock import ClockOffset, Exchange, estimate_offset, offset_fault
+from eval.load.workers.clock import ClockOffset, ClockSample, estimate_offset, offset_fault
 from eval.load.workers.cores import cores_warning
-from eval.load.workers.process import LOCAL_COMMAND, Process, Processes, exchange_times
+from eval.load.workers.process import LOCAL_COMMAND, Process, Processes, collect_clock_samples
 from eval.load.workers.records import sender_record, with_clocks
 from eval.load.workers.shard import Shard, split
 from eval.samples.model import Sample, SenderRecord
 
 READY_TIMEOUT_S = 60.0  # for a worker's imports, and to plan a shard
-CLOCK_TIMEOUT_S = 8.0  # for all exchanges of a block
+CLOCK_TIMEOUT_S = 8.0  # for all clock_samples of a block
 MAX_LOGINS = 8  # that one machine's sshd is asked for at a time: it drops some of more than 10 (MaxStartups)
 START_DELAY_S = 0.1  # from all being planned to the first request, and the slowest link's round trip
 END_GRACE_S = 30.0  # after the last request can have ended
@@ -97,14 +97,14 @@ class WorkerPool:
                 title = (NODE_TITLE if node else LOCAL_TITLE).format(number=number, count=self.count)
                 await self._processes.start(number, title, node, command)
         started = self._processes.all[len(self._ready) :]
-        self._ready |= await self._all_say(messages.Ready, READY_TIMEOUT_S, of=started)
+        self._ready |= await self._wait_for_all(messages.Ready, READY_TIMEOUT_S, of=started)
 
     def _check_nodes(self) -> None:
         """Compare what they are with this machine, and record it. Raises EvalError."""
-        own = handshake.own_facts()
+        own = handshake.describe_worker()
         for process, ready in self._ready.items():
             assert process.node
-            if fault := handshake.difference(process.node.name, ready, own):
+            if fault := handshake.incompatibility(process.node.name, ready, own):
                 raise EvalError(fault)
         ready_of = {process.node: ready for process, ready in self._ready.items()}
         by_name = {node.name: ready_of[node] for node in self._nodes if node}  # in the order in which they were given
@@ -132,7 +132,7 @@ class WorkerPool:
         try:
             for process, (part, _) in self._tasks.items():
                 process.tell(part)
-            await self._all_say(messages.Planned, READY_TIMEOUT_S)
+            await self._wait_for_all(messages.Planned, READY_TIMEOUT_S)
             offsets, slowest_s = await self._clocks()
             if not self.is_local:
                 self.records = with_clocks(self.records, shard.requests[0].block_number, offsets)
@@ -141,14 +141,14 @@ class WorkerPool:
             for process in self._processes.all:
                 process.tell(messages.Start(at, offsets.get(process, ClockOffset()).offset_s))
             limit_s = shard.offsets_s[-1] + shard.timeout_s + END_GRACE_S
-            await self._all_say(messages.Done, limit_s, record, stopped)
+            await self._wait_for_all(messages.Done, limit_s, record, stopped)
         except BaseException:
             await self._cancel(record)
             raise
         finally:
             self._tasks = {}
 
-    async def _all_say(
+    async def _wait_for_all(
         self,
         what: type,
         timeout_s: float,
@@ -168,7 +168,7 @@ class WorkerPool:
                     elif isinstance(message, Sample) and record:
                         record(self._checked(process, message))
                     else:
-                        self._heed(process, message)
+                        self._handle(process, message)
                     if stopped() and not told_to_stop:
                         told_to_stop = True
                         self._tell_all(messages.Stop())
@@ -179,28 +179,28 @@ class WorkerPool:
 
     async def _clocks(self) -> tuple[dict[Process, ClockOffset], float]:
         """Of each worker on another machine; and the longest round trip in seconds. Raises WorkerLost."""
-        exchanges = {process: list[Exchange]() for process in self._processes.all if process.node}
+        clock_samples = {process: list[ClockSample]() for process in self._processes.all if process.node}
         try:
             async with asyncio.timeout(CLOCK_TIMEOUT_S):
-                await exchange_times(exchanges, self._processes.inbox, self._heed)
+                await collect_clock_samples(clock_samples, self._processes.inbox, self._handle)
         except TimeoutError:
-            silent = min(exchanges, key=lambda process: len(exchanges[process]))
+            silent = min(clock_samples, key=lambda process: len(clock_samples[process]))
             raise self._lost(silent, f" has not said the time for {CLOCK_TIMEOUT_S:.0f} s") from None
-        offsets = {process: estimate_offset(done) for process, done in exchanges.items()}
+        offsets = {process: estimate_offset(done) for process, done in clock_samples.items()}
         for process, offset in offsets.items():
             if fault := offset_fault(process.sender, offset):
                 raise ClockUncertain(fault)
-        return offsets, max((each.round_trip_s for done in exchanges.values() for each in done), default=0.0)
+        return offsets, max((each.round_trip_s for done in clock_samples.values() for each in done), default=0.0)
 
     def _checked(self, process: Process, sample: Sample) -> Sample:
         """The sample with its sender. Raises WorkerLost for one that the worker cannot have."""
         shard, unanswered = self._tasks[process]
         request = unanswered.pop(sample.index_in_block, None)
-        if request is None or not shard.may_say(sample, request):
+        if request is None or not shard.matches_request(sample, request):
             raise self._lost(process, " has sent a sample of a request that it was not given")
         return replace(sample, sender=process.sender)
 
-    def _heed(self, process: Process, message: Any) -> None:
+    def _handle(self, process: Process, message: Any) -> None:
         if message is None:
             raise self._lost(process, process.how_it_ended())
         if isinstance(message, InvalidInput):
@@ -208,9 +208,9 @@ class WorkerPool:
         if isinstance(message, messages.Failed):
             raise self._lost(process, f" failed: {message.text}")
         if isinstance(message, messages.Paused):
-            self._heed_pause(process, message)
+            self._handle_pause(process, message)
 
-    def _heed_pause(self, process: Process, pause: messages.Paused) -> None:
+    def _handle_pause(self, process: Process, pause: messages.Paused) -> None:
         if pause.cause == SUSPENDED and process.node is None:
             return  # this process has seen it
         whose = f"the machine of {process.sender}" if pause.cause == SUSPENDED else process.title.partition(" of ")[0]

@@ -21,7 +21,7 @@ from eval.interruption import ENDING
 from eval.load.nodes.destinations import Node
 from eval.load.nodes.ssh import explain_end, signal_name
 from eval.load.workers import messages
-from eval.load.workers.clock import Exchange, is_enough
+from eval.load.workers.clock import ClockSample, is_enough
 from eval.load.workers.shard import LOCAL
 from eval.validation import printable_lines
 
@@ -111,29 +111,29 @@ class Processes:
         self.all.clear()
 
 
-async def exchange_times(
-    exchanges: Mapping[Process, list[Exchange]], inbox: Inbox, heed: Callable[[Process, Any], None]
+async def collect_clock_samples(
+    clock_samples: Mapping[Process, list[ClockSample]], inbox: Inbox, heed: Callable[[Process, Any], None]
 ) -> None:
-    """Ask each of these processes for the time, again and again, and append the exchanges.
+    """Ask each of these processes for the time, again and again, and append the clock_samples.
 
     heed: is told whatever else is said.
     """
-    asked_at: dict[Process, float] = {}
+    sent_at: dict[Process, float] = {}
 
     def ask(process: Process) -> None:
-        asked_at[process] = time.perf_counter()
+        sent_at[process] = time.perf_counter()
         process.tell(messages.AskTime())
 
-    start, waiting = time.perf_counter(), set(exchanges)
+    start, waiting = time.perf_counter(), set(clock_samples)
     for process in waiting:
         ask(process)
     while waiting:
         process, message, came_at = await inbox.get()
-        if not isinstance(message, messages.Time) or process not in asked_at:
+        if not isinstance(message, messages.Time) or process not in sent_at:
             heed(process, message)
             continue
-        exchanges[process].append(Exchange(asked_at.pop(process), message.now, came_at))
-        if is_enough(exchanges[process], came_at - start):
+        clock_samples[process].append(ClockSample(sent_at.pop(process), message.now, came_at))
+        if is_enough(clock_samples[process], came_at - start):
             waiting.discard(process)
         else:
             ask(process)

@@ -41,7 +41,7 @@ class Shard:
             keepalive_s=self.keepalive_s, adapter=self.adapter, access=self.access, signer=self.signer,
         )  # fmt: skip
 
-    def may_say(self, sample: Sample, request: RequestSpec) -> bool:
+    def matches_request(self, sample: Sample, request: RequestSpec) -> bool:
         """Whether a worker's sample can be one of that request. It comes from a machine that is not trusted."""
         probabilities = sample.probabilities
         return (

@@ -62,7 +62,7 @@ class Worker:
     async def serve(self) -> None:
         """Do as told until the run ends."""
         parse_json("{}")  # imports pydantic now
-        self._say(handshake.own_facts(with_code=not self._is_local))
+        self._say(handshake.describe_worker(with_code=not self._is_local))
         gc.collect()
         gc.freeze()
         gc.disable()

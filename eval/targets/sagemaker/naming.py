@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 
 from eval.errors import EndpointError
+from eval.validation import MAX_SHOWN_CHARS
 
 SCHEMES = {"sagemaker": False, "sagemaker-serverless": True}  # -> whether it has the limits of a serverless endpoint
 ENDPOINT_PATTERN = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}")  # of AWS's API
 REGION_PATTERN = re.compile(r"[a-z]{2,4}(-[a-z]{2,12}){1,3}-[0-9]{1,2}")
-MAX_SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True)

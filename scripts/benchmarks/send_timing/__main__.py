@@ -24,11 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval.samples.processors import parse_processor
 from scripts.benchmarks.http_messages import HOST
 from scripts.benchmarks.send_timing.deviation import EDGE_S, Timing, timing_of, without_edges
 from scripts.benchmarks.send_timing.senders import Sender, all_senders
 from scripts.paths import ROOT
-from service.system import cpu_generation, cpu_model
+from service.system import processor
 
 RATES_RPS = [100.0, 1000.0]
 SPARE_S = 30.0  # beyond its duration, until a sender is given up
@@ -109,13 +110,11 @@ def rows(rounds: Sequence[Round]) -> list[str]:
 
 def describe_machine(server_core: int, sender_core: int, senders: Sequence[Sender]) -> list[str]:
     """Where this is measured, and with what."""
-    generation = cpu_generation()
-    processor = f"{cpu_model()} ({generation})" if generation else cpu_model()
     cores = f"server on core {server_core}, senders on core {sender_core}"
     if server_core == sender_core:
         cores += ": one core for both, which delays the senders"
     return [
-        f"{processor}, {os.cpu_count()} cores: {cores}",
+        f"{parse_processor(processor())}, {os.cpu_count()} cores: {cores}",
         *(sender.version() if sender.program else f"{sender.name} is not installed: {sender.install}"
           for sender in senders),
     ]  # fmt: skip

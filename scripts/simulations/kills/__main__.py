@@ -42,7 +42,7 @@ from scripts.simulations.kills.moment import (
     killed_and_resumed,
     undisturbed,
 )
-from scripts.simulations.kills.tally import Tally
+from scripts.simulations.kills.request_counts import RequestCounts
 
 HEADER = (
     "| killed | moments (before, while, after sending) | planned | arrived | answered and kept | missing | unanswered |"
@@ -67,7 +67,7 @@ def moments(kind: str, count: int, seed: int) -> list[Moment]:
 def row(kind: str, outcomes: Sequence[Outcome]) -> str:
     """The line of one kind."""
     killed = [each for each in outcomes if each.killed]
-    total = reduce(add, (each.tally for each in killed), Tally())
+    total = reduce(add, (each.counts for each in killed), RequestCounts())
     fell = ", ".join(str(sum(each.fell == name for each in killed)) for name in FELL)
     counts = (
         total.planned, total.arrived, total.kept, total.missing, total.unanswered, total.repeated, total.twice,
@@ -78,7 +78,7 @@ def row(kind: str, outcomes: Sequence[Outcome]) -> str:
 
 
 def is_wrong(outcome: Outcome) -> bool:
-    return bool(outcome.problem or outcome.tally.twice or outcome.tally.never)
+    return bool(outcome.problem or outcome.counts.twice or outcome.counts.never)
 
 
 class Simulation:
@@ -114,7 +114,7 @@ class Simulation:
         self.outcomes.setdefault(moment.kind, []).append(outcome)
         text = f"{moment.kind} at {moment.fraction:.1%}, {moment.workers} sending: {outcome.fell}"
         if is_wrong(outcome):
-            text += f"; {outcome.problem or outcome.tally}: {folder}"
+            text += f"; {outcome.problem or outcome.counts}: {folder}"
         else:
             shutil.rmtree(folder)
         done = sum(map(len, self.outcomes.values()))

@@ -21,9 +21,9 @@ from eval.plan.schedule import build_schedule
 from eval.samples.model import RUN_JSON, SAMPLES_FILE, Sample
 from eval.samples.store import read_run, read_samples
 from scripts.paths import ROOT
+from scripts.simulations.kills.request_counts import RequestCounts, Snapshot, count_requests
 from scripts.simulations.kills.server import CountingServer, counting_server
-from scripts.simulations.kills.tally import Look, Tally, tally
-from scripts.simulations.ssh_nodes import ADDRESSES, Cluster, ssh_nodes
+from scripts.simulations.ssh_nodes import ADDRESSES, Cluster, is_worker, ssh_nodes
 
 # SIGKILL to one of its workers, to the run itself, or to all that runs on a machine that sends for it by ssh
 WORKER, RUN, NODE = "worker", "run", "node"
@@ -73,7 +73,7 @@ class Outcome:
 
     killed: bool  # False: the run had ended before
     fell: str  # one of FELL
-    tally: Tally
+    counts: RequestCounts
     ended_after_s: float  # from the kill until the last process had ended
     problem: str = ""  # what is wrong beside the counts
 
@@ -92,7 +92,7 @@ class _Run:
         """Those that live."""
         with contextlib.suppress(psutil.Error):
             for each in psutil.Process(self.process.pid).children():
-                if each.pid not in self.workers and "eval.load.workers" in each.cmdline():
+                if each.pid not in self.workers and is_worker(each):
                     self.workers[each.pid] = each
         return [each for each in self.workers.values() if each.is_running()]
 
@@ -190,7 +190,9 @@ async def killed_and_resumed(moment: Moment, spans: Spans, folder: Path) -> Outc
             before = server.arrived(), _samples(folder / "run")
             problem = await _resume(folder, server, moment.workers, machines)
         except TimeoutError:
-            return Outcome(True, BEFORE, Tally(), END_TIMEOUT_S, f"a run did not end within {END_TIMEOUT_S:.0f} s")
+            return Outcome(
+                True, BEFORE, RequestCounts(), END_TIMEOUT_S, f"a run did not end within {END_TIMEOUT_S:.0f} s"
+            )
         await server.idle()
         return _outcome(folder, killed, ended_after_s, before, server, problem)
 
@@ -236,15 +238,17 @@ def _outcome(
     server: CountingServer, problem: str,
 ) -> Outcome:  # fmt: skip
     if not _recorded(folder / "run"):
-        return Outcome(killed, BEFORE, Tally(), ended_after_s, problem or "there is no record of the resumed run")
+        return Outcome(
+            killed, BEFORE, RequestCounts(), ended_after_s, problem or "there is no record of the resumed run"
+        )
     record = read_run(folder / "run")
     requests = {index: image.sha256 for index, image in enumerate(record.image_manifest)}
     blocks = build_schedule(config_from_json(record.config), [TARGET], len(requests))
     planned = [requests[index] for block in blocks for index in block.image_indices]
     if len(planned) > len(set(planned)):
         raise ValueError(f"{len(planned)} requests with {len(set(planned))} images: they cannot be told apart")
-    at_kill = Look.of(before[0], before[1], requests)
-    counts = tally(planned, at_kill, Look.of(server.arrived(), _samples(folder / "run"), requests))
+    at_kill = Snapshot.of(before[0], before[1], requests)
+    counts = count_requests(planned, at_kill, Snapshot.of(server.arrived(), _samples(folder / "run"), requests))
     if "Traceback" in (folder / LOG).read_text(encoding="utf-8"):
         problem = problem or "a traceback"
     fell = BEFORE if not at_kill.arrived else WHILE if counts.missing else AFTER

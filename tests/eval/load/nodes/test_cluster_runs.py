@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +13,7 @@ from eval.load.nodes.code import code_sha256
 from scripts.simulations.ssh_nodes import Cluster, SshNode, ssh_nodes
 from tests.helpers.cluster_runs import PLAN, keys, measured, record, run, start
 from tests.helpers.fake_endpoint import Fake, fake_endpoint
+from tests.helpers.worker_runs import at
 
 pytestmark = pytest.mark.integration
 
@@ -41,11 +42,6 @@ def words(fake: Fake, cluster: Cluster, folder: Path) -> list[str]:
         "--out",
         str(folder),
     ]
-
-
-def once(count: int, act: Callable[[], object]) -> Callable[[int], None]:
-    """Does it in the answer to that request."""
-    return lambda number: act() if number == count else None
 
 
 def test_each_request_is_sent_once_by_one_of_the_machines(cluster, tmp_path):
@@ -83,7 +79,7 @@ def test_lost_machine_ends_the_run_and_nothing_is_sent_twice(cluster, tmp_path, 
         lose(cluster.nodes[0])
 
     with fake_endpoint() as fake:
-        fake.on_post = once(IN_THE_MIDDLE, lose_one)
+        fake.on_post = at(IN_THE_MIDDLE, lose_one)
         code, out, err = run(cluster, *words(fake, cluster, folder))
         lines = [line for line in out.splitlines() if line.startswith("Not complete: ")]
         assert (code, err, len(lines)) == (1, "", 1) and said in lines[0] and "127.0.0.2" in lines[0]
@@ -107,7 +103,7 @@ def test_senders_end_with_a_run_that_is_killed(cluster, tmp_path):
         started[0].kill()
 
     with fake_endpoint() as fake:
-        fake.on_post = once(IN_THE_MIDDLE, kill)
+        fake.on_post = at(IN_THE_MIDDLE, kill)
         started.append(start(cluster, *words(fake, cluster, tmp_path / "run"), "--duration", "60"))
         started[0].communicate()
         gone, alive = psutil.wait_procs(on_nodes, timeout=60)
@@ -133,7 +129,7 @@ def test_token_is_in_no_argument_environment_file_or_log(cluster, tmp_path):
             seen.append(f"{process.cmdline()} {process.environ()}")
 
     with fake_endpoint() as fake:
-        fake.on_post = once(IN_THE_MIDDLE, look)
+        fake.on_post = at(IN_THE_MIDDLE, look)
         token = ["--token-env", "a=THE_TOKEN"]
         code, out, err = run(cluster, *words(fake, cluster, tmp_path / "run"), *token, THE_TOKEN=TOKEN)
     assert code == 0, out + err
@@ -154,7 +150,7 @@ def test_no_program_stays_on_the_machines(cluster, tmp_path):
             workers.extend(node.workers())
 
     with fake_endpoint() as fake:
-        fake.on_post = once(IN_THE_MIDDLE, look)
+        fake.on_post = at(IN_THE_MIDDLE, look)
         code, out, err = run(cluster, *words(fake, cluster, tmp_path / "run"))
     assert (code, err) == (0, ""), out
     assert len(workers) == 2 < len(seen)

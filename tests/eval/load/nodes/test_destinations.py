@@ -26,7 +26,7 @@ from eval.load.nodes.ssh import ssh_argv
     ],
 )
 def test_destinations_of_ssh_are_taken_as_they_are(name):
-    assert parse_nodes(name) == (Node(name, name),)
+    assert parse_nodes(name) == (Node(name),)
 
 
 def test_several_stand_with_commas_between():
@@ -63,5 +63,5 @@ def test_no_name_becomes_an_option_or_several_words(text):
         return
     for node in nodes:
         argv = ssh_argv(node, "true")
-        assert argv[-2] == node.destination and argv[-1] == "true"
-        assert not node.destination.startswith("-") and len(node.destination.split()) == 1
+        assert argv[-2] == node.name and argv[-1] == "true"
+        assert not node.name.startswith("-") and len(node.name.split()) == 1

@@ -9,7 +9,7 @@ import pytest
 from eval.load.nodes.destinations import Node
 from eval.load.nodes.ssh import SSH_COMMAND, explain_end, ssh_argv
 
-NODE = Node("ada@10.0.0.2", "ada@10.0.0.2")
+NODE = Node("ada@10.0.0.2")
 
 
 def test_connection_is_strict_and_ends_in_silence(monkeypatch):

@@ -5,7 +5,6 @@ The machines are processes here, behind links of pipes. tests/eval/load/nodes ha
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import threading
@@ -16,55 +15,21 @@ from pathlib import Path
 import certifi
 import psutil
 import pytest
-from rich.console import Console
 
 from eval.__main__ import main
 from eval.errors import EvalError
-from eval.load.load_generator import RunOptions
 from eval.load.workers import clock, handshake, pool
 from eval.load.workers.clock import MAX_UNCERTAINTY_S
-from eval.plan.config import Config
-from eval.progress import Reporter
 from eval.run import runner
-from eval.run.resume import check_senders, load_resumable, resume_run
-from eval.run.runner import execute_run, new_run
-from eval.samples.model import Run, Sample, SenderRecord
-from eval.samples.store import read_run, read_samples
-from eval.targets.endpoints import Endpoint, TargetSet
+from eval.run.resume import check_senders
+from eval.samples.model import Sample, SenderRecord
+from eval.samples.store import read_run
 from tests.conftest import ROOT
-from tests.helpers.fake_endpoint import Fake, fake_endpoint, image_set
+from tests.helpers.fake_endpoint import Fake, fake_endpoint
 from tests.helpers.fake_node import fake_node
+from tests.helpers.worker_runs import keys, of_target, resumed, run
 
 pytestmark = pytest.mark.integration
-
-IMAGES = image_set(20)
-PLAN = {"scenarios": ("poisson",), "rate_rps": 100.0, "duration_s": 1.0, "warmup": 0, "baseline_rtt": 0}
-
-
-def run(folder: Path, fake: Fake, nodes, **changes) -> tuple[Run, list[Sample], str]:
-    """A run that these machines send: its record, its samples, and what it has printed."""
-    folder.mkdir(exist_ok=True)
-    options, printed = RunOptions(nodes=nodes), io.StringIO()
-    config, fleet = Config(**PLAN | changes), TargetSet((Endpoint("a", None, fake.url),), {})
-    begun = new_run("some-id", fleet, IMAGES, config, options)
-    done = execute_run(folder, begun, fleet, IMAGES, config, options, Reporter(Console(file=printed, width=1000)))
-    return done, of_target(folder), printed.getvalue()
-
-
-def resumed(folder: Path, fake: Fake, nodes) -> Run:
-    record, config = load_resumable(folder)
-    fleet = TargetSet((Endpoint("a", None, fake.url),), {})
-    record, state = resume_run(folder, record, fleet, IMAGES)
-    reporter = Reporter(Console(file=io.StringIO()))
-    return execute_run(folder, record, fleet, IMAGES, config, RunOptions(nodes=nodes), reporter, state)
-
-
-def of_target(folder: Path) -> list[Sample]:
-    return [sample for sample in read_samples(folder) if sample.target == "a"]
-
-
-def keys(samples: list[Sample]) -> list[tuple[int, int]]:
-    return [(sample.block, sample.index_in_block) for sample in samples if sample.phase == "measure"]
 
 
 def runs(process: psutil.Process) -> bool:
@@ -89,7 +54,7 @@ def test_two_machines_give_one_process_samples_but_for_timing(tmp_path, monkeypa
     monkeypatch.setattr(runner, "_run_start", lambda *_: started)
     nodes = fake_node("one", "--clock-ahead-s", "1000.5") | fake_node("two", "--clock-ahead-s", "-1000.5")
     with fake_endpoint() as fake:
-        alone = sorted(run(tmp_path / "alone", fake, {})[1], key=lambda sample: sample.index_in_block)
+        alone = sorted(run(tmp_path / "alone", fake, workers=1)[1], key=lambda sample: sample.index_in_block)
         fake.on_post = lambda _: arrivals.append(time.perf_counter() - started)
         done, samples, _ = run(tmp_path / "cluster", fake, nodes, workers=2)
         assert len(arrivals) == done.planned_requests == len(samples)
@@ -143,7 +108,7 @@ def test_a_machine_that_differs_is_refused_before_it_sends(tmp_path, options, sa
 
 
 def test_a_clock_that_is_too_far_away_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(clock, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(clock, "MAX_SYNC_S", 0.5)
     with fake_endpoint() as fake:
         done, _, _ = run(tmp_path, fake, fake_node("one") | fake_node("two", "--delay-s", "0.02"))
         assert not fake.posts

@@ -89,5 +89,5 @@ ANSWER = make_sample(
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_a_sample_has_to_be_one_of_its_request(change):
-    assert SHARD.may_say(ANSWER, REQUEST) and SHARD.may_say(replace(ANSWER, phase="paused"), REQUEST)
-    assert not SHARD.may_say(replace(ANSWER, **change), REQUEST)
+    assert SHARD.matches_request(ANSWER, REQUEST) and SHARD.matches_request(replace(ANSWER, phase="paused"), REQUEST)
+    assert not SHARD.matches_request(replace(ANSWER, **change), REQUEST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import random
 import signal
@@ -11,69 +10,24 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from eval.load import load_generator, pauses
-from eval.load.load_generator import RunOptions
 from eval.load.workers.cores import cores_warning
-from eval.plan.config import Config
-from eval.progress import Reporter
 from eval.run import runner
-from eval.run.resume import load_resumable, resume_run
-from eval.run.runner import execute_run, new_run
-from eval.samples.model import Run, Sample
-from eval.samples.store import read_samples
-from eval.targets.endpoints import Endpoint, TargetSet
+from scripts.simulations.ssh_nodes import is_worker
 from tests.conftest import ROOT
-from tests.helpers.fake_endpoint import Fake, fake_endpoint, image_set
+from tests.helpers.fake_endpoint import Fake, fake_endpoint
+from tests.helpers.worker_runs import at, keys, of_target, resumed, run
 
 pytestmark = pytest.mark.integration
 
-IMAGES = image_set(20)
-PLAN = {"scenarios": ("poisson",), "rate_rps": 100.0, "duration_s": 1.0, "warmup": 0, "baseline_rtt": 0, "workers": 2}
-
-
-def run(folder: Path, fake: Fake, **changes) -> tuple[Run, list[Sample], str]:
-    """A run from workers: its record, its samples, and what it has printed."""
-    folder.mkdir(exist_ok=True)
-    options = RunOptions(max_usd=changes.pop("max_usd", None))
-    target = changes.pop("target", None)
-    config, fleet = Config(**PLAN | changes), TargetSet((Endpoint("a", target, fake.url),), {})
-    printed = io.StringIO()
-    begun = new_run("some-id", fleet, IMAGES, config, options)
-    done = execute_run(folder, begun, fleet, IMAGES, config, options, Reporter(Console(file=printed, width=1000)))
-    return done, of_target(folder), printed.getvalue()
-
-
-def resumed(folder: Path, fake: Fake) -> Run:
-    record, config = load_resumable(folder)
-    fleet = TargetSet((Endpoint("a", None, fake.url),), {})
-    record, state = resume_run(folder, record, fleet, IMAGES)
-    return execute_run(
-        folder, record, fleet, IMAGES, config, RunOptions(), Reporter(Console(file=io.StringIO())), state
-    )
-
-
-def of_target(folder: Path) -> list[Sample]:
-    return [sample for sample in read_samples(folder) if sample.target == "a"]
-
-
-def keys(samples: list[Sample]) -> list[tuple[int, int]]:
-    return [(sample.block, sample.index_in_block) for sample in samples if sample.phase == "measure"]
-
 
 def workers(pid: int | None = None) -> list[psutil.Process]:
-    return [each for each in psutil.Process(pid).children() if "eval.load.workers" in each.cmdline()]
-
-
-def at(count: int, act: Callable[[], object]) -> Callable[[int], None]:
-    """Does it in the answer to that request."""
-    return lambda number: act() if number == count else None
+    return [each for each in psutil.Process(pid).children() if is_worker(each)]
 
 
 def test_workers_keep_their_connections_between_blocks(tmp_path):

@@ -17,7 +17,7 @@ Request = str  # the SHA-256 of its image: in these runs no two requests send th
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """What is known of each request while no process of the run lives."""
 
     arrived: Mapping[Request, int]  # how often the server got it
@@ -25,7 +25,7 @@ class Look:
     paused: Mapping[Request, int]  # journalled as of a pause, and to be sent again
 
     @classmethod
-    def of(cls, arrived: Mapping[Request, int], samples: Iterable[Sample], requests: Mapping[int, Request]) -> Look:
+    def of(cls, arrived: Mapping[Request, int], samples: Iterable[Sample], requests: Mapping[int, Request]) -> Snapshot:
         """requests: image index -> request."""
         measured = list(samples)
         kept = (requests[sample.image_index] for sample in measured if sample.phase == MEASURE)
@@ -34,7 +34,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Tally:
+class RequestCounts:
     """Counts of requests. The first five are those at the kill."""
 
     planned: int = 0
@@ -46,11 +46,11 @@ class Tally:
     twice: int = 0  # sent again, though the journal had not marked it missing
     never: int = 0  # without an arrival or a kept answer after the resumed run
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+    def __add__(self, other: RequestCounts) -> RequestCounts:
+        return RequestCounts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
-def tally(planned: Collection[Request], killed: Look, resumed: Look) -> Tally:
+def count_requests(planned: Collection[Request], killed: Snapshot, resumed: Snapshot) -> RequestCounts:
     """The counts of one run. killed, resumed: when these had ended."""
     again = {request: resumed.arrived.get(request, 0) - killed.arrived.get(request, 0) for request in planned}
 
@@ -65,7 +65,7 @@ def tally(planned: Collection[Request], killed: Look, resumed: Look) -> Tally:
         or again[request] > (request not in killed.kept) + paused_again(request)
     ]
     never = [request for request in planned if request not in resumed.kept or not resumed.arrived.get(request, 0)]
-    return Tally(
+    return RequestCounts(
         planned=len(planned),
         arrived=sum(killed.arrived.get(request, 0) > 0 for request in planned),
         kept=len(planned) - len(missing),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from eval.analysis.client.lateness import START_S
+from eval.analysis.client.send_delay import START_S
 from eval.analysis.findings import FindingCode, Severity
 from eval.cost.price_list import load_price_list
 from eval.report.report_json import build_report
