@@ -12,7 +12,6 @@ from pathlib import Path
 from eval.dataset.golden import is_golden
 from eval.dataset.image_set import ImageSet
 from eval.dataset.images import load_images
-from eval.interruption import Interruptions
 from eval.samples.model import IMAGE
 from eval.targets.endpoints import Endpoint, assign_tokens
 from eval.targets.stacks import remote_targets
@@ -55,7 +54,7 @@ def print_config(arguments: argparse.Namespace, env: Mapping[str, str]) -> None:
     print(prometheus_config(deployments, ["rules/*.yml"], PRINTED_INTERVAL_S), end="")
 
 
-def watch(arguments: argparse.Namespace, env: Mapping[str, str], interruptions: Interruptions) -> int:
+def watch(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Start everything, print the addresses, wait. 0 after Ctrl-C, 1 when something has ended by itself."""
     endpoints = _remote(arguments, env)
     images = _images(arguments) if arguments.local and arguments.rate else None  # before anything is started
@@ -74,8 +73,6 @@ def watch(arguments: argparse.Namespace, env: Mapping[str, str], interruptions: 
             say("Ctrl-C ends it all.")
             while (ended := _ended(twins, started)) is None:
                 time.sleep(POLL_S)
-                if interruptions.received:  # in a destructor of Python's, where nothing can be raised
-                    raise interruptions.received
             say(ended)
             return 1
         except KeyboardInterrupt:
