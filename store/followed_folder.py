@@ -11,7 +11,7 @@ from service.model import MODEL_JSON
 from service.store_layout import AliasRecord, alias_dir, record_file, version_dir
 from store.aliases import Aliases
 from store.backend import read
-from store.folder import FolderBackend, delete_abandoned, write_durably
+from store.folder import FolderBackend, delete_abandoned
 
 
 class FollowedFolder:
@@ -39,10 +39,7 @@ class FollowedFolder:
         """From here on a service sees the version, which is there. A damaged copy of the record is replaced."""
         path, data = f"{alias_dir(self.name, self.alias)}/{record_file(record.number)}", record.to_json().encode()
         if not self._backend.create(path, data) and read(self._backend, path) != data:
-            part = self.folder / f"{path}.part"
-            part.unlink(missing_ok=True)
-            write_durably(part, [data])
-            part.replace(self.folder / path)
+            self._backend.replace(path, data)
 
     def delete_old(self, keep: int) -> None:
         """Delete all versions but those that an alias points to, and the last `keep` that this one pointed to."""
