@@ -12,7 +12,6 @@ from pathlib import Path
 from eval.dataset.golden import is_golden
 from eval.dataset.image_set import ImageSet
 from eval.dataset.images import load_images
-from eval.samples.model import IMAGE
 from eval.targets.endpoints import Endpoint, assign_tokens
 from eval.targets.stacks import remote_targets
 from eval.targets.tokens import read_token
@@ -150,7 +149,7 @@ def _images(arguments: argparse.Namespace) -> ImageSet:
 
 def drifts(images: ImageSet, model: str) -> bool:
     """Whether they raise alerts by themselves: golden images are synthetic, and no reference is of such ones."""
-    return is_golden(images.source) and images.kind == IMAGE and REFERENCE in read_model(model).files
+    return is_golden(images.source) and REFERENCE in read_model(model).files
 
 
 def _ended(twins: Sequence[Twin], started: Mapping[str, Process]) -> str | None:
