@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -122,9 +122,9 @@ class Aliases:
         except DamagedRecord:
             return None
 
-    def readable(self, alias: str) -> AliasRecord | None:
-        """The newest record that is not damaged."""
-        return next(filter(None, (self._readable(alias, number) for number in reversed(self.numbers(alias)))), None)
+    def readable(self, alias: str, numbers: Sequence[int]) -> AliasRecord | None:
+        """The last of these records that is not damaged."""
+        return next(filter(None, (self._readable(alias, number) for number in reversed(numbers))), None)
 
     def _unknown(self, alias: str) -> StoreError:
         names = ", ".join(self.all()) or "none yet"

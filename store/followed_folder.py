@@ -27,7 +27,8 @@ class FollowedFolder:
 
     def has(self, record: AliasRecord) -> bool:
         """Whether the folder is up to date. Raises StoreError where it follows another store."""
-        newest, there = max(self._aliases.numbers(self.alias), default=0), self._aliases.readable(self.alias)
+        numbers = self._aliases.numbers(self.alias)
+        newest, there = max(numbers, default=0), self._aliases.readable(self.alias, numbers)
         if newest > record.number or (there and there.number == record.number and there != record):
             raise StoreError(
                 f"{self.folder} follows another store: its record {newest} of {self.name}@{self.alias} is not "
