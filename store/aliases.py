@@ -89,7 +89,7 @@ class Aliases:
                 sha256=sha256,
                 previous=current.version if current else None,
                 created_at=datetime.now(UTC).isoformat(),
-                created_by=created_by or who(),
+                created_by=created_by or current_user(),
                 reason=reason,
             )
             if self.backend.create(self._path(alias, record.number), record.to_json().encode()):
@@ -131,7 +131,7 @@ class Aliases:
         return StoreError(f"{self.name} has no alias {alias!r} in {self.backend.url}; it has {names}")
 
 
-def who() -> str:
+def current_user() -> str:
     """user@machine, for a record; the number of a user without a name, as a container may have."""
     try:
         user = getpass.getuser()

@@ -65,7 +65,7 @@ def watch(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
         traffic = None
         if images:
             say(f"Sending {arguments.rate:g} images a second to each twin: {images.source}")
-            if drifts(images, arguments.model):
+            if golden_images_drift(images, arguments.model):
                 say(SYNTHETIC)
             traffic = stack.enter_context(Traffic([twin.url for twin in twins], images.images, arguments.rate))
         try:
@@ -147,7 +147,7 @@ def _images(arguments: argparse.Namespace) -> ImageSet:
     return load_images(arguments.images, None, SEED, say, model=arguments.model)
 
 
-def drifts(images: ImageSet, model: str) -> bool:
+def golden_images_drift(images: ImageSet, model: str) -> bool:
     """Whether they raise alerts by themselves: golden images are synthetic, and no reference is of such ones."""
     return is_golden(images.source) and REFERENCE in read_model(model).files
 
