@@ -80,14 +80,14 @@ test-all: test-nonroot test-root ## run every test
 test-nonroot: .venv/.dev ## run every test that needs no root
 	$(PYTEST) -m "not root" $(ARGS)
 
-test-root: .venv/.dev ## boot the VM and build the images, one by one, as they use fixed ports
+test-root: .venv/.dev ## boot the VM, build the images, send from two networks: one by one, as they use fixed ports
 	$(PY) -m pytest -m root $(ARGS)
 
 # The tests of vectorised code
 ENGINE_TESTS := tests/service/engines $(addprefix tests/training/test_,export.py golden.py train.py tabular.py) \
 	tests/eval/run/test_reference.py
 
-test-lesser: .venv/.dev ## run the tests of engines, training, export and golden set as on a processor without AVX-512 or AVX
+test-lesser: .venv/.dev ## run those of engines, training, export and golden set but the slow ones, as without AVX-512 or AVX
 	scripts/setup/lesser_processor $(PYTEST) -m "not slow" $(ENGINE_TESTS) $(ARGS)
 
 lint: .venv/.dev ## run ruff, pyright, and import-linter

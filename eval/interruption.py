@@ -12,6 +12,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from eval.event_loop import run_with_exact_timers
 Result = TypeVar("Result")
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_S = 0.1  # after which a signal that could not be raised is sent again
 
 
 class Interruption(KeyboardInterrupt):
@@ -37,6 +39,7 @@ class Interruptions:
     def __init__(self) -> None:
         self.received: Interruption | None = None
         self._is_raised = False
+        self._again: threading.Timer | None = None  # sends one again that could not be raised
         self._terminals = [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream and stream.isatty()]
 
     @contextlib.contextmanager
@@ -49,11 +52,13 @@ class Interruptions:
         try:
             yield
         finally:
+            self._send_no_more()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def run(self, main: Coroutine[Any, Any, Result]) -> Result:
         """Run it in a loop with exact timers. A signal cancels it, which it may catch; a second one raises."""
+        self._send_no_more()  # as it is heeded from here on, and would count as a second one
         return run_with_exact_timers(self._cancelled_by_signals(main))
 
     async def _cancelled_by_signals(self, main: Coroutine[Any, Any, Result]) -> Result:
@@ -86,11 +91,24 @@ class Interruptions:
             return
         self._note(number)
         while frame:
-            if frame.f_code.co_name == "__del__":  # Python prints what is raised there, and goes on: `run` heeds it
+            if frame.f_code.co_name == "__del__":  # Python prints what is raised there, and goes on
+                self._send_again(number)
                 return
             frame = frame.f_back
         self._is_raised = True
+        self._send_no_more()
         raise Interruption(number)
+
+    def _send_again(self, number: int) -> None:
+        """A moment later, as often as it takes."""
+        self._send_no_more()
+        self._again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+        self._again.daemon = True
+        self._again.start()
+
+    def _send_no_more(self) -> None:
+        if self._again:
+            self._again.cancel()
 
     def _note(self, number: int) -> None:
         self.received = self.received or Interruption(number)

@@ -12,8 +12,8 @@ from infra.artifact import REPOSITORY
 from service.model import Bundle
 
 SCRIPT = REPOSITORY / "infra" / "waits" / "wait_ready.py"
-WAITING = REPOSITORY / "infra" / "waits" / "waiting.py"
-IMPORT = "from infra.waits.waiting import NoRedirect, wait\n"  # of a script
+POLLING = REPOSITORY / "infra" / "waits" / "polling.py"
+IMPORT = "from infra.waits.polling import NoRedirect, wait\n"  # of a script
 
 
 def wait_until_ready(
@@ -56,8 +56,8 @@ def wait_until_ready(
     )
 
 
-def script_text(script: Path = SCRIPT) -> str:
+def script_text(script: Path) -> str:
     """What `python3 -c` runs: the script, whole, wherever it is run."""
     before, found, after = script.read_text(encoding="utf-8").partition(IMPORT)
-    assert found, f"{script} has to import infra.waits.waiting as all do"
-    return before + WAITING.read_text(encoding="utf-8") + after
+    assert found, f"{script} has to import infra.waits.polling as all do"
+    return before + POLLING.read_text(encoding="utf-8") + after

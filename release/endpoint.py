@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.targets.tokens import Token, is_loopback
+from infra.waits.polling import NoRedirect
 from release.errors import CandidateBroken, ReleaseError
 from service.errors import BundleError
 from service.manifest.records import TabularInput
@@ -24,13 +25,6 @@ POLL_S = 0.5
 TIMEOUT_S = 30.0  # of one request
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 NO_ANSWER = (OSError, ValueError, http.client.HTTPException)  # none, or none that was meant
-
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would take the token along, to whatever server is named."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None  # so that the redirect is an HTTPError, as any other status
 
 
 class Endpoint:

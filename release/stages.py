@@ -21,7 +21,7 @@ from release.plan import BETA, GAMMA, PROD, Plan
 from release.text import decision_lines, halted_lines
 from service.errors import BundleError, StoreError
 from service.model import Bundle, load_bundle
-from store.aliases import NO_VERSION, who
+from store.aliases import NO_VERSION, current_user
 from store.model_store import ModelStore
 
 PROMOTED, WORSE, UNDECIDED = 0, 1, 3  # exit codes
@@ -61,8 +61,8 @@ class Release:
                 f"{self.folder}: only an undecided stage can be approved; {stage or 'every stage'} is"
                 f" {'promoted' if stage is None else verdict}"
             )
-        self.journal.add(stage, "approve", reason=reason, by=who())
-        self.say(f"{stage}: approved by {who()}: {reason}")
+        self.journal.add(stage, "approve", reason=reason, by=current_user())
+        self.say(f"{stage}: approved by {current_user()}: {reason}")
 
     def _stage(self, stage: str) -> int | None:
         """One stage; an exit code where the release ends there."""

@@ -17,7 +17,7 @@ from service import schema
 from service.classifier import Classifier
 from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
 from service.feedback.parsing import parse_feedback
-from service.lifecycle.first_model import load_first
+from service.lifecycle.fallback_model import load_with_fallback
 from service.lifecycle.served_model import ServedModel
 from service.lifecycle.switcher import ModelSwitcher
 from service.settings import Settings
@@ -64,7 +64,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     """The app, its model loaded and warmed. Raises SettingsError or BundleError when that cannot be done."""
     settings = settings or Settings.from_env(os.environ)
     if classifier is None:
-        classifier, settings = load_first(settings)
+        classifier, settings = load_with_fallback(settings)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
     state = ServiceState(ServedModel.of(classifier, settings.stored), settings, app.logger)

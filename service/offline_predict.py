@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.engines import reference_engine
+from service.engines import load_reference_engine
 from service.errors import BundleError, Problem, SettingsError
 from service.images.preprocess import decode_image
 from service.manifest.records import TabularInput
@@ -35,7 +35,7 @@ def main() -> None:
     if settings.refusal:
         raise SettingsError(f"MODEL_STORE: {settings.refusal.why}")
     bundle = load_for_engine(settings.model_dir, settings.engine)
-    engine = reference_engine(settings.engine, bundle)
+    engine = load_reference_engine(settings.engine, bundle)
     while lines := list(islice(sys.stdin, settings.batch_max)):
         images = [_read(Path(line.rstrip("\n")), bundle) for line in lines]
         for row in engine.probabilities(np.stack(images)):

@@ -59,7 +59,11 @@ END_SIGNAL = signal.SIGUSR1  # to the worker: say so
 def serve(app: str = APP) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or BundleError for what can be seen beforehand."""
     settings = Settings.from_env(os.environ)
-    if not settings.model:  # of a store the worker takes an earlier version, where there is one
+    if settings.refusal:  # of a store the worker takes an earlier version, where there is one
+        from service.lifecycle.fallback_model import check_fallback  # here: else numpy is for the worker alone
+
+        check_fallback(settings)
+    elif not settings.model:
         load_bundle(settings.model_dir, [])  # without checksums: it looks at those of the files that it loads
     check_port_free(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

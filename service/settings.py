@@ -66,8 +66,8 @@ class Settings:
     keep_images_mb: int = 1000  # that it may hold; then no more is kept
     # Not set, but found:
     stored: StoredVersion | None = None  # what `model` led to; its folder is model_dir
-    refusal: Refusal | None = None  # why that is not what `model` leads to by now
-    own_model_dir: Path | None = None  # what model_dir would be without a store, where there is one
+    refusal: Refusal | None = None  # why what `model` leads to by now is not served
+    fallback_model_dir: Path | None = None  # what model_dir would be without a store, where there is one
     any_engine: bool = False  # without ENGINE, another model may run with another engine
 
     @classmethod
@@ -75,9 +75,9 @@ class Settings:
         """Read the settings. Raises SettingsError with the variable, its value and the values that are allowed."""
         store = ROOT / env["MODEL_STORE"] if env.get("MODEL_STORE") else None
         model = _reference(env) if store else None
-        own_model_dir = ROOT / (env.get("MODEL_DIR") or cls.model_dir)
+        fallback_model_dir = ROOT / (env.get("MODEL_DIR") or cls.model_dir)
         stored, refusal = _find(store, model) if store and model else (None, None)
-        model_dir = stored.folder if stored else own_model_dir
+        model_dir = stored.folder if stored else fallback_model_dir
         engine = env.get("ENGINE") or _engine_of(model_dir)
         if engine not in ENGINES:
             raise SettingsError(f"ENGINE is {engine!r}; use one of: {', '.join(ENGINES)}")
@@ -117,7 +117,7 @@ class Settings:
             keep_images_mb=_whole(env, "KEEP_IMAGES_MB", cls.keep_images_mb, 1, 1_000_000),
             stored=stored,
             refusal=refusal,
-            own_model_dir=own_model_dir if store else None,
+            fallback_model_dir=fallback_model_dir if store else None,
             any_engine=bool(store) and not env.get("ENGINE"),
         )
 
@@ -177,14 +177,13 @@ def _reference(env: Mapping[str, str]) -> ModelReference:
 
 
 def _find(store: Path, model: ModelReference) -> tuple[StoredVersion | None, Refusal | None]:
-    """What the reference leads to; where an alias's is damaged, what it led to before that, if there is anything."""
-    followed = FollowedStore(store)
+    """What the reference leads to; or why an alias's cannot be served, which the store holds but damaged."""
     try:
-        return followed.find(model), None
+        return FollowedStore(store).find(model), None
     except StoreError as error:
         if model.alias is None or isinstance(error, NotInStore):
             raise SettingsError(f"MODEL_STORE: {error}") from None
-        return next(followed.history(model), None), Refusal(model, None, str(error))
+        return None, Refusal(model, None, str(error))
 
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -89,7 +89,7 @@ class Aliases:
                 sha256=sha256,
                 previous=current.version if current else None,
                 created_at=datetime.now(UTC).isoformat(),
-                created_by=created_by or who(),
+                created_by=created_by or current_user(),
                 reason=reason,
             )
             if self.backend.create(self._path(alias, record.number), record.to_json().encode()):
@@ -122,16 +122,16 @@ class Aliases:
         except DamagedRecord:
             return None
 
-    def readable(self, alias: str) -> AliasRecord | None:
-        """The newest record that is not damaged."""
-        return next(filter(None, (self._readable(alias, number) for number in reversed(self.numbers(alias)))), None)
+    def readable(self, alias: str, numbers: Sequence[int]) -> AliasRecord | None:
+        """The last of these records that is not damaged."""
+        return next(filter(None, (self._readable(alias, number) for number in reversed(numbers))), None)
 
     def _unknown(self, alias: str) -> StoreError:
         names = ", ".join(self.all()) or "none yet"
         return StoreError(f"{self.name} has no alias {alias!r} in {self.backend.url}; it has {names}")
 
 
-def who() -> str:
+def current_user() -> str:
     """user@machine, for a record; the number of a user without a name, as a container may have."""
     try:
         user = getpass.getuser()

@@ -1,11 +1,11 @@
-"""A store in a folder. A file appears in one step, by a hard link, and is on the disk by then."""
+"""A store in a folder. A file appears in one step, by a hard link or a new name, and is on the disk by then."""
 
 from __future__ import annotations
 
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,14 @@ class FolderBackend:
         self.url = str(root)
 
     def create(self, path: str, data: bytes) -> bool:
+        """Write a new file. False where there is one of that name. Raises StoreError."""
+        return self._write(path, data, os.link)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file, in place of the one of that name, if there is one. Raises StoreError."""
+        self._write(path, data, os.replace)
+
+    def _write(self, path: str, data: bytes, put: Callable[[Path, Path], None]) -> bool:
         target = self.root / path
         part = self.root / PARTS / uuid.uuid4().hex
         try:
@@ -34,7 +42,7 @@ class FolderBackend:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_durably(part, [data])
             with suppress(FileExistsError):
-                os.link(part, target)
+                put(part, target)
                 sync_folder(target.parent)
                 return True
             return False

@@ -11,7 +11,7 @@ from service.model import MODEL_JSON
 from service.store_layout import AliasRecord, alias_dir, record_file, version_dir
 from store.aliases import Aliases
 from store.backend import read
-from store.folder import FolderBackend, delete_abandoned, write_durably
+from store.folder import FolderBackend, delete_abandoned
 
 
 class FollowedFolder:
@@ -27,7 +27,8 @@ class FollowedFolder:
 
     def has(self, record: AliasRecord) -> bool:
         """Whether the folder is up to date. Raises StoreError where it follows another store."""
-        newest, there = max(self._aliases.numbers(self.alias), default=0), self._aliases.readable(self.alias)
+        numbers = self._aliases.numbers(self.alias)
+        newest, there = max(numbers, default=0), self._aliases.readable(self.alias, numbers)
         if newest > record.number or (there and there.number == record.number and there != record):
             raise StoreError(
                 f"{self.folder} follows another store: its record {newest} of {self.name}@{self.alias} is not "
@@ -39,10 +40,7 @@ class FollowedFolder:
         """From here on a service sees the version, which is there. A damaged copy of the record is replaced."""
         path, data = f"{alias_dir(self.name, self.alias)}/{record_file(record.number)}", record.to_json().encode()
         if not self._backend.create(path, data) and read(self._backend, path) != data:
-            part = self.folder / f"{path}.part"
-            part.unlink(missing_ok=True)
-            write_durably(part, [data])
-            part.replace(self.folder / path)
+            self._backend.replace(path, data)
 
     def delete_old(self, keep: int) -> None:
         """Delete all versions but those that an alias points to, and the last `keep` that this one pointed to."""

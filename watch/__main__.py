@@ -70,15 +70,14 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--print-config is for --stacks and --target: twins have other addresses each time")
     if not (arguments.local or arguments.stacks or arguments.target):
         parser.error("say what to watch: --local, --stacks A,B or --target NAME=URL")
-    interruptions = Interruptions()
     try:
-        with interruptions.raised(once=True):
+        with Interruptions().raised(once=True):
             from watch.session import print_config, watch  # here, as help needs neither numpy nor aiohttp
 
             if arguments.print_config:
                 print_config(arguments, os.environ)
                 return 0
-            return watch(arguments, os.environ, interruptions)
+            return watch(arguments, os.environ)
     except (WatchError, EvalError, InfraError) as error:
         print(f"cloudtrial watch: {error}", file=sys.stderr)
     except OSError as error:

@@ -12,8 +12,6 @@ from pathlib import Path
 from eval.dataset.golden import is_golden
 from eval.dataset.image_set import ImageSet
 from eval.dataset.images import load_images
-from eval.interruption import Interruptions
-from eval.samples.model import IMAGE
 from eval.targets.endpoints import Endpoint, assign_tokens
 from eval.targets.stacks import remote_targets
 from eval.targets.tokens import read_token
@@ -55,7 +53,7 @@ def print_config(arguments: argparse.Namespace, env: Mapping[str, str]) -> None:
     print(prometheus_config(deployments, ["rules/*.yml"], PRINTED_INTERVAL_S), end="")
 
 
-def watch(arguments: argparse.Namespace, env: Mapping[str, str], interruptions: Interruptions) -> int:
+def watch(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Start everything, print the addresses, wait. 0 after Ctrl-C, 1 when something has ended by itself."""
     endpoints = _remote(arguments, env)
     images = _images(arguments) if arguments.local and arguments.rate else None  # before anything is started
@@ -67,15 +65,13 @@ def watch(arguments: argparse.Namespace, env: Mapping[str, str], interruptions: 
         traffic = None
         if images:
             say(f"Sending {arguments.rate:g} images a second to each twin: {images.source}")
-            if drifts(images, arguments.model):
+            if golden_images_drift(images, arguments.model):
                 say(SYNTHETIC)
             traffic = stack.enter_context(Traffic([twin.url for twin in twins], images.images, arguments.rate))
         try:
             say("Ctrl-C ends it all.")
             while (ended := _ended(twins, started)) is None:
                 time.sleep(POLL_S)
-                if interruptions.received:  # in a destructor of Python's, where nothing can be raised
-                    raise interruptions.received
             say(ended)
             return 1
         except KeyboardInterrupt:
@@ -151,9 +147,9 @@ def _images(arguments: argparse.Namespace) -> ImageSet:
     return load_images(arguments.images, None, SEED, say, model=arguments.model)
 
 
-def drifts(images: ImageSet, model: str) -> bool:
+def golden_images_drift(images: ImageSet, model: str) -> bool:
     """Whether they raise alerts by themselves: golden images are synthetic, and no reference is of such ones."""
-    return is_golden(images.source) and images.kind == IMAGE and REFERENCE in read_model(model).files
+    return is_golden(images.source) and REFERENCE in read_model(model).files
 
 
 def _ended(twins: Sequence[Twin], started: Mapping[str, Process]) -> str | None:

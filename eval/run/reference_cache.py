@@ -14,12 +14,12 @@ from eval.dataset.images import CACHE_DIR
 from eval.errors import InvalidInput
 from eval.samples.model import MAX_CLASSES, Label
 from eval.validation import AtMost, Name, Probability, parse_json, validate
-from service.engines import REFERENCE_PRECISION
 from service.errors import BundleError
 from service.model import Bundle, load_bundle
 from service.system import processor
 
 LIBRARY_OF = {"torch": "torch", "onnx": "onnxruntime"}  # that computes an engine's predictions
+PRECISION_OF = {"torch": "float32"}  # the engine's reference_options say it, too, but their import is torch's
 Prediction = tuple[int, tuple[float, ...]]  # label, probabilities
 
 
@@ -80,6 +80,6 @@ def open_reference_cache(
         library_version = version(LIBRARY_OF[engine])
     except (BundleError, PackageNotFoundError, OSError):
         return None
-    environment = [library_version, processor(), REFERENCE_PRECISION.get(engine)]
+    environment = [library_version, processor(), PRECISION_OF.get(engine)]
     environment_hash = hashlib.sha256(json.dumps(environment).encode()).hexdigest()[:12]
     return ReferenceCache(cache_dir / f"{bundle.version(file)}-{environment_hash}.jsonl")

@@ -1,7 +1,7 @@
 """Proves by signed calls that a SageMaker endpoint serves what was sent; nothing else of it can be asked.
 
 `pulumi up` runs this file's text with `python3 -c` (infra/readiness.py), so it signs with the standard library alone
-(AWS's signature, version 4), and uses infra/waits/waiting.py, whose text stands in place of its import there. It reads
+(AWS's signature, version 4), and uses infra/waits/polling.py, whose text stands in place of its import there. It reads
 URL, where endpoints are invoked; API_URL, where they are described; REGION; ENDPOINT and CONFIG, its name and that of
 the configuration that it has to have, which names image, model and commit; MODEL_SHA256; CONTENT_TYPE and BODY, in
 base64, of a request that the model can answer; TIMEOUT_S; and perhaps
@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from infra.waits.waiting import NoRedirect, wait
+from infra.waits.polling import NoRedirect, wait
 
 ANSWER_TIMEOUT_S = 60  # SageMaker's own; the first answer of a serverless endpoint waits for a start
 MAX_ANSWER_BYTES = 64 * 1024

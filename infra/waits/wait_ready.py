@@ -1,7 +1,7 @@
 """Proves that an endpoint is ready and serves what was sent; clouds report success earlier, or over an old version.
 
 `pulumi up` runs this file's text with `python3 -c` (infra/readiness.py), so it uses the standard library alone, and
-infra/waits/waiting.py, whose text stands in place of its import there. It reads URL, the endpoint's root; TIMEOUT_S;
+infra/waits/polling.py, whose text stands in place of its import there. It reads URL, the endpoint's root; TIMEOUT_S;
 MODEL_SHA256 and GIT_SHA, as /version has to report them; and perhaps
   API_TOKEN       for an endpoint whose status is closed (cloudtrial:protectStatus)
   IDENTITY_TOKEN  "gcloud": Google lets in invited callers alone, and gcloud has the caller's token
@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.waits.waiting import NoRedirect, wait
+from infra.waits.polling import NoRedirect, wait
 
 HTTPS_WAIT_S = float(os.environ.get("HTTPS_WAIT_S") or "120")  # to fetch the certificate that a VM before has kept
 MAX_ANSWER_BYTES = 64 * 1024

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # infra and eval import the names of the engines, and start s
     from service.model import Bundle
 
 LIBRARIES = {"torch", "safetensors", "onnxruntime"}  # of which each deployment has its own engine's alone
-REFERENCE_PRECISION = {"torch": "float32"}  # of the engines that else take the precision that is fastest here
 
 
 class Engine(Protocol):
@@ -63,10 +62,10 @@ def engine_class(name: str) -> type[TorchEngine] | type[OnnxEngine]:
     raise SettingsError(f"ENGINE is {name!r}; use one of: {', '.join(ENGINES)}")
 
 
-def reference_engine(name: str, bundle: Bundle) -> Engine:
+def load_reference_engine(name: str, bundle: Bundle) -> Engine:
     """The engine in the precision that answers are compared with, the same on every processor.
 
     Raises what engine_class() and its engines raise.
     """
-    options = {"precision": REFERENCE_PRECISION[name]} if name in REFERENCE_PRECISION else {}
-    return engine_class(name)(bundle, **options)
+    engine = engine_class(name)
+    return engine(bundle, **engine.reference_options)

@@ -6,6 +6,8 @@ loading, which would start sooner; but that is laid out for the processor it was
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import onnxruntime
 
@@ -27,6 +29,7 @@ class OnnxEngine:
     name = "onnx"
     caller_may_run = True  # its compute threads belong to the session
     starts_threads = True  # while it is loaded; they run the network later
+    reference_options: ClassVar[dict[str, str]] = {}  # the file has its precision
 
     def __init__(self, bundle: Bundle, *, device: str = CPU):
         self.libraries = {"onnxruntime": str(onnxruntime.__version__)}

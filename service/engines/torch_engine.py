@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class TorchEngine:
 
     name = "torch"
     starts_threads = False  # while it is loaded; those of OpenMP belong to the thread that asks for a pass
+    reference_options: ClassVar[dict[str, str]] = {"precision": "float32"}  # so that all processors answer alike
 
     def __init__(self, bundle: Bundle, precision: str | None = None, *, device: str = CPU):
         self.libraries = {"torch": str(torch.__version__)}

@@ -128,24 +128,24 @@ class ModelSwitcher:
 
     def look(self) -> None:
         """Take what the followed reference leads to now, if that is something new; once, should it fail."""
-        found = None
+        following, found = self._following, None
+        if self._store is None or following is None:
+            return
         try:
-            if self._store and self._following:
-                found = self._store.find(self._following)
-                if found == self._failed:
-                    return
-                if found != self._current.model.stored:
-                    self._take(found)
-                self._fault = self.refusal = None
+            found = self._store.find(following)
+            if found == self._failed:
+                return
+            if found != self._current.model.stored:
+                self._take(found)
+            self._fault = self.refusal = None
         except Exception as error:
             problem = as_problem(error)
             if not isinstance(problem, InsufficientStorage):  # there may be enough at the next look
                 self._failed = found
-            self.refusal = Refusal(self._following, found, problem.detail) if self._following else None
+            self.refusal = Refusal(following, found, problem.detail)
             fault = (found, problem.title if found else problem.detail)  # not how much memory was free
             if fault != self._fault:
-                version = f" {found.version}" if found else ""
-                self._say(f"{self._following}{version} is not taken: {problem.detail}")
+                self._say(f"{self.refusal} is not taken: {self.refusal.why}")
                 self._refused()
             self._fault = fault
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from infra import readiness
 from infra.git_sha import deployed_git_sha
-from infra.readiness import script_text
 from tests.helpers.http_server import http_server, send
 
 SENT = {"MODEL_SHA256": "ab" * 32, "GIT_SHA": "c0" * 20}
 VERSION = {"model": {"sha256": "ab" * 32}, "git_sha": "c0" * 20}
-SCRIPT = script_text()
+SCRIPT = readiness.script_text(readiness.SCRIPT)
 
 Answer = Callable[[str, int], tuple[int, object]]  # path, number of the request -> status, body
 

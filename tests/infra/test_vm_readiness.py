@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from infra.readiness import script_text
+from infra.readiness import SCRIPT, script_text
 from tests.helpers.http_server import send
 from tests.helpers.infra.vm_files import DOMAIN, make_certificate
 
@@ -83,7 +83,8 @@ def ask_early(folder: Path, new: int, root: Path, *, old: int = 9, **env: str) -
     env = {"URL": f"https://{DOMAIN}:{old}", "ADDRESS_FILE": str(folder / "address"), **SENT, **env}
     env = {"POLL_S": "0.01", "HTTPS_WAIT_S": "0.1", "TIMEOUT_S": "60", "SSL_CERT_FILE": str(root), **env}
     script = "import socket; found = socket.getaddrinfo\n"
-    script += "socket.getaddrinfo = lambda host, *rest, **more: found('127.0.0.1', *rest, **more)\n" + script_text()
+    script += "socket.getaddrinfo = lambda host, *rest, **more: found('127.0.0.1', *rest, **more)\n"
+    script += script_text(SCRIPT)
     return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,21 @@ import pytest
 from service.errors import StoreError
 from service.model import load_bundle
 from service.store_layout import record_file
+from store.folder import PARTS
 from store.model_store import ModelStore
 
 WHY = "for a test"
+ALIAS = "tiny/aliases/prod"
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     return tmp_path / "models"
+
+
+def contents(records: Path) -> dict[str, bytes]:
+    """File's name -> its bytes."""
+    return {path.name: path.read_bytes() for path in records.iterdir()}
 
 
 def versions_in(folder: Path) -> set[str]:
@@ -85,18 +94,45 @@ def test_a_version_is_followed_without_a_record(store, versions, folder):
     assert versions_in(folder) == {versions[0]} and not (folder / "tiny/aliases").exists()
 
 
-@pytest.mark.parametrize("number", [1, 2], ids=["an earlier record", "the newest record"])
-def test_a_damaged_copy_of_a_record_mends_itself(store, versions, folder, number):
+@pytest.fixture
+def records(store, versions, folder) -> Path:
+    """The records of a followed alias: copies of the store's first two."""
     for version in versions[:2]:
         store.move_alias("tiny", "prod", version, reason=WHY)
         store.follow("tiny@prod", folder)
-    (folder / "tiny/aliases/prod" / record_file(number)).write_bytes(b"{")
+    return folder / ALIAS
+
+
+def test_a_damaged_copy_of_the_newest_record_is_replaced(store, records, folder, tmp_path):
+    (records / record_file(2)).write_bytes(b"{")
+    record = store.follow("tiny@prod", folder)
+    assert ModelStore.open(folder).aliases("tiny") == {"prod": record}
+    assert contents(records) == contents(tmp_path / "store" / ALIAS)
+    assert not list((folder / PARTS).iterdir())
+
+
+def test_a_damaged_copy_of_an_earlier_record_is_tolerated(store, versions, records, folder, tmp_path):
+    """No service reads it again, but to fall back on it."""
+    (records / record_file(1)).write_bytes(b"{")
     record = store.follow("tiny@prod", folder)
     assert ModelStore.open(folder).aliases("tiny") == {"prod": record}
     record = store.move_alias("tiny", "prod", versions[2], reason=WHY)
     assert store.follow("tiny@prod", folder) == record
     assert ModelStore.open(folder).aliases("tiny") == {"prod": record}
-    assert sorted(path.name for path in (folder / "tiny/aliases/prod").iterdir()) == [record_file(n) for n in (1, 2, 3)]
+    assert contents(records) == contents(tmp_path / "store" / ALIAS) | {record_file(1): b"{"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES], ids=["full disk", "missing right"])
+def test_a_record_that_cannot_be_replaced_is_one_line(store, records, folder, number, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (records / record_file(2)).write_bytes(b"{")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StoreError) as raised:
+        store.follow("tiny@prod", folder)
+    assert str(raised.value) == f"{records / record_file(2)} cannot be written: {os.strerror(number)}"
+    assert not list((folder / PARTS).iterdir())
 
 
 def test_a_folder_follows_one_store_only(store, versions, folder, tmp_path):

@@ -22,7 +22,7 @@ from tests.helpers.store_bundles import plain_bundle
 pytestmark = pytest.mark.integration
 
 MOMENTS = 50
-RANDOM_TIMES = int(os.environ.get("STORE_KILLS") or 15)  # of each kind of store, a process each; more for a search
+RANDOM_TIMES = 15  # of each kind of store, a process each
 SEED = 21
 BUCKET = "models"
 LARGE_BYTES = 4_000_000  # so that a push takes a while

@@ -91,7 +91,6 @@ def test_no_two_quantised_products_overflow_16_bits(exported):
     assert {str(zero_point.dtype) for zero_point in zero_points} == {"uint8"}
 
 
-@pytest.mark.slow
 def test_an_export_has_the_same_bytes_in_another_process(exported, tmp_path):
     code = """
 import sys

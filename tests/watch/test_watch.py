@@ -30,7 +30,7 @@ from tests.test_readme_commands import commands
 from watch import programs
 from watch.__main__ import build_parser, main
 from watch.scrape_config import Deployment, prometheus_config
-from watch.session import ALERTMANAGER_CONFIG, SEED, drifts
+from watch.session import ALERTMANAGER_CONFIG, SEED, golden_images_drift
 from watch.session_folder import token_file
 
 pytestmark = pytest.mark.integration
@@ -218,7 +218,7 @@ def test_nothing_that_is_started_listens_beyond_this_machine(needs_tool):
     ("model", "expected"), [("resnet18-cifar10", True), ("iris", False), ("efficientnet-lite0-imagenet", False)]
 )
 def test_golden_images_are_a_drift_where_there_is_a_reference(model, expected):
-    assert drifts(load_images("golden", None, SEED, print, model=model), model) == expected
+    assert golden_images_drift(load_images("golden", None, SEED, print, model=model), model) == expected
 
 
 def test_print_config_is_what_promtool_accepts(needs_tool, tmp_path):

@@ -89,7 +89,7 @@ MUTANTS = {
         "a domain loses HTTPS": ('elif unready(url, {**env, "ADDRESS_FILE": ""}):', "else:"),
         "a newer script asks an address that the VM has no more": ('if "PULUMI_COMMAND_STDOUT" in env:', "if False:"),
     },
-    "infra/waits/waiting.py": {
+    "infra/waits/polling.py": {
         "up is ended by one answer, perhaps of the old VM": ("SUCCESSES_NEEDED = 3", "SUCCESSES_NEEDED = 1"),
     },
     "infra/readiness.py": {

@@ -11,12 +11,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from eval.interruption import Interruptions
+from eval.interruption import AGAIN_S, Interruption, Interruptions
 from eval.samples.store import read_samples
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import fake_endpoint
@@ -121,8 +123,44 @@ def test_signal_that_no_exception_tells_ends_the_run_at_once(swallowed):
     assert interruptions.received and interruptions.received.exit_code == 143
 
 
+@pytest.mark.parametrize("once", [False, True], ids=["each", "once"])
+def test_signal_in_a_destructor_is_raised_after_it(once):
+    """Nobody has to ask for it: it is sent again, also where one destructor takes longer than a moment."""
+    interruptions, ended = Interruptions(), False
+
+    class Transport:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2.5 * AGAIN_S)  # in which it is sent again twice: the time is the point
+            nonlocal ended
+            ended = True
+
+    with pytest.raises(Interruption, match="SIGTERM") as raised, interruptions.raised(once=once):
+        Transport()
+        assert ended
+        time.sleep(120)
+    assert raised.value.exit_code == 143
+
+
+def test_signal_in_a_destructor_is_not_sent_after_another():
+    """That one has begun to end the command: this one would cut short what is cleared away."""
+    interruptions, held = Interruptions(), threading.active_count()
+
+    class Transport:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    with interruptions.raised():
+        Transport()
+        with pytest.raises(Interruption, match="SIGTERM"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        for timer in [each for each in threading.enumerate() if isinstance(each, threading.Timer)]:
+            timer.join()
+    assert threading.active_count() == held
+
+
 def test_with_once_the_first_signal_that_can_be_raised_counts():
-    """One in a destructor is lost to the caller, so that the next one still ends it; then none cuts its clearing-up."""
+    """One in a destructor is raised later, so that the next one ends it first; then none cuts its clearing-up."""
     interruptions, cleared = Interruptions(), False
 
     class Transport:

@@ -9,38 +9,50 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from service.classifier import Classifier
-from service.errors import BundleError
+from service.errors import BundleError, StoreError
 from service.lifecycle.followed_store import FollowedStore, Refusal
 from service.model import load_bundle
 from service.settings import Settings
 
 
-def load_first(settings: Settings) -> tuple[Classifier, Settings]:
+def load_with_fallback(settings: Settings) -> tuple[Classifier, Settings]:
     """The model, and the settings with which it was loaded: `refusal` says why another one is not served.
 
     Raises BundleError where none can be had, and SettingsError.
     """
-    if settings.refusal and not settings.stored:  # the store is damaged, and has nothing earlier
-        fault = BundleError(f"MODEL_STORE: {settings.refusal.why}")
+    if settings.refusal:
+        fault = _damaged(settings.refusal)
     else:
         try:
             return Classifier.load(settings), settings
         except BundleError as error:
             fault = BundleError(str(error))  # its traceback would keep what was loaded in memory
-    for other in _others(settings, fault):
+    for other in _others(settings, str(fault)):
         with suppress(BundleError):
             return Classifier.load(other), other
     raise fault
 
 
-def _others(settings: Settings, fault: BundleError) -> Iterator[Settings]:
+def check_fallback(settings: Settings) -> None:
+    """Raise BundleError where nothing is there in place of what `settings.refusal` refuses. Reads no weights."""
+    if settings.refusal and next(_others(settings, settings.refusal.why), None) is None:
+        raise _damaged(settings.refusal)
+
+
+def _damaged(refusal: Refusal) -> BundleError:
+    return BundleError(f"MODEL_STORE: {refusal.why}")
+
+
+def _others(settings: Settings, why: str) -> Iterator[Settings]:
+    """What the alias led to before, the last one first, then the own bundle."""
     model, store = settings.model, settings.model_store
     if store is None or model is None or model.alias is None:
         return
-    refusal = settings.refusal or Refusal(model, settings.stored, str(fault))
-    for stored in FollowedStore(store).history(model):
-        if stored.folder != settings.model_dir:
-            yield settings.serving(stored.folder, stored, refusal)
+    refusal = settings.refusal or Refusal(model, settings.stored, why)
+    with suppress(StoreError):  # its records cannot be listed
+        for stored in FollowedStore(store).history(model):
+            if stored.folder != settings.model_dir:
+                yield settings.serving(stored.folder, stored, refusal)
     with suppress(BundleError):
-        if (own := settings.own_model_dir) and load_bundle(own, []).name == model.name:
+        if (own := settings.fallback_model_dir) and load_bundle(own, []).name == model.name:
             yield settings.serving(own, None, refusal)

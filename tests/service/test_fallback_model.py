@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.store_layout import alias_dir, record_file, version_dir
 from tests.helpers.bundles import write_bundle
 from tests.helpers.model_stores import add_version, point
-from tests.helpers.running_service import metrics_without_instance, ready_service
+from tests.helpers.running_service import START_TIMEOUT_S, metrics_without_instance, ready_service, started_service
 
 NAME = "tiny"
 REFUSED = 'classifier_model_switches_total{outcome="refused"}'
@@ -88,6 +88,20 @@ def test_it_serves_what_the_alias_led_to_before(store, damage: Callable[[Store],
     assert client.get("/readyz").json == {"status": "ready"}
 
 
+def list_itself(store: Store) -> None:
+    """A folder of records that nobody can list, whatever rights a test has."""
+    folder = store.root / alias_dir(NAME, "prod")
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder)
+
+
+def test_records_that_cannot_be_listed_are_as_if_damaged(store, tmp_path):
+    own = write_bundle(tmp_path / "own", ["dark", "bright"])
+    list_itself(store)
+    app = create_app(settings=Settings.from_env(store.env | {"MODEL_DIR": str(own)}))
+    assert app.test_client().get("/readyz").json == {"status": "ready", "refused": "tiny@prod"}
+
+
 @pytest.mark.parametrize("damage", [Store.damage_file, Store.damage_record], ids=["file", "record"])
 def test_without_an_earlier_one_it_serves_its_own_bundle(store, damage, tmp_path):
     damage(store)
@@ -131,3 +145,15 @@ def test_a_real_service_starts_on_the_version_before(store, tmp_path):
         assert server.get("/readyz").json["refused"] == "tiny@prod"
         assert server.get("/version").json["store"]["version"] == store.good
     assert "is not taken" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("damage", [Store.damage_manifest, list_itself], ids=["manifest", "records"])
+def test_a_real_service_with_nothing_to_serve_ends_in_one_line(store, tmp_path, damage):
+    """No worker is started, which would be started again and say it again."""
+    store.damage_record(1)
+    damage(store)
+    with started_service(tmp_path / "log", **store.env) as server:
+        assert server.process.wait(START_TIMEOUT_S) == 1
+    (line,) = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert line.startswith(f"service: MODEL_STORE: {store.root}")
