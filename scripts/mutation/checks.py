@@ -25,6 +25,7 @@ COPIED_PATHS = (
     "Pulumi.yaml",
     "pyproject.toml",
     ".github",
+    "eval",
     "infra",
     "scripts",
     "service",

@@ -46,7 +46,12 @@ if ACTIONLINT:
 
     def test_actionlint_finds_nothing():
         path = os.pathsep.join((str(ROOT / ".venv" / "bin"), os.environ["PATH"]))  # shellcheck is there
-        done = subprocess.run(ACTIONLINT, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        workflows = sorted(
+            map(str, (ROOT / ".github" / "workflows").iterdir())
+        )  # named, as a copy is no Git repository
+        done = subprocess.run(
+            [ACTIONLINT, *workflows], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -12,7 +12,7 @@ from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
 from scripts.mutation import __main__ as command
 from scripts.mutation.__main__ import Result, summary, table
-from scripts.mutation.checks import STACK_OF, Detection, detections, first_failure, make_copy
+from scripts.mutation.checks import MOTO_TESTS, STACK_OF, TESTS, Detection, detections, first_failure, make_copy
 from scripts.mutation.mutant import Mutant, OutOfDate
 from scripts.mutation.mutants import MUTANTS
 
@@ -57,6 +57,12 @@ def test_mutant_that_does_not_fit_its_file_is_out_of_date():
             TYPING_ERROR.apply(text)
 
 
+def test_a_copy_has_all_that_its_tests_import(tmp_path):
+    names = {name for tests in (TESTS, MOTO_TESTS) for group in tests.values() for name in group}
+    files = [f"tests/infra/{name}" for name in sorted(names)]
+    assert first_failure(make_copy(tmp_path / "copy"), files, ["--collect-only"]) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("group", STACK_OF)
 def test_a_mutant_is_caught(group, tmp_path):
@@ -81,6 +87,20 @@ def test_the_first_test_that_fails_is_named(test, failed, tmp_path):
     path.parent.mkdir()
     path.write_text(test)
     assert first_failure(tmp_path, ["tests/test_it.py"]) == failed
+
+
+@pytest.mark.parametrize(("most", "run"), [(1, ["policy"]), (None, ["policy", "tests"])])
+def test_checks_end_at_the_first_that_catches_if_asked_to(most, run, monkeypatch, tmp_path):
+    begun = []
+
+    def checks(copy, group, changed):
+        for name in ("policy", "tests"):
+            begun.append(name)
+            yield Detection(name, "it")
+
+    monkeypatch.setattr(command, "detections", checks)
+    (tmp_path / "Pulumi.yaml").write_text("name: cloudtrial")
+    assert [found.check for found in command.try_mutant(tmp_path, TYPING_ERROR, most).detections] == run == begun
 
 
 def test_table_names_the_checks_of_a_mutant_and_the_survivors():
