@@ -165,7 +165,7 @@ a-pulumi:
 	@$(if $(shell PATH='$(PATH)' command -v pulumi),,$(error there is no pulumi program on PATH: make pulumi \
 	installs it))
 
-mutants: .venv/.dev ## apply mutants to the programs one by one; report which check catches each (an hour or more; ARGS=--first: sooner)
+mutants: .venv/.dev ## apply mutants to the programs one by one; report which check catches each (an hour or more)
 	$(PY) -m scripts.mutation $(ARGS)
 
 interval-coverage: .venv/.demo ## simulate runs: how often the 95% intervals hold the true value (some minutes)

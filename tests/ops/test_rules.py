@@ -57,6 +57,7 @@ FAULTS = {  # file, the text, what stands there instead
     "feedback that proves nothing is told": ("alerts", "- 0.03", ""),
     "what clients did wrong is an error": ("alerts", 'status=~"5.."', 'status=~"[45].."'),
     "one failure is an outage": ("alerts", ">= 20", ">= 0"),
+    "a refusal before the first scrape is lost": ("alerts", "unless last_over_time", "and last_over_time"),
 }
 
 
