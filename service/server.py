@@ -10,7 +10,7 @@ reads an answer slowly, which costs a connection and the answer's memory.
 
 Overload. A prediction has one of WEB_THREADS threads once its body is there. That is more than MAX_QUEUE and BATCH_MAX
 hold images; what comes on top is refused with 503, before its image is decoded. Connections that are not even accepted
-wait in the kernel's backlog.
+wait in the kernel's backlog, and get the places of those that a refusal now and then closes.
 
 The end. Whoever keeps a connection open may send its next request just as the server closes it, and that request is
 lost. So after SIGTERM every answer says `Connection: close` for a moment, before connections at rest are closed.

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 from service import schema
@@ -44,6 +45,7 @@ Send = Callable[[Message], Awaitable[None]]
 BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
 CLOSE_S = 0.1  # hyper may miss the end of a body that is dropped while its answer is written, and stay connected
 WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
+ROTATION = 16  # under overload one of so many refusals closes its connection: who waits to be accepted gets the place
 OTHER_THREADS = 4  # for whatever is no prediction: all of it is short
 PROBES = (schema.HEALTHZ, schema.READYZ, schema.PING, schema.V2_LIVE, schema.V2_READY)
 
@@ -109,6 +111,7 @@ class AsgiApp:
 
     def __init__(self, wsgi: RequestMiddleware, web_threads: int):
         self._ending = False
+        self._refusals = 0
         self._wsgi = wsgi
         self._state = wsgi.state
         self._predictions = ThreadPoolExecutor(web_threads, "prediction")
@@ -128,7 +131,7 @@ class AsgiApp:
         """Under overload most responses are this one, and the network needs the CPU: without WSGI, half its cost."""
         with suppress(Problem):
             await Body(receive, self._state.bodies).read(None)
-        await send_response(send, self._wsgi.refusal(), closing=self._ending)
+        await self._send(send, self._wsgi.refusal())
 
     async def _answer(self, environ: Environ, receive: Receive, send: Send) -> None:
         body = Body(receive, self._state.bodies)
@@ -138,13 +141,19 @@ class AsgiApp:
                 await asyncio.sleep(delay_s)
             if response:
                 too_slow = isinstance(environ.get(PROBLEM), RequestTimeout)
-                await send_response(send, response, closing=self._ending or too_slow)
+                await self._send(send, response, closing=too_slow)
                 if too_slow:
                     await asyncio.sleep(CLOSE_S)
         finally:
             body.release()
         if not body.ended and has_body(environ) and "HTTP_EXPECT" not in environ:  # who waits for 100 sends no more
             await body.drain()
+
+    async def _send(self, send: Send, response: Response, *, closing: bool = False) -> None:
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self._refusals += 1
+            closing |= self._refusals % ROTATION == 0
+        await send_response(send, response, closing=closing or self._ending)
 
     async def _respond(self, environ: Environ, body: Body) -> Response | None:
         """The answer, or None when nobody waits for it any more."""

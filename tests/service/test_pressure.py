@@ -20,6 +20,7 @@ import pytest
 
 from service import schema
 from service.server import MAX_CONNECTIONS
+from service.web.asgi import ROTATION
 from tests.helpers.pressure import LABELS, Heard, call, grey_png, request_bytes
 from tests.helpers.running_service import metrics_without_instance, multipart, png_of, ready_service
 
@@ -275,6 +276,21 @@ def test_silent_connections_give_their_places_to_others(impatient):
         for _ in range(MAX_CONNECTIONS + 100):
             stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=60))
         assert impatient.post("/predict", PNG, "image/png").status == 200
+
+
+def test_a_full_service_refuses_who_waits_to_be_accepted_too(tmp_path, gate):
+    waiting = MAX_CONNECTIONS // ROTATION - 10
+    with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool, ExitStack() as stack:
+        calls = [occupy(server, gate, pool), *fill(server, pool)]
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            for _ in range(MAX_CONNECTIONS + waiting)
+        ]
+        for connection in connections:
+            connection.sendall(request_bytes(PNG))
+        assert {status_of(connection) for connection in connections} == {503}
+        gate.unlink()
+        assert [call.result(60).status for call in calls] == [200] * (1 + QUEUE)
 
 
 def test_work_ends_when_its_client_has_gone(tmp_path, gate):
