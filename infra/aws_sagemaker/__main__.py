@@ -253,13 +253,12 @@ wait_until_ready(
     env={
         "API_URL": f"https://api.sagemaker.{region}.amazonaws.com",
         "REGION": region,
-        "ENDPOINT": endpoint.name,
+        "ENDPOINT": endpoint.name,  # so that it waits for the endpoint
         "CONFIG": configuration.name,
         **probe_env(model),
         **({"PROFILE": profile} if profile else {}),
     },
     triggers=[configuration.name],
-    depends_on=[endpoint],
 )
 
 # 3. Outputs

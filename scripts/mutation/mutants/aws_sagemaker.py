@@ -63,7 +63,7 @@ MUTANTS = {
         ),
         "the role may not read what is mounted": ("*(read_statements(mounted) if mounted else []),", ""),
         "the image has a model beside the mounted one": ("ships_model=not mounted", "ships_model=True"),
-        "the proof comes before the endpoint": ("depends_on=[endpoint]", "depends_on=[]"),
+        "the proof comes before the endpoint": ('"ENDPOINT": endpoint.name', '"ENDPOINT": name'),
         "the proof signs by other keys than the stack's": ('**({"PROFILE": profile} if profile else {})', "**{}"),
     },
     PROOF: {
