@@ -45,7 +45,7 @@ Send = Callable[[Message], Awaitable[None]]
 BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
 CLOSE_S = 0.1  # hyper may miss the end of a body that is dropped while its answer is written, and stay connected
 WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
-ROTATION = 16  # under overload one of so many refusals closes its connection: who waits to be accepted gets the place
+ROTATION = 32  # under overload one of so many refusals closes its connection: who waits to be accepted gets the place
 OTHER_THREADS = 4  # for whatever is no prediction: all of it is short
 PROBES = (schema.HEALTHZ, schema.READYZ, schema.PING, schema.V2_LIVE, schema.V2_READY)
 
