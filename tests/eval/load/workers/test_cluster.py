@@ -18,7 +18,7 @@ import pytest
 
 from eval.__main__ import main
 from eval.errors import EvalError
-from eval.load.workers import clock, handshake, pool
+from eval.load.workers import clock, handshake
 from eval.load.workers.clock import MAX_UNCERTAINTY_S
 from eval.run import runner
 from eval.run.resume import check_senders
@@ -177,10 +177,8 @@ def test_a_lost_machine_ends_the_run_and_resume_sends_the_rest(tmp_path):
     assert [sender.name for sender in read_run(tmp_path).senders] == ["one", "two", "one"]
 
 
-def test_a_cut_link_ends_a_sender_that_hears_nothing(tmp_path, monkeypatch):
+def test_a_cut_link_ends_a_sender_that_hears_nothing(tmp_path):
     """Both links are stopped and say nothing more; once their senders have ended, so have the links."""
-    monkeypatch.setattr(pool, "ALIVE_S", 0.1)
-    monkeypatch.setattr(pool, "MAX_SILENCE_S", 1.0)
     senders: list[psutil.Process] = []
 
     def cut(count: int) -> None:
