@@ -47,7 +47,7 @@ class Interruptions:
         """Each signal raises Interruption; with `once` the first alone: a terminal that is closed may send several,
         and those after it would cut short what the first one has begun to clear away."""
         before = {number: signal.getsignal(number) for number in ENDING}
-        for number in self._heeded():
+        for number in self._handled_signals():
             signal.signal(number, functools.partial(self._raise, once))
         try:
             yield
@@ -58,7 +58,7 @@ class Interruptions:
 
     def run(self, main: Coroutine[Any, Any, Result]) -> Result:
         """Run it in a loop with exact timers. A signal cancels it, which it may catch; a second one raises."""
-        self._send_no_more()  # as it is heeded from here on, and would count as a second one
+        self._send_no_more()  # as `main` is cancelled by it from here on, and would count as a second one
         return run_with_exact_timers(self._cancelled_by_signals(main))
 
     async def _cancelled_by_signals(self, main: Coroutine[Any, Any, Result]) -> Result:
@@ -71,7 +71,7 @@ class Interruptions:
             self._note(number)
             task.cancel()
 
-        before = {number: signal.getsignal(number) for number in self._heeded()}
+        before = {number: signal.getsignal(number) for number in self._handled_signals()}
         for number in before:
             loop.add_signal_handler(number, cancel, number)
         if self.received:  # before, where nothing could be raised, or the exception was lost
@@ -83,7 +83,7 @@ class Interruptions:
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
-    def _heeded(self) -> list[signal.Signals]:
+    def _handled_signals(self) -> list[signal.Signals]:
         return [n for n in ENDING if n is not signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
 
     def _raise(self, once: bool, number: int, frame: FrameType | None) -> None:

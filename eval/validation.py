@@ -22,6 +22,7 @@ from typing import IO, Annotated, Any, TypeVar
 from eval.errors import EvalError, InvalidInput
 
 MAX_NAME_CHARS = 300  # of a target, an image, a version
+MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 MAX_TEXT_CHARS = 20_000  # of a message, such as the end of a log
 MAX_MS = 1e9  # eleven days
 MAX_COUNT = 10**12
@@ -32,9 +33,6 @@ T = TypeVar("T")
 
 _PLAIN = "plain"  # in a schema's metadata: the one that is equal for plain text and calls nothing of Python's
 _EXPONENT = re.compile(rb"\d[eE]-")  # of a number that may be nearer to 0 than MIN_VALUE
-
-
-MAX_SHOWN_CHARS = 200  # of a value or of another program's message, in an error
 
 
 def printable(text: str, keep: str = "") -> str:

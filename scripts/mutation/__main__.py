@@ -42,12 +42,12 @@ class Result:
         return not self.detections
 
 
-def try_mutant(original: Path, mutant: Mutant, most: int | None = None) -> Result:
-    """Apply the mutant to a copy of the original and run the checks on it, until `most` have caught it."""
+def try_mutant(original: Path, mutant: Mutant, max_detections: int | None = None) -> Result:
+    """Apply the mutant to a copy of the original and run the checks on it, until so many have caught it."""
     with copied(original) as copy:
         path = copy / mutant.file
         path.write_text(mutant.apply(path.read_text(encoding="utf-8")), encoding="utf-8")
-        return Result(mutant, tuple(islice(detections(copy, mutant.target, mutant.file), most)))
+        return Result(mutant, tuple(islice(detections(copy, mutant.target, mutant.file), max_detections)))
 
 
 def try_original(original: Path, group: str) -> list[Detection]:
@@ -93,10 +93,10 @@ def check_original(original: Path, groups: Sequence[str], pool: ThreadPoolExecut
 
 
 def try_all(
-    original: Path, mutants: Sequence[Mutant], pool: ThreadPoolExecutor, most: int | None = None
+    original: Path, mutants: Sequence[Mutant], pool: ThreadPoolExecutor, max_detections: int | None = None
 ) -> list[Result]:
     """Every mutant's result, in the mutants' order."""
-    futures = {pool.submit(try_mutant, original, mutant, most): mutant for mutant in mutants}
+    futures = {pool.submit(try_mutant, original, mutant, max_detections): mutant for mutant in mutants}
     results: dict[Mutant, Result] = {}
     for future in as_completed(futures):
         mutant = futures[future]

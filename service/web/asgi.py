@@ -45,7 +45,7 @@ Send = Callable[[Message], Awaitable[None]]
 BODY_TIMEOUT_S = 30.0  # for a body, from its head to its last byte
 CLOSE_S = 0.1  # hyper may miss the end of a body that is dropped while its answer is written, and stay connected
 WATCH_AFTER_S = 0.1  # requests that last longer are watched, which costs some 0.1 ms
-ROTATION = 32  # under overload one of so many refusals closes its connection: who waits to be accepted gets the place
+REFUSALS_PER_CLOSE = 32  # one of so many closes its connection: who waits to be accepted gets the place
 OTHER_THREADS = 4  # for whatever is no prediction: all of it is short
 PROBES = (schema.HEALTHZ, schema.READYZ, schema.PING, schema.V2_LIVE, schema.V2_READY)
 
@@ -152,7 +152,7 @@ class AsgiApp:
     async def _send(self, send: Send, response: Response, *, closing: bool = False) -> None:
         if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
             self._refusals += 1
-            closing |= self._refusals % ROTATION == 0
+            closing |= self._refusals % REFUSALS_PER_CLOSE == 0
         await send_response(send, response, closing=closing or self._ending)
 
     async def _respond(self, environ: Environ, body: Body) -> Response | None:

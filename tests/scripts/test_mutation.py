@@ -89,8 +89,8 @@ def test_the_first_test_that_fails_is_named(test, failed, tmp_path):
     assert first_failure(tmp_path, ["tests/test_it.py"]) == failed
 
 
-@pytest.mark.parametrize(("most", "run"), [(1, ["policy"]), (None, ["policy", "tests"])])
-def test_checks_end_at_the_first_that_catches_if_asked_to(most, run, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("max_detections", "run"), [(1, ["policy"]), (None, ["policy", "tests"])])
+def test_checks_end_at_the_first_that_catches_if_asked_to(max_detections, run, monkeypatch, tmp_path):
     begun = []
 
     def checks(copy, group, changed):
@@ -100,7 +100,9 @@ def test_checks_end_at_the_first_that_catches_if_asked_to(most, run, monkeypatch
 
     monkeypatch.setattr(command, "detections", checks)
     (tmp_path / "Pulumi.yaml").write_text("name: cloudtrial")
-    assert [found.check for found in command.try_mutant(tmp_path, TYPING_ERROR, most).detections] == run == begun
+    assert (
+        [found.check for found in command.try_mutant(tmp_path, TYPING_ERROR, max_detections).detections] == run == begun
+    )
 
 
 def test_table_names_the_checks_of_a_mutant_and_the_survivors():

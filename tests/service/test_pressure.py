@@ -20,7 +20,7 @@ import pytest
 
 from service import schema
 from service.server import MAX_CONNECTIONS
-from service.web.asgi import ROTATION
+from service.web.asgi import REFUSALS_PER_CLOSE
 from tests.helpers.pressure import LABELS, Heard, call, grey_png, request_bytes
 from tests.helpers.running_service import metrics_without_instance, multipart, png_of, ready_service
 
@@ -279,7 +279,7 @@ def test_silent_connections_give_their_places_to_others(impatient):
 
 
 def test_a_full_service_refuses_who_waits_to_be_accepted_too(tmp_path, gate):
-    waiting = MAX_CONNECTIONS // ROTATION - 10
+    waiting = MAX_CONNECTIONS // REFUSALS_PER_CLOSE - 10
     with pressed(tmp_path, GATE=str(gate)) as server, ThreadPoolExecutor(32) as pool, ExitStack() as stack:
         calls = [occupy(server, gate, pool), *fill(server, pool)]
         connections = [

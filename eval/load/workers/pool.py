@@ -29,7 +29,7 @@ from eval.load.workers.shard import Shard, split
 from eval.samples.model import Sample, SenderRecord
 
 READY_TIMEOUT_S = 60.0  # for a worker's imports, and to plan a shard
-CLOCK_TIMEOUT_S = 8.0  # for all clock_samples of a block
+CLOCK_TIMEOUT_S = 8.0  # for all clock samples of a block
 MAX_LOGINS = 8  # that one machine's sshd is asked for at a time: it drops some of more than 10 (MaxStartups)
 START_DELAY_S = 0.1  # from all being planned to the first request, and the slowest link's round trip
 END_GRACE_S = 30.0  # after the last request can have ended

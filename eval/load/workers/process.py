@@ -112,11 +112,11 @@ class Processes:
 
 
 async def collect_clock_samples(
-    clock_samples: Mapping[Process, list[ClockSample]], inbox: Inbox, heed: Callable[[Process, Any], None]
+    clock_samples: Mapping[Process, list[ClockSample]], inbox: Inbox, handle: Callable[[Process, Any], None]
 ) -> None:
-    """Ask each of these processes for the time, again and again, and append the clock_samples.
+    """Ask each of these processes for the time, again and again, and append what comes of it.
 
-    heed: is told whatever else is said.
+    handle: is told whatever else is said.
     """
     sent_at: dict[Process, float] = {}
 
@@ -130,7 +130,7 @@ async def collect_clock_samples(
     while waiting:
         process, message, came_at = await inbox.get()
         if not isinstance(message, messages.Time) or process not in sent_at:
-            heed(process, message)
+            handle(process, message)
             continue
         clock_samples[process].append(ClockSample(sent_at.pop(process), message.now, came_at))
         if is_enough(clock_samples[process], came_at - start):
