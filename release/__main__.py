@@ -140,7 +140,7 @@ def _release(argv: Sequence[str]) -> int:
 
         print(printable_lines("\n".join(plan_lines(plan, steps(plan)))))
         return 0
-    if plan.production == plan.version and PROD in plan.stages:
+    if plan.released and not plan.stacks:  # twins follow whenever they are started
         print(f"{plan.model}@{PROD} is {plan.version} already: there is nothing to release")
         return 0
     folder = arguments.out or RELEASES / plan.id
@@ -185,7 +185,7 @@ def _new_plan(arguments: argparse.Namespace) -> Plan:
         reference=arguments.model,
         version=store.resolve(arguments.model),
         production=production.version if production else None,
-        store=arguments.store if "://" in arguments.store else str(Path(arguments.store).absolute()),
+        store=arguments.store if "://" in arguments.store else str(Path(arguments.store).expanduser().absolute()),
         stages=check_stages(tuple(arguments.stages)),
         places=places,
         stacks=stacks,

@@ -38,6 +38,11 @@ class Plan:
     failure_margin: float = 0.01
     only: tuple[str, ...] = ()  # criteria that gamma judges; empty: all of them
 
+    @property
+    def released(self) -> bool:
+        """Whether NAME@prod was the candidate when the release began: production has only to follow it."""
+        return self.version == self.production and PROD in self.stages
+
 
 @dataclass(frozen=True)
 class Step:
@@ -63,6 +68,9 @@ def _steps_of(plan: Plan, stage: str) -> list[tuple[str, str]]:
         ("ready", "/readyz, and /version reports that version (of SageMaker: its answer does)"),
         ("self_test", "the bundle's self-test, by HTTP"),
     ]
+    follow = ("follow", f"{where} follows {alias}")
+    if plan.released:
+        return [follow, *begin[1:]] if stage == PROD else []
     if stage == BETA:
         return [
             *begin,
@@ -86,7 +94,7 @@ def _steps_of(plan: Plan, stage: str) -> list[tuple[str, str]]:
         ("run", f"canary: {plan.canary} images, {beside}"),
         ("gate", "no criterion is worse"),
         ("promote", f"{alias} -> {plan.version}"),
-        ("follow", f"{where} follows {alias}"),
+        follow,
         ("verify", f"the {plan.canary} images again; worse, or not ready: {alias} -> {plan.production or 'nothing'}"),
     ]
 

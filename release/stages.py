@@ -19,9 +19,10 @@ from release.journal import Journal
 from release.measure import CANDIDATE, PRODUCTION, Meter
 from release.plan import BETA, GAMMA, PROD, Plan
 from release.text import decision_lines, halted_lines
-from service.errors import BundleError, StoreError
+from service.errors import BundleError
 from service.model import Bundle, load_bundle
 from store.aliases import NO_VERSION, current_user
+from store.errors import DamagedVersion
 from store.model_store import ModelStore
 
 PROMOTED, WORSE, UNDECIDED = 0, 1, 3  # exit codes
@@ -42,6 +43,8 @@ class Release:
     def run(self) -> int:
         """Go on with what is not done yet. Returns the exit code. Raises ReleaseError, and what its parts raise."""
         try:
+            if self.plan.released:
+                return self._follow()
             for stage in self.plan.stages:
                 halted = self._stage(stage)
                 if halted is not None:
@@ -63,6 +66,13 @@ class Release:
             )
         self.journal.add(stage, "approve", reason=reason, by=current_user())
         self.say(f"{stage}: approved by {current_user()}: {reason}")
+
+    def _follow(self) -> int:
+        """Bring production to where NAME@prod was moved before, as by a release that was cut off right then."""
+        self.say(f"prod: {self.plan.model}@prod is {self.plan.version} already; production follows it")
+        bundle = self._bundle(self.plan.version)
+        self._prove(PROD, self.environment.follow_production(bundle), bundle)
+        return PROMOTED
 
     def _stage(self, stage: str) -> int | None:
         """One stage; an exit code where the release ends there."""
@@ -237,10 +247,11 @@ class Release:
         return urls
 
     def _candidate(self) -> Bundle:
-        """The candidate, whose classes are production's. Raises CandidateBroken."""
+        """The candidate, whose classes are production's. Raises CandidateBroken, and StoreError for a store that cannot
+        be read, which says nothing of the candidate."""
         try:
             bundle = self._bundle(self.plan.version)
-        except (BundleError, StoreError) as error:
+        except (BundleError, DamagedVersion) as error:
             raise CandidateBroken(str(error)) from None
         if self.plan.production and bundle.classes != self._bundle(self.plan.production).classes:
             raise CandidateBroken(

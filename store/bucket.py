@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ SILENCE = timedelta(minutes=1)  # from a server, before the request counts as fa
 CONNECT = timedelta(seconds=5)
 MAX_RETRIES = 3
 MAX_REASON_CHARACTERS = 300
+GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 # What a message of obstore holds -> what that means, and what to do. The first that matches counts.
 MEANINGS = {
@@ -34,6 +37,7 @@ MEANINGS = {
     "computeMetadata": "no Google credentials; type `gcloud auth application-default login`, or set "
     "GOOGLE_APPLICATION_CREDENTIALS",
     "403 Forbidden": "access denied: the credentials may not do that there",
+    "lacked valid authentication": "access denied: the credentials are wrong or have expired; log in again",
     "401 Unauthorized": "access denied: the credentials are wrong or have expired",
     "error sending request": "no connection; check the network, and AWS_ENDPOINT_URL or GOOGLE_BASE_URL if one is set",
 }
@@ -144,8 +148,30 @@ def _boto3_credentials() -> Any:
 
 
 def _gcs_store(bucket: str, prefix: str | None) -> GCSStore:
-    """With the application default credentials, as obstore finds them."""
+    """With the application default credentials, where google-auth is installed; else those that obstore finds."""
     from obstore.store import GCSStore
 
     client, retry = _options(os.environ.get("GOOGLE_BASE_URL"))
-    return GCSStore(bucket, prefix=prefix, client_options=client, retry_config=retry)
+    options: dict[str, Any] = {}
+    if "GOOGLE_SERVICE_ACCOUNT" not in os.environ and (provider := _google_credentials()):
+        options["credential_provider"] = provider
+    return GCSStore(bucket, prefix=prefix, client_options=client, retry_config=retry, **options)
+
+
+def _google_credentials() -> Any:
+    """What reads those of a workflow and of an impersonated account as well, which obstore does not; None as above."""
+    try:
+        from google.auth import default
+        from google.auth.credentials import with_scopes_if_required
+        from google.auth.exceptions import DefaultCredentialsError
+        from obstore.auth.google import GoogleCredentialProvider
+    except ImportError:
+        return None
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # a bucket needs no project, of which it warns
+    try:
+        with warnings.catch_warnings(action="ignore"):  # nor a quota project
+            found = default()[0]  # with scopes it would ask Google for the project's name
+        scoped: Any = with_scopes_if_required(found, [GOOGLE_SCOPE])
+        return GoogleCredentialProvider(scoped)
+    except DefaultCredentialsError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.errors import StoreError
 
-__all__ = ["DamagedRecord", "StoreConflict", "StoreError"]
+__all__ = ["DamagedRecord", "DamagedVersion", "StoreConflict", "StoreError"]
 
 
 class StoreConflict(StoreError):
@@ -13,3 +13,7 @@ class StoreConflict(StoreError):
 
 class DamagedRecord(StoreError):
     """A record of an alias that cannot be read."""
+
+
+class DamagedVersion(StoreError):
+    """A file of a version that is not what was pushed."""

@@ -20,6 +20,7 @@ from service.store_layout import (
 )
 from store.aliases import Aliases, version_before
 from store.backend import Backend, open_backend, read
+from store.errors import DamagedVersion
 from store.followed_folder import FollowedFolder
 from store.records import StoredFile, Version
 from store.version_folder import WrongChecksum, read_bundle, read_verified, write_version
@@ -210,8 +211,8 @@ class ModelStore:
         if actual.hexdigest() != digest:
             raise self._damaged(path)
 
-    def _damaged(self, path: str) -> StoreError:
+    def _damaged(self, path: str) -> DamagedVersion:
         folder = path.rpartition("/")[0]
-        return StoreError(
+        return DamagedVersion(
             f"{self.url}/{path} is not what was pushed: its checksum is wrong; delete {folder} there and push it again"
         )

@@ -64,6 +64,22 @@ def test_each_stage_deploys_measures_judges_and_promotes():
     assert names == {BETA: common, GAMMA: common, PROD: [*common, "follow", "verify"]}
 
 
+def test_production_alone_follows_what_was_promoted_before():
+    plan = make_plan("b" * 12, "b" * 12, stacks=True)
+    assert [(step.stage, step.name) for step in steps(plan)] == [
+        (PROD, name) for name in ("follow", "ready", "self_test")
+    ]
+
+
+def test_a_store_in_the_home_folder_is_found_when_it_is_resumed(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", "tiny@candidate", "--store=~/store", "--stacks", "heroku", "--out", "here"]
+    assert main(words) == 1 and "needs the pulumi program" in capsys.readouterr().err
+    assert read_plan(tmp_path / "here").store == str(tmp_path / "store")
+
+
 def test_a_journal_is_read_as_it_was_written(tmp_path):
     journal = Journal(tmp_path)
     written = [journal.add(BETA, "gate", verdict="not worse"), journal.add(BETA, "promote", version="1" * 12)]

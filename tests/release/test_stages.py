@@ -89,6 +89,37 @@ def test_a_version_damaged_in_the_store_is_broken(begin, store, versions, tmp_pa
     assert release.environment.deployed == []
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["in beta", "while production is verified"])
+def test_a_store_out_of_reach_says_nothing_of_the_candidate(moved, begin, store, versions, monkeypatch):
+    release, pull, lost = begin(), store.pull, []
+
+    def lose_connection(reference, folder):
+        if not lost and aliases(store)[PROD] == versions[moved]:
+            lost.append(reference)
+            raise StoreError("s3://models: no connection; check the network")
+        return pull(reference, folder)
+
+    monkeypatch.setattr(store, "pull", lose_connection)
+    with pytest.raises(StoreError, match="no connection"):
+        release.run()
+    assert aliases(store)[PROD] == versions[moved]
+    assert open_release(release.folder, store, {}).run() == 0
+    assert aliases(store)[PROD] == versions[1]
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_production_follows_an_alias_that_was_moved_before(starts, begin, store, versions):
+    store.move_alias("tiny", PROD, versions[1], reason="by a release that was cut off then")
+    release = begin(production=versions[1], broken={"broken_in_production": not starts})
+    if starts:
+        assert release.run() == 0
+    else:
+        with pytest.raises(ReleaseError, match="production does not start with it"):
+            release.run()
+    assert release.environment.deployed == [f"prod={versions[1]}"]
+    assert len(store.history("tiny", PROD)) == 2
+
+
 def test_other_classes_than_productions_are_broken(tmp_path, store, versions):
     bundle = plain_bundle(tmp_path / "c", "c")
     manifest = (bundle / "model.json").read_text()

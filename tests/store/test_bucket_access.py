@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import threading
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -55,6 +57,51 @@ def test_a_profile_of_aws_is_used(no_credentials, monkeypatch, tmp_path):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         assert ModelStore.open("s3://models").names() == []
     assert len(signed) == 1 and "Credential=OFTHETEAM/" in signed[0] and "/eu-central-1/s3/" in signed[0]
+
+
+@pytest.fixture
+def workflow_credentials(no_credentials, monkeypatch, tmp_path):
+    """Writes the file that a workflow on GitHub has for Google, with the address where its token is exchanged."""
+
+    def write(token_url: str) -> None:
+        (tmp_path / "token").write_text("of-the-workflow")
+        document = {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/p",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": token_url,
+            "credential_source": {"file": str(tmp_path / "token")},
+        }
+        (tmp_path / "workflow.json").write_text(json.dumps(document))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "workflow.json"))
+
+    return write
+
+
+def test_a_workflows_credentials_open_a_google_bucket(workflow_credentials, monkeypatch):
+    sent: list[str] = []
+
+    def respond(request, body):
+        if request.path == "/token":
+            sent.append(dict(parse_qsl(body.decode()))["subject_token"])
+            send(request, 200, json.dumps({"access_token": "exchanged", "token_type": "Bearer", "expires_in": 3600}))
+        else:
+            sent.append(request.headers["Authorization"])
+            send(request, 200, "<ListBucketResult></ListBucketResult>")
+
+    with http_server(respond) as port:
+        workflow_credentials(f"http://127.0.0.1:{port}/token")
+        monkeypatch.setenv("GOOGLE_BASE_URL", f"http://127.0.0.1:{port}")
+        assert ModelStore.open("gs://models").names() == []
+    assert sent == ["of-the-workflow", "Bearer exchanged"]
+
+
+def test_google_credentials_that_are_refused_are_one_line(workflow_credentials):
+    with http_server(lambda request, _: send(request, 400, '{"error": "invalid_grant"}')) as port:
+        workflow_credentials(f"http://127.0.0.1:{port}/token")
+        with pytest.raises(StoreError, match=r"gs://models: .* wrong or have expired; log in again") as caught:
+            ModelStore.open("gs://models").names()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
