@@ -22,7 +22,7 @@ from service.lifecycle.served_model import ServedModel
 from service.lifecycle.switcher import ModelSwitcher
 from service.settings import Settings
 from service.system import processor, usable_cpus
-from service.tabular.rows import check_answers
+from service.tabular.rows import check_answers, number_text, range_text
 from service.web.inference_protocol import MANAGE_ENDPOINTS, InferenceProtocol
 from service.web.middleware import (
     CLIENT_CONNECTION,
@@ -132,8 +132,14 @@ class Service:
         """The fields of a row's form, with what was typed or else an example."""
         # A body that was refused unread is not read now, and feedback holds no row
         form = None if request.endpoint == "feedback" else vars(request).get("form")
-        values = typed(form, model.features) if form else [f"{value:g}" for value in model.classifier.example_row]
-        return {"features": model.features, "field": FIELD, "values": values, "is_example": not form}
+        values = typed(form, model.features) if form else list(map(number_text, model.classifier.example_row))
+        return {
+            "features": model.features,
+            "ranges": list(map(range_text, model.features)),
+            "field": FIELD,
+            "values": values,
+            "is_example": not form,
+        }
 
     def predict(self) -> Response | tuple[str, int]:
         """One image, or one or several rows, as JSON or for a browser as a page."""

@@ -62,6 +62,7 @@ def open_image(data: bytes, draft_px: int, work: DecodeWork) -> Iterator[Image.I
             data = jpeg.data
         scans = max(1, len(jpeg.scans)) if jpeg else 1
         times = 2 if jpeg and jpeg.longer else 1
+        work.add_bytes(size)  # the turn before the lock: in the other order two requests would wait for each other
         with _one_big(size), Image.open(_CountedFile(data, work), formats=[kind]) as image:
             check_size(*image.size)
             work.add_pixels(image.width * image.height * _pixel_weight(image), scans * times)

@@ -58,7 +58,7 @@ def read_rows(body: Any, features: Sequence[Feature]) -> Rows:
     read = [
         _read_row(row, features, "" if is_single else f"row {number}: ") for number, row in enumerate(rows, start=1)
     ]
-    return Rows(np.array(read, np.float32), [out_of_range(row, features) for row in read], is_single)
+    return Rows(np.array(read, np.float32), out_of_range(read, features), is_single)
 
 
 def wanted(features: Sequence[Feature]) -> str:
@@ -69,13 +69,23 @@ def wanted(features: Sequence[Feature]) -> str:
     return f"send JSON: a list of {numbers} ({names}{more}), or a list of such lists"
 
 
-def out_of_range(row: Sequence[float], features: Sequence[Feature]) -> list[str]:
-    """What a row has that the training data had nothing like: its prediction is a guess."""
+def out_of_range(rows: Sequence[Sequence[float]], features: Sequence[Feature]) -> list[list[str]]:
+    """What each row has that the training data had nothing like: its prediction is a guess."""
+    sent, ranges = np.array(rows, np.float32), np.array([(each.min, each.max) for each in features], np.float32)
+    outside = (sent < ranges[:, 0]) | (sent > ranges[:, 1])  # compared as the model computes, in float32
     return [
-        f"{feature.name} is {value:g}; the training data had {feature.min:g} to {feature.max:g}"
-        for value, feature in zip(row, features, strict=True)
-        if not feature.min <= value <= feature.max
+        [f"{features[i].name} is {number_text(row[i])}; the training data had {range_text(features[i])}" for i in found]
+        for row, found in zip(rows, map(np.flatnonzero, outside), strict=True)
     ]
+
+
+def number_text(value: float) -> str:
+    """A number with all its digits, and without a needless point: 1696004, 0.1, 1e+30."""
+    return f"{value:.15g}"
+
+
+def range_text(feature: Feature) -> str:
+    return f"{number_text(feature.min)} to {number_text(feature.max)}"
 
 
 def check_answers(answers: Sequence[Sequence[float]], rows: Rows) -> None:
@@ -114,8 +124,9 @@ def _read_number(value: Any, name: str, where: str) -> float:
     if not _is_number(value):
         raise UnprocessableRow(f"{where}{name} is {quoted(value)}, which is no number; send one, without quotes")
     if not abs(value) <= MAX_NUMBER:  # NaN too
-        found = "NaN" if value != value else f"beyond {MAX_NUMBER:g}"
-        raise UnprocessableRow(f"{where}{name} is {found}; send a finite number")
+        raise UnprocessableRow(
+            f"{where}{name} is {quoted(value)}; send a number from -{MAX_NUMBER:g} to {MAX_NUMBER:g}"
+        )
     return float(value)
 
 

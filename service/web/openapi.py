@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.manifest.records import Feature
-from service.tabular.rows import MAX_NUMBER
+from service.tabular.rows import MAX_NUMBER, range_text
 from service.web.row_parsing import FIELD
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ def _of_rows(document: dict[str, Any], features: Sequence[Feature]) -> dict[str,
     document = merged(document, json.loads(ROWS_PATCH.read_bytes()))
     schemas, names = document["components"]["schemas"], [feature.name for feature in features]
     number = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
-    numbers = [number | {"description": f"{each.name}; {each.min:g} to {each.max:g} in training"} for each in features]
+    numbers = [number | {"description": f"{each.name}; {range_text(each)} in training"} for each in features]
     schemas["ListRow"] |= {"prefixItems": numbers, "minItems": len(names), "maxItems": len(names)}
     schemas["NamedRow"] |= {"properties": dict(zip(names, numbers, strict=True)), "required": names}
     fields = [f"{FIELD}{index}" for index in range(len(names))]

@@ -47,6 +47,13 @@ def test_a_features_bounds_part_its_values_equally_and_rise():
     assert feature_bounds(np.full(9, 3.0)) == (3.0,)
 
 
+def test_bounds_of_large_numbers_that_are_alike_differ():
+    northings = np.random.default_rng(0).normal(5_412_328, 500, 10_000).astype(np.float32)
+    bounds = feature_bounds(northings)
+    assert len(bounds) == 19 and bounds[0] == pytest.approx(5_411_500, abs=50)
+    np.testing.assert_allclose(np.diff([0, *distribution(northings, bounds)["shares"], 1]), 0.05, atol=0.01)
+
+
 def test_answers_are_summed_up_by_label_confidence_and_margin():
     taken = TabularInput((Feature("length", 0, 1),))
     rows = np.array([[0.5], [1.5], [2.5], [3.5]], np.float32)

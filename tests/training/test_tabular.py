@@ -8,7 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from service.app import create_app
 from service.model import load_bundle
+from service.settings import Settings
 from training.__main__ import main
 from training.bundles.onnx_export import run_onnx
 from training.bundles.tabular import read_rows
@@ -55,6 +57,27 @@ def test_a_csv_file_gives_a_binary_model(tmp_path):
     bundle = load_bundle(tmp_path / "mine")
     assert bundle.classes == ("no", "yes")
     assert run_onnx(tmp_path / "mine" / "model.onnx", np.array([[1, 1]], np.float32), "features")[0, 1] > 0.9
+
+
+def test_a_table_of_large_numbers_is_served_and_knows_its_own_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        [round(468_000 + 90 * label + rng.normal(0, 40), 1), round(5_412_300 + rng.normal(0, 200), 1), name]
+        for label, name in ((0, "oak"), (1, "pine")) * 40
+    ]
+    with (tmp_path / "trees.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["easting", "northing", "class"], *rows])
+    main(["tabular", str(tmp_path / "trees.csv"), "--bundle", str(tmp_path / "trees")])
+    client = create_app(settings=Settings.from_env({"MODEL_DIR": str(tmp_path / "trees")})).test_client()
+    found = [client.post("/predict", json=row[:2]).json for row in rows]
+    warned = [row for row, answer in zip(rows, found, strict=True) if "warnings" in answer]
+    assert len(warned) < 10  # of the rows that were held out, a few reach beyond the others
+    low, high = (choose(row[0] for row in rows if row not in warned) for choose in (min, max))
+    assert f"{low:.7g} to {high:.7g} in training" in client.get("/").text
+    beyond = client.post("/predict", json=[468_300.25, rows[0][1]]).json["warnings"]
+    assert beyond == [f"easting is 468300.25; the training data had {low:.7g} to {high:.7g}"]
+    reference = json.loads((tmp_path / "trees" / "reference.json").read_text(encoding="utf-8"))
+    assert all(len(each["bounds"]) > 15 for each in reference["inputs"].values())
 
 
 @pytest.mark.parametrize(

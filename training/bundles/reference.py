@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from service.monitoring.inputs import InputMeasure
 from service.monitoring.reference import REFERENCE, SCHEMA, read_reference
 
 QUANTILES = 20  # of a feature, between which its bounds lie
-BOUND_DIGITS = 4  # significant, of a feature's bounds
+BOUND_DIGITS = 4  # significant, of a feature's bounds, beside those that they have in common
 DIGITS = 6  # of a share
 PART = 250  # inputs that are measured at once
 
@@ -74,7 +75,9 @@ def distribution(values: np.ndarray, bounds: Sequence[float]) -> dict[str, list[
 def feature_bounds(values: np.ndarray) -> tuple[float, ...]:
     """Numbers of few digits between which equal shares of a feature's values lie, as far as there are such."""
     found = np.quantile(values, np.arange(1, QUANTILES) / QUANTILES)
-    return tuple(sorted({float(f"{value:.{BOUND_DIGITS}g}") for value in found}))
+    spread = float(found[-1] - found[0])
+    common = int(math.log10(np.abs(found).max() / spread)) if spread > 0 else 0  # digits that all of them begin with
+    return tuple(sorted({float(f"{value:.{BOUND_DIGITS + common}g}") for value in found}))
 
 
 def add_reference(folder: Path, content: Mapping[str, Any]) -> None:

@@ -147,7 +147,14 @@ def write_csv(rows: Rows, indices: np.ndarray, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*rows.features, CLASS_COLUMN])
         for index in indices:
-            writer.writerow([*(f"{value:g}" for value in rows.values[index]), rows.classes[rows.labels[index]]])
+            writer.writerow(
+                [*(f"{shortest(value):.15g}" for value in rows.values[index]), rows.classes[rows.labels[index]]]
+            )
+
+
+def shortest(value: np.float32) -> float:
+    """The shortest decimal that is this number, so most likely the one in the table."""
+    return float(str(value))
 
 
 def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> dict[str, Any]:
@@ -178,10 +185,10 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
         figures = accuracy(found, rows.labels[test])
         chosen = [int(np.flatnonzero(rows.labels[train] == label)[0]) for label in range(len(rows.classes))]
         samples = rows.values[train][chosen[:SELF_TEST_ROWS]]
-        inputs = [[float(f"{value:g}") for value in row] for row in samples]
+        inputs = [[shortest(value) for value in row] for row in samples]
         lows, highs = rows.values[train].min(0), rows.values[train].max(0)
         features = [
-            {"name": name, "min": float(f"{low:g}"), "max": float(f"{high:g}")}
+            {"name": name, "min": shortest(low), "max": shortest(high)}
             for name, low, high in zip(rows.features, lows, highs, strict=True)
         ]
         taken = TabularInput(tuple(Feature(**each) for each in features))

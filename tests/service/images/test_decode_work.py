@@ -16,7 +16,8 @@ from service.images.decode_work import (
     DecodeTurns,
     DecodeWork,
 )
-from service.images.preprocess import decode_image
+from service.images import image_file
+from service.images.preprocess import decode_image, preview_uri
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 from tests.conftest import picture_bytes
 from tests.service.images.test_preprocess import BUNDLE
@@ -102,6 +103,24 @@ def test_decoding_ends_when_its_client_has_gone(pool):
     with pytest.raises(ClientDisconnected):
         decode_image(picture_bytes(), BUNDLE, DecodeWork(connection=connection))
     turns.take(math.inf)
+
+
+def test_a_large_preview_waits_for_its_turn_without_holding_the_lock(pool):
+    photo, turns = picture_bytes("RGB", (400, 300), "JPEG") + bytes(image_file.BIG_BYTES), DecodeTurns(1)
+
+    def is_free() -> bool:
+        free = image_file._one_big_image.acquire(blocking=False)
+        if free:
+            image_file._one_big_image.release()
+        return free
+
+    with DecodeWork(turns) as preview:
+        with DecodeWork(turns) as other:
+            other.take_turn()
+            uri = pool.submit(preview_uri, photo, preview)
+            until(lambda: turns.waiting() == 1)
+            assert pool.submit(is_free).result()
+        assert uri.result().startswith("data:image/jpeg;base64,")
 
 
 def test_a_failure_gives_the_turn_back():
