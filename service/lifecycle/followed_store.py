@@ -12,6 +12,7 @@ from typing import Any
 from service.errors import NotInStore, StoreError
 from service.store_layout import (
     MAX_RECORD_BYTES,
+    NAME,
     VERSION,
     AliasRecord,
     ModelReference,
@@ -93,8 +94,14 @@ class FollowedStore:
         )
 
     def names(self) -> list[str]:
-        """The models."""
-        return sorted(each for each in _names(self.root) if (self.root / version_dir(each, "")).is_dir())
+        """The models. What is no model's folder, such as lost+found, is passed over."""
+        return sorted(each for each in _names(self.root) if NAME.fullmatch(each) and self._has_versions(each))
+
+    def _has_versions(self, name: str) -> bool:
+        try:
+            return (self.root / version_dir(name, "")).is_dir()
+        except PermissionError:
+            return False
 
     def _numbers(self, name: str, alias: str) -> list[int]:
         """Of the alias's records, the newest first."""

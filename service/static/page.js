@@ -14,6 +14,7 @@ const NAME_CHARACTERS = 40;
 const SLOW_MS = 150; // an answer that comes sooner replaces the last one without a flicker
 
 let running = null; // AbortController of the request under way
+let shownVersion = byId("version").textContent; // of the model whose classes the page names
 let refused = null; // the file that the service could not read
 
 send.hidden = !token; // a picture is sent as soon as it is chosen, unless something else must be filled in first
@@ -115,7 +116,10 @@ async function ask() {
       signal: mine.signal,
     });
     const body = (await response.json().catch(() => null)) ?? {}; // a proxy's refusal is no JSON
-    if (response.ok && body.top) return succeed(body, response.headers);
+    const answered = response.ok && body.top;
+    if (answered && body.model.version !== shownVersion) await learnNames(body.model.version).catch(() => {});
+    if (mine.signal.aborted) return;
+    if (answered) return succeed(body, response.headers);
     if (UNREADABLE.includes(response.status)) {
       refused = file;
       hidePreview();
@@ -126,6 +130,14 @@ async function ask() {
   } finally {
     clearTimeout(slow);
   }
+}
+
+// The model was replaced since the page was loaded: take what names its classes and weights from a new page.
+async function learnNames(version) {
+  const response = await fetch("./", { headers: { Accept: "text/html" } });
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const id of ["known", "truth", "precision"]) byId(id)?.replaceWith(page.getElementById(id) ?? "");
+  shownVersion = version;
 }
 
 function succeed(prediction, headers) {

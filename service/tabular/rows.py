@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,11 @@ def out_of_range(rows: Sequence[Sequence[float]], features: Sequence[Feature]) -
     sent, ranges = np.array(rows, np.float32), np.array([(each.min, each.max) for each in features], np.float32)
     outside = (sent < ranges[:, 0]) | (sent > ranges[:, 1])  # compared as the model computes, in float32
     return [
-        [f"{features[i].name} is {number_text(row[i])}; the training data had {range_text(features[i])}" for i in found]
-        for row, found in zip(rows, map(np.flatnonzero, outside), strict=True)
+        [
+            f"{feature.name} is {number_text(value)}; the training data had {range_text(feature)}"
+            for value, feature in compress(zip(row, features, strict=True), beyond)
+        ]
+        for row, beyond in zip(rows, outside, strict=True)
     ]
 
 

@@ -102,7 +102,10 @@ class InferenceProtocol:
         read_object()
         model = self._model()
         served = (model.name, model.version)
-        found = dict.fromkeys([served, *self.switcher.stored()])
+        try:
+            found = dict.fromkeys([served, *self.switcher.stored()])
+        except StoreError as error:
+            raise ServiceUnavailable(str(error)) from None
         return answer([index_entry(*each, is_served=each == served) for each in found])
 
     def load(self, name: str) -> Response:
@@ -130,6 +133,8 @@ class InferenceProtocol:
                 return parse_reference(name)
             if "alias" in parameters:
                 check_alias(parameters["alias"])
+            if parameters.get("version") == "":
+                raise StoreError("version is '', which is none; use 12 hex digits, or send {} for the present model")
             return self.switcher.resolve(check_name(name), **parameters)
         except StoreError as error:
             raise BadRequest(str(error)) from None

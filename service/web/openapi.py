@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from service.manifest.records import Feature
+from service.schema import CSV_TYPE, MAX_BATCH_ROWS
 from service.tabular.rows import MAX_NUMBER, range_text
 from service.web.row_parsing import FIELD
 
 FOLDER = Path(__file__).resolve().parent.parent
 DOCUMENT = FOLDER / "openapi.json"
 ROWS_PATCH = FOLDER / "openapi_rows.json"  # a JSON merge patch (RFC 7396) of that
+CSV_NUMBER = r"-?[0-9]{1,9}(\.[0-9]{1,9})?"  # as far as a pattern can say it: 1e30 is read as well
 V2_PATCH = FOLDER / "openapi_v2.json"  # another, with the routes of the Open Inference Protocol
 
 
@@ -38,7 +40,10 @@ def _of_rows(document: dict[str, Any], features: Sequence[Feature]) -> dict[str,
     schemas["NamedRow"] |= {"properties": dict(zip(names, numbers, strict=True)), "required": names}
     fields = [f"{FIELD}{index}" for index in range(len(names))]
     form = {"type": "object", "properties": dict(zip(fields, numbers, strict=True)), "required": fields}
-    document["components"]["requestBodies"]["Rows"]["content"]["multipart/form-data"]["schema"] = form
+    content = document["components"]["requestBodies"]["Rows"]["content"]
+    content["multipart/form-data"]["schema"] = form
+    line = ",".join([CSV_NUMBER] * len(names))
+    content[CSV_TYPE]["schema"]["pattern"] = f"^{line}(\\n{line}){{0,{MAX_BATCH_ROWS - 1}}}$"
     return document
 
 

@@ -17,6 +17,7 @@ from service.schema import CSV_TYPE, JSON_TYPE, MAX_ROWS_BYTES
 from service.tabular.rows import Rows, number_or_text, read_rows, wanted
 from service.web.middleware import MULTIPART
 
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 FIELD = "number"  # of the form, before the feature's index: names of features may hold anything
 
 
@@ -54,6 +55,11 @@ def csv_rows(data: bytes, features: Sequence[Feature]) -> list[Any]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRequest(f"the body is not CSV in UTF-8 ({error}); {wanted(features)}") from None
     rows = [[number_or_text(text) for text in line] for line in lines if line]
+    first = ",".join(next(filter(None, lines), []))
+    if other := next((name for sign, name in OTHER_SEPARATORS.items() if sign in first), None):
+        raise BadRequest(
+            f"the first line, {quoted(first)}, has {other}; put commas between the numbers, and write 5.1 with a point"
+        )
     if rows and all(isinstance(value, str) for value in rows[0]):
         raise BadRequest(
             f"the first line, {quoted(','.join(map(str, rows[0])))}, holds no number; leave the header out"

@@ -1,5 +1,7 @@
 """The folder that a service follows: what an alias or a version leads to, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from service.errors import StoreError
@@ -55,6 +57,23 @@ def test_what_is_not_there_is_said_with_what_is(store, reference):
     point(root, "tiny", "prod", first)
     with pytest.raises(StoreError, match=f"has no {reference}; it has (the aliases prod|tiny)"):
         find(root, reference)
+
+
+def test_what_is_no_model_in_the_store_is_passed_over(store, monkeypatch):
+    root, *_ = store
+    (root / "tiny copy" / "versions").mkdir(parents=True)
+    (root / "lost+found").mkdir()
+    is_dir = Path.is_dir
+
+    def refuse(path: Path) -> bool:  # as to all but root
+        if "lost+found" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert FollowedStore(root).names() == ["tiny"]
+    with pytest.raises(StoreError, match="has no tiny@beta; it has the aliases none"):
+        find(root, "tiny@beta")
 
 
 def test_an_empty_folder_says_what_fills_it(tmp_path):

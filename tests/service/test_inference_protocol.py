@@ -192,6 +192,7 @@ def test_predict_single_takes_json_too(service):
         (NAME, {"alias": "beta"}, 404, "it has the aliases gamma, prod"),
         (NAME, {"version": "0123456789ab"}, 404, "has no version 0123456789ab"),
         (NAME, {"version": "../../../etc"}, 404, "is no version"),
+        (NAME, {"version": ""}, 400, "version is '', which is none"),
         (NAME, {"alias": "../prod"}, 400, "is no name of a"),
         ("%2e%2e", {}, 400, "is no name of a model"),
         ("..%2f..", {}, 404, "there is no"),

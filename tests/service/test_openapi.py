@@ -269,6 +269,8 @@ def test_the_document_of_rows_takes_what_the_service_takes(rows_server):
         {"instances": []},
     ]
     assert FEATURES[1] in document["components"]["schemas"]["NamedRow"]["required"]
+    assert schema.CSV_TYPE in document["components"]["requestBodies"]["Rows"]["content"]
+    assert rows_server.post("/predict", b"1,2", schema.CSV_TYPE).status == 200
     for body in good + bad:
         for path in ("/predict", "/predict/batch"):
             reply = rows_server.post(path, json.dumps(body).encode(), schema.JSON_TYPE)

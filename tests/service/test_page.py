@@ -345,6 +345,31 @@ def test_a_second_choice_replaces_one_that_is_still_under_way(visit, photo, answ
     expect_result(page, answer)
 
 
+def test_a_choice_replaces_an_answer_that_still_arrives(visit, photo, answer):
+    page = visit()
+    page.add_init_script("""
+        const real = fetch;
+        window.fetch = async (url, options) => {
+          window.fetch = real;
+          const never = new ReadableStream({
+            start(stream) { options.signal.addEventListener("abort", () => stream.error(options.signal.reason)); },
+          });
+          return new Response(never, { headers: { "Content-Type": "application/json" } });
+        };
+    """)
+    page.reload()
+    page.evaluate("""
+        window.titles = [];
+        const title = document.querySelector("title");
+        new MutationObserver(() => titles.push(document.title)).observe(title, { childList: true });
+    """)
+    choose(page, {**photo, "name": "first.png", "buffer": picture_bytes("L")})
+    expect(page.get_by_role("status")).to_contain_text("Looking at the picture")
+    choose(page, photo)
+    expect_result(page, answer)
+    assert [title for title in page.evaluate("titles") if title.startswith("Problem")] == []
+
+
 def test_an_image_may_be_dropped_anywhere(visit, png, answer):
     page = visit()
     transfer = carrying(page, png)

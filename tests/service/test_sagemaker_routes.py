@@ -74,6 +74,9 @@ def test_a_line_of_csv_is_a_row_and_several_are_rows(rows):
     ("body", "status", "told"),
     [
         ("length,width,height\n1,2,3", 400, "holds no number; leave the header out"),
+        ("5.1;3.5;1.4\n", 400, "'5.1;3.5;1.4', has semicolons; put commas between the numbers"),
+        ("5,1;3,5;1,4\n", 400, "has semicolons; put commas between the numbers, and write 5.1 with a point"),
+        ("5.1\t3.5\t1.4", 400, "has tabs; put commas"),
         ("1,2\n", 422, "height is missing"),
         ("1,2,wide", 422, "'wide', which is no number"),
         ("1,2,3\n1,2", 422, "row 2: height is missing"),

@@ -12,6 +12,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.helpers.accessibility import accessibility_faults
 from tests.helpers.bundles import one_coloured, write_bundle
+from tests.helpers.model_stores import add_version, point
 from tests.helpers.pages import watched_pages
 from tests.helpers.running_service import Server, ready_service
 
@@ -106,6 +107,26 @@ def test_a_page_that_does_not_ask_answers_all_the_same(browser, bundle, tmp_path
         page = open_page(f"http://127.0.0.1:{server.port}/")
         classify(page, DARK)
         expect(page.locator("#answer")).to_have_attribute("data-state", "result")
+
+
+def test_after_a_change_of_the_model_its_own_classes_are_offered(browser, bundle, tmp_path):
+    root = tmp_path / "store"
+    night = write_bundle(tmp_path / "night", ["night", "noon", "day"], weight=25)
+    first, second = (add_version(root, "tiny", each) for each in (bundle, night))
+    point(root, "tiny", "prod", first)
+    settings = {"MODEL_STORE": str(root), "MODEL": "tiny@prod", "MANAGE_TOKEN": TOKEN}
+    with ready_service(tmp_path / "log", **settings) as server, watched_pages(browser) as open_page:
+        page = open_page(f"http://127.0.0.1:{server.port}/")
+        classify(page, DARK)
+        point(root, "tiny", "prod", second)
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert server.ask("POST", "/v2/repository/models/tiny/load", b"{}", bearer).status == 200
+        page.get_by_label("Choose a picture").set_input_files(BRIGHT)
+        expect(page.locator("#label")).to_have_text("day")
+        assert page.locator(".chips li").all_inner_texts() == ["night", "noon", "day"]
+        expect(page.get_by_role("heading", name="The 3 things it knows")).to_be_visible()
+        say_no(page, "noon")
+        expect(thanks(page, scripted=True)).to_have_text("Thank you. Counted as wrong: noon, not day.")
 
 
 @SCRIPTED

@@ -8,6 +8,7 @@ import pytest
 
 from service.client_connection import ClientConnection
 from service.errors import ClientDisconnected, QueueFull, RequestAbandoned, UnprocessableImage
+from service.images import image_file
 from service.images.decode_work import (
     CHECKED_READS,
     MAX_TURN_WAIT_S,
@@ -16,7 +17,6 @@ from service.images.decode_work import (
     DecodeTurns,
     DecodeWork,
 )
-from service.images import image_file
 from service.images.preprocess import decode_image, preview_uri
 from service.schema import MAX_PIXELS, MAX_REQUEST_PIXELS
 from tests.conftest import picture_bytes
