@@ -20,6 +20,7 @@ DEPLOY = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy.yml").read_tex
 JOBS = DEPLOY["jobs"]
 TRIGGERS = DEPLOY[True]  # YAML 1.1 reads `on` so
 WITH_CREDENTIALS = ("preview", "try", "close", "deploy")
+CHANGING = ("try", "close", "deploy")  # a stack
 OF_REQUESTS = ("preview", "try", "close")
 OWN_BRANCH = "github.event.pull_request.head.repo.full_name == github.repository"
 # What a stranger may write: https://docs.github.com/en/actions/concepts/security/script-injections
@@ -126,11 +127,18 @@ def test_the_last_commit_of_a_shipped_file_can_be_found(job):
 
 
 def test_no_two_jobs_change_a_stack_at_once_and_none_is_cut_off():
-    for job in WITH_CREDENTIALS:
+    for job in CHANGING:
         stack = JOBS[job]["env"]["STACK"]
         assert JOBS[job]["concurrency"] == f"stack-{stack}", job  # the short form cancels nothing in progress
     assert JOBS["try"]["env"]["STACK"] == "${{ vars.PULL_REQUEST_TARGET }}-pr${{ github.event.number }}"
     assert JOBS["close"]["env"]["STACK"].startswith("${{ vars.PULL_REQUEST_TARGET }}-pr${{ github.event.number ")
+
+
+def test_a_preview_cancels_no_job_that_changes_a_stack():
+    """A job that waits is cancelled when another of its group comes."""
+    previews = JOBS["preview"]["concurrency"]
+    assert previews == {"group": "preview-${{ matrix.stack }}-${{ github.event.number }}", "cancel-in-progress": True}
+    assert all(JOBS[job]["concurrency"].startswith("stack-") for job in CHANGING)
 
 
 def test_a_closed_requests_stack_is_destroyed_and_searched_for():

@@ -62,6 +62,7 @@ MUTANTS = {
         "the comment is written with a right to the code": ("      pull-requests: write #", "      contents: write #"),
         "a plan may end its block": ("s/\\`/'/g", "s/x/x/g"),
         "account numbers are shown": ("s/[0-9]{12}/************/g; ", ""),
+        "a preview cancels a deployment that waits": ("group: preview-", "group: stack-"),
         "stages are deployed at once": ("max-parallel: 1 #", "max-parallel: 9 #"),
         "main's credentials are the requests'": ("environment: ${{ matrix.stack }} #", "environment: pull-request #"),
         "a stack that was closed is not searched": ('          make leftovers STACK="$STACK"\n', ""),
