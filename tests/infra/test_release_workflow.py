@@ -149,6 +149,32 @@ def test_what_is_retrained_becomes_the_candidate(program):
     assert failed and outputs == "" and len(calls) == 1
 
 
+def credentials_action() -> dict:
+    """The step that gets AWS's credentials, of the jobs' common action."""
+    steps = yaml.safe_load((ROOT / ".github" / "actions" / "cloud" / "action.yml").read_text())["runs"]["steps"]
+    return next(step for step in steps if "aws-actions/" in step.get("uses", ""))
+
+
+def test_the_push_has_credentials_that_are_newer_than_training():
+    """Nothing renews AWS's, which last an hour."""
+    steps = JOBS["retrain"]["steps"]
+    trained, pushed = (
+        next(place for place, step in enumerate(steps) if word in step.get("run", ""))
+        for word in ("finetune", "store push")
+    )
+    (renewed,) = steps[trained + 1 : pushed]
+    assert renewed["uses"] == credentials_action()["uses"] and renewed["if"] == "vars.AWS_ROLE != ''"
+    first = next(step["with"] for step in steps if step.get("uses") == "./.github/actions/cloud")
+    again = {"role-to-assume": first["aws-role"], "aws-region": first["aws-region"], "mask-aws-account-id": True}
+    assert renewed["with"] == again
+
+
+def test_a_stages_credentials_last_as_long_as_its_job_may():
+    sent = next(step["with"] for step in CALLED["steps"] if step.get("uses") == "./.github/actions/cloud")
+    assert sent.get("aws-role-duration-seconds", 3600) >= CALLED["timeout-minutes"] * 60
+    assert credentials_action()["with"]["role-duration-seconds"] == "${{ inputs.aws-role-duration-seconds }}"
+
+
 @pytest.mark.parametrize(
     ("url", "wanted"),
     [
