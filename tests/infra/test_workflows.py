@@ -219,6 +219,38 @@ config:
     }
 
 
+SECRETS = {"cloudtrial:apiToken": {"secure": "AAAB"}, "cloudtrial:protectStatus": True, "cloudtrial:size": "basic"}
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"),
+    [
+        ({}, ["cloudtrial:size"]),
+        ({"encryptionsalt": "v1:abc"}, list(SECRETS)),
+        ({"secretsprovider": "gcpkms://key", "encryptedkey": "AAAA"}, list(SECRETS)),
+    ],
+    ids=["app.pulumi.com", "passphrase", "a-clouds-key"],
+)
+def test_secrets_that_only_one_stack_can_read_are_left_out(tmp_path, capsys, key, kept):
+    """At app.pulumi.com each stack has a key of its own, which is in no file."""
+    (tmp_path / "Pulumi.heroku.yaml").write_text(yaml.safe_dump({**key, "config": SECRETS}))
+    assert pull_request_stack.main(["heroku-pr12"], tmp_path) == 0
+    content = yaml.safe_load((tmp_path / "Pulumi.heroku-pr12.yaml").read_text())
+    assert content == {**key, "config": {name: SECRETS[name] for name in kept}}
+    left_out = "" if key else (
+        "pull_request_stack: heroku-pr12 goes without cloudtrial:apiToken, cloudtrial:protectStatus:"
+        " each stack has a key of its own\n"
+    )  # fmt: skip
+    assert capsys.readouterr().out == left_out
+
+
+def test_a_secret_that_is_no_token_leaves_the_others(tmp_path):
+    settings = {"cloudtrial:allowedOrigins": {"secure": "AAAB"}, "cloudtrial:protectStatus": True}
+    (tmp_path / "Pulumi.heroku.yaml").write_text(yaml.safe_dump({"config": settings}))
+    path = pull_request_stack.write_stack_file("heroku-pr12", tmp_path)
+    assert yaml.safe_load(path.read_text()) == {"config": {"cloudtrial:protectStatus": True}}
+
+
 @pytest.mark.parametrize("arguments", [["heroku"], ["azure-pr1"], ["heroku-pr1234567890"], []])
 def test_no_other_stacks_file_is_written(tmp_path, capsys, arguments):
     assert pull_request_stack.main(arguments, tmp_path) == 1 and list(tmp_path.iterdir()) == []

@@ -74,6 +74,9 @@ MUTANTS = {
     OWN_STACK: {
         "a request's stack has the target's domain": ("not in DOMAIN + BUDGET", "not in BUDGET"),
         "a request's app has the target's name": ('-{stage}"  # one', '"  # one'),
+        "a request's stack has secrets of another key": ('and "secure" in value', 'and "insecure" in value'),
+        "a request's stack has no secrets": ("if not any(key in content", "if any(key not in content"),
+        "a request's status is protected without a token": ("key == NEEDS_TOKEN and", "key == TOKEN and"),
         "a request may write the target's own file": ("if not stage:", "if not target:"),
     },
 }
