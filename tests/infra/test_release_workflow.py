@@ -109,6 +109,25 @@ def test_promoted_and_undecided_pass_worse_fails(code, passes, program, tmp_path
     assert calls == [f"{what} --images images --margin 1pp --out releases/gamma"]
 
 
+@pytest.mark.parametrize(
+    ("deployed", "refused"),
+    [
+        ("", False),
+        ('["gcp_cloudrun-staging", "aws_ec2-prod", "heroku", "heroku-prod2"]', False),
+        ('["gcp_cloudrun-staging", "heroku-prod"]', True),
+        ('["gcp_cloudrun-beta"]', True),
+    ],
+)
+def test_a_stack_that_main_deploys_is_not_released(deployed, refused, program):
+    """A push of `main` would deploy what is committed in the middle of a release."""
+    uses = [step.get("uses", "") for step in CALLED["steps"]]
+    guard, credentials = (uses.index(""), uses.index("./.github/actions/cloud"))
+    assert guard < credentials and CALLED["steps"][guard]["env"] == {"DEPLOY_STACKS": "${{ vars.DEPLOY_STACKS }}"}
+    stacks = {"RELEASE_STACKS": "gcp_cloudrun,heroku", "DEPLOY_STACKS": deployed}
+    status, _, _ = program(CALLED["steps"][guard]["run"], **stacks)
+    assert status == int(refused)
+
+
 def test_every_stage_has_the_version_that_the_first_one_had():
     """The alias may be moved while a person is asked."""
     candidates = {name: job["with"]["candidate"] for name, job in JOBS.items() if "with" in job}
