@@ -16,3 +16,8 @@ def resource_name(part: str, stack: str) -> str:
     """A resource's name, unique for each stage: cloudtrial-run, cloudtrial-run-prod."""
     _, stage = read_stack(stack)
     return "-".join(filter(None, (PROJECT, part, stage)))
+
+
+def endpoint_name(stack: str, size: str) -> str:
+    """SageMaker's endpoint of a size: cloudtrial-endpoint-prod-ml-m5-large. Another size is another endpoint."""
+    return f"{resource_name('endpoint', stack)}-{size.replace('.', '-')}"

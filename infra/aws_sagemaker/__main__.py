@@ -2,6 +2,10 @@
 
 Model and configuration cannot be changed, so their names end in a hash of all that they are made of: another one is
 made beside the old one, the endpoint goes over to it once it answers, and the old one is deleted.
+
+AWS refuses another instance type of a variant that is scaled, and makes no serverless one of instances. So another size
+is another endpoint, with a log and a configuration of its own. The size is in their names, and in the program's names
+of them, so the old ones stay whole until `up` has proven the new endpoint, also where that fails and one goes back.
 """
 
 import hashlib
@@ -18,7 +22,7 @@ from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
 from infra.git_sha import deployed_git_sha
 from infra.models import model_env
-from infra.naming import resource_name, tags
+from infra.naming import endpoint_name, resource_name, tags
 from infra.readiness import wait_until_ready
 from infra.targets import AWS_SAGEMAKER as TARGET
 from infra.targets import SAGEMAKER_SIZES, sagemaker_target
@@ -60,6 +64,7 @@ region = aws.get_region().region
 if region.startswith(("cn-", "us-gov-")):
     raise ConfigError(f"aws:region is {region!r}; this program names its resources as regions outside it do (arn:aws:)")
 name = resource_name("endpoint", stack)
+name_with_size = endpoint_name(stack, size)
 stack_tags = tags(stack)
 
 # 2. Resources
@@ -109,7 +114,7 @@ image = docker_build.Image(
 
 # The group to which SageMaker writes what the service prints. Made here, it has an end, and goes with the stack.
 log_group = aws.cloudwatch.LogGroup(
-    "log", name=f"/aws/sagemaker/Endpoints/{name}", retention_in_days=LOG_DAYS, tags=stack_tags
+    f"log-{size}", name=f"/aws/sagemaker/Endpoints/{name_with_size}", retention_in_days=LOG_DAYS, tags=stack_tags
 )
 
 # What runs may pull its image, read its model where that is mounted, and write to its log; a password for the registry
@@ -127,7 +132,7 @@ role = aws.iam.Role(
     tags=stack_tags,
 )
 role_policy = aws.iam.RolePolicy(
-    "sagemaker",
+    f"sagemaker-{size}",
     role=role.name,
     policy=pulumi.Output.json_dumps(
         {
@@ -195,16 +200,16 @@ else:
         container_startup_health_check_timeout_in_seconds=TARGET.boot_timeout_s,
     )
 configuration = aws.sagemaker.EndpointConfiguration(
-    "configuration",
+    f"configuration-{size}",
     name=name_of({"model": served.name, "size": size, "instances": most if serverless else least}),
     production_variants=[variant],
     tags=stack_tags,
 )
 
-# The endpoint keeps its name; an update that fails leaves it with the configuration that it had.
+# Of one size it keeps its name; an update that fails leaves it with the configuration that it had.
 endpoint = aws.sagemaker.Endpoint(
-    "endpoint",
-    name=name,
+    f"endpoint-{size}",
+    name=name_with_size,
     endpoint_config_name=configuration.name,
     tags=stack_tags,
     opts=pulumi.ResourceOptions(depends_on=[log_group]),
@@ -213,7 +218,7 @@ endpoint = aws.sagemaker.Endpoint(
 # More instances while each has more requests than that, and fewer after a quarter of an hour with less.
 if not serverless and most > least:
     scaling = aws.appautoscaling.Target(
-        "instances",
+        f"instances-{size}",
         service_namespace="sagemaker",
         scalable_dimension="sagemaker:variant:DesiredInstanceCount",
         resource_id=pulumi.Output.concat("endpoint/", endpoint.name, "/variant/", VARIANT),
@@ -222,8 +227,8 @@ if not serverless and most > least:
         tags=stack_tags,
     )
     aws.appautoscaling.Policy(
-        "instances",
-        name=name,
+        f"instances-{size}",
+        name=name_with_size,
         policy_type="TargetTrackingScaling",
         service_namespace=scaling.service_namespace,
         scalable_dimension=scaling.scalable_dimension,

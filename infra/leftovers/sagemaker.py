@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from eval.cost.billing import HOURS_PER_MONTH
 from infra.leftovers.aws import AwsSearch, items, search
 from infra.leftovers.search import Leftover, SearchResult, StackLocation, iso_date, monthly_cost
-from infra.naming import resource_name
+from infra.naming import endpoint_name, resource_name
+from infra.targets import SAGEMAKER_SIZES
 
 PART = "endpoint"
 HASH = r"-[0-9a-f]{12}"  # at the end of what cannot be changed; see infra/aws_sagemaker/__main__.py
@@ -38,11 +39,12 @@ class SageMakerSearch:
 
     def __init__(self, aws: AwsSearch, name: str) -> None:
         self.aws, self.name, self.region = aws, name, f" --region {aws.location.region}"
+        self.endpoint_names = {endpoint_name(aws.location.stack, size) for size in SAGEMAKER_SIZES}
 
     def endpoints(self) -> Iterator[Leftover]:
         client = self.aws.client("sagemaker")
         for each in items(client, "list_endpoints", "Endpoints[]", NameContains=self.name):
-            if (name := each["EndpointName"]) == self.name:
+            if (name := each["EndpointName"]) in self.endpoint_names:
                 described = client.describe_endpoint(EndpointName=name)
                 command = f"aws sagemaker delete-endpoint --endpoint-name {name}{self.region}"
                 yield Leftover("endpoint", name, command, iso_date(each.get("CreationTime")), self._cost(described))
@@ -72,7 +74,7 @@ class SageMakerSearch:
         client = self.aws.client("application-autoscaling")
         found = items(client, "describe_scalable_targets", "ScalableTargets[]", ServiceNamespace="sagemaker")
         for each in found:
-            if (resource := each["ResourceId"]).startswith(f"endpoint/{self.name}/"):
+            if (resource := each["ResourceId"]).split("/")[1] in self.endpoint_names:
                 command = (
                     "aws application-autoscaling deregister-scalable-target --service-namespace sagemaker"
                     f" --resource-id {resource} --scalable-dimension {each['ScalableDimension']}{self.region}"

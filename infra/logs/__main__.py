@@ -14,7 +14,7 @@ from pathlib import Path
 
 from infra.artifact import REPOSITORY
 from infra.errors import InfraError, LogsError
-from infra.naming import resource_name
+from infra.naming import endpoint_name, resource_name
 from infra.stackfile import read_settings
 from infra.targets import AWS_EC2, AWS_SAGEMAKER, GCP_CLOUDRUN, HEROKU, Target, read_stack
 
@@ -73,7 +73,8 @@ def log_command(stack: str, folder: Path, *, boot: bool = False) -> tuple[list[s
         return _vm_command(stack, boot=boot)
     if target is AWS_SAGEMAKER:
         region = _checked(settings.get("aws:region") or target.region, "aws:region", name)
-        group = f"/aws/sagemaker/Endpoints/{resource_name('endpoint', name)}"
+        size = _checked(settings.get("cloudtrial:size") or target.size, "cloudtrial:size", name)
+        group = f"/aws/sagemaker/Endpoints/{endpoint_name(name, size)}"
         return ["aws", "logs", "tail", group, "--since", SINCE, "--region", region], ("aws",)
     if target is HEROKU:
         app = _setting(settings, "cloudtrial:appName", name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from eval.errors import EndpointError
 from eval.targets.endpoints import ROOT
 from eval.targets.stacks import stack_endpoint
+from infra.stackfile import read_settings
 from release.environments.environment import Urls
 from release.errors import ReleaseError
 from release.plan import PROD, Plan, canary_stage
@@ -31,6 +32,8 @@ class StackStages:
 
     def deploy(self, stage: str, bundle: Bundle) -> Urls:
         """The stage's stacks, with this version; of prod, the stacks of the stage before, which have it."""
+        if PROD in self.plan.stages:
+            self._check_production_settings()
         if stage == PROD:
             return self._urls(canary_stage(self.plan))
         version = version_of((bundle.folder / "model.json").read_bytes())
@@ -45,6 +48,25 @@ class StackStages:
 
     def close(self) -> None:
         """They stay."""
+
+    def _check_production_settings(self) -> None:
+        """Raises ReleaseError where a file of production's settings names another store or model, or none.
+
+        What `_up` sets is in this checkout alone: the next `make up` of another one would go back.
+        """
+        wanted = {"cloudtrial:modelStore": self.plan.store, "cloudtrial:model": f"{self.plan.model}@{PROD}"}
+        stacks = [f"{place}-{PROD}" for place in self.plan.places]
+        if lacking := [stack for stack in stacks if not wanted.items() <= read_settings(stack, ROOT).items()]:
+            files = ", ".join(f"Pulumi.{stack}.yaml" for stack in lacking)
+            commands = [
+                f"`pulumi config set {key} {value} --stack {stack}`"
+                for stack in lacking
+                for key, value in wanted.items()
+            ]
+            raise ReleaseError(
+                f"{files}: production does not follow {self.plan.model}@{PROD} of {self.plan.store}, so its next"
+                f" `make up` would take the release back. Run {', '.join(commands)}, then commit the file"
+            )
 
     def _up(self, stage: str, reference: str) -> Urls:
         for place in self.plan.places:

@@ -109,6 +109,25 @@ def test_promoted_and_undecided_pass_worse_fails(code, passes, program, tmp_path
     assert calls == [f"{what} --images images --margin 1pp --out releases/gamma"]
 
 
+@pytest.mark.parametrize(
+    ("deployed", "refused"),
+    [
+        ("", False),
+        ('["gcp_cloudrun-staging", "aws_ec2-prod", "heroku", "heroku-prod2"]', False),
+        ('["gcp_cloudrun-staging", "heroku-prod"]', True),
+        ('["gcp_cloudrun-beta"]', True),
+    ],
+)
+def test_a_stack_that_main_deploys_is_not_released(deployed, refused, program):
+    """A push of `main` would deploy what is committed in the middle of a release."""
+    uses = [step.get("uses", "") for step in CALLED["steps"]]
+    guard, credentials = (uses.index(""), uses.index("./.github/actions/cloud"))
+    assert guard < credentials and CALLED["steps"][guard]["env"] == {"DEPLOY_STACKS": "${{ vars.DEPLOY_STACKS }}"}
+    stacks = {"RELEASE_STACKS": "gcp_cloudrun,heroku", "DEPLOY_STACKS": deployed}
+    status, _, _ = program(CALLED["steps"][guard]["run"], **stacks)
+    assert status == int(refused)
+
+
 def test_every_stage_has_the_version_that_the_first_one_had():
     """The alias may be moved while a person is asked."""
     candidates = {name: job["with"]["candidate"] for name, job in JOBS.items() if "with" in job}
@@ -147,6 +166,32 @@ def test_what_is_retrained_becomes_the_candidate(program):
     assert JOBS["beta"]["with"]["candidate"].startswith("${{ needs.retrain.outputs.candidate ||")
     failed, outputs, calls = program(script, code=1, RETRAIN_MODEL="flowers")
     assert failed and outputs == "" and len(calls) == 1
+
+
+def credentials_action() -> dict:
+    """The step that gets AWS's credentials, of the jobs' common action."""
+    steps = yaml.safe_load((ROOT / ".github" / "actions" / "cloud" / "action.yml").read_text())["runs"]["steps"]
+    return next(step for step in steps if "aws-actions/" in step.get("uses", ""))
+
+
+def test_the_push_has_credentials_that_are_newer_than_training():
+    """Nothing renews AWS's, which last an hour."""
+    steps = JOBS["retrain"]["steps"]
+    trained, pushed = (
+        next(place for place, step in enumerate(steps) if word in step.get("run", ""))
+        for word in ("finetune", "store push")
+    )
+    (renewed,) = steps[trained + 1 : pushed]
+    assert renewed["uses"] == credentials_action()["uses"] and renewed["if"] == "vars.AWS_ROLE != ''"
+    first = next(step["with"] for step in steps if step.get("uses") == "./.github/actions/cloud")
+    again = {"role-to-assume": first["aws-role"], "aws-region": first["aws-region"], "mask-aws-account-id": True}
+    assert renewed["with"] == again
+
+
+def test_a_stages_credentials_last_as_long_as_its_job_may():
+    sent = next(step["with"] for step in CALLED["steps"] if step.get("uses") == "./.github/actions/cloud")
+    assert sent.get("aws-role-duration-seconds", 3600) >= CALLED["timeout-minutes"] * 60
+    assert credentials_action()["with"]["role-duration-seconds"] == "${{ inputs.aws-role-duration-seconds }}"
 
 
 @pytest.mark.parametrize(

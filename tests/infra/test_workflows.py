@@ -20,6 +20,7 @@ DEPLOY = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy.yml").read_tex
 JOBS = DEPLOY["jobs"]
 TRIGGERS = DEPLOY[True]  # YAML 1.1 reads `on` so
 WITH_CREDENTIALS = ("preview", "try", "close", "deploy")
+CHANGING = ("try", "close", "deploy")  # a stack
 OF_REQUESTS = ("preview", "try", "close")
 OWN_BRANCH = "github.event.pull_request.head.repo.full_name == github.repository"
 # What a stranger may write: https://docs.github.com/en/actions/concepts/security/script-injections
@@ -126,11 +127,18 @@ def test_the_last_commit_of_a_shipped_file_can_be_found(job):
 
 
 def test_no_two_jobs_change_a_stack_at_once_and_none_is_cut_off():
-    for job in WITH_CREDENTIALS:
+    for job in CHANGING:
         stack = JOBS[job]["env"]["STACK"]
         assert JOBS[job]["concurrency"] == f"stack-{stack}", job  # the short form cancels nothing in progress
     assert JOBS["try"]["env"]["STACK"] == "${{ vars.PULL_REQUEST_TARGET }}-pr${{ github.event.number }}"
     assert JOBS["close"]["env"]["STACK"].startswith("${{ vars.PULL_REQUEST_TARGET }}-pr${{ github.event.number ")
+
+
+def test_a_preview_cancels_no_job_that_changes_a_stack():
+    """A job that waits is cancelled when another of its group comes."""
+    previews = JOBS["preview"]["concurrency"]
+    assert previews == {"group": "preview-${{ matrix.stack }}-${{ github.event.number }}", "cancel-in-progress": True}
+    assert all(JOBS[job]["concurrency"].startswith("stack-") for job in CHANGING)
 
 
 def test_a_closed_requests_stack_is_destroyed_and_searched_for():
@@ -209,6 +217,38 @@ config:
         "encryptionsalt": "v1:abc",
         "config": {"cloudtrial:size": "basic", "cloudtrial:apiToken": {"secure": "v1:def"}},
     }
+
+
+SECRETS = {"cloudtrial:apiToken": {"secure": "AAAB"}, "cloudtrial:protectStatus": True, "cloudtrial:size": "basic"}
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"),
+    [
+        ({}, ["cloudtrial:size"]),
+        ({"encryptionsalt": "v1:abc"}, list(SECRETS)),
+        ({"secretsprovider": "gcpkms://key", "encryptedkey": "AAAA"}, list(SECRETS)),
+    ],
+    ids=["app.pulumi.com", "passphrase", "a-clouds-key"],
+)
+def test_secrets_that_only_one_stack_can_read_are_left_out(tmp_path, capsys, key, kept):
+    """At app.pulumi.com each stack has a key of its own, which is in no file."""
+    (tmp_path / "Pulumi.heroku.yaml").write_text(yaml.safe_dump({**key, "config": SECRETS}))
+    assert pull_request_stack.main(["heroku-pr12"], tmp_path) == 0
+    content = yaml.safe_load((tmp_path / "Pulumi.heroku-pr12.yaml").read_text())
+    assert content == {**key, "config": {name: SECRETS[name] for name in kept}}
+    left_out = "" if key else (
+        "pull_request_stack: heroku-pr12 goes without cloudtrial:apiToken, cloudtrial:protectStatus:"
+        " each stack has a key of its own\n"
+    )  # fmt: skip
+    assert capsys.readouterr().out == left_out
+
+
+def test_a_secret_that_is_no_token_leaves_the_others(tmp_path):
+    settings = {"cloudtrial:allowedOrigins": {"secure": "AAAB"}, "cloudtrial:protectStatus": True}
+    (tmp_path / "Pulumi.heroku.yaml").write_text(yaml.safe_dump({"config": settings}))
+    path = pull_request_stack.write_stack_file("heroku-pr12", tmp_path)
+    assert yaml.safe_load(path.read_text()) == {"config": {"cloudtrial:protectStatus": True}}
 
 
 @pytest.mark.parametrize("arguments", [["heroku"], ["azure-pr1"], ["heroku-pr1234567890"], []])

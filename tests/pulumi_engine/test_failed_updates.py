@@ -11,6 +11,7 @@ from tests.pulumi_engine.pulumi_project import failed, passed, pulumi_project
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.pulumi]
 
 UP = ("up", "--yes", "--skip-preview")
+SIZE, LARGER = "ml.m5.large", "ml.m5.xlarge"  # of SageMaker; the first by default
 CLOUD_RUN = "gcp:cloudrunv2/service:Service"
 
 
@@ -102,14 +103,15 @@ def test_endpoint_goes_over_before_what_it_had_is_deleted(sagemaker):
     sagemaker.set("cloudtrial:revision", "r2")
     sagemaker.up()
     log = sagemaker.cloud.log
-    steps = ["create Model model", "create EndpointConfiguration configuration", "update Endpoint endpoint",
-             "create Command ready", "delete EndpointConfiguration configuration", "delete Model model"]  # fmt: skip
+    configuration = f"EndpointConfiguration configuration-{SIZE}"
+    steps = ["create Model model", f"create {configuration}", f"update Endpoint endpoint-{SIZE}",
+             "create Command ready", f"delete {configuration}", "delete Model model"]  # fmt: skip
     assert [log.index(step) for step in steps] == sorted(log.index(step) for step in steps)
-    assert "delete Endpoint endpoint" not in log and "create Endpoint endpoint" not in log
+    assert not [step for step in log if step.startswith(("delete Endpoint ", "create Endpoint "))]
     passed(sagemaker.make("preview", "--expect-no-changes"))
 
 
-@pytest.mark.parametrize("step", ["update Endpoint endpoint", "create Command ready"])
+@pytest.mark.parametrize("step", [f"update Endpoint endpoint-{SIZE}", "create Command ready"])
 def test_failed_endpoint_keeps_what_it_had_and_up_goes_on(sagemaker, step):
     """Also where SageMaker has rolled back: the proof fails, and `up` asks again."""
     sagemaker.set("cloudtrial:revision", "r2")
@@ -122,4 +124,32 @@ def test_failed_endpoint_keeps_what_it_had_and_up_goes_on(sagemaker, step):
     sagemaker.up()
     kept = [len(sagemaker.cloud.of_type(kind)) for kind in ("Model", "EndpointConfiguration", "Endpoint")]
     assert kept == [1, 1, 1]
+    passed(sagemaker.make("preview", "--expect-no-changes"))
+
+
+def test_another_size_is_proven_before_the_old_endpoint_goes(sagemaker):
+    sagemaker.set("cloudtrial:size", LARGER)
+    sagemaker.up()
+    log = sagemaker.cloud.log
+    steps = [f"create Endpoint endpoint-{LARGER}", f"create Target instances-{LARGER}", "create Command ready",
+             f"delete Target instances-{SIZE}", f"delete Endpoint endpoint-{SIZE}"]  # fmt: skip
+    assert [log.index(step) for step in steps] == sorted(log.index(step) for step in steps)
+    assert not [step for step in log if step.startswith("update ")]
+    assert len(sagemaker.cloud.of_type("Endpoint")) == 1
+    passed(sagemaker.make("preview", "--expect-no-changes"))
+
+
+@pytest.mark.parametrize("step", [f"create Endpoint endpoint-{LARGER}", "create Command ready"])
+def test_one_may_go_back_from_a_size_that_fails(sagemaker, step):
+    """Such as from one whose quota is 0: the old endpoint is as it was, and serves."""
+    kinds = ("Endpoint", "EndpointConfiguration", "LogGroup", "RolePolicy", "Target")
+    before = [[(each.name, each.id) for each in sagemaker.cloud.of_type(kind)] for kind in kinds]
+    sagemaker.set("cloudtrial:size", LARGER)
+    sagemaker.cloud.failures[step] = "ResourceLimitExceeded"
+    assert "ResourceLimitExceeded" in failed(sagemaker.make(*UP))
+    assert not [each for each in sagemaker.cloud.log if each.startswith(("update ", "delete "))]
+    sagemaker.cloud.failures.clear()
+    sagemaker.set("cloudtrial:size", SIZE)
+    sagemaker.up()
+    assert before == [[(each.name, each.id) for each in sagemaker.cloud.of_type(kind)] for kind in kinds]
     passed(sagemaker.make("preview", "--expect-no-changes"))

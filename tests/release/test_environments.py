@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from release.environments.stacks import StackStages
@@ -32,9 +35,18 @@ def stacks(tmp_path, monkeypatch):
 
     program("make"), program("pulumi")
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr("release.environments.stacks.ROOT", tmp_path)
+    for stack in ("heroku-prod", "aws_ec2-prod"):
+        commit_settings(tmp_path, stack)
     plan = make_plan("b" * 12, "a" * 12, stacks=True, places=("heroku", "aws_ec2"), store="s3://models")
     stages = StackStages(plan, tmp_path, lambda _: None)
-    return stages, lambda: calls.read_text().splitlines(), program
+    return stages, lambda: calls.read_text().splitlines() if calls.exists() else [], program
+
+
+def commit_settings(folder: Path, stack: str, store: str = "s3://models", model: str = "tiny@prod") -> None:
+    """The file of a stack's settings."""
+    text = f"config:\n  cloudtrial:modelStore: {store}\n  cloudtrial:model: {model}\n"
+    (folder / f"Pulumi.{stack}.yaml").write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -69,6 +81,34 @@ def test_production_follows_its_alias_gammas_stack_is_the_canary(stacks, bundle)
     stages.follow_production(bundle)
     deployed = [call for call in calls() if "stack output" not in call]
     assert deployed == up("heroku", PROD, "tiny@prod") + up("aws_ec2", PROD, "tiny@prod")
+
+
+@pytest.mark.parametrize("stage", [BETA, PROD])
+@pytest.mark.parametrize(
+    "settings",
+    [None, {"store": "s3://others"}, {"model": "tiny"}, {"model": "tiny@beta"}],
+    ids=["no-file", "another-store", "a-folder", "another-alias"],
+)
+def test_production_that_would_go_back_is_refused_first(stacks, bundle, tmp_path, stage, settings):
+    """What a release sets is in its checkout alone: the next deployment of `main` has what is committed."""
+    stages, calls, _ = stacks
+    (tmp_path / "Pulumi.aws_ec2-prod.yaml").unlink()
+    if settings:
+        commit_settings(tmp_path, "aws_ec2-prod", **settings)
+    with pytest.raises(ReleaseError) as refused:
+        stages.deploy(stage, bundle)
+    message = str(refused.value)
+    assert message.startswith("Pulumi.aws_ec2-prod.yaml: ") and message.endswith("then commit the file")
+    assert "`pulumi config set cloudtrial:modelStore s3://models --stack aws_ec2-prod`" in message
+    assert "`pulumi config set cloudtrial:model tiny@prod --stack aws_ec2-prod`" in message
+    assert "heroku-prod" not in message and calls() == []
+
+
+def test_a_release_that_ends_before_production_needs_no_file(stacks, bundle, tmp_path):
+    stages, calls, _ = stacks
+    (tmp_path / "Pulumi.aws_ec2-prod.yaml").unlink()
+    stages.plan = replace(stages.plan, stages=(BETA, GAMMA))
+    assert stages.deploy(BETA, bundle) and calls()
 
 
 def test_a_failed_up_is_an_error_with_its_log(stacks, bundle, tmp_path):

@@ -43,6 +43,16 @@ MUTANTS = {
             ', "instances": most if serverless else least',
             "",
         ),
+        "another size is an update, which AWS refuses where it is scaled": (
+            '    f"endpoint-{size}",\n    name=name_with_size',
+            '    "endpoint",\n    name=name',
+        ),
+        "the old endpoint may not write its log while another size is proven": ('f"sagemaker-{size}"', '"sagemaker"'),
+        "who goes back to the old size finds its log's name taken": ('f"log-{size}"', '"log"'),
+        "who goes back to the old size loses its scaling": (
+            'Target(\n        f"instances-{size}"',
+            'Target(\n        "instances"',
+        ),
         "serverless takes one request at once": ("max_concurrency=most", "max_concurrency=1"),
         "the variant that is scaled is none": ('"/variant/", VARIANT', '"/variant/", "AllTraffic"'),
         "there may be as many instances as AWS likes": ("max_capacity=most", "max_capacity=100_000"),

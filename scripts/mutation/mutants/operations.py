@@ -62,6 +62,7 @@ MUTANTS = {
         "the comment is written with a right to the code": ("      pull-requests: write #", "      contents: write #"),
         "a plan may end its block": ("s/\\`/'/g", "s/x/x/g"),
         "account numbers are shown": ("s/[0-9]{12}/************/g; ", ""),
+        "a preview cancels a deployment that waits": ("group: preview-", "group: stack-"),
         "stages are deployed at once": ("max-parallel: 1 #", "max-parallel: 9 #"),
         "main's credentials are the requests'": ("environment: ${{ matrix.stack }} #", "environment: pull-request #"),
         "a stack that was closed is not searched": ('          make leftovers STACK="$STACK"\n', ""),
@@ -73,6 +74,9 @@ MUTANTS = {
     OWN_STACK: {
         "a request's stack has the target's domain": ("not in DOMAIN + BUDGET", "not in BUDGET"),
         "a request's app has the target's name": ('-{stage}"  # one', '"  # one'),
+        "a request's stack has secrets of another key": ('and "secure" in value', 'and "insecure" in value'),
+        "a request's stack has no secrets": ("if not any(key in content", "if any(key not in content"),
+        "a request's status is protected without a token": ("key == NEEDS_TOKEN and", "key == TOKEN and"),
         "a request may write the target's own file": ("if not stage:", "if not target:"),
     },
 }

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 
 STACK = "aws_sagemaker"
 NAME = "cloudtrial-endpoint"
+ENDPOINT = f"{NAME}-ml-m5-large"
 OWN_NAME = rf"{NAME}-[0-9a-f]{{12}}"
 TAGS = {"project": "cloudtrial", "stack": STACK}
 
@@ -137,7 +138,7 @@ def test_an_endpoint_of_instances(run):
         "containerStartupHealthCheckTimeoutInSeconds": AWS_SAGEMAKER.boot_timeout_s,
     }
     endpoint, configuration = run.single("Endpoint"), run.single("EndpointConfiguration")
-    assert endpoint.inputs["name"] == NAME == run.outputs["endpoint"]
+    assert endpoint.inputs["name"] == ENDPOINT == run.outputs["endpoint"]
     assert endpoint.inputs["endpointConfigName"] == configuration.inputs["name"]
 
 
@@ -156,13 +157,15 @@ def test_every_size_can_be_deployed(size):
     assert well(rehearse(STACK, {"size": size})).outputs["size"] == size
 
 
+CONFIGURATION = "EndpointConfiguration configuration-ml.m5.large"
+
+
 @pytest.mark.parametrize(
     ("settings", "changed"),
     [
-        ({"revision": "r2"}, {"Model model", "EndpointConfiguration configuration"}),
-        ({"engine": "onnx"}, {"Model model", "EndpointConfiguration configuration"}),
-        ({"size": "ml.m5.xlarge"}, {"EndpointConfiguration configuration"}),
-        ({"minInstances": "2"}, {"EndpointConfiguration configuration"}),
+        ({"revision": "r2"}, {"Model model", CONFIGURATION}),
+        ({"engine": "onnx"}, {"Model model", CONFIGURATION}),
+        ({"minInstances": "2"}, {CONFIGURATION}),
         ({"maxInstances": "4"}, set()),
         ({"invocationsPerMinute": "900"}, set()),
     ],
@@ -172,7 +175,8 @@ def test_what_cannot_be_changed_is_made_beside_the_old_one(run, settings, change
     other = well(rehearse(STACK, settings))
     changes = diff(run, other)
     assert {name for name, change in changes.items() if change == "replace"} - {"Command ready"} == changed
-    assert ("Endpoint endpoint" in changes) == ("Command ready" in changes) == bool(changed)
+    assert changes.get("Endpoint endpoint-ml.m5.large") == ("update" if changed else None)
+    assert ("Command ready" in changes) == bool(changed)
     for kind in ("Model", "EndpointConfiguration"):
         names = {each.single(kind).inputs["name"] for each in (run, other)}
         assert all(re.fullmatch(OWN_NAME, name) for name in names)
@@ -180,11 +184,42 @@ def test_what_cannot_be_changed_is_made_beside_the_old_one(run, settings, change
         assert not other.single(kind).delete_before_replace
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("ml.m5.large", "ml.m5.xlarge"),
+        ("ml.m5.large", "ml.t2.medium"),
+        ("ml.m5.large", "serverless-2048"),
+        ("ml.t2.medium", "ml.c5.xlarge"),
+        ("serverless-2048", "ml.m5.large"),
+        ("serverless-2048", "serverless-4096"),
+    ],
+)
+def test_another_size_is_another_endpoint_beside_the_old_one(before, after):
+    """AWS refuses another instance type while the variant is scaled, and serverless in place of instances. Nothing of
+    the old endpoint is changed or replaced, so that one may go back from a size that fails."""
+    old, new = (well(rehearse(STACK, {"size": size})) for size in (before, after))
+    changes = diff(old, new)
+    assert changes.pop("Command ready") == "replace"
+    assert changes[f"Endpoint endpoint-{after}"] == "create" and changes[f"Endpoint endpoint-{before}"] == "delete"
+    made, gone = ({name for name in changes if name.endswith(f"-{size}")} for size in (after, before))
+    assert changes == dict.fromkeys(made, "create") | dict.fromkeys(gone, "delete")
+    for kind in ("Endpoint", "EndpointConfiguration", "LogGroup"):
+        assert old.single(kind).inputs["name"] != new.single(kind).inputs["name"]
+
+
+def test_the_longest_names_are_short_enough_for_aws():
+    longest = max(SAGEMAKER_SIZES, key=len)
+    run = well(rehearse(f"{STACK}-abcdefghij", {"size": longest}))
+    for kind in ("Model", "EndpointConfiguration", "Endpoint"):
+        assert re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", run.single(kind).inputs["name"])
+
+
 def test_names_are_not_known_before_the_image_is():
     preview = well(rehearse(STACK, preview=True))
     assert preview.single("Model").inputs["name"] == UNKNOWN
     assert preview.single("Image").urn in preview.single("Model").property_dependencies["name"]
-    assert preview.single("Endpoint").inputs["name"] == NAME
+    assert preview.single("Endpoint").inputs["name"] == ENDPOINT
 
 
 # Scaling
@@ -195,7 +230,7 @@ def test_instances_follow_the_invocations(run):
     assert (target["minCapacity"], target["maxCapacity"]) == (1, AWS_SAGEMAKER.max_instances)
     where = {
         "serviceNamespace": "sagemaker",
-        "resourceId": f"endpoint/{NAME}/variant/main",
+        "resourceId": f"endpoint/{ENDPOINT}/variant/main",
         "scalableDimension": "sagemaker:variant:DesiredInstanceCount",
     }
     assert where.items() <= target.items() and where.items() <= policy.items()
@@ -254,7 +289,7 @@ def test_a_token_is_no_setting_as_only_signed_calls_arrive():
 
 def test_the_log_has_an_end_and_goes_with_the_stack(run):
     group = run.single("LogGroup")
-    assert group.inputs == {"name": f"/aws/sagemaker/Endpoints/{NAME}", "retentionInDays": 30, "tags": TAGS}
+    assert group.inputs == {"name": f"/aws/sagemaker/Endpoints/{ENDPOINT}", "retentionInDays": 30, "tags": TAGS}
     assert group.urn in run.single("Endpoint").dependencies  # made before it, deleted after it
 
 
@@ -274,14 +309,14 @@ def test_up_ends_with_signed_proof_of_this_configuration(run):
         "URL": "https://runtime.sagemaker.us-east-1.amazonaws.com",
         "API_URL": "https://api.sagemaker.us-east-1.amazonaws.com",
         "REGION": "us-east-1",
-        "ENDPOINT": NAME,
+        "ENDPOINT": ENDPOINT,
         "CONFIG": run.single("EndpointConfiguration").inputs["name"],
     }
     assert expected.items() <= sent.items()
     assert ready.inputs["create"] == script_text(REPOSITORY / "infra/aws_sagemaker/wait_ready.py")
     assert ready.inputs["triggers"] == [sent["GIT_SHA"], sent["CONFIG"]]
     assert run.single("Endpoint").urn in ready.dependencies
-    assert "PROFILE" not in sent and f"aws logs tail /aws/sagemaker/Endpoints/{NAME}" in sent["ADVICE"]
+    assert "PROFILE" not in sent and f"aws logs tail /aws/sagemaker/Endpoints/{ENDPOINT} " in sent["ADVICE"]
 
 
 def test_the_proof_signs_by_the_profile_of_the_stack():

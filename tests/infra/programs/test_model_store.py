@@ -114,8 +114,8 @@ def test_another_version_is_a_release_or_only_another_proof(stack, tmp_path):
     released = {
         "aws_sagemaker": {
             "Model model": "replace",  # and no other image
-            "EndpointConfiguration configuration": "replace",
-            "Endpoint endpoint": "update",
+            "EndpointConfiguration configuration-ml.m5.large": "replace",
+            "Endpoint endpoint-ml.m5.large": "update",
             "Command ready": "replace",
         },
         "gcp_function": {"BucketObject source": "replace", "Function function": "update", "Command ready": "replace"},

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 STACK = "aws_sagemaker"
 NAME = "cloudtrial-endpoint"
+ENDPOINT = f"{NAME}-ml-m5-large"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def account(cloud, runs):
 
 
 def test_the_endpoint_is_in_service_by_configuration_and_model(account):
-    endpoint = account.sagemaker.describe_endpoint(EndpointName=NAME)
+    endpoint = account.sagemaker.describe_endpoint(EndpointName=ENDPOINT)
     assert endpoint["EndpointStatus"] == "InService"
     configuration = account.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
     (variant,) = configuration["ProductionVariants"]
@@ -62,7 +63,7 @@ def test_the_endpoint_is_in_service_by_configuration_and_model(account):
 def test_the_scaled_resource_is_the_endpoints_variant(account):
     (target,) = account.scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     (policy,) = account.scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
-    endpoint = account.sagemaker.describe_endpoint(EndpointName=NAME)
+    endpoint = account.sagemaker.describe_endpoint(EndpointName=ENDPOINT)
     _, name, _, variant = target["ResourceId"].split("/")
     assert name == endpoint["EndpointName"] and variant in [v["VariantName"] for v in endpoint["ProductionVariants"]]
     assert policy["ResourceId"] == target["ResourceId"]

@@ -37,8 +37,8 @@ AFTER_ONE_BYTE = {
     "aws_sagemaker": {
         "Image image": "update",
         "Model model": "replace",
-        "EndpointConfiguration configuration": "replace",
-        "Endpoint endpoint": "update",
+        "EndpointConfiguration configuration-ml.m5.large": "replace",
+        "Endpoint endpoint-ml.m5.large": "update",
         "Command ready": "replace",
     },
     "gcp_cloudrun": {"Image image": "update", "Service service": "update", "Command ready": "replace"},
