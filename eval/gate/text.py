@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from eval.formatting import count, ms, percent, plural, usd
 from eval.gate.criteria import Criterion, Verdict, overall
@@ -38,10 +40,15 @@ def to_text(criteria: Sequence[Criterion]) -> str:
 
 
 def to_json(criteria: Sequence[Criterion]) -> str:
-    """Every field of every criterion."""
-    verdict = overall(criteria)
-    rows = [asdict(c) | {"reason": message(c.reason) if c.reason else None} for c in criteria]
-    return json.dumps({"schema_version": 1, "verdict": verdict, "criteria": rows}, indent=1)
+    """Every field of every criterion. What is infinite is null, and named in `infinite`."""
+    document = {"schema_version": 1, "verdict": overall(criteria), "criteria": [_fields(c) for c in criteria]}
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def _fields(c: Criterion) -> dict[str, Any]:
+    fields = asdict(c) | {"reason": message(c.reason) if c.reason else None}
+    infinite = [name for name, value in fields.items() if isinstance(value, float) and math.isinf(value)]
+    return fields | dict.fromkeys(infinite) | ({"infinite": infinite} if infinite else {})
 
 
 def _row(c: Criterion) -> tuple[str, ...]:
@@ -53,10 +60,14 @@ def _row(c: Criterion) -> tuple[str, ...]:
 
 
 def _value(c: Criterion, value: float | None) -> str:
-    return "" if value is None else UNITS.get(c.metric, percent)(value)
+    if value is None:
+        return ""
+    return "endless" if math.isinf(value) else UNITS.get(c.metric, percent)(value)
 
 
 def _gain(c: Criterion, value: float) -> str:
+    if math.isinf(value):
+        return "endless loss"
     return f"{value:+.1%}" if c.metric in RATIOS else f"{value * 100:+.2f} pp"
 
 

@@ -210,6 +210,37 @@ def test_other_images_or_classes_cannot_be_judged(runs, tmp_path, capsys):
     assert "other classes" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def failing(runs):
+    """A candidate of which every tenth request to heroku fails, so that its p95 is infinite."""
+    run, samples = make_run(n_images=1200)
+    failed = {"status": 503, "error": "http_5xx", "predicted_class": None, "probabilities": None}
+    samples = [
+        dataclasses.replace(s, **failed) if s.target == "heroku" and s.image_index % 10 == 3 else s for s in samples
+    ]
+    return write(runs["folder"] / "failing", run, samples)
+
+
+def no_constant(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def test_an_infinite_p95_is_worse_and_said_to_be_endless(runs, failing, capsys):
+    assert main(["gate", runs["production"], failing]) == 1
+    rows = capsys.readouterr().out.splitlines()
+    (row,) = (row for row in rows if row.startswith("heroku p95"))
+    assert row.split()[4:8] == ["ms", "endless", "endless", "loss"] and row.endswith("worse")
+    assert not any("inf" in row for row in rows)
+
+
+def test_json_of_an_infinite_p95_is_json(runs, failing, capsys):
+    assert main(["gate", runs["production"], failing, "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=no_constant)
+    (p95,) = (c for c in found["criteria"] if (c["target"], c["metric"]) == ("heroku", "p95"))
+    assert p95["candidate"] is None and {"candidate", "gain"} <= set(p95["infinite"])
+    assert all("infinite" not in c for c in found["criteria"] if c["target"] != "heroku")
+
+
 def test_unknown_criterion_lists_the_valid_ones(runs, capsys):
     with pytest.raises(SystemExit):
         main(["gate", "a", "b", "--only", "speed"])
