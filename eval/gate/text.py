@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eval.formatting import count, ms, percent, plural, usd
-from eval.gate.criteria import Criterion, Verdict, overall
+from eval.gate.criteria import MEASURED, Criterion, Verdict, overall
 from eval.report.wording import message
 
 NAMES = {
@@ -20,6 +20,7 @@ NAMES = {
     "p95": "p95",
     "failures": "failures",
     "cost": "cost",
+    MEASURED: "measured",
 }
 UNITS: dict[str, Callable[[float], str]] = {"p95": ms, "cost": usd, "roc_auc": "{:.4f}".format}
 RATIOS = ("p95", "cost")  # whose gain is a fraction of production's
@@ -55,6 +56,7 @@ def _row(c: Criterion) -> tuple[str, ...]:
     name = " ".join(filter(None, (c.target, NAMES[c.metric], c.scenario)))
     limits = "" if c.low is None or c.high is None else f"{_gain(c, c.low)} to {_gain(c, c.high)}"
     margin = f"-{c.margin:.0%}" if c.metric in RATIOS else f"-{c.margin * 100:g} pp"
+    margin = "" if c.metric == MEASURED else margin
     gain = "" if c.gain is None else _gain(c, c.gain)
     return (name, _value(c, c.production), _value(c, c.candidate), gain, limits, margin, c.verdict)
 
@@ -72,11 +74,15 @@ def _gain(c: Criterion, value: float) -> str:
 
 
 def _explanations(criteria: Sequence[Criterion]) -> list[str]:
-    """What would decide, and what was not judged."""
+    """What would decide, what was not judged, and what was not measured."""
     lines = []
     for c in criteria:
         name = f"{NAMES[c.metric]} of {c.target}{f' ({c.scenario})' if c.scenario else ''}"
-        if c.verdict == Verdict.UNDECIDED and c.needed:
+        if c.metric == MEASURED and c.reason:
+            lines.append(f"{c.target} was {message(c.reason)}")
+        elif c.verdict == Verdict.UNDECIDED and c.reason:
+            lines.append(f"{name}: {message(c.reason)}")
+        elif c.verdict == Verdict.UNDECIDED and c.needed:
             lines.append(
                 f"{name}: {count(c.needed)} images would decide, if the difference stays what it is ({count(c.n)} now)"
             )
