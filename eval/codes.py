@@ -119,6 +119,10 @@ class ReasonCode(Code):
     NO_RATE_PASSED_IN_BOTH = "no_rate_passed_in_both"
     NO_IMAGE_COMMON_TO_RUNS = "no_image_common_to_runs"
     NO_SCENARIO_COMMON_TO_RUNS = "no_scenario_common_to_runs"
+    # A gate
+    MACHINE_MAY_EXPLAIN = "machine_may_explain"
+    SHARED_CHANGE = "shared_change", "change"
+    YARDSTICK = "yardstick"
 
 
 @dataclass(frozen=True)

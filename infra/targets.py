@@ -38,7 +38,7 @@ class Target:
     scales_to_zero: bool
     cpu_isa: str = "AVX2"  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
-    min_instances: int = 0  # kept running without a request, where the platform starts instances itself
+    min_instances: int = 0  # kept running without a request; machines and dynos are one at least anyway
 
 
 AWS_EC2 = Target(

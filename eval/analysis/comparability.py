@@ -113,11 +113,12 @@ def _target_differences(a: Run, b: Run) -> list[Finding]:
     for name in common_targets(a, b):
         first, second = targets_a[name], targets_b[name]
         engine_a, engine_b = engine_of(first), engine_of(second)
+        cpus_a, cpus_b = (first.cpus, second.cpus) if first.twin and second.twin else (None, None)
         differences = {
             FindingCode.LOCATION_DIFFERS: (first.twin, second.twin),
             FindingCode.PRICED_TARGET_DIFFERS: (_priced_as(first), _priced_as(second)),
             FindingCode.ENGINE_DIFFERS: (engine_a or engine_b, engine_b or engine_a),
-            FindingCode.CPUS_DIFFER: (first.cpus, second.cpus) if first.twin and second.twin else (None, None),
+            FindingCode.CPUS_DIFFER: (cpus_a or cpus_b, cpus_b or cpus_a),  # one that did not start has none
         }
         findings += [
             invalid(code, name, a=value_a, b=value_b)

@@ -21,7 +21,8 @@ examples:
   ./cloudtrial gate --margin 0.2pp --only accuracy,f1_macro A B
       with a smaller margin, on accuracy and F1 alone
   ./cloudtrial gate --pair heroku=heroku-onnx A A
-      may the other engine take its place? Both were measured in one run
+      may the other engine take its place? Both were measured in one run, on a
+      machine that was as fast for both: --steady-machine is not needed
 
 A candidate passes if it is shown that it is not worse than production by more
 than a margin: the lower end of a one-sided 95% interval of the difference is
@@ -32,11 +33,13 @@ enough: `./cloudtrial compare` says what changed, and passes both.
 
 Verdicts:  better     than production, for certain, in a score
            not worse  by the margin or more, for certain
-           undecided  more images or requests would decide; it says how many
-           worse      than production, for certain, and maybe beyond the margin
+           undecided  more images or requests would decide, and it says how many;
+                      or the machine may explain what all targets share
+           worse      than production, for certain, and maybe beyond the margin; or
+                      a target of production was not measured in the candidate
 
 Exit codes: 0 better or not worse, 1 worse, 3 undecided, 2 wrong usage, or runs
-that cannot be compared.
+that are incomplete, no valid comparison, or differ in more than the model.
 """
 
 
@@ -59,6 +62,8 @@ def add_gate(commands: Any) -> None:
         help="judge these alone: accuracy, precision_macro, f1_macro, roc_auc, p95, failures, cost")  # fmt: skip
     add("--pair", action="append", default=[], type=parse_pair, metavar="A=B",
         help="judge target B of the candidate against target A of production; may be given again")  # fmt: skip
+    add("--steady-machine", action="store_true",
+        help="the machine is known to be as fast in both runs: a change that all targets share is theirs")  # fmt: skip
     add("--format", choices=("text", "json"), default="text", help="of the output (default: text)")
     parser.set_defaults(command=gate_command)
 
@@ -73,21 +78,28 @@ def gate_command(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    from eval.gate.criteria import Margins, Verdict, overall
-    from eval.gate.runs import judge_runs
+    from eval.gate.criteria import RUN_NAMES, Margins, Verdict, overall
+    from eval.gate.runs import judge_runs, refusals
     from eval.gate.text import to_json, to_text
     from eval.progress import stderr_reporter
+    from eval.report.wording import message
 
     margins = Margins(arguments.margin, arguments.p95_margin, arguments.failure_margin, arguments.cost_margin)
     reporter = stderr_reporter()
     with reporter.activity("Reading the samples of both runs"):
-        production, candidate = (
-            load_run_data(arguments.production, "A")[0],
-            load_run_data(arguments.candidate, "B")[0],
+        (production, invalid_production), (candidate, invalid_candidate) = (
+            load_run_data(folder, name)
+            for folder, name in zip((arguments.production, arguments.candidate), RUN_NAMES.values(), strict=True)
         )
     pairs = check_pairs(arguments.pair, production, candidate)
+    steady = arguments.steady_machine or arguments.production.resolve() == arguments.candidate.resolve()
     with reporter.activity("Judging"):
-        criteria = judge_runs(production, candidate, margins, pairs=pairs, only=arguments.only or ())
+        criteria = judge_runs(
+            production, candidate, margins, pairs=pairs, only=arguments.only or (), steady_machine=steady
+        )
+    if findings := refusals(production, candidate, [*invalid_production, *invalid_candidate], pairs):
+        lines = [f"{production.folder} and {candidate.folder} cannot be judged:", *map(message, findings)]
+        raise EvalError("\n  ".join(lines))
     print(printable_lines(to_json(criteria) if arguments.format == "json" else to_text(criteria)))
     return {Verdict.WORSE: WORSE, Verdict.UNDECIDED: UNDECIDED}.get(overall(criteria), PASSED)
 

@@ -144,7 +144,7 @@ def monthly_bill(
 def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
     """EC2. The free 100 GB of egress are a free tier like any other: only the net bill has them."""
     rate_rps = requests / SECONDS_PER_MONTH
-    instances = always_on_instances(rate_rps * peak, demand)
+    instances = max(target.min_instances, always_on_instances(rate_rps * peak, demand))
     fixed_usd = instances * (
         HOURS_PER_MONTH * (unit_prices["hour"] + unit_prices["ipv4"]) + target.disk_gb * unit_prices["disk"]
     )
@@ -158,13 +158,15 @@ def hourly_bill(requests: float, demand: ResourceDemand, target: Target, unit_pr
 
 def dyno_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
     """Heroku. A size that does not scale is replaced by Standard-1X if one dyno is not enough."""
-    instances = always_on_instances(requests / SECONDS_PER_MONTH * peak, demand)
-    usd = (
-        instances * unit_prices["scaled"]
-        if instances > 1 and "scaled" in unit_prices
-        else instances * unit_prices["month"]
-    )
+    instances = max(target.min_instances, always_on_instances(requests / SECONDS_PER_MONTH * peak, demand))
+    usd = dynos_usd(instances, unit_prices)
     return flat_bill(usd, usd, instances, target)
+
+
+def dynos_usd(instances: int, unit_prices: UnitPrices) -> float:
+    """A month of so many dynos."""
+    several_of_one = instances > 1 and "scaled" in unit_prices
+    return instances * unit_prices["scaled" if several_of_one else "month"]
 
 
 def request_bill(requests: float, demand: ResourceDemand, target: Target, unit_prices: UnitPrices, peak: float) -> Bill:
@@ -270,7 +272,7 @@ def busy_month(demand: ResourceDemand, target: Target, unit_prices: UnitPrices, 
         usd = instances * (HOURS_PER_MONTH * hourly_usd + target.disk_gb * unit_prices["disk"])
         return BusyMonth(instances, usd, 0.0, egress_usd)
     if target.billing == "dyno":
-        return BusyMonth(instances, instances * unit_prices["month"], 0.0, 0.0)
+        return BusyMonth(instances, dynos_usd(instances, unit_prices), 0.0, 0.0)
     image_usd = demand.container_image_gib * unit_prices["image"]
     if target.billing in ("endpoint", "serverless"):
         second_usd = (

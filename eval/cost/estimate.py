@@ -79,10 +79,7 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
     demand = _resource_demand(deployment, target)
 
     def bill(requests: int) -> Bill:
-        monthly_bill = billing.monthly_bill(requests, demand, target, unit_prices, deployment.peak)
-        return rounded(
-            _at_least(monthly_bill, deployment.instances) if target.billing not in billing.AUTOSCALED else monthly_bill
-        )
+        return rounded(billing.monthly_bill(requests, demand, target, unit_prices, deployment.peak))
 
     return CostEstimate(
         target=target.name,
@@ -100,12 +97,6 @@ def estimate(deployment: Deployment, monthly_requests: Sequence[int], prices: Pr
 def _most_instances(deployment: Deployment, target: Target) -> int:
     """That the platform may run at once. Nothing starts another machine or dyno by itself."""
     return target.max_instances if target.billing in billing.AUTOSCALED else max(1, deployment.instances)
-
-
-def _at_least(bill: Bill, instances: int) -> Bill:
-    """The bill with at least so many machines or dynos running."""
-    scale = max(1.0, instances / bill.instances)
-    return replace(bill, **{name: value * scale for name, value in vars(bill).items() if name.endswith("_usd")})
 
 
 def _assumptions(deployment: Deployment, target: Target, demand: ResourceDemand) -> EstimateAssumptions:
@@ -202,6 +193,8 @@ def resolve_target(deployment: Deployment) -> Target:
         vcpus=size_spec.vcpus,
         memory_mib=size_spec.memory_mib,
         baseline_vcpus=size_spec.baseline_vcpus or size_spec.vcpus,
+        min_instances=deployment.instances,
+        max_instances=max(target.max_instances, deployment.instances),
     )
 
 

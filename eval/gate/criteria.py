@@ -7,9 +7,11 @@ chance to pass a candidate that is worse by the margin is at most 5% whatever th
 
     accuracy                    Tango's score interval of paired proportions, on the images that both predicted
     precision, F1, ROC AUC      macro means, paired by image (eval/analysis/predictions/paired_scores.py)
-    p95, cost                   the 95% intervals of `compare`, without what the machine did
+    p95, cost                   the 95% intervals of `compare`, without what the machine did; undecided where that
+                                cannot be told from the candidate's own change
     failures                    Newcombe's interval of the difference of two proportions (Statistics in Medicine 17,
                                 1998, method 10), unless an outage explains them (fewer blocks than `compare` needs)
+    measured                    a target that was measured in production, and not or not to its end in the candidate
 
 docs/gate.md: how often candidates pass, by `python -m scripts.simulations.gate_passes`.
 """
@@ -17,7 +19,7 @@ docs/gate.md: how often candidates pass, by `python -m scripts.simulations.gate_
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -29,12 +31,14 @@ from eval.analysis.predictions.accuracy import Prediction
 from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs
 from eval.analysis.predictions.paired_scores import PairedScore, paired_scores
 from eval.analysis.run_comparison import Difference, RunData, predictions_by_image
-from eval.codes import Statement
+from eval.codes import ReasonCode, Statement, reason
 
 CONFIDENCE = 0.95  # one-sided
 POWER = 0.8  # with which as many images as are named decide, if the difference stays what it is
 Z = float(scipy.stats.norm.ppf(CONFIDENCE))
 SPEED_METRICS = ("p95", "cost")
+MEASURED = "measured"
+RUN_NAMES = {"A": "production", "B": "the candidate"}
 
 
 class Verdict(StrEnum):
@@ -62,7 +66,7 @@ class Criterion:
     """One figure of one target in production and in the candidate."""
 
     target: str
-    metric: str  # "accuracy", "precision_macro", "f1_macro", "roc_auc", "p95", "failures", "cost"
+    metric: str  # "accuracy", "precision_macro", "f1_macro", "roc_auc", "p95", "failures", "cost", "measured"
     verdict: Verdict
     margin: float
     scenario: str | None = None
@@ -73,7 +77,7 @@ class Criterion:
     high: float | None = None
     n: int = 0  # images, or requests of the candidate
     needed: int | None = None  # images that would decide
-    reason: Statement | None = None  # why it is not judged
+    reason: Statement | None = None  # why it is not judged or undecided, or was not measured
 
 
 def judge(low: float, high: float, margin: float) -> Verdict:
@@ -155,23 +159,49 @@ def images_needed(gain: float, standard_error: float, n: int, margin: float) -> 
 
 
 def run_criteria(differences: Sequence[Difference], margins: Margins) -> list[Criterion]:
-    """Speed, failures and cost, from what `compare` found."""
-    margin_by_metric = {"p95": margins.p95, "cost": margins.cost, "failed": margins.failures}
-    return [
-        _failures(d, margins.failures) if d.metric == "failed" else _speed(d, margin_by_metric[d.metric])
-        for d in differences
-        if d.metric in margin_by_metric
-    ]
+    """Speed, failures, cost, and what was not measured, from what `compare` found."""
+    judges: dict[str, Callable[[Difference], Criterion]] = {
+        "p95": lambda d: _speed(d, margins.p95),
+        "cost": lambda d: _speed(d, margins.cost),
+        "failed": lambda d: _failures(d, margins.failures),
+        "measured": _measured,
+    }
+    return [judges[d.metric](d) for d in differences if d.metric in judges]
+
+
+def _measured(d: Difference) -> Criterion:
+    verdict = Verdict.WORSE if d.regressed else Verdict.NOT_JUDGED
+    return Criterion(d.target, MEASURED, verdict, 0.0, n=d.n_b, reason=d.reason and _with_names(d.reason))
+
+
+def _with_names(statement: Statement) -> Statement:
+    """Of the runs, which `compare` calls A and B."""
+    values = dict(statement.values)
+    if "run" in values:
+        values["run"] = RUN_NAMES[values["run"]]
+    else:
+        values["runs"] = [RUN_NAMES[letter] for letter in values["runs"]]
+    return replace(statement, values=values)
 
 
 def _speed(d: Difference, margin: float) -> Criterion:
     criterion = Criterion(
         d.target, d.metric, Verdict.NOT_JUDGED, margin, d.scenario, d.a, d.b, n=d.n_b, reason=d.reason
     )
-    if d.threshold is None or d.own is None or d.low is None or d.high is None or d.p is None:
+    if d.threshold is None or d.own is None or d.reason:
         return criterion
+    if d.p is None:
+        return _undecided(criterion, ReasonCode.MACHINE_MAY_EXPLAIN)
+    if d.target == d.reference and d.change is not None and d.change > margin:
+        return _undecided(criterion, ReasonCode.SHARED_CHANGE, change=d.change)
+    if d.low is None or d.high is None:
+        return replace(criterion, reason=reason(ReasonCode.YARDSTICK))
     gain, low, high = 0.0 - d.own, 0.0 - d.high, 0.0 - d.low  # of no change, 0 and not -0
     return replace(criterion, verdict=judge(low, high, margin), gain=gain, low=low, high=high)
+
+
+def _undecided(criterion: Criterion, code: ReasonCode, **values: Any) -> Criterion:
+    return replace(criterion, verdict=Verdict.UNDECIDED, reason=reason(code, **values))
 
 
 def _failures(d: Difference, margin: float) -> Criterion:

@@ -9,7 +9,7 @@ from eval.cost.billing import Bill
 from eval.cost.estimate import CostEstimate, PriceEffect
 from eval.cost.price_list import format_amount, table_lines
 from eval.formatting import NOT_AVAILABLE, count, ms, usd
-from infra.targets import TARGETS
+from infra.targets import ONE_DYNO_SIZES, TARGETS
 
 HEADINGS = ("", "$ a month", "p95", "errors", "fits memory")
 MAX_LINES = 12  # of targets; the reports have all
@@ -77,6 +77,9 @@ def assumption_lines(estimate: CostEstimate) -> list[str]:
         "traffic": f"{assumed.busy_hours_per_day:.3g} busy hours a day, at {assumed.peak:.3g} times the mean (--peak)",
         "a request": f"{assumed.service_ms:.3g} ms in the service (--service-ms), {assumed.cpu_ms:.3g} ms of CPU",
         "instances": f"another above {assumed.utilisation:.0%} of {limit}{always}",
+        "dynos": f"several are Standard-1X: there can be but one {estimate.size}"
+        if estimate.size in ONE_DYNO_SIZES
+        else "",
         "a start": f"{assumed.startup_s:.3g} s until the first response (--boot-s)" if is_autoscaled else "",
         "connections": f"kept open, so no TLS handshakes; {assumed.response_bytes} bytes a response"
         if is_metered

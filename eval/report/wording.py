@@ -326,6 +326,9 @@ def _container_images_kept(gib: float, libraries_measured: bool, packed_fraction
     )
 
 
+MEASURE_BOTH_AGAIN = (
+    "measure both in one run and give it twice with --pair, or use --steady-machine if the machine is as fast in both"
+)
 RANGE = "from {min_rps:g} to {max_rps:count} requests a second"
 FAILED = "{failed} of {n} requests failed"
 FIRST_TO_LAST = "{change:+.1%} from the first third of {blocks} blocks to the last"
@@ -489,6 +492,15 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.NO_RATE_PASSED_IN_BOTH: "no rate held in both runs",
     ReasonCode.NO_IMAGE_COMMON_TO_RUNS: "no image that both runs answered",
     ReasonCode.NO_SCENARIO_COMMON_TO_RUNS: "no scenario that both runs tried",
+    ReasonCode.MACHINE_MAY_EXPLAIN: (
+        "no other target was measured that is the same in both runs, so the machine cannot be told from a change: "
+        f"{MEASURE_BOTH_AGAIN}"
+    ),
+    ReasonCode.SHARED_CHANGE: (
+        "it is the target in the middle, and the machine cannot be told from its change of {change:+.0%}: "
+        f"{MEASURE_BOTH_AGAIN}"
+    ),
+    ReasonCode.YARDSTICK: "its change is taken for the machine's",
     AssumptionCode.POISSON_ARRIVALS: (
         "requests come one image each, at random (Poisson), in the busy hours of each day, at {peak:g} times their "
         "mean rate over a month of {hours_per_month} hours; what is always on is sized for that"

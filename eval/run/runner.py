@@ -384,7 +384,9 @@ def _run_start(run: Run, measured_until_s: float) -> float:
 
 def _new_target_run(endpoint: Endpoint) -> TargetRun:
     twin = endpoint.twin
-    target_run = TargetRun(endpoint.name, endpoint.target, endpoint.url, twin is not None, size=endpoint.size)
+    target_run = TargetRun(
+        endpoint.name, endpoint.target, endpoint.url, twin is not None, size=endpoint.size, region=endpoint.region
+    )
     if twin is None:
         return target_run
     return replace(

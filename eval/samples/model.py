@@ -159,6 +159,7 @@ class TargetRun:
     artifact: Artifact = field(default_factory=dict)  # twin: sizes, of infra.local.artifact_size
     adapter: Text | None = None  # how an endpoint with a wire format of its own was asked and understood
     size: Name | None = None  # by which it is priced, as eval.samples.sizes reads it; None: that of infra.targets
+    region: Name | None = None  # the same; there may be no prices of it
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def sized_target(name: str, size: str | None) -> Target:
 def priced_target(run: TargetRun) -> Target | None:
     """The target that an endpoint is priced as, in its size; None for a custom endpoint, or one that is not known."""
     try:
-        return sized_target(run.target or "", run.size)
+        target = sized_target(run.target or "", run.size)
     except InvalidInput:
         return None
+    return replace(target, region=run.region or target.region)

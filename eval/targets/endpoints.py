@@ -44,6 +44,7 @@ class Endpoint:
     url: str  # without a trailing slash
     twin: Twin | None = None
     size: str | None = None  # by which it is priced; None: the target's own
+    region: str | None = None  # the same
     token: Token | None = None
     access: Access = field(default_factory=Access)
     sagemaker: SageMakerEndpoint | None = None  # its URL is known once it has a signer
@@ -116,7 +117,7 @@ def price_as(targets: TargetSet, options: Sequence[str]) -> TargetSet:
             sized_target(target, size)
         except InvalidInput as error:
             raise EndpointError(f"--priced-as {text}: {error}") from None
-        endpoints[name] = replace(endpoints[name], target=target, size=size or None)
+        endpoints[name] = replace(endpoints[name], target=target, size=size or None, region=None)
     return replace(targets, endpoints=tuple(endpoints.values()))
 
 

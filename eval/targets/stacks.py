@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.errors import EndpointError, InvalidInput
+from eval.samples.sizes import sized_target
 from eval.targets.endpoints import (
     ROOT,
     SAGEMAKER,
@@ -23,6 +25,7 @@ from eval.validation import MAX_SHOWN_CHARS, parse_json, printable
 from infra.targets import TARGETS
 
 PULUMI_TIMEOUT_S = 60
+GOOGLE_SIZE = re.compile(r"([0-9.]{1,5}) vCPU, ([0-9]{1,6}) ([MG]iB)")  # as the Google programs export it
 
 
 def remote_targets(twin_names: Sequence[str], stacks: Sequence[str], addresses: Sequence[str]) -> TargetSet:
@@ -88,9 +91,35 @@ def _endpoint_from_outputs(stack: str, output: str) -> Endpoint:
         url = validate_url(outputs["url"])
     except EndpointError as error:
         raise EndpointError(f"stack {stack}, output url: {error}; run `pulumi up --stack {stack}` again") from None
-    name, target = stack_target_name(stack), outputs.get("target", "")
-    sagemaker = _sagemaker_of(stack, outputs) if target == SAGEMAKER else None
-    return Endpoint(name, target if target in tuple(TARGETS) else target_for_name(name), url, sagemaker=sagemaker)
+    name, exported = stack_target_name(stack), outputs.get("target", "")
+    sagemaker = _sagemaker_of(stack, outputs) if exported == SAGEMAKER else None
+    target = exported if exported in tuple(TARGETS) else target_for_name(name)
+    size, region = _priced_size(stack, target, outputs), _priced_region(target, outputs)
+    return Endpoint(name, target, url, size=size, region=region, sagemaker=sagemaker)
+
+
+def _priced_size(stack: str, target: str | None, outputs: Mapping[str, Any]) -> str | None:
+    """The size as eval.samples.sizes reads it; None for the target's own."""
+    size = outputs.get("size")
+    if target is None or size in (None, TARGETS[target].size):
+        return None
+    size = printable(str(size)[:MAX_SHOWN_CHARS])
+    if google := GOOGLE_SIZE.fullmatch(size):
+        vcpus, memory, unit = google.groups()
+        size = f"{vcpus}:{int(memory) * (1024 if unit == 'GiB' else 1)}"
+    try:
+        sized_target(target, size)
+    except InvalidInput as error:
+        raise EndpointError(f"stack {stack}, output size: {error}; or give its address with --target") from None
+    return size
+
+
+def _priced_region(target: str | None, outputs: Mapping[str, Any]) -> str | None:
+    """The region; None for the target's own, which is that of the prices."""
+    region = outputs.get("region")
+    if target is None or region in (None, TARGETS[target].region):
+        return None
+    return printable(str(region)[:MAX_SHOWN_CHARS])
 
 
 def _sagemaker_of(stack: str, outputs: Mapping[str, Any]) -> SageMakerEndpoint | None:

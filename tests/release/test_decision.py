@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from eval.dataset.image_set import ImageSet, ImageSource
@@ -101,3 +104,12 @@ def test_a_decisions_json_has_each_criterion_and_its_verdict():
     written = decision.to_json()
     assert (written["verdict"], written["run"]) == ("worse", "run")
     assert written["criteria"][0]["metric"] == "accuracy" and written["criteria"][0]["low"] == -0.15
+
+
+def test_a_stage_whose_p95_is_infinite_ends_in_its_verdict():
+    p95 = Criterion("heroku", "p95", Verdict.WORSE, 0.1, "single", 12.0, math.inf, -math.inf, -math.inf, -1.5, 900)
+    decision = judge_gate(GAMMA, Measured("run"), [p95])
+    assert "endless" in decision_lines(decision)[1] and decision_lines(decision)[-1] == "Worse."
+    written = decision.to_json()
+    assert written["criteria"][0]["infinite"] == ["candidate", "gain", "low"]
+    assert json.dumps(written, allow_nan=False)

@@ -175,6 +175,11 @@ def test_a_target_that_is_gone_is_worse():
     assert found["heroku", "measured"].reason == not_measured
 
 
+def test_a_twin_that_did_not_start_is_worse_and_not_incompatible(pair, capsys):
+    assert main(["compare", *pair(a_run(), a_run(not_started={"heroku": "it would not listen"}))]) == 1
+    assert "B is worse than A: heroku was not measured in B: it would not listen" in words(capsys)
+
+
 def test_too_few_requests_have_a_reason():
     found = compared(a_run(n_images=60), a_run(n_images=60))
     assert found["heroku", "p95"].reason == reason(ReasonCode.TOO_FEW_SAMPLES_IN_BOTH, needed=72, n_a=57, n_b=57)

@@ -9,7 +9,7 @@ from eval.__main__ import main
 from eval.cost.billing import AUTOSCALED, Bill
 from eval.cost.estimate import Deployment, EstimateAssumptions, estimate, price_sensitivity
 from eval.cost.price_list import load_price_list
-from infra.targets import TARGETS
+from infra.targets import ONE_DYNO_SIZES, TARGETS
 
 PRICES = load_price_list()
 
@@ -56,6 +56,25 @@ def test_json_of_cost_has_the_keys_of_report_json(capsys):
 def test_more_machines_than_are_needed_are_billed():
     found = estimate(Deployment("heroku", size="standard-1x", instances=3), [1000], PRICES)
     assert (found.idle.net_usd, found.monthly_usd["1000"].gross_high_usd) == (75.0, 75.0)
+    assert (found.idle.instances, found.monthly_usd["1000"].instances) == (3, 3)
+
+
+def test_egress_is_billed_once_however_many_machines_run():
+    # 100 million of 900 bytes are 90 GB at $0.09; each of 3 machines is $20.114 a month.
+    three = estimate(Deployment("aws_ec2", instances=3, service_ms=5), [100_000_000], PRICES)
+    bill = three.monthly_usd["100000000"]
+    assert bill.gross_usd == pytest.approx(3 * 20.114 + 8.10, abs=0.01)
+    assert (bill.instances, bill.exceeds_max_instances) == (3, False)
+
+
+@pytest.mark.parametrize("size", ONE_DYNO_SIZES)
+@pytest.mark.parametrize("dynos", [2, 5])
+def test_several_dynos_of_a_size_that_allows_one_are_standard_1x(size, dynos, capsys):
+    found = estimate(Deployment("heroku", size=size, instances=dynos), [1000], PRICES)
+    assert found.monthly_usd["1000"].gross_usd == found.busy_month.usd == dynos * 25
+    assert found.monthly_usd["1000"].instances == dynos
+    assert main(["cost", "heroku", "--size", size, "--instances", str(dynos)]) == 0
+    assert f"several are Standard-1X: there can be but one {size}" in capsys.readouterr().out
 
 
 def test_sensitivity_is_printed_as_a_table(capsys):

@@ -26,7 +26,7 @@ from eval.gate.criteria import (
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import append_sample, write_run
 from scripts.simulations.gate_passes import CASES, pass_rates
-from tests.helpers.synthetic_run import make_run
+from tests.helpers.synthetic_run import FOUR, make_run
 
 MARGIN = 0.005
 
@@ -130,6 +130,20 @@ def test_slower_and_dearer_is_worse_beyond_the_margin():
     assert verdict("p95", 0.2, 0.05, threshold=None) == Verdict.NOT_JUDGED  # twins on unlike processors
 
 
+def speed(change: float, **fields) -> Criterion:
+    d = Difference("a", "single", "p95", 10, 10 * (1 + change), change, own=0.0, threshold=0.1, **fields)
+    return run_criteria([d], Margins())[0]
+
+
+def test_a_change_that_the_machine_may_explain_is_undecided():
+    unknown = speed(0.0, low=-0.05, high=0.05)  # one target: the machine cannot be told apart
+    assert (unknown.verdict, unknown.reason and unknown.reason.code) == (Verdict.UNDECIDED, "machine_may_explain")
+    shared = speed(0.11, machine=0.11, reference="a", p=1.0)
+    assert (shared.verdict, shared.reason and shared.reason.code) == (Verdict.UNDECIDED, "shared_change")
+    steady = speed(0.09, machine=0.09, reference="a", p=1.0)
+    assert (steady.verdict, steady.reason and steady.reason.code) == (Verdict.NOT_JUDGED, "yardstick")
+
+
 def criteria(*verdicts: Verdict, metric: str = "accuracy") -> list[Criterion]:
     return [Criterion("a", metric, verdict, MARGIN) for verdict in verdicts]
 
@@ -208,6 +222,144 @@ def test_other_images_or_classes_cannot_be_judged(runs, tmp_path, capsys):
     renamed = dataclasses.replace(run, classes=[name.upper() for name in run.classes])
     assert main(["gate", runs["few"], write(tmp_path / "classes", renamed, samples)]) == 2
     assert "other classes" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def failing(runs):
+    """A candidate of which every tenth request to heroku fails, so that its p95 is infinite."""
+    run, samples = make_run(n_images=1200)
+    failed = {"status": 503, "error": "http_5xx", "predicted_class": None, "probabilities": None}
+    samples = [
+        dataclasses.replace(s, **failed) if s.target == "heroku" and s.image_index % 10 == 3 else s for s in samples
+    ]
+    return write(runs["folder"] / "failing", run, samples)
+
+
+def no_constant(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def test_an_infinite_p95_is_worse_and_said_to_be_endless(runs, failing, capsys):
+    assert main(["gate", runs["production"], failing]) == 1
+    rows = capsys.readouterr().out.splitlines()
+    (row,) = (row for row in rows if row.startswith("heroku p95"))
+    assert row.split()[4:8] == ["ms", "endless", "endless", "loss"] and row.endswith("worse")
+    assert not any("inf" in row for row in rows)
+
+
+def test_json_of_an_infinite_p95_is_json(runs, failing, capsys):
+    assert main(["gate", runs["production"], failing, "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=no_constant)
+    (p95,) = (c for c in found["criteria"] if (c["target"], c["metric"]) == ("heroku", "p95"))
+    assert p95["candidate"] is None and {"candidate", "gain"} <= set(p95["infinite"])
+    assert all("infinite" not in c for c in found["criteria"] if c["target"] != "heroku")
+
+
+# A candidate that compare calls worse, or does not compare
+
+
+def slower(factor, run, samples):
+    """The same run, every prediction so many times slower."""
+    return run, [
+        dataclasses.replace(s, latency_ms=s.latency_ms * factor, service_time_ms=s.service_time_ms * factor,
+                            server_timing_ms={part: ms * factor for part, ms in s.server_timing_ms.items()})
+        for s in samples
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def speeds(tmp_path_factory):
+    """Deployments, alone and of three, and the same eight times slower."""
+    folder, steady = tmp_path_factory.mktemp("speeds"), {"n_images": 1200, "twin": False, "spread": 0.03}
+    both = {"one": ("gcp_cloudrun",), "three": ("aws_ec2", "heroku", "gcp_cloudrun")}
+    made = {name: make_run(names=names, **steady) for name, names in both.items()}
+    made |= {f"{name} slower": slower(8, *make_run(names=names, **steady)) for name, names in both.items()}
+    return {name: write(folder / name, *run) for name, run in made.items()}
+
+
+def test_a_slower_candidate_of_one_target_does_not_pass(speeds, capsys):
+    assert main(["gate", speeds["one"], speeds["one slower"]]) == 3
+    out = capsys.readouterr().out
+    assert "p95 of gcp_cloudrun (single): no other target was measured" in out and "--steady-machine" in out
+    assert "cost of gcp_cloudrun: no other target was measured" in out
+    assert main(["gate", speeds["one"], speeds["one slower"], "--steady-machine"]) == 1
+    assert main(["gate", speeds["one"], speeds["one"]]) == 0  # of one run: the machine was the same
+
+
+def test_a_candidate_slower_on_all_targets_does_not_pass(speeds, capsys):
+    assert main(["gate", speeds["three"], speeds["three slower"]]) == 3
+    assert "the machine cannot be told from its change of +700%" in capsys.readouterr().out
+    assert main(["gate", speeds["three"], speeds["three slower"], "--steady-machine"]) == 1
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "accuracy")], ids=["all", "one"])
+def test_a_target_that_the_candidate_did_not_reach_is_worse(runs, tmp_path, capsys, only):
+    unreached = make_run(n_images=1200, not_started={"heroku": "cannot be reached: refused"})
+    assert main(["gate", runs["production"], write(tmp_path / "unreached", *unreached), *only]) == 1
+    out = capsys.readouterr().out
+    assert "heroku was not measured in the candidate: cannot be reached: refused" in out
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("  worse")] == ["heroku"]
+    assert "Worse: the candidate must not take production's place." in out
+
+
+def test_a_target_that_ended_early_in_the_candidate_is_worse(runs, tmp_path, capsys):
+    run, samples = make_run(n_images=1200)
+    targets = [dataclasses.replace(t, failure="gone" if t.name == "heroku" else None) for t in run.targets]
+    folder = write(tmp_path / "early", dataclasses.replace(run, targets=targets), samples)
+    assert main(["gate", runs["production"], folder, *SCORES]) == 1
+    assert "heroku was not measured to its end in the candidate: gone" in capsys.readouterr().out
+    assert main(["gate", folder, runs["production"], *SCORES]) == 0
+    assert "heroku was not measured to its end in production: gone" in capsys.readouterr().out
+
+
+def two_versions():
+    run, samples = make_run(n_images=120)
+    return run, [
+        dataclasses.replace(s, model_version="ffff" if s.target == "heroku" and s.block % 2 else s.model_version)
+        for s in samples
+    ]
+
+
+REFUSED = {
+    "interrupted": (lambda: make_run(n_images=120, complete=False), "the candidate is not complete: interrupted"),
+    "two versions of a target": (two_versions, "the models differ (0123456789ab: aws_ec2, heroku, gcp_cloudrun and"),
+    "two versions of the targets": (
+        lambda: make_run(n_images=120, model_versions={"heroku": "ffff"}), "gcp_function; ffff: heroku): deploy one",
+    ),
+    "a target less": (lambda: make_run(n_images=120, names=FOUR[:3]), "the targets differ: "),
+    "another engine": (lambda: other(engine="onnx"), "aws_ec2 ran torch, and onnx"),
+    "another size": (lambda: other(size="t3.medium"), "aws_ec2 is priced as aws_ec2, and as aws_ec2:t3.medium"),
+}  # fmt: skip
+
+
+def other(**changes):
+    run, samples = make_run(n_images=120)
+    first, *others = run.targets
+    return dataclasses.replace(run, targets=[dataclasses.replace(first, **changes), *others]), samples
+
+
+@pytest.mark.parametrize(("candidate", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_comparison_is_refused(runs, tmp_path, capsys, candidate, told):
+    assert main(["gate", runs["few"], write(tmp_path / "candidate", *candidate())]) == 2
+    out, err = capsys.readouterr()
+    assert told in err and "cannot be judged:" in err and not out
+
+
+def test_an_incomplete_production_is_refused_too(runs, tmp_path, capsys):
+    production = write(tmp_path / "production", *make_run(n_images=120, complete=False))
+    assert main(["gate", production, runs["few"]]) == 2
+    assert "production is not complete: interrupted" in capsys.readouterr().err
+
+
+def test_another_model_is_what_a_gate_is_for(runs, tmp_path, capsys):
+    versions = dict.fromkeys(FOUR, "ffff")
+    candidate = write(tmp_path / "candidate", *make_run(n_images=1200, model_versions=versions))
+    assert main(["gate", runs["production"], candidate, *SCORES]) == 0
+    versions = {"heroku": "eeee", "gcp_cloudrun": "ffff"}
+    run, samples = make_run(n_images=1200, names=tuple(versions), model_versions=versions)
+    targets = [dataclasses.replace(t, target="heroku") for t in run.targets]
+    one_run = write(tmp_path / "one-run", dataclasses.replace(run, targets=targets), samples)
+    assert main(["gate", one_run, one_run, "--pair", "heroku=gcp_cloudrun", *SCORES]) == 0
 
 
 def test_unknown_criterion_lists_the_valid_ones(runs, capsys):

@@ -281,6 +281,14 @@ SENTENCES = [  # code, values, sentence
      "no image that both runs answered"),
     (ReasonCode.NO_SCENARIO_COMMON_TO_RUNS, {},
      "no scenario that both runs tried"),
+    (ReasonCode.MACHINE_MAY_EXPLAIN, {},
+     "no other target was measured that is the same in both runs, so the machine cannot be told from a change: measure "
+     "both in one run and give it twice with --pair, or use --steady-machine if the machine is as fast in both"),
+    (ReasonCode.SHARED_CHANGE, {"change": 7.0},
+     "it is the target in the middle, and the machine cannot be told from its change of +700%: measure both in one "
+     "run and give it twice with --pair, or use --steady-machine if the machine is as fast in both"),
+    (ReasonCode.YARDSTICK, {},
+     "its change is taken for the machine's"),
     (AssumptionCode.POISSON_ARRIVALS, {"hours_per_month": 730, "peak": 3.0},
      "requests come one image each, at random (Poisson), in the busy hours of each day, at 3 times their mean rate over a month of 730 hours; what is always on is sized for that"),
     (AssumptionCode.CLOUD_CPU_AS_FAST, {},
