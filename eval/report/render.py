@@ -27,7 +27,7 @@ from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.dataset.golden import golden_dir
 from eval.plan.config import OVERLOAD_SCENARIOS
 from eval.report import answer_groups, context, scenario_sections
-from eval.report.answer import ALWAYS_WARM_SETTING, answer_table
+from eval.report.answer import ALWAYS_WARM_SETTING, START_NOT_MEASURED, answer_table
 from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
@@ -65,6 +65,7 @@ ANSWER_CONSTANTS = {  # of the rules that answer.js shares with the cost model
     "FIRST_SLOWDOWN": SLOWDOWNS[0],
     "ALWAYS_WARM": recommendation.ALWAYS_WARM,
     "ALWAYS_WARM_SETTING": ALWAYS_WARM_SETTING,
+    "START_NOT_MEASURED": START_NOT_MEASURED,
 }
 FORMATTERS = (  # of eval.formatting, as the templates call them
     "value_of",

@@ -475,6 +475,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.TOO_MANY_FAILURES: "too many failures",
     ReasonCode.EXCEEDS_MEMORY: "needs more memory than its {limit_mib:mib}",
     ReasonCode.P95_OVER_OBJECTIVE: "p95 {p95_ms:ms}",
+    ReasonCode.P50_OVER_OBJECTIVE: "p50 {p50_low_ms:ms} or more",
     ReasonCode.TOO_MANY_INSTANCES: "needs {instances} instances, more than it may have",
     ReasonCode.P95_UNKNOWN: "p95 not known",
     ReasonCode.NO_RESPONSE_OF_ONE: "one gave no answer",

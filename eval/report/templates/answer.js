@@ -79,10 +79,12 @@
     const peak = 24 / hours, requests = (rps * MONTH_S) / peak;
     const bill = bills[target.billing](candidate, need, requests, peak, warm);
     const cold = target.scales_to_zero && !warm ? coldStarts(requests, peak, C.IDLE_TIMEOUT_S) / requests : 0;
-    const p95 = p95Of(candidate, need, cold, slowdown), within = p95 === null ? null : p95 <= slo;
+    const p95 = p95Of(candidate, need, cold, slowdown), p50Low = candidate.p50_low_ms * slowdown;
+    const within = p95 !== null ? p95 <= slo : p50Low > slo ? false : null;
     const excluded = candidate.fails ? "too many failures"
       : candidate.fits_memory === false ? `needs more memory than its ${mib(target.memory_mib)}`
-      : within === false ? (p95 === Infinity ? "too many failures" : `p95 ${ms(p95)}`)
+      : p95 === Infinity ? "too many failures"
+      : within === false ? (p95 === null ? `p50 ${ms(p50Low)} or more` : `p95 ${ms(p95)}`)
       : bill.instances > target.max_instances ? `needs ${bill.instances} instances, more than it may have` : "";
     return { name, candidate, need, bill, warm, cold, p95, within, excluded };
   };
@@ -96,7 +98,7 @@
     const pairs = names.map((name) => (candidates[name].target.billing === "request" ? [0, C.ALWAYS_WARM] : [0])
       .map((warm) => evaluate(name, traffic, slowdown, warm)));
     const options = pairs.flat();
-    if (options.some((option) => option.within !== null)) {
+    if (options.some(({ p95, candidate }) => p95 !== null && p95 !== Infinity && !candidate.fails)) {
       for (const option of options) if (option.within === null) option.excluded = option.excluded || "p95 not known";
     }
     return pairs.map(choose);
@@ -141,7 +143,11 @@
   const conditionOf = (names, traffic, options, ranked) => {
     if (!ranked.length) return leftOut(options);
     const [first, ...others] = ranked, amount = (option) => usd(cents(option.bill.net));
-    const parts = [first.warm ? C.ALWAYS_WARM_SETTING : ""];
+    const why = first.candidate.p95_reason ? first.candidate.p95_reason.message : C.START_NOT_MEASURED;
+    const parts = [
+      first.within === null ? `P95 not known (${why}): by the bill alone.` : "",
+      first.warm ? C.ALWAYS_WARM_SETTING : "",
+    ];
     const title = ({ candidate, warm }) => candidate.title + (warm ? " (always warm)" : "");
     const equal = others.filter((option) => amount(option) === amount(first)).map(title);
     if (!others.length) parts.push(leftOut(options));

@@ -13,13 +13,14 @@ from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.codes import ReasonCode, reason
+from eval.cost.billing import prices_for
 from eval.cost.price_list import load_price_list
 from eval.report.answer import answer, answer_rows, answer_table, condition, rate_text, tiles, traffic_text
 from eval.report.report_json import build_report
 from eval.report.terminal import terminal_table
 from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
-from infra.targets import TARGETS
+from infra.targets import TARGETS, sagemaker_target
 from tests.eval.analysis.test_recommendation import DAYTIME, candidate, four
 from tests.helpers.synthetic_run import FOUR, make_run
 
@@ -105,6 +106,35 @@ def test_a_run_without_an_answer_recommends_nothing(changes):
 
 def test_targets_that_cost_the_same_are_named():
     assert condition(facts(twins=False)) == "Google Cloud Run costs the same."
+
+
+def test_an_answer_without_p95_says_that_the_bill_alone_decides():
+    short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
+    found = facts(candidates=short, twins=False)
+    assert condition(found) == "P95 not known (needs n >= 72, have 50): by the bill alone. Next: AWS EC2 at $20.11."
+    assert answer_table(found).taken_for == "cheapest of those that fit, by the bill alone, as p95 is not known"
+    assert answer_table(facts()).taken_for == "cheapest of those that fit, and keep p95 within 200 ms"
+
+
+def test_a_median_above_the_objective_is_told():
+    slow = {"heroku": candidate("heroku", p95_ms=None, p50_low_ms=659.0)}
+    found = facts(candidates=slow)
+    assert answer(found) == "At 1 a second, 8 h a day, no target qualifies."
+    assert condition(found) == "Left out: Heroku (p50 659 ms or more)."
+    assert answer_table(found).taken_for == ""
+    (row,) = answer_table(found).rows
+    assert (row.p95, row.within) == ("not known", "no")
+
+
+def test_p95_unknown_for_want_of_a_start_is_told():
+    serverless = sagemaker_target("serverless-2048")
+    unit_prices = {role: price.amount for role, price in prices_for(serverless, load_price_list()).items()}
+    changes = {"target": serverless, "unit_prices": unit_prices, "startup_measured": False}
+    unstarted = {"aws_sagemaker": candidate("aws_sagemaker", **changes)}
+    targets = {"aws_sagemaker": target("AWS SageMaker")}
+    found = facts(targets, unstarted, traffic=Traffic(1 / 3600, 24.0), twins=False)
+    assert condition(found).startswith("P95 not known (it is that of a cold start, and no start was measured)")
+    assert answer_table(found).taken_for == ("cheapest of those that fit, and keep p95 within 200 ms where it is known")
 
 
 def test_no_processor_is_doubted_where_the_cloud_was_measured():

@@ -44,6 +44,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def facts(folder):
+    return facts_of(folder)
+
+
+def facts_of(folder):
     run = read_run(folder)
     return analyse_run(run, list(read_samples(folder, run)), load_price_list(sha256=run.prices_sha256)).facts
 
@@ -72,8 +76,14 @@ def cells(row):
 @pytest.mark.browser
 def test_sliders_answer_as_the_cost_model_does(page, facts):
     grid = list(itertools.product(BUSY_RPS[::3], BUSY_HOURS[::3], SLO_MS[::4], ("torch", "onnx")))
+    conditions = conditions_shown(page, facts, grid)
+    assert sum(ALWAYS_WARM_SETTING in condition for condition in conditions) > 1
+
+
+def conditions_shown(page, facts, grid):
+    """Of each traffic, objective and engine, after the page was compared with the Python there."""
     hashes = [f"#rps={rps}&hours={hours}&slo={slo_ms}&engine={engine}" for rps, hours, slo_ms, engine in grid]
-    warm_answers = 0
+    conditions = []
     for (rps, hours, slo_ms, engine), shown in zip(grid, page.evaluate(READ_PAGE, hashes), strict=True):
         group = {name: candidate for name, candidate in facts.candidates.items() if candidate.engine == engine}
         traffic = Traffic(rps, hours)
@@ -85,8 +95,21 @@ def test_sliders_answer_as_the_cost_model_does(page, facts):
             "rows": [cells(row) for row in answer_rows(group, recommendation.options, recommendation.ranked)],
         }
         assert shown == expected, (rps, hours, slo_ms, engine)
-        warm_answers += ALWAYS_WARM_SETTING in shown["condition"]
-    assert warm_answers > 1
+        conditions.append(shown["condition"])
+    return conditions
+
+
+@pytest.mark.browser
+def test_sliders_of_a_run_without_p95_answer_as_python_does(tmp_path, page):
+    folder = write_full_run(tmp_path, n_images=50, names=FOUR, scenarios=("single",))
+    report = write_reports(folder)
+    assert report["targets"]["heroku"]["scenarios"]["single"]["latency_ms"]["p95"]["value"] is None
+    markdown = (folder / "report.md").read_text()
+    assert "keep p95" not in markdown and "by the bill alone, as p95 is not known" in markdown
+    page.goto((folder / REPORT_HTML).as_uri())
+    grid = list(itertools.product(BUSY_RPS[::5], BUSY_HOURS[::4], SLO_MS[:4], ("torch",)))
+    texts = " ".join(conditions_shown(page, facts_of(folder), grid))
+    assert "P95 not known (needs n >= 72" in texts and "ms or more)" in texts
 
 
 @pytest.mark.browser

@@ -251,6 +251,8 @@ SENTENCES = [  # code, values, sentence
      "needs more memory than its 512 MiB"),
     (ReasonCode.P95_OVER_OBJECTIVE, {"p95_ms": 312.4},
      "p95 312 ms"),
+    (ReasonCode.P50_OVER_OBJECTIVE, {"p50_low_ms": 659.2},
+     "p50 659 ms or more"),
     (ReasonCode.TOO_MANY_INSTANCES, {"instances": 11},
      "needs 11 instances, more than it may have"),
     (ReasonCode.P95_UNKNOWN, {},
