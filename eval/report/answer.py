@@ -267,17 +267,54 @@ def _agreement_tile(facts: VerdictFacts) -> Tile:
     if not compared:
         return Tile(heading, "not checked", "nothing to compare with")
     if not disagreements:
-        n = max(agreement.n for agreement in compared)
-        others = ", or from the model itself" if facts.has_reference else "; not checked against the model itself"
-        between = " between targets of one engine" if len(facts.measured_targets) > 1 else ""
+        unchecked = "" if facts.has_reference else "not checked against the model itself"
+        note = "; ".join(filter(None, (_same_engine_text(facts), *_other_engine_texts(facts), unchecked)))
+        if facts.same_model_undecided(facts.measured_targets):
+            return Tile(heading, "not decided", note)
         value = "yes" if len(facts.measured_targets) == len(facts.targets) else "yes, of those that answered"
-        return Tile(heading, value, f"0 of {plural(n, 'image')} differ{between}{others}")
+        rounding = ", but for rounding" if any(agreement.disagreements for agreement in compared) else ""
+        return Tile(heading, value + rounding, note)
     texts = [
         f"{facts.title(a)} and {facts.title(b)}: {disagreement_text(agreement.disagreements, agreement.n)}"
         for a, b, agreement in sorted(disagreements, key=lambda pair: -pair[2].disagreements)[:MAX_DISAGREEMENTS]
     ]
     others = len(disagreements) - MAX_DISAGREEMENTS
     return Tile(heading, "no", "; ".join([*texts, *([f"and {plural(others, 'other pair')}"] if others > 0 else [])]))
+
+
+def _same_engine_text(facts: VerdictFacts) -> str:
+    """Of targets of one engine with each other, and of the reference's engine with it; empty where none were compared.
+
+    There are no differences to tell: one would be a fault.
+    """
+    pairs = {
+        pair: agreement.n
+        for pair, agreement in facts.agreement.items()
+        if agreement.n and not facts.engines_differ(*pair.rsplit("|", 1))
+    }
+    if not pairs:
+        return ""
+    engines = {facts.engine(name) for name in facts.measured_targets}
+    whose = "" if engines == {facts.reference_engine} else f" with {engine_title(facts.reference_engine)}"
+    n_with_model = sum(pair.endswith(f"|{REFERENCE}") for pair in pairs)
+    between = n_with_model > 1 or n_with_model < len(pairs)  # two that answer as the model does answer alike
+    where = [" between targets of one engine"] * between + [f"{whose} from the model itself"] * bool(n_with_model)
+    return f"0 of {plural(max(pairs.values()), 'image')} differ{', or'.join(where)}"
+
+
+def _other_engine_texts(facts: VerdictFacts) -> list[str]:
+    """How far each other engine than the reference's is from the model."""
+    texts = []
+    baseline = "the model" if facts.has_reference else engine_title(facts.reference_engine)
+    engines = dict.fromkeys(map(facts.engine, facts.measured_targets))
+    for engine in (engine for engine in engines if engine != facts.reference_engine):
+        names = [name for name in facts.measured_targets if facts.engine(name) == engine]
+        if agreement := facts.vs_reference(names):
+            undecided = "; whether it is the same is not decided" if facts.same_model_undecided(names) else ""
+            why = undecided or (", by rounding" if agreement.disagreements else "")
+            differ = disagreement_text(agreement.disagreements, agreement.n)
+            texts.append(f"{engine_title(engine)}: {differ} differ from {baseline}{why}")
+    return texts
 
 
 def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:

@@ -9,6 +9,7 @@ import pytest
 from eval.analysis.findings import FindingCode, invalid, warning
 from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.accuracy import Agreement
+from eval.analysis.predictions.same_model import SameModel
 from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
@@ -227,6 +228,49 @@ def test_tiles_name_who_differs_and_what_to_know():
     _, same, trust = tiles(found, remarks, golden=False)
     assert (same.value, same.note) == ("no", "Heroku and the reference: 2 of 400 images")
     assert trust.value == "yes, 2 remarks"
+
+
+def agreement_tile(**changes):
+    return tiles(facts(**changes), [], golden=False)[1]
+
+
+def test_another_engine_is_told_by_its_difference_from_the_model():
+    names = ["heroku", "aws_ec2", "heroku-onnx", "aws_ec2-onnx"]
+    targets = {name: target(name, engine="onnx" if "-onnx" in name else "torch") for name in names}
+    pairs = {
+        "heroku|aws_ec2": agreement(0, 10_000),
+        "heroku-onnx|aws_ec2-onnx": agreement(0, 10_000),
+        "heroku|heroku-onnx": agreement(40, 10_000),
+        **{f"{name}|reference": agreement(40 if "-onnx" in name else 0, 10_000) for name in names},
+    }
+    assert agreement_tile(targets=targets, agreement=pairs) == Tile(
+        "Same answers everywhere",
+        "yes, but for rounding",
+        "0 of 10,000 images differ between targets of one engine, or with PyTorch from the model itself; "
+        "ONNX int8: 40 of 10,000 images differ from the model, by rounding",
+    )
+    among_themselves = {pair: found for pair, found in pairs.items() if "reference" not in pair}
+    assert agreement_tile(targets=targets, agreement=among_themselves).note == (
+        "0 of 10,000 images differ between targets of one engine; "
+        "ONNX int8: 40 of 10,000 images differ from PyTorch, by rounding; not checked against the model itself"
+    )
+
+
+def test_an_engine_too_far_for_so_few_images_is_not_decided():
+    found = agreement_tile(
+        targets={"heroku-onnx": target("Heroku (ONNX int8)", engine="onnx")},
+        agreement={"heroku-onnx|reference": agreement(45, 50)},
+        same_models={"heroku-onnx|reference": SameModel(50, 0.22, 0.94, differs_often=True)},
+    )
+    assert (found.value, found.note) == (
+        "not decided",
+        "ONNX int8: 45 of 50 images differ from the model; whether it is the same is not decided",
+    )
+
+
+def test_one_target_is_held_to_the_model_in_a_sentence():
+    found = agreement_tile(targets={"heroku": target("Heroku")})
+    assert (found.value, found.note) == ("yes", "0 of 400 images differ from the model itself")
 
 
 @pytest.mark.parametrize(("rps", "text"), [(1 / 3600, "1 an hour"), (0.5, "0.5 a second"), (1000.0, "1,000 a second")])
