@@ -59,6 +59,8 @@ ANSWER_CONSTANTS = {  # of the rules that answer.js shares with the cost model
     "AUTOSCALER_UTILISATION": billing.AUTOSCALER_UTILISATION,
     "IDLE_TIMEOUT_S": billing.IDLE_TIMEOUT_S,
     "MIN_IDLE_TIMEOUT_S": billing.MIN_IDLE_TIMEOUT_S,
+    "SCALE_IN_DELAY_S": billing.SCALE_IN_DELAY_S,
+    "REQUEST_BYTES": billing.REQUEST_BYTES,
     "P95_TAIL": recommendation.P95_TAIL,
     "SLO_QUANTILE": recommendation.SLO_QUANTILE,
     "TAIL_STEP": recommendation.TAIL_STEP,

@@ -22,6 +22,12 @@
     const firstOfDay = DAY_S - busyS > idleS ? DAYS * -Math.expm1(-rps * busyS) : 0;
     return firstOfDay + (requests - firstOfDay) * Math.exp(-rps * idleS);
   };
+  const sagemakerData = (requests, need, price) => {
+    const egressGb = (requests * need.egress_bytes) / 1e9;
+    const processed = ((requests * C.REQUEST_BYTES) / 1e9 + egressGb) * price.processed;
+    const gross = processed + need.container_image_gib * price.image + egressGb * price.egress;
+    return { gross, net: gross - Math.min(egressGb, price.free_egress) * price.egress };
+  };
   // Each bill: dollars a month after free allowances, its bounds and its gross, and the number of instances.
   const bills = {
     hourly({ target, unit_prices: price }, need, requests, peak) {
@@ -63,6 +69,18 @@
         gross: cost(billedS, boost * startS, false),
         instances,
       };
+    },
+    endpoint({ unit_prices: price }, need, requests, peak) {
+      const instances = alwaysOn((requests / MONTH_S) * peak, need), data = sagemakerData(requests, need, price);
+      const busyHours = Math.min(C.HOURS_PER_MONTH, C.HOURS_PER_MONTH / peak + (DAYS * C.SCALE_IN_DELAY_S) / 3600);
+      const compute = (C.HOURS_PER_MONTH + (instances - 1) * busyHours) * price.hour, net = compute + data.net;
+      return { net, low: net, high: net, gross: compute + data.gross, instances };
+    },
+    serverless({ target, unit_prices: price }, need, requests, peak) {
+      const instances = alwaysOn((requests / MONTH_S) * peak, need), data = sagemakerData(requests, need, price);
+      const secondUsd = (target.memory_mib / 1024) * price.gb_s, compute = requests * need.service_s * secondUsd;
+      const maxStartS = coldStarts(requests, peak, C.MIN_IDLE_TIMEOUT_S) * need.startup_s, net = compute + data.net;
+      return { net, low: net, high: net + maxStartS * secondUsd, gross: compute + data.gross, instances };
     },
   };
   const cents = (usd) => Math.round(usd * 100) / 100;

@@ -9,6 +9,7 @@ import pytest
 from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Traffic
 from eval.analysis.summary import analyse_run
+from eval.cost.billing import BILL_FORMULAS
 from eval.cost.price_list import load_price_list
 from eval.report.answer import ALWAYS_WARM_SETTING, BUSY_HOURS, BUSY_RPS, SLO_MS, answer, answer_rows, condition
 from eval.report.render import REPORT_HTML, write_reports
@@ -16,7 +17,12 @@ from eval.samples.store import read_run, read_samples, write_run
 from tests.helpers.synthetic_run import FOUR
 from tests.helpers.synthetic_scenarios import write_full_run
 
-NAMES = [*FOUR, *(f"{name}-onnx" for name in FOUR)]
+FIVE = (*FOUR, "aws_sagemaker")
+NAMES = [*FIVE, *(f"{name}-onnx" for name in FIVE)]
+CHANGES = {  # so that each kind of bill is there, and an instance that is always warm is taken
+    "heroku-onnx": {"peak_memory_mib": 600.0},  # the cheapest of what never starts
+    "aws_sagemaker-onnx": {"size": "serverless-2048"},
+}
 READ_PAGE = """(hashes) => hashes.map((hash) => {
   location.hash = hash;
   dispatchEvent(new HashChangeEvent("hashchange"));
@@ -33,10 +39,8 @@ READ_PAGE = """(hashes) => hashes.map((hash) => {
 def folder(tmp_path_factory):
     scenarios = ("single", "poisson", "cold", "max_rate")
     folder = write_full_run(tmp_path_factory.mktemp("answer"), n_images=100, names=NAMES, scenarios=scenarios)
-    run = read_run(folder)  # without the cheapest of what never starts, an instance that is always warm is taken
-    targets = [
-        replace(target, peak_memory_mib=600.0) if target.name == "heroku-onnx" else target for target in run.targets
-    ]
+    run = read_run(folder)
+    targets = [replace(target, **CHANGES.get(target.name, {})) for target in run.targets]
     write_run(folder, replace(run, targets=targets))
     write_reports(folder)
     return folder
@@ -75,6 +79,7 @@ def cells(row):
 
 @pytest.mark.browser
 def test_sliders_answer_as_the_cost_model_does(page, facts):
+    assert {candidate.target.billing for candidate in facts.candidates.values()} == set(BILL_FORMULAS)
     grid = list(itertools.product(BUSY_RPS[::3], BUSY_HOURS[::3], SLO_MS[::4], ("torch", "onnx")))
     conditions = conditions_shown(page, facts, grid)
     assert sum(ALWAYS_WARM_SETTING in condition for condition in conditions) > 1
