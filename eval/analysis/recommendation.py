@@ -144,8 +144,9 @@ def evaluate(
     requests, target = traffic.requests_per_month, replace(candidate.target, min_instances=min_instances)
     demand = candidate.demand_by_slowdown[slowdown]
     bill = billing.monthly_bill(requests, demand, target, candidate.unit_prices, traffic.peak)
-    meets_cold_starts = target.scales_to_zero and not min_instances
-    cold_fraction = billing.cold_starts_per_month(requests, traffic.peak) / requests if meets_cold_starts else 0.0
+    idle_timeout_s = idle_timeout(target, bill, min_instances)
+    cold_starts = billing.cold_starts_per_month(requests, traffic.peak, idle_timeout_s) if idle_timeout_s else 0.0
+    cold_fraction = cold_starts / requests
     p95_ms = _p95_ms(candidate, cold_fraction, slowdown)
     p50_low_ms = None if candidate.p50_low_ms is None else candidate.p50_low_ms * slowdown
     option = Option(
@@ -158,6 +159,18 @@ def evaluate(
         excluded=None,
     )
     return replace(option, excluded=_exclusion_reason(candidate, option, p95_ms, p50_low_ms))
+
+
+def idle_timeout(target: Target, bill: Bill, min_instances: int) -> int | None:
+    """Seconds without a request after which the next one meets a cold start; None: it never does.
+
+    Several of a dyno that sleeps are of a size that does not.
+    """
+    if min_instances:
+        return None
+    if target.sleeps_after_s:
+        return target.sleeps_after_s if bill.instances == 1 else None
+    return billing.IDLE_TIMEOUT_S if target.scales_to_zero else None
 
 
 def _within_objective(p95_ms: float | None, p50_low_ms: float | None, slo_ms: float) -> bool | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from eval.analysis.findings import Finding, FindingCode, Severity
 from eval.analysis.latency import max_rate
 from eval.analysis.predictions.accuracy import Agreement
-from eval.analysis.recommendation import Recommendation, recommend, slo_p95
+from eval.analysis.recommendation import Recommendation, idle_timeout, recommend, slo_p95
 from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.codes import ReasonCode, reason
@@ -205,7 +205,7 @@ def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, re
     bill = option.bill
     low, high = usd(round(bill.net_low_usd, 2)), usd(round(bill.net_high_usd, 2))
     startup_ms = candidate.demand_by_slowdown[1].startup_s * 1000
-    starts = candidate.target.scales_to_zero and not option.min_instances
+    starts = idle_timeout(candidate.target, bill, option.min_instances) is not None
     yes_or_no = {True: "yes", False: "no", None: "not known"}
     return AnswerRow(
         name=name,

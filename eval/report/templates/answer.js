@@ -83,6 +83,10 @@
       return { net, low: net, high: net + maxStartS * secondUsd, gross: compute + data.gross, instances };
     },
   };
+  // Seconds without a request after which the next one meets a cold start; 0: it never does.
+  const idleTimeout = (target, bill, warm) => (warm ? 0
+    : target.sleeps_after_s ? (bill.instances === 1 ? target.sleeps_after_s : 0)
+      : target.scales_to_zero ? C.IDLE_TIMEOUT_S : 0);
   const cents = (usd) => Math.round(usd * 100) / 100;
 
   const p95Of = (candidate, need, coldFraction, slowdown) => {
@@ -96,7 +100,7 @@
     const candidate = candidates[name], { target } = candidate, need = candidate.demand_by_slowdown[slowdown];
     const peak = 24 / hours, requests = (rps * MONTH_S) / peak;
     const bill = bills[target.billing](candidate, need, requests, peak, warm);
-    const cold = target.scales_to_zero && !warm ? coldStarts(requests, peak, C.IDLE_TIMEOUT_S) / requests : 0;
+    const idleS = idleTimeout(target, bill, warm), cold = idleS ? coldStarts(requests, peak, idleS) / requests : 0;
     const p95 = p95Of(candidate, need, cold, slowdown), p50Low = candidate.p50_low_ms * slowdown;
     const within = p95 !== null ? p95 <= slo : p50Low > slo ? false : null;
     const excluded = candidate.fails ? "too many failures"
@@ -210,7 +214,8 @@
     bar.style.setProperty("--c", `var(--t${chips[name] % 8})`);
     const [low, high] = [usd(cents(bill.low)), usd(cents(bill.high))];
     const p95 = option.p95 === null || option.p95 === Infinity ? "not known" : ms(option.p95);
-    const start = candidate.target.scales_to_zero && !option.warm && candidate.startup_measured ? ms(need.startup_s * 1000) : "";
+    const starts = idleTimeout(candidate.target, bill, option.warm) && candidate.startup_measured;
+    const start = starts ? ms(need.startup_s * 1000) : "";
     const made = element("tr", recommended ? "take" : option.excluded ? "out" : "", head,
       cell("$ a month", "", usd(cents(bill.net)), small(low === high ? "" : `${low} to ${high}`),
         small(option.warm ? "always warm"

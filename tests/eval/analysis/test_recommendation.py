@@ -1,5 +1,6 @@
 """Which target is to be taken at a traffic, which is left out, and on what that depends."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,9 @@ from eval.analysis.recommendation import bills_tied, evaluate, evaluate_all, rec
 from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
 from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
-from eval.cost.billing import Bill, ResourceDemand, prices_for
+from eval.cost.billing import ECO_IDLE_TIMEOUT_S, Bill, ResourceDemand, prices_for
 from eval.cost.price_list import load_price_list
+from eval.samples.sizes import sized_target
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import FOUR, make_run, make_sample
 
@@ -103,6 +105,20 @@ def test_first_request_of_a_day_meets_a_cold_start():
     busy = recommend(four(), Traffic(1000 / 3600, 8.0), 200.0).options["gcp_cloudrun"].cold_start_fraction
     assert busy == pytest.approx(30.42 / (1000 * 8 * 30.42), rel=1e-3)
     assert recommend(four(), Traffic(1000 / 3600, 24.0), 200.0).options["gcp_cloudrun"].cold_start_fraction < 1e-90
+
+
+def test_an_eco_dyno_sleeps_after_half_an_hour():
+    # At one an hour exp(-1800 / 3600) = 61% of requests follow as long a silence.
+    eco, basic = (candidate("heroku", target=sized_target("heroku", size)) for size in ("eco", "basic"))
+    hourly = Traffic(1 / 3600, 24.0)
+    option = evaluate(eco, hourly, 200.0)
+    assert option.cold_start_fraction == pytest.approx(math.exp(-0.5))
+    assert (option.p95_ms, option.excluded) == (2000.0, reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=2000.0))
+    assert evaluate(basic, hourly, 200.0).cold_start_fraction == 0.0
+    assert eco.target.sleeps_after_s == ECO_IDLE_TIMEOUT_S
+    # Where one is not enough all are Standard-1X, which does not sleep: 42 a second need two.
+    assert evaluate(eco, Traffic(30.0, 8.0), 200.0).cold_start_fraction > 0
+    assert evaluate(eco, Traffic(42.0, 8.0), 200.0).cold_start_fraction == 0.0
 
 
 def test_some_cold_starts_push_p95_up_among_the_warm_requests():

@@ -21,6 +21,7 @@ FIVE = (*FOUR, "aws_sagemaker")
 NAMES = [*FIVE, *(f"{name}-onnx" for name in FIVE)]
 CHANGES = {  # so that each kind of bill is there, and an instance that is always warm is taken
     "heroku-onnx": {"peak_memory_mib": 600.0},  # the cheapest of what never starts
+    "heroku": {"size": "eco"},  # which sleeps
     "aws_sagemaker-onnx": {"size": "serverless-2048"},
 }
 READ_PAGE = """(hashes) => hashes.map((hash) => {
