@@ -565,6 +565,17 @@ def test_markdown_is_the_sentence_and_a_table(pair, capsys):
     assert len({line.count("|") for line in rows}) == 1 and len(rows) == 2 + 12
 
 
+@pytest.mark.parametrize(("n_images", "judgement"), [(60, "not decided"), (400, "equivalent")])
+def test_equal_answers_are_equivalent_where_there_are_enough(pair, capsys, n_images, judgement):
+    assert main(["compare", "--format", "json", *pair(a_run(n_images=n_images), a_run(n_images=n_images))]) == 0
+    judgements = {
+        (d["metric"], d["judgement"])
+        for d in json.loads(capsys.readouterr().out)["differences"]
+        if d["metric"] in ("accuracy", "cost")
+    }
+    assert judgements == {("accuracy", judgement), ("cost", "equivalent")}
+
+
 def test_the_same_two_runs_give_the_same_words(pair, capsys):
     folders = pair(a_run(), a_run(seed=9))
     said = {(main(["compare", *folders]), capsys.readouterr().out) for _ in range(2)}
