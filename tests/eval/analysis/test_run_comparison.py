@@ -266,6 +266,14 @@ def test_flat_rate_dyno_cost_changes_only_with_its_price():
     assert cost.details["speed_effect_usd"] == 0
 
 
+def test_bills_that_differ_by_less_than_a_cent_are_equal():
+    run, samples = a_run(n_images=100, names=("aws_ec2",))  # too few blocks for anything but such a bill
+    longer = [dataclasses.replace(s, response_bytes=s.response_bytes + 3) for s in samples]
+    cost = compared((run, samples), (run, longer))["aws_ec2", "cost"]
+    assert 0 < cost.b - cost.a < 0.001
+    assert (cost.p, cost.significant, cost.decision) == (1.0, False, Decision.EQUIVALENT)
+
+
 def test_bills_of_other_instances_have_no_percentage(pair, capsys):
     # Heroku at 100 million a month: 3 dynos, and 4 where requests take 1.6 times as long.
     run, samples = a_run(names=("heroku",))
