@@ -321,7 +321,7 @@ def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
     n_remarks = len(remarks(facts, findings))
     sent = sum(report.sent for report in facts.targets.values())
     failed = sum(sum(report.errors.values()) for report in facts.targets.values())
-    value = "no" if facts.invalid or not facts.complete else "yes"
+    value = "yes" if facts.measured_targets and facts.complete and not facts.invalid else "no"
     suffix = f", {plural(n_remarks, 'remark')}" if n_remarks else ""
     return Tile("Can this run be trusted?", f"{value}{suffix}", f"{count(failed)} of {plural(sent, 'request')} failed")
 

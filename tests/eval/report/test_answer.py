@@ -165,6 +165,8 @@ def test_failures_of_all_are_told_once():
     found = facts(dead, {})
     assert answer(found) == "No target answered."
     assert condition(found) == "Heroku and AWS EC2 answered none of 400: port 1 was never opened."
+    trust = tiles(found, [], golden=False)[2]
+    assert (trust.value, trust.note) == ("no", "800 of 800 requests failed")
 
 
 def test_twins_have_no_fastest():
