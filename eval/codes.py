@@ -103,6 +103,7 @@ class ReasonCode(Code):
     TOO_MANY_FAILURES = "too_many_failures"
     EXCEEDS_MEMORY = "exceeds_memory", "limit_mib"
     P95_OVER_OBJECTIVE = "p95_over_objective", "p95_ms"
+    P50_OVER_OBJECTIVE = "p50_over_objective", "p50_low_ms"
     TOO_MANY_INSTANCES = "too_many_instances", "instances"
     P95_UNKNOWN = "p95_unknown"
     # A target with two engines

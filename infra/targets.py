@@ -37,6 +37,7 @@ class Target:
     boot_timeout_s: int  # from start to ready, or the platform gives up
     scales_to_zero: bool
     cpu_isa: str = "AVX2"  # as Size's
+    sleeps_after_s: int = 0  # as Size's
     startup_cpu_boost: bool = False  # a starting instance has, and is billed, twice its vCPUs
     min_instances: int = 0  # kept running without a request; machines and dynos are one at least anyway
 
@@ -149,6 +150,7 @@ class Size:
     # AVX2 where the provider promises no processor, as Heroku and Cloud Run do not.
     cpu_isa: str = "AVX2"
     architecture: Architecture = "amd64"  # a twin has this machine's, whatever its size
+    sleeps_after_s: int = 0  # without a request; 0: it never sleeps. The next request waits for a start
 
 
 # Units that speed up a network of 8-bit integers, by the names of service/system.py, which each `cpu_isa` promises
@@ -174,7 +176,7 @@ EC2_SIZES: dict[str, Size] = {
 }
 # Heroku states no number of processors of a shared dyno; the twin and the cost model allow one.
 HEROKU_SIZES: dict[str, Size] = {
-    "eco": Size(1, 512),
+    "eco": Size(1, 512, sleeps_after_s=1800),
     "basic": Size(1, 512),
     "standard-1x": Size(1, 512),
     "standard-2x": Size(1, 1024),

@@ -30,6 +30,7 @@ DEFAULT_BUSY_RPS = 1.0  # requests a second in the busy hours
 MAX_ERROR_RATE = 0.01  # of the requests sent; a target above it gets a warning, and is not recommended
 SLO_SCENARIOS = (POISSON, SINGLE, MAX_RATE)  # whose p95 is compared with the objective: many users say more than one
 SLO_QUANTILE = 0.95
+INFINITE_CODES = (ReasonCode.INFINITE, ReasonCode.UPPER_BOUND_INFINITE)  # why a p95 of enough requests has no value
 P95_TAIL = 0.05  # of all requests; as many failures or cold starts make p95 one of theirs
 TAIL_STEP = 0.005  # between the quantiles of `Candidate.tail_ms`
 ALWAYS_WARM = 1  # instances that are kept running so that no request meets a cold start
@@ -89,7 +90,8 @@ def recommend_engine(
 def evaluate_all(
     candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float, slowdown: int = 1
 ) -> dict[str, Option]:
-    """Each candidate. One whose p95 is not known is left out, unless that is so of all: then the bill decides.
+    """Each candidate. One whose p95 is not known is left out, unless that is so of all: then the bill decides between
+    those whose median is not above the objective.
 
     What is billed by request may have one instance always running. It is an option where it is the cheaper of the two
     that may be taken: with its cold starts the target may miss the objective.
@@ -98,7 +100,7 @@ def evaluate_all(
         name: [evaluate(candidate, traffic, slo_ms, slowdown, n) for n in _min_instances(candidate)]
         for name, candidate in candidates.items()
     }
-    if any(option.within_objective is not None for pair in options.values() for option in pair):
+    if any(_p95_known(candidates[name], option) for name, pair in options.items() for option in pair):
         unknown = reason(ReasonCode.P95_UNKNOWN)
         options = {
             name: [
@@ -108,6 +110,11 @@ def evaluate_all(
             for name, pair in options.items()
         }
     return {name: _choose(pair) for name, pair in options.items()}
+
+
+def _p95_known(candidate: Candidate, option: Option) -> bool:
+    """Of one that fails it says nothing: its p95 is of however few requests."""
+    return option.p95_ms is not None and not candidate.fails
 
 
 def _min_instances(candidate: Candidate) -> tuple[int, ...]:
@@ -137,19 +144,40 @@ def evaluate(
     requests, target = traffic.requests_per_month, replace(candidate.target, min_instances=min_instances)
     demand = candidate.demand_by_slowdown[slowdown]
     bill = billing.monthly_bill(requests, demand, target, candidate.unit_prices, traffic.peak)
-    meets_cold_starts = target.scales_to_zero and not min_instances
-    cold_fraction = billing.cold_starts_per_month(requests, traffic.peak) / requests if meets_cold_starts else 0.0
+    idle_timeout_s = idle_timeout(target, bill, min_instances)
+    cold_starts = billing.cold_starts_per_month(requests, traffic.peak, idle_timeout_s) if idle_timeout_s else 0.0
+    cold_fraction = cold_starts / requests
     p95_ms = _p95_ms(candidate, cold_fraction, slowdown)
+    p50_low_ms = None if candidate.p50_low_ms is None else candidate.p50_low_ms * slowdown
     option = Option(
         bill=bill,
         min_instances=min_instances,
         always_warm_usd=None,
         p95_ms=p95_ms if p95_ms is None or math.isfinite(p95_ms) else None,
         cold_start_fraction=cold_fraction,
-        within_objective=None if p95_ms is None else p95_ms <= slo_ms,
+        within_objective=_within_objective(p95_ms, p50_low_ms, slo_ms),
         excluded=None,
     )
-    return replace(option, excluded=_exclusion_reason(candidate, option))
+    return replace(option, excluded=_exclusion_reason(candidate, option, p95_ms, p50_low_ms))
+
+
+def idle_timeout(target: Target, bill: Bill, min_instances: int) -> int | None:
+    """Seconds without a request after which the next one meets a cold start; None: it never does.
+
+    Several of a dyno that sleeps are of a size that does not.
+    """
+    if min_instances:
+        return None
+    if target.sleeps_after_s:
+        return target.sleeps_after_s if bill.instances == 1 else None
+    return billing.IDLE_TIMEOUT_S if target.scales_to_zero else None
+
+
+def _within_objective(p95_ms: float | None, p50_low_ms: float | None, slo_ms: float) -> bool | None:
+    """Of a p95 that is not known the median can say that it is too long, never that it is short enough."""
+    if p95_ms is None:
+        return False if p50_low_ms is not None and p50_low_ms > slo_ms else None
+    return p95_ms <= slo_ms
 
 
 def _p95_ms(candidate: Candidate, cold_fraction: float, slowdown: int) -> float | None:
@@ -164,16 +192,20 @@ def _p95_ms(candidate: Candidate, cold_fraction: float, slowdown: int) -> float 
     return tail_ms[math.ceil(round((quantile - SLO_QUANTILE) / TAIL_STEP, 6))]
 
 
-def _exclusion_reason(candidate: Candidate, option: Option) -> Reason | None:
+def _exclusion_reason(
+    candidate: Candidate, option: Option, p95_ms: float | None, p50_low_ms: float | None
+) -> Reason | None:
     """Why a target is not to be taken; None when it may be."""
     if candidate.fails:
         return reason(ReasonCode.TOO_MANY_FAILURES)
     if candidate.fits_memory is False:
         return reason(ReasonCode.EXCEEDS_MEMORY, limit_mib=candidate.target.memory_mib)
-    if option.within_objective is False and option.p95_ms is None:  # infinite: a failure more than p95 allows
+    if p95_ms == math.inf:  # a failure more than p95 allows
         return reason(ReasonCode.TOO_MANY_FAILURES)
+    if option.within_objective is False and p95_ms is None:
+        return reason(ReasonCode.P50_OVER_OBJECTIVE, p50_low_ms=p50_low_ms)
     if option.within_objective is False:
-        return reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=option.p95_ms)
+        return reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=p95_ms)
     if option.bill.exceeds_max_instances:
         return reason(ReasonCode.TOO_MANY_INSTANCES, instances=option.bill.instances)
     return None
@@ -211,6 +243,7 @@ def build_candidates(
 ) -> dict[str, Candidate]:
     """Every target with a price."""
     scenario = main_scenario(targets)
+    tails_ms = {name: _tail_ms(targets[name], scenario, samples_by_target[name]) for name in cost_models}
     return {
         name: Candidate(
             title=_title(name, model.target, targets[name].engine),
@@ -219,7 +252,9 @@ def build_candidates(
             unit_prices={role: price.amount for role, price in model.prices.items()},
             demand_by_slowdown={1: model.demand, **model.demand_if_slower},
             startup_measured=model.startup_measured,
-            tail_ms=_tail_ms(targets[name], scenario, samples_by_target[name]),
+            tail_ms=tails_ms[name],
+            p95_reason=None if tails_ms[name] else _p95_reason(targets[name], scenario),
+            p50_low_ms=_slo_percentile(targets[name], scenario, "p50").low,
             fits_memory=_fits_memory(targets[name].memory),
             fails=_fails(targets[name], scenario),
         )
@@ -237,10 +272,18 @@ def _title(name: str, target: Target, engine: str | None) -> str:
 def main_scenario(targets: Mapping[str, TargetReport]) -> str | None:
     """The one scenario of the answer, of the results and of the plots: an open stream, or else single requests.
 
-    Of a search for the highest rate, its times are those of that rate.
+    One that is too short for p95 only where none is long enough. Of a search for the highest rate, its times are those
+    of that rate.
     """
     sent = {name for target in targets.values() for name, report in target.scenarios.items() if report.sent}
-    return next((name for name in (*SLO_SCENARIOS, *SCENARIOS) if name in sent), None)
+    long_enough = (name for name in SLO_SCENARIOS if any(_decides_p95(target, name) for target in targets.values()))
+    return next((name for name in (*long_enough, *SLO_SCENARIOS, *SCENARIOS) if name in sent), None)
+
+
+def _decides_p95(target_report: TargetReport, scenario: str) -> bool:
+    """Whether the scenario gives p95, be it infinite."""
+    p95 = slo_p95(target_report, scenario)
+    return p95.value is not None or (p95.reason is not None and p95.reason.code in INFINITE_CODES)
 
 
 def slo_report(target_report: TargetReport, scenario: str | None) -> ScenarioReport | None:
@@ -249,8 +292,12 @@ def slo_report(target_report: TargetReport, scenario: str | None) -> ScenarioRep
 
 def slo_p95(target_report: TargetReport, scenario: str | None) -> Estimate:
     """Of the warm service, with failures as infinite latency."""
+    return _slo_percentile(target_report, scenario, "p95")
+
+
+def _slo_percentile(target_report: TargetReport, scenario: str | None, name: str) -> Estimate:
     report = slo_report(target_report, scenario)
-    return report.latency_with_failures_ms["p95"] if report else Estimate(None)
+    return report.latency_with_failures_ms[name] if report else Estimate(None)
 
 
 def bills_tied(first: Bill, second: Bill) -> bool:
@@ -265,12 +312,18 @@ def _fits_memory(memory: Memory) -> bool | None:
 
 
 def _fails(target_report: TargetReport, scenario: str | None) -> bool:
-    """Too many requests of the scenario failed; of all scenarios, where none of this one was sent."""
+    """Too many requests of the scenario failed, or of one that it is preferred to for being long enough; of all
+    scenarios, where none of these was sent."""
     if scenario not in SLO_SCENARIOS:
         return False
-    report = slo_report(target_report, scenario)
-    counted = report if report and report.sent else target_report
-    return counted.sent - counted.succeeded > MAX_ERROR_RATE * counted.sent
+    weighed = SLO_SCENARIOS[: SLO_SCENARIOS.index(scenario) + 1]
+    reports = [report for name in weighed if (report := slo_report(target_report, name)) and report.sent]
+    return any(r.sent - r.succeeded > MAX_ERROR_RATE * r.sent for r in reports or [target_report])
+
+
+def _p95_reason(target_report: TargetReport, scenario: str | None) -> Reason:
+    not_sent = reason(ReasonCode.SCENARIO_NOT_RUN, scenario=scenario if scenario in SLO_SCENARIOS else SINGLE)
+    return slo_p95(target_report, scenario).reason or not_sent
 
 
 def _tail_ms(target_report: TargetReport, scenario: str | None, samples: Iterable[Sample]) -> tuple[float | None, ...]:

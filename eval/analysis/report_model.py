@@ -193,6 +193,8 @@ class Candidate:
     demand_by_slowdown: dict[int, ResourceDemand]  # on a processor so many times slower than the one measured on
     startup_measured: bool
     tail_ms: tuple[float | None, ...]  # p95, p95.5 ... p100 of latency; None: infinite; empty: too few requests
+    p95_reason: Reason | None  # why `tail_ms` is empty
+    p50_low_ms: float | None  # low end of the median's interval; None: not known
     fits_memory: bool | None  # None: not known
     fails: bool  # too many of its requests
 

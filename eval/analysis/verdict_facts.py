@@ -99,6 +99,13 @@ class VerdictFacts:
         ]
         return max(pairs, key=lambda agreement: agreement.disagreements, default=None)
 
+    def same_model_undecided(self, names: Sequence[str]) -> bool:
+        """Whether one of these differs from another engine, or from the reference, too often to be told by so few."""
+        return any(
+            same_model.undecided and not {*pair.rsplit("|", 1)}.isdisjoint(names)
+            for pair, same_model in self.same_models.items()
+        )
+
     def agreement_of(self, a: str, b: str) -> Agreement | None:
         return self.agreement.get(f"{a}|{b}") or self.agreement.get(f"{b}|{a}")
 

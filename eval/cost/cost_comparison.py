@@ -93,7 +93,7 @@ def cost_change(
 
     if machine is None:  # it explains no change of a bill that such a factor leaves as it is
         own_b, low_usd, high_usd = (own_usd(factor) for factor in (1.0, 1 / UNKNOWN_MACHINE, UNKNOWN_MACHINE))
-        p = float(low_usd <= usd_a <= high_usd)
+        p = float(low_usd <= usd_a <= high_usd or _are_equal(low_usd, usd_a))
     elif own is None:
         own_b = low_usd = high_usd = at_prices_b
         p = float(_are_equal(own_b, usd_a))

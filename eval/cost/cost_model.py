@@ -155,7 +155,9 @@ def build_cost_model(
     with_server_time = succeeded.where(~np.isnan(succeeded.durations("server_timing_ms", "total")))
     is_told = bool(with_server_time)
     if not is_told:
-        if not succeeded or not network_ms:
+        if not succeeded:
+            return reason(ReasonCode.NO_REQUEST_SUCCEEDED)
+        if not network_ms:
             return reason(ReasonCode.NO_SERVER_TIMING)
         with_server_time = Samples.of(_with_service_time(s, s.service_time_ms - network_ms) for s in succeeded)
     try:

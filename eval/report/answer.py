@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from eval.analysis.findings import Finding, FindingCode, Severity
 from eval.analysis.latency import max_rate
 from eval.analysis.predictions.accuracy import Agreement
-from eval.analysis.recommendation import recommend, slo_p95
+from eval.analysis.recommendation import Recommendation, idle_timeout, recommend, slo_p95
 from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.codes import ReasonCode, reason
@@ -35,6 +35,7 @@ SLO_MS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 3000, 50
 TABLE_BUSY_RPS = (1 / 3600, 0.1, 1.0, 10.0, 100.0)  # rates with a column of their own
 MIN_RPS_PER_SECOND = 0.02  # a lower rate is told by the hour
 ALWAYS_WARM_SETTING = "With one instance always warm (cloudtrial:minInstances 1)."
+START_NOT_MEASURED = "it is that of a cold start, and no start was measured"
 ROUNDING_NOT_DOCUMENTED = "how billed time is rounded is not documented"
 
 
@@ -84,6 +85,7 @@ class AnswerTable:
     slo_ms: Slider
     scenario: str  # of whose requests p95 is
     by_traffic: dict[str, dict[str, tuple[str, bool]]]  # target -> rate -> dollars a month, and whether to take it
+    taken_for: str  # what those are that are to be taken in `by_traffic`; empty where none is
 
 
 def answer(facts: VerdictFacts) -> str:
@@ -117,11 +119,14 @@ def condition(facts: VerdictFacts) -> str:
         return "No target has a price. One that is named as a deployment is priced as such, as in heroku=URL."
     if recommendation.target is None:
         return _excluded_text(facts)
-    is_warm = recommendation.options[recommendation.target].min_instances
-    parts = [ALWAYS_WARM_SETTING if is_warm else "", _next_text(facts)]
+    taken = recommendation.options[recommendation.target]
+    parts = [
+        _p95_unknown_text(facts.candidates[recommendation.target]) if taken.within_objective is None else "",
+        ALWAYS_WARM_SETTING if taken.min_instances else "",
+        _next_text(facts),
+    ]
     if facts.twins and recommendation.slowdown_limit is not None:
-        net_usd = recommendation.options[recommendation.target].bill.net_usd
-        parts.append(slowdown_text(recommendation.slowdown_limit, net_usd))
+        parts.append(slowdown_text(recommendation.slowdown_limit, taken.bill.net_usd))
     return " ".join(filter(None, parts))
 
 
@@ -129,6 +134,7 @@ def answer_table(facts: VerdictFacts) -> AnswerTable:
     """The table at the default traffic, and what the page needs to make it for another. No rows without an answer."""
     recommendation, traffic = facts.recommendation, facts.traffic
     engines = [engine for engine in dict.fromkeys(c.engine for c in facts.candidates.values()) if engine]
+    by_rate = _recommendations_by_rate(facts)
     return AnswerTable(
         rows=answer_rows(facts.candidates, recommendation.options, recommendation.ranked) if facts.answered else [],
         engines={engine: engine_title(engine) for engine in engines},
@@ -137,7 +143,8 @@ def answer_table(facts: VerdictFacts) -> AnswerTable:
         busy_hours=Slider.of(BUSY_HOURS, traffic.busy_hours_per_day, hours_text(traffic.busy_hours_per_day)),
         slo_ms=Slider.of(SLO_MS, facts.slo_ms, ms(facts.slo_ms)),
         scenario=scenario_text(facts),
-        by_traffic=_usd_by_traffic(facts),
+        by_traffic=_usd_by_traffic(by_rate),
+        taken_for=_taken_for(by_rate.values(), facts.slo_ms),
     )
 
 
@@ -163,24 +170,42 @@ def remarks(facts: VerdictFacts, findings: Iterable[Finding]) -> tuple[str, ...]
     return tuple(gathered(others))
 
 
-def _usd_by_traffic(facts: VerdictFacts) -> dict[str, dict[str, tuple[str, bool]]]:
-    """Target -> rate -> dollars a month, and whether it is to be taken, in the busy hours of `facts.traffic`."""
+def _recommendations_by_rate(facts: VerdictFacts) -> dict[float, Recommendation]:
+    """Of the table's rates, in the busy hours of `facts.traffic`."""
     group = {name: candidate for name, candidate in facts.candidates.items() if name in facts.recommendation.options}
-    table: dict[str, dict[str, tuple[str, bool]]] = {name: {} for name in group}
-    for busy_rps in TABLE_BUSY_RPS:
-        recommendation = recommend(group, replace(facts.traffic, busy_rps=busy_rps), facts.slo_ms)
+    return {
+        busy_rps: recommend(group, replace(facts.traffic, busy_rps=busy_rps), facts.slo_ms)
+        for busy_rps in TABLE_BUSY_RPS
+    }
+
+
+def _usd_by_traffic(by_rate: Mapping[float, Recommendation]) -> dict[str, dict[str, tuple[str, bool]]]:
+    """Target -> rate -> dollars a month, and whether it is to be taken."""
+    table: dict[str, dict[str, tuple[str, bool]]] = {}
+    for busy_rps, recommendation in by_rate.items():
         for name, option in recommendation.options.items():
             note = " (left out)" if option.excluded else " (always warm)" if option.min_instances else ""
             text = usd(round(option.bill.net_usd, 2)) + note
-            table[name][rate_text(busy_rps)] = text, name == recommendation.target
+            table.setdefault(name, {})[rate_text(busy_rps)] = text, name == recommendation.target
     return table
+
+
+def _taken_for(recommendations: Iterable[Recommendation], slo_ms: float) -> str:
+    """What the targets are that are taken: it claims no p95 that is not known."""
+    within = {r.options[r.target].within_objective for r in recommendations if r.target}
+    if not within:
+        return ""
+    if within == {None}:
+        return "cheapest of those that fit, by the bill alone, as p95 is not known"
+    where = " where it is known" if None in within else ""
+    return f"cheapest of those that fit, and keep p95 within {ms(slo_ms)}{where}"
 
 
 def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, recommended: bool) -> AnswerRow:
     bill = option.bill
     low, high = usd(round(bill.net_low_usd, 2)), usd(round(bill.net_high_usd, 2))
     startup_ms = candidate.demand_by_slowdown[1].startup_s * 1000
-    starts = candidate.target.scales_to_zero and not option.min_instances
+    starts = idle_timeout(candidate.target, bill, option.min_instances) is not None
     yes_or_no = {True: "yes", False: "no", None: "not known"}
     return AnswerRow(
         name=name,
@@ -242,11 +267,13 @@ def _agreement_tile(facts: VerdictFacts) -> Tile:
     if not compared:
         return Tile(heading, "not checked", "nothing to compare with")
     if not disagreements:
-        n = max(agreement.n for agreement in compared)
-        others = ", or from the model itself" if facts.has_reference else "; not checked against the model itself"
-        between = " between targets of one engine" if len(facts.measured_targets) > 1 else ""
+        unchecked = "" if facts.has_reference else "not checked against the model itself"
+        note = "; ".join(filter(None, (_same_engine_text(facts), *_other_engine_texts(facts), unchecked)))
+        if facts.same_model_undecided(facts.measured_targets):
+            return Tile(heading, "not decided", note)
         value = "yes" if len(facts.measured_targets) == len(facts.targets) else "yes, of those that answered"
-        return Tile(heading, value, f"0 of {plural(n, 'image')} differ{between}{others}")
+        rounding = ", but for rounding" if any(agreement.disagreements for agreement in compared) else ""
+        return Tile(heading, value + rounding, note)
     texts = [
         f"{facts.title(a)} and {facts.title(b)}: {disagreement_text(agreement.disagreements, agreement.n)}"
         for a, b, agreement in sorted(disagreements, key=lambda pair: -pair[2].disagreements)[:MAX_DISAGREEMENTS]
@@ -255,11 +282,46 @@ def _agreement_tile(facts: VerdictFacts) -> Tile:
     return Tile(heading, "no", "; ".join([*texts, *([f"and {plural(others, 'other pair')}"] if others > 0 else [])]))
 
 
+def _same_engine_text(facts: VerdictFacts) -> str:
+    """Of targets of one engine with each other, and of the reference's engine with it; empty where none were compared.
+
+    There are no differences to tell: one would be a fault.
+    """
+    pairs = {
+        pair: agreement.n
+        for pair, agreement in facts.agreement.items()
+        if agreement.n and not facts.engines_differ(*pair.rsplit("|", 1))
+    }
+    if not pairs:
+        return ""
+    engines = {facts.engine(name) for name in facts.measured_targets}
+    whose = "" if engines == {facts.reference_engine} else f" with {engine_title(facts.reference_engine)}"
+    n_with_model = sum(pair.endswith(f"|{REFERENCE}") for pair in pairs)
+    between = n_with_model > 1 or n_with_model < len(pairs)  # two that answer as the model does answer alike
+    where = [" between targets of one engine"] * between + [f"{whose} from the model itself"] * bool(n_with_model)
+    return f"0 of {plural(max(pairs.values()), 'image')} differ{', or'.join(where)}"
+
+
+def _other_engine_texts(facts: VerdictFacts) -> list[str]:
+    """How far each other engine than the reference's is from the model."""
+    texts = []
+    baseline = "the model" if facts.has_reference else engine_title(facts.reference_engine)
+    engines = dict.fromkeys(map(facts.engine, facts.measured_targets))
+    for engine in (engine for engine in engines if engine != facts.reference_engine):
+        names = [name for name in facts.measured_targets if facts.engine(name) == engine]
+        if agreement := facts.vs_reference(names):
+            undecided = "; whether it is the same is not decided" if facts.same_model_undecided(names) else ""
+            why = undecided or (", by rounding" if agreement.disagreements else "")
+            differ = disagreement_text(agreement.disagreements, agreement.n)
+            texts.append(f"{engine_title(engine)}: {differ} differ from {baseline}{why}")
+    return texts
+
+
 def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
     n_remarks = len(remarks(facts, findings))
     sent = sum(report.sent for report in facts.targets.values())
     failed = sum(sum(report.errors.values()) for report in facts.targets.values())
-    value = "no" if facts.invalid or not facts.complete else "yes"
+    value = "yes" if facts.measured_targets and facts.complete and not facts.invalid else "no"
     suffix = f", {plural(n_remarks, 'remark')}" if n_remarks else ""
     return Tile("Can this run be trusted?", f"{value}{suffix}", f"{count(failed)} of {plural(sent, 'request')} failed")
 
@@ -294,6 +356,11 @@ def slowdown_text(limit: SlowdownLimit, net_usd: float) -> str:
         return f"It does not hold on a processor {SLOWDOWNS[0]} times slower than this machine's."
     price = f", at {usd(limit.net_usd)}" if usd(limit.net_usd) != usd(round(net_usd, 2)) else ""
     return f"It holds on a processor up to {limit.factor} times slower than this machine's{price}."
+
+
+def _p95_unknown_text(candidate: Candidate) -> str:
+    why = message(candidate.p95_reason) if candidate.p95_reason else START_NOT_MEASURED
+    return f"P95 not known ({why}): by the bill alone."
 
 
 def _next_text(facts: VerdictFacts) -> str:

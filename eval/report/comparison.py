@@ -285,8 +285,7 @@ def _judgement(d: Difference) -> str:
         return "better"
     if d.significant:
         return str(Decision.DIFFERENT)
-    equivalent = d.decision == Decision.EQUIVALENT or (d.p == 1 and not d.own)
-    return str(Decision.EQUIVALENT) if equivalent else "not decided"
+    return str(Decision.EQUIVALENT) if d.decision == Decision.EQUIVALENT else "not decided"
 
 
 def _format_test(d: Difference) -> str:

@@ -27,7 +27,7 @@ from eval.cost.price_list import Price, PriceList, load_price_list
 from eval.dataset.golden import golden_dir
 from eval.plan.config import OVERLOAD_SCENARIOS
 from eval.report import answer_groups, context, scenario_sections
-from eval.report.answer import ALWAYS_WARM_SETTING, answer_table
+from eval.report.answer import ALWAYS_WARM_SETTING, START_NOT_MEASURED, answer_table
 from eval.report.context import ImageReader
 from eval.report.markdown import escape_markdown
 from eval.report.plots.style import engine_row
@@ -59,12 +59,15 @@ ANSWER_CONSTANTS = {  # of the rules that answer.js shares with the cost model
     "AUTOSCALER_UTILISATION": billing.AUTOSCALER_UTILISATION,
     "IDLE_TIMEOUT_S": billing.IDLE_TIMEOUT_S,
     "MIN_IDLE_TIMEOUT_S": billing.MIN_IDLE_TIMEOUT_S,
+    "SCALE_IN_DELAY_S": billing.SCALE_IN_DELAY_S,
+    "REQUEST_BYTES": billing.REQUEST_BYTES,
     "P95_TAIL": recommendation.P95_TAIL,
     "SLO_QUANTILE": recommendation.SLO_QUANTILE,
     "TAIL_STEP": recommendation.TAIL_STEP,
     "FIRST_SLOWDOWN": SLOWDOWNS[0],
     "ALWAYS_WARM": recommendation.ALWAYS_WARM,
     "ALWAYS_WARM_SETTING": ALWAYS_WARM_SETTING,
+    "START_NOT_MEASURED": START_NOT_MEASURED,
 }
 FORMATTERS = (  # of eval.formatting, as the templates call them
     "value_of",

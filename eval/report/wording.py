@@ -185,7 +185,7 @@ def _model_versions_differ(titles_by_version: Mapping[str, Sequence[str]]) -> st
 
 
 def _search_limited(p99_delay_ms_by_title: Mapping[str, float]) -> str:
-    titles = join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in p99_delay_ms_by_title.items()])
+    titles = join_words([f"{title} ({formatting.ms(p99_ms)})" for title, p99_ms in p99_delay_ms_by_title.items()])
     return (
         f"in the search for the highest rate the client sent late, at p99, to {titles}: a target alone on its machine "
         "may take more"
@@ -211,7 +211,7 @@ def _late_at_start(p99_delay_ms_by_title: Mapping[str, float], start_s: float) -
 
 def _latest_first(p99_delay_ms_by_title: Mapping[str, float]) -> str:
     latest_first = sorted(p99_delay_ms_by_title.items(), key=lambda item: -item[1])
-    return join_words([f"{title} ({p99_ms:.2g} ms)" for title, p99_ms in latest_first], most=MAX_NAMED)
+    return join_words([f"{title} ({formatting.ms(p99_ms)})" for title, p99_ms in latest_first], most=MAX_NAMED)
 
 
 def _sent_late(p99_delay_ms_by_title: Mapping[str, float], limit_ms: float) -> str:
@@ -478,6 +478,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.TOO_MANY_FAILURES: "too many failures",
     ReasonCode.EXCEEDS_MEMORY: "needs more memory than its {limit_mib:mib}",
     ReasonCode.P95_OVER_OBJECTIVE: "p95 {p95_ms:ms}",
+    ReasonCode.P50_OVER_OBJECTIVE: "p50 {p50_low_ms:ms} or more",
     ReasonCode.TOO_MANY_INSTANCES: "needs {instances} instances, more than it may have",
     ReasonCode.P95_UNKNOWN: "p95 not known",
     ReasonCode.NO_RESPONSE_OF_ONE: "one gave no answer",

@@ -38,7 +38,7 @@ def sized_target(name: str, size: str | None) -> Target:
         spec = sizes[size]
         return replace(
             target, size=size, vcpus=spec.vcpus, memory_mib=spec.memory_mib,
-            baseline_vcpus=spec.baseline_vcpus or spec.vcpus,
+            baseline_vcpus=spec.baseline_vcpus or spec.vcpus, sleeps_after_s=spec.sleeps_after_s,
         )  # fmt: skip
     vcpus, separator, memory = size.partition(":")
     if not separator or vcpus not in CLOUD_RUN_MEMORY_MIB or not (memory.isascii() and memory.isdigit()):

@@ -22,6 +22,12 @@
     const firstOfDay = DAY_S - busyS > idleS ? DAYS * -Math.expm1(-rps * busyS) : 0;
     return firstOfDay + (requests - firstOfDay) * Math.exp(-rps * idleS);
   };
+  const sagemakerData = (requests, need, price) => {
+    const egressGb = (requests * need.egress_bytes) / 1e9;
+    const processed = ((requests * C.REQUEST_BYTES) / 1e9 + egressGb) * price.processed;
+    const gross = processed + need.container_image_gib * price.image + egressGb * price.egress;
+    return { gross, net: gross - Math.min(egressGb, price.free_egress) * price.egress };
+  };
   // Each bill: dollars a month after free allowances, its bounds and its gross, and the number of instances.
   const bills = {
     hourly({ target, unit_prices: price }, need, requests, peak) {
@@ -64,7 +70,23 @@
         instances,
       };
     },
+    endpoint({ unit_prices: price }, need, requests, peak) {
+      const instances = alwaysOn((requests / MONTH_S) * peak, need), data = sagemakerData(requests, need, price);
+      const busyHours = Math.min(C.HOURS_PER_MONTH, C.HOURS_PER_MONTH / peak + (DAYS * C.SCALE_IN_DELAY_S) / 3600);
+      const compute = (C.HOURS_PER_MONTH + (instances - 1) * busyHours) * price.hour, net = compute + data.net;
+      return { net, low: net, high: net, gross: compute + data.gross, instances };
+    },
+    serverless({ target, unit_prices: price }, need, requests, peak) {
+      const instances = alwaysOn((requests / MONTH_S) * peak, need), data = sagemakerData(requests, need, price);
+      const secondUsd = (target.memory_mib / 1024) * price.gb_s, compute = requests * need.service_s * secondUsd;
+      const maxStartS = coldStarts(requests, peak, C.MIN_IDLE_TIMEOUT_S) * need.startup_s, net = compute + data.net;
+      return { net, low: net, high: net + maxStartS * secondUsd, gross: compute + data.gross, instances };
+    },
   };
+  // Seconds without a request after which the next one meets a cold start; 0: it never does.
+  const idleTimeout = (target, bill, warm) => (warm ? 0
+    : target.sleeps_after_s ? (bill.instances === 1 ? target.sleeps_after_s : 0)
+      : target.scales_to_zero ? C.IDLE_TIMEOUT_S : 0);
   const cents = (usd) => Math.round(usd * 100) / 100;
 
   const p95Of = (candidate, need, coldFraction, slowdown) => {
@@ -78,11 +100,13 @@
     const candidate = candidates[name], { target } = candidate, need = candidate.demand_by_slowdown[slowdown];
     const peak = 24 / hours, requests = (rps * MONTH_S) / peak;
     const bill = bills[target.billing](candidate, need, requests, peak, warm);
-    const cold = target.scales_to_zero && !warm ? coldStarts(requests, peak, C.IDLE_TIMEOUT_S) / requests : 0;
-    const p95 = p95Of(candidate, need, cold, slowdown), within = p95 === null ? null : p95 <= slo;
+    const idleS = idleTimeout(target, bill, warm), cold = idleS ? coldStarts(requests, peak, idleS) / requests : 0;
+    const p95 = p95Of(candidate, need, cold, slowdown), p50Low = candidate.p50_low_ms * slowdown;
+    const within = p95 !== null ? p95 <= slo : p50Low > slo ? false : null;
     const excluded = candidate.fails ? "too many failures"
       : candidate.fits_memory === false ? `needs more memory than its ${mib(target.memory_mib)}`
-      : within === false ? (p95 === Infinity ? "too many failures" : `p95 ${ms(p95)}`)
+      : p95 === Infinity ? "too many failures"
+      : within === false ? (p95 === null ? `p50 ${ms(p50Low)} or more` : `p95 ${ms(p95)}`)
       : bill.instances > target.max_instances ? `needs ${bill.instances} instances, more than it may have` : "";
     return { name, candidate, need, bill, warm, cold, p95, within, excluded };
   };
@@ -96,7 +120,7 @@
     const pairs = names.map((name) => (candidates[name].target.billing === "request" ? [0, C.ALWAYS_WARM] : [0])
       .map((warm) => evaluate(name, traffic, slowdown, warm)));
     const options = pairs.flat();
-    if (options.some((option) => option.within !== null)) {
+    if (options.some(({ p95, candidate }) => p95 !== null && p95 !== Infinity && !candidate.fails)) {
       for (const option of options) if (option.within === null) option.excluded = option.excluded || "p95 not known";
     }
     return pairs.map(choose);
@@ -141,7 +165,11 @@
   const conditionOf = (names, traffic, options, ranked) => {
     if (!ranked.length) return leftOut(options);
     const [first, ...others] = ranked, amount = (option) => usd(cents(option.bill.net));
-    const parts = [first.warm ? C.ALWAYS_WARM_SETTING : ""];
+    const why = first.candidate.p95_reason ? first.candidate.p95_reason.message : C.START_NOT_MEASURED;
+    const parts = [
+      first.within === null ? `P95 not known (${why}): by the bill alone.` : "",
+      first.warm ? C.ALWAYS_WARM_SETTING : "",
+    ];
     const title = ({ candidate, warm }) => candidate.title + (warm ? " (always warm)" : "");
     const equal = others.filter((option) => amount(option) === amount(first)).map(title);
     if (!others.length) parts.push(leftOut(options));
@@ -186,7 +214,8 @@
     bar.style.setProperty("--c", `var(--t${chips[name] % 8})`);
     const [low, high] = [usd(cents(bill.low)), usd(cents(bill.high))];
     const p95 = option.p95 === null || option.p95 === Infinity ? "not known" : ms(option.p95);
-    const start = candidate.target.scales_to_zero && !option.warm && candidate.startup_measured ? ms(need.startup_s * 1000) : "";
+    const starts = idleTimeout(candidate.target, bill, option.warm) && candidate.startup_measured;
+    const start = starts ? ms(need.startup_s * 1000) : "";
     const made = element("tr", recommended ? "take" : option.excluded ? "out" : "", head,
       cell("$ a month", "", usd(cents(bill.net)), small(low === high ? "" : `${low} to ${high}`),
         small(option.warm ? "always warm"

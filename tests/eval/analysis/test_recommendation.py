@@ -1,5 +1,6 @@
 """Which target is to be taken at a traffic, which is left out, and on what that depends."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,11 @@ from eval.analysis.recommendation import bills_tied, evaluate, evaluate_all, rec
 from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
 from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
-from eval.cost.billing import Bill, ResourceDemand, prices_for
+from eval.cost.billing import ECO_IDLE_TIMEOUT_S, Bill, ResourceDemand, prices_for
 from eval.cost.price_list import load_price_list
+from eval.samples.sizes import sized_target
 from infra.targets import TARGETS
-from tests.helpers.synthetic_run import FOUR, make_run
+from tests.helpers.synthetic_run import FOUR, make_run, make_sample
 
 PRICES = load_price_list()
 DAYTIME = Traffic(1.0, 8.0)
@@ -29,9 +31,11 @@ def candidate(name, p95_ms=20.0, **changes):
     }
     tail_ms = () if p95_ms is None else tuple(p95_ms + step for step in range(11))
     unit_prices = {role: price.amount for role, price in prices_for(target, PRICES).items()}
+    too_few = None if tail_ms else reason(ReasonCode.TOO_FEW_SAMPLES, needed=72, n=50)
     known = Candidate(
         title=target.title, target=target, engine="torch", unit_prices=unit_prices, demand_by_slowdown=demands,
-        startup_measured=True, tail_ms=tail_ms, fits_memory=True, fails=False,
+        startup_measured=True, tail_ms=tail_ms, p95_reason=too_few, p50_low_ms=18.0, fits_memory=True,
+        fails=False,
     )  # fmt: skip
     return replace(known, **changes)
 
@@ -103,6 +107,20 @@ def test_first_request_of_a_day_meets_a_cold_start():
     assert recommend(four(), Traffic(1000 / 3600, 24.0), 200.0).options["gcp_cloudrun"].cold_start_fraction < 1e-90
 
 
+def test_an_eco_dyno_sleeps_after_half_an_hour():
+    # At one an hour exp(-1800 / 3600) = 61% of requests follow as long a silence.
+    eco, basic = (candidate("heroku", target=sized_target("heroku", size)) for size in ("eco", "basic"))
+    hourly = Traffic(1 / 3600, 24.0)
+    option = evaluate(eco, hourly, 200.0)
+    assert option.cold_start_fraction == pytest.approx(math.exp(-0.5))
+    assert (option.p95_ms, option.excluded) == (2000.0, reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=2000.0))
+    assert evaluate(basic, hourly, 200.0).cold_start_fraction == 0.0
+    assert eco.target.sleeps_after_s == ECO_IDLE_TIMEOUT_S
+    # Where one is not enough all are Standard-1X, which does not sleep: 42 a second need two.
+    assert evaluate(eco, Traffic(30.0, 8.0), 200.0).cold_start_fraction > 0
+    assert evaluate(eco, Traffic(42.0, 8.0), 200.0).cold_start_fraction == 0.0
+
+
 def test_some_cold_starts_push_p95_up_among_the_warm_requests():
     # At 14.4 an hour exp(-14.4 x 900 / 3600) = 2.7% meet a start: p95 of all is the warm p97.6, the next step is p98.
     option = recommend(four(), Traffic(14.4 / 3600, 24.0), 200.0).options["gcp_cloudrun"]
@@ -168,6 +186,68 @@ def test_memory_of_libraries_no_cloud_needs_leaves_nobody_out(fits, cuda_build, 
 def test_a_run_too_short_for_p95_ranks_by_the_bill():
     short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
     assert recommend(short, DAYTIME, 200.0).ranked == ["heroku", "aws_ec2"]
+
+
+def test_a_median_above_the_objective_leaves_out_without_p95():
+    short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
+    short["heroku"] = replace(short["heroku"], p50_low_ms=659.0)
+    found = recommend(short, DAYTIME, 200.0)
+    assert found.ranked == ["aws_ec2"]
+    assert found.options["heroku"].excluded == reason(ReasonCode.P50_OVER_OBJECTIVE, p50_low_ms=659.0)
+    assert found.options["heroku"].within_objective is False
+    assert recommend(short, DAYTIME, 700.0).ranked == ["heroku", "aws_ec2"]
+
+
+def test_an_answer_by_the_median_ends_where_a_slowdown_breaks_it():
+    short = {"aws_ec2": candidate("aws_ec2", p95_ms=None, p50_low_ms=60.0)}
+    assert recommend(short, DAYTIME, 200.0).slowdown_limit == SlowdownLimit(2, 20.11)
+
+
+def test_failures_of_one_leave_nobody_else_out():
+    run, samples = make_run(n_images=50, failures={"heroku": 1})
+    found = analyse_run(run, samples, PRICES).facts.recommendation
+    assert found.options["heroku"].excluded == reason(ReasonCode.TOO_MANY_FAILURES)
+    assert found.ranked == ["gcp_function", "gcp_cloudrun", "aws_ec2"]
+
+
+def beside_a_short_stream(single_factor=1.0, failed=0):
+    """600 single requests of Heroku beside a stream of 50."""
+    run, samples = make_run(n_images=600, names=["heroku"], reference=False)
+    slower = [
+        replace(s, latency_ms=s.latency_ms * single_factor, service_time_ms=s.service_time_ms * single_factor)
+        for s in samples
+    ]
+    stream = [
+        make_sample(image, scenario="poisson", error="timeout" if image < failed else None, block=1000,
+                    scheduled_s=1000.0 + image, response_bytes=412)
+        for image in range(50)
+    ]  # fmt: skip
+    return analyse_run(replace(run, scenarios=["single", "poisson"]), [*slower, *stream], PRICES).facts
+
+
+def test_a_p95_that_is_known_decides_beside_a_stream_too_short():
+    facts = beside_a_short_stream(single_factor=45.0)
+    assert facts.scenario == "single"
+    assert facts.recommendation.target is None
+    assert facts.recommendation.options["heroku"].excluded.code == ReasonCode.P95_OVER_OBJECTIVE
+    assert facts.recommendation.options["heroku"].p95_ms > 700
+
+
+def test_failures_of_a_stream_too_short_for_p95_leave_out():
+    facts = beside_a_short_stream(failed=3)
+    assert facts.scenario == "single"
+    assert facts.recommendation.options["heroku"].excluded == reason(ReasonCode.TOO_MANY_FAILURES)
+
+
+def test_a_stream_whose_p95_is_infinite_is_the_one_that_decides():
+    run, samples = make_run(n_images=600, names=["heroku"], reference=False)
+    stream = [
+        replace(s, scenario="poisson", send_delay_ms=0.0, block=s.block + 1000) for s in samples if s.phase == "measure"
+    ]
+    failed = [make_sample(s.image_index, "timeout", scenario="poisson", block=s.block) for s in stream[:60]]
+    facts = analyse_run(replace(run, scenarios=["single", "poisson"]), [*samples, *failed, *stream[60:]], PRICES).facts
+    assert facts.scenario == "poisson"
+    assert facts.recommendation.options["heroku"].excluded == reason(ReasonCode.TOO_MANY_FAILURES)
 
 
 def test_slowdown_limit_is_the_last_one_with_the_same_answer():

@@ -271,6 +271,14 @@ def test_flat_rate_dyno_cost_changes_only_with_its_price():
     assert cost.details["speed_effect_usd"] == 0
 
 
+def test_bills_that_differ_by_less_than_a_cent_are_equal():
+    run, samples = a_run(n_images=100, names=("aws_ec2",))  # too few blocks for anything but such a bill
+    longer = [dataclasses.replace(s, response_bytes=s.response_bytes + 3) for s in samples]
+    cost = compared((run, samples), (run, longer))["aws_ec2", "cost"]
+    assert 0 < cost.b - cost.a < 0.001
+    assert (cost.p, cost.significant, cost.decision) == (1.0, False, Decision.EQUIVALENT)
+
+
 def test_bills_of_other_instances_have_no_percentage(pair, capsys):
     # Heroku at 100 million a month: 3 dynos, and 4 where requests take 1.6 times as long.
     run, samples = a_run(names=("heroku",))
@@ -568,6 +576,17 @@ def test_markdown_is_the_sentence_and_a_table(pair, capsys):
     assert lines[0].startswith("**B is not shown to be worse than A")
     rows = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1 and len(rows) == 2 + 12
+
+
+@pytest.mark.parametrize(("n_images", "judgement"), [(60, "not decided"), (400, "equivalent")])
+def test_equal_answers_are_equivalent_where_there_are_enough(pair, capsys, n_images, judgement):
+    assert main(["compare", "--format", "json", *pair(a_run(n_images=n_images), a_run(n_images=n_images))]) == 0
+    judgements = {
+        (d["metric"], d["judgement"])
+        for d in json.loads(capsys.readouterr().out)["differences"]
+        if d["metric"] in ("accuracy", "cost")
+    }
+    assert judgements == {("accuracy", judgement), ("cost", "equivalent")}
 
 
 def test_the_same_two_runs_give_the_same_words(pair, capsys):

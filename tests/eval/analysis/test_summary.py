@@ -224,7 +224,7 @@ def test_target_that_did_not_start_is_reported_with_its_reason():
     found = report(not_started={"heroku": "port 5000 was never opened\nlast lines of its log"})
     facts = found["targets"]["heroku"]
     assert (facts["sent"], facts["succeeded"], facts["scenarios"]) == (0, 0, {})
-    assert facts["cost"]["idle_usd_per_month"]["reason"]["code"] == ReasonCode.NO_SERVER_TIMING
+    assert facts["cost"]["idle_usd_per_month"]["reason"]["code"] == ReasonCode.NO_REQUEST_SUCCEEDED
     values = {"title": "Heroku", "failure": "port 5000 was never opened"}
     assert findings(found) == [(FindingCode.TARGET_FAILED, "heroku", values)]
     assert found["verdict"]["tiles"][1]["value"] == "yes, of those that answered"

@@ -9,17 +9,19 @@ import pytest
 from eval.analysis.findings import FindingCode, invalid, warning
 from eval.analysis.latency import RateSearchReport
 from eval.analysis.predictions.accuracy import Agreement
+from eval.analysis.predictions.same_model import SameModel
 from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.codes import ReasonCode, reason
+from eval.cost.billing import prices_for
 from eval.cost.price_list import load_price_list
 from eval.report.answer import answer, answer_rows, answer_table, condition, rate_text, tiles, traffic_text
 from eval.report.report_json import build_report
 from eval.report.terminal import terminal_table
 from eval.stats.comparison import Decision
 from eval.stats.intervals import Estimate
-from infra.targets import TARGETS
+from infra.targets import TARGETS, sagemaker_target
 from tests.eval.analysis.test_recommendation import DAYTIME, candidate, four
 from tests.helpers.synthetic_run import FOUR, make_run
 
@@ -107,6 +109,35 @@ def test_targets_that_cost_the_same_are_named():
     assert condition(facts(twins=False)) == "Google Cloud Run costs the same."
 
 
+def test_an_answer_without_p95_says_that_the_bill_alone_decides():
+    short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
+    found = facts(candidates=short, twins=False)
+    assert condition(found) == "P95 not known (needs n >= 72, have 50): by the bill alone. Next: AWS EC2 at $20.11."
+    assert answer_table(found).taken_for == "cheapest of those that fit, by the bill alone, as p95 is not known"
+    assert answer_table(facts()).taken_for == "cheapest of those that fit, and keep p95 within 200 ms"
+
+
+def test_a_median_above_the_objective_is_told():
+    slow = {"heroku": candidate("heroku", p95_ms=None, p50_low_ms=659.0)}
+    found = facts(candidates=slow)
+    assert answer(found) == "At 1 a second, 8 h a day, no target qualifies."
+    assert condition(found) == "Left out: Heroku (p50 659 ms or more)."
+    assert answer_table(found).taken_for == ""
+    (row,) = answer_table(found).rows
+    assert (row.p95, row.within) == ("not known", "no")
+
+
+def test_p95_unknown_for_want_of_a_start_is_told():
+    serverless = sagemaker_target("serverless-2048")
+    unit_prices = {role: price.amount for role, price in prices_for(serverless, load_price_list()).items()}
+    changes = {"target": serverless, "unit_prices": unit_prices, "startup_measured": False}
+    unstarted = {"aws_sagemaker": candidate("aws_sagemaker", **changes)}
+    targets = {"aws_sagemaker": target("AWS SageMaker")}
+    found = facts(targets, unstarted, traffic=Traffic(1 / 3600, 24.0), twins=False)
+    assert condition(found).startswith("P95 not known (it is that of a cold start, and no start was measured)")
+    assert answer_table(found).taken_for == ("cheapest of those that fit, and keep p95 within 200 ms where it is known")
+
+
 def test_no_processor_is_doubted_where_the_cloud_was_measured():
     assert "slower" not in condition(facts(twins=False))
 
@@ -134,6 +165,8 @@ def test_failures_of_all_are_told_once():
     found = facts(dead, {})
     assert answer(found) == "No target answered."
     assert condition(found) == "Heroku and AWS EC2 answered none of 400: port 1 was never opened."
+    trust = tiles(found, [], golden=False)[2]
+    assert (trust.value, trust.note) == ("no", "800 of 800 requests failed")
 
 
 def test_twins_have_no_fastest():
@@ -197,6 +230,49 @@ def test_tiles_name_who_differs_and_what_to_know():
     _, same, trust = tiles(found, remarks, golden=False)
     assert (same.value, same.note) == ("no", "Heroku and the reference: 2 of 400 images")
     assert trust.value == "yes, 2 remarks"
+
+
+def agreement_tile(**changes):
+    return tiles(facts(**changes), [], golden=False)[1]
+
+
+def test_another_engine_is_told_by_its_difference_from_the_model():
+    names = ["heroku", "aws_ec2", "heroku-onnx", "aws_ec2-onnx"]
+    targets = {name: target(name, engine="onnx" if "-onnx" in name else "torch") for name in names}
+    pairs = {
+        "heroku|aws_ec2": agreement(0, 10_000),
+        "heroku-onnx|aws_ec2-onnx": agreement(0, 10_000),
+        "heroku|heroku-onnx": agreement(40, 10_000),
+        **{f"{name}|reference": agreement(40 if "-onnx" in name else 0, 10_000) for name in names},
+    }
+    assert agreement_tile(targets=targets, agreement=pairs) == Tile(
+        "Same answers everywhere",
+        "yes, but for rounding",
+        "0 of 10,000 images differ between targets of one engine, or with PyTorch from the model itself; "
+        "ONNX int8: 40 of 10,000 images differ from the model, by rounding",
+    )
+    among_themselves = {pair: found for pair, found in pairs.items() if "reference" not in pair}
+    assert agreement_tile(targets=targets, agreement=among_themselves).note == (
+        "0 of 10,000 images differ between targets of one engine; "
+        "ONNX int8: 40 of 10,000 images differ from PyTorch, by rounding; not checked against the model itself"
+    )
+
+
+def test_an_engine_too_far_for_so_few_images_is_not_decided():
+    found = agreement_tile(
+        targets={"heroku-onnx": target("Heroku (ONNX int8)", engine="onnx")},
+        agreement={"heroku-onnx|reference": agreement(45, 50)},
+        same_models={"heroku-onnx|reference": SameModel(50, 0.22, 0.94, differs_often=True)},
+    )
+    assert (found.value, found.note) == (
+        "not decided",
+        "ONNX int8: 45 of 50 images differ from the model; whether it is the same is not decided",
+    )
+
+
+def test_one_target_is_held_to_the_model_in_a_sentence():
+    found = agreement_tile(targets={"heroku": target("Heroku")})
+    assert (found.value, found.note) == ("yes", "0 of 400 images differ from the model itself")
 
 
 @pytest.mark.parametrize(("rps", "text"), [(1 / 3600, "1 an hour"), (0.5, "0.5 a second"), (1000.0, "1,000 a second")])

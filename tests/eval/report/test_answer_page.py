@@ -9,6 +9,7 @@ import pytest
 from eval.analysis.recommendation import recommend
 from eval.analysis.report_model import Traffic
 from eval.analysis.summary import analyse_run
+from eval.cost.billing import BILL_FORMULAS
 from eval.cost.price_list import load_price_list
 from eval.report.answer import ALWAYS_WARM_SETTING, BUSY_HOURS, BUSY_RPS, SLO_MS, answer, answer_rows, condition
 from eval.report.render import REPORT_HTML, write_reports
@@ -16,7 +17,13 @@ from eval.samples.store import read_run, read_samples, write_run
 from tests.helpers.synthetic_run import FOUR
 from tests.helpers.synthetic_scenarios import write_full_run
 
-NAMES = [*FOUR, *(f"{name}-onnx" for name in FOUR)]
+FIVE = (*FOUR, "aws_sagemaker")
+NAMES = [*FIVE, *(f"{name}-onnx" for name in FIVE)]
+CHANGES = {  # so that each kind of bill is there, and an instance that is always warm is taken
+    "heroku-onnx": {"peak_memory_mib": 600.0},  # the cheapest of what never starts
+    "heroku": {"size": "eco"},  # which sleeps
+    "aws_sagemaker-onnx": {"size": "serverless-2048"},
+}
 READ_PAGE = """(hashes) => hashes.map((hash) => {
   location.hash = hash;
   dispatchEvent(new HashChangeEvent("hashchange"));
@@ -33,10 +40,8 @@ READ_PAGE = """(hashes) => hashes.map((hash) => {
 def folder(tmp_path_factory):
     scenarios = ("single", "poisson", "cold", "max_rate")
     folder = write_full_run(tmp_path_factory.mktemp("answer"), n_images=100, names=NAMES, scenarios=scenarios)
-    run = read_run(folder)  # without the cheapest of what never starts, an instance that is always warm is taken
-    targets = [
-        replace(target, peak_memory_mib=600.0) if target.name == "heroku-onnx" else target for target in run.targets
-    ]
+    run = read_run(folder)
+    targets = [replace(target, **CHANGES.get(target.name, {})) for target in run.targets]
     write_run(folder, replace(run, targets=targets))
     write_reports(folder)
     return folder
@@ -44,6 +49,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def facts(folder):
+    return facts_of(folder)
+
+
+def facts_of(folder):
     run = read_run(folder)
     return analyse_run(run, list(read_samples(folder, run)), load_price_list(sha256=run.prices_sha256)).facts
 
@@ -71,9 +80,16 @@ def cells(row):
 
 @pytest.mark.browser
 def test_sliders_answer_as_the_cost_model_does(page, facts):
+    assert {candidate.target.billing for candidate in facts.candidates.values()} == set(BILL_FORMULAS)
     grid = list(itertools.product(BUSY_RPS[::3], BUSY_HOURS[::3], SLO_MS[::4], ("torch", "onnx")))
+    conditions = conditions_shown(page, facts, grid)
+    assert sum(ALWAYS_WARM_SETTING in condition for condition in conditions) > 1
+
+
+def conditions_shown(page, facts, grid):
+    """Of each traffic, objective and engine, after the page was compared with the Python there."""
     hashes = [f"#rps={rps}&hours={hours}&slo={slo_ms}&engine={engine}" for rps, hours, slo_ms, engine in grid]
-    warm_answers = 0
+    conditions = []
     for (rps, hours, slo_ms, engine), shown in zip(grid, page.evaluate(READ_PAGE, hashes), strict=True):
         group = {name: candidate for name, candidate in facts.candidates.items() if candidate.engine == engine}
         traffic = Traffic(rps, hours)
@@ -85,8 +101,21 @@ def test_sliders_answer_as_the_cost_model_does(page, facts):
             "rows": [cells(row) for row in answer_rows(group, recommendation.options, recommendation.ranked)],
         }
         assert shown == expected, (rps, hours, slo_ms, engine)
-        warm_answers += ALWAYS_WARM_SETTING in shown["condition"]
-    assert warm_answers > 1
+        conditions.append(shown["condition"])
+    return conditions
+
+
+@pytest.mark.browser
+def test_sliders_of_a_run_without_p95_answer_as_python_does(tmp_path, page):
+    folder = write_full_run(tmp_path, n_images=50, names=FOUR, scenarios=("single",))
+    report = write_reports(folder)
+    assert report["targets"]["heroku"]["scenarios"]["single"]["latency_ms"]["p95"]["value"] is None
+    markdown = (folder / "report.md").read_text()
+    assert "keep p95" not in markdown and "by the bill alone, as p95 is not known" in markdown
+    page.goto((folder / REPORT_HTML).as_uri())
+    grid = list(itertools.product(BUSY_RPS[::5], BUSY_HOURS[::4], SLO_MS[:4], ("torch",)))
+    texts = " ".join(conditions_shown(page, facts_of(folder), grid))
+    assert "P95 not known (needs n >= 72" in texts and "ms or more)" in texts
 
 
 @pytest.mark.browser
