@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
         "run_folder", metavar="RUN", type=Path, help="the --out folder of ./cloudtrial train or finetune"
     )
     promote.add_argument(
-        "--bundle", type=Path, help=f"folder to write; of ./cloudtrial finetune's runs required, else {BUNDLE}"
+        "--bundle",
+        type=Path,
+        help="folder to write, in place of a model that is there; of ./cloudtrial finetune's runs required, else "
+        f"{BUNDLE}",
     )
     promote.add_argument(
         "--floor", type=float,
@@ -90,11 +93,13 @@ def run_promote(arguments: argparse.Namespace) -> None:
     if (arguments.run_folder / RUN_JSON).exists():
         own_commands.promote(arguments)
         return
+    from training.bundles.manifest import check_replaceable
     from training.data import load_split
     from training.promote import promote
 
-    test = load_split(arguments.data, train=False)
     bundle = arguments.bundle or BUNDLE
+    check_replaceable(bundle)  # before a download
+    test = load_split(arguments.data, train=False)
     floor = MIN_ACCURACY if arguments.floor is None else arguments.floor
     stored = promote(arguments.run_folder, bundle, test, arguments.data_name or test.source, min_accuracy=floor)
     interval = f"{stored['low']:.2%} to {stored['high']:.2%}"

@@ -4,6 +4,7 @@ TrainingError
 ├── DataError         the images or rows cannot be learnt from
 ├── BaseError         the network to start from is unknown, or its weights cannot be had
 ├── RunError          the run's folder is not as the command needs it
+├── FolderError       what is written would replace something else
 ├── LabelError        labels cannot be proposed, or a person's cannot be applied
 ├── ExportError       an exported file is not good enough
 └── PromotionError    the run is not finished, or its network is not good enough
@@ -26,6 +27,10 @@ class BaseError(TrainingError):
 
 class RunError(TrainingError):
     """The run's folder is not as the command needs it."""
+
+
+class FolderError(TrainingError):
+    """What is written would replace something else."""
 
 
 class LabelError(TrainingError):

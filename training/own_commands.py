@@ -13,6 +13,7 @@ from training.labelling import arguments as labelling
 
 EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
 IMAGES_HELP = "folder with CLASS/*, or with train/CLASS/* and test/CLASS/*"
+BUNDLE_HELP = "folder to write, in place of a model that is there"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,7 +53,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "tabular", description="Fit a logistic regression to rows of numbers, and write it as a bundle."
     )
     tabular.add_argument("rows", metavar="ROWS", help="CSV file whose last column is `class`, or sklearn:iris")
-    tabular.add_argument("--bundle", type=Path, required=True, help="folder to write")
+    tabular.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
     tabular.add_argument("--golden", type=Path, help="CSV file to write the held out rows to")
     tabular.add_argument("--seed", type=int, default=SEED, help=f"of the split (default: {SEED})")
     tabular.set_defaults(run=run_tabular)
@@ -63,7 +64,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     pretrained.add_argument("base", metavar="BASE", help="efficientnet_lite0, or a builder of torchvision")
     pretrained.add_argument("--images", type=Path, required=True, help="folder of photos to calibrate with")
     pretrained.add_argument("--compare", type=Path, help="folder of images on which int8 is compared with torch")
-    pretrained.add_argument("--bundle", type=Path, required=True, help="folder to write")
+    pretrained.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
     pretrained.set_defaults(run=run_pretrained)
 
 

@@ -26,6 +26,7 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.model import MODEL_JSON, load_bundle, sha256
 from service.system import cpu_model
 from training import train
+from training.bundles.manifest import check_replaceable
 from training.bundles.reference import add_reference
 from training.data import CLASSES, SIZE_PX, Split
 from training.defaults import CIFAR_MEAN, CIFAR_STD, NAME
@@ -72,6 +73,7 @@ def answers(folder: Path, test: Split) -> np.ndarray:
 
 def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accuracy: float) -> dict[str, Any]:
     """Measure a run's network as trained and as stored, and write the bundle. Returns the latter's accuracy."""
+    check_replaceable(folder)
     tensors, progress = read_run(run)
     with tempfile.TemporaryDirectory() as scratch:
         write_bundle(Path(scratch), tensors, {})

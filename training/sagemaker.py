@@ -107,8 +107,9 @@ def train(root: Path, say: Callable[[str], None]) -> None:
     finetune(Options(data=data, out=run, resume=resume, **values), say)
     for file, found in export_run(run, None).items():
         say(f"{file}: {found['accuracy']:.2%} of {found['n']} test images")
-    promote_run(run, run / name, floor)
-    shutil.copytree(run / name, root / "model", dirs_exist_ok=True)  # which may be a mount, and so is not replaced
+    bundle = run / "bundle" / name  # in a folder of its own: a model may be called test, as the run's images are
+    promote_run(run, bundle, floor)
+    shutil.copytree(bundle, root / "model", dirs_exist_ok=True)  # which may be a mount, and so is not replaced
     outputs.mkdir(parents=True, exist_ok=True)
     for file in REPORTS:
         if (run / file).exists():

@@ -60,13 +60,15 @@ def test_a_job_leaves_its_figures_and_log(trained):
 
 
 def test_one_channel_of_any_name_is_split(tmp_path):
-    root = job(tmp_path / "ml")
+    root = job(tmp_path / "ml", QUICK | {"name": "test"})
     write_class_folders(root / "input" / "data" / "training", {"ant": 14, "bee": 14})
     (root / "checkpoints").mkdir()  # as with managed spot training
     assert main([str(root)]) == 0
     assert (root / "checkpoints" / "checkpoint.safetensors").exists()
     run = json.loads((root / "output" / "data" / "run.json").read_text(encoding="utf-8"))
     assert run["data"]["split_here"] and run["metrics"]["n"] == 6
+    assert load_bundle(root / "model").name == "test"
+    assert {path.name for path in (root / "checkpoints" / "test").iterdir()} == {"ant", "bee"}
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_an_existing_run_is_not_overwritten(class_folders, finished_run):
 def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe, tmp_path):
     run_train("--data", class_folders, "--out", tmp_path / "run")
     test = load_split(class_folders, train=False)
-    (tmp_path / "bundle").mkdir()
+    promote.write_bundle(tmp_path / "bundle", {"any": torch.zeros(1)}, {})
     (tmp_path / "bundle" / "int8.onnx").write_bytes(b"of earlier weights")
     stored = promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", min_accuracy=0.0)
     bundle = load_bundle(tmp_path / "bundle")
@@ -181,6 +181,15 @@ def test_a_network_below_the_floor_is_not_promoted(class_folders, finished_run, 
     with pytest.raises(promote.PromotionError, match=r"98\.00%, the floor is 99\.00%"):
         promote.promote(finished_run, tmp_path / "bundle", test, "noise", min_accuracy=0.99)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_promoting_keeps_a_folder_that_is_no_model(class_folders, finished_run, tmp_path):
+    mine = tmp_path / "networks" / "mine.onnx"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    with pytest.raises(SystemExit, match=r"^promote: .*networks is there, and is no model: name another folder"):
+        main(["promote", str(finished_run), "--bundle", str(mine.parent), "--data", str(class_folders), "--floor", "0"])
+    assert [path.read_bytes() for path in mine.parent.iterdir()] == [b"mine"]
 
 
 def test_an_unfinished_run_is_not_promoted(class_folders, small_recipe, monkeypatch, tmp_path):

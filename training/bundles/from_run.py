@@ -21,7 +21,7 @@ from service.engines.resnet import ARCHITECTURE
 from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.manifest.records import EngineFile
 from service.model import Bundle, sha256
-from training.bundles.manifest import EngineSource, SelfTest, write_bundle
+from training.bundles.manifest import EngineSource, SelfTest, check_replaceable, write_bundle
 from training.bundles.onnx_export import run_onnx, write_float32, write_int8
 from training.bundles.reference import measured, reference_of
 from training.bundles.self_test import image_self_test
@@ -131,6 +131,7 @@ def check(exports: dict[str, Any], torch_accuracy: float) -> None:
 
 def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, Any]:
     """Write the bundle of an exported run; returns int8's figures. Raises TrainingError when it is not good enough."""
+    check_replaceable(bundle)
     run, base, net = load_run(folder)
     exports = run.get("exports")
     if not exports:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from service.errors import BundleError
 from service.model import MODEL_JSON, load_bundle, sha256
 from service.monitoring.reference import REFERENCE
 from training.bundles.reference import check_reference, write_json
+from training.errors import FolderError
 
 SCHEMA = 2
 SELF_TEST = "self_test.json"
@@ -45,6 +47,23 @@ class SelfTest:
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raises FolderError unless a bundle may be written there: all that is in the folder would be deleted."""
+    another = "name another folder with --bundle, such as models/mine"
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise FolderError(f"{folder} is the folder that you are in, or holds it: {another}")
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        known = {MODEL_JSON, SELF_TEST, REFERENCE, *load_bundle(folder, ()).files}
+    except BundleError:
+        raise FolderError(f"{folder} is there, and is no model: {another}") from None
+    for path in sorted(folder.iterdir()):
+        is_hidden_file = path.is_file() and path.name.startswith(".")  # such as macOS writes
+        if path.name not in known and path.suffix != ".onnx" and not is_hidden_file:
+            raise FolderError(f"{path} is no file of the model there: move it elsewhere, or {another}")
+
+
 def write_bundle(
     folder: Path,
     classes: Sequence[str],
@@ -57,10 +76,12 @@ def write_bundle(
     details: dict[str, Any],
     reference: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the bundle; what was in the folder is replaced.
+    """Write the bundle, in place of a model that was there. Raises FolderError where something else is.
 
     `taken`: `input` of model.json; `details`: its other keys; `reference`: the content of reference.json.
     """
+    check_replaceable(folder)
+    folder = folder.resolve()  # a link's is replaced where it leads
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
         new = Path(scratch) / folder.name

@@ -23,7 +23,7 @@ from torchvision import models
 from service.errors import Problem
 from service.images.preprocess import decode_image
 from service.model import Bundle
-from training.bundles.manifest import EngineSource, write_bundle
+from training.bundles.manifest import EngineSource, check_replaceable, write_bundle
 from training.bundles.onnx_export import run_onnx, write_float32, write_int8
 from training.bundles.self_test import image_self_test
 from training.errors import DataError, ExportError
@@ -85,6 +85,7 @@ def torch_probabilities(net: torch.nn.Module, inputs: np.ndarray) -> np.ndarray:
 
 def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> dict[str, Any]:
     """Export, check, and write the bundle; returns int8's agreement with torch. Raises TrainingError."""
+    check_replaceable(folder)
     base = find_base(name)
     classes = imagenet_classes()
     net = build(base, len(classes))

@@ -25,7 +25,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from service.manifest.records import Feature, TabularInput
-from training.bundles.manifest import EngineSource, SelfTest, write_bundle
+from training.bundles.manifest import EngineSource, SelfTest, check_replaceable, write_bundle
 from training.bundles.onnx_export import run_onnx
 from training.bundles.reference import measured, reference_of
 from training.errors import DataError, ExportError
@@ -162,6 +162,7 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
 
     Raises TrainingError.
     """
+    check_replaceable(folder)
     rows = read_rows(source)
     check_rows(rows)
     train, test = train_test_split(
