@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 from urllib.error import URLError
 
@@ -118,6 +119,38 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(monkeypatch, tmp_path):
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     with pytest.raises(SystemExit, match="exists: add --resume or choose another --out"):
         finetune(data, *SMALL, "--out", tmp_path / "whole")
+
+
+def test_what_a_folder_holds_of_the_users_own_is_kept(tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    for number, name in enumerate(("test/test_mine.py", "log.csv", "curves.svg")):
+        mine = tmp_path / str(number) / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        with pytest.raises(SystemExit, match=r"^finetune: .*(test|csv|svg) is there, and is of no run: name"):
+            finetune(data, *SMALL, "--out", tmp_path / str(number))
+        assert [path for path in (tmp_path / str(number)).rglob("*") if path.is_file()] == [mine]
+        assert mine.read_text() == "mine"
+
+
+def test_the_run_of_another_command_is_kept(tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    shutil.copy(ROOT / "reports" / "example" / "run.json", tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(SystemExit, match=r"^finetune: .*run\.json is of no run of \./cloudtrial finetune"):
+        finetune(data, *SMALL, "--out", tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_that_was_killed_early_starts_again(monkeypatch, tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune_run, "copy_test_images", interrupt)
+        finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    (tmp_path / "run" / "test" / "ant").mkdir(parents=True)
+    (tmp_path / "run" / "test" / "ant" / "half.png").write_bytes(b"")
+    finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    assert len(list((tmp_path / "run" / "test").rglob("*.png"))) == 4
 
 
 def test_labels_are_matched_by_name(tmp_path):

@@ -37,6 +37,7 @@ from training.finetune.run_folder import (
     WHOLE,
     Epoch,
     Progress,
+    check_replaceable,
     device,
     load_checkpoint,
     read_run,
@@ -148,6 +149,7 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
     start = time.perf_counter()
     base = find_base(options.base, options.size_px, options.weights)
     dataset = read_dataset(options.data, options.seed)
+    check_replaceable(options.out, test_images=dataset.split_here)
     net, progress, momentum = start_network(options, base, len(dataset.classes))
     on = device()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -155,6 +157,8 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
         say(f"note: {note}")
     with tempfile.TemporaryDirectory(dir=options.out) as scratch:
         loaded = load(dataset, base, Path(scratch), say)
+        run = describe_run(options, base, loaded)
+        write_run(options.out, run)  # before test/, which it tells from a folder of the user
         if dataset.split_here:
             copy_test_images(loaded.dataset, options.out / TEST_IMAGES)
         say(
@@ -163,8 +167,6 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
             f"{len(loaded.test[1])} to test"
         )
         net = net.to(on)
-        run = describe_run(options, base, loaded)
-        write_run(options.out, run)
         normalise = normaliser(base, on)
 
         def record(epoch: Epoch, momentum: dict[str, Tensor]) -> None:

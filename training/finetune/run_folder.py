@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training.defaults import RUN_JSON
-from training.errors import RunError
+from training.errors import FolderError, RunError
 
 CHECKPOINT, LOG, CURVES, TEST_IMAGES = "checkpoint.safetensors", "log.csv", "curves.svg", "test"
 HEAD, WHOLE = "head", "whole"  # what a stage trains
@@ -76,6 +76,18 @@ def load_checkpoint(folder: Path, net: nn.Module) -> tuple[Progress, dict[str, T
     return Progress(content["stage"], [Epoch(**each) for each in content["history"]]), momentum
 
 
+def check_replaceable(folder: Path, *, test_images: bool) -> None:
+    """Raises FolderError or RunError unless a run may write there, which replaces files and perhaps test/."""
+    if (folder / RUN_JSON).exists():
+        read_run(folder)  # raises for another program's
+        return
+    for path in (folder / name for name in (LOG, CURVES, TEST_IMAGES) if test_images or name != TEST_IMAGES):
+        if path.exists():
+            raise FolderError(f"{path} is there, and is of no run: name another folder with --out, such as runs/mine")
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{folder} is no folder: name one with --out, such as runs/mine")
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json. Raises RunError when the folder is no run."""
     path = folder / RUN_JSON
@@ -85,8 +97,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise RunError(f"no {path}: name the --out folder of ./cloudtrial finetune") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict) or "classes" not in content:
-        raise RunError(f"{path} is no run of ./cloudtrial finetune: it names no classes")
+    if not isinstance(content, dict) or not {"base", "classes"} <= content.keys():  # reports of runs have classes
+        raise RunError(f"{path} is of no run of ./cloudtrial finetune; name another folder")
     return content
 
 
