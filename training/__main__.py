@@ -75,7 +75,12 @@ def parser() -> argparse.ArgumentParser:
         "--photos", type=Path, help="folder of photos with provenance.json, instead of generated images"
     )
     golden.add_argument("--bundle", type=Path, default=BUNDLE, help=f"model bundle (default: {BUNDLE})")
-    golden.add_argument("--out", type=Path, default=GOLDEN_SET, help=f"folder to write (default: {GOLDEN_SET})")
+    golden.add_argument(
+        "--out",
+        type=Path,
+        default=GOLDEN_SET,
+        help=f"folder to write, in place of a golden set that is there (default: {GOLDEN_SET})",
+    )
     golden.add_argument(
         "--steps", type=int, default=GOLDEN_STEPS, help=f"more give smoother images (default: {GOLDEN_STEPS})"
     )
@@ -139,8 +144,10 @@ def run_golden(arguments: argparse.Namespace) -> None:
     if arguments.photos is not None:
         own_commands.golden_photos(arguments, bundle)
         return
+    from training.folders import golden_files
     from training.golden import generate, write_golden_set
 
+    golden_files(arguments.out)  # raises where something else is there, before minutes of work
     images = generate(bundle, arguments.steps)
     correct = write_golden_set(arguments.out, bundle, images)
     print(f"{arguments.out}: {len(images)} images, {correct} classified as intended")

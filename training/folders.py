@@ -1,14 +1,16 @@
-"""Folders of images: one folder for each class, in splits or not."""
+"""Folders of images: one folder for each class, in splits or not; and those of golden sets."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from training.errors import DataError
+from training.errors import DataError, FolderError
 
 SPLITS = ("train", "test")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"})
 SYSTEM_FOLDERS = frozenset({"__MACOSX"})
+GOLDEN_MANIFEST = "manifest.json"
 
 
 def has_splits(folder: Path) -> bool:
@@ -48,3 +50,15 @@ def image_files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"no folder {root}: name one with images")
     return sorted(filter(_is_image, root.rglob("*")))
+
+
+def golden_files(folder: Path) -> list[str]:
+    """The images of the golden set that is there; none in a new folder. Raises FolderError where something else is."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    try:
+        manifest = json.loads((folder / GOLDEN_MANIFEST).read_text(encoding="utf-8"))
+        manifest["model_version"]
+        return [Path(entry["name"]).name for entry in manifest["images"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FolderError(f"{folder} is there, and is no golden set: name another folder with --out") from None

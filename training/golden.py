@@ -26,6 +26,7 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine, load_network
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from service.schema import PROBABILITY_DIGITS
+from training.folders import GOLDEN_MANIFEST, golden_files
 
 PER_CLASS = 10
 SEED = 0
@@ -93,11 +94,14 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def write_golden_set(folder: Path, bundle: Bundle, images: np.ndarray) -> int:
-    """Write the PNGs and the manifest; returns how many the network classifies as intended."""
+    """Write the PNGs and the manifest, in place of an earlier set's, and nothing else's, which raises FolderError.
+
+    Returns how many the network classifies as intended.
+    """
     engine = TorchEngine(bundle, "float32")  # on any processor
+    for name in golden_files(folder):
+        (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
     entries = []
     for number, pixels in enumerate(images):
         label = number // PER_CLASS
@@ -112,5 +116,5 @@ def write_golden_set(folder: Path, bundle: Bundle, images: np.ndarray) -> int:
         entries.append({"name": name, "sha256": digest, "label": label, "probabilities": probabilities})
     lines = ",\n".join("  " + json.dumps(entry) for entry in entries)
     head = f' "classes": {json.dumps(bundle.classes)},\n "model_version": "{bundle.version(WEIGHTS)}",\n'
-    (folder / "manifest.json").write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    (folder / GOLDEN_MANIFEST).write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
     return sum(max(range(10), key=e["probabilities"].__getitem__) == e["label"] for e in entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from service.images.preprocess import decode_image
 from service.model import load_bundle
 from tests.conftest import ROOT
 from training import golden
+from training.__main__ import main
 from training.bundles.onnx_export import run_onnx
 
 pytestmark = pytest.mark.integration
@@ -56,6 +58,42 @@ def test_a_new_set_has_a_manifest_that_fits_its_files(bundle_dir, tmp_path):
     again = json.loads((tmp_path / "manifest.json").read_text())
     assert len(again["images"]) == len(list(tmp_path.glob("*.png"))) == 100
     assert tuple(again["classes"]) == bundle.classes
+
+
+def test_a_set_replaces_a_set_and_keeps_other_images(bundle_dir, tmp_path):
+    bundle = load_bundle(bundle_dir)
+    manifest = {"model_version": "of before", "images": [{"name": "old.png"}, {"name": "gone.png"}]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("old.png", "mine.png"):
+        (tmp_path / name).write_bytes(b"an image")
+    golden.write_golden_set(tmp_path, bundle, np.zeros((10, 32, 32, 3), np.uint8))
+    assert (tmp_path / "mine.png").exists() and not (tmp_path / "old.png").exists()
+    assert len(json.loads((tmp_path / "manifest.json").read_text())["images"]) == 10
+
+
+@pytest.mark.parametrize("photos", [False, True])
+@pytest.mark.parametrize("manifest", [None, "[]", '{"name": "a web page"}'])
+def test_a_folder_of_images_is_no_golden_set_and_is_kept(photos, manifest, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "coffee.jpg").write_bytes(b"my photo")
+    (mine / "a.png").write_bytes(b"my image")
+    if manifest is not None:
+        (mine / "manifest.json").write_text(manifest)
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    name = "efficientnet-lite0-imagenet" if photos else "resnet18-cifar10"
+    source = ["--photos", str(ROOT / "eval" / "golden" / name)] if photos else ["--steps", "1"]
+    with pytest.raises(SystemExit, match=r"^golden: .*mine is there, and is no golden set: name another folder"):
+        main(["golden", "--bundle", str(ROOT / "models" / name), "--out", str(mine), *source])
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+def test_photos_may_become_a_golden_set_where_they_lie(tmp_path):
+    photos = ROOT / "eval" / "golden" / "efficientnet-lite0-imagenet"
+    for name in ("coffee.jpg", "provenance.json"):
+        shutil.copy(photos / name, tmp_path)
+    main(["golden", "--bundle", str(ROOT / "models" / photos.name), "--photos", str(tmp_path), "--out", str(tmp_path)])
+    assert [each["name"] for each in json.loads((tmp_path / "manifest.json").read_text())["images"]] == ["coffee.jpg"]
 
 
 def test_the_photos_are_answered_as_their_manifest_says():

@@ -20,13 +20,16 @@ from service.model import Bundle
 from service.schema import PROBABILITY_DIGITS
 from training.bundles.onnx_export import run_onnx
 from training.errors import DataError
-from training.folders import image_files
+from training.folders import GOLDEN_MANIFEST, golden_files, image_files
 
 PROVENANCE = "provenance.json"
 
 
 def write_photo_set(bundle: Bundle, photos: Path, out: Path) -> list[tuple[str, str, float]]:
     """Copy the photos and write manifest.json; returns each name with the bundle's class and its probability."""
+    in_place = photos.resolve() == out.resolve()
+    if not in_place:
+        golden_files(out)  # raises where something else is there
     paths = image_files(photos)
     try:
         provenance: dict[str, Any] = json.loads((photos / PROVENANCE).read_text(encoding="utf-8"))
@@ -52,7 +55,7 @@ def write_photo_set(bundle: Bundle, photos: Path, out: Path) -> list[tuple[str, 
         answers.append((path.name, bundle.classes[label], float(row[label])))
     lines = ",\n".join("  " + json.dumps(entry, ensure_ascii=False) for entry in entries)
     head = f' "classes": {json.dumps(bundle.classes)},\n "model_version": "{bundle.version(file)}",\n'
-    (out / "manifest.json").write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    if photos.resolve() != out.resolve():
+    (out / GOLDEN_MANIFEST).write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    if not in_place:
         shutil.copyfile(photos / PROVENANCE, out / PROVENANCE)
     return answers
