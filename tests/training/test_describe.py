@@ -42,6 +42,23 @@ def described(tmp_path_factory) -> tuple[dict, str, Path]:
     return json.loads((root / "mine.json").read_text(encoding="utf-8")), (root / "mine.html").read_text("utf-8"), root
 
 
+@pytest.mark.parametrize("name", ["photos.json", "photos.html"])
+def test_a_file_of_the_users_own_is_kept(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    photo(1).save(tmp_path / "photos" / "ant" / "1.png")
+    (tmp_path / name).write_text('{"annotations": []}')
+    with pytest.raises(
+        SystemExit, match=rf"^describe: {name} is there, and was not written by .*: add --name or --out"
+    ):
+        main(["describe", "photos"])
+    assert (tmp_path / name).read_text() == '{"annotations": []}'
+    for _ in range(2):  # an earlier description is replaced
+        main(["describe", "photos", "--name", "mine"])
+    with pytest.raises(SystemExit, match=rf"^describe: {name} is no folder"):
+        main(["describe", "photos", "--out", name])
+
+
 def test_images_are_counted_by_class_and_split(described):
     content, _, _ = described
     assert content["splits"] == {"train": 61, "test": 17} and content["images"] == 78

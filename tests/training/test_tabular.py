@@ -59,6 +59,14 @@ def test_a_csv_file_gives_a_binary_model(tmp_path):
     assert run_onnx(tmp_path / "mine" / "model.onnx", np.array([[1, 1]], np.float32), "features")[0, 1] > 0.9
 
 
+def test_the_table_is_not_replaced_by_the_rows_held_out(iris, tmp_path):
+    (tmp_path / "rows.csv").write_bytes((iris / "rows.csv").read_bytes())
+    words = ["--bundle", str(tmp_path / "mine"), "--golden", str(tmp_path / "." / "rows.csv")]
+    with pytest.raises(SystemExit, match=r"^tabular: --golden .*rows\.csv is the table itself"):
+        main(["tabular", str(tmp_path / "rows.csv"), *words])
+    assert (tmp_path / "rows.csv").read_bytes() == (iris / "rows.csv").read_bytes()
+
+
 def test_a_table_of_large_numbers_is_served_and_knows_its_own_rows(tmp_path):
     rng = np.random.default_rng(0)
     rows = [

@@ -163,6 +163,8 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
     Raises TrainingError.
     """
     check_replaceable(folder)
+    if golden is not None and golden.exists() and Path(source).exists() and golden.samefile(source):
+        raise DataError(f"--golden {golden} is the table itself, of which a third would be left: name another file")
     rows = read_rows(source)
     check_rows(rows)
     train, test = train_test_split(

@@ -17,7 +17,7 @@ from training.defaults import ROOT
 from training.describe.duplicates import Pair
 from training.describe.scan import ImageFile, scan, thumbnail_png
 from training.describe.summary import summarise
-from training.errors import DataError
+from training.errors import DataError, FolderError
 
 CSS = ROOT / "eval" / "report" / "templates" / "report.css"  # the report's look
 PICTURES_PER_CLASS, CLASSES_WITH_PICTURES, PAIRS_WITH_PICTURES = 6, 40, 24
@@ -25,9 +25,10 @@ PICTURE_PX = 64
 
 
 def describe(folder: Path, out: Path, name: str | None, *, pictures: bool) -> dict[str, Any]:
-    """Scan, write both files, print what was found. Raises DataError."""
-    files = scan(folder)
+    """Scan, write both files, print what was found. Raises DataError, FolderError."""
     name = name or folder.resolve().name
+    check_replaceable(out, name)
+    files = scan(folder)
     content, pairs = summarise(name, folder, files)
     good = [file for file in files if not file.problem]
     if not good:
@@ -42,6 +43,23 @@ def describe(folder: Path, out: Path, name: str | None, *, pictures: bool) -> di
         print(f"- {line}")
     print(f"{out / name}.html, {out / name}.json")
     return content
+
+
+def check_replaceable(out: Path, name: str) -> None:
+    """Raises FolderError unless the two files may be written there, in place of an earlier description's."""
+    if out.exists() and not out.is_dir():
+        raise FolderError(f"{out} is no folder: name one with --out")
+    for path in (out / f"{name}.json", out / f"{name}.html"):
+        if path.exists() and not _is_description(out / f"{name}.json"):
+            raise FolderError(f"{path} is there, and was not written by ./cloudtrial describe: add --name or --out")
+
+
+def _is_description(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"findings", "splits"} <= content.keys()
 
 
 def render(content: dict[str, Any], pictures: dict[str, list[str]], pairs: list[tuple[str, str, str]]) -> str:
