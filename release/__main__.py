@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         "gate`; of twins without p95 and cost, as both versions share this machine)")  # fmt: skip
     add("--token-env", metavar="VARIABLE", help="environment variable with the stacks' bearer token")
     add("--dry-run", action="store_true", help="print the steps and end")
-    add("--out", type=Path, metavar="DIR", help="folder of the release (default: releases/ID)")
+    add("--out", type=Path, metavar="DIR", help="new folder of the release (default: releases/ID)")
     add("--resume", type=Path, metavar="DIR", help="go on with a release; all options but --token-env are its own")
     return parser
 
@@ -146,6 +146,8 @@ def _release(argv: Sequence[str]) -> int:
     folder = arguments.out or RELEASES / plan.id
     if (folder / "release.json").exists():
         parser.error(f"--out {folder} has a release already; go on with --resume {folder}")
+    if folder.is_dir() and any(folder.iterdir()):  # a release replaces DIR/prod and the like
+        parser.error(f"--out {folder} holds something else; name a new folder, or leave --out away: releases/ID")
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(folder, plan)
     print(f"Release {folder}: {plan.model}@{plan.version}, production {plan.production or 'not set'}", flush=True)

@@ -71,6 +71,16 @@ def test_production_alone_follows_what_was_promoted_before():
     ]
 
 
+def test_a_folder_that_holds_something_else_is_no_place_of_a_release(store, tmp_path, capsys):
+    mine = tmp_path / "work" / "prod" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        main(["--model", "tiny@candidate", "--store", store.url, "--stacks", "heroku", "--out", str(tmp_path / "work")])
+    assert ended.value.code == 2 and "work holds something else; name a new folder" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == [mine]
+
+
 def test_a_store_in_the_home_folder_is_found_when_it_is_resumed(store, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")
