@@ -43,13 +43,13 @@ class FollowedFolder:
             self._backend.replace(path, data)
 
     def delete_old(self, keep: int) -> None:
-        """Delete all versions but those that an alias points to, and the last `keep` that this one pointed to."""
+        """Delete the versions that this alias pointed to, but for the last `keep`, and those of another alias."""
         recent = dict.fromkeys(record.version for record in reversed(self._aliases.history(self.alias)))
         kept = {*list(recent)[:keep], *(record.version for record in self._aliases.all().values())}
         versions = f"{self.name}/versions"
         delete_abandoned(self.folder / versions, ".*.part")
         for version in self._backend.folders(versions):
-            if version not in kept:
+            if version in recent and version not in kept:  # another one was pushed here, or pulled by its version
                 _delete(self.version_folder(version))
 
 

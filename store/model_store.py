@@ -132,9 +132,15 @@ class ModelStore:
     def follow(self, reference: str, folder: Path, keep: int = 2) -> AliasRecord | None:
         """Bring a folder up to date with an alias, as a service follows it: the version's files, then the record.
 
-        Versions there are deleted beyond the last `keep` of this alias, and those of other aliases. Nothing is done
-        where nothing has changed. Of NAME@VERSION, which never moves, the version is written, and None returned.
+        Versions that the alias pointed to are deleted there beyond the last `keep`, and those of other aliases. Nothing
+        is done where nothing has changed. Of NAME@VERSION, which never moves, the version is written, and None
+        returned. Raises StoreError, as for the store's own folder.
         """
+        if Path(self.url).expanduser().resolve() == folder.resolve():
+            raise StoreError(
+                f"{folder} is the store itself, whose versions stay: a service follows it as it is, with "
+                f"MODEL_STORE={folder}, or names another folder with --follow"
+            )
         wanted = parse_reference(reference)
         if wanted.alias is None:
             self.pull(reference, folder / version_dir(wanted.name, wanted.version or ""))

@@ -51,6 +51,24 @@ def test_the_last_versions_are_kept_and_older_ones_deleted(store, versions, fold
     assert versions_in(folder) == {versions[2]}
 
 
+def test_a_store_does_not_follow_itself(store, versions, tmp_path):
+    for version in versions:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    for folder in (tmp_path / "store", tmp_path / "link"):
+        with pytest.raises(StoreError, match=r"is the store itself, whose versions stay"):
+            store.follow("tiny@prod", folder)
+    assert versions_in(tmp_path / "store") == set(versions)
+
+
+def test_versions_that_were_not_followed_are_kept(store, versions, folder):
+    store.follow(f"tiny@{versions[0]}", folder)
+    for version in versions[1:]:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+        store.follow("tiny@prod", folder, keep=1)
+    assert versions_in(folder) == {versions[0], versions[3]}
+
+
 def test_what_another_alias_points_to_is_kept(store, versions, folder):
     store.move_alias("tiny", "beta", versions[0], reason=WHY)
     store.follow("tiny@beta", folder)
