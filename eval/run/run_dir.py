@@ -15,15 +15,18 @@ from eval.samples.store import os_errors_as_eval_error
 
 LATEST_LINK = "latest"
 LOG_DIR = "logs"
+REPORTS = ("report.html", "report.md", "report.json")  # that the run ends with
 
 
 def create_run_dir(run_dir: Path) -> None:
-    """Create the folder of a run. Raises EvalError if that fails, or if it has a run already."""
+    """Create the folder of a run. Raises EvalError if that fails, or if it has a run or a report already."""
     existing_files = [name for name in (RUN_JSON, SAMPLES_FILE, SAMPLES_GZ_FILE) if os.path.lexists(run_dir / name)]
     if existing_files:
         raise EvalError(
             f"{run_dir} has a run already ({existing_files[0]}): select another folder with --out, or remove it"
         )
+    if reports := [name for name in REPORTS if os.path.lexists(run_dir / name)]:
+        raise EvalError(f"{run_dir} has {reports[0]} already, which the run's would replace: select another with --out")
     with os_errors_as_eval_error(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=run_dir).close()  # whether it can be written to

@@ -20,6 +20,7 @@ from eval.errors import EvalError, ReferenceUnavailable
 from eval.load import circuit_breaker, load_generator
 from eval.plan.config import Config
 from eval.progress import Reporter
+from eval.report.render import write_reports
 from eval.run.reference import reference_samples
 from eval.run.run_dir import create_run_dir, update_latest
 from eval.run.runner import RunOptions, execute_run, new_run
@@ -279,6 +280,20 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path):
         run(tmp_path, [endpoint(fake, "a")])
     with pytest.raises(EvalError, match=r"has a run already \(run.json\)"):
         create_run_dir(tmp_path)
+
+
+def test_a_report_of_the_users_own_is_kept(tmp_path):
+    with fake_endpoint() as fake:
+        create_run_dir(tmp_path / "run")
+        run(tmp_path / "run", [endpoint(fake, "a")])
+    write_reports(tmp_path / "run")
+    for path in (tmp_path / "run").glob("report*"):
+        folder = tmp_path / f"of{path.suffix}"
+        folder.mkdir()
+        (folder / path.name).write_text("mine")
+        with pytest.raises(EvalError, match=rf"has {path.name} already, which the run's would replace"):
+            create_run_dir(folder)
+    assert len(list(tmp_path.glob("of.*/report.*"))) == 3
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
