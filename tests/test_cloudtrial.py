@@ -70,6 +70,20 @@ def test_unknown_command_is_one_line_with_near_names_and_exit_2(word, near):
     assert "./cloudtrial --help lists them all" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("serve", "MODEL_DIR=models/NAME PORT=9000 ./cloudtrial serve"),
+        ("reference", "ls DIR/*.png | MODEL_DIR=models/NAME ./cloudtrial reference"),
+    ],
+)
+@pytest.mark.parametrize("words", [["--model", "mine", "--port", "9000"], ["cat.png"]], ids=" ".join)
+def test_what_takes_settings_alone_refuses_arguments(name, instead, words):
+    done = call(name, *words, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"cloudtrial {name} takes no '{words[0]}': {instead}; --help lists the settings\n"
+
+
 def test_missing_command_is_a_usage_error_and_shows_the_help():
     done = call()
     assert (done.returncode, done.stdout) == (2, "")
