@@ -22,6 +22,10 @@ class WrongChecksum(Exception):
 
 def read_bundle(folder: Path) -> tuple[Bundle, bytes]:
     """A bundle whose files are not checked yet, and its model.json. Raises BundleError or StoreError."""
+    if not (folder / MODEL_JSON).is_file():
+        raise StoreError(
+            f"no model at {folder}: {MODEL_JSON} is missing; name a folder that has it, such as models/iris"
+        )
     bundle = load_bundle(folder, ())
     for name in (MODEL_JSON, *bundle.files):
         if (folder / name).is_symlink():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training import own_commands
+from training.arguments import fraction, seed, whole_number
 from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED
 from training.errors import TrainingError
 
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.run(arguments)
     except TrainingError as error:
         sys.exit(f"{arguments.command}: {error}")
+    except OSError as error:  # a full disk, a missing right, a file where a folder is named
+        reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        sys.exit(f"{arguments.command}: {reason}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
     train.add_argument("--data", type=Path, help=DATA_HELP)
     train.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    train.add_argument("--seed", type=int, default=SEED, help=f"of every random choice (default: {SEED})")
+    train.add_argument("--seed", type=seed, default=SEED, help=f"of every random choice (default: {SEED})")
     train.set_defaults(run=run_train)
 
     promote = commands.add_parser("promote", description="Turn a finished training run into the model bundle.")
@@ -50,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         f"{BUNDLE}",
     )
     promote.add_argument(
-        "--floor", type=float,
+        "--floor", type=fraction,
         help="lowest accuracy to accept; default: what always answering the most frequent class reaches, "
         f"and {MIN_ACCURACY} for ./cloudtrial train",
     )  # fmt: skip
@@ -82,7 +86,10 @@ def parser() -> argparse.ArgumentParser:
         help=f"folder to write, in place of a golden set that is there (default: {GOLDEN_SET})",
     )
     golden.add_argument(
-        "--steps", type=int, default=GOLDEN_STEPS, help=f"more give smoother images (default: {GOLDEN_STEPS})"
+        "--steps",
+        type=whole_number(1),
+        default=GOLDEN_STEPS,
+        help=f"more give smoother images (default: {GOLDEN_STEPS})",
     )
     golden.set_defaults(run=run_golden)
     return result
@@ -100,10 +107,11 @@ def run_promote(arguments: argparse.Namespace) -> None:
         return
     from training.bundles.manifest import check_replaceable
     from training.data import load_split
-    from training.promote import promote
+    from training.promote import promote, read_run
 
     bundle = arguments.bundle or BUNDLE
-    check_replaceable(bundle)  # before a download
+    check_replaceable(bundle)
+    read_run(arguments.run_folder)  # raises for a typo, before a download
     test = load_split(arguments.data, train=False)
     floor = MIN_ACCURACY if arguments.floor is None else arguments.floor
     stored = promote(arguments.run_folder, bundle, test, arguments.data_name or test.source, min_accuracy=floor)

@@ -36,7 +36,13 @@ def load_split(
     if folder is None:
         from torchvision.datasets import CIFAR10  # only here: not every place that trains has it
 
-        dataset = CIFAR10(Path.home() / ".cache" / "cloudtrial", train=train, download=True)
+        try:
+            dataset = CIFAR10(Path.home() / ".cache" / "cloudtrial", train=train, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"CIFAR-10 cannot be downloaded ({getattr(error, 'reason', error)}); without a network name a folder "
+                "with train/CLASS/* and test/CLASS/* by --data"
+            ) from None
         return Split(dataset.data, np.asarray(dataset.targets), "CIFAR-10, torchvision download")
     root = folder / ("train" if train else "test")
     if not root.is_dir():

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.arguments import batch_size, epochs, positive, seed, size_px
 from training.defaults import SEED
 from training.errors import PromotionError
 from training.labelling import arguments as labelling
@@ -39,14 +40,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "torchvision such as vgg16_bn, resnet152, mobilenet_v3_small (default: efficientnet_lite0)",
     )  # fmt: skip
     finetune.add_argument("--weights", help="FILE.safetensors, or none for random ones; default: pretrained")
-    finetune.add_argument("--size", type=int, dest="size_px", help="side of the input in pixels; default: the base's")
+    finetune.add_argument(
+        "--size", type=size_px, dest="size_px", help="side of the input in pixels; default: the base's"
+    )
     finetune.add_argument("--out", type=Path, required=True, help="folder of the run")
     finetune.add_argument("--unfreeze", action="store_true", help="then train the whole network")
-    finetune.add_argument("--epochs", type=int, default=EPOCHS, help=f"of the whole network (default: {EPOCHS})")
-    finetune.add_argument("--batch-size", type=int, default=BATCH_SIZE, help=f"(default: {BATCH_SIZE})")
-    finetune.add_argument("--lr", type=float, help="highest learning rate of the whole network")
+    finetune.add_argument("--epochs", type=epochs, default=EPOCHS, help=f"of the whole network (default: {EPOCHS})")
+    finetune.add_argument("--batch-size", type=batch_size, default=BATCH_SIZE, help=f"(default: {BATCH_SIZE})")
+    finetune.add_argument("--lr", type=positive, help="highest learning rate of the whole network")
     finetune.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
-    finetune.add_argument("--seed", type=int, default=SEED, help=f"of every random choice (default: {SEED})")
+    finetune.add_argument("--seed", type=seed, default=SEED, help=f"of every random choice (default: {SEED})")
     finetune.set_defaults(run=run_finetune)
 
     tabular = commands.add_parser(
@@ -55,7 +58,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tabular.add_argument("rows", metavar="ROWS", help="CSV file whose last column is `class`, or sklearn:iris")
     tabular.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
     tabular.add_argument("--golden", type=Path, help="CSV file to write the held out rows to")
-    tabular.add_argument("--seed", type=int, default=SEED, help=f"of the split (default: {SEED})")
+    tabular.add_argument("--seed", type=seed, default=SEED, help=f"of the split (default: {SEED})")
     tabular.set_defaults(run=run_tabular)
 
     pretrained = commands.add_parser(

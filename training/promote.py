@@ -29,7 +29,7 @@ from training import train
 from training.bundles.manifest import check_replaceable
 from training.bundles.reference import add_reference
 from training.data import CLASSES, SIZE_PX, Split
-from training.defaults import CIFAR_MEAN, CIFAR_STD, NAME
+from training.defaults import CIFAR_MEAN, CIFAR_STD, NAME, RUN_JSON
 from training.errors import PromotionError
 from training.measure import accuracy, predict, split_reference
 
@@ -40,7 +40,9 @@ def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
     """The network's tensors and the progress of a finished run. Raises PromotionError when it is not finished."""
     checkpoint = run / train.CHECKPOINT
     if not checkpoint.exists():
-        raise PromotionError(f"no {checkpoint}; name the --out folder of ./cloudtrial train")
+        raise PromotionError(
+            f"no {RUN_JSON} and no {train.CHECKPOINT} in {run}: name the --out folder of ./cloudtrial finetune or train"
+        )
     progress = train.read_progress(checkpoint)
     if progress.epoch < (epochs := progress.recipe["epochs"]):
         raise PromotionError(f"{run} has {progress.epoch} of {epochs} epochs; train with --resume first")

@@ -12,6 +12,7 @@ ROOT is /opt/ml. Source: "How Amazon SageMaker AI provides training information"
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 
 from service.errors import StoreError
 from service.store_layout import check_name
+from training.arguments import batch_size, epochs, fraction, positive, seed, size_px
 from training.errors import DataError, RunError, TrainingError
 from training.own_commands import BATCH_SIZE, EPOCHS, SEED
 
@@ -35,7 +37,7 @@ REPORTS = ("run.json", "log.csv", "curves.svg")  # of the run's folder
 
 def _is_true(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
-        raise ValueError("true or false")
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
     return text.lower() in ("true", "1")
 
 
@@ -43,13 +45,13 @@ def _is_true(text: str) -> bool:
 HYPERPARAMETERS: Mapping[str, tuple[Callable[[str], Any], Any]] = {
     "base": (str, "efficientnet_lite0"),
     "weights": (str, None),
-    "size_px": (int, None),
+    "size_px": (size_px, None),
     "unfreeze": (_is_true, False),
-    "epochs": (int, EPOCHS),
-    "batch_size": (int, BATCH_SIZE),
-    "lr": (float, None),
-    "seed": (int, SEED),
-    "floor": (float, None),  # lowest accuracy to accept
+    "epochs": (epochs, EPOCHS),
+    "batch_size": (batch_size, BATCH_SIZE),
+    "lr": (positive, None),
+    "seed": (seed, SEED),
+    "floor": (fraction, None),  # lowest accuracy to accept
     "name": (str, "classifier"),  # of the model
 }
 
@@ -70,9 +72,8 @@ def read_hyperparameters(path: Path) -> dict[str, Any]:
         read, _ = HYPERPARAMETERS[name]
         try:
             values[name] = read(text)
-        except ValueError:
-            expected = "true or false" if read is _is_true else {int: "a whole number", float: "a number"}[read]
-            raise RunError(f"the hyperparameter {name} is {text!r}; give {expected}") from None
+        except argparse.ArgumentTypeError as error:
+            raise RunError(f"the hyperparameter {name}: {error}") from None
     return values
 
 

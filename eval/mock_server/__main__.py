@@ -26,16 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the profile and serve it. Returns the exit code."""
     args = _parser().parse_args(arguments)
     try:
-        profile = (
-            parse_profile(args.profile.read_text(encoding="utf-8"), str(args.profile))
-            if args.profile
-            else EndpointProfile()
-        )
+        profile = parse_profile(args.profile.read_bytes(), str(args.profile)) if args.profile else EndpointProfile()
         ssl_context = _ssl_context(args.certfile, args.keyfile)
         if args.core is not None:
             os.sched_setaffinity(0, {args.core})
         run_with_exact_timers(serve(profile, args.host, args.port, ssl_context))
-    except (EvalError, OSError) as error:
+    except (EvalError, OSError, OverflowError) as error:  # the last: of a port above 65535
         print(f"mock-endpoint: {error}", file=sys.stderr)
         return 1
     return 0

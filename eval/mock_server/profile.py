@@ -128,8 +128,8 @@ class EndpointProfile:
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()}
 
 
-def parse_profile(text: str, source: str = "profile") -> EndpointProfile:
-    """Parse a profile from JSON. Raises ProfileError that names the value."""
+def parse_profile(text: str | bytes, source: str = "profile") -> EndpointProfile:
+    """Parse a profile from JSON, as bytes in UTF-8. Raises ProfileError that names the value."""
     known_fields = EndpointProfile.__dataclass_fields__
     try:
         values = json.loads(text)

@@ -132,7 +132,7 @@ def test_follow_says_something_only_when_something_changed(call, versions, tmp_p
         (("list", "big"), "no model is called 'big'"),
         (("pull", "tiny@prod"), "where to? Name a FOLDER"),
         (("history", "tiny@0123456789ab"), "a version, which never moves"),
-        (("push", "nowhere"), "no model at nowhere"),
+        (("push", "nowhere"), "no model at nowhere: model.json is missing; name a folder that has it"),
         (("list", "--store", "az://models"), "a store is a folder, s3://"),
     ],
 )

@@ -23,7 +23,8 @@ from service.settings import Settings
 from tests.conftest import ROOT
 from tests.helpers.class_folders import write_class_folders
 from training.__main__ import main
-from training.errors import BaseError
+from training.bundles.from_run import promote_run
+from training.errors import BaseError, PromotionError
 from training.finetune import run as finetune_run
 from training.finetune.dataset import read_dataset
 from training.networks.bases import build, find_base, load_weights
@@ -89,8 +90,8 @@ def test_the_bundle_starts_and_answers_with_either_engine(finished, monkeypatch)
 
 
 def test_a_useless_network_is_not_promoted(finished, tmp_path):
-    with pytest.raises(SystemExit, match=r"^promote: the accuracy on the test images is 100\.00%, not above 101\.00%"):
-        main(["promote", str(finished / "run"), "--bundle", str(tmp_path / "mine"), "--floor", "1.01"])
+    with pytest.raises(PromotionError, match=r"^the accuracy on the test images is 100\.00%, not above 101\.00%"):
+        promote_run(finished / "run", tmp_path / "mine", 1.01)
     assert not (tmp_path / "mine").exists()
 
 
@@ -202,6 +203,45 @@ def test_corrupt_files_are_left_out_and_named(tmp_path, capsys):
         path.write_bytes(b"no image at all")
     with pytest.raises(SystemExit, match=r"^finetune: 17 of 17 files cannot be read"):
         finetune(data, *SMALL, "--out", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["finetune", "DATA", "--out", "run", "--size", "0"], "--size: '0' is not a whole number from 1 to 1024"),
+        (["finetune", "DATA", "--out", "run", "--size", "-5"], "--size: '-5' is not a whole number"),
+        (["finetune", "DATA", "--out", "run", "--epochs", "-1"], "--epochs: '-1' is not a whole number of at least 1"),
+        (["finetune", "DATA", "--out", "run", "--batch-size", "-1"], "--batch-size: '-1' is not a whole number"),
+        (["finetune", "DATA", "--out", "run", "--lr", "0"], "--lr: '0' is not a number above 0"),
+        (["tabular", "rows.csv", "--bundle", "mine", "--seed", "-1"], "--seed: '-1' is not a whole number from 0 to"),
+        (["promote", "run", "--floor", "95"], "--floor: '95' is not a fraction from 0 to 1, such as 0.95 for 95%"),
+        (["promote", "run", "--floor", "-5"], "--floor: '-5' is not a fraction from 0 to 1"),
+        (["golden", "--steps", "0", "--out", "set"], "--steps: '0' is not a whole number of at least 1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_a_usage_error(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and f"error: argument {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("base", "size"), [("vgg16_bn", "16"), ("vit_b_16", "32")])
+def test_a_size_that_a_network_cannot_take_is_one_line(base, size, tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    with pytest.raises(
+        SystemExit, match=rf"^finetune: {base} takes no images of {size} px \(.*\); give another --size"
+    ):
+        finetune(data, "--base", base, "--weights", "none", "--size", size, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", ["a.jpg", "a.jpg/run"])
+def test_a_file_in_place_of_a_folder_is_one_line(path, tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    (tmp_path / "a.jpg").write_bytes(b"a photo")
+    with pytest.raises(SystemExit, match=r"^finetune: \S*a\.jpg\S*( is no folder: name one with|: Not a directory$)"):
+        finetune(data, *SMALL, "--out", tmp_path / path)
+    assert (tmp_path / "a.jpg").read_bytes() == b"a photo"
 
 
 def test_an_unknown_base_names_its_like(tmp_path):

@@ -6,9 +6,11 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -247,6 +249,23 @@ def test_an_image_is_mirrored_in_every_other_epoch(class_folders, small_recipe, 
     run_train("--data", class_folders, "--out", tmp_path / "run")
     first, second = torch.cat(flips[:2]), torch.cat(flips[2:])
     assert torch.equal(first, ~second) and 0 < first.sum() < len(first)
+
+
+def test_a_mistyped_run_is_told_before_a_download(monkeypatch, tmp_path):
+    monkeypatch.setattr("training.data.load_split", lambda *_, **__: pytest.fail("downloads"))
+    with pytest.raises(SystemExit, match=r"^promote: no run\.json and no checkpoint\.safetensors in .*mien: name the"):
+        main(["promote", str(tmp_path / "mien"), "--bundle", str(tmp_path / "mine")])
+
+
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_a_download_without_a_network_is_one_line(command, monkeypatch, tmp_path):
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    with pytest.raises(SystemExit, match=rf"^{command}: CIFAR-10 cannot be downloaded \(no route to host\); without"):
+        main([command, "--out", str(tmp_path / "run")] if command == "train" else [command])
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ from training.finetune.run_folder import (
 )  # fmt: skip
 from training.finetune.unfrozen import FINE_LR, SCRATCH_LR, Schedule, predict, train_unfrozen
 from training.measure import accuracy
-from training.networks.bases import NO_WEIGHTS, Base, build, find_base, load_weights
+from training.networks.bases import NO_WEIGHTS, Base, build, check_size, find_base, load_weights
 
 SHOWN_FILES = 3
 MAX_UNREADABLE = 0.5  # of the files; beyond, something else is wrong
@@ -124,6 +124,8 @@ def start_network(options: Options, base: Base, classes: int) -> tuple[nn.Module
     """The network as the options say: from its weights, or from the run's checkpoint. Raises RunError, BaseError."""
     torch.manual_seed(options.seed)
     net = build(base, classes)
+    if options.size_px is not None:
+        check_size(net, base)
     exists = (options.out / CHECKPOINT).exists()
     if options.resume and not exists:
         raise RunError(f"{options.out / CHECKPOINT} is missing: start without --resume")

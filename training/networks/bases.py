@@ -120,6 +120,16 @@ def build(base: Base, classes: int) -> nn.Module:
     return net.to(memory_format=torch.channels_last)
 
 
+def check_size(net: nn.Module, base: Base) -> None:
+    """Raises BaseError where the network cannot take images of the base's size."""
+    try:
+        with torch.inference_mode():
+            net.eval()(torch.zeros(1, 3, base.size_px, base.size_px))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BaseError(f"{base.name} takes no images of {base.size_px} px ({reason}); give another --size") from None
+
+
 def head_name(net: nn.Module, base: Base) -> str:
     """Where the last layer is. Raises BaseError when it is not linear."""
     layers = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]

@@ -379,6 +379,12 @@ def test_over_tls_the_handshake_is_seen(tmp_path, monkeypatch, needs_tool):
     ("options", "says"),
     [
         (["--profile", "t.json"], "mock-endpoint: t.json: sigma is 'wide'; expected a number, 0 to 10\n"),
+        (
+            ["--profile", "a.jpg"],
+            "mock-endpoint: a.jpg is not JSON: 'utf-8' codec can't decode byte 0xff in position 0: "
+            "invalid start byte\n",
+        ),
+        (["--port", "99999"], "mock-endpoint: bind(): port must be 0-65535.\n"),
         (["--profile", "none.json"], "mock-endpoint: [Errno 2] No such file or directory: 'none.json'\n"),
         (["--keyfile", "t.json"], "mock-endpoint: --keyfile needs --certfile, the certificate of that key\n"),
         (
@@ -390,6 +396,7 @@ def test_over_tls_the_handshake_is_seen(tmp_path, monkeypatch, needs_tool):
 def test_what_it_cannot_serve_is_named_in_one_line(options, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.json").write_text('{"sigma": "wide"}')
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     assert main(options) == 1
     assert capsys.readouterr().err == says
 

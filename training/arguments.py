@@ -1,0 +1,49 @@
+"""Parsers of command-line values; each reports why a value is invalid."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from service.manifest.reader import MAX_SIZE_PX
+
+MAX_SEED = 2**32 - 1  # that NumPy and scikit-learn take
+
+
+def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from `lowest` on, or to `highest`."""
+
+    def parse(text: str) -> int:
+        is_number = text.isascii() and text.isdigit()
+        if not is_number or int(text) < lowest or (highest is not None and int(text) > highest):
+            wanted = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {wanted}")
+        return int(text)
+
+    return parse
+
+
+seed = whole_number(0, MAX_SEED)
+size_px = whole_number(1, MAX_SIZE_PX)
+epochs = whole_number(1)
+batch_size = whole_number(2)  # batch norm learns nothing of a single image
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    return _parse(text, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    return _parse(text, lambda value: 0 <= value <= 1, "a fraction from 0 to 1, such as 0.95 for 95%")
+
+
+def _parse(text: str, is_valid: Callable[[float], bool], wanted: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not is_valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
