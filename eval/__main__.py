@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from eval.cli.arguments import CommandParser
 from eval.cli.check import add_check
 from eval.cli.compare import add_compare
 from eval.cli.gate import add_gate
@@ -63,7 +64,7 @@ def _flush_output(exit_code: int) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands and options."""
     root_parser = argparse.ArgumentParser(prog="./cloudtrial", description="Measure the service where it is deployed.")
-    commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = root_parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     add_run_command(commands)
     add_check(commands)
     add_report(commands)

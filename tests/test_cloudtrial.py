@@ -71,6 +71,25 @@ def test_unknown_command_is_one_line_with_near_names_and_exit_2(word, near):
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("run --targets mine=https://example.org", "there is no option --targets: did you mean --target? "),
+        ("run --url=https://example.org", "there is no option --url: "),
+        ("run photos", "'photos' belongs to no option: "),
+        ("run --local photos --limitt 3", "'photos' belongs to no option: "),
+        ("report reports/latest --trends", "there is no option --trends: did you mean --trend? "),
+        ("finetune photos --out run --lear 1", "there is no option --lear: did you mean --lr? "),
+        ("promote run --bundel mine", "there is no option --bundel: did you mean --bundle? "),
+    ],
+)
+def test_an_unknown_option_is_one_line_with_the_nearest(words, says):
+    name, *rest = words.split()
+    done = call(name, *rest)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"./cloudtrial {name}: {says}./cloudtrial {name} --help lists them all\n"
+
+
+@pytest.mark.parametrize(
     ("name", "instead"),
     [
         ("serve", "MODEL_DIR=models/NAME PORT=9000 ./cloudtrial serve"),

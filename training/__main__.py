@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training import own_commands
-from training.arguments import fraction, seed, whole_number
+from training.arguments import CommandParser, fraction, seed, whole_number
 from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED
 from training.errors import TrainingError
 
@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """The parser of every command and its options."""
     result = argparse.ArgumentParser(prog="./cloudtrial", description="Make the model that is deployed.")
-    commands = result.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] = result.add_subparsers(
+        required=True, metavar="COMMAND", dest="command", parser_class=CommandParser
+    )
     own_commands.add(commands)
 
     train = commands.add_parser("train", description="Train ResNet-18 on CIFAR-10.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,21 @@ ACCESS_HELP = {
     KEY: ("FILE", "its key, if that is in another file"),
     PROXY: ("URL", "HTTP proxy (default: https_proxy, http_proxy and no_proxy of the environment)"),
 }
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Of a command: it names what it does not know, with the nearest option; the parser of all would show its usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # overloads
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = {option.lstrip("-"): option for action in self._actions for option in action.option_strings}
+            name = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(name.lstrip("-"), options, 1) if name.startswith("-") else []
+            hint = f"did you mean {options[near[0]]}? " if near else ""
+            what = f"there is no option {name}" if name.startswith("-") else f"{unknown[0]!r} belongs to no option"
+            self.exit(2, f"{self.prog}: {what}: {hint}{self.prog} --help lists them all\n")
+        return found, unknown
 
 
 def add_access_options(add: Callable[..., Any], *, named: bool) -> None:
