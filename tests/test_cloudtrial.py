@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.__main__ import build_parser
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import append_sample, write_run
 from tests.conftest import ROOT
@@ -21,6 +23,7 @@ from tests.helpers.fake_endpoint import fake_endpoint
 from tests.helpers.held_start import held_at_import
 from tests.helpers.running_service import ready_service
 from tests.helpers.synthetic_run import make_run
+from training.__main__ import parser as training_parser
 
 pytestmark = pytest.mark.integration
 
@@ -57,6 +60,18 @@ def test_every_command_explains_itself_under_its_own_name(name):
     done = call(name, "--help", stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert re.match(rf"usage: (ls \*\.png \| )?\./cloudtrial {name}\b", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "report", "cost", "describe", "finetune", "tabular", "pretrained", "promote", "export"]
+)
+def test_the_examples_of_a_command_are_ones_it_takes(name):
+    text = call(name, "--help", stdin=subprocess.DEVNULL).stdout.partition("examples:\n")[2]
+    examples = re.findall(rf"^  \./cloudtrial ({name}\b.*?)(?:   .*)?$", text, re.M)
+    assert len(examples) >= 2
+    parser = build_parser() if name in ("run", "report", "cost") else training_parser()
+    for example in examples:
+        parser.parse_args(shlex.split(example))
 
 
 @pytest.mark.parametrize(

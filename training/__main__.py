@@ -16,6 +16,17 @@ from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RU
 from training.errors import TrainingError
 
 DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"
+PROMOTE_EXAMPLES = """\
+examples:
+  ./cloudtrial promote runs/mine --bundle models/mine            a run of finetune, after ./cloudtrial export
+  ./cloudtrial promote runs/mine --bundle models/mine --floor 0.9
+  ./cloudtrial promote runs/resnet18 --data data                 a run of train, measured on data/test/CLASS/*
+"""
+EXPORT_EXAMPLES = """\
+examples:
+  ./cloudtrial export runs/mine                                  int8.onnx and float32.onnx of a run of finetune
+  ./cloudtrial export --data data                                of the shipped ResNet-18, measured on data/test
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=seed, default=SEED, help=f"of every random choice (default: {SEED})")
     train.set_defaults(run=run_train)
 
-    promote = commands.add_parser("promote", description="Turn a finished training run into the model bundle.")
+    raw = argparse.RawDescriptionHelpFormatter
+    promote = commands.add_parser(
+        "promote", formatter_class=raw, epilog=PROMOTE_EXAMPLES,
+        description="Turn a finished training run into the model bundle.",
+    )  # fmt: skip
     promote.add_argument(
         "run_folder", metavar="RUN", type=Path, help="the --out folder of ./cloudtrial train or finetune"
     )
@@ -62,7 +77,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     promote.set_defaults(run=run_promote)
 
-    export = commands.add_parser("export", description="Write a network as ONNX, in float32 and in int8.")
+    export = commands.add_parser(
+        "export", formatter_class=raw, epilog=EXPORT_EXAMPLES,
+        description="Write a network as ONNX, in float32 and in int8.",
+    )  # fmt: skip
     export.add_argument(
         "run_folder", metavar="RUN", type=Path, nargs="?",
         help="the --out folder of ./cloudtrial finetune; default: the network of --bundle",

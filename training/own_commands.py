@@ -16,10 +16,37 @@ EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
 IMAGES_HELP = "folder with CLASS/*, or with train/CLASS/* and test/CLASS/*"
 BUNDLE_HELP = "folder to write, in place of a model that is there"
 
+DESCRIBE_EXAMPLES = """\
+examples:
+  ./cloudtrial describe photos                                   photos.html and photos.json, here
+  ./cloudtrial describe photos --no-pictures --out docs/datasets
+"""
+FINETUNE_EXAMPLES = """\
+examples:
+  ./cloudtrial finetune photos --out runs/mine                   the last layer, in minutes
+  ./cloudtrial finetune photos --out runs/mine --unfreeze        then the whole network
+  ./cloudtrial finetune photos --out runs/other --base resnet18-cifar
+Then: ./cloudtrial export runs/mine, and ./cloudtrial promote.
+"""
+TABULAR_EXAMPLES = """\
+examples:
+  ./cloudtrial tabular rows.csv --bundle models/mine             columns of numbers, then `class`
+  ./cloudtrial tabular sklearn:wine --bundle models/wine --golden eval/golden/wine/rows.csv
+"""
+PRETRAINED_EXAMPLES = """\
+examples:
+  ./cloudtrial pretrained efficientnet_lite0 --images photos --bundle models/lite0
+  ./cloudtrial pretrained mobilenet_v3_small --images photos --bundle models/mobilenet
+"""
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parsers."""
-    describe = commands.add_parser("describe", description="Describe class folders of images: is this worth training?")
+    raw = argparse.RawDescriptionHelpFormatter
+    describe = commands.add_parser(
+        "describe", formatter_class=raw, epilog=DESCRIBE_EXAMPLES,
+        description="Describe class folders of images: is this worth training?",
+    )  # fmt: skip
     describe.add_argument("data", metavar="DATA", type=Path, help=IMAGES_HELP)
     describe.add_argument(
         "--out", type=Path, default=Path("."), help="folder for DATA.html and DATA.json (default: this one)"
@@ -31,8 +58,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     labelling.add(commands)
 
     finetune = commands.add_parser(
-        "finetune", description="Fine-tune a network on own images: its last layer, then with --unfreeze all of it."
-    )
+        "finetune", formatter_class=raw, epilog=FINETUNE_EXAMPLES,
+        description="Fine-tune a network on own images: its last layer, then with --unfreeze all of it.",
+    )  # fmt: skip
     finetune.add_argument("data", metavar="DATA", type=Path, help=IMAGES_HELP)
     finetune.add_argument(
         "--base", default="efficientnet_lite0",
@@ -53,8 +81,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     finetune.set_defaults(run=run_finetune)
 
     tabular = commands.add_parser(
-        "tabular", description="Fit a logistic regression to rows of numbers, and write it as a bundle."
-    )
+        "tabular", formatter_class=raw, epilog=TABULAR_EXAMPLES,
+        description="Fit a logistic regression to rows of numbers, and write it as a bundle.",
+    )  # fmt: skip
     tabular.add_argument("rows", metavar="ROWS", help="CSV file whose last column is `class`, or sklearn:iris")
     tabular.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
     tabular.add_argument("--golden", type=Path, help="CSV file to write the held out rows to")
@@ -62,8 +91,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tabular.set_defaults(run=run_tabular)
 
     pretrained = commands.add_parser(
-        "pretrained", description="Write an ImageNet network as a bundle, as it is, in 8-bit integers."
-    )
+        "pretrained", formatter_class=raw, epilog=PRETRAINED_EXAMPLES,
+        description="Write an ImageNet network as a bundle, as it is, in 8-bit integers.",
+    )  # fmt: skip
     pretrained.add_argument("base", metavar="BASE", help="efficientnet_lite0, or a builder of torchvision")
     pretrained.add_argument("--images", type=Path, required=True, help="folder of photos to calibrate with")
     pretrained.add_argument("--compare", type=Path, help="folder of images on which int8 is compared with torch")

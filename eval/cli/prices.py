@@ -35,9 +35,19 @@ def add_prices(commands: Any) -> None:
     parser.set_defaults(command=prices_command)
 
 
+COST_EXAMPLES = """
+examples:
+  ./cloudtrial cost heroku
+  ./cloudtrial cost gcp_cloudrun --requests-per-month 1000000 --vcpus 2 --memory-mib 2048
+"""
+
+
 def add_cost(commands: Any) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser("cost", help="print what a deployment would cost, before there is a run")
+    parser = commands.add_parser(
+        "cost", help="print what a deployment would cost, before there is a run", epilog=COST_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     add: Callable[..., Any] = parser.add_argument
     add("target", choices=tuple(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
     add(

@@ -12,10 +12,19 @@ from eval.progress import Reporter
 if TYPE_CHECKING:
     from eval.dataset.image_set import ImageSet
 
+EXAMPLES = """
+examples:
+  ./cloudtrial report reports/latest
+  ./cloudtrial report --trend reports/monday reports/tuesday --out reports
+"""
+
 
 def add_report(commands: Any) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser("report", help="write the reports of a run again, from its samples alone, or a trend")
+    parser = commands.add_parser(
+        "report", help="write the reports of a run again, from its samples alone, or a trend", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("folder", type=Path, nargs="?", metavar="RUN_DIR", help="such as reports/latest")
     parser.add_argument("--trend", type=Path, nargs="+", metavar="DIR", help="write trend.html and .json of these runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where --trend writes (default: beside the first DIR)")

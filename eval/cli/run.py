@@ -56,7 +56,7 @@ examples:
   ./cloudtrial run --local --model iris
       five twins with another model of models/, and its golden set
   ./cloudtrial run --local --engines torch,onnx
-      eight twins: compare the engines on each target
+      ten twins: compare the engines on each target
   ./cloudtrial run --stacks aws_ec2,heroku
       stacks that `pulumi up` has deployed
   ./cloudtrial run --target heroku=https://app.example --target mine=http://127.0.0.1:8080
