@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def anchors(page: str) -> list[str]:
     """Those that a forge gives the headings."""
     headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
+
+
+def test_a_module_in_a_paper_is_there_and_started_in_venv():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = [
+        (page.name, *found) for page in pages for found in re.findall(r"(\S*python3?) -m ([\w.]+)", page.read_text())
+    ]
+    assert len(named) > 20
+    wrong = [each for each in named if not each[1].endswith(".venv/bin/python") or find_spec(each[2]) is None]
+    assert not wrong
 
 
 @pytest.mark.parametrize("command", ["run", "report", "prices", "cost"])

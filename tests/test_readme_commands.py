@@ -71,7 +71,7 @@ NOT_RUN = {
     "pulumi stack output": ACCOUNT,
     "$(pulumi stack output": ACCOUNT,
     "./cloudtrial run --local --engines torch,onnx --images data": "measures the example, for an hour",
-    "python -m scripts.benchmarks.checkouts": "measures for minutes, in a checkout that is not there",
+    ".venv/bin/python -m scripts.benchmarks.checkouts": "measures for minutes, in a checkout that is not there",
     "./cloudtrial run --target mine=https://example.org --scenario max_rate": "searches for minutes",
     "./cloudtrial serve": "runs until Ctrl-C: the service that curl asks below was started so",
 }

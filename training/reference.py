@@ -1,7 +1,7 @@
 """Write a bundle's reference.json: how its inputs and answers are distributed on images or rows that were held out.
 
-    python -m training.reference --model models/mine --images photos/test   # photos/test/CLASS/*, or images without
-    python -m training.reference --model models/iris --rows rows.csv        # columns of numbers, then `class`
+    .venv/bin/python -m training.reference --model models/mine --images photos/test   # CLASS/*, or images without
+    .venv/bin/python -m training.reference --model models/iris --rows rows.csv        # columns of numbers, then `class`
 
 Runs each engine of the bundle, as the service does. ./cloudtrial promote, export and tabular write the file themselves.
 The model's version stays: it is that of the engine's file. service/monitoring/reference.py describes the format.
@@ -89,7 +89,9 @@ def measure_bundle(bundle: Bundle, pairs: Iterator[Labelled], engines: Sequence[
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
-        prog="python -m training.reference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=".venv/bin/python -m training.reference",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--model", type=Path, required=True, help="folder of the bundle, which gets the file")
     source = result.add_mutually_exclusive_group(required=True)

@@ -1,4 +1,4 @@
-"""`train`, as SageMaker runs it in the image: class folders in, a bundle out. docs/sagemaker.md.
+"""`train`, as SageMaker runs it in the image: class folders in, a bundle out.
 
     ROOT/input/config/hyperparameters.json  strings, of HYPERPARAMETERS
     ROOT/input/data/train, .../test         class folders; or one channel of any name, with either layout of finetune

@@ -18,9 +18,9 @@ from tests.offline_engine.engine import ProgramResult, Resource, run_program
 PAGE = REPOSITORY / "docs" / "architecture.md"
 HEAD = """# What each stack creates
 
-Drawn by `python -m scripts.docs.architecture` from what the miniature engine records of each program, with the settings
-at their defaults. An arrow points from a resource to one that needs it; boxes group a provider's modules. The APIs
-that a Google program enables are one node.
+Drawn by `.venv/bin/python -m scripts.docs.architecture` from what the miniature engine records of each program, with
+the settings at their defaults. An arrow points from a resource to one that needs it; boxes group a provider's modules.
+The APIs that a Google program enables are one node.
 """
 API = "gcp:projects/service:Service"
 

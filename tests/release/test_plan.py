@@ -71,7 +71,7 @@ def test_production_alone_follows_what_was_promoted_before():
     ]
 
 
-def test_a_folder_that_holds_something_else_is_no_place_of_a_release(store, tmp_path, capsys):
+def test_a_release_begins_in_no_folder_of_something_else(store, tmp_path, capsys):
     mine = tmp_path / "work" / "prod" / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
