@@ -67,7 +67,7 @@ def test_the_table_is_not_replaced_by_the_rows_held_out(iris, tmp_path):
     assert (tmp_path / "rows.csv").read_bytes() == (iris / "rows.csv").read_bytes()
 
 
-def test_a_table_of_large_numbers_is_served_and_knows_its_own_rows(tmp_path):
+def test_a_table_of_large_numbers_is_served_and_known(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         [round(468_000 + 90 * label + rng.normal(0, 40), 1), round(5_412_300 + rng.normal(0, 200), 1), name]

@@ -105,7 +105,7 @@ def test_decoding_ends_when_its_client_has_gone(pool):
     turns.take(math.inf)
 
 
-def test_a_large_preview_waits_for_its_turn_without_holding_the_lock(pool):
+def test_a_large_preview_waits_without_holding_the_lock(pool):
     photo, turns = picture_bytes("RGB", (400, 300), "JPEG") + bytes(image_file.BIG_BYTES), DecodeTurns(1)
 
     def is_free() -> bool:
