@@ -85,7 +85,7 @@ def test_a_store_in_the_home_folder_is_found_when_it_is_resumed(store, tmp_path,
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")
     monkeypatch.chdir(tmp_path)
-    words = ["--model", "tiny@candidate", "--store=~/store", "--stacks", "heroku", "--out", "here"]
+    words = ["--model", "tiny@candidate", "--store=~/store", "--stacks", "heroku", "--stages", "beta", "--out", "here"]
     assert main(words) == 1 and "needs the pulumi program" in capsys.readouterr().err
     assert read_plan(tmp_path / "here").store == str(tmp_path / "store")
 
