@@ -176,8 +176,7 @@ interval-coverage: .venv/.demo ## simulate runs: how often the 95% intervals hol
 report-schema: .venv/.dev ## write docs/report.schema.json again, after a change of what report.json holds
 	$(PY) -m scripts.docs.report_schema
 
-bench: .venv/.demo ## time request, start and demo as ratios within one run; rate and send delay of the client
-	$(PY) -m scripts.benchmarks.timing_ratios
+bench: .venv/.demo ## measure the rate and the send delay of one process of the harness
 	$(PY) -m scripts.benchmarks.harness_client
 	$(PY) -m scripts.benchmarks.harness_client --rate 100 --requests 3000
 

@@ -39,7 +39,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
         return 0
     except EvalError as error:
         print(printable_lines(str(error)), file=sys.stderr)
-        return EXIT_FAILED
+        return getattr(arguments, "exit_failed", EXIT_FAILED)  # compare and gate have 1 for what is worse
     except OSError as error:
         print(printable_lines(f"{error.filename or 'the output'}: {error.strerror or error}"), file=sys.stderr)
         return EXIT_FAILED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,19 +98,11 @@ def add_compare(commands: Any) -> None:
     add("--all", action="store_true", dest="show_all", help="show every figure, not only what changed")
     add("--format", choices=("text", "markdown", "json"), default="text", help="of the output (default: text)")
     add("--force", action="store_true", help="compare incompatible runs too")
-    parser.set_defaults(command=compare_command)
+    parser.set_defaults(command=compare_command, exit_failed=INCOMPATIBLE)
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
     """Compare and print. Returns the exit code."""
-    try:
-        return _compare_runs(arguments)
-    except EvalError as error:
-        print(printable_lines(str(error)), file=sys.stderr)
-        return INCOMPATIBLE
-
-
-def _compare_runs(arguments: argparse.Namespace) -> int:
     from eval.analysis import run_comparison as comparing
     from eval.analysis.comparability import (
         common_targets,

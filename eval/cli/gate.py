@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,19 +64,11 @@ def add_gate(commands: Any) -> None:
     add("--steady-machine", action="store_true",
         help="the machine is known to be as fast in both runs: a change that all targets share is theirs")  # fmt: skip
     add("--format", choices=("text", "json"), default="text", help="of the output (default: text)")
-    parser.set_defaults(command=gate_command)
+    parser.set_defaults(command=gate_command, exit_failed=MISUSED)
 
 
 def gate_command(arguments: argparse.Namespace) -> int:
     """Judge and print. Returns the exit code."""
-    try:
-        return _judge(arguments)
-    except EvalError as error:
-        print(printable_lines(str(error)), file=sys.stderr)
-        return MISUSED
-
-
-def _judge(arguments: argparse.Namespace) -> int:
     from eval.gate.criteria import RUN_NAMES, Margins, Verdict, overall
     from eval.gate.runs import judge_runs, refusals
     from eval.gate.text import to_json, to_text

@@ -11,12 +11,9 @@ different at each percentile; pairs are not independent of each other, as they s
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +25,11 @@ from eval.samples.rounds import latencies_by_round
 from eval.samples.store import read_run, read_samples
 from eval.stats.comparison import Decision, quantile_ratio
 from eval.stats.intervals import PERCENTILES
-from infra.local.health import free_ports
+from infra.errors import StartError
+from infra.local.health import free_ports, wait_until_ready
+from infra.local.process import Process
+from infra.local.running.starter import available_cores
+from infra.local.start_commands import HOST
 from scripts.paths import ROOT
 
 NAMES = tuple(f"a{number}" for number in range(1, 9))
@@ -63,27 +64,17 @@ def table(decisions: dict[str, Counter[Decision | None]]) -> list[str]:
 def service_url(engine: str) -> Iterator[str]:
     """The service on a free port of this machine, ready."""
     (port,) = free_ports(1)
-    env = os.environ | {"HOST": "127.0.0.1", "PORT": str(port), "ENGINE": engine}
-    process = subprocess.Popen([sys.executable, "-m", "service.server"], cwd=ROOT, env=env)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        give_up = time.monotonic() + START_TIMEOUT_S
-        while not _is_ready(url):
-            if process.poll() is not None or time.monotonic() > give_up:
-                raise SystemExit(f"the service on {url} did not become ready: its messages are above")
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
-            return response.status == 200
-    except OSError:
-        return False
+    env = {"HOST": HOST, "PORT": str(port), "ENGINE": engine}
+    with tempfile.TemporaryDirectory() as folder:
+        process = Process(("python", "-m", "service.server"), env, ROOT, available_cores(), Path(folder) / "log")
+        try:
+            wait_until_ready(port, [process], START_TIMEOUT_S)
+            yield f"http://{HOST}:{port}"
+        except StartError as error:
+            raise SystemExit(f"the service {error}") from None
+        finally:
+            process.terminate()
+            process.reap()
 
 
 def measure(run_dir: Path, engine: str, run_options: list[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
-from scripts.stack_settings import REQUIRED_SETTINGS
+from tests.helpers.infra.program_runs import REQUIRED
 from tests.offline_engine.engine import ProgramResult, Resource, run_program
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
@@ -87,7 +87,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for name, target in TARGETS.items():
-        run = run_program(REPOSITORY, name, REQUIRED_SETTINGS[name])
+        run = run_program(REPOSITORY, name, REQUIRED[name])
         if run.exit_code:
             raise SystemExit(f"architecture: the program of {name} failed: {' '.join(run.errors)}")
         count = sum(bool(r.id) for r in run.resources.values())

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from infra.artifact import REPOSITORY
 from infra.targets import TARGETS
-from scripts.stack_settings import REQUIRED_SETTINGS
-from tests.helpers.infra.program_runs import WEB_STACKS
+from tests.helpers.infra.program_runs import REQUIRED, WEB_STACKS
 from tests.offline_engine.engine import ProgramResult, run_program
 from tests.offline_engine.policy_check import find_violations
 
@@ -156,7 +155,7 @@ def detections(copy: Path, group: str, changed: str = "") -> Iterator[Detection]
 
 def run_stack(copy: Path, stack: str) -> list[ProgramResult]:
     """A preview with what the stack requires, and an `up` with everything."""
-    required = REQUIRED_SETTINGS[stack]
+    required = REQUIRED[stack]
     return [
         run_program(copy, stack, required, preview=True),
         run_program(

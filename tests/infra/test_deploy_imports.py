@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from eval.load.nodes.code import imported_modules
 from infra.targets import TARGETS
 from tests.conftest import ROOT
 
@@ -44,20 +44,6 @@ def closure(requirements: Path) -> set[str]:
     return found
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, those for type checks left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body.clear()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{each.name}" for each in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
-
-
 def third_party(entry: str) -> dict[str, str]:
     """Module of another project -> the file of ours that imports it, from the entry on."""
     found, seen = {}, set()
@@ -66,7 +52,7 @@ def third_party(entry: str) -> dict[str, str]:
         if (path := waiting.pop()) in seen:
             continue
         seen.add(path)
-        for module in imported(path):
+        for module in imported_modules(ast.parse(path.read_text(encoding="utf-8"))):
             top = module.partition(".")[0]
             file = ROOT.joinpath(*module.split("."))
             if top in OWN:

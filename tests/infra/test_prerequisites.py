@@ -7,8 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from types import SimpleNamespace
 
 import google.oauth2.credentials
@@ -22,6 +20,7 @@ from infra.preflight.__main__ import DOES_NOT_FIT, FITS, MISUSED, main
 from infra.preflight.prerequisites import find_missing
 from infra.targets import TARGETS
 from tests.conftest import ROOT
+from tests.helpers.http_server import http_server, send
 from tests.helpers.infra.stored_models import push
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -252,25 +251,14 @@ def service_usage(monkeypatch):
     """Google's API of APIs; by name of the API, status and content of its answer."""
     answers, asked = {}, []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            status, content = answers[self.path.rpartition("/")[2]]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(content).encode())
+    def respond(request, _):
+        asked.append(request.path)
+        status, content = answers[request.path.rpartition("/")[2]]
+        send(request, status, json.dumps(content))
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setattr(google_access, "SERVICE_USAGE", f"http://127.0.0.1:{server.server_port}/v1")
-    yield answers, asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with http_server(respond) as port:
+        monkeypatch.setattr(google_access, "SERVICE_USAGE", f"http://127.0.0.1:{port}/v1")
+        yield answers, asked
 
 
 ON, OFF = (200, {"state": "ENABLED"}), (200, {"state": "DISABLED"})

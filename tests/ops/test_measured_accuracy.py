@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-import urllib.parse
-import urllib.request
 
 import pytest
 
 from eval.stats.intervals import proportion
-from tests.conftest import ROOT
 from tests.helpers.bundles import one_coloured, write_bundle
+from tests.helpers.prometheus import quick_rules, wait_for
 from tests.helpers.running_service import Server, ready_service
 from watch.programs import prometheus
 from watch.scrape_config import Deployment, prometheus_config
 
 pytestmark = pytest.mark.integration
 
-RULES = ROOT / "ops" / "prometheus" / "rules" / "recording.yml"
 CLASSES = ["dark", "middle", "bright"]
 ANSWERS, WRONG = 50, 10
-WAIT_S = 120
 
 
 def send_and_judge(server: Server, wrong: int) -> None:
@@ -39,9 +34,6 @@ def send_and_judge(server: Server, wrong: int) -> None:
 def ask(needs_tool, tmp_path_factory):
     """Asks a Prometheus that has seen two deployments: an expression -> value by job."""
     path, folder = needs_tool("prometheus"), tmp_path_factory.mktemp("prometheus")
-    (folder / "rules.yml").write_text(
-        RULES.read_text(encoding="utf-8").replace("interval: 1m", "interval: 1s"), "utf-8"
-    )
     model = write_bundle(folder / "model", CLASSES)
     with contextlib.ExitStack() as stack:
         jobs = {"as-trained": 0, "changed": WRONG}
@@ -49,21 +41,13 @@ def ask(needs_tool, tmp_path_factory):
         for job, wrong in jobs.items():
             send_and_judge(servers[job], wrong)
         deployments = [Deployment(job, f"http://127.0.0.1:{server.port}") for job, server in servers.items()]
-        config = prometheus_config(deployments, [f"{folder}/rules.yml"], 1)
+        config = prometheus_config(deployments, [quick_rules(folder)], 1)
         url = stack.enter_context(prometheus(path, folder, config)).url
 
         def query(expression: str) -> dict[str, float]:
             """Waits until there is a value of both."""
-            give_up = time.monotonic() + WAIT_S
-            while True:
-                with urllib.request.urlopen(
-                    f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-                ) as answer:
-                    found = {each["metric"]["job"]: each["value"][1] for each in json.load(answer)["data"]["result"]}
-                if found.keys() == jobs.keys():
-                    return {job: float(value) for job, value in found.items()}
-                assert time.monotonic() < give_up, f"no data: {expression}"
-                time.sleep(0.1)
+            found = wait_for(url, expression, lambda series: {labels["job"] for labels, _ in series} == jobs.keys())
+            return {labels["job"]: value for labels, value in found}
 
         yield query
 

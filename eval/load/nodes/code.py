@@ -29,7 +29,7 @@ def sender_files(root: Path = ROOT) -> dict[str, bytes]:
         if path is None or path in found:
             continue
         found[path] = (root / path).read_bytes()
-        waiting += [name.rpartition(".")[0], *_imports(ast.parse(found[path]))]
+        waiting += [name.rpartition(".")[0], *imported_modules(ast.parse(found[path]))]
     return dict(sorted(found.items()))
 
 
@@ -62,7 +62,7 @@ def _path_of(module: str, root: Path) -> str | None:
     return next((path for path in (f"{base}/__init__.py", f"{base}.py") if (root / path).is_file()), None)
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def imported_modules(tree: ast.AST) -> Iterator[str]:
     """Every name that may be a module, wherever it is imported, but for what only type checkers read."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -72,4 +72,4 @@ def _imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        yield from _imports(node)
+        yield from imported_modules(node)

@@ -132,7 +132,6 @@ MUTANTS = {
         "the zone may lack the size": ("min(offers.locations, key", "min(all_offers.locations, key"),
         "the zone has fewest of the other sizes": ("(-sizes_by_zone[each], each)", "(sizes_by_zone[each], each)"),
         "an amd64 image on an ARM processor": ('name=f"{IMAGE}/{architecture}"', 'name=f"{IMAGE}/amd64"'),
-        "an ARM size starts from an amd64 image": ('f"{IMAGE}/{architecture}"', 'f"{IMAGE}/amd64"'),
         "another size stops the only VM": ('        replace_on_changes=["instance_type"],', ""),
         "the region of the settings is ignored": ("region = aws.get_region().region", "region = TARGET.region"),
     },

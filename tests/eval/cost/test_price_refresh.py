@@ -4,13 +4,10 @@ The header of the AWS price list, the rows of SkyPilot's catalog, the table in H
 Google's catalog are as published; rows of addresses, disks and credits follow the documentation.
 """
 
-import contextlib
 import csv
-import http.server
 import io
 import json
 import re
-import threading
 from datetime import date
 from functools import partial
 
@@ -22,6 +19,7 @@ from eval.cost.price_refresh import refresh
 from eval.cost.price_sources import SOURCES, Source, parse_aws, parse_google, parse_heroku, parse_skypilot
 from eval.errors import PriceError
 from tests.helpers.fake_endpoint import closed_port
+from tests.helpers.http_server import http_server
 
 DAY = date(2027, 3, 4)
 HEADER = (
@@ -82,33 +80,24 @@ def served():
     """Address of a file with that content; a whole answer may be given as (status, headers, body)."""
     pages, asked = {}, []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append((self.path, dict(self.headers)))
-            status, headers, body = pages[self.path]
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def respond(request, _):
+        asked.append((request.path, dict(request.headers)))
+        status, headers, body = pages[request.path]
+        request.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(body)
 
-        def log_message(self, *_):
-            pass
+    with http_server(respond) as port:
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+        def serve(page):
+            path = f"/{len(pages)}"
+            pages[path] = page if isinstance(page, tuple) else (200, {}, page.encode())
+            return f"http://127.0.0.1:{port}{path}"
 
-    def serve(page):
-        path = f"/{len(pages)}"
-        pages[path] = page if isinstance(page, tuple) else (200, {}, page.encode())
-        return f"http://127.0.0.1:{server.server_port}{path}"
-
-    serve.asked = asked
-    with contextlib.closing(server.socket):
+        serve.asked = asked
         yield serve
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

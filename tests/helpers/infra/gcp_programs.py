@@ -22,7 +22,6 @@ API_OF = {
     "gcp:cloudfunctionsv2/function:Function": "cloudfunctions",
 }
 API = "gcp:projects/service:Service"
-WITH_LABELS = ("Repository", "Image", "Secret", "Bucket", "gcp:cloudrunv2/service:Service", "Function")
 
 BUDGET = {"budgetUsd": "20", "billingAccount": "0123AB-4567CD-89EF01"}
 
@@ -54,8 +53,6 @@ NONSENSE = {
     "budget-of-nothing": ({"billingAccount": "0123AB-4567CD-89EF01"}, "billingAccount needs cloudtrial:budgetUsd"),
     "budget-in-cents": (BUDGET | {"budgetUsd": "9.99"}, "a whole number from 1 to 100000"),
     "billing-account-by-name": (BUDGET | {"billingAccount": "My Account"}, "a billing account's ID, 0123AB-"),
-    "of-another-stack": ({"size": "t3.small"}, "cloudtrial:size is not a setting of this stack"),
-    "unknown": ({"maxInstance": "3"}, "cloudtrial:maxInstance is not a setting of this stack"),
 }
 
 # The ends of what Cloud Run sells, and what the stack calls it.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import shutil
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,3 +77,16 @@ def refused(run: ProgramResult) -> str:
     assert [r.type for r in run.resources.values()] in ([], ["pulumi:pulumi:Stack"])
     assert len(run.errors) == 1 and "Traceback" not in run.errors[0], run.errors
     return run.errors[0]
+
+
+def packed(checkout: Path, stack: str) -> dict[str, bytes]:
+    """What the last run of a stack in a checkout has packed, by name."""
+    build = checkout / ".build"
+    if stack == "gcp_function":
+        with zipfile.ZipFile(build / "gcp_function.zip") as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    if stack in ("aws_sagemaker", "gcp_cloudrun"):
+        root = build / stack
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with tarfile.open(build / f"{stack}.tar.gz") as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive.getmembers()}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import tarfile
 
 import pytest
 import yaml
 
 from infra.artifact import deployment_files
 from infra.aws_ec2.user_data import HOST_FILE, SETTINGS_FILE, vm_files
-from infra.policy.property_paths import TAGS, UNTAGGED
 from infra.targets import AWS_EC2
-from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, refused, rehearse, well
+from tests.helpers.infra.program_runs import REQUIRED, TOKEN, make_checkout, packed, refused, rehearse, well
 from tests.offline_engine import fake_provider
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, Resource, diff, run_program
 from tests.offline_engine.fake_provider import PUBLIC_IP, VM_IP
@@ -134,8 +132,7 @@ def test_the_vm_answers_to_its_domain_or_else_its_address(settings, host, tmp_pa
     run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | config))
     assert written(run, HOST_FILE) == f"server_name {host};\n"
     assert settings or needs(run.single("Instance"), run.single("Eip"))
-    with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
-        shipped = {name for name in archive.getnames() if name.startswith("vm/")}
+    shipped = {name for name in packed(checkout, "aws_ec2") if name.startswith("vm/")}
     assert shipped == set(vm_files(https=bool(settings)))
 
 
@@ -143,10 +140,9 @@ def test_vm_of_the_onnx_engine_gets_no_torch_and_starts_onnx(tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     run = well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:engine": "onnx"}))
     assert settings_of(run)["ENGINE"] == "onnx"
-    with tarfile.open(checkout / run.single("BucketObjectv2").inputs["source"]["path"]) as archive:
-        assert set(archive.getnames()) == set(deployment_files(vm_files(https=False), "onnx"))
-        requirements = archive.extractfile("requirements.txt").read()
-    assert b"onnxruntime==" in requirements and b"torch==" not in requirements
+    files = packed(checkout, "aws_ec2")
+    assert set(files) == set(deployment_files(vm_files(https=False), "onnx"))
+    assert b"onnxruntime==" in files["requirements.txt"] and b"torch==" not in files["requirements.txt"]
 
 
 def test_role_without_token_and_domain_reads_one_object_only(plain):
@@ -341,20 +337,6 @@ def test_the_new_vms_address_is_in_a_file_and_no_input(tmp_path, monkeypatch):
     assert file.read_text() == f"{PUBLIC_IP}\n" and diff(first, refreshed) == {}
 
 
-def test_another_size_is_another_vm_that_proves_itself(tmp_path):
-    checkout = make_checkout(tmp_path / "checkout")
-    before, after = (
-        well(run_program(checkout, "aws_ec2", REQUIRED["aws_ec2"] | {"cloudtrial:size": size}))
-        for size in ("t3.small", "c7i.large")
-    )
-    assert diff(before, after) == {
-        "Instance vm": "replace",
-        "Command boots": "replace",
-        "EipAssociation address": "replace",
-        "Command ready": "replace",
-    }
-
-
 def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
     ready, vm = command(run, "ready"), run.single("Instance")
     given = ready.inputs["environment"]
@@ -364,7 +346,6 @@ def test_up_waits_for_the_service_behind_the_url_of_each_new_vm(run):
     assert run.outputs["session"] in given["ADVICE"] and "/var/log/cloud-init-output.log" in given["ADVICE"]
     assert int(given["TIMEOUT_S"]) >= AWS_EC2.boot_timeout_s
     assert ready.inputs["triggers"] == [given["GIT_SHA"], vm.id]
-    assert ready.inputs["interpreter"] == ["python3", "-c"]  # an absolute path would differ by machine
     assert needs(ready, run.single("EipAssociation"), *run.of_type("Record"))
 
 
@@ -401,15 +382,6 @@ def test_without_a_setting_there_is_no_budget(plain):
 # All of it
 
 
-def test_everything_is_marked_with_project_and_stack(run):
-    wanted = {"project": "cloudtrial", "stack": "aws_ec2"}
-    ours = [resource for resource in run.resources.values() if resource.type.startswith("aws:")]
-    assert {resource.type for resource in ours} <= {*TAGS, *UNTAGGED}
-    for resource in ours:
-        if resource.type in TAGS:
-            assert wanted.items() <= resource.inputs["tags"].items(), resource.urn
-
-
 def test_every_rule_is_kept(run):
     assert find_violations(run.resources.values()) == []
 
@@ -436,7 +408,6 @@ def test_a_stage_has_names_of_its_own():
     [
         pytest.param({"size": "t2.micro"}, "one of t3.micro, t3.small", id="unknown-size"),
         pytest.param({"size": "t4g.nano"}, "one of t3.micro, t3.small", id="unsold-arm"),
-        pytest.param({"engine": "tensorflow"}, "it has torch, onnx", id="unknown-engine"),
         pytest.param({"domain": "a.example.com"}, "needs cloudtrial:certificateEmail", id="domain-without-email"),
         pytest.param({"certificateEmail": "a@example.com"}, "without cloudtrial:domain", id="email-without-domain"),
         pytest.param(ZONE, "without cloudtrial:domain", id="zone-without-domain"),
@@ -449,8 +420,6 @@ def test_a_stage_has_names_of_its_own():
         pytest.param(BUDGET | {"budgetUsd": "12.50"}, "a whole number from 1", id="budget-with-cents"),
         pytest.param(BUDGET | {"budgetUsd": "0"}, "a whole number from 1", id="budget-of-zero"),
         pytest.param(BUDGET | {"budgetEmail": "you"}, "an address such as", id="budget-for-no-address"),
-        pytest.param({"instanceType": "t3.small"}, "is not a setting of this stack", id="unknown-setting"),
-        pytest.param({"apiToken": "in-clear"}, "set it with --secret", id="token-in-clear"),
     ],
 )
 def test_invalid_setting_is_refused(config, reason):

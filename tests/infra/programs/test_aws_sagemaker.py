@@ -14,7 +14,7 @@ from infra.models import read_model
 from infra.readiness import script_text
 from infra.targets import AWS_SAGEMAKER, SAGEMAKER_SIZES
 from service.settings import ENGINES
-from tests.helpers.infra.program_runs import make_checkout, refused, rehearse, well
+from tests.helpers.infra.program_runs import make_checkout, packed, refused, rehearse, well
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 
 pytestmark = pytest.mark.integration
@@ -58,8 +58,7 @@ def test_image_is_sagemakers_stage_of_what_is_shipped(engine, tmp_path):
         {"ENGINE": engine},
         ["linux/amd64"],
     )
-    folder = checkout / image["context"]["location"]
-    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    written = set(packed(checkout, STACK))
     assert written == set(deployment_files(engine=engine, target=STACK))
     assert {"infra/aws_sagemaker/serve", "infra/aws_sagemaker/train"} <= written
     assert (checkout / image["dockerfile"]["location"]).is_file()
@@ -291,15 +290,6 @@ def test_the_log_has_an_end_and_goes_with_the_stack(run):
     group = run.single("LogGroup")
     assert group.inputs == {"name": f"/aws/sagemaker/Endpoints/{ENDPOINT}", "retentionInDays": 30, "tags": TAGS}
     assert group.urn in run.single("Endpoint").dependencies  # made before it, deleted after it
-
-
-def test_whatever_can_carry_tags_does(run):
-    tagged = {r.type.rpartition(":")[2]: r.inputs["tags"] for r in run.resources.values() if "tags" in r.inputs}
-    tagged.pop("Image")  # an image's tags are its names
-    assert tagged == dict.fromkeys(
-        ("Repository", "LogGroup", "Role", "Model", "EndpointConfiguration", "Endpoint", "Target"), TAGS
-    )
-    assert run.single("Image").inputs["labels"] == TAGS
 
 
 def test_up_ends_with_signed_proof_of_this_configuration(run):

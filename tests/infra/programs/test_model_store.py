@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ import yaml
 
 from infra.aws_ec2.user_data import MODELS_FOLDER, SETTINGS_FILE, vm_files
 from service.store_layout import version_of
-from tests.helpers.infra.program_runs import REQUIRED, STACKS, make_checkout, refused, rehearse, well
+from tests.helpers.infra.program_runs import REQUIRED, STACKS, make_checkout, packed, refused, rehearse, well
 from tests.helpers.infra.stored_models import REFERENCE, make_checkout_with_store, push, settings
 from tests.offline_engine.engine import ProgramResult, diff, run_program
 from tests.offline_engine.policy_check import find_violations
@@ -54,19 +51,6 @@ def shipped(runs: Runs, stack: str) -> dict[str, bytes]:
     """What the stack's run has packed, by name."""
     assert runs[stack].exit_code == 0
     return packed(runs.checkout, stack)
-
-
-def packed(checkout: Path, stack: str) -> dict[str, bytes]:
-    """What the last run of a stack in a checkout has packed, by name."""
-    build = checkout / ".build"
-    if stack == "gcp_function":
-        with zipfile.ZipFile(build / "gcp_function.zip") as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    if stack in ("aws_sagemaker", "gcp_cloudrun"):
-        root = build / stack
-        return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    with tarfile.open(fileobj=io.BytesIO((build / f"{stack}.tar.gz").read_bytes())) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive.getmembers()}
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tarfile
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,17 @@ from infra.artifact import REPOSITORY
 from infra.models import read_model
 from infra.targets import TARGETS
 from service.settings import ENGINES
-from tests.helpers.infra.program_runs import REQUIRED, STACKS, TOKEN, WEB_STACKS, make_checkout, refused, rehearse, well
+from tests.helpers.infra.program_runs import (
+    REQUIRED,
+    STACKS,
+    TOKEN,
+    WEB_STACKS,
+    make_checkout,
+    packed,
+    refused,
+    rehearse,
+    well,
+)
 from tests.helpers.infra.small_bundles import write_bundle
 from tests.offline_engine.engine import UNKNOWN, ProgramResult, diff, run_program
 
@@ -257,25 +265,10 @@ def with_rows(tmp_path_factory) -> Path:
     return checkout
 
 
-def shipped_by(run: ProgramResult, checkout: Path) -> set[str]:
-    """The files of models/ in what the run has packed."""
-    found = [path for path in (checkout / ".build").iterdir() if path.name.startswith(run.stack)]
-    (packed,) = [path for path in found if path.suffix != ".address"]
-    if packed.is_dir():
-        names = [str(path.relative_to(packed)) for path in packed.rglob("*") if path.is_file()]
-    elif packed.suffix == ".zip":
-        with zipfile.ZipFile(packed) as archive:
-            names = archive.namelist()
-    else:
-        with tarfile.open(packed) as archive:
-            names = archive.getnames()
-    return {name for name in names if name.startswith("models/")}
-
-
 @every_stack
 def test_the_model_of_the_setting_is_shipped_alone_and_named(stack, with_rows):
     run = well(run_program(with_rows, stack, REQUIRED[stack] | {"cloudtrial:model": "rows"}))
-    assert shipped_by(run, with_rows) == {
+    assert {name for name in packed(with_rows, stack) if name.startswith("models/")} == {
         f"models/rows/{name}" for name in ("model.json", "network.onnx", "self_test.json")
     }
     version = hashlib.sha256(b"small").hexdigest()[:12]
