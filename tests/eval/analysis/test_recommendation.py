@@ -9,7 +9,7 @@ from eval.analysis.recommendation import bills_tied, evaluate, evaluate_all, rec
 from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
 from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
-from eval.cost.billing import ECO_IDLE_TIMEOUT_S, Bill, ResourceDemand, prices_for
+from eval.cost.billing import Bill, ResourceDemand, prices_for
 from eval.cost.price_list import load_price_list
 from eval.samples.sizes import sized_target
 from infra.targets import TARGETS
@@ -115,7 +115,6 @@ def test_an_eco_dyno_sleeps_after_half_an_hour():
     assert option.cold_start_fraction == pytest.approx(math.exp(-0.5))
     assert (option.p95_ms, option.excluded) == (2000.0, reason(ReasonCode.P95_OVER_OBJECTIVE, p95_ms=2000.0))
     assert evaluate(basic, hourly, 200.0).cold_start_fraction == 0.0
-    assert eco.target.sleeps_after_s == ECO_IDLE_TIMEOUT_S
     # Where one is not enough all are Standard-1X, which does not sleep: 42 a second need two.
     assert evaluate(eco, Traffic(30.0, 8.0), 200.0).cold_start_fraction > 0
     assert evaluate(eco, Traffic(42.0, 8.0), 200.0).cold_start_fraction == 0.0
