@@ -16,7 +16,7 @@ from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, T
 from eval.analysis.verdict_facts import VerdictFacts
 from eval.codes import ReasonCode, reason
 from eval.cost.cost_model import SLOWDOWNS
-from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, usd
+from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, short, usd
 from eval.plan.config import MAX_RATE
 from eval.report.scenario_sections import SHORT_TITLES
 from eval.report.wording import INTERRUPTED, gathered, message
@@ -328,7 +328,7 @@ def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
 
 def rate_text(rps: float) -> str:
     """A rate, as "5 a second" or "2 an hour"."""
-    return f"{_short(rps)} a second" if rps >= MIN_RPS_PER_SECOND else f"{_short(rps * 3600)} an hour"
+    return f"{short(rps)} a second" if rps >= MIN_RPS_PER_SECOND else f"{short(rps * 3600)} an hour"
 
 
 def traffic_text(traffic: Traffic) -> str:
@@ -338,11 +338,7 @@ def traffic_text(traffic: Traffic) -> str:
 
 def hours_text(hours: float) -> str:
     """The busy hours, as "8 h a day"."""
-    return "all day" if hours >= 24 else f"{_short(hours)} h a day"
-
-
-def _short(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,g}"
+    return "all day" if hours >= 24 else f"{short(hours)} h a day"
 
 
 def cold_fraction_text(fraction: float) -> str:

@@ -30,6 +30,15 @@ def test_price_that_changes_the_cheapest_target_is_told():
     assert "heroku" not in month.cheapest_at_double
 
 
+def test_long_times_and_high_rates_are_told_without_an_exponent(capsys):
+    assert main(["cost", "gcp_cloudrun", "--service-ms", "1234", "--boot-s", "4321", "--peak", "1500"]) == 0
+    assert main(["cost", "aws_ec2", "--service-ms", "0.4"]) == 0
+    text = capsys.readouterr().out
+    for part in ("1,234 ms in the service", "1,234 ms of CPU", "4,321 s until", "1,500 times", "the 2,500/s that one"):
+        assert part in text
+    assert "e+" not in text
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_cost_prints_what_it_assumes_within_80_columns(target, capsys):
     assert main(["cost", target, "--service-ms", "123", "--peak", "2", "--instances", "1"]) == 0
