@@ -62,6 +62,14 @@ def test_json_of_cost_has_the_keys_of_report_json(capsys):
     assert (found["assumptions"]["busy_hours_per_day"], found["assumptions"]["min_instances"]) == (8.0, 1)
 
 
+def test_another_size_is_named_above_its_bill(capsys):
+    # 730 h of one instance kept running, at $0.0000025 for a vCPU's and a GiB's idle second.
+    assert main(["cost", "gcp_cloudrun", "--vcpus", "4", "--memory-mib", "4096", "--instances", "1"]) == 0
+    heading, idle, *_ = capsys.readouterr().out.splitlines()
+    assert heading == "Google Cloud Run, 4 vCPU, 4 GiB, us-central1"
+    assert f"${8 * 730 * 3600 * 0.0000025:.2f}" in idle
+
+
 def test_more_machines_than_are_needed_are_billed():
     found = estimate(Deployment("heroku", size="standard-1x", instances=3), [1000], PRICES)
     assert (found.idle.net_usd, found.monthly_usd["1000"].gross_high_usd) == (75.0, 75.0)
