@@ -35,6 +35,7 @@ SLO_MS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 3000, 50
 TABLE_BUSY_RPS = (1 / 3600, 0.1, 1.0, 10.0, 100.0)  # rates with a column of their own
 MIN_RPS_PER_SECOND = 0.02  # a lower rate is told by the hour
 ALWAYS_WARM_SETTING = "With one instance always warm (cloudtrial:minInstances 1)."
+NOT_MEASURED = "not measured"
 START_NOT_MEASURED = "it is that of a cold start, and no start was measured"
 ROUNDING_NOT_DOCUMENTED = "how billed time is rounded is not documented"
 
@@ -53,7 +54,7 @@ class AnswerRow:
     p95: str
     is_cold_start: bool  # p95 is that of a cold start
     cold_fraction: str
-    cold_start: str  # its length
+    cold_start: str  # its length; empty where there is none
     fits_memory: str
     within: str
     excluded: str  # why it is not to be taken
@@ -218,7 +219,7 @@ def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, re
         p95="not known" if option.p95_ms is None else ms(option.p95_ms),
         is_cold_start=option.p95_ms is not None and option.p95_ms == startup_ms,
         cold_fraction=cold_fraction_text(option.cold_start_fraction),
-        cold_start=ms(startup_ms) if starts and candidate.startup_measured else "",
+        cold_start=(ms(startup_ms) if candidate.startup_measured else NOT_MEASURED) if starts else "",
         fits_memory=yes_or_no[candidate.fits_memory],
         within=yes_or_no[option.within_objective],
         excluded=message(option.excluded) if option.excluded else "",

@@ -214,8 +214,8 @@
     bar.style.setProperty("--c", `var(--t${chips[name] % 8})`);
     const [low, high] = [usd(cents(bill.low)), usd(cents(bill.high))];
     const p95 = option.p95 === null || option.p95 === Infinity ? "not known" : ms(option.p95);
-    const starts = idleTimeout(candidate.target, bill, option.warm) && candidate.startup_measured;
-    const start = starts ? ms(need.startup_s * 1000) : "";
+    const startMs = candidate.startup_measured ? ms(need.startup_s * 1000) : "not measured";
+    const start = idleTimeout(candidate.target, bill, option.warm) ? startMs : "";
     const made = element("tr", recommended ? "take" : option.excluded ? "out" : "", head,
       cell("$ a month", "", usd(cents(bill.net)), small(low === high ? "" : `${low} to ${high}`),
         small(option.warm ? "always warm"

@@ -138,6 +138,13 @@ def test_p95_unknown_for_want_of_a_start_is_told():
     assert answer_table(found).taken_for == ("cheapest of those that fit, and keep p95 within 200 ms where it is known")
 
 
+def test_a_start_that_was_not_measured_is_not_called_never():
+    names = ("gcp_cloudrun", "heroku")
+    found = facts(candidates={name: candidate(name, startup_measured=False) for name in names})
+    starts = {row.name: (row.cold_fraction, row.cold_start) for row in answer_table(found).rows}
+    assert starts == {"gcp_cloudrun": ("< 0.1%", "not measured"), "heroku": ("never", "")}
+
+
 def test_no_processor_is_doubted_where_the_cloud_was_measured():
     assert "slower" not in condition(facts(twins=False))
 
