@@ -129,6 +129,7 @@
     .sort((a, b) => cents(a.bill.net) - cents(b.bill.net) || a.bill.gross - b.bill.gross);
   const slowdownLimit = (names, traffic, first) => {
     let limit = null;
+    if (first.within === null) return null;
     for (const slowdown of Object.keys(first.candidate.demand_by_slowdown).map(Number).slice(1)) {
       const options = evaluateAll(names, traffic, slowdown), [cheapest] = rank(options);
       const own = options.find((option) => option.name === first.name);

@@ -111,7 +111,7 @@ def test_targets_that_cost_the_same_are_named():
 
 def test_an_answer_without_p95_says_that_the_bill_alone_decides():
     short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
-    found = facts(candidates=short, twins=False)
+    found = facts(candidates=short)
     assert condition(found) == "P95 not known (needs n >= 72, have 50): by the bill alone. Next: AWS EC2 at $20.11."
     assert answer_table(found).taken_for == "cheapest of those that fit, by the bill alone, as p95 is not known"
     assert answer_table(facts()).taken_for == "cheapest of those that fit, and keep p95 within 200 ms"
