@@ -14,7 +14,7 @@ from eval.analysis.predictions.accuracy import Agreement
 from eval.analysis.recommendation import Recommendation, idle_timeout, recommend, slo_p95
 from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
-from eval.codes import ReasonCode, reason
+from eval.codes import ReasonCode, Unavailable, reason
 from eval.cost.cost_model import SLOWDOWNS
 from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, short, usd
 from eval.plan.config import MAX_RATE
@@ -117,7 +117,7 @@ def condition(facts: VerdictFacts) -> str:
         return _sentences(message(finding) for finding in facts.invalid)
     recommendation = facts.recommendation
     if not recommendation.options:
-        return "No target has a price. One that is named as a deployment is priced as such, as in heroku=URL."
+        return _no_price_text(facts)
     if recommendation.target is None:
         return _excluded_text(facts)
     taken = recommendation.options[recommendation.target]
@@ -386,6 +386,20 @@ def _excluded_text(facts: VerdictFacts) -> str:
         if option.excluded
     ]
     return f"Left out: {join_words(reasons)}." if reasons else ""
+
+
+def _no_price_text(facts: VerdictFacts) -> str:
+    """Why there is none, or which option gives one."""
+    costs = {name: facts.targets[name].cost.idle_usd_per_month for name in facts.measured_targets}
+    whys = {name: cost.reason for name, cost in costs.items() if isinstance(cost, Unavailable)}
+    texts = {name: message(why) for name, why in whys.items() if why.code != ReasonCode.CUSTOM_ENDPOINT}
+    if not texts:
+        return (
+            f"No target has a price. One gets it by --priced-as, as in {facts.measured_targets[0]}=gcp_cloudrun:1:1024."
+        )
+    if len(set(texts.values())) == 1:
+        return f"No target has a price: {next(iter(texts.values()))}."
+    return f"No target has a price: {join_words([f'{facts.title(name)} ({text})' for name, text in texts.items()])}."
 
 
 def _answer_without_prices(facts: VerdictFacts) -> str:

@@ -15,6 +15,7 @@ from eval.analysis.report_model import Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.codes import ReasonCode, reason
 from eval.cost.billing import prices_for
+from eval.cost.cost_model import cost_report
 from eval.cost.price_list import load_price_list
 from eval.report.answer import answer, answer_rows, answer_table, condition, rate_text, tiles, traffic_text
 from eval.report.report_json import build_report
@@ -44,7 +45,7 @@ def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None, **chang
     fields = {
         "title": title, "sent": 400, "succeeded": succeeded, "all_requests": 400, "failure": failure, "engine": engine,
         "errors": {"timeout": 400 - succeeded} if succeeded < 400 else {}, "accuracy": Estimate(0.93, n=400),
-        "scenarios": {"single": scenario},
+        "scenarios": {"single": scenario}, "cost": cost_report(reason(ReasonCode.CUSTOM_ENDPOINT)),
     }  # fmt: skip
     return SimpleNamespace(**fields | changes)
 
@@ -199,7 +200,17 @@ def test_endpoints_without_prices_are_compared_by_speed(decision, text):
 def test_one_endpoint_without_a_price_has_its_figures():
     alone = facts({"a": target("A")}, {}, twins=False)
     assert answer(alone) == "A: p95 20.0 ms (one at a time), 93.00% correct."
-    assert condition(alone).startswith("No target has a price.")
+    assert condition(alone) == "No target has a price. One gets it by --priced-as, as in a=gcp_cloudrun:1:1024."
+
+
+def test_what_is_priced_as_a_target_says_why_it_has_no_price():
+    untold = cost_report(reason(ReasonCode.NO_SERVER_TIMING))
+    targets = {"a": target("A", cost=untold), "b": target("B", cost=untold), "c": target("C")}
+    assert condition(facts(targets, {}, twins=False)).startswith(
+        "No target has a price: no response has the service time (Server-Timing: total), and too few round trips were"
+    )
+    targets["b"] = target("B", cost=cost_report(reason(ReasonCode.PRICE_UNKNOWN, detail="not sold there")))
+    assert condition(facts(targets, {}, twins=False)).endswith("from the client's) and B (not sold there).")
 
 
 def test_one_endpoint_on_the_golden_set_is_held_to_the_model():
