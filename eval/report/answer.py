@@ -238,10 +238,10 @@ def tiles(facts: VerdictFacts, findings: Sequence[Finding], *, golden: bool) -> 
 
 
 def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
-    engines = list(dict.fromkeys(map(facts.engine, facts.measured_targets)))
+    engines = list(dict.fromkeys(facts.targets[name].engine for name in facts.measured_targets))
     texts = []
     for engine in engines:
-        names = [name for name in facts.measured_targets if facts.engine(name) == engine]
+        names = [name for name in facts.measured_targets if facts.targets[name].engine == engine]
         if golden:
             agreement = facts.vs_reference(names)
             texts.append(_as_the_model(agreement) if agreement else "not known")
@@ -251,7 +251,8 @@ def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
             texts.append(low if low == high else f"{low} to {high}")
     n = max((facts.targets[name].accuracy.n or 0 for name in facts.measured_targets), default=0)
     is_only_engine = engines == [facts.reference_engine] != [PLAIN_ENGINE]  # of a model that has no other
-    titles = "" if is_only_engine else " · ".join(engine_title(engine) for engine in engines) + ": "
+    titles = " · ".join(engine_title(engine) if engine else "engine not known" for engine in engines) + ": "
+    titles = "" if is_only_engine or engines == [None] else titles
     note = f"as the model itself; {message(reason(ReasonCode.GOLDEN_SET))}" if golden else f"of {plural(n, 'image')}"
     return Tile("Correct", " · ".join(texts) or "not known", f"{titles}{note}" if texts else "")
 
@@ -299,7 +300,9 @@ def _same_engine_text(facts: VerdictFacts) -> str:
     whose = "" if engines == {facts.reference_engine} else f" with {engine_title(facts.reference_engine)}"
     n_with_model = sum(pair.endswith(f"|{REFERENCE}") for pair in pairs)
     between = n_with_model > 1 or n_with_model < len(pairs)  # two that answer as the model does answer alike
-    where = [" between targets of one engine"] * between + [f"{whose} from the model itself"] * bool(n_with_model)
+    are_known = all(facts.targets[name].engine for name in facts.measured_targets)
+    among = "targets of one engine" if are_known else "targets"
+    where = [f" between {among}"] * between + [f"{whose} from the model itself"] * bool(n_with_model)
     return f"0 of {plural(max(pairs.values()), 'image')} differ{', or'.join(where)}"
 
 

@@ -37,7 +37,7 @@ def rate_search(max_rps):
     return RateSearchReport(**fields | known)
 
 
-def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None, **changes):
+def target(title, succeeded=400, failure=None, p95_ms=20.0, engine="torch", **changes):
     """The part of a TargetReport that the answer reads."""
     scenario = SimpleNamespace(
         sent=400, succeeded=succeeded, latency_with_failures_ms={"p50": Estimate(9.0), "p95": Estimate(p95_ms)}
@@ -234,6 +234,16 @@ def test_tiles_of_a_run_without_a_fault():
              "0 of 400 images differ between targets of one engine, or from the model itself"),
         Tile("Can this run be trusted?", "yes", "0 of 1,600 requests failed"),
     )  # fmt: skip
+
+
+def test_no_engine_is_named_that_is_not_known():
+    own = {"a": target("A", engine=None), "b": target("B", engine=None)}
+    correct, same, _ = tiles(facts(own, {}, agreement={"a|b": agreement()}), [], golden=False)
+    assert (correct.value, correct.note) == ("93.00%", "of 400 images")
+    assert same.note == "0 of 400 images differ between targets; not checked against the model itself"
+    mixed = own | {"c": target("C", engine="onnx", accuracy=Estimate(0.9, n=400))}
+    correct, *_ = tiles(facts(mixed, {}), [], golden=False)
+    assert (correct.value, correct.note) == ("93.00% · 90.00%", "engine not known · ONNX int8: of 400 images")
 
 
 def test_golden_set_tells_no_accuracy():
