@@ -57,6 +57,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
+def short(value: float, digits: int = 3) -> str:
+    """At most so many significant digits, thousands separated: 0.0123, 8, 3.43, 1,230."""
+    return f"{float(f'{value:.{digits}g}'):,.15g}"
+
+
 def ms(value: float) -> str:
     """A duration: "0.84 ms", "12.3 ms", "1,234 ms", "12.3 s"; hundredths of a millisecond are the finest."""
     if value >= 9999.5:
@@ -120,9 +125,9 @@ def count(value: float) -> str:
 def short_count(value: float) -> str:
     """A large number in few characters: "10k", "1M", "4.54M"."""
     for divisor, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= divisor:
-            return f"{value / divisor:.3g}{suffix}"
-    return f"{value:.3g}"
+        if float(f"{value:.3g}") >= divisor:
+            return f"{short(value / divisor)}{suffix}"
+    return short(value)
 
 
 def per_second(value: float) -> str:

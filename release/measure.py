@@ -23,7 +23,7 @@ from eval.samples.store import read_run, read_samples
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import Scrubber, Token
 from release.decision import Parity
-from release.environments.environment import Urls
+from release.environments.environment import Addresses
 from release.errors import ReleaseError
 from release.images import images_of
 from release.invoked import endpoint_at, run_endpoint
@@ -54,8 +54,8 @@ class Meter:
         endpoint = endpoint_at(url, bundle, self.token)
         return endpoint.check_self_test(bundle, endpoint.wait_for(bundle, timeout_s))
 
-    def measure(self, folder: Path, image_set: ImageSet, urls: Mapping[str, Urls]) -> tuple[str, ...]:
-        """Send the images to every URL in turns, in one run. `urls`: role -> place -> URL.
+    def measure(self, folder: Path, image_set: ImageSet, addresses: Mapping[str, Addresses]) -> tuple[str, ...]:
+        """Send the images to every address in turns, in one run. `addresses`: role -> place -> address.
 
         Returns why the candidate was not measured to the end. What a killed run has left is replaced. Raises
         ReleaseError where production was not.
@@ -65,11 +65,12 @@ class Meter:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         scrub = Scrubber([self.token] if self.token else [])
-        endpoints = [
-            run_endpoint(target_name(place, role), place if self.plan.stacks else None, url, self.token, scrub)
-            for role, of_role in urls.items()
-            for place, url in of_role.items()
-        ]
+        endpoints = []
+        for role, of_role in addresses.items():
+            for place, address in of_role.items():
+                target = place if self.plan.stacks else None
+                endpoint = run_endpoint(target_name(place, role), target, address.url, self.token, scrub)
+                endpoints.append(replace(endpoint, size=address.size, region=address.region))
         config = Config(
             local=False,
             engines=(),
@@ -93,12 +94,12 @@ class Meter:
         return tuple(f"{name} could not be measured: {why}" for name, why in failures.items())
 
     def parity(
-        self, folder: Path, urls: Urls, bundle: Bundle, production: Bundle | None, image_set: ImageSet
+        self, folder: Path, addresses: Addresses, bundle: Bundle, production: Bundle | None, image_set: ImageSet
     ) -> tuple[tuple[Parity, ...], dict[str, float]]:
         """Each place's answers beside the bundle's own, and the share of these that are production's."""
         parities, agreement = [], {}
-        for place, url in urls.items():
-            engine = endpoint_at(url, bundle, self.token).version()["engine"]
+        for place, address in addresses.items():
+            engine = endpoint_at(address.url, bundle, self.token).version()["engine"]
             own = bundle_answers(bundle.folder, engine, image_set)
             parities.append(compare_with_bundle(place, samples_of(folder, place, CANDIDATE), own))
             if production and engine in production.engines and production.classes == bundle.classes:

@@ -13,7 +13,7 @@ from eval.errors import EvalError
 from eval.gate.criteria import Verdict
 from infra.errors import InfraError
 from release.decision import Decision, Measured, broken, judge_gate, judge_harm, judge_parity
-from release.environments.environment import Environment, Urls
+from release.environments.environment import Addresses, Environment
 from release.errors import CandidateBroken, ReleaseError
 from release.journal import Journal
 from release.measure import CANDIDATE, PRODUCTION, Meter
@@ -103,21 +103,21 @@ class Release:
 
     def _deploy_and_measure(self, stage: str) -> Decision:
         bundle = self._candidate()
-        urls = self.environment.deploy(stage, bundle)
-        self._prove(stage, urls, bundle)
+        addresses = self.environment.deploy(stage, bundle)
+        self._prove(stage, addresses, bundle)
         image_set = self.meter.images(stage, bundle)
         self.say(f"{stage}: measuring {len(image_set.images):,} of {image_set.source}")
         run = self.folder / stage
         if stage == BETA:
-            failures = self.meter.measure(run, image_set, {CANDIDATE: urls})
+            failures = self.meter.measure(run, image_set, {CANDIDATE: addresses})
             production = self._bundle(self.plan.production) if self.plan.production else None
-            parities, agreement = self.meter.parity(run, urls, bundle, production, image_set)
+            parities, agreement = self.meter.parity(run, addresses, bundle, production, image_set)
             return judge_parity(stage, Measured(str(run), failures, parities, agreement))
         if not self.plan.production:
-            failures = self.meter.measure(run, image_set, {CANDIDATE: urls})
+            failures = self.meter.measure(run, image_set, {CANDIDATE: addresses})
             judge = judge_gate if stage == GAMMA else judge_harm
             return judge(stage, Measured(str(run), failures or self.meter.failed_more(None, run)), ())
-        failures = self.meter.measure(run, image_set, {PRODUCTION: self._production(), CANDIDATE: urls})
+        failures = self.meter.measure(run, image_set, {PRODUCTION: self._production(), CANDIDATE: addresses})
         if stage == GAMMA:
             criteria = () if failures else self.meter.judge(run, run, self.plan.only)
             labelled = not is_golden(image_set.source)
@@ -130,10 +130,10 @@ class Release:
         criteria = self.meter.judge(before, run, HARM) if before and not failures else ()
         return judge_harm(PROD, Measured(str(run), failures), criteria)
 
-    def _prove(self, stage: str, urls: Urls, bundle: Bundle) -> None:
+    def _prove(self, stage: str, addresses: Addresses, bundle: Bundle) -> None:
         """That each place is ready, serves this version and passes its self-test."""
-        for place, url in urls.items():
-            tested = self.meter.prove(url, bundle, self.environment.ready_timeout_s)
+        for place, address in addresses.items():
+            tested = self.meter.prove(address.url, bundle, self.environment.ready_timeout_s)
             version = f"{self.plan.model}@{bundle.folder.name}"
             self.say(f"{stage}: {place} is ready and serves {version}; self-test passed ({tested} inputs)")
 
@@ -197,9 +197,9 @@ class Release:
         self.say(f"prod: following {self.plan.model}@prod")
         try:
             bundle = self._candidate()
-            urls = self.environment.follow_production(bundle)
-            self._prove(PROD, urls, bundle)
-            failures = self.meter.measure(run, self.meter.images(PROD, bundle), {CANDIDATE: urls})
+            addresses = self.environment.follow_production(bundle)
+            self._prove(PROD, addresses, bundle)
+            failures = self.meter.measure(run, self.meter.images(PROD, bundle), {CANDIDATE: addresses})
             decision = self._harm(self.folder / PROD if self.plan.production else None, run, failures)
         except (ReleaseError, EvalError, InfraError) as error:  # whatever it is: users are served by it now
             decision = broken(PROD, f"Production with it: {error}", str(run))
@@ -239,12 +239,12 @@ class Release:
 
     # Bundles
 
-    def _production(self) -> Urls:
-        """Production's URLs, each of which serves the version that the candidate is compared with."""
+    def _production(self) -> Addresses:
+        """Production's addresses, each of which serves the version that the candidate is compared with."""
         bundle = self._bundle(self.plan.production or "")
-        urls = self.environment.production(bundle)
-        self._prove(PROD, urls, bundle)
-        return urls
+        addresses = self.environment.production(bundle)
+        self._prove(PROD, addresses, bundle)
+        return addresses
 
     def _candidate(self) -> Bundle:
         """The candidate, whose classes are production's. Raises CandidateBroken, and StoreError for a store that cannot

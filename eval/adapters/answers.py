@@ -55,7 +55,7 @@ class AnswerForm:
         found = _search(self.label, payload)
         class_id = class_id_of(found, classes)
         if class_id is None:
-            raise InvalidResponse(f"no class at {self.label}: {_shown(found)}, expected one of {_listed(classes)}")
+            raise InvalidResponse(f"no class at {self.label}: {_shown(found)}, expected one of {listed(classes)}")
         if self.probability is None:
             return Answer(class_id, scores.probabilities if scores else None)
         return Answer(class_id, self._probabilities(class_id, _search(self.probability, payload), len(classes)))
@@ -221,5 +221,5 @@ def _shown(value: Json) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
-def _listed(classes: Sequence[str]) -> str:
+def listed(classes: Sequence[str]) -> str:
     return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")

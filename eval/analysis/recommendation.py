@@ -220,9 +220,10 @@ def _slowdown_limit(
 ) -> SlowdownLimit | None:
     """The largest slowdown of the processor up to which the first stays the first, or costs the same.
 
-    One that needs an instance always running there is another answer.
+    One that needs an instance always running there is another answer. None where its p95 is not known: nobody knows how
+    slow it may become.
     """
-    if not ranked:
+    if not ranked or options_now[ranked[0]].within_objective is None:
         return None
     limit = None
     for slowdown in list(candidates[ranked[0]].demand_by_slowdown)[1:]:

@@ -240,7 +240,7 @@ class Verdict:
     recommended: str | None
     runner_up: str | None
     tied: bool  # the bills of these two differ by less than is known of the billing rules
-    slowdown_limit: SlowdownLimit | None  # None: not known
+    slowdown_limit: SlowdownLimit | None  # None: not known, as where p95 is not
     options: dict[str, Option]
     fastest: str | None  # of endpoints that are no twins, where each other one is shown to be slower
     vs_fastest: dict[str, Decision]  # of each other target: whether its latency is that of the one with the lowest

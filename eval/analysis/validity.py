@@ -75,9 +75,15 @@ def run_findings(
     ]
     findings += _undecided_models(facts)
     findings += _accuracy_regressions(facts)
-    if not facts.has_reference and facts.measured_targets:
+    if not facts.has_reference and _serves_the_model(run, facts):
         findings.append(warning(FindingCode.NO_REFERENCE))
     return findings + _price_warnings(run, prices, prices_used)
+
+
+def _serves_the_model(run: Run, facts: VerdictFacts) -> bool:
+    """Whether a target that answered serves a model of models/, and not one of its own."""
+    adapters = {target.name: target.adapter for target in run.targets}
+    return run.model is not None and any(not adapters[name] for name in facts.measured_targets)
 
 
 def _client_pauses(run: Run, excluded: int) -> list[Finding]:

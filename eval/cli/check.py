@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from eval.cli.arguments import access_options, add_access_options
+from eval.errors import EvalError
 from eval.progress import Reporter
 from eval.samples.model import TABULAR
 from eval.targets.access import environment_secrets, read_access
@@ -62,6 +64,13 @@ def add_check(commands: Any) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Send one image and print what came of it. Returns the exit code; raises EvalError."""
+    try:
+        return _check(arguments)
+    except EvalError as error:  # of a run's options, which name their address; here it is the only one
+        raise EvalError(re.sub(f"(--[a-z-]+ ){NAME}=", r"\1", str(error))) from None
+
+
+def _check(arguments: argparse.Namespace) -> int:
     from eval.adapters.loading import parse_adapter
     from eval.dataset.class_names import read_class_names
     from eval.dataset.images import folder_classes, load_images

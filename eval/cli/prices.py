@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from eval.cli.arguments import int_at_least, peak_to_mean, positive_float, positive_seconds
+from eval.errors import EstimateError
 from infra.targets import TARGETS
 
 DEFAULT_MONTHLY_REQUESTS = 100_000
 COST_OPTIONS = ("region", "size", "vcpus", "memory_mib", "concurrency", "max_instances", "instances", "service_ms",
                 "boot_s", "peak")  # fmt: skip
+OPTIONS_OF_GOOGLE = ("vcpus", "memory_mib", "concurrency")
 PRICES_DIFFER = 3  # exit code of --refresh; 1 is an error, 2 wrong usage
 
 REFRESH_EPILOG = """
@@ -100,6 +102,7 @@ def cost_command(arguments: argparse.Namespace) -> int:
     from eval.report.terminal import estimate_lines, sensitivity_lines
 
     options = {name: value for name, value in vars(arguments).items() if name in COST_OPTIONS and value is not None}
+    _check_options(arguments.target, options)
     deployment = Deployment(arguments.target, **options)
     monthly_requests, prices = arguments.requests_per_month or [DEFAULT_MONTHLY_REQUESTS], load_price_list()
     if arguments.sensitivity:
@@ -109,3 +112,17 @@ def cost_command(arguments: argparse.Namespace) -> int:
     result = estimate(deployment, monthly_requests, prices)
     print(json.dumps(dataclasses.asdict(result)) if arguments.json else "\n".join(estimate_lines(result)))
     return 0
+
+
+def _check_options(target: str, options: Collection[str]) -> None:
+    """Raises EstimateError for an option that says nothing of this target."""
+    billing = TARGETS[target].billing
+    if billing == "request":
+        advice = {"size": "--vcpus and --memory-mib"}
+    else:
+        advice: dict[str, str] = dict.fromkeys(OPTIONS_OF_GOOGLE, "--size")
+        if billing != "endpoint":
+            advice["max_instances"] = "--instances"
+    for name, instead in advice.items():
+        if name in options:
+            raise EstimateError(f"{target} has no --{name.replace('_', '-')}: give {instead}")

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from eval.cost.price_list import Price, PriceList
-from infra.targets import ONE_DYNO_SIZES, Target
+from infra.targets import HEROKU_SIZES, ONE_DYNO_SIZES, Target
 
 REQUESTS_PER_MONTH = 1_000_000  # the traffic at which targets are compared
 HOURS_PER_MONTH = 730
@@ -37,7 +37,6 @@ BILLING_INCREMENT_S = 0.1  # Cloud Run rounds billed time up to this
 IDLE_TIMEOUT_S = 900  # Google's maximum; after so long without a request the next one meets a cold start
 MIN_IDLE_TIMEOUT_S = 60  # assumed: Google promises no minimum; the upper bounds of the bills have it
 DEFAULT_PEAK = 3.0  # rate in the busy hours, over the month's mean: 8 busy hours a day
-ECO_IDLE_TIMEOUT_S = 1800  # after so long without a request an Eco dyno sleeps
 REQUEST_BYTES = 3000  # body and headers: an image like CIFAR's as PNG; samples have no size of what was sent
 SCALE_IN_DELAY_S = 900  # target tracking looks at 15 minutes of low traffic before it takes instances away
 AUTOSCALED = ("request", "endpoint", "serverless")  # kinds of billing under which the platform starts instances itself
@@ -365,7 +364,7 @@ def autoscaled_instances(rate_rps: float, demand: ResourceDemand, target: Target
 
 def eco_awake_hours(requests: float) -> float:
     """Hours of the Eco pool that an app uses in a month; at most those of the month."""
-    return HOURS_PER_MONTH * -math.expm1(-requests / SECONDS_PER_MONTH * ECO_IDLE_TIMEOUT_S)
+    return HOURS_PER_MONTH * -math.expm1(-requests / SECONDS_PER_MONTH * HEROKU_SIZES["eco"].sleeps_after_s)
 
 
 def round_up_billed_s(seconds: float) -> float:

@@ -12,6 +12,7 @@ from eval.cost.cost_model import DEFAULT_STARTUP_S, RESPONSE_HEADER_BYTES, round
 from eval.cost.price_list import Price, PriceList
 from eval.errors import EstimateError
 from eval.formatting import join_words
+from eval.samples.sizes import sized_target
 from infra.local.artifact_size import stored_image_gib
 from infra.targets import EC2_SIZES, HEROKU_SIZES, SAGEMAKER_SIZES, TARGETS, Target, sagemaker_target
 from service.engines.names import PLAIN_ENGINE
@@ -163,15 +164,14 @@ def price_sensitivity(deployment: Deployment, monthly_requests: int, prices: Pri
 
 
 def resolve_target(deployment: Deployment) -> Target:
-    """The target as it would be deployed."""
+    """The target as it would be deployed. Raises EstimateError, or InvalidInput, for a size that is not sold."""
     target = TARGETS[deployment.target]
     region = deployment.region or target.region
     if target.billing == "request":
+        vcpus, memory_mib = deployment.vcpus or target.vcpus, deployment.memory_mib or target.memory_mib
         return replace(
-            target,
+            sized_target(deployment.target, f"{vcpus:g}:{memory_mib}"),
             region=region,
-            vcpus=deployment.vcpus or target.vcpus,
-            memory_mib=deployment.memory_mib or target.memory_mib,
             concurrency=deployment.concurrency or target.concurrency,
             max_instances=deployment.max_instances or target.max_instances,
             min_instances=deployment.instances,

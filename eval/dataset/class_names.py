@@ -13,6 +13,11 @@ MAX_BYTES = 4 * 1024 * 1024
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The names, of which a class's number is the place. Raises ImagesError."""
+    if path.is_dir():
+        raise ImagesError(
+            f"--classes {path} is a folder: give a file with a class on each line, or leave it out, as the folders of "
+            "--images are the classes then"
+        )
     try:
         names = tuple(line.strip() for line in read_file(path, MAX_BYTES).decode("utf-8-sig").splitlines())
     except UnicodeDecodeError:

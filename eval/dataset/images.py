@@ -108,16 +108,16 @@ def load_images(
     if is_tabular(bundle) and not own_classes:
         raise ImagesError(f"{model} takes rows of numbers: give --images a CSV file, or a folder with {ROWS_FILE}")
     classes = tuple(class_names or _classes_of(path, bundle.classes)) if path and own_classes else bundle.classes
-    return _load_image_files(selection, path, bundle, classes, limit, seed, notify, activity)
+    return _load_image_files(selection, path, bundle, classes, limit, seed, notify, activity, own_classes=own_classes)
 
 
 def _load_image_files(
     selection: str | None, path: Path | None, bundle: Bundle, classes: tuple[str, ...], limit: int | None, seed: int,
-    notify: Notify, activity: Activity,
+    notify: Notify, activity: Activity, *, own_classes: bool,
 ) -> ImageSet:  # fmt: skip
     skipped = _SkippedFiles()
     if path:
-        sources, source = _list_directory(path, skipped, classes)
+        sources, source = _list_directory(path, skipped, classes, own_classes=own_classes)
     elif selection is None and (folder := os.environ.get("CIFAR10_DIR")):
         sources, source = _list_directory(Path(folder).expanduser(), skipped, classes)
     else:
@@ -175,7 +175,9 @@ def _classes_of(directory: Path, known: tuple[str, ...]) -> tuple[str, ...]:
     return known if set(names) <= set(known) else names
 
 
-def _list_directory(directory: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[ImageSource], str]:
+def _list_directory(
+    directory: Path, skipped: _SkippedFiles, classes: Sequence[str], *, own_classes: bool = False
+) -> tuple[list[ImageSource], str]:
     """Images in torchvision's layout, in DIR/test/CLASS/*, or in DIR/CLASS/*."""
     if not directory.is_dir():
         raise ImagesError(f"there is no folder {directory}: name one that holds CLASS/* or test/CLASS/*")
@@ -183,12 +185,15 @@ def _list_directory(directory: Path, skipped: _SkippedFiles, classes: Sequence[s
         if (root / CIFAR10_BATCHES_DIR).is_dir() and directory in (root, root / CIFAR10_BATCHES_DIR):
             return _list_cifar10(root, classes, download=False)
     try:
-        return _list_class_dirs(directory / "test" if (directory / "test").is_dir() else directory, skipped, classes)
+        root = directory / "test" if (directory / "test").is_dir() else directory
+        return _list_class_dirs(root, skipped, classes, own_classes=own_classes)
     except OSError as error:
         raise ImagesError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
-def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str]) -> tuple[list[ImageSource], str]:
+def _list_class_dirs(
+    root: Path, skipped: _SkippedFiles, classes: Sequence[str], *, own_classes: bool
+) -> tuple[list[ImageSource], str]:
     sources: list[ImageSource] = []
     skipped.root = root
     for class_dir in sorted(root.iterdir()):
@@ -197,20 +202,25 @@ def _list_class_dirs(root: Path, skipped: _SkippedFiles, classes: Sequence[str])
         elif not class_dir.is_dir():
             skipped.add("outside of class folders", class_dir)
         elif class_dir.name not in classes:
-            raise ImagesError(
-                f"{class_dir} is not a class of the network; its classes are {_shown(classes)}. A service with "
-                "other classes is measured by --target alone, without twins and stacks"
-            )
+            raise ImagesError(_unknown_class_text(class_dir, classes, own_classes))
         else:
             sources += _list_class_dir(class_dir, classes.index(class_dir.name), skipped)
     if not sources:
         found = f" ({skipped.summary()})" if skipped.names_by_reason else ""
-        raise ImagesError(
-            f"{root} has no images{found}: expected CLASS/*.png or similar, of the classes {_shown(classes)}"
-        )
+        expected = "a folder for each class" if own_classes else f"of the classes {_shown(classes)}"
+        raise ImagesError(f"{root} has no images{found}: expected CLASS/*.png or similar, {expected}")
     if len(sources) > MAX_IMAGES:
         raise ImagesError(f"{root} has {len(sources):,} images, more than {MAX_IMAGES:,}: name a smaller folder")
     return sources, _describe_directory(root, sources, len(classes))
+
+
+def _unknown_class_text(class_dir: Path, classes: Sequence[str], own_classes: bool) -> str:
+    if own_classes:
+        return f"{class_dir} is none of the classes {_shown(classes)}: rename it, or add its name with --classes FILE"
+    return (
+        f"{class_dir} is not a class of the network; its classes are {_shown(classes)}. A service with other classes "
+        "is measured by --target alone, without twins and stacks"
+    )
 
 
 def _list_class_dir(class_dir: Path, label: int, skipped: _SkippedFiles) -> list[ImageSource]:

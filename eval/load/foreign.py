@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from eval.adapters.adapter import Adapter, RequestForm
-from eval.adapters.answers import AnswerForm, Json, parse_answer
+from eval.adapters.answers import AnswerForm, Json, listed, parse_answer
 from eval.adapters.loading import AdapterOption
 from eval.adapters.recognition import recognise
 from eval.dataset.image_set import EncodedImage
 from eval.errors import EndpointError, InvalidResponse
 from eval.load.client import ACCESS_REFUSED, Client, Exchange
+from eval.load.refusals import WRONG_ADDRESS
 from eval.load.responses import check_encoding, to_short_line
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import check_route
@@ -27,6 +29,9 @@ class Attempt:
 
     form: RequestForm
     outcome: str
+    status: int | None
+    is_page: bool = False  # for people
+    no_class: bool = False  # an answer in which nothing is one of the classes
 
 
 def check_adapters(targets: TargetSet, options: Sequence[AdapterOption], *, allow_http: bool) -> None:
@@ -63,10 +68,10 @@ async def find_adapter(
     attempts: list[Attempt] = []
     for form in forms:
         exchange = await client.post(form, images[0])
-        payload, outcome = _payload_of(client, exchange, answer)
-        if payload is not None:
+        payload, attempt = _payload_of(client, form, exchange, answer)
+        if attempt is None:
             return Adapter(form, answer or await _read_alike(client, form, images[1:], payload))
-        attempts.append(Attempt(form, outcome))
+        attempts.append(attempt)
         if exchange.status is None or exchange.status in ACCESS_REFUSED or 300 <= exchange.status < 400:
             break  # no form would change that
     raise EndpointError(_not_understood(client, attempts))
@@ -76,49 +81,72 @@ async def _read_alike(client: Client, form: RequestForm, images: Sequence[Encode
     """How the first answer and those to these images are read, all in one way. Raises EndpointError."""
     payloads = [first]
     for image in images:
-        payload, outcome = _payload_of(client, await client.post(form, image), None)
-        if payload is None:
-            raise EndpointError(_not_understood(client, [Attempt(form, f"{image.entry.name}: {outcome}")]))
+        payload, attempt = _payload_of(client, form, await client.post(form, image), None)
+        if attempt:
+            attempt = replace(attempt, outcome=f"{image.entry.name}: {attempt.outcome}")
+            raise EndpointError(_not_understood(client, [attempt]))
         payloads.append(payload)
     found = recognise(payloads, client.classes)
     if found is None:
         shown = " and ".join(dict.fromkeys(to_short_line(json.dumps(payload)) for payload in payloads))
         outcome = f"no class and no scores at one place in the first {len(payloads)} answers: {shown}"
-        raise EndpointError(_not_understood(client, [Attempt(form, outcome)]))
+        raise EndpointError(_not_understood(client, [Attempt(form, outcome, HTTPStatus.OK, no_class=True)]))
     return found
 
 
-def _payload_of(client: Client, exchange: Exchange, answer: AnswerForm | None) -> tuple[Json, str]:
-    """The answer, if it is understood by itself; else None, and what came in its place."""
-    classes = client.classes
-    if exchange.status is None:
-        return None, ": ".join(exchange.failure or ("", "no response"))
-    if failure := client.failure_of_status(exchange):
-        return None, failure[1]
-    if exchange.failure:
-        return None, exchange.failure[1]
+def _payload_of(
+    client: Client, form: RequestForm, exchange: Exchange, answer: AnswerForm | None
+) -> tuple[Json, Attempt | None]:
+    """The answer, and None if it is understood by itself; else what came in its place."""
+    classes, status, is_page = client.classes, exchange.status, exchange.body.lstrip().startswith(b"<")
+    if status is None:
+        return None, Attempt(form, ": ".join(exchange.failure or ("", "no response")), None)
+    if failure := client.failure_of_status(exchange) or exchange.failure:
+        return None, Attempt(form, failure[1], status)
     try:
         check_encoding(exchange.headers)
         payload = parse_answer(exchange.body)
         if answer:
             answer.read(exchange.body, classes)
-            return payload, ""
+            return payload, None
     except InvalidResponse as error:
-        return None, str(error)
+        return None, Attempt(form, str(error), status, is_page)
     if recognise([payload], classes):
-        return payload, ""
+        return payload, None
     shown = to_short_line(bytes(exchange.body[:200]).decode(errors="replace"))
-    return None, f"200, with no class and no scores of the {len(classes)} classes: {shown}"
+    outcome = f"200, with no class and no scores of the {len(classes)} classes: {shown}"
+    return None, Attempt(form, outcome, status, is_page, no_class=True)
 
 
 def _not_understood(client: Client, attempts: Sequence[Attempt]) -> str:
     by_outcome: dict[str, list[str]] = {}
     for attempt in attempts:
         by_outcome.setdefault(attempt.outcome, []).append(attempt.form.text())
-    told = _told(by_outcome)
-    if attempts[-1].outcome.startswith(("401", "403")):
-        return f"{client.url}: {told}; give a token with --token-env {client.name}=VARIABLE"
-    return f"{client.url} was not understood: {told}; say how it is asked with --adapter {client.name}=FILE"
+    return f"{client.url}: {_told(by_outcome)}; {_advice(client, attempts)}"
+
+
+def _advice(client: Client, attempts: Sequence[Attempt]) -> str:
+    """The option that helps, by what came."""
+    last, statuses = attempts[-1], {attempt.status for attempt in attempts}
+    if statuses == {None} and not last.outcome.startswith("dropped"):
+        if last.outcome.startswith("tls: the certificate"):
+            return f"name the authority that has signed it with --ca {client.name}=FILE"
+        return "start the service, or correct the address"
+    if last.status in ACCESS_REFUSED:
+        return f"give a token with --token-env {client.name}=VARIABLE"
+    if last.status and 300 <= last.status < 400:
+        return "give the address that this one leads to"
+    if statuses <= set(WRONG_ADDRESS):
+        return "no images are taken there: correct the path of the address"
+    if any(attempt.is_page for attempt in attempts):
+        return "that is a page for people: give the address of the service itself"
+    how = f"how it is asked and answers with --adapter {client.name}=FILE"
+    if any(attempt.no_class for attempt in attempts):
+        return (
+            f"expected one of the classes {listed(client.classes)}: name the folders of --images DIR as the service "
+            f"names its classes, or list those in its own order with --classes FILE; or say {how}"
+        )
+    return f"say {how}"
 
 
 def _told(by_outcome: Mapping[str, Sequence[str]]) -> str:

@@ -20,6 +20,7 @@ from eval.adapters.loading import AdapterOption
 from eval.cost.run_cost import CostMeter
 from eval.dataset.image_set import ImageSet
 from eval.errors import BudgetExceeded
+from eval.formatting import per_second
 from eval.interruption import Interruptions
 from eval.load.circuit_breaker import CircuitBreaker
 from eval.load.client import Client, RequestSpec
@@ -333,7 +334,7 @@ class LoadGenerator:
     async def _run_search_step(self, client: Client, block: Block, progress: ProgressBar) -> list[Sample]:
         await client.renew_credentials()
         gc.collect()
-        progress.current_target = f"{block.target} at {block.rate_rps:.3g}/s"
+        progress.current_target = f"{block.target} at {per_second(block.rate_rps or 0.0)}"
         progress.items_per_request = 1 / max(len(block.image_indices), 1)
         progress.maybe_refresh()
         return await self._run_open_loop(client, block, progress)

@@ -14,9 +14,9 @@ from eval.analysis.predictions.accuracy import Agreement
 from eval.analysis.recommendation import Recommendation, idle_timeout, recommend, slo_p95
 from eval.analysis.report_model import Candidate, Option, SlowdownLimit, Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts
-from eval.codes import ReasonCode, reason
+from eval.codes import ReasonCode, Unavailable, reason
 from eval.cost.cost_model import SLOWDOWNS
-from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, usd
+from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, short, usd
 from eval.plan.config import MAX_RATE
 from eval.report.scenario_sections import SHORT_TITLES
 from eval.report.wording import INTERRUPTED, gathered, message
@@ -35,6 +35,7 @@ SLO_MS = (10, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 3000, 50
 TABLE_BUSY_RPS = (1 / 3600, 0.1, 1.0, 10.0, 100.0)  # rates with a column of their own
 MIN_RPS_PER_SECOND = 0.02  # a lower rate is told by the hour
 ALWAYS_WARM_SETTING = "With one instance always warm (cloudtrial:minInstances 1)."
+NOT_MEASURED = "not measured"
 START_NOT_MEASURED = "it is that of a cold start, and no start was measured"
 ROUNDING_NOT_DOCUMENTED = "how billed time is rounded is not documented"
 
@@ -53,7 +54,7 @@ class AnswerRow:
     p95: str
     is_cold_start: bool  # p95 is that of a cold start
     cold_fraction: str
-    cold_start: str  # its length
+    cold_start: str  # its length; empty where there is none
     fits_memory: str
     within: str
     excluded: str  # why it is not to be taken
@@ -116,7 +117,7 @@ def condition(facts: VerdictFacts) -> str:
         return _sentences(message(finding) for finding in facts.invalid)
     recommendation = facts.recommendation
     if not recommendation.options:
-        return "No target has a price. One that is named as a deployment is priced as such, as in heroku=URL."
+        return _no_price_text(facts)
     if recommendation.target is None:
         return _excluded_text(facts)
     taken = recommendation.options[recommendation.target]
@@ -218,7 +219,7 @@ def _row(name: str, candidate: Candidate, option: Option, highest_usd: float, re
         p95="not known" if option.p95_ms is None else ms(option.p95_ms),
         is_cold_start=option.p95_ms is not None and option.p95_ms == startup_ms,
         cold_fraction=cold_fraction_text(option.cold_start_fraction),
-        cold_start=ms(startup_ms) if starts and candidate.startup_measured else "",
+        cold_start=(ms(startup_ms) if candidate.startup_measured else NOT_MEASURED) if starts else "",
         fits_memory=yes_or_no[candidate.fits_memory],
         within=yes_or_no[option.within_objective],
         excluded=message(option.excluded) if option.excluded else "",
@@ -237,10 +238,10 @@ def tiles(facts: VerdictFacts, findings: Sequence[Finding], *, golden: bool) -> 
 
 
 def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
-    engines = list(dict.fromkeys(map(facts.engine, facts.measured_targets)))
+    engines = list(dict.fromkeys(facts.targets[name].engine for name in facts.measured_targets))
     texts = []
     for engine in engines:
-        names = [name for name in facts.measured_targets if facts.engine(name) == engine]
+        names = [name for name in facts.measured_targets if facts.targets[name].engine == engine]
         if golden:
             agreement = facts.vs_reference(names)
             texts.append(_as_the_model(agreement) if agreement else "not known")
@@ -250,7 +251,8 @@ def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
             texts.append(low if low == high else f"{low} to {high}")
     n = max((facts.targets[name].accuracy.n or 0 for name in facts.measured_targets), default=0)
     is_only_engine = engines == [facts.reference_engine] != [PLAIN_ENGINE]  # of a model that has no other
-    titles = "" if is_only_engine else " · ".join(engine_title(engine) for engine in engines) + ": "
+    titles = " · ".join(engine_title(engine) if engine else "engine not known" for engine in engines) + ": "
+    titles = "" if is_only_engine or engines == [None] else titles
     note = f"as the model itself; {message(reason(ReasonCode.GOLDEN_SET))}" if golden else f"of {plural(n, 'image')}"
     return Tile("Correct", " · ".join(texts) or "not known", f"{titles}{note}" if texts else "")
 
@@ -298,7 +300,9 @@ def _same_engine_text(facts: VerdictFacts) -> str:
     whose = "" if engines == {facts.reference_engine} else f" with {engine_title(facts.reference_engine)}"
     n_with_model = sum(pair.endswith(f"|{REFERENCE}") for pair in pairs)
     between = n_with_model > 1 or n_with_model < len(pairs)  # two that answer as the model does answer alike
-    where = [" between targets of one engine"] * between + [f"{whose} from the model itself"] * bool(n_with_model)
+    are_known = all(facts.targets[name].engine for name in facts.measured_targets)
+    among = "targets of one engine" if are_known else "targets"
+    where = [f" between {among}"] * between + [f"{whose} from the model itself"] * bool(n_with_model)
     return f"0 of {plural(max(pairs.values()), 'image')} differ{', or'.join(where)}"
 
 
@@ -328,7 +332,7 @@ def _trust_tile(facts: VerdictFacts, findings: Sequence[Finding]) -> Tile:
 
 def rate_text(rps: float) -> str:
     """A rate, as "5 a second" or "2 an hour"."""
-    return f"{_short(rps)} a second" if rps >= MIN_RPS_PER_SECOND else f"{_short(rps * 3600)} an hour"
+    return f"{short(rps)} a second" if rps >= MIN_RPS_PER_SECOND else f"{short(rps * 3600)} an hour"
 
 
 def traffic_text(traffic: Traffic) -> str:
@@ -338,11 +342,7 @@ def traffic_text(traffic: Traffic) -> str:
 
 def hours_text(hours: float) -> str:
     """The busy hours, as "8 h a day"."""
-    return "all day" if hours >= 24 else f"{_short(hours)} h a day"
-
-
-def _short(value: float) -> str:
-    return f"{float(f'{value:.3g}'):,g}"
+    return "all day" if hours >= 24 else f"{short(hours)} h a day"
 
 
 def cold_fraction_text(fraction: float) -> str:
@@ -389,6 +389,20 @@ def _excluded_text(facts: VerdictFacts) -> str:
         if option.excluded
     ]
     return f"Left out: {join_words(reasons)}." if reasons else ""
+
+
+def _no_price_text(facts: VerdictFacts) -> str:
+    """Why there is none, or which option gives one."""
+    costs = {name: facts.targets[name].cost.idle_usd_per_month for name in facts.measured_targets}
+    whys = {name: cost.reason for name, cost in costs.items() if isinstance(cost, Unavailable)}
+    texts = {name: message(why) for name, why in whys.items() if why.code != ReasonCode.CUSTOM_ENDPOINT}
+    if not texts:
+        return (
+            f"No target has a price. One gets it by --priced-as, as in {facts.measured_targets[0]}=gcp_cloudrun:1:1024."
+        )
+    if len(set(texts.values())) == 1:
+        return f"No target has a price: {next(iter(texts.values()))}."
+    return f"No target has a price: {join_words([f'{facts.title(name)} ({text})' for name, text in texts.items()])}."
 
 
 def _answer_without_prices(facts: VerdictFacts) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from eval.cost.billing import Bill
 from eval.cost.estimate import CostEstimate, PriceEffect
 from eval.cost.price_list import format_amount, table_lines
-from eval.formatting import NOT_AVAILABLE, count, ms, usd
+from eval.formatting import NOT_AVAILABLE, count, ms, per_second, short, significant, usd
 from infra.targets import ONE_DYNO_SIZES, TARGETS
 
 HEADINGS = ("", "$ a month", "p95", "errors", "fits memory")
@@ -70,17 +70,18 @@ def assumption_lines(estimate: CostEstimate) -> list[str]:
     """What the bills stand on, a line each."""
     assumed, target = estimate.assumptions, TARGETS[estimate.target]
     is_autoscaled, is_metered = target.billing == "request", target.billing != "dyno"
-    limit = "its CPU" if is_autoscaled else f"the {assumed.instance_rps:.3g}/s that one serves"
+    limit = "its CPU" if is_autoscaled else f"the {per_second(assumed.instance_rps)} that one serves"
     always = f"; {assumed.min_instances} always running" if assumed.min_instances else ""
+    peak = short(assumed.peak)
     lines = {
         "prices": f"list prices of {estimate.price_list_date}",
-        "traffic": f"{assumed.busy_hours_per_day:.3g} busy hours a day, at {assumed.peak:.3g} times the mean (--peak)",
-        "a request": f"{assumed.service_ms:.3g} ms in the service (--service-ms), {assumed.cpu_ms:.3g} ms of CPU",
+        "traffic": f"{short(assumed.busy_hours_per_day)} busy hours a day, at {peak} times the mean (--peak)",
+        "a request": f"{ms(assumed.service_ms)} in the service (--service-ms), {ms(assumed.cpu_ms)} of CPU",
         "instances": f"another above {assumed.utilisation:.0%} of {limit}{always}",
         "dynos": f"several are Standard-1X: there can be but one {estimate.size}"
         if estimate.size in ONE_DYNO_SIZES
         else "",
-        "a start": f"{assumed.startup_s:.3g} s until the first response (--boot-s)" if is_autoscaled else "",
+        "a start": f"{significant(assumed.startup_s)} s until the first response (--boot-s)" if is_autoscaled else "",
         "connections": f"kept open, so no TLS handshakes; {assumed.response_bytes} bytes a response"
         if is_metered
         else "egress is not metered",

@@ -464,8 +464,8 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ReasonCode.CUSTOM_ENDPOINT: "a custom endpoint: its size and price are unknown",
     ReasonCode.UNKNOWN_TARGET: "{target!r} is not one of the targets: {known:words}",
     ReasonCode.NO_SERVER_TIMING: (
-        "no response has the service time (Server-Timing: total), and no round trip was measured (--baseline-rtt) to "
-        "take from the client's"
+        "no response has the service time (Server-Timing: total), and too few round trips were measured "
+        "(--baseline-rtt) to take from the client's"
     ),
     ReasonCode.PRICE_UNKNOWN: "{detail}",
     ReasonCode.ALWAYS_CHEAPER: f"{{title}} is never dearer, and cheaper at some load, {RANGE}",

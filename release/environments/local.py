@@ -11,7 +11,7 @@ from infra.local.following.twin_store import TwinStore
 from infra.local.running.twin import Twin
 from infra.local.twins import local_twins
 from infra.models import choose_engine
-from release.environments.environment import Urls
+from release.environments.environment import Address, Addresses
 from release.errors import CandidateBroken, ReleaseError
 from release.plan import PROD, Plan
 from service.engines.names import twin_name
@@ -39,20 +39,20 @@ class LocalStages:
         self._twins: dict[str, list[Twin]] = {}
         self._open: dict[str, contextlib.ExitStack] = {}
 
-    def deploy(self, stage: str, bundle: Bundle) -> Urls:
+    def deploy(self, stage: str, bundle: Bundle) -> Addresses:
         title = f"canary of {PROD}" if stage == PROD else stage
         try:
             return self._start("candidate", title, bundle, f"{self.plan.model}@{bundle.folder.name}")
         except (TwinError, ModelError) as error:
             raise CandidateBroken(f"it does not start: {error}") from None
 
-    def production(self, bundle: Bundle) -> Urls:
+    def production(self, bundle: Bundle) -> Addresses:
         try:
             return self._start("production", PROD, bundle, self._production)
         except (TwinError, ModelError) as error:
             raise ReleaseError(f"production's version does not start: {error}") from None
 
-    def follow_production(self, bundle: Bundle) -> Urls:
+    def follow_production(self, bundle: Bundle) -> Addresses:
         """The running service switches by itself once its folder has the version, or is sent it by a release.
 
         A twin that has ended is started.
@@ -66,7 +66,7 @@ class LocalStages:
                     twin.restart()
         except TwinError as error:
             raise CandidateBroken(f"production does not start with it: {error}") from None
-        return {twin.target.name: twin.url for twin in self._twins["production"]}
+        return {twin.target.name: Address(twin.url) for twin in self._twins["production"]}
 
     def close(self) -> None:
         for role in list(self._open):
@@ -79,7 +79,7 @@ class LocalStages:
     def _served(self, role: str) -> Path:
         return self.folder.absolute() / "served" / role
 
-    def _start(self, role: str, title: str, bundle: Bundle, reference: str) -> Urls:
+    def _start(self, role: str, title: str, bundle: Bundle, reference: str) -> Addresses:
         """Twins of a role, each place one; those that it had are ended."""
         self._stop(role)
         self.store.follow(reference, self._served(role))
@@ -99,7 +99,7 @@ class LocalStages:
             self._stop(role)
             raise TwinError(_cause(next(iter(twins.failures.values()))))
         self._twins[role] = twins.running
-        return {twin.target.name: twin.url for twin in twins.running}
+        return {twin.target.name: Address(twin.url) for twin in twins.running}
 
     def _stop(self, role: str) -> None:
         self._twins.pop(role, None)

@@ -12,7 +12,7 @@ from eval.errors import EndpointError
 from eval.targets.endpoints import ROOT
 from eval.targets.stacks import stack_endpoint
 from infra.stackfile import read_settings
-from release.environments.environment import Urls
+from release.environments.environment import Address, Addresses
 from release.errors import ReleaseError
 from release.plan import PROD, Plan, canary_stage
 from service.model import Bundle
@@ -30,19 +30,19 @@ class StackStages:
     def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None]):
         self.plan, self.log, self.say = plan, folder / "logs" / "stacks.log", say
 
-    def deploy(self, stage: str, bundle: Bundle) -> Urls:
+    def deploy(self, stage: str, bundle: Bundle) -> Addresses:
         """The stage's stacks, with this version; of prod, the stacks of the stage before, which have it."""
         if PROD in self.plan.stages:
             self._check_production_settings()
         if stage == PROD:
-            return self._urls(canary_stage(self.plan))
+            return self._addresses(canary_stage(self.plan))
         version = version_of((bundle.folder / "model.json").read_bytes())
         return self._up(stage, f"{self.plan.model}@{version}")
 
-    def production(self, bundle: Bundle) -> Urls:
-        return self._urls(PROD)
+    def production(self, bundle: Bundle) -> Addresses:
+        return self._addresses(PROD)
 
-    def follow_production(self, bundle: Bundle) -> Urls:
+    def follow_production(self, bundle: Bundle) -> Addresses:
         """`make up`: Heroku and Functions are sent the version; a VM and Cloud Run follow the alias without it."""
         return self._up(PROD, f"{self.plan.model}@{PROD}")
 
@@ -68,7 +68,7 @@ class StackStages:
                 f" `make up` would take the release back. Run {', '.join(commands)}, then commit the file"
             )
 
-    def _up(self, stage: str, reference: str) -> Urls:
+    def _up(self, stage: str, reference: str) -> Addresses:
         for place in self.plan.places:
             stack = f"{place}-{stage}"
             self.say(f"  {stage}: make up STACK={stack}, with cloudtrial:model {reference}")
@@ -76,13 +76,16 @@ class StackStages:
             for key, value in (("modelStore", self.plan.store), ("model", reference)):
                 self._call(["pulumi", "config", "set", f"cloudtrial:{key}", value, "--stack", stack])
             self._call(["make", "up", f"STACK={stack}", f"ARGS={UP_ARGUMENTS}"])
-        return self._urls(stage)
+        return self._addresses(stage)
 
-    def _urls(self, stage: str) -> Urls:
+    def _addresses(self, stage: str) -> Addresses:
         pulumi = _find("pulumi")
         try:
             found = {place: stack_endpoint(pulumi, f"{place}-{stage}") for place in self.plan.places}
-            return {place: each.sagemaker.text if each.sagemaker else each.url for place, each in found.items()}
+            return {
+                place: Address(each.sagemaker.text if each.sagemaker else each.url, each.size, each.region)
+                for place, each in found.items()
+            }
         except EndpointError as error:
             raise ReleaseError(str(error)) from None
 

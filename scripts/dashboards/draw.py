@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.formatting import short
 from scripts.paths import ROOT
 
 DASHBOARDS = ROOT / "ops" / "grafana" / "dashboards"
@@ -67,16 +68,16 @@ def format_value(value: float, unit: str) -> str:
         return "n/a"
     match unit:
         case "s":
-            return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+            return f"{short(value)} s" if value >= 1 else f"{short(value * 1000)} ms"
         case "percentunit":
-            return f"{value:.3g}" if value > 1 else f"{value * 100:.3g}%"
+            return short(value) if value > 1 else f"{short(value * 100)}%"
         case "bytes":
-            return f"{value / 2**20:.4g} MiB"
+            return f"{short(value / 2**20, 4)} MiB"
         case "currencyUSD":
-            return f"${value:.3g}"
+            return f"${short(value)}"
         case "reqps" | "ops":
-            return f"{value:.3g}/s"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+            return f"{short(value)}/s"
+    return f"{value:,.0f}" if value >= 1000 else short(value)
 
 
 def ask(prometheus: str, expression: str, now_s: float, span_s: float) -> list[dict[str, Any]]:

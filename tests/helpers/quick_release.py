@@ -15,6 +15,7 @@ from eval.dataset.image_set import ImageSet
 from eval.gate.criteria import Criterion, Verdict
 from eval.progress import Reporter
 from release.decision import Parity
+from release.environments.environment import Address, Addresses
 from release.errors import CandidateBroken, ReleaseError
 from release.journal import only_release_of
 from release.measure import Meter
@@ -51,28 +52,28 @@ class QuickEnvironment:
     closed: int = 0
     ready_timeout_s: float = 1.0
 
-    def deploy(self, stage: str, bundle: Bundle) -> Mapping[str, str]:
+    def deploy(self, stage: str, bundle: Bundle) -> Addresses:
         if self.broken:
             raise CandidateBroken("it does not start: the self-test failed")
         return self._serve(stage if stage != PROD else "canary", bundle)
 
-    def production(self, bundle: Bundle) -> Mapping[str, str]:
+    def production(self, bundle: Bundle) -> Addresses:
         return self._serve(PROD, bundle)
 
-    def follow_production(self, bundle: Bundle) -> Mapping[str, str]:
-        urls = self._serve(PROD, bundle)
+    def follow_production(self, bundle: Bundle) -> Addresses:
+        addresses = self._serve(PROD, bundle)
         if self.broken_in_production and bundle.folder.name == self.deployed[0].partition("=")[2]:
             raise CandidateBroken("production does not start with it")
-        return urls
+        return addresses
 
     def close(self) -> None:
         self.closed += 1
 
-    def _serve(self, where: str, bundle: Bundle) -> Mapping[str, str]:
+    def _serve(self, where: str, bundle: Bundle) -> Addresses:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / where).write_text(bundle.folder.name, encoding="utf-8")
         self.deployed.append(f"{where}={bundle.folder.name}")
-        return {PLACE: f"file:{self.folder / where}"}
+        return {PLACE: Address(f"file:{self.folder / where}")}
 
 
 class QuickMeter(Meter):
@@ -94,12 +95,12 @@ class QuickMeter(Meter):
             raise ReleaseError(f"{url} serves {served}")
         return 2
 
-    def measure(self, folder, image_set, urls) -> tuple[str, ...]:
+    def measure(self, folder, image_set, addresses) -> tuple[str, ...]:
         folder.mkdir(exist_ok=True)
         self.measured.append(folder.name)
         return ()
 
-    def parity(self, folder, urls, bundle, production, image_set):
+    def parity(self, folder, addresses, bundle, production, image_set):
         agreeing = 0 if self.verdicts.get(BETA) == Verdict.WORSE else 10
         agreement = 0.1 if self.verdicts.get(BETA) == Verdict.UNDECIDED else 0.9
         return (Parity(PLACE, 10, 10, agreeing, 0.0, 0.05),), {PLACE: agreement} if production else {}

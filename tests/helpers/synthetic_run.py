@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from eval.samples.model import OPEN_LOOPS, RUN_SCHEMA_VERSION, ImageEntry, Run, Sample, TargetRun
+from infra.models import DEFAULT_MODEL
 
 PRICES = Path(__file__).resolve().parents[2] / "eval" / "cost" / "prices.yaml"
 
@@ -247,6 +248,7 @@ def _run(n_images, labels, names, foreign, twin, versions, not_started, complete
         images_sha256=hashlib.sha256("".join(image.sha256 for image in images).encode()).hexdigest(),
         image_manifest=images,
         classes=CLASSES,
+        model=DEFAULT_MODEL,
         prices_sha256=hashlib.sha256(PRICES.read_bytes()).hexdigest(),
         targets=[_target(i, name, foreign, twin, versions, not_started) for i, name in enumerate(names)],
         client_environment={**PROCESSOR, "cores": 4, "memory_mib": 7900, "os": "Linux"},

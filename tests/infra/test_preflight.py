@@ -433,9 +433,16 @@ def test_eval_cost_prints_the_bills_for_people_and_for_programs(capsys):
         pytest.param(["aws_ec2", "--size", "huge"], "aws_ec2 has no size 'huge'", id="size"),
         pytest.param(["aws_ec2", "--size", "c7i.xlarge"], "there is no price 'aws_ec2_c7i_xlarge_hour'", id="price"),
         pytest.param(["heroku", "--region", "eu"], "is for us, not eu", id="region"),
+        pytest.param(["gcp_cloudrun", "--vcpus", "3"], "vCPUs: 0.5, 1, 2, 4, 6, 8", id="vCPUs"),
+        pytest.param(["gcp_function", "--memory-mib", "100"], "sold with 512 to 4096 MiB", id="memory"),
+        pytest.param(["gcp_cloudrun", "--vcpus", "4"], "4 vCPUs are sold with 2048 to 16384 MiB", id="too little"),
+        pytest.param(["gcp_cloudrun", "--size", "t3.small"], "no --size: give --vcpus and --memory-mib", id="Google"),
+        pytest.param(["heroku", "--vcpus", "2"], "heroku has no --vcpus: give --size", id="Heroku"),
+        pytest.param(["aws_sagemaker", "--concurrency", "2"], "has no --concurrency: give --size", id="SageMaker"),
+        pytest.param(["aws_ec2", "--max-instances", "2"], "no --max-instances: give --instances", id="EC2"),
     ],
 )
-def test_eval_cost_without_a_price_is_one_line(capsys, arguments, says):
+def test_eval_cost_refuses_what_has_no_price_in_one_line(capsys, arguments, says):
     code, out, errors = eval_cost(capsys, *arguments)
     assert (code, out) == (1, "") and says in errors and errors.count("\n") == 1
 

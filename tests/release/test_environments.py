@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from eval.mock_server.profile import EndpointProfile
+from eval.progress import Reporter
 from release.environments.stacks import StackStages
 from release.errors import ReleaseError
+from release.measure import CANDIDATE, PRODUCTION, Meter
 from release.plan import BETA, GAMMA, PROD
 from service.model import load_bundle
 from service.store_layout import version_of
+from tests.helpers.mock_endpoint import pictures, running_mock_endpoint
 from tests.helpers.quick_release import make_plan
 from tests.helpers.store_bundles import plain_bundle
 
@@ -67,20 +71,38 @@ def up(target: str, stage: str, reference: str) -> list[str]:
 def test_a_stages_stacks_get_the_version_and_make_up(stacks, bundle):
     stages, calls, _ = stacks
     version = version_of((bundle.folder / "model.json").read_bytes())
-    urls = stages.deploy(BETA, bundle)
-    assert urls == {"heroku": "http://127.0.0.1:9/heroku-beta", "aws_ec2": "http://127.0.0.1:9/aws_ec2-beta"}
+    addresses = stages.deploy(BETA, bundle)
+    assert {place: address.url for place, address in addresses.items()} == {
+        "heroku": "http://127.0.0.1:9/heroku-beta",
+        "aws_ec2": "http://127.0.0.1:9/aws_ec2-beta",
+    }
     deployed = [call for call in calls() if "stack output" not in call]
     assert deployed == up("heroku", BETA, f"tiny@{version}") + up("aws_ec2", BETA, f"tiny@{version}")
 
 
 def test_production_follows_its_alias_gammas_stack_is_the_canary(stacks, bundle):
     stages, calls, _ = stacks
-    assert stages.deploy(PROD, bundle)["heroku"].endswith(f"heroku-{GAMMA}")
-    assert stages.production(bundle)["heroku"].endswith("heroku-prod")
+    assert stages.deploy(PROD, bundle)["heroku"].url.endswith(f"heroku-{GAMMA}")
+    assert stages.production(bundle)["heroku"].url.endswith("heroku-prod")
     assert not any("make" in call for call in calls())
     stages.follow_production(bundle)
     deployed = [call for call in calls() if "stack output" not in call]
     assert deployed == up("heroku", PROD, "tiny@prod") + up("aws_ec2", PROD, "tiny@prod")
+
+
+def test_stacks_are_priced_by_the_sizes_that_they_export(stacks, bundle, tmp_path):
+    stages, _, _ = stacks
+    plan = stages.plan = replace(stages.plan, places=("heroku",))
+    meter = Meter(plan, Reporter())
+    with running_mock_endpoint(EndpointProfile(median_ms=1.0)) as url:
+        (tmp_path / "bin" / "pulumi").write_text(
+            "#!/bin/sh\nsize=basic; [ $5 = heroku-prod ] && size=standard-2x\n"
+            f'''echo '{{"url": "{url}", "size": "'"$size"'"}}'\n'''
+        )
+        addresses = {PRODUCTION: stages.production(bundle), CANDIDATE: stages.deploy(PROD, bundle)}
+        assert meter.measure(tmp_path / "run", pictures(60), addresses) == ()
+    (cost,) = meter.judge(tmp_path / "run", tmp_path / "run", ["cost"])
+    assert (cost.production, cost.candidate) == (50.0, 7.0)
 
 
 @pytest.mark.parametrize("stage", [BETA, PROD])

@@ -11,6 +11,7 @@ from eval.errors import EndpointError
 from eval.targets.tokens import Scrubber, Token
 from infra.local.invoke_endpoint.process import ENDPOINT, REGION
 from release.endpoint import Endpoint
+from release.environments.environment import Address
 from release.environments.stacks import StackStages
 from release.errors import CandidateBroken, ReleaseError
 from release.invoked import InvokedEndpoint, endpoint_at, run_endpoint
@@ -103,4 +104,4 @@ def test_a_stack_of_sagemaker_is_named_by_its_endpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     plan = make_plan("v", None, places=("aws_sagemaker", "heroku"), stacks=True)
     monkeypatch.setattr("release.environments.stacks._find", lambda _: str(program))
-    assert StackStages(plan, tmp_path, print)._urls("beta")["aws_sagemaker"] == ADDRESS
+    assert StackStages(plan, tmp_path, print)._addresses("beta")["aws_sagemaker"] == Address(ADDRESS)

@@ -150,11 +150,11 @@ class Dying(LocalStages):
     candidate = ""
 
     def follow_production(self, bundle):
-        urls = super().follow_production(bundle)
+        addresses = super().follow_production(bundle)
         if bundle.folder.name == self.candidate:
             for twin in self._twins["production"]:
                 twin.stop()
-        return urls
+        return addresses
 
 
 def test_production_that_dies_is_rolled_back_and_serves_again(store, tmp_path):

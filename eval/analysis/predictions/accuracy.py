@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
-    confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -110,11 +109,17 @@ def classification_metrics(
             }.items()
         },
         "per_class": per_class(true, predicted, classes, probabilities),
-        "confusion": confusion_matrix(true, predicted, labels=range(len(classes))).tolist()
+        "confusion": confusion_matrix(true, predicted, len(classes)).tolist()
         if images and len(classes) <= MAX_MATRIX_CLASSES
         else [],
         "most_confused": most_confused(true, predicted, classes),
     }
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """True class by predicted class: images. scikit-learn's warns of a single class, whatever its labels say."""
+    pairs = np.bincount(true * n_classes + predicted, minlength=n_classes**2)
+    return pairs.reshape(n_classes, n_classes)
 
 
 def metrics_of_golden_set() -> dict[str, Any]:
@@ -202,6 +207,8 @@ def roc_auc(true: np.ndarray, probabilities: np.ndarray | None, n_classes: int) 
         return unavailable(ReasonCode.NO_RESPONSES)
     if probabilities is None:
         return unavailable(ReasonCode.PROBABILITIES_MISSING)
+    if n_classes < 2:
+        return unavailable(ReasonCode.FEW_CLASSES, needed=2, n_classes=n_classes)
     if n_missing := n_classes - len(np.unique(true)):
         return unavailable(ReasonCode.CLASSES_WITHOUT_IMAGE, missing=n_missing, n_classes=n_classes)
     row_sums = probabilities.sum(axis=1, keepdims=True)

@@ -129,6 +129,7 @@
     .sort((a, b) => cents(a.bill.net) - cents(b.bill.net) || a.bill.gross - b.bill.gross);
   const slowdownLimit = (names, traffic, first) => {
     let limit = null;
+    if (first.within === null) return null;
     for (const slowdown of Object.keys(first.candidate.demand_by_slowdown).map(Number).slice(1)) {
       const options = evaluateAll(names, traffic, slowdown), [cheapest] = rank(options);
       const own = options.find((option) => option.name === first.name);
@@ -214,8 +215,8 @@
     bar.style.setProperty("--c", `var(--t${chips[name] % 8})`);
     const [low, high] = [usd(cents(bill.low)), usd(cents(bill.high))];
     const p95 = option.p95 === null || option.p95 === Infinity ? "not known" : ms(option.p95);
-    const starts = idleTimeout(candidate.target, bill, option.warm) && candidate.startup_measured;
-    const start = starts ? ms(need.startup_s * 1000) : "";
+    const startMs = candidate.startup_measured ? ms(need.startup_s * 1000) : "not measured";
+    const start = idleTimeout(candidate.target, bill, option.warm) ? startMs : "";
     const made = element("tr", recommended ? "take" : option.excluded ? "out" : "", head,
       cell("$ a month", "", usd(cents(bill.net)), small(low === high ? "" : `${low} to ${high}`),
         small(option.warm ? "always warm"

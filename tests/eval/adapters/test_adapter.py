@@ -85,6 +85,11 @@ def test_a_file_of_no_class_names_says_why(tmp_path, content, message):
         read_class_names(path)
 
 
+def test_a_folder_is_no_file_of_class_names(tmp_path):
+    with pytest.raises(ImagesError, match="is a folder: give a file with a class on each line, or leave it out"):
+        read_class_names(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("value", "best", "probabilities"),
     [

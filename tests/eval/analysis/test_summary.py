@@ -18,6 +18,7 @@ from eval.report.report_json import build_report, to_jsonable
 from eval.samples.model import ClockRecord, SenderRecord
 from eval.samples.rounds import latencies_by_round
 from eval.stats.intervals import Estimate
+from infra.models import DEFAULT_MODEL
 from tests.helpers.synthetic_run import (
     ANSWER_BYTES,
     CLASSES,
@@ -278,6 +279,17 @@ def test_without_a_reference_targets_are_held_against_each_other():
     differ = report(reference=False, disagreements={"heroku": 1})
     assert differ["verdict"]["all_targets_agree"] is False
     assert codes(differ).count(FindingCode.PREDICTIONS_DIFFER) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter", "warned"),
+    [(DEFAULT_MODEL, None, True), (None, None, False), (DEFAULT_MODEL, "sent the bytes of the image", False)],
+    ids=["ours", "own classes", "own format"],
+)
+def test_nothing_is_said_of_the_model_beside_an_own_service(model, adapter, warned):
+    run, samples = make_run(names=["mine"], foreign=True, twin=False, reference=False)
+    run = replace(run, model=model, targets=[replace(run.targets[0], adapter=adapter)])
+    assert (FindingCode.NO_REFERENCE in codes(build_report(run, samples, PRICES))) == warned
 
 
 def test_a_single_target_without_a_reference_is_not_called_right():

@@ -30,6 +30,15 @@ def test_price_that_changes_the_cheapest_target_is_told():
     assert "heroku" not in month.cheapest_at_double
 
 
+def test_long_times_and_high_rates_are_told_without_an_exponent(capsys):
+    assert main(["cost", "gcp_cloudrun", "--service-ms", "1234", "--boot-s", "4321", "--peak", "1500"]) == 0
+    assert main(["cost", "aws_ec2", "--service-ms", "0.4"]) == 0
+    text = capsys.readouterr().out
+    for part in ("1,234 ms in the service", "1,234 ms of CPU", "4,321 s until", "1,500 times", "the 2,500/s that one"):
+        assert part in text
+    assert "e+" not in text
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_cost_prints_what_it_assumes_within_80_columns(target, capsys):
     assert main(["cost", target, "--service-ms", "123", "--peak", "2", "--instances", "1"]) == 0
@@ -51,6 +60,14 @@ def test_json_of_cost_has_the_keys_of_report_json(capsys):
     assert found["idle"]["net_usd"] == pytest.approx(13.14)
     assert found["assumptions"].keys() == {field.name for field in fields(EstimateAssumptions)}
     assert (found["assumptions"]["busy_hours_per_day"], found["assumptions"]["min_instances"]) == (8.0, 1)
+
+
+def test_another_size_is_named_above_its_bill(capsys):
+    # 730 h of one instance kept running, at $0.0000025 for a vCPU's and a GiB's idle second.
+    assert main(["cost", "gcp_cloudrun", "--vcpus", "4", "--memory-mib", "4096", "--instances", "1"]) == 0
+    heading, idle, *_ = capsys.readouterr().out.splitlines()
+    assert heading == "Google Cloud Run, 4 vCPU, 4 GiB, us-central1"
+    assert f"${8 * 730 * 3600 * 0.0000025:.2f}" in idle
 
 
 def test_more_machines_than_are_needed_are_billed():

@@ -175,6 +175,25 @@ def test_a_folder_without_images_is_an_error(tmp_path):
         load_images(str(tmp_path), None, 0, quiet)
 
 
+@pytest.mark.parametrize(
+    ("layout", "classes", "told"),
+    [
+        pytest.param(
+            ("apple/a.png",), ("pear", "plum"), "apple is none of the classes pear, plum: rename it", id="list"
+        ),
+        pytest.param((), None, "has no images: expected CLASS/*.png or similar, a folder for each class", id="empty"),
+        pytest.param(("a.png",), None, "(a.png)): expected CLASS/*.png or similar, a folder for each class", id="flat"),
+    ],
+)
+def test_folders_of_own_classes_are_told_of_no_other_ones(tmp_path, layout, classes, told):
+    for name in layout:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture_bytes())
+    with pytest.raises(ImagesError) as error:
+        load_images(str(tmp_path), None, 0, quiet, own_classes=True, class_names=classes)
+    assert told in str(error.value) and "airplane" not in str(error.value) and "network" not in str(error.value)
+
+
 def test_a_limit_takes_every_class_alike_and_the_source_says_so(folders):
     found = load_images(str(folders), 20, 5, quiet)
     assert set(Counter(p.entry.label for p in found.images).values()) == {2}

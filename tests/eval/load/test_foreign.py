@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.errors import EndpointError
+from eval.errors import EndpointError, ImagesError
 from eval.samples.model import TargetRun
 from eval.samples.sizes import priced_target
 from eval.samples.store import read_run, read_samples
@@ -67,6 +67,18 @@ def foreign_app() -> flask.Flask:
     @app.post("/other")
     def of_other_classes():
         return {"label": "daisy"}
+
+    @app.post("/moved")
+    def moved():
+        return flask.redirect("/v1/classify", 307)
+
+    @app.post("/login")
+    def page():
+        return "<html><title>Sign in</title></html>"
+
+    @app.post("/picky")
+    def of_another_form():
+        flask.abort(400)
 
     @app.post("/once")
     def of_the_first_image_alone():
@@ -164,7 +176,7 @@ def test_an_adapter_file_measures_what_cannot_be_guessed(cloudtrial, foreign_url
         ("/other", ['{"label":"daisy"}', "no class and no scores of the 2 classes", "--adapter mine=FILE"]),
         ("/label", ["401", "--token-env mine=VARIABLE"]),
         ("/once", ["tulip/0.png: 200, with no class", '{"error":"out of memory"}', "--adapter mine=FILE"]),
-        ("/nowhere/else", ["404", "(and 20 other forms)", "--adapter mine=FILE"]),
+        ("/nowhere/else", ["404", "(and 20 other forms)", "correct the path of the address"]),
     ],
 )
 def test_what_is_not_understood_stops_at_once_and_says_why(cloudtrial, foreign_url, flowers, tmp_path, path, told):
@@ -174,6 +186,51 @@ def test_what_is_not_understood_stops_at_once_and_says_why(cloudtrial, foreign_u
     for text in told:
         assert text in done.stdout, done.stdout
     assert [s for s in read_samples(tmp_path / "run") if s.scenario == "single"] == []
+
+
+NO_CLASS = "expected one of the classes rose, tulip: name the folders of --images DIR as the service names its classes"
+
+
+@pytest.mark.parametrize(
+    ("address", "told", "by_adapter"),
+    [
+        pytest.param("http://127.0.0.1:9/x", "start the service, or correct the address", False, id="refused"),
+        pytest.param("http://nowhere.invalid/x", "start the service, or correct the address", False, id="host"),
+        pytest.param("https{}/v1/classify", "start the service, or correct the address", False, id="no TLS"),
+        pytest.param("http{}/moved", "give the address that this one leads to", False, id="redirect"),
+        pytest.param("http{}/nowhere/else", "correct the path of the address", False, id="path"),
+        pytest.param("http{}/login", "give the address of the service itself", False, id="page"),
+        pytest.param("http{}/label", "give a token with --token-env VARIABLE", False, id="token"),
+        pytest.param("http{}/picky", "say how it is asked and answers with --adapter FILE", True, id="form"),
+        pytest.param("http{}/other", NO_CLASS, True, id="classes"),
+    ],
+)
+def test_what_is_not_understood_names_what_helps(cloudtrial, foreign_url, flowers, address, told, by_adapter):
+    done = cloudtrial("check", address.format(foreign_url.removeprefix("http")), "--images", str(flowers))
+    assert done.returncode == 1 and told in done.stderr, done.stderr
+    assert "endpoint=" not in done.stderr and ("--adapter FILE" in done.stderr) == by_adapter
+
+
+@pytest.mark.parametrize(
+    "words", [("check", "{}"), ("run", "--target", "mine={}", *SHORT, "--limit", "10", "--out", "{out}")]
+)
+def test_without_folders_the_classes_are_told_to_be_given(cloudtrial, foreign_url, tmp_path, words, monkeypatch):
+    monkeypatch.setattr("eval.dataset.images.CACHE_DIR", tmp_path)
+    monkeypatch.setattr("eval.dataset.images._check_reachable", no_network)
+    done = cloudtrial(*(word.format(f"{foreign_url}/other", out=tmp_path / "run") for word in words))
+    assert done.returncode == 1
+    assert "the classes airplane, automobile, bird, cat, deer and 5 more: name the folders of --images DIR" in (
+        done.stdout + done.stderr
+    )
+
+
+def no_network(url: str) -> None:
+    raise ImagesError("no network")
+
+
+def test_check_quotes_an_option_as_it_was_given(cloudtrial, foreign_url, flowers):
+    done = cloudtrial("check", foreign_url, "--images", str(flowers), "--adapter", "odd.yaml")
+    assert done.returncode == 1 and done.stderr.startswith("--adapter odd.yaml: odd.yaml: No such file")
 
 
 def test_a_file_has_the_classes_in_the_services_order(cloudtrial, foreign_url, flowers, tmp_path):

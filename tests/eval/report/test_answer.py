@@ -15,6 +15,7 @@ from eval.analysis.report_model import Tile, Traffic
 from eval.analysis.verdict_facts import VerdictFacts, verdict_report
 from eval.codes import ReasonCode, reason
 from eval.cost.billing import prices_for
+from eval.cost.cost_model import cost_report
 from eval.cost.price_list import load_price_list
 from eval.report.answer import answer, answer_rows, answer_table, condition, rate_text, tiles, traffic_text
 from eval.report.report_json import build_report
@@ -36,7 +37,7 @@ def rate_search(max_rps):
     return RateSearchReport(**fields | known)
 
 
-def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None, **changes):
+def target(title, succeeded=400, failure=None, p95_ms=20.0, engine="torch", **changes):
     """The part of a TargetReport that the answer reads."""
     scenario = SimpleNamespace(
         sent=400, succeeded=succeeded, latency_with_failures_ms={"p50": Estimate(9.0), "p95": Estimate(p95_ms)}
@@ -44,7 +45,7 @@ def target(title, succeeded=400, failure=None, p95_ms=20.0, engine=None, **chang
     fields = {
         "title": title, "sent": 400, "succeeded": succeeded, "all_requests": 400, "failure": failure, "engine": engine,
         "errors": {"timeout": 400 - succeeded} if succeeded < 400 else {}, "accuracy": Estimate(0.93, n=400),
-        "scenarios": {"single": scenario},
+        "scenarios": {"single": scenario}, "cost": cost_report(reason(ReasonCode.CUSTOM_ENDPOINT)),
     }  # fmt: skip
     return SimpleNamespace(**fields | changes)
 
@@ -111,7 +112,7 @@ def test_targets_that_cost_the_same_are_named():
 
 def test_an_answer_without_p95_says_that_the_bill_alone_decides():
     short = {name: candidate(name, p95_ms=None) for name in ("heroku", "aws_ec2")}
-    found = facts(candidates=short, twins=False)
+    found = facts(candidates=short)
     assert condition(found) == "P95 not known (needs n >= 72, have 50): by the bill alone. Next: AWS EC2 at $20.11."
     assert answer_table(found).taken_for == "cheapest of those that fit, by the bill alone, as p95 is not known"
     assert answer_table(facts()).taken_for == "cheapest of those that fit, and keep p95 within 200 ms"
@@ -136,6 +137,13 @@ def test_p95_unknown_for_want_of_a_start_is_told():
     found = facts(targets, unstarted, traffic=Traffic(1 / 3600, 24.0), twins=False)
     assert condition(found).startswith("P95 not known (it is that of a cold start, and no start was measured)")
     assert answer_table(found).taken_for == ("cheapest of those that fit, and keep p95 within 200 ms where it is known")
+
+
+def test_a_start_that_was_not_measured_is_not_called_never():
+    names = ("gcp_cloudrun", "heroku")
+    found = facts(candidates={name: candidate(name, startup_measured=False) for name in names})
+    starts = {row.name: (row.cold_fraction, row.cold_start) for row in answer_table(found).rows}
+    assert starts == {"gcp_cloudrun": ("< 0.1%", "not measured"), "heroku": ("never", "")}
 
 
 def test_no_processor_is_doubted_where_the_cloud_was_measured():
@@ -192,7 +200,17 @@ def test_endpoints_without_prices_are_compared_by_speed(decision, text):
 def test_one_endpoint_without_a_price_has_its_figures():
     alone = facts({"a": target("A")}, {}, twins=False)
     assert answer(alone) == "A: p95 20.0 ms (one at a time), 93.00% correct."
-    assert condition(alone).startswith("No target has a price.")
+    assert condition(alone) == "No target has a price. One gets it by --priced-as, as in a=gcp_cloudrun:1:1024."
+
+
+def test_what_is_priced_as_a_target_says_why_it_has_no_price():
+    untold = cost_report(reason(ReasonCode.NO_SERVER_TIMING))
+    targets = {"a": target("A", cost=untold), "b": target("B", cost=untold), "c": target("C")}
+    assert condition(facts(targets, {}, twins=False)).startswith(
+        "No target has a price: no response has the service time (Server-Timing: total), and too few round trips were"
+    )
+    targets["b"] = target("B", cost=cost_report(reason(ReasonCode.PRICE_UNKNOWN, detail="not sold there")))
+    assert condition(facts(targets, {}, twins=False)).endswith("from the client's) and B (not sold there).")
 
 
 def test_one_endpoint_on_the_golden_set_is_held_to_the_model():
@@ -216,6 +234,16 @@ def test_tiles_of_a_run_without_a_fault():
              "0 of 400 images differ between targets of one engine, or from the model itself"),
         Tile("Can this run be trusted?", "yes", "0 of 1,600 requests failed"),
     )  # fmt: skip
+
+
+def test_no_engine_is_named_that_is_not_known():
+    own = {"a": target("A", engine=None), "b": target("B", engine=None)}
+    correct, same, _ = tiles(facts(own, {}, agreement={"a|b": agreement()}), [], golden=False)
+    assert (correct.value, correct.note) == ("93.00%", "of 400 images")
+    assert same.note == "0 of 400 images differ between targets; not checked against the model itself"
+    mixed = own | {"c": target("C", engine="onnx", accuracy=Estimate(0.9, n=400))}
+    correct, *_ = tiles(facts(mixed, {}), [], golden=False)
+    assert (correct.value, correct.note) == ("93.00% · 90.00%", "engine not known · ONNX int8: of 400 images")
 
 
 def test_golden_set_tells_no_accuracy():

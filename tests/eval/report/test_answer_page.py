@@ -108,10 +108,14 @@ def conditions_shown(page, facts, grid):
 @pytest.mark.browser
 def test_sliders_of_a_run_without_p95_answer_as_python_does(tmp_path, page):
     folder = write_full_run(tmp_path, n_images=50, names=FOUR, scenarios=("single",))
+    run = read_run(folder)
+    version = {key: value for key, value in run.targets[0].version.items() if key != "startup_ms"}
+    write_run(folder, replace(run, targets=[replace(each, version=version, startup_ms=None) for each in run.targets]))
     report = write_reports(folder)
     assert report["targets"]["heroku"]["scenarios"]["single"]["latency_ms"]["p95"]["value"] is None
     markdown = (folder / "report.md").read_text()
     assert "keep p95" not in markdown and "by the bill alone, as p95 is not known" in markdown
+    assert markdown.count("| not known | not measured |") == 2 and markdown.count("| not known | never |") == 2
     page.goto((folder / REPORT_HTML).as_uri())
     grid = list(itertools.product(BUSY_RPS[::5], BUSY_HOURS[::4], SLO_MS[:4], ("torch",)))
     texts = " ".join(conditions_shown(page, facts_of(folder), grid))

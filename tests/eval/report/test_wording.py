@@ -233,8 +233,8 @@ SENTENCES = [  # code, values, sentence
     (ReasonCode.UNKNOWN_TARGET, {"target": "azure", "known": ["heroku", "aws_ec2"]},
      "'azure' is not one of the targets: heroku and aws_ec2"),
     (ReasonCode.NO_SERVER_TIMING, {},
-     "no response has the service time (Server-Timing: total), and no round trip was measured (--baseline-rtt) to take "
-     "from the client's"),
+     "no response has the service time (Server-Timing: total), and too few round trips were measured (--baseline-rtt) "
+     "to take from the client's"),
     (ReasonCode.PRICE_UNKNOWN, {"detail": "no pip here"},
      "no pip here"),
     (ReasonCode.ALWAYS_CHEAPER, {"title": "Heroku", "min_rps": 0.001, "max_rps": 10000},

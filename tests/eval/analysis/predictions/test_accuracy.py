@@ -86,6 +86,12 @@ def test_of_two_classes_there_is_auc_and_no_top_five():
     assert found["top5_accuracy"] == unavailable(ReasonCode.FEW_CLASSES, needed=6, n_classes=2)
 
 
+@pytest.mark.parametrize("probabilities", [None, (1.0,)])
+def test_a_single_class_is_scored_without_a_warning(probabilities):
+    found = classification_metrics({0: 0, 1: 0}, dict.fromkeys(range(2), Prediction(0, probabilities)), ["rose"])
+    assert (found["confusion"], found["accuracy"].value, found["roc_auc"].value) == ([[2]], 1.0, None)
+
+
 def test_top_five_breaks_ties_by_the_order_of_the_classes():
     answers = {i: Prediction(0, (0.125,) * 8) for i in range(8)}
     found = classification_metrics({i: i for i in range(8)}, answers, [str(i) for i in range(8)])
