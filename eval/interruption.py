@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -46,13 +46,15 @@ class Interruptions:
     def raised(self, *, once: bool = False) -> Iterator[None]:
         """Each signal raises Interruption; with `once` the first alone: a terminal that is closed may send several,
         and those after it would cut short what the first one has begun to clear away."""
-        before = {number: signal.getsignal(number) for number in ENDING}
+        before, unraisable = {number: signal.getsignal(number) for number in ENDING}, sys.unraisablehook
         for number in self._handled_signals():
             signal.signal(number, functools.partial(self._raise, once))
+        sys.unraisablehook = functools.partial(self._note_lost, unraisable)
         try:
             yield
         finally:
             self._send_no_more()
+            sys.unraisablehook = unraisable
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -98,6 +100,14 @@ class Interruptions:
         self._is_raised = True
         self._send_no_more()
         raise Interruption(number)
+
+    def _note_lost(self, otherwise: Callable[[sys.UnraisableHookArgs], Any], lost: sys.UnraisableHookArgs) -> None:
+        """In place of a traceback: what was raised in the callback of a weak reference, say, ended that alone."""
+        if isinstance(lost.exc_value, Interruption):
+            self._is_raised = False
+            self._send_again(lost.exc_value.exit_code - 128)
+        else:
+            otherwise(lost)
 
     def _send_again(self, number: int) -> None:
         """A moment later, as often as it takes."""

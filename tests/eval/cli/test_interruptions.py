@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +141,22 @@ def test_signal_in_a_destructor_is_raised_after_it(once):
         assert ended
         time.sleep(120)
     assert raised.value.exit_code == 143
+
+
+@pytest.mark.parametrize("once", [False, True], ids=["each", "once"])
+def test_signal_in_a_weak_references_callback_is_not_lost(once, capfd):
+    interruptions = Interruptions()
+
+    class Transport:
+        pass
+
+    transport = Transport()
+    watched = weakref.ref(transport, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interruption, match="SIGTERM") as raised, interruptions.raised(once=once):
+        del transport
+        time.sleep(120)
+    assert watched() is None and raised.value.exit_code == 143
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_signal_in_a_destructor_is_not_sent_after_another():
