@@ -1,14 +1,15 @@
 """AWS SageMaker: the service behind an endpoint, on instances that follow the traffic, or serverless.
 
-Model and configuration cannot be changed, so their names end in a hash of all that they are made of: another one is
-made beside the old one, the endpoint goes over to it once it answers, and the old one is deleted.
+Model and configuration cannot be changed: another one is made beside the old one, the endpoint goes over to it once it
+answers, and the old one is deleted. Pulumi draws the end of their names: after a failure the endpoint serves by the old
+ones, which stay, names and all, until an `up` has passed. So one may go back, which makes the same anew.
 
 AWS refuses another instance type of a variant that is scaled, and makes no serverless one of instances. So another size
-is another endpoint, with a log and a configuration of its own. The size is in their names, and in the program's names
-of them, so the old ones stay whole until `up` has proven the new endpoint, also where that fails and one goes back.
+is another endpoint, with a log, a model and a configuration of its own. The size is in their names, and in the
+program's names of them, so the old ones stay whole until `up` has proven the new endpoint, also where that fails and
+one goes back.
 """
 
-import hashlib
 import json
 
 import pulumi
@@ -156,14 +157,6 @@ role_policy = aws.iam.RolePolicy(
 )
 
 env = model_env(model.folder.name, engine) | {"GIT_SHA": git_sha} | revision
-
-
-def name_of(parts: dict[str, pulumi.Input[object]]) -> pulumi.Output[str]:
-    """The stack's name, and a hash of what a thing is made of that cannot be changed."""
-    text = pulumi.Output.json_dumps(parts, sort_keys=True)
-    return text.apply(lambda text: f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
-
-
 data = None
 if mounted:
     folder = aws.sagemaker.ModelPrimaryContainerModelDataSourceS3DataSourceArgs(
@@ -171,10 +164,7 @@ if mounted:
     )
     data = aws.sagemaker.ModelPrimaryContainerModelDataSourceArgs(s3_data_sources=[folder])
 served = aws.sagemaker.Model(
-    "model",
-    name=name_of(
-        {"image": image.ref, "env": env, "role": role.arn, **({"data": version_uri(mounted)} if mounted else {})}
-    ),
+    name_with_size,
     execution_role_arn=role.arn,
     primary_container=aws.sagemaker.ModelPrimaryContainerArgs(  # its image by digest
         image=image.ref, environment=env, model_data_source=data
@@ -200,8 +190,7 @@ else:
         container_startup_health_check_timeout_in_seconds=TARGET.boot_timeout_s,
     )
 configuration = aws.sagemaker.EndpointConfiguration(
-    f"configuration-{size}",
-    name=name_of({"model": served.name, "size": size, "instances": most if serverless else least}),
+    name_with_size,
     production_variants=[variant],
     tags=stack_tags,
 )

@@ -12,7 +12,7 @@ from infra.naming import endpoint_name, resource_name
 from infra.targets import SAGEMAKER_SIZES
 
 PART = "endpoint"
-HASH = r"-[0-9a-f]{12}"  # at the end of what cannot be changed; see infra/aws_sagemaker/__main__.py
+DIGITS = re.compile(r"[0-9a-f]{7}")  # at the end of the names that Pulumi gives
 
 
 def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchResult:
@@ -82,7 +82,9 @@ class SageMakerSearch:
                 yield Leftover("autoscaling target", resource, command, iso_date(each.get("CreationTime")))
 
     def _is_own(self, name: str) -> bool:
-        return re.fullmatch(re.escape(self.name) + HASH, name) is not None
+        """A model's or configuration's name: its endpoint's, and Pulumi's digits."""
+        of_endpoint, _, digits = name.rpartition("-")
+        return of_endpoint in self.endpoint_names and DIGITS.fullmatch(digits) is not None
 
     def _cost(self, endpoint: dict) -> str:
         """Of the instances that run now; their size is the configuration's."""

@@ -16,7 +16,7 @@ from typing import Any
 from tests.offline_engine import fake_provider
 from tests.offline_engine.engine import unwrap_secrets
 
-# Whose name the program gives: there can't be two at once.
+# Where the program gives the name, there can't be two at once; else the provider adds digits of its own to it.
 NAMED = {
     "aws:cloudwatch/logGroup:LogGroup": "name",
     "aws:ecr/repository:Repository": "name",
@@ -137,10 +137,10 @@ class FakeCloud:
         plain = unwrap_secrets(inputs)
         key, computed = fake_provider.create(kind, name, plain)
         number = next(self._numbers)
-        if kind in NAMED:
-            key = str(plain[NAMED[kind]])
+        if given := plain.get(NAMED.get(kind, "")):
+            key = str(given)
         elif (kind, key) in self.resources:  # another one with the same inputs
-            key = f"{key}-{number}"
+            key = computed["name"] = f"{key}-{number}"
         if kind == SECRET_VERSION:
             computed["version"] = str(number)
         return Existing(kind, name, key, dict(inputs), computed)

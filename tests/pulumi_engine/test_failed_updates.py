@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.infra.program_runs import TOKEN
-from tests.pulumi_engine.fake_cloud import FakeCloud, UnreadyError
-from tests.pulumi_engine.pulumi_project import failed, passed, pulumi_project
+from tests.helpers.infra.stored_models import make_checkout_with_store, settings
+from tests.pulumi_engine.fake_cloud import CloudError, Effect, Existing, FakeCloud, UnreadyError
+from tests.pulumi_engine.pulumi_project import PulumiProject, failed, passed, pulumi_project
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.pulumi]
 
 UP = ("up", "--yes", "--skip-preview")
-SIZE, LARGER = "ml.m5.large", "ml.m5.xlarge"  # of SageMaker; the first by default
+SIZE, LARGER, SERVERLESS = "ml.m5.large", "ml.m5.xlarge", "serverless-2048"  # of SageMaker; the first by default
 CLOUD_RUN = "gcp:cloudrunv2/service:Service"
+CONFIGURATION = "aws:sagemaker/endpointConfiguration:EndpointConfiguration"
+MODEL = "aws:sagemaker/model:Model"
+KINDS = ("Model", "EndpointConfiguration", "Endpoint")
 
 
 @pytest.fixture
@@ -36,9 +40,39 @@ def cloud_run(tmp_path):
 @pytest.fixture
 def sagemaker(tmp_path):
     with pulumi_project("aws_sagemaker", tmp_path, FakeCloud()) as project:
+        project.cloud.effects |= refuses_to_delete_what_is_used(project.cloud)
         project.up()
         project.cloud.log.clear()
         yield project
+
+
+@pytest.fixture
+def sagemaker_with_store(tmp_path):
+    """An endpoint of instances, into which the store's model is mounted."""
+    source = make_checkout_with_store(tmp_path / "source")
+    with pulumi_project("aws_sagemaker", tmp_path, FakeCloud(), source) as project:
+        project.cloud.effects |= refuses_to_delete_what_is_used(project.cloud)
+        for key, value in settings("aws_sagemaker").items():
+            project.set(key, value)
+        project.up()
+        project.cloud.log.clear()
+        yield project
+
+
+def refuses_to_delete_what_is_used(cloud: FakeCloud) -> dict[str, Effect]:
+    """AWS's documentation forbids it of the configuration by which an endpoint serves; its model is held to it, too."""
+
+    def names_used(kind: str) -> set[str]:
+        if kind == CONFIGURATION:
+            return {endpoint.plain_inputs["endpointConfigName"] for endpoint in cloud.of_type("Endpoint")}
+        used = [each for each in cloud.of_type("EndpointConfiguration") if each.id in names_used(CONFIGURATION)]
+        return {each.plain_inputs["productionVariants"][0]["modelName"] for each in used}
+
+    def refuse(operation: str, resource: Existing) -> None:
+        if operation == "delete" and resource.id in names_used(resource.type):
+            raise CloudError(f"{resource.id} is in use")
+
+    return {CONFIGURATION: refuse, MODEL: refuse}
 
 
 def test_old_vm_goes_after_everything_else_has_passed(ec2):
@@ -103,9 +137,9 @@ def test_endpoint_goes_over_before_what_it_had_is_deleted(sagemaker):
     sagemaker.set("cloudtrial:revision", "r2")
     sagemaker.up()
     log = sagemaker.cloud.log
-    configuration = f"EndpointConfiguration configuration-{SIZE}"
-    steps = ["create Model model", f"create {configuration}", f"update Endpoint endpoint-{SIZE}",
-             "create Command ready", f"delete {configuration}", "delete Model model"]  # fmt: skip
+    name = "cloudtrial-endpoint-ml-m5-large"
+    steps = [f"create Model {name}", f"create EndpointConfiguration {name}", f"update Endpoint endpoint-{SIZE}",
+             "create Command ready", f"delete EndpointConfiguration {name}", f"delete Model {name}"]  # fmt: skip
     assert [log.index(step) for step in steps] == sorted(log.index(step) for step in steps)
     assert not [step for step in log if step.startswith(("delete Endpoint ", "create Endpoint "))]
     passed(sagemaker.make("preview", "--expect-no-changes"))
@@ -118,12 +152,32 @@ def test_failed_endpoint_keeps_what_it_had_and_up_goes_on(sagemaker, step):
     sagemaker.cloud.failures[step] = "did not pass the ping health check"
     for _ in range(2):
         assert "did not pass the ping health check" in failed(sagemaker.make(*UP))
-        kept = [len(sagemaker.cloud.of_type(kind)) for kind in ("Model", "EndpointConfiguration", "Endpoint")]
+        kept = [len(sagemaker.cloud.of_type(kind)) for kind in KINDS]
         assert kept == [2, 2, 1]  # the second `up` makes no third
     sagemaker.cloud.failures.clear()
     sagemaker.up()
-    kept = [len(sagemaker.cloud.of_type(kind)) for kind in ("Model", "EndpointConfiguration", "Endpoint")]
+    kept = [len(sagemaker.cloud.of_type(kind)) for kind in KINDS]
     assert kept == [1, 1, 1]
+    passed(sagemaker.make("preview", "--expect-no-changes"))
+
+
+@pytest.mark.parametrize("step", [f"update Endpoint endpoint-{SIZE}", "create Command ready"])
+@pytest.mark.parametrize(("setting", "before", "after"), [("revision", "r1", "r2"), ("minInstances", "1", "2")])
+def test_one_may_go_back_from_an_endpoint_that_fails(sagemaker, step, setting, before, after):
+    """What it had waits for its deletion under its name, and the same is made again."""
+    sagemaker.set("cloudtrial:revision", "r1")
+    sagemaker.up()
+    sagemaker.set(f"cloudtrial:{setting}", after)
+    sagemaker.cloud.failures[step] = "did not pass the ping health check"
+    failed(sagemaker.make(*UP))
+    sagemaker.cloud.failures.clear()
+    sagemaker.set(f"cloudtrial:{setting}", before)
+    sagemaker.up()
+    (model,), (configuration,), (endpoint,) = map(sagemaker.cloud.of_type, KINDS)
+    assert endpoint.plain_inputs["endpointConfigName"] == configuration.id
+    (variant,) = configuration.plain_inputs["productionVariants"]
+    assert (variant["modelName"], variant["initialInstanceCount"]) == (model.id, 1)
+    assert model.plain_inputs["primaryContainer"]["environment"]["REVISION"] == "r1"
     passed(sagemaker.make("preview", "--expect-no-changes"))
 
 
@@ -142,14 +196,25 @@ def test_another_size_is_proven_before_the_old_endpoint_goes(sagemaker):
 @pytest.mark.parametrize("step", [f"create Endpoint endpoint-{LARGER}", "create Command ready"])
 def test_one_may_go_back_from_a_size_that_fails(sagemaker, step):
     """Such as from one whose quota is 0: the old endpoint is as it was, and serves."""
-    kinds = ("Endpoint", "EndpointConfiguration", "LogGroup", "RolePolicy", "Target")
-    before = [[(each.name, each.id) for each in sagemaker.cloud.of_type(kind)] for kind in kinds]
-    sagemaker.set("cloudtrial:size", LARGER)
-    sagemaker.cloud.failures[step] = "ResourceLimitExceeded"
-    assert "ResourceLimitExceeded" in failed(sagemaker.make(*UP))
-    assert not [each for each in sagemaker.cloud.log if each.startswith(("update ", "delete "))]
-    sagemaker.cloud.failures.clear()
-    sagemaker.set("cloudtrial:size", SIZE)
-    sagemaker.up()
-    assert before == [[(each.name, each.id) for each in sagemaker.cloud.of_type(kind)] for kind in kinds]
-    passed(sagemaker.make("preview", "--expect-no-changes"))
+    goes_back_from(sagemaker, LARGER, step)
+
+
+@pytest.mark.parametrize("step", [f"create Endpoint endpoint-{SERVERLESS}", "create Command ready"])
+def test_one_may_go_back_to_instances_with_a_mounted_model(sagemaker_with_store, step):
+    """Serverless has the model in its image: another model, beside the one that is mounted."""
+    goes_back_from(sagemaker_with_store, SERVERLESS, step)
+
+
+def goes_back_from(project: PulumiProject, size: str, step: str) -> None:
+    kinds = ("Endpoint", "EndpointConfiguration", "Model", "LogGroup", "RolePolicy", "Target")
+    before = [[(each.name, each.id) for each in project.cloud.of_type(kind)] for kind in kinds]
+    project.set("cloudtrial:size", size)
+    project.cloud.failures[step] = "ResourceLimitExceeded"
+    assert "ResourceLimitExceeded" in failed(project.make(*UP))
+    changed = [each for each in project.cloud.log if each.startswith(("update ", "delete "))]
+    assert changed in ([], ["update Image image"])
+    project.cloud.failures.clear()
+    project.set("cloudtrial:size", SIZE)
+    project.up()
+    assert before == [[(each.name, each.id) for each in project.cloud.of_type(kind)] for kind in kinds]
+    passed(project.make("preview", "--expect-no-changes"))

@@ -58,8 +58,8 @@ def test_what_is_created_can_be_read_until_it_is_deleted(provider, cloud):
 
 
 def test_same_inputs_make_another_resource_with_another_id(provider):
-    first, second = (create(provider, INSTANCE, "vm", userData="one").id for _ in range(2))
-    assert first != second
+    first, second = (create(provider, INSTANCE, "vm", userData="one") for _ in range(2))
+    assert first.id != second.id and first.properties["name"] != second.properties["name"]
 
 
 def test_a_name_that_is_taken_is_refused(provider):

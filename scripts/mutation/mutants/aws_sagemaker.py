@@ -36,12 +36,25 @@ MUTANTS = {
             "        image=image.tags.apply(lambda tags: tags[0]), environment",
         ),
         "the service does not know its commit": (' | {"GIT_SHA": git_sha} | revision', " | revision"),
-        "another image is a model of the same name": ('        {"image": image.ref, "env"', '        {"env"'),
-        "another setting is a model of the same name": ('"env": env, "role"', '"role"'),
-        "another size is a configuration of the same name": ('"size": size, "instances"', '"instances"'),
-        "another number is a configuration of the same name": (
-            ', "instances": most if serverless else least',
-            "",
+        "who goes back after a failure finds the model's name taken": (
+            "    name_with_size,\n    execution_role_arn",
+            '    "model",\n    name=name_with_size,\n    execution_role_arn',
+        ),
+        "who goes back after a failure finds the configuration's name taken": (
+            "    name_with_size,\n    production_variants",
+            '    "configuration",\n    name=name_with_size,\n    production_variants',
+        ),
+        "the old endpoint's model is replaced before another size is proven": (
+            "    name_with_size,\n    execution_role_arn",
+            "    name,\n    execution_role_arn",
+        ),
+        "the old endpoint's configuration is replaced before another size is proven": (
+            "    name_with_size,\n    production_variants",
+            "    name,\n    production_variants",
+        ),
+        "another number of instances is no other configuration": (
+            "initial_instance_count=least",
+            "initial_instance_count=1",
         ),
         "another size is an update, which AWS refuses where it is scaled": (
             '    f"endpoint-{size}",\n    name=name_with_size',
@@ -67,10 +80,6 @@ MUTANTS = {
         ),
         "another configuration is not proven": ("triggers=[configuration.name]", "triggers=[]"),
         "a store's version is not mounted": ("environment=env, model_data_source=data", "environment=env"),
-        "another version is a model of the same name": (
-            ', **({"data": version_uri(mounted)} if mounted else {})',
-            "",
-        ),
         "the role may not read what is mounted": ("*(read_statements(mounted) if mounted else []),", ""),
         "the image has a model beside the mounted one": ("ships_model=not mounted", "ships_model=True"),
         "the proof comes before the endpoint": ('"ENDPOINT": endpoint.name', '"ENDPOINT": name'),

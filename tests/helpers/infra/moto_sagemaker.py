@@ -46,17 +46,17 @@ class SageMakerAccount(Account):
         self.logs.put_retention_policy(logGroupName=inputs["name"], retentionInDays=int(inputs["retentionInDays"]))
         return inputs["name"]
 
-    def model(self, _: Resource, inputs: dict) -> str:
+    def model(self, resource: Resource, inputs: dict) -> str:
         container = inputs["primaryContainer"]
         self.sagemaker.create_model(
-            ModelName=inputs["name"],
+            ModelName=resource.id,
             ExecutionRoleArn=inputs["executionRoleArn"],
             PrimaryContainer={"Image": container["image"], "Environment": container["environment"]},
             Tags=pairs(inputs["tags"]),
         )
-        return inputs["name"]
+        return resource.id
 
-    def configuration(self, _: Resource, inputs: dict) -> str:
+    def configuration(self, resource: Resource, inputs: dict) -> str:
         (variant,) = inputs["productionVariants"]
         if serverless := variant.get("serverlessConfig"):
             capacity = {
@@ -71,9 +71,9 @@ class SageMakerAccount(Account):
             }  # fmt: skip
         named = {"VariantName": variant["variantName"], "ModelName": variant["modelName"]}
         self.sagemaker.create_endpoint_config(
-            EndpointConfigName=inputs["name"], ProductionVariants=[named | capacity], Tags=pairs(inputs["tags"])
+            EndpointConfigName=resource.id, ProductionVariants=[named | capacity], Tags=pairs(inputs["tags"])
         )
-        return inputs["name"]
+        return resource.id
 
     def endpoint(self, _: Resource, inputs: dict) -> str:
         self.sagemaker.create_endpoint(

@@ -97,8 +97,8 @@ def test_another_version_is_a_release_or_only_another_proof(stack, tmp_path):
     proofs = {"aws_ec2": ("boots", "ready"), "gcp_cloudrun": ("ready",)}
     released = {
         "aws_sagemaker": {
-            "Model model": "replace",  # and no other image
-            "EndpointConfiguration configuration-ml.m5.large": "replace",
+            "Model cloudtrial-endpoint-ml-m5-large": "replace",  # and no other image
+            "EndpointConfiguration cloudtrial-endpoint-ml-m5-large": "replace",
             "Endpoint endpoint-ml.m5.large": "update",
             "Command ready": "replace",
         },

@@ -44,8 +44,8 @@ AFTER_ONE_BYTE = {
     },
     "aws_sagemaker": {
         "Image image": "update",
-        "Model model": "replace",
-        "EndpointConfiguration configuration-ml.m5.large": "replace",
+        "Model cloudtrial-endpoint-ml-m5-large": "replace",
+        "EndpointConfiguration cloudtrial-endpoint-ml-m5-large": "replace",
         "Endpoint endpoint-ml.m5.large": "update",
         "Command ready": "replace",
     },
@@ -276,7 +276,7 @@ def test_the_model_of_the_setting_is_shipped_alone_and_named(stack, with_rows):
     holders = [r.name for r in run.resources.values() if "models/rows" in json.dumps(r.unwrapped_inputs)]
     assert holders == {
         "aws_ec2": ["vm"],
-        "aws_sagemaker": ["model"],
+        "aws_sagemaker": ["cloudtrial-endpoint-ml-m5-large"],
         "gcp_cloudrun": ["service"],
         "gcp_function": ["function"],
     }.get(stack, [])
