@@ -196,6 +196,8 @@ bundle = aws.s3.BucketObjectv2(
     key=f"bundle-{artifact.sha256[:16]}.tar.gz",
     source=pulumi.FileAsset(artifact.path),
     tags=stack_tags,
+    # Going back after a failed update sends the same key again, and the deletion that is left from before would follow.
+    opts=pulumi.ResourceOptions(retain_on_delete=True),
 )
 
 # The token, which the VM fetches itself: user data can be read by everyone who may describe the VM.

@@ -78,6 +78,8 @@ source = gcp.storage.BucketObject(
     bucket=bucket.name,
     name=f"source-{artifact.sha256[:12]}.zip",
     source=pulumi.FileAsset(artifact.path),
+    # Going back after a failed update sends the same name again, and the deletion left from before would follow.
+    opts=pulumi.ResourceOptions(retain_on_delete=True),
 )
 
 # The built image. Google's default repository is never cleaned up, and no destroy deletes it.

@@ -108,6 +108,33 @@ def test_newer_image_alone_changes_nothing_but_a_new_vm_has_it(ec2):
     assert vm.inputs["ami"] == "ami-newer"
 
 
+@pytest.mark.parametrize(
+    ("target", "kind", "name", "failure"),
+    [
+        ("aws_ec2", "aws:s3/bucketObjectv2:BucketObjectv2", "key", "create Command ready"),
+        ("gcp_function", "gcp:storage/bucketObject:BucketObject", "name", "update Function function"),
+    ],
+)
+def test_what_is_shipped_again_after_a_failed_update_stays(target, kind, name, failure, tmp_path):
+    """Objects of one name are one object: whichever of them is deleted, it is gone."""
+    with pulumi_project(target, tmp_path, FakeCloud()) as project:
+        stored: set[str] = set()
+
+        def store(operation: str, resource: Existing) -> None:
+            (stored.discard if operation == "delete" else stored.add)(resource.plain_inputs[name])
+
+        project.cloud.effects[kind] = store
+        project.up()
+        (shipped,) = stored
+        project.set("cloudtrial:engine", "onnx")
+        project.cloud.failures[failure] = "not ready"
+        assert "not ready" in failed(project.make(*UP))
+        project.cloud.failures.clear()
+        project.set("cloudtrial:engine", "torch")
+        project.up()
+        assert shipped in stored
+
+
 def test_unready_revision_is_asked_again_without_a_change(cloud_run):
     def unready(operation, resource):
         raise UnreadyError("the revision is not ready")

@@ -8,6 +8,10 @@ MUTANTS = {
             "deployment_files(own_files, engine, model=model, ",
             "deployment_files(own_files, model=model, ",
         ),
+        "what was shipped again after a failed update is deleted": (
+            "opts=pulumi.ResourceOptions(retain_on_delete=True)",
+            "opts=None",
+        ),
         "a keyword that the resource does not have": (
             'resource_name("bundle", stack), force_destroy=True',
             'resource_name("bundle", stack), force_delete=True',

@@ -8,6 +8,10 @@ MUTANTS = {
             "deployment_files(engine=engine, target=TARGET.name, model=model)",
             "deployment_files(target=TARGET.name, model=model)",
         ),
+        "what was shipped again after a failed update is deleted": (
+            "opts=pulumi.ResourceOptions(retain_on_delete=True)",
+            "opts=None",
+        ),
         "the zip does not ask for functions-framework": (
             "deployment_files(engine=engine, target=TARGET.name, model=model)",
             "deployment_files(engine=engine, model=model)",
