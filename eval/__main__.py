@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eval.cli.arguments import CommandParser
 from eval.cli.check import add_check
 from eval.cli.compare import add_compare
 from eval.cli.gate import add_gate
@@ -18,6 +17,7 @@ from eval.cli.samples import add_samples
 from eval.errors import EvalError
 from eval.interruption import Interruptions
 from eval.validation import printable_lines
+from service.command_line import CommandParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

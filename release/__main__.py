@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.cli.arguments import comma_separated, int_at_least
+from eval.cli.arguments import comma_separated
 from eval.cli.compare import parse_percent, parse_points
 from eval.cli.gate import parse_metrics
 from eval.errors import EvalError
@@ -19,6 +19,7 @@ from infra.errors import InfraError
 from infra.targets import TARGETS
 from release.errors import ReleaseError
 from release.plan import PROD, STAGES, Plan, check_stages, read_plan, steps, write_plan
+from service.command_line import whole_number
 from service.errors import ServiceError
 from service.settings import ENGINES
 from service.store_layout import parse_reference
@@ -90,8 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--store", default=os.environ.get("MODEL_STORE") or str(DEFAULT_STORE), metavar="URL",
         help="folder, s3://, gs:// (default: $MODEL_STORE, else the repository's .store)")  # fmt: skip
     add("--images", metavar="DIR", help="test set, as for `./cloudtrial run` (default: the golden set)")
-    add("--limit", type=int_at_least(1), metavar="N", help="images of it, stratified by class (default: all)")
-    add("--canary", type=int_at_least(1), default=300, metavar="N", help="images of the canary (default: 300)")
+    add("--limit", type=whole_number(1), metavar="N", help="images of it, stratified by class (default: all)")
+    add("--canary", type=whole_number(1), default=300, metavar="N", help="images of the canary (default: 300)")
     add("--seed", type=int, default=0, metavar="N", help="of the sample and the order (default: 0)")
     add("--margin", type=parse_points, default=0.005, metavar="Npp", help="of every score (default: 0.5pp)")
     add("--p95-margin", type=parse_percent, default=0.10, metavar="P%", help="of p95 (default: 10%%)")

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.command_line import CommandParser, whole_number
 from training import own_commands
-from training.arguments import CommandParser, fraction, seed, whole_number
-from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED
+from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED, fraction, seed
 from training.errors import TrainingError
 
 DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"

@@ -1,8 +1,11 @@
-"""Defaults of the commands, in a module that imports nothing heavy: `--help` shows them at once."""
+"""Defaults of the commands, and what their values may be. It imports nothing heavy: `--help` shows them at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from service.command_line import number_where, whole_number
+from service.manifest.reader import MAX_SIZE_PX
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "resnet18-cifar10"
@@ -18,3 +21,16 @@ GOLDEN_STEPS = 150
 # Of CIFAR-10: pixels / 255, minus the mean, over the standard deviation, per channel
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)
+
+MAX_SEED = 2**32 - 1  # that NumPy and scikit-learn take
+
+# Parsers of values
+seed = whole_number(0, MAX_SEED)
+size_px = whole_number(1, MAX_SIZE_PX)
+epochs = whole_number(1)
+batch_size = whole_number(2)  # batch norm learns nothing of a single image
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    return number_where(text, lambda value: 0 <= value <= 1, "a fraction from 0 to 1, such as 0.95 for 95%")

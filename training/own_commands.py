@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from training.arguments import batch_size, epochs, positive, seed, size_px
-from training.defaults import SEED
+from service.command_line import positive
+from training.defaults import SEED, batch_size, epochs, seed, size_px
 from training.errors import PromotionError
 from training.labelling import arguments as labelling
 

@@ -22,9 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from service.command_line import positive
 from service.errors import StoreError
 from service.store_layout import check_name
-from training.arguments import batch_size, epochs, fraction, positive, seed, size_px
+from training.defaults import batch_size, epochs, fraction, seed, size_px
 from training.errors import DataError, RunError, TrainingError
 from training.own_commands import BATCH_SIZE, EPOCHS, SEED
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from eval.plan.config import SCENARIOS
 from eval.targets.access import ACCESS_FLAGS, BASIC, CA, CERTIFICATE, HEADER, KEY, PROXY, QUERY
+from service.command_line import positive
 
 ACCESS_HELP = {
     HEADER: ("HEADER:VALUE", "a header of each prediction's request; $NAME in it is read from the environment"),
@@ -19,21 +19,6 @@ ACCESS_HELP = {
     KEY: ("FILE", "its key, if that is in another file"),
     PROXY: ("URL", "HTTP proxy (default: https_proxy, http_proxy and no_proxy of the environment)"),
 }
-
-
-class CommandParser(argparse.ArgumentParser):
-    """Of a command: it names what it does not know, with the nearest option; the parser of all would show its usage."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # overloads
-        found, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            options = {option.lstrip("-"): option for action in self._actions for option in action.option_strings}
-            name = unknown[0].partition("=")[0]
-            near = difflib.get_close_matches(name.lstrip("-"), options, 1) if name.startswith("-") else []
-            hint = f"did you mean {options[near[0]]}? " if near else ""
-            what = f"there is no option {name}" if name.startswith("-") else f"{unknown[0]!r} belongs to no option"
-            self.exit(2, f"{self.prog}: {what}: {hint}{self.prog} --help lists them all\n")
-        return found, unknown
 
 
 def add_access_options(add: Callable[..., Any], *, named: bool) -> None:
@@ -65,40 +50,14 @@ def comma_separated(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def int_at_least(minimum: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `minimum` on."""
-
-    def parse(argument: str) -> int:
-        if not argument.isascii() or not argument.isdigit() or int(argument) < minimum:
-            raise argparse.ArgumentTypeError(f"{argument!r} is not a whole number of at least {minimum}")
-        return int(argument)
-
-    return parse
-
-
 def positive_seconds(text: str) -> float:
     """A duration above 0."""
-    return _parse_positive(text, "number of seconds")
-
-
-def positive_float(text: str) -> float:
-    """A number above 0."""
-    return _parse_positive(text, "number")
+    return positive(text, "number of seconds")
 
 
 def peak_to_mean(text: str) -> float:
     """A highest rate over the mean, at least 1."""
-    value = _parse_positive(text, "ratio")
+    value = positive(text, "ratio")
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is below 1: no peak is lower than the mean")
-    return value
-
-
-def _parse_positive(text: str, description: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a {description} above 0")
     return value

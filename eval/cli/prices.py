@@ -8,9 +8,10 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-from eval.cli.arguments import int_at_least, peak_to_mean, positive_float, positive_seconds
+from eval.cli.arguments import peak_to_mean, positive_seconds
 from eval.errors import EstimateError
 from infra.targets import TARGETS
+from service.command_line import positive, whole_number
 
 DEFAULT_MONTHLY_REQUESTS = 100_000
 COST_OPTIONS = ("region", "size", "vcpus", "memory_mib", "concurrency", "max_instances", "instances", "service_ms",
@@ -54,12 +55,12 @@ def add_cost(commands: Any) -> None:
     add("target", choices=tuple(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
     add(
         "--requests-per-month",
-        type=int_at_least(0),
+        type=whole_number(0),
         action="append",
         metavar="N",
         help=f"default: {DEFAULT_MONTHLY_REQUESTS:,}",
     )
-    add("--service-ms", type=positive_float, metavar="MS", help="time of one request in the service (default: 80)")
+    add("--service-ms", type=positive, metavar="MS", help="time of one request in the service (default: 80)")
     add("--boot-s", type=positive_seconds, metavar="S", help="cold start until the first response (default: 8)")
     add(
         "--peak",
@@ -69,13 +70,13 @@ def add_cost(commands: Any) -> None:
     )
     add("--region", help="a region that the price list covers (default: the target's own)")
     add("--size", help="instance or dyno size, on AWS and Heroku")
-    add("--vcpus", type=positive_float, metavar="N", help="per instance, on Google Cloud")
-    add("--memory-mib", type=int_at_least(1), metavar="N", help="per instance, on Google Cloud")
-    add("--concurrency", type=int_at_least(1), metavar="N", help="concurrent requests per instance, on Google Cloud")
-    add("--max-instances", type=int_at_least(1), metavar="N", help="on Google Cloud and SageMaker")
+    add("--vcpus", type=positive, metavar="N", help="per instance, on Google Cloud")
+    add("--memory-mib", type=whole_number(1), metavar="N", help="per instance, on Google Cloud")
+    add("--concurrency", type=whole_number(1), metavar="N", help="concurrent requests per instance, on Google Cloud")
+    add("--max-instances", type=whole_number(1), metavar="N", help="on Google Cloud and SageMaker")
     add(
         "--instances",
-        type=int_at_least(0),
+        type=whole_number(0),
         metavar="N",
         help="always running: machines, dynos, endpoint instances, or on Google Cloud warm ones",
     )

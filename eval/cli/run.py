@@ -15,9 +15,7 @@ from eval.cli.arguments import (
     access_options,
     add_access_options,
     comma_separated,
-    int_at_least,
     peak_to_mean,
-    positive_float,
     positive_seconds,
     scenario_list,
 )
@@ -34,6 +32,7 @@ from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
 from infra.errors import ModelError
 from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
 from infra.targets import TARGETS
+from service.command_line import positive, whole_number
 from service.engines.names import PLAIN_ENGINE, read_engines, twin_names
 from service.settings import ENGINES
 
@@ -136,7 +135,7 @@ def add_run_command(commands: Any) -> None:
         " folders of --images, in the order of their names)")  # fmt: skip
     add(
         "--limit",
-        type=int_at_least(1),
+        type=whole_number(1),
         metavar="N",
         help="number of images, stratified by class (default: all)",
     )
@@ -148,7 +147,7 @@ def add_run_command(commands: Any) -> None:
         metavar="A,B",
         help="see below (default: single)",
     )
-    add("--rate", dest="rate_rps", type=positive_float, metavar="R", help="requests per second (default: 10)")
+    add("--rate", dest="rate_rps", type=positive, metavar="R", help="requests per second (default: 10)")
     add(
         "--duration",
         dest="duration_s",
@@ -156,7 +155,7 @@ def add_run_command(commands: Any) -> None:
         metavar="S",
         help="of poisson and ramp, per target (default: 60)",
     )
-    add("--slo-ms", type=positive_float, metavar="MS", help="latency objective for p95 (default: 200)")
+    add("--slo-ms", type=positive, metavar="MS", help="latency objective for p95 (default: 200)")
     add(
         "--step",
         dest="step_s",
@@ -170,34 +169,34 @@ def add_run_command(commands: Any) -> None:
         metavar="X",
         help="rate in the busy hours, over the month's mean: 3 is 8 busy hours a day (default: 3)",
     )
-    add("--burst", type=int_at_least(2), metavar="N", help="simultaneous requests (default: 32)")
-    add("--restarts", type=int_at_least(0), metavar="N", help="restarts per target: several instances of each"
+    add("--burst", type=whole_number(2), metavar="N", help="simultaneous requests (default: 32)")
+    add("--restarts", type=whole_number(0), metavar="N", help="restarts per target: several instances of each"
         " are measured, and their starts (default: 6)")  # fmt: skip
     add(
         "--cold-command", action="append", default=[], metavar="NAME=COMMAND",
         help="restarts a deployed target, as `pulumi up --yes --stack NAME --config cloudtrial:revision={revision}`"
         " does; twins need none",
     )  # fmt: skip
-    add("--idle", type=int_at_least(1), metavar="N", help="idle gaps per target (default: 5)")
+    add("--idle", type=whole_number(1), metavar="N", help="idle gaps per target (default: 5)")
     add("--gap", dest="gap_s", type=positive_seconds, metavar="S", help="length of an idle gap (default: 900)")
     add("--fresh", action="store_true", default=None, help="a new connection for every request")
-    add("--in-flight", type=int_at_least(1), metavar="N", help="maximum of requests in flight (default: 256)")
-    add("--workers", type=int_at_least(1), metavar="N", help="processes that send the open loops: at rates beyond one's"
+    add("--in-flight", type=whole_number(1), metavar="N", help="maximum of requests in flight (default: 256)")
+    add("--workers", type=whole_number(1), metavar="N", help="processes that send the open loops: at rates beyond one's"
         " thousand a second, with as many free cores. One that ends, ends the run (default: 1)")  # fmt: skip
     add("--cluster", metavar="HOST,HOST", help="machines that send the open loops in place of this one, as ssh takes"
         " them; --workers N is then of each. docs/scale.md")  # fmt: skip
-    add("--warmup", type=int_at_least(0), metavar="N", help="warm-up requests per target (default: 20)")
-    add("--block", type=int_at_least(1), metavar="N", help="consecutive requests to one target (default: 25)")
+    add("--warmup", type=whole_number(0), metavar="N", help="warm-up requests per target (default: 20)")
+    add("--block", type=whole_number(1), metavar="N", help="consecutive requests to one target (default: 25)")
     add(
         "--baseline-rtt",
-        type=int_at_least(0),
+        type=whole_number(0),
         metavar="N",
         help="no-op round trips, first and last (default: 25)",
     )
     add("--timeout-s", type=positive_seconds, metavar="S", help="for one request (default: 30)")
     add(
         "--max-usd",
-        type=positive_float,
+        type=positive,
         metavar="X",
         help="end the run at this cost; the estimated cost is printed first",
     )

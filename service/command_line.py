@@ -1,4 +1,4 @@
-"""Parsers of command-line values; each reports why a value is invalid."""
+"""What the command lines of training and of the harness have in common; the service itself has none."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import argparse
 import difflib
 from collections.abc import Callable
 from typing import Any
-
-from service.manifest.reader import MAX_SIZE_PX
-
-MAX_SEED = 2**32 - 1  # that NumPy and scikit-learn take
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -40,23 +36,13 @@ def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int
     return parse
 
 
-seed = whole_number(0, MAX_SEED)
-size_px = whole_number(1, MAX_SIZE_PX)
-epochs = whole_number(1)
-batch_size = whole_number(2)  # batch norm learns nothing of a single image
-
-
-def positive(text: str) -> float:
+def positive(text: str, what: str = "number") -> float:
     """A number above 0."""
-    return _parse(text, lambda value: 0 < value < float("inf"), "a number above 0")
+    return number_where(text, lambda value: 0 < value < float("inf"), f"a {what} above 0")
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    return _parse(text, lambda value: 0 <= value <= 1, "a fraction from 0 to 1, such as 0.95 for 95%")
-
-
-def _parse(text: str, is_valid: Callable[[float], bool], wanted: str) -> float:
+def number_where(text: str, is_valid: Callable[[float], bool], wanted: str) -> float:
+    """The number that a text is. Raises ArgumentTypeError with what is wanted."""
     try:
         value = float(text)
     except ValueError:
