@@ -205,7 +205,7 @@ train: .venv/.demo ## train the network (hours on a CPU): runs/resnet18
 promote: .venv/.demo ## turn runs/resnet18 into models/resnet18-cifar10
 	./cloudtrial promote runs/resnet18
 
-export: .venv/.demo ## write models/resnet18-cifar10/int8.onnx from its weights, checked on the test set (minutes)
+export: .venv/.dev ## write models/resnet18-cifar10/int8.onnx from its weights, checked on the test set (minutes)
 	./cloudtrial export $(ARGS)
 
 clean: ## remove .venv and caches; reports and runs stay

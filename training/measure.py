@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from service.model import Bundle
+from service.engines.resnet import ARCHITECTURE
+from service.manifest.records import EngineFile
+from service.model import Bundle, sha256
 from training.bundles.reference import measured, reference_of
 from training.data import Split
 
 BATCH_SIZE = 250
 
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of an engine
+
+
+def torch_bundle(taken: Bundle, weights: Path, precision: str = "float32") -> Bundle:
+    """A file of weights as the torch engine takes it, before it is part of a bundle; `taken`: classes and input."""
+    own = {"torch": EngineFile(weights.name, precision, ARCHITECTURE)}
+    return replace(taken, folder=weights.parent, engines=own, files={weights.name: sha256(weights)})
 
 
 def normalise(images: np.ndarray, bundle: Bundle) -> np.ndarray:

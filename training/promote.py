@@ -2,15 +2,13 @@
 
     ./cloudtrial promote runs/resnet18 --data data
 
-Halves the weights' storage to float16, measures the bundle on the whole test set through the service's own engine,
-and writes weights.safetensors and model.json. Refuses a bundle that loses accuracy in float16, or whose accuracy is
-too low. ONNX files of earlier weights are deleted: training/export.py writes them again.
+Halves the weights' storage to float16, measures them on the whole test set through the service's own engine, in float32
+and in bfloat16 where the processor computes it, and writes the bundle. Refuses a network that loses accuracy in
+float16, or whose accuracy is too low. ONNX files of earlier weights are deleted: training/export.py writes them again.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import tempfile
 from pathlib import Path
@@ -20,23 +18,31 @@ import numpy as np
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import Tensor
 
+from service.engines.precision import probe_precision
 from service.engines.resnet import ARCHITECTURE
 from service.engines.torch_engine import WEIGHTS, TorchEngine
-from service.model import MODEL_JSON, load_bundle, sha256
-from service.system import cpu_model
+from service.manifest.records import ImageInput
+from service.model import Bundle
 from training import train
-from training.bundles.manifest import check_replaceable
-from training.bundles.reference import add_reference
+from training.bundles.manifest import EngineSource, check_replaceable, write_bundle
+from training.bundles.self_test import image_self_test
 from training.data import CLASSES, SIZE_PX, Split
 from training.defaults import CIFAR_MEAN, CIFAR_STD, NAME, RUN_JSON
 from training.errors import PromotionError
-from training.measure import accuracy, predict, split_reference
+from training.measure import accuracy, predict, split_reference, torch_bundle
 
 MAX_FLOAT16_LOSS = 0.0005  # of accuracy, from storage in float16
+TAKEN = Bundle(Path(), NAME, CLASSES, ImageInput(SIZE_PX, SIZE_PX, CIFAR_MEAN, CIFAR_STD), {}, {})
+LICENCE = "Apache-2.0"
+ORIGIN = (
+    "Trained from random weights by this project on CIFAR-10's train split: `training` says how. No other weights "
+    "went into it."
+)
 
 
-def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
+def read_run(run: Path) -> tuple[dict[str, Tensor], train.Progress]:
     """The network's tensors and the progress of a finished run. Raises PromotionError when it is not finished."""
     checkpoint = run / train.CHECKPOINT
     if not checkpoint.exists():
@@ -50,66 +56,65 @@ def read_run(run: Path) -> tuple[dict[str, torch.Tensor], train.Progress]:
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}, progress
 
 
-def write_bundle(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
-    """Write the weights, and model.json with their checksums."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; the service runs as another user
-    manifest = {
-        "name": NAME,
-        "architecture": ARCHITECTURE,
-        "classes": list(CLASSES),
-        "input": {"size_px": SIZE_PX, "mean": list(CIFAR_MEAN), "std": list(CIFAR_STD)},
-        "files": {WEIGHTS: sha256(folder / WEIGHTS)},
-        **metadata,
-    }
-    (folder / MODEL_JSON).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+def engine_of(path: Path, tensors: dict[str, Tensor], precision: str = "float32") -> tuple[Bundle, TorchEngine]:
+    """The weights in a file, and the service's engine that runs it."""
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    bundle = torch_bundle(TAKEN, path)
+    return bundle, TorchEngine(bundle, precision)
 
 
-def answers(folder: Path, test: Split) -> np.ndarray:
-    """A bundle's probabilities for the test set."""
-    bundle = load_bundle(folder)
-    engine = TorchEngine(bundle, "float32")  # on any processor
-    return predict(engine.probabilities, bundle, test, "test set")
+def answers(path: Path, tensors: dict[str, Tensor], test: Split, precision: str = "float32") -> np.ndarray:
+    """The network's probabilities for the test set."""
+    bundle, engine = engine_of(path, tensors, precision)
+    return predict(engine.probabilities, bundle, test, f"test set, {precision}")
 
 
 def promote(run: Path, folder: Path, test: Split, data_name: str, *, min_accuracy: float) -> dict[str, Any]:
     """Measure a run's network as trained and as stored, and write the bundle. Returns the latter's accuracy."""
     check_replaceable(folder)
     tensors, progress = read_run(run)
+    halves = {k: v.half() for k, v in tensors.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        write_bundle(Path(scratch), tensors, {})
-        trained = accuracy(answers(Path(scratch), test), test.labels)
-        halves = {k: v.half() for k, v in tensors.items()}
-        write_bundle(Path(scratch), halves, {})
-        found = answers(Path(scratch), test)
+        weights = Path(scratch) / WEIGHTS
+        trained = accuracy(answers(weights, tensors, test), test.labels)
+        found = answers(weights, halves, test)
         stored = accuracy(found, test.labels)
-    if stored["accuracy"] < trained["accuracy"] - MAX_FLOAT16_LOSS:
-        raise PromotionError(f"float16 costs too much: {trained['accuracy']:.2%} became {stored['accuracy']:.2%}")
-    if stored["accuracy"] < min_accuracy:
-        raise PromotionError(
-            f"the accuracy on the test set is {stored['accuracy']:.2%}, the floor is {min_accuracy:.2%}"
-        )
-    metadata = {
-        "parameters": sum(v.numel() for k, v in tensors.items() if "running_" not in k),
-        "storage": "float16, computed in float32",
-        "metrics": {"test": {**stored, "data": f"{data_name}, test split", "float32_accuracy": trained["accuracy"]}},
-        "training": {
-            "data": f"{data_name}, train split",
-            "recipe": {"file": "training/train.py"} | progress.recipe,
-            "seed": progress.seed,
-            "epochs": progress.epoch,
-            "hardware": f"{os.cpu_count()} cores of {cpu_model()}",
-            "duration_s": round(progress.train_seconds),
-            "libraries": {
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "torchvision": str(torchvision.__version__),
+        check(stored["accuracy"], trained["accuracy"], min_accuracy)
+        metrics = {"test": stored | {"data": f"{data_name}, test split"}, "test_float32_weights": trained}
+        if probe_precision("bfloat16").usable:
+            metrics["test_bfloat16"] = accuracy(answers(weights, halves, test, "bfloat16"), test.labels)
+        bundle, engine = engine_of(weights, halves)
+        write_bundle(
+            folder, CLASSES,
+            {"kind": "image", "size_px": SIZE_PX, "mean": list(CIFAR_MEAN), "std": list(CIFAR_STD)},
+            {"torch": EngineSource(weights, WEIGHTS, "float16", ARCHITECTURE)},
+            image_self_test(bundle, {"torch": engine.probabilities}),
+            licence=LICENCE,
+            origin=ORIGIN,
+            details={
+                "parameters": sum(v.numel() for k, v in tensors.items() if "running_" not in k),
+                "storage": "float16, computed in float32",
+                "metrics": metrics,
+                "training": {
+                    "data": f"{data_name}, train split",
+                    "recipe": {"file": "training/train.py"} | progress.recipe,
+                    "seed": progress.seed,
+                    "hours": round(progress.train_seconds / 3600, 2),  # pauses of the machine included
+                    "hardware": ", ".join(progress.hardware),
+                    "libraries": {
+                        "python": platform.python_version(), "torch": str(torch.__version__),
+                        "torchvision": str(torchvision.__version__),
+                    },
+                },
             },
-        },
-    }
-    write_bundle(folder, halves, metadata)
-    add_reference(folder, split_reference(load_bundle(folder), test, {"torch": found}, f"{data_name}, test split"))
-    for stale in folder.glob("*.onnx"):
-        stale.unlink()
+            reference=split_reference(bundle, test, {"torch": found}, f"{data_name}, test split"),
+        )  # fmt: skip
     return stored
+
+
+def check(stored: float, trained: float, min_accuracy: float) -> None:
+    """Raises PromotionError, with the accuracies, when the network is not good enough."""
+    if stored < trained - MAX_FLOAT16_LOSS:
+        raise PromotionError(f"float16 costs too much: {trained:.2%} became {stored:.2%}")
+    if stored < min_accuracy:
+        raise PromotionError(f"the accuracy on the test set is {stored:.2%}, the floor is {min_accuracy:.2%}")

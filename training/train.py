@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch.optim import SGD
 from tqdm import tqdm
 
 from service.engines.precision import probe_precision
+from service.system import cpu_model
 from training.data import CLASSES, load_split
 from training.defaults import CIFAR_MEAN, CIFAR_STD, SEED
 from training.errors import RunError
@@ -68,6 +69,7 @@ class Progress:
     epoch: int = 0  # finished epochs
     train_seconds: float = 0.0  # wall time spent in training, without evaluation
     seed: int = SEED
+    hardware: list[str] = field(default_factory=list)  # that it ran on
 
 
 def build_network() -> nn.Module:
@@ -209,11 +211,10 @@ def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 def train(out: Path, data: Path | None, *, resume: bool, seed: int) -> None:
     """Train to the last epoch, with a checkpoint and a line of the log after each; the test images are looked at once,
     at the end. Raises RunError, DataError."""
-    checkpoint = out / CHECKPOINT
+    recipe, checkpoint = RECIPE, out / CHECKPOINT
     if checkpoint.exists() != resume:
         fault = "is missing: start without --resume" if resume else "exists: add --resume or choose another --out"
         raise RunError(f"{checkpoint} {fault}")
-    recipe = RECIPE
     train_split, test_split = load_split(data, train=True), load_split(data, train=False)
     images, test_images = (torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in (train_split, test_split))
     labels, test_labels = torch.from_numpy(train_split.labels), torch.from_numpy(test_split.labels)
@@ -225,6 +226,8 @@ def train(out: Path, data: Path | None, *, resume: bool, seed: int) -> None:
     progress = load_checkpoint(checkpoint, net, optimizer) if resume else Progress(recipe.to_json(), seed=seed)
     if progress.recipe != recipe.to_json():
         raise RunError(f"{checkpoint} was trained by another recipe, {progress.recipe}: choose another --out")
+    on_cpu = f"{os.cpu_count()} cores of {cpu_model()}"
+    progress.hardware = sorted({*progress.hardware, on_cpu if device.type == "cpu" else torch.cuda.get_device_name()})
     learnt, held_out = hold_out(labels, recipe.held_out, progress.seed)
     out.mkdir(parents=True, exist_ok=True)
 

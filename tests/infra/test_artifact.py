@@ -44,7 +44,7 @@ def make_project(folder: Path, *, upside_down: bool = False) -> Path:
     litter = {}
     if upside_down:
         litter = dict.fromkeys(("service/__pycache__/app.cpython-311.pyc", "models/.DS_Store"), b"x")
-        litter |= {"models/net/fp32.onnx": b"only measured"}
+        litter |= {"models/net/float32.onnx": b"only measured"}
     mask = os.umask(0o077 if upside_down else 0o022)
     try:
         for name, content in sorted({**FILES, **MODEL, **OTHER_MODEL, **litter}.items(), reverse=upside_down):

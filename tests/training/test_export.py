@@ -11,22 +11,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
-from service.engines.onnx_engine import OnnxEngine
-from service.engines.resnet import build_network
+from service.classifier import Classifier
 from service.model import load_bundle, sha256
 from service.monitoring.reference import read_reference
+from service.settings import Settings
 from tests.conftest import ROOT
+from tests.helpers.resnet_bundles import random_network, write_resnet
 from training import data, export
 from training.__main__ import main
 from training.data import CLASSES, Split
-from training.promote import write_bundle
 
 pytestmark = pytest.mark.integration
 
-FILES = ("fp32.onnx", "int8.onnx")
+FILES = ("float32.onnx", "int8.onnx")
 
 
 def noise(per_class: int, seed: int) -> Split:
@@ -35,11 +34,8 @@ def noise(per_class: int, seed: int) -> Split:
     return Split(rng.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8), labels, "noise")
 
 
-def random_bundle(folder: Path) -> Path:
-    torch.manual_seed(0)
-    state = build_network(len(CLASSES)).state_dict()
-    write_bundle(folder, {k: v for k, v in state.items() if "num_batches" not in k}, {"kept": True})
-    return folder
+def random_bundle(root: Path) -> Path:
+    return write_resnet(root / "random", random_network().state_dict(), root)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +51,13 @@ def exported(tmp_path_factory) -> Path:
 
 def test_an_export_is_part_of_the_bundle_and_runs(exported):
     bundle = load_bundle(exported)  # checks every file that it lists
-    assert set(bundle.files) == {"weights.safetensors", "int8.onnx", "reference.json"}
+    assert set(bundle.files) == {"weights.safetensors", "int8.onnx", "self_test.json", "reference.json"}
+    assert (bundle.licence, bundle.origin) == ("CC0-1.0", "random")
     for engine in bundle.engines:
         assert (reference := read_reference(bundle, engine)) and reference.count == 40 and reference.answers
-    assert OnnxEngine(bundle).probabilities(np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 10)
+        Classifier.load(Settings.from_env({"MODEL_DIR": str(exported), "ENGINE": engine})).close()  # tests itself
     assert json.loads((exported / "model.json").read_text())["kept"] is True
-    assert {path.name for path in exported.iterdir()} == {"model.json", *bundle.files, *FILES}
+    assert {path.name for path in exported.iterdir()} == {"model.json", "float32.onnx", *bundle.files}
     assert {(exported / name).stat().st_mode & 0o044 for name in FILES} == {0o044}  # the service is another user
 
 
@@ -72,9 +69,9 @@ def test_the_metrics_of_each_file_are_in_model_json(exported):
         assert 0 <= metrics["low"] <= metrics["accuracy"] <= metrics["high"] <= 1
         assert 0 <= metrics["agreement"] <= 1
         assert metrics["weights"] == manifest["files"]["weights.safetensors"][:12]
-    fp32, int8 = (manifest["exports"][name] for name in FILES)
-    assert fp32["agreement"] == 1 and fp32["max_abs_dprob"] < 1e-5 < int8["max_abs_dprob"] < 0.2
-    assert int8["calibration"] == {"data": "noise, train split", "pictures": 20, "seed": 0, "method": "min-max"}
+    float32, int8 = (manifest["exports"][name] for name in FILES)
+    assert float32["agreement"] == 1 and float32["max_abs_dprob"] < 1e-5 < int8["max_abs_dprob"] < 0.2
+    assert int8["calibration"] == "20 training images, min-max, biases corrected"
 
 
 def test_no_two_quantised_products_overflow_16_bits(exported):
@@ -96,11 +93,13 @@ def test_an_export_has_the_same_bytes_in_another_process(exported, tmp_path):
 import sys
 from pathlib import Path
 from tests.training.test_export import export, load_bundle, noise
+from service.engines.torch_engine import load_network
+from training.bundles.onnx_export import write_float32, write_int8
 export.CALIBRATION_IMAGES = 20
 bundle, out = load_bundle(Path(sys.argv[1])), Path(sys.argv[2])
-export.write_fp32(bundle, out / "fp32.onnx")
-calibration = export.CalibrationImages(export.calibration_images(noise(3, seed=0)), bundle)
-export.write_int8(out / "fp32.onnx", out / "int8.onnx", calibration)
+write_float32(load_network(bundle), 32, out / "float32.onnx")
+images = export.normalise(export.calibration_images(noise(3, seed=0)), bundle)
+write_int8(out / "float32.onnx", out / "int8.onnx", images)
 """
     env = os.environ | {"PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, exported, tmp_path], cwd=ROOT, env=env, check=True)
@@ -109,17 +108,23 @@ export.write_int8(out / "fp32.onnx", out / "int8.onnx", calibration)
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "message"),
+    ("limit", "message"),
     [
-        pytest.param("MAX_INT8_LOSS", -1.0, r"int8 costs too much: \d+\.\d\d% became \d+\.\d\d%", id="int8-loses"),
-        pytest.param("MAX_FP32_DIFFERENCE", -1.0, "fp32.onnx is not the same network", id="fp32-differs"),
+        pytest.param(
+            "training.export.MAX_INT8_LOSS", r"int8 costs too much: \d+\.\d\d% became \d+\.\d\d%", id="int8-loses"
+        ),
+        pytest.param(
+            "training.bundles.onnx_export.MAX_FLOAT32_DIFFERENCE",
+            "float32.onnx is not the same network",
+            id="float32-differs",
+        ),
     ],
 )
 @pytest.mark.slow
-def test_a_bad_export_is_refused_and_changes_nothing(limit, value, message, monkeypatch, tmp_path):
+def test_a_bad_export_is_refused_and_changes_nothing(limit, message, monkeypatch, tmp_path):
     folder = random_bundle(tmp_path)
     before = (folder / "model.json").read_bytes()
-    monkeypatch.setattr(export, limit, value)
+    monkeypatch.setattr(limit, -1.0)
     monkeypatch.setattr(data, "load_split", lambda folder, train: noise(1, seed=int(train)))
     with pytest.raises(SystemExit, match=message):
         main(["export", "--bundle", str(folder)])

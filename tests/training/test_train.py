@@ -19,11 +19,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from service.classifier import Classifier
+from service.engines.precision import probe_precision
 from service.engines.resnet import build_network
 from service.errors import BundleError
+from service.manifest.records import EngineFile
 from service.model import load_bundle
 from service.monitoring.reference import read_reference
+from service.settings import Settings
 from tests.conftest import ROOT
+from tests.helpers.resnet_bundles import write_resnet
 from training import promote, train
 from training.__main__ import main
 from training.data import CLASSES, DataError, Split, load_split
@@ -152,21 +157,24 @@ def test_an_existing_run_is_not_overwritten(class_folders, finished_run):
 def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe, tmp_path):
     run_train("--data", class_folders, "--out", tmp_path / "run")
     test = load_split(class_folders, train=False)
-    promote.write_bundle(tmp_path / "bundle", {"any": torch.zeros(1)}, {})
-    (tmp_path / "bundle" / "int8.onnx").write_bytes(b"of earlier weights")
+    write_resnet(tmp_path / "bundle", {"any": torch.zeros(1)}, tmp_path, b"of earlier weights")
     stored = promote.promote(tmp_path / "run", tmp_path / "bundle", test, "noise", min_accuracy=0.0)
     bundle = load_bundle(tmp_path / "bundle")
     assert stored["n"] == 40
-    assert list(bundle.files) == ["weights.safetensors", "reference.json"]
+    assert set(bundle.files) == {"weights.safetensors", "self_test.json", "reference.json"}
+    assert bundle.engines == {"torch": EngineFile("weights.safetensors", "float16", "resnet18-cifar")}
+    assert bundle.licence == "Apache-2.0" and bundle.origin and "from random weights" in bundle.origin
+    Classifier.load(Settings.from_env({"MODEL_DIR": str(bundle.folder), "ENGINE": "torch"})).close()
     reference = read_reference(bundle, "torch")
     assert reference and reference.count == 40 and reference.answers
     assert reference.answers.accuracy == stored["accuracy"]
-    made_by = json.loads((tmp_path / "bundle" / "model.json").read_text())["training"]
-    assert (made_by["epochs"], made_by["recipe"]["batch_size"], made_by["recipe"]["max_lr"]) == (
-        2,
-        15,
-        train.RECIPE.max_lr,
-    )
+    manifest = json.loads((tmp_path / "bundle" / "model.json").read_text())
+    recipe = manifest["training"]["recipe"]
+    assert (recipe["epochs"], recipe["batch_size"], recipe["max_lr"]) == (2, 15, train.RECIPE.max_lr)
+    assert manifest["training"]["hours"] >= 0 and "cores of" in manifest["training"]["hardware"]
+    measured = {"test", "test_float32_weights"} | ({"test_bfloat16"} if probe_precision("bfloat16").usable else set())
+    assert manifest["metrics"].keys() == measured
+    assert all(each["low"] <= each["accuracy"] <= each["high"] for each in manifest["metrics"].values())
     assert not list(bundle.folder.glob("*.onnx"))  # an export is of the weights that it was made from
     assert bundle.classes == CLASSES
     with (tmp_path / "bundle" / "weights.safetensors").open("r+b") as file:
@@ -177,7 +185,7 @@ def test_a_finished_run_becomes_a_bundle_that_loads(class_folders, short_recipe,
 
 
 def test_a_network_below_the_floor_is_not_promoted(class_folders, finished_run, monkeypatch, tmp_path):
-    monkeypatch.setattr(promote, "answers", lambda folder, test: None)
+    monkeypatch.setattr(promote, "answers", lambda *_: None)
     monkeypatch.setattr(promote, "accuracy", lambda predictions, labels: {"accuracy": 0.98})
     test = load_split(class_folders, train=False)
     with pytest.raises(promote.PromotionError, match=r"98\.00%, the floor is 99\.00%"):

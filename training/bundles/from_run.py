@@ -12,30 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 from safetensors.torch import save_file
 from torch import nn
 
 from service.engines.resnet import ARCHITECTURE
 from service.engines.torch_engine import WEIGHTS, TorchEngine
-from service.manifest.records import EngineFile
-from service.model import Bundle, sha256
+from service.model import sha256
 from training.bundles.manifest import EngineSource, SelfTest, check_replaceable, write_bundle
-from training.bundles.onnx_export import run_onnx, write_float32, write_int8
+from training.bundles.onnx_export import INT8, Answers, export_network, run_onnx
 from training.bundles.reference import measured, reference_of
 from training.bundles.self_test import image_self_test
-from training.errors import DataError, ExportError, PromotionError
+from training.errors import DataError, PromotionError
 from training.finetune.dataset import read_dataset
 from training.finetune.run import Loaded, image_bundle, load, normaliser
 from training.finetune.run_folder import device, load_checkpoint, read_run, write_run
 from training.finetune.unfrozen import predict
-from training.measure import accuracy, parity
+from training.measure import torch_bundle
 from training.networks.bases import Base, build
 
-FLOAT32, INT8 = "float32.onnx", "int8.onnx"
 CALIBRATION_IMAGES = 200
-MAX_FLOAT32_DIFFERENCE = 1e-3
 MAX_INT8_LOSS = 0.01  # of accuracy, or two images where these are more
 SEED = 0
 
@@ -83,28 +78,19 @@ def export_run(folder: Path, data: Path | None) -> dict[str, Any]:
         expected = predict(net.to(device()), loaded.test[0], normalise, "test set")
         images = loaded.train[0]
         chosen = np.random.default_rng(SEED).permutation(len(images))[:CALIBRATION_IMAGES]
-        float32, int8 = (Path(scratch) / name for name in (FLOAT32, INT8))
-        write_float32(net, base.size_px, float32)
-        write_int8(float32, int8, _inputs(images[np.sort(chosen)], base))
-        inputs = _inputs(loaded.test[0], base)
-        exports: dict[str, Any] = {}
-        for path in (float32, int8):
-            found = run_onnx(path, inputs)
-            exports[path.name] = accuracy(found, loaded.test[1]) | parity(found, expected)
-        check(exports, accuracy(expected, loaded.test[1])["accuracy"])
-        for path in (float32, int8):
-            path.replace(folder / path.name)
-            exports[path.name]["sha256"] = sha256(folder / path.name)
-        exports[INT8] |= {
-            "calibration": f"{len(chosen)} training images, min-max, biases corrected",
-            "libraries": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-        }
-        answers = {"onnx": run_onnx(folder / INT8, inputs)}
+        inputs, labels = _inputs(loaded.test[0], base), loaded.test[1]
+        test, max_loss = Answers(inputs, labels, expected), max(MAX_INT8_LOSS, 2 / len(labels))
+        calibration = _inputs(images[np.sort(chosen)], base)
+        exports, found = export_network(net, base.size_px, calibration, test, Path(scratch), max_loss)
+        for name in exports:
+            (Path(scratch) / name).replace(folder / name)
+            exports[name]["sha256"] = sha256(folder / name)
+        answers = {"onnx": found}
         if base.name == ARCHITECTURE:  # whose bundle runs with torch too
             answers["torch"] = expected
         taken = image_bundle(base, tuple(run["classes"])).input
         images = f"{run['data']['name']}, test images"
-        run["reference"] = reference_of(taken, measured(inputs, taken), answers, loaded.test[1], images)
+        run["reference"] = reference_of(taken, measured(inputs, taken), answers, labels, images)
     write_run(folder, run | {"exports": exports})
     return exports
 
@@ -113,20 +99,6 @@ def _inputs(images: np.ndarray, base: Base) -> np.ndarray:
     """uint8 [N, 3, S, S] -> the network's input."""
     mean, std = (np.asarray(values, np.float32).reshape(1, 3, 1, 1) for values in (base.mean, base.std))
     return (images.astype(np.float32) / 255 - mean) / std
-
-
-def check(exports: dict[str, Any], torch_accuracy: float) -> None:
-    """Raises ExportError, with the values, when a file is not the network that was trained."""
-    difference = exports[FLOAT32]["max_abs_dprob"]
-    if difference > MAX_FLOAT32_DIFFERENCE:
-        raise ExportError(f"{FLOAT32} is not the same network: a probability differs by {difference:.4f}")
-    int8 = exports[INT8]
-    allowed = max(MAX_INT8_LOSS, 2 / int8["n"])
-    if int8["accuracy"] < torch_accuracy - allowed:
-        raise ExportError(
-            f"int8 costs too much: {torch_accuracy:.2%} became {int8['accuracy']:.2%} of {int8['n']} test images, and "
-            f"{allowed:.1%} may be lost; more training images to calibrate with, or another --base, may help"
-        )
 
 
 def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, Any]:
@@ -155,7 +127,7 @@ def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, An
             path = Path(scratch) / WEIGHTS
             save_file({k: v.contiguous() for k, v in net.state_dict().items() if "num_batches" not in k}, path)
             engines["torch"] = EngineSource(path, WEIGHTS, "float32", ARCHITECTURE)
-            runs["torch"] = TorchEngine(_torch_bundle(taken, path), "float32").probabilities
+            runs["torch"] = TorchEngine(torch_bundle(taken, path), "float32").probabilities
         test: SelfTest = image_self_test(taken, runs)
         write_bundle(
             bundle, run["classes"], run["input"], engines, test, licence=run["licence"],
@@ -174,14 +146,6 @@ def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, An
             reference=run["reference"],
         )  # fmt: skip
     return int8
-
-
-def _torch_bundle(taken: Bundle, weights: Path) -> Bundle:
-    """The bundle as the torch engine takes it, before it is written."""
-    own = EngineFile(weights.name, "float32", ARCHITECTURE)
-    return Bundle(
-        weights.parent, taken.name, taken.classes, taken.input, {"torch": own}, {weights.name: sha256(weights)}
-    )
 
 
 def majority_baseline(run: dict[str, Any]) -> float:

@@ -78,7 +78,8 @@ def write_bundle(
 ) -> None:
     """Write the bundle, in place of a model that was there. Raises FolderError where something else is.
 
-    `taken`: `input` of model.json; `details`: its other keys; `reference`: the content of reference.json.
+    `taken`: `input` of model.json; `details`: its other keys, and `name` where it is not the folder's; `reference`: the
+    content of reference.json.
     """
     check_replaceable(folder)
     folder = folder.resolve()  # a link's is replaced where it leads

@@ -1,8 +1,9 @@
-"""A torch network as an ONNX file that the service runs, in float32 and in 8-bit integers.
+"""A torch network as ONNX files that the service runs, in float32 and in 8-bit integers.
 
-PyTorch's own exporter writes the graph with softmax as its last node. Weights are reduced to 7 bits and activations are
-unsigned, as in training/export.py, so that every processor computes the same integers; depthwise convolutions, whose
-products every processor adds in 32 bits, keep 8.
+PyTorch's own exporter writes the graph with softmax as its last node. Each output channel's weights have a scale of
+their own. They are reduced to 7 bits, and activations are unsigned: processors without VNNI add two products in 16
+bits, where full 8-bit weights can saturate. So every processor computes the same integers. Depthwise convolutions,
+whose products every processor adds in 32 bits, keep 8.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,20 +27,34 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from service.engines.onnx_engine import INPUT, OUTPUT, open_session
+from service.model import WEIGHTS_OF
 from service.system import usable_cpus
 from training.errors import ExportError
+from training.measure import accuracy, parity
 
+FLOAT32, INT8 = "float32.onnx", WEIGHTS_OF["onnx"]
 QUANTISED_OPS = ["Conv", "Relu", "Clip", "Add", "MatMul", "Gemm"]
 BATCH_SIZE = 16
 REDUCED_LEVELS, FULL_LEVELS = 64, 127  # of 7-bit and 8-bit weights, each way, as ONNX Runtime scales them
 CORRECTION_IMAGES = 64
 LARGE_LAYER = 2**20  # weights
 EXAMPLES = 2  # of the traced batch; one would become a constant
+MAX_FLOAT32_DIFFERENCE = 1e-3  # of a probability, from other orders of summation
 
 
-class Probabilities(nn.Module):
+@dataclass(frozen=True)
+class Answers:
+    """A network's probabilities for the test images, which its ONNX files are compared with."""
+
+    inputs: np.ndarray  # float32 [N, 3, S, S], normalised
+    labels: np.ndarray  # [N]
+    expected: np.ndarray  # float32 [N, classes], of torch
+
+
+class WithSoftmax(nn.Module):
     """A network with softmax."""
 
     def __init__(self, net: nn.Module):
@@ -57,16 +73,54 @@ class Batches(CalibrationDataReader):
 
     @staticmethod
     def _read(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, len(images), BATCH_SIZE):
+        for start in tqdm(range(0, len(images), BATCH_SIZE), desc="calibration", leave=False, delay=1):
             yield {INPUT: images[start : start + BATCH_SIZE]}
 
     def get_next(self) -> dict[str, np.ndarray]:
         return next(self._batches, {})
 
 
+def export_network(
+    net: nn.Module, size_px: int, calibration: np.ndarray, test: Answers, folder: Path, max_int8_loss: float
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Write both files into a folder; returns the figures of each by its name, and int8's probabilities.
+
+    `calibration`: training images, normalised; `max_int8_loss`: of accuracy. Raises ExportError.
+    """
+    float32, int8 = folder / FLOAT32, folder / INT8
+    write_float32(net, size_px, float32)
+    write_int8(float32, int8, calibration)
+    answers = {path.name: run_onnx(path, test.inputs) for path in (float32, int8)}
+    exports: dict[str, Any] = {
+        name: accuracy(found, test.labels) | parity(found, test.expected) for name, found in answers.items()
+    }
+    check(exports, accuracy(test.expected, test.labels)["accuracy"], max_int8_loss)
+    exports[INT8] |= {
+        "calibration": f"{len(calibration)} training images, min-max, biases corrected",
+        "quantised": "weights: int8 per channel, of 7 bits except where depthwise; activations: uint8",
+        "libraries": {
+            "torch": str(torch.__version__), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__
+        },
+    }  # fmt: skip
+    return exports, answers[INT8]
+
+
+def check(exports: dict[str, Any], torch_accuracy: float, max_int8_loss: float) -> None:
+    """Raises ExportError, with the values, when a file is not the network that was trained."""
+    difference = exports[FLOAT32]["max_abs_dprob"]
+    if difference > MAX_FLOAT32_DIFFERENCE:
+        raise ExportError(f"{FLOAT32} is not the same network: a probability differs by {difference:.4f}")
+    int8 = exports[INT8]
+    if int8["accuracy"] < torch_accuracy - max_int8_loss:
+        raise ExportError(
+            f"int8 costs too much: {torch_accuracy:.2%} became {int8['accuracy']:.2%} of {int8['n']} test images, and "
+            f"{max_int8_loss:.1%} may be lost; more training images to calibrate with, or another network, may help"
+        )
+
+
 def write_float32(net: nn.Module, size_px: int, path: Path) -> None:
     """Write the network in float32 into one file. Raises ExportError when PyTorch cannot."""
-    net = Probabilities(net).cpu().eval().to(memory_format=torch.contiguous_format)
+    net = WithSoftmax(net).cpu().eval().to(memory_format=torch.contiguous_format)
     example = torch.zeros(EXAMPLES, 3, size_px, size_px)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -169,5 +223,5 @@ def _channel_means(model: onnx.ModelProto, names: set[str], images: np.ndarray) 
 def run_onnx(path: Path, inputs: np.ndarray, name: str = INPUT) -> np.ndarray:
     """The probabilities of every input, computed as the onnx engine would."""
     session = open_session(str(path), usable_cpus())
-    starts = range(0, len(inputs), BATCH_SIZE)
+    starts = tqdm(range(0, len(inputs), BATCH_SIZE), desc=path.name, leave=False, delay=1)
     return np.concatenate([np.asarray(session.run([OUTPUT], {name: inputs[i : i + BATCH_SIZE]})[0]) for i in starts])

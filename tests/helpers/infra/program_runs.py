@@ -32,7 +32,7 @@ def make_checkout(folder: Path, *, with_weights: bool = False) -> Path:
     """A copy of the project, as far as the programs read it; without the weights, which take a second to pack."""
     for path in (*map(REPOSITORY.joinpath, NEEDED), *REPOSITORY.glob("Pulumi.*.yaml")):
         if path.is_dir():
-            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__", "fp32.onnx"))
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__", "float32.onnx"))
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / path.name)

@@ -16,16 +16,15 @@ from onnx import numpy_helper
 from infra.local.staging import stage
 from service.engines import engine_class, onnx_engine
 from service.engines.onnx_engine import OnnxEngine
-from service.engines.resnet import build_network
-from service.engines.torch_engine import WEIGHTS, TorchEngine, fold_batch_norm, load_network
+from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.errors import BundleError, SettingsError
 from service.images.preprocess import decode_image
 from service.lifecycle.served_model import SAMPLES
 from service.model import load_bundle, sha256
 from tests.conftest import ROOT
+from tests.helpers.resnet_bundles import random_network, write_resnet
 from tests.helpers.running_service import ready_service
-from training.onnx_graph import onnx_model
-from training.promote import write_bundle
+from training.bundles.onnx_export import write_float32
 
 pytestmark = pytest.mark.integration
 
@@ -37,33 +36,18 @@ def inputs(count: int) -> np.ndarray:
     return np.random.default_rng(count).standard_normal((count, 3, 32, 32), np.float32)
 
 
-def exported(folder: Path, change=lambda model: model) -> Path:
-    """A bundle with random weights, and the same network as ONNX, which `change` may spoil."""
-    torch.manual_seed(0)
-    net = build_network(10)
-    for norm in net.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):  # that does something
-            torch.nn.init.uniform_(norm.running_mean, -0.5, 0.5)
-            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
-    write_bundle(folder, {k: v for k, v in net.state_dict().items() if "num_batches" not in k}, {})
-    bundle = load_bundle(folder)
-    folded = load_network(bundle)
-    fold_batch_norm(folded)
-    onnx.save(change(onnx_model(folded, bundle)), folder / "int8.onnx")
-    return listed(folder)
-
-
-def listed(folder: Path) -> Path:
-    """The bundle with the ONNX file that lies in it in model.json."""
-    facts = json.loads((folder / "model.json").read_text())
-    facts["files"]["int8.onnx"] = sha256(folder / "int8.onnx")
-    (folder / "model.json").write_text(json.dumps(facts))
-    return folder
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> bytes:
+    """A random network as an ONNX file."""
+    path = tmp_path_factory.mktemp("graph") / "float32.onnx"
+    write_float32(random_network(), 32, path)
+    return path.read_bytes()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return exported(tmp_path_factory.mktemp("bundle"))
+def folder(graph, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("bundle")
+    return write_resnet(root / "random", random_network().state_dict(), root, graph)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -102,15 +86,18 @@ def fixed_batch(model):
 
 
 def another_name(model):
-    model.graph.input[0].name = model.graph.node[0].input[0] = "pixels"
+    (first,) = [node for node in model.graph.node if model.graph.input[0].name in node.input]
+    model.graph.input[0].name = first.input[0] = "pixels"
     return model
 
 
 def fewer_classes(model):
     weights = {each.name: each for each in model.graph.initializer}
-    for name in ("fc.weight", "fc.bias"):
+    (last,) = [node for node in model.graph.node if node.op_type == "Gemm"]
+    for name in last.input[1:]:
         weights[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[name])[:9], name))
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 9
+    del model.graph.value_info[:]
     return model
 
 
@@ -122,18 +109,19 @@ def fewer_classes(model):
         pytest.param(another_name, "input pixels", id="input"),
     ],
 )
-def test_a_graph_that_does_not_fit_the_bundle_is_refused(change, says, tmp_path):
+def test_a_graph_that_does_not_fit_the_bundle_is_refused(change, says, graph, tmp_path):
+    changed = change(onnx.load_from_string(graph)).SerializeToString()
+    bundle = load_bundle(write_resnet(tmp_path / "random", random_network().state_dict(), tmp_path, changed))
     with pytest.raises(BundleError, match=says) as caught:
-        OnnxEngine(load_bundle(exported(tmp_path, change)))
+        OnnxEngine(bundle)
     assert "make export" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle?", b"\x08\x07"], ids=["empty", "other", "no-graph"])
 def test_a_file_that_is_no_onnx_is_refused_in_one_line(content, tmp_path):
-    write_bundle(tmp_path, {"any": torch.zeros(1)}, {})
-    (tmp_path / "int8.onnx").write_bytes(content)
+    bundle = load_bundle(write_resnet(tmp_path / "random", {"any": torch.zeros(1)}, tmp_path, content))
     with pytest.raises(BundleError, match=r"cannot be run as an ONNX file.*make export") as caught:
-        OnnxEngine(load_bundle(listed(tmp_path)))
+        OnnxEngine(bundle)
     assert "\n" not in str(caught.value)
 
 
