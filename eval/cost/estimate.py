@@ -169,10 +169,16 @@ def resolve_target(deployment: Deployment) -> Target:
     region = deployment.region or target.region
     if target.billing == "request":
         vcpus, memory_mib = deployment.vcpus or target.vcpus, deployment.memory_mib or target.memory_mib
+        sized = sized_target(deployment.target, f"{vcpus:g}:{memory_mib}")
+        if sized.vcpus < 1 < (deployment.concurrency or 1):
+            raise EstimateError(
+                f"--concurrency is {deployment.concurrency}; with less than 1 vCPU, Cloud Run lets one request at once "
+                "into an instance: leave it out, or give --vcpus 1 or more"
+            )
         return replace(
-            sized_target(deployment.target, f"{vcpus:g}:{memory_mib}"),
+            sized,
             region=region,
-            concurrency=deployment.concurrency or target.concurrency,
+            concurrency=deployment.concurrency or sized.concurrency,
             max_instances=deployment.max_instances or target.max_instances,
             min_instances=deployment.instances,
         )

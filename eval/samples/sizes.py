@@ -52,6 +52,7 @@ def sized_target(name: str, size: str | None) -> Target:
     return replace(
         target, size=f"{vcpus} vCPU, {memory_text}", vcpus=float(vcpus), baseline_vcpus=float(vcpus),
         memory_mib=memory_mib,
+        concurrency=target.concurrency if float(vcpus) >= 1 else 1,  # as Cloud Run has it
     )  # fmt: skip
 
 

@@ -93,7 +93,7 @@ class _Values:
         if not is_valid(found):
             raise BundleError(
                 f"{self.path}: {'.'.join(keys)} is {ascii(found)[:200]}; it has to be {wanted}; "
-                "python -m training.reference writes the file again"
+                ".venv/bin/python -m training.reference writes the file again"
             )
         return found
 

@@ -13,7 +13,7 @@ from infra.local.invoke_endpoint.signature import TWIN_CREDENTIALS
 
 EXAMPLES = f"""
 example, with a service on port 8080 that answers POST /invocations:
-  python -m infra.local.invoke_endpoint --port 9000 --upstream-port 8080
+  .venv/bin/python -m infra.local.invoke_endpoint --port 9000 --upstream-port 8080
   AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=http://127.0.0.1:9000 AWS_ACCESS_KEY_ID={TWIN_CREDENTIALS.access_key_id} \\
     AWS_SECRET_ACCESS_KEY={TWIN_CREDENTIALS.secret_access_key} ./cloudtrial run --target x=sagemaker:{ENDPOINT}@{REGION}
 """
@@ -22,7 +22,7 @@ example, with a service on port 8080 that answers POST /invocations:
 def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m infra.local.invoke_endpoint", description="SageMaker's InvokeEndpoint in front of a container.",
+        prog=".venv/bin/python -m infra.local.invoke_endpoint", description="SageMaker's InvokeEndpoint in front of a container.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--port", type=int, required=True, help="port to listen on, of this machine alone")

@@ -7,8 +7,15 @@ import pytest
 
 from eval.__main__ import main
 from eval.cost.billing import AUTOSCALED, Bill
-from eval.cost.estimate import Deployment, EstimateAssumptions, estimate, price_sensitivity
+from eval.cost.estimate import (
+    Deployment,
+    EstimateAssumptions,
+    estimate,
+    price_sensitivity,
+    resolve_target,
+)
 from eval.cost.price_list import load_price_list
+from eval.errors import EstimateError
 from infra.targets import ONE_DYNO_SIZES, TARGETS
 
 PRICES = load_price_list()
@@ -123,3 +130,10 @@ def test_no_traffic_costs_more_than_the_costliest_month(target, requests, warm):
     most = estimate(replace(deployment, instances=machines, max_instances=machines), [], PRICES).busy_month
     sent_gib = requests * 4_000 / 1e9  # more than the answers have
     assert bill.gross_usd <= most.usd + requests / 1e6 * most.million_requests_usd + sent_gib * most.egress_usd
+
+
+def test_less_than_one_processor_takes_a_request_at_a_time():
+    half = Deployment("gcp_cloudrun", vcpus=0.5)
+    assert (resolve_target(half).concurrency, resolve_target(replace(half, vcpus=1)).concurrency) == (1, 4)
+    with pytest.raises(EstimateError, match="--concurrency is 4; with less than 1 vCPU, Cloud Run lets one request"):
+        resolve_target(replace(half, concurrency=4))
