@@ -156,7 +156,7 @@ def promote(arguments: argparse.Namespace) -> None:
         raise PromotionError(f"name the folder of the new model: --bundle models/{arguments.run_folder.name}")
     found = promote_run(arguments.run_folder, arguments.bundle, arguments.floor)
     print(f"{arguments.bundle}: {found['accuracy']:.2%} ({found['low']:.2%} to {found['high']:.2%}) of {found['n']}")
-    print(f"ENGINE=onnx MODEL_DIR={arguments.bundle} ./cloudtrial serve runs it")
+    print(f"ENGINE=onnx MODEL_DIR={arguments.bundle.resolve()} ./cloudtrial serve runs it")
 
 
 def golden_photos(arguments: argparse.Namespace, bundle: Any) -> None:

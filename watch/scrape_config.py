@@ -52,4 +52,5 @@ def _scrape(deployment: Deployment) -> dict[str, Any]:
     }
     if deployment.token_file:
         scrape["authorization"] = {"credentials_file": str(deployment.token_file)}
+        scrape["follow_redirects"] = False  # Prometheus takes the token along, to any host
     return scrape

@@ -9,15 +9,16 @@ from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import Processor, client_processor, processors_differ, target_processor
 from eval.targets.engines import engine_of
 
-# Options of a run that shape its load, and the scenarios that they shape; where there are none, every scenario.
+# Options of a run that shape its load or its bills, and the scenarios that they shape; where there are none, all.
 LOAD_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "rate_rps": ("poisson", "ramp"),
     "burst": ("burst",),
     "gap_s": ("idle",),
     "slo_ms": ("max_rate",),
-    "max_in_flight": ("poisson", "ramp", "max_rate"),
+    "in_flight": ("poisson", "ramp", "max_rate"),
     "fresh": (),
     "timeout_s": (),
+    "peak": (),
 }
 NON_TARGET_SCENARIOS = ("baseline_rtt", "reference")  # scenarios that every run has, or that are no target's
 

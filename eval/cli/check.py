@@ -8,19 +8,16 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from eval.cli.arguments import access_options, add_access_options
-from eval.errors import EvalError
+from eval.errors import EndpointError, EvalError
 from eval.progress import Reporter
 from eval.samples.model import TABULAR
 from eval.targets.access import environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, read_token
 from infra.models import DEFAULT_MODEL
-from service.schema import PREDICT
 
 if TYPE_CHECKING:  # aiohttp takes a second to import
     from eval.adapters.loading import AdapterOption
@@ -115,7 +112,7 @@ async def _exchange(
     """What was sent, what came, and how it was understood. Raises EndpointError."""
     from eval.adapters.loading import ready_forms
     from eval.load.client import Client, RequestSpec
-    from eval.load.foreign import find_adapter, first_images
+    from eval.load.foreign import find_adapter, first_images, forms_at
     from eval.plan.config import SINGLE
 
     image, option = images.images[0], options[0] if options else None
@@ -128,14 +125,13 @@ async def _exchange(
             await client.fetch_version(image)  # raises what AWS refuses
         sample = None if option else (await client.send(request))[0]
         if sample is None or sample.error:
-            forms = [option.request] if option else list(ready_forms().values())
-            if not option and not urlsplit(endpoint.url).path:
-                forms = [replace(form, path=PREDICT) for form in forms]
+            forms = forms_at(endpoint.url, [option.request] if option else ready_forms().values())
             client.adapter = await find_adapter(
                 client, first_images(images.images), forms, option.answer if option else None
             )
             sample, _ = await client.send(request)
-    assert sample.predicted_class is not None, sample.detail
+    if sample.predicted_class is None:
+        raise EndpointError(f"{endpoint.url} was understood, but the next request failed: {sample.detail}; check again")
     label, probabilities = images.classes[sample.predicted_class], sample.probabilities
     probability = f"{probabilities[sample.predicted_class]:.3f}" if probabilities else "not told"
     adapter = client.adapter

@@ -40,8 +40,9 @@ What changed is shown; --all shows every figure.
 A change is a regression if it exceeds its limit and is significant: its
 p-value, adjusted for all that is judged (Holm), is below 5%. For a single
 comparison this means that its 95% interval excludes zero. p50 and p99 are
-shown, not judged. Nothing but accuracy is judged with fewer than 6 blocks in
-either run (a block is 25 requests of one target, see run --block).
+shown, not judged. With fewer than 6 blocks in either run nothing but accuracy,
+and bills that do not depend on speed, is judged (a block is 25 requests of one
+target, see run --block).
 
 The machine, or the network, may be slower in one of the runs, by a factor that
 all targets share: the change of the target in the middle. A target's own change

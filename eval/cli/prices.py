@@ -107,6 +107,8 @@ def cost_command(arguments: argparse.Namespace) -> int:
     deployment = Deployment(arguments.target, **options)
     monthly_requests, prices = arguments.requests_per_month or [DEFAULT_MONTHLY_REQUESTS], load_price_list()
     if arguments.sensitivity:
+        if arguments.json:
+            raise EstimateError("--sensitivity is a table for people: leave --json out")
         effects = price_sensitivity(deployment, monthly_requests[0], prices)
         print("\n".join(sensitivity_lines(effects, monthly_requests[0])))
         return 0

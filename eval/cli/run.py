@@ -170,12 +170,12 @@ def add_run_command(commands: Any) -> None:
         help="rate in the busy hours, over the month's mean: 3 is 8 busy hours a day (default: 3)",
     )
     add("--burst", type=whole_number(2), metavar="N", help="simultaneous requests (default: 32)")
-    add("--restarts", type=whole_number(0), metavar="N", help="restarts per target: several instances of each"
-        " are measured, and their starts (default: 6)")  # fmt: skip
+    add("--restarts", type=whole_number(0), metavar="N", help="restarts per target, at most one between two rounds"
+        " of single: several instances of each are measured, and their starts (default: 6)")  # fmt: skip
     add(
         "--cold-command", action="append", default=[], metavar="NAME=COMMAND",
         help="restarts a deployed target, as `pulumi up --yes --stack NAME --config cloudtrial:revision={revision}`"
-        " does; twins need none",
+        " does (of aws_ec2 it makes another VM); twins need none",
     )  # fmt: skip
     add("--idle", type=whole_number(1), metavar="N", help="idle gaps per target (default: 5)")
     add("--gap", dest="gap_s", type=positive_seconds, metavar="S", help="length of an idle gap (default: 900)")

@@ -183,7 +183,7 @@ def _update_lines(result: RefreshResult, prices: PriceList, path: Path) -> Itera
     yield f"\nentries to update in {path}:\n"
     for check in result.updates:
         yield yaml_entry(check.updated_price)
-    archive_path = path.with_name(ARCHIVE_DIR) / f"{prices.date}.yaml"
+    archive_path = path.with_name(ARCHIVE_DIR) / f"{prices.date}-{prices.sha256[:8]}.yaml"  # of one day may be several
     yield (
         f"\n{summary}; nothing was written. Check each entry, copy {path.name} to {archive_path}, which prices the "
         f"reports of older runs, then paste the entries and set the list's date to {result.updates[0].checked_on}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from eval.adapters.adapter import Adapter, RequestForm
 from eval.adapters.answers import AnswerForm, Json, listed, parse_answer
@@ -18,6 +19,7 @@ from eval.load.refusals import WRONG_ADDRESS
 from eval.load.responses import check_encoding, to_short_line
 from eval.targets.endpoints import TargetSet
 from eval.targets.tokens import check_route
+from service.schema import PREDICT
 
 SHOWN_ATTEMPTS = 4
 FIRST_IMAGES = 4  # of different classes, whose answers say how all are read
@@ -55,6 +57,11 @@ def first_images(images: Sequence[EncodedImage]) -> list[EncodedImage]:
     """The first of each class, of at most so many as are sent before a run."""
     by_class = {image.entry.label: image for image in reversed(images)}
     return [by_class[label] for label in dict.fromkeys(image.entry.label for image in images)][:FIRST_IMAGES]
+
+
+def forms_at(url: str, forms: Iterable[RequestForm]) -> list[RequestForm]:
+    """The forms as they are sent to an address: one without a path means /predict."""
+    return list(forms) if urlsplit(url).path else [replace(form, path=form.path or PREDICT) for form in forms]
 
 
 async def find_adapter(

@@ -20,6 +20,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from eval.formatting import plural
 from eval.plan.arrivals import poisson_arrivals, ramp_arrivals
 from eval.plan.config import BASELINE_RTT, COLD, MAX_RATE, POISSON, SCENARIOS, SINGLE, Config, Phase
 
@@ -105,6 +106,19 @@ def _scenario_templates(scenario: str, config: Config, image_order: list[int]) -
 def restarts_within_single(config: Config, image_count: int) -> int:
     """How often each target is restarted between rounds of single: at most once between two of them."""
     return min(config.restarts, math.ceil(image_count / config.block) - 1)
+
+
+def fewer_restarts(config: Config, image_count: int) -> str | None:
+    """Why there are fewer restarts than asked for, and what makes room for them; None where there are as many."""
+    if SINGLE not in config.scenarios or COLD in config.scenarios:
+        return None
+    if (count := restarts_within_single(config, image_count)) >= config.restarts:
+        return None
+    more = f"--block {(image_count - 1) // config.restarts}" if image_count > config.restarts else "another image set"
+    return (
+        f"restarts: {count} of each service in place of {config.restarts}, as its {plural(image_count, 'request')} are "
+        f"{plural(count + 1, 'round')}; {more} makes room, or the scenario cold"
+    )
 
 
 def _single_templates(config: Config, image_order: Sequence[int]) -> Iterator[BlockTemplate]:

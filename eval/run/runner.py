@@ -30,14 +30,14 @@ from eval.errors import (
 )
 from eval.formatting import plural
 from eval.load.client import Client, RequestSpec
-from eval.load.foreign import find_adapter, first_images
+from eval.load.foreign import find_adapter, first_images, forms_at
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
 from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
 from eval.load.refusals import is_other_format
 from eval.load.workers.cores import cores_warning
 from eval.load.workers.pool import WorkerPool
 from eval.plan.config import SINGLE, Config
-from eval.plan.schedule import Block
+from eval.plan.schedule import Block, fewer_restarts
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
@@ -48,7 +48,6 @@ from eval.targets.engines import engine_of, reported_engine
 from eval.targets.tokens import is_loopback
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from service.engines.names import engine_named
-from service.schema import PREDICT
 from service.system import usable_cpus
 
 RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
@@ -159,6 +158,7 @@ class RunSession:
         """Execute all phases. On cancellation (Ctrl-C) it returns early and records why."""
         try:
             self._warn_of_few_cores()
+            self._tell_fewer_restarts()
             async with contextlib.AsyncExitStack() as stack:
                 clients = [
                     await stack.enter_async_context(self._create_client(endpoint))
@@ -188,6 +188,13 @@ class RunSession:
         own_workers = self._workers.per_machine if self._workers and self._workers.is_local else 0
         if warning := cores_warning(own_workers, usable_cpus(), pinned):
             self.context.reporter.event(warning)
+
+    def _tell_fewer_restarts(self) -> None:
+        commands = self.context.options.restart_commands
+        restartable = any(each.twin or each.name in commands for each in self.context.endpoints.values())
+        text = fewer_restarts(self.context.config, len(self.context.image_set.images))
+        if restartable and text:
+            self.context.reporter.event(text)
 
     async def _start_workers(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the processes that send the open loops, and wait until they are ready: before anything is measured."""
@@ -291,22 +298,22 @@ class RunSession:
         images = first_images(self.context.image_set.images)
         if client.name in self.unreachable or endpoint.twin:
             return
-        forms = list(ready_forms().values())
-        if option:
-            forms = [option.request]
-        else:
+        is_bare, is_failing = not urlsplit(endpoint.url).path, False
+        if not option:
             if next(target.version for target in self.run_record.targets if target.name == client.name):
                 return
             sample, _ = await client.send(RequestSpec(SINGLE, "warmup", -1, 0, images[0]))
             if sample.error is None:
                 return
-            if not urlsplit(endpoint.url).path:
-                if not is_other_format(sample):
-                    return
-                forms = [replace(form, path=PREDICT) for form in forms]
+            is_failing = is_bare and (sample.status or 0) >= 500  # ill, or it cannot read this body
+            if is_bare and not is_failing and not is_other_format(sample):
+                return
+        forms = forms_at(endpoint.url, [option.request] if option else ready_forms().values())
         try:
             client.adapter = await find_adapter(client, images, forms, option.answer if option else None)
         except EndpointError as error:
+            if is_failing:
+                return  # it is measured as it is
             self.unreachable[client.name] = self.context.options.scrub(str(error))
             self.context.reporter.event(f"{client.name}: {error}")
             return

@@ -40,6 +40,7 @@ engine = config.engine(model)
 api_token = config.api_token()
 access_env = config.access_env(api_token)
 allow_token_over_http = config.flag("allowTokenOverHttp")
+revision = config.revision()
 size = config.choice("size", TARGET.size, EC2_SIZES)
 domain = config.optional("domain", DOMAIN, "a name such as classifier.example.com, in small letters")
 email = config.optional("certificateEmail", EMAIL, "an address such as you@example.com")
@@ -267,6 +268,7 @@ settings: dict[str, pulumi.Input[str]] = {
     "BUNDLE_SHA256": artifact.sha256,
     "GIT_SHA": git_sha,
     **access_env,
+    **revision,
 }
 if token:
     settings |= {"TOKEN_PARAMETER": token.name, "TOKEN_VERSION": token.version.apply(str)}

@@ -45,6 +45,13 @@ def program(tmp_path):
     return run_step
 
 
+def test_a_retraining_goes_all_the_way_to_a_model(program):
+    retrain = run_of(JOBS["retrain"], "finetune").replace("scripts/setup/fetch_data", "./cloudtrial fetch_data")
+    env = {"RETRAIN_DATA": "s3://b/d", "RETRAIN_BASE": "efficientnet_lite0", "RETRAIN_MODEL": "mine"}
+    code, _, calls = program(retrain, **env)
+    assert (code, [call.split()[0] for call in calls]) == (0, ["fetch_data", "finetune", "export", "promote"])
+
+
 def test_it_is_off_until_a_variable_names_stacks():
     assert (
         OFF in JOBS["beta"]["if"]

@@ -154,6 +154,7 @@ def test_a_closed_metrics_is_scraped_with_its_token(needs_tool, tmp_path, monkey
             command = " ".join(" ".join(child.cmdline()) for child in descendants())
             (config,) = tmp_path.glob("watch-*/prometheus.yml")
             (scrape,) = yaml.safe_load(config.read_text(encoding="utf-8"))["scrape_configs"]
+            assert scrape["follow_redirects"] is False  # which would take the token along
             file = Path(scrape["authorization"]["credentials_file"])
             assert file.read_text(encoding="utf-8") == TOKEN and not holding(TOKEN, config.parent)
             for token, is_up in (("another-token-of-yesterday", 0), (TOKEN, 1)):  # it is read at each scrape

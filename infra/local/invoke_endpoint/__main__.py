@@ -22,7 +22,8 @@ example, with a service on port 8080 that answers POST /invocations:
 def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(
-        prog=".venv/bin/python -m infra.local.invoke_endpoint", description="SageMaker's InvokeEndpoint in front of a container.",
+        prog=".venv/bin/python -m infra.local.invoke_endpoint",
+        description="SageMaker's InvokeEndpoint in front of a container.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--port", type=int, required=True, help="port to listen on, of this machine alone")

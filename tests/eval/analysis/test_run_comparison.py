@@ -385,13 +385,14 @@ def test_a_figure_that_could_not_be_judged_is_named(pair, capsys):
         ({"scenarios": ["single", "poisson"]}, "the scenarios differ: single, and single and poisson"),
         ({"client_environment": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A (instruction "),
         ({"config": {"rate_rps": 5.0, "fresh": True}}, "fresh differs: False, and True"),
+        ({"config": {"peak": 24.0, "fresh": False}}, "peak differs: 3, and 24"),
     ],
-    ids=["images", "scenarios", "machine", "connections"],
+    ids=["images", "scenarios", "machine", "connections", "bills"],
 )
 def test_incompatible_runs_are_refused_unless_forced(pair, capsys, change, says):
     run, samples = a_run()
     run = dataclasses.replace(
-        run, client_environment={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False}
+        run, client_environment={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False, "peak": 3.0}
     )
     folders = pair((run, samples), (dataclasses.replace(run, **change), samples))
     assert main(["compare", *folders]) == 2
@@ -557,7 +558,7 @@ def test_help_teaches_with_examples(capsys):
     text = capsys.readouterr().out
     assert "./cloudtrial compare reports/before reports/after" in text
     assert "Exit codes: 0 no regression, 1 regression, 2 incompatible runs or wrong usage" in text
-    assert f"with fewer than {MIN_JUDGED_BLOCKS} blocks" in text
+    assert f"With fewer than {MIN_JUDGED_BLOCKS} blocks" in text
 
 
 def test_json_holds_every_difference_and_no_infinity(pair, capsys):

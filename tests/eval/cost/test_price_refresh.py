@@ -10,6 +10,7 @@ import json
 import re
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -168,6 +169,15 @@ def test_a_list_that_agrees_has_no_entry_to_update(shipped, served):
     result, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.0208")))), today=date(2026, 12, 1))
     assert result.updates == ()
     assert printed.endswith("1 as listed, 0 changed; no entry to update")
+
+
+def test_the_advised_copy_replaces_no_earlier_list(shipped, served):
+    archive = shipped.parent / "prices"
+    archive.mkdir()
+    (archive / f"{load_price_list(shipped).date}.yaml").write_text("of the same day", encoding="utf-8")
+    _, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.0209")))), today=date(2026, 12, 1))
+    (advised,) = re.findall(r"copy prices\.yaml to (\S+\.yaml),", printed)
+    assert not Path(advised).exists() and Path(advised).parent == archive
 
 
 def test_an_earlier_list_is_found_by_its_checksum(shipped):

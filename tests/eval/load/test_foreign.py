@@ -31,6 +31,7 @@ SHORT = ("--warmup", "1", "--baseline-rtt", "2", "--block", "4", "--restarts", "
 
 def foreign_app() -> flask.Flask:
     app, answered = flask.Flask("foreign"), []
+    tired: list[str] = []
 
     @app.post("/v1/classify")
     def form():
@@ -85,6 +86,11 @@ def foreign_app() -> flask.Flask:
         answered.append(name_of(flask.request.get_data()))
         return {"label": answered[0]} if len(answered) == 1 else {"error": "out of memory"}
 
+    @app.post("/tired")
+    def of_two_requests():
+        tired.append(flask.request.path)
+        return {"label": name_of(flask.request.get_data())} if len(tired) <= 2 else ("slow down", 429)
+
     @app.post("/of-more/classify")
     def of_more_classes():
         p = probabilities(flask.request.get_data())
@@ -138,6 +144,34 @@ def test_a_foreign_service_is_understood_unasked(cloudtrial, foreign_url, flower
     assert done.returncode == 0, done.stdout + done.stderr
     assert sent in done.stdout and read in done.stdout
     assert "probability 0." in done.stdout
+
+
+def test_a_service_that_tires_after_it_was_understood_is_told(cloudtrial, foreign_url, flowers):
+    done = cloudtrial("check", f"{foreign_url}/tired", "--images", str(flowers))
+    assert done.returncode == 1
+    assert "/tired was understood, but the next request failed: 429" in done.stderr, done.stderr
+
+
+def broken_by_other_forms() -> flask.Flask:
+    """A service at /predict that fails on what it cannot read, as those without a check do."""
+    app = flask.Flask("broken")
+
+    @app.post("/predict")
+    def predict():
+        p = probabilities(base64.b64decode(json.loads(flask.request.get_data())["image"]))
+        return dict(zip(COLOURS, p, strict=True))
+
+    return app
+
+
+@pytest.mark.parametrize("words", [(), ("--adapter", "mine=json-image")])
+def test_a_service_that_fails_on_other_forms_is_measured(cloudtrial, flowers, tmp_path, words):
+    with wsgi_server(broken_by_other_forms()) as url:
+        target = ("--target", f"mine={url}", *words)
+        done = cloudtrial("run", *target, "--images", str(flowers), *SHORT, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["targets"]["mine"]
+    assert report["accuracy"]["value"] == 15 / 16
 
 
 def test_a_foreign_service_is_measured_with_classes_of_its_own(cloudtrial, foreign_url, flowers, tmp_path):

@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from eval.dataset.sampling import stratified_sample
 from eval.plan.arrivals import poisson_arrivals, ramp_arrivals
 from eval.plan.config import SCENARIOS, Config, config_from_json
-from eval.plan.schedule import build_schedule, search_step_block
+from eval.plan.schedule import build_schedule, fewer_restarts, search_step_block
 
 TARGETS = ["aws_ec2", "heroku", "gcp_cloudrun", "gcp_function"]
 
@@ -152,6 +152,17 @@ def test_short_run_has_one_restart_at_most_between_two_rounds():
         sum(b.scenario == "cold" and b.phase == "measure" for b in plan(images=n, restarts=5)) for n in (9, 25, 60)
     ]
     assert counts == [0, 2 * 4, 5 * 4]
+
+
+def test_fewer_restarts_than_asked_for_are_told_with_the_way_out():
+    found = fewer_restarts(Config(restarts=20), 300)
+    assert found and found.startswith(
+        "restarts: 11 of each service in place of 20, as its 300 requests are 12 rounds; "
+    )
+    assert "--block 14 makes room" in found and fewer_restarts(Config(restarts=20, block=14), 300) is None
+    assert "another image set makes room" in str(fewer_restarts(Config(), 4))
+    for enough in (Config(), Config(restarts=20, scenarios=("single", "cold")), Config(scenarios=("poisson",))):
+        assert fewer_restarts(enough, 300) is None
 
 
 def test_scenario_cold_adds_restarts_that_single_has_no_room_for():

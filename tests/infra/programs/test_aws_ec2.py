@@ -220,6 +220,11 @@ def test_new_user_data_is_a_new_vm_and_a_new_image_is_not(run):
     assert asked == ["/aws/service/debian/release/13/latest/amd64"]
 
 
+def test_another_revision_is_another_vm_and_nothing_else(plain):
+    found = settings_of(well(rehearse("aws_ec2", {"revision": "r7"})))
+    assert found == settings_of(plain) | {"REVISION": "r7"}
+
+
 def test_the_vm_has_its_rights_and_its_way_out_before_it_boots(run):
     (outwards,) = run.of_type("SecurityGroupEgressRule")
     assert needs(
