@@ -44,12 +44,14 @@ from eval.stats.comparison import (
     ValuesByBlock,
     decide,
     fraction_difference_p,
+    mean_margin,
     relative_change,
 )
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size
 
 ALPHA = 0.05
 MIN_JUDGED_BLOCKS = 6  # in either run; with fewer it is not known how much blocks differ
+GATE_CONFIDENCE = 0.95  # one-sided, of what a gate judges
 LATENCY_PERCENTILES = ("p50", "p95", "p99")
 PROCESSOR_DEPENDENT = ("p95", "cost")  # metrics that another processor changes, though nothing else did
 
@@ -369,7 +371,8 @@ def _failure_difference(
         return replace(difference, decision=None, reason=too_few)
     by_block = fraction_difference_p(blocks_a, blocks_b) or 0.0
     independent = float(scipy.stats.fisher_exact([[failed_a, n_a - failed_a], [failed_b, n_b - failed_b]]).pvalue)  # type: ignore[attr-defined]  # untyped
-    return replace(difference, p=max(by_block, independent))
+    margins = {f"margin_{run}": mean_margin(of, GATE_CONFIDENCE) for run, of in (("a", blocks_a), ("b", blocks_b))}
+    return replace(difference, p=max(by_block, independent), details=difference.details | margins)
 
 
 def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:

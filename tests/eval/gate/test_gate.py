@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from eval.__main__ import main
 from eval.analysis.predictions.mcnemar import DiscordantPairs
 from eval.analysis.predictions.paired_scores import paired_scores
-from eval.analysis.run_comparison import Difference
+from eval.analysis.run_comparison import Difference, RunData, Thresholds, compare_runs
+from eval.cost.price_list import load_price_list
 from eval.gate.criteria import (
     Criterion,
     Margins,
@@ -97,18 +100,34 @@ def test_few_images_have_no_paired_score():
     assert paired_scores(true, (true, true), None, 2) == {}
 
 
-def failures(failed_a: int, failed_b: int, p: float, n: int = 2000) -> Verdict:
-    details = {"failed_a": failed_a, "failed_b": failed_b}
-    d = Difference("heroku", "single", "failed", failed_a / n, failed_b / n, n_a=n, n_b=n, p=p, details=details)
-    (criterion,) = run_criteria([d], Margins())
-    return criterion.verdict
+def failures(*failed: Collection[int], n: int = 1000) -> Criterion:
+    """The criterion of two runs of which the requests of these numbers failed. A block has 20."""
+    run, samples = make_run(n_images=n, names=("heroku",), warmup=0)
+    error = {"status": 503, "error": "http_5xx", "predicted_class": None, "probabilities": None}
+    sides = []
+    for numbers in failed:
+        ordinals = itertools.count()
+        of = [dataclasses.replace(s, **error) if s.phase == "measure" and next(ordinals) in numbers else s
+              for s in samples if s.target == "heroku"]  # fmt: skip
+        sides.append(RunData("a folder", run, of, load_price_list()))
+    (criterion,) = (c for c in run_criteria(compare_runs(*sides, Thresholds()), Margins()) if c.metric == "failures")
+    return criterion
+
+
+OUTAGE, AT_RANDOM = range(500, 550), range(0, 1000, 5)
 
 
 def test_failures_are_judged_and_an_outage_proves_no_rate():
-    assert failures(0, 0, p=1.0) == Verdict.NOT_WORSE
-    assert failures(0, 200, p=0.001) == Verdict.WORSE
-    assert failures(0, 200, p=0.4) == Verdict.UNDECIDED
-    assert failures(200, 0, p=0.001) == Verdict.BETTER
+    assert failures((), ()).verdict == Verdict.NOT_WORSE
+    assert failures((), AT_RANDOM).verdict == Verdict.WORSE
+    assert failures(AT_RANDOM, ()).verdict == Verdict.BETTER
+    assert failures((), OUTAGE).verdict == Verdict.UNDECIDED
+
+
+def test_an_outage_of_production_makes_no_candidate_better():
+    assert failures(OUTAGE, range(0, 1000, 28)).verdict == Verdict.UNDECIDED  # 3.6%, in all of its time
+    without = failures(OUTAGE, ())
+    assert without.verdict == Verdict.NOT_WORSE and without.gain == pytest.approx(0.05)  # its own rate is known
 
 
 def test_newcombes_interval_is_his_own_example():
