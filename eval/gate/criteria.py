@@ -6,7 +6,8 @@ criterion is the lower end of a one-sided 95% interval of candidate minus produc
 chance to pass a candidate that is worse by the margin is at most 5% whatever their number.
 
     accuracy                    Tango's score interval of paired proportions, on the images that both predicted
-    precision, F1, ROC AUC      macro means, paired by image (eval/analysis/predictions/paired_scores.py)
+    precision, F1, ROC AUC      macro means, paired by image (eval/analysis/predictions/paired_scores.py), wider by what
+                                images that were not sent might show
     p95, cost                   the 95% intervals of `compare`, without what the machine did; undecided where that
                                 cannot be told from the candidate's own change
     failures                    Newcombe's interval of the difference of two proportions (Statistics in Medicine 17,
@@ -138,10 +139,19 @@ def accuracy_criterion(target: str, pairs: DiscordantPairs, margin: float) -> Cr
 
 
 def score_criterion(target: str, metric: str, score: PairedScore, margin: float) -> Criterion:
-    """Of the same images; normal limits."""
+    """Of the same images: the limits of the score test of a count, which are some way off where nothing was counted.
+
+    Where few images differ, or none, the resamples know nothing of those that would in other samples. An image weighs
+    as much as one of the smallest class.
+    """
     criterion = Criterion(target, metric, Verdict.UNDECIDED, margin, production=score.a, candidate=score.b, n=score.n)
-    gain, half_width = score.b - score.a, Z * score.standard_error
-    return _judged(criterion, gain, gain - half_width, gain + half_width)
+    gain, unseen = score.b - score.a, Z * score.image_weight / 2
+    half_width = Z * (unseen + math.hypot(score.standard_error, unseen))
+    judged = _judged(criterion, gain, gain - half_width, gain + half_width)
+    if judged.needed is None:
+        return judged
+    needed = images_needed(gain, score.standard_error, score.n, margin, score.image_weight)
+    return replace(judged, needed=needed)
 
 
 def _judged(criterion: Criterion, gain: float, low: float, high: float) -> Criterion:
@@ -152,11 +162,13 @@ def _judged(criterion: Criterion, gain: float, low: float, high: float) -> Crite
     return replace(criterion, verdict=verdict, gain=gain, low=low, high=high, needed=needed)
 
 
-def images_needed(gain: float, standard_error: float, n: int, margin: float) -> int | None:
+def images_needed(gain: float, standard_error: float, n: int, margin: float, image_weight: float = 0.0) -> int | None:
     """So many images decide, with probability POWER, if gain and spread stay what they are, one way or the other."""
     z = Z + float(scipy.stats.norm.ppf(POWER))
     distance = max(gain + margin, -gain)  # to what is to be excluded: worse by the margin, or no loss
-    return math.ceil(n * (z * standard_error / distance) ** 2) if distance > 0 else None
+    if distance <= 0:
+        return None
+    return math.ceil(n * ((z * standard_error / distance) ** 2 + Z**2 * image_weight / distance))
 
 
 def run_criteria(differences: Sequence[Difference], margins: Margins) -> list[Criterion]:

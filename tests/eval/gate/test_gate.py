@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -25,10 +26,11 @@ from eval.gate.criteria import (
     newcombe_difference,
     overall,
     run_criteria,
+    score_criterion,
 )
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import append_sample, write_run
-from scripts.simulations.gate_passes import CASES, pass_rates
+from scripts.simulations.gate_passes import CASES, F1_CASES, f1_pass_rate, pass_rates
 from tests.helpers.synthetic_run import FOUR, make_run
 
 MARGIN = 0.005
@@ -38,6 +40,14 @@ MARGIN = 0.005
 def test_candidates_pass_as_often_as_is_promised(case):
     *_, passed = pass_rates(case, 500, np.random.default_rng(3))
     noise = 2 * (passed * (1 - passed) / 500) ** 0.5
+    assert case.at_least - noise <= passed <= case.at_most + noise
+
+
+@pytest.mark.parametrize("case", F1_CASES, ids=lambda case: f"{case.images}-{-case.loss * 100:+g}pp")
+def test_f1_alone_passes_as_often_as_is_promised(case):
+    runs = 200 if case.images == 100 else 60
+    passed = f1_pass_rate(case, runs, np.random.default_rng(3))
+    noise = 2 * (passed * (1 - passed) / runs) ** 0.5
     assert case.at_least - noise <= passed <= case.at_most + noise
 
 
@@ -74,6 +84,32 @@ def test_equal_predictions_of_few_images_decide_nothing():
     assert few.verdict == Verdict.UNDECIDED and few.needed
     assert accuracy_criterion("", DiscordantPairs(few.needed, 0, 0), MARGIN).verdict == Verdict.NOT_WORSE
     assert accuracy_criterion("", DiscordantPairs(few.needed - 10, 0, 0), MARGIN).verdict == Verdict.UNDECIDED
+
+
+def equal_scores(*class_sizes: int) -> dict[str, Criterion]:
+    """Of two that predict the same, with the same probabilities."""
+    true, k = np.repeat(np.arange(len(class_sizes)), class_sizes), len(class_sizes)
+    probabilities = np.eye(k)[true] * 0.9 + 0.1 / k
+    scores = paired_scores(true, (true, true), (probabilities, probabilities), k)
+    return {metric: score_criterion("", metric, score, MARGIN) for metric, score in scores.items()}
+
+
+def test_equal_predictions_of_few_images_have_no_certain_score():
+    few = equal_scores(50, 50)
+    assert few.keys() == {"precision_macro", "f1_macro", "roc_auc"}
+    for metric, criterion in few.items():
+        assert criterion.verdict == Verdict.UNDECIDED and criterion.low < -0.02, metric
+        enough = equal_scores(*[math.ceil(criterion.needed / 2)] * 2)[metric]
+        assert (enough.verdict, enough.needed) == (Verdict.NOT_WORSE, None)
+        assert equal_scores(*[criterion.needed // 2 - 5] * 2)[metric].verdict == Verdict.UNDECIDED
+
+
+def test_a_class_of_few_images_leaves_a_macro_mean_open():
+    """Of a class of 40 images a tenth may be lost unseen, which is a point of the mean of ten classes."""
+    for criterion in equal_scores(*[400] * 9, 40).values():
+        assert criterion.verdict == Verdict.UNDECIDED
+    for criterion in equal_scores(*[400] * 9, 80).values():
+        assert criterion.verdict == Verdict.NOT_WORSE
 
 
 def test_paired_scores_are_those_of_scikit_learn():
