@@ -17,7 +17,7 @@ from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, 
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.columns import Samples
-from eval.samples.model import Sample
+from eval.samples.model import Sample, TargetRun
 from eval.samples.rounds import split_after_pause
 from eval.stats.intervals import (
     Estimate,
@@ -115,6 +115,12 @@ def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
     """A round trip that does nothing: the minimum of network and proxy. Without the first ones after a pause."""
     _, round_trips = split_after_pause(Samples.of(samples).with_("scenario", BASELINE_RTT))
     return percentile(round_trips.succeeded.array("service_time_ms"), 0.5)
+
+
+def network_ms(target_run: TargetRun, samples: Iterable[Sample]) -> float:
+    """What of the client's time is no work of the instance; 0 where no round trip was measured, and of a twin, which is
+    on the loopback."""
+    return 0.0 if target_run.twin else baseline_rtt(samples).value or 0.0
 
 
 def cache_test(samples: Sequence[Sample]) -> CacheTest:
