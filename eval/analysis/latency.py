@@ -32,6 +32,8 @@ from service.schema import SERVER_TIMING_PARTS
 CAPACITY_SCENARIOS = (BURST, MAX_RATE)  # the load reaches what the target can do
 CONNECTION_PHASES = ("dns", "connect", "tls")
 OPEN_LOOP_FIELDS = ("rate_rps", "send_delay_ms")  # that a sample of a closed loop lacks
+MIN_BREAK_S = 0.02  # without a request, after which a burst is sent on; the clocks of several senders agree to 10 ms
+BREAK_ARRIVALS = 20  # so many mean gaps without a request are no chance of a Poisson stream: it was cut, and sent on
 CACHE_MEDIAN_RATIO = 0.8  # of the usual time; an image that is repeated within it was probably not computed again
 CACHE_BASELINE_N = 100  # single requests that the repeated ones are compared with
 CACHE_ALPHA = 0.01  # of the rank test
@@ -207,11 +209,18 @@ def _throughput(name: str, chronological: Samples, n_succeeded: int) -> float | 
         return None
     if not n_succeeded:
         return unavailable(ReasonCode.NO_REQUEST_SUCCEEDED)
-    elapsed_s = sum(
-        float((block.array("scheduled_s") + block.array("latency_ms") / 1000).max()) - block[0].scheduled_s
-        for block in chronological.by("block").values()
-    )
+    elapsed_s = sum(map(_elapsed_s, chronological.by("block").values()))
     return n_succeeded / elapsed_s if elapsed_s else unavailable(ReasonCode.ZERO_DURATION)
+
+
+def _elapsed_s(block: Samples) -> float:
+    """The time that a block took, without what lies between its parts: the run ended in it, or its client paused."""
+    scheduled_s = block.array("scheduled_s")
+    finished_s = np.maximum.accumulate(scheduled_s + block.array("latency_ms") / 1000)
+    break_s = max(MIN_BREAK_S, BREAK_ARRIVALS / (block[0].rate_rps or math.inf))
+    last = np.append(scheduled_s[1:] - finished_s[:-1] > break_s, True)  # of a part
+    first = np.append(True, last[:-1])
+    return float((finished_s[last] - scheduled_s[first]).sum())
 
 
 def _rate_search_report(
