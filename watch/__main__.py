@@ -56,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"of the twins: {', '.join(model_names())}")
     add("--images", default="golden", metavar="DIR", help="what the twins are sent: golden (default; its synthetic"
         " images are a drift), cifar10, a folder, a CSV file of rows")  # fmt: skip
-    add("--rate", type=_rate, default=2.0, metavar="RPS", help="images a second to each twin; 0: none (default: 2)")
+    add("--rate", type=_rate, default=2.0, metavar="RPS",
+        help="images a second to each twin, one after the other; 0: none (default: 2)")  # fmt: skip
     add("--interval", type=_seconds, default=5.0, metavar="S", help="seconds between two scrapes (default: 5)")
     add("--print-config", action="store_true", help="print prometheus.yml for --stacks and --target; start nothing")
     return parser

@@ -30,7 +30,7 @@ def prometheus_config(
     """The text of prometheus.yml. rules: paths or patterns; alertmanager: HOST:PORT, or None without one."""
     import yaml  # here, as help needs none of it
 
-    interval = f"{interval_s:g}s"
+    interval = f"{round(interval_s * 1000)}ms"  # Prometheus takes no fraction of a unit
     config: dict[str, Any] = {
         "global": {"scrape_interval": interval, "evaluation_interval": interval, "scrape_timeout": interval},
         "rule_files": list(rules),

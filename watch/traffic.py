@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from eval.dataset.image_set import EncodedImage
 from service.schema import PREDICT
 
 TIMEOUT_S = 30
+CATCH_UP_S = 1.0  # of requests that slow answers held up are sent afterwards: a twin that hung is not flooded
 
 
 class Traffic:
@@ -37,11 +39,21 @@ class Traffic:
 
     def _send(self, url: str) -> None:
         chance = random.Random(url)
-        while not self._stop.wait(chance.expovariate(self._rate_rps)):
+        for wait_s in waits(lambda: chance.expovariate(self._rate_rps), time.monotonic):
+            if self._stop.wait(wait_s):
+                return
             succeeded = post(url, chance.choice(self._images))
             with self._lock:
                 self.sent += 1
                 self.failed += not succeeded
+
+
+def waits(next_gap_s: Callable[[], float], clock: Callable[[], float]) -> Iterator[float]:
+    """How long to wait before each request, so that their rate does not depend on how long answers take."""
+    due = clock()
+    while True:
+        due = max(due + next_gap_s(), clock() - CATCH_UP_S)
+        yield max(0.0, due - clock())
 
 
 def post(url: str, image: EncodedImage) -> bool:

@@ -17,7 +17,7 @@ from eval.plan.config import BASELINE_RTT, BURST, MAX_RATE, OVERLOAD_SCENARIOS, 
 from eval.plan.rate_search import estimate_max_rate, evaluate_step
 from eval.plan.schedule import NO_IMAGE
 from eval.samples.columns import Samples
-from eval.samples.model import Sample
+from eval.samples.model import Sample, TargetRun
 from eval.samples.rounds import split_after_pause
 from eval.stats.intervals import (
     Estimate,
@@ -32,6 +32,8 @@ from service.schema import SERVER_TIMING_PARTS
 CAPACITY_SCENARIOS = (BURST, MAX_RATE)  # the load reaches what the target can do
 CONNECTION_PHASES = ("dns", "connect", "tls")
 OPEN_LOOP_FIELDS = ("rate_rps", "send_delay_ms")  # that a sample of a closed loop lacks
+MIN_BREAK_S = 0.02  # without a request, after which a burst is sent on; the clocks of several senders agree to 10 ms
+BREAK_ARRIVALS = 20  # so many mean gaps without a request are no chance of a Poisson stream: it was cut, and sent on
 CACHE_MEDIAN_RATIO = 0.8  # of the usual time; an image that is repeated within it was probably not computed again
 CACHE_BASELINE_N = 100  # single requests that the repeated ones are compared with
 CACHE_ALPHA = 0.01  # of the rank test
@@ -115,6 +117,12 @@ def baseline_rtt(samples: Iterable[Sample]) -> Estimate:
     """A round trip that does nothing: the minimum of network and proxy. Without the first ones after a pause."""
     _, round_trips = split_after_pause(Samples.of(samples).with_("scenario", BASELINE_RTT))
     return percentile(round_trips.succeeded.array("service_time_ms"), 0.5)
+
+
+def network_ms(target_run: TargetRun, samples: Iterable[Sample]) -> float:
+    """What of the client's time is no work of the instance; 0 where no round trip was measured, and of a twin, which is
+    on the loopback."""
+    return 0.0 if target_run.twin else baseline_rtt(samples).value or 0.0
 
 
 def cache_test(samples: Sequence[Sample]) -> CacheTest:
@@ -201,11 +209,18 @@ def _throughput(name: str, chronological: Samples, n_succeeded: int) -> float | 
         return None
     if not n_succeeded:
         return unavailable(ReasonCode.NO_REQUEST_SUCCEEDED)
-    elapsed_s = sum(
-        float((block.array("scheduled_s") + block.array("latency_ms") / 1000).max()) - block[0].scheduled_s
-        for block in chronological.by("block").values()
-    )
+    elapsed_s = sum(map(_elapsed_s, chronological.by("block").values()))
     return n_succeeded / elapsed_s if elapsed_s else unavailable(ReasonCode.ZERO_DURATION)
+
+
+def _elapsed_s(block: Samples) -> float:
+    """The time that a block took, without what lies between its parts: the run ended in it, or its client paused."""
+    scheduled_s = block.array("scheduled_s")
+    finished_s = np.maximum.accumulate(scheduled_s + block.array("latency_ms") / 1000)
+    break_s = max(MIN_BREAK_S, BREAK_ARRIVALS / (block[0].rate_rps or math.inf))
+    last = np.append(scheduled_s[1:] - finished_s[:-1] > break_s, True)  # of a part
+    first = np.append(True, last[:-1])
+    return float((finished_s[last] - scheduled_s[first]).sum())
 
 
 def _rate_search_report(

@@ -25,7 +25,7 @@ import scipy
 
 from eval.analysis.comparability import common_scenarios, common_targets
 from eval.analysis.findings import Finding, FindingCode, notice
-from eval.analysis.latency import normal_load
+from eval.analysis.latency import network_ms, normal_load
 from eval.analysis.machine_change import MEAN, BothRuns, Change, Figure, find_changes, percentile_figure
 from eval.analysis.predictions.accuracy import Prediction
 from eval.analysis.predictions.mcnemar import NON_INFERIORITY_MARGIN, discordant_pairs
@@ -34,7 +34,7 @@ from eval.codes import Reason, ReasonCode, Statement, reason
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.cost_comparison import cost_change, price_run
 from eval.cost.price_list import PriceList
-from eval.plan.config import MAX_RATE, SINGLE, config_from_json
+from eval.plan.config import BASELINE_RTT, MAX_RATE, SINGLE, config_from_json
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
 from eval.samples.rounds import failures_by_block, instances_by_round, latencies_by_round, service_times_by_round
@@ -44,12 +44,14 @@ from eval.stats.comparison import (
     ValuesByBlock,
     decide,
     fraction_difference_p,
+    mean_margin,
     relative_change,
 )
 from eval.stats.intervals import PERCENTILES, holm_adjust, min_sample_size
 
 ALPHA = 0.05
 MIN_JUDGED_BLOCKS = 6  # in either run; with fewer it is not known how much blocks differ
+GATE_CONFIDENCE = 0.95  # one-sided, of what a gate judges
 LATENCY_PERCENTILES = ("p50", "p95", "p99")
 PROCESSOR_DEPENDENT = ("p95", "cost")  # metrics that another processor changes, though nothing else did
 
@@ -88,6 +90,18 @@ class RunData:
 
     def target_run(self, name: str) -> TargetRun:
         return next(t for t in self.run.targets if t.name == name)
+
+    def network_ms(self, name: str) -> float:
+        """Of a target, as its bill takes it from the client's time."""
+        return network_ms(self.target_run(name), self.samples_of(name, BASELINE_RTT))
+
+    def service_times(self, name: str, scenario: str) -> ValuesByBlock:
+        """What is billed of a target, by round."""
+        return service_times_by_round(self.samples_of(name, scenario), scenario, self.network_ms(name))
+
+    def latencies(self, name: str, scenario: str) -> ValuesByBlock:
+        """Of a target, by round."""
+        return latencies_by_round(self.samples_of(name, scenario), scenario)
 
 
 @dataclass(frozen=True)
@@ -253,13 +267,13 @@ class _ChangeFinder:
     steady_machine: bool
 
     def runs_by_target(
-        self, scenario: str, values_by_round: Callable[[Sequence[Sample], str], ValuesByBlock]
+        self, scenario: str, values_by_round: Callable[[RunData, str, str], ValuesByBlock]
     ) -> dict[str, BothRuns]:
         """Of targets that have values in both runs."""
         found = {}
         for name in self.names:
             samples_a, samples_b = (side.samples_of(name, scenario) for side in (self.a, self.b))
-            values_a, values_b = (values_by_round(samples, scenario) for samples in (samples_a, samples_b))
+            values_a, values_b = (values_by_round(side, name, scenario) for side in (self.a, self.b))
             if values_a and values_b:
                 instances_a, instances_b = (instances_by_round(of, scenario) for of in (samples_a, samples_b))
                 may_be_reference = name not in self.changed_by_plan
@@ -281,7 +295,7 @@ def _too_few_blocks(a: Collection[Any], b: Collection[Any]) -> Reason | None:
 def _scenario_differences(find: _ChangeFinder, scenario: str, thresholds: Thresholds) -> list[Difference]:
     differences = []
     if scenario != MAX_RATE:  # its load differs from step to step, so the latencies are no sample of one thing
-        runs = find.runs_by_target(scenario, latencies_by_round)
+        runs = find.runs_by_target(scenario, RunData.latencies)
         for metric in LATENCY_PERCENTILES:
             changes = find.changes(runs, percentile_figure(PERCENTILES[metric]))
             threshold = thresholds.max_p95_increase if metric == "p95" else None
@@ -369,7 +383,8 @@ def _failure_difference(
         return replace(difference, decision=None, reason=too_few)
     by_block = fraction_difference_p(blocks_a, blocks_b) or 0.0
     independent = float(scipy.stats.fisher_exact([[failed_a, n_a - failed_a], [failed_b, n_b - failed_b]]).pvalue)  # type: ignore[attr-defined]  # untyped
-    return replace(difference, p=max(by_block, independent))
+    margins = {f"margin_{run}": mean_margin(of, GATE_CONFIDENCE) for run, of in (("a", blocks_a), ("b", blocks_b))}
+    return replace(difference, p=max(by_block, independent), details=difference.details | margins)
 
 
 def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
@@ -416,7 +431,7 @@ def _cost_differences(find: _ChangeFinder, thresholds: Thresholds) -> dict[str, 
     if scenario is None:
         no_scenario = reason(ReasonCode.NO_SCENARIO_COMMON_TO_RUNS)
         return {name: replace(difference, reason=no_scenario) for name, difference in differences.items()}
-    runs = find.runs_by_target(scenario, service_times_by_round)
+    runs = find.runs_by_target(scenario, RunData.service_times)
     changes = find.changes(runs, MEAN)
     return {
         name: _cost_difference(find, difference, scenario, changes.get(name), thresholds)
@@ -432,7 +447,9 @@ def _cost_difference(
     difference = replace(difference, n_a=len(succeeded[0]), n_b=len(succeeded[1]))
     rates = [side.max_rates.get(name) for side in (find.a, find.b)]
     a, b = (
-        price_run(side.target_run(name), samples, side.prices, rate if all(rates) else None, side.peak)
+        price_run(
+            side.target_run(name), samples, side.prices, rate if all(rates) else None, side.peak, side.network_ms(name)
+        )
         for side, samples, rate in zip((find.a, find.b), succeeded, rates, strict=True)
     )
     if isinstance(a, Statement) or isinstance(b, Statement):

@@ -23,6 +23,7 @@ from eval.analysis.latency import (
     cache_test,
     errors_by_kind,
     max_rate,
+    network_ms,
     normal_load,
     scenario_report,
 )
@@ -413,7 +414,6 @@ def _target_cost_model(
         succeeded = succeeded.where(rates == rates.min(initial=np.inf))
     rate_rps = max_rate(scenarios)
     max_rate_samples = at_rate(samples.with_("scenario", MAX_RATE), rate_rps).succeeded
-    network_ms = 0.0 if target_run.twin else baseline_rtt(samples).value or 0.0  # a twin's is on the loopback
     return build_cost_model(
         target_run,
         succeeded,
@@ -421,7 +421,7 @@ def _target_cost_model(
         rps_per_instance(rate_rps, max_rate_samples),
         startup_s_for_billing(cold_starts),
         peak,
-        network_ms,
+        network_ms(target_run, samples),
     )
 
 

@@ -18,7 +18,13 @@ import numpy as np
 
 from eval.codes import Reason
 from eval.cost import billing
-from eval.cost.cost_model import CostModel, build_cost_model, service_times_s, slowed_demand
+from eval.cost.cost_model import (
+    CostModel,
+    build_cost_model,
+    samples_with_service_time,
+    service_times_s,
+    slowed_demand,
+)
 from eval.cost.price_list import PriceList
 from eval.samples.model import Sample, TargetRun
 from eval.stats.comparison import MAX_LOG_RATIO, Ratio, relative_change
@@ -68,10 +74,16 @@ def price_run(
     prices: PriceList,
     max_rate_rps: float | None = None,
     peak: float = billing.DEFAULT_PEAK,
+    network_ms: float = 0.0,
 ) -> PricedRun | Reason:
-    """What is needed to compare costs, or the reason why there is no cost. The rate is that of one instance."""
-    cost_model = build_cost_model(target_run, succeeded, prices, max_rate_rps, peak=peak)
-    return cost_model if isinstance(cost_model, Reason) else PricedRun(cost_model, service_times_s(succeeded))
+    """What is needed to compare costs, or the reason why there is no cost. The rate is that of one instance.
+
+    network_ms: of the client's time, what is no work of the instance, for a service that does not tell its own.
+    """
+    cost_model = build_cost_model(target_run, succeeded, prices, max_rate_rps, peak=peak, network_ms=network_ms)
+    if isinstance(cost_model, Reason):
+        return cost_model
+    return PricedRun(cost_model, service_times_s(samples_with_service_time(succeeded, network_ms)))
 
 
 def cost_change(

@@ -152,14 +152,13 @@ def build_cost_model(
     if target is None:
         return reason(ReasonCode.UNKNOWN_TARGET, target=run.target, known=list(TARGETS))
     succeeded = Samples.of(succeeded)
-    with_server_time = succeeded.where(~np.isnan(succeeded.durations("server_timing_ms", "total")))
-    is_told = bool(with_server_time)
+    is_told = bool(_with_server_time(succeeded))
     if not is_told:
         if not succeeded:
             return reason(ReasonCode.NO_REQUEST_SUCCEEDED)
         if not network_ms:
             return reason(ReasonCode.NO_SERVER_TIMING)
-        with_server_time = Samples.of(_with_service_time(s, s.service_time_ms - network_ms) for s in succeeded)
+    with_service_time = samples_with_service_time(succeeded, network_ms)
     try:
         prices_by_role = billing.prices_for(target, prices)
     except PriceError as error:
@@ -178,18 +177,18 @@ def build_cost_model(
         demand = _resource_demand(samples, inference_cpus, startup_s, max_rate_rps, network_ms / 1000, target)
         return replace(demand, container_image_gib=image_gib)
 
-    demand, client_time = demand_of(with_server_time, network_ms), None
+    demand, client_time = demand_of(with_service_time, network_ms), None
     if not is_told:
         highest = demand_of([_with_service_time(s, s.service_time_ms) for s in succeeded], 0.0)
         client_time = ClientTime(fmean(s.service_time_ms for s in succeeded), network_ms, highest)
-    times_s = service_times_s(with_server_time)
+    times_s = service_times_s(with_service_time)
     return CostModel(
         target=target,
         twin=run.twin,
         demand=demand,
         prices=prices_by_role,
         inference_cpus=inference_cpus,
-        cpu_measured=not np.isnan(with_server_time.array("cpu_ms")).all(),
+        cpu_measured=not np.isnan(with_service_time.array("cpu_ms")).all(),
         demand_if_slower={n: slowed_demand(demand, times_s, n) for n in SLOWDOWNS} if run.twin else {},
         peak=peak,
         startup_measured=startup_s is not None,
@@ -198,6 +197,18 @@ def build_cost_model(
         price_list_date=prices.date.isoformat(),
         client_time=client_time,
     )
+
+
+def samples_with_service_time(succeeded: Sequence[Sample], network_ms: float) -> Samples:
+    """Those that tell it; where none does, all of them with the client's time less network_ms in its place."""
+    succeeded = Samples.of(succeeded)
+    return _with_server_time(succeeded) or Samples.of(
+        _with_service_time(s, s.service_time_ms - network_ms) for s in succeeded
+    )
+
+
+def _with_server_time(succeeded: Samples) -> Samples:
+    return succeeded.where(~np.isnan(succeeded.durations("server_timing_ms", "total")))
 
 
 def _with_service_time(sample: Sample, service_time_ms: float) -> Sample:

@@ -6,11 +6,13 @@ criterion is the lower end of a one-sided 95% interval of candidate minus produc
 chance to pass a candidate that is worse by the margin is at most 5% whatever their number.
 
     accuracy                    Tango's score interval of paired proportions, on the images that both predicted
-    precision, F1, ROC AUC      macro means, paired by image (eval/analysis/predictions/paired_scores.py)
+    precision, F1, ROC AUC      macro means, paired by image (eval/analysis/predictions/paired_scores.py), wider by what
+                                images that were not sent might show
     p95, cost                   the 95% intervals of `compare`, without what the machine did; undecided where that
                                 cannot be told from the candidate's own change
     failures                    Newcombe's interval of the difference of two proportions (Statistics in Medicine 17,
-                                1998, method 10), unless an outage explains them (fewer blocks than `compare` needs)
+                                1998, method 10), of proportions that are known no better than their blocks show: an
+                                outage alone, in either run, proves no rate
     measured                    a target that was measured in production, and not or not to its end in the candidate
 
 docs/gate.md: how often candidates pass, by `python -m scripts.simulations.gate_passes`.
@@ -30,10 +32,10 @@ import scipy
 from eval.analysis.predictions.accuracy import Prediction
 from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs
 from eval.analysis.predictions.paired_scores import PairedScore, paired_scores
-from eval.analysis.run_comparison import Difference, RunData, predictions_by_image
+from eval.analysis.run_comparison import GATE_CONFIDENCE, Difference, RunData, predictions_by_image
 from eval.codes import ReasonCode, Statement, reason
 
-CONFIDENCE = 0.95  # one-sided
+CONFIDENCE = GATE_CONFIDENCE
 POWER = 0.8  # with which as many images as are named decide, if the difference stays what it is
 Z = float(scipy.stats.norm.ppf(CONFIDENCE))
 SPEED_METRICS = ("p95", "cost")
@@ -137,10 +139,19 @@ def accuracy_criterion(target: str, pairs: DiscordantPairs, margin: float) -> Cr
 
 
 def score_criterion(target: str, metric: str, score: PairedScore, margin: float) -> Criterion:
-    """Of the same images; normal limits."""
+    """Of the same images: the limits of the score test of a count, which are some way off where nothing was counted.
+
+    Where few images differ, or none, the resamples know nothing of those that would in other samples. An image weighs
+    as much as one of the smallest class.
+    """
     criterion = Criterion(target, metric, Verdict.UNDECIDED, margin, production=score.a, candidate=score.b, n=score.n)
-    gain, half_width = score.b - score.a, Z * score.standard_error
-    return _judged(criterion, gain, gain - half_width, gain + half_width)
+    gain, unseen = score.b - score.a, Z * score.image_weight / 2
+    half_width = Z * (unseen + math.hypot(score.standard_error, unseen))
+    judged = _judged(criterion, gain, gain - half_width, gain + half_width)
+    if judged.needed is None:
+        return judged
+    needed = images_needed(gain, score.standard_error, score.n, margin, score.image_weight)
+    return replace(judged, needed=needed)
 
 
 def _judged(criterion: Criterion, gain: float, low: float, high: float) -> Criterion:
@@ -151,11 +162,13 @@ def _judged(criterion: Criterion, gain: float, low: float, high: float) -> Crite
     return replace(criterion, verdict=verdict, gain=gain, low=low, high=high, needed=needed)
 
 
-def images_needed(gain: float, standard_error: float, n: int, margin: float) -> int | None:
+def images_needed(gain: float, standard_error: float, n: int, margin: float, image_weight: float = 0.0) -> int | None:
     """So many images decide, with probability POWER, if gain and spread stay what they are, one way or the other."""
     z = Z + float(scipy.stats.norm.ppf(POWER))
     distance = max(gain + margin, -gain)  # to what is to be excluded: worse by the margin, or no loss
-    return math.ceil(n * (z * standard_error / distance) ** 2) if distance > 0 else None
+    if distance <= 0:
+        return None
+    return math.ceil(n * ((z * standard_error / distance) ** 2 + Z**2 * image_weight / distance))
 
 
 def run_criteria(differences: Sequence[Difference], margins: Margins) -> list[Criterion]:
@@ -210,25 +223,34 @@ def _failures(d: Difference, margin: float) -> Criterion:
     )
     if d.p is None or d.a is None or d.b is None:
         return criterion
-    low, high = newcombe_difference(d.details["failed_b"], d.n_b, d.details["failed_a"], d.n_a)
-    verdict = judge(-high, -low, margin)
-    if verdict == Verdict.WORSE and d.p >= 1 - CONFIDENCE:  # one outage is no rate of failures
-        verdict = Verdict.UNDECIDED
-    return replace(criterion, verdict=verdict, gain=d.a - d.b, low=-high, high=-low)
+    failed = d.details
+    low, high = newcombe_difference(
+        failed["failed_b"], d.n_b, failed["failed_a"], d.n_a, margins=(failed["margin_b"], failed["margin_a"])
+    )
+    return replace(criterion, verdict=judge(-high, -low, margin), gain=d.a - d.b, low=-high, high=-low)
 
 
 def newcombe_difference(
-    successes_a: int, n_a: int, successes_b: int, n_b: int, confidence: float = CONFIDENCE
+    successes_a: int,
+    n_a: int,
+    successes_b: int,
+    n_b: int,
+    confidence: float = CONFIDENCE,
+    margins: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[float, float]:
-    """Limits, of that one-sided confidence each, of proportion a minus proportion b, of independent samples."""
+    """Limits, of that one-sided confidence each, of proportion a minus proportion b, of samples that do not depend on
+    each other. margins: how far each proportion may be off at least, where its own values depend on each other."""
     a, b = successes_a / n_a, successes_b / n_b
-    (low_a, high_a), (low_b, high_b) = _wilson(successes_a, n_a, confidence), _wilson(successes_b, n_b, confidence)
+    low_a, high_a = _proportion_limits(successes_a, n_a, confidence, margins[0])
+    low_b, high_b = _proportion_limits(successes_b, n_b, confidence, margins[1])
     return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
 
 
-def _wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = scipy.stats.binomtest(successes, n).proportion_ci(2 * confidence - 1, method="wilson")
-    return float(interval.low), float(interval.high)
+def _proportion_limits(successes: int, n: int, confidence: float, margin: float) -> tuple[float, float]:
+    """Wilson's, or so far from the proportion, within 0 and 1."""
+    wilson = scipy.stats.binomtest(successes, n).proportion_ci(2 * confidence - 1, method="wilson")
+    value = successes / n
+    return min(float(wilson.low), max(0.0, value - margin)), max(float(wilson.high), min(1.0, value + margin))
 
 
 def _probabilities(

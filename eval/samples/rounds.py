@@ -40,13 +40,17 @@ def latencies_by_round(
     return by_round
 
 
-def service_times_by_round(samples: Iterable[Sample], scenario: str) -> dict[int, list[float]]:
-    """The times in ms that the service itself reports, of the same requests, where they succeeded."""
-    by_round = {
-        number: [s.server_timing_ms["total"] for s in block if s.error is None and "total" in s.server_timing_ms]
-        for number, block in enumerate(_blocks(samples, scenario))
-    }
-    return {number: times_ms for number, times_ms in by_round.items() if times_ms}
+def service_times_by_round(samples: Iterable[Sample], scenario: str, network_ms: float = 0.0) -> dict[int, list[float]]:
+    """The times in ms that the service itself reports, of the same requests, where they succeeded.
+
+    Where it reports none: the client's less network_ms, unless that is 0, for not known.
+    """
+    blocks = [block.succeeded for block in _blocks(samples, scenario)]
+    times_ms = [block.durations("server_timing_ms", "total") for block in blocks]
+    if network_ms and all(np.isnan(times).all() for times in times_ms):
+        times_ms = [np.maximum(0.0, block.array("service_time_ms") - network_ms) for block in blocks]
+    by_round = {number: times[~np.isnan(times)].tolist() for number, times in enumerate(times_ms)}
+    return {number: times for number, times in by_round.items() if times}
 
 
 def failures_by_block(samples: Iterable[Sample]) -> dict[int, list[float]]:

@@ -213,6 +213,18 @@ def fraction_difference_p(a: ValuesByBlock, b: ValuesByBlock) -> float | None:
     return samples and _p_of_difference(*samples.mean_difference(samples.a.values, samples.b.values))
 
 
+def mean_margin(values_by_block: ValuesByBlock, confidence: float) -> float:
+    """How far the mean of two or more blocks may be from the true one, with that confidence on either side.
+
+    What comes in a row, such as the failures of one outage, shows little of how often it comes.
+    """
+    blocks = sorted(values_by_block)
+    of = _Blocks.of(values_by_block, blocks)
+    n_cosines = min(N_COSINES, max(1, len(blocks) // BLOCKS_PER_COSINE))
+    variance, degrees_of_freedom = mean_variance(of.series(of.values), None, n_cosines)
+    return float(scipy.stats.t.ppf(confidence, degrees_of_freedom)) * math.sqrt(variance)
+
+
 def ratio_of_ratios(a: Ratio, b: Ratio, extra_sd: float = 0.0) -> Ratio:
     """b's ratio divided by a's, of two runs: by how much something changed against another thing.
 

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import random
 import shlex
 import signal
 import stat
@@ -32,6 +33,7 @@ from watch.__main__ import build_parser, main
 from watch.scrape_config import Deployment, prometheus_config
 from watch.session import ALERTMANAGER_CONFIG, SEED, golden_images_drift
 from watch.session_folder import token_file
+from watch.traffic import waits
 
 pytestmark = pytest.mark.integration
 
@@ -239,6 +241,38 @@ def test_print_config_is_what_promtool_accepts(needs_tool, tmp_path):
     file = tmp_path / "prometheus.yml"
     file.write_text(done.stdout, encoding="utf-8")
     subprocess.run([needs_tool("promtool"), "check", "config", "--syntax-only", file], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("interval_s", [1, 2.5, 3600])
+def test_promtool_accepts_every_interval(needs_tool, tmp_path, interval_s):
+    file = tmp_path / "prometheus.yml"
+    file.write_text(prometheus_config([], [], interval_s), encoding="utf-8")
+    subprocess.run([needs_tool("promtool"), "check", "config", "--syntax-only", file], check=True, capture_output=True)
+
+
+class Clock:
+    """That of a sender: it moves by what is waited and by what answers take."""
+
+    now = 100.0
+
+    def sent_in(self, seconds: float, rate_rps: float, answer_s: Callable[[int], float]) -> int:
+        chance, end = random.Random(1), self.now + seconds
+        for n, wait_s in enumerate(waits(lambda: chance.expovariate(rate_rps), lambda: self.now)):
+            self.now += wait_s
+            if self.now >= end:
+                return n
+            self.now += answer_s(n)
+        raise AssertionError("it goes on for ever")
+
+
+def test_traffic_keeps_its_rate_however_slow_answers_are():
+    assert Clock().sent_in(600, 20, lambda _: 0.04) == pytest.approx(12_000, rel=0.03)
+    assert Clock().sent_in(600, 20, lambda _: 0.1) == pytest.approx(6000, abs=1)  # one after the other: all it can do
+
+
+def test_a_twin_that_hung_is_not_flooded():
+    hung = Clock().sent_in(40, 20, lambda n: 30.0 if n == 10 else 0.0)
+    assert hung == pytest.approx(220, rel=0.2)  # ten seconds of traffic, and one that is caught up
 
 
 def test_a_path_of_an_address_is_kept_before_metrics():

@@ -30,6 +30,7 @@ class PairedScore:
     a: float
     b: float
     standard_error: float  # of b - a
+    image_weight: float  # by how much one image changes a score: of the smallest class, which counts as much as any
     n: int  # images
 
 
@@ -51,13 +52,15 @@ def paired_scores(
         [tallied_scores(class_tallies(true[drawn], labels[drawn], n_classes)) for labels in predicted]
         for drawn in resamples(n)
     ]
+    smallest = np.bincount(true, minlength=n_classes).min()
+    weight = 1 / (len(np.unique([true, *predicted])) * max(1, int(smallest)))
     scores = {}
     for name in PAIRED_LABEL_SCORES:
         a, b = (np.hstack([chunk[side][name] for chunk in chunks]) for side in (0, 1))
-        scores[name] = PairedScore(float(a[0]), float(b[0]), float(np.std((b - a)[1:])), n)
+        scores[name] = PairedScore(float(a[0]), float(b[0]), float(np.std((b - a)[1:])), weight, n)
     if probabilities and len(np.unique(true)) == n_classes > 1:
         auc_a, auc_b = (mean_auc(true, values) for values in probabilities)
         influence_a, influence_b = (auc_influence(true, values) for values in probabilities)
         sums = np.hstack([(influence_b - influence_a)[drawn].sum(axis=1) for drawn in resamples(n)])
-        scores["roc_auc"] = PairedScore(auc_a, auc_b, float(np.std(sums[1:])), n)
+        scores["roc_auc"] = PairedScore(auc_a, auc_b, float(np.std(sums[1:])), weight, n)
     return scores

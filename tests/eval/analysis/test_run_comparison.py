@@ -11,6 +11,7 @@ from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities, processor_notices
 from eval.analysis.findings import FindingCode, Severity
 from eval.analysis.run_comparison import MIN_JUDGED_BLOCKS, RunData, Thresholds, compare_runs, machine_findings
+from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
 from eval.cost import price_list as price_module
 from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
@@ -269,6 +270,32 @@ def test_flat_rate_dyno_cost_changes_only_with_its_price():
     cost = next(d for d in found if (d.target, d.metric) == ("heroku", "cost"))
     assert cost.regressed and (cost.low, cost.high) == (pytest.approx(0.2), pytest.approx(0.2))
     assert cost.details["speed_effect_usd"] == 0
+
+
+def own_service(samples, rtt_ms=2.0):
+    """The same run of services that tell no time of their own, with as many round trips as a run has."""
+    told = [dataclasses.replace(s, server_timing_ms={}) for s in samples]
+    first = {s.target: s for s in told if s.scenario == "single"}
+    round_trips = {"scenario": "baseline_rtt", "image_index": -1, "service_time_ms": rtt_ms, "latency_ms": rtt_ms}
+    return told + [dataclasses.replace(s, **round_trips, index_in_block=i) for s in first.values() for i in range(50)]
+
+
+def test_a_service_that_tells_no_time_is_priced_as_in_its_report():
+    (run, samples), limits = a_run(names=FOUR, twin=False), dataclasses.replace(LIMITS, requests_per_month=100_000_000)
+    own, slower = own_service(samples), own_service(slowed(samples, 3.0, target="gcp_function"))
+    found = compared((run, own), (run, slower), limits)
+    assert [d.target for d in found.values() if d.metric == "cost" and d.regressed] == ["gcp_function"]
+    d = found["gcp_function", "cost"]
+    assert 0.5 < d.low <= d.own <= d.high and d.reason is None  # requests and traffic cost what they did
+    report = analyse_run(run, own, load_price_list()).facts.targets["gcp_function"].cost
+    assert d.a == pytest.approx(report.monthly_usd["100000000"].gross_usd, rel=1e-3)
+
+
+def test_without_round_trips_such_a_service_has_no_bill():
+    run, samples = a_run(twin=False)
+    untold = [dataclasses.replace(s, server_timing_ms={}) for s in samples]
+    cost = compared((run, untold), (run, untold))["gcp_cloudrun", "cost"]
+    assert cost.a is None and cost.reason == reason(ReasonCode.NO_SERVER_TIMING)
 
 
 def test_bills_that_differ_by_less_than_a_cent_are_equal():

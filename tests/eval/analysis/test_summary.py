@@ -14,6 +14,7 @@ from eval.codes import AssumptionCode, ReasonCode, reason, unavailable
 from eval.cost.billing import SECONDS_PER_MONTH
 from eval.cost.cost_model import build_cost_model
 from eval.cost.price_list import load_price_list
+from eval.plan.arrivals import poisson_arrivals
 from eval.report.report_json import build_report, to_jsonable
 from eval.samples.model import ClockRecord, SenderRecord
 from eval.samples.rounds import latencies_by_round
@@ -151,6 +152,33 @@ def test_throughput_of_a_burst_is_answers_over_its_time():
     burst = [make_sample(scenario="burst", latency_ms=ms) for ms in (10.0, 20.0, 30.0, 40.0)]
     assert scenario_report("burst", burst, slo_ms=200.0).throughput_rps == pytest.approx(4 / 0.040)
     assert scenario_report("poisson", burst, slo_ms=200.0).throughput_rps is None
+
+
+OVERNIGHT_S = 8 * 3600
+
+
+def test_throughput_has_no_part_of_an_interruption():
+    answered = [make_sample(scenario="burst", latency_ms=ms) for ms in (10.0, 20.0)]
+    rest = [make_sample(scenario="burst", latency_ms=ms, scheduled_s=OVERNIGHT_S) for ms in (10.0, 20.0, 30.0, 40.0)]
+    report = scenario_report("burst", [*answered, *rest], slo_ms=200.0)
+    assert report.throughput_rps == pytest.approx(6 / 0.060)
+    senders = [
+        replace(s, scheduled_s=0.003 * i, latency_ms=0.5) for i, s in enumerate(rest)
+    ]  # clocks of other machines
+    assert scenario_report("burst", senders, slo_ms=200.0).throughput_rps == pytest.approx(4 / 0.0095)
+
+
+@pytest.mark.parametrize("rate_rps", [0.5, 20.0, 2000.0])
+def test_throughput_of_a_rate_is_the_same_where_it_was_cut(rate_rps):
+    offsets_s = poisson_arrivals(rate_rps, 1000 / rate_rps, "a step")
+    step = [
+        make_sample(scenario="max_rate", rate_rps=rate_rps, latency_ms=9.0, scheduled_s=offset_s, index_in_block=i)
+        for i, offset_s in enumerate(offsets_s)
+    ]
+    cut = [replace(s, scheduled_s=s.scheduled_s + OVERNIGHT_S * (s.index_in_block >= 300)) for s in step]
+    whole, resumed = (scenario_report("max_rate", of, slo_ms=200.0).throughput_rps for of in (step, cut))
+    assert whole == pytest.approx(rate_rps, rel=0.1)
+    assert resumed == pytest.approx(whole, rel=0.02)
 
 
 def test_accuracy_is_known_and_equal_on_all(plain):
