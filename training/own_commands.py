@@ -130,9 +130,10 @@ def run_pretrained(arguments: argparse.Namespace) -> None:
 
     for name, found in make_bundle(arguments.base, arguments.images, arguments.compare, arguments.bundle).items():
         if "agreement" in found:
+            sure = f"for {found['sure_agreement']:.1%} of the {found['sure']}" if found["sure"] else "of none"
             print(
-                f"{name}: int8 has torch's class for {found['agreement']:.1%} of {found['n']} images, for "
-                f"{found['sure_agreement']:.1%} of the {found['sure']} of which torch is sure"
+                f"{name}: int8 has torch's class for {found['agreement']:.1%} of {found['n']} images, {sure} of which "
+                "torch is sure"
             )
 
 

@@ -66,13 +66,22 @@ def random_crops(paths: list[Path], bundle: Bundle) -> np.ndarray:
     return np.stack(crops).reshape(len(paths), CROPS, *crops[0].shape)
 
 
+def is_sure(expected: np.ndarray) -> np.ndarray:
+    """Of which inputs the network is sure: bool [N]."""
+    return expected.max(1) >= SURE
+
+
 def agreement(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """How int8's answers differ from torch's, and of those of which torch is sure, how many have the same class."""
-    sure = expected.max(1) >= SURE
+    """How int8's answers differ from torch's, and of those of which torch is sure, how many have the same class.
+
+    That share is None where torch is sure of none.
+    """
+    sure = is_sure(expected)
     same = found.argmax(1) == expected.argmax(1)
     top5 = (np.argsort(found, axis=1)[:, -5:] == expected.argmax(1)[:, None]).any(1)
     return parity(found, expected) | {
-        "n": len(same), "sure": int(sure.sum()), "sure_agreement": round(float(same[sure].mean()), 4),
+        "n": len(same), "sure": int(sure.sum()),
+        "sure_agreement": round(float(same[sure].mean()), 4) if sure.any() else None,
         "torch_label_in_top5": round(float(top5.mean()), 4),
     }  # fmt: skip
 
@@ -98,8 +107,13 @@ def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> 
     calibration, held_out = (crops[:, i::2].reshape(-1, *crops.shape[2:]) for i in range(2))
     with tempfile.TemporaryDirectory() as scratch:
         float32, int8 = Path(scratch) / "float32.onnx", Path(scratch) / INT8
-        write_float32(net, base.size_px, float32)
         expected = torch_probabilities(net, held_out)
+        if not is_sure(expected).any():
+            raise ExportError(
+                f"torch is sure of none of {len(held_out)} crops of {photos}, so that int8 cannot be judged: give "
+                "photos of things that the network knows"
+            )
+        write_float32(net, base.size_px, float32)
         difference = float(np.abs(run_onnx(float32, held_out) - expected).max())
         if difference > MAX_FLOAT32_DIFFERENCE:
             raise ExportError(f"the exported network differs from torch's: a probability by {difference:.4f}")
