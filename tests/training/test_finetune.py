@@ -89,6 +89,12 @@ def test_the_bundle_starts_and_answers_with_either_engine(finished, monkeypatch)
         assert prediction.probabilities[1] > 0.9, engine
 
 
+def test_a_model_of_both_engines_tells_the_accuracy_of_torch(finished):
+    run = json.loads((finished / "run" / "run.json").read_text(encoding="utf-8"))
+    manifest = json.loads((finished / "models/mine/model.json").read_text(encoding="utf-8"))
+    assert manifest["metrics"] == {"test": run["metrics"] | {"data": "data, test images"}}
+
+
 def test_a_useless_network_is_not_promoted(finished, tmp_path):
     with pytest.raises(PromotionError, match=r"^the accuracy on the test images is 100\.00%, not above 101\.00%"):
         promote_run(finished / "run", tmp_path / "mine", 1.01)

@@ -129,13 +129,18 @@ def promote_run(folder: Path, bundle: Path, floor: float | None) -> dict[str, An
             engines["torch"] = EngineSource(path, WEIGHTS, "float32", ARCHITECTURE)
             runs["torch"] = TorchEngine(torch_bundle(taken, path), "float32").probabilities
         test: SelfTest = image_self_test(taken, runs)
+        tested_on = {"data": f"{run['data']['name']}, test images"}
+        metrics = {"test": run["metrics"] | tested_on}
+        if "torch" not in engines:  # the trained network's figures are none of what the bundle runs
+            own = {key: int8[key] for key in ("accuracy", "low", "high", "n")}
+            metrics = {"test": own | tested_on, "test_torch": run["metrics"]}
         write_bundle(
             bundle, run["classes"], run["input"], engines, test, licence=run["licence"],
             origin=f"Fine-tuned by ./cloudtrial finetune on {run['data']['name']} from: {run['weights']}."[:1000],
             details={
                 "parameters": sum(each.numel() for each in net.parameters()),
                 "storage": "int8",
-                "metrics": {"test": run["metrics"]},
+                "metrics": metrics,
                 "training": {
                     "data": {k: v for k, v in run["data"].items() if k != "folder"}, "base": run["base"],
                     "seed": run["seed"], "epochs": run["epochs"], "options": run["options"],

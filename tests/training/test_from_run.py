@@ -1,0 +1,45 @@
+"""./cloudtrial export RUN and promote RUN of a base that the service runs with ONNX alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from store.cli import main as store
+from tests.helpers.class_folders import write_class_folders
+from training.__main__ import main
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A run of an epoch, and its ONNX files."""
+    root = tmp_path_factory.mktemp("own")
+    write_class_folders(root / "photos", {"ant": 8, "bee": 8})
+    small = ("--base", "mobilenet_v3_small", "--weights", "none", "--size", "32", "--epochs", "1")
+    main(["finetune", str(root / "photos"), *small, "--out", str(root / "run")])
+    main(["export", str(root / "run")])
+    return root / "run"
+
+
+def test_a_model_tells_the_accuracy_of_what_it_runs(exported, tmp_path, capsys):
+    shutil.copytree(exported, tmp_path / "run")
+    run = json.loads((exported / "run.json").read_text(encoding="utf-8"))
+    run["metrics"]["accuracy"] = 0.125  # of torch; another than int8's
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    main(["promote", str(tmp_path / "run"), "--bundle", str(tmp_path / "mine"), "--floor", "0"])
+    manifest = json.loads((tmp_path / "mine" / "model.json").read_text(encoding="utf-8"))
+    int8 = manifest["exports"]["int8.onnx"]
+    assert list(manifest["engines"]) == ["onnx"]
+    assert manifest["metrics"]["test"] == {
+        "accuracy": int8["accuracy"], "low": int8["low"], "high": int8["high"], "n": 4, "data": "photos, test images"
+    }  # fmt: skip
+    assert manifest["metrics"]["test_torch"] == run["metrics"]
+    capsys.readouterr()
+    store(["push", str(tmp_path / "mine"), "--store", str(tmp_path / "store")])
+    store(["show", capsys.readouterr().out.strip(), "--store", str(tmp_path / "store")])
+    assert f"{int8['accuracy']:.1%} ({int8['low']:.1%} to {int8['high']:.1%}) on 4: photos" in capsys.readouterr().out
