@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.command_line import CommandParser, whole_number
+from service.errors import ServiceError
 from training import own_commands
 from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED, fraction, seed
 from training.errors import TrainingError
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except TrainingError as error:
+    except (TrainingError, ServiceError) as error:
         sys.exit(f"{arguments.command}: {error}")
     except OSError as error:  # a full disk, a missing right, a file where a folder is named
         reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
@@ -144,15 +145,11 @@ def run_export(arguments: argparse.Namespace) -> None:
     if arguments.run_folder is not None:
         own_commands.export(arguments)
         return
-    from service.errors import BundleError
     from training.data import load_split
     from training.export import export
 
-    try:
-        train, test = load_split(arguments.data, train=True), load_split(arguments.data, train=False)
-        metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
-    except BundleError as error:
-        sys.exit(f"export: {error}")
+    train, test = load_split(arguments.data, train=True), load_split(arguments.data, train=False)
+    metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
     for name, values in metrics.items():
         print(
             f"{arguments.bundle / name}: {values['accuracy']:.2%} ({values['low']:.2%} to {values['high']:.2%}) "
@@ -162,13 +159,9 @@ def run_export(arguments: argparse.Namespace) -> None:
 
 
 def run_golden(arguments: argparse.Namespace) -> None:
-    from service.errors import BundleError
     from service.model import load_bundle
 
-    try:
-        bundle = load_bundle(arguments.bundle)
-    except BundleError as error:
-        sys.exit(f"golden: {error}")
+    bundle = load_bundle(arguments.bundle)
     if arguments.photos is not None:
         own_commands.golden_photos(arguments, bundle)
         return

@@ -191,6 +191,15 @@ def test_data_that_teaches_nothing_is_one_line(counts, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["red\u00a0ant", "a" * 101], ids=["space", "long"])
+def test_a_class_that_no_model_could_name_is_one_line(name, tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    (data / "ant").rename(data / name)
+    with pytest.raises(SystemExit, match=r"^finetune: .*data has a class folder '.*': rename it; a name has to"):
+        finetune(data, *SMALL, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_test_class_that_is_not_taught_is_one_line(tmp_path):
     write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4})
     write_class_folders(tmp_path / "test", {"ant": 2, "cow": 2})
