@@ -13,8 +13,8 @@ from pathlib import Path
 from service.command_line import CommandParser, whole_number
 from service.errors import ServiceError
 from training import own_commands
-from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED, fraction, seed
-from training.errors import TrainingError
+from training.defaults import BUNDLE, GOLDEN_SETS, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED, fraction, seed
+from training.errors import DataError, TrainingError
 
 DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"
 PROMOTE_EXAMPLES = """\
@@ -103,8 +103,7 @@ def parser() -> argparse.ArgumentParser:
     golden.add_argument(
         "--out",
         type=Path,
-        default=GOLDEN_SET,
-        help=f"folder to write, in place of a golden set that is there (default: {GOLDEN_SET})",
+        help=f"folder to write, in place of a golden set that is there (default: {GOLDEN_SETS}/MODEL)",
     )
     golden.add_argument(
         "--steps",
@@ -159,19 +158,22 @@ def run_export(arguments: argparse.Namespace) -> None:
 
 
 def run_golden(arguments: argparse.Namespace) -> None:
-    from service.model import load_bundle
+    from service.model import WEIGHTS_OF, load_bundle
 
     bundle = load_bundle(arguments.bundle)
+    out = arguments.out or GOLDEN_SETS / arguments.bundle.resolve().name  # where ./cloudtrial run looks for it
     if arguments.photos is not None:
-        own_commands.golden_photos(arguments, bundle)
+        own_commands.golden_photos(bundle, arguments.photos, out)
         return
     from training.folders import golden_files
     from training.golden import generate, write_golden_set
 
-    golden_files(arguments.out)  # raises where something else is there, before minutes of work
+    if WEIGHTS_OF["torch"] not in bundle.files:
+        raise DataError(f"{arguments.bundle} has no weights for torch, which draws the images: give some with --photos")
+    golden_files(out)  # raises where something else is there, before minutes of work
     images = generate(bundle, arguments.steps)
-    correct = write_golden_set(arguments.out, bundle, images)
-    print(f"{arguments.out}: {len(images)} images, {correct} classified as intended")
+    correct = write_golden_set(out, bundle, images)
+    print(f"{out}: {len(images)} images, {correct} classified as intended")
 
 
 if __name__ == "__main__":

@@ -160,9 +160,9 @@ def promote(arguments: argparse.Namespace) -> None:
     print(f"ENGINE=onnx MODEL_DIR={arguments.bundle} ./cloudtrial serve runs it")
 
 
-def golden_photos(arguments: argparse.Namespace, bundle: Any) -> None:
+def golden_photos(bundle: Any, photos: Path, out: Path) -> None:
     """A golden set of photos."""
     from training.bundles.golden_photos import write_photo_set
 
-    for name, label, probability in write_photo_set(bundle, arguments.photos, arguments.out):
+    for name, label, probability in write_photo_set(bundle, photos, out):
         print(f"{name}: {label} ({probability:.2f})")
