@@ -144,10 +144,17 @@ def run_export(arguments: argparse.Namespace) -> None:
     if arguments.run_folder is not None:
         own_commands.export(arguments)
         return
-    from training.data import load_split
+    from service.model import WEIGHTS_OF, load_bundle
+    from training.data import CLASSES, SIZE_PX, load_split
     from training.export import export
 
-    train, test = load_split(arguments.data, train=True), load_split(arguments.data, train=False)
+    classes = load_bundle(arguments.bundle, [WEIGHTS_OF["torch"]]).classes
+    if arguments.data is None and classes != CLASSES:
+        raise DataError(
+            f"{arguments.bundle} has classes of its own, of which CIFAR-10 tells nothing: name images of them with "
+            f"--data, of {SIZE_PX}x{SIZE_PX} pixels, or export its run, ./cloudtrial export RUN"
+        )
+    train, test = (load_split(arguments.data, train=part, classes=classes) for part in (True, False))
     metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
     for name, values in metrics.items():
         print(
