@@ -95,7 +95,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Write an ImageNet network as a bundle, as it is, in 8-bit integers.",
     )  # fmt: skip
     pretrained.add_argument("base", metavar="BASE", help="efficientnet_lite0, or a builder of torchvision")
-    pretrained.add_argument("--images", type=Path, required=True, help="folder of photos to calibrate with")
+    pretrained.add_argument(
+        "--images", type=Path, required=True, help="folder of photos to calibrate with; 64 at most are taken"
+    )
     pretrained.add_argument("--compare", type=Path, help="folder of images on which int8 is compared with torch")
     pretrained.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
     pretrained.set_defaults(run=run_pretrained)

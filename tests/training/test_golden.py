@@ -83,7 +83,8 @@ def test_an_own_model_has_a_golden_set_under_its_name(monkeypatch, tmp_path, cap
 
 def test_photos_replace_the_images_of_an_earlier_set(tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "set"
-    photos.mkdir(), out.mkdir()
+    photos.mkdir()
+    out.mkdir()
     for name in ("coffee.jpg", "provenance.json"):
         shutil.copy(ROOT / "eval/golden/efficientnet-lite0-imagenet" / name, photos)
     (out / "manifest.json").write_text(json.dumps({"model_version": "of before", "images": [{"name": "old.png"}]}))
