@@ -7,11 +7,11 @@ from pathlib import Path
 from shutil import rmtree
 
 from service.errors import StoreError
-from service.model import MODEL_JSON
 from service.store_layout import AliasRecord, alias_dir, record_file, version_dir
 from store.aliases import Aliases
 from store.backend import read
 from store.folder import FolderBackend, delete_abandoned
+from store.version_folder import is_whole
 
 
 class FollowedFolder:
@@ -26,7 +26,7 @@ class FollowedFolder:
         return self.folder / version_dir(self.name, version)
 
     def has(self, record: AliasRecord) -> bool:
-        """Whether the folder is up to date. Raises StoreError where it follows another store."""
+        """Whether the folder is up to date, its files too. Raises StoreError where it follows another store."""
         numbers = self._aliases.numbers(self.alias)
         newest, there = max(numbers, default=0), self._aliases.readable(self.alias, numbers)
         if newest > record.number or (there and there.number == record.number and there != record):
@@ -34,7 +34,7 @@ class FollowedFolder:
                 f"{self.folder} follows another store: its record {newest} of {self.name}@{self.alias} is not "
                 "this store's; follow this one into another folder"
             )
-        return there == record and (self.version_folder(record.version) / MODEL_JSON).is_file()
+        return there == record and is_whole(self.version_folder(record.version), record.version)
 
     def add(self, record: AliasRecord) -> None:
         """From here on a service sees the version, which is there. A damaged copy of the record is replaced."""
@@ -50,10 +50,10 @@ class FollowedFolder:
         delete_abandoned(self.folder / versions, ".*.part")
         for version in self._backend.folders(versions):
             if version in recent and version not in kept:  # another one was pushed here, or pulled by its version
-                _delete(self.version_folder(version))
+                delete_version(self.version_folder(version))
 
 
-def _delete(folder: Path) -> None:
+def delete_version(folder: Path) -> None:
     """Delete a version, which is gone in one step: no service finds half of it."""
     part = folder.parent / f".{folder.name}.deleted.part"
     with suppress(OSError):  # read by another process, or gone: the next time will do

@@ -21,9 +21,9 @@ from service.store_layout import (
 from store.aliases import Aliases, version_before
 from store.backend import Backend, open_backend, read
 from store.errors import DamagedVersion
-from store.followed_folder import FollowedFolder
+from store.followed_folder import FollowedFolder, delete_version
 from store.records import StoredFile, Version
-from store.version_folder import WrongChecksum, read_bundle, read_verified, write_version
+from store.version_folder import WrongChecksum, is_whole, read_bundle, read_verified, write_version
 
 __all__ = ["AliasRecord", "ModelStore", "Version"]
 
@@ -132,9 +132,9 @@ class ModelStore:
     def follow(self, reference: str, folder: Path, keep: int = 2) -> AliasRecord | None:
         """Bring a folder up to date with an alias, as a service follows it: the version's files, then the record.
 
-        Versions that the alias pointed to are deleted there beyond the last `keep`, and those of other aliases. Nothing
-        is done where nothing has changed. Of NAME@VERSION, which never moves, the version is written, and None
-        returned. Raises StoreError, as for the store's own folder.
+        Versions that the alias pointed to are deleted there beyond the last `keep`, and those of other aliases. A
+        damaged copy of the version is replaced. Nothing is done where nothing has changed. Of NAME@VERSION, which never
+        moves, the version is written, and None returned. Raises StoreError, as for the store's own folder.
         """
         if Path(self.url).expanduser().resolve() == folder.resolve():
             raise StoreError(
@@ -143,16 +143,25 @@ class ModelStore:
             )
         wanted = parse_reference(reference)
         if wanted.alias is None:
-            self.pull(reference, folder / version_dir(wanted.name, wanted.version or ""))
+            self._pull_whole(wanted.name, wanted.version or "", folder)
             return None
         self._check_model(wanted.name)
         record = Aliases(self.backend, wanted.name).current(wanted.alias)
         followed = FollowedFolder(folder, wanted.name, wanted.alias)
         if not followed.has(record):
-            self.pull(f"{wanted.name}@{record.version}", followed.version_folder(record.version))
+            self._pull_whole(wanted.name, record.version, folder)
             followed.add(record)
         followed.delete_old(max(1, keep))
         return record
+
+    def _pull_whole(self, name: str, version: str, folder: Path) -> None:
+        """Write a version into the folder of a service, in place of a damaged copy. Raises StoreError."""
+        target = folder / version_dir(name, version)
+        if target.exists() and not is_whole(target, version):
+            self.read_manifest(f"{name}@{version}")  # raises where the store has lost it, so that this copy stays
+            self.report(f"{target} is damaged: fetching it again")
+            delete_version(target)
+        self.pull(f"{name}@{version}", target)
 
     def move_alias(
         self,

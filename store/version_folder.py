@@ -57,11 +57,20 @@ def write_version(folder: Path, manifest: bytes, fetch: Fetch) -> None:
             sync_folder(folder.parent)
             return
         except OSError:
-            if not folder.is_dir():  # else another process has pulled it meanwhile
+            if not (folder.is_dir() and any(folder.iterdir())):  # else another process has pulled it meanwhile
                 raise
         finally:
             rmtree(part, ignore_errors=True)
     _check_there(folder, manifest)
+
+
+def is_whole(folder: Path, version: str) -> bool:
+    """Whether the folder is that version, with every checksum right. It takes a millisecond or so for each MB."""
+    try:
+        load_bundle(folder)
+        return version_of((folder / MODEL_JSON).read_bytes()) == version
+    except (OSError, BundleError):
+        return False
 
 
 def _write_files(part: Path, manifest: bytes, fetch: Fetch) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.command_line import CommandParser, whole_number
+from service.errors import ServiceError
 from training import own_commands
-from training.defaults import BUNDLE, GOLDEN_SET, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED, fraction, seed
-from training.errors import TrainingError
+from training.defaults import BUNDLE, GOLDEN_SETS, GOLDEN_STEPS, MIN_ACCURACY, RUN_JSON, SEED, fraction, seed
+from training.errors import DataError, TrainingError
 
 DATA_HELP = "folder with train/CLASS/* and test/CLASS/*; default: download CIFAR-10"
 PROMOTE_EXAMPLES = """\
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except TrainingError as error:
+    except (TrainingError, ServiceError) as error:
         sys.exit(f"{arguments.command}: {error}")
     except OSError as error:  # a full disk, a missing right, a file where a folder is named
         reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
@@ -102,8 +103,7 @@ def parser() -> argparse.ArgumentParser:
     golden.add_argument(
         "--out",
         type=Path,
-        default=GOLDEN_SET,
-        help=f"folder to write, in place of a golden set that is there (default: {GOLDEN_SET})",
+        help=f"folder to write, in place of a golden set that is there (default: {GOLDEN_SETS}/MODEL)",
     )
     golden.add_argument(
         "--steps",
@@ -144,15 +144,18 @@ def run_export(arguments: argparse.Namespace) -> None:
     if arguments.run_folder is not None:
         own_commands.export(arguments)
         return
-    from service.errors import BundleError
-    from training.data import load_split
+    from service.model import WEIGHTS_OF, load_bundle
+    from training.data import CLASSES, SIZE_PX, load_split
     from training.export import export
 
-    try:
-        train, test = load_split(arguments.data, train=True), load_split(arguments.data, train=False)
-        metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
-    except BundleError as error:
-        sys.exit(f"export: {error}")
+    classes = load_bundle(arguments.bundle, [WEIGHTS_OF["torch"]]).classes
+    if arguments.data is None and classes != CLASSES:
+        raise DataError(
+            f"{arguments.bundle} has classes of its own, of which CIFAR-10 tells nothing: name images of them with "
+            f"--data, of {SIZE_PX}x{SIZE_PX} pixels, or export its run, ./cloudtrial export RUN"
+        )
+    train, test = (load_split(arguments.data, train=part, classes=classes) for part in (True, False))
+    metrics = export(arguments.bundle, train, test, arguments.data_name or test.source)
     for name, values in metrics.items():
         print(
             f"{arguments.bundle / name}: {values['accuracy']:.2%} ({values['low']:.2%} to {values['high']:.2%}) "
@@ -162,23 +165,22 @@ def run_export(arguments: argparse.Namespace) -> None:
 
 
 def run_golden(arguments: argparse.Namespace) -> None:
-    from service.errors import BundleError
-    from service.model import load_bundle
+    from service.model import WEIGHTS_OF, load_bundle
 
-    try:
-        bundle = load_bundle(arguments.bundle)
-    except BundleError as error:
-        sys.exit(f"golden: {error}")
+    bundle = load_bundle(arguments.bundle)
+    out = arguments.out or GOLDEN_SETS / arguments.bundle.resolve().name  # where ./cloudtrial run looks for it
     if arguments.photos is not None:
-        own_commands.golden_photos(arguments, bundle)
+        own_commands.golden_photos(bundle, arguments.photos, out)
         return
     from training.folders import golden_files
     from training.golden import generate, write_golden_set
 
-    golden_files(arguments.out)  # raises where something else is there, before minutes of work
+    if WEIGHTS_OF["torch"] not in bundle.files:
+        raise DataError(f"{arguments.bundle} has no weights for torch, which draws the images: give some with --photos")
+    golden_files(out)  # raises where something else is there, before minutes of work
     images = generate(bundle, arguments.steps)
-    correct = write_golden_set(arguments.out, bundle, images)
-    print(f"{arguments.out}: {len(images)} images, {correct} classified as intended")
+    correct = write_golden_set(out, bundle, images)
+    print(f"{out}: {len(images)} images, {correct} classified as intended")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from service.manifest.reader import MAX_SIZE_PX
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "resnet18-cifar10"
 BUNDLE = ROOT / "models" / NAME
-GOLDEN_SET = ROOT / "eval" / "golden" / NAME
+GOLDEN_SETS = ROOT / "eval" / "golden"  # a folder for each model of models/
 
 RUN_JSON = "run.json"  # of a run of ./cloudtrial finetune
 

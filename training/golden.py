@@ -5,7 +5,7 @@
 It checks a deployment, not the model: a correct deployment predicts as the reference does. Each image starts as noise;
 gradient descent turns it into what the network labels as one class. The batch norm statistics of the training images
 (Yin et al., "Dreaming to Distill", 2020) and a smoothness prior keep it natural. Nothing in the images comes from
-CIFAR-10, so they can be shipped. Written to eval/golden: the PNGs and manifest.json.
+CIFAR-10, so they can be shipped. Written to eval/golden/MODEL: the PNGs and manifest.json.
 """
 
 from __future__ import annotations
@@ -117,4 +117,4 @@ def write_golden_set(folder: Path, bundle: Bundle, images: np.ndarray) -> int:
     lines = ",\n".join("  " + json.dumps(entry) for entry in entries)
     head = f' "classes": {json.dumps(bundle.classes)},\n "model_version": "{bundle.version(WEIGHTS)}",\n'
     (folder / GOLDEN_MANIFEST).write_text(f'{{\n{head} "images": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    return sum(max(range(10), key=e["probabilities"].__getitem__) == e["label"] for e in entries)
+    return sum(max(range(len(bundle.classes)), key=e["probabilities"].__getitem__) == e["label"] for e in entries)

@@ -95,7 +95,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Write an ImageNet network as a bundle, as it is, in 8-bit integers.",
     )  # fmt: skip
     pretrained.add_argument("base", metavar="BASE", help="efficientnet_lite0, or a builder of torchvision")
-    pretrained.add_argument("--images", type=Path, required=True, help="folder of photos to calibrate with")
+    pretrained.add_argument(
+        "--images", type=Path, required=True, help="folder of photos to calibrate with; 64 at most are taken"
+    )
     pretrained.add_argument("--compare", type=Path, help="folder of images on which int8 is compared with torch")
     pretrained.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
     pretrained.set_defaults(run=run_pretrained)
@@ -130,9 +132,10 @@ def run_pretrained(arguments: argparse.Namespace) -> None:
 
     for name, found in make_bundle(arguments.base, arguments.images, arguments.compare, arguments.bundle).items():
         if "agreement" in found:
+            sure = f"for {found['sure_agreement']:.1%} of the {found['sure']}" if found["sure"] else "of none"
             print(
-                f"{name}: int8 has torch's class for {found['agreement']:.1%} of {found['n']} images, for "
-                f"{found['sure_agreement']:.1%} of the {found['sure']} of which torch is sure"
+                f"{name}: int8 has torch's class for {found['agreement']:.1%} of {found['n']} images, {sure} of which "
+                "torch is sure"
             )
 
 
@@ -159,9 +162,9 @@ def promote(arguments: argparse.Namespace) -> None:
     print(f"ENGINE=onnx MODEL_DIR={arguments.bundle.resolve()} ./cloudtrial serve runs it")
 
 
-def golden_photos(arguments: argparse.Namespace, bundle: Any) -> None:
+def golden_photos(bundle: Any, photos: Path, out: Path) -> None:
     """A golden set of photos."""
     from training.bundles.golden_photos import write_photo_set
 
-    for name, label, probability in write_photo_set(bundle, arguments.photos, arguments.out):
+    for name, label, probability in write_photo_set(bundle, photos, out):
         print(f"{name}: {label} ({probability:.2f})")

@@ -33,7 +33,7 @@ from service.engines.precision import probe_precision
 from service.system import cpu_model
 from training.data import CLASSES, load_split
 from training.defaults import CIFAR_MEAN, CIFAR_STD, SEED
-from training.errors import RunError
+from training.errors import DataError, RunError
 
 EVAL_BATCH_SIZE = 1000
 CHECKPOINT = "checkpoint.safetensors"
@@ -155,7 +155,6 @@ def train_epoch(
     first_flip = torch.randint(0, 2, (len(labels),), generator=torch.Generator().manual_seed(seed)).bool()
     flips = first_flip if epoch % 2 == 0 else ~first_flip
     steps = len(order) // recipe.batch_size
-    bf16 = has_fast_bfloat16(device)
     net.train()
     loss_sum = 0.0
     for step in tqdm(range(steps), desc=f"epoch {epoch + 1}", leave=False, mininterval=2):
@@ -163,7 +162,7 @@ def train_epoch(
             group["lr"] = learning_rate(recipe, epoch + step / steps)
         batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         inputs = augment(normalise(images[batch].to(device)), flips[batch].to(device), generator, recipe)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
             logits = net(inputs)
         loss = F.cross_entropy(logits.float(), labels[batch].to(device))
         optimizer.zero_grad(set_to_none=True)
@@ -209,8 +208,7 @@ def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train(out: Path, data: Path | None, *, resume: bool, seed: int) -> None:
-    """Train to the last epoch, with a checkpoint and a line of the log after each; the test images are looked at once,
-    at the end. Raises RunError, DataError."""
+    """Train to the last epoch, with a checkpoint and a log line after each; test once. Raises RunError, DataError."""
     recipe, checkpoint = RECIPE, out / CHECKPOINT
     if checkpoint.exists() != resume:
         fault = "is missing: start without --resume" if resume else "exists: add --resume or choose another --out"
@@ -229,6 +227,8 @@ def train(out: Path, data: Path | None, *, resume: bool, seed: int) -> None:
     on_cpu = f"{os.cpu_count()} cores of {cpu_model()}"
     progress.hardware = sorted({*progress.hardware, on_cpu if device.type == "cpu" else torch.cuda.get_device_name()})
     learnt, held_out = hold_out(labels, recipe.held_out, progress.seed)
+    if len(learnt) < (batch := recipe.batch_size):
+        raise DataError(f"{len(labels)} training images are too few: {len(held_out)} are held out, a batch is {batch}")
     out.mkdir(parents=True, exist_ok=True)
 
     def show(row: str) -> None:

@@ -58,7 +58,7 @@ class ManifestReader:
         return found
 
     def name(self) -> str:
-        return self.get("name", _is_name, NAME)
+        return self.get("name", is_name, NAME)
 
     def classes(self) -> tuple[str, ...]:
         return tuple(self.get("classes", _are_classes, f"1 to {MAX_CLASSES} different names, each of {NAME}"))
@@ -84,7 +84,7 @@ class ManifestReader:
         """Every engine that can run the bundle."""
         files = self.files()
         if self.schema == 1:
-            architecture = self.get("architecture", _is_name, NAME)
+            architecture = self.get("architecture", is_name, NAME)
             return {
                 engine: EngineFile(file, FIRST_SCHEMA_PRECISIONS[engine], architecture if engine == "torch" else None)
                 for engine, file in WEIGHTS_OF.items()
@@ -98,7 +98,7 @@ class ManifestReader:
         return EngineFile(
             self.get(f"{key}.file", _is_one_of(files), f"one of files: {', '.join(files)}"),
             self.get(f"{key}.precision", _is_one_of(PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
-            self.get(f"{key}.architecture", _is_name, NAME) if engine == "torch" else None,
+            self.get(f"{key}.architecture", is_name, NAME) if engine == "torch" else None,
         )
 
     def self_test(self) -> str | None:
@@ -138,7 +138,8 @@ def _is_one_of(choices: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in choices
 
 
-def _is_name(value: Any) -> bool:
+def is_name(value: Any) -> bool:
+    """A name of a model, a class or a feature: NAME says what that is."""
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable()
 
 
@@ -150,7 +151,7 @@ def _are_classes(value: Any) -> bool:
     return (
         isinstance(value, list)
         and 0 < len(value) <= MAX_CLASSES
-        and all(map(_is_name, value))
+        and all(map(is_name, value))
         and len(set(value)) == len(value)
     )
 
@@ -165,7 +166,7 @@ def _are_features(value: Any) -> bool:
         and 0 < len(value) <= MAX_FEATURES
         and all(
             isinstance(each, dict)
-            and _is_name(each.get("name"))
+            and is_name(each.get("name"))
             and is_number(each.get("min"))
             and is_number(each.get("max"))
             and each["min"] <= each["max"]

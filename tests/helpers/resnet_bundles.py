@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +18,10 @@ from training.data import CLASSES, SIZE_PX
 IMAGE = {"kind": "image", "size_px": SIZE_PX, "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
-def random_network() -> ResNet18:
+def random_network(classes: int = len(CLASSES)) -> ResNet18:
     """Random weights, always the same, with batch norms that do something."""
     torch.manual_seed(0)
-    net = build_network(len(CLASSES))
+    net = build_network(classes)
     for norm in net.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(norm.running_mean, -0.5, 0.5)
@@ -29,7 +29,10 @@ def random_network() -> ResNet18:
     return net.eval()
 
 
-def write_resnet(folder: Path, tensors: Mapping[str, Tensor], scratch: Path, onnx: bytes | None = None) -> Path:
+def write_resnet(
+    folder: Path, tensors: Mapping[str, Tensor], scratch: Path, onnx: bytes | None = None,
+    classes: Sequence[str] = CLASSES,
+) -> Path:  # fmt: skip
     """The bundle of these tensors, and of an ONNX file with this content. It has no inputs to test itself by."""
     weights, onnx_file = scratch / WEIGHTS, scratch / INT8
     save_file({k: v.contiguous() for k, v in tensors.items() if "num_batches" not in k}, weights)
@@ -38,6 +41,6 @@ def write_resnet(folder: Path, tensors: Mapping[str, Tensor], scratch: Path, onn
         onnx_file.write_bytes(onnx)
         engines["onnx"] = EngineSource(onnx_file, INT8, "float32")
     write_bundle(
-        folder, CLASSES, IMAGE, engines, SelfTest([]), licence="CC0-1.0", origin="random", details={"kept": True}
+        folder, classes, IMAGE, engines, SelfTest([]), licence="CC0-1.0", origin="random", details={"kept": True}
     )
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -95,6 +96,42 @@ def test_a_version_that_was_lost_is_fetched_again(store, versions, folder):
     (folder / "tiny/versions" / versions[0]).rename(folder / "elsewhere")
     store.follow("tiny@prod", folder)
     assert versions_in(folder) == {versions[0]}
+
+
+@pytest.mark.parametrize("file", ["model.json", "model.onnx"])
+@pytest.mark.parametrize("reference", ["prod", "version"])
+@pytest.mark.parametrize("damage", ["lost", "changed"])
+def test_a_damaged_version_is_fetched_again(store, versions, folder, file, reference, damage):
+    store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    reference = "tiny@prod" if reference == "prod" else f"tiny@{versions[0]}"
+    store.follow(reference, folder)
+    path = folder / "tiny/versions" / versions[0] / file
+    before = path.read_bytes()
+    path.unlink() if damage == "lost" else path.write_bytes(b"x" + before)
+    store.follow(reference, folder)
+    assert path.read_bytes() == before and versions_in(folder) == {versions[0]}
+    load_bundle(path.parent)
+
+
+def test_a_damaged_version_is_mended_when_an_alias_returns(store, versions, folder):
+    for version in versions[:2]:
+        store.move_alias("tiny", "prod", version, reason=WHY)
+        store.follow("tiny@prod", folder)
+    (folder / "tiny/versions" / versions[0] / "model.json").unlink()
+    store.rollback("tiny", "prod", reason=WHY)
+    store.follow("tiny@prod", folder)
+    load_bundle(folder / "tiny/versions" / versions[0])
+
+
+def test_what_the_store_has_lost_is_not_deleted_here(store, versions, folder, tmp_path):
+    store.move_alias("tiny", "prod", versions[0], reason=WHY)
+    store.follow("tiny@prod", folder)
+    here = folder / "tiny/versions" / versions[0]
+    (here / "self_test.json").write_text("of another")
+    rmtree(tmp_path / "store/tiny/versions" / versions[0])
+    with pytest.raises(StoreError, match="has no version"):
+        store.follow("tiny@prod", folder)
+    assert (here / "model.onnx").is_file()
 
 
 def test_the_alias_stays_until_the_version_is_there(store, versions, folder, tmp_path):

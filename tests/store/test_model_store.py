@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -114,6 +115,16 @@ def test_a_pull_leaves_a_folder_with_other_content_alone(store, versions, tmp_pa
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     with pytest.raises(StoreError, match="is not version"):
         store.pull(f"tiny@{versions[0]}", tmp_path / "link")
+
+
+def test_a_full_disk_is_told_of_an_empty_folder_too(store, versions, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("store.version_folder.write_durably", refuse)
+    with pytest.raises(StoreError, match=rf"empty cannot be written: {os.strerror(errno.ENOSPC)}$"):
+        store.pull(f"tiny@{versions[0]}", tmp_path / "empty")
 
 
 def test_pushers_at_once_do_not_disturb_each_other(store, tmp_path):

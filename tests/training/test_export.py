@@ -18,6 +18,7 @@ from service.model import load_bundle, sha256
 from service.monitoring.reference import read_reference
 from service.settings import Settings
 from tests.conftest import ROOT
+from tests.helpers.class_folders import write_class_folders
 from tests.helpers.resnet_bundles import random_network, write_resnet
 from training import data, export
 from training.__main__ import main
@@ -125,11 +126,37 @@ def test_a_bad_export_is_refused_and_changes_nothing(limit, message, monkeypatch
     folder = random_bundle(tmp_path)
     before = (folder / "model.json").read_bytes()
     monkeypatch.setattr(limit, -1.0)
-    monkeypatch.setattr(data, "load_split", lambda folder, train: noise(1, seed=int(train)))
+    monkeypatch.setattr(data, "load_split", lambda folder, train, classes: noise(1, seed=int(train)))
     with pytest.raises(SystemExit, match=message):
         main(["export", "--bundle", str(folder)])
     assert (folder / "model.json").read_bytes() == before
     assert not list(folder.glob("*.onnx"))
+
+
+def own_bundle(root: Path) -> Path:
+    """The bundle of a network of two classes of its own."""
+    return write_resnet(root / "mine", random_network(2).state_dict(), root, classes=("ant", "bee"))
+
+
+def test_own_classes_are_not_measured_on_cifar10(monkeypatch, tmp_path):
+    folder = own_bundle(tmp_path)
+    before = (folder / "model.json").read_bytes()
+    monkeypatch.setattr(data, "load_split", lambda *_, **__: pytest.fail("downloads"))
+    with pytest.raises(SystemExit, match=r"^export: .*mine has classes of its own, of which CIFAR-10 tells nothing"):
+        main(["export", "--bundle", str(folder)])
+    assert (folder / "model.json").read_bytes() == before
+
+
+def test_own_classes_are_measured_on_their_own_images(monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "MAX_INT8_LOSS", 1.0)
+    folder = own_bundle(tmp_path)
+    for seed, split in enumerate(("train", "test")):
+        write_class_folders(tmp_path / "photos" / split, {"ant": 4, "bee": 4}, seed=seed)
+    main(["export", "--bundle", str(folder), "--data", str(tmp_path / "photos")])
+    bundle = load_bundle(folder)
+    assert bundle.classes == ("ant", "bee") and set(bundle.engines) == {"onnx", "torch"}
+    test = json.loads((folder / "model.json").read_text())["metrics"]["test"]
+    assert (test["n"], test["data"]) == (8, "class folders of PNG files (photos/), test split")
 
 
 def test_calibration_uses_the_same_images_of_every_class(monkeypatch):

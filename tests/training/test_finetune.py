@@ -89,6 +89,12 @@ def test_the_bundle_starts_and_answers_with_either_engine(finished, monkeypatch)
         assert prediction.probabilities[1] > 0.9, engine
 
 
+def test_a_model_of_both_engines_tells_the_accuracy_of_torch(finished):
+    run = json.loads((finished / "run" / "run.json").read_text(encoding="utf-8"))
+    manifest = json.loads((finished / "models/mine/model.json").read_text(encoding="utf-8"))
+    assert manifest["metrics"] == {"test": run["metrics"] | {"data": "data, test images"}}
+
+
 def test_a_useless_network_is_not_promoted(finished, tmp_path):
     with pytest.raises(PromotionError, match=r"^the accuracy on the test images is 100\.00%, not above 101\.00%"):
         promote_run(finished / "run", tmp_path / "mine", 1.01)
@@ -181,6 +187,15 @@ def test_what_speaks_against_the_data_is_noted(tmp_path):
 def test_data_that_teaches_nothing_is_one_line(counts, message, tmp_path):
     data = write_class_folders(tmp_path / "data", counts)
     with pytest.raises(SystemExit, match=f"^finetune: .*{message}"):
+        finetune(data, *SMALL, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["red\u00a0ant", "a" * 101], ids=["space", "long"])
+def test_a_class_that_no_model_could_name_is_one_line(name, tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    (data / "ant").rename(data / name)
+    with pytest.raises(SystemExit, match=r"^finetune: .*data has a class folder '.*': rename it; a name has to"):
         finetune(data, *SMALL, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -13,6 +13,7 @@ from service.engines.torch_engine import WEIGHTS, TorchEngine
 from service.images.preprocess import decode_image
 from service.model import load_bundle
 from tests.conftest import ROOT
+from tests.helpers.resnet_bundles import random_network, write_resnet
 from training import golden
 from training.__main__ import main
 from training.bundles.onnx_export import run_onnx
@@ -69,6 +70,47 @@ def test_a_set_replaces_a_set_and_keeps_other_images(bundle_dir, tmp_path):
     golden.write_golden_set(tmp_path, bundle, np.zeros((10, 32, 32, 3), np.uint8))
     assert (tmp_path / "mine.png").exists() and not (tmp_path / "old.png").exists()
     assert len(json.loads((tmp_path / "manifest.json").read_text())["images"]) == 10
+
+
+def test_an_own_model_has_a_golden_set_under_its_name(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("training.__main__.GOLDEN_SETS", tmp_path / "golden")
+    mine = write_resnet(tmp_path / "mine", random_network(2).state_dict(), tmp_path, classes=("ant", "bee"))
+    main(["golden", "--bundle", str(mine), "--steps", "1"])
+    assert "mine: 20 images, " in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "golden/mine/manifest.json").read_text())
+    assert manifest["classes"] == ["ant", "bee"] and len(manifest["images"]) == 20
+
+
+def test_photos_replace_the_images_of_an_earlier_set(tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "set"
+    photos.mkdir()
+    out.mkdir()
+    for name in ("coffee.jpg", "provenance.json"):
+        shutil.copy(ROOT / "eval/golden/efficientnet-lite0-imagenet" / name, photos)
+    (out / "manifest.json").write_text(json.dumps({"model_version": "of before", "images": [{"name": "old.png"}]}))
+    for name in ("old.png", "mine.png"):
+        (out / name).write_bytes(b"an image")
+    bundle = ROOT / "models" / "efficientnet-lite0-imagenet"
+    main(["golden", "--bundle", str(bundle), "--photos", str(photos), "--out", str(out)])
+    assert {path.name for path in out.iterdir()} == {"coffee.jpg", "manifest.json", "provenance.json", "mine.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "photos", "message"),
+    [
+        ("efficientnet-lite0-imagenet", False, "imagenet has no weights for torch, which draws the images: give some"),
+        ("iris", False, "iris has no weights for torch"),
+        ("iris", True, "iris takes rows of 4 numbers, not images"),
+        ("efficientnet-lite0-imagenet", True, r"a\.png cannot be read: "),
+    ],
+)
+def test_what_has_no_golden_set_is_one_line(name, photos, message, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image at all")
+    (tmp_path / "provenance.json").write_text(json.dumps({"a.png": {"source": "a test", "licence": "CC0"}}))
+    words = ["--photos", str(tmp_path)] if photos else ["--steps", "1"]
+    with pytest.raises(SystemExit, match=f"^golden: .*{message}"):
+        main(["golden", "--bundle", str(ROOT / "models" / name), "--out", str(tmp_path / "set"), *words])
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("photos", [False, True])

@@ -98,6 +98,10 @@ def test_a_table_of_large_numbers_is_served_and_known(tmp_path):
         pytest.param("a,a,class\n1,1,x\n", "two columns have one name", id="one name"),
         pytest.param("a,class\n1,x\n2,x\n", "has one class", id="one class"),
         pytest.param("a,class\n" + "1,x\n" * 9 + "2,y\n", "has 1 rows of 'y'", id="tiny"),
+        pytest.param(",a,class\n0,1,x\n", "the column 1 has no name: an index", id="index"),
+        pytest.param("a,b\u3000c,class\n0,1,x\n", "the column 2 is called .* 1 to 100 printable", id="heading"),
+        pytest.param("a,class\n" + "1,x\n" * 9 + "2, \n" * 9, "line 11: the class is ''", id="no class said"),
+        pytest.param("a,class\n1," + "x" * 101, "line 2: the class is .* 1 to 100 printable", id="long class"),
         pytest.param("", "is no CSV file with a header", id="empty"),
     ],
 )

@@ -148,6 +148,14 @@ def test_resuming_what_was_not_started_is_refused(class_folders, tmp_path):
         run_train("--data", class_folders, "--out", tmp_path, "--resume")
 
 
+def test_too_few_images_for_a_batch_are_one_line(class_folders, small_recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "RECIPE", replace(train.RECIPE, held_out=26))
+    message = r"^train: 40 training images are too few: 26 are held out, a batch is 15$"
+    with pytest.raises(SystemExit, match=message):
+        run_train("--data", class_folders, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_not_overwritten(class_folders, finished_run):
     with pytest.raises(SystemExit, match=r"exists: add --resume"):
         run_train("--data", class_folders, "--out", finished_run)

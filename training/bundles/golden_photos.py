@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from service.errors import Problem
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from service.schema import PROBABILITY_DIGITS
@@ -26,10 +27,12 @@ PROVENANCE = "provenance.json"
 
 
 def write_photo_set(bundle: Bundle, photos: Path, out: Path) -> list[tuple[str, str, float]]:
-    """Copy the photos and write manifest.json; returns each name with the bundle's class and its probability."""
+    """Copy the photos and write manifest.json, in place of an earlier set's.
+
+    Returns each name with the bundle's class and its probability. Raises TrainingError, BundleError.
+    """
     in_place = photos.resolve() == out.resolve()
-    if not in_place:
-        golden_files(out)  # raises where something else is there
+    earlier = [] if in_place else golden_files(out)  # raises where something else is there
     paths = image_files(photos)
     try:
         provenance: dict[str, Any] = json.loads((photos / PROVENANCE).read_text(encoding="utf-8"))
@@ -39,8 +42,10 @@ def write_photo_set(bundle: Bundle, photos: Path, out: Path) -> list[tuple[str, 
     if unknown or not paths:
         raise DataError(f"{photos / PROVENANCE} says nothing of {unknown or 'any photo'}")
     file = bundle.engine("onnx").file
-    rows = run_onnx(bundle.path(file), np.stack([decode_image(path.read_bytes(), bundle) for path in paths]))
+    rows = run_onnx(bundle.path(file), np.stack([_decoded(path, bundle) for path in paths]))
     out.mkdir(parents=True, exist_ok=True)
+    for name in set(earlier) - {path.name for path in paths}:
+        (out / name).unlink(missing_ok=True)
     entries, answers = [], []
     for path, row in zip(paths, rows, strict=True):
         label = int(row.argmax())
@@ -59,3 +64,10 @@ def write_photo_set(bundle: Bundle, photos: Path, out: Path) -> list[tuple[str, 
     if not in_place:
         shutil.copyfile(photos / PROVENANCE, out / PROVENANCE)
     return answers
+
+
+def _decoded(path: Path, bundle: Bundle) -> np.ndarray:
+    try:
+        return decode_image(path.read_bytes(), bundle)
+    except Problem as error:
+        raise DataError(f"{path} cannot be read: {error}") from None

@@ -32,6 +32,7 @@ from training.folders import image_files
 from training.measure import parity
 from training.networks.bases import Base, build, find_base, load_weights
 
+MAX_PHOTOS = 64  # whose crops are held in memory: 1.2 GB at 224 pixels
 CROPS = 32  # of each photo; half calibrate, half compare
 MIN_CROP = 0.35  # of the shorter side
 SEED = 0
@@ -47,11 +48,20 @@ def imagenet_classes() -> list[str]:
     return list(models.ResNet18_Weights.DEFAULT.meta["categories"])
 
 
+def evenly(paths: list[Path], most: int) -> list[Path]:
+    """At most so many of them, from all over the list."""
+    return paths if len(paths) <= most else [paths[index * len(paths) // most] for index in range(most)]
+
+
 def random_crops(paths: list[Path], bundle: Bundle) -> np.ndarray:
-    """Squares of each photo at random places and sizes, every second mirrored: float32 [photos, CROPS, 3, S, S]."""
+    """Squares of each photo at random places and sizes, every second mirrored.
+
+    float32 [2, N, 3, S, S]: half of each photo's to calibrate, the other to compare.
+    """
     rng = np.random.default_rng(SEED)
-    crops = []
-    for path in paths:
+    side_px = bundle.image.size_px
+    crops = np.empty((2, len(paths) * CROPS // 2, 3, side_px, side_px), np.float32)
+    for number, path in enumerate(paths):
         with Image.open(path) as image:
             photo = image.convert("RGB")
         for index in range(CROPS):
@@ -62,17 +72,26 @@ def random_crops(paths: list[Path], bundle: Bundle) -> np.ndarray:
                 crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             buffer = io.BytesIO()
             crop.save(buffer, "PNG", compress_level=1)
-            crops.append(decode_image(buffer.getvalue(), bundle))
-    return np.stack(crops).reshape(len(paths), CROPS, *crops[0].shape)
+            crops[index % 2, (number * CROPS + index) // 2] = decode_image(buffer.getvalue(), bundle)
+    return crops
+
+
+def is_sure(expected: np.ndarray) -> np.ndarray:
+    """Of which inputs the network is sure: bool [N]."""
+    return expected.max(1) >= SURE
 
 
 def agreement(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """How int8's answers differ from torch's, and of those of which torch is sure, how many have the same class."""
-    sure = expected.max(1) >= SURE
+    """How int8's answers differ from torch's, and of those of which torch is sure, how many have the same class.
+
+    That share is None where torch is sure of none.
+    """
+    sure = is_sure(expected)
     same = found.argmax(1) == expected.argmax(1)
     top5 = (np.argsort(found, axis=1)[:, -5:] == expected.argmax(1)[:, None]).any(1)
     return parity(found, expected) | {
-        "n": len(same), "sure": int(sure.sum()), "sure_agreement": round(float(same[sure].mean()), 4),
+        "n": len(same), "sure": int(sure.sum()),
+        "sure_agreement": round(float(same[sure].mean()), 4) if sure.any() else None,
         "torch_label_in_top5": round(float(top5.mean()), 4),
     }  # fmt: skip
 
@@ -91,15 +110,19 @@ def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> 
     net = build(base, len(classes))
     load_weights(net, base, None)
     bundle = image_bundle(base, tuple(classes))
-    paths = image_files(photos)
+    paths = evenly(image_files(photos), MAX_PHOTOS)
     if not paths:
         raise DataError(f"{photos} holds no photos to calibrate with")
-    crops = random_crops(paths, bundle)
-    calibration, held_out = (crops[:, i::2].reshape(-1, *crops.shape[2:]) for i in range(2))
+    calibration, held_out = random_crops(paths, bundle)
     with tempfile.TemporaryDirectory() as scratch:
         float32, int8 = Path(scratch) / "float32.onnx", Path(scratch) / INT8
-        write_float32(net, base.size_px, float32)
         expected = torch_probabilities(net, held_out)
+        if not is_sure(expected).any():
+            raise ExportError(
+                f"torch is sure of none of {len(held_out)} crops of {photos}, so that int8 cannot be judged: give "
+                "photos of things that the network knows"
+            )
+        write_float32(net, base.size_px, float32)
         difference = float(np.abs(run_onnx(float32, held_out) - expected).max())
         if difference > MAX_FLOAT32_DIFFERENCE:
             raise ExportError(f"the exported network differs from torch's: a probability by {difference:.4f}")
@@ -157,8 +180,7 @@ def _decoded(folder: Path, bundle: Bundle) -> np.ndarray:
     paths = image_files(folder)
     if not paths:
         raise DataError(f"{folder} holds no images to compare with")
-    chosen = paths[:: max(len(paths) // COMPARED_IMAGES, 1)][:COMPARED_IMAGES]
     try:
-        return np.stack([decode_image(path.read_bytes(), bundle) for path in chosen])
+        return np.stack([decode_image(path.read_bytes(), bundle) for path in evenly(paths, COMPARED_IMAGES)])
     except Problem as error:
         raise DataError(f"an image of {folder} cannot be read: {error}") from None

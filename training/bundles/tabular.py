@@ -24,6 +24,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from service.manifest.reader import NAME, is_name
 from service.manifest.records import Feature, TabularInput
 from training.bundles.manifest import EngineSource, SelfTest, check_replaceable, write_bundle
 from training.bundles.onnx_export import run_onnx
@@ -68,15 +69,30 @@ def read_rows(source: str) -> Rows:
         raise DataError(f"no file {path}; name a CSV file, or {PREFIX}iris") from None
     except (OSError, UnicodeError, ValueError) as error:
         raise DataError(f"{path} is no CSV file with a header: {error}") from None
+    _check_header(path, header)
+    values = [_numbers(path, number, header, row) for number, row in enumerate(lines, 2) if row]
+    names = [_class(path, number, row[-1].strip()) for number, row in enumerate(lines, 2) if row]
+    classes = tuple(sorted(set(names)))
+    labels = np.array([classes.index(name) for name in names], np.int64)
+    return Rows(path.stem, tuple(header[:-1]), classes, np.array(values, np.float32), labels, f"rows of {path.name}")
+
+
+def _check_header(path: Path, header: list[str]) -> None:
     if len(header) < 2 or header[-1] != CLASS_COLUMN:
         raise DataError(f"{path}: the last column has to be named {CLASS_COLUMN!r}, and it is {header[-1:]}")
     if len(set(header)) < len(header):
         raise DataError(f"{path}: two columns have one name; the columns are {header}")
-    values = [_numbers(path, number, header, row) for number, row in enumerate(lines, 2) if row]
-    names = [row[-1].strip() for row in lines if row]
-    classes = tuple(sorted(set(names)))
-    labels = np.array([classes.index(name) for name in names], np.int64)
-    return Rows(path.stem, tuple(header[:-1]), classes, np.array(values, np.float32), labels, f"rows of {path.name}")
+    for number, name in enumerate(header, 1):
+        if not name:
+            raise DataError(f"{path}: the column {number} has no name: an index? leave it out")
+        if not is_name(name):
+            raise DataError(f"{path}: the column {number} is called {name!r}; a name has to be {NAME}")
+
+
+def _class(path: Path, number: int, name: str) -> str:
+    if not is_name(name):
+        raise DataError(f"{path}, line {number}: the class is {name!r}; a name has to be {NAME}")
+    return name
 
 
 def _numbers(path: Path, number: int, header: list[str], row: list[str]) -> list[float]:

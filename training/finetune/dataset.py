@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from service.errors import Problem
 from service.images.preprocess import decode_image
+from service.manifest.reader import NAME, is_name
 from service.model import Bundle
 from training.errors import DataError
 from training.folders import class_folders, has_splits
@@ -69,6 +70,8 @@ def read_dataset(folder: Path, seed: int) -> Dataset:
     else:
         train_files, test_files = class_folders(folder), no_files
     classes: tuple[str, ...] = tuple(train_files)
+    if nameless := [name for name in classes if not is_name(name)]:  # model.json could not name it
+        raise DataError(f"{folder} has a class folder {nameless[0]!r}: rename it; a name has to be {NAME}")
     if len(classes) < 2:
         raise DataError(
             f"{folder} has one class, {''.join(classes)!r}; a classifier needs at least two folders of images"

@@ -95,7 +95,10 @@ def load(dataset: Dataset, base: Base, scratch: Path, say: Callable[[str], None]
         images, problems = decode(part, bundle, name, scratch)
         bad += [f"{path.name} ({why})" for path, why in zip(part.paths, problems, strict=True) if why]
         good = np.flatnonzero([not why for why in problems])
-        parts[name] = (part, images) if len(good) == len(part) else (part.take(good), images[good])
+        for place, index in enumerate(good):  # in place: images may be a file, larger than memory
+            if place != index:
+                images[place] = images[index]
+        parts[name] = (part.take(good), images[: len(good)])
     total = len(dataset.train) + len(dataset.validation) + len(dataset.test)
     if bad:
         shown = "; ".join(bad[:SHOWN_FILES]) + ("; ..." if len(bad) > SHOWN_FILES else "")
