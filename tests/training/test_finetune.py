@@ -122,6 +122,55 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(monkeypatch, tmp_path):
         finetune(data, *SMALL, "--out", tmp_path / "whole")
 
 
+def add_photos(data: Path) -> None:
+    write_class_folders(data, {"ant": 18, "bee": 18})
+
+
+def rename_photo(data: Path) -> None:
+    (data / "ant" / "00.png").rename(data / "ant" / "99.png")
+
+
+def add_class(data: Path) -> None:
+    write_class_folders(data, {"cow": 14})
+
+
+def rename_class(data: Path) -> None:
+    (data / "ant").rename(data / "wasp")
+
+
+@pytest.fixture
+def copies(finished, tmp_path) -> tuple[Path, Path]:
+    """The images of the finished run, and the run."""
+    for name in ("data", "run"):
+        shutil.copytree(finished / name, tmp_path / name)
+    return tmp_path / "data", tmp_path / "run"
+
+
+@pytest.mark.parametrize("change", [add_photos, rename_photo, add_class, rename_class])
+def test_a_run_goes_on_with_the_same_files_alone(change, copies):
+    data, run = copies
+    change(data)
+    before = (run / "run.json").read_bytes()
+    for option in ("--unfreeze", "--resume"):
+        with pytest.raises(SystemExit, match=r"^finetune: .*data has other classes or files than .*run was started"):
+            finetune(data, "--base", "resnet18-cifar", "--out", run, option)
+    with pytest.raises(SystemExit, match=r"^export: .*data has .*; name the same images"):
+        main(["export", str(run), "--data", str(data)])
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_a_run_that_names_no_files_goes_on_with_as_many(copies):
+    data, run = copies
+    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    del content["data"]["names_sha256"]  # as an earlier release left it
+    (run / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    finetune(data, "--base", "resnet18-cifar", "--out", run, "--resume")
+    (run / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    add_photos(data)
+    with pytest.raises(SystemExit, match=r"has 28 training and 8 test images of 2 classes, the run had 22 and 6 of 2"):
+        finetune(data, "--base", "resnet18-cifar", "--out", run, "--resume")
+
+
 def test_what_a_folder_holds_of_the_users_own_is_kept(tmp_path):
     data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
     for number, name in enumerate(("test/test_mine.py", "log.csv", "curves.svg")):

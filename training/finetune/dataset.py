@@ -5,6 +5,8 @@ Labels are matched by the folders' names, so that a class which one split lacks 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +56,7 @@ class Dataset:
     test: Part
     split_here: bool  # whether the test images were drawn from the only folder
     notes: tuple[str, ...]  # what speaks against the data
+    names_sha256: dict[str, str]  # of the file names of each part: with other files the split is another
 
 
 def read_dataset(folder: Path, seed: int) -> Dataset:
@@ -92,7 +95,14 @@ def read_dataset(folder: Path, seed: int) -> Dataset:
             f"{classes[counts.argmin()]}; look at the recall of each class, not at the accuracy"
         )
     train, validation = _split(train, VALIDATION_FRACTION, seed)
-    return Dataset(folder.name, classes, train, validation, test, split_here, tuple(notes))
+    parts = (("train", train), ("validation", validation), ("test", test))
+    names = {name: _names_sha256(part, folder) for name, part in parts}
+    return Dataset(folder.name, classes, train, validation, test, split_here, tuple(notes), names)
+
+
+def _names_sha256(part: Part, folder: Path) -> str:
+    names = sorted(path.relative_to(folder).as_posix() for path in part.paths)
+    return hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
 
 
 def _check_counts(folder: Path, train: Part, classes: Sequence[str]) -> None:

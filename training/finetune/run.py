@@ -120,10 +120,10 @@ def normaliser(base: Base, on: torch.device) -> Callable[[Tensor], Tensor]:
     return lambda batch: ((batch.to(on).float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def start_network(options: Options, base: Base, classes: int) -> tuple[nn.Module, Progress, dict[str, Tensor]]:
+def start_network(options: Options, base: Base, dataset: Dataset) -> tuple[nn.Module, Progress, dict[str, Tensor]]:
     """The network as the options say: from its weights, or from the run's checkpoint. Raises RunError, BaseError."""
     torch.manual_seed(options.seed)
-    net = build(base, classes)
+    net = build(base, len(dataset.classes))
     if options.size_px is not None:
         check_size(net, base)
     exists = (options.out / CHECKPOINT).exists()
@@ -132,18 +132,42 @@ def start_network(options: Options, base: Base, classes: int) -> tuple[nn.Module
     if not exists:
         load_weights(net, base, options.weights)
         return net, Progress(), {}
-    _check_same(read_run(options.out), options, base)
+    _check_same(read_run(options.out), options, base, dataset)
     progress, momentum = load_checkpoint(options.out, net)
     if not options.resume and not (options.unfreeze and progress.finished(WHOLE) == 0):
         raise RunError(f"{options.out / CHECKPOINT} exists: add --resume or choose another --out")
     return net, progress, momentum
 
 
-def _check_same(run: dict[str, Any], options: Options, base: Base) -> None:
+def _check_same(run: dict[str, Any], options: Options, base: Base, dataset: Dataset) -> None:
     for key, now in (("base", base.name), ("size_px", base.size_px), ("seed", options.seed)):
         then = run["input"]["size_px"] if key == "size_px" else run[key]
         if then != now:
             raise RunError(f"{options.out} was started with {key} {then}, not {now}; choose another --out")
+    if not same_files(run, dataset):
+        raise RunError(
+            f"{options.data} has other classes or files than {options.out} was started with, so its test images would "
+            "be others; give the same, or choose another --out"
+        )
+
+
+def same_files(run: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether classes and files are the run's; one of an earlier release does not say which files it had."""
+    names = run["data"].get("names_sha256", dataset.names_sha256)
+    return (run["classes"], names) == (list(dataset.classes), dataset.names_sha256)
+
+
+def check_images(run: dict[str, Any], folder: Path, loaded: Loaded) -> None:
+    """Raises DataError when the images are others than the run's."""
+    now = (list(loaded.dataset.classes), len(loaded.train[1]) + len(loaded.validation[1]), len(loaded.test[1]))
+    then = (run["classes"], run["data"]["train"] + run["data"]["validation"], run["data"]["test"])
+    if now != then:
+        raise DataError(
+            f"{folder} has {now[1]} training and {now[2]} test images of {len(now[0])} classes, the run had {then[1]} "
+            f"and {then[2]} of {len(then[0])}; name the same images"
+        )
+    if not same_files(run, loaded.dataset):
+        raise DataError(f"{folder} has other files than those of the run; name the same images")
 
 
 def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -152,13 +176,15 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
     base = find_base(options.base, options.size_px, options.weights)
     dataset = read_dataset(options.data, options.seed)
     check_replaceable(options.out, test_images=dataset.split_here)
-    net, progress, momentum = start_network(options, base, len(dataset.classes))
+    net, progress, momentum = start_network(options, base, dataset)
     on = device()
     options.out.mkdir(parents=True, exist_ok=True)
     for note in dataset.notes:
         say(f"note: {note}")
     with tempfile.TemporaryDirectory(dir=options.out) as scratch:
         loaded = load(dataset, base, Path(scratch), say)
+        if progress.history:
+            check_images(read_run(options.out), options.data, loaded)
         run = describe_run(options, base, loaded)
         write_run(options.out, run)  # before test/, which it tells from a folder of the user
         if dataset.split_here:
@@ -248,6 +274,7 @@ def describe_run(options: Options, base: Base, loaded: Loaded) -> dict[str, Any]
             "folder": str(options.data.resolve()), "name": loaded.dataset.name, "seed": options.seed,
             "split_here": loaded.dataset.split_here, "train": len(loaded.train[1]),
             "validation": len(loaded.validation[1]), "test": len(loaded.test[1]), "notes": list(loaded.dataset.notes),
+            "names_sha256": loaded.dataset.names_sha256,
         },
         "seed": options.seed,
         "options": {k: v for k, v in asdict(options).items() if k in ("unfreeze", "epochs", "batch_size", "lr")},
