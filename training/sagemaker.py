@@ -25,9 +25,8 @@ from typing import Any
 from service.command_line import positive
 from service.errors import StoreError
 from service.store_layout import check_name
-from training.defaults import batch_size, epochs, fraction, seed, size_px
+from training.defaults import BASE, BATCH_SIZE, EPOCHS, SEED, batch_size, epochs, fraction, seed, size_px
 from training.errors import DataError, RunError, TrainingError
-from training.own_commands import BATCH_SIZE, EPOCHS, SEED
 
 ROOT = Path("/opt/ml")
 MAX_REASON_CHARACTERS = 1024  # that SageMaker shows
@@ -44,7 +43,7 @@ def _is_true(text: str) -> bool:
 
 # Name -> how its text is read, and its value where it is not given
 HYPERPARAMETERS: Mapping[str, tuple[Callable[[str], Any], Any]] = {
-    "base": (str, "efficientnet_lite0"),
+    "base": (str, BASE),
     "weights": (str, None),
     "size_px": (size_px, None),
     "unfreeze": (_is_true, False),
@@ -98,7 +97,8 @@ def train(root: Path, say: Callable[[str], None]) -> None:
     floor, name = values.pop("floor"), check_name(values.pop("name"))
 
     from training.bundles.from_run import export_run, promote_run
-    from training.finetune.run import Options, finetune
+    from training.finetune.options import Options
+    from training.finetune.run import finetune
     from training.finetune.run_folder import CHECKPOINT
 
     outputs = root / "output" / "data"

@@ -108,18 +108,39 @@ def interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "checkpoints"),
+    [
+        pytest.param((*SMALL, "--batch-size", "4", "--lr", "0.02"), 1, id="random weights"),
+        pytest.param(("--base", "resnet18-cifar", "--unfreeze", "--seed", "3"), 1, id="before the whole network"),
+        pytest.param(("--base", "resnet18-cifar", "--unfreeze", "--size", "16"), 2, id="amid the whole network"),
+    ],
+)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(options, checkpoints, monkeypatch, tmp_path):
     data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
-    finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "whole")
+    finetune(data, *options, "--epochs", "2", "--out", tmp_path / "whole")
+    left = iter(range(checkpoints - 1))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune_run, "draw_curves", interrupt)  # right after the first checkpoint
-        finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "resumed")
-    finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "resumed", "--resume")
+        patch.setattr(finetune_run, "draw_curves", lambda *_: None if next(left, None) is not None else interrupt())
+        finetune(data, *options, "--epochs", "2", "--out", tmp_path / "resumed")
+    finetune(data, "--out", tmp_path / "resumed", "--resume")  # with no other option
     expected, resumed = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "resumed"))
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    runs = [json.loads((tmp_path / run / "run.json").read_text(encoding="utf-8")) for run in ("whole", "resumed")]
+    for key in ("weights", "licence", "input", "seed", "options", "epochs", "metrics"):
+        assert runs[0][key] == runs[1][key], key
     with pytest.raises(SystemExit, match="exists: add --resume or choose another --out"):
-        finetune(data, *SMALL, "--out", tmp_path / "whole")
+        finetune(data, "--out", tmp_path / "whole")
+
+
+def test_a_run_with_its_last_layer_trained_can_be_unfrozen(copies):
+    data, run = copies
+    finetune(data, "--out", run, "--unfreeze", "--epochs", "1")
+    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert content["epochs"] == {"head": 40, "whole": 1} and content["base"] == "resnet18-cifar"
+    with pytest.raises(SystemExit, match=r"was started with the weights CIFAR-10 weights of .*, not random; choose"):
+        finetune(data, "--out", run, "--resume", "--weights", "none")
 
 
 def add_photos(data: Path) -> None:

@@ -29,6 +29,7 @@ from training.errors import DataError, RunError
 from training.finetune.curves import draw_curves
 from training.finetune.dataset import Dataset, Part, copy_test_images, decode, read_dataset
 from training.finetune.head import all_features, train_head
+from training.finetune.options import Options, check_same, same_files
 from training.finetune.run_folder import (
     CHECKPOINT,
     CURVES,
@@ -46,27 +47,10 @@ from training.finetune.run_folder import (
 )  # fmt: skip
 from training.finetune.unfrozen import FINE_LR, SCRATCH_LR, Schedule, predict, train_unfrozen
 from training.measure import accuracy
-from training.networks.bases import NO_WEIGHTS, Base, build, check_size, find_base, load_weights
+from training.networks.bases import RANDOM, Base, build, check_size, find_base, load_weights
 
 SHOWN_FILES = 3
 MAX_UNREADABLE = 0.5  # of the files; beyond, something else is wrong
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says."""
-
-    data: Path
-    base: str
-    out: Path
-    weights: str | None
-    size_px: int | None
-    unfreeze: bool
-    epochs: int
-    batch_size: int
-    lr: float | None
-    seed: int
-    resume: bool
 
 
 @dataclass(frozen=True)
@@ -132,29 +116,11 @@ def start_network(options: Options, base: Base, dataset: Dataset) -> tuple[nn.Mo
     if not exists:
         load_weights(net, base, options.weights)
         return net, Progress(), {}
-    _check_same(read_run(options.out), options, base, dataset)
+    check_same(read_run(options.out), options, base, dataset)
     progress, momentum = load_checkpoint(options.out, net)
     if not options.resume and not (options.unfreeze and progress.finished(WHOLE) == 0):
         raise RunError(f"{options.out / CHECKPOINT} exists: add --resume or choose another --out")
     return net, progress, momentum
-
-
-def _check_same(run: dict[str, Any], options: Options, base: Base, dataset: Dataset) -> None:
-    for key, now in (("base", base.name), ("size_px", base.size_px), ("seed", options.seed)):
-        then = run["input"]["size_px"] if key == "size_px" else run[key]
-        if then != now:
-            raise RunError(f"{options.out} was started with {key} {then}, not {now}; choose another --out")
-    if not same_files(run, dataset):
-        raise RunError(
-            f"{options.data} has other classes or files than {options.out} was started with, so its test images would "
-            "be others; give the same, or choose another --out"
-        )
-
-
-def same_files(run: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether classes and files are the run's; one of an earlier release does not say which files it had."""
-    names = run["data"].get("names_sha256", dataset.names_sha256)
-    return (run["classes"], names) == (list(dataset.classes), dataset.names_sha256)
 
 
 def check_images(run: dict[str, Any], folder: Path, loaded: Loaded) -> None:
@@ -177,14 +143,17 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
     dataset = read_dataset(options.data, options.seed)
     check_replaceable(options.out, test_images=dataset.split_here)
     net, progress, momentum = start_network(options, base, dataset)
+    begun = read_run(options.out) if progress.history else None
+    if begun:
+        base = replace(base, origin=begun["weights"], licence=begun["licence"])
     on = device()
     options.out.mkdir(parents=True, exist_ok=True)
     for note in dataset.notes:
         say(f"note: {note}")
     with tempfile.TemporaryDirectory(dir=options.out) as scratch:
         loaded = load(dataset, base, Path(scratch), say)
-        if progress.history:
-            check_images(read_run(options.out), options.data, loaded)
+        if begun:
+            check_images(begun, options.data, loaded)
         run = describe_run(options, base, loaded)
         write_run(options.out, run)  # before test/, which it tells from a folder of the user
         if dataset.split_here:
@@ -205,7 +174,7 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
                 draw_curves(progress.history, options.out / CURVES)
             say(row(epoch))
 
-        scratch_weights = options.weights == NO_WEIGHTS
+        scratch_weights = base.origin == RANDOM
         if not progress.finished(WHOLE) and not progress.finished(HEAD) and not scratch_weights:
             say(HEADING)
             train_frozen(net, base, loaded, normalise, options, record)
