@@ -14,10 +14,21 @@ GOLDEN_MANIFEST = "manifest.json"
 
 
 def has_splits(folder: Path) -> bool:
-    """Whether the folder holds train/ and test/ rather than classes. Raises DataError when it is not there."""
+    """Whether the folder holds train/ and test/ rather than classes. Raises DataError when it is not there.
+
+    Neither is train/CLASS/* without test/CLASS/*, which would be learnt as a class of the name train.
+    """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: expected {folder}/CLASS/* or {folder}/train/CLASS/* and test/CLASS/*")
-    return all((folder / split).is_dir() and any(map(_is_class, (folder / split).iterdir())) for split in SPLITS)
+    train, test = (list((folder / split).iterdir()) if (folder / split).is_dir() else [] for split in SPLITS)
+    if any(map(_is_class, test)):
+        return any(map(_is_class, train))
+    if any(map(_is_class, train)) and not any(map(_is_image, train)):
+        raise DataError(
+            f"{folder} holds train/CLASS/* and no test/CLASS/*: name the folder of the test images test, or give "
+            f"{folder / 'train'} alone"
+        )
+    return False
 
 
 def _is_class(path: Path) -> bool:

@@ -80,10 +80,10 @@ def read_hyperparameters(path: Path) -> dict[str, Any]:
 def data_folder(channels: Path) -> Path:
     """The images as finetune takes them. Raises DataError where channels cannot be understood."""
     names = sorted(path.name for path in channels.iterdir() if path.is_dir()) if channels.is_dir() else []
-    if "train" in names:
-        return channels
     if len(names) == 1:
         return channels / names[0]
+    if {"train", "test"} <= set(names):
+        return channels
     raise DataError(
         f"{channels} has the channels {', '.join(names) or 'none'}; give `train` and `test` with CLASS/* each, or one "
         "channel that has all images"

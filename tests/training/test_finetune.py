@@ -262,6 +262,23 @@ def test_a_test_class_that_is_not_taught_is_one_line(tmp_path):
         finetune(tmp_path, *SMALL, "--out", tmp_path / "run")
 
 
+@pytest.mark.parametrize("other", ["val/ant/0.png", "test/0.png", "notes.txt"])
+def test_a_train_folder_without_its_test_is_no_class(other, tmp_path):
+    write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4})
+    (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tmp_path / "train" / "ant" / "00.png", tmp_path / other)
+    for words in (["describe", tmp_path], ["finetune", tmp_path, *SMALL]):
+        with pytest.raises(SystemExit, match=r"holds train/CLASS/\* and no test/CLASS/\*: .* or give .*train alone$"):
+            main([*map(str, words), "--out", str(tmp_path / "out")])
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    write_class_folders(tmp_path, {"ant": 4, "bee": 4})
+    (tmp_path / "ant").rename(tmp_path / "train")
+    (tmp_path / "train" / "more").mkdir()
+    assert read_dataset(tmp_path, seed=0).classes == ("bee", "train")
+
+
 def test_corrupt_files_are_left_out_and_named(tmp_path, capsys):
     data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
     (data / "ant" / "zz.png").write_bytes(b"no image at all")
