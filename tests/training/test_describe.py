@@ -75,6 +75,22 @@ def test_copies_are_found_across_splits_and_classes(described):
     assert duplicates["near"]["across_classes"] == 1
 
 
+def test_an_image_that_is_like_many_is_counted_once(tmp_path):
+    for number, (folder, quality) in enumerate(
+        [*(("train/ant", 95 - step) for step in range(6)), ("train/bee", 89), ("test/ant", 88)]
+    ):
+        (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+        photo(1, 128).save(tmp_path / "mine" / folder / f"{number}.jpg", quality=quality)
+    photo(2).save(tmp_path / "mine" / "test" / "ant" / "other.png")
+    main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path), "--no-pictures"])
+    content = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    near = content["duplicates"]["near"]
+    assert (near["across_splits"], near["images_across_splits"]) == (7, 1)
+    assert (near["across_classes"], near["images_across_classes"]) == (7, 2)
+    assert "1 test image is nearly the same as a training image: accuracy will be too high." in content["findings"]
+    assert "2 images are nearly the same as one of another class: a label may be wrong." in content["findings"]
+
+
 def test_each_fault_is_a_sentence(described):
     content, page, _ = described
     assert [line.split(":")[0] for line in content["findings"]] == [

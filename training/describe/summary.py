@@ -98,6 +98,9 @@ def _pairs_summary(pairs: Sequence[Pair], root: Path) -> dict[str, Any]:
         "n": len(pairs),
         "across_splits": sum(pair.across_splits for pair in pairs),
         "across_classes": sum(pair.across_classes for pair in pairs),
+        # An image may be in many pairs; the second of two splits is the test image
+        "images_across_splits": len({pair.second.path for pair in pairs if pair.across_splits}),
+        "images_across_classes": len({pair.second.path for pair in pairs if pair.across_classes}),
         "pairs": [[str(each.path.relative_to(root)) for each in (p.first, p.second)] for p in telling[:SHOWN]],
     }
 
@@ -125,10 +128,10 @@ def findings(content: dict[str, Any]) -> list[str]:
             found.append(f"No image of {_list(labels)} in {split}.")
     for kind, words in (("exact", "the same"), ("near", "nearly the same")):
         each = content["duplicates"][kind]
-        if number := each["across_splits"]:
+        if number := each["images_across_splits"]:
             test = _count(number, "test image is", "test images are")
             found.append(f"{test} {words} as a training image: accuracy will be too high.")
-        if number := each["across_classes"]:
+        if number := each["images_across_classes"]:
             images = _count(number, "image is", "images are")
             found.append(f"{images} {words} as one of another class: a label may be wrong.")
     if number := content["unreadable"]["n"]:
