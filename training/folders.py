@@ -39,6 +39,11 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def printable(name: str) -> str:
+    """The name as text that can be written: some system may have written it in another encoding than UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def class_folders(root: Path) -> dict[str, list[Path]]:
     """Each class in the order of the names, with its image files. Raises DataError when there are none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,33 @@ def test_channel_statistics_are_those_of_the_pixels(described):
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files]).reshape(-1, 3) / 255
     np.testing.assert_allclose(content["channels"]["mean"], pixels.mean(0), atol=1e-4)
     np.testing.assert_allclose(content["channels"]["std"], pixels.std(0), atol=1e-4)
+
+
+def test_names_that_are_not_utf8_are_written_with_escapes(tmp_path):
+    mine, name = tmp_path / os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xe9.png")
+    for label in (os.fsdecode(b"th\xe9"), "ant"):
+        (mine / label).mkdir(parents=True)
+        photo(1).save(mine / label / name)
+    (mine / "ant" / os.fsdecode(b"x\xe9.png")).write_bytes(b"no image")
+    for _ in range(2):  # what is there is its own
+        main(["describe", str(mine), "--out", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"caf\\udce9.html", "caf\\udce9.json"}
+    text, page = ((tmp_path / "out" / f"caf\\udce9.{kind}").read_text(encoding="utf-8") for kind in ("json", "html"))
+    content = json.loads(text)
+    assert content["duplicates"]["exact"]["pairs"] == [["ant/\\udce9.png", "th\\udce9/\\udce9.png"]]
+    assert content["unreadable"]["files"][0]["file"] == "ant/x\\udce9.png" in page
+    assert content["classes"].keys() == {"ant", "th\\udce9"} and "all/th\\udce9/\\udce9.png" in page
+
+
+def test_a_description_that_is_cut_off_leaves_no_half_a_file(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "ant").mkdir(parents=True)
+    photo(1).save(tmp_path / "mine" / "ant" / "1.png")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path)])
+    assert not (tmp_path / "mine.json").exists() and not (tmp_path / "mine.html").exists()
+    main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.json", "mine.html"}
 
 
 def test_a_page_without_pictures_holds_none(described):

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from training.describe.duplicates import Pair, exact_pairs, near_pairs
 from training.describe.scan import NO_SPLIT, ImageFile
+from training.folders import printable
 
 SHOWN = 50  # of each list
 ACCURACIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -46,7 +47,7 @@ def summarise(name: str, root: Path, files: Sequence[ImageFile]) -> tuple[dict[s
         "modes": dict(Counter(file.mode for file in good).most_common()),
         "unreadable": {
             "n": len(bad),
-            "files": [{"file": str(file.path.relative_to(root)), "problem": file.problem} for file in bad[:SHOWN]],
+            "files": [{"file": _name(file, root), "problem": file.problem} for file in bad[:SHOWN]],
         },
         "duplicates": {
             "exact": _pairs_summary([pair for pair in pairs if pair.exact], root),
@@ -101,8 +102,12 @@ def _pairs_summary(pairs: Sequence[Pair], root: Path) -> dict[str, Any]:
         # An image may be in many pairs; the second of two splits is the test image
         "images_across_splits": len({pair.second.path for pair in pairs if pair.across_splits}),
         "images_across_classes": len({pair.second.path for pair in pairs if pair.across_classes}),
-        "pairs": [[str(each.path.relative_to(root)) for each in (p.first, p.second)] for p in telling[:SHOWN]],
+        "pairs": [[_name(each, root) for each in (pair.first, pair.second)] for pair in telling[:SHOWN]],
     }
+
+
+def _name(file: ImageFile, root: Path) -> str:
+    return printable(str(file.path.relative_to(root)))
 
 
 def _intervals(n_test: int) -> dict[str, Any]:
