@@ -224,6 +224,18 @@ def test_a_run_that_was_killed_early_starts_again(monkeypatch, tmp_path):
     assert len(list((tmp_path / "run" / "test").rglob("*.png"))) == 4
 
 
+def test_test_images_of_one_name_are_all_copied(tmp_path):
+    data = tmp_path / "data"
+    for camera in range(10):
+        one = write_class_folders(tmp_path / str(camera), {"ant": 1, "bee": 1}, seed=camera)
+        for label in ("ant", "bee"):
+            shutil.copytree(one / label, data / label / f"camera{camera}")
+    finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    copies = [path.read_bytes() for path in (tmp_path / "run" / "test").glob("*/*.png")]
+    assert len(set(copies)) == len(copies) == 4
+    assert set(copies) == {path.read_bytes() for path in read_dataset(data, seed=0).test.paths}
+
+
 def test_labels_are_matched_by_name(tmp_path):
     write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4, "cow": 4})
     write_class_folders(tmp_path / "test", {"ant": 2, "cow": 2}, seed=1)

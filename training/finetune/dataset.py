@@ -21,6 +21,7 @@ from service.images.preprocess import decode_image
 from service.model import Bundle
 from training.errors import DataError
 from training.folders import class_folders, has_splits
+from training.labelling.folders import file_names
 
 TEST_FRACTION = 0.2  # of a folder without splits
 VALIDATION_FRACTION = 0.1  # of the training images: what the plots follow
@@ -159,10 +160,13 @@ def decode(part: Part, bundle: Bundle, title: str, scratch: Path) -> tuple[np.nd
     return images, problems
 
 
-def copy_test_images(dataset: Dataset, folder: Path) -> None:
-    """Lay the test images out in class folders, for ./cloudtrial run --images."""
+def copy_test_images(dataset: Dataset, data: Path, folder: Path) -> None:
+    """Lay the test images out in class folders, for ./cloudtrial run --images; those of subfolders may share a name."""
     shutil.rmtree(folder, ignore_errors=True)
-    for path, label in zip(dataset.test.paths, dataset.test.labels, strict=True):
-        target = folder / dataset.classes[label] / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    for label, name in enumerate(dataset.classes):
+        paths = [dataset.test.paths[index] for index in np.flatnonzero(dataset.test.labels == label)]
+        relative = [path.relative_to(data / name).as_posix() for path in paths]
+        file_of = file_names(relative)
+        for path, source in zip(paths, relative, strict=True):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name / file_of[source])

@@ -157,7 +157,7 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
         run = describe_run(options, base, loaded)
         write_run(options.out, run)  # before test/, which it tells from a folder of the user
         if dataset.split_here:
-            copy_test_images(loaded.dataset, options.out / TEST_IMAGES)
+            copy_test_images(loaded.dataset, options.data, options.out / TEST_IMAGES)
         say(
             f"{base.name} at {base.size_px} px on {on.type}, weights: {base.origin}; {len(dataset.classes)} classes, "
             f"{len(loaded.train[1])} images to train, {len(loaded.validation[1])} to follow it, "

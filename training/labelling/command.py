@@ -128,7 +128,9 @@ def _check_places(out: Path, *sources: Path) -> None:
 
 def _held_out_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     """Each file with its class. Raises DataError for a folder that is no class of the model."""
+    # As label names the folders, and as finetune leaves them in test/
     indices = {class_folder(name): index for index, name in enumerate(classes)}
+    indices |= {name: index for index, name in enumerate(classes)}
     files = class_folders(folder)
     if unknown := [name for name in files if name not in indices]:
         raise DataError(
