@@ -15,6 +15,8 @@ GOLDEN_SETS = ROOT / "eval" / "golden"  # a folder for each model of models/
 RUN_JSON = "run.json"  # of a run of ./cloudtrial finetune
 
 SEED = 0  # of training
+BASE = "efficientnet_lite0"  # of ./cloudtrial finetune
+EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
 MIN_ACCURACY = 0.930  # of the test set; a network below it is not shipped
 GOLDEN_STEPS = 150
 

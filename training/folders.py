@@ -14,10 +14,21 @@ GOLDEN_MANIFEST = "manifest.json"
 
 
 def has_splits(folder: Path) -> bool:
-    """Whether the folder holds train/ and test/ rather than classes. Raises DataError when it is not there."""
+    """Whether the folder holds train/ and test/ rather than classes. Raises DataError when it is not there.
+
+    Neither is train/CLASS/* without test/CLASS/*, which would be learnt as a class of the name train.
+    """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: expected {folder}/CLASS/* or {folder}/train/CLASS/* and test/CLASS/*")
-    return all((folder / split).is_dir() and any(map(_is_class, (folder / split).iterdir())) for split in SPLITS)
+    train, test = (list((folder / split).iterdir()) if (folder / split).is_dir() else [] for split in SPLITS)
+    if any(map(_is_class, test)):
+        return any(map(_is_class, train))
+    if any(map(_is_class, train)) and not any(map(_is_image, train)):
+        raise DataError(
+            f"{folder} holds train/CLASS/* and no test/CLASS/*: name the folder of the test images test, or give "
+            f"{folder / 'train'} alone"
+        )
+    return False
 
 
 def _is_class(path: Path) -> bool:
@@ -26,6 +37,11 @@ def _is_class(path: Path) -> bool:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def printable(name: str) -> str:
+    """The name as text that can be written: some system may have written it in another encoding than UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:

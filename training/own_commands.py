@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from service.command_line import positive
-from training.defaults import SEED, batch_size, epochs, seed, size_px
+from training.defaults import BASE, BATCH_SIZE, EPOCHS, SEED, batch_size, epochs, seed, size_px
 from training.errors import PromotionError
 from training.labelling import arguments as labelling
 
-EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
 IMAGES_HELP = "folder with CLASS/*, or with train/CLASS/* and test/CLASS/*"
 BUNDLE_HELP = "folder to write, in place of a model that is there"
 
@@ -63,9 +62,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     finetune.add_argument("data", metavar="DATA", type=Path, help=IMAGES_HELP)
     finetune.add_argument(
-        "--base", default="efficientnet_lite0",
-        help="network to start from: efficientnet_lite0 (needs no network), resnet18-cifar, or a builder of "
-        "torchvision such as vgg16_bn, resnet152, mobilenet_v3_small (default: efficientnet_lite0)",
+        "--base",
+        help=f"network to start from: {BASE} (needs no network), resnet18-cifar, or a builder of "
+        f"torchvision such as vgg16_bn, resnet152, mobilenet_v3_small (default: {BASE})",
     )  # fmt: skip
     finetune.add_argument("--weights", help="FILE.safetensors, or none for random ones; default: pretrained")
     finetune.add_argument(
@@ -73,11 +72,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     finetune.add_argument("--out", type=Path, required=True, help="folder of the run")
     finetune.add_argument("--unfreeze", action="store_true", help="then train the whole network")
-    finetune.add_argument("--epochs", type=epochs, default=EPOCHS, help=f"of the whole network (default: {EPOCHS})")
-    finetune.add_argument("--batch-size", type=batch_size, default=BATCH_SIZE, help=f"(default: {BATCH_SIZE})")
+    finetune.add_argument("--epochs", type=epochs, help=f"of the whole network (default: {EPOCHS})")
+    finetune.add_argument("--batch-size", type=batch_size, help=f"(default: {BATCH_SIZE})")
     finetune.add_argument("--lr", type=positive, help="highest learning rate of the whole network")
-    finetune.add_argument("--resume", action="store_true", help="continue after the last finished epoch")
-    finetune.add_argument("--seed", type=seed, default=SEED, help=f"of every random choice (default: {SEED})")
+    finetune.add_argument(
+        "--resume", action="store_true", help="continue after the last finished epoch, with the run's own options"
+    )
+    finetune.add_argument("--seed", type=seed, help=f"of every random choice (default: {SEED})")
     finetune.set_defaults(run=run_finetune)
 
     tabular = commands.add_parser(
@@ -110,9 +111,10 @@ def run_describe(arguments: argparse.Namespace) -> None:
 
 
 def run_finetune(arguments: argparse.Namespace) -> None:
-    from training.finetune.run import Options, finetune
+    from training.finetune.options import Options, complete
+    from training.finetune.run import finetune
 
-    options = Options(**{name: getattr(arguments, name) for name in Options.__dataclass_fields__})
+    options = complete({name: getattr(arguments, name) for name in Options.__dataclass_fields__})
     finetune(options, lambda line: print(line, flush=True))
     print(f"./cloudtrial export {arguments.out} writes its ONNX files", flush=True)
 

@@ -25,9 +25,8 @@ from typing import Any
 from service.command_line import positive
 from service.errors import StoreError
 from service.store_layout import check_name
-from training.defaults import batch_size, epochs, fraction, seed, size_px
+from training.defaults import BASE, BATCH_SIZE, EPOCHS, SEED, batch_size, epochs, fraction, seed, size_px
 from training.errors import DataError, RunError, TrainingError
-from training.own_commands import BATCH_SIZE, EPOCHS, SEED
 
 ROOT = Path("/opt/ml")
 MAX_REASON_CHARACTERS = 1024  # that SageMaker shows
@@ -44,7 +43,7 @@ def _is_true(text: str) -> bool:
 
 # Name -> how its text is read, and its value where it is not given
 HYPERPARAMETERS: Mapping[str, tuple[Callable[[str], Any], Any]] = {
-    "base": (str, "efficientnet_lite0"),
+    "base": (str, BASE),
     "weights": (str, None),
     "size_px": (size_px, None),
     "unfreeze": (_is_true, False),
@@ -81,10 +80,10 @@ def read_hyperparameters(path: Path) -> dict[str, Any]:
 def data_folder(channels: Path) -> Path:
     """The images as finetune takes them. Raises DataError where channels cannot be understood."""
     names = sorted(path.name for path in channels.iterdir() if path.is_dir()) if channels.is_dir() else []
-    if "train" in names:
-        return channels
     if len(names) == 1:
         return channels / names[0]
+    if {"train", "test"} <= set(names):
+        return channels
     raise DataError(
         f"{channels} has the channels {', '.join(names) or 'none'}; give `train` and `test` with CLASS/* each, or one "
         "channel that has all images"
@@ -98,7 +97,8 @@ def train(root: Path, say: Callable[[str], None]) -> None:
     floor, name = values.pop("floor"), check_name(values.pop("name"))
 
     from training.bundles.from_run import export_run, promote_run
-    from training.finetune.run import Options, finetune
+    from training.finetune.options import Options
+    from training.finetune.run import finetune
     from training.finetune.run_folder import CHECKPOINT
 
     outputs = root / "output" / "data"

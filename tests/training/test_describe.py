@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,22 @@ def test_copies_are_found_across_splits_and_classes(described):
     assert duplicates["near"]["across_classes"] == 1
 
 
+def test_an_image_that_is_like_many_is_counted_once(tmp_path):
+    for number, (folder, quality) in enumerate(
+        [*(("train/ant", 95 - step) for step in range(6)), ("train/bee", 89), ("test/ant", 88)]
+    ):
+        (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+        photo(1, 128).save(tmp_path / "mine" / folder / f"{number}.jpg", quality=quality)
+    photo(2).save(tmp_path / "mine" / "test" / "ant" / "other.png")
+    main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path), "--no-pictures"])
+    content = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    near = content["duplicates"]["near"]
+    assert (near["across_splits"], near["images_across_splits"]) == (7, 1)
+    assert (near["across_classes"], near["images_across_classes"]) == (7, 2)
+    assert "1 test image is nearly the same as a training image: accuracy will be too high." in content["findings"]
+    assert "2 images are nearly the same as one of another class: a label may be wrong." in content["findings"]
+
+
 def test_each_fault_is_a_sentence(described):
     content, page, _ = described
     assert [line.split(":")[0] for line in content["findings"]] == [
@@ -100,6 +117,33 @@ def test_channel_statistics_are_those_of_the_pixels(described):
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files]).reshape(-1, 3) / 255
     np.testing.assert_allclose(content["channels"]["mean"], pixels.mean(0), atol=1e-4)
     np.testing.assert_allclose(content["channels"]["std"], pixels.std(0), atol=1e-4)
+
+
+def test_names_that_are_not_utf8_are_written_with_escapes(tmp_path):
+    mine, name = tmp_path / os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xe9.png")
+    for label in (os.fsdecode(b"th\xe9"), "ant"):
+        (mine / label).mkdir(parents=True)
+        photo(1).save(mine / label / name)
+    (mine / "ant" / os.fsdecode(b"x\xe9.png")).write_bytes(b"no image")
+    for _ in range(2):  # what is there is its own
+        main(["describe", str(mine), "--out", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"caf\\udce9.html", "caf\\udce9.json"}
+    text, page = ((tmp_path / "out" / f"caf\\udce9.{kind}").read_text(encoding="utf-8") for kind in ("json", "html"))
+    content = json.loads(text)
+    assert content["duplicates"]["exact"]["pairs"] == [["ant/\\udce9.png", "th\\udce9/\\udce9.png"]]
+    assert content["unreadable"]["files"][0]["file"] == "ant/x\\udce9.png" in page
+    assert content["classes"].keys() == {"ant", "th\\udce9"} and "all/th\\udce9/\\udce9.png" in page
+
+
+def test_a_description_that_is_cut_off_leaves_no_half_a_file(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "ant").mkdir(parents=True)
+    photo(1).save(tmp_path / "mine" / "ant" / "1.png")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path)])
+    assert not (tmp_path / "mine.json").exists() and not (tmp_path / "mine.html").exists()
+    main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.json", "mine.html"}
 
 
 def test_a_page_without_pictures_holds_none(described):

@@ -114,18 +114,88 @@ def interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "checkpoints"),
+    [
+        pytest.param((*SMALL, "--batch-size", "4", "--lr", "0.02"), 1, id="random weights"),
+        pytest.param(("--base", "resnet18-cifar", "--unfreeze", "--seed", "3"), 1, id="before the whole network"),
+        pytest.param(("--base", "resnet18-cifar", "--unfreeze", "--size", "16"), 2, id="amid the whole network"),
+    ],
+)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(options, checkpoints, monkeypatch, tmp_path):
     data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
-    finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "whole")
+    finetune(data, *options, "--epochs", "2", "--out", tmp_path / "whole")
+    left = iter(range(checkpoints - 1))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune_run, "draw_curves", interrupt)  # right after the first checkpoint
-        finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "resumed")
-    finetune(data, *SMALL, "--epochs", "2", "--out", tmp_path / "resumed", "--resume")
+        patch.setattr(finetune_run, "draw_curves", lambda *_: None if next(left, None) is not None else interrupt())
+        finetune(data, *options, "--epochs", "2", "--out", tmp_path / "resumed")
+    finetune(data, "--out", tmp_path / "resumed", "--resume")  # with no other option
     expected, resumed = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "resumed"))
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    runs = [json.loads((tmp_path / run / "run.json").read_text(encoding="utf-8")) for run in ("whole", "resumed")]
+    for key in ("weights", "licence", "input", "seed", "options", "epochs", "metrics"):
+        assert runs[0][key] == runs[1][key], key
     with pytest.raises(SystemExit, match="exists: add --resume or choose another --out"):
-        finetune(data, *SMALL, "--out", tmp_path / "whole")
+        finetune(data, "--out", tmp_path / "whole")
+
+
+def test_a_run_with_its_last_layer_trained_can_be_unfrozen(copies):
+    data, run = copies
+    finetune(data, "--out", run, "--unfreeze", "--epochs", "1")
+    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert content["epochs"] == {"head": 40, "whole": 1} and content["base"] == "resnet18-cifar"
+    with pytest.raises(SystemExit, match=r"was started with the weights CIFAR-10 weights of .*, not random; choose"):
+        finetune(data, "--out", run, "--resume", "--weights", "none")
+
+
+def add_photos(data: Path) -> None:
+    write_class_folders(data, {"ant": 18, "bee": 18})
+
+
+def rename_photo(data: Path) -> None:
+    (data / "ant" / "00.png").rename(data / "ant" / "99.png")
+
+
+def add_class(data: Path) -> None:
+    write_class_folders(data, {"cow": 14})
+
+
+def rename_class(data: Path) -> None:
+    (data / "ant").rename(data / "wasp")
+
+
+@pytest.fixture
+def copies(finished, tmp_path) -> tuple[Path, Path]:
+    """The images of the finished run, and the run."""
+    for name in ("data", "run"):
+        shutil.copytree(finished / name, tmp_path / name)
+    return tmp_path / "data", tmp_path / "run"
+
+
+@pytest.mark.parametrize("change", [add_photos, rename_photo, add_class, rename_class])
+def test_a_run_goes_on_with_the_same_files_alone(change, copies):
+    data, run = copies
+    change(data)
+    before = (run / "run.json").read_bytes()
+    for option in ("--unfreeze", "--resume"):
+        with pytest.raises(SystemExit, match=r"^finetune: .*data has other classes or files than .*run was started"):
+            finetune(data, "--base", "resnet18-cifar", "--out", run, option)
+    with pytest.raises(SystemExit, match=r"^export: .*data has .*; name the same images"):
+        main(["export", str(run), "--data", str(data)])
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_a_run_that_names_no_files_goes_on_with_as_many(copies):
+    data, run = copies
+    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    del content["data"]["names_sha256"]  # as an earlier release left it
+    (run / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    finetune(data, "--base", "resnet18-cifar", "--out", run, "--resume")
+    (run / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    add_photos(data)
+    with pytest.raises(SystemExit, match=r"has 28 training and 8 test images of 2 classes, the run had 22 and 6 of 2"):
+        finetune(data, "--base", "resnet18-cifar", "--out", run, "--resume")
 
 
 def test_what_a_folder_holds_of_the_users_own_is_kept(tmp_path):
@@ -158,6 +228,18 @@ def test_a_run_that_was_killed_early_starts_again(monkeypatch, tmp_path):
     (tmp_path / "run" / "test" / "ant" / "half.png").write_bytes(b"")
     finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
     assert len(list((tmp_path / "run" / "test").rglob("*.png"))) == 4
+
+
+def test_test_images_of_one_name_are_all_copied(tmp_path):
+    data = tmp_path / "data"
+    for camera in range(10):
+        one = write_class_folders(tmp_path / str(camera), {"ant": 1, "bee": 1}, seed=camera)
+        for label in ("ant", "bee"):
+            shutil.copytree(one / label, data / label / f"camera{camera}")
+    finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    copies = [path.read_bytes() for path in (tmp_path / "run" / "test").glob("*/*.png")]
+    assert len(set(copies)) == len(copies) == 4
+    assert set(copies) == {path.read_bytes() for path in read_dataset(data, seed=0).test.paths}
 
 
 def test_labels_are_matched_by_name(tmp_path):
@@ -205,6 +287,23 @@ def test_a_test_class_that_is_not_taught_is_one_line(tmp_path):
     write_class_folders(tmp_path / "test", {"ant": 2, "cow": 2})
     with pytest.raises(SystemExit, match=r"has classes that .*train lacks: cow; name the folders alike"):
         finetune(tmp_path, *SMALL, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("other", ["val/ant/0.png", "test/0.png", "notes.txt"])
+def test_a_train_folder_without_its_test_is_no_class(other, tmp_path):
+    write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4})
+    (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tmp_path / "train" / "ant" / "00.png", tmp_path / other)
+    for words in (["describe", tmp_path], ["finetune", tmp_path, *SMALL]):
+        with pytest.raises(SystemExit, match=r"holds train/CLASS/\* and no test/CLASS/\*: .* or give .*train alone$"):
+            main([*map(str, words), "--out", str(tmp_path / "out")])
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    write_class_folders(tmp_path, {"ant": 4, "bee": 4})
+    (tmp_path / "ant").rename(tmp_path / "train")
+    (tmp_path / "train" / "more").mkdir()
+    assert read_dataset(tmp_path, seed=0).classes == ("bee", "train")
 
 
 def test_corrupt_files_are_left_out_and_named(tmp_path, capsys):

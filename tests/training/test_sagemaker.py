@@ -16,7 +16,7 @@ from service.model import load_bundle
 from service.settings import Settings
 from tests.conftest import ROOT
 from tests.helpers.class_folders import write_class_folders
-from training.sagemaker import main
+from training.sagemaker import data_folder, main
 
 pytestmark = pytest.mark.integration
 
@@ -69,6 +69,19 @@ def test_one_channel_of_any_name_is_split(tmp_path):
     assert run["data"]["split_here"] and run["metrics"]["n"] == 6
     assert load_bundle(root / "model").name == "test"
     assert {path.name for path in (root / "checkpoints" / "test").iterdir()} == {"ant", "bee"}
+
+
+def test_a_channel_train_alone_is_split(tmp_path):
+    write_class_folders(tmp_path / "train", {"ant": 4, "bee": 4})
+    assert data_folder(tmp_path) == tmp_path / "train"
+
+
+def test_channels_without_test_are_refused(tmp_path):
+    root = job(tmp_path / "ml")
+    for channel in ("train", "validation"):
+        write_class_folders(root / "input" / "data" / channel, {"ant": 4, "bee": 4})
+    assert main([str(root)]) == 1
+    assert "has the channels train, validation; give `train` and `test` with CLASS/* each" in failure(root)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,31 @@ def test_the_table_is_not_replaced_by_the_rows_held_out(iris, tmp_path):
     assert (tmp_path / "rows.csv").read_bytes() == (iris / "rows.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda lines: [lines[0], "1,2,3,4,setosa\n"], id="other rows"),
+        pytest.param(lambda lines: ["a,b,class\n", *lines[1:4]], id="other columns"),
+        pytest.param(lambda lines: [*lines, *lines[1:10]], id="more than are held out"),
+        pytest.param(lambda lines: ["dear diary\n"], id="no rows"),
+    ],
+)
+def test_a_file_of_the_users_own_is_no_place_for_rows(content, iris, tmp_path):
+    mine = tmp_path / "test.csv"
+    mine.write_text("".join(content((iris / "rows.csv").read_text().splitlines(keepends=True))))
+    before = mine.read_bytes()
+    with pytest.raises(SystemExit, match=r"^tabular: --golden .*test\.csv is there, and holds more or other rows"):
+        main(["tabular", "sklearn:iris", "--bundle", str(tmp_path / "mine"), "--golden", str(mine)])
+    assert mine.read_bytes() == before and not (tmp_path / "mine").exists()
+
+
+def test_the_rows_of_an_earlier_fit_are_replaced(iris, tmp_path):
+    for seed in ("1", "0"):
+        words = ["--golden", str(tmp_path / "rows.csv"), "--seed", seed]
+        main(["tabular", "sklearn:iris", "--bundle", str(tmp_path / "mine"), *words])
+    assert (tmp_path / "rows.csv").read_bytes() == (iris / "rows.csv").read_bytes()
+
+
 def test_a_table_of_large_numbers_is_served_and_known(tmp_path):
     rng = np.random.default_rng(0)
     rows = [

@@ -22,9 +22,9 @@ from training.bundles.manifest import EngineSource, SelfTest, check_replaceable,
 from training.bundles.onnx_export import BATCH_SIZE, INT8, Answers, export_network, run_onnx
 from training.bundles.reference import measured, reference_of
 from training.bundles.self_test import image_self_test
-from training.errors import DataError, PromotionError
+from training.errors import PromotionError
 from training.finetune.dataset import read_dataset
-from training.finetune.run import Loaded, image_bundle, load, normaliser
+from training.finetune.run import Loaded, check_images, image_bundle, load, normaliser
 from training.finetune.run_folder import device, load_checkpoint, read_run, write_run
 from training.finetune.unfrozen import predict
 from training.measure import torch_bundle
@@ -59,13 +59,7 @@ def load_data(run: dict[str, Any], base: Base, data: Path | None, scratch: Path)
     """The run's images again, in the same split. Raises DataError when they are others."""
     folder = data or Path(run["data"]["folder"])
     loaded = load(read_dataset(folder, run["data"]["seed"]), base, scratch, lambda _: None)
-    now = (list(loaded.dataset.classes), len(loaded.train[1]), len(loaded.test[1]))
-    then = (run["classes"], run["data"]["train"], run["data"]["test"])
-    if now != then:
-        raise DataError(
-            f"{folder} has {now[1]} training and {now[2]} test images of {len(now[0])} classes, the run had {then[1]} "
-            f"and {then[2]} of {len(then[0])}; name the same images with --data"
-        )
+    check_images(run, folder, loaded)
     return loaded
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from service.manifest.records import Feature, TabularInput
 from training.bundles.manifest import EngineSource, SelfTest, check_replaceable, write_bundle
 from training.bundles.onnx_export import run_onnx
 from training.bundles.reference import measured, reference_of
-from training.errors import DataError, ExportError
+from training.errors import DataError, ExportError, FolderError
 from training.measure import accuracy
 
 PREFIX = "sklearn:"
@@ -168,6 +169,21 @@ def write_csv(rows: Rows, indices: np.ndarray, path: Path) -> None:
             )
 
 
+def check_golden(path: Path, rows: Rows, held_out: int) -> None:
+    """Raises FolderError unless the rows held out may be written there: in place of some of this table's alone."""
+    if not path.exists():
+        return
+    with suppress(DataError):
+        there = read_rows(str(path))
+        if there.features == rows.features and len(there.labels) <= held_out and _pairs(there) <= _pairs(rows):
+            return
+    raise FolderError(f"--golden {path} is there, and holds more or other rows than are held out: name another file")
+
+
+def _pairs(rows: Rows) -> set[tuple[bytes, str]]:
+    return {(each.tobytes(), rows.classes[label]) for each, label in zip(rows.values, rows.labels, strict=True)}
+
+
 def shortest(value: np.float32) -> float:
     """The shortest decimal that is this number, so most likely the one in the table."""
     return float(str(value))
@@ -187,6 +203,8 @@ def make_bundle(source: str, folder: Path, golden: Path | None, seed: int) -> di
         np.arange(len(rows.labels)), test_size=TEST_FRACTION, random_state=seed, stratify=rows.labels
     )
     train, test = np.sort(train), np.sort(test)
+    if golden is not None:
+        check_golden(golden, rows, len(test))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(min(FOLDS, int(np.bincount(rows.labels[train]).min())), shuffle=True, random_state=seed)
     cross_validated = cross_val_score(model, rows.values[train], rows.labels[train], cv=folds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.describe.duplicates import Pair
 from training.describe.scan import ImageFile, scan, thumbnail_png
 from training.describe.summary import summarise
 from training.errors import DataError, FolderError
+from training.folders import printable
 
 CSS = ROOT / "eval" / "report" / "templates" / "report.css"  # the report's look
 PICTURES_PER_CLASS, CLASSES_WITH_PICTURES, PAIRS_WITH_PICTURES = 6, 40, 24
@@ -26,7 +28,7 @@ PICTURE_PX = 64
 
 def describe(folder: Path, out: Path, name: str | None, *, pictures: bool) -> dict[str, Any]:
     """Scan, write both files, print what was found. Raises DataError, FolderError."""
-    name = name or folder.resolve().name
+    name = printable(name or folder.resolve().name)
     check_replaceable(out, name)
     files = scan(folder)
     content, pairs = summarise(name, folder, files)
@@ -35,14 +37,21 @@ def describe(folder: Path, out: Path, name: str | None, *, pictures: bool) -> di
         first = content["unreadable"]["files"][0]
         raise DataError(f"none of the {len(files)} files can be read; the first: {first['file']} ({first['problem']})")
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = render(content, samples(good) if pictures else {}, pair_pictures(pairs) if pictures else [])
-    (out / f"{name}.html").write_text(page, encoding="utf-8")
+    _replace(out, f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _replace(out, f"{name}.html", page)
     print(f"{name}: {content['images']} images of {len(content['classes'])} classes")
     for line in content["findings"] or ["nothing speaks against it"]:
         print(f"- {line}")
-    print(f"{out / name}.html, {out / name}.json")
+    print(printable(f"{out / name}.html, {out / name}.json"))
     return content
+
+
+def _replace(folder: Path, name: str, text: str) -> None:
+    """Write the file at once: half of one would be taken for a file of the user."""
+    part = folder / f".{name}.part"
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, folder / name)
 
 
 def check_replaceable(out: Path, name: str) -> None:
@@ -86,8 +95,9 @@ def pair_pictures(pairs: list[Pair]) -> list[tuple[str, str, str]]:
     return [
         (
             _uri(pair.first), _uri(pair.second),
-            f"{pair.first.split}/{pair.first.label}/{pair.first.path.name} and "
-            f"{pair.second.split}/{pair.second.label}/{pair.second.path.name}",
+            " and ".join(
+                f"{each.split}/{each.label}/{printable(each.path.name)}" for each in (pair.first, pair.second)
+            ),
         )
         for pair in telling[:PAIRS_WITH_PICTURES]
     ]  # fmt: skip

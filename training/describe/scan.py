@@ -15,7 +15,7 @@ from tqdm import tqdm
 from service.errors import Problem
 from service.images.decode_work import DecodeWork
 from service.images.image_file import open_image
-from training.folders import SPLITS, class_folders, has_splits
+from training.folders import SPLITS, class_folders, has_splits, printable
 
 THUMBNAIL_PX = 16  # a side of what near duplicates are compared by
 MAX_SIDE_PX = 4096  # to which a JPEG may be reduced when it is read
@@ -45,7 +45,10 @@ def scan(folder: Path) -> list[ImageFile]:
     else:
         found = {NO_SPLIT: class_folders(folder)}
     files = [
-        (path, split, label) for split, labels in found.items() for label, paths in labels.items() for path in paths
+        (path, split, printable(label))
+        for split, labels in found.items()
+        for label, paths in labels.items()
+        for path in paths
     ]
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda file: read_image(*file), files, chunksize=16)

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from training.describe.duplicates import Pair, exact_pairs, near_pairs
 from training.describe.scan import NO_SPLIT, ImageFile
+from training.folders import printable
 
 SHOWN = 50  # of each list
 ACCURACIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -46,7 +47,7 @@ def summarise(name: str, root: Path, files: Sequence[ImageFile]) -> tuple[dict[s
         "modes": dict(Counter(file.mode for file in good).most_common()),
         "unreadable": {
             "n": len(bad),
-            "files": [{"file": str(file.path.relative_to(root)), "problem": file.problem} for file in bad[:SHOWN]],
+            "files": [{"file": _name(file, root), "problem": file.problem} for file in bad[:SHOWN]],
         },
         "duplicates": {
             "exact": _pairs_summary([pair for pair in pairs if pair.exact], root),
@@ -98,8 +99,15 @@ def _pairs_summary(pairs: Sequence[Pair], root: Path) -> dict[str, Any]:
         "n": len(pairs),
         "across_splits": sum(pair.across_splits for pair in pairs),
         "across_classes": sum(pair.across_classes for pair in pairs),
-        "pairs": [[str(each.path.relative_to(root)) for each in (p.first, p.second)] for p in telling[:SHOWN]],
+        # An image may be in many pairs; the second of two splits is the test image
+        "images_across_splits": len({pair.second.path for pair in pairs if pair.across_splits}),
+        "images_across_classes": len({pair.second.path for pair in pairs if pair.across_classes}),
+        "pairs": [[_name(each, root) for each in (pair.first, pair.second)] for pair in telling[:SHOWN]],
     }
+
+
+def _name(file: ImageFile, root: Path) -> str:
+    return printable(str(file.path.relative_to(root)))
 
 
 def _intervals(n_test: int) -> dict[str, Any]:
@@ -125,10 +133,10 @@ def findings(content: dict[str, Any]) -> list[str]:
             found.append(f"No image of {_list(labels)} in {split}.")
     for kind, words in (("exact", "the same"), ("near", "nearly the same")):
         each = content["duplicates"][kind]
-        if number := each["across_splits"]:
+        if number := each["images_across_splits"]:
             test = _count(number, "test image is", "test images are")
             found.append(f"{test} {words} as a training image: accuracy will be too high.")
-        if number := each["across_classes"]:
+        if number := each["images_across_classes"]:
             images = _count(number, "image is", "images are")
             found.append(f"{images} {words} as one of another class: a label may be wrong.")
     if number := content["unreadable"]["n"]:

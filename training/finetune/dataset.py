@@ -5,6 +5,8 @@ Labels are matched by the folders' names, so that a class which one split lacks 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from service.manifest.reader import NAME, is_name
 from service.model import Bundle
 from training.errors import DataError
 from training.folders import class_folders, has_splits
+from training.labelling.folders import file_names
 
 TEST_FRACTION = 0.2  # of a folder without splits
 VALIDATION_FRACTION = 0.1  # of the training images: what the plots follow
@@ -55,6 +58,7 @@ class Dataset:
     test: Part
     split_here: bool  # whether the test images were drawn from the only folder
     notes: tuple[str, ...]  # what speaks against the data
+    names_sha256: dict[str, str]  # of the file names of each part: with other files the split is another
 
 
 def read_dataset(folder: Path, seed: int) -> Dataset:
@@ -95,7 +99,14 @@ def read_dataset(folder: Path, seed: int) -> Dataset:
             f"{classes[counts.argmin()]}; look at the recall of each class, not at the accuracy"
         )
     train, validation = _split(train, VALIDATION_FRACTION, seed)
-    return Dataset(folder.name, classes, train, validation, test, split_here, tuple(notes))
+    parts = (("train", train), ("validation", validation), ("test", test))
+    names = {name: _names_sha256(part, folder) for name, part in parts}
+    return Dataset(folder.name, classes, train, validation, test, split_here, tuple(notes), names)
+
+
+def _names_sha256(part: Part, folder: Path) -> str:
+    names = sorted(path.relative_to(folder).as_posix() for path in part.paths)
+    return hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
 
 
 def _check_counts(folder: Path, train: Part, classes: Sequence[str]) -> None:
@@ -152,10 +163,13 @@ def decode(part: Part, bundle: Bundle, title: str, scratch: Path) -> tuple[np.nd
     return images, problems
 
 
-def copy_test_images(dataset: Dataset, folder: Path) -> None:
-    """Lay the test images out in class folders, for ./cloudtrial run --images."""
+def copy_test_images(dataset: Dataset, data: Path, folder: Path) -> None:
+    """Lay the test images out in class folders, for ./cloudtrial run --images; those of subfolders may share a name."""
     shutil.rmtree(folder, ignore_errors=True)
-    for path, label in zip(dataset.test.paths, dataset.test.labels, strict=True):
-        target = folder / dataset.classes[label] / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    for label, name in enumerate(dataset.classes):
+        paths = [dataset.test.paths[index] for index in np.flatnonzero(dataset.test.labels == label)]
+        relative = [path.relative_to(data / name).as_posix() for path in paths]
+        file_of = file_names(relative)
+        for path, source in zip(paths, relative, strict=True):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name / file_of[source])

@@ -29,6 +29,7 @@ from training.errors import DataError, RunError
 from training.finetune.curves import draw_curves
 from training.finetune.dataset import Dataset, Part, copy_test_images, decode, read_dataset
 from training.finetune.head import all_features, train_head
+from training.finetune.options import Options, check_same, same_files
 from training.finetune.run_folder import (
     CHECKPOINT,
     CURVES,
@@ -46,27 +47,10 @@ from training.finetune.run_folder import (
 )  # fmt: skip
 from training.finetune.unfrozen import FINE_LR, SCRATCH_LR, Schedule, predict, train_unfrozen
 from training.measure import accuracy
-from training.networks.bases import NO_WEIGHTS, Base, build, check_size, find_base, load_weights
+from training.networks.bases import RANDOM, Base, build, check_size, find_base, load_weights
 
 SHOWN_FILES = 3
 MAX_UNREADABLE = 0.5  # of the files; beyond, something else is wrong
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says."""
-
-    data: Path
-    base: str
-    out: Path
-    weights: str | None
-    size_px: int | None
-    unfreeze: bool
-    epochs: int
-    batch_size: int
-    lr: float | None
-    seed: int
-    resume: bool
 
 
 @dataclass(frozen=True)
@@ -123,10 +107,10 @@ def normaliser(base: Base, on: torch.device) -> Callable[[Tensor], Tensor]:
     return lambda batch: ((batch.to(on).float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def start_network(options: Options, base: Base, classes: int) -> tuple[nn.Module, Progress, dict[str, Tensor]]:
+def start_network(options: Options, base: Base, dataset: Dataset) -> tuple[nn.Module, Progress, dict[str, Tensor]]:
     """The network as the options say: from its weights, or from the run's checkpoint. Raises RunError, BaseError."""
     torch.manual_seed(options.seed)
-    net = build(base, classes)
+    net = build(base, len(dataset.classes))
     if options.size_px is not None:
         check_size(net, base)
     exists = (options.out / CHECKPOINT).exists()
@@ -135,18 +119,24 @@ def start_network(options: Options, base: Base, classes: int) -> tuple[nn.Module
     if not exists:
         load_weights(net, base, options.weights)
         return net, Progress(), {}
-    _check_same(read_run(options.out), options, base)
+    check_same(read_run(options.out), options, base, dataset)
     progress, momentum = load_checkpoint(options.out, net)
     if not options.resume and not (options.unfreeze and progress.finished(WHOLE) == 0):
         raise RunError(f"{options.out / CHECKPOINT} exists: add --resume or choose another --out")
     return net, progress, momentum
 
 
-def _check_same(run: dict[str, Any], options: Options, base: Base) -> None:
-    for key, now in (("base", base.name), ("size_px", base.size_px), ("seed", options.seed)):
-        then = run["input"]["size_px"] if key == "size_px" else run[key]
-        if then != now:
-            raise RunError(f"{options.out} was started with {key} {then}, not {now}; choose another --out")
+def check_images(run: dict[str, Any], folder: Path, loaded: Loaded) -> None:
+    """Raises DataError when the images are others than the run's."""
+    now = (list(loaded.dataset.classes), len(loaded.train[1]) + len(loaded.validation[1]), len(loaded.test[1]))
+    then = (run["classes"], run["data"]["train"] + run["data"]["validation"], run["data"]["test"])
+    if now != then:
+        raise DataError(
+            f"{folder} has {now[1]} training and {now[2]} test images of {len(now[0])} classes, the run had {then[1]} "
+            f"and {then[2]} of {len(then[0])}; name the same images"
+        )
+    if not same_files(run, loaded.dataset):
+        raise DataError(f"{folder} has other files than those of the run; name the same images")
 
 
 def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -155,17 +145,22 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
     base = find_base(options.base, options.size_px, options.weights)
     dataset = read_dataset(options.data, options.seed)
     check_replaceable(options.out, test_images=dataset.split_here)
-    net, progress, momentum = start_network(options, base, len(dataset.classes))
+    net, progress, momentum = start_network(options, base, dataset)
+    begun = read_run(options.out) if progress.history else None
+    if begun:
+        base = replace(base, origin=begun["weights"], licence=begun["licence"])
     on = device()
     options.out.mkdir(parents=True, exist_ok=True)
     for note in dataset.notes:
         say(f"note: {note}")
     with tempfile.TemporaryDirectory(dir=options.out) as scratch:
         loaded = load(dataset, base, Path(scratch), say)
+        if begun:
+            check_images(begun, options.data, loaded)
         run = describe_run(options, base, loaded)
         write_run(options.out, run)  # before test/, which it tells from a folder of the user
         if dataset.split_here:
-            copy_test_images(loaded.dataset, options.out / TEST_IMAGES)
+            copy_test_images(loaded.dataset, options.data, options.out / TEST_IMAGES)
         say(
             f"{base.name} at {base.size_px} px on {on.type}, weights: {base.origin}; {len(dataset.classes)} classes, "
             f"{len(loaded.train[1])} images to train, {len(loaded.validation[1])} to follow it, "
@@ -182,7 +177,7 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
                 draw_curves(progress.history, options.out / CURVES)
             say(row(epoch))
 
-        scratch_weights = options.weights == NO_WEIGHTS
+        scratch_weights = base.origin == RANDOM
         if not progress.finished(WHOLE) and not progress.finished(HEAD) and not scratch_weights:
             say(HEADING)
             train_frozen(net, base, loaded, normalise, options, record)
@@ -251,6 +246,7 @@ def describe_run(options: Options, base: Base, loaded: Loaded) -> dict[str, Any]
             "folder": str(options.data.resolve()), "name": loaded.dataset.name, "seed": options.seed,
             "split_here": loaded.dataset.split_here, "train": len(loaded.train[1]),
             "validation": len(loaded.validation[1]), "test": len(loaded.test[1]), "notes": list(loaded.dataset.notes),
+            "names_sha256": loaded.dataset.names_sha256,
         },
         "seed": options.seed,
         "options": {k: v for k, v in asdict(options).items() if k in ("unfreeze", "epochs", "batch_size", "lr")},

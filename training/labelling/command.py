@@ -20,7 +20,7 @@ from service.classifier import Classifier
 from service.settings import Settings
 from training.defaults import ROOT
 from training.errors import DataError, LabelError
-from training.folders import class_folders, image_files
+from training.folders import class_folders, image_files, printable
 from training.labelling.answers import Answer, AnswerFile, answer_all
 from training.labelling.folders import (
     LABELLED,
@@ -128,7 +128,9 @@ def _check_places(out: Path, *sources: Path) -> None:
 
 def _held_out_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     """Each file with its class. Raises DataError for a folder that is no class of the model."""
+    # As label names the folders, and as finetune leaves them in test/
     indices = {class_folder(name): index for index, name in enumerate(classes)}
+    indices |= {name: index for index, name in enumerate(classes)}
     files = class_folders(folder)
     if unknown := [name for name in files if name not in indices]:
         raise DataError(
@@ -140,10 +142,8 @@ def _held_out_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, 
 
 def _image(root: Path, path: Path, answer: Answer, label: int = -1) -> Image:
     name = path.relative_to(root).as_posix()
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # some system wrote it in another encoding: no table could name it
-        name, answer = name.encode("utf-8", "backslashreplace").decode(), Answer("", "its name is not UTF-8; rename it")
+    if name != printable(name):  # no table could name it
+        name, answer = printable(name), Answer("", "its name is not UTF-8; rename it")
     return Image(name, path, answer, label)
 
 

@@ -26,6 +26,7 @@ from training.networks.tensor_file import read_tensors
 
 LITE0 = "efficientnet_lite0"
 NO_WEIGHTS = "none"
+RANDOM = "random"  # the origin of none
 CIFAR_WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "resnet18-cifar10" / "weights.safetensors"
 CACHE = Path.home() / ".cache" / "cloudtrial" / "weights"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,7 +71,7 @@ def find_base(name: str, size_px: int | None = None, weights: str | None = None)
             f"there is no base {name!r}; take {LITE0}, {CIFAR_RESNET} or one of torchvision's, {_near(name)}"
         )
     if weights is not None:
-        origin = "random" if weights == NO_WEIGHTS else f"the file {Path(weights).name}"
+        origin = RANDOM if weights == NO_WEIGHTS else f"the file {Path(weights).name}"
         base = Base(base.name, base.size_px, base.resize_px, base.mean, base.std, base.licence, origin)
     if size_px is not None and size_px != base.size_px:
         base = Base(base.name, size_px, size_px, base.mean, base.std, base.licence, base.origin)

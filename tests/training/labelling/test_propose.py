@@ -107,6 +107,18 @@ def test_the_figures_are_in_proposal_json(proposal, folders):
     assert content["model"]["engine"] == "onnx" and content["unlabelled"] == str(folders[1])
 
 
+@pytest.mark.parametrize("name", ["100%", class_folder("100%")])
+def test_held_out_folders_have_the_names_of_classes_or_of_label(name, folders, tmp_path):
+    model = shutil.copytree(ROOT / "models" / MODEL, tmp_path / "model", copy_function=os.link)
+    manifest = (model / "model.json").read_text(encoding="utf-8")
+    (model / "model.json").unlink()  # a link
+    (model / "model.json").write_text(manifest.replace('"cat"', '"100%"'), encoding="utf-8")
+    held_out = shutil.copytree(folders[0], tmp_path / "held-out")
+    (held_out / "cat").rename(held_out / name)
+    propose(folders[1], held_out, tmp_path / "out", "--model", str(model))
+    assert any(row["label"] == "100%" for row in rows(tmp_path / "out" / "labelled.csv"))
+
+
 def test_nothing_is_labelled_where_nothing_is_shown(folders, tmp_path, capsys):
     held_out, new = folders
     with pytest.raises(SystemExit) as ended:
