@@ -25,7 +25,7 @@ from eval.formatting import plural, usd
 from eval.load.nodes.destinations import Node, parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
-from eval.run.run_dir import create_run_dir, new_run_id, update_latest
+from eval.run.run_dir import create_run_dir, new_run_id, sole_writer, update_latest
 from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
@@ -277,6 +277,13 @@ def _resume(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure the rest of a run."""
+    with sole_writer(arguments.resume):
+        return _measure_rest(arguments, token_options, access, scrub)
+
+
+def _measure_rest(
+    arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
+) -> int:
     reporter, run_dir = Reporter(scrub=scrub, as_json=arguments.json_log), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
         from eval.run.resume import check_confirmed, check_same_config, check_senders, load_resumable, resume_run

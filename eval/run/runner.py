@@ -41,7 +41,16 @@ from eval.plan.schedule import Block
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
-from eval.samples.model import MAX_PAUSES, MAX_SENDERS, RUN_SCHEMA_VERSION, PauseRecord, Run, TargetRun
+from eval.run.run_dir import sole_writer
+from eval.samples.model import (
+    MAX_PAUSES,
+    MAX_SENDERS,
+    RUN_SCHEMA_VERSION,
+    RUNNING,
+    PauseRecord,
+    Run,
+    TargetRun,
+)
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
@@ -51,7 +60,6 @@ from service.engines.names import engine_named
 from service.schema import PREDICT
 from service.system import usable_cpus
 
-RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
 PAUSE_TEXTS = {  # by cause
     SUSPENDED: "{} was suspended",
     STOPPED: "{} got no processor, or was stopped,",
@@ -72,12 +80,15 @@ def execute_run(
 ) -> Run:  # fmt: skip
     """Execute the run, or the rest of a resumed one, and return its record. A signal ends it early, which is recorded.
 
+    No other process can measure into the folder meanwhile; who resumes a run has locked it before reading it.
     Raises EvalError if the folder cannot be written. A second signal raises KeyboardInterrupt.
     """
     with reporter.activity("Preparing the run"):
         importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
         cost_meter, measured_until_s = _earlier_part(run, run_dir)
     with contextlib.ExitStack() as stack:
+        if resume_state is None:
+            stack.enter_context(sole_writer(run_dir))
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))

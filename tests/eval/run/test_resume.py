@@ -182,6 +182,30 @@ def test_a_complete_run_and_a_folder_without_a_run_are_refused(whole, tmp_path, 
     assert "is not a run" in capsys.readouterr().err
 
 
+def test_a_run_that_goes_on_is_not_resumed_beside_itself(tmp_path, capsys):
+    folder, reached, release = tmp_path / "run", threading.Event(), threading.Event()
+    processes = multiprocessing.get_context("forkserver")
+    with fake_endpoint() as fake:
+
+        def hold(count):
+            if count == 12:
+                reached.set()
+                release.wait()
+
+        fake.on_post = hold
+        child = processes.Process(target=quietly, args=(arguments(fake, folder),))
+        child.start()
+        try:
+            assert reached.wait(120)
+            assert main(["run", "--resume", str(folder)]) == 1
+        finally:
+            release.set()
+        assert f"{folder} is being measured by another process" in capsys.readouterr().err
+        child.join()
+        assert child.exitcode == 0
+    assert set(keys(folder).values()) == {1} and not read_run(folder).resumed_at
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_is_whole_in_the_end(tmp_path):
     """Some kills hit the start, most come within some milliseconds of a random answer."""
