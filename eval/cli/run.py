@@ -25,7 +25,7 @@ from eval.formatting import plural, usd
 from eval.load.nodes.destinations import Node, parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
-from eval.run.run_dir import create_run_dir, new_run_id, sole_writer, update_latest
+from eval.run.run_dir import create_run_dir, new_run_id, sole_writer
 from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
@@ -267,9 +267,9 @@ def _start(
     with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
         with reporter.activity("Preparing the run"):
             run_record = new_run(run_id, target_set, image_set, config, options)
-        finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter)
-    if arguments.out is None:
-        update_latest(run_dir)
+        finished_run = execute_run(
+            run_dir, run_record, target_set, image_set, config, options, reporter, latest=arguments.out is None
+        )
     return _finish(run_dir, finished_run, image_set, reporter)
 
 
@@ -306,7 +306,8 @@ def _measure_rest(
     with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
         with reporter.activity("Preparing the run"):
             run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
-        reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
+        count = len(resume_state.completed)
+        reporter.print(f"Resuming {run_record.id} in {run_dir}: {count:,} requests are measured already")
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter, resume_state)
     return _finish(run_dir, finished_run, image_set, reporter)
 

@@ -41,7 +41,7 @@ from eval.plan.schedule import Block
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
-from eval.run.run_dir import sole_writer
+from eval.run.run_dir import sole_writer, update_latest
 from eval.samples.model import (
     MAX_PAUSES,
     MAX_SENDERS,
@@ -77,10 +77,13 @@ def execute_run(
     run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions,
     reporter: Reporter,
     resume_state: ResumeState | None = None,
+    *,
+    latest: bool = False,
 ) -> Run:  # fmt: skip
     """Execute the run, or the rest of a resumed one, and return its record. A signal ends it early, which is recorded.
 
     No other process can measure into the folder meanwhile; who resumes a run has locked it before reading it.
+    latest: point the link `latest` to the run as soon as it is recorded, so that it can be found if it is killed.
     Raises EvalError if the folder cannot be written. A second signal raises KeyboardInterrupt.
     """
     with reporter.activity("Preparing the run"):
@@ -91,6 +94,8 @@ def execute_run(
             stack.enter_context(sole_writer(run_dir))
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
+        if latest:
+            update_latest(run_dir)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
         context = RunContext(
             target_names=[target.name for target in run.targets],

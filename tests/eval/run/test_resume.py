@@ -182,6 +182,22 @@ def test_a_complete_run_and_a_folder_without_a_run_are_refused(whole, tmp_path, 
     assert "is not a run" in capsys.readouterr().err
 
 
+def test_latest_is_a_run_as_soon_as_it_can_be_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports" / "before").mkdir(parents=True)
+    (tmp_path / "reports" / "latest").symlink_to("before")
+    with fake_endpoint() as fake:
+        child = multiprocessing.get_context("forkserver").Process(target=quietly, args=(arguments(fake, "")[:-2],))
+        fake.on_post = lambda count: child.kill() if count == 12 else None
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        assert main(["run", "--resume", "reports/latest"]) == 0
+    run = read_run(tmp_path / "reports" / "latest")
+    assert run.complete and (tmp_path / "reports" / "latest").readlink().name == run.id
+    assert f"Resuming {run.id} in reports/latest" in capsys.readouterr().out
+
+
 def test_a_run_that_goes_on_is_not_resumed_beside_itself(tmp_path, capsys):
     folder, reached, release = tmp_path / "run", threading.Event(), threading.Event()
     processes = multiprocessing.get_context("forkserver")
