@@ -98,9 +98,11 @@ class Heartbeat:
             cause = STOPPED
         whose = THIS_MACHINE if cause == SUSPENDED else THIS_PROCESS
         pause = ClientPause(last.monotonic_s, now.monotonic_s, elapsed_s, cause, whose)
-        self.pauses.append(pause)
         if self._on_pause:
-            self._on_pause(pause)
+            self._on_pause(pause)  # which may write for as long as a pause: that is a part of this one, and no next one
+            self._last = self._read()
+            pause = replace(pause, end=self._last.monotonic_s)
+        self.pauses.append(pause)
 
     def paused_between(self, start: float, end: float) -> bool:
         """Whether a pause has touched this time, now included."""

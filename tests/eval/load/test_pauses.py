@@ -66,6 +66,21 @@ def test_pause_touches_what_was_under_way_and_nothing_else():
     assert [heartbeat.paused_between(*span) for span in spans] == [False, True, True, True, True, False]
 
 
+def test_noting_a_pause_for_as_long_as_one_is_no_next_pause():
+    async def look() -> Heartbeat:
+        heartbeat = Heartbeat(lambda: next(looks), noted.append)
+        async with heartbeat.beating():
+            for _ in range(2):
+                heartbeat.beat()
+        return heartbeat
+
+    noted: list[pauses.ClientPause] = []
+    looks = iter(Clocks(at, at, at) for at in (100.0, 101.0, 101.4, 101.45))  # the third when it is noted
+    heartbeat = asyncio.run(look())
+    assert [pause.duration_s for pause in noted] == [1.0]
+    assert heartbeat.paused_between(101.2, 101.3) and not heartbeat.paused_between(101.41, 102.0)
+
+
 def stopped_run(folder: Path, *options: str) -> tuple[list[Sample], int]:
     """A run whose process is stopped in its 10th measured request; its samples, and what the endpoint was sent."""
     process: list[subprocess.Popen] = []
