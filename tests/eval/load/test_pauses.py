@@ -100,6 +100,30 @@ def stopped_run(folder: Path, *options: str) -> tuple[list[Sample], int]:
 
 @pytest.mark.integration
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
+def test_start_that_a_pause_touches_is_in_no_figure(tmp_path):
+    """The process is stopped while the target is not ready yet: no request is under way."""
+    process: list[subprocess.Popen] = []
+    with fake_endpoint() as fake:
+        pid_file, once = tmp_path / "pid", tmp_path / "once"
+        stop = f"mkdir {once} && P=$(cat {pid_file}) && kill -STOP $P && sleep {PAUSE_S} && kill -CONT $P; true"
+        command = ["--cold-command", f"a=sh -c '{stop}'", "--scenario", "cold", "--restarts", "2", "--warmup", "1"]
+        target = ["--target", f"a={fake.url}", "--out", str(tmp_path / "run")]
+        process.append(subprocess.Popen([*RUN, *command, *target], cwd=ROOT, stdout=subprocess.DEVNULL))
+        pid_file.write_text(str(process[0].pid))
+        assert process[0].wait(120) == 0
+    starts = [each for each in read_samples(tmp_path / "run") if (each.target, each.scenario) == ("a", "cold")]
+    phases = Counter(each.phase for each in starts)
+    assert (phases["measure"], phases["paused"] >= 1) == (2, True)
+    pauses_of_run = read_run(tmp_path / "run").pauses
+    for each in starts:
+        end = each.scheduled_s + each.latency_ms / 1000
+        begin = end - each.startup_ms["time_to_first_prediction"] / 1000
+        touched = any(begin <= pause.at_s + pause.duration_s and pause.at_s <= end for pause in pauses_of_run)
+        assert touched == (each.phase == "paused")
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
 @pytest.mark.parametrize("options", [[], POISSON], ids=["closed loop", "open loop"])
 def test_pause_of_the_client_is_not_charged_to_the_target(tmp_path, options):
     samples, posts = stopped_run(tmp_path, *options)
