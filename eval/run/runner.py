@@ -378,7 +378,8 @@ class RunSession:
         if twin.crashed():
             exit_message = f"its process ended; the last lines of its log:\n{twin.log_tail()}"
             failure = f"{failure}; {exit_message}" if failure else exit_message
-        return replace(target, failure=failure, peak_memory_mib=round(twin.peak_memory_mib(), 1))
+        peak_mib = max(twin.peak_memory_mib(), target.peak_memory_mib or 0.0)  # that of a run before it was resumed
+        return replace(target, failure=failure, peak_memory_mib=round(peak_mib, 1))
 
 
 def _earlier_part(run: Run, run_dir: Path) -> tuple[CostMeter, float]:
