@@ -116,10 +116,22 @@ class LoadGenerator:
 
     def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
         """The schedule of the reachable targets. Block numbers count over all targets: a resume may reach more."""
-        all_blocks = build_schedule(self.context.config, self.context.target_names, len(self.context.image_set.images))
-        blocks = [block for block in all_blocks if block.target in clients and self._can_run(block)]
+        blocks = [block for block in self._schedule() if block.target in clients]
         self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
+
+    def _schedule(self) -> list[Block]:
+        """Of all targets, reachable or not."""
+        context = self.context
+        blocks = build_schedule(context.config, context.target_names, len(context.image_set.images))
+        return [block for block in blocks if self._can_run(block)]
+
+    def is_partly_measured(self, target: str) -> bool:
+        """Whether an earlier part of the run has measured the target, and not to its end."""
+        blocks = [block for block in self._schedule() if block.target == target and block.phase == MEASURE]
+        pending = [len(self._pending_indices(block)) for block in blocks]
+        measured = any(count < len(block.image_indices) for count, block in zip(pending, blocks, strict=True))
+        return measured and (any(pending) or any(block.scenario == MAX_RATE for block in blocks))
 
     def _can_run(self, block: Block) -> bool:
         """Not a restart of a target that has no way to it, unless the command line asks for the scenario cold."""

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,7 +186,7 @@ class RunSession:
                     await self._start_workers(stack)
                     await self._run_reference(usable)
                     await self.load_generator.run(usable, blocks)
-            self.incomplete_reason = None if usable else "no target could be measured"
+            self.incomplete_reason = self._unfinished_text(usable) if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             self.context.reporter.event(f"Ended: {error}")
@@ -197,6 +197,13 @@ class RunSession:
         except Exception as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             raise
+
+    def _unfinished_text(self, usable: Collection[str]) -> str | None:
+        """Why the run is not complete if an earlier part has measured a target, and this one could not go on."""
+        for target in self.run_record.targets:
+            if target.name not in usable and self.load_generator.is_partly_measured(target.name):
+                return f"{target.name} is measured in part: {self._failure_of(target)}"
+        return None
 
     def _warn_of_few_cores(self) -> None:
         twins = [endpoint.twin for endpoint in self.context.endpoints.values() if endpoint.twin]
@@ -293,7 +300,8 @@ class RunSession:
             else:
                 versions_by_target[client.name] = response
         targets = [
-            replace(target, version=versions_by_target.get(target.name, {})) for target in self.run_record.targets
+            replace(target, version=versions_by_target.get(target.name, target.version))  # of a part before this one
+            for target in self.run_record.targets
         ]
         self.run_record = replace(self.run_record, targets=targets)
 
@@ -368,10 +376,13 @@ class RunSession:
         if max_usd is not None and estimate.total_usd > max_usd:
             reporter.event(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
 
+    def _failure_of(self, target: TargetRun) -> str | None:
+        return self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
+
     def _finished_target(self, target: TargetRun) -> TargetRun:
         """The target with its failure and peak memory."""
         endpoint = self.context.endpoints.get(target.name)
-        failure = self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
+        failure = self._failure_of(target)
         if endpoint is None or endpoint.twin is None:
             return replace(target, failure=failure)
         twin = endpoint.twin

@@ -18,7 +18,7 @@ import pytest
 from eval.__main__ import main
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import read_run, read_samples
-from tests.helpers.fake_endpoint import fake_endpoint
+from tests.helpers.fake_endpoint import closed_port, fake_endpoint
 
 pytestmark = pytest.mark.integration
 
@@ -156,6 +156,25 @@ def test_a_stack_that_had_no_address_is_measured_on_resume(whole, monkeypatch, t
         ("a", whole.url, None), ("heroku", whole.url, None)
     ]  # fmt: skip
     assert {s.target for s in read_samples(whole.folder)} == {"a", "heroku", "reference"}
+
+
+def test_a_target_that_is_down_on_resume_can_be_resumed_later(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with fake_endpoint() as one, fake_endpoint() as other:
+        assert main(arguments(one, folder, "--target", f"b={other.url}")) == 0
+        whole, before = read_run(folder), keys(folder)
+        cut(folder, 50)
+        down = f"http://127.0.0.1:{closed_port()}"
+        (folder / "run.json").write_text((folder / "run.json").read_text().replace(other.url, down))
+        for _ in range(2):  # nothing is left of the other target the second time
+            assert main(["run", "--resume", str(folder)]) == 0
+            run = read_run(folder)
+            assert not run.complete and run.targets[1].version == whole.targets[1].version != {}
+            assert (run.incomplete_reason or "").startswith("b is measured in part: not reached before the run: ")
+        (folder / "run.json").write_text((folder / "run.json").read_text().replace(down, other.url))
+        assert main(["run", "--resume", str(folder)]) == 0
+    assert read_run(folder).complete and read_run(folder).targets[1].failure is None
+    assert Counter({key: n for key, n in keys(folder).items() if key[0] > -2}) == before
 
 
 def test_other_images_are_refused(whole, capsys):
