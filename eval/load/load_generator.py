@@ -202,23 +202,27 @@ class LoadGenerator:
                     for block in scenario_blocks:
                         await self._run_block(clients[block.target], block, progress)
 
-    async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
-        """Send one block in its closed or open loop."""
+    async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> bool:
+        """Send one block in its closed or open loop. Returns whether all of it counts in a closed one."""
         await client.renew_credentials()
         gc.collect()
         progress.current_target = f"{block.target} {block.scenario}"
         progress.maybe_refresh()
+        all_count = True
         if block.offsets_s is None:
-            await self._run_closed_loop(client, block, progress)
+            all_count = await self._run_closed_loop(client, block, progress)
         else:
             await self._run_open_loop(client, block, progress)
         self._last_request_end[block.target] = time.perf_counter()
+        return all_count
 
-    async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> None:
-        breaker = self._breakers[client.name]
+    async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> bool:
+        """Send the rest of a closed block. Returns whether all of it counts."""
+        attempts = 1 if block.scenario == IDLE else 1 + MAX_REPEATS  # a gap is repeated with its wait
+        all_count, breaker = True, self._breakers[client.name]
         cpu_clock = self._cpu_clock(client) if block.scenario == SINGLE else None
         for index in self._pending_indices(block):
-            for _ in range(1 + MAX_REPEATS):
+            for _ in range(attempts):
                 request = self._request_spec(block, index)
                 if breaker.trip_reason:
                     sample = client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason))
@@ -233,6 +237,9 @@ class LoadGenerator:
                     await self._probe_target(client, breaker)
                 if counts:
                     break
+            else:
+                all_count = False
+        return all_count
 
     def _cpu_clock(self, client: Client) -> CpuClock | None:
         """Of a twin: its CPU time. What others use is not seen."""
@@ -356,17 +363,29 @@ class LoadGenerator:
     ) -> None:
         """Wait for the idle gaps of all targets at the same time, and send one request after each."""
         pending_blocks = {name: [block for block in blocks if block.target == name] for name in clients}
+        paused_blocks: list[Block] = []
         start = time.perf_counter()
         self._last_request_end = dict.fromkeys(clients, start)
         config = self.context.config
         for offset_s, name in idle_arrivals(list(clients), config.idle, config.gap_s, config.seed):
             if pending_blocks[name]:
-                progress.current_target = f"{name} idle"
-                progress.refresh()
-                gap_end = self._last_request_end[name] + config.gap_s  # a slow start must not shorten the next gap
-                scheduled_at = max(start + offset_s, gap_end)
-                await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))
-                await self._run_block(clients[name], pending_blocks[name].pop(0), progress)
+                block = pending_blocks[name].pop(0)
+                if not await self._run_idle_gap(clients[name], block, start + offset_s, progress):
+                    paused_blocks.append(block)
+        for _ in range(MAX_REPEATS):
+            paused_blocks = [
+                block
+                for block in paused_blocks
+                if not await self._run_idle_gap(clients[block.target], block, start, progress)
+            ]
+
+    async def _run_idle_gap(self, client: Client, block: Block, scheduled_at: float, progress: ProgressBar) -> bool:
+        """Wait until then, and until the gap has its length, and send its request. Returns whether that counts."""
+        progress.current_target = f"{client.name} idle"
+        progress.refresh()
+        gap_end = self._last_request_end[client.name] + self.context.config.gap_s  # a slow start must not shorten it
+        await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter(), gap_end - time.perf_counter()))
+        return await self._run_block(client, block, progress)
 
     async def _run_cold_start(self, client: Client, request: RequestSpec) -> Sample:
         """Restart the target and send one request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import subprocess
@@ -81,13 +82,13 @@ def test_noting_a_pause_for_as_long_as_one_is_no_next_pause():
     assert heartbeat.paused_between(101.2, 101.3) and not heartbeat.paused_between(101.41, 102.0)
 
 
-def stopped_run(folder: Path, *options: str) -> tuple[list[Sample], int]:
-    """A run whose process is stopped in its 10th measured request; its samples, and what the endpoint was sent."""
+def stopped_run(folder: Path, *options: str, stop_at: int = WARM_UP + 10) -> tuple[list[Sample], int]:
+    """A run whose process is stopped in one of its requests; its samples, and what the endpoint was sent."""
     process: list[subprocess.Popen] = []
     with fake_endpoint() as fake:
 
         def stop(count: int) -> None:
-            if count == WARM_UP + 10:
+            if count == stop_at:
                 process[0].send_signal(signal.SIGSTOP)
                 threading.Timer(PAUSE_S, process[0].send_signal, [signal.SIGCONT]).start()
 
@@ -96,6 +97,17 @@ def stopped_run(folder: Path, *options: str) -> tuple[list[Sample], int]:
         process.append(subprocess.Popen([*RUN, *options, *target], cwd=ROOT, stdout=subprocess.DEVNULL))
         assert process[0].wait(120) == 0
         return [each for each in read_samples(folder) if each.target == "a"], len(fake.posts)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
+def test_idle_gap_that_a_pause_touches_is_waited_for_again(tmp_path):
+    gap_s = 1.5
+    options = ["--scenario", "idle", "--idle", "2", "--gap", str(gap_s), "--warmup", "0"]
+    gaps = stopped_run(tmp_path, *options, stop_at=1)[0]
+    assert [each.phase for each in gaps].count("measure") == 2 and "paused" in [each.phase for each in gaps]
+    for before, after in itertools.pairwise(gaps):
+        assert after.scheduled_s - (before.scheduled_s + before.latency_ms / 1000) >= gap_s
 
 
 @pytest.mark.integration
