@@ -246,6 +246,7 @@ def _start(
     engines, twins = _twins_of(config)
     with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
         from eval.load.invocations import check_payloads
+        from eval.run.record_size import check_record_size
         from eval.run.runner import execute_run, new_run
         from eval.targets.endpoints import start_targets
         from eval.targets.restart import check_restart_targets
@@ -258,8 +259,9 @@ def _start(
     check_payloads(remote.endpoints, image_set.images)
     what = "Rows" if image_set.kind == TABULAR else "Images"
     reporter.print(f"{what}: {image_set.source} ({len(image_set.images):,})")
-    names = [*twin_names(twins, engines), *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
-    check_restart_targets(options.restart_commands, names)
+    measured = [*twin_names(twins, engines), *(endpoint.name for endpoint in remote.endpoints)]
+    check_restart_targets(options.restart_commands, [*measured, *remote.start_failures])
+    check_record_size(config, measured, image_set)
     options = _with_senders(options, arguments.cluster, reporter)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id

@@ -53,6 +53,7 @@ MAX_REPEATS = 3  # of a request that a pause of this process has touched
 REWARM_BLOCKS_PER_RESUME = 10_000  # block numbers that are reserved for the warm-up of one resume
 FIRST_REWARM_BLOCK = -2  # first block of the warm-up of a resumed run; -1 is the reference's
 NO_RESTART_METHOD = "no way to restart {0}: give a command with --cold-command {0}=..."
+RUN_IS_FULL = "the run holds no more requests; start from a lower --rate, or with a shorter --step"
 CIRCUIT_OPEN = "no more requests are sent to the target: {}: {}"
 
 
@@ -167,7 +168,9 @@ class LoadGenerator:
                 for number, (is_search, part_blocks) in enumerate(parts, 1):
                     part_title = f"{number}/{len(parts)} " if len(parts) > 1 else ""
                     if is_search:
-                        await self._run_rate_search(clients, part_title)
+                        later_blocks = itertools.chain.from_iterable(later for _, later in parts[number:])
+                        reserved = sum(len(self._pending_indices(block)) for block in later_blocks)
+                        await self._run_rate_search(clients, part_title, reserved)
                     else:
                         await self._run_blocks(clients, part_blocks, part_title)
 
@@ -317,18 +320,22 @@ class LoadGenerator:
             adapter=client.adapter, access=endpoint.access, signer=endpoint.signer,
         )  # fmt: skip
 
-    async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str) -> None:
-        """Search the highest rate of every target, one step of each in turn."""
+    async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str, reserved: int) -> None:
+        """Search the highest rate of every target, one step of each in turn.
+
+        reserved: samples that are to come after it. Where the run would hold no more, a target's search ends.
+        """
         max_steps = MAX_SEARCH_STEPS * len(clients)
         async with self.context.reporter.progress_bar(f"{part_title}Search", max_steps, "steps") as progress:
-            await self._run_search_steps(clients, progress)
+            await self._run_search_steps(clients, progress, reserved)
 
-    async def _run_search_steps(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
+    async def _run_search_steps(self, clients: Mapping[str, Client], progress: ProgressBar, reserved: int) -> None:
         context = self.context
         steps: dict[str, list[rate_search.SearchStep]] = {name: [] for name in clients}
+        without_room: set[str] = set()
 
         def max_remaining(name: str) -> int:
-            if self._breakers[name].trip_reason:
+            if self._breakers[name].trip_reason or name in without_room:
                 return 0
             return rate_search.max_remaining_steps(steps[name], context.config.rate_rps, MAX_SEARCH_STEPS)
 
@@ -341,6 +348,10 @@ class LoadGenerator:
                 image_count = len(context.image_set.images)
                 block = search_step_block(context.config, image_count, block_number, name, len(steps[name]), rate_rps)
                 pending_count = len(self._pending_indices(block))
+                if pending_count + reserved > context.sample_writer.room:
+                    without_room.add(name)
+                    context.reporter.event(f"{name}: its search ends before {per_second(rate_rps)}: {RUN_IS_FULL}")
+                    continue
                 self.planned_requests += len(block.image_indices)
                 self.measured_requests += len(block.image_indices) - pending_count
                 samples = context.resume_state.search_samples.get(block_number, []) + await self._run_search_step(
