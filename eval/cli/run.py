@@ -25,7 +25,7 @@ from eval.formatting import plural, usd
 from eval.load.nodes.destinations import Node, parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
-from eval.run.run_dir import create_run_dir, new_run_id, update_latest
+from eval.run.run_dir import create_run_dir, new_run_id, sole_writer
 from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
@@ -246,6 +246,7 @@ def _start(
     engines, twins = _twins_of(config)
     with reporter.activity("Reading the options"):  # imports, and a call of pulumi for each stack
         from eval.load.invocations import check_payloads
+        from eval.run.record_size import check_record_size
         from eval.run.runner import execute_run, new_run
         from eval.targets.endpoints import start_targets
         from eval.targets.restart import check_restart_targets
@@ -258,8 +259,9 @@ def _start(
     check_payloads(remote.endpoints, image_set.images)
     what = "Rows" if image_set.kind == TABULAR else "Images"
     reporter.print(f"{what}: {image_set.source} ({len(image_set.images):,})")
-    names = [*twin_names(twins, engines), *(endpoint.name for endpoint in remote.endpoints), *remote.start_failures]
-    check_restart_targets(options.restart_commands, names)
+    measured = [*twin_names(twins, engines), *(endpoint.name for endpoint in remote.endpoints)]
+    check_restart_targets(options.restart_commands, [*measured, *remote.start_failures])
+    check_record_size(config, measured, image_set)
     options = _with_senders(options, arguments.cluster, reporter)
     run_id = new_run_id()
     run_dir = arguments.out or REPORTS_DIR / run_id
@@ -267,9 +269,9 @@ def _start(
     with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
         with reporter.activity("Preparing the run"):
             run_record = new_run(run_id, target_set, image_set, config, options)
-        finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter)
-    if arguments.out is None:
-        update_latest(run_dir)
+        finished_run = execute_run(
+            run_dir, run_record, target_set, image_set, config, options, reporter, latest=arguments.out is None
+        )
     return _finish(run_dir, finished_run, image_set, reporter)
 
 
@@ -277,6 +279,13 @@ def _resume(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure the rest of a run."""
+    with sole_writer(arguments.resume):
+        return _measure_rest(arguments, token_options, access, scrub)
+
+
+def _measure_rest(
+    arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
+) -> int:
     reporter, run_dir = Reporter(scrub=scrub, as_json=arguments.json_log), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
         from eval.run.resume import check_confirmed, check_same_config, check_senders, load_resumable, resume_run
@@ -299,7 +308,8 @@ def _resume(
     with start_targets(engines, remote, run_dir / "logs", reporter, model, twins) as target_set:
         with reporter.activity("Preparing the run"):
             run_record, resume_state = resume_run(run_dir, run_record, target_set, image_set)
-        reporter.print(f"Resuming {run_dir}: {len(resume_state.completed):,} requests are measured already")
+        count = len(resume_state.completed)
+        reporter.print(f"Resuming {run_record.id} in {run_dir}: {count:,} requests are measured already")
         finished_run = execute_run(run_dir, run_record, target_set, image_set, config, options, reporter, resume_state)
     return _finish(run_dir, finished_run, image_set, reporter)
 

@@ -53,6 +53,7 @@ MAX_REPEATS = 3  # of a request that a pause of this process has touched
 REWARM_BLOCKS_PER_RESUME = 10_000  # block numbers that are reserved for the warm-up of one resume
 FIRST_REWARM_BLOCK = -2  # first block of the warm-up of a resumed run; -1 is the reference's
 NO_RESTART_METHOD = "no way to restart {0}: give a command with --cold-command {0}=..."
+RUN_IS_FULL = "the run holds no more requests; start from a lower --rate, or with a shorter --step"
 CIRCUIT_OPEN = "no more requests are sent to the target: {}: {}"
 
 
@@ -116,10 +117,22 @@ class LoadGenerator:
 
     def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
         """The schedule of the reachable targets. Block numbers count over all targets: a resume may reach more."""
-        all_blocks = build_schedule(self.context.config, self.context.target_names, len(self.context.image_set.images))
-        blocks = [block for block in all_blocks if block.target in clients and self._can_run(block)]
+        blocks = [block for block in self._schedule() if block.target in clients]
         self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
         return blocks
+
+    def _schedule(self) -> list[Block]:
+        """Of all targets, reachable or not."""
+        context = self.context
+        blocks = build_schedule(context.config, context.target_names, len(context.image_set.images))
+        return [block for block in blocks if self._can_run(block)]
+
+    def is_partly_measured(self, target: str) -> bool:
+        """Whether an earlier part of the run has measured the target, and not to its end."""
+        blocks = [block for block in self._schedule() if block.target == target and block.phase == MEASURE]
+        pending = [len(self._pending_indices(block)) for block in blocks]
+        measured = any(count < len(block.image_indices) for count, block in zip(pending, blocks, strict=True))
+        return measured and (any(pending) or any(block.scenario == MAX_RATE for block in blocks))
 
     def _can_run(self, block: Block) -> bool:
         """Not a restart of a target that has no way to it, unless the command line asks for the scenario cold."""
@@ -155,7 +168,9 @@ class LoadGenerator:
                 for number, (is_search, part_blocks) in enumerate(parts, 1):
                     part_title = f"{number}/{len(parts)} " if len(parts) > 1 else ""
                     if is_search:
-                        await self._run_rate_search(clients, part_title)
+                        later_blocks = itertools.chain.from_iterable(later for _, later in parts[number:])
+                        reserved = sum(len(self._pending_indices(block)) for block in later_blocks)
+                        await self._run_rate_search(clients, part_title, reserved)
                     else:
                         await self._run_blocks(clients, part_blocks, part_title)
 
@@ -190,23 +205,27 @@ class LoadGenerator:
                     for block in scenario_blocks:
                         await self._run_block(clients[block.target], block, progress)
 
-    async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> None:
-        """Send one block in its closed or open loop."""
+    async def _run_block(self, client: Client, block: Block, progress: ProgressBar) -> bool:
+        """Send one block in its closed or open loop. Returns whether all of it counts in a closed one."""
         await client.renew_credentials()
         gc.collect()
         progress.current_target = f"{block.target} {block.scenario}"
         progress.maybe_refresh()
+        all_count = True
         if block.offsets_s is None:
-            await self._run_closed_loop(client, block, progress)
+            all_count = await self._run_closed_loop(client, block, progress)
         else:
             await self._run_open_loop(client, block, progress)
         self._last_request_end[block.target] = time.perf_counter()
+        return all_count
 
-    async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> None:
-        breaker = self._breakers[client.name]
+    async def _run_closed_loop(self, client: Client, block: Block, progress: ProgressBar) -> bool:
+        """Send the rest of a closed block. Returns whether all of it counts."""
+        attempts = 1 if block.scenario == IDLE else 1 + MAX_REPEATS  # a gap is repeated with its wait
+        all_count, breaker = True, self._breakers[client.name]
         cpu_clock = self._cpu_clock(client) if block.scenario == SINGLE else None
         for index in self._pending_indices(block):
-            for _ in range(1 + MAX_REPEATS):
+            for _ in range(attempts):
                 request = self._request_spec(block, index)
                 if breaker.trip_reason:
                     sample = client.dropped(request, CIRCUIT_OPEN.format(*breaker.trip_reason))
@@ -221,6 +240,9 @@ class LoadGenerator:
                     await self._probe_target(client, breaker)
                 if counts:
                     break
+            else:
+                all_count = False
+        return all_count
 
     def _cpu_clock(self, client: Client) -> CpuClock | None:
         """Of a twin: its CPU time. What others use is not seen."""
@@ -298,18 +320,22 @@ class LoadGenerator:
             adapter=client.adapter, access=endpoint.access, signer=endpoint.signer,
         )  # fmt: skip
 
-    async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str) -> None:
-        """Search the highest rate of every target, one step of each in turn."""
+    async def _run_rate_search(self, clients: Mapping[str, Client], part_title: str, reserved: int) -> None:
+        """Search the highest rate of every target, one step of each in turn.
+
+        reserved: samples that are to come after it. Where the run would hold no more, a target's search ends.
+        """
         max_steps = MAX_SEARCH_STEPS * len(clients)
         async with self.context.reporter.progress_bar(f"{part_title}Search", max_steps, "steps") as progress:
-            await self._run_search_steps(clients, progress)
+            await self._run_search_steps(clients, progress, reserved)
 
-    async def _run_search_steps(self, clients: Mapping[str, Client], progress: ProgressBar) -> None:
+    async def _run_search_steps(self, clients: Mapping[str, Client], progress: ProgressBar, reserved: int) -> None:
         context = self.context
         steps: dict[str, list[rate_search.SearchStep]] = {name: [] for name in clients}
+        without_room: set[str] = set()
 
         def max_remaining(name: str) -> int:
-            if self._breakers[name].trip_reason:
+            if self._breakers[name].trip_reason or name in without_room:
                 return 0
             return rate_search.max_remaining_steps(steps[name], context.config.rate_rps, MAX_SEARCH_STEPS)
 
@@ -322,6 +348,10 @@ class LoadGenerator:
                 image_count = len(context.image_set.images)
                 block = search_step_block(context.config, image_count, block_number, name, len(steps[name]), rate_rps)
                 pending_count = len(self._pending_indices(block))
+                if pending_count + reserved > context.sample_writer.room:
+                    without_room.add(name)
+                    context.reporter.event(f"{name}: its search ends before {per_second(rate_rps)}: {RUN_IS_FULL}")
+                    continue
                 self.planned_requests += len(block.image_indices)
                 self.measured_requests += len(block.image_indices) - pending_count
                 samples = context.resume_state.search_samples.get(block_number, []) + await self._run_search_step(
@@ -344,17 +374,29 @@ class LoadGenerator:
     ) -> None:
         """Wait for the idle gaps of all targets at the same time, and send one request after each."""
         pending_blocks = {name: [block for block in blocks if block.target == name] for name in clients}
+        paused_blocks: list[Block] = []
         start = time.perf_counter()
         self._last_request_end = dict.fromkeys(clients, start)
         config = self.context.config
         for offset_s, name in idle_arrivals(list(clients), config.idle, config.gap_s, config.seed):
             if pending_blocks[name]:
-                progress.current_target = f"{name} idle"
-                progress.refresh()
-                gap_end = self._last_request_end[name] + config.gap_s  # a slow start must not shorten the next gap
-                scheduled_at = max(start + offset_s, gap_end)
-                await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter()))
-                await self._run_block(clients[name], pending_blocks[name].pop(0), progress)
+                block = pending_blocks[name].pop(0)
+                if not await self._run_idle_gap(clients[name], block, start + offset_s, progress):
+                    paused_blocks.append(block)
+        for _ in range(MAX_REPEATS):
+            paused_blocks = [
+                block
+                for block in paused_blocks
+                if not await self._run_idle_gap(clients[block.target], block, start, progress)
+            ]
+
+    async def _run_idle_gap(self, client: Client, block: Block, scheduled_at: float, progress: ProgressBar) -> bool:
+        """Wait until then, and until the gap has its length, and send its request. Returns whether that counts."""
+        progress.current_target = f"{client.name} idle"
+        progress.refresh()
+        gap_end = self._last_request_end[client.name] + self.context.config.gap_s  # a slow start must not shorten it
+        await asyncio.sleep(max(0.0, scheduled_at - time.perf_counter(), gap_end - time.perf_counter()))
+        return await self._run_block(client, block, progress)
 
     async def _run_cold_start(self, client: Client, request: RequestSpec) -> Sample:
         """Restart the target and send one request."""

@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-from eval.samples.model import PAUSED, Sample
+from eval.plan.config import COLD
+from eval.samples.model import PAUSED, TIME_TO_FIRST_PREDICTION, Sample
 
 BEAT_S = 0.05
 MAX_STALL_S = 0.25  # by which a beat may come late
@@ -98,9 +99,11 @@ class Heartbeat:
             cause = STOPPED
         whose = THIS_MACHINE if cause == SUSPENDED else THIS_PROCESS
         pause = ClientPause(last.monotonic_s, now.monotonic_s, elapsed_s, cause, whose)
-        self.pauses.append(pause)
         if self._on_pause:
-            self._on_pause(pause)
+            self._on_pause(pause)  # which may write for as long as a pause: that is a part of this one, and no next one
+            self._last = self._read()
+            pause = replace(pause, end=self._last.monotonic_s)
+        self.pauses.append(pause)
 
     def paused_between(self, start: float, end: float) -> bool:
         """Whether a pause has touched this time, now included."""
@@ -108,8 +111,9 @@ class Heartbeat:
         return any(pause.start <= end and start <= pause.end for pause in reversed(self.pauses))
 
     def marked(self, sample: Sample, run_start: float) -> Sample:
-        """The sample, as of a pause if one has touched its request."""
-        start = run_start + sample.scheduled_s
-        if sample.error != "dropped" and self.paused_between(start, start + sample.latency_ms / 1000):
+        """The sample, as of a pause if one has touched its request, or what was before it since the restart."""
+        end = run_start + sample.scheduled_s + sample.latency_ms / 1000
+        start_ms = sample.startup_ms.get(TIME_TO_FIRST_PREDICTION, 0.0) if sample.scenario == COLD else 0.0
+        if sample.error != "dropped" and self.paused_between(end - max(start_ms, sample.latency_ms) / 1000, end):
             return replace(sample, phase=PAUSED)
         return sample

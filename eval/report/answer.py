@@ -19,7 +19,7 @@ from eval.cost.cost_model import SLOWDOWNS
 from eval.formatting import count, disagreement_text, join_words, ms, per_second, percent, plural, short, usd
 from eval.plan.config import MAX_RATE
 from eval.report.scenario_sections import SHORT_TITLES
-from eval.report.wording import INTERRUPTED, gathered, message
+from eval.report.wording import STILL_RUNNING, gathered, incomplete_text, message
 from eval.samples.model import REFERENCE
 from service.engines.names import PLAIN_ENGINE, engine_title
 
@@ -112,7 +112,9 @@ def condition(facts: VerdictFacts) -> str:
     if not facts.measured_targets:
         return _grouped_failures(facts)
     if not facts.complete:
-        return f"It was ended: {facts.note or INTERRUPTED}. `./cloudtrial run --resume DIR` does the rest."
+        note = incomplete_text(facts.note)
+        ended = "It is still running, or was killed" if note == STILL_RUNNING else f"It was ended: {note}"
+        return f"{ended}. `./cloudtrial run --resume DIR` does the rest."
     if facts.invalid:
         return _sentences(message(finding) for finding in facts.invalid)
     recommendation = facts.recommendation

@@ -17,11 +17,11 @@ from eval.analysis.findings import Finding, FindingCode
 from eval.analysis.predictions.mcnemar import NonInferiority
 from eval.codes import AssumptionCode, Code, DriftCode, ReasonCode, Statement
 from eval.formatting import count, join_words, percent, plural
-from eval.samples.model import IMAGE, TABULAR
+from eval.samples.model import IMAGE, RUNNING, TABULAR
 from eval.samples.processors import Processor
 from service.engines.names import engine_title
 
-INTERRUPTED = "interrupted, or still running"  # of a run that is not complete and does not say why
+STILL_RUNNING = "still running, or killed"  # of a run that is not complete and does not say why
 MEASURED_RATE = "the highest rate that one was measured to serve with its latency within the objective"
 MEASURED_FROM = (
     "One at a time, latency is measured from sending to the end of the answer; in a stream from the scheduled send "
@@ -34,6 +34,11 @@ CUDA_BUILD_NOTE = "; PyTorch's CUDA build ran here, the clouds install the much 
 
 NOUNS = {IMAGE: "image", TABULAR: "row"}  # what a run posts
 IMAGE_WORD = re.compile(r"(?<!container )\b([Ii])mage(?=s?\b)")
+
+
+def incomplete_text(note: str | None) -> str:
+    """Why a run is not complete."""
+    return STILL_RUNNING if not note or note == RUNNING else note
 
 
 def message(statement: Statement) -> str:
@@ -334,7 +339,7 @@ FAILED = "{failed} of {n} requests failed"
 FIRST_TO_LAST = "{change:+.1%} from the first third of {blocks} blocks to the last"
 
 WORDING: dict[Code, str | Callable[..., str]] = {
-    FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {note or INTERRUPTED}",
+    FindingCode.RUN_INCOMPLETE: lambda note: f"the run is not complete: {incomplete_text(note)}",
     FindingCode.REQUESTS_DROPPED: "{dropped:count} of {planned:count} planned requests were never sent",
     FindingCode.REQUESTS_MISSING: (
         "{missing:count} of {planned:count} planned requests are missing: not sent, or sent without an answer that was "
@@ -388,7 +393,7 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     FindingCode.CLIENT_PROCESSOR_DIFFERS: _client_processor_differs,
     FindingCode.CLIENT_CORES_DIFFER: "the client's number of cores differs: {a}, and {b}",
     FindingCode.COMPARED_RUN_INVALID: "{run} is not a valid comparison: {finding:message}",
-    FindingCode.COMPARED_RUN_INCOMPLETE: lambda run, note: f"{run} is not complete: {note or INTERRUPTED}",
+    FindingCode.COMPARED_RUN_INCOMPLETE: lambda run, note: f"{run} is not complete: {incomplete_text(note)}",
     FindingCode.PROCESSOR_DIFFERS: "{names:words} ran on {a}, and on {b}: that alone may change latencies",
     FindingCode.PROCESSOR_NOT_KNOWN: "whether {names:words} ran on like processors is not known: {a}, and {b}",
     FindingCode.CLIENT_VERSIONS_DIFFER: _client_versions_differ,

@@ -1,11 +1,13 @@
-"""Creates the folder of a run, and the link `latest`."""
+"""Creates the folder of a run, keeps it to one process, and points the link `latest` to it."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +39,25 @@ def refuse_linked_logs(run_dir: Path) -> None:
     """Raises EvalError if the logs would be written through a link to somewhere else."""
     if (run_dir / LOG_DIR).is_symlink():
         raise EvalError(f"{run_dir / LOG_DIR} is a link, through which logs would be written elsewhere: remove it")
+
+
+@contextlib.contextmanager
+def sole_writer(run_dir: Path) -> Iterator[None]:
+    """Keep every other process from measuring into the folder meanwhile. Raises EvalError if one does already.
+
+    The lock ends with this process, however that ends. Some network file systems have none.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # which is said where the run is read
+            folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EvalError(f"{run_dir} is being measured by another process: wait until it ends") from None
+            except OSError:
+                pass
+        yield
 
 
 def new_run_id() -> str:

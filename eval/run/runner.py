@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,16 @@ from eval.plan.schedule import Block, fewer_restarts
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
-from eval.samples.model import MAX_PAUSES, MAX_SENDERS, RUN_SCHEMA_VERSION, PauseRecord, Run, TargetRun
+from eval.run.run_dir import sole_writer, update_latest
+from eval.samples.model import (
+    MAX_PAUSES,
+    MAX_SENDERS,
+    RUN_SCHEMA_VERSION,
+    RUNNING,
+    PauseRecord,
+    Run,
+    TargetRun,
+)
 from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
@@ -50,7 +59,6 @@ from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from service.engines.names import engine_named
 from service.system import usable_cpus
 
-RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
 PAUSE_TEXTS = {  # by cause
     SUSPENDED: "{} was suspended",
     STOPPED: "{} got no processor, or was stopped,",
@@ -68,17 +76,25 @@ def execute_run(
     run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions,
     reporter: Reporter,
     resume_state: ResumeState | None = None,
+    *,
+    latest: bool = False,
 ) -> Run:  # fmt: skip
     """Execute the run, or the rest of a resumed one, and return its record. A signal ends it early, which is recorded.
 
+    No other process can measure into the folder meanwhile; who resumes a run has locked it before reading it.
+    latest: point the link `latest` to the run as soon as it is recorded, so that it can be found if it is killed.
     Raises EvalError if the folder cannot be written. A second signal raises KeyboardInterrupt.
     """
     with reporter.activity("Preparing the run"):
         importlib.import_module("scipy.stats")  # takes a second, which must not fall into the measurement
         cost_meter, measured_until_s = _earlier_part(run, run_dir)
     with contextlib.ExitStack() as stack:
+        if resume_state is None:
+            stack.enter_context(sole_writer(run_dir))
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
+        if latest:
+            update_latest(run_dir)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
         context = RunContext(
             target_names=[target.name for target in run.targets],
@@ -170,7 +186,7 @@ class RunSession:
                     await self._start_workers(stack)
                     await self._run_reference(usable)
                     await self.load_generator.run(usable, blocks)
-            self.incomplete_reason = None if usable else "no target could be measured"
+            self.incomplete_reason = self._unfinished_text(usable) if usable else "no target could be measured"
         except BudgetExceeded as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             self.context.reporter.event(f"Ended: {error}")
@@ -181,6 +197,13 @@ class RunSession:
         except Exception as error:
             self.incomplete_reason = f"ended after {self._progress_text()}: {error}"
             raise
+
+    def _unfinished_text(self, usable: Collection[str]) -> str | None:
+        """Why the run is not complete if an earlier part has measured a target, and this one could not go on."""
+        for target in self.run_record.targets:
+            if target.name not in usable and self.load_generator.is_partly_measured(target.name):
+                return f"{target.name} is measured in part: {self._failure_of(target)}"
+        return None
 
     def _warn_of_few_cores(self) -> None:
         twins = [endpoint.twin for endpoint in self.context.endpoints.values() if endpoint.twin]
@@ -284,7 +307,8 @@ class RunSession:
             else:
                 versions_by_target[client.name] = response
         targets = [
-            replace(target, version=versions_by_target.get(target.name, {})) for target in self.run_record.targets
+            replace(target, version=versions_by_target.get(target.name, target.version))  # of a part before this one
+            for target in self.run_record.targets
         ]
         self.run_record = replace(self.run_record, targets=targets)
 
@@ -359,17 +383,21 @@ class RunSession:
         if max_usd is not None and estimate.total_usd > max_usd:
             reporter.event(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
 
+    def _failure_of(self, target: TargetRun) -> str | None:
+        return self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
+
     def _finished_target(self, target: TargetRun) -> TargetRun:
         """The target with its failure and peak memory."""
         endpoint = self.context.endpoints.get(target.name)
-        failure = self.unreachable.get(target.name) or self.load_generator.failures.get(target.name) or target.failure
+        failure = self._failure_of(target)
         if endpoint is None or endpoint.twin is None:
             return replace(target, failure=failure)
         twin = endpoint.twin
         if twin.crashed():
             exit_message = f"its process ended; the last lines of its log:\n{twin.log_tail()}"
             failure = f"{failure}; {exit_message}" if failure else exit_message
-        return replace(target, failure=failure, peak_memory_mib=round(twin.peak_memory_mib(), 1))
+        peak_mib = max(twin.peak_memory_mib(), target.peak_memory_mib or 0.0)  # that of a run before it was resumed
+        return replace(target, failure=failure, peak_memory_mib=round(peak_mib, 1))
 
 
 def _earlier_part(run: Run, run_dir: Path) -> tuple[CostMeter, float]:

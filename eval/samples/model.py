@@ -40,6 +40,8 @@ OPEN_LOOPS = ("poisson", "ramp", "burst", "max_rate")  # scenarios whose request
 
 INPUT_KINDS = IMAGE, TABULAR = "image", "tabular"  # pictures; rows of a table, posted as JSON
 
+RUNNING = "running"  # incomplete_reason of a run that is running, or was killed
+
 MAX_IMAGES = 250_000
 MAX_CLASSES = 10_000
 MAX_TARGETS = 1000
@@ -202,7 +204,7 @@ class Run:
     started_at: Timestamp  # ISO 8601, UTC
     ended_at: Timestamp | None
     complete: bool  # False: interrupted, or still running
-    incomplete_reason: Lines | None  # why it is not complete, or "running"
+    incomplete_reason: Lines | None  # why it is not complete, or RUNNING
     command: Words
     seed: Integer
     scenarios: Names

@@ -71,6 +71,7 @@ class SampleWriter:
             self._file: IO[str] = open(
                 self.run_dir / SAMPLES_FILE, "x" if self._create else "a", encoding="utf-8", opener=no_follow
             )
+            self._lines = 0 if self._create else _count_lines(self.run_dir / SAMPLES_FILE)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -78,9 +79,17 @@ class SampleWriter:
             self._file.close()
 
     def append(self, sample: Sample) -> None:
-        """Append one sample. Raises EvalError if it cannot be written."""
+        """Append one sample. Raises EvalError if it cannot be written, or not be read again."""
+        if not self.room:
+            raise EvalError(f"{self.run_dir / SAMPLES_FILE} has {MAX_SAMPLES:,} lines, and no more are read of a run")
         with os_errors_as_eval_error(self.run_dir):
             append_sample(self._file, sample, self._scrub)
+        self._lines += 1
+
+    @property
+    def room(self) -> int:
+        """How many more samples the run holds."""
+        return max(0, MAX_SAMPLES - self._lines)
 
 
 def truncate_torn_line(run_dir: Path) -> int:
@@ -93,6 +102,11 @@ def truncate_torn_line(run_dir: Path) -> int:
         end_offset = _last_line_end(file, size_bytes)
         file.truncate(end_offset)
     return size_bytes - end_offset
+
+
+def _count_lines(path: Path) -> int:
+    with open(path, "rb", opener=no_follow) as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
 
 
 def load_resume_state(run_dir: Path, run: Run | None, search_scenario: str, resume_count: int) -> ResumeState:
@@ -158,8 +172,14 @@ RENAMED_TARGET_KEYS = {"behind": "reverse_proxy", "shipped": "artifact"}
 
 
 def write_run(run_dir: Path, run: Run, scrub: Callable[[str], str] = str) -> None:
-    """Write run.json atomically: a reader never sees an incomplete one. `scrub` masks secrets."""
-    write_file(run_dir / RUN_JSON, scrub(json.dumps(dataclasses.asdict(run), indent=1)) + "\n")
+    """Write run.json atomically: a reader never sees an incomplete one. `scrub` masks secrets.
+
+    Raises EvalError if it is larger than what is read.
+    """
+    text = scrub(json.dumps(dataclasses.asdict(run), indent=1)) + "\n"
+    if len(text.encode()) > MAX_RUN_JSON_BYTES:
+        raise EvalError(f"{run_dir / RUN_JSON} would be larger than {MAX_RUN_JSON_BYTES // 2**20} MiB: lower --limit")
+    write_file(run_dir / RUN_JSON, text)
 
 
 def read_run(run_dir: Path) -> Run:

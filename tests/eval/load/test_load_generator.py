@@ -14,6 +14,7 @@ from eval.mock_server.profile import EndpointProfile
 from eval.plan.config import Config
 from eval.progress import Reporter
 from eval.run.runner import execute_run, new_run
+from eval.samples import store
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import load_resume_state, read_run, read_samples
 from eval.targets.endpoints import Endpoint, TargetSet
@@ -136,6 +137,15 @@ def test_a_run_that_costs_nothing_says_nothing_of_costs(tmp_path):
         done, _, said = run(tmp_path, url)
     assert done.complete and done.cost["usd"] == 0
     assert "cost" not in said
+
+
+def test_a_search_ends_where_the_run_holds_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MAX_SAMPLES", 700)
+    how = {"scenarios": ("max_rate", "repeat"), "rate_rps": 200.0, "slo_ms": 2000.0, "step_s": 0.5}
+    with running_mock_endpoint(EndpointProfile(median_ms=1)) as url:
+        done, samples, said = run(tmp_path, url, **how)
+    assert done.complete and "a: its search ends before " in said
+    assert 150 < len(samples) <= 700 and samples[-1].scenario == "repeat"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import subprocess
@@ -66,13 +67,28 @@ def test_pause_touches_what_was_under_way_and_nothing_else():
     assert [heartbeat.paused_between(*span) for span in spans] == [False, True, True, True, True, False]
 
 
-def stopped_run(folder: Path, *options: str) -> tuple[list[Sample], int]:
-    """A run whose process is stopped in its 10th measured request; its samples, and what the endpoint was sent."""
+def test_noting_a_pause_for_as_long_as_one_is_no_next_pause():
+    async def look() -> Heartbeat:
+        heartbeat = Heartbeat(lambda: next(looks), noted.append)
+        async with heartbeat.beating():
+            for _ in range(2):
+                heartbeat.beat()
+        return heartbeat
+
+    noted: list[pauses.ClientPause] = []
+    looks = iter(Clocks(at, at, at) for at in (100.0, 101.0, 101.4, 101.45))  # the third when it is noted
+    heartbeat = asyncio.run(look())
+    assert [pause.duration_s for pause in noted] == [1.0]
+    assert heartbeat.paused_between(101.2, 101.3) and not heartbeat.paused_between(101.41, 102.0)
+
+
+def stopped_run(folder: Path, *options: str, stop_at: int = WARM_UP + 10) -> tuple[list[Sample], int]:
+    """A run whose process is stopped in one of its requests; its samples, and what the endpoint was sent."""
     process: list[subprocess.Popen] = []
     with fake_endpoint() as fake:
 
         def stop(count: int) -> None:
-            if count == WARM_UP + 10:
+            if count == stop_at:
                 process[0].send_signal(signal.SIGSTOP)
                 threading.Timer(PAUSE_S, process[0].send_signal, [signal.SIGCONT]).start()
 
@@ -81,6 +97,41 @@ def stopped_run(folder: Path, *options: str) -> tuple[list[Sample], int]:
         process.append(subprocess.Popen([*RUN, *options, *target], cwd=ROOT, stdout=subprocess.DEVNULL))
         assert process[0].wait(120) == 0
         return [each for each in read_samples(folder) if each.target == "a"], len(fake.posts)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
+def test_idle_gap_that_a_pause_touches_is_waited_for_again(tmp_path):
+    gap_s = 1.5
+    options = ["--scenario", "idle", "--idle", "2", "--gap", str(gap_s), "--warmup", "0"]
+    gaps = stopped_run(tmp_path, *options, stop_at=1)[0]
+    assert [each.phase for each in gaps].count("measure") == 2 and "paused" in [each.phase for each in gaps]
+    for before, after in itertools.pairwise(gaps):
+        assert after.scheduled_s - (before.scheduled_s + before.latency_ms / 1000) >= gap_s
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
+def test_start_that_a_pause_touches_is_in_no_figure(tmp_path):
+    """The process is stopped while the target is not ready yet: no request is under way."""
+    process: list[subprocess.Popen] = []
+    with fake_endpoint() as fake:
+        pid_file, once = tmp_path / "pid", tmp_path / "once"
+        stop = f"mkdir {once} && P=$(cat {pid_file}) && kill -STOP $P && sleep {PAUSE_S} && kill -CONT $P; true"
+        command = ["--cold-command", f"a=sh -c '{stop}'", "--scenario", "cold", "--restarts", "2", "--warmup", "1"]
+        target = ["--target", f"a={fake.url}", "--out", str(tmp_path / "run")]
+        process.append(subprocess.Popen([*RUN, *command, *target], cwd=ROOT, stdout=subprocess.DEVNULL))
+        pid_file.write_text(str(process[0].pid))
+        assert process[0].wait(120) == 0
+    starts = [each for each in read_samples(tmp_path / "run") if (each.target, each.scenario) == ("a", "cold")]
+    phases = Counter(each.phase for each in starts)
+    assert (phases["measure"], phases["paused"] >= 1) == (2, True)
+    pauses_of_run = read_run(tmp_path / "run").pauses
+    for each in starts:
+        end = each.scheduled_s + each.latency_ms / 1000
+        begin = end - each.startup_ms["time_to_first_prediction"] / 1000
+        touched = any(begin <= pause.at_s + pause.duration_s and pause.at_s <= end for pause in pauses_of_run)
+        assert touched == (each.phase == "paused")
 
 
 @pytest.mark.integration

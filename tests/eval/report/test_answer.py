@@ -168,6 +168,10 @@ def test_an_interrupted_run_is_only_that_with_its_cure():
     assert "interrupted from the keyboard" in condition(found) and "--resume" in condition(found)
 
 
+def test_a_run_that_goes_on_is_not_said_to_have_ended():
+    assert condition(facts(complete=False, note="running")).startswith("It is still running, or was killed. ")
+
+
 def test_failures_of_all_are_told_once():
     dead = {name: target(TARGETS[name].title, 0, "port 1 was never opened") for name in ("heroku", "aws_ec2")}
     found = facts(dead, {})

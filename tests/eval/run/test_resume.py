@@ -18,7 +18,7 @@ import pytest
 from eval.__main__ import main
 from eval.samples.model import SAMPLES_FILE
 from eval.samples.store import read_run, read_samples
-from tests.helpers.fake_endpoint import fake_endpoint
+from tests.helpers.fake_endpoint import closed_port, fake_endpoint
 
 pytestmark = pytest.mark.integration
 
@@ -158,6 +158,25 @@ def test_a_stack_that_had_no_address_is_measured_on_resume(whole, monkeypatch, t
     assert {s.target for s in read_samples(whole.folder)} == {"a", "heroku", "reference"}
 
 
+def test_a_target_that_is_down_on_resume_can_be_resumed_later(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with fake_endpoint() as one, fake_endpoint() as other:
+        assert main(arguments(one, folder, "--target", f"b={other.url}")) == 0
+        whole, before = read_run(folder), keys(folder)
+        cut(folder, 50)
+        down = f"http://127.0.0.1:{closed_port()}"
+        (folder / "run.json").write_text((folder / "run.json").read_text().replace(other.url, down))
+        for _ in range(2):  # nothing is left of the other target the second time
+            assert main(["run", "--resume", str(folder)]) == 0
+            run = read_run(folder)
+            assert not run.complete and run.targets[1].version == whole.targets[1].version != {}
+            assert (run.incomplete_reason or "").startswith("b is measured in part: not reached before the run: ")
+        (folder / "run.json").write_text((folder / "run.json").read_text().replace(down, other.url))
+        assert main(["run", "--resume", str(folder)]) == 0
+    assert read_run(folder).complete and read_run(folder).targets[1].failure is None
+    assert Counter({key: n for key, n in keys(folder).items() if key[0] > -2}) == before
+
+
 def test_other_images_are_refused(whole, capsys):
     cut(whole.folder, 50)
     facts = json.loads((whole.folder / "run.json").read_text())
@@ -180,6 +199,46 @@ def test_a_complete_run_and_a_folder_without_a_run_are_refused(whole, tmp_path, 
     assert "it is complete; start a new run" in capsys.readouterr().err
     assert main(["run", "--resume", str(tmp_path)]) == 1
     assert "is not a run" in capsys.readouterr().err
+
+
+def test_latest_is_a_run_as_soon_as_it_can_be_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports" / "before").mkdir(parents=True)
+    (tmp_path / "reports" / "latest").symlink_to("before")
+    with fake_endpoint() as fake:
+        child = multiprocessing.get_context("forkserver").Process(target=quietly, args=(arguments(fake, "")[:-2],))
+        fake.on_post = lambda count: child.kill() if count == 12 else None
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        assert main(["run", "--resume", "reports/latest"]) == 0
+    run = read_run(tmp_path / "reports" / "latest")
+    assert run.complete and (tmp_path / "reports" / "latest").readlink().name == run.id
+    assert f"Resuming {run.id} in reports/latest" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_is_not_resumed_beside_itself(tmp_path, capsys):
+    folder, reached, release = tmp_path / "run", threading.Event(), threading.Event()
+    processes = multiprocessing.get_context("forkserver")
+    with fake_endpoint() as fake:
+
+        def hold(count):
+            if count == 12:
+                reached.set()
+                release.wait()
+
+        fake.on_post = hold
+        child = processes.Process(target=quietly, args=(arguments(fake, folder),))
+        child.start()
+        try:
+            assert reached.wait(120)
+            assert main(["run", "--resume", str(folder)]) == 1
+        finally:
+            release.set()
+        assert f"{folder} is being measured by another process" in capsys.readouterr().err
+        child.join()
+        assert child.exitcode == 0
+    assert set(keys(folder).values()) == {1} and not read_run(folder).resumed_at
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from eval.__main__ import main
 from eval.cli.run import _twins_of
 from eval.plan.config import Config, config_from_json
-from eval.samples.store import read_run, read_samples
+from eval.samples.model import SAMPLES_FILE
+from eval.samples.store import read_run, read_samples, write_run
 from infra.targets import TARGETS
 from tests.helpers.synthetic_run import FOUR, make_run
 
@@ -34,6 +37,18 @@ def test_sagemakers_twin_answers_as_herokus_does(tmp_path):
     own = [s for s in samples if s.target == "aws_sagemaker-onnx" and s.image_index >= 0]
     assert len({s.instance_id for s in own}) == 2  # it was restarted once
     assert all(s.server_timing_ms and (s.cpu_ms is None or s.cpu_ms >= 0) for s in own if s.phase == "measure")
+
+
+def test_resumed_run_keeps_the_highest_peak_memory(tmp_path):
+    options = ("--twins", "heroku", "--engines", "onnx", "--restarts", "0")
+    assert main(["run", *SHORT, *options, "--out", str(tmp_path)]) == 0
+    lines = (tmp_path / SAMPLES_FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / SAMPLES_FILE).write_bytes(b"".join(lines[:-4]))
+    whole = read_run(tmp_path)
+    (twin,) = whole.targets
+    write_run(tmp_path, replace(whole, complete=False, targets=[replace(twin, peak_memory_mib=600.0)]))
+    assert main(["run", "--resume", str(tmp_path)]) == 0
+    assert read_run(tmp_path).complete and read_run(tmp_path).targets[0].peak_memory_mib == 600.0
 
 
 @pytest.mark.parametrize(

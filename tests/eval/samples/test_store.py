@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from eval.errors import EvalError
 from eval.plan.config import BASELINE_RTT, Config
+from eval.samples import store
 from eval.samples.model import RUN_JSON, RUN_SCHEMA_VERSION, SAMPLES_FILE
 from eval.samples.store import (
     RENAMED_CONFIG_KEYS,
@@ -54,6 +56,17 @@ def test_appending_goes_on_after_the_mended_line(tmp_path):
     with SampleWriter(tmp_path, create=False) as journal:
         journal.append(make_sample(1))
     assert [s.image_index for s in read_samples(tmp_path)] == [0, 1]
+
+
+def test_no_more_samples_are_written_than_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MAX_SAMPLES", 3)
+    write(tmp_path, make_sample(0), make_sample(1))
+    with SampleWriter(tmp_path, create=False) as writer:
+        assert writer.room == 1
+        writer.append(make_sample(2))
+        with pytest.raises(EvalError, match=r"samples\.jsonl has 3 lines, and no more are read of a run"):
+            writer.append(make_sample(3))
+    assert [s.image_index for s in read_samples(tmp_path)] == [0, 1, 2]
 
 
 def test_resume_state_names_each_request_and_keeps_search_steps(tmp_path):
