@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-from eval.plan.config import COLD
 from eval.samples.model import PAUSED, TIME_TO_FIRST_PREDICTION, Sample
 
 BEAT_S = 0.05
@@ -113,7 +112,7 @@ class Heartbeat:
     def marked(self, sample: Sample, run_start: float) -> Sample:
         """The sample, as of a pause if one has touched its request, or what was before it since the restart."""
         end = run_start + sample.scheduled_s + sample.latency_ms / 1000
-        start_ms = sample.startup_ms.get(TIME_TO_FIRST_PREDICTION, 0.0) if sample.scenario == COLD else 0.0
+        start_ms = sample.startup_ms.get(TIME_TO_FIRST_PREDICTION, 0.0)  # of a restarted service
         if sample.error != "dropped" and self.paused_between(end - max(start_ms, sample.latency_ms) / 1000, end):
             return replace(sample, phase=PAUSED)
         return sample
