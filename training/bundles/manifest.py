@@ -118,5 +118,5 @@ def write_bundle(
             path.chmod(FILE_MODE)
         check_reference(load_bundle(new))
         if folder.exists():
-            shutil.rmtree(folder)
+            os.rename(folder, Path(scratch) / f"{folder.name}.old")  # a kill here leaves it whole
         os.rename(new, folder)
