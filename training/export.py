@@ -20,7 +20,7 @@ import numpy as np
 
 from service.engines.torch_engine import WEIGHTS, TorchEngine, load_network
 from service.model import MODEL_JSON, load_bundle
-from training.bundles.manifest import EngineSource, check_replaceable, write_bundle
+from training.bundles.manifest import EngineSource, check_replaceable, details_of, write_bundle
 from training.bundles.onnx_export import FLOAT32, INT8, Answers, export_network, run_onnx
 from training.bundles.self_test import image_self_test
 from training.data import Split
@@ -30,9 +30,6 @@ CALIBRATION_IMAGES = 1000
 SEED = 0
 MAX_INT8_LOSS = 0.003  # of accuracy
 UNKNOWN = "not stated"  # of a bundle of schema 1, which does not say
-WRITTEN_ANEW = frozenset(
-    {"schema", "architecture", "classes", "input", "engines", "files", "self_test", "licence", "origin"}
-)
 
 
 def calibration_images(train: Split) -> np.ndarray:
@@ -75,7 +72,7 @@ def export(folder: Path, train: Split, test: Split, data_name: str) -> dict[str,
             image_self_test(bundle, runs),
             licence=bundle.licence or UNKNOWN,
             origin=bundle.origin or UNKNOWN,
-            details={key: value for key, value in manifest.items() if key not in WRITTEN_ANEW}
+            details=details_of(manifest)
             | {
                 "metrics": manifest.get("metrics", {}) | {"test": stored | {"data": tested_on}},
                 "exports": exports,

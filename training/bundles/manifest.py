@@ -29,6 +29,12 @@ DIGITS = 6
 FILE_MODE = 0o644  # the service runs as another user
 
 
+# Of model.json, beside `name`, which may be told: what write_bundle writes itself, and `architecture` of schema 1
+OWN_KEYS = frozenset(
+    {"schema", "architecture", "classes", "input", "engines", "files", "self_test", "licence", "origin"}
+)
+
+
 @dataclass(frozen=True)
 class EngineSource:
     """A file to put into the bundle, for one engine."""
@@ -62,6 +68,11 @@ def check_replaceable(folder: Path) -> None:
         is_hidden_file = path.is_file() and path.name.startswith(".")  # such as macOS writes
         if path.name not in known and path.suffix != ".onnx" and not is_hidden_file:
             raise FolderError(f"{path} is no file of the model there: move it elsewhere, or {another}")
+
+
+def details_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model.json is kept where its bundle is written again."""
+    return {key: value for key, value in manifest.items() if key not in OWN_KEYS}
 
 
 def write_bundle(

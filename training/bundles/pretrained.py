@@ -24,7 +24,7 @@ from service.errors import Problem
 from service.images.preprocess import decode_image
 from service.model import Bundle
 from training.bundles.manifest import EngineSource, check_replaceable, write_bundle
-from training.bundles.onnx_export import run_onnx, write_float32, write_int8
+from training.bundles.onnx_export import FLOAT32, INT8, MAX_FLOAT32_DIFFERENCE, run_onnx, write_float32, write_int8
 from training.bundles.self_test import image_self_test
 from training.errors import DataError, ExportError
 from training.finetune.run import image_bundle
@@ -36,11 +36,9 @@ MAX_PHOTOS = 64  # whose crops are held in memory: 1.2 GB at 224 pixels
 CROPS = 32  # of each photo; half calibrate, half compare
 MIN_CROP = 0.35  # of the shorter side
 SEED = 0
-MAX_FLOAT32_DIFFERENCE = 1e-3
 MIN_AGREEMENT = 0.9  # of int8 where the network is sure
 SURE = 0.5  # a probability from which on it is
 COMPARED_IMAGES = 1000
-INT8 = "int8.onnx"
 
 
 def imagenet_classes() -> list[str]:
@@ -115,7 +113,7 @@ def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> 
         raise DataError(f"{photos} holds no photos to calibrate with")
     calibration, held_out = random_crops(paths, bundle)
     with tempfile.TemporaryDirectory() as scratch:
-        float32, int8 = Path(scratch) / "float32.onnx", Path(scratch) / INT8
+        float32, int8 = Path(scratch) / FLOAT32, Path(scratch) / INT8
         expected = torch_probabilities(net, held_out)
         if not is_sure(expected).any():
             raise ExportError(
