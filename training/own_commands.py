@@ -111,10 +111,10 @@ def run_describe(arguments: argparse.Namespace) -> None:
 
 
 def run_finetune(arguments: argparse.Namespace) -> None:
-    from training.finetune.options import Options, complete
+    from training.finetune.options import Options, resolve_options
     from training.finetune.run import finetune
 
-    options = complete({name: getattr(arguments, name) for name in Options.__dataclass_fields__})
+    options = resolve_options({name: getattr(arguments, name) for name in Options.__dataclass_fields__})
     finetune(options, lambda line: print(line, flush=True))
     print(f"./cloudtrial export {arguments.out} writes its ONNX files", flush=True)
 

@@ -25,7 +25,7 @@ from eval.formatting import plural, usd
 from eval.load.nodes.destinations import Node, parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
-from eval.run.run_dir import create_run_dir, new_run_id, sole_writer
+from eval.run.run_dir import create_run_dir, lock_run_dir, new_run_id
 from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
@@ -279,7 +279,7 @@ def _resume(
     arguments: argparse.Namespace, token_options: Sequence[TokenOption], access: Mapping[str, Access], scrub: Scrubber
 ) -> int:
     """Measure the rest of a run."""
-    with sole_writer(arguments.resume):
+    with lock_run_dir(arguments.resume):
         return _measure_rest(arguments, token_options, access, scrub)
 
 

@@ -42,7 +42,7 @@ def refuse_linked_logs(run_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(run_dir: Path) -> Iterator[None]:
+def lock_run_dir(run_dir: Path) -> Iterator[None]:
     """Keep every other process from measuring into the folder meanwhile. Raises EvalError if one does already.
 
     The lock ends with this process, however that ends. Some network file systems have none.

@@ -41,7 +41,7 @@ from eval.plan.schedule import Block, fewer_restarts
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
 from eval.run.reference import reference_samples
-from eval.run.run_dir import sole_writer, update_latest
+from eval.run.run_dir import lock_run_dir, update_latest
 from eval.samples.model import (
     MAX_PAUSES,
     MAX_SENDERS,
@@ -90,7 +90,7 @@ def execute_run(
         cost_meter, measured_until_s = _earlier_part(run, run_dir)
     with contextlib.ExitStack() as stack:
         if resume_state is None:
-            stack.enter_context(sole_writer(run_dir))
+            stack.enter_context(lock_run_dir(run_dir))
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
         if latest:

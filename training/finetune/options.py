@@ -33,7 +33,7 @@ class Options:
     resume: bool
 
 
-def complete(given: Mapping[str, Any]) -> Options:
+def resolve_options(given: Mapping[str, Any]) -> Options:
     """The options: what is not given, None, is as the run was begun, so that --resume alone ends it, or the default.
 
     Raises RunError.
