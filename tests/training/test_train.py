@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -29,7 +30,7 @@ from service.monitoring.reference import read_reference
 from service.settings import Settings
 from tests.conftest import ROOT
 from tests.helpers.resnet_bundles import write_resnet
-from training import promote, train
+from training import augmentation, promote, train
 from training.__main__ import main
 from training.data import CLASSES, DataError, Split, load_split
 
@@ -65,8 +66,8 @@ def small_network() -> nn.Module:
 
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs of two steps; ten images are held out."""
-    monkeypatch.setattr(train, "RECIPE", train.Recipe(epochs=2, batch_size=15, held_out=10))
+    """Two epochs of two steps; ten images are held out, none is skipped."""
+    monkeypatch.setattr(train, "RECIPE", train.Recipe(epochs=2, batch_size=15, held_out=10, whole_from=0))
 
 
 @pytest.fixture
@@ -123,13 +124,14 @@ def test_another_recipe_does_not_go_on_with_a_run(class_folders, finished_run, m
 
 def test_training_lowers_the_loss(class_folders, small_recipe, monkeypatch, tmp_path):
     """The images of a class share a colour; the network is to learn which."""
-    monkeypatch.setattr(train, "RECIPE", replace(train.RECIPE, epochs=40))
+    recipe = replace(train.RECIPE, epochs=40, max_lr=0.2, label_smoothing=0.0)
+    monkeypatch.setattr(train, "RECIPE", recipe)
     split = load_split(class_folders, train=True)
     coloured = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3), dtype=np.uint8)[split.labels]
     coloured = np.broadcast_to(coloured, split.images.shape).copy()
     monkeypatch.setattr(train, "load_split", lambda data, train: Split(coloured, split.labels, "colours"))
     run_train("--data", class_folders, "--out", tmp_path / "run")
-    losses = [float(line.split()[1]) for line in (tmp_path / "run" / train.LOG).read_text().splitlines()[:-1]]
+    losses = [float(line.split()[2]) for line in (tmp_path / "run" / train.LOG).read_text().splitlines()[:-1]]
     assert losses[-1] < losses[0] / 2
 
 
@@ -221,7 +223,7 @@ def test_an_unfinished_run_is_not_promoted(class_folders, small_recipe, monkeypa
 
 def test_cutout_greys_one_square_of_each_image():
     images = torch.ones(50, 3, 32, 32)
-    result = train.cutout(images, 8, torch.Generator().manual_seed(0))
+    result = augmentation.cutout(images, 8, torch.Generator().manual_seed(0))
     assert bool((images == 1).all())  # the input is not changed
     for image in result:
         rows, columns = torch.where(image[0] == 0)
@@ -249,9 +251,59 @@ def test_learning_rate_follows_one_cycle():
     assert 0 < rates[0] < recipe.max_lr
 
 
+def test_images_grow_to_their_whole_size():
+    sizes = [train.image_size_px(train.RECIPE, epoch) for epoch in range(train.RECIPE.epochs)]
+    assert sizes == sorted(sizes) and set(sizes) == {16, 24, 32}
+    assert sizes.count(32) >= 0.4 * len(sizes)  # as the service sees them
+
+
+def test_a_shrunk_image_keeps_its_colours():
+    halves = torch.zeros(2, 3, 32, 32)
+    halves[..., 16:] = 1.0  # black to the left, white to the right
+    shrunk = augmentation.shrink(halves, 16)
+    assert shrunk.shape == (2, 3, 16, 16)
+    assert bool((shrunk[..., :7] == 0).all()) and bool((shrunk[..., 9:] == 1).all())
+    assert augmentation.shrink(halves, 32) is halves
+
+
+def test_easy_images_are_skipped_and_represented():
+    recipe, count = train.Recipe(), 1000
+    losses = torch.rand(count, generator=torch.Generator().manual_seed(1))
+    chosen, weights = train.choose(losses, recipe, 1, torch.Generator().manual_seed(2))
+    easy = set(losses.argsort()[: int(count * recipe.easy_fraction)].tolist())
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert set(range(count)) - easy <= set(chosen.tolist())  # every hard image is learnt from
+    assert len(easy & set(chosen.tolist())) == int(len(easy) * recipe.easy_kept)
+    assert float(weights[chosen].sum()) == pytest.approx(count)  # those kept stand for those skipped
+    assert {round(float(weights[i]), 3) for i in chosen.tolist() if i not in easy} == {1.0}
+
+
+@pytest.mark.parametrize("epoch", [0, 62, 69])
+def test_the_first_and_the_last_epochs_skip_nothing(epoch):
+    chosen, weights = train.choose(torch.rand(100), train.Recipe(), epoch, torch.Generator().manual_seed(0))
+    assert sorted(chosen.tolist()) == [*range(100)] and bool((weights == 1).all())
+
+
+def test_a_skipped_image_keeps_its_loss(class_folders, small_recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "RECIPE", train.Recipe(epochs=3, batch_size=5, held_out=10))
+    run_train("--data", class_folders, "--out", tmp_path / "run")
+    losses = load_file(tmp_path / "run" / train.CHECKPOINT)["losses"]
+    assert losses.shape == (30,) and bool((losses > 0).all())
+
+
+def test_a_run_does_not_go_on_with_other_images(class_folders, small_recipe, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "accuracy", interrupt)
+        run_train("--data", class_folders, "--out", tmp_path / "run")
+    more = shutil.copytree(class_folders, tmp_path / "more")
+    shutil.copy(more / "train" / "cat" / "0.png", more / "train" / "cat" / "copy.png")
+    with pytest.raises(SystemExit, match=r"has learnt from 30 images, not 31: choose another --out"):
+        run_train("--data", more, "--out", tmp_path / "run", "--resume")
+
+
 def test_a_shifted_image_keeps_its_size_and_its_pixels():
     images = torch.arange(32 * 32 * 3, dtype=torch.float32).reshape(1, 3, 32, 32).repeat(200, 1, 1, 1)
-    shifted = train.shift(images, 4, torch.Generator().manual_seed(0))
+    shifted = augmentation.shift(images, 4, torch.Generator().manual_seed(0))
     assert shifted.shape == images.shape
     assert set(shifted.flatten().tolist()) <= set(images[0].flatten().tolist())
     centres = set(shifted[:, 0, 16, 16].int().tolist())
@@ -260,7 +312,7 @@ def test_a_shifted_image_keeps_its_size_and_its_pixels():
 
 def test_an_image_is_mirrored_in_every_other_epoch(class_folders, small_recipe, monkeypatch, tmp_path):
     flips = []
-    monkeypatch.setattr(train, "augment", lambda images, flip, *_: flips.append(flip) or images)
+    monkeypatch.setattr(train, "mirror", lambda images, flip: flips.append(flip) or images)
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))
     run_train("--data", class_folders, "--out", tmp_path / "run")
     first, second = torch.cat(flips[:2]), torch.cat(flips[2:])

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.augmentation import cutout, mirror, shift
 from training.finetune.run_folder import WHOLE, Epoch, Progress
-from training.train import RECIPE, cutout, has_fast_bfloat16, shift
+from training.train import RECIPE, has_fast_bfloat16
 
 FINE_LR, SCRATCH_LR = 0.005, 0.05  # highest rate, from learnt and from random weights
 MOMENTUM = 0.9
@@ -42,8 +43,8 @@ def learning_rate(schedule: Schedule, epoch: float) -> float:
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror at random, hide a square, shift."""
     size = images.shape[-1]
-    flip = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator).bool().to(images.device)
-    images = torch.where(flip, images.flip(-1), images)
+    flip = torch.randint(0, 2, (len(images),), generator=generator).bool().to(images.device)
+    images = mirror(images, flip)
     return shift(cutout(images, int(size * CUTOUT_FRACTION), generator), int(size * SHIFT_FRACTION), generator)
 
 
