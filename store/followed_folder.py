@@ -43,14 +43,18 @@ class FollowedFolder:
             self._backend.replace(path, data)
 
     def delete_old(self, keep: int) -> None:
-        """Delete the versions that this alias pointed to, but for the last `keep`, and those of another alias."""
-        recent = dict.fromkeys(record.version for record in reversed(self._aliases.history(self.alias)))
-        kept = {*list(recent)[:keep], *(record.version for record in self._aliases.all().values())}
+        """Delete the versions that this alias pointed to, but for the last `keep` of each alias here."""
+        kept = {version for alias in self._aliases.all() for version in self._recent(alias)[:keep]}
+        recent = self._recent(self.alias)
         versions = f"{self.name}/versions"
         delete_abandoned(self.folder / versions, ".*.part")
         for version in self._backend.folders(versions):
             if version in recent and version not in kept:  # another one was pushed here, or pulled by its version
                 delete_version(self.version_folder(version))
+
+    def _recent(self, alias: str) -> list[str]:
+        """The versions that an alias pointed to, the newest first."""
+        return list(dict.fromkeys(record.version for record in reversed(self._aliases.history(alias))))
 
 
 def delete_version(folder: Path) -> None:

@@ -132,7 +132,7 @@ class ModelStore:
     def follow(self, reference: str, folder: Path, keep: int = 2) -> AliasRecord | None:
         """Bring a folder up to date with an alias, as a service follows it: the version's files, then the record.
 
-        Versions that the alias pointed to are deleted there beyond the last `keep`, and those of other aliases. A
+        Versions that the alias pointed to are deleted there, but for the last `keep` of each alias. A
         damaged copy of the version is replaced. Nothing is done where nothing has changed. Of NAME@VERSION, which never
         moves, the version is written, and None returned. Raises StoreError, as for the store's own folder.
         """

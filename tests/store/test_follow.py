@@ -79,6 +79,16 @@ def test_what_another_alias_points_to_is_kept(store, versions, folder):
     assert versions_in(folder) == {versions[0], versions[3]}
 
 
+def test_the_last_versions_of_another_alias_are_kept(store, versions, folder):
+    for version in versions[:2]:
+        store.move_alias("tiny", "beta", version, reason=WHY)
+        store.follow("tiny@beta", folder)
+    for version in (versions[0], *versions[2:]):
+        store.move_alias("tiny", "prod", version, reason=WHY)
+        store.follow("tiny@prod", folder)
+    assert versions_in(folder) == set(versions)  # beta may go back to the first
+
+
 def test_nothing_is_done_when_nothing_changed(store, versions, folder):
     store.move_alias("tiny", "prod", versions[0], reason=WHY)
     said: list[str] = []
