@@ -156,6 +156,18 @@ def at_rate(samples: Samples, rate_rps: float | None) -> Samples:
     return samples.where(np.isnan(rates) if rate_rps is None else rates == rate_rps)
 
 
+def billed_samples(samples: Samples, scenario: str | None) -> Samples:
+    """Those by which a target is priced: what succeeded, and of a search for the highest rate what its lowest did.
+
+    No queue has lengthened these.
+    """
+    succeeded = samples.with_("scenario", scenario).succeeded
+    if scenario != MAX_RATE:
+        return succeeded
+    rates = np.nan_to_num(succeeded.array("rate_rps"))
+    return succeeded.where(rates == rates.min(initial=np.inf))
+
+
 def _latency_metrics(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     chronological = Samples.of(samples).chronological()
     after_pause, timed = split_after_pause(chronological)

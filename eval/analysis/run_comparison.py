@@ -25,16 +25,17 @@ import scipy
 
 from eval.analysis.comparability import common_scenarios, common_targets
 from eval.analysis.findings import Finding, FindingCode, notice
-from eval.analysis.latency import network_ms, normal_load
+from eval.analysis.latency import billed_samples, network_ms, normal_load
 from eval.analysis.machine_change import MEAN, BothRuns, Change, Figure, find_changes, percentile_figure
 from eval.analysis.predictions.accuracy import Prediction
 from eval.analysis.predictions.mcnemar import NON_INFERIORITY_MARGIN, discordant_pairs
-from eval.analysis.summary import first_predictions
+from eval.analysis.summary import first_predictions, max_rate_per_instance
 from eval.codes import Reason, ReasonCode, Statement, reason
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.cost_comparison import cost_change, price_run
 from eval.cost.price_list import PriceList
 from eval.plan.config import BASELINE_RTT, MAX_RATE, SINGLE, config_from_json
+from eval.samples.columns import Samples
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
 from eval.samples.rounds import failures_by_block, instances_by_round, latencies_by_round, service_times_by_round
@@ -75,7 +76,7 @@ class RunData:
     run: Run
     samples: Sequence[Sample]  # without the warm-up
     prices: PriceList
-    max_rates: Mapping[str, float | None] = field(default_factory=dict)  # target -> of one instance, where measured
+    max_rates: Mapping[str, float | None] = field(default_factory=dict)  # target -> rps, where measured
 
     @property
     def peak(self) -> float:
@@ -95,9 +96,17 @@ class RunData:
         """Of a target, as its bill takes it from the client's time."""
         return network_ms(self.target_run(name), self.samples_of(name, BASELINE_RTT))
 
+    def billed_samples(self, name: str, scenario: str) -> Samples:
+        """Those by which a target is priced."""
+        return billed_samples(Samples.of(self.samples_of(name)), scenario)
+
     def service_times(self, name: str, scenario: str) -> ValuesByBlock:
         """What is billed of a target, by round."""
-        return service_times_by_round(self.samples_of(name, scenario), scenario, self.network_ms(name))
+        return service_times_by_round(self.billed_samples(name, scenario), scenario, self.network_ms(name))
+
+    def instance_rate_rps(self, name: str) -> float | None:
+        """The highest rate of one instance, where it was measured."""
+        return max_rate_per_instance(Samples.of(self.samples_of(name)), self.max_rates.get(name))
 
     def latencies(self, name: str, scenario: str) -> ValuesByBlock:
         """Of a target, by round."""
@@ -443,9 +452,9 @@ def _cost_difference(
     find: _ChangeFinder, difference: Difference, scenario: str, work: Change | None, thresholds: Thresholds
 ) -> Difference:
     name = difference.target
-    succeeded = [[s for s in side.samples_of(name, scenario) if s.error is None] for side in (find.a, find.b)]
+    succeeded = [side.billed_samples(name, scenario) for side in (find.a, find.b)]
     difference = replace(difference, n_a=len(succeeded[0]), n_b=len(succeeded[1]))
-    rates = [side.max_rates.get(name) for side in (find.a, find.b)]
+    rates = [side.instance_rate_rps(name) for side in (find.a, find.b)]
     a, b = (
         price_run(
             side.target_run(name), samples, side.prices, rate if all(rates) else None, side.peak, side.network_ms(name)

@@ -20,6 +20,7 @@ from eval.analysis.latency import (
     ScenarioReport,
     at_rate,
     baseline_rtt,
+    billed_samples,
     cache_test,
     errors_by_kind,
     max_rate,
@@ -405,24 +406,22 @@ def _target_cost_model(
     prices: PriceList,
     peak: float,
 ) -> CostModel | Reason:
-    """Priced by one request at a time, which no queue has lengthened; by the first scenario where there is none, and
-    of a search for the highest rate by its lowest."""
+    """Priced by one request at a time; by the first scenario where there is none."""
     cost_scenario = SINGLE if SINGLE in scenarios else next(iter(scenarios), None)
-    succeeded = samples.with_("scenario", cost_scenario).succeeded
-    if cost_scenario == MAX_RATE:
-        rates = np.nan_to_num(succeeded.array("rate_rps"))
-        succeeded = succeeded.where(rates == rates.min(initial=np.inf))
-    rate_rps = max_rate(scenarios)
-    max_rate_samples = at_rate(samples.with_("scenario", MAX_RATE), rate_rps).succeeded
     return build_cost_model(
         target_run,
-        succeeded,
+        billed_samples(samples, cost_scenario),
         prices,
-        rps_per_instance(rate_rps, max_rate_samples),
+        max_rate_per_instance(samples, max_rate(scenarios)),
         startup_s_for_billing(cold_starts),
         peak,
         network_ms(target_run, samples),
     )
+
+
+def max_rate_per_instance(samples: Samples, rate_rps: float | None) -> float | None:
+    """The highest rate of a target, by the instances that served it."""
+    return rps_per_instance(rate_rps, at_rate(samples.with_("scenario", MAX_RATE), rate_rps).succeeded)
 
 
 def _title(target_run: TargetRun, target: Target | None, plain_engine: str) -> str:

@@ -25,9 +25,6 @@ from service.engines.names import PLAIN_ENGINE
 PRICED_RATES_RPS = (1, 10, 100)  # for the price of a million requests
 PRICED_MONTHLY_REQUESTS = (10_000, billing.REQUESTS_PER_MONTH, 100_000_000)
 CURVE_RPS = np.geomspace(billing.MIN_RPS, billing.MAX_RPS, 141)  # 20 points per decade
-REQUEST_BYTES = (
-    3000  # of a request: an image such as CIFAR's as PNG, and headers; samples have no size of what was sent
-)
 RESPONSE_HEADER_BYTES = 500  # of a response: about 400 of the service, and some of the platform
 DEFAULT_STARTUP_S = 8.0  # if no start was measured
 TLS_HANDSHAKE_BYTES = 4500  # sent to the client for a new TLS connection, most of it the certificates

@@ -149,7 +149,7 @@ def price_sensitivity(deployment: Deployment, monthly_requests: int, prices: Pri
         return round(bills[deployment.target].net_usd, 2), join_words(names) or "none serves it"
 
     def scaled(price: Price, factor: float) -> PriceList:
-        entries = (replace(e, amount=e.amount * factor) if e.id == price.id else e for e in prices.entries)
+        entries = (replace(e, amount=e.amount * factor) if e.key == price.key else e for e in prices.entries)
         return replace(prices, entries=tuple(entries))
 
     usd, cheapest = answer(prices)

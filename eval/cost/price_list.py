@@ -46,6 +46,11 @@ class Price:
     confirmed: bool  # False: from memory or inferred
     note: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a list has once: a price has an entry for each region."""
+        return self.id, self.region
+
     def age_days(self, on_date: date) -> int:
         return (on_date - self.date).days
 
@@ -59,17 +64,12 @@ class PriceList:
     entries: tuple[Price, ...]  # in the file's order
 
     def get(self, price_id: str, region: str) -> Price:
-        """The entry with that id. Raises PriceError if there is none for the region."""
-        found = next((price for price in self.entries if price.id == price_id), None)
-        if found is None:
-            raise PriceError(
-                f"there is no price {price_id!r}; add it to {PRICE_LIST_PATH.name} with its source and date"
-            )
-        if found.region != region:
-            raise PriceError(
-                f"price {price_id!r} is for {found.region}, not {region}; add that region to {PRICE_LIST_PATH.name}"
-            )
-        return found
+        """The entry with that id and region. Raises PriceError if there is none."""
+        by_region = {price.region: price for price in self.entries if price.id == price_id}
+        if region in by_region:
+            return by_region[region]
+        what = f"price {price_id!r} is for {', '.join(by_region)}, not {region}" if by_region else f"no {price_id!r}"
+        raise PriceError(f"{what}; add an entry with that id and region {region} to {PRICE_LIST_PATH.name}")
 
 
 def load_price_list(path: Path = PRICE_LIST_PATH, sha256: str | None = None) -> PriceList:
@@ -85,8 +85,8 @@ def load_price_list(path: Path = PRICE_LIST_PATH, sha256: str | None = None) -> 
         raise PriceError(f"the price list cannot be read: {error}") from None
     if earlier is None:
         return prices
-    known = {price.id for price in earlier.entries}
-    return replace(earlier, entries=(*earlier.entries, *(p for p in prices.entries if p.id not in known)))
+    known = {price.key for price in earlier.entries}
+    return replace(earlier, entries=(*earlier.entries, *(p for p in prices.entries if p.key not in known)))
 
 
 def _earlier_list(path: Path, sha256: str | None) -> PriceList | None:
@@ -116,11 +116,11 @@ def parse_price_list(data: bytes, path: Path) -> PriceList:
         _parse_entry(path, "allowances", number, entry)
         for number, entry in _numbered_entries(path, document, "allowances")
     ]
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for entry in entries:
-        if entry.id in seen:
-            raise PriceError(f"{path}: the id {entry.id!r} is there twice; keep one")
-        seen.add(entry.id)
+        if entry.key in seen:
+            raise PriceError(f"{path}: the id {entry.id!r} is there twice for {entry.region}; keep one")
+        seen.add(entry.key)
     return PriceList(document["date"], hashlib.sha256(data).hexdigest(), tuple(entries))
 
 

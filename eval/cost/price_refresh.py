@@ -29,7 +29,7 @@ from eval.cost.price_list import (
     load_price_list,
     table_lines,
 )
-from eval.cost.price_sources import SOURCES, Quote, Source, SourceQuotes
+from eval.cost.price_sources import SOURCE_REGIONS, SOURCES, Quote, Source, SourceQuotes
 from eval.errors import PriceError, SourceError
 from eval.formatting import join_words
 
@@ -90,12 +90,13 @@ def refresh(
 ) -> RefreshResult:
     """Read the sources and print the difference. Raises PriceError if the list or every source cannot be read."""
     prices, today = load_price_list(path), today or datetime.now(UTC).date()
-    quotes_by_source, notes = _read_sources(sources, prices, environment, write_line)
+    entries = [price for price in prices.entries if price.region in SOURCE_REGIONS]
+    quotes_by_source, notes = _read_sources(sources, entries, environment, write_line)
     if not quotes_by_source:
         raise PriceError("; ".join(["no source could be read", *notes]))
     quotes, contradictions = _preferred_quotes(quotes_by_source)
-    checks = tuple(PriceCheck(price, quotes[price.id], today) for price in prices.entries if price.id in quotes)
-    if unquoted_ids := [price.id for price in prices.entries if price.id not in quotes]:
+    checks = tuple(PriceCheck(price, quotes[price.id], today) for price in entries if price.id in quotes)
+    if unquoted_ids := [price.id for price in prices.entries if price not in entries or price.id not in quotes]:
         contradictions.append(f"no source has {join_words(unquoted_ids, all_words=True)}")
     result = RefreshResult(checks, (*notes, *contradictions))
     for line in (format_table(checks), *result.notes, *_update_lines(result, prices, path)):
@@ -104,7 +105,10 @@ def refresh(
 
 
 def _read_sources(
-    sources: Sequence[Source], prices: PriceList, environment: Mapping[str, str], write_line: Callable[[str], None]
+    sources: Sequence[Source],
+    entries: Sequence[Price],
+    environment: Mapping[str, str],
+    write_line: Callable[[str], None],
 ) -> tuple[dict[str, SourceQuotes], list[str]]:
     """The quotes of each source that could be read, and a note for each other."""
     quotes_by_source, notes = {}, []
@@ -115,7 +119,7 @@ def _read_sources(
             continue
         write_line(f"reading {source.name}: {source.url}")
         try:
-            quotes_by_source[source.name] = source.parse(_fetch_lines(source.url, api_key), prices.entries)
+            quotes_by_source[source.name] = source.parse(_fetch_lines(source.url, api_key), entries)
         except (SourceError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
             notes.append(f"{source.name}: cannot be parsed: {_error_text(error)}")
         except (OSError, http.client.HTTPException) as error:

@@ -26,6 +26,7 @@ from eval.errors import SourceError
 
 AWS_REGION, AWS_USAGE_PREFIX = "us-east-1", "USE1-"  # the prefix is left out of some usage types of this oldest region
 GOOGLE_REGIONS = ("us-central1", "global")
+SOURCE_REGIONS = (AWS_REGION, "us", "us-central1")  # of the entries that the sources state
 MAX_PREAMBLE_LINES = 20  # lines in which an AWS price list must have its header
 
 

@@ -2,8 +2,9 @@
 
 An upper bound: free allowances are not counted, concurrent requests in an instance are billed each on its own, all of
 a request's time at the client counts as time in an instance, and all of a machine's CPU counts as busy. A machine or a
-dyno is charged for the duration of the run, although it is paid for without the run too. Building and deploying are not
-counted. A target has the size by which it is priced, and one instance or as many as responded.
+dyno is charged for the duration of the run, although it is paid for without the run too. Not counted are building and
+deploying, and the idle time of instances that Google keeps warm (`minInstances`). A target has the size by which it is
+priced, and one instance or as many as responded.
 
     rate_cards = {t.name: rate_card_for(t, prices) for t in run.targets}
     estimate = estimate_run_cost(requests, rate_cards, duration_s)      # a RunCost: estimate.total_usd

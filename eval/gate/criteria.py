@@ -130,8 +130,8 @@ def accuracy_criterion(target: str, pairs: DiscordantPairs, margin: float) -> Cr
     interval = pairs.difference(2 * CONFIDENCE - 1)
     gain, low, high = (value or 0.0 for value in (interval.value, interval.low, interval.high))
     criterion = _judged(Criterion(target, "accuracy", Verdict.UNDECIDED, margin, n=pairs.n), gain, low, high)
-    if criterion.needed is None:
-        return criterion
+    if criterion.needed is None or not margin:  # no number of images shows that nothing at all is lost
+        return replace(criterion, needed=None)
     # Without a single difference the interval's end is still Z² / n away
     variance = (pairs.only_a_correct + pairs.only_b_correct) / pairs.n - gain**2
     of_spread = images_needed(gain, math.sqrt(variance / pairs.n), pairs.n, margin) or 0

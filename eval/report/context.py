@@ -357,7 +357,7 @@ def _describe_target(target_report: Mapping[str, Any]) -> str:
 
 def _main_latency(target_report: Mapping[str, Any], scenario: str | None) -> Mapping[str, Any] | None:
     report = target_report["scenarios"].get(scenario)
-    return report and report["latency_ms"]
+    return report and report["latency_with_failures_ms"]
 
 
 def _after_pause(target_reports: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:

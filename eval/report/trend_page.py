@@ -164,8 +164,8 @@ def _target_metrics(target_report: Report, scenario: str) -> dict[str, Any]:
     if value_of(cost) is not None:
         cost = {"value": cost, "low": bill["net_low_usd"], "high": bill["net_high_usd"]}
     return {
-        "p50_ms": scenario_report["latency_ms"]["p50"] if scenario_report else not_tested,
-        "p95_ms": scenario_report["latency_ms"]["p95"] if scenario_report else not_tested,
+        "p50_ms": scenario_report["latency_with_failures_ms"]["p50"] if scenario_report else not_tested,
+        "p95_ms": scenario_report["latency_with_failures_ms"]["p95"] if scenario_report else not_tested,
         "accuracy": target_report["accuracy"],
         "usd_per_month": cost,
     }

@@ -10,6 +10,7 @@ import pytest
 from eval.__main__ import main
 from eval.analysis.comparability import incompatibilities, processor_notices
 from eval.analysis.findings import FindingCode, Severity
+from eval.analysis.latency import max_rate
 from eval.analysis.run_comparison import MIN_JUDGED_BLOCKS, RunData, Thresholds, compare_runs, machine_findings
 from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
@@ -289,6 +290,22 @@ def test_a_service_that_tells_no_time_is_priced_as_in_its_report():
     assert 0.5 < d.low <= d.own <= d.high and d.reason is None  # requests and traffic cost what they did
     report = analyse_run(run, own, load_price_list()).facts.targets["gcp_function"].cost
     assert d.a == pytest.approx(report.monthly_usd["100000000"].gross_usd, rel=1e-3)
+
+
+@pytest.mark.parametrize("scenarios", [("single", "max_rate"), ("max_rate",)])
+def test_a_search_by_several_instances_is_priced_as_reported(scenarios):
+    name, requests = "aws_sagemaker", 100_000_000
+    run, samples = make_full_run(200, names=(name,), scenarios=scenarios, twin=False)
+    samples = [s for s in samples if s.phase == "measure"]
+    spread = [
+        dataclasses.replace(s, instance_id=f"{i % 3}") if s.scenario == "max_rate" else s for i, s in enumerate(samples)
+    ]
+    report = analyse_run(run, spread, load_price_list()).facts.targets[name]
+    data = RunData("a folder", run, spread, load_price_list(), {name: max_rate(report.scenarios)})
+    found = compare_runs(data, data, dataclasses.replace(LIMITS, requests_per_month=requests))
+    cost = next(d for d in found if d.metric == "cost")
+    bill = report.cost.monthly_usd[str(requests)]
+    assert cost.a == pytest.approx(bill.gross_usd, rel=1e-3) and cost.details["instances_a"] == bill.instances > 1
 
 
 def test_without_round_trips_such_a_service_has_no_bill():

@@ -90,11 +90,12 @@ def test_the_checksum_is_the_files():
 
 
 def test_a_price_is_found_by_id_and_region(tmp_path):
-    prices = load_price_list(write(tmp_path, whole(GOOD)))
-    assert prices.get("vm_hour", "us-east-1") == Price(**GOOD)
-    with pytest.raises(PriceError, match=r"'vm_day'; add it to prices\.yaml"):
+    there = GOOD | {"region": "eu-west-1", "amount": 0.03}
+    prices = load_price_list(write(tmp_path, whole(GOOD, there)))
+    assert [prices.get("vm_hour", region) for region in ("us-east-1", "eu-west-1")] == [Price(**GOOD), Price(**there)]
+    with pytest.raises(PriceError, match=r"'vm_day'; add an entry with that id and region us-east-1 to prices\.yaml"):
         prices.get("vm_day", "us-east-1")
-    with pytest.raises(PriceError, match="for us-east-1, not mars"):
+    with pytest.raises(PriceError, match="for us-east-1, eu-west-1, not mars; add an entry with that id and region"):
         prices.get("vm_hour", "mars")
 
 

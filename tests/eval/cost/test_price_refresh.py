@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from eval.__main__ import main
 from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
-from eval.cost.price_refresh import refresh
+from eval.cost.price_refresh import refresh, yaml_entry
 from eval.cost.price_sources import SOURCES, Source, parse_aws, parse_google, parse_heroku, parse_skypilot
 from eval.errors import PriceError
 from tests.helpers.fake_endpoint import closed_port
@@ -135,6 +136,15 @@ def test_the_difference_is_printed_and_nothing_is_written(shipped, served):
     assert "1 as listed, 1 changed; nothing was written" in printed
     assert shipped.read_bytes() == before
     assert list(shipped.parent.iterdir()) == [shipped]
+
+
+def test_an_entry_of_another_region_is_left_alone(shipped, served):
+    entry = next(p for p in load_price_list(shipped).entries if p.id == "aws_ec2_t3_small_hour")
+    elsewhere = replace(entry, region="eu-west-1", amount=0.03)
+    shipped.write_text(shipped.read_text().replace("prices:\n", f"prices:\n{yaml_entry(elsewhere)}\n", 1))
+    result, printed = refreshed(shipped, ec2(served(aws(box("t3.small", "0.0260000000")))))
+    assert [(check.price.region, check.quote.amount) for check in result.checks] == [("us-east-1", 0.026)]
+    assert "no source has aws_ec2_t3_small_hour" in printed
 
 
 def test_the_printed_entries_can_be_pasted_over_the_old_ones(shipped, served):

@@ -74,6 +74,12 @@ def test_an_undecided_gate_names_images_that_decide():
     assert later.verdict == Verdict.NOT_WORSE and later.needed is None
 
 
+@pytest.mark.parametrize("only_b", [17, 23])
+def test_without_a_margin_no_number_of_images_is_named(only_b):
+    criterion = accuracy_criterion("heroku", DiscordantPairs(10_000, 17, only_b), 0.0)
+    assert (criterion.verdict, criterion.needed) == (Verdict.UNDECIDED, None)
+
+
 def test_images_needed_grow_with_the_spread():
     assert images_needed(0.0, 0.002, 1000, MARGIN) == pytest.approx(4 * images_needed(0.0, 0.001, 1000, MARGIN), abs=4)
     assert images_needed(0.0, 0.001, 1000, 0.0) is None

@@ -179,6 +179,12 @@ def test_failures_are_counted_by_kind(broken_dir):
     assert "disconnected" in text
 
 
+def test_failures_are_in_the_latency_of_the_results(broken_dir):
+    results = text_of(broken_dir, REPORT_MD).partition("\n## Results\n")[2].partition("\n## ")[0]
+    infinite = [line.split("|")[1].strip() for line in results.splitlines() if "it is infinite: 57 of 190" in line]
+    assert infinite == ["**Heroku**"]
+
+
 def test_figure_without_enough_samples_shows_the_reason(broken_dir):
     assert "Not available: p99 (needs n >= 368, have 190" in Page(text_of(broken_dir)).text
 
