@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import schema
 from service.classifier import Classifier
-from service.errors import Problem, QueueFull, ServiceUnavailable, Unauthorised, WrongToken, quoted
+from service.errors import Problem, ServiceUnavailable, Unauthorised, WrongToken, quoted
 from service.feedback.parsing import parse_feedback
 from service.lifecycle.fallback_model import load_with_fallback
 from service.lifecycle.served_model import ServedModel
@@ -44,6 +44,7 @@ from service.web.middleware import (
 from service.web.openapi import openapi_document
 from service.web.request_parsing import (
     ImageUpload,
+    InMemoryRequest,
     check_encoding,
     check_query,
     form_too_large,
@@ -66,6 +67,7 @@ def create_app(classifier: Classifier | None = None, settings: Settings | None =
     if classifier is None:
         classifier, settings = load_with_fallback(settings)
     app = Flask(__name__)
+    app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = schema.MAX_BODY_BYTES  # holds for bodies of undeclared length too
     state = ServiceState(ServedModel.of(classifier, settings.stored), settings, app.logger)
     switcher = ModelSwitcher(state.current, settings, switch=state.switched, refused=state.metrics.switch_refused.inc)
@@ -172,8 +174,8 @@ class Service:
         return self.page(prediction=answer) if wants_page() else json_answer(answer)
 
     def _preview(self, upload: ImageUpload) -> str | None:
-        """The image for the page; none while too many requests wait to be decoded."""
-        with suppress(QueueFull), self.model.classifier.decode_work() as work:
+        """The image for the page; none while too many requests wait to be decoded, or where it is beyond the limits."""
+        with suppress(Problem), self.model.classifier.decode_work() as work:
             return upload.preview(work)
         return None
 
@@ -184,7 +186,7 @@ class Service:
             return self._predict_rows(model, as_list=True)
         started_at = time.perf_counter()
         with model.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
-            uploads = parse_images(request, model.classifier.bundle, work)
+            uploads = parse_images(request, model.classifier, work)
         self._hold_files(uploads)
         images = [upload.pixels for upload in uploads]
         del uploads  # with their files

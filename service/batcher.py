@@ -138,9 +138,10 @@ class Batcher:
         """Images in the queue, those of the running pass not counted."""
         return self._depth
 
-    def has_room(self, undecoded: int = 0) -> bool:
-        """Whether one more image would be accepted; undecoded: images that wait as well, but not yet here."""
-        return self._depth + undecoded < self._max_queue
+    def has_room(self, images: int = 1, undecoded: int = 0) -> bool:
+        """Whether so many more would be accepted; undecoded: images that wait as well, but not yet here."""
+        queued = self._depth + undecoded
+        return not queued or queued + images <= self._max_queue
 
     def run(self, images: Sequence[np.ndarray], connection: ClientConnection | None = None) -> BatchResult:
         """Wait for the network's answers.

@@ -25,6 +25,7 @@ from service.system import at_low_priority, give_back_memory, process_started_at
 
 PHASES = ("import", "load", "first_prediction")  # of a start, beginning with the process
 PROBABILITY_SUM_TOLERANCE = 0.01
+MAX_QUEUE_BYTES = 64 * 2**20  # of inputs that wait: of 224 x 224 pixels 111, of 32 x 32 more than MAX_QUEUE
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Classifier:
         self.decode_turns = decode_turns or DecodeTurns(usable_cpus())
         self._batcher = Batcher(
             engine.probabilities,
-            max_queue=settings.max_queue,
+            max_queue=min(settings.max_queue, max(settings.batch_max, MAX_QUEUE_BYTES // _input_bytes(bundle))),
             batch_max=settings.batch_max,
             batch_wait_s=settings.batch_wait_ms / 1000,
             caller_may_run=engine.caller_may_run,
@@ -134,16 +135,21 @@ class Classifier:
 
     def has_room(self) -> bool:
         """Whether the queue would accept one more image: checked before any work is done for it."""
-        return self._batcher.has_room(self.decode_turns.waiting())
+        return self._batcher.has_room(undecoded=self.decode_turns.undecoded())
 
-    def queue_full(self) -> QueueFull:
+    def queue_full(self, images: int = 1) -> QueueFull:
         """The refusal when there is no room."""
-        return self._batcher.queue_full(self.decode_turns.waiting())
+        return self._batcher.queue_full(self.decode_turns.undecoded(), images)
 
     def check_room(self) -> None:
         """Raise QueueFull when there is none."""
         if not self.has_room():
             raise self.queue_full()
+
+    def begin_batch(self, work: DecodeWork, images: int) -> None:
+        """Raise QueueFull when there is no room for so many, before any of them is decoded."""
+        if not work.begin_batch(images, self._batcher.has_room):
+            raise self.queue_full(images)
 
     def decode_work(self, connection: ClientConnection | None = None) -> DecodeWork:
         """The decoding of a request that starts now."""
@@ -157,3 +163,9 @@ class Classifier:
         result = self._batcher.run(images, connection)
         predictions = [Prediction(tuple(row.tolist()), self.classes) for row in result.rows]
         return predictions, Timings((result.started - queued_at) * 1000, (result.ended - result.started) * 1000)
+
+
+def _input_bytes(bundle: Bundle) -> int:
+    """Of one input of the network, in float32."""
+    values = 3 * bundle.image.size_px**2 if isinstance(bundle.input, ImageInput) else len(bundle.input.features)
+    return 4 * values

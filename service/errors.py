@@ -139,7 +139,7 @@ class RequestAbandoned(QueueFull):
 
 
 class ServiceUnavailable(Problem):
-    status, title = 503, "Not ready"
+    status, title, retry_after_s = 503, "Not ready", 1
 
 
 class FeedbackProblem(Problem):

@@ -85,6 +85,9 @@ class Settings:
         if device not in DEVICES:
             raise SettingsError(f"DEVICE is {device!r}; use one of: {', '.join(DEVICES)}")
         token = _token(env, "API_TOKEN")
+        manage_token = _token(env, "MANAGE_TOKEN")
+        if token is not None and token == manage_token:
+            raise SettingsError("MANAGE_TOKEN is API_TOKEN: whoever may predict could change the model; use another")
         protect_status = _whole(env, "PROTECT_STATUS", 0, 0, 1) == 1
         if protect_status and token is None:
             raise SettingsError("PROTECT_STATUS is '1' without a token; set API_TOKEN, or use 0")
@@ -111,7 +114,7 @@ class Settings:
             model_store=store,
             model=model,
             model_poll_s=_number(env, "MODEL_POLL_S", cls.model_poll_s, 86_400, "seconds"),
-            manage_token=_token(env, "MANAGE_TOKEN"),
+            manage_token=manage_token,
             feedback_memory=feedback_memory,
             keep_images=keep_images,
             keep_images_mb=_whole(env, "KEEP_IMAGES_MB", cls.keep_images_mb, 1, 1_000_000),
@@ -169,7 +172,8 @@ def _token(env: Mapping[str, str], name: str) -> str | None:
 def _reference(env: Mapping[str, str]) -> ModelReference:
     """What MODEL names in the store."""
     if not (text := env.get("MODEL")):
-        raise SettingsError("MODEL_STORE is set without MODEL; set MODEL to NAME@ALIAS or NAME@VERSION")
+        hint = "set MODEL to NAME@ALIAS or NAME@VERSION, or unset MODEL_STORE: MODEL_DIR is served then"
+        raise SettingsError(f"MODEL_STORE is set without MODEL; {hint}")
     try:
         return parse_reference(text)
     except StoreError as error:

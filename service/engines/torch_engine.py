@@ -168,6 +168,7 @@ class GpuResNet18:
     how = "layer by layer, on the GPU"
 
     def __init__(self, net: ResNet18, device: torch.device):
+        torch.backends.cudnn.allow_tf32 = False  # the default rounds the factors of float32 convolutions to 10 bits
         self._device = device
         self._net = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)
 

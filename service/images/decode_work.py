@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 
 from service.client_connection import ClientConnection
 from service.errors import QueueFull, RequestAbandoned, UnprocessableImage
@@ -31,13 +32,26 @@ class DecodeTurns:
     def __init__(self, at_once: int):
         self._at_once = at_once
         self._free = threading.Semaphore(at_once)
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._waiting = 0
+        self._of_batches = 0
         self._turn_s = 0.0  # running mean
 
-    def waiting(self) -> int:
-        """Requests that wait for their turn."""
-        return self._waiting
+    def undecoded(self) -> int:
+        """Requests that wait for their turn, and images of the batches that are being decoded."""
+        return self._waiting + self._of_batches
+
+    def begin_batch(self, images: int, has_room: Callable[[int, int], bool]) -> bool:
+        """Count the images of a batch until `end_batch`, if has_room(images, undecoded) says that they fit."""
+        with self._lock:
+            fits = has_room(images, self.undecoded())
+            self._of_batches += images * fits
+        return fits
+
+    def end_batch(self, images: int) -> None:
+        """They are decoded, or never will be."""
+        with self._lock:
+            self._of_batches -= images
 
     def take(self, deadline: float) -> None:
         """Wait for a turn. Raises QueueFull at once, or RequestAbandoned at the deadline, time.monotonic()."""
@@ -74,12 +88,16 @@ class DecodeWork:
         self._reads = 0
         self._pixels = 0
         self._scan_pixels = 0
+        self._batch_images = 0
         self._turn_started: float | None = None
 
     def __enter__(self) -> DecodeWork:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._turns and self._batch_images:
+            self._turns.end_batch(self._batch_images)
+            self._batch_images = 0
         if self._turns and self._turn_started is not None:
             self._turns.give_back(time.monotonic() - self._turn_started)
             self._turn_started = None
@@ -116,6 +134,12 @@ class DecodeWork:
         self.check_deadline()
         if self._pixels > QUICK_PIXELS or self._scan_pixels > 4 * QUICK_PIXELS:
             self.take_turn()
+
+    def begin_batch(self, images: int, has_room: Callable[[int, int], bool]) -> bool:
+        """Before any of them is decoded: whether the queue has room for them beside those of other requests."""
+        fits = self._turns is None or self._turns.begin_batch(images, has_room)
+        self._batch_images += images * fits
+        return fits
 
     def take_turn(self) -> None:
         """Wait for this request's turn, if it has none yet."""

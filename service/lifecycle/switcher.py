@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -69,6 +70,7 @@ class ModelSwitcher:
         self._following = settings.model
         self.refusal = settings.refusal  # of what is followed; None once that is served
         self._failed = self.refusal and self.refusal.found  # what the last look found and could not take
+        self._failed_files = _file_times(self._failed)
         self._fault: object = self.refusal and (self.refusal.found, self.refusal.why)  # that the last look said
         self._orders: SimpleQueue[Order] = SimpleQueue()
 
@@ -127,13 +129,13 @@ class ModelSwitcher:
                 self._carry_out(order)
 
     def look(self) -> None:
-        """Take what the followed reference leads to now, if that is something new; once, should it fail."""
+        """Take what the followed reference leads to, if that is new; what failed again once its files have changed."""
         following, found = self._following, None
         if self._store is None or following is None:
             return
         try:
             found = self._store.find(following)
-            if found == self._failed:
+            if found == self._failed and _file_times(found) == self._failed_files:
                 return
             if found != self._current.model.stored:
                 self._take(found)
@@ -141,7 +143,7 @@ class ModelSwitcher:
         except Exception as error:
             problem = as_problem(error)
             if not isinstance(problem, InsufficientStorage):  # there may be enough at the next look
-                self._failed = found
+                self._failed, self._failed_files = found, _file_times(found)
             self.refusal = Refusal(following, found, problem.detail)
             fault = (found, problem.title if found else problem.detail)  # not how much memory was free
             if fault != self._fault:
@@ -206,6 +208,14 @@ class ModelSwitcher:
 
 def same_files(one: StoredVersion, other: StoredVersion) -> bool:
     return (one.name, one.version) == (other.name, other.version)
+
+
+def _file_times(found: StoredVersion | None) -> list[tuple[str, int, int]]:
+    """The version's files with size and time in ns: of a damaged one that was fetched again they differ."""
+    with suppress(OSError):  # they are being replaced
+        files = [(file.name, file.stat()) for file in sorted(found.folder.iterdir())] if found else []
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+    return []
 
 
 def as_problem(error: Exception) -> Problem:

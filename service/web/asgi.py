@@ -219,7 +219,7 @@ def wsgi_environ(scope: Scope) -> Environ:
     environ = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
-        "PATH_INFO": scope["path"].encode().decode("latin-1"),
+        "PATH_INFO": "/" + scope["path"].lstrip("/").encode().decode("latin-1"),  # as Flask's router reads //predict
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),

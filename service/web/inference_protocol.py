@@ -156,6 +156,7 @@ def decode_images(model: ServedModel, asked: InferenceRequest) -> list[np.ndarra
     bundle, images = model.classifier.bundle, []
     with model.classifier.decode_work(request.environ.get(CLIENT_CONNECTION)) as work:
         work.add_bytes(len(request.get_data()))
+        model.classifier.begin_batch(work, len(asked.elements))
         for number, element in enumerate(asked.elements, 1):
             decode = decode_image if isinstance(element, bytes) else read_base64
             try:

@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def _elements(tensor: dict[str, Any], wanted: dict[str, Any], binary: memoryview
     if "data" in tensor:
         values = _flat(tensor["data"])
     else:
-        values = _from_binary(_binary_part(tensor, binary), wanted["datatype"])
+        values = _from_binary(_binary_part(tensor, binary), wanted["datatype"], count * width)
     if len(values) != count * width:
         raise BadRequest(f"the input has {len(values)} values, and its shape {quoted(shape)} says {count * width}")
     return [values[at : at + width] for at in range(0, len(values), width)] if wanted["name"] == FEATURES else values
@@ -123,12 +124,16 @@ def _binary_part(tensor: dict[str, Any], binary: memoryview) -> memoryview:
     return binary
 
 
-def _from_binary(binary: memoryview, datatype: str) -> list[Any]:
+def _from_binary(binary: memoryview, datatype: str, count: int) -> list[Any]:
+    """The values, of which the shape says how many: of more, no list is made."""
     if datatype == FLOAT:
-        if len(binary) % 4:
-            raise BadRequest(f"the input has {len(binary)} bytes; send FP32, four bytes for each number")
+        if len(binary) != 4 * count:
+            raise BadRequest(f"the input has {len(binary)} bytes, and its shape says {4 * count}: 4 of each FP32")
         return np.frombuffer(binary, "<f4").tolist()
-    return list(_byte_elements(binary))
+    values = list(islice(_byte_elements(binary), count + 1))
+    if len(values) > count:
+        raise BadRequest(f"the input has more than the {count} elements that its shape says")
+    return values
 
 
 def _byte_elements(binary: memoryview) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from service import schema
 from service.classifier import Classifier
-from service.errors import Problem, QueueFull, TooLarge, Unauthorised
+from service.errors import Problem, QueueFull, ServiceUnavailable, TooLarge, Unauthorised
 from service.feedback.recorder import FeedbackRecorder
 from service.lifecycle.served_model import CurrentModel, ServedModel
 from service.schema import Prediction
@@ -306,7 +306,7 @@ def problem_document(problem: Problem) -> tuple[dict[str, Any], Headers]:
     document = problem.to_json()
     document["detail"] = document["detail"][:DETAIL_CHARACTERS]
     headers: Headers = []
-    if isinstance(problem, QueueFull):
+    if isinstance(problem, (QueueFull, ServiceUnavailable)):
         headers.append(("Retry-After", str(problem.retry_after_s)))
     if isinstance(problem, Unauthorised):
         headers.append(("WWW-Authenticate", "Bearer"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 from flask import Request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
 
+from service.classifier import Classifier
 from service.errors import BadRequest, Problem, TooLarge, UnknownParameter, Unsupported, quoted, quoted_start
 from service.images.decode_work import DecodeWork
 from service.images.image_formats import image_format, looks_like_json
@@ -36,6 +39,19 @@ URL_ENCODED = "application/x-www-form-urlencoded"
 UNTYPED = ("", "application/octet-stream")  # no type: the bytes decide
 SAMPLE_FIELD = "sample"  # of the page without its script
 FORMS = f"send a {MULTIPART} part {IMAGE_PART!r}, the image's bytes as an image/* body, or JSON"
+
+
+class InMemoryRequest(Request):
+    """Keeps the files of a form in memory, where its body is: Werkzeug writes those over 500 kB to temporary files."""
+
+    def make_form_data_parser(self) -> FormDataParser:
+        return FormDataParser(
+            lambda *_, **__: io.BytesIO(),
+            max_form_memory_size=self.max_form_memory_size,
+            max_content_length=self.max_content_length,
+            max_form_parts=self.max_form_parts,
+            cls=self.parameter_storage_class,
+        )
 
 
 @dataclass(frozen=True)
@@ -123,8 +139,8 @@ def _type_cure(kind: str, data: bytes) -> str:
     return FORMS
 
 
-def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[ImageUpload]:
-    """The images of a batch, in order. Raises Problem that names the part."""
+def parse_images(request: Request, classifier: Classifier, work: DecodeWork) -> list[ImageUpload]:
+    """The images of a batch, in order. Raises Problem that names the part, or QueueFull before any is decoded."""
     work.add_bytes(len(request.get_data()))
     if request.mimetype != MULTIPART:
         wanted = f"{MULTIPART} with parts {IMAGE_PART!r}"
@@ -134,6 +150,8 @@ def parse_images(request: Request, bundle: Bundle, work: DecodeWork) -> list[Ima
     parts = _parts(request)
     if len(parts) > MAX_BATCH_IMAGES:
         raise TooLarge(f"{len(parts)} parts {IMAGE_PART!r}; send at most {MAX_BATCH_IMAGES} in one request")
+    classifier.begin_batch(work, len(parts))
+    bundle = classifier.bundle
     return [_decode_part(f"part {i} ({quoted(name)})", data, bundle, work) for i, (name, data) in enumerate(parts, 1)]
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from flask import Request
@@ -13,10 +14,11 @@ from flask import Request
 from service.errors import BadRequest, TooLarge, Unsupported, quoted
 from service.images.image_formats import image_format, looks_like_json
 from service.manifest.records import Feature
-from service.schema import CSV_TYPE, JSON_TYPE, MAX_ROWS_BYTES
+from service.schema import CSV_TYPE, JSON_TYPE, MAX_BATCH_ROWS, MAX_ROWS_BYTES
 from service.tabular.rows import Rows, number_or_text, read_rows, wanted
 from service.web.middleware import MULTIPART
 
+SHORT_BYTES = 64 * 1024
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 FIELD = "number"  # of the form, before the feature's index: names of features may hold anything
 
@@ -37,6 +39,7 @@ def parse_rows(request: Request, features: Sequence[Feature]) -> Rows:
         raise Unsupported(f"{found}; {cure}")
     if len(data) > MAX_ROWS_BYTES:
         raise TooLarge(f"the JSON body has {len(data)} bytes; send at most {MAX_ROWS_BYTES // 2**20} MiB of rows")
+    check_value_count(data, features)
     try:
         body: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -46,16 +49,29 @@ def parse_rows(request: Request, features: Sequence[Feature]) -> Rows:
     return read_rows(body, features)
 
 
+def check_value_count(data: bytes, features: Sequence[Feature]) -> None:
+    """Raise TooLarge for a long body of more values than its rows may have: parsed, they take 50 times its bytes."""
+    if len(data) <= SHORT_BYTES:
+        return  # what is wrong with it is told better once it is parsed
+    for sign in (b",", b"[", b"{"):
+        of_a_row = len(features) + 1 + sum(feature.name.encode().count(sign) for feature in features)
+        if data.count(sign) > MAX_BATCH_ROWS * of_a_row:
+            values = f"over {MAX_BATCH_ROWS * len(features)} values"
+            raise TooLarge(f"the body has {values}; send at most {MAX_BATCH_ROWS} rows in one request")
+
+
 def csv_rows(data: bytes, features: Sequence[Feature]) -> list[Any]:
     """A line of numbers as one row, several as a list of rows. Raises TooLarge or BadRequest."""
     if len(data) > MAX_ROWS_BYTES:
         raise TooLarge(f"the CSV body has {len(data)} bytes; send at most {MAX_ROWS_BYTES // 2**20} MiB of rows")
+    check_value_count(data, features)
     try:
-        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        lines = list(islice(filter(None, reader), MAX_BATCH_ROWS + 1))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRequest(f"the body is not CSV in UTF-8 ({error}); {wanted(features)}") from None
-    rows = [[number_or_text(text) for text in line] for line in lines if line]
-    first = ",".join(next(filter(None, lines), []))
+    rows = [[number_or_text(text) for text in line] for line in lines]
+    first = ",".join(lines[0] if lines else [])
     if other := next((name for sign, name in OTHER_SEPARATORS.items() if sign in first), None):
         raise BadRequest(
             f"the first line, {quoted(first)}, has {other}; put commas between the numbers, and write 5.1 with a point"
@@ -66,6 +82,8 @@ def csv_rows(data: bytes, features: Sequence[Feature]) -> list[Any]:
         )
     if not rows:
         raise BadRequest(f"the body holds no row; {wanted(features)}")
+    if len(rows) > MAX_BATCH_ROWS:
+        raise TooLarge(f"over {MAX_BATCH_ROWS} rows; send at most {MAX_BATCH_ROWS} in one request")
     return rows[0] if len(rows) == 1 else rows
 
 

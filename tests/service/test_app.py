@@ -6,13 +6,15 @@ from itertools import product
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service import schema
 from service.app import create_app
 from service.classifier import Classifier
-from service.errors import QueueFull
+from service.errors import QueueFull, UnprocessableImage
 from service.schema import PROBLEM_TYPE
 from service.settings import Settings
+from service.web.asgi import wsgi_environ
 from service.web.middleware import CONTENT_POLICY, ROUTES
 from tests.conftest import picture_bytes
 from tests.helpers.bundles import bundle_in_memory
@@ -60,8 +62,57 @@ def test_engine_failure_is_a_500_problem_and_the_next_succeeds(client, engine, p
 def test_service_without_its_batcher_is_alive_but_not_ready(client, monkeypatch):
     monkeypatch.setattr(Classifier, "ready", lambda self: False)
     reply = client.get("/readyz")
-    assert (reply.status_code, reply.json["title"]) == (503, "Not ready")
+    assert (reply.status_code, reply.json["title"], reply.headers["Retry-After"]) == (503, "Not ready", "1")
     assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "//predict"])
+def test_a_path_is_that_which_the_router_reads(path):
+    scope = {
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "http_version": "1.1",
+        "scheme": "http",
+        "headers": [],
+    }
+    assert wsgi_environ(scope)["PATH_INFO"] == "/predict"
+
+
+def test_no_file_of_a_form_is_written_to_the_disk(client, monkeypatch):
+    def no_disk(*_, **__):
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_disk)
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", no_disk)
+    photo, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
+    Image.fromarray(noise).save(photo, "PNG", compress_level=0)
+    assert photo.tell() > 500_000
+    photo.seek(0)
+    assert client.post("/predict", data={"image": (photo, "photo.png")}).status_code == 200
+
+
+def test_an_image_without_a_preview_is_answered(client, png, monkeypatch):
+    def too_much(*_):
+        raise UnprocessableImage("too much work")
+
+    monkeypatch.setattr("service.web.request_parsing.preview_uri", too_much)
+    reply = client.post("/", data={"image": (io.BytesIO(png), "a.png")}, headers={"Accept": "text/html"})
+    assert reply.status_code == 200 and "data:image/png" not in reply.text
+
+
+def test_room_is_asked_for_a_whole_batch_before_decoding(engine, png, monkeypatch):
+    settings = Settings(max_queue=4)
+    classifier = Classifier(BUNDLE, engine, settings)
+    client = create_app(classifier, settings).test_client()
+    body, kind = multipart(*[("image", png, "a.png")] * 3)
+    with classifier.decode_work() as other:
+        classifier.begin_batch(other, 2)
+        monkeypatch.setattr("service.web.request_parsing.decode_image", lambda *_: pytest.fail("decodes"))
+        reply = client.post("/predict/batch", data=body, content_type=kind)
+        assert reply.status_code == 503 and "(2/4) for 3 more inputs" in reply.json["detail"]
+    monkeypatch.undo()
+    assert client.post("/predict/batch", data=body, content_type=kind).status_code == 200
 
 
 def test_equal_probabilities_are_ranked_by_id_and_cut_at_five(client, png):

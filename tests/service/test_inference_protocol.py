@@ -250,6 +250,7 @@ def test_a_tensor_that_cannot_be_is_refused_in_words(service, document, status, 
         (b"xyz", 3, "end within an element"),
         (b"", 5, "binary_data_size is 5, and 0 bytes follow"),
         (b"x" * 9, 5, "binary_data_size is 5, and 9 bytes follow"),
+        (struct.pack("<I", 0) * 2**20, 2**22, "more than the 1 elements that its shape says"),
     ],
 )
 def test_a_binary_part_has_to_be_whole(service, binary, size, detail):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from infra.targets import HEROKU_SIZES
 from service import schema
+from service.settings import MIN_TOKEN_CHARACTERS
 from tests.helpers.costly_files import encoded, png_16_bit, png_chunk
 from tests.helpers.running_service import Server, multipart, png_of, ready_service
 
@@ -85,3 +86,44 @@ def test_mixes_of_the_largest_inputs_fit_the_smallest_target(server):
             found = dict(zip(names, statuses, strict=True))
             assert set(statuses) <= {200, 503} and 200 in statuses, found
             assert peak_mib(server) < SMALLEST_MIB, found
+
+
+def costly_batches(server: Server) -> list[int]:
+    """Statuses of many batches of small files, whose pixels are many for a model of large images."""
+    body, kind = multipart(*[("image", png_of(1, 1), "a.png")] * schema.MAX_BATCH_IMAGES)
+    with ThreadPoolExecutor(2 * AT_ONCE) as pool:
+        return list(pool.map(lambda _: server.post(schema.PREDICT_BATCH, body, kind).status, range(2 * AT_ONCE)))
+
+
+def costly_rows(server: Server) -> list[int]:
+    """Statuses of bodies that hold far more rows than are answered."""
+    bodies = [(b"1\n" * 2**19, schema.CSV_TYPE), (b"[" + b"{}," * 2**18 + b"{}]", schema.JSON_TYPE)] * AT_ONCE
+    with ThreadPoolExecutor(2 * AT_ONCE) as pool:
+        return list(pool.map(lambda sent: server.post(schema.PREDICT, *sent).status, bodies))
+
+
+def costly_tensors(server: Server) -> list[int]:
+    """Statuses of tensors of more elements than their shapes say."""
+    binary = struct.pack("<I", 0) * (schema.MAX_BODY_BYTES // 4 - 1024)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(binary)}}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    path = f"/v2/models/{server.get('/version').json['model']['name']}/infer"
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda _: server.ask("POST", path, text + binary, headers).status, range(AT_ONCE)))
+
+
+@pytest.mark.parametrize(
+    ("model", "send", "statuses"),
+    [
+        pytest.param("efficientnet-lite0-imagenet", costly_batches, {200, 503}, id="batches of a large model"),
+        pytest.param("iris", costly_rows, {413}, id="rows"),
+        pytest.param("resnet18-cifar10", costly_tensors, {400, 503}, id="tensors"),
+    ],
+)
+def test_other_models_and_forms_fit_the_smallest_target(tmp_path, model, send, statuses):
+    settings = {"ENGINE": "onnx", "MODEL_DIR": f"models/{model}", "MANAGE_TOKEN": "m" * MIN_TOKEN_CHARACTERS}
+    with ready_service(tmp_path / "log", **settings) as server:
+        found = send(server)
+        assert set(found) <= statuses, found
+        assert peak_mib(server) < SMALLEST_MIB, found

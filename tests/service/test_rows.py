@@ -155,6 +155,33 @@ def test_a_body_of_too_many_numbers_is_refused_unread(client):
     )
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "detail"),
+    [
+        pytest.param(b"1\n" * 2**19, schema.CSV_TYPE, "over 64 rows", id="lines"),
+        pytest.param(b"\n" * (2**20 - 8) + b"1,2,3,4", schema.CSV_TYPE, None, id="blank lines"),
+        pytest.param(b"1," * 2**18 + b"1", schema.CSV_TYPE, "over 256 values", id="columns"),
+        pytest.param(b"[" + b"{}," * 2**18 + b"{}]", schema.JSON_TYPE, "over 256 values", id="objects"),
+        pytest.param(b"[" * 2**19, schema.JSON_TYPE, "over 256 values", id="depth"),
+        pytest.param(b"[" + b"1," * 2**18 + b"1]", schema.JSON_TYPE, "over 256 values", id="numbers"),
+    ],
+)
+def test_many_values_are_not_parsed(client, monkeypatch, body, kind, detail):
+    parsed = []
+    monkeypatch.setattr("service.web.row_parsing.number_or_text", lambda text: parsed.append(text) or float(text))
+    monkeypatch.setattr("json.loads", lambda text: parsed.extend([0] * 1000))
+    reply = client.post("/predict", data=body, content_type=kind)
+    assert len(parsed) <= schema.MAX_BATCH_ROWS + 1
+    assert reply.status_code == (413 if detail else 200) and (detail or "") in reply.text
+
+
+def test_names_with_commas_and_brackets_are_no_values(tmp_path):
+    names = [f"a,[{{{number},,,,[[[[" for number in range(4)]
+    client = new_client(tmp_path, features=names)
+    rows = [dict.fromkeys(names, 1)] * schema.MAX_BATCH_ROWS
+    assert len(client.post("/predict", json=rows).json["predictions"]) == schema.MAX_BATCH_ROWS
+
+
 def test_an_image_to_a_model_of_rows_is_415(client, png):
     def form(**fields):
         return {"image": (io.BytesIO(png), "a.png"), **fields}

@@ -72,7 +72,7 @@ def test_a_store_takes_the_place_of_model_dir(tmp_path):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"MODEL_STORE": "."}, "MODEL_STORE is set without MODEL; set MODEL to NAME@ALIAS"),
+        ({"MODEL_STORE": "."}, "MODEL_STORE is set without MODEL; set MODEL to NAME@ALIAS .*, or unset MODEL_STORE"),
         ({"MODEL_STORE": ".", "MODEL": "tiny"}, "MODEL: 'tiny' names no version"),
         ({"MODEL_STORE": ".", "MODEL": "../../etc@prod"}, "MODEL: '../../etc' is no name of a model"),
         (
@@ -81,6 +81,7 @@ def test_a_store_takes_the_place_of_model_dir(tmp_path):
         ),
         ({"MODEL_POLL_S": "-1"}, "MODEL_POLL_S is '-1'; use seconds from 0 to 86400"),
         ({"MANAGE_TOKEN": "short"}, "MANAGE_TOKEN has 5 characters and can be guessed"),
+        ({"MANAGE_TOKEN": TOKEN, "API_TOKEN": TOKEN}, "MANAGE_TOKEN is API_TOKEN: whoever may predict could change"),
         ({"MANAGE_TOKEN": "two words of a token"}, "MANAGE_TOKEN does not fit a header"),
     ],
 )

@@ -170,6 +170,20 @@ def test_a_bad_version_is_tried_once_and_the_old_one_stays(service, damage, bund
     assert service.client.get("/readyz").json == {"status": "ready"}
 
 
+def test_a_version_is_tried_again_once_its_files_changed(service):
+    second = service.add("second", weight=30)
+    network = service.root / version_dir(NAME, second) / "float32.onnx"
+    whole = network.read_bytes()
+    network.write_bytes(whole + b" ")
+    service.move(second)
+    service.switcher.look()
+    assert len(service.said) == 1 and "fetch the bundle again" in service.said[0]
+    network.write_bytes(whole)  # as `store pull --follow` does
+    service.switcher.look()
+    assert service.version()["store"]["version"] == second
+    assert service.client.get("/readyz").json == {"status": "ready"}
+
+
 def test_a_damaged_manifest_or_record_is_said_once(service):
     second = service.add("second", weight=30)
     service.move(second)

@@ -96,6 +96,7 @@ def test_the_way_to_a_gpu_and_back_gives_the_same_scores(folder):
     with torch.inference_mode():
         images = torch.from_numpy(inputs(2))
         torch.testing.assert_close(GpuResNet18(net, torch.device("cpu"))(images), net(images), rtol=1e-4, atol=1e-4)
+    assert not torch.backends.cudnn.allow_tf32  # float32 is what /version says
 
 
 def test_no_batch_norm_is_left(folder):

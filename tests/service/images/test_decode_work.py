@@ -36,6 +36,19 @@ def until(fact):
         time.sleep(0.001)
 
 
+def test_images_of_a_batch_count_until_its_end():
+    turns, seen = DecodeTurns(1), []
+
+    def has_room(images: int, undecoded: int) -> bool:
+        seen.append((images, undecoded))
+        return not undecoded
+
+    with DecodeWork(turns) as first, DecodeWork(turns) as second:
+        assert first.begin_batch(3, has_room) and not second.begin_batch(2, has_room)
+        assert (turns.undecoded(), seen) == (3, [(3, 0), (2, 3)])
+    assert turns.undecoded() == 0
+
+
 def test_small_work_needs_no_turn():
     turns = DecodeTurns(1)
     with DecodeWork(turns) as holder, DecodeWork(turns) as small:
@@ -67,10 +80,10 @@ def test_large_work_waits_for_its_turn(charge, pool):
     with DecodeWork(turns) as holder:
         holder.add_pixels(BIG)
         second = pool.submit(go)
-        until(lambda: turns.waiting() == 1)
+        until(lambda: turns.undecoded() == 1)
         assert not second.done()
     second.result(30)
-    assert turns.waiting() == 0
+    assert turns.undecoded() == 0
 
 
 def test_a_request_gives_up_waiting_at_its_deadline():
@@ -79,7 +92,7 @@ def test_a_request_gives_up_waiting_at_its_deadline():
         holder.add_pixels(BIG)
         with pytest.raises(RequestAbandoned, match="not decoded within 30 s"):
             late.add_pixels(BIG)
-    assert turns.waiting() == 0
+    assert turns.undecoded() == 0
 
 
 def test_decoding_ends_at_its_deadline():
@@ -97,7 +110,7 @@ def test_decoding_ends_when_its_client_has_gone(pool):
     with DecodeWork(turns) as holder:
         holder.add_pixels(BIG)
         waiting = pool.submit(go)
-        until(lambda: turns.waiting() == 1)
+        until(lambda: turns.undecoded() == 1)
         connection.closed = True
     assert isinstance(waiting.exception(30), ClientDisconnected)
     with pytest.raises(ClientDisconnected):
@@ -118,7 +131,7 @@ def test_a_large_preview_waits_without_holding_the_lock(pool):
         with DecodeWork(turns) as other:
             other.take_turn()
             uri = pool.submit(preview_uri, photo, preview)
-            until(lambda: turns.waiting() == 1)
+            until(lambda: turns.undecoded() == 1)
             assert pool.submit(is_free).result()
         assert uri.result().startswith("data:image/jpeg;base64,")
 
@@ -136,7 +149,7 @@ def test_a_wait_that_would_be_too_long_is_refused_at_once(pool):
     turns.give_back(100 * MAX_TURN_WAIT_S)  # one that took long
     turns.take(math.inf)
     waiting = pool.submit(turns.take, math.inf)
-    until(lambda: turns.waiting() == 1)
+    until(lambda: turns.undecoded() == 1)
     with pytest.raises(QueueFull, match="1 requests wait to be decoded") as refusal:
         turns.take(math.inf)
     assert refusal.value.retry_after_s > MAX_TURN_WAIT_S
