@@ -9,6 +9,7 @@ from pathlib import Path
 from infra.artifact import REPOSITORY, digest
 
 HASH_DIGITS = 12
+WHOLE_FOLDERS = ("service", "store", "training")
 
 
 def deployed_git_sha(files: Mapping[str, Path], repository: Path = REPOSITORY) -> str:
@@ -19,12 +20,18 @@ def deployed_git_sha(files: Mapping[str, Path], repository: Path = REPOSITORY) -
 
     files: name in the archive -> path, as deployment_files returns them.
     """
-    paths = sorted(str(path) for path in files.values())
+    paths = sorted(map(str, {*files.values(), *_whole_folders(files, repository)}))
     commit = _git(repository, "log", "-1", "--format=%H", "--", *paths)
     changed = _git(repository, "status", "--porcelain", "--untracked-files=all", "--", *paths)
     if commit and changed == "":
         return commit
     return f"{f'{commit}-dirty' if commit else 'unversioned'}-{digest(files)[:HASH_DIGITS]}"
+
+
+def _whole_folders(files: Mapping[str, Path], repository: Path) -> set[Path]:
+    """The folders that are shipped whole: of these, a file that was deleted is a change too."""
+    folders = [repository / name for name in WHOLE_FOLDERS]
+    return {folder for folder in folders for path in files.values() if path.is_relative_to(folder)}
 
 
 def _git(repository: Path, *arguments: str) -> str | None:

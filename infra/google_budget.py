@@ -46,7 +46,12 @@ def read_budget_settings(config: StackConfig) -> BudgetSettings | None:
 def create_budget(name: str, settings: BudgetSettings, project: str, apis: Sequence[pulumi.Resource]) -> None:
     """Make the budget, of the whole project: not all that a stack costs carries its labels."""
     # Of the caller's own credentials the API wants to know which project asks; all else works without.
-    provider = gcp.Provider("billing", project=project, billing_project=project, user_project_override=True)
+    own = pulumi.Config("gcp")  # a provider that is made here does not inherit these
+    provider = gcp.Provider(
+        "billing", project=project, billing_project=project, user_project_override=True,
+        credentials=own.get_secret("credentials"), access_token=own.get_secret("accessToken"),
+        impersonate_service_account=own.get("impersonateServiceAccount"),
+    )  # fmt: skip
     # By number: Google answers with that, and the ID would be a change for ever. It is known once the APIs are on.
     number = gcp.organizations.get_project_output(
         project_id=project, opts=pulumi.InvokeOutputOptions(depends_on=apis)

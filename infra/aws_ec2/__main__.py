@@ -307,12 +307,14 @@ vm = aws.ec2.Instance(
 # The new VM proves itself on its own address. That is in a file, not among the inputs: once it has the stack's, every
 # refresh would show a change. A VM that fails leaves the address, and the VM before, as they are.
 url = pulumi.Output.concat("https://" if domain else "http://", host)
-session = pulumi.Output.concat("aws ssm start-session --region ", region, " --target ", vm.id)
+profile = pulumi.Config("aws").get("profile")
+in_account = f" --profile {profile}" if profile else ""
+session = pulumi.Output.concat("aws ssm start-session", in_account, " --region ", region, " --target ", vm.id)
 token_of_status = api_token if "PROTECT_STATUS" in access_env else None
 advice = pulumi.Output.concat(
     "Its boot is in /var/log/cloud-init-output.log on the VM; a shell there: ",
     session,
-    "\nWithout one: aws ec2 get-console-output --latest --output text --region ",
+    f"\nWithout one: aws ec2 get-console-output{in_account} --latest --output text --region ",
     region,
     " --instance-id ",
     vm.id,

@@ -166,8 +166,10 @@ if mounted:
 served = aws.sagemaker.Model(
     name_with_size,
     execution_role_arn=role.arn,
-    primary_container=aws.sagemaker.ModelPrimaryContainerArgs(  # its image by digest
-        image=image.ref, environment=env, model_data_source=data
+    primary_container=aws.sagemaker.ModelPrimaryContainerArgs(
+        image=pulumi.Output.concat(repository.repository_url, "@", image.digest),  # with a tag too, AWS documents none
+        environment=env,
+        model_data_source=data,
     ),
     tags=stack_tags,
     opts=pulumi.ResourceOptions(depends_on=[role_policy]),
@@ -242,7 +244,9 @@ wait_until_ready(
     engine=engine,
     git_sha=git_sha,
     timeout_s=READY_TIMEOUT_S,
-    advice=pulumi.Output.concat("Its log: aws logs tail ", log_group.name, " --region ", region),
+    advice=pulumi.Output.concat(
+        "Its log: aws logs tail ", log_group.name, " --region ", region, f" --profile {profile}" if profile else ""
+    ),
     script=REPOSITORY / "infra" / "aws_sagemaker" / "wait_ready.py",
     env={
         "API_URL": f"https://api.sagemaker.{region}.amazonaws.com",

@@ -24,8 +24,7 @@ STARTUP_PERIOD_S = 1
 # no reason to kill it.
 LIVENESS_PERIOD_S, LIVENESS_FAILURES = 30, 3
 
-# A push makes up to three versions: image, BuildKit's note of origin, and the index of both.
-KEPT_VERSIONS = 9
+KEPT_VERSIONS = 5  # a push makes one: docker-build adds no attestations
 DELETED_AFTER = "604800s"  # 7 days, in seconds as Google writes it back
 
 # Where the store's bucket is mounted, by Cloud Storage FUSE; infra/gcp_cloudrun/models.txt says what that means.

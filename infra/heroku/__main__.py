@@ -11,7 +11,7 @@ from infra.artifact import REPOSITORY, deployment_files, write_tar_gz
 from infra.common import StackConfig, export_endpoint
 from infra.errors import ConfigError
 from infra.git_sha import deployed_git_sha
-from infra.heroku.slug import HERE, write_filled
+from infra.heroku.slug import HERE, write_dockerfile, write_filled
 from infra.models import model_env
 from infra.readiness import wait_until_ready
 from infra.targets import HEROKU as TARGET
@@ -58,6 +58,8 @@ sources = {
 files = deployment_files(sources, engine, model=model)
 git_sha = deployed_git_sha(files)
 manifest = {"buildpack": "Procfile", "container": "heroku.yml"}[build_by]
+if build_by == "container":
+    files["Dockerfile"] = write_dockerfile(engine)
 files[manifest] = write_filled(manifest, model_env(model.folder.name, engine) | {"GIT_SHA": git_sha})
 
 # 2. Resources

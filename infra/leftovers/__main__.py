@@ -35,7 +35,7 @@ Region, project and app come from the stack file Pulumi.NAME.yaml. `pulumi stack
 rm` deletes that file; then give --region, --project or --app.
 
 Credentials:
-  AWS     as for pulumi: AWS_PROFILE, AWS_ACCESS_KEY_ID and so on
+  AWS     as for pulumi: the stack's aws:profile, or AWS_PROFILE, AWS_ACCESS_KEY_ID
   Google  `gcloud auth application-default login`, GOOGLE_APPLICATION_CREDENTIALS,
           or GOOGLE_OAUTH_ACCESS_TOKEN
   Heroku  HEROKU_API_KEY
@@ -76,7 +76,8 @@ def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) 
         region = _checked_name(region, "the region", "--region", "aws:region", stack)
         return StackLocation(stack, target, region, domain=settings.get("cloudtrial:domain", ""),
                      zone=settings.get("cloudtrial:hostedZoneId", ""),
-                     budget="cloudtrial:budgetUsd" in settings)  # fmt: skip
+                     budget="cloudtrial:budgetUsd" in settings,
+                     profile=settings.get("aws:profile", ""))  # fmt: skip
     project = arguments.project or settings.get("gcp:project") or env.get("GOOGLE_PROJECT")
     project = _checked_name(project, "the project", "--project", "gcp:project", stack)
     region = arguments.region or settings.get("gcp:region") or target.region
@@ -110,7 +111,8 @@ def report(location: StackLocation, result: SearchResult) -> None:
         print(line)
     for reason in result.errors:
         print(f"leftovers: could not search {reason}", file=sys.stderr)
-    where = location.app or " ".join(filter(None, (location.project, location.region)))
+    profile = location.profile and f"profile {location.profile}"
+    where = location.app or " ".join(filter(None, (location.project, location.region, profile)))
     count = len(result.leftovers)
     amount = "Nothing" if not count else f"{count} resource{'s' if count > 1 else ''}"
     caveat = ", but the search is incomplete" if result.errors else ""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,7 @@ SERVICES_LISTED = {
     "sagemaker",
 }  # covered by the calls below, so the tagging service's rows are dropped
 DETACHED_INTERFACES = "NetworkInterfaces[?!(Attachment.InstanceId)]"  # the others go with their machine
+AWS_COMMAND = re.compile(r"\baws (?=[a-z])")
 Client = Any  # boto3 generates its clients at run time
 
 
@@ -109,12 +111,18 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchRes
         "budgets": aws.budgets,
         "other tagged resources": aws.other_tagged_resources,
     }
-    return search(probes)
+    return search(probes, location.profile)
 
 
-def search(probes: Mapping[str, Probe]) -> SearchResult:
-    """What the probes of AWS find."""
-    return run_probes({what: functools.partial(_with_short_errors, look) for what, look in probes.items()})
+def search(probes: Mapping[str, Probe], profile: str) -> SearchResult:
+    """What the probes of AWS find, with commands that go to the same account."""
+    found = run_probes({what: functools.partial(_with_short_errors, look) for what, look in probes.items()})
+    if not profile:
+        return found
+    leftovers = [
+        replace(each, remove=AWS_COMMAND.sub(f"aws --profile {profile} ", each.remove)) for each in found.leftovers
+    ]
+    return replace(found, leftovers=tuple(leftovers))
 
 
 class AwsSearch:
@@ -122,7 +130,10 @@ class AwsSearch:
 
     def __init__(self, location: StackLocation, parts: tuple[str, ...]) -> None:
         self.location, self.parts = location, parts
-        self._session = boto3.Session(region_name=location.region)
+        try:
+            self._session = boto3.Session(region_name=location.region, profile_name=location.profile or None)
+        except BotoCoreError as error:
+            raise ProbeError(f"aws:profile of stack {location.stack}: {_reason(error)}") from None
         self._clients: dict[str, Client] = {}  # creating a client takes longer than a request
 
     def check_login(self) -> None:

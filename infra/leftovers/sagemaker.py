@@ -30,7 +30,8 @@ def find_leftovers(location: StackLocation, parts: tuple[str, ...]) -> SearchRes
             "IAM roles": aws.roles,
             "log groups": aws.log_groups,
             "other tagged resources": aws.other_tagged_resources,
-        }
+        },
+        location.profile,
     )
 
 

@@ -39,6 +39,7 @@ class StackLocation:
     domain: str = ""
     zone: str = ""  # the hosted zone that holds the domain
     budget: bool = False  # the stack file asks for one
+    profile: str = ""  # of AWS's configuration, whose account it is in; empty: that of the environment
 
     @property
     def tags(self) -> dict[str, str]:

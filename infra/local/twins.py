@@ -50,7 +50,10 @@ def local_twins(
     twins = Twins()
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
         logs = log_dir or Path(folder)
-        logs.mkdir(parents=True, exist_ok=True)
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TwinError(f"{logs} cannot be the folder of the logs: {error.strerror}") from None
         try:
             bundle = store.pull(Path(folder) / "pulled").bundle if store else as_bundle(model)
             chosen = list(engines) or [choose_engine(bundle)]

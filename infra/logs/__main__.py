@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import shutil
@@ -70,12 +71,13 @@ def log_command(stack: str, folder: Path, *, boot: bool = False) -> tuple[list[s
         raise LogsError(f"--boot is of virtual machines, and {name} is a {target.kind}: leave it out")
     settings = read_settings(name, folder)
     if target is AWS_EC2:
-        return _vm_command(stack, boot=boot)
+        return _vm_command(stack, settings, boot=boot)
     if target is AWS_SAGEMAKER:
-        region = _checked(settings.get("aws:region") or target.region, "aws:region", name)
+        region = settings.get("aws:region") or os.environ.get("AWS_REGION") or target.region
+        region = _checked(region, "aws:region", name)
         size = _checked(settings.get("cloudtrial:size") or target.size, "cloudtrial:size", name)
         group = f"/aws/sagemaker/Endpoints/{endpoint_name(name, size)}"
-        return ["aws", "logs", "tail", group, "--since", SINCE, "--region", region], ("aws",)
+        return ["aws", "logs", "tail", group, "--since", SINCE, "--region", region, *_profile(settings)], ("aws",)
     if target is HEROKU:
         app = _setting(settings, "cloudtrial:appName", name)
         return ["heroku", "logs", "--app", app, "--num", LINES], ("heroku",)
@@ -96,13 +98,18 @@ def _google_command(target: Target, name: str, settings: Mapping[str, str]) -> l
     return ["gcloud", "functions", "logs", "read", resource_name("function", name), "--gen2", *where]
 
 
-def _vm_command(stack: str, *, boot: bool) -> tuple[list[str], tuple[str, ...]]:
+def _profile(settings: Mapping[str, str]) -> list[str]:
+    """The option of aws by which it asks the stack's account."""
+    return ["--profile", profile] if (profile := settings.get("aws:profile")) else []
+
+
+def _vm_command(stack: str, settings: Mapping[str, str], *, boot: bool) -> tuple[list[str], tuple[str, ...]]:
     outputs = _outputs(stack)
     instance, region = _output(outputs, "instance_id", stack), _output(outputs, "region", stack)
     if boot:
         command = ["aws", "ec2", "get-console-output", "--instance-id", instance, "--latest", "--output", "text"]
-        return [*command, "--region", region], ("aws",)
-    command = ["aws", "ssm", "start-session", "--target", instance, "--region", region]
+        return [*command, "--region", region, *_profile(settings)], ("aws",)
+    command = ["aws", "ssm", "start-session", "--target", instance, "--region", region, *_profile(settings)]
     run = ["--document-name", "AWS-StartInteractiveCommand", "--parameters", json.dumps({"command": [JOURNAL]})]
     return command + run, ("aws", "session-manager-plugin")
 

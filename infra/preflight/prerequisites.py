@@ -1,7 +1,7 @@
 """What has to be there before a stack is previewed or deployed: settings, credentials, tools. One line for each lack.
 
-Nothing is asked over the network but whether a Google project has the two APIs by which the others are switched on, and
-what the alias of a model store points to, where the store is in a bucket.
+Nothing is asked over the network but whether a Google project has the two APIs by which the others are switched on,
+what the alias of a model store points to, where the store is in a bucket, and whether a virtual machine has a role.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def missing_for_aws(stack: str, settings: Mapping[str, str]) -> Iterator[str]:
     session = botocore.session.Session(profile=settings.get("aws:profile"))
     try:
         chain = session.get_component("credential_provider")
-        if settings.get("aws:skipMetadataApiCheck") != "false":
-            chain.remove("iam-role")  # a virtual machine's own: the provider does not look for them by itself either
+        if settings.get("aws:skipMetadataApiCheck") == "true":
+            chain.remove("iam-role")  # a virtual machine's own, for which the provider asks unless it is told not to
         if not ("aws:region" in settings or os.environ.get("AWS_REGION") or session.get_config_variable("region")):
             yield _unset("aws:region", "us-east-1", stack)
         if "aws:accessKey" not in settings and session.get_credentials() is None:

@@ -13,12 +13,13 @@ import yaml
 
 from infra.artifact import REPOSITORY
 from infra.errors import InfraError, StackError
-from infra.targets import read_stack
+from infra.targets import AWS_EC2, read_stack
 
 DOMAIN = ("cloudtrial:domain", "cloudtrial:certificateEmail", "cloudtrial:hostedZoneId")
 BUDGET = ("cloudtrial:budgetUsd", "cloudtrial:budgetEmail", "cloudtrial:billingAccount")
 APP = "cloudtrial:appName"
 MAX_APP_CHARS = 30
+TOKEN_OVER_HTTP = "cloudtrial:allowTokenOverHttp"
 TOKEN, NEEDS_TOKEN = "cloudtrial:apiToken", "cloudtrial:protectStatus"
 KEYS = ("encryptionsalt", "encryptedkey")  # without either a service holds the key, one for each stack
 
@@ -40,6 +41,15 @@ def write_stack_file(stack: str, folder: Path) -> Path:
         raise StackError(f"stack {stack!r} has no stage: it would take the place of the target's own stack")
     content = yaml.safe_load((folder / f"Pulumi.{target.name}.yaml").read_text(encoding="utf-8")) or {}
     settings = {key: value for key, value in (content.get("config") or {}).items() if key not in DOMAIN + BUDGET}
+    if (
+        target is AWS_EC2
+        and DOMAIN[0] in (content.get("config") or {})
+        and str(settings.get(TOKEN_OVER_HTTP)).lower() != "true"
+    ):
+        in_clear = [key for key in (TOKEN, NEEDS_TOKEN) if key in settings]
+        if in_clear:
+            print(f"pull_request_stack: {stack} goes without {', '.join(in_clear)}: it has no domain, so no HTTPS")
+        settings = {key: value for key, value in settings.items() if key not in in_clear}
     if not any(key in content for key in KEYS) and (unreadable := _secret_settings(settings)):
         print(f"pull_request_stack: {stack} goes without {', '.join(unreadable)}: each stack has a key of its own")
         settings = {key: value for key, value in settings.items() if key not in unreadable}

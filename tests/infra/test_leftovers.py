@@ -22,6 +22,7 @@ from infra.leftovers import google, heroku
 from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, main
 from infra.leftovers.gcloud import condition_flag
 from infra.leftovers.search import StackLocation, list_prices
+from infra.naming import tags
 from infra.targets import TARGETS
 from tests.helpers.http_server import http_server, send
 from tests.helpers.infra.moto_cloud import ENVIRONMENT, ZONE
@@ -175,6 +176,24 @@ def test_every_kind_of_aws_leftover_is_listed_with_its_removal(account):
             line = line_of(result.lines, kind, name)
             assert "aws " in line.split(name, 1)[1], line
     assert result.lines[-1] == f"{len(result.lines) - 1} resources of stack aws_ec2 are left ({REGION})."
+
+
+def test_the_stacks_own_profile_is_searched(empty_account, tmp_path, monkeypatch, capsys):
+    """It has to be there, and the commands name it."""
+    (tmp_path / "Pulumi.aws_ec2.yaml").write_text(f"config:\n  aws:region: {REGION}\n  aws:profile: work\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert main(["--stack", "aws_ec2"], tmp_path) == INCOMPLETE
+    assert "aws:profile of stack aws_ec2: The config profile (work) could not be found" in capsys.readouterr().err
+    (tmp_path / "credentials").write_text("[work]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    boto3.Session(profile_name="work").client("ec2", region_name=REGION).create_vpc(
+        CidrBlock="10.1.0.0/16",
+        TagSpecifications=[{"ResourceType": "vpc", "Tags": pairs(tags("aws_ec2"))}],
+    )
+    assert main(["--stack", "aws_ec2"], tmp_path) == LEFTOVERS
+    lines = capsys.readouterr().out.splitlines()
+    assert "aws --profile work ec2 delete-vpc" in line_of(lines, "VPC", "vpc-")
+    assert lines[-1].endswith(f"({REGION} profile work).")
 
 
 def test_a_clean_account_has_nothing_left(empty_account, capsys):

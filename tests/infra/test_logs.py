@@ -48,12 +48,15 @@ GOOGLE = "gcp:project: example-project\n  gcp:region: europe-west1"
          " /aws/sagemaker/Endpoints/cloudtrial-endpoint-prod-ml-m5-large --since 1h --region eu-west-1"),
         ("aws_sagemaker", "cloudtrial:size: serverless-2048", "aws logs tail"
          " /aws/sagemaker/Endpoints/cloudtrial-endpoint-serverless-2048 --since 1h --region us-east-1"),
+        ("aws_sagemaker", "aws:profile: work", "aws logs tail"
+         " /aws/sagemaker/Endpoints/cloudtrial-endpoint-ml-m5-large --since 1h --region us-east-1 --profile work"),
         ("heroku", "cloudtrial:appName: my-app", "heroku logs --app my-app --num 200"),
         ("gcp_cloudrun-prod", GOOGLE, "gcloud run services logs read cloudtrial-run-prod --project example-project"
          " --region europe-west1 --limit 200"),
         ("gcp_function", "gcp:project: example-project", "gcloud functions logs read cloudtrial-function --gen2"
          " --project example-project --region us-central1 --limit 200"),
-    ], ids=["aws_sagemaker", "aws_sagemaker-serverless", "heroku", "gcp_cloudrun", "gcp_function"],
+    ], ids=["aws_sagemaker", "aws_sagemaker-serverless", "aws_sagemaker-profile", "heroku",
+            "gcp_cloudrun", "gcp_function"],
 )  # fmt: skip
 def test_the_command_is_printed_run_and_its_status_kept(programs, tmp_path, capsys, stack, text, command):
     name, *words = command.split()

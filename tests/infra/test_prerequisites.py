@@ -42,6 +42,7 @@ def machine(tmp_path, monkeypatch):
         if name.startswith(("AWS_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "PULUMI_", "HEROKU_", "NETRC")):
             monkeypatch.delenv(name)
     (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # it is no virtual machine
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
@@ -205,6 +206,14 @@ def test_every_way_to_give_aws_credentials_counts(machine, monkeypatch, way):
         case "setting":
             settings += ["-c", "aws:accessKey=a"]
     assert lacks(find_missing("aws_ec2", settings, machine)) == ["login"]
+
+
+@pytest.mark.parametrize(("skip", "lacking"), [("", []), ("false", []), ("true", ["credentials"])])
+def test_a_virtual_machines_own_role_counts_unless_skipped(machine, monkeypatch, skip, lacking):
+    role = {"role_name": "r", "access_key": "a", "secret_key": "b", "token": "t", "expiry_time": "2999-01-01T00:00:00Z"}
+    monkeypatch.setattr("botocore.utils.InstanceMetadataFetcher.retrieve_iam_role_credentials", lambda self: role)
+    settings = ["-c", "aws:region=us-east-1", *(["-c", f"aws:skipMetadataApiCheck={skip}"] if skip else [])]
+    assert lacks(find_missing("aws_ec2", settings, machine)) == ["login", *lacking]
 
 
 def test_an_unknown_profile_is_named(machine):

@@ -209,6 +209,21 @@ def test_what_is_not_committed_is_dirty_with_its_content(repository):
     assert all(name.startswith(f"{clean}-dirty-") for name in seen - {clean})
 
 
+def test_a_shipped_file_that_is_deleted_is_another_deployment(repository):
+    (repository / "service").mkdir()
+    for name in ("service/a.py", "service/b.py"):
+        before = commit(repository, name, name)
+
+    def sha() -> str:
+        return deployed_git_sha({f"service/{p.name}": p for p in (repository / "service").iterdir()}, repository)
+
+    assert sha() == before
+    git(repository, "rm", "--quiet", "service/b.py")
+    assert sha().startswith(f"{before}-dirty-")
+    git(repository, "commit", "--quiet", "--message", "less")
+    assert sha() == git(repository, "rev-parse", "HEAD") != before
+
+
 def test_outside_git_the_content_is_the_name(tmp_path):
     (tmp_path / "shipped.py").write_text("one", encoding="utf-8")
     first = sha_of(tmp_path)

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from infra.artifact import REPOSITORY
-from infra.stackfile import read_settings
+from infra.preflight.deployment_spec import read_deployment_spec
+from infra.stackfile import read_secret_keys, read_settings
 from infra.targets import TARGETS
 from scripts.setup import pull_request_stack
 from tests.conftest import ROOT
@@ -219,6 +220,20 @@ config:
     }
 
 
+@pytest.mark.parametrize("over_http", [False, True])
+def test_a_token_goes_with_the_domain_unless_http_may_carry_it(tmp_path, capsys, over_http):
+    allowed = {"cloudtrial:allowTokenOverHttp": True} if over_http else {}
+    config = SECRETS | allowed | {"cloudtrial:domain": "app.example.com", "cloudtrial:size": "t3.small"}
+    content = {"encryptionsalt": "v1:abc", "config": config}
+    (tmp_path / "Pulumi.aws_ec2.yaml").write_text(yaml.safe_dump(content))
+    assert pull_request_stack.main(["aws_ec2-pr12"], tmp_path) == 0
+    settings, secret = read_settings("aws_ec2-pr12", tmp_path), read_secret_keys("aws_ec2-pr12", tmp_path)
+    assert (TOKEN in secret, "cloudtrial:protectStatus" in settings) == (over_http, over_http)
+    read_deployment_spec("aws_ec2-pr12", settings, secret)  # raises TokenInClear for one that could not be deployed
+    assert ("it has no domain, so no HTTPS" in capsys.readouterr().out) == (not over_http)
+
+
+TOKEN = "cloudtrial:apiToken"
 SECRETS = {"cloudtrial:apiToken": {"secure": "AAAB"}, "cloudtrial:protectStatus": True, "cloudtrial:size": "basic"}
 
 

@@ -115,7 +115,7 @@ def create(
         case "docker-build:index:Image":
             tag = inputs["tags"][0]
             digest = hashlib.sha256(tag.encode()).hexdigest()
-            computed |= {"ref": f"{tag.rpartition(':')[0]}@sha256:{digest}", "digest": f"sha256:{digest}"}
+            computed |= {"ref": f"{tag}@sha256:{digest}", "digest": f"sha256:{digest}"}
         case "gcp:serviceaccount/account:Account":
             email = f"{inputs['accountId']}@{GCP_PROJECT}.iam.gserviceaccount.com"
             path = f"projects/{GCP_PROJECT}/serviceAccounts/{email}"
