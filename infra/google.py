@@ -14,11 +14,10 @@ from infra.artifact import REPOSITORY
 from infra.common import StackConfig
 from infra.errors import ConfigError
 from infra.readiness import wait_until_ready
+from infra.size_limits import CLOUD_RUN_MEMORY, MAX_CLOUD_RUN_INSTANCES, MAX_CONCURRENCY, check_cloud_run
 from infra.targets import CLOUD_RUN_MEMORY_MIB, GCP_CLOUDRUN, Target
 from service.model import Bundle
 
-MAX_CONCURRENCY = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
-MAX_INSTANCES = 100  # Cloud Run's own default; a typo should not cost more
 GRANT_TIMEOUT_S = 180  # a fresh right to call is known at most so late, almost always
 EVERYONE = "allUsers"
 
@@ -74,28 +73,15 @@ def read_google_settings(config: StackConfig, target: Target) -> GoogleSettings:
         project=_provider_setting("project", None, PROJECT_ID, PROJECT_HINT),
         region=_provider_setting("region", target.region, REGION, REGION_HINT),
         vcpus=config.choice("vcpus", f"{target.vcpus:g}", CLOUD_RUN_MEMORY_MIB),
-        memory_mib=config.integer("memoryMib", target.memory_mib, 512, 32768),
+        memory_mib=config.integer("memoryMib", target.memory_mib, *CLOUD_RUN_MEMORY),
         concurrency=config.integer("concurrency", target.concurrency, 1, MAX_CONCURRENCY),
-        min_instances=config.integer("minInstances", 0, 0, MAX_INSTANCES),
-        max_instances=config.integer("maxInstances", target.max_instances, 1, MAX_INSTANCES),
+        min_instances=config.integer("minInstances", 0, 0, MAX_CLOUD_RUN_INSTANCES),
+        max_instances=config.integer("maxInstances", target.max_instances, 1, MAX_CLOUD_RUN_INSTANCES),
         invoker=None if invoker == "none" else invoker,
     )
-    low, high = CLOUD_RUN_MEMORY_MIB[settings.vcpus]
-    if not low <= settings.memory_mib <= high:
-        raise ConfigError(
-            f"cloudtrial:memoryMib is {settings.memory_mib}; "
-            f"with {settings.vcpus} vCPU, Cloud Run has {low} to {high} MiB (cloudtrial:vcpus)"
-        )
-    if float(settings.vcpus) < 1 < settings.concurrency:
-        raise ConfigError(
-            f"cloudtrial:concurrency is {settings.concurrency}; with less than 1 vCPU, Cloud Run lets one request "
-            "at once into an instance: set it to 1, or cloudtrial:vcpus to 1 or more"
-        )
-    if settings.min_instances > settings.max_instances:
-        raise ConfigError(
-            f"cloudtrial:minInstances is {settings.min_instances}, "
-            f"more than cloudtrial:maxInstances, {settings.max_instances}"
-        )
+    check_cloud_run(
+        settings.vcpus, settings.memory_mib, settings.concurrency, settings.min_instances, settings.max_instances
+    )
     return settings
 
 

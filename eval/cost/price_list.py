@@ -68,7 +68,9 @@ class PriceList:
         by_region = {price.region: price for price in self.entries if price.id == price_id}
         if region in by_region:
             return by_region[region]
-        what = f"price {price_id!r} is for {', '.join(by_region)}, not {region}" if by_region else f"no {price_id!r}"
+        what = f"there is no price {price_id!r}"
+        if by_region:
+            what = f"price {price_id!r} is for {', '.join(by_region)}, not {region}"
         raise PriceError(f"{what}; add an entry with that id and region {region} to {PRICE_LIST_PATH.name}")
 
 

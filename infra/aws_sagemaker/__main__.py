@@ -25,11 +25,11 @@ from infra.git_sha import deployed_git_sha
 from infra.models import model_env
 from infra.naming import endpoint_name, resource_name, tags
 from infra.readiness import wait_until_ready
+from infra.size_limits import MAX_SAGEMAKER_INSTANCES, check_sagemaker
 from infra.targets import AWS_SAGEMAKER as TARGET
 from infra.targets import SAGEMAKER_SIZES, sagemaker_target
 
 VARIANT = "main"  # of every configuration: the autoscaler knows it by this name
-MAX_INSTANCES = 100  # a typo should not cost more
 # Of one instance, above which another is started: half of what two vCPUs do at 100 ms each, as AWS advises half.
 INVOCATIONS_PER_MINUTE = 300
 SCALE_OUT_COOLDOWN_S, SCALE_IN_COOLDOWN_S = 60, 300  # the effect of an instance is seen minutes after its start
@@ -49,17 +49,11 @@ size = config.choice("size", TARGET.size, SAGEMAKER_SIZES)
 target = sagemaker_target(size)
 serverless = target.billing == "serverless"
 mounted = mounted_version(stored, serverless=serverless)  # at /opt/ml/model, so that another one needs no other image
-least = config.integer("minInstances", 0 if serverless else 1, 1, MAX_INSTANCES)
-most = config.integer("maxInstances", target.max_instances, 1, MAX_INSTANCES)
+least = config.integer("minInstances", 0 if serverless else 1, 1, MAX_SAGEMAKER_INSTANCES)
+most = config.integer("maxInstances", target.max_instances, 1, MAX_SAGEMAKER_INSTANCES)
 per_minute = config.integer("invocationsPerMinute", INVOCATIONS_PER_MINUTE, 1, 1_000_000)
 config.reject_unknown()
-if serverless and least:
-    raise ConfigError(f"cloudtrial:minInstances means nothing with {size}, which runs nothing without a request")
-if least > most:
-    raise ConfigError(f"cloudtrial:minInstances is {least}, more than cloudtrial:maxInstances, {most}")
-if SAGEMAKER_SIZES[size].baseline_vcpus and least < most:
-    raise ConfigError(f"cloudtrial:maxInstances is {most}; AWS scales no burstable size, so with {size} it has to be"
-                      f" cloudtrial:minInstances, {least}")  # fmt: skip
+check_sagemaker(size, least, most)
 
 region = aws.get_region().region
 if region.startswith(("cn-", "us-gov-")):

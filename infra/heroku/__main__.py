@@ -9,15 +9,13 @@ import pulumiverse_heroku as heroku
 
 from infra.artifact import REPOSITORY, deployment_files, write_tar_gz
 from infra.common import StackConfig, export_endpoint
-from infra.errors import ConfigError
 from infra.git_sha import deployed_git_sha
 from infra.heroku.slug import HERE, write_dockerfile, write_filled
 from infra.models import model_env
 from infra.readiness import wait_until_ready
+from infra.size_limits import MAX_DYNOS, check_dynos
 from infra.targets import HEROKU as TARGET
-from infra.targets import HEROKU_SIZES, ONE_DYNO_SIZES
-
-MAX_DYNOS = 10  # Heroku allows more of the small sizes; a typo should not cost that
+from infra.targets import HEROKU_SIZES
 
 # Heroku's own schema of an app's name. Names are unique across Heroku, so there is no default.
 APP_NAME = r"[a-z][a-z0-9-]{1,28}[a-z0-9]"
@@ -48,8 +46,7 @@ build_by = config.choice("build", "buildpack", STACKS)
 size = config.choice("size", TARGET.size, HEROKU_SIZES)
 dynos = config.integer("dynos", 1, 1, MAX_DYNOS)
 config.reject_unknown()
-if size in ONE_DYNO_SIZES and dynos > 1:
-    raise ConfigError(f"cloudtrial:dynos is {dynos}; Heroku runs one {size} dyno of a kind, more from standard-1x on")
+check_dynos(size, dynos)
 
 sources = {
     "buildpack": {"Procfile": HERE / "Procfile", ".python-version": HERE / ".python-version"},

@@ -8,6 +8,16 @@ from dataclasses import dataclass, replace
 
 from infra.errors import ConfigError, ModelError, TokenInClear
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
+from infra.size_limits import (
+    CLOUD_RUN_MEMORY,
+    MAX_CLOUD_RUN_INSTANCES,
+    MAX_CONCURRENCY,
+    MAX_DYNOS,
+    MAX_SAGEMAKER_INSTANCES,
+    check_cloud_run,
+    check_dynos,
+    check_sagemaker,
+)
 from infra.stored_model import FOLLOWED_SCHEMES, StoredModel, read_stored_model
 from infra.targets import (
     AWS_EC2,
@@ -57,10 +67,11 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
     """
     stack = stack.rpartition("/")[2]
     target, _ = read_stack(stack)
+    settings = {key: value for key, value in settings.items() if value}  # an empty value is an unset one
     own_settings = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith("cloudtrial:")}
     stored = _stored_model(own_settings, target)
     model, engine = _model_and_engine(own_settings, stored)
-    budget = _integer(own_settings, "budgetUsd", 0)
+    budget = _integer(own_settings, "budgetUsd", 0, 1, 10**9)
     if target is AWS_EC2:
         allowed = own_settings.get("allowTokenOverHttp") == "true"
         if "cloudtrial:apiToken" in secret_keys and "domain" not in own_settings and not allowed:
@@ -72,20 +83,22 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
         return _sagemaker_spec(DeploymentSpec(stack, target, engine, model, stored), settings, own_settings)
     if target is HEROKU:
         target = replace(_sized(target, own_settings, HEROKU_SIZES), region=own_settings.get("region", target.region))
-        dynos = _integer(own_settings, "dynos", 1)
+        dynos = _integer(own_settings, "dynos", 1, 1, MAX_DYNOS)
+        check_dynos(target.size, dynos)
         container = own_settings.get("build") == "container"
         return DeploymentSpec(stack, target, engine, model, stored, container=container, instances=dynos)
     vcpus = own_settings.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
-    memory = _integer(own_settings, "memoryMib", target.memory_mib)
+    memory = _integer(own_settings, "memoryMib", target.memory_mib, *CLOUD_RUN_MEMORY)
     size = target.size if (float(vcpus), memory) == (target.vcpus, target.memory_mib) else f"{vcpus} vCPU, {memory} MiB"
     target = replace(
         target, region=settings.get("gcp:region", target.region), size=size, vcpus=float(vcpus), memory_mib=memory,
-        concurrency=_integer(own_settings, "concurrency", target.concurrency),
-        max_instances=_integer(own_settings, "maxInstances", target.max_instances),
+        concurrency=_integer(own_settings, "concurrency", target.concurrency, 1, MAX_CONCURRENCY),
+        max_instances=_integer(own_settings, "maxInstances", target.max_instances, 1, MAX_CLOUD_RUN_INSTANCES),
     )  # fmt: skip
-    warm = _integer(own_settings, "minInstances", 0)
+    warm = _integer(own_settings, "minInstances", 0, 0, MAX_CLOUD_RUN_INSTANCES)
+    check_cloud_run(vcpus, memory, target.concurrency, warm, target.max_instances)
     return DeploymentSpec(stack, target, engine, model, stored, instances=warm, budget_usd=budget)
 
 
@@ -95,9 +108,11 @@ def _sagemaker_spec(
     size = own_settings.get("size", spec.target.size)
     if size not in SAGEMAKER_SIZES:
         raise ConfigError(f"cloudtrial:size is {size!r}; it has to be one of {', '.join(SAGEMAKER_SIZES)}")
-    most = _integer(own_settings, "maxInstances", sagemaker_target(size).max_instances)
+    default, limit = sagemaker_target(size), MAX_SAGEMAKER_INSTANCES
+    most = _integer(own_settings, "maxInstances", default.max_instances, 1, limit)
+    least = _integer(own_settings, "minInstances", 0 if default.billing == "serverless" else 1, 1, limit)
+    check_sagemaker(size, least, most)
     target = replace(sagemaker_target(size, most), region=settings.get("aws:region", spec.target.region))
-    least = 0 if target.billing == "serverless" else _integer(own_settings, "minInstances", 1)
     return replace(spec, target=target, instances=least)
 
 
@@ -129,8 +144,9 @@ def _sized(target: Target, own_settings: Mapping[str, str], sizes: Mapping[str, 
     return replace(target, size=name, vcpus=size.vcpus, memory_mib=size.memory_mib)
 
 
-def _integer(own_settings: Mapping[str, str], key: str, default: int) -> int:
-    text = own_settings.get(key, str(default))
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise ConfigError(f"cloudtrial:{key} is {text!r}; it has to be a whole number")
+def _integer(own_settings: Mapping[str, str], key: str, default: int, low: int, high: int) -> int:
+    if (text := own_settings.get(key)) is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise ConfigError(f"cloudtrial:{key} is {text!r}; it has to be a whole number from {low} to {high}")
     return int(text)

@@ -15,7 +15,7 @@ import pytest
 
 from eval.__main__ import main as eval_main
 from infra import models
-from infra.errors import NotMeasured, StackFileError, TokenInClear, TwinError
+from infra.errors import ConfigError, NotMeasured, StackFileError, TokenInClear, TwinError
 from infra.local.artifact_size import LIBRARIES
 from infra.models import read_model
 from infra.preflight import limits, measure
@@ -35,7 +35,9 @@ from infra.targets import (
 )
 from service.settings import ENGINES
 from tests.conftest import ROOT
+from tests.helpers.infra.program_runs import REQUIRED, make_checkout, refused
 from tests.helpers.infra.small_bundles import MODEL_FILES, write_bundle
+from tests.offline_engine.engine import run_program
 
 pytestmark = pytest.mark.integration
 
@@ -315,8 +317,41 @@ def test_every_size_that_the_programs_take_can_be_planned():
     for size in HEROKU_SIZES:
         spec = read_deployment_spec("heroku", {"cloudtrial:size": size})
         assert spec.target.memory_mib == HEROKU_SIZES[size].memory_mib
-    for vcpus in CLOUD_RUN_MEMORY_MIB:
-        assert read_deployment_spec("gcp_cloudrun", {"cloudtrial:vcpus": vcpus}).target.vcpus == float(vcpus)
+    for vcpus, (low_mib, _) in CLOUD_RUN_MEMORY_MIB.items():
+        settings = {"cloudtrial:vcpus": vcpus, "cloudtrial:memoryMib": str(low_mib), "cloudtrial:concurrency": "1"}
+        assert read_deployment_spec("gcp_cloudrun", settings).target.vcpus == float(vcpus)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    return make_checkout(tmp_path_factory.mktemp("preflight") / "checkout")
+
+
+REFUSED = [
+    ("gcp_cloudrun", {"memoryMib": "16384"}, "with 1 vCPU, Cloud Run has 512 to 4096 MiB"),
+    ("gcp_cloudrun", {"concurrency": "0"}, "a whole number from 1 to 1000"),
+    ("gcp_cloudrun", {"maxInstances": "0"}, "a whole number from 1 to 100"),
+    ("gcp_cloudrun", {"minInstances": "9", "maxInstances": "3"}, "more than cloudtrial:maxInstances, 3"),
+    ("gcp_cloudrun", {"vcpus": "0.5"}, "less than 1 vCPU"),
+    ("heroku", {"size": "basic", "dynos": "5"}, "Heroku runs one basic dyno"),
+    ("heroku", {"dynos": "0"}, "a whole number from 1 to 10"),
+    ("aws_sagemaker", {"size": "ml.t2.medium", "maxInstances": "4"}, "AWS scales no burstable size"),
+    ("aws_sagemaker", {"size": "serverless-2048", "minInstances": "1"}, "which runs nothing without a request"),
+    ("aws_sagemaker", {"maxInstances": "0"}, "a whole number from 1 to 100"),
+]
+
+
+@pytest.mark.parametrize(("stack", "settings", "says"), REFUSED)
+def test_what_a_program_refuses_is_refused_before(checkout, stack, settings, says):
+    given = {f"cloudtrial:{key}": value for key, value in settings.items()}
+    with pytest.raises(ConfigError, match=says):
+        read_deployment_spec(stack, given)
+    assert says in refused(run_program(checkout, stack, REQUIRED[stack] | given))
+
+
+def test_an_empty_setting_is_an_unset_one():
+    empty = dict.fromkeys(("cloudtrial:size", "cloudtrial:domain", "cloudtrial:budgetUsd"), "")
+    assert read_deployment_spec("aws_ec2", empty) == read_deployment_spec("aws_ec2", {})
 
 
 # Limits and measures

@@ -32,8 +32,12 @@ MUTANTS = {
         "the endpoint writes its log before there is one": ("depends_on=[log_group]", "depends_on=[]"),
         "the model is made before its role may pull": ("depends_on=[role_policy]", "depends_on=[]"),
         "the model's image is named by its tag": (
-            "        image=image.ref, environment",
-            "        image=image.tags.apply(lambda tags: tags[0]), environment",
+            'pulumi.Output.concat(repository.repository_url, "@", image.digest)',
+            "image.tags.apply(lambda tags: tags[0])",
+        ),
+        "the model's image is named by tag and digest": (
+            'pulumi.Output.concat(repository.repository_url, "@", image.digest)',
+            "image.ref",
         ),
         "the service does not know its commit": (' | {"GIT_SHA": git_sha} | revision', " | revision"),
         "who goes back after a failure finds the model's name taken": (
@@ -69,17 +73,13 @@ MUTANTS = {
         "serverless takes one request at once": ("max_concurrency=most", "max_concurrency=1"),
         "the variant that is scaled is none": ('"/variant/", VARIANT', '"/variant/", "AllTraffic"'),
         "there may be as many instances as AWS likes": ("max_capacity=most", "max_capacity=100_000"),
-        "a burstable size is scaled, which AWS refuses": (
-            "if SAGEMAKER_SIZES[size].baseline_vcpus and least < most:",
-            "if SAGEMAKER_SIZES[size].baseline_vcpus and least > most:",
-        ),
-        "serverless is asked for instances": ("if serverless and least:", "if not serverless and not least:"),
+        "what AWS refuses together is asked for": ("check_sagemaker(size, least, most)\n", ""),
         "scaling looks at another figure than invocations": (
             '"SageMakerVariantInvocationsPerInstance"',
             '"SageMakerVariantConcurrentRequests"',
         ),
         "another configuration is not proven": ("triggers=[configuration.name]", "triggers=[]"),
-        "a store's version is not mounted": ("environment=env, model_data_source=data", "environment=env"),
+        "a store's version is not mounted": ("        model_data_source=data,\n", ""),
         "the role may not read what is mounted": ("*(read_statements(mounted) if mounted else []),", ""),
         "the image has a model beside the mounted one": ("ships_model=not mounted", "ships_model=True"),
         "the proof comes before the endpoint": ('"ENDPOINT": endpoint.name', '"ENDPOINT": name'),

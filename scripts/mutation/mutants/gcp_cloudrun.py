@@ -111,9 +111,11 @@ MUTANTS = {
             "*(_enable(name, first) for name in names)",
             "*(_enable(name) for name in names)",
         ),
+    },
+    "infra/size_limits.py": {
         "a fraction of a processor with several requests at once": (
-            "if float(settings.vcpus) < 1 < settings.concurrency:",
-            "if float(settings.vcpus) < 0 < settings.concurrency:",
+            "if float(vcpus) < 1 < concurrency:",
+            "if float(vcpus) < 0 < concurrency:",
         ),
     },
     BUDGET: {

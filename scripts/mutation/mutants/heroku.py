@@ -26,9 +26,9 @@ MUTANTS = {
             ', ".python-version": HERE / ".python-version"}',
             "}",
         ),
-        "the Dockerfile lies where it cannot copy from the root": (
-            ', "Dockerfile": REPOSITORY / "service" / "Dockerfile"',
-            "",
+        "a builder that runs every stage finds nothing to copy": (
+            'files["Dockerfile"] = write_dockerfile(engine)',
+            "pass",
         ),
         "the slug holds what is shipped for the default engine": (
             "deployment_files(sources, engine, model=model)",
@@ -47,7 +47,7 @@ MUTANTS = {
             '["heroku/python"], "container": ["heroku/python"]}',
         ),
         "the region of the settings is ignored": ("    region=region,\n", "    region=TARGET.region,\n"),
-        "as many dynos as a typing error asks for": ("MAX_DYNOS = 10", "MAX_DYNOS = 1000"),
+        "as many dynos as a typing error asks for": ("1, MAX_DYNOS)", "1, 1000)"),
         "a misspelt setting is passed over": ("config.reject_unknown()\n", ""),
         "a URL with a slash too many": ('app.web_url.apply(lambda url: url.rstrip("/"))', "app.web_url"),
     },

@@ -15,7 +15,7 @@ MUTANTS = {
             "known = settings | dict.fromkeys(()",
         ),
         "what the program would refuse is a traceback": ("except ConfigError as error:", "except KeyError as error:"),
-        "the machine's own network is asked for AWS credentials": ('chain.remove("iam-role")', "chain"),
+        "a machine's own role counts where it is to be skipped": ('chain.remove("iam-role")', "chain"),
         "an unknown profile is a traceback": ("except botocore.exceptions.BotoCoreError", "except ConfigError"),
         "the image is built without a look for Docker": ("if target is GCP_CLOUDRUN:", "if target is HEROKU:"),
         "a builder that does not run counts": (r'r"\brunning\b"', 'r""'),

@@ -353,7 +353,7 @@ def test_the_budgets_api_is_told_which_project_asks(run):
 def test_old_images_are_deleted_and_the_newest_kept(run):
     repository = run.single("Repository").inputs
     keep, delete = repository["cleanupPolicies"]
-    assert keep == {"id": "keep-newest", "action": "KEEP", "mostRecentVersions": {"keepCount": 9}}
+    assert keep == {"id": "keep-newest", "action": "KEEP", "mostRecentVersions": {"keepCount": 5}}
     # every image has a tag, so a policy for untagged ones alone would delete none
     condition = {"tagState": "ANY", "olderThan": "604800s"}
     assert delete == {"id": "delete-old", "action": "DELETE", "condition": condition}
