@@ -119,7 +119,8 @@ def test_the_model_is_made_after_its_role_may_pull(run):
 
 def test_the_model_is_the_image_by_digest_with_its_settings(run):
     container = run.single("Model").inputs["primaryContainer"]
-    assert container["image"] == run.single("Image").outputs["ref"] and "@sha256:" in container["image"]
+    repository, digest = run.single("aws:ecr/repository:Repository").outputs, run.single("Image").outputs["digest"]
+    assert container["image"] == f"{repository['repositoryUrl']}@{digest}"  # AWS documents no form with a tag too
     sent = run.single("Command").inputs["environment"]
     assert container["environment"] == {
         "ENGINE": "torch", "MODEL_DIR": "models/resnet18-cifar10", "GIT_SHA": sent["GIT_SHA"]
