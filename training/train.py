@@ -43,7 +43,7 @@ LOG = "log.txt"
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what is learnt, but for the data and the seed. Fixed before a whole run: the first had 70 epochs."""
+    """All that decides what is learnt, but for the data and the seed. Fixed before a run: the first had 70 epochs."""
 
     epochs: int = 80
     batch_size: int = 250
