@@ -88,8 +88,8 @@ def test_no_file_of_a_form_is_written_to_the_disk(client, monkeypatch):
     photo, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
     Image.fromarray(noise).save(photo, "PNG", compress_level=0)
     assert photo.tell() > 500_000
-    photo.seek(0)
-    assert client.post("/predict", data={"image": (photo, "photo.png")}).status_code == 200
+    body, kind = multipart(("image", photo.getvalue(), "photo.png"))
+    assert client.post("/predict", data=body, content_type=kind).status_code == 200
 
 
 def test_an_image_without_a_preview_is_answered(client, png, monkeypatch):
