@@ -156,11 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--window-s", type=int, default=60, help="of the rules, in seconds (default: 60)")
     parser.add_argument("--rate", type=float, default=20.0, help="images a second (default: 20)")
     options = parser.parse_args(argv)
-    if (program := shutil.which("prometheus")) is None:
-        sys.exit("inject_drift: prometheus is needed: apt-get install prometheus")
     if options.rate * options.window_s < SPARE * READY_IMAGES:
         least = SPARE * READY_IMAGES / options.rate
         sys.exit(f"inject_drift: too few images in a window of {options.window_s} s; --window-s {least:.0f} at least")
+    if (program := shutil.which("prometheus")) is None:
+        sys.exit("inject_drift: prometheus is needed: apt-get install prometheus")
     try:
         outcomes = inject(
             load_bundle(MODEL_DIR), options.images, DRIFTS, options.window_s, options.rate, program,
