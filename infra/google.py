@@ -14,7 +14,7 @@ from infra.artifact import REPOSITORY
 from infra.common import StackConfig
 from infra.errors import ConfigError
 from infra.readiness import wait_until_ready
-from infra.size_limits import CLOUD_RUN_MEMORY, MAX_CLOUD_RUN_INSTANCES, MAX_CONCURRENCY, check_cloud_run
+from infra.size_limits import CLOUD_RUN_RANGE_MIB, MAX_CLOUD_RUN_INSTANCES, MAX_CONCURRENCY, check_cloud_run
 from infra.targets import CLOUD_RUN_MEMORY_MIB, GCP_CLOUDRUN, Target
 from service.model import Bundle
 
@@ -73,7 +73,7 @@ def read_google_settings(config: StackConfig, target: Target) -> GoogleSettings:
         project=_provider_setting("project", None, PROJECT_ID, PROJECT_HINT),
         region=_provider_setting("region", target.region, REGION, REGION_HINT),
         vcpus=config.choice("vcpus", f"{target.vcpus:g}", CLOUD_RUN_MEMORY_MIB),
-        memory_mib=config.integer("memoryMib", target.memory_mib, *CLOUD_RUN_MEMORY),
+        memory_mib=config.integer("memoryMib", target.memory_mib, *CLOUD_RUN_RANGE_MIB),
         concurrency=config.integer("concurrency", target.concurrency, 1, MAX_CONCURRENCY),
         min_instances=config.integer("minInstances", 0, 0, MAX_CLOUD_RUN_INSTANCES),
         max_instances=config.integer("maxInstances", target.max_instances, 1, MAX_CLOUD_RUN_INSTANCES),

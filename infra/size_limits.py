@@ -5,7 +5,7 @@ from __future__ import annotations
 from infra.errors import ConfigError
 from infra.targets import CLOUD_RUN_MEMORY_MIB, ONE_DYNO_SIZES, SAGEMAKER_SIZES, SERVERLESS
 
-CLOUD_RUN_MEMORY = (512, 32768)  # MiB
+CLOUD_RUN_RANGE_MIB = (512, 32768)  # MiB
 MAX_CONCURRENCY = 1000  # in one instance at once: "Maximum concurrent requests" in Cloud Run's documentation
 # Of instances or dynos: the platforms allow more, but a typo should not cost that. Cloud Run's is its own default.
 MAX_CLOUD_RUN_INSTANCES = 100

@@ -1,4 +1,4 @@
-"""What training does to images: normalise, mirror, hide a square, shift, shrink. Images are float32 [N, 3, H, W]."""
+"""What training does to images: normalise, flip, hide a square, shift, resize. Images are float32 [N, 3, H, W]."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def shift(images: Tensor, max_px: int, generator: torch.Generator) -> Tensor:
     return windows[rows, :, top, left].contiguous(memory_format=torch.channels_last)
 
 
-def mirror(images: Tensor, flip: Tensor) -> Tensor:
+def flip_horizontally(images: Tensor, flip: Tensor) -> Tensor:
     """Mirror the images that `flip`, bool [N], marks."""
     return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def shrink(images: Tensor, size_px: int) -> Tensor:
+def resize(images: Tensor, size_px: int) -> Tensor:
     """Resample square images to `size_px` a side."""
     if images.shape[-1] == size_px:
         return images

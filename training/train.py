@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from service.engines.precision import probe_precision
 from service.system import cpu_model
-from training.augmentation import cutout, mirror, normalise, shift, shrink
+from training.augmentation import cutout, flip_horizontally, normalise, resize, shift
 from training.data import CLASSES, SIZE_PX, load_split
 from training.defaults import SEED
 from training.errors import DataError, RunError
@@ -55,10 +55,10 @@ class Recipe:
     cutout_px: int = 12  # side of the square that is hidden
     shift_px: int = 4  # largest shift, each way
     first_px: int = 16  # side of the images at first; it grows by eights
-    grown_at: float = 0.6  # fraction of the epochs after which the images have their whole size
+    full_size_at: float = 0.6  # fraction of the epochs after which the images have their whole size
     easy_fraction: float = 0.7  # of the images, those of the least loss when last seen
     easy_kept: float = 0.4  # of the easy ones, those that an epoch learns from
-    whole_from: float = 0.875  # fraction of the epochs after which nothing is skipped
+    prune_until: float = 0.875  # fraction of the epochs after which none is skipped
     held_out: int = 1000  # training images that are not learnt from: each epoch's accuracy is theirs
 
     def to_json(self) -> dict[str, Any]:
@@ -97,18 +97,18 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 
 def image_size_px(recipe: Recipe, epoch: int) -> int:
     """Returns the side of the images that an epoch learns from. Source: Howard, fast.ai's entry to DAWNBench (2018)."""
-    grown = min(1.0, epoch / recipe.epochs / recipe.grown_at)
+    grown = min(1.0, epoch / recipe.epochs / recipe.full_size_at)
     return recipe.first_px + int(grown * (SIZE_PX - recipe.first_px)) // 8 * 8
 
 
-def choose(losses: Tensor, recipe: Recipe, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def prune_easy(losses: Tensor, recipe: Recipe, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Returns the images that an epoch learns from, in random order, and the weight of every image's loss.
 
     losses: float [N], when last seen. The easy images that are kept count for those that are skipped, so that the
-    gradient is nearly unbiased. Source: Qin and others, "InfoBatch" (ICLR 2024), here with fixed fractions.
+    gradient is nearly unbiased. Source: Qin and others, "InfoBatch" (dynamic data pruning, ICLR 2024), with fractions.
     """
     order, weights = torch.randperm(len(losses), generator=generator), torch.ones(len(losses))
-    if epoch == 0 or epoch >= recipe.whole_from * recipe.epochs:
+    if epoch == 0 or epoch >= recipe.prune_until * recipe.epochs:
         return order, weights
     easy = losses.argsort(stable=True)[: int(len(losses) * recipe.easy_fraction)]
     easy = easy[torch.randperm(len(easy), generator=generator)]
@@ -131,7 +131,7 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor, device: torch.devic
     correct = 0
     for batch, targets in zip(images.split(EVAL_BATCH_SIZE), labels.split(EVAL_BATCH_SIZE), strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-            logits = net(shrink(normalise(batch.to(device)), size_px))
+            logits = net(resize(normalise(batch.to(device)), size_px))
         correct += int((logits.argmax(1).cpu() == targets).sum())
     return correct / len(labels)
 
@@ -142,7 +142,7 @@ def train_epoch(
 ) -> float:  # fmt: skip
     """One pass over the data; returns the mean loss and updates `losses`. Chance is of seed and epoch alone."""
     generator = torch.Generator().manual_seed(seed * 10_000 + epoch)
-    order, weights = choose(losses, recipe, epoch, generator)
+    order, weights = prune_easy(losses, recipe, epoch, generator)
     # Alternating flip: each image is mirrored in every other epoch, slightly better than at random
     first_flip = torch.randint(0, 2, (len(labels),), generator=torch.Generator().manual_seed(seed)).bool()
     flips = first_flip if epoch % 2 == 0 else ~first_flip
@@ -152,10 +152,10 @@ def train_epoch(
     for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, mininterval=2)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch + step / len(batches))
-        inputs = mirror(normalise(images[batch].to(device)), flips[batch].to(device))
+        inputs = flip_horizontally(normalise(images[batch].to(device)), flips[batch].to(device))
         inputs = shift(cutout(inputs, recipe.cutout_px, generator), recipe.shift_px, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-            logits = net(shrink(inputs, px))
+            logits = net(resize(inputs, px))
         targets, smooth = labels[batch].to(device), recipe.label_smoothing
         loss = cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smooth)
         weighted = loss * weights[batch].to(device)

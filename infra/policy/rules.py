@@ -20,11 +20,11 @@ from pulumi_policy import (
 )
 
 from infra.policy import property_paths
+from infra.size_limits import MAX_CLOUD_RUN_INSTANCES
 
 Rule = Callable[[ResourceValidationArgs], Iterator[str]]
 
 WEB_PORTS = (80, 443)
-MAX_INSTANCES = 100  # of a service, as the programs' settings allow
 EVERYONE = ("allUsers", "allAuthenticatedUsers")
 PRIMITIVE_ROLES = ("roles/owner", "roles/editor", "roles/viewer")
 ACCESS_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
@@ -149,9 +149,9 @@ def limited_instances(resource: ResourceValidationArgs) -> Iterator[str]:
     """Every service has a maximum number of instances, so that its bill is bounded."""
     if path := property_paths.MAX_INSTANCE_COUNTS.get(resource.resource_type):
         max_instances = _value_at(resource.props, path)
-        if max_instances is None or not 1 <= max_instances <= MAX_INSTANCES:
+        if max_instances is None or not 1 <= max_instances <= MAX_CLOUD_RUN_INSTANCES:
             shown = max_instances if max_instances is None else f"{max_instances:g}"
-            yield f"{path} is {shown}; set it to 1 to {MAX_INSTANCES}"
+            yield f"{path} is {shown}; set it to 1 to {MAX_CLOUD_RUN_INSTANCES}"
 
 
 def destroyable(resource: ResourceValidationArgs) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from infra.errors import ConfigError, ModelError, TokenInClear
 from infra.models import DEFAULT_MODEL, choose_engine, read_model
 from infra.size_limits import (
-    CLOUD_RUN_MEMORY,
+    CLOUD_RUN_RANGE_MIB,
     MAX_CLOUD_RUN_INSTANCES,
     MAX_CONCURRENCY,
     MAX_DYNOS,
@@ -90,7 +90,7 @@ def read_deployment_spec(stack: str, settings: Mapping[str, str], secret_keys: C
     vcpus = own_settings.get("vcpus", f"{target.vcpus:g}")
     if vcpus not in CLOUD_RUN_MEMORY_MIB:
         raise ConfigError(f"cloudtrial:vcpus is {vcpus!r}; it has to be one of {', '.join(CLOUD_RUN_MEMORY_MIB)}")
-    memory = _integer(own_settings, "memoryMib", target.memory_mib, *CLOUD_RUN_MEMORY)
+    memory = _integer(own_settings, "memoryMib", target.memory_mib, *CLOUD_RUN_RANGE_MIB)
     size = target.size if (float(vcpus), memory) == (target.vcpus, target.memory_mib) else f"{vcpus} vCPU, {memory} MiB"
     target = replace(
         target, region=settings.get("gcp:region", target.region), size=size, vcpus=float(vcpus), memory_mib=memory,

@@ -67,7 +67,7 @@ def small_network() -> nn.Module:
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs of two steps; ten images are held out, none is skipped."""
-    monkeypatch.setattr(train, "RECIPE", train.Recipe(epochs=2, batch_size=15, held_out=10, whole_from=0))
+    monkeypatch.setattr(train, "RECIPE", train.Recipe(epochs=2, batch_size=15, held_out=10, prune_until=0))
 
 
 @pytest.fixture
@@ -260,16 +260,16 @@ def test_images_grow_to_their_whole_size():
 def test_a_shrunk_image_keeps_its_colours():
     halves = torch.zeros(2, 3, 32, 32)
     halves[..., 16:] = 1.0  # black to the left, white to the right
-    shrunk = augmentation.shrink(halves, 16)
+    shrunk = augmentation.resize(halves, 16)
     assert shrunk.shape == (2, 3, 16, 16)
     assert bool((shrunk[..., :7] == 0).all()) and bool((shrunk[..., 9:] == 1).all())
-    assert augmentation.shrink(halves, 32) is halves
+    assert augmentation.resize(halves, 32) is halves
 
 
 def test_easy_images_are_skipped_and_represented():
     recipe, count = train.Recipe(), 1000
     losses = torch.rand(count, generator=torch.Generator().manual_seed(1))
-    chosen, weights = train.choose(losses, recipe, 1, torch.Generator().manual_seed(2))
+    chosen, weights = train.prune_easy(losses, recipe, 1, torch.Generator().manual_seed(2))
     easy = set(losses.argsort()[: int(count * recipe.easy_fraction)].tolist())
     assert len(set(chosen.tolist())) == len(chosen)
     assert set(range(count)) - easy <= set(chosen.tolist())  # every hard image is learnt from
@@ -280,7 +280,7 @@ def test_easy_images_are_skipped_and_represented():
 
 @pytest.mark.parametrize("epoch", [0, 70, 79])
 def test_the_first_and_the_last_epochs_skip_nothing(epoch):
-    chosen, weights = train.choose(torch.rand(100), train.Recipe(), epoch, torch.Generator().manual_seed(0))
+    chosen, weights = train.prune_easy(torch.rand(100), train.Recipe(), epoch, torch.Generator().manual_seed(0))
     assert sorted(chosen.tolist()) == [*range(100)] and bool((weights == 1).all())
 
 
@@ -312,7 +312,7 @@ def test_a_shifted_image_keeps_its_size_and_its_pixels():
 
 def test_an_image_is_mirrored_in_every_other_epoch(class_folders, small_recipe, monkeypatch, tmp_path):
     flips = []
-    monkeypatch.setattr(train, "mirror", lambda images, flip: flips.append(flip) or images)
+    monkeypatch.setattr(train, "flip_horizontally", lambda images, flip: flips.append(flip) or images)
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))
     run_train("--data", class_folders, "--out", tmp_path / "run")
     first, second = torch.cat(flips[:2]), torch.cat(flips[2:])

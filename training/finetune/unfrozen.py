@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.augmentation import cutout, mirror, shift
+from training.augmentation import cutout, flip_horizontally, shift
 from training.finetune.run_folder import WHOLE, Epoch, Progress
 from training.train import RECIPE, has_fast_bfloat16
 
@@ -44,7 +44,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror at random, hide a square, shift."""
     size = images.shape[-1]
     flip = torch.randint(0, 2, (len(images),), generator=generator).bool().to(images.device)
-    images = mirror(images, flip)
+    images = flip_horizontally(images, flip)
     return shift(cutout(images, int(size * CUTOUT_FRACTION), generator), int(size * SHIFT_FRACTION), generator)
 
 
