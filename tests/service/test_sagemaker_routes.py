@@ -83,7 +83,7 @@ def test_a_line_of_csv_is_a_row_and_several_are_rows(rows):
         ("1,2,3,4", 422, "1 of them after height, the last"),
         ("", 400, "holds no row"),
         (b"\xff\xfe1,2,3", 400, "is not CSV in UTF-8"),
-        ("1,2,3\n" * 65, 413, "65 rows; send at most 64"),
+        ("1,2,3\n" * 65, 413, "over 64 rows; send at most 64"),
         ("1,2,3\n" * 200_000, 413, "at most 1 MiB of rows"),
     ],
 )
