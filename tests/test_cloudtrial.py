@@ -51,7 +51,7 @@ def elsewhere(tmp_path) -> Path:
 def test_help_needs_no_venv_and_lists_commands_with_examples(elsewhere, word):
     done = call(word, program=elsewhere / "cloudtrial")
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(NAMES) == 27 and all(f"\n  {name}  " in done.stdout for name in NAMES)
+    assert len(NAMES) == 28 and all(f"\n  {name}  " in done.stdout for name in NAMES)
     assert done.stdout.split("examples:")[1].count("  ./cloudtrial ") == 3
 
 
@@ -63,7 +63,7 @@ def test_every_command_explains_itself_under_its_own_name(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "report", "cost", "describe", "finetune", "tabular", "pretrained", "promote", "export"]
+    "name", ["run", "report", "cost", "describe", "finetune", "import", "tabular", "pretrained", "promote", "export"]
 )
 def test_the_examples_of_a_command_are_ones_it_takes(name):
     text = call(name, "--help", stdin=subprocess.DEVNULL).stdout.partition("examples:\n")[2]

@@ -1,5 +1,5 @@
-"""The commands for own data: describe, label, finetune, export, promote, tabular, pretrained. Each imports what it
-needs."""
+"""The commands for own data: describe, label, finetune, export, promote, import, tabular, pretrained. Each imports
+what it needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from service.command_line import positive
-from training.defaults import BASE, BATCH_SIZE, EPOCHS, SEED, batch_size, epochs, seed, size_px
+from training.defaults import (
+    BASE,
+    BATCH_SIZE,
+    EPOCHS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SEED,
+    batch_size,
+    channel_deviations,
+    channel_means,
+    epochs,
+    fraction,
+    seed,
+    size_px,
+)
 from training.errors import PromotionError
 from training.labelling import arguments as labelling
 
@@ -26,6 +40,15 @@ examples:
   ./cloudtrial finetune photos --out runs/mine --unfreeze        then the whole network
   ./cloudtrial finetune photos --out runs/other --base resnet18-cifar
 Then: ./cloudtrial export runs/mine, and ./cloudtrial promote.
+"""
+IMPORT_EXAMPLES = """\
+examples:
+  ./cloudtrial import mine.onnx --images photos --bundle models/mine         classes: the folders of photos
+  ./cloudtrial import mine.onnx --images photos --bundle models/mine --classes names.txt --resize 256
+  ./cloudtrial import mine.onnx --images photos --bundle models/mine --mean 0,0,0 --std 1,1,1
+Of PyTorch, write the file with
+  torch.onnx.export(net.eval(), (torch.zeros(2, 3, 224, 224),), "mine.onnx", dynamo=True,
+                    dynamic_shapes=({0: torch.export.Dim("N")},), external_data=False)
 """
 TABULAR_EXAMPLES = """\
 examples:
@@ -81,6 +104,41 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     finetune.add_argument("--seed", type=seed, help=f"of every random choice (default: {SEED})")
     finetune.set_defaults(run=run_finetune)
 
+    importing = commands.add_parser(
+        "import", formatter_class=raw, epilog=IMPORT_EXAMPLES,
+        description="Make a model of a trained network in an ONNX file, if it is right on your images.",
+    )  # fmt: skip
+    importing.add_argument("file", metavar="FILE.onnx", type=Path, help="one float32 input of images, one output")
+    importing.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        help="folder with CLASS/* or test/CLASS/*: images that it did not learn from",
+    )
+    importing.add_argument("--bundle", type=Path, required=True, help=BUNDLE_HELP)
+    importing.add_argument(
+        "--classes", type=Path, metavar="FILE", dest="class_file",
+        help="names in the order of the network's outputs, one a line; default: the folders', sorted",
+    )  # fmt: skip
+    importing.add_argument(
+        "--resize", type=size_px, metavar="PX", dest="resize_px",
+        help="side to which the centre square is resized, before its middle is taken; default: the network's",
+    )  # fmt: skip
+    importing.add_argument(
+        "--mean", type=channel_means, default=IMAGENET_MEAN, metavar="R,G,B",
+        help="subtracted from pixels from 0 to 1 (default: ImageNet's)",
+    )  # fmt: skip
+    importing.add_argument(
+        "--std",
+        type=channel_deviations,
+        default=IMAGENET_STD,
+        metavar="R,G,B",
+        help="then divided by (default: ImageNet's)",
+    )
+    importing.add_argument("--licence", default="not stated", metavar="TEXT", help="of the weights, for model.json")
+    importing.add_argument("--floor", type=fraction, help="lowest accuracy to accept; default: as of promote")
+    importing.set_defaults(run=run_import)
+
     tabular = commands.add_parser(
         "tabular", formatter_class=raw, epilog=TABULAR_EXAMPLES,
         description="Fit a logistic regression to rows of numbers, and write it as a bundle.",
@@ -117,6 +175,16 @@ def run_finetune(arguments: argparse.Namespace) -> None:
     options = resolve_options({name: getattr(arguments, name) for name in Options.__dataclass_fields__})
     finetune(options, lambda line: print(line, flush=True))
     print(f"./cloudtrial export {arguments.out} writes its ONNX files", flush=True)
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    from training.bundles.import_onnx import import_onnx
+
+    names = ("class_file", "resize_px", "mean", "std", "licence", "floor")
+    found = import_onnx(
+        arguments.file, arguments.images, arguments.bundle, **{name: getattr(arguments, name) for name in names}
+    )
+    print_bundle(arguments.bundle, found)
 
 
 def run_tabular(arguments: argparse.Namespace) -> None:
@@ -159,9 +227,13 @@ def promote(arguments: argparse.Namespace) -> None:
 
     if arguments.bundle is None:
         raise PromotionError(f"name the folder of the new model: --bundle models/{arguments.run_folder.name}")
-    found = promote_run(arguments.run_folder, arguments.bundle, arguments.floor)
-    print(f"{arguments.bundle}: {found['accuracy']:.2%} ({found['low']:.2%} to {found['high']:.2%}) of {found['n']}")
-    print(f"ENGINE=onnx MODEL_DIR={arguments.bundle.resolve()} ./cloudtrial serve runs it")
+    print_bundle(arguments.bundle, promote_run(arguments.run_folder, arguments.bundle, arguments.floor))
+
+
+def print_bundle(bundle: Path, found: dict[str, Any]) -> None:
+    """How accurate a new model is, and how it is served."""
+    print(f"{bundle}: {found['accuracy']:.2%} ({found['low']:.2%} to {found['high']:.2%}) of {found['n']}")
+    print(f"ENGINE=onnx MODEL_DIR={bundle.resolve()} ./cloudtrial serve runs it")
 
 
 def golden_photos(bundle: Any, photos: Path, out: Path) -> None:

@@ -124,7 +124,7 @@ def add_run_command(commands: Any) -> None:
         " Amazon SageMaker's: NAME=sagemaker:ENDPOINT[@REGION]")  # fmt: skip
     add("--adapter", dest="adapters", action="append", default=[], metavar="NAME=FILE", help="how an endpoint with a"
         " wire format of its own is asked and read: a YAML file, or one of the ready forms; without it they are tried"
-        " where the address has a path")  # fmt: skip
+        " where the endpoint does not answer as this project's service")  # fmt: skip
     add("--priced-as", action="append", default=[], metavar="NAME=TARGET[:SIZE]", help=f"price an address as one of"
         f" {', '.join(TARGETS)}")  # fmt: skip
     add("--model", metavar="NAME", help=f"the bundle of models/ that the twins serve, and whose images are sent"

@@ -27,10 +27,10 @@ from training.bundles.manifest import EngineSource, check_replaceable, write_bun
 from training.bundles.onnx_export import FLOAT32, INT8, MAX_FLOAT32_DIFFERENCE, run_onnx, write_float32, write_int8
 from training.bundles.self_test import image_self_test
 from training.errors import DataError, ExportError
-from training.finetune.run import image_bundle
+from training.finetune.run import image_bundle, input_of
 from training.folders import image_files
 from training.measure import parity
-from training.networks.bases import Base, build, find_base, load_weights
+from training.networks.bases import build, find_base, load_weights
 
 MAX_PHOTOS = 64  # whose crops are held in memory: 1.2 GB at 224 pixels
 CROPS = 32  # of each photo; half calibrate, half compare
@@ -141,7 +141,7 @@ def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> 
             )
         test = image_self_test(bundle, {"onnx": lambda inputs: run_onnx(int8, inputs)})
         write_bundle(
-            folder, classes, _input(base), {"onnx": EngineSource(int8, INT8, "int8")}, test,
+            folder, classes, input_of(base), {"onnx": EngineSource(int8, INT8, "int8")}, test,
             licence=base.licence, origin=base.origin,
             details={
                 "parameters": sum(each.numel() for each in net.parameters()),
@@ -165,13 +165,6 @@ def make_bundle(name: str, photos: Path, compare: Path | None, folder: Path) -> 
             },
         )  # fmt: skip
     return exports
-
-
-def _input(base: Base) -> dict[str, Any]:
-    return {
-        "kind": "image", "size_px": base.size_px, "resize_px": base.resize_px, "mean": list(base.mean),
-        "std": list(base.std),
-    }  # fmt: skip
 
 
 def _decoded(folder: Path, bundle: Bundle) -> np.ndarray:

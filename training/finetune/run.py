@@ -69,6 +69,14 @@ def image_bundle(base: Base, classes: tuple[str, ...]) -> Bundle:
     return Bundle(folder=Path(), name=base.name, classes=classes, input=taken, engines={}, files={})
 
 
+def input_of(base: Base) -> dict[str, Any]:
+    """The same for model.json."""
+    return {
+        "kind": "image", "size_px": base.size_px, "resize_px": base.resize_px, "mean": list(base.mean),
+        "std": list(base.std),
+    }  # fmt: skip
+
+
 def load(dataset: Dataset, base: Base, scratch: Path, say: Callable[[str], None]) -> Loaded:
     """Decode every image; files that cannot be read are left out, and named. Raises DataError when most cannot."""
     bundle = image_bundle(base, dataset.classes)
@@ -238,10 +246,7 @@ def describe_run(options: Options, base: Base, loaded: Loaded) -> dict[str, Any]
         "weights": base.origin,
         "licence": base.licence,
         "classes": list(loaded.dataset.classes),
-        "input": {
-            "kind": "image", "size_px": base.size_px, "resize_px": base.resize_px, "mean": list(base.mean),
-            "std": list(base.std),
-        },
+        "input": input_of(base),
         "data": {
             "folder": str(options.data.resolve()), "name": loaded.dataset.name, "seed": options.seed,
             "split_here": loaded.dataset.split_here, "train": len(loaded.train[1]),

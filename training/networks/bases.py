@@ -29,7 +29,6 @@ NO_WEIGHTS = "none"
 RANDOM = "random"  # the origin of none
 CIFAR_WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "resnet18-cifar10" / "weights.safetensors"
 CACHE = Path.home() / ".cache" / "cloudtrial" / "weights"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL_PX = 64  # up to here VGG gets CIFAR's head, one linear layer: its own is for 7 x 7 features
 RUN_PREFIX = "net."  # of the network's tensors in a run's checkpoint
 HASH_DIGITS = 8  # of sha256, at the end of torchvision's file names
