@@ -29,6 +29,7 @@ from eval.run.run_dir import create_run_dir, lock_run_dir, new_run_id
 from eval.samples.model import TABULAR, Run
 from eval.targets.access import CA, CERTIFICATE, Access, environment_secrets, read_access
 from eval.targets.tokens import ALLOW_FLAG, Scrubber, TokenOption, read_token
+from eval.validation import MAX_COUNT
 from infra.errors import ModelError
 from infra.models import DEFAULT_MODEL, choose_engine, model_names, read_model
 from infra.targets import TARGETS
@@ -139,7 +140,12 @@ def add_run_command(commands: Any) -> None:
         metavar="N",
         help="number of images, stratified by class (default: all)",
     )
-    add("--seed", type=int, metavar="N", help="of image sample, order and arrival times (default: 0)")
+    add(
+        "--seed",
+        type=whole_number(0, MAX_COUNT),
+        metavar="N",
+        help="of image sample, order and arrival times (default: 0)",
+    )
     add(
         "--scenario",
         dest="scenarios",
@@ -288,12 +294,25 @@ def _measure_rest(
 ) -> int:
     reporter, run_dir = Reporter(scrub=scrub, as_json=arguments.json_log), arguments.resume
     with reporter.activity("Reading the run"):  # imports, and a call of pulumi for each stack
-        from eval.run.resume import check_confirmed, check_same_config, check_senders, load_resumable, resume_run
+        from eval.run.resume import (
+            check_confirmed,
+            check_options_given,
+            check_same_config,
+            check_senders,
+            load_resumable,
+            resume_run,
+        )
         from eval.run.runner import execute_run
         from eval.targets.endpoints import start_targets
+        from eval.targets.restart import check_restart_targets
 
         options = _run_options(arguments, scrub)
         run_record, config = load_resumable(run_dir)
+        given = {"--cold-command": bool(arguments.cold_command), "--max-usd": arguments.max_usd is not None}
+        check_options_given(run_dir, run_record, given)
+        check_restart_targets(options.restart_commands, [target.name for target in run_record.targets])
+        if arguments.images:  # the same may be found elsewhere: their checksum is compared
+            config = dataclasses.replace(config, images=arguments.images)
         check_same_config(run_dir, _merge_config(arguments, config), config)
         engines, twins = _twins_of(config, run_record)
         remote = _remote_targets(arguments, config, token_options, access, reporter, scrub)

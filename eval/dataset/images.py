@@ -211,7 +211,7 @@ def _list_class_dirs(
         raise ImagesError(f"{root} has no images{found}: expected CLASS/*.png or similar, {expected}")
     if len(sources) > MAX_IMAGES:
         raise ImagesError(f"{root} has {len(sources):,} images, more than {MAX_IMAGES:,}: name a smaller folder")
-    return sources, _describe_directory(root, sources, len(classes))
+    return sources, _describe_directory(root, sources, classes)
 
 
 def _unknown_class_text(class_dir: Path, classes: Sequence[str], own_classes: bool) -> str:
@@ -261,12 +261,11 @@ def _read_image_file(path: Path) -> bytes:
     return data
 
 
-def _describe_directory(root: Path, sources: Sequence[ImageSource], class_count: int) -> str:
+def _describe_directory(root: Path, sources: Sequence[ImageSource], classes: Sequence[str]) -> str:
     formats = "/".join(sorted({IMAGE_TYPES[source_file.media_type] for source_file in sources}))
     class_sizes = Counter(source_file.label for source_file in sources)
-    is_cifar10 = (
-        set(class_sizes.values()) == {CIFAR10_TEST_IMAGES // class_count} and len(sources) == CIFAR10_TEST_IMAGES
-    )
+    of_each = {label: CIFAR10_TEST_IMAGES // len(classes) for label in range(len(classes))}
+    is_cifar10 = tuple(classes) == read_model(DEFAULT_MODEL).classes and class_sizes == of_each
     dataset_name = "CIFAR-10 test set" if is_cifar10 else f"{root.name}/"
     return f"{dataset_name}, class folders of {formats} files"
 

@@ -123,7 +123,7 @@ class Client:
         self.classes = classes
         self.url = url
         self.adapter = adapter
-        self._base_url = url.removesuffix(schema.PREDICT)
+        self._base_url = url.rstrip("/").removesuffix(schema.PREDICT)
         self._access = access or Access()
         self._predict_url = URL(f"{self._base_url}{schema.PREDICT}?probabilities=1").update_query(self._access.query)
         self._readyz_url = URL(self._base_url + schema.READYZ)
@@ -238,7 +238,7 @@ class Client:
         """Address, headers and body of a request. Of bytes alone, a content type may be set by name."""
         body, content_type = form.encode(image)
         query = {**form.query, **self._access.query}
-        url = URL(self.url + form.path)
+        url = URL((self.url.rstrip("/") if form.path else self.url) + form.path)
         headers = CIMultiDict({"Content-Type": content_type})
         headers.update(self._own_headers)
         headers.update(form.headers)

@@ -12,7 +12,7 @@ import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -115,10 +115,15 @@ class LoadGenerator:
             if (method := _restart_method_of(endpoint, context.options.restart_commands))
         }
 
-    def plan_blocks(self, clients: Mapping[str, Client]) -> list[Block]:
-        """The schedule of the reachable targets. Block numbers count over all targets: a resume may reach more."""
-        blocks = [block for block in self._schedule() if block.target in clients]
-        self.planned_requests = sum(len(block.image_indices) for block in blocks if block.phase == "measure")
+    def plan_blocks(self, targets: Collection[str]) -> list[Block]:
+        """The schedule of these targets; how many requests it has, and how many are measured already, is set.
+
+        Block numbers count over all targets: a resume may reach more.
+        """
+        blocks = [block for block in self._schedule() if block.target in targets]
+        measured = [block for block in blocks if block.phase == MEASURE]
+        self.planned_requests = sum(len(block.image_indices) for block in measured)
+        self.measured_requests = self.planned_requests - sum(len(self._pending_indices(block)) for block in measured)
         return blocks
 
     def _schedule(self) -> list[Block]:
@@ -155,10 +160,6 @@ class LoadGenerator:
     async def run(self, clients: Mapping[str, Client], blocks: Sequence[Block]) -> None:
         """Send every block of the schedule, without the requests that were measured before."""
         pending_blocks = [block for block in blocks if block.scenario == MAX_RATE or self._pending_indices(block)]
-        already_measured = sum(
-            len(block.image_indices) - len(self._pending_indices(block)) for block in blocks if block.phase == "measure"
-        )
-        self.measured_requests += already_measured
         if self.context.resume_state.resume_count:
             pending_blocks = self._rewarm_blocks(pending_blocks, blocks) + pending_blocks
         searches = itertools.groupby(pending_blocks, lambda block: block.scenario == MAX_RATE)

@@ -41,8 +41,8 @@ def _advice(sample: Sample, endpoint: Endpoint) -> str:
         )
     if status in WRONG_ADDRESS:
         return (
-            f"images are posted to {url}{PREDICT}: give the address in front of {PREDICT}, or the whole address of a "
-            f"service with another path, with --target {name}=URL"
+            f"images are posted to {url.rstrip('/')}{PREDICT}: give the address in front of {PREDICT}, or the whole "
+            f"address of a service with another path, with --target {name}=URL"
         )
     login = "" if endpoint.token else f", or a token with {token_option} if that is a login page"
     return f"give the address of the service itself with --target {name}=URL{login}"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 
 from eval.codes import ReasonCode, reason
 from eval.samples.columns import Samples
@@ -20,6 +21,7 @@ from eval.stats.intervals import Estimate, interval_indices, min_sample_size, ne
 
 P95 = 0.95
 MAX_FAILED_FRACTION = 0.01  # of a step's requests
+DOUBT = 0.025  # probability of so many failures, or more, if no more than that fraction fail
 MAX_BRACKET_RATIO = 1.05  # of the lowest failed to the highest passed rate, at which the search ends
 MIN_RATE_RPS = 0.05
 
@@ -50,10 +52,12 @@ def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> 
         low_index, high_index = interval_indices(latencies_ms, sorted_ms, P95)
         low_ms = float(sorted_ms[low_index])
         high_ms = float(sorted_ms[high_index]) if high_index < len(sorted_ms) else math.inf
-    too_many_failed = failed_count > MAX_FAILED_FRACTION * len(ordered_samples)
+    n = len(ordered_samples)
+    too_many_failed = failed_count > MAX_FAILED_FRACTION * n
     passed = p95_ms <= slo_ms and not too_many_failed
-    conclusive = high_ms <= slo_ms if passed else too_many_failed or low_ms > slo_ms
-    return SearchStep(rate_rps, len(ordered_samples), failed_count, p95_ms, low_ms, high_ms, passed, conclusive)
+    surely_failed = scipy.stats.binom.sf(failed_count - 1, n, MAX_FAILED_FRACTION) <= DOUBT
+    conclusive = high_ms <= slo_ms if passed else bool(surely_failed) or low_ms > slo_ms
+    return SearchStep(rate_rps, n, failed_count, p95_ms, low_ms, high_ms, passed, conclusive)
 
 
 def rate_bracket(steps: Sequence[SearchStep]) -> tuple[float | None, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +15,12 @@ from eval.errors import InvalidInput
 from eval.samples.model import MAX_CLASSES, Label
 from eval.validation import AtMost, Name, Probability, parse_json, validate
 from service.errors import BundleError
-from service.model import Bundle, load_bundle
+from service.model import Bundle, load_bundle, sha256
 from service.system import processor
 
 LIBRARY_OF = {"torch": "torch", "onnx": "onnxruntime"}  # that computes an engine's predictions
 PRECISION_OF = {"torch": "float32"}  # the engine's reference_options say it, too, but their import is torch's
+SERVICE_FOLDER = Path(__file__).resolve().parents[2] / "service"
 Prediction = tuple[int, tuple[float, ...]]  # label, probabilities
 
 
@@ -70,7 +71,7 @@ class ReferenceCache:
 def open_reference_cache(
     bundle: Bundle, engine: str, cache_dir: Path = CACHE_DIR / "reference"
 ) -> ReferenceCache | None:
-    """The cache of the reference process on this machine: named by weights, library, processor and precision.
+    """The cache of the reference process on this machine: named by all that its predictions depend on.
 
     None if the weights are not those of model.json, or the library is missing; the process itself then reports why.
     """
@@ -80,6 +81,9 @@ def open_reference_cache(
         library_version = version(LIBRARY_OF[engine])
     except (BundleError, PackageNotFoundError, OSError):
         return None
-    environment = [library_version, processor(), PRECISION_OF.get(engine)]
+    decoding = [sha256(path) for path in sorted((SERVICE_FOLDER / "images").glob("*.py"))]
+    environment = [
+        library_version, version("pillow"), processor(), PRECISION_OF.get(engine), asdict(bundle.input), decoding
+    ]  # fmt: skip
     environment_hash = hashlib.sha256(json.dumps(environment).encode()).hexdigest()[:12]
     return ReferenceCache(cache_dir / f"{bundle.version(file)}-{environment_hash}.jsonl")

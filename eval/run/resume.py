@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from eval.errors import EvalError
 from eval.load.nodes.destinations import Node
 from eval.plan.config import MAX_RATE, Config, config_from_json
 from eval.run.run_dir import refuse_linked_logs
-from eval.samples.model import RUN_SCHEMA_VERSION, SAMPLES_GZ_FILE, Run
+from eval.samples.model import RUN_SCHEMA_VERSION, RUNNING, SAMPLES_GZ_FILE, Run
 from eval.samples.store import ResumeState, load_resume_state, read_run, truncate_torn_line
 from eval.targets.endpoints import TargetSet, parse_target, stack_target_name
 from eval.targets.tokens import is_loopback
@@ -33,6 +33,19 @@ def load_resumable(run_dir: Path) -> tuple[Run, Config]:
         raise EvalError(f"cannot resume {run_dir}: run gunzip on its {SAMPLES_GZ_FILE} first")
     refuse_linked_logs(run_dir)
     return run, config_from_json(run.config)
+
+
+def check_options_given(run_dir: Path, run: Run, given: Mapping[str, bool]) -> None:
+    """Raises EvalError if the run began with an option that its folder does not keep, and this part lacks it.
+
+    `given`: flag -> whether it is on the command line.
+    """
+    began_with = {word.partition("=")[0] for word in run.command}
+    if lacking := [flag for flag, is_given in given.items() if flag in began_with and not is_given]:
+        raise EvalError(
+            f"cannot resume {run_dir} without {lacking[0]}, which the run began with and its folder does not keep:"
+            " give it again"
+        )
 
 
 def check_same_config(run_dir: Path, requested: Config, recorded_config: Config) -> None:
@@ -98,7 +111,10 @@ def resume_run(run_dir: Path, run: Run, target_set: TargetSet, image_set: ImageS
     urls = {endpoint.name: endpoint.url for endpoint in target_set.endpoints}
     targets = [replace(t, url=urls.get(t.name, t.url), failure=failures.get(t.name)) for t in run.targets]
     resumed_at = [*run.resumed_at, datetime.now(UTC).isoformat(timespec="seconds")]
-    resumed_run = replace(run, schema_version=RUN_SCHEMA_VERSION, targets=targets, resumed_at=resumed_at)
+    resumed_run = replace(
+        run, schema_version=RUN_SCHEMA_VERSION, targets=targets, resumed_at=resumed_at, ended_at=None,
+        incomplete_reason=RUNNING,
+    )  # fmt: skip
     return resumed_run, load_resume_state(run_dir, run, MAX_RATE, len(resumed_at))
 
 

@@ -32,6 +32,7 @@ from eval.formatting import plural
 from eval.load.client import Client, RequestSpec
 from eval.load.foreign import find_adapter, first_images, forms_at
 from eval.load.load_generator import LoadGenerator, RunContext, RunOptions
+from eval.load.open_files import allow_connections
 from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
 from eval.load.refusals import is_other_format
 from eval.load.workers.cores import cores_warning
@@ -51,7 +52,14 @@ from eval.samples.model import (
     Run,
     TargetRun,
 )
-from eval.samples.store import ResumeState, SampleWriter, os_errors_as_eval_error, read_samples, write_run
+from eval.samples.store import (
+    ResumeState,
+    SampleWriter,
+    os_errors_as_eval_error,
+    read_run,
+    read_samples,
+    write_run,
+)
 from eval.targets.endpoints import Endpoint, TargetSet, stack_target_name, target_for_name
 from eval.targets.engines import engine_of, reported_engine
 from eval.targets.tokens import is_loopback
@@ -93,6 +101,8 @@ def execute_run(
             stack.enter_context(lock_run_dir(run_dir))
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
+        _check_record(run_dir)
+        allow_connections(len(target_set.endpoints) * config.in_flight)
         if latest:
             update_latest(run_dir)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
@@ -116,6 +126,17 @@ def execute_run(
             with os_errors_as_eval_error(run_dir):
                 write_run(run_dir, final_run, options.scrub)
     return final_run
+
+
+def _check_record(run_dir: Path) -> None:
+    """Raises EvalError before anything is measured where no report could read the record later."""
+    try:
+        read_run(run_dir)
+    except EvalError as error:
+        raise EvalError(
+            f"the run could not be reported, so nothing was measured: {error}. It holds the command line and the names"
+            " of classes and images: are they UTF-8, and not too many?"
+        ) from None
 
 
 def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions) -> Run:
@@ -173,6 +194,7 @@ class RunSession:
     async def run(self) -> None:
         """Execute all phases. On cancellation (Ctrl-C) it returns early and records why."""
         try:
+            self.load_generator.plan_blocks(self.context.endpoints)  # what an interruption from here on is told of
             self._warn_of_few_cores()
             self._tell_fewer_restarts()
             async with contextlib.AsyncExitStack() as stack:
@@ -250,7 +272,7 @@ class RunSession:
         return replace(
             self._record_so_far(), targets=targets, ended_at=_utc_now(), complete=self.incomplete_reason is None,
             incomplete_reason=self.incomplete_reason,
-            planned_requests=self.load_generator.planned_requests,
+            planned_requests=self.load_generator.planned_requests or self.run_record.planned_requests,
             cost=self.context.cost_meter.run_cost(self.context.elapsed_s()).to_report(),
         )  # fmt: skip
 

@@ -210,7 +210,11 @@ def _validate_name(name: str) -> str:
 
 
 def validate_url(url: object) -> str:
-    """The URL without a trailing slash. It must contain no secret, because it is stored with the run."""
+    """The URL; without a trailing slash where it is this project's service, whose paths are put behind it.
+
+    Another one keeps it, because many services redirect the form without. The URL must contain no secret, because it
+    is stored with the run.
+    """
     if not isinstance(url, str):
         raise EndpointError(f"{_shown(url)} is not an address: expected text")
     host = url.partition("//")[2].partition("/")[0]
@@ -231,7 +235,8 @@ def validate_url(url: object) -> str:
             f"{_shown(url)} is not an address: it has characters that none has, or more than 500; write a name that is"
             " not ASCII as xn--..., and other characters in the path as %XX"
         )
-    return url.rstrip("/")
+    is_bare = not split_url.path.rstrip("/").removesuffix(PREDICT)
+    return url.rstrip("/") if is_bare else url
 
 
 def _shown(value: object) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import signal
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from eval.errors import EndpointError
 from infra.targets import Target
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]  # where the commands run, and Pulumi
 REMOTE_READY_TIMEOUT_S = 600.0  # from the end of a command until /readyz succeeds
 COMMAND_TIMEOUT_S = 1800.0  # a command may create a virtual machine or build a function
 INTERRUPT_GRACE_S = 60.0  # after an interrupt, before the command is killed
+MAX_LAST_LINE_BYTES = 4096  # of the end of a command's output that are looked at
 REVISION_PLACEHOLDER = "{revision}"  # in a command: replaced by a new value each time
 
 
@@ -100,35 +103,47 @@ def fill_revision(command: Sequence[str], revision: str) -> list[str]:
 async def run_restart_command(command: Sequence[str]) -> None:
     """Run it without a shell, in the project's folder. Raises RestartFailed with the last line of its output.
 
-    On cancellation it interrupts the command once and waits for its end: Pulumi has to save its state.
+    It has ended when its own process has: what it leaves in the background may hold its output open. On cancellation
+    it and all that it started are interrupted once, and it may end: Pulumi has to save its state.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise RestartFailed(f"{command[0]}: {error.strerror}") from None
-    try:
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        raise RestartFailed(f"{command[0]} did not end within {COMMAND_TIMEOUT_S:.0f} s") from None
-    finally:
-        await _terminate(process)
-    if process.returncode:
-        lines = output.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-        raise RestartFailed(f"{command[0]} ended with status {process.returncode}: {lines[-1]}")
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise RestartFailed(f"{command[0]}: {error.strerror}") from None
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            raise RestartFailed(f"{command[0]} did not end within {COMMAND_TIMEOUT_S:.0f} s") from None
+        finally:
+            await _terminate(process)
+        if process.returncode:
+            raise RestartFailed(f"{command[0]} ended with status {process.returncode}: {_last_line(output)}")
+
+
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(max(output.seek(0, os.SEEK_END) - MAX_LAST_LINE_BYTES, 0))
+    lines = output.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+    return lines[-1]
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
+    _signal_group(process, signal.SIGINT)
     try:
         async with asyncio.timeout(INTERRUPT_GRACE_S):
-            await process.communicate()
+            await process.wait()
     except TimeoutError:
-        process.kill()
-        await process.communicate()
+        _signal_group(process, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """To the command and all that it started: a shell or make passes no signal on."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -10,6 +10,7 @@ order of the classes are those that the network was trained with.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ BATCH = "N"
 CHANNELS = 3
 MAX_BATCH_DIFFERENCE = 1e-3  # of a probability, between an image alone and in a batch
 MAX_SUM_DIFFERENCE = 1e-2  # of an image's probabilities, from 1
+PRECISIONS: Mapping[int, str] = {
+    int(TensorProto.INT8): "int8", int(TensorProto.UINT8): "int8", int(TensorProto.FLOAT16): "float16",
+}  # fmt: skip
 NCHW, NHWC = "channels first", "channels last"
 
 
@@ -58,10 +62,8 @@ class Network:
         sizes: dict[int, int] = {}
         for each in self.model.graph.initializer:
             sizes[each.data_type] = sizes.get(each.data_type, 0) + int(np.prod(each.dims))
-        most = max(sizes, key=lambda kind: sizes[kind], default=TensorProto.FLOAT)
-        return {TensorProto.INT8: "int8", TensorProto.UINT8: "int8", TensorProto.FLOAT16: "float16"}.get(
-            most, "float32"
-        )
+        most = max(sizes, key=lambda kind: sizes[kind], default=int(TensorProto.FLOAT))
+        return PRECISIONS.get(most, "float32")
 
 
 def import_onnx(

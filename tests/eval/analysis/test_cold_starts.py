@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +23,7 @@ from eval.analysis.cold_starts import (
 )
 from eval.codes import ReasonCode, reason, unavailable
 from eval.dataset.images import load_images
-from eval.errors import EndpointError
+from eval.errors import EndpointError, RestartFailed
 from eval.load.client import Client, RequestSpec
 from eval.load.cold_start import measure_cold_start, startup_phases
 from eval.mock_server.behaviour import MockEndpoint
@@ -397,6 +399,24 @@ def test_a_command_that_hangs_is_interrupted_and_gone(tmp_path, monkeypatch):
     )
     assert "did not end within" in sample.detail
     assert noted.read_text() == "end"
+
+
+def test_what_a_shell_started_is_interrupted_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(restart, "COMMAND_TIMEOUT_S", 1.0)
+    noted = tmp_path / "noted"
+    script = (
+        f"import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open({str(noted)!r}, 'w').write('end')"
+    )
+    with pytest.raises(RestartFailed, match="did not end within"):
+        asyncio.run(restart.run_restart_command(("sh", "-c", '"$0" -c "$1"; true', sys.executable, script)))
+    assert noted.read_text() == "end"
+
+
+def test_a_command_has_ended_when_its_service_goes_on(tmp_path):
+    number = tmp_path / "number"
+    script = f"sleep 600 & echo $! > {number}; echo started"  # the service holds the command's output open
+    asyncio.run(restart.run_restart_command(("sh", "-c", script)))
+    os.kill(int(number.read_text()), signal.SIGKILL)  # it was there
 
 
 @pytest.mark.parametrize(("target", "asks"), [(AWS_EC2, True), (HEROKU, True), (GCP_CLOUDRUN, False), (None, True)])

@@ -153,6 +153,12 @@ def test_help_teaches_with_examples(capsys):
     assert "Exit codes: 0 done, 1 failed or no request answered, 2 wrong usage, 130 Ctrl-C,\n143" in text
 
 
+def test_a_seed_that_a_record_could_not_hold_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--seed", "1700000000000000000"])
+    assert "'1700000000000000000' is not a whole number from 0 to 1000000000000" in capsys.readouterr().err
+
+
 def test_prices_prints_the_dated_table(capsys):
     assert main(["prices"]) == 0
     assert "sha256" in capsys.readouterr().out
@@ -161,8 +167,11 @@ def test_prices_prints_the_dated_table(capsys):
 # Endpoints
 
 
-def test_an_address_loses_its_last_slash():
-    assert parse_target("mine=http://127.0.0.1:8080/").url == "http://127.0.0.1:8080"
+@pytest.mark.parametrize(
+    ("given", "kept"), [("/", ""), ("/predict/", "/predict"), ("/api/predict/", "/api/predict/"), ("/v1/", "/v1/")]
+)
+def test_an_address_of_this_service_alone_loses_its_last_slash(given, kept):
+    assert parse_target(f"mine=http://127.0.0.1:8080{given}").url == f"http://127.0.0.1:8080{kept}"
 
 
 @pytest.mark.parametrize(

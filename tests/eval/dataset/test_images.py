@@ -21,7 +21,7 @@ from torchvision.datasets import CIFAR10
 from eval.dataset import golden
 from eval.dataset import images as images_module
 from eval.dataset.golden import GOLDEN_SOURCE
-from eval.dataset.images import load_images
+from eval.dataset.images import folder_classes, load_images
 from eval.errors import ImagesError
 from tests.conftest import picture_bytes
 from tests.helpers.fake_endpoint import CLASSES, closed_port
@@ -94,6 +94,11 @@ def test_the_source_names_the_file_format(folders):
 def test_a_whole_cifar10_test_set_in_folders_is_called_so(folders, monkeypatch):
     monkeypatch.setattr(images_module, "CIFAR10_TEST_IMAGES", 40)
     assert load_images(str(folders), None, 0, quiet).source == "CIFAR-10 test set, class folders of JPEG files"
+    for folder in folders.iterdir():
+        folder.rename(folder.with_name(f"my-{folder.name}"))
+    others = folder_classes(folders)
+    found = load_images(str(folders), None, 0, quiet, own_classes=True, class_names=others)
+    assert found.source == "pictures/, class folders of JPEG files"
 
 
 def test_a_folder_with_test_inside_means_that(folders, tmp_path):

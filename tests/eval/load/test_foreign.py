@@ -69,6 +69,10 @@ def foreign_app() -> flask.Flask:
     def of_other_classes():
         return {"label": "daisy"}
 
+    @app.post("/slash/")  # without the last slash: a redirect
+    def behind_a_slash():
+        return {"scores": dict(zip(COLOURS, probabilities(flask.request.get_data()), strict=True))}
+
     @app.post("/moved")
     def moved():
         return flask.redirect("/v1/classify", 307)
@@ -135,6 +139,7 @@ def cloudtrial(capsys):
     [
         ("/v1/classify", "a form with the image in its part 'file'", "label at result.class, scores at"),
         ("/predict", "the bytes of the image", "scores at @"),
+        ("/slash/", "the bytes of the image", "scores at scores"),
         ("/v2/models/flowers/infer", '"datatype": "BYTES"', "scores at outputs[0].data"),
         ("/v1/models/flowers:predict", '{"instances": [{"b64": "$base64"}]}', "scores at predictions"),
     ],

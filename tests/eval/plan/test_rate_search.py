@@ -110,6 +110,9 @@ def test_step_is_conclusive_on_one_side_or_with_many_failures():
     assert evaluate_step(10, samples(200, 100.0), 200).conclusive
     assert evaluate_step(10, samples(200, 300.0), 200).conclusive
     assert evaluate_step(10, samples(200, 100.0, failed=9), 200).conclusive
+    two_failed = evaluate_step(10, samples(150, 20.0, failed=2), 200)  # 44 of 100 steps of a target that fails 1%
+    assert not two_failed.passed and not two_failed.conclusive
+    assert next_rate([two_failed], 10.0, 24) == 10.0
     mixed = [*samples(190, 100.0), *samples(10, 900.0)]
     assert not evaluate_step(10, mixed, 200).conclusive
 

@@ -91,6 +91,51 @@ def test_time_goes_on_after_the_break(whole):
     assert all(s.scheduled_s > last for s in list(read_samples(whole.folder))[130:])
 
 
+def test_while_it_goes_on_it_is_running_and_an_interruption_counts_all(whole, monkeypatch):
+    total = read_run(whole.folder).planned_requests
+    cut(whole.folder, 130)
+    facts = json.loads((whole.folder / "run.json").read_text())
+    ended = {"incomplete_reason": "interrupted after 9 of 9 requests", "ended_at": facts["started_at"]}
+    (whole.folder / "run.json").write_text(json.dumps(facts | ended))
+    seen = []
+
+    def interrupt(_):
+        if not seen:
+            seen.append(read_run(whole.folder))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = sum(s.phase == "measure" and s.block >= 0 for s in read_samples(whole.folder))
+    monkeypatch.setattr(whole.fake, "on_post", interrupt)
+    main(["run", "--resume", str(whole.folder)])
+    assert (seen[0].incomplete_reason, seen[0].ended_at) == ("running", None)
+    run = read_run(whole.folder)
+    assert run.incomplete_reason == f"interrupted after {before} of {total} requests"
+    assert run.planned_requests == total
+
+
+@pytest.mark.parametrize("option", [["--cold-command", "a=true"], ["--max-usd", "1"]])
+def test_an_option_that_the_folder_does_not_keep_has_to_be_given_again(whole, capsys, option):
+    cut(whole.folder, 50)
+    facts = json.loads((whole.folder / "run.json").read_text())
+    (whole.folder / "run.json").write_text(json.dumps(facts | {"command": [*facts["command"], *option]}))
+    assert main(["run", "--resume", str(whole.folder)]) == 1
+    assert f"without {option[0]}, which the run began with and its folder does not keep" in capsys.readouterr().err
+    assert main(["run", "--resume", str(whole.folder), *option]) == 0
+
+
+def test_a_restart_of_a_target_that_the_run_lacks_is_refused(whole, capsys):
+    cut(whole.folder, 50)
+    assert main(["run", "--resume", str(whole.folder), "--cold-command", "b=true"]) == 1
+    assert "--cold-command b: the run has no such endpoint, only a" in capsys.readouterr().err
+
+
+def test_a_run_that_fell_back_to_the_golden_set_names_it_on_resume(whole):
+    cut(whole.folder, 50)
+    facts = json.loads((whole.folder / "run.json").read_text())
+    (whole.folder / "run.json").write_text(json.dumps(facts | {"config": facts["config"] | {"images": None}}))
+    assert main(["run", "--resume", str(whole.folder), "--images", "golden"]) == 0
+
+
 def test_a_changed_configuration_is_refused_with_the_difference(whole, capsys):
     cut(whole.folder, 50)
     assert main(["run", "--resume", str(whole.folder), "--seed", "5", "--rate", "200"]) == 1

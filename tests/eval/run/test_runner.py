@@ -275,6 +275,12 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     )
 
 
+def test_a_record_that_no_report_could_read_ends_the_run_before_it_begins(tmp_path):
+    with fake_endpoint() as fake, pytest.raises(EvalError, match=r"so nothing was measured: .*UTF-8"):
+        run(tmp_path, [endpoint(fake, "a")], command=("eval", "--out", "caf\udce9"))
+    assert not fake.posts
+
+
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     with fake_endpoint() as fake:
         run(tmp_path, [endpoint(fake, "a")])
