@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.gate.criteria import Criterion, Verdict, overall
+from eval.gate.criteria import MEASURED, SPEED_METRICS, Criterion, Verdict, overall
 from eval.gate.text import to_json
 
+UNLABELLED = (*SPEED_METRICS, "failures", MEASURED)  # metrics that need no true classes
 MIN_AGREEMENT = 0.5  # with production on the golden set; less is another order of classes, or a network that knows none
 
 
@@ -88,6 +89,14 @@ def judge_parity(stage: str, measured: Measured) -> Decision:
     return Decision(stage, Verdict.NOT_WORSE, (*lines, *said), run=measured.run)
 
 
+def told(measured: Measured, criteria: Sequence[Criterion]) -> list[Criterion]:
+    """The criteria that the images can tell: without true classes, only failures and times are measured.
+
+    A golden set's labels are what one network answers, mostly the one in production.
+    """
+    return [each for each in criteria if measured.labelled or each.metric in UNLABELLED]
+
+
 def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) -> Decision:
     """Gamma: it is shown that the candidate is not worse."""
     if measured.failures:
@@ -95,6 +104,7 @@ def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) ->
     if not criteria:
         reason = "there is no production to compare with: a person has to decide that this model may be the first"
         return Decision(stage, Verdict.UNDECIDED, (reason,), run=measured.run)
+    criteria = told(measured, criteria)
     verdict = overall(criteria)
     if not measured.labelled and verdict != Verdict.WORSE:
         reason = "the golden set has no true classes, and shows no accuracy: give a test set with --images, or decide"
@@ -104,6 +114,7 @@ def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) ->
 
 def judge_harm(stage: str, measured: Measured, criteria: Sequence[Criterion]) -> Decision:
     """Canary and verification, of few images: only what is worse for certain stops them."""
+    criteria = told(measured, criteria)
     harmed = [criterion for criterion in criteria if criterion.verdict == Verdict.WORSE]
     verdict = Verdict.WORSE if harmed or measured.failures else Verdict.NOT_WORSE
     return Decision(stage, verdict, measured.failures, tuple(criteria), measured.run)

@@ -118,17 +118,17 @@ class Release:
             judge = judge_gate if stage == GAMMA else judge_harm
             return judge(stage, Measured(str(run), failures or self.meter.failed_more(None, run)), ())
         failures = self.meter.measure(run, image_set, {PRODUCTION: self._production(), CANDIDATE: addresses})
+        labelled = not is_golden(image_set.source)
         if stage == GAMMA:
             criteria = () if failures else self.meter.judge(run, run, self.plan.only)
-            labelled = not is_golden(image_set.source)
             return judge_gate(stage, Measured(str(run), failures, labelled=labelled), criteria)
-        return self._harm(run, run, failures)
+        return self._harm(run, run, failures, labelled=labelled)
 
-    def _harm(self, before: Path | None, run: Path, failures: tuple[str, ...]) -> Decision:
+    def _harm(self, before: Path | None, run: Path, failures: tuple[str, ...], *, labelled: bool) -> Decision:
         """Of few images: what is worse for certain than in production's run before."""
         failures = failures or self.meter.failed_more(before, run)
         criteria = self.meter.judge(before, run, HARM) if before and not failures else ()
-        return judge_harm(PROD, Measured(str(run), failures), criteria)
+        return judge_harm(PROD, Measured(str(run), failures, labelled=labelled), criteria)
 
     def _prove(self, stage: str, addresses: Addresses, bundle: Bundle) -> None:
         """That each place is ready, serves this version and passes its self-test."""
@@ -199,8 +199,10 @@ class Release:
             bundle = self._candidate()
             addresses = self.environment.follow_production(bundle)
             self._prove(PROD, addresses, bundle)
-            failures = self.meter.measure(run, self.meter.images(PROD, bundle), {CANDIDATE: addresses})
-            decision = self._harm(self.folder / PROD if self.plan.production else None, run, failures)
+            image_set = self.meter.images(PROD, bundle)
+            failures = self.meter.measure(run, image_set, {CANDIDATE: addresses})
+            before = self.folder / PROD if self.plan.production else None
+            decision = self._harm(before, run, failures, labelled=not is_golden(image_set.source))
         except (ReleaseError, EvalError, InfraError) as error:  # whatever it is: users are served by it now
             decision = broken(PROD, f"Production with it: {error}", str(run))
         return self._judged(PROD, "verify", decision)
@@ -215,9 +217,9 @@ class Release:
             self._write_decision(PROD, decision, rolled_back_to=None)
             self.say(f"prod: {plan.model}@prod stays {plan.version}: there is no version before it")
             return WORSE
-        if self._alias(PROD) == plan.version:
+        if self._alias(PROD) != plan.production:  # else it was moved before a kill
             reason = f"release {plan.id}: rolled back from {plan.version}: worse in production"
-            self.store.rollback(plan.model, PROD, reason=reason, to=plan.production)
+            self.store.move_alias(plan.model, PROD, plan.production, reason=reason, expected=plan.version)
         self.say(f"prod: worse, so {plan.model}@prod -> {plan.production} again")
         bundle = self._bundle(plan.production)
         self._prove(PROD, self.environment.follow_production(bundle), bundle)

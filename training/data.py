@@ -59,8 +59,11 @@ def load_split(
 
 
 def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path} cannot be read: {error}; mend or delete it") from None
     if pixels.shape != (SIZE_PX, SIZE_PX, 3):
         raise DataError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]}, expected {SIZE_PX}x{SIZE_PX}")
     return pixels

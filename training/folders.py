@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from training.errors import DataError, FolderError
 
 SPLITS = ("train", "test")
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"})
 SYSTEM_FOLDERS = frozenset({"__MACOSX"})
 GOLDEN_MANIFEST = "manifest.json"
 
@@ -57,8 +58,30 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     files = {folder.name: sorted(filter(_is_image, folder.rglob("*"))) for folder in folders}
     empty = [name for name, paths in files.items() if not paths]
     if empty:
+        others = other_files([root / empty[0]])
+        if others:
+            raise DataError(
+                f"{root / empty[0]} holds {len(others)} files, such as {printable(others[0].name)}, and none ends as an"
+                f" image does: convert them to one of {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
         raise DataError(f"{root / empty[0]} holds no images; fill the folder or delete it")
     return files
+
+
+def other_files(folders: Iterable[Path]) -> list[Path]:
+    """Files in class folders that are left out, as they do not end as an image does; hidden ones are expected."""
+    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files if not _is_image(path) and not path.name.startswith(".")]
+
+
+def other_files_text(folder: Path) -> str | None:
+    """A sentence on what of a data set is left out; None where nothing is."""
+    roots = [folder / split for split in SPLITS] if has_splits(folder) else [folder]
+    others = other_files(each for root in roots for each in sorted(root.iterdir()) if _is_class(each))
+    if not others:
+        return None
+    files = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+    return f"{files} left out, as no image ends so: {printable(others[0].name)}{', ...' if len(others) > 1 else ''}"
 
 
 def image_files(root: Path) -> list[Path]:

@@ -62,11 +62,17 @@ def test_gamma_says_what_the_gate_says_and_a_canary_only_worse():
 
 @pytest.mark.parametrize(
     ("found", "said"),
-    [(Verdict.BETTER, Verdict.UNDECIDED), (Verdict.NOT_WORSE, Verdict.UNDECIDED), (Verdict.WORSE, Verdict.WORSE)],
+    [
+        ({"accuracy": Verdict.BETTER}, Verdict.UNDECIDED),
+        ({"accuracy": Verdict.WORSE, "f1_macro": Verdict.WORSE}, Verdict.UNDECIDED),
+        ({"accuracy": Verdict.BETTER, "failures": Verdict.WORSE}, Verdict.WORSE),
+    ],
 )
 def test_without_true_classes_gamma_lets_nothing_pass(found, said):
-    decision = judge_gate(GAMMA, Measured("run", labelled=False), [criterion("accuracy", found)])
+    measured, criteria = Measured("run", labelled=False), [criterion(*each) for each in found.items()]
+    decision = judge_gate(GAMMA, measured, criteria)
     assert decision.verdict == said
+    assert (judge_harm(PROD, measured, criteria).verdict == Verdict.WORSE) == (said == Verdict.WORSE)
     assert ("no true classes" in "".join(decision.reasons)) == (said == Verdict.UNDECIDED)
 
 

@@ -10,6 +10,7 @@ from eval.gate.criteria import Verdict
 from release.errors import ReleaseError
 from release.plan import BETA, GAMMA, PROD
 from service.errors import StoreError
+from store.errors import StoreConflict
 from store.model_store import ModelStore
 from tests.helpers.quick_release import PLACE, make_plan, open_release, start_release
 from tests.helpers.store_bundles import plain_bundle
@@ -171,6 +172,22 @@ def test_failing_production_rolls_back_by_itself(fault, begin, store, versions):
     assert "rolled back" in records[-1].reason
     assert release.environment.deployed[-1] == f"prod={old}"
     assert decision(release)["rolled_back_to"] == old
+
+
+def test_a_hotfix_during_the_verification_is_not_rolled_back(begin, store, tmp_path, monkeypatch):
+    release = begin({"verify": Verdict.WORSE})
+    other = store.push(plain_bundle(tmp_path / "c", "c")).version
+    follow = release.environment.follow_production
+
+    def and_a_hotfix(bundle):
+        store.move_alias("tiny", PROD, other, reason="a hotfix")
+        return follow(bundle)
+
+    monkeypatch.setattr(release.environment, "follow_production", and_a_hotfix)
+    with pytest.raises(StoreConflict, match=r"somebody else has moved it"):
+        release.run()
+    assert aliases(store)[PROD] == other
+    assert not release.journal.find(PROD, "rollback")
 
 
 def test_after_a_rollback_a_resume_changes_nothing(begin, store, versions):

@@ -103,6 +103,34 @@ def test_each_fault_is_a_sentence(described):
     assert "train/bee/broken.png" in page and "1 test image is the same" in page
 
 
+def test_copies_in_one_folder_and_other_files_are_told(tmp_path):
+    for label in ("ant", "bee"):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+    for number in range(20):
+        photo(number).save(tmp_path / "mine/ant" / f"{number}.png")
+        photo(100 + number).save(tmp_path / "mine/bee" / f"{number}.png")
+    shutil.copy(tmp_path / "mine/ant/0.png", tmp_path / "mine/ant/copy.png")
+    (tmp_path / "mine/ant/a.heic").write_bytes(b"a photo of a telephone")
+    main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path), "--no-pictures"])
+    found = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))["findings"]
+    assert [line.split(":")[0] for line in found] == [
+        "1 pair of images is the same",
+        "1 file is left out, as no image ends so",
+    ]
+
+
+def test_images_are_seen_on_white_as_the_service_sees_them(tmp_path):
+    for label, box in (("ant", (0, 0, 8, 8)), ("bee", (8, 8, 32, 32))):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(2):
+            icon = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+            icon.paste((0, 0, 0, 255), (box[0] + number, *box[1:]))
+            icon.save(tmp_path / "mine" / label / f"{number}.png")
+    main(["describe", str(tmp_path / "mine"), "--out", str(tmp_path), "--no-pictures"])
+    content = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    assert content["duplicates"]["exact"]["n"] == 0 and content["channels"]["mean"][0] > 0.5
+
+
 def test_the_interval_is_that_of_the_test_images(described):
     interval = described[0]["accuracy_interval"]
     assert interval["n"] == 17

@@ -6,13 +6,16 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
+import signal
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from service.classifier import Classifier
@@ -26,7 +29,8 @@ from training.__main__ import main
 from training.bundles.from_run import promote_run
 from training.errors import BaseError, PromotionError
 from training.finetune import run as finetune_run
-from training.finetune.dataset import read_dataset
+from training.finetune import run_folder
+from training.finetune.dataset import file_array, read_dataset
 from training.networks.bases import build, find_base, load_weights
 from training.networks.tensor_file import read_tensors
 
@@ -110,7 +114,7 @@ def test_a_run_that_is_not_exported_is_not_promoted(finished, tmp_path):
         main(["promote", str(tmp_path), "--bundle", str(tmp_path / "mine")])
 
 
-def interrupt(*arguments: object) -> None:
+def interrupt(*arguments: object, **options: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -253,8 +257,11 @@ def test_labels_are_matched_by_name(tmp_path):
 
 def test_what_speaks_against_the_data_is_noted(tmp_path):
     write_class_folders(tmp_path / "mine", {"ant": 40, "bee": 3})
+    (tmp_path / "mine" / "bee" / "3.heic").write_bytes(b"a photo of a telephone")
+    (tmp_path / "mine" / "bee" / ".DS_Store").write_bytes(b"")
     notes = " ".join(read_dataset(tmp_path / "mine", seed=0).notes)
     assert "9 of 43 images were set aside to test with" in notes
+    assert "1 file is left out, as no image ends so: 3.heic" in notes
     assert "unbalanced: 32 images of ant, 2 of bee" in notes and "fewer than 20 training images of bee" in notes
 
 
@@ -263,6 +270,7 @@ def test_what_speaks_against_the_data_is_noted(tmp_path):
     [
         pytest.param({"ant": 9}, "has one class, 'ant'; a classifier needs at least two", id="one class"),
         pytest.param({"ant": 9, "bee": 1}, "has 1 training images of 'bee'", id="tiny"),
+        pytest.param({"ant": 9, ".bee": 0}, "has one class, 'ant'", id="hidden"),
         pytest.param({"ant": 9, "bee": 0}, "holds no images; fill the folder or delete it", id="empty"),
     ],
 )
@@ -304,6 +312,73 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
     (tmp_path / "ant").rename(tmp_path / "train")
     (tmp_path / "train" / "more").mkdir()
     assert read_dataset(tmp_path, seed=0).classes == ("bee", "train")
+
+
+def test_a_class_of_other_files_is_not_told_to_be_deleted(tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 0})
+    (data / "bee" / "1.heic").write_bytes(b"a photo of a telephone")
+    with pytest.raises(
+        SystemExit, match=r"bee holds 1 files, such as 1\.heic, and none ends as an image does: convert"
+    ):
+        finetune(data, *SMALL, "--out", tmp_path / "run")
+
+
+def test_a_run_among_the_classes_is_refused(tmp_path):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    with pytest.raises(SystemExit, match=r"run lies in .*data, whose folders are classes: name one elsewhere"):
+        finetune(data, *SMALL, "--out", data / "run")
+    assert not (data / "run").exists()
+
+
+def test_test_images_that_were_learnt_from_are_told(tmp_path, capsys):
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    for number in range(8):
+        shutil.copy(data / "ant" / "00.png", data / "ant" / f"copy {number}.png")
+    finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    assert re.search(r"note: [1-3] test images are copies of training images", capsys.readouterr().out)
+
+
+def test_an_interruption_before_the_whole_network_leaves_the_run_as_it_was(copies, monkeypatch):
+    data, run = copies
+    before = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    left = run / ".scratch-of-a-killed-run"
+    left.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune_run, "train_unfrozen", interrupt)
+        finetune(data, "--out", run, "--unfreeze", "--epochs", "1")
+    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert {**content, "options": None} == {**before, "options": None} and content["options"]["unfreeze"]
+    assert not left.exists() and not list(run.glob(".scratch-*"))
+    main(["promote", str(run), "--bundle", str(run.parent / "mine")])
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(finished, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(run_folder, "save_file", full)
+    data = write_class_folders(tmp_path / "data", {"ant": 8, "bee": 8})
+    with pytest.raises(
+        SystemExit, match=r"^finetune: .*checkpoint\.safetensors\.part cannot be written: No space left"
+    ):
+        finetune(data, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    (finished.parent / "broken").mkdir(exist_ok=True)
+    for name, content in (("run.json", (finished / "run/run.json").read_bytes()), ("checkpoint.safetensors", b"cut")):
+        (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(SystemExit, match=r"^export: .*checkpoint\.safetensors cannot be read: .*; start again"):
+        main(["export", str(tmp_path / "run"), "--data", str(finished / "data")])
+
+
+def test_a_full_disk_is_an_error_where_an_array_is_made(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            file_array(tmp_path / "a.npy", np.uint8, (2**17,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_corrupt_files_are_left_out_and_named(tmp_path, capsys):

@@ -118,7 +118,9 @@ def test_a_table_of_large_numbers_is_served_and_known(tmp_path):
     [
         pytest.param("a,b\n1,2\n", "the last column has to be named 'class'", id="no class"),
         pytest.param("a,class\n1,x\nq,y\n", "line 3: could not convert string to float: 'q'", id="a word"),
-        pytest.param("a,class\n1,x\nnan,y\n", "line 3: a value is missing or infinite", id="nan"),
+        pytest.param("a,class\n1,x\nnan,y\n", "line 3: a value is missing, infinite", id="nan"),
+        pytest.param("a,class\n1,x\n1e39,y\n", "line 3: a value is missing, infinite or beyond float32", id="beyond"),
+        pytest.param('a,class\n"1,x\n' + "2,y\n" * 40_000, "is no CSV file with a header: field larger", id="a quote"),
         pytest.param("a,class\n1,x,2\n", "line 2: 3 values in 2 columns", id="columns"),
         pytest.param("a,a,class\n1,1,x\n", "two columns have one name", id="one name"),
         pytest.param("a,class\n1,x\n2,x\n", "has one class", id="one class"),

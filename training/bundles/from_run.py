@@ -23,9 +23,9 @@ from training.bundles.onnx_export import BATCH_SIZE, INT8, Answers, export_netwo
 from training.bundles.reference import measured, reference_of
 from training.bundles.self_test import image_self_test
 from training.errors import PromotionError
-from training.finetune.dataset import read_dataset
+from training.finetune.dataset import file_array, read_dataset
 from training.finetune.run import Loaded, check_images, image_bundle, load, normaliser
-from training.finetune.run_folder import device, load_checkpoint, read_run, write_run
+from training.finetune.run_folder import device, load_checkpoint, read_run, scratch_folder, write_run
 from training.finetune.unfrozen import predict
 from training.measure import torch_bundle
 from training.networks.bases import Base, build
@@ -67,7 +67,7 @@ def export_run(folder: Path, data: Path | None) -> dict[str, Any]:
     """Write both ONNX files into the run and their figures into run.json; returns these. Raises TrainingError."""
     run, base, net = load_run(folder)
     normalise = normaliser(base, device())
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with scratch_folder(folder) as scratch:
         loaded = load_data(run, base, data, Path(scratch))
         expected = predict(net.to(device()), loaded.test[0], normalise, "test set")
         images = loaded.train[0]
@@ -92,7 +92,7 @@ def export_run(folder: Path, data: Path | None) -> dict[str, Any]:
 def network_inputs(images: np.ndarray, base: Base, path: Path) -> np.ndarray:
     """uint8 [N, 3, S, S] -> the network's input, in a file: it takes four times as many bytes."""
     mean, std = (np.asarray(values, np.float32).reshape(1, 3, 1, 1) for values in (base.mean, base.std))
-    inputs = np.lib.format.open_memmap(path, "w+", np.float32, images.shape)
+    inputs = file_array(path, np.float32, images.shape)
     for start in range(0, len(images), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
         inputs[batch] = (images[batch].astype(np.float32) / 255 - mean) / std

@@ -42,6 +42,7 @@ OPSET = 17
 TEST_FRACTION = 1 / 3
 FOLDS = 5
 MAX_DIFFERENCE = 1e-4  # of a probability, between ONNX Runtime and scikit-learn
+MAX_VALUE = float(np.finfo(np.float32).max)
 MIN_ROWS = 5  # of a class
 SELF_TEST_ROWS = 3
 
@@ -68,7 +69,7 @@ def read_rows(source: str) -> Rows:
             header, *lines = csv.reader(file)
     except FileNotFoundError:
         raise DataError(f"no file {path}; name a CSV file, or {PREFIX}iris") from None
-    except (OSError, UnicodeError, ValueError) as error:
+    except (OSError, UnicodeError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is no CSV file with a header: {error}") from None
     _check_header(path, header)
     values = [_numbers(path, number, header, row) for number, row in enumerate(lines, 2) if row]
@@ -103,8 +104,8 @@ def _numbers(path: Path, number: int, header: list[str], row: list[str]) -> list
         values = [float(value) for value in row[:-1]]
     except ValueError as error:
         raise DataError(f"{path}, line {number}: {error}; every column but {CLASS_COLUMN} holds numbers") from None
-    if not all(map(math.isfinite, values)):
-        raise DataError(f"{path}, line {number}: a value is missing or infinite; leave the row out")
+    if not all(math.isfinite(value) and abs(value) <= MAX_VALUE for value in values):
+        raise DataError(f"{path}, line {number}: a value is missing, infinite or beyond float32; leave the row out")
     return values
 
 

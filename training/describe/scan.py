@@ -60,7 +60,7 @@ def read_image(path: Path, split: str, label: str) -> ImageFile:
     try:
         with open_image(path.read_bytes(), MAX_SIDE_PX, DecodeWork()) as image:
             size, kind, mode = image.size, str(image.format), image.mode
-            colours = image.convert("RGB")
+            colours = on_white(image)
     except (Problem, OSError, ValueError, SyntaxError) as error:
         return ImageFile(path, split, label, " ".join(str(error).split()) or type(error).__name__)
     pixels = np.asarray(colours)
@@ -71,10 +71,18 @@ def read_image(path: Path, split: str, label: str) -> ImageFile:
     return ImageFile(path, split, label, "", size, kind, mode, digest, small, sums)
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """In RGB, with white where it is transparent, as the service sees it."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    colours = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+
+
 def thumbnail_png(path: Path, side_px: int) -> bytes:
     """A small PNG for the page."""
     with open_image(path.read_bytes(), side_px * 4, DecodeWork()) as image:
-        small = image.convert("RGB")
+        small = on_white(image)
     small.thumbnail((side_px, side_px))
     buffer = io.BytesIO()
     small.save(buffer, "PNG")

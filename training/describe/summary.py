@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from training.describe.duplicates import Pair, exact_pairs, near_pairs
 from training.describe.scan import NO_SPLIT, ImageFile
-from training.folders import printable
+from training.folders import other_files_text, printable
 
 SHOWN = 50  # of each list
 ACCURACIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -45,6 +45,7 @@ def summarise(name: str, root: Path, files: Sequence[ImageFile]) -> tuple[dict[s
         "sizes_px": _sizes(good),
         "formats": dict(Counter(file.format for file in good).most_common()),
         "modes": dict(Counter(file.mode for file in good).most_common()),
+        "left_out": other_files_text(root),
         "unreadable": {
             "n": len(bad),
             "files": [{"file": _name(file, root), "problem": file.problem} for file in bad[:SHOWN]],
@@ -139,6 +140,11 @@ def findings(content: dict[str, Any]) -> list[str]:
         if number := each["images_across_classes"]:
             images = _count(number, "image is", "images are")
             found.append(f"{images} {words} as one of another class: a label may be wrong.")
+    if (number := content["duplicates"]["exact"]["n"]) and NO_SPLIT in content["splits"]:
+        pairs = _count(number, "pair of images is", "pairs of images are")
+        found.append(f"{pairs} the same: finetune would test with copies of what it has learnt; delete one of each.")
+    if content["left_out"]:
+        found.append(f"{content['left_out']}.")
     if number := content["unreadable"]["n"]:
         first = content["unreadable"]["files"][0]
         unreadable = _count(number, "file", "files")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from service.images.preprocess import decode_image
 from service.manifest.reader import NAME, is_name
 from service.model import Bundle
 from training.errors import DataError
-from training.folders import class_folders, has_splits
+from training.folders import class_folders, has_splits, other_files_text
 from training.labelling.folders import file_names
 
 TEST_FRACTION = 0.2  # of a folder without splits
@@ -80,7 +81,7 @@ def read_dataset(folder: Path, seed: int) -> Dataset:
         raise DataError(
             f"{folder} has one class, {''.join(classes)!r}; a classifier needs at least two folders of images"
         )
-    notes = []
+    notes = [text] if (text := other_files_text(folder)) else []
     train, test = _part(train_files, classes), _part(test_files, classes)
     split_here = not len(test)
     if split_here:
@@ -139,15 +140,24 @@ def _split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
     return part.take(np.setdiff1d(np.arange(len(part)), chosen)), part.take(chosen)
 
 
+def file_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A new array that is kept in a file. Its space is taken now, where a full disk is an OSError and no SIGBUS."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def decode(part: Part, bundle: Bundle, title: str, scratch: Path) -> tuple[np.ndarray, list[str]]:
     """uint8 [N, 3, S, S] as the service would see them, and for each file that cannot be read, why.
 
-    An unreadable image stays black; `drop_unreadable` takes it out.
+    An unreadable image stays black.
     """
     raw = replace(bundle, input=replace(bundle.image, mean=(0.0,) * 3, std=(1 / 255,) * 3))  # keeps the pixels
     shape = (len(part), 3, bundle.image.size_px, bundle.image.size_px)
     if np.prod(shape) > MAX_MEMORY_BYTES:
-        images = np.lib.format.open_memmap(scratch / f"{title}.npy", "w+", np.uint8, shape)
+        images = file_array(scratch / f"{title}.npy", np.uint8, shape)
     else:
         images = np.zeros(shape, np.uint8)
 

@@ -8,8 +8,8 @@ The test images are used once, at the end. What is learnt lies in the run's fold
 
 from __future__ import annotations
 
+import hashlib
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from service.manifest.records import ImageInput
 from service.model import Bundle
 from service.system import cpu_model, usable_cpus
-from training.errors import DataError, RunError
+from training.errors import DataError, FolderError, RunError
 from training.finetune.curves import draw_curves
 from training.finetune.dataset import Dataset, Part, copy_test_images, decode, read_dataset
 from training.finetune.head import all_features, train_head
@@ -43,6 +43,7 @@ from training.finetune.run_folder import (
     load_checkpoint,
     read_run,
     save_checkpoint,
+    scratch_folder,
     write_run,
 )  # fmt: skip
 from training.finetune.unfrozen import FINE_LR, SCRATCH_LR, Schedule, predict, train_unfrozen
@@ -104,6 +105,9 @@ def load(dataset: Dataset, base: Base, scratch: Path, say: Callable[[str], None]
             raise DataError(f"no training image of {dataset.classes[counts.argmin()]!r} can be read; mend or delete it")
         if not counts.any():
             raise DataError(f"no {name} image can be read; mend the files")
+    learnt = {hashlib.sha256(image).digest() for name in ("train", "validation") for image in parts[name][1]}
+    if copies := sum(hashlib.sha256(image).digest() in learnt for image in parts["test"][1]):
+        say(f"note: {copies} test images are copies of training images, and the accuracy too high; describe lists them")
     clean = replace(dataset, **{name: part for name, (part, _) in parts.items()})
     train, validation, test = ((images, part.labels) for part, images in parts.values())
     return Loaded(clean, train, validation, test)
@@ -152,21 +156,28 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
     start = time.perf_counter()
     base = find_base(options.base, options.size_px, options.weights)
     dataset = read_dataset(options.data, options.seed)
+    if options.out.resolve().is_relative_to(options.data.resolve()):
+        raise FolderError(
+            f"{options.out} lies in {options.data}, whose folders are classes: name one elsewhere with --out, such as "
+            "runs/mine"
+        )
     check_replaceable(options.out, test_images=dataset.split_here)
     net, progress, momentum = start_network(options, base, dataset)
     begun = read_run(options.out) if progress.history else None
+    history = list(progress.history)
     if begun:
         base = replace(base, origin=begun["weights"], licence=begun["licence"])
     on = device()
     options.out.mkdir(parents=True, exist_ok=True)
     for note in dataset.notes:
         say(f"note: {note}")
-    with tempfile.TemporaryDirectory(dir=options.out) as scratch:
+    with scratch_folder(options.out) as scratch:
         loaded = load(dataset, base, Path(scratch), say)
         if begun:
             check_images(begun, options.data, loaded)
         run = describe_run(options, base, loaded)
-        write_run(options.out, run)  # before test/, which it tells from a folder of the user
+        # Before test/, which it tells from a folder of the user. Earlier figures stay until their network goes.
+        write_run(options.out, begun | {"options": run["options"]} if begun else run)
         if dataset.split_here:
             copy_test_images(loaded.dataset, options.data, options.out / TEST_IMAGES)
         say(
@@ -181,6 +192,7 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
             progress.stage = epoch.stage
             progress.history.append(epoch)
             if epoch.stage == WHOLE:
+                write_run(options.out, run)
                 save_checkpoint(options.out, net, progress, momentum)
                 draw_curves(progress.history, options.out / CURVES)
             say(row(epoch))
@@ -201,6 +213,8 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
                 net, loaded.train, loaded.validation, normalise, schedule, progress, momentum, on_epoch=record
             )
         probabilities = predict(net, loaded.test[0], normalise, "test")
+    if begun and progress.history == history:  # the same network: its ONNX files are still its own
+        run |= {name: begun[name] for name in ("exports", "reference") if name in begun}
     run |= {
         "metrics": measure_test(probabilities, loaded.test[1], loaded.dataset.classes),
         "epochs": {stage: progress.finished(stage) for stage in (HEAD, WHOLE)},

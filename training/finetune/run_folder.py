@@ -8,12 +8,16 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,6 +25,7 @@ from training.defaults import RUN_JSON
 from training.errors import FolderError, RunError
 
 CHECKPOINT, LOG, CURVES, TEST_IMAGES = "checkpoint.safetensors", "log.csv", "curves.svg", "test"
+SCRATCH = ".scratch-"
 HEAD, WHOLE = "head", "whole"  # what a stage trains
 
 
@@ -57,7 +62,10 @@ def save_checkpoint(folder: Path, net: nn.Module, progress: Progress, momentum: 
     tensors |= {f"momentum.{name}": tensor for name, tensor in momentum.items()}
     part = folder / f"{CHECKPOINT}.part"
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(stored, part, {"progress": json.dumps(asdict(progress))})
+    try:
+        save_file(stored, part, {"progress": json.dumps(asdict(progress))})
+    except SafetensorError as error:  # such as a full disk
+        raise RunError(f"{part} cannot be written: {error}") from None
     os.replace(part, folder / CHECKPOINT)
     with (folder / LOG).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -68,12 +76,24 @@ def save_checkpoint(folder: Path, net: nn.Module, progress: Progress, momentum: 
 def load_checkpoint(folder: Path, net: nn.Module) -> tuple[Progress, dict[str, Tensor]]:
     """Fill the network; returns the progress and the momentum."""
     path = folder / CHECKPOINT
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise RunError(f"{path} cannot be read: {error}; start again with another --out") from None
     net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
     momentum = {k.removeprefix("momentum."): v for k, v in tensors.items() if k.startswith("momentum.")}
     with safe_open(path, "pt") as file:
         content = json.loads(file.metadata()["progress"])
     return Progress(content["stage"], [Epoch(**each) for each in content["history"]]), momentum
+
+
+@contextmanager
+def scratch_folder(run: Path) -> Iterator[str]:
+    """A folder in the run's for decoded images. What a killed command has left of one is deleted first."""
+    for left in run.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=run, prefix=SCRATCH) as folder:
+        yield folder
 
 
 def check_replaceable(folder: Path, *, test_images: bool) -> None:
