@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,6 @@ from eval.dataset.image_set import ImageSet
 from eval.run import reference, reference_cache
 from eval.run.reference_cache import ReferenceCache
 from infra.models import read_model
-from service.model import load_bundle
 from tests.conftest import ROOT
 from tests.helpers.fake_endpoint import image_set
 
@@ -104,10 +104,8 @@ def test_reference_cache_is_keyed_by_weights_and_processor(tmp_path, monkeypatch
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert name() != shipped
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    manifest = bundle_dir / "model.json"
-    values = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(values | {"input": values["input"] | {"mean": [0.5, 0.5, 0.5]}}))
-    other = reference_cache.open_reference_cache(load_bundle(bundle_dir, []), "torch", tmp_path)
+    normalised = replace(bundle, input=replace(bundle.image, mean=(0.5, 0.5, 0.5)))
+    other = reference_cache.open_reference_cache(normalised, "torch", tmp_path)
     assert other and other.path.name.startswith(weights[:12]) and other.path.name != shipped
     assert name("onnx").startswith(bundle.files["int8.onnx"][:12])
     monkeypatch.setattr(reference_cache, "LIBRARY_OF", {"torch": "no-such-library"})
