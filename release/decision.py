@@ -10,7 +10,7 @@ from typing import Any
 from eval.gate.criteria import MEASURED, SPEED_METRICS, Criterion, Verdict, overall
 from eval.gate.text import to_json
 
-UNLABELLED = (*SPEED_METRICS, "failures", MEASURED)  # metrics that need no true classes
+LABEL_FREE_METRICS = (*SPEED_METRICS, "failures", MEASURED)  # metrics that need no true classes
 MIN_AGREEMENT = 0.5  # with production on the golden set; less is another order of classes, or a network that knows none
 
 
@@ -89,12 +89,12 @@ def judge_parity(stage: str, measured: Measured) -> Decision:
     return Decision(stage, Verdict.NOT_WORSE, (*lines, *said), run=measured.run)
 
 
-def told(measured: Measured, criteria: Sequence[Criterion]) -> list[Criterion]:
+def judgeable(measured: Measured, criteria: Sequence[Criterion]) -> list[Criterion]:
     """The criteria that the images can tell: without true classes, only failures and times are measured.
 
     A golden set's labels are what one network answers, mostly the one in production.
     """
-    return [each for each in criteria if measured.labelled or each.metric in UNLABELLED]
+    return [each for each in criteria if measured.labelled or each.metric in LABEL_FREE_METRICS]
 
 
 def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) -> Decision:
@@ -104,7 +104,7 @@ def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) ->
     if not criteria:
         reason = "there is no production to compare with: a person has to decide that this model may be the first"
         return Decision(stage, Verdict.UNDECIDED, (reason,), run=measured.run)
-    criteria = told(measured, criteria)
+    criteria = judgeable(measured, criteria)
     verdict = overall(criteria)
     if not measured.labelled and verdict != Verdict.WORSE:
         reason = "the golden set has no true classes, and shows no accuracy: give a test set with --images, or decide"
@@ -114,7 +114,7 @@ def judge_gate(stage: str, measured: Measured, criteria: Sequence[Criterion]) ->
 
 def judge_harm(stage: str, measured: Measured, criteria: Sequence[Criterion]) -> Decision:
     """Canary and verification, of few images: only what is worse for certain stops them."""
-    criteria = told(measured, criteria)
+    criteria = judgeable(measured, criteria)
     harmed = [criterion for criterion in criteria if criterion.verdict == Verdict.WORSE]
     verdict = Verdict.WORSE if harmed or measured.failures else Verdict.NOT_WORSE
     return Decision(stage, verdict, measured.failures, tuple(criteria), measured.run)

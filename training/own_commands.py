@@ -46,6 +46,8 @@ examples:
   ./cloudtrial import mine.onnx --images photos --bundle models/mine         classes: the folders of photos
   ./cloudtrial import mine.onnx --images photos --bundle models/mine --classes names.txt --resize 256
   ./cloudtrial import mine.onnx --images photos --bundle models/mine --mean 0,0,0 --std 1,1,1
+--mean and --std are of pixels from 0 to 1: a network of pixels from -1 to 1 has 0.5,0.5,0.5 for
+both, one of pixels from 0 to 255 has 0,0,0 and 0.00392157,0.00392157,0.00392157.
 Of PyTorch, write the file with
   torch.onnx.export(net.eval(), (torch.zeros(2, 3, 224, 224),), "mine.onnx", dynamo=True,
                     dynamic_shapes=({0: torch.export.Dim("N")},), external_data=False)
@@ -121,6 +123,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="names in the order of the network's outputs, one a line; default: the folders', sorted",
     )  # fmt: skip
     importing.add_argument(
+        "--size", type=size_px, metavar="PX", dest="size_px", help="side of its images, where the file does not fix it"
+    )
+    importing.add_argument(
         "--resize", type=size_px, metavar="PX", dest="resize_px",
         help="side to which the centre square is resized, before its middle is taken; default: the network's",
     )  # fmt: skip
@@ -180,7 +185,7 @@ def run_finetune(arguments: argparse.Namespace) -> None:
 def run_import(arguments: argparse.Namespace) -> None:
     from training.bundles.import_onnx import import_onnx
 
-    names = ("class_file", "resize_px", "mean", "std", "licence", "floor")
+    names = ("class_file", "size_px", "resize_px", "mean", "std", "licence", "floor")
     found = import_onnx(
         arguments.file, arguments.images, arguments.bundle, **{name: getattr(arguments, name) for name in names}
     )

@@ -12,15 +12,24 @@ from eval.errors import EvalError
 OTHER_FILES = 100  # beside the connections: logs, samples, workers
 
 
-def allow_connections(count: int) -> None:
-    """Raise the soft limit as far as that many connections need. Raises EvalError where the hard limit is below."""
+def raise_file_limit(connections: int) -> int:
+    """Raise the soft limit to what so many connections need, or as far as it goes; returns how many it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    unlimited = resource.RLIM_INFINITY
+    wanted = connections + OTHER_FILES
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == unlimited else soft - OTHER_FILES
+
+
+def allow_connections(in_flight: int, targets: int) -> None:
+    """For so many connections to one target at a time, which are kept for a while when the next one has its turn.
+
+    Raises EvalError where not even those to one are allowed.
+    """
+    if (allowed := raise_file_limit(in_flight * targets)) < in_flight:
         raise EvalError(
-            f"up to {count:,} connections need {needed:,} open files, and this process may have {hard:,}: give a lower"
-            f" --in-flight, or raise the limit (ulimit -Hn {needed})"
+            f"this process may have {max(allowed, 0):,} connections, and --in-flight is {in_flight:,}: give a lower"
+            f" one, or raise the limit of open files (ulimit -Hn {in_flight + OTHER_FILES})"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -16,6 +16,7 @@ SINGLE, POISSON, RAMP, BURST, MAX_RATE, REPEAT, COLD, IDLE = SCENARIOS = (
     "single", "poisson", "ramp", "burst", "max_rate", "repeat", "cold", "idle",
 )  # fmt: skip
 BASELINE_RTT = "baseline_rtt"  # scenario of no-op round trips, part of every run
+OPEN_LOOPS = frozenset({POISSON, RAMP, BURST, MAX_RATE})  # have several requests in flight
 OVERLOAD_SCENARIOS = (RAMP, BURST, MAX_RATE)  # their failures are due to the load, not to normal operation
 
 TextTuple = Annotated[tuple[Text, ...], AtMost(MAX_TARGETS)]

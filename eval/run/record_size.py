@@ -1,4 +1,4 @@
-"""Whether the record of a run can be read again: what it would be too large for is said before anything is sent."""
+"""Whether the record of a run can be read again: what it cannot hold is said before anything is sent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from dataclasses import replace
 
 from eval.dataset.image_set import ImageSet
-from eval.errors import EvalError
+from eval.errors import EvalError, InvalidInput
 from eval.formatting import plural
 from eval.plan.config import POISSON, RAMP, Config
 from eval.plan.schedule import build_schedule
-from eval.samples.model import RUN_JSON
-from eval.samples.store import MAX_RUN_JSON_BYTES, MAX_SAMPLES
+from eval.samples.model import RUN_JSON, Run
+from eval.samples.store import MAX_RUN_JSON_BYTES, MAX_SAMPLES, parse_run
 
 OTHER_BYTES = 2 * 2**20  # of run.json, beside images and classes: targets, pauses, machines that send
 
@@ -35,6 +35,17 @@ def check_record_size(config: Config, target_names: list[str], image_set: ImageS
             f"{plural(len(image_set.images), 'image')} with their names are too many for {RUN_JSON}, which holds"
             f" {MAX_RUN_JSON_BYTES // 2**20} MiB: lower --limit"
         )
+
+
+def check_readable(run: Run) -> None:
+    """Raises EvalError where no report could read the record later, before anything is measured."""
+    try:
+        parse_run(json.dumps(dataclasses.asdict(run)).encode())
+    except InvalidInput as error:
+        raise EvalError(
+            f"the run could not be reported, so nothing was measured: {error}. Its record holds the command line and"
+            " the names of classes and images: are they UTF-8, and not too many?"
+        ) from None
 
 
 def planned_samples(config: Config, target_names: list[str], image_count: int) -> float:

@@ -40,7 +40,8 @@ def check_options_given(run_dir: Path, run: Run, given: Mapping[str, bool]) -> N
 
     `given`: flag -> whether it is on the command line.
     """
-    began_with = {word.partition("=")[0] for word in run.command}
+    words = {word.partition("=")[0] for word in run.command if word.startswith("--") and len(word) > 2}
+    began_with = {flag for flag in given if any(map(flag.startswith, words))}  # argparse takes shorter forms
     if lacking := [flag for flag, is_given in given.items() if flag in began_with and not is_given]:
         raise EvalError(
             f"cannot resume {run_dir} without {lacking[0]}, which the run began with and its folder does not keep:"

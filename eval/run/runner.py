@@ -37,10 +37,11 @@ from eval.load.pauses import COMPUTING, STOPPED, SUSPENDED, ClientPause
 from eval.load.refusals import is_other_format
 from eval.load.workers.cores import cores_warning
 from eval.load.workers.pool import WorkerPool
-from eval.plan.config import SINGLE, Config
+from eval.plan.config import OPEN_LOOPS, SINGLE, Config
 from eval.plan.schedule import Block, fewer_restarts
 from eval.progress import Reporter
 from eval.run.environment import collect_environment, collect_versions
+from eval.run.record_size import check_readable
 from eval.run.reference import reference_samples
 from eval.run.run_dir import lock_run_dir, update_latest
 from eval.samples.model import (
@@ -56,7 +57,6 @@ from eval.samples.store import (
     ResumeState,
     SampleWriter,
     os_errors_as_eval_error,
-    read_run,
     read_samples,
     write_run,
 )
@@ -99,10 +99,11 @@ def execute_run(
     with contextlib.ExitStack() as stack:
         if resume_state is None:
             stack.enter_context(lock_run_dir(run_dir))
+        check_readable(run)
+        if set(config.scenarios) & OPEN_LOOPS:  # the others have one request at a time
+            allow_connections(config.in_flight, len(target_set.endpoints))
         with os_errors_as_eval_error(run_dir):
             write_run(run_dir, run, options.scrub)
-        _check_record(run_dir)
-        allow_connections(len(target_set.endpoints) * config.in_flight)
         if latest:
             update_latest(run_dir)
         sample_writer = stack.enter_context(SampleWriter(run_dir, create=resume_state is None, scrub=options.scrub))
@@ -126,17 +127,6 @@ def execute_run(
             with os_errors_as_eval_error(run_dir):
                 write_run(run_dir, final_run, options.scrub)
     return final_run
-
-
-def _check_record(run_dir: Path) -> None:
-    """Raises EvalError before anything is measured where no report could read the record later."""
-    try:
-        read_run(run_dir)
-    except EvalError as error:
-        raise EvalError(
-            f"the run could not be reported, so nothing was measured: {error}. It holds the command line and the names"
-            " of classes and images: are they UTF-8, and not too many?"
-        ) from None
 
 
 def new_run(run_id: str, target_set: TargetSet, image_set: ImageSet, config: Config, options: RunOptions) -> Run:

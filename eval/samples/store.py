@@ -186,20 +186,24 @@ def read_run(run_dir: Path) -> Run:
     """Read run.json. Raises EvalError if it is missing, invalid, or of a later schema."""
     path = run_dir / RUN_JSON
     with _read_errors_as_eval_error(path):
-        data = parse_json(read_file(path, MAX_RUN_JSON_BYTES))
-        schema_version = data.get("schema_version") if isinstance(data, dict) else None
-        if schema_version not in READABLE_SCHEMAS:
-            raise InvalidInput(
-                f"schema_version is {schema_version!r}, this program reads {READABLE_SCHEMAS[0]} to"
-                f" {READABLE_SCHEMAS[-1]}"
-            )
-        data = _with_renamed_keys(data, RENAMED_RUN_KEYS)
-        if isinstance(targets := data.get("targets"), list):
-            data["targets"] = [_with_renamed_keys(target, RENAMED_TARGET_KEYS) for target in targets]
-        if "config" in data:
-            data["config"] = _with_renamed_keys(data["config"], RENAMED_CONFIG_KEYS)
-        run = validate(Run, data)
-        _check_run(run)
+        return parse_run(read_file(path, MAX_RUN_JSON_BYTES))
+
+
+def parse_run(text: bytes) -> Run:
+    """The record that run.json holds. Raises InvalidInput."""
+    data = parse_json(text)
+    schema_version = data.get("schema_version") if isinstance(data, dict) else None
+    if schema_version not in READABLE_SCHEMAS:
+        raise InvalidInput(
+            f"schema_version is {schema_version!r}, this program reads {READABLE_SCHEMAS[0]} to {READABLE_SCHEMAS[-1]}"
+        )
+    data = _with_renamed_keys(data, RENAMED_RUN_KEYS)
+    if isinstance(targets := data.get("targets"), list):
+        data["targets"] = [_with_renamed_keys(target, RENAMED_TARGET_KEYS) for target in targets]
+    if "config" in data:
+        data["config"] = _with_renamed_keys(data["config"], RENAMED_CONFIG_KEYS)
+    run = validate(Run, data)
+    _check_run(run)
     return run
 
 

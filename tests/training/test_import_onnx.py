@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def write_network(
     order: tuple[str, ...] = tuple(COLOURS),
     layout: str = "NCHW",
     batch: int | str = "N",
+    side: int | str = SIZE_PX,
     head: str = "logits",
     dtype: int = TensorProto.FLOAT,
 ) -> Path:
@@ -49,7 +51,7 @@ def write_network(
     matrix = np.zeros((3, len(order)), np.float32)
     for column, name in enumerate(order):
         matrix[channel[name], column] = 9
-    shape = [batch, 3, SIZE_PX, SIZE_PX] if layout == "NCHW" else [batch, SIZE_PX, SIZE_PX, 3]
+    shape = [batch, 3, side, side] if layout == "NCHW" else [batch, side, side, 3]
     rows = batch if isinstance(batch, int) else -1
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["images"], axes=[2, 3] if layout == "NCHW" else [1, 2], keepdims=1),
@@ -119,6 +121,7 @@ def test_classes_are_in_the_order_of_the_network(photos, tmp_path):
     ("network", "told"),
     [
         ({"batch": 1}, "cannot run a batch of images .*first dimension that is not fixed"),
+        ({"side": "height"}, r"takes x \[N, 3, height, height\], images of any size; name the side .* with --size"),
         ({"dtype": TensorProto.DOUBLE}, "the input of .*, x, is of double; export it with one of float32"),
         ({"order": ("red", "blue")}, r"has 3 class folders, and the network has 2; --classes FILE"),
     ],
@@ -136,8 +139,73 @@ def test_what_is_no_network_of_images_is_refused_in_words(photos, tmp_path):
     broken.write_bytes(b"\x80\x04 a pickle")
     with pytest.raises(SystemExit, match=r"^import: .*broken\.onnx is no ONNX file that can be read"):
         import_model(broken, photos, tmp_path / "mine")
-    with pytest.raises(SystemExit, match=r"takes features \[\?, 4\]; the service sends squares|has 2 outputs"):
+    with pytest.raises(SystemExit, match=r"takes features \[\?, 4\]; the service sends images"):
         import_model(Path("models/iris/model.onnx").resolve(), photos, tmp_path / "mine")
+
+
+def test_the_side_and_the_classes_may_be_open(photos, tmp_path):
+    file = write_network(tmp_path / "net.onnx", side="height")
+    model = onnx.load(file)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
+    onnx.save(model, file)
+    (tmp_path / "run").mkdir()
+    shutil.copytree(photos, tmp_path / "run" / "test")
+    import_model(file, tmp_path / "run", tmp_path / "mine", *PIXELS, "--size", "16", "--resize", "20")
+    taken = load_for_engine(tmp_path / "mine", "onnx").image
+    assert (taken.size_px, taken.resize_px) == (16, 20)
+    with pytest.raises(SystemExit, match=r"takes x \[N, 3, 8, 8\] and --size is 16; the service sends squares"):
+        import_model(write_network(file), photos, tmp_path / "mine", *PIXELS, "--size", "16")
+
+
+def test_a_network_with_branches_keeps_its_weights(photos, tmp_path):
+    file = write_network(tmp_path / "net.onnx")
+    model = onnx.load(file)
+    matrix = next(each for each in model.graph.initializer if each.name == "matrix")
+    matrix.name = "images_matrix"
+    product = helper.make_node("MatMul", ["rows", "images_matrix"], ["probabilities"])
+    branch = helper.make_graph(
+        [product], "branch", [], [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None)]
+    )
+    chosen = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
+    del model.graph.node[2]
+    model.graph.node.append(chosen)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    onnx.save(model, file)
+    import_model(file, photos, tmp_path / "mine", *PIXELS)
+    assert (tmp_path / "mine" / "model.onnx").exists()
+
+
+def test_a_file_in_the_model_that_is_replaced_is_kept(photos, tmp_path):
+    import_model(write_network(tmp_path / "net.onnx"), photos, tmp_path / "mine", *PIXELS)
+    new = write_network(tmp_path / "mine" / "new.onnx")
+    with pytest.raises(SystemExit, match=r"new\.onnx lies in .*mine, which is replaced"):
+        import_model(new, photos, tmp_path / "mine", *PIXELS)
+    assert new.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"red\nred\nblue\n", "names the class 'red' twice"),
+        ("rot\ngrün\nblau\n".encode("utf-16"), "is no text in UTF-8"),
+        (b"red\nblue\n", "names.txt has 2 names, and the network has 3"),
+        (b"red\nblue\ncyan\n", "has the folder 'green', and .* no such class"),
+    ],
+)
+def test_a_file_of_names_that_does_not_fit_is_refused(photos, tmp_path, content, told):
+    (tmp_path / "names.txt").write_bytes(content)
+    file = write_network(tmp_path / "net.onnx")
+    with pytest.raises(SystemExit, match=f"^import: .*{told}"):
+        import_model(file, photos, tmp_path / "mine", *PIXELS, "--classes", tmp_path / "names.txt")
+
+
+def test_a_network_of_two_outputs_is_told_what_to_leave_out(photos, tmp_path):
+    file = write_network(tmp_path / "net.onnx")
+    model = onnx.load(file)
+    model.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", 3]))
+    onnx.save(model, file)
+    with pytest.raises(SystemExit, match=r"has 2 outputs, y, rows; export the network with one, of scores"):
+        import_model(file, photos, tmp_path / "mine", *PIXELS)
 
 
 def test_a_network_that_mixes_the_images_of_a_batch_is_refused(photos, tmp_path):

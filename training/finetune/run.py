@@ -47,6 +47,7 @@ from training.finetune.run_folder import (
     write_run,
 )  # fmt: skip
 from training.finetune.unfrozen import FINE_LR, SCRATCH_LR, Schedule, predict, train_unfrozen
+from training.folders import SPLITS, has_splits
 from training.measure import accuracy
 from training.networks.bases import RANDOM, Base, build, check_size, find_base, load_weights
 
@@ -107,7 +108,7 @@ def load(dataset: Dataset, base: Base, scratch: Path, say: Callable[[str], None]
             raise DataError(f"no {name} image can be read; mend the files")
     learnt = {hashlib.sha256(image).digest() for name in ("train", "validation") for image in parts[name][1]}
     if copies := sum(hashlib.sha256(image).digest() in learnt for image in parts["test"][1]):
-        say(f"note: {copies} test images are copies of training images, and the accuracy too high; describe lists them")
+        say(f"note: copies of training images among the test images: {copies}; the accuracy is too high")
     clean = replace(dataset, **{name: part for name, (part, _) in parts.items()})
     train, validation, test = ((images, part.labels) for part, images in parts.values())
     return Loaded(clean, train, validation, test)
@@ -156,7 +157,8 @@ def finetune(options: Options, say: Callable[[str], None] = print) -> dict[str, 
     start = time.perf_counter()
     base = find_base(options.base, options.size_px, options.weights)
     dataset = read_dataset(options.data, options.seed)
-    if options.out.resolve().is_relative_to(options.data.resolve()):
+    roots = [options.data / split for split in SPLITS] if has_splits(options.data) else [options.data]
+    if any(options.out.resolve().is_relative_to(root.resolve()) for root in roots):
         raise FolderError(
             f"{options.out} lies in {options.data}, whose folders are classes: name one elsewhere with --out, such as "
             "runs/mine"

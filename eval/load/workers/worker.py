@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from eval.load.client import Client
+from eval.load.open_files import raise_file_limit
 from eval.load.open_loop import run_open_loop
 from eval.load.pauses import ClientPause, Heartbeat
 from eval.load.workers import handshake, messages
@@ -98,6 +99,7 @@ class Worker:
         if client := self._clients.get(shard.target_name):
             client.use_credentials(shard.signer, shard.scrub)
         else:
+            raise_file_limit(shard.max_in_flight * (len(self._clients) + 1))
             client = await self._stack.enter_async_context(shard.client(self._times.run_start))
             self._clients[shard.target_name] = client
         gc.collect()
