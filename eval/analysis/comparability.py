@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from eval.analysis.findings import Finding, FindingCode, invalid, notice
+from eval.plan.config import OPEN_LOOPS
 from eval.samples.model import Run, Sample, TargetRun
 from eval.samples.processors import Processor, client_processor, processors_differ, target_processor
 from eval.targets.engines import engine_of
@@ -150,7 +151,15 @@ def _load_differences(a: Run, b: Run) -> list[Finding]:
         and option in b.config
         and a.config[option] != b.config[option]
         and (not scenarios or common.intersection(scenarios))
-    ]
+    ] + _sender_differences(a, b, common)
+
+
+def _sender_differences(a: Run, b: Run, common: Collection[str]) -> list[Finding]:
+    """Open loops may have come from other places."""
+    of_a, of_b = (", ".join(sorted({sender.name for sender in run.senders})) or "none" for run in (a, b))
+    if of_a == of_b or not OPEN_LOOPS.intersection(common):
+        return []
+    return [invalid(FindingCode.LOAD_OPTION_DIFFERS, option="cluster", a=of_a, b=of_b)]
 
 
 def _client_differences(a: Run, b: Run) -> list[Finding]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import scipy
 
-from eval.analysis.comparability import common_scenarios, common_targets
+from eval.analysis.comparability import common_scenarios, common_targets, models_by_target
 from eval.analysis.findings import Finding, FindingCode, notice
 from eval.analysis.latency import billed_samples, network_ms, normal_load
 from eval.analysis.machine_change import MEAN, BothRuns, Change, Figure, find_changes, percentile_figure
@@ -34,9 +34,10 @@ from eval.codes import Reason, ReasonCode, Statement, reason
 from eval.cost.billing import REQUESTS_PER_MONTH
 from eval.cost.cost_comparison import cost_change, price_run
 from eval.cost.price_list import PriceList
+from eval.dataset.golden import is_golden
 from eval.plan.config import BASELINE_RTT, MAX_RATE, SINGLE, config_from_json
 from eval.samples.columns import Samples
-from eval.samples.model import Run, Sample, TargetRun
+from eval.samples.model import MEASURE, Run, Sample, TargetRun
 from eval.samples.processors import client_processor, processors_differ
 from eval.samples.rounds import failures_by_block, instances_by_round, latencies_by_round, service_times_by_round
 from eval.stats.comparison import (
@@ -89,6 +90,10 @@ class RunData:
     def targets_measured(self) -> set[str]:
         return {s.target for s in self.samples}
 
+    def answered(self, name: str) -> bool:
+        """Whether any image was classified."""
+        return any(s.error is None and s.phase == MEASURE and s.scenario != BASELINE_RTT for s in self.samples_of(name))
+
     def target_run(self, name: str) -> TargetRun:
         return next(t for t in self.run.targets if t.name == name)
 
@@ -102,7 +107,9 @@ class RunData:
 
     def service_times(self, name: str, scenario: str) -> ValuesByBlock:
         """What is billed of a target, by round."""
-        return service_times_by_round(self.billed_samples(name, scenario), scenario, self.network_ms(name))
+        # Of all samples, so that rounds keep their numbers where one failed as a whole
+        samples = self.billed_samples(name, scenario) if scenario == MAX_RATE else self.samples_of(name, scenario)
+        return service_times_by_round(samples, scenario, self.network_ms(name))
 
     def instance_rate_rps(self, name: str) -> float | None:
         """The highest rate of one instance, where it was measured."""
@@ -254,6 +261,9 @@ def _not_measured(a: RunData, b: RunData, name: str) -> Difference | None:
     difference = Difference(name, None, "measured", n_a=n_a, n_b=n_b)
     if n_a and n_b:
         ended_early = [letter for letter, failure in failures.items() if failure]
+        if a.answered(name) and not b.answered(name):
+            unanswered = reason(ReasonCode.NOT_MEASURED, runs=["B"], failure="no request was answered")
+            return replace(difference, regressed=True, reason=unanswered)
         if len(ended_early) != 1:
             return None
         run = ended_early[0]
@@ -396,6 +406,12 @@ def _failure_difference(
     return replace(difference, p=max(by_block, independent), details=difference.details | margins)
 
 
+def tells_no_accuracy(a: RunData, b: RunData, name: str) -> bool:
+    """Whether two models answered a golden set, whose classes are what one of them answers."""
+    models = [models_by_target(side.samples).get(name) for side in (a, b)]
+    return is_golden(b.run.images_source) and models[0] != models[1]
+
+
 def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Thresholds) -> Difference:
     """On the images that both predicted: same name, same bytes."""
     predictions_a, predictions_b = predictions_by_image(a, name), predictions_by_image(b, name)
@@ -406,6 +422,8 @@ def _accuracy_difference(a: RunData, b: RunData, name: str, thresholds: Threshol
     )
     if not common_images:
         return replace(difference, reason=reason(ReasonCode.NO_IMAGE_COMMON_TO_RUNS))
+    if tells_no_accuracy(a, b, name):
+        return replace(difference, threshold=None, reason=reason(ReasonCode.GOLDEN_SET))
     discordant = discordant_pairs(true_labels, predictions_a, predictions_b)
     correct_a, correct_b = (
         sum(predictions[key].label == true_labels[key] for key in common_images)

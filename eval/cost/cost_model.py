@@ -161,7 +161,8 @@ def build_cost_model(
     except PriceError as error:
         return reason(ReasonCode.PRICE_UNKNOWN, detail=str(error))
     inference_cpus = run.cpus or run.version.get("cpus") or math.ceil(target.vcpus)
-    startup_ms = run.startup_ms or (run.version.get("startup_ms") or {}).get("total")
+    # Of a deployed target it is what its process tells, without all that the platform did before
+    startup_ms = run.startup_ms or ((run.version.get("startup_ms") or {}).get("total") if run.twin else None)
     if startup_s is None and startup_ms is not None:
         startup_s = startup_ms / 1000
 

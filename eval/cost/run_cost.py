@@ -1,10 +1,11 @@
 """The cost of a run itself: estimated before it, metered while it runs, reported after it. Pure.
 
-An upper bound: free allowances are not counted, concurrent requests in an instance are billed each on its own, all of
-a request's time at the client counts as time in an instance, and all of a machine's CPU counts as busy. A machine or a
-dyno is charged for the duration of the run, although it is paid for without the run too. Not counted are building and
-deploying, and the idle time of instances that Google keeps warm (`minInstances`). A target has the size by which it is
-priced, and one instance or as many as responded.
+Before the run each request counts with DEFAULT_SERVICE_MS. What is metered is an upper bound: free allowances are not
+counted, concurrent requests in an instance are billed each on its own, all of a request's time at the client counts as
+time in an instance, and all of a machine's CPU counts as busy. A machine or a dyno is charged for the duration of the
+run, although it is paid for without the run too. Not counted are building and deploying, and the idle time of instances
+that Google keeps warm (`minInstances`). A target has the size by which it is priced, and one instance or as many as
+responded.
 
     rate_cards = {t.name: rate_card_for(t, prices) for t in run.targets}
     estimate = estimate_run_cost(requests, rate_cards, duration_s)      # a RunCost: estimate.total_usd
@@ -73,10 +74,11 @@ class RunCost:
         }
         return {"usd": self.total_usd, "targets": targets}
 
-    def summary_line(self, prefix: str) -> str:
-        """The cost as a sentence. `prefix`: such as "The run will cost"."""
+    def summary_line(self) -> str:
+        """What a run will cost, as a sentence."""
         paid_targets = [f"{name} {usd(amount)}" for name, amount in self.usd_by_target.items() if amount]
-        text = f"{prefix} at most {usd(self.total_usd)}" + (f" ({', '.join(paid_targets)})" if paid_targets else "")
+        text = f"At {DEFAULT_SERVICE_MS:g} ms a request the run will cost {usd(self.total_usd)}"
+        text += f" ({', '.join(paid_targets)})" if paid_targets else ""
         for note in dict.fromkeys(self.notes_by_target.values()):
             names = [name for name, other_note in self.notes_by_target.items() if other_note == note]
             text += f"; {join_words(names)}: {note}"

@@ -32,7 +32,13 @@ import scipy
 from eval.analysis.predictions.accuracy import Prediction
 from eval.analysis.predictions.mcnemar import DiscordantPairs, discordant_pairs
 from eval.analysis.predictions.paired_scores import PairedScore, paired_scores
-from eval.analysis.run_comparison import GATE_CONFIDENCE, Difference, RunData, predictions_by_image
+from eval.analysis.run_comparison import (
+    GATE_CONFIDENCE,
+    Difference,
+    RunData,
+    predictions_by_image,
+    tells_no_accuracy,
+)
 from eval.codes import ReasonCode, Statement, reason
 
 CONFIDENCE = GATE_CONFIDENCE
@@ -110,6 +116,9 @@ def score_criteria(production: RunData, candidate: RunData, target: str, margin:
     common = [image for image in a if image in b and image in labels]
     if not common:
         return []
+    if tells_no_accuracy(production, candidate, target):
+        golden = reason(ReasonCode.GOLDEN_SET)
+        return [Criterion(target, "accuracy", Verdict.UNDECIDED, margin, n=len(common), reason=golden)]
     true, predicted_a, predicted_b = (
         np.array(column)
         for column in ([labels[i] for i in common], [a[i].label for i in common], [b[i].label for i in common])

@@ -80,10 +80,21 @@ async def run_open_loop(
                         break
                     task_group.create_task(send_one(request, start + offset_s, start + next_offset_s))
         finally:
-            while unrecorded:
-                record(client.to_sample(unrecorded.popleft()))
+            _record_all(unrecorded, lambda finished: record(client.to_sample(finished)))
     except* EvalError as errors:
         raise errors.exceptions[0] from None
+
+
+def _record_all(unrecorded: deque[FinishedRequest], record: Callable[[FinishedRequest], None]) -> None:
+    """Every one, though recording may raise EvalError at a cost limit; then that is raised."""
+    errors = []
+    while unrecorded:
+        try:
+            record(unrecorded.popleft())
+        except EvalError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 async def sleep_until(scheduled_at: float) -> None:

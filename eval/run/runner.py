@@ -391,7 +391,7 @@ class RunSession:
             demand.requests_by_target, rate_cards, demand.duration_s, starts_by_target=demand.starts_by_target
         )
         if estimate.total_usd or max_usd is not None:
-            reporter.event(estimate.summary_line("The run will cost"))
+            reporter.event(estimate.summary_line())
         if max_usd is not None and estimate.total_usd > max_usd:
             reporter.event(f"That may exceed --max-usd {max_usd:g}, at which the run would end")
 

@@ -16,6 +16,8 @@ from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
 from eval.cost import price_list as price_module
 from eval.cost.price_list import PRICE_LIST_PATH, load_price_list
+from eval.dataset.golden import GOLDEN_SOURCE
+from eval.samples.model import SenderRecord
 from eval.samples.store import append_sample, write_run
 from eval.stats.comparison import Decision
 from tests.helpers.synthetic_run import make_run
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.integration
 NAMES = ("heroku", "gcp_cloudrun")
 FOUR = ("aws_ec2", "heroku", "gcp_cloudrun", "gcp_function")
 LIMITS = Thresholds()
+ELSEWHERE = SenderRecord("10.0.0.2", 1, 2, {}, {}, "0" * 64)
 
 
 def a_run(instances=7, **options):
@@ -155,6 +158,39 @@ def test_a_target_that_ended_early_is_worse():
     assert found["heroku", "measured"].reason == reason(ReasonCode.ENDED_EARLY, run="B", failure="its process ended")
     back = compared((dataclasses.replace(run, targets=ended), samples), (run, samples))
     assert not back["heroku", "measured"].regressed
+
+
+def test_a_target_that_answers_nothing_is_worse_whatever_else_is_judged():
+    run, samples = a_run(n_images=100)  # four blocks: too few to judge a rate of failures
+    dead = failing(samples, 1)
+    found = compared((run, samples), (run, dead))
+    assert found["heroku", "measured"].regressed
+    unanswered = reason(ReasonCode.NOT_MEASURED, runs=["B"], failure="no request was answered")
+    assert found["heroku", "measured"].reason == unanswered
+    assert ("gcp_cloudrun", "measured") not in found and ("heroku", "measured") not in compared(
+        (run, dead), (run, dead)
+    )
+
+
+def test_of_two_models_a_golden_set_tells_no_accuracy():
+    golden = [
+        (dataclasses.replace(run, images_source=GOLDEN_SOURCE), samples)
+        for run, samples in (
+            a_run(wrong=0), a_run(wrong=0, disagreements={"heroku": 60}),
+            a_run(wrong=0, disagreements={"heroku": 60}, model_versions={"heroku": "ffff"}),
+        )
+    ]  # fmt: skip
+    assert compared(*golden[:2])["heroku", "accuracy"].regressed  # the same model: its deployment is at fault
+    d = compared(golden[0], golden[2])["heroku", "accuracy"]
+    assert (d.regressed, d.threshold, d.reason) == (False, None, reason(ReasonCode.GOLDEN_SET))
+
+
+def test_rounds_keep_their_numbers_where_one_failed_as_a_whole():
+    run, samples = a_run()
+    first = min(s.block for s in samples if s.target == "heroku" and s.phase == "measure" and s.block >= 0)
+    cut = [dataclasses.replace(s, error="timeout") if (s.target, s.block) == ("heroku", first) else s for s in samples]
+    whole, lacking = (side(run, each).service_times("heroku", "single") for each in (samples, cut))
+    assert set(whole) - set(lacking) == {0} and all(lacking[n] == whole[n] for n in lacking)
 
 
 def test_accuracy_is_compared_on_the_same_images():
@@ -430,14 +466,17 @@ def test_a_figure_that_could_not_be_judged_is_named(pair, capsys):
         ({"client_environment": {"cpu_model": "B", "cores": 2}}, "the client's processor differs: A (instruction "),
         ({"config": {"rate_rps": 5.0, "fresh": True}}, "fresh differs: False, and True"),
         ({"config": {"peak": 24.0, "fresh": False}}, "peak differs: 3, and 24"),
+        ({"senders": [ELSEWHERE]}, "cluster differs: none, and 10.0.0.2"),
     ],
-    ids=["images", "scenarios", "machine", "connections", "bills"],
+    ids=["images", "scenarios", "machine", "connections", "bills", "senders"],
 )
 def test_incompatible_runs_are_refused_unless_forced(pair, capsys, change, says):
     run, samples = a_run()
     run = dataclasses.replace(
         run, client_environment={"cpu_model": "A", "cores": 2}, config={"rate_rps": 9.0, "fresh": False, "peak": 3.0}
     )
+    if "senders" in change:  # of open loops alone
+        run = dataclasses.replace(run, scenarios=["single", "burst"])
     folders = pair((run, samples), (dataclasses.replace(run, **change), samples))
     assert main(["compare", *folders]) == 2
     refused = capsys.readouterr()

@@ -476,6 +476,13 @@ def test_a_proven_cold_start_is_what_starts_are_billed_by():
     assert whole(name="gcp_cloudrun").measured["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
 
 
+def test_what_a_deployed_process_tells_of_its_start_is_no_cold_start():
+    run, samples = make_run(n_images=50, names=("gcp_cloudrun",), twin=False)
+    assert run.targets[0].version["startup_ms"]["total"] and run.targets[0].startup_ms is None
+    model = build_cost_model(run.targets[0], samples, PRICES)
+    assert not model.startup_measured and "startup_s" not in cost_report(model).measured
+
+
 def test_a_rate_that_several_instances_held_is_shared_among_them():
     held = [make_sample(instance_id=name) for name in ("a", "b", "c", "a", None)]
     assert rps_per_instance(90.0, held) == 30

@@ -51,8 +51,8 @@ def test_twin_costs_nothing_and_custom_endpoint_cost_is_unknown():
     }
     found = estimate_run_cost({"heroku": 100, "mine": 100}, tariffs, 3600)
     assert found.usd_by_target == {"heroku": 0, "mine": None}
-    assert found.summary_line("The run will cost") == (
-        "The run will cost at most $0; heroku: a local twin, which costs nothing; "
+    assert found.summary_line() == (
+        "At 80 ms a request the run will cost $0; heroku: a local twin, which costs nothing; "
         "mine: a custom endpoint, whose price is unknown"
     )
     assert found.to_report()["targets"]["mine"] == {
@@ -115,8 +115,8 @@ def test_estimate_is_at_least_the_metered_cost(name):
 
 
 def test_the_line_names_what_each_costs():
-    line = RunCost({"aws_ec2": 0.25, "heroku": 0.5}, {}).summary_line("The run has cost")
-    assert line == "The run has cost at most $0.75 (aws_ec2 $0.25, heroku $0.50)"
+    line = RunCost({"aws_ec2": 0.25, "heroku": 0.5}, {}).summary_line()
+    assert line == "At 80 ms a request the run will cost $0.75 (aws_ec2 $0.25, heroku $0.50)"
 
 
 def test_a_plan_counts_requests_time_and_starts():

@@ -16,6 +16,7 @@ from eval.analysis.predictions.mcnemar import DiscordantPairs
 from eval.analysis.predictions.paired_scores import paired_scores
 from eval.analysis.run_comparison import Difference, RunData, Thresholds, compare_runs
 from eval.cost.price_list import load_price_list
+from eval.dataset.golden import GOLDEN_SOURCE
 from eval.gate.criteria import (
     Criterion,
     Margins,
@@ -361,6 +362,25 @@ def test_a_target_that_the_candidate_did_not_reach_is_worse(runs, tmp_path, caps
     assert "heroku was not measured in the candidate: cannot be reached: refused" in out
     assert [line.split()[0] for line in out.splitlines() if line.endswith("  worse")] == ["heroku"]
     assert "Worse: the candidate must not take production's place." in out
+
+
+def test_a_target_that_answers_nothing_is_worse_and_a_golden_set_decides_nothing(runs, tmp_path, capsys):
+    run, samples = make_run(n_images=1200)
+    dead = [
+        dataclasses.replace(s, error="http_5xx", predicted_class=None, probabilities=None)
+        if s.target == "heroku"
+        else s
+        for s in samples
+    ]
+    assert main(["gate", runs["production"], write(tmp_path / "dead", run, dead), "--only", "accuracy"]) == 1
+    assert "heroku was not measured in the candidate: no request was answered" in capsys.readouterr().out
+    other, answers = make_run(n_images=1200, model_versions=dict.fromkeys(FOUR, "ffff"))
+    folders = [
+        write(tmp_path / name, dataclasses.replace(each, images_source=GOLDEN_SOURCE), of)
+        for name, each, of in (("a", run, samples), ("b", other, answers))
+    ]
+    assert main(["gate", *folders, "--only", "accuracy"]) == 3
+    assert "the golden set checks a deployment, and tells no accuracy" in capsys.readouterr().out
 
 
 def test_a_target_that_ended_early_in_the_candidate_is_worse(runs, tmp_path, capsys):

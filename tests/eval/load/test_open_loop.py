@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from eval.analysis.latency import cache_test
+from eval.errors import BudgetExceeded
 from eval.load import open_loop
 from eval.load.workers.shard import Shard, split
 from eval.mock_server.profile import EndpointProfile
@@ -104,6 +105,18 @@ def test_a_loop_without_pauses_makes_its_samples_too():
     asyncio.run(client.run(201, samples.append))
     assert sorted(samples[:-1]) == [*range(1, 201)] and samples[-1] == 0
     assert client.busy_when_made.count(1) == 200 - open_loop.MAX_UNRECORDED
+
+
+def test_a_loop_that_its_cost_ends_records_all_that_were_answered():
+    client, samples = InstantClient(slow=0, others=math.inf), []
+
+    def record(sample):
+        samples.append(sample)
+        raise BudgetExceeded("enough")
+
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(client.run(200, record))
+    assert client.answered > open_loop.MAX_UNRECORDED and len(samples) == client.answered
 
 
 def test_an_interrupted_loop_makes_the_samples_of_all_that_ended():
