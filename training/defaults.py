@@ -19,7 +19,7 @@ RUN_JSON = "run.json"  # of a run of ./cloudtrial finetune
 SEED = 0  # of training
 BASE = "efficientnet_lite0"  # of ./cloudtrial finetune
 EPOCHS, BATCH_SIZE = 5, 32  # of the whole network
-MIN_ACCURACY = 0.930  # of the test set; a network below it is not shipped
+MIN_ACCURACY = 0.950  # of the test set; a network below it is not shipped
 GOLDEN_STEPS = 150
 
 # Of CIFAR-10: pixels / 255, minus the mean, over the standard deviation, per channel

@@ -8,7 +8,7 @@ The network is torchvision's resnet18 with the CIFAR stem: a 3x3 convolution of 
 SGD with Nesterov momentum, one cycle of the learning rate, label smoothing, and flip, cutout and shift as augmentation
 (rates, cutout and shift of KellerJordan/cifar10-zoo, airbench/baselines/train_resnet18_96.py). Two more parts make it
 fit into an afternoon on two cores: images are small at first (progressive resizing), and most of those that the network
-knows well are skipped in an epoch (Qin and others, "InfoBatch", ICLR 2024). A first run, of 70 epochs, reached 94.98%.
+knows well are skipped in an epoch (Qin and others, "InfoBatch", ICLR 2024). The run shipped reached 95.25%.
 """
 
 from __future__ import annotations

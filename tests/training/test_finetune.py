@@ -336,7 +336,7 @@ def test_test_images_that_were_learnt_from_are_told(tmp_path, capsys):
     assert re.search(r"note: copies of training images among the test images: [1-3]; the", capsys.readouterr().out)
 
 
-def test_an_interruption_before_the_whole_network_leaves_the_run_as_it_was(copies, monkeypatch):
+def test_an_early_interruption_leaves_the_run_as_it_was(copies, monkeypatch):
     data, run = copies
     before = json.loads((run / "run.json").read_text(encoding="utf-8"))
     left = run / ".scratch-of-a-killed-run"

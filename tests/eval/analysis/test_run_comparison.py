@@ -160,7 +160,7 @@ def test_a_target_that_ended_early_is_worse():
     assert not back["heroku", "measured"].regressed
 
 
-def test_a_target_that_answers_nothing_is_worse_whatever_else_is_judged():
+def test_a_target_that_answers_nothing_is_worse():
     run, samples = a_run(n_images=100)  # four blocks: too few to judge a rate of failures
     dead = failing(samples, 1)
     found = compared((run, samples), (run, dead))

@@ -476,7 +476,7 @@ def test_a_proven_cold_start_is_what_starts_are_billed_by():
     assert whole(name="gcp_cloudrun").measured["startup_s"] == STARTUP_MS["gcp_cloudrun"] / 1000
 
 
-def test_what_a_deployed_process_tells_of_its_start_is_no_cold_start():
+def test_what_a_process_tells_of_its_start_is_no_cold_start():
     run, samples = make_run(n_images=50, names=("gcp_cloudrun",), twin=False)
     assert run.targets[0].version["startup_ms"]["total"] and run.targets[0].startup_ms is None
     model = build_cost_model(run.targets[0], samples, PRICES)

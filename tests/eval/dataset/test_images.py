@@ -138,7 +138,7 @@ def test_what_is_no_image_is_skipped_and_counted(folders):
         "Images: 16 files skipped: 3 hidden (.git, __MACOSX, cat/._1.jpg); ",
         "1 outside of class folders (README)",
         "1 a subfolder of a class (cat/more)",
-        "2 with another ending than .png, .jpg, .jpeg, .webp, .gif, .bmp (cat/1.heic, cat/Thumbs.db)",
+        "2 with another ending than .png, .jpg, .jpeg, .jpe, .jfif, .webp, .gif, .bmp (cat/1.heic, cat/Thumbs.db)",
         "4 damaged, or not what the service reads (cat/8.png: the PNG image of ",
         "cat/9.jpg: the JPEG image of 200 bytes",
         "cat/9.png: the 11 bytes are no PNG",

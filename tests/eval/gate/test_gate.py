@@ -364,7 +364,7 @@ def test_a_target_that_the_candidate_did_not_reach_is_worse(runs, tmp_path, caps
     assert "Worse: the candidate must not take production's place." in out
 
 
-def test_a_target_that_answers_nothing_is_worse_and_a_golden_set_decides_nothing(runs, tmp_path, capsys):
+def test_no_answer_is_worse_and_a_golden_set_decides_nothing(runs, tmp_path, capsys):
     run, samples = make_run(n_images=1200)
     dead = [
         dataclasses.replace(s, error="http_5xx", predicted_class=None, probabilities=None)

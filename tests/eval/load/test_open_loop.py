@@ -107,7 +107,7 @@ def test_a_loop_without_pauses_makes_its_samples_too():
     assert client.busy_when_made.count(1) == 200 - open_loop.MAX_UNRECORDED
 
 
-def test_a_loop_that_its_cost_ends_records_all_that_were_answered():
+def test_a_loop_that_its_cost_ends_records_all_answers():
     client, samples = InstantClient(slow=0, others=math.inf), []
 
     def record(sample):

@@ -91,7 +91,7 @@ def test_time_goes_on_after_the_break(whole):
     assert all(s.scheduled_s > last for s in list(read_samples(whole.folder))[130:])
 
 
-def test_while_it_goes_on_it_is_running_and_an_interruption_counts_all(whole, monkeypatch):
+def test_while_it_goes_on_it_is_running_and_counts_all(whole, monkeypatch):
     total = read_run(whole.folder).planned_requests
     cut(whole.folder, 130)
     facts = json.loads((whole.folder / "run.json").read_text())
@@ -114,7 +114,7 @@ def test_while_it_goes_on_it_is_running_and_an_interruption_counts_all(whole, mo
 
 
 @pytest.mark.parametrize("option", [["--cold-command", "a=true"], ["--max-usd", "1"]])
-def test_an_option_that_the_folder_does_not_keep_has_to_be_given_again(whole, capsys, option):
+def test_an_option_that_is_not_kept_has_to_be_given_again(whole, capsys, option):
     cut(whole.folder, 50)
     facts = json.loads((whole.folder / "run.json").read_text())
     (whole.folder / "run.json").write_text(json.dumps(facts | {"command": [*facts["command"], *option]}))
@@ -129,7 +129,7 @@ def test_a_restart_of_a_target_that_the_run_lacks_is_refused(whole, capsys):
     assert "--cold-command b: the run has no such endpoint, only a" in capsys.readouterr().err
 
 
-def test_a_run_that_fell_back_to_the_golden_set_names_it_on_resume(whole):
+def test_a_run_of_the_golden_set_may_name_it_on_resume(whole):
     cut(whole.folder, 50)
     facts = json.loads((whole.folder / "run.json").read_text())
     (whole.folder / "run.json").write_text(json.dumps(facts | {"config": facts["config"] | {"images": None}}))

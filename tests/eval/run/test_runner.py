@@ -275,7 +275,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     )
 
 
-def test_a_record_that_no_report_could_read_ends_the_run_before_it_begins(tmp_path):
+def test_a_record_that_no_report_could_read_ends_the_run(tmp_path):
     with fake_endpoint() as fake, pytest.raises(EvalError, match=r"so nothing was measured: .*UTF-8"):
         run(tmp_path, [endpoint(fake, "a")], command=("eval", "--out", "caf\udce9"))
     assert not fake.posts
