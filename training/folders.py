@@ -58,7 +58,7 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     files = {folder.name: sorted(filter(_is_image, folder.rglob("*"))) for folder in folders}
     empty = [name for name, paths in files.items() if not paths]
     if empty:
-        others = other_files([root / empty[0]])
+        others = skipped_files([root / empty[0]])
         if others:
             raise DataError(
                 f"{root / empty[0]} holds {len(others)} files, such as {printable(others[0].name)}, and none ends as an"
@@ -68,16 +68,16 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     return files
 
 
-def other_files(folders: Iterable[Path]) -> list[Path]:
+def skipped_files(folders: Iterable[Path]) -> list[Path]:
     """Files in class folders that are left out, as they do not end as an image does; hidden ones are expected."""
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     return [path for path in files if not _is_image(path) and not path.name.startswith(".")]
 
 
-def other_files_text(folder: Path) -> str | None:
+def skipped_files_text(folder: Path) -> str | None:
     """A sentence on what of a data set is left out; None where nothing is."""
     roots = [folder / split for split in SPLITS] if has_splits(folder) else [folder]
-    others = other_files(each for root in roots for each in sorted(root.iterdir()) if _is_class(each))
+    others = skipped_files(each for root in roots for each in sorted(root.iterdir()) if _is_class(each))
     if not others:
         return None
     files = "1 file is" if len(others) == 1 else f"{len(others)} files are"

@@ -21,7 +21,7 @@ from eval.stats.intervals import Estimate, interval_indices, min_sample_size, ne
 
 P95 = 0.95
 MAX_FAILED_FRACTION = 0.01  # of a step's requests
-DOUBT = 0.025  # probability of so many failures, or more, if no more than that fraction fail
+SIGNIFICANCE_LEVEL = 0.025  # probability of so many failures, or more, if no more than that fraction fail
 MAX_BRACKET_RATIO = 1.05  # of the lowest failed to the highest passed rate, at which the search ends
 MIN_RATE_RPS = 0.05
 
@@ -55,7 +55,7 @@ def evaluate_step(rate_rps: float, samples: Iterable[Sample], slo_ms: float) -> 
     n = len(ordered_samples)
     too_many_failed = failed_count > MAX_FAILED_FRACTION * n
     passed = p95_ms <= slo_ms and not too_many_failed
-    surely_failed = scipy.stats.binom.sf(failed_count - 1, n, MAX_FAILED_FRACTION) <= DOUBT
+    surely_failed = scipy.stats.binom.sf(failed_count - 1, n, MAX_FAILED_FRACTION) <= SIGNIFICANCE_LEVEL
     conclusive = high_ms <= slo_ms if passed else bool(surely_failed) or low_ms > slo_ms
     return SearchStep(rate_rps, n, failed_count, p95_ms, low_ms, high_ms, passed, conclusive)
 

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from training.describe.duplicates import Pair, exact_pairs, near_pairs
 from training.describe.scan import NO_SPLIT, ImageFile
-from training.folders import other_files_text, printable
+from training.folders import printable, skipped_files_text
 
 SHOWN = 50  # of each list
 ACCURACIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -45,7 +45,7 @@ def summarise(name: str, root: Path, files: Sequence[ImageFile]) -> tuple[dict[s
         "sizes_px": _sizes(good),
         "formats": dict(Counter(file.format for file in good).most_common()),
         "modes": dict(Counter(file.mode for file in good).most_common()),
-        "left_out": other_files_text(root),
+        "left_out": skipped_files_text(root),
         "unreadable": {
             "n": len(bad),
             "files": [{"file": _name(file, root), "problem": file.problem} for file in bad[:SHOWN]],

@@ -22,7 +22,7 @@ from service.images.preprocess import decode_image
 from service.manifest.reader import NAME, is_name
 from service.model import Bundle
 from training.errors import DataError
-from training.folders import class_folders, has_splits, other_files_text
+from training.folders import class_folders, has_splits, skipped_files_text
 from training.labelling.folders import file_names
 
 TEST_FRACTION = 0.2  # of a folder without splits
@@ -81,7 +81,7 @@ def read_dataset(folder: Path, seed: int) -> Dataset:
         raise DataError(
             f"{folder} has one class, {''.join(classes)!r}; a classifier needs at least two folders of images"
         )
-    notes = [text] if (text := other_files_text(folder)) else []
+    notes = [text] if (text := skipped_files_text(folder)) else []
     train, test = _part(train_files, classes), _part(test_files, classes)
     split_here = not len(test)
     if split_here:
