@@ -311,7 +311,9 @@ def billed_seconds(
     startup_total_s, max_startup_total_s = startup_seconds(requests, demand, target, peak)
 
     def union_s(request_s: float) -> float:
-        return instances * busy_s * -math.expm1(-busy_rps * request_s / instances)
+        # Requests share an instance's time, but not its processor: their work takes as long beside one another
+        worked_s = requests * min(request_s, demand.cpu_s / target.vcpus)
+        return max(worked_s, instances * busy_s * -math.expm1(-busy_rps * request_s / instances))
 
     return (
         union_s(demand.billed_s) + startup_total_s,

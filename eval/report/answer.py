@@ -355,9 +355,9 @@ def cold_fraction_text(fraction: float) -> str:
 def slowdown_text(limit: SlowdownLimit, net_usd: float) -> str:
     """Up to which slowdown of the processor the answer holds, and at what price if that grows."""
     if limit.factor <= 1:
-        return f"It does not hold on a processor {SLOWDOWNS[0]} times slower than this machine's."
+        return f"The answer does not hold on a processor {SLOWDOWNS[0]} times slower than this machine's."
     price = f", at {usd(limit.net_usd)}" if usd(limit.net_usd) != usd(round(net_usd, 2)) else ""
-    return f"It holds on a processor up to {limit.factor} times slower than this machine's{price}."
+    return f"The answer holds on a processor up to {limit.factor} times slower than this machine's{price}."
 
 
 def _p95_unknown_text(candidate: Candidate) -> str:

@@ -48,7 +48,8 @@
       const rps = (requests / MONTH_S) * peak, busyS = MONTH_S / peak, instances = autoscaled(rps, need, target);
       const startS = warm ? 0 : coldStarts(requests, peak, C.IDLE_TIMEOUT_S) * need.startup_s;
       const maxStartS = warm ? 0 : coldStarts(requests, peak, C.MIN_IDLE_TIMEOUT_S) * need.startup_s;
-      const union = (s) => instances * busyS * -Math.expm1((-rps * s) / instances);
+      const union = (s) => Math.max(requests * Math.min(s, need.cpu_s / target.vcpus),
+        instances * busyS * -Math.expm1((-rps * s) / instances));
       const gib = (requests * need.egress_bytes) / 2 ** 30, memory = target.memory_mib / 1024;
       const boost = target.startup_cpu_boost ? 1 : 0;
       const idle = (billedS) => warm * MONTH_S * (1 - Math.min(1, billedS / (Math.max(instances, warm) * MONTH_S)));
@@ -141,17 +142,23 @@
 
   // Words, as eval/formatting.py and eval/report/answer.py write them.
   const grouped = (text) => text.replace(/\B(?=(\d{3})+(?!\d)(?<!\.\d*))/g, ",");
+  // Half to even, as Python does: toFixed rounds it up. A tie is a number of halves of powers of two.
+  const fixed = (value, digits) => {
+    const isTie = Number.isInteger(value * 2 ** (digits + 1)) && !Number.isInteger(value * 2 ** digits);
+    const text = value.toFixed(digits);
+    return isTie && Number(text.at(-1)) % 2 ? (value - 0.5 / 10 ** digits).toFixed(digits) : text;
+  };
   const significant = (value, digits = 3) => {
     if (value === 0) return "0";
-    return grouped(value.toFixed(Math.max(0, digits - 1 - Number(value.toExponential(digits - 1).split("e")[1]))));
+    return grouped(fixed(value, Math.max(0, digits - 1 - Number(value.toExponential(digits - 1).split("e")[1]))));
   };
   const ms = (value) => (value >= 9999.5 ? `${significant(value / 1000)} s`
-    : value < 1 ? (value < 0.01 ? "< 0.01 ms" : `${value.toFixed(2)} ms`) : `${significant(value)} ms`);
-  const mib = (value) => (value >= 1024 && value % 1024 === 0 ? `${value / 1024} GiB` : `${grouped(value.toFixed(0))} MiB`);
+    : value < 1 ? (value < 0.01 ? "< 0.01 ms" : `${fixed(value, 2)} ms`) : `${significant(value)} ms`);
+  const mib = (value) => (value >= 1024 && value % 1024 === 0 ? `${value / 1024} GiB` : `${grouped(fixed(value, 0))} MiB`);
   const usd = (value) => (value === 0 ? "$0" : value < 0.01 ? `$${significant(value, 2)}`
-    : `$${grouped(value.toFixed(value >= 1000 ? 0 : 2))}`);
+    : `$${grouped(fixed(value, value >= 1000 ? 0 : 2))}`);
   const percent = (value) => {
-    const text = (value * 100).toFixed(1);
+    const text = fixed(value * 100, 1);
     return Number(text) === 100 && value < 1 ? "> 99.9%" : Number(text) === 0 && value > 0 ? "< 0.1%"
       : value === 1 ? "100%" : `${text}%`;
   };
@@ -184,8 +191,8 @@
     const limit = data.twins ? slowdownLimit(names, traffic, first) : null;
     if (limit !== null) {
       const price = limit.price === amount(first) ? "" : `, at ${limit.price}`;
-      parts.push(limit.factor <= 1 ? `It does not hold on a processor ${C.FIRST_SLOWDOWN} times slower than this machine's.`
-        : `It holds on a processor up to ${limit.factor} times slower than this machine's${price}.`);
+      parts.push(limit.factor <= 1 ? `The answer does not hold on a processor ${C.FIRST_SLOWDOWN} times slower than this machine's.`
+        : `The answer holds on a processor up to ${limit.factor} times slower than this machine's${price}.`);
     }
     return parts.filter(Boolean).join(" ");
   };

@@ -156,7 +156,7 @@ def test_answer_has_at_most_15_words(facts, busy_rps):
 
 def test_table_names_the_scenario_of_its_p95(folder):
     assert "p95<small>steady stream</small>" in (folder / REPORT_HTML).read_text()
-    assert "| p95, steady stream |" in (folder / "report.md").read_text()
+    assert "| p95 at 1 a second |" in (folder / "report.md").read_text()
 
 
 def test_report_json_has_what_the_page_computes_from(folder):
