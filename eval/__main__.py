@@ -15,7 +15,7 @@ from eval.cli.report import add_report
 from eval.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, add_run_command
 from eval.cli.samples import add_samples
 from eval.errors import EvalError
-from eval.interruption import Interruptions
+from eval.interruption import Interruptions, is_interruption
 from eval.validation import printable_lines
 from service.command_line import CommandParser
 
@@ -26,8 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     arguments.line = ("./cloudtrial", *argv)
     interruptions = arguments.interruptions = Interruptions()
-    with interruptions.raised():
-        exit_code = _flush_output(_run_command(arguments))
+    try:
+        with interruptions.raised():
+            exit_code = _flush_output(_run_command(arguments))
+    except BaseException as error:
+        if not is_interruption(error):
+            raise
+        print("stopped", file=sys.stderr)
+        exit_code = _flush_output(EXIT_INTERRUPTED)
     return interruptions.received.exit_code if interruptions.received and exit_code == EXIT_INTERRUPTED else exit_code
 
 
@@ -43,9 +49,6 @@ def _run_command(arguments: argparse.Namespace) -> int:
     except OSError as error:
         print(printable_lines(f"{error.filename or 'the output'}: {error.strerror or error}"), file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
 
 def _flush_output(exit_code: int) -> int:

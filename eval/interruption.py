@@ -33,6 +33,12 @@ class Interruption(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Whether a signal has raised it, also where it was wrapped: Python makes a RuntimeError of one in `__set_name__`,
+    which runs for each member of an enumeration that is imported."""
+    return isinstance(error, KeyboardInterrupt) or bool(error.__cause__ and is_interruption(error.__cause__))
+
+
 class Interruptions:
     """What a command does about the signals. `received` is the first of them."""
 

@@ -249,8 +249,9 @@ def _outcome(
         raise ValueError(f"{len(planned)} requests with {len(set(planned))} images: they cannot be told apart")
     at_kill = Snapshot.of(before[0], before[1], requests)
     counts = count_requests(planned, at_kill, Snapshot.of(server.arrived(), _samples(folder / "run"), requests))
-    if "Traceback" in (folder / LOG).read_text(encoding="utf-8"):
-        problem = problem or "a traceback"
+    said, traceback, frames = (folder / LOG).read_text(encoding="utf-8").partition("Traceback")
+    if traceback:  # told here, as a folder of CI's is gone with its machine
+        problem = problem or f"{said[-200:]}{traceback}{frames}"
     fell = BEFORE if not at_kill.arrived else WHILE if counts.missing else AFTER
     return Outcome(killed, fell, counts, ended_after_s, problem)
 

@@ -9,7 +9,7 @@ from eval.analysis.recommendation import bills_tied, evaluate, evaluate_all, rec
 from eval.analysis.report_model import Candidate, SlowdownLimit, Traffic
 from eval.analysis.summary import analyse_run
 from eval.codes import ReasonCode, reason
-from eval.cost.billing import Bill, ResourceDemand, prices_for
+from eval.cost.billing import Bill, ResourceDemand, prices_for, round_up_billed_s
 from eval.cost.price_list import load_price_list
 from eval.samples.sizes import sized_target
 from infra.targets import TARGETS
@@ -26,7 +26,14 @@ def candidate(name, p95_ms=20.0, **changes):
     """A target whose requests take 20 ms on this machine, and in proportion on a slower one."""
     target = TARGETS[name]
     demands = {
-        n: replace(DEMAND, service_s=0.02 * n, cpu_s=0.02 * n, instance_rps=50.0 / n, startup_s=2.0 * n)
+        n: replace(
+            DEMAND,
+            service_s=0.02 * n,
+            billed_s=round_up_billed_s(0.02 * n),
+            cpu_s=0.02 * n,
+            instance_rps=50.0 / n,
+            startup_s=2.0 * n,
+        )
         for n in (1, 2, 4, 8)
     }
     tail_ms = () if p95_ms is None else tuple(p95_ms + step for step in range(11))
@@ -251,10 +258,10 @@ def test_a_stream_whose_p95_is_infinite_is_the_one_that_decides():
 
 
 def test_slowdown_limit_is_the_last_one_with_the_same_answer():
-    # Heroku at 10/s: a dyno serves 35/s here, 17.5 at half the speed, 8.75 at a quarter: two for $50, and at an eighth
-    # three for $75, while Cloud Run's bill is $62 and $66.
-    found = recommend(four(), Traffic(10.0, 24.0), 1000.0)
-    assert (found.target, found.slowdown_limit) == ("heroku", SlowdownLimit(4, 50.0))
+    # Heroku at 7/s: a dyno serves 35/s here, 17.5 at half the speed, 8.75 at a quarter, each for $7 where Functions cost
+    # $8.62 to $9.94; at an eighth it takes two for $50, and Functions cost $22.94.
+    found = recommend(four(), Traffic(7.0, 8.0), 1000.0)
+    assert (found.target, found.slowdown_limit) == ("heroku", SlowdownLimit(4, 7.0))
     alone = recommend({"heroku": candidate("heroku")}, DAYTIME, 1000.0)
     assert alone.slowdown_limit == SlowdownLimit(8, 7.0)
 

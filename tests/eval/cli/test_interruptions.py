@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import io
 import json
 import os
 import pty
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from eval import __main__ as eval_command
 from eval.interruption import AGAIN_S, Interruption, Interruptions
 from eval.samples.store import read_samples
 from tests.conftest import ROOT
@@ -157,6 +160,61 @@ def test_signal_in_a_weak_references_callback_is_not_lost(once, capfd):
         time.sleep(120)
     assert watched() is None and raised.value.exit_code == 143
     assert "Traceback" not in capfd.readouterr().err
+
+
+class Signals:
+    """As a member of a class it gets SIGHUP while that is made: Python wraps the exception in a RuntimeError."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+class SignalsOnce(io.StringIO):
+    """An output that gets SIGHUP in its first flush."""
+
+    is_first = True
+
+    def flush(self) -> None:
+        if self.is_first:
+            self.is_first = False
+            os.kill(os.getpid(), signal.SIGHUP)
+
+
+def make_a_class(_: argparse.Namespace) -> int:
+    type("Wrapping", (), {"member": Signals()})
+    return 0
+
+
+def print_a_line(_: argparse.Namespace) -> int:
+    sys.stdout = SignalsOnce()
+    return 0
+
+
+def fail_after_a_signal(_: argparse.Namespace) -> int:
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        raise LookupError("a fault")
+
+
+def with_command(command: Callable[[argparse.Namespace], int]) -> Callable[[], argparse.ArgumentParser]:
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(command=command)
+    return lambda: parser
+
+
+@pytest.mark.parametrize("command", [make_a_class, print_a_line])
+def test_signal_that_python_wraps_or_that_comes_last_is_one_line(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # what a command has put in its place goes
+    monkeypatch.setattr(eval_command, "build_parser", with_command(command))
+    assert eval_command.main([]) == 129
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_fault_after_a_signal_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(eval_command, "build_parser", with_command(fail_after_a_signal))
+    with pytest.raises(LookupError):
+        eval_command.main([])
 
 
 def test_signal_in_a_destructor_is_not_sent_after_another():

@@ -71,7 +71,7 @@ def test_answer_names_traffic_target_and_dollars():
 def test_condition_names_the_next_and_what_the_answer_stands():
     text = condition(facts(traffic=Traffic(10.0, 24.0)))
     assert text == (
-        "Next: AWS EC2 at $20.11. The answer holds on a processor up to 4 times slower than this machine's, at $50.00."
+        "Next: AWS EC2 at $20.11. The answer holds on a processor up to 8 times slower than this machine's, at $75.00."
     )
 
 
