@@ -258,8 +258,8 @@ def test_a_stream_whose_p95_is_infinite_is_the_one_that_decides():
 
 
 def test_slowdown_limit_is_the_last_one_with_the_same_answer():
-    # Heroku at 7/s: a dyno serves 35/s here, 17.5 at half the speed, 8.75 at a quarter, each for $7 where Functions cost
-    # $8.62 to $9.94; at an eighth it takes two for $50, and Functions cost $22.94.
+    # Heroku at 7/s: a dyno serves 35/s here, 17.5 at half the speed, 8.75 at a quarter, each for $7 where Functions
+    # cost $8.62 to $9.94; at an eighth it takes two for $50, and Functions cost $22.94.
     found = recommend(four(), Traffic(7.0, 8.0), 1000.0)
     assert (found.target, found.slowdown_limit) == ("heroku", SlowdownLimit(4, 7.0))
     alone = recommend({"heroku": candidate("heroku")}, DAYTIME, 1000.0)
