@@ -114,7 +114,14 @@ class Classifier:
                 raise BundleError(f"{bundle.folder} fails its self-test with {engine}: {fault}; export it again")
 
     def _probabilities(self, array: np.ndarray) -> tuple[float, ...]:
-        (prediction,), _ = self.classify([array])
+        """Of one input. Raises BundleError for whatever the engine raises, but for a lack of memory."""
+        try:
+            (prediction,), _ = self.classify([array])
+        except MemoryError:
+            raise
+        except Exception as error:
+            found = f"{self.bundle.folder} cannot predict with {self.info.engine}: {error}"
+            raise BundleError(f"{found}; export it again") from None  # its traceback would keep the model in memory
         return prediction.probabilities
 
     def close(self) -> None:

@@ -24,6 +24,8 @@ MIN_TOKEN_CHARACTERS = 16
 HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 ANY_ORIGIN = "*"
 MAX_DEPLOYMENT_CHARACTERS = 80
+MAX_THREADS = 10_000
+SPARE_THREADS = 16  # beyond those whose images fill the queue and a pass: they refuse what comes on top
 # Variables that a platform sets in every process -> its name; the first whose variables are all there counts
 PLATFORMS = {
     ("DYNO",): "Heroku",
@@ -41,7 +43,8 @@ class Settings:
 
     host: str = "0.0.0.0"  # address to listen on; a name is looked up
     port: int = 8080
-    web_threads: int = 288  # predictions in progress at once, from the whole body to the answer
+    # Predictions in progress at once, from the whole body to the answer; unset: enough to fill the queue and a pass
+    web_threads: int = 288
     # For a head to come, and for a connection at rest: longer than the fronts keep theirs (nginx 60 s, Heroku's router
     # 90 s), so that they close first. Where clients connect directly, 10 is better.
     keep_alive_s: int = 100
@@ -91,6 +94,9 @@ class Settings:
         protect_status = _whole(env, "PROTECT_STATUS", 0, 0, 1) == 1
         if protect_status and token is None:
             raise SettingsError("PROTECT_STATUS is '1' without a token; set API_TOKEN, or use 0")
+        max_queue = _whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000)
+        batch_max = _whole(env, "BATCH_MAX", cls.batch_max, 1, 1024)
+        threads = max(cls.web_threads, max_queue + batch_max + SPARE_THREADS)
         feedback_memory = _whole(env, "FEEDBACK_MEMORY", cls.feedback_memory, 0, 1_000_000)
         keep_images = _folder(env, "KEEP_IMAGES")
         if keep_images and not feedback_memory:
@@ -98,13 +104,13 @@ class Settings:
         return cls(
             host=_address(env, "HOST", cls.host),
             port=_whole(env, "PORT", cls.port, 1, 65535),
-            web_threads=_whole(env, "WEB_THREADS", cls.web_threads, 1, 10_000),
+            web_threads=_whole(env, "WEB_THREADS", min(threads, MAX_THREADS), 1, MAX_THREADS),
             keep_alive_s=_whole(env, "KEEP_ALIVE_S", cls.keep_alive_s, 1, 3600),
             engine=engine,
             device=device,
             model_dir=model_dir,
-            max_queue=_whole(env, "MAX_QUEUE", cls.max_queue, 1, 100_000),
-            batch_max=_whole(env, "BATCH_MAX", cls.batch_max, 1, 1024),
+            max_queue=max_queue,
+            batch_max=batch_max,
             batch_wait_ms=_number(env, "BATCH_WAIT_MS", cls.batch_wait_ms, 1000, "milliseconds"),
             api_token=token,
             git_sha=env.get("GIT_SHA") or None,

@@ -30,6 +30,8 @@ WEBP_BYTES = 16  # of a pixel: libwebp's two canvases, Pillow's copy and the ima
 WEBP_COPIES = 3  # of the file
 COEFFICIENT_BYTES = 2  # of a sample of a JPEG with several scans, which libjpeg holds until the last scan
 MAX_TAGS = 512  # of EXIF that are looked through for the orientation; cameras write about 50
+MAX_PNG_TEXTS = 64  # of a kind: Pillow inflates each to up to 1 MiB; a colour profile stands once in a file
+PNG_TEXTS = (b"iCCP", b"iTXt", b"zTXt")  # the names of chunks that are compressed, beside the pixels
 MIN_FILE_BYTES = 64  # every format has a byte 0 among its first so many
 RLE_PIXEL_WEIGHT = 16  # Pillow decodes run-length encoded BMP in Python
 
@@ -57,6 +59,9 @@ def open_image(data: bytes, draft_px: int, work: DecodeWork) -> Iterator[Image.I
         if b"\0" not in data[:MIN_FILE_BYTES] and b"\0" not in data and size >= MIN_FILE_BYTES:
             lost = f"the {kind} image has lost its bytes 0, 10 and 13, as with `curl -d @FILE`"
             raise UnprocessableImage(f"{lost}; send it with `curl --data-binary @FILE`")
+        if kind == "PNG" and max(map(data.count, PNG_TEXTS)) > MAX_PNG_TEXTS:
+            found = f"the PNG has over {MAX_PNG_TEXTS} compressed texts or profiles"
+            raise UnprocessableImage(f"{found}; save it again without its metadata")
         jpeg = read_jpeg(data) if kind == "JPEG" else None
         if jpeg:
             data = jpeg.data

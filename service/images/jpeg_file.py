@@ -10,8 +10,9 @@ from service.schema import MAX_SCANS
 
 MAX_SEGMENTS = 4096  # 16 MiB of colour profile are 260
 
-# Markers: 0xFF, then the code; 0xFF00 and restart markers are part of a scan's data
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# Markers: 0xFF, then the code; 0xFF00 and restart markers are part of a scan's data. Fill bytes, any number of 0xFF
+# before it, are not of the pattern: it would go through those of a padded file again from each of them.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _START, _END, _SCAN, _COMMENT, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 _FRAMES = {0xC0, 0xC1, 0xC2}
@@ -46,7 +47,7 @@ def read_jpeg(data: bytes) -> JpegFile:
     jpeg, kept, kept_until, position, segments, scan_start = JpegFile(), [], 0, 2, 0, 0
     end = None
     while marker := _MARKER.search(data, position):
-        position, code = marker.end(), marker[1][0]
+        before, position, code = position, marker.end(), marker[1][0]
         if code == _END:
             end = position
             break
@@ -68,7 +69,8 @@ def read_jpeg(data: bytes) -> JpegFile:
                 raise UnprocessableImage(f"{found}; save it with 8, or as a 16-bit PNG")
         elif code in _METADATA and not jpeg.scans:
             _keep_orientation(jpeg.metadata, data[start:position])
-            kept.append(data[kept_until : marker.start()])
+            fill_start = before + len(data[before : marker.start()].rstrip(b"\xff"))
+            kept.append(data[kept_until:fill_start])
             kept_until = position
     scans = len(jpeg.scans)
     if scans > MAX_SCANS:

@@ -35,7 +35,8 @@ PREVIEW_PX = 320  # longest side of a preview
 PREVIEW_BYTES = 32 * 1024  # smaller files are their own preview
 
 _URL_SAFE = b"-_"
-_LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")  # with blanks around it, as in an indented file
+# With blanks around it, as in an indented file. Those before it count from their first one, and are gone through once.
+_LINE_BREAK = re.compile(r"(?:(?<![ \t])[ \t]++)?[\r\n]+[ \t]*")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/_-]")
 
 TRANSPOSITIONS = {
@@ -105,6 +106,8 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
     wanted = f'"{PIXELS_KEY}" must be lists [height][width][r, g, b] of numbers from 0 to 255'
     if isinstance(rows, str):
         raise UnprocessableImage(f'{wanted}; it is a string, and base64 is sent as "{IMAGE_PART}"')
+    if _value_types(rows) - {int, float, bool}:  # of texts NumPy would make an array as wide as the longest
+        raise UnprocessableImage(f"{wanted}; it holds something that is not a number of that range")
     try:
         pixels = np.array(rows)
     except (ValueError, OverflowError):
@@ -124,6 +127,15 @@ def read_pixels(rows: Any, bundle: Bundle) -> np.ndarray:
         raise UnprocessableImage(f"{wanted}; {found}, so multiply them by 255")
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     return normalise(np.asarray(_square(image, bundle.image)), bundle)
+
+
+def _value_types(rows: Any) -> set[type]:
+    """Of all that is in lists, however deep."""
+    types, level = set[type](), [rows]
+    while level:
+        types.update(map(type, level))
+        level = list(chain.from_iterable(value for value in level if isinstance(value, list)))
+    return types - {list}
 
 
 def _shape_cure(shape: tuple[int, ...]) -> str:

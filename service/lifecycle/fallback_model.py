@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from service.classifier import Classifier
-from service.errors import BundleError, StoreError
+from service.errors import BundleError, SettingsError, StoreError
 from service.lifecycle.followed_store import FollowedStore, Refusal
 from service.model import load_bundle
 from service.settings import Settings
@@ -18,17 +18,17 @@ from service.settings import Settings
 def load_with_fallback(settings: Settings) -> tuple[Classifier, Settings]:
     """The model, and the settings with which it was loaded: `refusal` says why another one is not served.
 
-    Raises BundleError where none can be had, and SettingsError.
+    Raises BundleError or SettingsError where none can be had.
     """
     if settings.refusal:
         fault = _damaged(settings.refusal)
     else:
         try:
             return Classifier.load(settings), settings
-        except BundleError as error:
-            fault = BundleError(str(error))  # its traceback would keep what was loaded in memory
+        except (BundleError, SettingsError) as error:  # the latter where the library of its engine is not installed
+            fault = type(error)(str(error))  # its traceback would keep what was loaded in memory
     for other in _others(settings, str(fault)):
-        with suppress(BundleError):
+        with suppress(BundleError, SettingsError):
             return Classifier.load(other), other
     raise fault
 

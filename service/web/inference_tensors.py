@@ -94,7 +94,7 @@ def _elements(tensor: dict[str, Any], wanted: dict[str, Any], binary: memoryview
     if not isinstance(shape, list) or not shape or not all(type(size) is int and 0 < size < 2**31 for size in shape):
         raise BadRequest(f"the input's shape is {quoted(shape)}; send {_described(wanted)}")
     count = shape[0]
-    if shape[1:] != wanted["shape"][1:] and shape != [count, 1]:
+    if shape[1:] != wanted["shape"][1:] and (width > 1 or shape != [count, 1]):
         raise BadRequest(f"the input's shape is {quoted(shape)}; send {_described(wanted)}")
     if count > MAX_BATCH_IMAGES:
         raise TooLarge(f"the input's shape is {quoted(shape)}; send at most {MAX_BATCH_IMAGES} in one request")

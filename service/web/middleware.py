@@ -284,11 +284,9 @@ def trace_of(environ: Environ) -> RequestTrace:
 
 
 def bearer_token(environ: Environ) -> str | None:
-    """The token of the Authorization header: empty where that is of another scheme, None where there is none."""
+    """The token of the Authorization header: None where there is none, as in one that is a proxy's own (Basic)."""
     scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    if not scheme:
-        return None
-    return given.strip() if scheme.lower() == "bearer" else ""
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def same_token(given: str, wanted: str) -> bool:

@@ -71,6 +71,21 @@ def write_bundle(
     return folder
 
 
+def fail_when_run(folder: Path) -> Path:
+    """Give a bundle a network that loads, and that no input goes through: it gathers the thousandth of its channels."""
+    file = folder / "float32.onnx"
+    network = onnx.load(file)
+    network.graph.initializer.append(numpy_helper.from_array(np.array([1000], np.int64), "channel"))
+    first = network.graph.node[0]
+    network.graph.node.insert(0, helper.make_node("Gather", [first.input[0], "channel"], ["gathered"], axis=1))
+    network.graph.node[1].input[0] = "gathered"
+    onnx.save(network, file)
+    manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    manifest["files"][file.name] = sha256(file)
+    (folder / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
 def _network(classes: int, features: int, size_px: int, weight: float) -> onnx.ModelProto:
     """Scores fall with the square of the distance between the input's mean and each class's place from 0 to 1."""
     name, shape = ("features", [features]) if features else ("images", [3, size_px, size_px])

@@ -44,6 +44,16 @@ def jpeg_padding(count: int) -> bytes:
     return jpeg_segments(b"\xff", count)
 
 
+def broken_off_and_filled(count: int) -> bytes:
+    """The start of a photo, and 0xFF to its end: as memory cards are where nothing is written."""
+    return encoded(Image.effect_noise((640, 480), 100), "JPEG")[:-20_000] + b"\xff" * count + b"\0"
+
+
+def png_profiles(count: int) -> bytes:
+    """A PNG with so many colour profiles of a mebibyte of zeros."""
+    return png_with(*[png_chunk(b"iCCP", b"zeros\0\0" + zlib.compress(bytes(2**20), 9))] * count)
+
+
 def png_with(*chunks: bytes) -> bytes:
     """A PNG with these after its header."""
     data = encoded(Image.new("RGB", (32, 32)), "PNG")

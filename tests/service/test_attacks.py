@@ -88,6 +88,8 @@ COSTLY = [
     pytest.param(costly_files.many_scans(4000), 422, "4000 scans; at most 64", id="scans"),
     pytest.param(costly_files.many_scans(20_000), 422, "segments", id="more scans"),
     pytest.param(costly_files.jpeg_padding(4_000_000), 422, "too many parts", id="padding"),
+    pytest.param(costly_files.broken_off_and_filled(8_000_000), 422, "lacks pixels at its end", id="fill bytes"),
+    pytest.param(costly_files.png_profiles(15_000), 422, "over 64 compressed texts or profiles", id="profiles"),
     pytest.param(costly_files.jpeg_with_exif(costly_files.overlapping_exif(60_000, 2**20)), 200, "", id="EXIF"),
     pytest.param(costly_files.encoded(LARGE, "PNG"), 200, "", id="large PNG"),
     pytest.param(costly_files.encoded(FOUR_K, "WEBP", lossless=True, method=0), 200, "", id="large WebP"),
@@ -126,6 +128,20 @@ JSON_BODIES = [
 def test_json_of_many_values_is_refused_unparsed(server, body):
     before_s, before_bytes = cpu_s(server), worker_of(server).memory_info().rss
     check_refusal(server.post("/predict", body, schema.JSON_TYPE), 413, "pixels as lists may be at most 1 MiB")
+    assert cpu_s(server) - before_s < CPU_LIMIT_S
+    assert worker_of(server).memory_info().rss - before_bytes < 8 * schema.MAX_BODY_BYTES
+
+
+FEW_VALUES = [
+    pytest.param(b'{"image":"A' + b" " * 8_000_000 + b'A"}', "is not base64: it has ' ' at character 1", id="blanks"),
+    pytest.param(b'{"img":["' + b"x" * 900_000 + b'"' + b',"y"' * 30_000 + b"]}", "not a number", id="a long text"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), FEW_VALUES)
+def test_json_of_long_texts_is_refused_at_its_own_cost(server, body, says):
+    before_s, before_bytes = cpu_s(server), worker_of(server).memory_info().rss
+    check_refusal(server.post("/predict", body, schema.JSON_TYPE), 422, says)
     assert cpu_s(server) - before_s < CPU_LIMIT_S
     assert worker_of(server).memory_info().rss - before_bytes < 8 * schema.MAX_BODY_BYTES
 

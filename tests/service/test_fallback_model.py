@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from service.app import create_app
 from service.errors import BundleError, SettingsError
 from service.settings import Settings
 from service.store_layout import alias_dir, record_file, version_dir
-from tests.helpers.bundles import write_bundle
+from tests.helpers.bundles import fail_when_run, write_bundle
 from tests.helpers.model_stores import add_version, point
 from tests.helpers.running_service import START_TIMEOUT_S, metrics_without_instance, ready_service, started_service
 
@@ -86,6 +88,30 @@ def test_it_serves_what_the_alias_led_to_before(store, damage: Callable[[Store],
     switcher.look()
     assert client.get("/version").json["store"]["version"] == newer
     assert client.get("/readyz").json == {"status": "ready"}
+
+
+def needs_torch(folder: Path) -> Path:
+    """A bundle for PyTorch alone, whose weights nobody reads here."""
+    manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    manifest["engines"] = {"torch": {"file": "float32.onnx", "precision": "float32"}}
+    (folder / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(fail_when_run, "cannot predict with onnx"), (needs_torch, "torch")],
+    ids=["cannot run", "engine"],
+)
+def test_it_serves_the_one_before_where_the_engine_fails(store, change, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    monkeypatch.delitem(sys.modules, "service.engines.torch_engine", raising=False)
+    worse = change(write_bundle(tmp_path / "worse", ["dark", "bright"], weight=50))
+    point(store.root, NAME, "prod", add_version(store.root, NAME, worse))
+    client = create_app(settings=Settings.from_env(store.env)).test_client()
+    assert client.get("/version").json["store"]["version"] == store.bad  # which is good here
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not taken: " in line and why in line and line.endswith(f"; serves tiny {store.bad}")
 
 
 def list_itself(store: Store) -> None:

@@ -474,6 +474,9 @@ def test_a_post_with_the_token_is_answered(guarded, given):
 def test_a_form_may_carry_the_token_as_a_field(guarded):
     assert guarded.post_form("/predict", ("token", TOKEN.encode()), ("image", PNG, "a.png")).status == 200
     check_problem(guarded.post_form("/predict", ("token", b"no"), ("image", PNG, "a.png")), 401, "is wrong")
+    body, kind = multipart(("token", TOKEN.encode()), ("image", PNG, "a.png"))
+    assert guarded.post("/predict", body, kind, Authorization="Basic b3BlcmF0b3I6eA==").status == 200  # of a proxy
+    assert guarded.post("/predict", body, kind, Authorization="Bearer wrong").status == 401
 
 
 def test_the_form_asks_for_the_token_where_one_is_needed(guarded, server):

@@ -127,6 +127,11 @@ def test_tritons_client_loads_another_version_and_rows(service):
     tensor.set_data_from_numpy(rows)
     result = triton.infer("rows", [tensor], headers=dict(AUTHORISED))
     assert result.as_numpy("label").tolist() == [b"small", b"large"]
+    for shape in ([2, 1], [1, 1], [2]):  # a row has two values
+        narrow = {"name": "features", "datatype": "FP32", "shape": shape, "data": [1.0, 2.0]}
+        headers = AUTHORISED | {"Content-Type": "application/json"}
+        reply = service.server.ask("POST", "/v2/models/rows/infer", json.dumps({"inputs": [narrow]}).encode(), headers)
+        assert reply.status == 400 and f"the input's shape is {shape}; send " in reply.json["detail"]
     index = triton.get_model_repository_index(headers=dict(MANAGING))
     assert {(each["name"], each["version"]) for each in index if each["state"] == "READY"} == {
         ("rows", service.versions["rows"])

@@ -11,7 +11,7 @@ import pytest
 from service.classifier import Classifier
 from service.errors import BundleError
 from service.settings import Settings
-from tests.helpers.bundles import write_bundle
+from tests.helpers.bundles import fail_when_run, write_bundle
 
 NAN = math.nan
 
@@ -75,6 +75,13 @@ def test_a_self_test_that_cannot_be_run_ends_the_start(folder, changes, says):
 def test_a_network_of_nan_does_not_start(tmp_path):
     with pytest.raises(BundleError, match="fails its self-test with onnx: input 1 is 'dark' with nan"):
         Classifier.load(Settings(engine="onnx", model_dir=write_bundle(tmp_path, ["dark", "bright"], weight=NAN)))
+
+
+def test_a_network_that_cannot_be_run_does_not_start(folder):
+    fail_when_run(folder)
+    with pytest.raises(BundleError, match=r"cannot predict with onnx: .*out of data bounds") as error:
+        Classifier.load(Settings(engine="onnx", model_dir=folder))
+    assert str(error.value).endswith("; export it again")
 
 
 def test_rows_have_a_self_test_too(tmp_path):

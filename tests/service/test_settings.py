@@ -20,6 +20,19 @@ def test_an_empty_environment_gives_the_defaults():
     assert settings.model_dir == ROOT / "models" / "resnet18-cifar10"
 
 
+@pytest.mark.parametrize(
+    ("env", "threads"),
+    [
+        ({"MAX_QUEUE": "600"}, 632),
+        ({"MAX_QUEUE": "240", "BATCH_MAX": "1"}, 288),
+        ({"MAX_QUEUE": "100000"}, 10_000),
+        ({"MAX_QUEUE": "600", "WEB_THREADS": "80"}, 80),
+    ],
+)
+def test_threads_suffice_to_fill_the_queue_and_a_pass(env, threads):
+    assert Settings.from_env(env).web_threads == threads
+
+
 def test_every_setting_is_read(tmp_path):
     env = {
         "HOST": "127.0.0.1",
