@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 HEADER = "#cloud-config\n"
 SETTINGS_FILE = "/etc/classifier.env"  # read by bash and systemd, whose quoting rules differ
 HOST_FILE = "/etc/nginx/snippets/classifier-host.conf"  # the one name that nginx answers to
-PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")  # needs no quotes in either
+PLAIN = re.compile(r"[]A-Za-z0-9_./:@%+,=*[-]*")  # needs no quotes in either
 VM_FOLDER = "vm"  # in the bundle; what is in its folder etc is copied to /etc
 VM_FILES = {
     "etc/systemd/system/classifier.service": "classifier.service",
@@ -74,7 +74,7 @@ def render(settings: Mapping[str, str], *, host: str, https: bool) -> str:
 def _env(settings: Mapping[str, str]) -> str:
     for name, value in settings.items():
         if not PLAIN.fullmatch(value):
-            raise UserDataError(f"{name} is {value!r}: {SETTINGS_FILE} takes letters, digits and _./:@%+,=- only")
+            raise UserDataError(f"{name} is {value!r}: {SETTINGS_FILE} takes letters, digits and _./:@%+,=*[]- only")
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 

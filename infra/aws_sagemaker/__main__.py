@@ -241,7 +241,7 @@ wait_until_ready(
     advice=pulumi.Output.concat(
         "Its log: aws logs tail ", log_group.name, " --region ", region, f" --profile {profile}" if profile else ""
     ),
-    script=REPOSITORY / "infra" / "aws_sagemaker" / "wait_ready.py",
+    script=REPOSITORY / "infra" / "waits" / "sagemaker_ready.py",
     env={
         "API_URL": f"https://api.sagemaker.{region}.amazonaws.com",
         "REGION": region,

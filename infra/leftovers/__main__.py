@@ -45,7 +45,8 @@ examples:
   ./cloudtrial leftovers --stack gcp_function-prod --project my-project
   ./cloudtrial leftovers --stack heroku --app my-classifier
 
-Exit codes: 0 nothing is left, 1 something is, 2 the search is incomplete.
+Exit codes: 0 nothing is left, but for what Google keeps of every function; 1 something
+is; 2 the search is incomplete.
 """
 
 
@@ -59,7 +60,14 @@ def main(argv: Sequence[str] | None = None, folder: Path = REPOSITORY) -> int:
         print(f"leftovers: {error}", file=sys.stderr)
         return INCOMPLETE
     report(location, result)
-    return LEFTOVERS if result.leftovers else INCOMPLETE if result.errors else CLEAN
+    return exit_code(result)
+
+
+def exit_code(result: SearchResult) -> int:
+    """What the cloud keeps after every `down` is no fault."""
+    if all(each.kept_by_cloud for each in result.leftovers):
+        return INCOMPLETE if result.errors else CLEAN
+    return LEFTOVERS
 
 
 def locate(arguments: argparse.Namespace, folder: Path, env: Mapping[str, str]) -> StackLocation:
@@ -116,7 +124,9 @@ def report(location: StackLocation, result: SearchResult) -> None:
     count = len(result.leftovers)
     amount = "Nothing" if not count else f"{count} resource{'s' if count > 1 else ''}"
     caveat = ", but the search is incomplete" if result.errors else ""
-    print(f"{amount} of stack {location.stack} {'are' if count > 1 else 'is'} left ({where}){caveat}.")
+    kept = sum(each.kept_by_cloud for each in result.leftovers)
+    kept_text = f", {kept} kept by the cloud itself" if kept else ""
+    print(f"{amount} of stack {location.stack} {'are' if count > 1 else 'is'} left ({where}){kept_text}{caveat}.")
 
 
 def table(leftovers: Sequence[Leftover]) -> list[str]:

@@ -6,6 +6,7 @@ The APIs that the program enabled stay enabled on purpose: other programs may us
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -145,14 +146,16 @@ class GoogleSearch:
             if not name.startswith(SOURCE_BUCKETS) or self.location.region not in name:
                 continue
             if not shared:
-                yield _bucket(bucket, "bucket of function sources")
+                yield replace(_bucket(bucket, "bucket of function sources"), kept_by_cloud=True)
                 continue
             for part in sorted(self.names):
                 path = f"storage/v1/b/{quote(name, safe='')}/o"
                 for source in self._list("storage", path, "items", {"prefix": f"{part}/"}):
                     uri = f"gs://{name}/{source['name']}"
                     command, since = f"gcloud storage rm {uri}", iso_date(source.get("timeCreated"))
-                    yield Leftover("function source", uri, command, since, "storage is billed by GB")
+                    yield Leftover(
+                        "function source", uri, command, since, "storage is billed by GB", kept_by_cloud=True
+                    )
 
     def images(self) -> Iterator[Leftover]:
         """The same for the repository with the images of all functions of a region."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from botocore.exceptions import ClientError
+
 from eval.cost.billing import HOURS_PER_MONTH
 from infra.leftovers.aws import AwsSearch, items, search
 from infra.leftovers.search import Leftover, SearchResult, StackLocation, iso_date, monthly_cost
@@ -12,6 +14,7 @@ from infra.naming import endpoint_name, resource_name
 from infra.targets import SAGEMAKER_SIZES
 
 PART = "endpoint"
+BY_THE_HOUR = "billed by the hour"
 DIGITS = re.compile(r"[0-9a-f]{7}")  # at the end of the names that Pulumi gives
 
 
@@ -88,13 +91,16 @@ class SageMakerSearch:
         return of_endpoint in self.endpoint_names and DIGITS.fullmatch(digits) is not None
 
     def _cost(self, endpoint: dict) -> str:
-        """Of the instances that run now; their size is the configuration's."""
+        """Of the instances that run now; their size is the configuration's, which may be gone before its endpoint."""
         client = self.aws.client("sagemaker")
         running = {each["VariantName"]: each for each in endpoint.get("ProductionVariants", ())}
-        configuration = client.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        try:
+            configuration = client.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        except ClientError:
+            return BY_THE_HOUR
         (variant, *_) = configuration["ProductionVariants"]
         if "InstanceType" not in variant:
             return ""  # serverless
         count = running.get(variant["VariantName"], {}).get("CurrentInstanceCount") or variant["InitialInstanceCount"]
         price_id = f"aws_sagemaker_{variant['InstanceType'].replace('.', '_')}_hour"
-        return monthly_cost(price_id, count * HOURS_PER_MONTH, "billed by the hour")
+        return monthly_cost(price_id, count * HOURS_PER_MONTH, BY_THE_HOUR)

@@ -24,6 +24,7 @@ class Leftover:
     remove: str  # the command that removes it
     since: str = ""  # the date of its creation; empty: not known
     cost: str = ""  # while it exists; empty: nothing
+    kept_by_cloud: bool = False  # after every `down`, as the cloud made it by itself
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import pytest
 from moto import mock_aws
 
 from infra.leftovers import google, heroku
-from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, main
+from infra.leftovers.__main__ import CLEAN, INCOMPLETE, LEFTOVERS, NAMED_PARTS, exit_code, main
 from infra.leftovers.gcloud import condition_flag
-from infra.leftovers.search import StackLocation, list_prices
+from infra.leftovers.search import Leftover, SearchResult, StackLocation, list_prices
 from infra.naming import tags
 from infra.targets import TARGETS
 from tests.helpers.http_server import http_server, send
@@ -355,7 +355,8 @@ def test_every_kind_of_google_leftover_is_listed_on_all_pages(capsys, monkeypatc
         ]
         assert [line for line in result if command in line], (start, squeezed)
     assert len(lines) - 1 == len(GOOGLE_LEFT)
-    assert lines[-1] == f"{len(GOOGLE_LEFT)} resources of stack gcp_function are left (my-project us-central1)."
+    counted = f"{len(GOOGLE_LEFT)} resources of stack gcp_function are left (my-project us-central1)"
+    assert lines[-1] == f"{counted}, 1 kept by the cloud itself."
     assert not [line for line in lines if "prod" in line or "someone" in line]
 
 
@@ -421,6 +422,21 @@ def test_what_a_google_program_names_is_what_is_looked_for(stack):
         for resource in run.of_type(kind):
             if not resource.type.startswith("gcp:projects/"):
                 assert location.has_stack_tags(resource.unwrapped_inputs["labels"]), resource
+
+
+@pytest.mark.parametrize(
+    ("kept", "errors", "code"),
+    [
+        ([True], (), CLEAN),
+        ([True, False], (), LEFTOVERS),
+        ([True, False], ("a",), LEFTOVERS),
+        ([True], ("a",), INCOMPLETE),
+    ],
+)
+def test_what_google_keeps_of_every_function_is_no_failure(kept, errors, code):
+    """`make leftovers` ends a job that has closed a pull request."""
+    found = tuple(Leftover("function source", "a", "rm", kept_by_cloud=each) for each in kept)
+    assert exit_code(SearchResult(found, errors)) == code
 
 
 def test_google_buckets_are_listed_whole_unless_shared(capsys, monkeypatch):

@@ -117,6 +117,13 @@ def test_a_caller_who_is_not_invited_is_told_what_is_not_proven(tmp_path):
     assert done.returncode == 0 and "NOT PROVEN" in done.stdout
 
 
+def test_credentials_without_an_identity_prove_nothing(tmp_path):
+    """Of a federated pipeline, in gcloud's words: Google has found the service ready."""
+    says = "ERROR: (gcloud.auth.print-identity-token) No identity token can be obtained from the current credentials."
+    done, requests = wait_for(good, IDENTITY_TOKEN="gcloud", PATH=gcloud(tmp_path, f"echo '{says}' >&2", "exit 1"))
+    assert (done.returncode, requests) == (0, []) and "NOT PROVEN" in done.stdout
+
+
 def test_403_without_an_invitation_is_a_failure():
     done, _ = wait_for(lambda *_: (403, {}), timeout_s=0.1)
     assert done.returncode == 1 and "status 403" in done.stderr

@@ -1,4 +1,4 @@
-"""The end of `up` of SageMaker: infra/aws_sagemaker/wait_ready.py as Pulumi runs it, and its signature as AWS's own."""
+"""The end of `up` of SageMaker: infra/waits/sagemaker_ready.py as Pulumi runs it, and its signature as AWS's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infra.artifact import REPOSITORY
 from infra.readiness import script_text
 from tests.helpers.http_server import http_server, send
 
-PATH = REPOSITORY / "infra" / "aws_sagemaker" / "wait_ready.py"
+PATH = REPOSITORY / "infra" / "waits" / "sagemaker_ready.py"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "session"}
 SENT = {
     "REGION": "eu-west-1", "ENDPOINT": "classifier", "CONFIG": "classifier-2", "MODEL_SHA256": "ab" * 32,

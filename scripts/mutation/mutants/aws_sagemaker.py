@@ -1,7 +1,7 @@
 """Mutants of the program for AWS SageMaker, and of the proof with which its `up` ends."""
 
 PROGRAM = "infra/aws_sagemaker/__main__.py"
-PROOF = "infra/aws_sagemaker/wait_ready.py"
+PROOF = "infra/waits/sagemaker_ready.py"
 MOUNTED = "infra/aws_sagemaker/mounted_model.py"
 
 MUTANTS = {

@@ -8,7 +8,7 @@ MUTANTS = {
     },
     f"{FOLDER}/user_data.py": {
         "a fact may be a command: root runs it": (
-            'PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")',
+            'PLAIN = re.compile(r"[]A-Za-z0-9_./:@%+,=*[-]*")',
             'PLAIN = re.compile(r".*")',
         ),
     },

@@ -304,7 +304,7 @@ def test_up_ends_with_signed_proof_of_this_configuration(run):
         "CONFIG": run.single("EndpointConfiguration").outputs["name"],
     }
     assert expected.items() <= sent.items()
-    assert ready.inputs["create"] == script_text(REPOSITORY / "infra/aws_sagemaker/wait_ready.py")
+    assert ready.inputs["create"] == script_text(REPOSITORY / "infra/waits/sagemaker_ready.py")
     assert ready.inputs["triggers"] == [sent["GIT_SHA"], sent["CONFIG"]]
     assert run.single("Endpoint").urn in ready.dependencies
     assert "PROFILE" not in sent and f"aws logs tail /aws/sagemaker/Endpoints/{ENDPOINT} " in sent["ADVICE"]

@@ -161,6 +161,13 @@ def test_build_account_has_three_roles_and_one_repository(run):
     assert run.single("RepositoryIamMember").inputs["repository"] == run.single("Repository").inputs["repositoryId"]
 
 
+def test_another_revision_is_built_again(run):
+    """The provider builds nothing while its state has the same, also where that build has failed."""
+    assert "environmentVariables" not in part(run, "buildConfig")
+    revised = well(rehearse("gcp_function", {"revision": "again"}))
+    assert part(revised, "buildConfig")["environmentVariables"] == {"REVISION": "again"}
+
+
 def test_build_account_reads_only_the_source_buckets(run):
     (reading,) = [r.inputs for r in run.of_type("IAMMember") if r.inputs["role"] == "roles/storage.objectViewer"]
     assert reading["condition"]["expression"] == (

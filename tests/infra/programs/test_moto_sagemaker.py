@@ -108,6 +108,16 @@ def test_all_that_is_left_is_listed_and_its_commands_delete_it(account, runs, ca
     assert all(f"{NAME}-prod" in line or "cloudtrial-sagemaker-prod" in line for line in lines[:-1])
 
 
+def test_an_endpoint_is_found_without_its_configuration(account, capsys):
+    """A destroy that AWS has refused for a while leaves it, and it is billed."""
+    used = account.sagemaker.describe_endpoint(EndpointName=ENDPOINT)["EndpointConfigName"]
+    account.sagemaker.delete_endpoint_config(EndpointConfigName=used)
+    code, lines = look(capsys, STACK)
+    (line,) = [line for line in lines if line.startswith("endpoint  ")]
+    assert code == LEFTOVERS and "billed by the hour" in line
+    assert line.endswith(f"aws sagemaker delete-endpoint --endpoint-name {ENDPOINT} --region {REGION}")
+
+
 def run_command(words):
     """What AWS's command line would do: `aws SERVICE ACTION --an-option VALUE` by boto3."""
     _, service, action, *options = words

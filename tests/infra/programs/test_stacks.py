@@ -230,8 +230,8 @@ def test_status_can_be_closed_with_the_token(stack):
 
 
 @every_web_stack
-def test_pages_of_other_origins_are_allowed_by_a_setting(stack):
-    origins = "https://a.example,https://b.example:8443"
+@pytest.mark.parametrize("origins", ["https://a.example,https://b.example:8443", "http://[::1]:3000,*"])
+def test_pages_of_other_origins_are_allowed_by_a_setting(stack, origins):
     run = well(rehearse(stack, {"allowedOrigins": origins.replace(",", " ")}))
     (holder,) = [r.name for r in run.resources.values() if origins in json.dumps(r.unwrapped_inputs)]
     assert holder in ("vm", "app", "service", "function")

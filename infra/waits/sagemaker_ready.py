@@ -59,7 +59,7 @@ def problem(env: Mapping[str, str]) -> str:
             return f"it serves by {state['EndpointConfigName']}, and {env['CONFIG']} was sent: {reason}"
         _, headers = invoke(env)
     except (OSError, ValueError, KeyError, TypeError) as error:  # urllib's own errors are OSErrors
-        return str(error) if not isinstance(error, KeyError | TypeError) else f"DescribeEndpoint says no {error}"
+        return str(error) if not isinstance(error, (KeyError, TypeError)) else f"DescribeEndpoint says no {error}"
     version = parse_qs(headers.get(ATTRIBUTES) or "").get("model_version", ["none"])[0]
     sent = env["MODEL_SHA256"][:VERSION_DIGITS]
     return "" if version == sent else f"an answer is of model {version}, and {sent} was sent: another version answers"
@@ -78,7 +78,7 @@ def invoke(env: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
 
 def post(url: str, body: bytes, headers: Mapping[str, str], env: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
     """Body and headers of a good answer. Raises OSError for any other, and for none."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.timezone.utc)
     all_headers = signed(url, body, headers, env["REGION"], credentials(env.get("PROFILE", "")), now)
     request, opener = urllib.request.Request(url, body, all_headers), urllib.request.build_opener(NoRedirect)
     try:
