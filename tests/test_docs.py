@@ -107,7 +107,6 @@ def test_each_promise_of_security_names_tests_that_exist():
     assert all("](SECURITY.md)" in PAPERS[paper] for paper in ("README.md", "CONTRIBUTING.md"))
 
 
-@pytest.mark.xfail(strict=True, reason="the example was measured with the weights before; README says so")
 def test_the_example_was_measured_with_the_shipped_weights(bundle_dir):
     model = json.loads((bundle_dir / "model.json").read_text())
     report = json.loads((EXAMPLE / "report.json").read_text())
