@@ -185,7 +185,7 @@ function = gcp.cloudfunctionsv2.Function(
     build_config=gcp.cloudfunctionsv2.FunctionBuildConfigArgs(
         runtime=RUNTIME,
         entry_point=FUNCTION_ENTRY_POINT,
-        environment_variables=revision or None,  # another one is built again, also where the build failed that the state has
+        environment_variables=revision or None,  # another is built again, also after a build that failed
         service_account=builder.name,  # in full, as the API wants it
         docker_repository=pulumi.Output.concat(
             f"projects/{settings.project}/locations/{settings.region}/repositories/", repository.repository_id

@@ -252,7 +252,7 @@ def test_billed_seconds_at_100_million_a_month_by_hand():
     assert (round(expected), round(low), high) == (2_569_513, 1_142_952, pytest.approx(10_000_000))
 
 
-def test_work_of_the_processor_is_billed_whole_however_requests_overlap():
+def test_all_work_of_the_processor_is_billed():
     # 11.4 a second at the peak of 300 ms each, all of it work: 3,000,000 s, of which instances at 60% hold 2,286,000
     # if requests could overlap for nothing
     busy = replace(WORK, service_s=0.3, billed_s=0.3, cpu_s=0.3, startup_s=0)
