@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from service.errors import UnprocessableImage
+from service.images.jpeg_file import read_jpeg
 from service.images.preprocess import decode_image
 from service.schema import MAX_SCANS, MAX_SIDE_PX
 from tests.conftest import picture_bytes
@@ -82,6 +83,13 @@ def test_scans_in_what_follows_the_image_do_not_count():
     film = np.random.default_rng(0).integers(0, 256, 2**20, np.uint8).tobytes() + b"\xff\xda\x00\x0c" * 1000
     data = costly_files.encoded(quarters(64), "JPEG", quality=95)
     assert (look(data + film) == look(data)).all()
+
+
+def test_fill_bytes_before_metadata_go_with_it():
+    """Left there, they would be the begin of a marker with whatever stands behind the segment."""
+    comment = b"\xff\xfe\x00\x04ab"
+    plain, filled = costly_files.jpeg_segments(b"", 0), costly_files.jpeg_segments(b"\xff" * 1000 + comment, 2)
+    assert read_jpeg(filled).data == plain
 
 
 def test_metadata_changes_nothing_but_the_orientation():
