@@ -114,12 +114,12 @@ class Classifier:
                 raise BundleError(f"{bundle.folder} fails its self-test with {engine}: {fault}; export it again")
 
     def _probabilities(self, array: np.ndarray) -> tuple[float, ...]:
-        """Of one input. Raises BundleError for whatever the engine raises, but for a lack of memory."""
+        """Of one input. Raises BundleError for whatever the engine raises, but for a lack of memory, which may pass."""
         try:
             (prediction,), _ = self.classify([array])
-        except MemoryError:
-            raise
         except Exception as error:
+            if isinstance(error, MemoryError) or "memory" in str(error).lower():  # as the libraries' own errors say
+                raise
             found = f"{self.bundle.folder} cannot predict with {self.info.engine}: {error}"
             raise BundleError(f"{found}; export it again") from None  # its traceback would keep the model in memory
         return prediction.probabilities

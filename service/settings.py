@@ -51,7 +51,7 @@ class Settings:
     engine: str = "torch"  # unset: the first of ENGINES that the model has a file for
     device: str = "auto"
     model_dir: Path = ROOT / "models" / "resnet18-cifar10"  # a relative value counts from ROOT
-    max_queue: int = 256  # images in the queue; beyond it, 503
+    max_queue: int = 256  # images in the queue; beyond it, 503. Of single images the 800 open connections are the limit
     batch_max: int = 16  # images in one forward pass
     batch_wait_ms: float = 1.0  # how long after a pass the next one waits for its callers to come back; 0: not at all
     api_token: str | None = None  # bearer token that every POST must carry

@@ -15,7 +15,7 @@ GREY_PNG = (  # 32x32
 
 
 def probe_env(bundle: Bundle) -> dict[str, str]:
-    """CONTENT_TYPE and BODY, in base64, as wait_ready.py reads them."""
+    """CONTENT_TYPE and BODY, in base64, as infra/waits/sagemaker_ready.py reads them."""
     if not isinstance(bundle.input, TabularInput):
         return {"CONTENT_TYPE": "image/png", "BODY": GREY_PNG}
     body = json.dumps({INSTANCES_KEY: [[feature.min for feature in bundle.input.features]]})

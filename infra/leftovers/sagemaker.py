@@ -94,9 +94,13 @@ class SageMakerSearch:
         """Of the instances that run now; their size is the configuration's, which may be gone before its endpoint."""
         client = self.aws.client("sagemaker")
         running = {each["VariantName"]: each for each in endpoint.get("ProductionVariants", ())}
+        if any("CurrentServerlessConfig" in variant for variant in running.values()):
+            return ""
         try:
             configuration = client.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-        except ClientError:
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationException":
+                raise
             return BY_THE_HOUR
         (variant, *_) = configuration["ProductionVariants"]
         if "InstanceType" not in variant:

@@ -1,4 +1,5 @@
-"""The model that a process begins with. One that follows an alias starts though the alias leads to a damaged version.
+"""The model that a process begins with. One that follows an alias starts though the alias leads to a damaged
+version, or to one that cannot run here.
 
 It serves what the alias led to before, or else its own bundle of that name, as a process that runs already would do.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from service.classifier import Classifier
 from service.errors import BundleError, SettingsError, StoreError
@@ -24,13 +26,27 @@ def load_with_fallback(settings: Settings) -> tuple[Classifier, Settings]:
         fault = _damaged(settings.refusal)
     else:
         try:
-            return Classifier.load(settings), settings
+            return _load(settings)
         except (BundleError, SettingsError) as error:  # the latter where the library of its engine is not installed
             fault = type(error)(str(error))  # its traceback would keep what was loaded in memory
     for other in _others(settings, str(fault)):
         with suppress(BundleError, SettingsError):
-            return Classifier.load(other), other
+            return _load(other)
     raise fault
+
+
+def _load(settings: Settings) -> tuple[Classifier, Settings]:
+    """With another engine of the bundle where ENGINE is not set and the library of the first is not installed."""
+    try:
+        return Classifier.load(settings), settings
+    except SettingsError:
+        if not settings.any_engine:
+            raise
+        for engine in load_bundle(settings.model_dir, []).engines:
+            other = replace(settings, engine=engine)
+            with suppress(SettingsError):
+                return Classifier.load(other), other
+        raise
 
 
 def check_fallback(settings: Settings) -> None:

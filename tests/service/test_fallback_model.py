@@ -114,6 +114,22 @@ def test_it_serves_the_one_before_where_the_engine_fails(store, change, why, tmp
     assert "is not taken: " in line and why in line and line.endswith(f"; serves tiny {store.bad}")
 
 
+def test_it_runs_with_the_engine_that_is_installed(store, tmp_path, monkeypatch, capsys):
+    """Where ENGINE is not set: the first of the version's two is not."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "service.engines.torch_engine", raising=False)
+    both = write_bundle(tmp_path / "both", ["dark", "bright"], weight=50)
+    manifest = json.loads((both / "model.json").read_text(encoding="utf-8"))
+    manifest["engines"] = {"torch": manifest["engines"]["onnx"] | {"architecture": "a"}} | manifest["engines"]
+    (both / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    version = add_version(store.root, NAME, both)
+    point(store.root, NAME, "prod", version)
+    client = create_app(settings=Settings.from_env(store.env)).test_client()
+    served = client.get("/version").json
+    assert (served["store"]["version"], served["engine"]) == (version, "onnx")
+    assert capsys.readouterr().err == ""
+
+
 def list_itself(store: Store) -> None:
     """A folder of records that nobody can list, whatever rights a test has."""
     folder = store.root / alias_dir(NAME, "prod")
