@@ -27,7 +27,8 @@ import scipy  # loads its parts on first use
 ERROR_RATE = 0.05  # in which a bound may be wrong
 STEP = 1 / 40  # of the unlabelled images, from one threshold to the next
 # The first threshold has to leave what can show the goal at all, or a single wrong image would end the search
-START_HELD_OUT = 2  # times as many held-out images as show it when all are right
+START_HELD_OUT = 8  # times as many held-out images as show it when all are right, but no more than half of them
+MIN_START_HELD_OUT, MAX_START = 2, 0.5  # unless twice as many are more than half
 START_WRONG = 3  # wrong labels among the unlabelled images that the goal allows
 MAX_FACTOR, FACTOR_STEP = 1000, 1.05  # of the held-out images, when asked how many would be enough
 ROUNDING = 1e-9  # 0.01 * 300 is a little below 3
@@ -136,7 +137,8 @@ def _trials(
 
 def grid(unlabelled: int, held_out: int, goal: Goal) -> list[int]:
     """How many of the most confident images each threshold lets through; from counts alone."""
-    start = START_HELD_OUT * goal.min_held_out() / max(held_out, 1)
+    shown_by = goal.min_held_out() / max(held_out, 1)
+    start = max(MIN_START_HELD_OUT * shown_by, min(START_HELD_OUT * shown_by, MAX_START))
     if not goal.on_average:
         start = max(start, START_WRONG / ((1 - goal.precision) * max(unlabelled, 1)))
     fractions = [*np.arange(min(start, 1), 1, STEP), 1.0]
