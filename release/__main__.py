@@ -13,7 +13,7 @@ from eval.cli.arguments import comma_separated
 from eval.cli.compare import parse_percent, parse_points
 from eval.cli.gate import parse_metrics
 from eval.errors import EvalError
-from eval.interruption import Interruptions
+from eval.interruption import Interruptions, is_interruption
 from eval.validation import printable_lines
 from infra.errors import InfraError
 from infra.targets import TARGETS
@@ -118,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(printable_lines(f"{error.filename or 'the output'}: {error.strerror or error}"), file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not is_interruption(error):
+            raise
         print("stopped; --resume goes on", file=sys.stderr)
         return INTERRUPTED
 

@@ -47,6 +47,11 @@ class RequestForm:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def needs_pixels(self) -> bool:
+        """Whether the image is opened for it: rows have no pixels."""
+        document = json.dumps(self.json)
+        return any(f'"{placeholder}"' in document for placeholder in (PIXELS, HEIGHT, WIDTH))
+
     def encode(self, image: EncodedImage) -> tuple[bytes, str]:
         """Body and content type of the request with this image."""
         if self.body == "raw":

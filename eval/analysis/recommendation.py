@@ -68,10 +68,15 @@ def recommend(candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: flo
 def recommend_engine(
     candidates: Mapping[str, Candidate], traffic: Traffic, slo_ms: float
 ) -> tuple[str | None, Recommendation]:
-    """The engine whose recommended target is cheapest, or else has the lower p95; and its recommendation."""
-    by_engine: dict[str | None, dict[str, Candidate]] = {}
-    for name, candidate in candidates.items():
-        by_engine.setdefault(candidate.engine, {})[name] = candidate
+    """The engine whose recommended target is cheapest, or else has the lower p95; and its recommendation.
+
+    A service whose engine is not known stands beside the targets of each.
+    """
+    engines = [engine for engine in dict.fromkeys(each.engine for each in candidates.values()) if engine]
+    by_engine = {
+        engine: {name: each for name, each in candidates.items() if each.engine in (engine, None)}
+        for engine in engines or [None]
+    }
     recommendations = {engine: recommend(group, traffic, slo_ms) for engine, group in by_engine.items()}
 
     def merit(engine: str | None) -> tuple[bool, float, float]:
@@ -81,8 +86,6 @@ def recommend_engine(
         option = recommendation.options[recommendation.target]
         return False, round(option.bill.net_usd, 2), option.p95_ms or math.inf
 
-    if not recommendations:
-        return None, Recommendation([], {}, None)
     engine = min(recommendations, key=merit)
     return engine, recommendations[engine]
 
@@ -140,7 +143,8 @@ def rank(options: Mapping[str, Option]) -> list[str]:
 def evaluate(
     candidate: Candidate, traffic: Traffic, slo_ms: float, slowdown: int = 1, min_instances: int = 0
 ) -> Option:
-    """One candidate at that traffic, on a processor that is `slowdown` times slower."""
+    """One candidate at that traffic, on a processor that is `slowdown` times slower; what is deployed has its own."""
+    slowdown = slowdown if slowdown in candidate.demand_by_slowdown else 1
     requests, target = traffic.requests_per_month, replace(candidate.target, min_instances=min_instances)
     demand = candidate.demand_by_slowdown[slowdown]
     bill = billing.monthly_bill(requests, demand, target, candidate.unit_prices, traffic.peak)

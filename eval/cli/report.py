@@ -35,6 +35,8 @@ def report_command(arguments: argparse.Namespace) -> int:
     """Write the reports of a run again, or a trend page of several runs."""
     if bool(arguments.trend) == bool(arguments.folder):
         raise EvalError("report takes either one RUN_DIR or --trend DIR...")
+    if arguments.out and not arguments.trend:
+        raise EvalError("--out is where --trend writes; the reports of one run are written into its RUN_DIR")
     reporter = Reporter()
     if arguments.trend:
         with reporter.activity("Writing the trend"):

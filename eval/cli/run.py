@@ -22,6 +22,7 @@ from eval.cli.arguments import (
 from eval.cli.report import write_run_report
 from eval.errors import EvalError
 from eval.formatting import plural, usd
+from eval.interruption import is_interruption
 from eval.load.nodes.destinations import Node, parse_nodes
 from eval.plan.config import Config
 from eval.progress import Reporter
@@ -239,7 +240,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise EvalError(scrub(str(error))) from None
     except OSError:  # one line, as for other commands
         raise
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         print(scrub(traceback.format_exc()), end="", file=sys.stderr)
         return EXIT_FAILED
 

@@ -301,7 +301,8 @@ def billed_seconds(
     """Instance-seconds billed by request in a month: the model's figure, and its lower and upper bound.
 
     One rule for Cloud Run and Cloud Functions, which have the same meters. An instance is billed while at least one
-    request is in it: for the union of the requests' times, each rounded up. Google does not say whether each request or
+    request is in it: for the union of the requests' times, each rounded up, and no less than its
+    processor works. Google does not say whether each request or
     each active interval is rounded up, nor how long an idle instance is kept. The bounds: the union of times that are
     not rounded; and the sum of the rounded times, as if no two could share the 100 ms to which they are rounded, with
     the starts of the shortest idle time.

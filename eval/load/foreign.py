@@ -13,6 +13,7 @@ from eval.adapters.answers import AnswerForm, Json, listed, parse_answer
 from eval.adapters.loading import AdapterOption
 from eval.adapters.recognition import recognise
 from eval.dataset.image_set import EncodedImage
+from eval.dataset.rows import JSON_TYPE
 from eval.errors import EndpointError, InvalidResponse
 from eval.load.client import ACCESS_REFUSED, Client, Exchange
 from eval.load.refusals import WRONG_ADDRESS
@@ -73,6 +74,10 @@ async def find_adapter(
     what was sent, what came and what was expected.
     """
     attempts: list[Attempt] = []
+    if images[0].media_type == JSON_TYPE:
+        forms = [form for form in forms if not form.needs_pixels()]
+        if not forms:
+            raise EndpointError(f"{client.url}: its adapter asks for pixels, and rows have none; body: raw sends a row")
     for form in forms:
         exchange = await client.post(form, images[0])
         payload, attempt = _payload_of(client, form, exchange, answer)

@@ -107,6 +107,16 @@ def answer(facts: VerdictFacts) -> str:
     return f"At {traffic}, take {title}: {usd(round(bill.net_usd, 2))} a month."
 
 
+def _engine_text(facts: VerdictFacts, engine: str | None) -> str:
+    """Where the answer is of one of several engines."""
+    return f"With {engine_title(engine)}." if engine and len(_engines(facts)) > 1 else ""
+
+
+def _engines(facts: VerdictFacts) -> list[str]:
+    """Those of the targets with a price."""
+    return [engine for engine in dict.fromkeys(each.engine for each in facts.candidates.values()) if engine]
+
+
 def condition(facts: VerdictFacts) -> str:
     """What the answer depends on, or what to do about its absence."""
     if not facts.measured_targets:
@@ -124,6 +134,7 @@ def condition(facts: VerdictFacts) -> str:
         return _excluded_text(facts)
     taken = recommendation.options[recommendation.target]
     parts = [
+        _engine_text(facts, facts.candidates[recommendation.target].engine),
         _p95_unknown_text(facts.candidates[recommendation.target]) if taken.within_objective is None else "",
         ALWAYS_WARM_SETTING if taken.min_instances else "",
         _next_text(facts),
@@ -136,11 +147,10 @@ def condition(facts: VerdictFacts) -> str:
 def answer_table(facts: VerdictFacts) -> AnswerTable:
     """The table at the default traffic, and what the page needs to make it for another. No rows without an answer."""
     recommendation, traffic = facts.recommendation, facts.traffic
-    engines = [engine for engine in dict.fromkeys(c.engine for c in facts.candidates.values()) if engine]
     by_rate = _recommendations_by_rate(facts)
     return AnswerTable(
         rows=answer_rows(facts.candidates, recommendation.options, recommendation.ranked) if facts.answered else [],
-        engines={engine: engine_title(engine) for engine in engines},
+        engines={engine: engine_title(engine) for engine in _engines(facts)},
         engine=facts.engine_recommended,
         busy_rps=Slider.of(BUSY_RPS, traffic.busy_rps, rate_text(traffic.busy_rps)),
         busy_hours=Slider.of(BUSY_HOURS, traffic.busy_hours_per_day, hours_text(traffic.busy_hours_per_day)),
@@ -248,9 +258,9 @@ def _correct_tile(facts: VerdictFacts, golden: bool) -> Tile:
             agreement = facts.vs_reference(names)
             texts.append(_as_the_model(agreement) if agreement else "not known")
         else:
-            values = sorted((facts.targets[name].accuracy.value or 0.0) for name in names)
-            low, high = percent(values[0]), percent(values[-1])
-            texts.append(low if low == high else f"{low} to {high}")
+            known = [value for name in names if (value := facts.targets[name].accuracy.value) is not None]
+            ends = dict.fromkeys(percent(value) for value in (min(known), max(known))) if known else ["not known"]
+            texts.append(" to ".join(ends))
     n = max((facts.targets[name].accuracy.n or 0 for name in facts.measured_targets), default=0)
     is_only_engine = engines == [facts.reference_engine] != [PLAIN_ENGINE]  # of a model that has no other
     titles = " · ".join(engine_title(engine) if engine else "engine not known" for engine in engines) + ": "

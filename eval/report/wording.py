@@ -549,9 +549,9 @@ WORDING: dict[Code, str | Callable[..., str]] = {
     ),
     AssumptionCode.AUTOSCALED: _autoscaled,
     AssumptionCode.BILLED_TIME_ROUNDED: (
-        "each request's time is rounded up to 100 ms, and what overlaps in an instance is billed once; whether each "
-        "request or each active interval is rounded is not documented, so bills have a range: from no rounding to "
-        "every request billed on its own"
+        "each request's time is rounded up to 100 ms, and what overlaps in an instance is billed once, the processor's "
+        "work whole; whether each request or each active interval is rounded is not documented, so bills have a range: "
+        "from no rounding to every request billed on its own"
     ),
     AssumptionCode.IDLE_INSTANCE_KEPT: _idle_instance_kept,
     AssumptionCode.ENDPOINT_SCALED: (

@@ -98,7 +98,9 @@
     return tail[Math.ceil(Number(((quantile - C.SLO_QUANTILE) / C.TAIL_STEP).toFixed(6)))];
   };
   const evaluate = (name, { rps, hours, slo }, slowdown, warm) => {
-    const candidate = candidates[name], { target } = candidate, need = candidate.demand_by_slowdown[slowdown];
+    const candidate = candidates[name], { target } = candidate, isTwin = slowdown in candidate.demand_by_slowdown;
+    slowdown = isTwin ? slowdown : 1; // what is deployed has a processor of its own
+    const need = candidate.demand_by_slowdown[slowdown];
     const peak = 24 / hours, requests = (rps * MONTH_S) / peak;
     const bill = bills[target.billing](candidate, need, requests, peak, warm);
     const idleS = idleTimeout(target, bill, warm), cold = idleS ? coldStarts(requests, peak, idleS) / requests : 0;
@@ -175,6 +177,7 @@
     const [first, ...others] = ranked, amount = (option) => usd(cents(option.bill.net));
     const why = first.candidate.p95_reason ? first.candidate.p95_reason.message : C.START_NOT_MEASURED;
     const parts = [
+      engineInput && first.candidate.engine !== null ? `With ${engineInput.selectedOptions[0].textContent}.` : "",
       first.within === null ? `P95 not known (${why}): by the bill alone.` : "",
       first.warm ? C.ALWAYS_WARM_SETTING : "",
     ];
@@ -213,10 +216,11 @@
   const yesOrNo = (value) => (value === null ? "not known" : element("span", value ? "" : "bad", value ? "yes" : "no"));
   const row = (option, highest, recommended) => {
     const { name, candidate, need, bill } = option, head = element("th", "");
-    const chip = element("span", `chip${chips[name] >= 8 ? " open" : ""}`);
+    const chip = element("span", `chip${Math.floor(chips[name] / 8) % 3 === 2 ? " open" : ""}`); // another engine
     chip.style.setProperty("--c", `var(--t${chips[name] % 8})`);
     head.scope = "row";
-    head.append(chip, `${candidate.title} `, ...(recommended ? [element("span", "tag", "take this")] : []));
+    head.append(chip, `${candidate.title} `, ...(recommended ? [element("span", "tag", "take this")] : []),
+      small(option.excluded ? `left out: ${option.excluded}` : ""));
     const bar = element("i", "");
     bar.style.width = `${highest ? (100 * bill.net) / highest : 0}%`;
     bar.style.setProperty("--c", `var(--t${chips[name] % 8})`);
@@ -243,7 +247,7 @@
   const draw = () => {
     const traffic = Object.fromEntries(Object.entries(inputs).map(([key, input]) => [key, values[key][input.value]]));
     const engine = engineInput ? engineInput.value : null;
-    const names = data.names.filter((name) => !engineInput || candidates[name].engine === engine);
+    const names = data.names.filter((name) => !engineInput || [engine, null].includes(candidates[name].engine));
     for (const [key, input] of Object.entries(inputs)) {
       const text = texts[key](traffic[key]);
       card.querySelector(`[data-text=${key}]`).textContent = text;

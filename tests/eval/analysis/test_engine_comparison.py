@@ -200,7 +200,7 @@ def test_of_engines_that_cost_the_same_the_quicker_one_is_told(both):
     verdict = both["verdict"]
     assert verdict["engine"] == "onnx"
     assert (verdict["recommended"], verdict["runner_up"]) == ("gcp_cloudrun-onnx", "heroku-onnx")
-    assert verdict["condition"].startswith("Next: Heroku at $7.00.")
+    assert verdict["condition"].startswith("With ONNX int8. Next: Heroku at $7.00.")
 
 
 def test_every_figure_stands_before_and_after_the_switch(both):

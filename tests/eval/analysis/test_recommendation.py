@@ -278,6 +278,25 @@ def test_of_two_engines_the_cheaper_is_recommended():
     assert (engine, found.target, found.runner_up) == ("onnx", "heroku-onnx", None)
 
 
+def test_a_service_of_unknown_engine_competes_with_each():
+    own = candidate("gcp_cloudrun", engine=None)
+    twins = {"heroku": candidate("heroku"), "heroku-onnx": candidate("heroku", engine="onnx")}
+    engine, found = recommend_engine(twins | {"mine": own}, DAYTIME, 200.0)
+    assert engine and (found.target, found.runner_up) == ("mine", "heroku")
+    engine, found = recommend_engine({"heroku": candidate("heroku"), "mine": own}, DAYTIME, 200.0)
+    assert (engine, found.ranked) == ("torch", ["mine", "heroku"])
+    assert recommend_engine({"mine": own}, DAYTIME, 200.0)[0] is None
+
+
+def test_what_is_deployed_is_no_slower_on_a_slower_processor():
+    """Heroku's twin is cheapest until it needs a second dyno; what is deployed costs what it was measured to."""
+    deployed = candidate("gcp_cloudrun", demand_by_slowdown={1: DEMAND})
+    found = recommend({"heroku": candidate("heroku"), "mine": deployed}, Traffic(7.0, 8.0), 1000.0)
+    assert (found.target, found.slowdown_limit) == ("heroku", SlowdownLimit(4, 7.0))
+    alone = recommend({"mine": deployed, "aws_ec2": candidate("aws_ec2")}, DAYTIME, 1000.0)
+    assert (alone.target, alone.slowdown_limit) == ("mine", None)
+
+
 def test_of_engines_that_cost_the_same_the_quicker_is_taken():
     pair = {"heroku": candidate("heroku"), "heroku-onnx": candidate("heroku", p95_ms=9.0, engine="onnx")}
     assert recommend_engine(pair, DAYTIME, 200.0)[0] == "onnx"

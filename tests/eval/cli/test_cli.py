@@ -318,6 +318,11 @@ def test_a_file_in_place_of_a_folder_is_one_line(small_run, command, says, capsy
     assert error.startswith(says) and error.count("\n") == 1
 
 
+def test_a_folder_for_the_reports_of_one_run_is_refused(small_run, tmp_path, capsys):
+    assert main(["report", str(small_run), "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("--out is where --trend writes; the reports of one run are written into")
+
+
 def test_a_full_disk_leaves_no_half_written_report(small_run, tmp_path, capsys):
     shutil.copytree(small_run, tmp_path / "run")
     page_bytes = (tmp_path / "run" / "report.html").stat().st_size

@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 
 from eval import __main__ as eval_command
+from eval.__main__ import build_parser
+from eval.cli import run as run_command
 from eval.interruption import AGAIN_S, Interruption, Interruptions
 from eval.samples.store import read_samples
 from tests.conftest import ROOT
@@ -185,6 +187,14 @@ def make_a_class(_: argparse.Namespace) -> int:
     return 0
 
 
+def start_a_run(_: argparse.Namespace) -> int:
+    """As where it lands in the imports of a run, whose own faults are told without secrets."""
+    arguments = build_parser().parse_args(["run", "--local"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_command, "_start", lambda *_: make_a_class(arguments))
+        return arguments.command(arguments)
+
+
 def print_a_line(_: argparse.Namespace) -> int:
     sys.stdout = SignalsOnce()
     return 0
@@ -203,7 +213,7 @@ def with_command(command: Callable[[argparse.Namespace], int]) -> Callable[[], a
     return lambda: parser
 
 
-@pytest.mark.parametrize("command", [make_a_class, print_a_line])
+@pytest.mark.parametrize("command", [make_a_class, start_a_run, print_a_line])
 def test_signal_that_python_wraps_or_that_comes_last_is_one_line(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # what a command has put in its place goes
     monkeypatch.setattr(eval_command, "build_parser", with_command(command))

@@ -267,6 +267,15 @@ def no_network(url: str) -> None:
     raise ImagesError("no network")
 
 
+def test_rows_are_sent_in_no_form_that_asks_for_pixels(cloudtrial, foreign_url, tmp_path):
+    (tmp_path / "rows.csv").write_text("length,width,class\n1,2,rose\n3,4,tulip\n", encoding="utf-8")
+    words = ("check", f"{foreign_url}/picky", "--images", str(tmp_path / "rows.csv"))
+    done = cloudtrial(*words)
+    assert done.returncode == 1 and "(and 17 other forms)" in done.stderr and "with --adapter FILE" in done.stderr
+    done = cloudtrial(*words, "--adapter", "tf-serving-pixels")
+    assert done.returncode == 1 and "its adapter asks for pixels, and rows have none" in done.stderr
+
+
 def test_check_quotes_an_option_as_it_was_given(cloudtrial, foreign_url, flowers):
     done = cloudtrial("check", foreign_url, "--images", str(flowers), "--adapter", "odd.yaml")
     assert done.returncode == 1 and done.stderr.startswith("--adapter odd.yaml: odd.yaml: No such file")

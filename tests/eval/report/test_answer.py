@@ -68,6 +68,19 @@ def test_answer_names_traffic_target_and_dollars():
     assert answer(facts(traffic=Traffic(10.0, 24.0))) == "At 10 a second, all day, take Heroku: $7.00 a month."
 
 
+def test_condition_names_the_engine_where_there_are_several():
+    pair = {"heroku": candidate("heroku"), "heroku-onnx": candidate("heroku", engine="onnx")}
+    found = facts(candidates=pair, recommendation=recommend({"heroku-onnx": pair["heroku-onnx"]}, DAYTIME, 200.0))
+    assert condition(found).startswith("With ONNX int8. ")
+
+
+def test_an_accuracy_that_nobody_knows_is_not_zero():
+    unknown = Estimate(None, reason=reason(ReasonCode.NO_RESPONSES))
+    two = {"a": target("A", accuracy=unknown), "b": target("B")}
+    assert tiles(facts(two, {}), [], golden=False)[0].value == "93.00%"
+    assert tiles(facts({"a": two["a"]}, {}), [], golden=False)[0].value == "not known"
+
+
 def test_condition_names_the_next_and_what_the_answer_stands():
     text = condition(facts(traffic=Traffic(10.0, 24.0)))
     assert text == (

@@ -68,7 +68,7 @@ def page(folder, browser):
 def cells(row):
     """A row's text, cell by cell."""
     return [
-        row.title + (" take this" if row.recommended else ""),
+        row.title + (" take this" if row.recommended else f" left out: {row.excluded}" if row.excluded else ""),
         " ".join(filter(None, (row.usd, row.usd_range, row.always_warm))),
         "",
         row.p95 + (" a cold start" if row.is_cold_start else ""),
@@ -91,7 +91,7 @@ def conditions_shown(page, facts, grid):
     hashes = [f"#rps={rps}&hours={hours}&slo={slo_ms}&engine={engine}" for rps, hours, slo_ms, engine in grid]
     conditions = []
     for (rps, hours, slo_ms, engine), shown in zip(grid, page.evaluate(READ_PAGE, hashes), strict=True):
-        group = {name: candidate for name, candidate in facts.candidates.items() if candidate.engine == engine}
+        group = {name: candidate for name, candidate in facts.candidates.items() if candidate.engine in (engine, None)}
         traffic = Traffic(rps, hours)
         recommendation = recommend(group, traffic, slo_ms)
         at = replace(facts, traffic=traffic, slo_ms=slo_ms, recommendation=recommendation)

@@ -327,7 +327,7 @@ SENTENCES = [  # code, values, sentence
     (AssumptionCode.AUTOSCALED, {"utilisation": 0.6, "measured_rps": 12.5},
      "an instance is added above 60% of its CPU or concurrency, by the times of single requests, or above 12.5/s, the highest rate that one was measured to serve with its latency within the objective"),
     (AssumptionCode.BILLED_TIME_ROUNDED, {},
-     "each request's time is rounded up to 100 ms, and what overlaps in an instance is billed once; whether each request or each active interval is rounded is not documented, so bills have a range: from no rounding to every request billed on its own"),
+     "each request's time is rounded up to 100 ms, and what overlaps in an instance is billed once, the processor's work whole; whether each request or each active interval is rounded is not documented, so bills have a range: from no rounding to every request billed on its own"),
     (AssumptionCode.IDLE_INSTANCE_KEPT, {"timeout_s": 900, "min_timeout_s": 60, "assumed_startup_s": None},
      "an idle instance is kept for 900 s, the provider's maximum, and at the upper end of the range of the bills for 60 s; starts are billed; those to scale out are left out; no free allowance covers the idle time of one that is always warm"),
     (AssumptionCode.IDLE_INSTANCE_KEPT, {"timeout_s": 900, "min_timeout_s": 60, "assumed_startup_s": 8.0},
