@@ -13,7 +13,7 @@ from service.model import Bundle
 
 SCRIPT = REPOSITORY / "infra" / "waits" / "wait_ready.py"
 POLLING = REPOSITORY / "infra" / "waits" / "polling.py"
-IMPORT = "from infra.waits.polling import NoRedirect, wait\n"  # of a script
+IMPORT = "from infra.waits.polling import NoRedirect, output_of, wait\n"  # of a script
 
 
 def wait_until_ready(

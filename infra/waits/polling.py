@@ -4,9 +4,10 @@ infra/readiness.py puts this text in place of their import of it, so it uses the
 """
 
 import os
+import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 POLL_S = float(os.environ.get("POLL_S") or "5")
@@ -18,6 +19,17 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
+
+
+def output_of(command: Sequence[str]) -> str:
+    """What a program prints. Raises OSError with its words where it fails, or takes a minute."""
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(str(error)) from None
+    if done.returncode:
+        raise OSError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
 
 
 def wait(look: Callable[[], str], timeout_s: float) -> str:

@@ -18,7 +18,6 @@ import hmac
 import json
 import os
 import shutil
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -26,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from infra.waits.polling import NoRedirect, wait
+from infra.waits.polling import NoRedirect, output_of, wait
 
 ANSWER_TIMEOUT_S = 60  # SageMaker's own; the first answer of a serverless endpoint waits for a start
 MAX_ANSWER_BYTES = 64 * 1024
@@ -118,13 +117,7 @@ def credentials(profile: str) -> Mapping[str, Any]:
     if shutil.which("aws") is None:
         raise OSError("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or install AWS's CLI, which finds the others")
     command = [*GET_CREDENTIALS, *(["--profile", profile] if profile else [])]
-    try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(str(error)) from None
-    if done.returncode:
-        raise OSError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())}")
-    return json.loads(done.stdout)
+    return json.loads(output_of(command))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import ssl
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -24,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.waits.polling import NoRedirect, wait
+from infra.waits.polling import NoRedirect, output_of, wait
 
 HTTPS_WAIT_S = float(os.environ.get("HTTPS_WAIT_S") or "120")  # to fetch the certificate that a VM before has kept
 MAX_ANSWER_BYTES = 64 * 1024
@@ -143,13 +142,7 @@ def identity_token() -> str:
     command = ["gcloud", "auth", "print-identity-token"]
     if shutil.which("gcloud") is None:
         raise OSError("gcloud is not installed (https://cloud.google.com/sdk/docs/install); then run `up` again")
-    try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(str(error)) from None
-    if done.returncode:
-        raise OSError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return output_of(command)
 
 
 main(os.environ)
